@@ -172,7 +172,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a suspended run's pods are deleted before it has saved",
-        (("decide/attempts.py", "return at_work and trains(status) and status.edit is not None and", "return False and"),),
+        (("decide/attempts.py", "waits = at_work and trains(status) and status.edit is not None and", "waits = False and"),),
         ("tests/operator/test_suspension.py::test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed",),
         _FINALITY,
         "operator/halcyon_operator",
@@ -182,8 +182,8 @@ MUTATIONS = (
         (
             (
                 "decide/attempts.py",
-                "        return Keep(jobset)  # a user suspended it",
-                '        return Stop("preempted", "broken")  # a user suspended it',
+                "    return Keep(jobset) if jobset is not None and by_hand else None",
+                '    return Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
             ),
         ),
         ("tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",),
@@ -201,9 +201,9 @@ MUTATIONS = (
         "a foreign JobSet uses up attempts",
         (
             (
-                "decide/attempts.py",
-                "highest = max(status.attempt, status.root_attempt, highest_own(observed))",
-                "highest = max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)",
+                "decide/next_attempt.py",
+                "return max(status.attempt, status.root_attempt, highest_own(observed))",
+                "return max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)",
             ),
         ),
         ("tests/operator/test_trust.py::test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number",),

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from halcyon_api import names
 from halcyon_operator.model.endings import merge_endings
 from halcyon_operator.model.views import HeadUnreachable, Observed, PodWarning
+from halcyon_operator.model.views import HeadUnreachable, Observed, Platform, PodWarning, ProbeView
 from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run
+from halcyon_operator.observe.jobsets import parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import notices_of
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.prerequisites import parse_prerequisite
@@ -337,3 +339,22 @@ PODS = [
 
 HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
 """Possible HEADs of a root."""
+
+
+def any_observation(data: st.DataObject) -> Observed:
+    """Any observation of a run with two JobSets, its pods and a probe."""
+    found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
+    if data.draw(st.booleans()):
+        found["metadata"]["labels"][LABEL_QUEUE] = "research"
+        found["spec"] = {"suspend": data.draw(st.booleans())}
+    probe = None
+    if data.draw(st.booleans()):
+        probe = ProbeView(parse_jobset(spoil(jobset(0), data)), (parse_pod(spoil(pod(0, 0), data)),))
+    return observations(
+        data,
+        perhaps(data.draw(run_documents()), data),
+        jobsets=tuple(parse_jobset(perhaps(one, data)) for one in (found, jobset(2))),
+        pods=tuple(parse_pod(perhaps(one, data)) for one in PODS),
+        probe=probe,
+        config_map=parse_object("ConfigMap", spoil({"metadata": {"name": "demo-1", "uid": "x"}}, data)),
+    )

@@ -14,16 +14,12 @@ from jsonschema import Draft202012Validator, FormatChecker
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.status_writes import status_document
 from halcyon_operator.model.untrusted import moment
-from halcyon_operator.model.views import ProbeView
 from halcyon_operator.objects.build import build
-from halcyon_operator.objects.kueue import LABEL_QUEUE
-from halcyon_operator.observe.jobsets import parse_jobset, parse_object
-from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.trainers import parse_report
 from tests import quick_yaml
 from tests.examples_tried import holds_for, tried_with
-from tests.operator.builders import at, jobset, pod
-from tests.operator.hostile import PODS, observations, perhaps, run_documents, spoil
+from tests.operator.builders import at
+from tests.operator.hostile import any_observation
 
 CRD = quick_yaml.load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
 FORMATS = FormatChecker(formats=())
@@ -39,21 +35,7 @@ def test_no_object_can_make_a_reconciliation_fail(examples: int) -> None:
 
 
 def check_no_object_can_make_a_reconciliation_fail(data: st.DataObject) -> None:
-    found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
-    if data.draw(st.booleans()):
-        found["metadata"]["labels"][LABEL_QUEUE] = "research"
-        found["spec"] = {"suspend": data.draw(st.booleans())}
-    probe = None
-    if data.draw(st.booleans()):
-        probe = ProbeView(parse_jobset(spoil(jobset(0), data)), (parse_pod(spoil(pod(0, 0), data)),))
-    seen = observations(
-        data,
-        perhaps(data.draw(run_documents()), data),
-        jobsets=tuple(parse_jobset(perhaps(one, data)) for one in (found, jobset(2))),
-        pods=tuple(parse_pod(perhaps(one, data)) for one in PODS),
-        probe=probe,
-        config_map=parse_object("ConfigMap", spoil({"metadata": {"name": "demo-1", "uid": "x"}}, data)),
-    )
+    seen = any_observation(data)
     decision = reconcile(seen, at(60))
     json.dumps([[build(plan) for plan in decision.create], [event.message for event in decision.events]])
     if decision.status is not None:

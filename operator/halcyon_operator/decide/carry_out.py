@@ -10,7 +10,7 @@ from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.mesh import run_mesh
 from halcyon_api.status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide import attempts, events, steps
+from halcyon_operator.decide import events, steps
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.conditions import Description, stalled, with_description
 from halcyon_operator.decide.describe import describe_attempt, describe_success, describe_transition, recorded_description
@@ -19,13 +19,14 @@ from halcyon_operator.decide.edits import with_edits_in_force
 from halcyon_operator.decide.follow import count_next_attempt
 from halcyon_operator.decide.placement import next_placement, placement_of
 from halcyon_operator.decide.restart_requests import passed_over, with_restart_done
+from halcyon_operator.decide.situation import Situation
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, present_group, with_end
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
-from halcyon_operator.model.views import Observed, RunView
+from halcyon_operator.model.views import JobSetView, Observed, RunView
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS
 
 SOON_SECONDS = 2.0
@@ -34,19 +35,10 @@ LATER_SECONDS = 20.0
 """Seconds until the next reconcile of a run that waits for something outside the cluster."""
 
 
-def carry_out(
-    step: steps.Step, observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, wanted_hash: str, now: datetime
-) -> Decision:
-    """The decision that carries out a step.
-
-    Args:
-        step: The step.
-        observed: The observation.
-        status: The run's status, updated from the observation.
-        spec: The run's valid spec.
-        wanted_hash: Hash of the state of the spec that an attempt should be created from.
-        now: The time.
-    """
+def carry_out(step: steps.Step, situation: Situation) -> Decision:
+    """The decision that carries out a step."""
+    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
+    wanted_hash = situation.wanted_hash
     run = observed.run
 
     def described(status: TrainingRunStatus, description: Description) -> TrainingRunStatus:
@@ -62,8 +54,8 @@ def carry_out(
             return Decision(
                 described(status, description), requeue_after=interval if description.phase == "Running" else _soon(status, interval, now)
             )
-        case steps.Finish():
-            return _finish(observed, _vanished(status, now), spec, now)
+        case steps.Finish(jobset):
+            return _finish(observed, _vanished(status, now), spec, jobset, now)
         case steps.Finished():
             return _finished(observed, described(status, recorded_description(status)), spec, now)
         case steps.Stop(cause, message, placement):
@@ -182,8 +174,7 @@ def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpe
     return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
 
 
-def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
-    jobset = attempts.current_jobset(observed)
+def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None, now: datetime) -> Decision:
     end = (jobset.finished_at if jobset is not None else None) or now
     update: dict[str, object] = {
         "finished_at": status.finished_at or stamp(end),

@@ -28,6 +28,7 @@ from halcyon_operator.decide.quick_restarts import job_to_sync, pods_to_delete
 from halcyon_operator.decide.restart_requests import restart_waits, with_restart
 from halcyon_operator.decide.room_probe import plan_probe
 from halcyon_operator.decide.save_requests import next_due, with_requests
+from halcyon_operator.decide.situation import Situation
 from halcyon_operator.decide.spec_hash import attempt_spec_hash
 from halcyon_operator.decide.status_writes import status_to_write
 from halcyon_operator.decide.stuck_pods import with_stuck_pods
@@ -71,9 +72,10 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     status, spec = change.status, observed.run.spec
     if spec is None:
         return _invalid(observed, status, now)
-    step = attempts.next_step(observed, status, spec, wanted_hash, now, retry=change.retry)
-    decision = _with_probe(carry_out(step, observed, status, spec, wanted_hash, now), step, observed, now)
-    decision = with_held_pods(decision, observed, step, attempts.current_jobset(observed), now)
+    situation = Situation(observed, status, spec, attempts.current_jobset(observed), wanted_hash, now, change.retry)
+    step = attempts.next_step(situation)
+    decision = _with_probe(carry_out(step, situation), step, observed, now)
+    decision = with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
         delete = decision.delete + pods_to_delete(observed, status, step.jobset)
         decision = replace(decision, delete=delete, sync=job_to_sync(observed, status, step.jobset))

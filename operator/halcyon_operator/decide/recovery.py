@@ -1,7 +1,7 @@
 """The recovery decisions of a run: the decision table, as data. Pure.
 
 Six facts are computed from the observation (`recovery_facts.py`), the first rule of `RULES` that matches them gives the action, and
-`attempts.py` converts it to a step. docs/reference/recovery.md shows the same rules (`recovery_reference.py`). A test checks that every
+`by_cause.py` converts it to a step. docs/reference/recovery.md shows the same rules (`recovery_reference.py`). A test checks that every
 combination of facts has a rule, that every rule is the first one for some combination, and that every cause is named."""
 
 from __future__ import annotations

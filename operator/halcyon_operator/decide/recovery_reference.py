@@ -1,7 +1,6 @@
 """The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md``.
 
-It is generated from the table that the operator itself uses, and from the rows of `halcyon_operator.decide.precedence`; a test compares the
-committed page with it.
+It is generated from the tables by which the operator itself decides; a test compares the committed page with it.
 """
 
 from __future__ import annotations
@@ -9,8 +8,10 @@ from __future__ import annotations
 import sys
 
 from halcyon_api.ends import EndCause
-from halcyon_operator.decide.precedence import AFTER_ATTEMPT, BEFORE, Question
+from halcyon_operator.decide.attempts import BEFORE
+from halcyon_operator.decide.next_attempt import AFTER_ATTEMPT
 from halcyon_operator.decide.recovery import ACTIONS, CAPACITIES, RULES, Rule
+from halcyon_operator.decide.situation import Case
 
 _HEAD = """\
 # What the operator does after each end
@@ -69,19 +70,19 @@ attempt is made at the time in the message, after a delay that grows each time.
 
 def render() -> str:
     """The text of the page."""
-    parts = [_HEAD.replace("{before}", _questions(BEFORE)), "| capacity | |\n|---|---|"]
+    parts = [_HEAD.replace("{before}", _cases(BEFORE)), "| capacity | |\n|---|---|"]
     parts += [f"| `{name}` | {meaning} |" for name, meaning in CAPACITIES.items()]
     parts += ["\n| action | |\n|---|---|"]
     parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
     parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
     parts += map(_line, RULES)
-    parts += ["", _AFTER_ATTEMPT, _questions(AFTER_ATTEMPT), "", _CAUSES]
+    parts += ["", _AFTER_ATTEMPT, _cases(AFTER_ATTEMPT), "", _CAUSES]
     parts += map(_cause_line, EndCause)
     parts += [_REASONS, *(_reason_line(cause) for cause in EndCause if cause.end.reason)]
     return "\n".join(parts) + "\n"
 
 
-def _questions(rows: tuple[Question, ...]) -> str:
+def _cases(rows: tuple[Case, ...]) -> str:
     return "\n".join(["| case | what the operator does |", "|---|---|", *(f"| {row.when} | {row.then} |" for row in rows)])
 
 

@@ -1,4 +1,4 @@
-"""The cases that the reference shows before the table of recovery, and after an attempt, are what the operator does, in their order."""
+"""The cases before the table of recovery, and after an attempt: each row decides some case, and the first row that matches decides."""
 
 from __future__ import annotations
 
@@ -6,14 +6,37 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from halcyon_api import names
-from halcyon_operator.decide.attempts import next_step
-from halcyon_operator.decide.precedence import AFTER_ATTEMPT, BEFORE
+from halcyon_api.ends import EndCause
+from halcyon_api.status import HistoryEntry
+from halcyon_operator.decide.attempts import BEFORE, current_jobset, next_step
+from halcyon_operator.decide.by_cause import rule_of
+from halcyon_operator.decide.next_attempt import AFTER_ATTEMPT
+from halcyon_operator.decide.recovery import Action
+from halcyon_operator.decide.situation import Situation, first_step
 from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.decide.steps import Rest, Stall, Step, Stop, Wait
-from halcyon_operator.model.views import Observed, Prerequisite
+from halcyon_operator.decide.steps import (
+    Create,
+    DiscardConfigMap,
+    Finish,
+    Finished,
+    Keep,
+    NewAttempt,
+    Rest,
+    Stall,
+    StayStalled,
+    Step,
+    Stop,
+    Wait,
+)
+from halcyon_operator.model.ownership import own_jobsets
+from halcyon_operator.model.views import HeadPending, Observed, Prerequisite
+from halcyon_operator.observe.jobsets import parse_jobset
+from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import REFUSED, at, head, jobset, observed, rfc, run
+from tests.operator.hostile import any_observation
 from tests.operator.test_attempts import HASH, OWN_CONFIG_MAP, stalled, status
 from tests.operator.test_earlier_runs import orphaned
 
@@ -32,9 +55,13 @@ LAST = {"step": 300, "attempt": 1, "path": "steps/300", "time": rfc(40)}
 EDIT = {"since": rfc(55), "fields": ["suspend"], "save": {"value": "edit", "requestedAt": rfc(55)}}
 
 
-def step(seen: Observed, *, wanted_hash: str = HASH) -> Step:
+def situation(seen: Observed, wanted_hash: str = HASH) -> Situation:
     assert seen.run.spec is not None
-    return next_step(seen, seen.run.status, seen.run.spec, wanted_hash, at(60))
+    return Situation(seen, seen.run.status, seen.run.spec, current_jobset(seen), wanted_hash, at(60))
+
+
+def step(seen: Observed) -> Step:
+    return next_step(situation(seen))
 
 
 WITH_JOBSET: tuple[tuple[Observed, str], ...] = (
@@ -72,13 +99,16 @@ WITHOUT_JOBSET: tuple[Observed, ...] = (
 
 @pytest.mark.parametrize("number", range(len(BEFORE)), ids=[row.when for row in BEFORE])
 def test_each_row_before_the_table_is_what_happens(number: int) -> None:
-    seen, wanted_hash = WITH_JOBSET[number]
-    assert isinstance(step(seen, wanted_hash=wanted_hash), BEFORE[number].steps)
+    case = situation(*WITH_JOBSET[number])
+    assert next_step(case) == BEFORE[number].step(case) is not None
+    assert first_step(BEFORE[:number], case) is None
 
 
 @pytest.mark.parametrize("number", range(len(AFTER_ATTEMPT)), ids=[row.when for row in AFTER_ATTEMPT])
 def test_each_row_after_an_attempt_is_what_happens(number: int) -> None:
-    assert isinstance(step(WITHOUT_JOBSET[number]), AFTER_ATTEMPT[number].steps)
+    case = situation(WITHOUT_JOBSET[number])
+    assert next_step(case) == AFTER_ATTEMPT[number].step(case) is not None
+    assert first_step((*BEFORE, *AFTER_ATTEMPT[:number]), case) is None
 
 
 def test_there_is_a_case_for_each_row() -> None:
@@ -97,3 +127,50 @@ def test_a_suspended_run_that_has_diverged_is_suspended() -> None:
     assert step(seen) == Stop("suspended", "suspended")
     assert isinstance(step(observed(run(GONE, suspend=True), jobsets=[jobset(deleting=True)])), Wait)
     assert isinstance(step(observed(run(GONE, suspend=True))), Rest)
+
+
+STEPS: dict[Action, tuple[type, ...]] = {
+    "stop": (Stall,),
+    "wait": (Keep, Stop),
+    "same": (Keep, Stop),
+    **dict.fromkeys(("pause", "edited", "elsewhere", "anywhere", "smaller", "larger"), (Stop,)),
+}
+"""The steps that carry out an action of the table. A JobSet that has failed is deleted also to wait."""
+
+
+@pytest.mark.slow
+@tried_with(50, 150)
+def test_the_tables_and_the_step_agree_whatever_is_in_the_cluster(examples: int) -> None:
+    holds_for(examples, check_tables_and_step, st.data())
+
+
+def check_tables_and_step(data: st.DataObject) -> None:
+    outcome = data.draw(st.sampled_from(["Failed", "Completed"]))
+    failures, wanted = data.draw(st.sampled_from([0, 99])), data.draw(st.sampled_from([HASH, "another"]))
+    seen = any_observation(data)
+    if seen.run.spec is None or isinstance(seen.head, HeadPending):
+        return
+    check_step(situation(seen, wanted))
+    for cause in (None, *EndCause):
+        # Seldom by chance: one JobSet, nothing that waits from before, and an end by a known cause if the JobSet has ended.
+        entry = HistoryEntry(attempt=1, restart=2, started_at=rfc(0), first_step_at=rfc(5), cause=cause and cause.value)
+        known = {"attempt": 1, "attempt_spec_hash": HASH, "job_set_uid": None, "conditions": [], "restart": None, "history": [entry]}
+        status = seen.run.status.model_copy(update={**known, "failures_without_checkpoint": failures})
+        one = parse_jobset(jobset(restarts=2, outcome="" if cause is None else outcome))
+        check_step(situation(replace(seen, run=replace(seen.run, status=status), jobsets=(one,)), wanted))
+
+
+def check_step(case: Situation) -> None:
+    found, before = next_step(case), first_step(BEFORE, case)
+    if before is not None:
+        assert found == before
+    elif case.jobset is not None:
+        assert isinstance(found, STEPS[rule_of(case, case.jobset).action])
+    else:
+        assert found == first_step(AFTER_ATTEMPT, case)
+    if isinstance(found, Create | NewAttempt | DiscardConfigMap):
+        assert not own_jobsets(case.observed), "at most one attempt has pods"
+    if case.spec.suspend:
+        assert isinstance(found, Keep | Stop | Wait | Rest | Finish | Finished)
+    elif case.stopped and not case.released:
+        assert isinstance(found, StayStalled | Keep | Finish | Finished)
