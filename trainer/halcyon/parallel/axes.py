@@ -73,16 +73,14 @@ def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
     return jax.tree.map(one, tree, is_leaf=is_named)
 
 
-def with_shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
+def with_shardings(tree: Any, mesh: Mesh) -> Any:
     """`tree` as ``jax.ShapeDtypeStruct`` leaves with shardings: the template for the restore of a checkpoint."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh, table)
-    )
+    return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh))
 
 
-def constrain(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
+def constrain(tree: Any, mesh: Mesh) -> Any:
     """Constrain every leaf to its sharding, such as gradients to that of their parameters. For use inside ``jax.jit``."""
-    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh, table))
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh))
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,11 @@ class Undivided:
     parts: int
 
 
-def undivided(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Undivided | None:
+def undivided(tree: Any, mesh: Mesh) -> Undivided | None:
     """The first axis of a named array in `tree` whose size is no multiple of its mesh axes; None if there is none."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_named)[0]:
         for axis in leaf.axes if is_named(leaf) else ():
-            names = mesh_axes(axis.name, table)
+            names = mesh_axes(axis.name, PARAMETER_AXES)
             parts = math.prod(mesh.shape[name] for name in names)
             if axis.size % parts:
                 return Undivided(jax.tree_util.keystr(path, simple=True, separator="."), axis, " x ".join(names), parts)
@@ -120,14 +118,14 @@ def open_axes() -> dict[str, int]:
     return {name: mesh.shape[name] for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto}
 
 
-def constrain_here(tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
+def constrain_here(tree: Any) -> Any:
     """`constrain` for code that runs by group: constrains every named array over the axes that XLA partitions automatically."""
     sizes = open_axes()
 
     def one(x: Any) -> Any:
         if not sizes or not is_named(x):
             return x
-        spec = PartitionSpec(*(tuple(name for name in mesh_axes(axis, table) if name in sizes) or None for axis in x.axis_names))
+        spec = PartitionSpec(*(tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in sizes) or None for axis in x.axis_names))
         return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, spec), x)
 
     return jax.tree.map(one, tree, is_leaf=is_named)

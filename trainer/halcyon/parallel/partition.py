@@ -251,9 +251,9 @@ def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool
 
 
 @contextlib.contextmanager
-def computing(mesh: Mesh, table: AxisTable = COMPUTE_AXES) -> Iterator[None]:
-    """The context in which a model is traced: `halcyon.models.partition.divided` in it constrains activations by `table` on `mesh`."""
-    with hax.partitioning.set_mesh(mesh), hax.axis_mapping(table), partitioned(MeshPartition()):
+def computing(mesh: Mesh) -> Iterator[None]:
+    """The context in which a model is traced: in it `halcyon.models.partition.divided` splits activations by `COMPUTE_AXES`."""
+    with hax.partitioning.set_mesh(mesh), hax.axis_mapping(COMPUTE_AXES), partitioned(MeshPartition()):
         yield
 
 
