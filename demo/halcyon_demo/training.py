@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from halcyon_api.status import Phase
+from halcyon_api.status.run_status import Phase
 from halcyon_api.training_run import GROUP, PLURAL
 from halcyon_demo.observations import Failed, Observations, Run
 from halcyon_demo.records import Fault, LogLine, Pod

@@ -17,7 +17,7 @@ from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import MAX_SLICES
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 

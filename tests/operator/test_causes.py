@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from halcyon_api.exit_codes import FATAL_CODES, ExitCode
-from halcyon_api.status import Restarts
+from halcyon_api.status.run_status import Restarts
 from halcyon_operator.decide import recovery
 from halcyon_operator.decide.follow import count_restart
 from halcyon_operator.model.causes import ENDS, EndCause

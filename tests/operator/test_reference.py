@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 import halcyon_operator
-from halcyon_api.status import Phase, RestartCause
+from halcyon_api.status.run_status import Phase, RestartCause
 from halcyon_operator import __main__
 from halcyon_operator.decide.describe import _WAITING_REASONS
 from halcyon_operator.model import reasons

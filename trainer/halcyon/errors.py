@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from halcyon_api.exit_codes import ExitCode
-from halcyon_api.progress import Cause
+from halcyon_api.status.progress import Cause
 
 
 class TrainerExit(Exception):

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import prerequisites
 from halcyon_operator.decide.backoff import backoff_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.recovery import FREE
 from halcyon_operator.model.causes import end_of

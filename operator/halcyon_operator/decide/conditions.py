@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
-from halcyon_api.status import Condition, ConditionType, Phase, TrainingRunStatus
+from halcyon_api.status.run_status import Condition, ConditionType, Phase, TrainingRunStatus
 from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import stamp, text
 

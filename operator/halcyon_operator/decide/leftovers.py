@@ -5,7 +5,7 @@ The operator changes only objects of the run. Objects of other owners are report
 from __future__ import annotations
 
 from halcyon_api import names
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.steps import Stall, Stop, Wait
 from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.ownership import own_config_map, own_jobsets

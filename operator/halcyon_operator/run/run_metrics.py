@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from halcyon_api.spec.checkpoint import SaveSpec
-from halcyon_api.status import ConditionType, Phase, RestartCause, TrainingRunStatus
+from halcyon_api.status.run_status import ConditionType, Phase, RestartCause, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment

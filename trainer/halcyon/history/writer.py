@@ -54,7 +54,7 @@ class Account:
     step: int
     """Steps done."""
     seconds: dict[str, float]
-    """Seconds by cause (`halcyon_api.goodput`)."""
+    """Seconds by cause (`halcyon_api.status.goodput`)."""
 
 
 class HistoryWriter:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, Saved, TerminationReport
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Cause, Progress, Saved, TerminationReport
 
 MESSAGE_LENGTH = 2048
 STACKS_LENGTH = 16_384
