@@ -7,7 +7,7 @@ from typing import Literal
 
 from halcyon_api.edits.changes import Change, changes, values_of
 from halcyon_api.edits.steps import steps_refusal
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 
 STEPS = "trainer.steps"

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from halcyon_api import names
-from halcyon_api.status import AT_REST, parse_status
+from halcyon_api.status.run_status import AT_REST, parse_status
 from halcyon_cli.cluster import Runs
 from halcyon_cli.log_lines import LogLine, losses, merged, parse
 from halcyon_cli.status_view import Host

@@ -8,7 +8,7 @@ from html import escape
 
 from halcyon.history.reading import History
 from halcyon_api.counting import counted
-from halcyon_api.goodput import CAUSES, cause_label
+from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.curves import draw_curves
 from halcyon_cli.history_report import last_tasks, moment, report_of
 from halcyon_cli.history_view import event_sentence

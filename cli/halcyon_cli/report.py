@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from halcyon_api.accounts import divide
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 
 ORDER = (
     "operator_delay",

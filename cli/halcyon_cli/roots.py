@@ -72,7 +72,7 @@ def history_of_run(runs: Runs, name: str, endpoint: str | None = None, region: s
         Rejected: There is no such run, or its root has no history.
     """
     from halcyon_api.defaults.status import read_values
-    from halcyon_api.status import parse_status
+    from halcyon_api.status.run_status import parse_status
     from halcyon_cli.live_spec import live_spec
 
     live = runs.get(name)

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon_api.counting import counted
-from halcyon_api.progress import Evaluated, Progress
-from halcyon_api.status import Phase, TrainingRunStatus
+from halcyon_api.status.progress import Evaluated, Progress
+from halcyon_api.status.run_status import Phase, TrainingRunStatus
 from halcyon_cli.report import read_report
 from halcyon_cli.tables import band
 from halcyon_cli.timeline import span

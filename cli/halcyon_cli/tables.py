@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from halcyon_api.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
 from halcyon_cli.report import MEANINGS, ORDER, Report
 from halcyon_cli.timeline import COLOURS, span
 

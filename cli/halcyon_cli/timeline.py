@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from halcyon_api.counting import counted
-from halcyon_api.goodput import cause_label
+from halcyon_api.status.goodput import cause_label
 from halcyon_cli.report import MEANINGS, ORDER, ProcessGroup, Report
 
 COLOURS = {

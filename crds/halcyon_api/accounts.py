@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.status import HistoryEntry
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.run_status import HistoryEntry
 
 
 def divide(entry: HistoryEntry, later: Sequence[HistoryEntry]) -> tuple[GoodputSeconds, int]:

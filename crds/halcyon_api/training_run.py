@@ -41,7 +41,7 @@ from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
 from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec, each_once
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.yaml_text import InvalidYaml, read_documents
 
 GROUP = "halcyon.dev"

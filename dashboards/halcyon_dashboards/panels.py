@@ -65,9 +65,9 @@ def stat_panel(title: str, unit: str, query: Query, *, about: str = "", width: i
     return panel.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
 
 
-def text_panel(title: str, query: Query, *, width: int = 4) -> stat.Panel:
+def text_panel(title: str, query: Query) -> stat.Panel:
     """Return a panel with the legend of the query's only current series as text."""
-    panel = stat_panel(title, "none", query, width=width).text_mode(common.BigValueTextMode.NAME)
+    panel = stat_panel(title, "none", query, width=4).text_mode(common.BigValueTextMode.NAME)
     panel = panel.targets([_target(query, 0).instant()])  # instant: without series of the past
     return panel.graph_mode(common.BigValueGraphMode.NONE)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_demo.records import LogLine, Pod
 from halcyon_devcluster.waiting import holds_within
 

@@ -122,15 +122,15 @@ def disturb(cluster: Cluster, view: View, training: Training) -> tuple[tuple[Rec
     return (eviction, crash), tuple(marks)
 
 
-def restart_operator(cluster: Cluster, place: Namespaces = PLACE) -> None:
+def restart_operator(cluster: Cluster) -> None:
     """Delete the operator's pod and wait until the next one is ready."""
     kubectl = cluster.kubectl
-    pods = ["pod", "--namespace", place.operator, f"--selector=app.kubernetes.io/instance={RELEASE}"]
+    pods = ["pod", "--namespace", PLACE.operator, f"--selector=app.kubernetes.io/instance={RELEASE}"]
     kubectl("delete", *pods, "--wait")
     until(
         lambda: kubectl.succeeds("wait", *pods, "--for=condition=Ready", f"--timeout={limit(5)}s"),
         timeout_seconds=120,
-        failure=lambda: f"The operator does not become ready: see `kubectl --namespace {place.operator} get pods`.",
+        failure=lambda: f"The operator does not become ready: see `kubectl --namespace {PLACE.operator} get pods`.",
     )
 
 

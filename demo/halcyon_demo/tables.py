@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from halcyon_api.goodput import CAUSES, cause_label
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.goodput import CAUSES, cause_label
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_cli.report import MEANINGS as CAUSE_MEANINGS
 from halcyon_cli.report import Report
 from halcyon_demo.comparison import Comparison, name

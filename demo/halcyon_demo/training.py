@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from halcyon_api.status import Phase
+from halcyon_api.status.run_status import Phase
 from halcyon_api.training_run import GROUP, PLURAL
 from halcyon_demo.observations import Failed, Observations, Run
 from halcyon_demo.records import Fault, LogLine, Pod
@@ -89,11 +89,11 @@ class Training:
 
         return self._wait(reached, timeout_seconds, f"its phase is not {phase}", may_stop=phase == "Failed")
 
-    def wait_for_recovery(self, fault: Fault, timeout_seconds: float = 300) -> Recovery:
+    def wait_for_recovery(self, fault: Fault) -> Recovery:
         """Wait until the run has done a step after a fault, and return the recovery."""
         return self._wait(
             lambda: recovery(fault, self.lines(), self.observations.pods(self.name)),
-            timeout_seconds,
+            300,
             f"it did no step after: {fault.title}",
         )
 

@@ -14,16 +14,15 @@ from halcyon_devcluster import Kubectl
 
 
 class Watch:
-    """Fills a observations while it is open. Use it as a context manager.
+    """Fills its observations while it is open. Use it as a context manager.
 
     Args:
         kubectl: kubectl against the cluster.
         namespace: Namespace of the runs.
-        observations: The observations to fill; default: a new one.
     """
 
-    def __init__(self, kubectl: Kubectl, namespace: str, observations: Observations | None = None) -> None:
-        self.observations = observations or Observations()
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self.observations = Observations()
         self._kubectl = kubectl
         self._namespace = namespace
         self._logs: dict[str, Stream] = {}
@@ -41,7 +40,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """End all threads. The observations keeps its content."""
+        """End all threads. The observations keep their content."""
         self._open = False
         for stream in self._watches:
             stream.close()

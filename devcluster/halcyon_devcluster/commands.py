@@ -62,10 +62,10 @@ def run(
     return output
 
 
-def succeeds(argv: Sequence[str | Path], *, environ: Mapping[str, str] | None = None, timeout_seconds: float | None = None) -> bool:
+def succeeds(argv: Sequence[str | Path], *, timeout_seconds: float | None = None) -> bool:
     """Whether `argv` ends with status 0 in time, by default within a minute of the reference machine; its output is discarded."""
     try:
-        run(argv, environ=environ, timeout_seconds=limit(60) if timeout_seconds is None else timeout_seconds)
+        run(argv, timeout_seconds=limit(60) if timeout_seconds is None else timeout_seconds)
     except DevclusterError:
         return False
     return True

@@ -14,7 +14,6 @@ from halcyon_devcluster.machine import limit
 
 NAMESPACE = "k8s.io"
 IMAGE_ID_LABEL = "halcyon.dev/image-id"
-_POD_LABELS = {"namespace": "io.kubernetes.pod.namespace", "pod": "io.kubernetes.pod.name", "container": "io.kubernetes.container.name"}
 _SANDBOX_FILTER = 'labels."io.cri-containerd.kind"==container'
 
 
@@ -51,11 +50,9 @@ def parse_image_ids(table: str) -> dict[str, str]:
     return found
 
 
-def container_filter(namespace: str, pod: str, container: str | None) -> str:
+def container_filter(namespace: str, pod: str) -> str:
     """Return the filter that selects the containers of a pod, not its sandbox. Pure."""
-    wanted = {"namespace": namespace, "pod": pod} | ({"container": container} if container else {})
-    terms = [f'labels."{_POD_LABELS[key]}"=={value}' for key, value in wanted.items()]
-    return ",".join([_SANDBOX_FILTER, *terms])
+    return f'{_SANDBOX_FILTER},labels."io.kubernetes.pod.namespace"=={namespace},labels."io.kubernetes.pod.name"=={pod}'
 
 
 @dataclass(frozen=True)
@@ -115,9 +112,9 @@ class Ctr:
             raise DevclusterError(f"containerd did not take the image {name}: {failure.strip()[-1000:]}")
         self("images", "label", name, f"{IMAGE_ID_LABEL}={image_id}")
 
-    def containers(self, namespace: str, pod: str, container: str | None = None) -> list[str]:
+    def containers(self, namespace: str, pod: str) -> list[str]:
         """Return the ids of a pod's containers, including ended ones."""
-        return self("containers", "ls", "--quiet", container_filter(namespace, pod, container)).split()
+        return self("containers", "ls", "--quiet", container_filter(namespace, pod)).split()
 
     def tasks(self) -> list[Task]:
         """Return the running containers' main processes."""

@@ -18,7 +18,6 @@ def open_cluster(
     *,
     progress: ProgressView = QUIET,
     environ: Mapping[str, str] = os.environ,
-    home: Path | None = None,
 ) -> Cluster:
     """Return the cluster called `name`, which may not exist yet, with the backend that this machine allows.
 
@@ -26,12 +25,11 @@ def open_cluster(
         name: At most 20 lower-case letters, digits and hyphens.
         progress: Shows the progress of the cluster's methods.
         environ: Environment with `HALCYON_CACHE`, `HALCYON_STATE` and `HALCYON_BACKEND`.
-        home: The home folder; None: this user's.
 
     Raises:
         DevclusterError: this machine allows no cluster, or a setting in the environment is wrong.
     """
-    paths = cluster_paths(name, environ, home or Path.home())
+    paths = cluster_paths(name, environ, Path.home())
     # An existing native cluster stays native, even if a Docker engine is started later.
     requested = environ.get("HALCYON_BACKEND") or (Backend.NATIVE if NativeCluster.exists(paths) else None)
     backend = choose(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from halcyon_devcluster.cluster import Cluster
 from halcyon_devcluster.errors import DevclusterError
@@ -89,33 +88,21 @@ class Faults:
         answers = self.cluster.kubectl("get", "nodes", f"--output=jsonpath={path}").split()
         return bool(answers) and set(answers) == {"True"}
 
-    def kill_container(self, namespace: str, pod: str, container: str | None = None) -> None:
-        """SIGKILL the main process of a pod's container, like the kernel when memory runs out.
-
-        Args:
-            namespace: The pod's namespace.
-            pod: The pod's name.
-            container: Name of the container; may be None if the pod has only one.
+    def kill_container(self, namespace: str, pod: str) -> None:
+        """SIGKILL the main process of a pod's only container, like the kernel when memory runs out.
 
         Raises:
-            DevclusterError: no such container runs, or the pod has several and `container` is None.
+            DevclusterError: no container of the pod runs, or several do.
         """
         ctr = self.cluster.ctr
-        ids = set(ctr.containers(namespace, pod, container))
+        ids = set(ctr.containers(namespace, pod))
         running = [task.container for task in ctr.tasks() if task.container in ids and task.status == "RUNNING"]
         if len(running) != 1:
-            which = f"container {container!r} of pod {namespace}/{pod}" if container else f"pod {namespace}/{pod}"
-            raise DevclusterError(f"{which} has {len(running)} running containers, expected one: name a container that runs.")
+            raise DevclusterError(f"pod {namespace}/{pod} has {len(running)} running containers, expected one.")
         ctr.kill(running[0])
 
-    def evict(self, namespace: str, pod: str, grace_seconds: int | None = None) -> None:
+    def evict(self, namespace: str, pod: str) -> None:
         """Evict a pod through the Eviction API, like a drain: the pod gets the DisruptionTarget condition and SIGTERM."""
-        options = {} if grace_seconds is None else {"deleteOptions": {"gracePeriodSeconds": grace_seconds}}
-        eviction: dict[str, Any] = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": pod, "namespace": namespace},
-            **options,
-        }
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         self.cluster.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(eviction))

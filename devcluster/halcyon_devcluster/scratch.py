@@ -25,14 +25,12 @@ class ScratchImage:
         program: Path of the static executable on this machine.
         target: Its path in the image; also the entry point.
         arch: Architecture by the names of Go and OCI.
-        user: `UID:GID`, numeric, because `runAsNonRoot` can only check numbers.
     """
 
     name: str
     program: Path
     target: str
     arch: str
-    user: str = NOBODY
 
 
 def _member(name: str, mode: int, content: bytes | None) -> tuple[tarfile.TarInfo, io.BytesIO | None]:
@@ -65,7 +63,7 @@ def archive(image: ScratchImage) -> bytes:
         {
             "architecture": image.arch,
             "os": "linux",
-            "config": {"Entrypoint": [image.target], "User": image.user, "WorkingDir": "/"},
+            "config": {"Entrypoint": [image.target], "User": NOBODY, "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(layer)}"]},
             "history": [{"created_by": f"COPY {image.program.name} {image.target}"}],
         }

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from halcyon_api.ends import BY_EXIT_CODE, COUNTERS, HELD_REASONS, EndCause, ExitCode, cause_named
-from halcyon_api.progress import TerminationReport
-from halcyon_api.status import Restarts
+from halcyon_api.status.progress import TerminationReport
+from halcyon_api.status.run_status import Restarts
 from halcyon_dashboards.queries import RUN_HELD_BACK
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon_api.status import parse_status
+from halcyon_api.status.run_status import parse_status
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.diff import diff

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from halcyon_api.goodput import GoodputSeconds, cause_label
-from halcyon_api.status import parse_status
+from halcyon_api.status.goodput import GoodputSeconds, cause_label
+from halcyon_api.status.run_status import parse_status
 from halcyon_cli.kubectl import app
 from halcyon_cli.main import app as halcyon_app
 from halcyon_cli.report import MEANINGS, ORDER, read_report

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from halcyon_api.status import parse_status
+from halcyon_api.status.run_status import parse_status
 from halcyon_cli.status_view import Host, fleet_view, run_view, sparkline
 from tests.cli.test_report import START, STATUS
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, Head
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import variant
 from halcyon_demo.observations import Failed

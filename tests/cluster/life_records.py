@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api.checkpoint_documents import CommittedStep, Head
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_demo.records import LogLine
 from halcyon_demo.recovery import Recovery
 

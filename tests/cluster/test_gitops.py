@@ -23,7 +23,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from halcyon_api.generate.argocd import CONFIG_MAP
-from halcyon_api.status import Phase
+from halcyon_api.status.run_status import Phase
 from halcyon_demo.documents import EXAMPLES, variant
 from halcyon_demo.streams import documents as split
 from halcyon_devcluster.programs import FLUX_KUSTOMIZE

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from halcyon_api.checkpoint_documents import decode_head
-from halcyon_api.goodput import BADPUT_CAUSES, CAUSES, cause_label
+from halcyon_api.status.goodput import BADPUT_CAUSES, CAUSES, cause_label
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.install import RELEASE, helm
 from tests.cluster.life import CLONE, NAME, REFERENCE, SAVE_EVERY, Life

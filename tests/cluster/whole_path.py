@@ -18,7 +18,7 @@ from obstore.store import S3Store
 from rich.console import Console
 
 from halcyon_api.generate.crd import definitions
-from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_demo.comparison import Loss, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant
 from halcyon_demo.install import (

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import parse_run
 from halcyon_demo.comparison import compare, losses
 from halcyon_demo.documents import EXAMPLES, example, load, variant

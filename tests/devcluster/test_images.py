@@ -269,7 +269,6 @@ def test_ctr_tables_are_read():
 
 
 def test_containers_are_selected_by_pod_without_the_sandbox():
-    assert container_filter("ns", "pod-0", None) == (
+    assert container_filter("ns", "pod-0") == (
         'labels."io.cri-containerd.kind"==container,labels."io.kubernetes.pod.namespace"==ns,labels."io.kubernetes.pod.name"==pod-0'
     )
-    assert container_filter("ns", "p", "c").endswith('labels."io.kubernetes.container.name"==c')

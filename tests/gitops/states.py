@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon_api.status import Phase, TrainingRunStatus
+from halcyon_api.status.run_status import Phase, TrainingRunStatus
 from halcyon_operator.decide.conditions import Description, with_description
 from tests.operator import builders
 

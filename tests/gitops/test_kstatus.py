@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from halcyon_api.generate.argocd import SCRIPTS
 from halcyon_api.generate.crd import UNSEEN
-from halcyon_api.status import Phase
+from halcyon_api.status.run_status import Phase
 from tests.gitops.readers import BUILT, Reader
 from tests.gitops.states import KSTATUS, run_in
 from tests.operator import builders

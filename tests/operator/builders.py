@@ -10,7 +10,7 @@ from typing import Any
 
 from halcyon_api import names
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner
-from halcyon_api.progress import ProgressReport
+from halcyon_api.status.progress import ProgressReport
 from halcyon_operator.model.endings import seen_endings
 from halcyon_operator.model.settings import Settings, parse_settings
 from halcyon_operator.model.views import HeadFound, Observed

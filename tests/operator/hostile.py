@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from halcyon_api import names
 from halcyon_operator.model.endings import merge_endings
-from halcyon_operator.model.views import HeadUnreachable, Observed, PodWarning
-from halcyon_operator.model.views import HeadUnreachable, Observed, Platform, PodWarning, ProbeView
+from halcyon_operator.model.views import HeadUnreachable, Observed, PodWarning, ProbeView
 from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run

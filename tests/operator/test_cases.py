@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from halcyon_api import names
 from halcyon_api.ends import EndCause
-from halcyon_api.status import HistoryEntry
+from halcyon_api.status.run_status import HistoryEntry
 from halcyon_operator.decide.attempts import BEFORE, current_jobset, next_step
 from halcyon_operator.decide.by_cause import rule_of
 from halcyon_operator.decide.next_attempt import AFTER_ATTEMPT

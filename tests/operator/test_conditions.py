@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from halcyon_api.generate.crd import UNSEEN
-from halcyon_api.status import ConditionType, Phase, TrainingRunStatus, parse_status
+from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus, parse_status
 from halcyon_operator.decide.conditions import Description, stalled, with_description
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, observed, rfc, run

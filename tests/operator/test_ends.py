@@ -9,7 +9,7 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from halcyon_api.ends import EndCause
-from halcyon_api.status import Restarts
+from halcyon_api.status.run_status import Restarts
 from halcyon_operator.decide import recovery
 from halcyon_operator.decide.follow import count_restart
 from halcyon_operator.model.endings import cause_of

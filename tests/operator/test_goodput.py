@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from halcyon_api.accounts import divide
-from halcyon_api.goodput import CAUSES, GoodputSeconds
-from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus, parse_status
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds
+from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus, parse_status
 from halcyon_operator.decide.goodput import account
 from halcyon_operator.model.history import with_end, with_group, with_report
 from halcyon_operator.model.keys import ProcessGroup

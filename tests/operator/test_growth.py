@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from halcyon_api.placement import PlacementStatus
 from halcyon_api.spec.operations import ElasticSpec
+from halcyon_api.status.placement import PlacementStatus
 from halcyon_operator.decide.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_probe, patience, shrunk, with_growth_cost
 from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 import halcyon_operator
-from halcyon_api.status import Phase
+from halcyon_api.status.run_status import Phase
 from halcyon_dashboards.queries import RUN_PODS_STUCK
 from halcyon_operator import __main__
 from halcyon_operator.decide.conditions import NOT_STARTING, REFUSED, STUCK_TERMINATING

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from halcyon_api.status import parse_status
+from halcyon_api.status.run_status import parse_status
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.run_metrics import RUN_METRICS

@@ -22,8 +22,8 @@ import halcyon_api
 import halcyon_operator
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
 from halcyon_api.defaults.resource import parse_defaults
-from halcyon_api.progress import Evaluated, Progress
-from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.status.progress import Evaluated, Progress
+from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_cli.sweeps import parse_sweep
 from halcyon_operator.kube.election import parse_lease

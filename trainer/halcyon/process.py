@@ -40,8 +40,8 @@ from halcyon.telemetry.outcome import outcome
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon.training.run_plan import run_plan
 from halcyon_api.ends import EndCause
-from halcyon_api.progress import Saved
-from halcyon_api.progress import Stage as WorkStage
+from halcyon_api.status.progress import Saved
+from halcyon_api.status.progress import Stage as WorkStage
 from halcyon_api.training_run import Task
 
 if TYPE_CHECKING:

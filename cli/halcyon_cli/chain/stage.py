@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from halcyon.history.reading import History, ProcessGroupHistory
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.evaluation_document import EvaluationDocument
-from halcyon_api.goodput import CAUSES, GoodputSeconds
 from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.task_results import CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults
 
 PLACED = "placed"

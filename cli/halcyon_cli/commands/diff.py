@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from halcyon.cli.errors import about_file
-from halcyon_api.status import parse_status
+from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Namespace, Run
 from halcyon_cli.commands.output import say

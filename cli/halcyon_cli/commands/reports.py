@@ -15,7 +15,7 @@ import typer
 from halcyon.cli.errors import console
 from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
-from halcyon_api.status import parse_status
+from halcyon_api.status.run_status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Namespace

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from halcyon.cli.errors import console
-from halcyon_api.status import parse_status
+from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
 from halcyon_cli.commands.output import write_json

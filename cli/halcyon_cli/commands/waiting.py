@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from halcyon_api import names
-from halcyon_api.status import AT_REST, TrainingRunStatus, parse_status
+from halcyon_api.status.run_status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.output import say
 from halcyon_cli.errors import Rejected

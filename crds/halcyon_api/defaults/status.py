@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel
 from halcyon_api.defaults.units import Values
 from halcyon_api.edits.status import InForce
-from halcyon_api.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
 
 DEFAULT_NAME = "default"
 """Name of the defaults of a run without ``spec.defaults``."""

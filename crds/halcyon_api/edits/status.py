@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, Timestamp
-from halcyon_api.maintenance import SaveRequestStatus
+from halcyon_api.status.maintenance import SaveRequestStatus
 
 MAX_FIELDS = 256
 MAX_VALUE = 16_384

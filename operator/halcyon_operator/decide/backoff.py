@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
-from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.recovery import FREE
 from halcyon_operator.model.reasons import StartReason

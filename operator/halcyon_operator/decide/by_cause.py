@@ -6,7 +6,7 @@ from datetime import datetime
 
 from halcyon_api.elastic import usable_slices
 from halcyon_api.ends import EndCause, EndReason
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import edits
 from halcyon_operator.decide.bad_nodes import current_avoided, node_to_avoid

@@ -8,7 +8,7 @@ from halcyon_api import names
 from halcyon_api.elastic import on_slices
 from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.mesh import run_mesh
-from halcyon_api.status import TopologyStatus, TrainingRunStatus
+from halcyon_api.status.run_status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import events, steps
 from halcyon_operator.decide.checkpoint_status import resume_step

@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
-from halcyon_api.status import RunCheckpoint, TrainingRunStatus
+from halcyon_api.status.run_status import RunCheckpoint, TrainingRunStatus
 from halcyon_operator.model.untrusted import LARGEST_EXACT, moment, stamp, text
 from halcyon_operator.model.views import HeadFound, HeadUnreachable, Observed
 

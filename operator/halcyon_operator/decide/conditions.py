@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from halcyon_api.ends import HELD_REASONS
-from halcyon_api.status import Condition, ConditionType, Phase, TrainingRunStatus
+from halcyon_api.status.run_status import Condition, ConditionType, Phase, TrainingRunStatus
 from halcyon_operator.model.reasons import RunReason, StallReason, StartReason
 from halcyon_operator.model.untrusted import stamp, text
 

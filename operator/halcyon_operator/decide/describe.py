@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import cast
 
 from halcyon_api import names
-from halcyon_api.progress import Progress, StoreWaitFor
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.progress import Progress, StoreWaitFor
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import Task, TrainingRunSpec
 from halcyon_operator.decide.conditions import EDIT_PENDING, NOT_STARTING, REFUSED, RESTART_PENDING, Description
 from halcyon_operator.decide.edits import waiting_clause

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Literal
 
 from halcyon_api import names
-from halcyon_api.progress import Progress
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.progress import Progress
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.edits import planned_steps

@@ -14,8 +14,8 @@ from halcyon_api.edits.changes import changes, read_recorded
 from halcyon_api.edits.status import EditStatus
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.elastic import usable_slices
-from halcyon_api.maintenance import SaveRequestStatus
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.maintenance import SaveRequestStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.placement import placement_of, trains

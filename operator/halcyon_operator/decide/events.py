@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import EndReason
-from halcyon_api.progress import ProgressReport
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.progress import ProgressReport
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd

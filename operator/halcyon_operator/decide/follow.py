@@ -13,7 +13,7 @@ from datetime import datetime
 from pydantic.alias_generators import to_snake
 
 from halcyon_api.ends import EndCause
-from halcyon_api.status import Restarts, TrainingRunStatus
+from halcyon_api.status.run_status import Restarts, TrainingRunStatus
 from halcyon_operator.decide import events
 from halcyon_operator.decide.bad_nodes import blamed_node, with_blame, with_no_room
 from halcyon_operator.decide.early_stop import completion, early_end, final_step

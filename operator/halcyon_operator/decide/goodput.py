@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from halcyon_api.goodput import CAUSES, CarriedGoodput, Goodput, GoodputSeconds, WorldAccount
-from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.goodput import CAUSES, CarriedGoodput, Goodput, GoodputSeconds, WorldAccount
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.model.goodput_sums import measure
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from halcyon_api import names
 from halcyon_api.ends import EndCause
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.steps import Stall, Stop, Wait
 from halcyon_operator.model.ownership import own_config_map, own_jobsets
 from halcyon_operator.model.views import Observed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api.ends import EndCause
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.queueing import had_processes
 from halcyon_operator.model.history import entry_of, with_end
 from halcyon_operator.model.keys import ProcessGroup

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.ends import FATAL_CODES
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.placement import trains
 from halcyon_operator.model.decision import Deletion, JobSync
 from halcyon_operator.model.endings import is_echo

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide import attempts, events, steps
 from halcyon_operator.decide.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
 from halcyon_operator.decide.checkpoint_status import with_checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api.ends import EndCause, cause_named
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
 from halcyon_operator.decide.bad_nodes import node_to_avoid

@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Literal
 
 from halcyon_api.ends import EndCause
-from halcyon_api.maintenance import MAX_REQUEST_VALUE
-from halcyon_api.restart_status import RestartOutcome, RestartStatus
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.status.restart import RestartOutcome, RestartStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.edits import lengthened
 from halcyon_operator.decide.placement import trains

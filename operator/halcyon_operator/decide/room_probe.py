@@ -10,7 +10,7 @@ from datetime import datetime
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.bad_nodes import current_avoided
 from halcyon_operator.decide.growth import may_probe

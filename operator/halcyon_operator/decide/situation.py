@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.edits import lengthened
 from halcyon_operator.decide.recovery import STICKY_REASONS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from halcyon_api.status import AT_REST, Phase, TrainingRunStatus
+from halcyon_api.status.run_status import AT_REST, Phase, TrainingRunStatus
 from halcyon_operator.model.views import Observed
 
 _VOLATILE = ("progress", "goodput")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.conditions import STUCK_TERMINATING, Description, with_description
 from halcyon_operator.decide.describe import recorded_description
 from halcyon_operator.model.decision import Decision, Deletion, Event

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from halcyon_api.accounts import divide
-from halcyon_api.goodput import CarriedGoodput, Goodput, GoodputSeconds
-from halcyon_api.status import HistoryEntry, TrainingRunStatus
+from halcyon_api.status.goodput import CarriedGoodput, Goodput, GoodputSeconds
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 
 
 def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api.ends import EndCause
-from halcyon_api.progress import Progress, ProgressReport
-from halcyon_api.status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
+from halcyon_api.status.progress import Progress, ProgressReport
+from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
+from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.goodput_sums import carry
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, stamp, text

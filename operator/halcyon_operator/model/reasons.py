@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from halcyon_api.ends import EndCause, EndReason
-from halcyon_api.status import Phase
+from halcyon_api.status.run_status import Phase
 
 OwnStallReason = Literal[
     "InvalidSpec",

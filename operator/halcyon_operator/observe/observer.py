@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
 from halcyon_operator.model.keys import ProcessGroup, RunKey

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Protocol
 
 from halcyon_api import names
-from halcyon_api.status import TrainingRunStatus
+from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.keys import ProcessGroup, RunKey

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from halcyon_api import names
 from halcyon_api.environment import SAVE_TOKEN
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
+from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
 from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.untrusted import LARGEST_EXACT, count, integer, mapping, moment, sequence, text, value_at

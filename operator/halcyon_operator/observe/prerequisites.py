@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from halcyon_api.status import TrainingRunStatus, parse_status
+from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_operator.model.untrusted import text, value_at
 from halcyon_operator.model.views import Prerequisite
 

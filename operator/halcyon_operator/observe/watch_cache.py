@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from halcyon_api import names
-from halcyon_api.status import AT_REST
+from halcyon_api.status.run_status import AT_REST
 from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
 from halcyon_operator.model.untrusted import integer, text, value_at
 from halcyon_operator.model.views import JobSetView, RunView

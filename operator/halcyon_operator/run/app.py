@@ -21,7 +21,7 @@ from prometheus_client import disable_created_metrics
 
 from halcyon_api import names
 from halcyon_api.package import version
-from halcyon_api.status import AT_REST
+from halcyon_api.status.run_status import AT_REST
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.kube.client import ApiError, connect, inside_cluster
 from halcyon_operator.kube.cluster import Cluster

@@ -16,8 +16,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from halcyon_api.ends import COUNTERS
-from halcyon_api.goodput import BADPUT_CAUSES, Goodput, cause_label
-from halcyon_api.status import Phase, Restarts, TrainingRunStatus
+from halcyon_api.status.goodput import BADPUT_CAUSES, Goodput, cause_label
+from halcyon_api.status.run_status import Phase, Restarts, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.run.run_metrics import RunCollector

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
-from halcyon_api.status import ConditionType, Phase, TrainingRunStatus
+from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment

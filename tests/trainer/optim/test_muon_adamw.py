@@ -22,7 +22,7 @@ from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import FAMILIES, make, shapes
 from tests.trainer.models.reference import named_leaves
 
-FIGURES = json.loads((Path(__file__).parents[2] / "api" / "nanochat_figures.json").read_text())
+FIGURES = json.loads((Path(__file__).parents[1] / "nanochat_figures.json").read_text())
 
 
 def optimizer_of(*groups: dict[str, Any]) -> OptimizerSpec:

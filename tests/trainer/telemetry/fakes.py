@@ -9,7 +9,7 @@ from typing import Any
 
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch
-from halcyon_api.progress import Stage
+from halcyon_api.status.progress import Stage
 
 IDENTITY = RunIdentity("demo", attempt=3, restart=1, process_index=0)
 NOON = 1_772_366_400.0

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from halcyon.telemetry.health import HealthInputs, HealthLimits, judge, step_limit_seconds
-from halcyon_api.progress import Stage
+from halcyon_api.status.progress import Stage
 
 LIMITS = HealthLimits()
 

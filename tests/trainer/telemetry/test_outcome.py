@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from halcyon.telemetry.outcome import outcome
-from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, TerminationReport
+from halcyon_api.status.progress import CheckpointProgress, Progress, ProgressReport, TerminationReport
 
 TIME = "2026-03-01T12:00:00Z"
 

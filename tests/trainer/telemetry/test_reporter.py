@@ -23,9 +23,9 @@ from halcyon.telemetry.profile_reports import percentiles
 from halcyon.telemetry.profiles import Kept
 from halcyon.training.plan import event_fields
 from halcyon_api.ends import EndCause
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from halcyon_api.spec.determinism import in_effect
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from halcyon_api.task_results import TaskNumbers, TaskResults
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
 from tests.trainer.training.plans import PLAN

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from halcyon.errors import BadConfiguration
 from halcyon.telemetry import SaveRequests, TelemetryServer
 from halcyon_api.ends import ExitCode
-from halcyon_api.progress import ProgressReport
+from halcyon_api.status.progress import ProgressReport
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from halcyon.telemetry import RunIdentity, termination_report, write_termination_report
 from halcyon.telemetry.termination import clip, encode_report
 from halcyon_api.ends import EndCause
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Evaluated, Progress, SourceEvaluation, TerminationReport
+from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Evaluated, Progress, SourceEvaluation, TerminationReport
 from tests.trainer.telemetry.fakes import IDENTITY, FakeTime
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from halcyon.telemetry.metrics import METRICS
 from halcyon.telemetry.time_account import TimeAccount
-from halcyon_api.goodput import CAUSES
-from halcyon_api.progress import Stage
+from halcyon_api.status.goodput import CAUSES
+from halcyon_api.status.progress import Stage
 from tests.trainer.telemetry.fakes import Scene, step_report
 
 METRIC = next(one for one in METRICS if one.name == "halcyon_trainer_seconds_total")

@@ -13,7 +13,7 @@ from halcyon.hlo.collectives import Collective, collectives
 from halcyon.training.fitting import planned
 from halcyon.training.plan import Plan, Traffic, event_fields, plan_of, traffic_of
 from halcyon.training.program import Program, build_program
-from halcyon_api.progress import Progress
+from halcyon_api.status.progress import Progress
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.meshes import mesh_of

@@ -17,8 +17,8 @@ from halcyon.history.segments import METRICS_PREFIX, Groups, ProcessGroupId, Rec
 from halcyon.history.writer import read_segments
 from halcyon.storage.store import Store
 from halcyon_api.accounts import divide
-from halcyon_api.goodput import CAUSES, GoodputSeconds
-from halcyon_api.status import HistoryEntry
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds
+from halcyon_api.status.run_status import HistoryEntry
 
 _TRIES = 5
 """Reads of a history whose segments are merged meanwhile."""

@@ -54,7 +54,7 @@ class Account:
     step: int
     """Steps done."""
     seconds: dict[str, float]
-    """Seconds by cause (`halcyon_api.goodput`)."""
+    """Seconds by cause (`halcyon_api.status.goodput`)."""
 
 
 class HistoryWriter:
@@ -65,7 +65,6 @@ class HistoryWriter:
         group: The process group; its number is found in the root.
         account: The time of this process; called in the background at each flush.
         on_warning: Called in the background with a sentence about a failure that costs only history.
-        flush_seconds: Longest time for which rows are only in memory.
         clock: Seconds, monotonic.
         wall: Seconds since 1970.
     """
@@ -77,20 +76,19 @@ class HistoryWriter:
         *,
         account: Callable[[], Account],
         on_warning: Callable[[str], object],
-        flush_seconds: float = FLUSH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._checkpoint, self._group = checkpoint, group
         self._account, self._on_warning = account, on_warning
-        self._flush_seconds, self._clock, self._wall = flush_seconds, clock, wall
+        self._clock, self._wall = clock, wall
         self._store: Store | None = None
         self._names: list[SegmentName] = []
         self._next = 1
         self._waiting: list[Record] = []
         self._unsent: tuple[SegmentName, bytes] | None = None
         self._wanted = self._warned = False
-        self._flushed_at = clock() - flush_seconds  # the first rows are written at once, so that the history shows each start
+        self._flushed_at = clock() - FLUSH_SECONDS  # the first rows are written at once, so that the history shows each start
         self._background = Background("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
 
     def record(self, row: Row) -> None:
@@ -111,7 +109,7 @@ class HistoryWriter:
         self._wanted |= now
         if not self._waiting and self._unsent is None:
             return
-        if last or self._wanted or self._clock() - self._flushed_at >= self._flush_seconds:
+        if last or self._wanted or self._clock() - self._flushed_at >= FLUSH_SECONDS:
             self._flushed_at, self._wanted = self._clock(), False
             self._flush(merge=not last)
 

@@ -40,8 +40,8 @@ from halcyon.training.program import Program, build_program
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
-from halcyon_api.progress import Evaluated
 from halcyon_api.spec.origin import OriginSpec
+from halcyon_api.status.progress import Evaluated
 from halcyon_api.task_results import TaskResults
 
 

@@ -6,7 +6,7 @@ from halcyon.telemetry.clock import microseconds
 from halcyon.telemetry.reports import Reports
 from halcyon.telemetry.termination import clip
 from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.progress import CheckpointProgress
+from halcyon_api.status.progress import CheckpointProgress
 
 
 class CheckpointReports(Reports):

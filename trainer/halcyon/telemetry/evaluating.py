@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.tokenizing import EVENT_SECONDS
-from halcyon_api.progress import Evaluated, SourceEvaluation
+from halcyon_api.status.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
     from halcyon.telemetry.evaluated_sets import Averages

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from halcyon.telemetry.evaluating import average_numbers, averaged, numbers, with_source
 from halcyon.telemetry.reports import Reports
-from halcyon_api.progress import Evaluated
+from halcyon_api.status.progress import Evaluated
 from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from halcyon_api.progress import Stage
+from halcyon_api.status.progress import Stage
 
 
 def _stage_limits() -> dict[Stage, float]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from halcyon.telemetry.observation import Observation
 from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
-from halcyon_api.goodput import CAUSES, GoodputSeconds, cause_label
-from halcyon_api.progress import Stage, StartupSeconds
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
+from halcyon_api.status.progress import Stage, StartupSeconds
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family

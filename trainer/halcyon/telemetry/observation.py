@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from halcyon.telemetry.health import Health
 from halcyon.telemetry.tokenizing import TokenizedSource
-from halcyon_api.progress import ProgressReport
+from halcyon_api.status.progress import ProgressReport
 
 
 @dataclass(frozen=True)

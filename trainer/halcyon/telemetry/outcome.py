@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from halcyon_api.progress import ProgressReport, TerminationReport
+from halcyon_api.status.progress import ProgressReport, TerminationReport
 
 
 def outcome(document: Path, root: str, ended: TerminationReport, known: ProgressReport) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ from halcyon.telemetry.run_state import RunState
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.tokenizing import SourceForm, TokenizedSource, fields
 from halcyon.telemetry.watch_reports import WatchReports
-from halcyon_api.progress import ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
 from halcyon_api.spec.determinism import InEffect
+from halcyon_api.status.progress import ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
 
 
 class RunReporter(CheckpointReports, EvaluationReports, ProfileReports, WatchReports):

@@ -14,7 +14,7 @@ from halcyon.telemetry.snapshot import Facts, Snapshot
 from halcyon.telemetry.startup import Startup
 from halcyon.telemetry.time_account import TimeAccount
 from halcyon.telemetry.tokenizing import Tokenizing
-from halcyon_api.progress import Stage
+from halcyon_api.status.progress import Stage
 
 
 class RunState:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
-from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
+from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 
 RETRY_SECONDS = 30.0
 """Delay from a failed save to the next try of the same request."""

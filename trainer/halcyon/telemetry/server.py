@@ -30,8 +30,8 @@ from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.save_requests import SaveRequests
 from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
-from halcyon_api.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
 from halcyon_api.sentences import first_fault
+from halcyon_api.status.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
 
 _REQUEST_SECONDS = 10.0
 _MOST_CONNECTIONS = 32

@@ -15,8 +15,8 @@ from halcyon.telemetry.log import RunIdentity
 from halcyon.telemetry.observation import Observation, RunPlan, StepReport, Tallies, WatchedParameter
 from halcyon.telemetry.tokenizing import TokenizedSource
 from halcyon_api.checkpoint_documents import EvaluationRecord
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, StartupSeconds, StoreWait
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.progress import CheckpointProgress, Evaluated, Progress, ProgressReport, Stage, StartupSeconds, StoreWait
 
 
 @dataclass

@@ -6,7 +6,7 @@ threads (tokenizing, reading ahead) is counted only while the loop waits for it.
 
 from __future__ import annotations
 
-from halcyon_api.progress import Stage, StartupSeconds
+from halcyon_api.status.progress import Stage, StartupSeconds
 
 _PARTS: dict[Stage, str] = {
     "starting": "imports",

@@ -11,8 +11,8 @@ from pathlib import Path
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
 from halcyon_api.ends import EndCause
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.progress import TERMINATION_MESSAGE_LIMIT, Progress, Saved, TerminationReport
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, Saved, TerminationReport
 
 MESSAGE_LENGTH = 2048
 STACKS_LENGTH = 16_384

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import bisect
 
-from halcyon_api.goodput import CAUSES, GoodputSeconds
-from halcyon_api.progress import Stage
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds
+from halcyon_api.status.progress import Stage
 
 _PRODUCTIVE = "productive_step"
 _MOST_MARKS = 2048

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from halcyon.errors import BadConfiguration
 
+_MOST_SHOWN = 8
+
 BOS = "<|bos|>"
 EOS = "<|eos|>"
 PAD = "<|pad|>"
@@ -78,8 +80,8 @@ def _first(special: Mapping[str, int], names: tuple[str, ...]) -> int | None:
     return next((special[name] for name in names if name in special), None)
 
 
-def _known(special: Mapping[str, int], most: int = 8) -> str:
+def _known(special: Mapping[str, int]) -> str:
     names = list(special)
     if not names:
         return "it has no special tokens"
-    return "it has " + ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return "it has " + ", ".join(names[:_MOST_SHOWN]) + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")

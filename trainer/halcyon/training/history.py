@@ -10,7 +10,7 @@ from halcyon.context import Context
 from halcyon.history.segments import ProcessGroupId
 from halcyon.history.writer import Account, HistoryWriter
 from halcyon.training.place import Place
-from halcyon_api.goodput import CAUSES
+from halcyon_api.status.goodput import CAUSES
 
 
 def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:

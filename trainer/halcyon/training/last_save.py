@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from halcyon_api.progress import Saved
+from halcyon_api.status.progress import Saved
 
 MARGIN_RATIO = 1.2
 """A save must fit into the remaining time with this times its expected duration, which is that of the longest recent save."""

@@ -36,7 +36,6 @@ class Access:
         retry_seconds: Time limit for the retries of one request.
         answer_seconds: Time limit from a request to the end of its answer; the limit is `retry_seconds` if that is longer.
         pause_seconds: Pause before the single retry of a failed read, because the file may be replaced at this moment.
-        parallel_reads: Parallel requests for one file.
     """
 
     endpoint: str | None = None
@@ -45,7 +44,6 @@ class Access:
     retry_seconds: float = 60.0
     answer_seconds: float = 30.0
     pause_seconds: float = 2.0
-    parallel_reads: int = 8
 
     @classmethod
     def of(cls, checkpoint: CheckpointSpec) -> Access:

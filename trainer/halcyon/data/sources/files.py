@@ -25,6 +25,8 @@ from halcyon_api.plain_files import require_file
 
 _LOCAL_RANGE_BYTES = 2**20
 _REMOTE_RANGE_BYTES = 8 * 2**20
+_PARALLEL_READS = 8
+"""Parallel requests for one file."""
 
 
 def stat_file(path: str) -> SourceFile:
@@ -74,11 +76,11 @@ def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview
         yield from remote.read_stream(file, address, access)
         return
     starts = iter(range(0, file.size_bytes, _REMOTE_RANGE_BYTES))
-    with ThreadPoolExecutor(access.parallel_reads, thread_name_prefix="source") as pool:
+    with ThreadPoolExecutor(_PARALLEL_READS, thread_name_prefix="source") as pool:
         under_way: deque[Future[bytes | memoryview]] = deque()
         try:
             while True:
-                while len(under_way) < access.parallel_reads and (start := next(starts, None)) is not None:
+                while len(under_way) < _PARALLEL_READS and (start := next(starts, None)) is not None:
                     under_way.append(pool.submit(read_range, file, start, min(start + _REMOTE_RANGE_BYTES, file.size_bytes), access))
                 if not under_way:
                     return

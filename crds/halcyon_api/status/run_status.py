@@ -11,13 +11,13 @@ from halcyon_api.base import ApiModel, Timestamp
 from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.edits.status import EditStatus, InForce
 from halcyon_api.ends import COUNTERS, EndCause
-from halcyon_api.goodput import Goodput, GoodputSeconds
-from halcyon_api.maintenance import MaintenanceStatus, SaveRequestStatus
-from halcyon_api.placement import PlacementStatus
-from halcyon_api.progress import CheckpointProgress, Progress, StartupSeconds
-from halcyon_api.queue_status import QueueStatus
-from halcyon_api.restart_status import RestartStatus
 from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.status.goodput import Goodput, GoodputSeconds
+from halcyon_api.status.maintenance import MaintenanceStatus, SaveRequestStatus
+from halcyon_api.status.placement import PlacementStatus
+from halcyon_api.status.progress import CheckpointProgress, Progress, StartupSeconds
+from halcyon_api.status.queue import QueueStatus
+from halcyon_api.status.restart import RestartStatus
 
 Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from halcyon_api.maintenance import SaveRequestStatus
+from halcyon_api.status.maintenance import SaveRequestStatus
 
 RestartOutcome = Literal["waiting", "restarted", "passedOver"]
 

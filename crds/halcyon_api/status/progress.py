@@ -11,9 +11,9 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field
 
 from halcyon_api.base import ApiModel, RunName, Timestamp
 from halcyon_api.ends import EndCause
-from halcyon_api.goodput import GoodputSeconds
-from halcyon_api.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.spec.sources import SourceName
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.task_results import REPORTED_TASKS
 
 Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
