@@ -79,7 +79,7 @@ def test_an_engine_chooses_and_scores_as_without_padding(models: tuple[CausalLM,
     assert {one.sequence for one in exact} == {0, 1}
     for left, right in zip(exact, padded, strict=True):
         assert right.log_prob == pytest.approx(left.log_prob, abs=1e-4)
-        if left.request == 0:
+        if left.sequence == 0:
             assert left.id == right.id
             assert [token for token, _ in left.alternatives] == [token for token, _ in right.alternatives]
         assert max(right.id, *(token for token, _ in right.alternatives)) < VOCAB.size

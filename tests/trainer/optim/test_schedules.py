@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def test_steps_that_are_settled_have_bitwise_the_same_rate_in_a_longer_run(sched
 
 def formula(schedule: ScheduleSpec, steps: int, peak: float):
     """The rates of a schedule in absolute steps, as one formula of the number of the step."""
-    given = schedule.value
+    given: Any = schedule.value
     warmup, least = given.warmup_steps, getattr(given, "min_ratio", 1.0)
 
     def at(done: jax.Array) -> jax.Array:

@@ -189,7 +189,9 @@ class Sequence:
         self._shown += len(shown)
         failure = getattr(self.grammar, "failure", "") if finish is not None else ""
         tokens = self._released(everything=finish is not None and not stopped)
-        return Output(shown, tokens, None if failure else finish, "grammar" if failure else None, self.taken, token.reused)
+        if failure:
+            return Output(shown, tokens, fault="grammar", generated=self.taken, reused=token.reused)
+        return Output(shown, tokens, finish, generated=self.taken, reused=token.reused)
 
     def _released(self, *, everything: bool) -> tuple[Token, ...]:
         """The tokens whose text has begun to show."""

@@ -72,7 +72,8 @@ class Service:
                 grammars = await self._compilers.run(partial(grammars_of, batch.schema, served, count))
                 for sequence, grammar in zip(batch.sequences, grammars, strict=True):
                     sequence.grammar = grammar
-            batch.number, batch.created, batch.mailbox = secrets.token_hex(12), int(time.time()), Mailbox(count, asyncio.get_running_loop())
+            batch.number, batch.created = secrets.token_hex(12), int(time.time())
+            batch.mailbox = Mailbox(count, asyncio.get_running_loop())
             for index, sequence in enumerate(batch.sequences):
                 sequence.push, sequence.salt, sequence.began = partial(batch.mailbox.push, index), salt, began
             worker.submit(batch.sequences)
