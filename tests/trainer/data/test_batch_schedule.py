@@ -46,7 +46,6 @@ def test_steps_follow_one_another_without_gap_or_overlap(schedule: BatchSchedule
         assert len(positions) == len(parts) == schedule.batch_size(step)
         for taken in zip(positions.tolist(), parts.tolist(), strict=True):
             assert taken == (position, part)
-            assert schedule.step_of(*taken) == step
             part += 1
             if part == schedule.longest // schedule.sequence_length(step):
                 position, part = position + 1, 0
@@ -68,9 +67,6 @@ def test_a_stage_that_begins_inside_a_sequence_skips_the_rest_of_it() -> None:
     )
     assert [array.tolist() for array in schedule.positions(0)] == [[0, 0, 1], [0, 1, 0]]
     assert [array.tolist() for array in schedule.positions(1)] == [[2, 3], [0, 0]]
-    assert schedule.step_of(1, 0) == 0
-    assert schedule.step_of(1, 1) is None
-    assert schedule.step_of(2) == 1
 
 
 def test_a_stage_keeps_the_values_that_it_does_not_set() -> None:
@@ -122,9 +118,8 @@ def test_lengths_that_do_not_divide_are_reported_by_field() -> None:
 
 def test_a_position_out_of_range_is_an_error() -> None:
     schedule = BatchSchedule(steps=1, batch_size=1, sequence_length=2)
-    for ask in (lambda: schedule.positions(-1), lambda: schedule.step_of(-1), lambda: schedule.step_of(0, 1)):
-        with pytest.raises(IndexError):
-            ask()
+    with pytest.raises(IndexError):
+        schedule.positions(-1)
 
 
 def test_the_tokens_of_a_run_are_those_of_its_schedule() -> None:

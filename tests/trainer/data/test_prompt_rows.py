@@ -70,7 +70,6 @@ def test_a_sequence_is_repeated_in_the_rows_of_a_step() -> None:
     schedule = BatchSchedule(steps=5, batch_size=4, sequence_length=8, repeats=2)
     assert [schedule.positions(step)[0].tolist() for step in (0, 1)] == [[0, 0, 1, 1], [2, 2, 3, 3]]
     assert [schedule.tokens_before(step) for step in (1, 5)] == [32, 160]
-    assert schedule.step_of(3, 1) == 1
 
 
 def test_rows_of_a_call_are_groups() -> None:

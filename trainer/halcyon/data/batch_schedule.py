@@ -71,7 +71,6 @@ class BatchSchedule:
         self.stages: tuple[Stage, ...] = tuple(built)
         """All stages; the first begins at step 0."""
         self._first_steps = [stage.first_step for stage in built]
-        self._first_positions = [stage.first_position for stage in built]
         self._tokens = [0]
         for stage, following in pairwise(built):
             steps_of_stage = following.first_step - stage.first_step
@@ -106,17 +105,6 @@ class BatchSchedule:
         number = self._number(step)
         stage = self.stages[number]
         return self._tokens[number] + (step - stage.first_step) * stage.batch_size * stage.sequence_length
-
-    def step_of(self, position: int, part: int = 0) -> int | None:
-        """The step that trains on a part of the sequence at a position; None: no step does, because a stage ends before this part."""
-        if position < 0:
-            raise IndexError("a position is below 0")
-        number = bisect_right(self._first_positions, position) - 1
-        stage = self.stages[number]
-        if not 0 <= part < stage.parts:
-            raise IndexError(f"position {position} is cut into {stage.parts} parts")
-        step = stage.first_step + ((position - stage.first_position) * stage.parts + part) // stage.batch_size
-        return step if number + 1 == len(self.stages) or step < self.stages[number + 1].first_step else None
 
     def steps_within(self, positions: int, *, partial: bool) -> int:
         """Number of steps that the first ``positions`` positions suffice for. A last step that is not full counts if ``partial``."""
