@@ -25,23 +25,24 @@ from typing import Any
 from halcyon import process as trainer_process
 from halcyon.cli.main import app
 from halcyon.data.loader import Loader
+from halcyon.evals import shared
 from halcyon.huggingface import background
 from halcyon.huggingface.background import Exporter
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.storage.failures import Abandoned
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.health import HealthLimits
-from halcyon.training import tasks, training_evaluation
+from halcyon.training import held_out
 
 JOINING = "waits and never joins"
 batch, evaluated_batch, create_sync_point = Loader.batch, RunReporter.evaluated_batch, SyncPoint.__init__
 begin_stage = RunReporter.stage
 sync_points: list[SyncPoint] = []
 evaluated: list[RunReporter] = []
-evaluate = training_evaluation.evaluate
+evaluate = held_out.evaluate
 evaluations = itertools.count()
 write_share = Exporter._write_share
-asked = tasks._asked
+asked = shared._asked
 
 
 def concerns(variable: str, step: int) -> bool:
@@ -121,8 +122,8 @@ def install() -> None:
         trainer_process.HealthLimits = lambda floor_seconds: HealthLimits(floor_seconds=1000 * floor_seconds)  # type: ignore[assignment]
     Loader.batch = troubled_batch  # type: ignore[method-assign]
     Exporter._write_share = stalled_share  # type: ignore[method-assign]
-    tasks._asked = endless_task
-    training_evaluation.evaluate = noticed_evaluation
+    shared._asked = endless_task
+    held_out.evaluate = noticed_evaluation
     background.FILE_BYTES = int(os.environ.get("EXPORT_FILE_BYTES", background.FILE_BYTES))
     SyncPoint.__init__ = known_sync_point  # type: ignore[method-assign]
     RunReporter.stage = hanging_stage  # type: ignore[method-assign]
