@@ -11,8 +11,7 @@ from typing import Any, cast
 
 from halcyon_api.base import InvalidRun
 from halcyon_api.plain_files import read_text
-
-_KINDS = ("chat", "preference", "prompt")
+from halcyon_api.spec.sources import CONVERSATION_FORMATS
 
 
 def with_template_files(document: Any, folder: Path) -> Any:
@@ -36,7 +35,7 @@ def with_template_files(document: Any, folder: Path) -> Any:
 
 
 def _source(source: Any, folder: Path, where: str) -> Any:
-    for kind in _KINDS:
+    for kind in CONVERSATION_FORMATS:
         template = _inside(source, "format", kind, "template")
         if isinstance(template, dict):
             text = _text(cast("dict[str, Any]", template), folder, f"{where}.format.{kind}.template")

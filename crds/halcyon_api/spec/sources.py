@@ -92,6 +92,11 @@ class TextFormatSpec(ApiModel):
 
     field: FieldName = Field(default="text", description="Field of a row that holds the text. Plain text files have no fields.")
 
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """The fields of a row that the format reads."""
+        return (self.field,)
+
 
 class ChatFormatSpec(ApiModel):
     """Each row is a conversation."""
@@ -153,6 +158,11 @@ class PrebuiltFormatSpec(ApiModel):
     tokens_field: FieldName = Field(default="tokens", description="Field with the token ids.")
     weights_field: FieldName | None = Field(default=None, description="Field with a loss weight, 0 to 1, for each token id.")
 
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """The fields of a row that the format reads."""
+        return (self.tokens_field,) if self.weights_field is None else (self.tokens_field, self.weights_field)
+
 
 class FormatSpec(OneOf):
     """Format of the rows: exactly one member."""
@@ -162,6 +172,20 @@ class FormatSpec(OneOf):
     preference: PreferenceFormatSpec | None = Field(default=None, description="A preferred and a rejected conversation.")
     prebuilt: PrebuiltFormatSpec | None = Field(default=None, description="Token ids.")
     prompt: PromptFormatSpec | None = Field(default=None, description="A prompt and a reference.")
+
+    @property
+    def conversation(self) -> ChatFormatSpec | PreferenceFormatSpec | PromptFormatSpec | None:
+        """The format if its rows hold conversations, which a chat template prints; None: it is another one."""
+        return self.chat or self.preference or self.prompt
+
+    @property
+    def row_fields(self) -> tuple[str, ...] | None:
+        """The fields of a row that the format reads; None: those of a conversation, which have several forms."""
+        return None if self.conversation is not None else getattr(self, self.kind).row_fields
+
+
+CONVERSATION_FORMATS = ("chat", "preference", "prompt")
+"""The formats of `FormatSpec.conversation` in a document."""
 
 
 class ConcatenateSpec(ApiModel):

@@ -49,11 +49,6 @@ class EvenChoice:
         quotients, rests = _divided_product(ranks, self.numerator, rest)
         return ranks + quotients + (rests + self.phase) // rest
 
-    def is_chosen(self, numbers: np.ndarray) -> np.ndarray:
-        """Whether numbers are chosen: bool, same shape."""
-        _, rests = _divided_product(numbers, self.numerator, self.denominator)
-        return (rests + self.phase) % self.denominator + self.numerator >= self.denominator
-
 
 @dataclass(frozen=True)
 class Split:
@@ -91,11 +86,6 @@ class Split:
         """The sequences at ranks, 0 to ``held_out - 1``, among the held-out sequences: int64, same shape."""
         ranks = _checked(ranks, self.held_out)
         return self._line.chosen(ranks) if ranks.size else ranks
-
-    def is_held_out(self, sequences: np.ndarray) -> np.ndarray:
-        """Whether sequences, 0 to ``total - 1``, are held out: bool, same shape."""
-        sequences = _checked(sequences, self.total)
-        return self._line.is_chosen(sequences) if sequences.size else np.zeros(sequences.shape, bool)
 
 
 def split_sequences(total: int, fraction: float) -> Split:

@@ -11,6 +11,7 @@ from halcyon.huggingface.companions import read_companions, template_of
 from halcyon.huggingface.folder import HUB, address, folder_place
 from halcyon.huggingface.root import split_step, stored_model
 from halcyon.storage.store import Store
+from halcyon_api.spec.sources import CONVERSATION_FORMATS
 
 _FILES = "hf:"
 
@@ -55,5 +56,5 @@ def has_conversations(data: Mapping[str, Any]) -> bool:
 def _templates(data: Mapping[str, Any]) -> list[str | None]:
     """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
     forms = [source.get("format", {}) for source in data.get("sources", ())]
-    found = [form[kind].get("template") for form in forms for kind in ("chat", "preference", "prompt") if form.get(kind) is not None]
+    found = [form[kind].get("template") for form in forms for kind in CONVERSATION_FORMATS if form.get(kind) is not None]
     return list(dict.fromkeys(found))

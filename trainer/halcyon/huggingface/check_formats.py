@@ -27,7 +27,7 @@ def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
     Args:
         spec: The spec of a valid document.
     """
-    sources = [source for source in spec.data.sources if source.format.chat or source.format.preference or source.format.prompt]
+    sources = [source for source in spec.data.sources if source.format.conversation is not None]
     if not sources or not is_local(spec) or not _templates_are_here(spec):
         return [], []
     problems: list[Problem] = []

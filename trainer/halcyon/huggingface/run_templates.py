@@ -45,8 +45,7 @@ def with_templates(spec: TrainingRunSpec) -> TrainingRunSpec:
 
 
 def _lacks_template(form: FormatSpec) -> bool:
-    conversation = form.chat or form.preference or form.prompt
-    return conversation is not None and conversation.template is None
+    return form.conversation is not None and form.conversation.template is None
 
 
 def _with_template(source: DataSourceSpec, template: str) -> DataSourceSpec:

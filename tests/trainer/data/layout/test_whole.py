@@ -82,7 +82,7 @@ def test_a_long_conversation_whose_answer_is_late_keeps_context_before_the_answe
 
 def test_one_pair_in_a_row_keeps_the_order_of_the_pairs() -> None:
     packer = objective_packer(ObjectiveSpec.model_validate({"preference": {"simpo": {}}}))
-    assert packer is not None
+    assert isinstance(packer, WholePacker)
     ends, weights = stream([[0.0, 1.0]] * 4 + [[0.0, 1.0, 1.0]] * 6)
     rows = contents(WholeUnits.build(ends, weights, 9, packer))
     assert [row[0].start for row in rows] == sorted(row[0].start for row in rows)

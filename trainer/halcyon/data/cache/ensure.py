@@ -25,6 +25,7 @@ from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledg
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
+from halcyon.data.formats import weight_type
 from halcyon.data.formats.texts import texts_of
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pieces
@@ -212,7 +213,7 @@ class CacheKeeper:
         return Ledger(
             identity=identity(source, definition.fingerprint, work.FORMAT_VERSION),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
-            weight_type=_weight_type(source),
+            weight_type=weight_type(source.format),
             files=self._hashed(source),
             form=self._form(source),
         )
@@ -315,12 +316,6 @@ class CacheKeeper:
 
 def _where(source: DataSourceSpec) -> str:
     return f"spec.data.sources[{source.name}]"
-
-
-def _weight_type(source: DataSourceSpec) -> Any:
-    if source.format.chat is not None or source.format.preference is not None or source.format.prompt is not None:
-        return "uint8"
-    return "float32" if source.format.prebuilt is not None and source.format.prebuilt.weights_field else None
 
 
 def _entries(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:

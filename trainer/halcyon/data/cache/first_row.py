@@ -18,7 +18,7 @@ def form_of(source: DataSourceSpec, files: Sequence[SourceFile], access: Access)
         BadConfiguration: The files cannot be read, or the first row has no known form.
         DataUnreachable: A store does not answer, or denies access.
     """
-    if source.format.text is not None or source.format.prebuilt is not None:
+    if source.format.conversation is None:
         return None
     if (named := named_form(source.format)) is not None:
         return named

@@ -5,6 +5,8 @@ Special tokens come only from this package and from templates, never from the te
 
 from __future__ import annotations
 
+from typing import Literal
+
 from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
 from halcyon.data.formats.text import TextFormatter
@@ -12,7 +14,7 @@ from halcyon.data.forms.form import Form
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec
 
-__all__ = ["Formatter", "TokenizedDocument", "begin_id", "build_formatter"]
+__all__ = ["Formatter", "TokenizedDocument", "begin_id", "build_formatter", "weight_type"]
 
 
 def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None) -> Formatter:
@@ -50,5 +52,11 @@ def begin_id(spec: FormatSpec, tokenizer: Tokenizer) -> int | None:
     A template prints what it likes: no token, or the begin token before each turn.
     """
     before = tokenizer.prefix
-    of_tokenizer = spec.text is not None or spec.prebuilt is not None
-    return before[0] if of_tokenizer and len(before) == 1 and before[0] not in (tokenizer.eos_id, *tokenizer.suffix) else None
+    return before[0] if spec.conversation is None and len(before) == 1 and before[0] not in (tokenizer.eos_id, *tokenizer.suffix) else None
+
+
+def weight_type(spec: FormatSpec) -> Literal["uint8", "float32"] | None:
+    """The stored type of the loss weights of a format's tokens; None: all weights are 1."""
+    if spec.conversation is not None:
+        return "uint8"  # 0 or 1
+    return "float32" if spec.prebuilt is not None and spec.prebuilt.weights_field is not None else None

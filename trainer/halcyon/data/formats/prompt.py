@@ -18,7 +18,7 @@ from halcyon.data.formats.conversation import check_messages
 from halcyon.data.formats.document import TokenizedDocument
 from halcyon.data.formats.fields import bad_row
 from halcyon.data.formats.form_rows import FormRows
-from halcyon.data.formats.template import ChatTemplate, Rendered, day
+from halcyon.data.formats.template import ChatTemplate, Rendered, day, prompt_tokens
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.data.forms.bad_conversation import BadConversation
 from halcyon.data.forms.form import Form
@@ -89,11 +89,6 @@ class PromptFormatter:
         weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(wanted), np.float32)])
         tokens = np.concatenate([prompt, wanted]).astype(np.int32, copy=False)
         return TokenizedDocument(tokens, weights, rendered.size_bytes + size_in_bytes(reference), index)
-
-
-def prompt_tokens(rendered: Rendered, tokenizer: Tokenizer) -> np.ndarray:
-    """The tokens of a rendered prompt, up to the assistant's next words: int32 [tokens]."""
-    return tokenizer.encode_rendered([rendered.text])[0].tokens
 
 
 def _text(value: Any) -> str:

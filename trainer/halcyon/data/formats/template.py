@@ -20,6 +20,8 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from halcyon.budgets.apart import Apart, Failed, OverBudget
 from halcyon.data.formats.text import size_in_bytes
 from halcyon.errors import BadConfiguration
@@ -227,3 +229,8 @@ def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in message.items() if value is not None}
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+def prompt_tokens(rendered: Rendered, tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of a rendered prompt, up to the assistant's next words: int32 [tokens]."""
+    return tokenizer.encode_rendered([rendered.text])[0].tokens

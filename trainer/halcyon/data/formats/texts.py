@@ -43,8 +43,8 @@ def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
         yield value.decode(errors="replace")
     elif isinstance(value, LongText):
         yield from value.strings()
-    elif spec.text is not None:
-        yield from _strings(value.get(spec.text.field))
+    elif spec.row_fields is not None:
+        yield from (text for field in spec.row_fields for text in _strings(value.get(field)))
     else:
         with contextlib.suppress(BadConversation):
             form = form or recognise(spec, value)

@@ -23,17 +23,12 @@ def needed_fields(spec: FormatSpec, names: Collection[str] = ()) -> tuple[str, .
     Raises:
         BadConversation: The document names no fields, and no form has these.
     """
-    if spec.text is not None:
-        return (spec.text.field,)
-    if spec.prebuilt is not None:
-        return (spec.prebuilt.tokens_field, *((spec.prebuilt.weights_field,) if spec.prebuilt.weights_field else ()))
-    return recognise(spec, names).needed
+    return recognise(spec, names).needed if spec.row_fields is None else spec.row_fields
 
 
 def named_fields(spec: FormatSpec) -> tuple[str, ...] | None:
     """The fields that a format reads, if the document or a default names them; None: the rows decide."""
-    is_open = spec.text is None and spec.prebuilt is None and named_form(spec) is None
-    return None if is_open else needed_fields(spec)
+    return None if spec.row_fields is None and named_form(spec) is None else needed_fields(spec)
 
 
 def columns_of(spec: FormatSpec, file: str, names: Collection[str]) -> tuple[str, ...]:

@@ -79,7 +79,8 @@ class PolicyBatches:
         self._rewards = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning, committed)
         self._root = store.root
         self._width = spec.trainer.sequence_length - policy.max_tokens
-        templates = [source.format.prompt.template for source in spec.data.sources if source.format.prompt is not None]
+        formats = [source.format.conversation for source in spec.data.sources]
+        templates = [one.template for one in formats if one is not None]
         self._ends = _ends(dataset.tokenizer, templates)
         self._calculator = Calculator.of(dataset.tokenizer) if None in templates else None
         self._rollouts: dict[int, Rollouts] = {}
