@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.placement import PlacementStatus
-from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.reasons import StallReason, StartReason
 from halcyon_operator.model.views import JobSetView
 

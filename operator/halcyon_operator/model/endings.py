@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 from halcyon_api.ends import BY_EXIT_CODE, FATAL_CODES, EndCause
 from halcyon_api.status.progress import TerminationReport
-from halcyon_operator.model.causes import BY_EXIT_CODE, EndCause
 from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.views import EndKind, PodEnding, PodView
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from halcyon_api.ends import EndCause
 from halcyon_api.status.progress import Progress, ProgressReport
 from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
-from halcyon_operator.model.causes import EndCause
 from halcyon_operator.model.goodput_sums import carry
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import moment, stamp, text
