@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from halcyon.telemetry.outcome import outcome
+from halcyon.telemetry.termination import outcome
 from halcyon_api.progress import CheckpointProgress, Progress, ProgressReport, TerminationReport
 
 TIME = "2026-03-01T12:00:00Z"

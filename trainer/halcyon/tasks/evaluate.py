@@ -34,7 +34,7 @@ from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
-from halcyon.telemetry.evaluating import with_source
+from halcyon.telemetry.event_fields import with_source
 from halcyon.training.evaluation import evaluate, make_evaluation_step
 from halcyon.training.fitting import without_choice
 from halcyon.training.program import Program, build_program, padded_token_bytes

@@ -133,7 +133,7 @@ def train(
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, spec.checkpoint, retry_budget)]
         tokenizer = caches.progress.caches.tokenizer
         vocabulary = load_tokenizer(tokenizer).vocab_size
-        reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
+        reporter.knows(flops_per_token=flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
         programs = SharedPrograms(context, processes, compilation_cache, reporter)
         choice = RunChoice(context, processes, Store(spec.checkpoint, retry_budget=retry_budget))
         if (values := choice.find(vocabulary, mesh)) is not None:
@@ -161,7 +161,7 @@ def train(
         start.report(reporter)
         if processes.is_main:
             reporter.placed(place_of(context, jax.devices()))
-        reporter.saves_every(checkpointer.interval_seconds)
+        reporter.knows(save_interval_seconds=checkpointer.interval_seconds)
         tasks = None
         if task_plan is not None:
             from halcyon.training.tasks import ModelTasks, asking_of

@@ -75,7 +75,6 @@ def open_log(
     identity: RunIdentity,
     *,
     steps: int | None,
-    start_step: int = 0,
     json_lines: bool | None = None,
     clock: Clock | None = None,
 ) -> EventLog:
@@ -85,16 +84,15 @@ def open_log(
         stream: Standard output.
         identity: The process that writes.
         steps: Steps of the whole run; None for a run without steps.
-        start_step: Steps already done.
         json_lines: True: always JSON lines. False: always a live line. Default: a live line only on a terminal.
         clock: Sources of time.
     """
     wants_json = not stream.isatty() if json_lines is None else json_lines
     if wants_json:
         return JsonLog(stream, identity, clock)
-    from halcyon.telemetry.progress_line import ProgressLine
+    from halcyon.telemetry.progress_line import ProgressLine  # imports rich, which a pod does not need
 
-    return ProgressLine(stream, identity, steps=steps, start_step=start_step, clock=clock)
+    return ProgressLine(stream, identity.run, steps=steps, clock=clock)
 
 
 def encode_line(fields: dict[str, Any]) -> str:

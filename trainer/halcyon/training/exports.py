@@ -44,7 +44,7 @@ def begin_exports(context: Context, processes: ProcessGroup, checkpointer: Check
             on_failure=reporter.export_failed,
         ),
     )
-    reporter.found_exports(exporter.newest_step)
+    reporter.knows(exported_step=exporter.newest_step)
     checkpointer.add_reader(exporter)
     exporter.begin(checkpointer.committed)
     return exporter

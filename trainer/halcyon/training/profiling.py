@@ -23,14 +23,14 @@ import jax
 from halcyon.context import Context
 from halcyon.storage.failures import StoreFailure
 from halcyon.telemetry import RunReporter
-from halcyon.telemetry.profiles import Kept, keep_profile
+from halcyon.telemetry.diagnostics import KeptProfile, keep_profile
 from halcyon_api.spec.operations import ProfileSpec
 
 CLOSE_SECONDS = 60.0
 """Longest wait for the storage of a profile when the training ends."""
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-Keep = Callable[[int, Mapping[str, bytes], Mapping[str, Any]], Kept]
+Keep = Callable[[int, Mapping[str, bytes], Mapping[str, Any]], KeptProfile]
 """Stores the files and the numbers of a profile that begins with a step."""
 
 
@@ -61,7 +61,7 @@ class Profiler:
         process_index: int,
         *,
         keep: Keep,
-        on_kept: Callable[[int, int, Kept, Mapping[str, Any]], object],
+        on_kept: Callable[[int, int, KeptProfile, Mapping[str, Any]], object],
         on_failure: Callable[[str], object],
     ) -> None:
         self._spec, self._requests, self._process_index = spec, requests, process_index

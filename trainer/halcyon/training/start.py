@@ -158,7 +158,7 @@ def _keep_files(
 def _report_committed(reporter: RunReporter, save: SaveReport) -> None:
     seconds = save.copy_seconds + save.commit_seconds
     reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
-    reporter.saves_every(save.interval_seconds)
+    reporter.knows(save_interval_seconds=save.interval_seconds)
 
 
 def _report_failed(reporter: RunReporter, requests: SaveRequests, reason: str) -> None:

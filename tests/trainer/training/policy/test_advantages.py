@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from halcyon.evaluate.evaluation import Evaluation, total
 from halcyon.history.background import Row
-from halcyon.telemetry.evaluating import numbers
+from halcyon.telemetry.event_fields import numbers
 from halcyon.telemetry.trackers.tracker import numbers as tracked
 from halcyon.training.policy.advantages import advantages, equal_groups, passes
 from halcyon_api.spec.objective import Advantage, Deviation, PolicySpec
