@@ -222,7 +222,7 @@ class RunReporter:
     def waited_for_batch(self, seconds: float) -> None:
         """Report the time in seconds that the loop waited for its current batch."""
         now = self._clock.monotonic()
-        self._change(lambda state: state.but(account=state.account.waited_for_data(state.stage, now, seconds)))
+        self._change(lambda state: state.but(account=state.account.until(state.stage, now, waited=seconds)))
 
     def skipped(self, step: int, reason: str) -> None:
         """Report that the update of a step was dropped."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from halcyon.telemetry.clock import microseconds
@@ -141,10 +141,11 @@ class State:
         Raises:
             TypeError: There is no such field.
         """
-        if not changes.keys() <= _FIELDS:
-            raise TypeError(f"State has no field {', '.join(sorted(changes.keys() - _FIELDS))}")
+        values = {**self.__dict__, **changes}
+        if len(values) != len(self.__dict__):
+            raise TypeError(f"State has no field {', '.join(sorted(changes.keys() - self.__dict__.keys()))}")
         copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__, **changes)
+        object.__setattr__(copy, "__dict__", values)
         return copy
 
     def plus(self, **numbers: float) -> Self:
@@ -229,15 +230,17 @@ class State:
     @property
     def tokens_per_second(self) -> float | None:
         """Speed over the last steps; None before the second step."""
-        speed, step = self.pace.steps_per_second, max(1, self.last_step.step if self.last_step else 1)
-        tokens_before = self.run_plan.tokens_before
-        return None if speed is None else microseconds(speed * (tokens_before(step) - tokens_before(step - 1)))
+        speed = self.pace.steps_per_second
+        if speed is None:
+            return None
+        step, tokens_before = max(1, self.last_step.step if self.last_step else 1), self.run_plan.tokens_before
+        return microseconds(speed * (tokens_before(step) - tokens_before(step - 1)))
 
     @property
     def eta_seconds(self) -> float | None:
         """Time from the end of the last step to the end of the run; None before the second step."""
         speed = self.pace.steps_per_second
-        return microseconds(max(0, self.steps - self.step) / speed) if speed else None
+        return microseconds(max(0, self.run_plan.steps - self.step) / speed) if speed else None
 
     @property
     def mfu(self) -> float | None:
@@ -288,6 +291,3 @@ class State:
             waits_until=self.waits_until,
         )
         return judge(vitals, self.now, self.limits)
-
-
-_FIELDS = frozenset(one.name for one in fields(State))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from halcyon.telemetry.clock import microseconds
 from halcyon_api.goodput import CAUSES, GoodputSeconds
@@ -18,13 +19,14 @@ STEP_SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 """Upper bounds of the histogram of step durations, in seconds; one more bucket is unbounded."""
 
 _SPEED_STEPS = 64
-_REMEMBERED_STEPS = 512
+_REMEMBERED_STEPS = 256
+"""Steps of a size that are remembered at least, once there are as many; at most, it is twice this number."""
 _REMEMBERED_SIZES = 64
 """A run has at most 33 sizes: the first one, and one for each of at most 32 entries of `trainer.batchSchedule`."""
 STEPS_UNDER_WAY = 2
 """Steps that may be in progress: the loop dispatches a step before it fetches the numbers of the step before."""
-_MOST_MARKS = 512
-"""Steps whose time is remembered; of a longer process, each second, fourth, … of them."""
+_MOST_MARKS = 256
+"""Steps whose time is remembered: the last ones, and of the older ones each second, fourth, …, the older the fewer."""
 _PRODUCTIVE = "productive_step"
 _CAUSES: dict[Stage, str] = {
     "starting": "startup",
@@ -50,8 +52,7 @@ _PARTS: dict[Stage, str] = {
 }
 
 
-@dataclass(frozen=True)
-class TimeAccount:
+class TimeAccount(NamedTuple):
     """The time of a process, from its start to `counted_until`: every second under exactly one cause.
 
     Time is counted by what the loop, which is one thread, does or waits for. So a batch that was ready in time costs nothing, whatever time
@@ -62,55 +63,51 @@ class TimeAccount:
     """Seconds of a monotonic clock; in a new account the start of the process."""
     work: Stage = "training"
     """The stage of the run's productive work."""
-    by_cause: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
-    start: Mapping[str, float] = field(default_factory=dict[str, float])
+    by_cause: Mapping[str, float] = MappingProxyType(dict.fromkeys(CAUSES, 0.0))
+    start: Mapping[str, float] = MappingProxyType({})
     """Seconds until the end of the first step, by the names of `StartupSeconds`. A save before the first step is in no part."""
     stepped: bool = False
     """Whether the first step has ended: from then on, steps are productive."""
     marks: tuple[tuple[int, float], ...] = ()
     """Steps, and the seconds of productive steps until their ends, for `went_back`."""
 
-    def until(self, stage: Stage, now: float, *, stepped: bool = False, step: int | None = None) -> TimeAccount:
+    def until(self, stage: Stage, now: float, *, waited: float = 0.0, stepped: bool = False, step: int | None = None) -> TimeAccount:
         """Count the time since `counted_until` under the cause of a stage.
 
         Args:
             stage: The stage that the process has been in.
             now: Seconds of the monotonic clock.
+            waited: Of the time of this stage, the last seconds, in which the loop waited for a batch: their cause is ``data_wait``.
             stepped: A step ends now, or another part of the productive work begins.
             step: Steps done, if a step of a training ends.
         """
         seconds = max(0.0, now - self.counted_until)
-        cause, by_cause, start = self._cause(stage), dict(self.by_cause), self.start
+        cause, by_cause, start, marks = _CAUSES[stage], dict(self.by_cause), self.start, self.marks
+        if stage == self.work:
+            cause = _PRODUCTIVE
+        if not self.stepped:
+            # The first step compiles even if no stage was reported.
+            cause = "compile" if cause == _PRODUCTIVE else cause
+            if (part := _PARTS.get(stage)) is not None:
+                start = {**start, part: microseconds(start.get(part, 0.0) + seconds)}
         by_cause[cause] += seconds
-        if not self.stepped and (part := _PARTS.get(stage)) is not None:
-            start = {**start, part: microseconds(start.get(part, 0.0) + seconds)}
-        marks = self.marks
+        if waited:
+            moved = min(waited, by_cause[cause])
+            by_cause[cause] -= moved
+            by_cause["data_wait"] += moved
         if step is not None:
-            marks = (*(marks[::2] if len(marks) >= _MOST_MARKS else marks), (step, by_cause[_PRODUCTIVE]))
+            if len(marks) >= _MOST_MARKS:
+                marks = marks[: _MOST_MARKS // 2 : 2] + marks[_MOST_MARKS // 2 :]
+            marks += ((step, by_cause[_PRODUCTIVE]),)
         return TimeAccount(self.counted_until + seconds, self.work, by_cause, start, self.stepped or stepped, marks)
-
-    def _cause(self, stage: Stage) -> str:
-        cause = _PRODUCTIVE if stage == self.work else _CAUSES[stage]
-        # The first step compiles even if no stage was reported.
-        return "compile" if cause == _PRODUCTIVE and not self.stepped else cause
-
-    def waited_for_data(self, stage: Stage, now: float, seconds: float) -> TimeAccount:
-        """Move this number of seconds before `now`, which the stage spent in a wait for a batch, to the cause ``data_wait``."""
-        counted = self.until(stage, now)
-        return counted._moved(min(seconds, counted.by_cause[counted._cause(stage)]), counted._cause(stage), "data_wait")
 
     def went_back(self, stage: Stage, step: int, now: float) -> TimeAccount:
         """Move the time of the steps after this one to the cause ``lost_work``, because the process does them again."""
         counted = self.until(stage, now)
         productive = counted.by_cause[_PRODUCTIVE]
         kept = min(counted._seconds_until(step), productive)
-        return replace(counted._moved(productive - kept, _PRODUCTIVE, "lost_work"), marks=self.marks[: _after(self.marks, step)])
-
-    def _moved(self, seconds: float, cause: str, other: str) -> TimeAccount:
-        by_cause = dict(self.by_cause)
-        by_cause[cause] -= seconds
-        by_cause[other] += seconds
-        return TimeAccount(self.counted_until, self.work, by_cause, self.start, self.stepped, self.marks)
+        by_cause = {**counted.by_cause, _PRODUCTIVE: kept, "lost_work": counted.by_cause["lost_work"] + productive - kept}
+        return counted._replace(by_cause=by_cause, marks=self.marks[: _after(self.marks, step)])
 
     def _seconds_until(self, step: int) -> float:
         """The seconds of productive steps until the end of a step of the past; 0 for a step before those of this process."""
@@ -139,8 +136,7 @@ def _after(marks: tuple[tuple[int, float], ...], step: int) -> int:
     return bisect.bisect_right(marks, (step, float("inf")))
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """The speed of the steps, measured from their ends."""
 
     ends: tuple[tuple[float, int, float], ...] = ()
@@ -195,15 +191,15 @@ class Pace:
         return min(1.0, waited / seconds) if seconds > 0 else None
 
 
-@dataclass(frozen=True)
-class Durations:
+class Durations(NamedTuple):
     """Durations of steps by their size, in seconds: the limit for a hung step is computed from them.
 
     Steps of the same size run the same program. The first step of a size is not counted, because the loop may wait for the compilation of
     its program.
     """
 
-    by_size: Mapping[Hashable, tuple[float, ...]] = field(default_factory=dict[Hashable, tuple[float, ...]])
+    by_size: Mapping[Hashable, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType({})
+    """Of each size, earlier durations and the newest ones: so a step copies few of them."""
 
     def step_ended(self, size: Hashable, seconds: float, steps: int = 1) -> Durations:
         """Add the end of one or several steps.
@@ -213,12 +209,15 @@ class Durations:
             seconds: Their duration, without evaluations, saves and pauses of the machine.
             steps: The number of steps that ended; each counts with an equal share of the time.
         """
-        known = self.by_size.get(size)
-        if known is None:
-            return self if len(self.by_size) >= _REMEMBERED_SIZES else Durations({**self.by_size, size: ()})
-        new = (max(0.0, seconds) / max(1, steps),) * min(max(1, steps), _REMEMBERED_STEPS)
-        return Durations({**self.by_size, size: (*known, *new)[-_REMEMBERED_STEPS:]})
+        if size not in self.by_size:
+            return self if len(self.by_size) >= _REMEMBERED_SIZES else Durations({**self.by_size, size: ((), ())})
+        earlier, newest = self.by_size[size]
+        if len(newest) >= _REMEMBERED_STEPS:
+            earlier, newest = newest, ()
+        steps = max(1, steps)
+        newest = (newest + (max(0.0, seconds) / steps,) * min(steps, _REMEMBERED_STEPS))[-_REMEMBERED_STEPS:]
+        return Durations({**self.by_size, size: (earlier, newest)})
 
     def of(self, sizes: Mapping[Hashable, object]) -> tuple[tuple[float, ...], ...]:
         """The recorded durations of each size, oldest first; empty for a new size."""
-        return tuple(self.by_size.get(size, ()) for size in sizes)
+        return tuple(sum(self.by_size.get(size, ()), ()) for size in sizes)
