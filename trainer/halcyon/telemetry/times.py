@@ -160,9 +160,12 @@ class Pace(NamedTuple):
             steps = max(1, step - before)
             seconds = max(0.0, now - last) / steps
             found = bisect.bisect_left(STEP_SECONDS_BUCKETS, seconds)
-            buckets = (*buckets[:found], buckets[found] + steps, *buckets[found + 1 :])
+            counts = list(buckets)
+            counts[found] += steps
+            buckets = tuple(counts)
             total += seconds * steps
-        return Pace((*self.ends[-_SPEED_STEPS:], (now, step, wait_seconds)), buckets, total)
+        end = ((now, step, wait_seconds),)
+        return Pace(self.ends[-_SPEED_STEPS:] + end, buckets, total)
 
     def begin_again(self) -> Pace:
         """Forget the last steps, because the next one does not follow on them."""
