@@ -1,4 +1,4 @@
-"""Profiles: requests, the folders below the root, percentiles, and the processes that the others wait for."""
+"""Diagnostics: profiles on request, their folders below the root, percentiles, and the processes that the others wait for."""
 
 from __future__ import annotations
 
