@@ -1,8 +1,9 @@
 """Telemetry of a trainer process while it runs and when it ends.
 
-The loop reports each fact once, to `RunReporter`, which replaces the one `State`: ``status`` and ``metrics`` are two tables over it, and
-``server`` answers with them from its own threads. ``log`` writes JSON lines, or ``progress_line`` a live line on a terminal;
-``termination`` writes the termination report for the kubelet. This package uses no device and does not import JAX.
+The loop reports each fact once, to `RunReporter`, which replaces the one `State`. ``status`` and ``metrics`` are two
+tables over the state, and ``server`` answers with them from its own threads. ``log`` writes JSON lines, or
+``progress_line`` a live line on a terminal; ``termination`` writes the termination report for the kubelet. This
+package uses no device and does not import JAX.
 """
 
 from halcyon.telemetry.clock import Clock

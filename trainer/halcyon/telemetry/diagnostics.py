@@ -1,8 +1,9 @@
-"""Diagnostics below the checkpoint root, which outlive the pod: profiles, and stacks of hung processes, bounded in number and size.
+"""Diagnostics below the checkpoint root, which outlive the pod: profiles, and stacks of hung processes. All are bounded.
 
-``profiles/STEP.ATTEMPT.RESTART/`` holds, for each process, the trace for Perfetto (``process-N.trace.json.gz``), the memory of its devices
-(``process-N.memory.pb.gz``, for pprof) and its numbers (``process-N.json``); ``plugins/profile/steps/`` holds the traces for XProf, which
-opens the folder; ``step.hlo.txt.gz`` is the compiled step. ``diagnostics/`` holds the stacks, which people read and no program does.
+``profiles/STEP.ATTEMPT.RESTART/`` holds, for each process, the trace for Perfetto (``process-N.trace.json.gz``), the
+memory of its devices (``process-N.memory.pb.gz``, for pprof) and its numbers (``process-N.json``);
+``plugins/profile/steps/`` holds the traces for XProf, which opens the folder; ``step.hlo.txt.gz`` is the compiled step.
+``diagnostics/`` holds the stacks, which people read and no program does.
 """
 
 from __future__ import annotations
@@ -85,11 +86,9 @@ def keep_profile(
 
 def profile_folders(store: Store) -> list[str]:
     """The folders of a root's profiles, oldest first by attempt, restart and step."""
-    found = {
-        match.groups(): match[0] for key in store.list(PROFILES_PREFIX) if (match := _PROFILE.match(key.removeprefix(PROFILES_PREFIX)))
-    }
-    ages = sorted((int(attempt), int(restart), step) for step, attempt, restart in found)
-    return [f"{PROFILES_PREFIX}{found[step, str(attempt), str(restart)]}" for attempt, restart, step in ages]
+    keys = (key.removeprefix(PROFILES_PREFIX) for key in store.list(PROFILES_PREFIX))
+    found = {match[0]: (int(match[2]), int(match[3]), int(match[1])) for key in keys if (match := _PROFILE.match(key))}
+    return [f"{PROFILES_PREFIX}{name}" for name in sorted(found, key=lambda name: found[name])]
 
 
 def profile_numbers(store: Store, folder: str) -> dict[int, dict[str, Any]]:

@@ -173,10 +173,12 @@ def watched_groups(arrays: Mapping[str, np.ndarray]) -> Groups:
 
 def watched_parameters(groups: Groups) -> tuple[WatchedParameter, ...]:
     """The numbers that the metrics show: the norm of the whole array, or the greatest ratio of a layer."""
+
+    def over_layers(statistic: str, values: np.ndarray) -> float:
+        return float((values.astype("float64") ** 2).sum() ** 0.5 if statistic == "norm" else values.max())
+
     return tuple(
-        WatchedParameter(
-            what, statistic, path, float((values.astype("float64") ** 2).sum() ** 0.5 if statistic == "norm" else values.max())
-        )
+        WatchedParameter(what, statistic, path, over_layers(statistic, values))
         for (what, statistic), found in groups.items()
         if statistic in ("norm", "ratio")
         for path, values in list(found.items())[:MOST_PARAMETERS]
@@ -184,7 +186,7 @@ def watched_parameters(groups: Groups) -> tuple[WatchedParameter, ...]:
 
 
 def speed(state: State) -> dict[str, Any]:
-    """The speed of a process, as JSON: percentiles of the last steps of one size, MFU, and seconds by cause since the start."""
+    """The speed of a process, as JSON: percentiles of the last steps of one size, MFU, and seconds by cause."""
     numbers: dict[str, Any] = {
         "stepSeconds": percentiles(state.steps_in_progress[0]),
         "tokensPerSecond": state.tokens_per_second,

@@ -1,7 +1,7 @@
 """Receives the reports of the loop; the log, ``/status``, ``/metrics`` and ``/healthz`` are made from them.
 
-A report replaces the state under a lock, and writes an event without it, because that may block. Readers take the state without the lock,
-and build documents in the thread of the request that asks for them.
+A report replaces the state under a lock, and writes an event without it, because that may block. Readers take the state
+without the lock, and build documents in the thread of the request that asks for them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from halcyon_api.task_results import TaskNumbers, TaskResults
 
 EVENT_SECONDS = 10.0
-"""Seconds between two log lines about the same progress: of a source that is tokenized, of batches that are evaluated."""
+"""Seconds between two log lines about a source that is tokenized, or about batches that are evaluated."""
 
 
 class RunReporter:
@@ -95,7 +95,7 @@ class RunReporter:
     def listen(self, listener: Listener) -> None:
         """Pass all events from now on to a listener too, and the numbers of every step. For process 0.
 
-        The first listener is called last: the functions of a program that calls `halcyon.train` listen first, and may raise.
+        The first listener is called last: the hooks of a program that calls `halcyon.train` listen first, and may raise.
         """
         self._listeners = (listener, *self._listeners)
 
@@ -449,7 +449,7 @@ class RunReporter:
         return {"checkpoint": CheckpointProgress(attempt=committed.epoch.attempt, **shown), "checkpoint_time": self._clock.wall()}
 
     def _line_is_due(self, what: str, now: float, *, last: bool) -> bool:
-        """Whether the log gets a line about a source, or about batches (""): the first and last one, and every `EVENT_SECONDS` between."""
+        """Whether a line about a source, or about batches (""), is due: the first, the last, and one every `EVENT_SECONDS`."""
         with self._lock:
             if not last and now - self._logged_at.get(what, -math.inf) < EVENT_SECONDS:
                 return False

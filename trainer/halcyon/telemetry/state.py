@@ -1,6 +1,7 @@
 """What a process knows of its run: one frozen value. Each report replaces it, and each reader gets it as it is.
 
-So all numbers of one answer are of one moment. Every count of a run is a function of its steps, so no count is carried over a restart.
+So all numbers of one answer are of one moment. Every count of a run is a function of its steps, so no count is carried
+over a restart.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class StepReport:
 class State:
     """What a process knows of its run.
 
-    A field or property with the name of a field of `halcyon_api.progress.Progress` is shown there. Times named ``…_time`` are seconds since
-    1970; the others are of a monotonic clock.
+    A field or property with the name of a field of `halcyon_api.progress.Progress` is shown there. Times named ``…_time``
+    are seconds since 1970; the others are of a monotonic clock.
     """
 
     identity: RunIdentity
@@ -259,7 +260,7 @@ class State:
         return None if self.best is None else self.best.best_value
 
     def metric(self, name: str) -> float | None:
-        """A metric of the objective in the last step; of one number for each layer, the greatest. None if it is absent or not finite."""
+        """A metric of the objective in the last step, if it is finite; of one number for each layer, the greatest."""
         value = None if self.last_step is None else self.last_step.metrics.get(name)
         return finite(max(value) if isinstance(value, tuple) else value)
 

@@ -36,7 +36,7 @@ def progress_report(state: State) -> ProgressReport:
 
 
 def _progress(state: State) -> Progress:
-    """Each field from the state's field of the same name; a field that the state lacks, from the objective's metrics of the last step."""
+    """Each field has the value of the state's field of its name; the others are metrics of the objective."""
     found: dict[str, Any] = {}
     for name in Progress.model_fields:
         value = getattr(state, name) if hasattr(state, name) else state.metric(name)

@@ -1,7 +1,8 @@
-"""The last words of a process: its termination report, which the kubelet reads from the container's termination log, or lines for its user.
+"""The last words of a process: its termination report for the kubelet, or three lines for its user.
 
-Kubernetes keeps 4096 bytes and cuts a longer document, even in the middle of a character. So the report is shortened to fit, first its list
-of evaluated sources and then its message, and is always valid JSON.
+The kubelet reads the report, a JSON document, from the container's termination log. Kubernetes keeps 4096 bytes and cuts
+a longer document, even in the middle of a character. So the report is shortened to fit, first its list of evaluated
+sources and then its message, and is always valid JSON.
 """
 
 from __future__ import annotations

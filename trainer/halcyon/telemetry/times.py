@@ -1,7 +1,7 @@
 """The times of a process: what each second was spent on, how fast its steps are, and how long steps of each size take.
 
-All three are frozen values, which a report replaces. Their memory is bounded, whatever the length of the run. The first step of a process
-counts neither for the speed nor for the durations, because it includes tracing and compilation.
+All three are frozen values, which a report replaces. Their memory is bounded, whatever the length of the run. The first
+step of a process counts neither for the speed nor for the durations, because it includes tracing and compilation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REMEMBERED_SIZES = 64
 STEPS_UNDER_WAY = 2
 """Steps that may be in progress: the loop dispatches a step before it fetches the numbers of the step before."""
 _MOST_MARKS = 256
-"""Steps whose time is remembered: the last ones, and of the older ones each second, fourth, …, the older the fewer."""
+"""Steps whose time is remembered: the last ones, and of the older ones each second, fourth, …"""
 _PRODUCTIVE = "productive_step"
 _CAUSES: dict[Stage, str] = {
     "starting": "startup",
@@ -55,8 +55,8 @@ _PARTS: dict[Stage, str] = {
 class TimeAccount(NamedTuple):
     """The time of a process, from its start to `counted_until`: every second under exactly one cause.
 
-    Time is counted by what the loop, which is one thread, does or waits for. So a batch that was ready in time costs nothing, whatever time
-    other threads took to make it, and a save costs only the time that it blocked the loop.
+    Time is counted by what the loop, which is one thread, does or waits for. So a batch that was ready in time costs
+    nothing, whatever time other threads took to make it, and a save costs only the time that it blocked the loop.
     """
 
     counted_until: float
@@ -65,7 +65,7 @@ class TimeAccount(NamedTuple):
     """The stage of the run's productive work."""
     by_cause: Mapping[str, float] = MappingProxyType(dict.fromkeys(CAUSES, 0.0))
     start: Mapping[str, float] = MappingProxyType({})
-    """Seconds until the end of the first step, by the names of `StartupSeconds`. A save before the first step is in no part."""
+    """Seconds until the first step has ended, by the names of `StartupSeconds`; a save before it is in no part."""
     stepped: bool = False
     """Whether the first step has ended: from then on, steps are productive."""
     marks: tuple[tuple[int, float], ...] = ()
@@ -77,7 +77,7 @@ class TimeAccount(NamedTuple):
         Args:
             stage: The stage that the process has been in.
             now: Seconds of the monotonic clock.
-            waited: Of the time of this stage, the last seconds, in which the loop waited for a batch: their cause is ``data_wait``.
+            waited: The last seconds of this stage, in which the loop waited for a batch: their cause is ``data_wait``.
             stepped: A step ends now, or another part of the productive work begins.
             step: Steps done, if a step of a training ends.
         """
@@ -140,14 +140,14 @@ class Pace(NamedTuple):
     """The speed of the steps, measured from their ends."""
 
     ends: tuple[tuple[float, int, float], ...] = ()
-    """Of the last steps: the time of the end in seconds of a monotonic clock, steps done, and seconds that the step waited for data."""
+    """Of the last steps: the end in seconds of a monotonic clock, steps done, and seconds that it waited for data."""
     buckets: tuple[int, ...] = (0,) * (len(STEP_SECONDS_BUCKETS) + 1)
     """Number of steps in each bucket of `STEP_SECONDS_BUCKETS`, and in the unbounded one."""
     sum_seconds: float = 0.0
     """Duration of all steps except the first, in seconds."""
 
     def step_ended(self, now: float, step: int, wait_seconds: float = 0.0) -> Pace:
-        """Add the end of a step. If several steps ended since the last call, each counts with an equal share of the time.
+        """Add the end of a step. If several ended since the last call, each counts with an equal share of the time.
 
         Args:
             now: Time of the end, in seconds of a monotonic clock.
@@ -197,8 +197,8 @@ class Pace(NamedTuple):
 class Durations(NamedTuple):
     """Durations of steps by their size, in seconds: the limit for a hung step is computed from them.
 
-    Steps of the same size run the same program. The first step of a size is not counted, because the loop may wait for the compilation of
-    its program.
+    Steps of the same size run the same program. The first step of a size is not counted, because the loop may wait for
+    the compilation of its program.
     """
 
     by_size: Mapping[Hashable, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType({})
