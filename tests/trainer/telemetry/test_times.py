@@ -96,7 +96,7 @@ def test_steps_after_the_checkpoint_to_which_a_run_goes_back_are_lost_work() -> 
     found = scene.reporter.report().seconds
     assert found.productive_step == 0.0, "a return to a checkpoint of an earlier process loses all steps of this one"
     assert found.lost_work == before.productive_step + 1.5
-    counters = {cause: seconds for (cause,), seconds in METRIC.read(scene.reporter.observe())}
+    counters = {cause: seconds for (cause,), seconds in METRIC.samples(scene.reporter.observe())}
     assert (counters["productiveStep"], counters["lostWork"]) == (found.lost_work, 0.0), "a counter never falls"
 
 
