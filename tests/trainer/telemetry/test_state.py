@@ -70,3 +70,10 @@ def test_listeners_get_the_report_of_a_row_and_the_first_one_is_called_last() ->
     ]
     assert [row.report for name, row in rows if name == "hooks"] == [None, report, checkpoint]
     assert scene.named("step") == [], "a listener gets every step, the log every fiftieth"
+
+
+def test_the_status_has_no_number_that_json_lacks_and_seconds_to_the_microsecond() -> None:
+    scene = Scene()
+    scene.reporter.knows(save_interval_seconds=75.123456789, evaluation_loss=float("nan"), bits_per_byte=float("inf"))
+    progress = scene.reporter.report().progress
+    assert (progress.save_interval_seconds, progress.evaluation_loss, progress.bits_per_byte) == (75.123457, None, None)

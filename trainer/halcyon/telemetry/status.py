@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon.telemetry.clock import timestamp
+from halcyon.telemetry.clock import microseconds, timestamp
 from halcyon.telemetry.event_fields import finite
 from halcyon.telemetry.state import State
 from halcyon_api.progress import Progress, ProgressReport
@@ -40,5 +40,7 @@ def _progress(state: State) -> Progress:
     found: dict[str, Any] = {}
     for name in Progress.model_fields:
         value = getattr(state, name) if hasattr(state, name) else state.metric(name)
-        found[name] = finite(value) if isinstance(value, float) else value
+        if isinstance(value, float):
+            value = finite(microseconds(value) if name.endswith("_seconds") else value)
+        found[name] = value
     return Progress(**found)
