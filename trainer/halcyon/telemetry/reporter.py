@@ -213,11 +213,13 @@ class RunReporter:
             "eta_seconds": state.eta_seconds,
             "data_wait_seconds": microseconds(report.data_wait_seconds),
         }
-        fields |= {name: value for name, value in report.metrics.items() if name not in fields}
+        if report.metrics:
+            fields |= {name: value for name, value in report.metrics.items() if name not in fields}
         if due:
             self._log("step", fields)
-        last = before.pace.last_ended
-        self._tell("step", fields if last is None else {**fields, "seconds": microseconds(now - last)}, report)
+        if self._listeners:
+            last = before.pace.last_ended
+            self._tell("step", fields if last is None else {**fields, "seconds": microseconds(now - last)}, report)
 
     def waited_for_batch(self, seconds: float) -> None:
         """Report the time in seconds that the loop waited for its current batch."""
