@@ -138,7 +138,7 @@ def reporting() -> None:
 
     servers: list[TelemetryServer] = []
     print(f"report and log a step: {best_seconds(thousand) * 1e3:.1f} µs")
-    print(f"answer /metrics: {best_seconds(lambda: exposition(reporter)) * 1e3:.2f} ms")
+    print(f"answer /metrics: {best_seconds(lambda: exposition(reporter.observe())) * 1e3:.2f} ms")
     print(f"answer /status: {best_seconds(reporter.report) * 1e3:.2f} ms")
     print(f"start the server: {best_seconds(lambda: servers.append(TelemetryServer(reporter, 0)), 3) * 1e3:.2f} ms")
     for server in servers:

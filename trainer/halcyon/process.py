@@ -36,7 +36,7 @@ from halcyon.telemetry import (
     write_termination_report,
 )
 from halcyon.telemetry.health import Health, HealthLimits
-from halcyon.telemetry.outcome import outcome
+from halcyon.telemetry.termination import outcome
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon.training.run_plan import run_plan
 from halcyon_api.ends import EndCause

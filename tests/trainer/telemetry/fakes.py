@@ -33,7 +33,7 @@ class FakeTime:
 class Scene:
     """A reporter and its log, at noon; its process started two seconds before."""
 
-    def __init__(self, *, process_index: int = 0, work: Stage = "training", **plan: Any) -> None:
+    def __init__(self, *, process_index: int = 0, work: Stage = "training", flops_per_token: float | None = None, **plan: Any) -> None:
         self.time = FakeTime()
         self.stream = io.StringIO()
         identity = RunIdentity("demo", attempt=3, restart=1, process_index=process_index)
@@ -45,6 +45,7 @@ class Scene:
             age_seconds=2.0,
             work=work,
         )
+        self.reporter.knows(flops_per_token=flops_per_token)
 
     @property
     def events(self) -> list[dict[str, Any]]:

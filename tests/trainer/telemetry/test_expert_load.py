@@ -27,7 +27,7 @@ def test_the_load_of_experts_reaches_log_status_and_prometheus() -> None:
     assert (progress.expert_load_max, progress.load_balance_loss, progress.router_z_loss) == (2.5, 1.25, 0.5)
     (event,) = scene.named("step")
     assert (event["expertLoadMax"], event["expertLoadMin"], event["routerZLoss"]) == ([1.0, 2.5], [1.0, 0.0], 0.5)
-    text = exposition(scene.reporter)[0].decode()
+    text = exposition(scene.reporter.observe())[0].decode()
     assert 'halcyon_trainer_expert_load_ratio{layer="1",of="max"} 2.5' in text
     assert 'halcyon_trainer_expert_load_ratio{layer="1",of="min"} 0.0' in text
     assert "halcyon_trainer_load_balance_loss 1.25" in text

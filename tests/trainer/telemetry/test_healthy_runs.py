@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from halcyon.telemetry.durations import Durations
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.watchdog import Watchdog
 from tests.suite.limits import limit
@@ -190,23 +189,6 @@ def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:
     assert ended.wait(limit(30))
     message = "no step ended for 61.0 s, limit 60.0 s; the stacks of its threads are in file:///stacks"
     assert done == ["the others know", "stored", "event", message]
-
-
-def test_the_number_of_remembered_durations_is_bounded() -> None:
-    durations = Durations(lambda step: step // 1000)
-    for done in range(1, 100_000, 100):
-        durations.step_ended(done, 1.0, 100)
-    assert max(len(known) for size in range(100) for known in durations.of_steps_in_progress(1000 * size)) == 512
-    assert durations.of_steps_in_progress(99_000) == ((),), (
-        "with too many sizes the last ones stay unknown, with the limit of a compilation"
-    )
-
-
-def test_steps_that_end_together_share_their_time() -> None:
-    durations = Durations(lambda step: None)
-    durations.step_ended(1, 9.0)
-    durations.step_ended(5, 8.0, 4)
-    assert durations.of_steps_in_progress(5) == ((2.0, 2.0, 2.0, 2.0),)
 
 
 def test_a_floor_is_the_least_time_of_a_step() -> None:

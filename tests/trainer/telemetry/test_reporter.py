@@ -14,13 +14,13 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from halcyon.data.source_notes import SourceNote
-from halcyon.telemetry import snapshot, termination_report
+from halcyon.telemetry import status, termination_report
 from halcyon.telemetry.clock import process_age_seconds
+from halcyon.telemetry.diagnostics import KeptProfile
 from halcyon.telemetry.evaluated_sets import EvaluatedSets
 from halcyon.telemetry.evaluation import Evaluation
+from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
-from halcyon.telemetry.profile_reports import percentiles
-from halcyon.telemetry.profiles import Kept
 from halcyon.training.plan import event_fields
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.determinism import in_effect
@@ -122,8 +122,8 @@ def test_a_resumed_run_counts_from_its_beginning() -> None:
     assert (report.resumed_step, report.progress.step, report.progress.tokens) == (40, 40, 40 * 4096)
     scene.steps(41, 50)
     seen = scene.reporter.observe()
-    assert (seen.report.progress.step, seen.report.progress.tokens) == (50, 50 * 4096)
-    assert (seen.tallies.steps, seen.tallies.tokens) == (10, 10 * 4096)
+    assert (seen.step, seen.tokens) == (50, 50 * 4096)
+    assert (seen.processed_steps, seen.processed_tokens) == (10, 10 * 4096)
     (restored,) = scene.named("restored")
     assert (restored["step"], restored["path"], restored["seconds"]) == (40, "steps/x/", 2)
 
@@ -136,12 +136,12 @@ def test_steps_of_different_sizes_count_as_many_tokens_as_they_have() -> None:
     scene.start(resumed_step=40)
     scene.steps(41, 50, seconds=0.5)
     seen = scene.reporter.observe()
-    assert (seen.report.progress.tokens, seen.report.progress.tokens_per_second) == (50_000, 2000)
+    assert (seen.tokens, seen.tokens_per_second) == (50_000, 2000)
     scene.steps(51, 60, seconds=0.5)
     seen = scene.reporter.observe()
-    assert (seen.report.progress.tokens, seen.report.progress.tokens_per_second) == (90_000, 8000)
-    assert seen.tallies.tokens == 10 * 1000 + 10 * 4000
-    assert seen.report.progress.mfu == pytest.approx(0.08)
+    assert (seen.tokens, seen.tokens_per_second) == (90_000, 8000)
+    assert seen.processed_tokens == 10 * 1000 + 10 * 4000
+    assert seen.mfu == pytest.approx(0.08)
 
 
 def test_the_flops_of_a_token_may_be_set_later() -> None:
@@ -149,7 +149,7 @@ def test_the_flops_of_a_token_may_be_set_later() -> None:
     scene.start()
     scene.steps(1, 5, seconds=0.5)
     assert scene.reporter.report().progress.mfu is None
-    scene.reporter.knows_flops(1e6)
+    scene.reporter.knows(flops_per_token=1e6)
     assert scene.reporter.report().progress.mfu == pytest.approx(0.4)
 
 
@@ -202,7 +202,7 @@ def test_tokenizing_is_a_part_of_the_start_and_is_reported_at_intervals(process_
     }
     if process_index == 0:
         assert scene.named("compiled")[0]["dataSeconds"] == 25
-    assert {(source.source, source.rows) for source in scene.reporter.observe().sources} == {("web", 26), ("code", 3)}
+    assert {(source.source, source.rows) for source in scene.reporter.observe().sources.values()} == {("web", 26), ("code", 3)}
 
 
 def test_every_second_of_a_start_has_one_part_also_during_background_tokenizing() -> None:
@@ -256,8 +256,8 @@ def test_another_thread_can_report_tokens_while_steps_are_reported() -> None:
     scene.steps(1, 500)
     other.join()
     seen = scene.reporter.observe()
-    assert (seen.report.stage, seen.report.progress.step, seen.sources[0].rows) == ("training", 500, 1999)
-    assert seen.report.startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=3)
+    assert (seen.stage, seen.step, seen.sources["web"].rows) == ("training", 500, 1999)
+    assert seen.startup_seconds == StartupSeconds(imports=2, join=1, restore=2, compile=3)
 
 
 def test_utilisation_where_the_peak_is_known() -> None:
@@ -359,9 +359,9 @@ def test_a_checkpoint_found_at_the_start_is_shown_and_not_counted() -> None:
     scene = Scene()
     scene.reporter.found_checkpoint(committed(40, attempt=2))
     seen = scene.reporter.observe()
-    assert seen.report.checkpoint is not None
-    assert (seen.report.checkpoint.step, seen.report.checkpoint.attempt) == (40, 2)
-    assert seen.tallies.checkpoints == 0
+    assert seen.checkpoint is not None
+    assert (seen.checkpoint.step, seen.checkpoint.attempt) == (40, 2)
+    assert seen.checkpoints == 0
     assert scene.events == []
 
 
@@ -468,8 +468,8 @@ def test_tasks_of_an_evaluation_are_batches_without_tokens() -> None:
     for _ in range(5):
         scene.reporter.evaluated_batch()
     found = scene.reporter.observe()
-    assert (found.tallies.steps, found.tallies.tokens) == (5, 1024)
-    assert (found.report.progress.step, found.report.progress.steps, found.report.progress.tokens) == (5, 5, 1024)
+    assert (found.processed_steps, found.processed_tokens) == (5, 1024)
+    assert (found.step, found.steps, found.tokens) == (5, 5, 1024)
 
 
 def test_tokenizing_counts_as_the_work_of_a_data_run() -> None:
@@ -508,7 +508,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.tasks_done(results)
     assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
     scene.reporter.placed(dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
-    scene.reporter.profiled(2, 1, Kept("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])})
+    scene.reporter.profiled(2, 1, KeptProfile("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])})
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")
@@ -576,7 +576,7 @@ class _ProgressWithLoad(Progress):
 
 
 def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "Progress", _ProgressWithLoad)
+    monkeypatch.setattr(status, "Progress", _ProgressWithLoad)
     scene = Scene()
     scene.start()
     metrics = {"expert_load": 0.75, "other": 2.0, "loss": 9.0, "steps": 9.0}

@@ -17,9 +17,8 @@ import pytest
 
 from halcyon.history.background import Row
 from halcyon.storage.store import Store
-from halcyon.telemetry.trackers.git_state import git_state
 from halcyon.telemetry.trackers.json_lines import JsonLines
-from halcyon.telemetry.trackers.opening import returns_of, series_identity, shown_document, trackers_of
+from halcyon.telemetry.trackers.opening import git_state, returns_of, series_identity, shown_document, trackers_of
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
 from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases, has_credentials
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, SkippedBatches, encode_head

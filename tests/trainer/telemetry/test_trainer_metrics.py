@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from halcyon.telemetry.metrics import METRICS, exposition
-from halcyon.telemetry.pace import STEP_SECONDS_BUCKETS
 from halcyon.telemetry.reference import render
+from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
 from tests.trainer.telemetry.fakes import Built, Scene, committed, step_report
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
@@ -22,7 +22,7 @@ def values(scene: Scene) -> dict[str, float]:
     """All samples by name and labels."""
 
     def samples() -> Iterator[tuple[str, float]]:
-        for family in text_string_to_metric_families(exposition(scene.reporter)[0].decode()):
+        for family in text_string_to_metric_families(exposition(scene.reporter.observe())[0].decode()):
             for sample in family.samples:
                 labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
                 yield sample.name.removeprefix("halcyon_trainer_") + (f"{{{labels}}}" if labels else ""), sample.value
@@ -60,8 +60,8 @@ def test_a_training_run_has_all_metrics() -> None:
     scene.reporter.evaluation(50, Found())  # type: ignore[arg-type]
     scene.reporter.checkpoint_failed("disk full")
     scene.reporter.checkpoint(committed(50), blocked_seconds=0.25, save_seconds=3.5)
-    scene.reporter.saves_every(75.5)
-    scene.reporter.found_exports(30)
+    scene.reporter.knows(save_interval_seconds=75.5)
+    scene.reporter.knows(exported_step=30)
     scene.reporter.export_failed(40, "disk full")
     scene.reporter.exported(40, "file:///models/step-40", size_bytes=1, seconds=0.5)
     found = values(scene)

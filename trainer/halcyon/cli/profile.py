@@ -79,7 +79,7 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
     from rich.table import Table
     from rich.text import Text
 
-    from halcyon.telemetry.profiles import slow_processes
+    from halcyon.telemetry.diagnostics import slow_processes
 
     first = next(iter(numbers.values()))
     table = Table("process", "host", "p50", "p90", "p99", "collectives", "waited for data", box=SIMPLE_HEAD)

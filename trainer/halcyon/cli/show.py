@@ -145,16 +145,16 @@ def profile(
     from halcyon.huggingface.folder import address
     from halcyon.huggingface.root import split_step
     from halcyon.storage.store import Store
-    from halcyon.telemetry.profiles import PREFIX, folders, numbers_of
+    from halcyon.telemetry.diagnostics import PROFILES_PREFIX, profile_folders, profile_numbers
 
     with report_root_errors():
         place, step = split_step(root)
         store = Store(address(place, endpoint, region))
-        there = folders(store)
-        found = [folder for folder in there if step is None or folder.startswith(f"{PREFIX}{step:012d}.")]
-        numbers = numbers_of(store, found[-1]) if found else {}
+        there = profile_folders(store)
+        found = [folder for folder in there if step is None or folder.startswith(f"{PROFILES_PREFIX}{step:012d}.")]
+        numbers = profile_numbers(store, found[-1]) if found else {}
         if not numbers:
-            steps = ", ".join(str(int(folder.removeprefix(PREFIX).split(".")[0])) for folder in there)
+            steps = ", ".join(str(int(folder.removeprefix(PROFILES_PREFIX).split(".")[0])) for folder in there)
             raise BadConfiguration(f"{store.root} has no such profile; there are those of steps {steps or '(none)'}")
         if json:
             sys.stdout.write(f"{json_format.dumps(list(numbers.values()))}\n")

@@ -25,11 +25,13 @@ class Row:
     """One record of a run: a step, an evaluation or another event of the log."""
 
     event: str
-    """Name of the event (`halcyon.telemetry.events`)."""
+    """Name of the event (`halcyon.telemetry.events`), or ``watched`` for all numbers of a watched step."""
     time: float
     """Seconds since 1970."""
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Its fields, in snake_case as in Python."""
+    report: object = None
+    """What the loop reported, such as a `StepReport`, for listeners in the same thread; it is not kept."""
 
 
 class Listener(Protocol):

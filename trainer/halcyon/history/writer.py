@@ -41,8 +41,8 @@ _LOOK_SECONDS = 0.5
 _WAITING_STEPS = 8192
 """Rows of steps that wait while the store does not answer; beyond that they are thinned out."""
 _WAITING_OTHERS = 8192
-_NOT_KEPT = frozenset({"tokenized", "evaluating", "start", "joined"})
-"""Events that are only progress, or that come before the root is taken."""
+_NOT_KEPT = frozenset({"tokenized", "evaluating", "start", "joined", "watched"})
+"""Events that are only progress, or that come before the root is taken; and the histograms of a watched step."""
 _NOT_KEPT_FIELDS = frozenset({"stacks"})
 """Fields that are too large; their files lie beside the checkpoints."""
 

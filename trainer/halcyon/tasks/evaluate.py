@@ -30,8 +30,8 @@ from halcyon.storage.retry_budget import RetryBudget
 from halcyon.tasks.evaluation_results import document_of, evaluation_key, parse_stored, results_of
 from halcyon.tasks.sources import report_sources
 from halcyon.telemetry import RunReporter
-from halcyon.telemetry.evaluating import with_source
 from halcyon.telemetry.evaluation import Evaluation, total
+from halcyon.telemetry.event_fields import with_source
 from halcyon.training.beginning import weights_of_run
 from halcyon.training.fitting import without_choice
 from halcyon.training.held_out import HeldOutLoss

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from halcyon.context import resolve_context
 from halcyon.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.errors import BadConfiguration
+from halcyon.history.background import Row
 from halcyon.huggingface.model_file import read_model
 from halcyon.storage.retry_budget import RetryBudget
-from halcyon.telemetry import EventLog, RunIdentity, RunPlan, RunReporter, StepReport, open_log
+from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
 from halcyon.training.run_plan import run_plan
 from halcyon_api.checkpoint_documents import CommittedStep
 
@@ -121,8 +122,9 @@ def train(
     if spec.task != "train":
         raise BadConfiguration(f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`")
     identity = RunIdentity(run=context.owner.name)
-    events = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
-    reporter = _HookedReporter(sets, context_plan=run_plan(context), identity=identity, log=events)
+    events: EventLog = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
+    reporter = RunReporter(identity, run_plan(context), events)
+    reporter.listen(_HookListener(sets, spec.trainer.steps))
     try:
         ended = train_run(
             context,
@@ -141,35 +143,41 @@ def train(
     return trained
 
 
-class _HookedReporter(RunReporter):
-    """A reporter that calls hooks too."""
+class _HookListener:
+    """Calls hooks with the reports of a run.
 
-    def __init__(self, hooks: Sequence[Hooks], *, context_plan: RunPlan, identity: RunIdentity, log: EventLog) -> None:
-        super().__init__(identity, context_plan, log)
-        self._hooks, self._steps = hooks, context_plan.steps
+    Args:
+        hooks: The hooks, in the order of their calls.
+        steps: Steps of the whole run.
+    """
 
-    def step_done(self, report: StepReport) -> None:
-        super().step_done(report)
-        for one in self._hooks:
-            if report.step % one.every == 0 or report.step == self._steps:
-                one.on_step(report)
+    def __init__(self, hooks: Sequence[Hooks], steps: int) -> None:
+        self._hooks, self._steps = hooks, steps
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None) -> None:
-        super().evaluation(step, evaluation, source=source, average=average)
-        for one in self._hooks:
-            one.on_evaluation(step, evaluation)
+    def record(self, row: Row) -> None:
+        """Call the hooks for a report, in the thread that reports. An error of a hook ends this thread's work."""
+        if row.report is not None:
+            for one in self._hooks:
+                self._call(one, row.event, row.fields.get("step", 0), row.report)
+
+    def _call(self, hooks: Hooks, event: str, step: int, report: Any) -> None:
+        if event == "step" and (step % hooks.every == 0 or step == self._steps):
+            hooks.on_step(report)
+        elif event == "evaluation":
+            evaluation, average = report
+            hooks.on_evaluation(step, evaluation)
             if average is not None:
-                one.on_average(step, average)
+                hooks.on_average(step, average)
+        elif event == "watched":
+            hooks.on_watch(step, report)
+        elif event == "checkpoint":
+            hooks.on_checkpoint(report)
 
-    def watched(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        super().watched(step, arrays)
-        for one in self._hooks:
-            one.on_watch(step, arrays)
+    def hurry(self) -> None:
+        """Do nothing: hooks keep nothing."""
 
-    def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
-        super().checkpoint(committed, blocked_seconds=blocked_seconds, save_seconds=save_seconds)
-        for one in self._hooks:
-            one.on_checkpoint(committed)
+    def close(self, seconds: float) -> None:
+        """Do nothing."""
 
 
 class _NoLog:

@@ -131,7 +131,7 @@ def train(
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
         tokenizer = load_tokenizer(text.caches.tokenizer)
         vocabulary = tokenizer.vocab_size
-        reporter.knows_flops(flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
+        reporter.knows(flops_per_token=flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
         cache = open_cache(place, compilation_cache)
         last.callback(cache.close)
         choice = RunChoice(place)
@@ -164,7 +164,7 @@ def train(
         beginning.report(reporter, checkpointer.head_loss)
         if processes.is_main:
             reporter.placed(placed_fields(context, jax.devices()))
-        reporter.saves_every(checkpointer.interval_seconds)
+        reporter.knows(save_interval_seconds=checkpointer.interval_seconds)
 
         reporter.stage("compiling")
         batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)

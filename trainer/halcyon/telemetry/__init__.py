@@ -1,17 +1,17 @@
 """Telemetry of a trainer process while it runs and when it ends.
 
-The loop reports each fact once, to `RunReporter`; all outputs read from there. ``log`` writes JSON lines, or ``progress_line`` a live line
-on a terminal; ``server`` answers ``/status``, ``/metrics`` and ``/healthz`` from its own thread; ``termination`` writes the termination
-report for the kubelet. This package uses no device and does not import JAX.
+The loop reports each fact once, to `RunReporter`, which replaces the one `State`. ``status`` and ``metrics`` are two
+tables over the state, and ``server`` answers with them from its own threads. ``log`` writes JSON lines, or
+``progress_line`` a live line on a terminal; ``termination`` writes the termination report for the kubelet. This
+package uses no device and does not import JAX.
 """
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import EventLog, JsonLog, RunIdentity, open_log
-from halcyon.telemetry.observation import ReportedMetric, RunPlan, StepReport
-from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
-from halcyon.telemetry.save_requests import SaveRequests
+from halcyon.telemetry.requests import ProfileRequests, SaveRequests
 from halcyon.telemetry.server import TelemetryServer
+from halcyon.telemetry.state import ReportedMetric, RunPlan, StepReport
 from halcyon.telemetry.termination import termination_report, write_termination_report
 
 __all__ = [

@@ -1,24 +1,124 @@
-"""Diagnostics of a hung process: a bounded number of small files below the checkpoint root, which outlive the pod.
+"""Diagnostics below the checkpoint root, which outlive the pod: profiles, and stacks of hung processes. All are bounded.
 
-People read them; no program does.
+``profiles/STEP.ATTEMPT.RESTART/`` holds, for each process, the trace for Perfetto (``process-N.trace.json.gz``), the
+memory of its devices (``process-N.memory.pb.gz``, for pprof) and its numbers (``process-N.json``);
+``plugins/profile/steps/`` holds the traces for XProf, which opens the folder; ``step.hlo.txt.gz`` is the compiled step.
+``diagnostics/`` holds the stacks, which people read and no program does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
-from halcyon.telemetry import RunIdentity
+from halcyon.telemetry.log import RunIdentity
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
-PREFIX = "diagnostics/"
-KEPT_RESTARTS = 8
-"""Keep the files of this number of newest restarts."""
-MAX_BYTES = 1 << 20
+PROFILES_PREFIX = "profiles/"
+KEPT_PROFILES = 4
+"""Keep the newest profiles; process 0 deletes the others."""
+MAX_FILE_BYTES = 256 << 20
 
-_NAME = re.compile(r"hung-(\d+)\.(\d+)-(\d+)\.txt")
+STACKS_PREFIX = "diagnostics/"
+KEPT_RESTARTS = 8
+"""Keep the stacks of this number of newest restarts."""
+MAX_STACKS_BYTES = 1 << 20
+
+_STACKS = re.compile(r"hung-(\d+)\.(\d+)-(\d+)\.txt")
+_PROFILE = re.compile(r"(\d{12})\.(\d+)\.(\d+)/")
+_NUMBERS = re.compile(r"process-(\d+)\.json")
+_CLEARLY_LESS = 0.5
+"""A process whose time in collectives is less than this share of the median waits for nobody: the others wait for it."""
+_NOTABLE = 0.05
+"""Time in collectives below this share of a step says nothing."""
+
+
+@dataclass(frozen=True)
+class KeptProfile:
+    """A profile that was stored."""
+
+    path: str
+    size_bytes: int
+    left_out: tuple[str, ...]
+    """Files that were too large."""
+
+
+def keep_profile(
+    spec: CheckpointSpec,
+    identity: RunIdentity,
+    step: int,
+    files: Mapping[str, bytes],
+    numbers: Mapping[str, Any],
+    *,
+    timeout_seconds: float,
+) -> KeptProfile:
+    """Store the profile of one process. Process 0 also deletes the oldest profiles.
+
+    Args:
+        spec: The checkpoint root.
+        identity: The process.
+        step: First step of the profile, counted from 1.
+        files: Contents by name below the folder.
+        numbers: The numbers of the process, as JSON.
+        timeout_seconds: Longest wait for a request.
+
+    Raises:
+        StoreFailure: A file could not be written.
+    """
+    store = Store(spec, timeout_seconds=timeout_seconds)
+    folder = f"{PROFILES_PREFIX}{step:012d}.{identity.attempt}.{identity.restart}/"
+    small = {name: content for name, content in files.items() if len(content) <= MAX_FILE_BYTES}
+    for name, content in small.items():
+        store.write(f"{folder}{name}", content)
+    store.write(f"{folder}process-{identity.process_index}.json", json.dumps(dict(numbers), indent=2).encode())
+    if identity.process_index == 0:
+        with contextlib.suppress(StoreFailure):  # the next profile tries again
+            for old in profile_folders(store)[:-KEPT_PROFILES]:
+                store.delete_prefix(old)
+    return KeptProfile(f"{store.root}/{folder}", sum(map(len, small.values())), tuple(sorted(files.keys() - small.keys())))
+
+
+def profile_folders(store: Store) -> list[str]:
+    """The folders of a root's profiles, oldest first by attempt, restart and step."""
+    keys = (key.removeprefix(PROFILES_PREFIX) for key in store.list(PROFILES_PREFIX))
+    found = {match[0]: (int(match[2]), int(match[3]), int(match[1])) for key in keys if (match := _PROFILE.match(key))}
+    return [f"{PROFILES_PREFIX}{name}" for name in sorted(found, key=lambda name: found[name])]
+
+
+def profile_numbers(store: Store, folder: str) -> dict[int, dict[str, Any]]:
+    """The numbers of each process of a profile, by index; those that cannot be read are left out."""
+    found: dict[int, dict[str, Any]] = {}
+    for key in store.list(folder):
+        match = _NUMBERS.fullmatch(key.removeprefix(folder))
+        with contextlib.suppress(ValueError):
+            document = json.loads(store.read(key).data or b"") if match else None
+            if match and isinstance(document, dict):
+                found[int(match[1])] = document
+    return dict(sorted(found.items()))
+
+
+def slow_processes(collective_seconds: Mapping[int, float], window_seconds: float) -> Sequence[int]:
+    """The processes that the others wait for.
+
+    In a step that is divided over processes, each waits in its collectives for the slowest. So the slowest process is the one that spends
+    the least time in collectives.
+
+    Args:
+        collective_seconds: Seconds in collectives during the profile, by process.
+        window_seconds: Duration of the profile.
+    """
+    if len(collective_seconds) < 2:
+        return ()
+    median = sorted(collective_seconds.values())[len(collective_seconds) // 2]
+    if median < _NOTABLE * window_seconds:
+        return ()
+    return tuple(sorted(process for process, seconds in collective_seconds.items() if seconds < _CLEARLY_LESS * median))
 
 
 def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, timeout_seconds: float) -> str:
@@ -31,8 +131,8 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
         StoreFailure: The file could not be written.
     """
     store = Store(spec, timeout_seconds=timeout_seconds)
-    key = f"{PREFIX}hung-{identity.attempt}.{identity.restart}-{identity.process_index}.txt"
-    store.write(key, stacks.encode(errors="replace")[:MAX_BYTES])
+    key = f"{STACKS_PREFIX}hung-{identity.attempt}.{identity.restart}-{identity.process_index}.txt"
+    store.write(key, stacks.encode(errors="replace")[:MAX_STACKS_BYTES])
     if identity.process_index == 0:
         with contextlib.suppress(StoreFailure):  # the next hung process tries again
             _delete_old(store)
@@ -40,7 +140,7 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
 
 
 def _delete_old(store: Store) -> None:
-    found = [(key, match) for key in store.list(PREFIX) if (match := _NAME.fullmatch(key.removeprefix(PREFIX)))]
+    found = [(key, match) for key in store.list(STACKS_PREFIX) if (match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)))]
     process_groups = sorted({(int(match[1]), int(match[2])) for _, match in found})
     old = set(process_groups[:-KEPT_RESTARTS])
     for key, match in found:

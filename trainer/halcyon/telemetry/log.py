@@ -90,9 +90,9 @@ def open_log(
     wants_json = not stream.isatty() if json_lines is None else json_lines
     if wants_json:
         return JsonLog(stream, identity, clock)
-    from halcyon.telemetry.progress_line import ProgressLine
+    from halcyon.telemetry.progress_line import ProgressLine  # imports rich, which a pod does not need
 
-    return ProgressLine(stream, identity, steps=steps, clock=clock)
+    return ProgressLine(stream, identity.run, steps=steps, clock=clock)
 
 
 def encode_line(fields: dict[str, Any]) -> str:

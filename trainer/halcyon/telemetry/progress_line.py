@@ -13,7 +13,6 @@ from rich.table import Column
 from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.log import RunIdentity
 from halcyon_api.counting import counted
 
 NAME_WIDTH = 20
@@ -25,12 +24,12 @@ class ProgressLine:
 
     Args:
         stream: The terminal.
-        identity: The process that writes.
+        run: Name of the run.
         steps: Steps of the whole run; None for a run without steps, whose line counts the batches of its evaluation, if any.
         clock: Sources of time.
     """
 
-    def __init__(self, stream: TextIO, identity: RunIdentity, *, steps: int | None, clock: Clock | None = None) -> None:
+    def __init__(self, stream: TextIO, run: str, *, steps: int | None, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
         self._steps = steps
         self._console = Console(file=stream, force_terminal=True, highlight=False, soft_wrap=True)
@@ -43,7 +42,7 @@ class ProgressLine:
             refresh_per_second=5,
             expand=True,
         )
-        self._task = self._progress.add_task(identity.run, total=steps, numbers={}, ended=False)
+        self._task = self._progress.add_task(run, total=steps, numbers={}, ended=False)
         self._progress.start()
 
     def event(self, name: str, **fields: Any) -> None:

@@ -1,6 +1,6 @@
 """``/status``, ``/metrics``, ``/healthz``, ``POST /save`` and ``POST /profile`` over HTTP, each request in a thread of its own.
 
-The loop never waits for a client: handlers hold the reporter's lock only while they copy. A request has `_REQUEST_SECONDS` from its
+The loop never waits for a client: handlers read its state without a lock. A request has `_REQUEST_SECONDS` from its
 connection, or from the end of the request before it, to the end of its answer; then the client is disconnected. At `_MOST_CONNECTIONS`, a
 new connection ends the one with the oldest request, so a client that hangs keeps no probe out. Outside of a pod the server listens only on
 this machine's own address, and answers only to its own names. The only requests that have an effect are those for a checkpoint and for a
@@ -26,9 +26,8 @@ from pydantic import ValidationError
 from halcyon.errors import BadConfiguration
 from halcyon.host.local_names import is_own_host
 from halcyon.telemetry.metrics import exposition
-from halcyon.telemetry.profile_requests import ProfileRequests
 from halcyon.telemetry.reporter import RunReporter
-from halcyon.telemetry.save_requests import SaveRequests
+from halcyon.telemetry.requests import ProfileRequests, SaveRequests
 from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
 from halcyon_api.sentences import first_fault
 from halcyon_api.status.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
@@ -111,7 +110,7 @@ def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> d
         return HTTPStatus.OK, "application/json", report.model_dump_json(by_alias=True, exclude_none=True).encode()
 
     def metrics() -> Answer:
-        text, content_type = exposition(reporter)
+        text, content_type = exposition(reporter.observe())
         return HTTPStatus.OK, content_type, text
 
     def healthz() -> Answer:
@@ -159,7 +158,7 @@ class _Profiles(_Posts):
         wanted = ProfileRequest.model_validate_json(body, by_alias=True, by_name=False)
         if wanted.run != self._reporter.identity.run:
             return _refusal(HTTPStatus.CONFLICT, f"this is run {self._reporter.identity.run}")
-        taken = self._requests.request(wanted.steps, self._reporter.report().progress.step)
+        taken = self._requests.request(wanted.steps, self._reporter.observe().step)
         return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
 
 
@@ -177,7 +176,7 @@ class _Saves(_Posts):
         mine = self._reporter.identity
         if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
             return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}")
-        taken = self._requests.request(wanted.id, self._reporter.report().progress.step)
+        taken = self._requests.request(wanted.id, self._reporter.observe().step)
         return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
 
 

@@ -1,18 +1,20 @@
-"""The termination report of a process: a JSON document that the kubelet reads from the container's termination log.
+"""The last words of a process: its termination report for the kubelet, or three lines for its user.
 
-Kubernetes keeps 4096 bytes and cuts a longer document, even in the middle of a character. So the report is shortened to fit, first its list
-of evaluated sources and then its message, and is always valid JSON.
+The kubelet reads the report, a JSON document, from the container's termination log. Kubernetes keeps 4096 bytes and cuts
+a longer document, even in the middle of a character. So the report is shortened to fit, first its list of evaluated
+sources and then its message, and is always valid JSON.
 """
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
 from halcyon_api.ends import EndCause
 from halcyon_api.status.goodput import GoodputSeconds
-from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, Saved, TerminationReport
+from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, ProgressReport, Saved, TerminationReport
 
 MESSAGE_LENGTH = 2048
 STACKS_LENGTH = 16_384
@@ -95,6 +97,35 @@ def write_termination_report(path: Path | None, report: TerminationReport) -> st
     except OSError as error:
         return f"the termination report could not be written to {path}: {error.strerror}"
     return None
+
+
+def outcome(document: Path, root: str, ended: TerminationReport, known: ProgressReport) -> tuple[str, ...]:
+    """The last three lines of a training on the user's own machine: the result, where it is kept, and what to type next.
+
+    None if the process has trained no step and kept nothing.
+
+    Args:
+        document: The run document of the command.
+        root: Address of the checkpoint root.
+        ended: How the process ended.
+        known: Its last progress.
+    """
+    progress, saved = known.progress, known.checkpoint
+    if saved is None:
+        return ()
+    place = root.removeprefix("file://")
+    numbers = [f"loss {progress.loss:.4f}"] if progress.loss is not None else []
+    if progress.evaluation_loss is not None:
+        bits = f" ({progress.bits_per_byte:.4f} bits per byte)" if progress.bits_per_byte is not None else ""
+        numbers.append(f"held-out loss {progress.evaluation_loss:.4f}{bits}")
+    complete = ended.cause == EndCause.COMPLETED
+    done = f"all {progress.steps} steps are done" if complete else f"{progress.step} of {progress.steps} steps are done"
+    train, report = f"halcyon train {shlex.quote(str(document))}", f"halcyon report {shlex.quote(place)}"
+    return (
+        ", ".join([f"result  {ended.run}: {done}", *numbers]),
+        f"kept    {place}: the checkpoint of step {saved.step}, and the history of the run",
+        f"next    {f'{report} --html report.html' if complete else f'{train} goes on from step {saved.step}; {report} shows the run'}",
+    )
 
 
 def _with_fewer_sources(report: TerminationReport, limit: int) -> TerminationReport:

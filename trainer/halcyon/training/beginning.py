@@ -145,7 +145,7 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
     def on_commit(save: SaveReport) -> None:
         seconds = save.copy_seconds + save.commit_seconds
         reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
-        reporter.saves_every(save.interval_seconds)
+        reporter.knows(save_interval_seconds=save.interval_seconds)
 
     def on_failure(reason: str) -> None:
         reporter.checkpoint_failed(reason)

@@ -53,7 +53,7 @@ class Exports(Companion):
                 on_failure=reporter.export_failed,
             ),
         )
-        reporter.found_exports(self._exporter.newest_step)
+        reporter.knows(exported_step=self._exporter.newest_step)
         checkpointer.add_reader(self._exporter, wants=self._exporter.is_due)
         self._exporter.begin(checkpointer.committed)
 

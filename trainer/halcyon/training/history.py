@@ -28,14 +28,15 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
         restart=checkpointer.epoch.restart,
         writer=checkpointer.writer,
         resumed_step=step,
-        began=round(reporter.began, 3),
+        began=round(reporter.observe().began_time, 3),
         run=context.owner.name,
         steps=context.run.spec.trainer.steps,
     )
 
     def account() -> Account:
-        report = reporter.observe().report
-        return Account(max(step, report.progress.step), {cause: getattr(report.seconds, cause) for cause in CAUSES})
+        state = reporter.observe()
+        seconds = state.seconds
+        return Account(max(step, state.step), {cause: getattr(seconds, cause) for cause in CAUSES})
 
     reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 

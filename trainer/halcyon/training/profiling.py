@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import jax
 
 from halcyon.storage.failures import StoreFailure
-from halcyon.telemetry.profiles import keep_profile
+from halcyon.telemetry.diagnostics import keep_profile
 from halcyon.training.companion import Companion, Settle
 from halcyon.training.place import Place
 from halcyon.training.programs import Programs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 from halcyon.history.segments import METRICS_PREFIX
 from halcyon.storage.store import Store
 from halcyon.telemetry.reporter import RunReporter
-from halcyon.telemetry.trackers.git_state import git_state
 from halcyon.telemetry.trackers.json_lines import JsonLines
 from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns
 from halcyon.telemetry.trackers.tensor_board import TensorBoard
@@ -25,6 +25,7 @@ from halcyon_api.training_run import TrainingRun
 IDENTITY_KEY = f"{METRICS_PREFIX}ID"
 """Key with the word that names the run's series in all trackers."""
 _REQUEST_SECONDS = 60.0
+_GIT_SECONDS = 5.0
 
 
 def open_trackers(run: TrainingRun, reporter: RunReporter, file: Path) -> None:
@@ -58,7 +59,7 @@ def trackers_of(spec: TrackersSpec) -> list[tuple[str, Tracker]]:
 
 def summary(reporter: RunReporter) -> dict[str, float]:
     """The seconds of this process by cause, and the share of productive ones."""
-    seconds = reporter.observe().report.seconds
+    seconds = reporter.observe().seconds
     found = {f"seconds/{cause}": float(getattr(seconds, cause)) for cause in CAUSES}
     return {"goodput": seconds.productive_step / seconds.total if seconds.total else 0.0, **found}
 
@@ -100,3 +101,22 @@ def series_identity(store: Store) -> str:
     if store.read(IDENTITY_KEY).data is None:
         store.create(IDENTITY_KEY, secrets.token_hex(8).encode())
     return (store.read(IDENTITY_KEY).data or b"").decode()
+
+
+def git_state(document: Path) -> dict[str, Any] | None:
+    """The commit of the run document's repository, so that the document of a series can be found again, and whether the document differs
+    from it; None outside a repository, or without git.
+    """
+    commit = _git(document.parent, "rev-parse", "--verify", "--quiet", "HEAD")
+    if not commit:
+        return None
+    changed = _git(document.parent, "status", "--porcelain", "--", document.name)
+    return {"commit": commit, "changed": changed != ""}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        ended = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=_GIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ended.stdout.strip()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from halcyon.telemetry import SaveRequests, TelemetryServer
-from halcyon.telemetry.save_requests import RETRY_SECONDS
+from halcyon.telemetry.requests import RETRY_SECONDS
 from halcyon_api.status.progress import ProgressReport
 from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, MAX_SAVE_REQUEST_BYTES
 from tests.trainer.telemetry.fakes import FakeTime, Scene

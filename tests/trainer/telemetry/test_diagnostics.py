@@ -1,4 +1,4 @@
-"""Profiles: requests, the folders below the root, percentiles, and the processes that the others wait for."""
+"""Diagnostics: profiles on request, their folders below the root, percentiles, and the processes that the others wait for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from halcyon.storage.store import Store
 from halcyon.telemetry import ProfileRequests, RunIdentity, TelemetryServer
-from halcyon.telemetry.profile_reports import percentiles
-from halcyon.telemetry.profiles import KEPT_PROFILES, folders, keep_profile, numbers_of, slow_processes
+from halcyon.telemetry.diagnostics import KEPT_PROFILES, keep_profile, profile_folders, profile_numbers, slow_processes
+from halcyon.telemetry.event_fields import percentiles
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.operations import ProfileSpec
 from tests.suite.limits import limit
@@ -40,7 +40,7 @@ def test_the_slow_process_is_the_one_that_waits_for_nobody(seconds: dict[int, fl
     assert tuple(slow_processes(seconds, window_seconds=4.0)) == slow
 
 
-def test_the_newest_profiles_stay_and_have_the_numbers_of_every_process(tmp_path: Path) -> None:
+def test_the_newest_profiles_stay_and_have_the_profile_numbers_every_process(tmp_path: Path) -> None:
     spec = CheckpointSpec(root=f"file://{tmp_path}/root")
     for step in range(1, KEPT_PROFILES + 3):
         for process in (1, 0):
@@ -50,11 +50,11 @@ def test_the_newest_profiles_stay_and_have_the_numbers_of_every_process(tmp_path
             )
     assert (kept.size_bytes, kept.left_out) == (10, ())
     store = Store(spec)
-    found = folders(store)
+    found = profile_folders(store)
     assert [folder.split("/")[1] for folder in found] == [f"{step:012d}.{1 + step // 4}.0" for step in range(3, KEPT_PROFILES + 3)]
-    assert numbers_of(store, found[-1]) == {0: {"step": KEPT_PROFILES + 2}, 1: {"step": KEPT_PROFILES + 2}}
+    assert profile_numbers(store, found[-1]) == {0: {"step": KEPT_PROFILES + 2}, 1: {"step": KEPT_PROFILES + 2}}
     store.write(f"{found[-1]}process-0.json", b"{")
-    assert list(numbers_of(store, found[-1])) == [1], "a damaged file is left out"
+    assert list(profile_numbers(store, found[-1])) == [1], "a damaged file is left out"
 
 
 def test_a_request_is_taken_once() -> None:

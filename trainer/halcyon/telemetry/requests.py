@@ -1,7 +1,8 @@
-"""Requests for a checkpoint from outside while a run trains: over HTTP, by a signal, or by the program that calls `train`.
+"""Requests while a run trains, for a checkpoint or a profile: over HTTP, by a signal, or by the calling program.
 
-A request only sets a flag here. The loop reads the flag when it dispatches a step, and the step carries it to all processes, so that all
-save at the same step. The flag stays set until a save begins, and is set again if that save fails.
+A request only sets a flag here, which the loop reads. A step carries the flag for a checkpoint to all processes, so that
+all save at the same step. It stays set until a save begins, and is set again if that save fails. A profile is of one
+process, and begins before its next step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
+from halcyon_api.profile_requests import USUAL_PROFILED_STEPS, ProfileRequestTaken
 from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 
 RETRY_SECONDS = 30.0
@@ -85,3 +87,39 @@ class SaveRequests:
         """The last requests, oldest first."""
         with self._lock:
             return tuple(self._taken.values())
+
+
+class ProfileRequests:
+    """The newest request that the loop has not taken yet. Safe for threads; `signalled` also for signal handlers."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._steps: int | None = None
+        self._signals = 0
+        self._signals_seen = 0
+
+    def request(self, steps: int, step: int) -> ProfileRequestTaken:
+        """Request a profile of the next steps. A request before the loop has taken the last one replaces it.
+
+        Args:
+            steps: Number of steps to profile.
+            step: Steps done now.
+        """
+        with self._lock:
+            self._steps = steps
+        return ProfileRequestTaken(step=step, steps=steps)
+
+    def signalled(self, *_: object) -> None:
+        """Request a profile from a signal handler. Takes no lock, because the interrupted thread may hold it."""
+        self._signals += 1
+
+    def take(self) -> int | None:
+        """The number of steps to profile now, if that was requested since the last call."""
+        if self._steps is None and self._signals == self._signals_seen:
+            return None
+        with self._lock:
+            steps, self._steps = self._steps, None
+            if self._signals != self._signals_seen:
+                self._signals_seen = self._signals
+                steps = steps or USUAL_PROFILED_STEPS
+            return steps

@@ -1,0 +1,294 @@
+"""What a process knows of its run: one frozen value. Each report replaces it, and each reader gets it as it is.
+
+So all numbers of one answer are of one moment. Every count of a run is a function of its steps, so no count is carried
+over a restart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from halcyon.telemetry.clock import microseconds
+from halcyon.telemetry.event_fields import TokenizedSource, WatchedParameter, finite
+from halcyon.telemetry.health import Health, HealthInputs, HealthLimits, judge
+from halcyon.telemetry.log import RunIdentity
+from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
+from halcyon_api.checkpoint_documents import EvaluationRecord
+from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.status.progress import CheckpointProgress, Evaluated, Stage, StartupSeconds, StoreWait
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The plan of a run, from which its counts are computed."""
+
+    steps: int
+    """Steps of the whole run."""
+    tokens_before: Callable[[int], int]
+    """Tokens of the first n steps, as a function of n, over all devices: the sum of batch size x sequence length."""
+    log_every_steps: int = 1
+    size_of: Callable[[int], Hashable] = lambda step: None
+    """Size of a step by its number, counted from 0: steps of the same size run the same program."""
+    peak_flops_per_second: float | None = None
+    """Peak of all devices of the run together; None if it is not known."""
+
+
+ReportedMetric = float | tuple[float, ...]
+"""A number, or one number for each layer."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The numbers of a step, fetched to the host."""
+
+    step: int
+    """Steps done, including this one."""
+    loss: float
+    """Training loss before the update, nats per token; the conversion of the device's float32 to a float is exact."""
+    gradient_norm: float
+    learning_rate: float
+    tokens: float
+    """Sum of the loss weights: targets that counted in the loss."""
+    data_wait_seconds: float = 0.0
+    """Time that the step waited for its batch."""
+    metrics: Mapping[str, ReportedMetric] = field(default_factory=dict[str, ReportedMetric])
+    """Further metrics of the objective by name, each per unit of weight."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a process knows of its run.
+
+    A field or property with the name of a field of `halcyon_api.status.progress.Progress` is shown there. Times named ``…_time``
+    are seconds since 1970; the others are of a monotonic clock.
+    """
+
+    identity: RunIdentity
+    run_plan: RunPlan
+    limits: HealthLimits
+    began_time: float
+    """Start of the process."""
+    account: TimeAccount
+    stage_began: float
+    now: float = 0.0
+    now_time: float = 0.0
+    """The moment for which a reader got the state, on both clocks."""
+    stage: Stage = "starting"
+    pace: Pace = field(default_factory=Pace)
+    durations: Durations = field(default_factory=Durations)
+
+    resumed_step: int | None = None
+    last_step: StepReport | None = None
+    batches: int = 0
+    """Batches done, in a run of task ``evaluate``."""
+    first_step_time: float | None = None
+    last_step_time: float | None = None
+    flops_per_token: float | None = None
+    """Floating-point operations of training on one token, forward and backward."""
+    attention: str | None = None
+    determinism: str | None = None
+    plan: str | None = None
+    watched: tuple[WatchedParameter, ...] = ()
+    """Numbers of the last watched step."""
+
+    sources: Mapping[str, TokenizedSource] = field(default_factory=dict[str, TokenizedSource])
+    """Progress of the sources that this process has tokenized, or is tokenizing, by name."""
+    tokenized_at: float = -math.inf
+    paused_seconds: float = 0.0
+    """Time that the machine was paused since a step or a stage last ended."""
+    waiting: StoreWait | None = None
+    waits_until: float | None = None
+
+    evaluation_loss: float | None = None
+    bits_per_byte: float | None = None
+    average_loss: float | None = None
+    """Loss of the average of the parameters on the held-out part, in nats per token; None without an average."""
+    best: EvaluationRecord | None = None
+    stopped_early: bool | None = None
+    evaluated: Evaluated | None = None
+    tasks: dict[str, float] | None = None
+
+    checkpoint: CheckpointProgress | None = None
+    checkpoint_time: float | None = None
+    """When this process learned of the newest checkpoint."""
+    checkpoint_error: str | None = None
+    fallback_reason: str | None = None
+    head_loss: str | None = None
+    save_interval_seconds: float | None = None
+    exported_step: int | None = None
+
+    # Counts of this process since its start, for counters.
+    processed_steps: int = 0
+    processed_tokens: int = 0
+    data_wait_seconds: float = 0.0
+    skipped: int = 0
+    rollbacks: int = 0
+    evaluations: int = 0
+    checkpoints: int = 0
+    checkpoint_failures: int = 0
+    save_seconds: float = 0.0
+    """Sum of the times from the beginning of a save to its commit."""
+    blocked_seconds: float = 0.0
+    """Time that the loop was blocked by saves."""
+    exports: int = 0
+    export_failures: int = 0
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with these fields changed, as by `dataclasses.replace`, at a tenth of its cost: every step makes one.
+
+        Raises:
+            TypeError: There is no such field.
+        """
+        values = {**self.__dict__, **changes}
+        if len(values) != len(self.__dict__):
+            raise TypeError(f"State has no field {', '.join(sorted(changes.keys() - self.__dict__.keys()))}")
+        copy = object.__new__(type(self))
+        object.__setattr__(copy, "__dict__", values)
+        return copy
+
+    def plus(self, **numbers: float) -> Self:
+        """A copy with these numbers added to its fields."""
+        return self.but(**{name: getattr(self, name) + number for name, number in numbers.items()})
+
+    def entered(self, stage: Stage, now: float, wall: float) -> State:
+        """A stage begins."""
+        account = self.account.until(self.stage, now)
+        state = self.but(stage=stage, stage_began=now, paused_seconds=0.0, account=account)
+        if stage == account.work == "tokenizing" and self.first_step_time is None:
+            # This task compiles nothing and has no first step.
+            return state.but(account=account.until(stage, now, stepped=True), first_step_time=wall)
+        return state
+
+    def step_ended(self, report: StepReport, now: float, wall: float) -> State:
+        """A step ends, or several since the last report."""
+        compiling, steps = self.stage == "compiling", report.step - self.step
+        stage_began = now if compiling else self.stage_began
+        worked_since = max(self.pace.last_ended or 0.0, stage_began) + self.paused_seconds
+        tokens_before = self.run_plan.tokens_before
+        return self.but(
+            stage="training" if compiling else self.stage,
+            stage_began=stage_began,
+            paused_seconds=0.0,
+            last_step=report,
+            last_step_time=wall,
+            first_step_time=wall if self.last_step is None else self.first_step_time,
+            account=self.account.until(self.stage, now, stepped=True, step=report.step),
+            durations=self.durations.step_ended(self.run_plan.size_of(report.step - 1), now - worked_since, steps),
+            pace=self.pace.step_ended(now, report.step, report.data_wait_seconds),
+            processed_steps=self.processed_steps + steps,
+            processed_tokens=self.processed_tokens + tokens_before(report.step) - tokens_before(report.step - steps),
+            data_wait_seconds=self.data_wait_seconds + report.data_wait_seconds,
+        )
+
+    def batch_ended(self, now: float, wall: float) -> State:
+        """A batch of a run of task ``evaluate`` ends."""
+        batches, tokens_before = self.batches + 1, self.run_plan.tokens_before
+        return self.but(
+            stage="evaluating" if self.stage == "compiling" else self.stage,
+            stage_began=now,
+            paused_seconds=0.0,
+            batches=batches,
+            last_step_time=wall,
+            first_step_time=wall if self.first_step_time is None else self.first_step_time,
+            account=self.account.until(self.stage, now, stepped=True) if self.first_step_time is None else self.account,
+            pace=self.pace.step_ended(now, batches),
+            processed_steps=self.processed_steps + 1,
+            processed_tokens=self.processed_tokens + tokens_before(batches) - tokens_before(self.batches),
+        )
+
+    def went_back(self, step: int, now: float) -> State:
+        """The run goes back to an earlier step. The steps since then are lost; the speed is measured anew from there."""
+        last = self.last_step
+        return self.but(
+            account=self.account.went_back(self.stage, step, now),
+            last_step=None if last is None else replace(last, step=step),
+            pace=self.pace.begin_again(),
+        )
+
+    @property
+    def step(self) -> int:
+        """Steps done, as far as reported; batches in a run that evaluates."""
+        return self.last_step.step if self.last_step else (self.batches or self.resumed_step or 0)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, or its batches."""
+        return self.run_plan.steps
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, or evaluated."""
+        return self.run_plan.tokens_before(self.step)
+
+    @property
+    def loss(self) -> float | None:
+        """Training loss of the last step, nats per token; None before the first one."""
+        return None if self.last_step is None else self.last_step.loss
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed over the last steps; None before the second step."""
+        speed = self.pace.steps_per_second
+        if speed is None:
+            return None
+        step, tokens_before = max(1, self.last_step.step if self.last_step else 1), self.run_plan.tokens_before
+        return microseconds(speed * (tokens_before(step) - tokens_before(step - 1)))
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Time from the end of the last step to the end of the run; None before the second step."""
+        speed = self.pace.steps_per_second
+        return microseconds(max(0, self.run_plan.steps - self.step) / speed) if speed else None
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation of all devices of the run together; None if it is not known."""
+        speed, peak = self.tokens_per_second, self.run_plan.peak_flops_per_second
+        return None if speed is None or self.flops_per_token is None or not peak else speed * self.flops_per_token / peak
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best evaluation."""
+        return None if self.best is None else self.best.best_step
+
+    @property
+    def best_evaluation(self) -> float | None:
+        """Its value."""
+        return None if self.best is None else self.best.best_value
+
+    def metric(self, name: str) -> float | None:
+        """A metric of the objective in the last step, if it is finite; of one number for each layer, the greatest."""
+        value = None if self.last_step is None else self.last_step.metrics.get(name)
+        return finite(max(value) if isinstance(value, tuple) else value)
+
+    @property
+    def startup_seconds(self) -> StartupSeconds:
+        """The parts of the start that have ended."""
+        return self.account.startup
+
+    @property
+    def seconds(self) -> GoodputSeconds:
+        """Every second of the process until `now`, by cause."""
+        return self.account.until(self.stage, self.now).seconds
+
+    @property
+    def steps_in_progress(self) -> tuple[tuple[float, ...], ...]:
+        """For each size of the steps that may be in progress, the durations of the last steps of that size."""
+        done = self.last_step.step if self.last_step else 0
+        return self.durations.of(dict.fromkeys(self.run_plan.size_of(step) for step in range(done, done + STEPS_UNDER_WAY)))
+
+    @property
+    def health(self) -> Health:
+        """Whether the process is healthy at `now`."""
+        vitals = HealthInputs(
+            self.stage,
+            max(self.stage_began, self.tokenized_at) if self.stage == "tokenizing" else self.stage_began,
+            self.pace.last_ended,
+            self.steps_in_progress,
+            paused_seconds=self.paused_seconds,
+            waits_until=self.waits_until,
+        )
+        return judge(vitals, self.now, self.limits)
