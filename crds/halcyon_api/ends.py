@@ -58,7 +58,8 @@ class End:
     event: str = "TrainerStopped"
     """Reason of the event about the end."""
     counter: str = ""
-    """Field of `status.restarts` that increases when another process group follows; empty: the field of the same name."""
+    """Field of `status.restarts` that increases when another process group follows; empty: `specChanged` after a final end, else the
+    field of the same name."""
     reason: str = ""
     """Reason of the condition while the next attempt is delayed, or while the run is stopped, because of this cause."""
     fix: str = ""
@@ -184,7 +185,6 @@ class EndCause(StrEnum):
             "final",
             "The trainer found an error that no schema can find: a path without files, devices that do not fit.",
             ExitCode.BAD_CONFIGURATION,
-            counter="specChanged",
             reason="BadConfiguration",
             fix="fix it, then edit the spec",
         ),
@@ -195,7 +195,6 @@ class EndCause(StrEnum):
             "final",
             "The root should have a checkpoint, and none verifies. A run never starts again from step 0 silently.",
             ExitCode.NO_VALID_CHECKPOINT,
-            counter="specChanged",
             reason="NoValidCheckpoint",
             fix="inspect the root, then restart the run",
         ),
@@ -206,7 +205,6 @@ class EndCause(StrEnum):
             "final",
             "Model, data, tokenizer or optimizer differ from those of the checkpoint.",
             ExitCode.RUN_CHANGED,
-            counter="specChanged",
             reason="RunChanged",
             fix="these fields are frozen: create the run again without the change, or the changed run with another root",
         ),
@@ -217,7 +215,6 @@ class EndCause(StrEnum):
             "final",
             "The root has the checkpoints of another run.",
             ExitCode.ROOT_TAKEN,
-            counter="specChanged",
             reason="CheckpointRootTaken",
             fix="create the run again with another root",
         ),
@@ -228,7 +225,6 @@ class EndCause(StrEnum):
             "final",
             "Loss or gradient is not finite, or the loss jumped, and `spec.recovery.divergence` is to stop.",
             ExitCode.DIVERGED,
-            counter="specChanged",
             reason="Diverged",
             fix="check the loss and the data, then edit the spec",
         ),
@@ -238,7 +234,6 @@ class EndCause(StrEnum):
         End(
             "final",
             "All processes ended with exit code 0, and neither a checkpoint nor a report has the last step.",
-            counter="specChanged",
             reason="EndedEarly",
             fix="read the logs of the pods: the program in the image may end by itself, or at a signal; then edit the spec",
         ),
@@ -247,7 +242,7 @@ class EndCause(StrEnum):
     @property
     def counter(self) -> str:
         """The field of `status.restarts` that counts restarts after this cause."""
-        return self.end.counter or self.value
+        return self.end.counter or ("specChanged" if self.end.budget == "final" else self.value)
 
     @property
     def exit_code(self) -> ExitCode:
