@@ -15,7 +15,7 @@ from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.optimizer import WIDE_ONLY, OptimizerSpec
+from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.meshes import mesh_of
@@ -54,7 +54,8 @@ def test_the_bound_holds_for_the_parameters_of_every_family(family: str) -> None
         assert OptimizerSpec.model_validate({rule: {}}).least_moments <= moments(rule, model), rule
 
 
-CASES = [(rule, kind) for rule in RULES for kind in ("float32", "bfloat16", "float8") if kind == "float32" or rule not in WIDE_ONLY]
+CLASSES = OptimizerSpec.rule_classes()
+CASES = [(rule, kind) for rule in RULES for kind in ("float32", "bfloat16", "float8") if kind == "float32" or not CLASSES[rule].wide_only]
 FIRST = [("adamw", "float32"), ("lion", "bfloat16"), ("adafactor", "float32")]
 
 
