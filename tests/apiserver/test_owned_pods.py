@@ -12,12 +12,8 @@ from tests.apiserver.api import Api, Refused
 from tests.operator.test_owned_pods import FAST, TWO_SLICES, V6E, template
 from tests.variants import few_of
 
-EVERYTHING = {
-    "annotations": {"example.com/team": "a"},
-    "imagePullSecrets": ["pull"],
-    "caBundle": {"configMap": "trust"},
-    "proxy": {"https": "http://proxy:3128"},
-}
+EVERYTHING = {"annotations": {"example.com/team": "a"}, "imagePullSecrets": ["pull"]}
+CONNECTIONS = {"caBundle": {"configMap": "trust"}, "proxy": {"https": "http://proxy:3128"}}
 PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 SECURITY: dict[str, dict[str, Any]] = {
     "restricted": {},
@@ -36,7 +32,7 @@ ENV = [
 
 
 def pod(policy: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    made = template(policy, env=ENV, **spec)
+    made = template(policy, CONNECTIONS, env=ENV, **spec)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", **made["metadata"]}, "spec": made["spec"]}
 
 
