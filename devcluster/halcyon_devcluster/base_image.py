@@ -16,7 +16,7 @@ from halcyon_devcluster.machine import limit
 from halcyon_devcluster.own_images import REGISTRY
 from halcyon_devcluster.progress import ProgressView
 
-SUITE = "bookworm"
+SUITE = "trixie"  # its Python is 3.13; the trainer needs 3.12 or later
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
 # Files that no running program reads; licences (usr/share/doc/*/copyright) stay.
 _UNUSED = ("var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/cache/debconf/*-old", "var/lib/apt/lists/*", "var/log/*.log")
