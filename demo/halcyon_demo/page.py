@@ -82,5 +82,5 @@ def page(printed: str, picture_name: str) -> str:
         "kills a trainer by SIGKILL and deletes the operator's pod. Then it trains the same document again without faults and\n"
         'compares all losses. `make demo ARGS="--picture docs/demo.svg"` writes this page.\n\n'
         f"![Losses of both runs, which lie on each other]({picture_name})\n\n"
-        f"```text\n{printed.strip()}\n```\n"
+        f"```text\n{chr(10).join(line.rstrip() for line in printed.strip().splitlines())}\n```\n"
     )
