@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from halcyon_api.counting import counted
 from halcyon_cli.drawing import svg_of
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (9.0, 3.4)
+_WIDE: dict[str, Any] = {"color": "#f4b183", "linewidth": 6, "solid_joinstyle": "round", "solid_capstyle": "round"}
+_NARROW: dict[str, Any] = {"color": "#1f3864", "linewidth": 1.1}
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ def picture(disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Seque
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        # Repeated steps are drawn again, at the same place.
-        for losses, style in (
-            (disturbed, {"color": "#f4b183", "linewidth": 6, "label": "pods killed, operator deleted"}),
-            (undisturbed, {"color": "#1f3864", "linewidth": 1.1, "label": "undisturbed"}),
-        ):
-            axes.plot([loss.step for loss in losses], [loss.value for loss in losses], solid_joinstyle="round", **style)
+        for losses, style, label in ((disturbed, _WIDE, "pods killed, operator deleted"), (undisturbed, _NARROW, "undisturbed")):
+            # Each process group is a line of its own: repeated steps are drawn again, at the same place.
+            for group in dict.fromkeys(loss.group for loss in losses):
+                mine = [loss for loss in losses if loss.group == group]
+                axes.plot([loss.step for loss in mine], [loss.value for loss in mine], label=label, **style)
+                label = None
         for mark in marks:
             axes.axvline(mark.step, color="#c00000", linewidth=1.2)
             axes.annotate(
