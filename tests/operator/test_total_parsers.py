@@ -25,7 +25,6 @@ from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
-from halcyon_cli.sweeps import parse_sweep
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.kube.jobset_version import knows_the_rules
 from halcyon_operator.kube.merge_patch import merge_patch
@@ -157,8 +156,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
         {"epoch": {"attempt": 1}},
     ),
     "api.defaults.resource.parse_defaults": (_refusing(parse_defaults, InvalidRun), DEFAULTS),
-    "api.status.parse_status": (parse_status, STATUS | LATER_STATUS),
-    "api.sweeps.parse_sweep": (_refusing(parse_sweep, InvalidRun), {"grid": {"trainer.seed": [1, 2]}}),
+    "api.status.run_status.parse_status": (parse_status, STATUS | LATER_STATUS),
     "api.training_run.parse_run": (_refusing(parse_run, InvalidRun), RUN),
 }
 """By module and name, each with a correct document to damage."""

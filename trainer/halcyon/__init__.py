@@ -22,8 +22,6 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from halcyon_api.package import missing
-
 if TYPE_CHECKING:
     from halcyon.context import resolve_context
     from halcyon.huggingface.file_tensors import file_tensors
@@ -78,6 +76,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'halcyon' has no attribute {name!r}; it has {', '.join(__all__)}")
     if importlib.util.find_spec("jax") is None:
+        from halcyon_api.package import missing  # the process of a sandboxed program imports this file, and has no other package
+
         raise ImportError(missing("jax"))
     return getattr(importlib.import_module(_MODULES[name]), name)
 
