@@ -78,11 +78,12 @@ def page(printed: str, picture_name: str) -> str:
         printed: What the demo printed, without its preparations.
         picture_name: File of the picture, beside the page.
     """
+    lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
     return (
         "# The demo\n\n"
         "`make demo` starts a real Kubernetes on this machine, trains a small model on two slices of two CPU devices, evicts a pod,\n"
         "kills a trainer by SIGKILL and deletes the operator's pod. Then it trains the same document again without faults and\n"
         'compares all losses. `make demo ARGS="--picture docs/demo.svg"` writes this page.\n\n'
         f"![Losses of both runs, which lie on each other]({picture_name})\n\n"
-        f"```text\n{chr(10).join(line.rstrip() for line in printed.strip().splitlines())}\n```\n"
+        f"```text\n{lines}\n```\n"
     )

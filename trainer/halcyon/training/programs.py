@@ -29,7 +29,7 @@ from halcyon.training.place import Place
 from halcyon.training.plan import event_fields, plan_of
 from halcyon.training.program import STEP_MODULE, Program, TrainStep
 from halcyon.training.state import state_bytes
-from halcyon_api.counting import size
+from halcyon_api import counting
 
 _AHEAD_STEPS = 200
 """A program is compiled this number of steps before its first use."""
@@ -223,6 +223,6 @@ def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None
     needed = sum(sizes) * devices
     if available_bytes is not None and needed > available_bytes:
         raise BadConfiguration(
-            f"spec.trainer.batchSize: a step takes {size(needed)}, and this machine has {size(available_bytes)}; give a smaller "
-            "batchSize, a shorter sequenceLength, or more microbatches"
+            f"spec.trainer.batchSize: a step takes {counting.size(needed)}, and this machine has {counting.size(available_bytes)}; "
+            "give a smaller batchSize, a shorter sequenceLength, or more microbatches"
         )
