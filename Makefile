@@ -114,7 +114,7 @@ parity: setup ## Compare random models, adapters, templates, tokenizers and expo
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --draws $(or $(DRAWS),2) --seed $(or $(SEED),0) $(FAMILIES)
 	@$(BIN)/python -m tests.parity.compare .halcyon/parity
 	@$(PARITY)/bin/python -m tests.parity.draw .halcyon/parity --check
-	@$(PARITY)/bin/python -m tests.trainer.huggingface.runs.make --check
+	@$(PARITY)/bin/python -m tests.trainer.weights.runs.make --check
 	@$(PARITY)/bin/python -m tests.parity.templates.make --check
 	@$(PARITY)/bin/python -m tests.parity.rotary --check
 	@$(PARITY)/bin/python -m tests.parity.adapters --check

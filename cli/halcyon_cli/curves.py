@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from halcyon.history.reading import History
+from halcyon.telemetry.history.reading import History
 from halcyon_cli.drawing import svg_of
 from halcyon_cli.history_report import labels, series, together
 

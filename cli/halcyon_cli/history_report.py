@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
-from halcyon.history.reading import History
+from halcyon.telemetry.history.reading import History
 from halcyon_cli.report import ProcessGroup, Report
 
 SILENT_SECONDS = 120.0

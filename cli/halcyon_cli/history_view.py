@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from halcyon.history.reading import History
+from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.progress_line import sentence
 from halcyon_api.counting import counted
 from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together

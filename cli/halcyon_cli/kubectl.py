@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from halcyon.cli.errors import replace_unencodable
-from halcyon.cli.main import Version
-from halcyon.cli.usage import OneSentence
+from halcyon.commands.errors import replace_unencodable
+from halcyon.commands.main import Version
+from halcyon.commands.usage import OneSentence
 from halcyon_cli import commands
 
 app = typer.Typer(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from halcyon.cli.main import LOCAL, Defaults, Document, Overrides, app
+from halcyon.commands.main import LOCAL, Defaults, Document, Overrides, app
 from halcyon_cli import commands
 
 

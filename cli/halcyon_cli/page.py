@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from halcyon.history.reading import History
+from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.curves import draw_curves

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from halcyon.cli.errors import about_file
+from halcyon.commands.errors import about_file
 from halcyon.errors import TrainerExit
-from halcyon.huggingface.model_file import read_model
+from halcyon.weights.model_file import read_model
 from halcyon_api.defaults.files import load_defaults, load_resolved, with_changes, with_values
 from halcyon_api.training_run import InvalidRun, parse_run, read_one
 from halcyon_api.validation import find_problems

@@ -10,7 +10,7 @@ import typer
 from halcyon_cli.errors import Rejected
 
 if TYPE_CHECKING:
-    from halcyon.history.reading import History
+    from halcyon.telemetry.history.reading import History
     from halcyon_cli.cluster import Runs
 
 Endpoint = Annotated[str | None, typer.Option(help="For checkpoint roots: address of an S3-compatible store other than AWS.")]
@@ -45,9 +45,9 @@ def history_of_root(place: str, endpoint: str | None = None, region: str | None 
         typer.Exit: The root does not answer or the place is not valid; the sentence is printed.
         Rejected: The root has no history.
     """
-    from halcyon.cli.checkpoints import root_store
-    from halcyon.cli.errors import report_root_errors
-    from halcyon.history.reading import read_history
+    from halcyon.commands.checkpoints import root_store
+    from halcyon.commands.errors import report_root_errors
+    from halcyon.telemetry.history.reading import read_history
 
     with report_root_errors():
         found = read_history(root_store(place, endpoint, region))

@@ -1,7 +1,7 @@
 """Models of a config.json: ``model: {huggingFace: {config: PATH}}`` is replaced by the section that the file describes.
 
 Every program that reads a document from a file does this once, before it checks the document: no run, stored object or checkpoint depends
-on the file. The contract knows only the place in the document. `halcyon.huggingface.model_file` reads config.json.
+on the file. The contract knows only the place in the document. `halcyon.weights.model_file` reads config.json.
 """
 
 from __future__ import annotations

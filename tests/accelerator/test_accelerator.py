@@ -22,7 +22,7 @@ from tests.accelerator.stages.attention import Case, mask_of, visible_pairs
 from tests.accelerator.stages.profile import covered
 from tests.faults.interpreters import of_version, uv
 from tests.suite.limits import limit
-from tests.trainer.shared_programs import kept_folder
+from tests.trainer.support.shared_programs import kept_folder
 
 SCRIPT = ROOT / "tests/accelerator/run.py"
 PAGE = ROOT / "docs/performance.md"

@@ -11,8 +11,8 @@ import numpy as np
 
 from halcyon.models.flops import flops_per_token
 from halcyon.parallel.mesh import build_mesh
-from halcyon.training.program import Program, build_program, padded_vocabulary
-from halcyon.training.state import TrainState, initial_state
+from halcyon.step.program import Program, build_program, padded_vocabulary
+from halcyon.step.state import TrainState, initial_state
 from halcyon_api.overrides import parse_override, with_overrides
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec

@@ -19,7 +19,7 @@ import yaml
 from kubernetes.config import kube_config
 from typer.testing import CliRunner
 
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from halcyon.errors import BadConfiguration
 from halcyon.evals.sandbox import cluster, pool
 from halcyon.evals.sandbox.pool import SandboxPool
@@ -32,7 +32,7 @@ from tests.apiserver.kubelet import Kubelet
 from tests.apiserver.sandboxes import POOL, Account, Controlled, Controller
 from tests.suite.limits import limit
 from tests.trainer.evals import samples
-from tests.trainer.huggingface.folders import GOLDENS
+from tests.trainer.weights.folders import GOLDENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

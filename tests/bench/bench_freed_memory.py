@@ -22,10 +22,10 @@ import yaml
 CHILD = """
 import sys
 import halcyon.parallel.process_group as process_group
-import halcyon.process
+import halcyon.run.process
 if sys.argv.pop(1) == "without":
-    process_group.keep_freed_memory = halcyon.process.keep_freed_memory = lambda: False
-from halcyon.cli.main import app
+    process_group.keep_freed_memory = halcyon.run.process.keep_freed_memory = lambda: False
+from halcyon.commands.main import app
 app()
 """
 

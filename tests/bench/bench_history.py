@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from halcyon.history.background import STEPS_WAITING, Row
-from halcyon.history.reading import read_history
+from halcyon.telemetry.history.background import STEPS_WAITING, Row
+from halcyon.telemetry.history.reading import read_history
 
 sys.path.append(str(Path(__file__).parents[2]))
-from tests.trainer.history.rows import Recorder, group, root
+from tests.trainer.telemetry.history.rows import Recorder, group, root
 
 
 def main() -> None:

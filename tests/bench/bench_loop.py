@@ -21,20 +21,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.context import resolve_context
 from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, join
 from halcyon.parallel.sync_point import SyncPoint
+from halcyon.run.context import resolve_context
+from halcyon.run.loop import Training
+from halcyon.run.place import Place
+from halcyon.run.programs import Programs
+from halcyon.step.batch_source import dataset_batches
+from halcyon.step.program import build_program
+from halcyon.step.state import initial_state
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
-from halcyon.training.batch_source import dataset_batches
-from halcyon.training.loop import Training
-from halcyon.training.place import Place
-from halcyon.training.program import build_program
-from halcyon.training.programs import Programs
-from halcyon.training.state import initial_state
 
 
 class NoCaches:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from halcyon.models.log_probs import cross_entropy
 from halcyon.models.softmax import Softmax
-from halcyon.training.compilation import compiler_options
+from halcyon.step.compilation import compiler_options
 
 
 def blocks_loss(features: Any, head: Any, targets: Any, weights: Any) -> jax.Array:

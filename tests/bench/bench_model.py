@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from step_turns import Seconds, in_turns, ratio, seconds, start_on_one_processor, table
 
 from halcyon.models import Inputs, build_model, flops_per_token
-from halcyon.objectives.next_token import next_token_sums
-from halcyon.training.compilation import compiler_options
+from halcyon.step.compilation import compiler_options
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
 

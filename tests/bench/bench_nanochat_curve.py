@@ -41,13 +41,13 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[2]))
 from step_turns import Peer
 
-from halcyon.cli.nanochat_dial import Choices, Dial, adamw_groups, dial, document
+from halcyon.commands.nanochat_dial import Choices, Dial, adamw_groups, dial, document
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import open_dataset
 from halcyon.parallel.mesh import build_mesh
-from halcyon.training.compilation import compiler_options
-from halcyon.training.program import build_program
-from halcyon.training.state import TrainState, completed_state
+from halcyon.step.compilation import compiler_options
+from halcyon.step.program import build_program
+from halcyon.step.state import TrainState, completed_state
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec, parse_run

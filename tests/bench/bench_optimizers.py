@@ -43,10 +43,10 @@ from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.registry import RULES, averages
 from halcyon.optim.rounding import add_updates
 from halcyon.parallel.mesh import build_mesh
-from halcyon.training.compilation import compiler_options
-from halcyon.training.curvature import gauss_newton
-from halcyon.training.program import Program, build_program
-from halcyon.training.state import initial_state
+from halcyon.step.compilation import compiler_options
+from halcyon.step.curvature import gauss_newton
+from halcyon.step.program import Program, build_program
+from halcyon.step.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.optim.documented import RECOMMENDED

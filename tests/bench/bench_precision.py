@@ -21,8 +21,8 @@ import jax
 import numpy as np
 
 from halcyon.parallel.mesh import build_mesh
-from halcyon.training.program import build_program
-from halcyon.training.state import initial_state
+from halcyon.step.program import build_program
+from halcyon.step.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 

@@ -32,7 +32,7 @@ import sys
 import halcyon.parallel.process_group as process_group
 if sys.argv.pop(1) == "without":
     process_group.schedule_as_batch = lambda: None
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 app()
 """
 FIRST_STEPS = 20

@@ -74,7 +74,7 @@ def start(document: dict[str, Any], base: Path, restart: int) -> Start:
         own = {**document, "spec": {**document["spec"], "telemetry": {"port": free_port()}}}
         path = base / f"run-{index}.yaml"
         path.write_text(yaml.safe_dump(own), encoding="utf-8")
-        command = [sys.executable, "-m", "halcyon.cli.main", "train", str(path), "--json"]
+        command = [sys.executable, "-m", "halcyon.commands.main", "train", str(path), "--json"]
         command += ["--compilation-cache", str(base / f"local-{restart}-{index}")]
         with (base / f"errors-{index}").open("w", encoding="utf-8") as errors:
             processes.append(

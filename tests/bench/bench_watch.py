@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.context import resolve_context
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import join
-from halcyon.training.program import build_program
-from halcyon.training.state import initial_state
+from halcyon.run.context import resolve_context
+from halcyon.step.program import build_program
+from halcyon.step.state import initial_state
 from halcyon_api.spec.watch import WatchSpec
 
 

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.parallel.mesh import build_mesh
-from halcyon.training.compilation import compiler_options
-from halcyon.training.program import Program, build_program
-from halcyon.training.state import initial_state
+from halcyon.step.compilation import compiler_options
+from halcyon.step.program import Program, build_program
+from halcyon.step.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
-from halcyon.history.reading import History, read_history
-from halcyon.history.samples import StepSamples, read_samples
 from halcyon.storage.store import Store
+from halcyon.telemetry.history.reading import History, read_history
+from halcyon.telemetry.history.samples import StepSamples, read_samples
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_chat.chain import Stage, stages
 from halcyon_chat.records import read_chain
 from halcyon_devcluster.waiting import until
 from tests.examples.documents import REPOSITORY
-from tests.trainer.shared_programs import QUICK_FLAGS
+from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 STEPS = {"chat-pretrain": 30, "chat-finetune": 24, "chat-policy": 6}
 MODEL = {"nanochat": {"depth": 2, "hiddenSize": 32, "headDim": 16, "windowPattern": "L"}}

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from halcyon.history.background import Row
-from halcyon.history.samples import Sample, StepSamples, write_samples
-from halcyon.history.segments import ProcessGroupId
 from halcyon.storage.store import Store
+from halcyon.telemetry.history.background import Row
+from halcyon.telemetry.history.samples import Sample, StepSamples, write_samples
+from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Owner
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.task_results import AnswerSample, TaskNumbers, TaskResults, results_key
 from halcyon_cli.chain.original import CORE_TASKS, ROWS, comparable
 from halcyon_cli.main import app
-from tests.trainer.history.rows import Recorder, row
+from tests.trainer.telemetry.history.rows import Recorder, row
 
 PLACE = {
     "accelerator": "v6e",

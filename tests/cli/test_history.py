@@ -15,14 +15,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from halcyon.history.background import Row
+from halcyon.telemetry.history.background import Row
 from halcyon_cli.curves import moving_mean
 from halcyon_cli.kubectl import app as kubectl
 from halcyon_cli.main import app
 from halcyon_cli.roots import is_root
 from halcyon_demo.documents import EXAMPLES
 from tests.cli.api_server import Server
-from tests.trainer.history.rows import Recorder, group, root, row
+from tests.trainer.telemetry.history.rows import Recorder, group, root, row
 
 
 def numbers(first: int, last: int, scale: float = 1.0) -> list[Row]:

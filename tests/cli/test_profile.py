@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from halcyon.cli.profile import profile_view, requested
+from halcyon.commands.profile import profile_view, requested
 from halcyon.errors import BadConfiguration
 from halcyon.telemetry import ProfileRequests, TelemetryServer
 from halcyon_cli.commands import requests as request_commands

@@ -12,7 +12,7 @@ from halcyon_api.ends import ExitCode
 from halcyon_cli.main import app
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-GOLDENS = Path(__file__).parents[1] / "trainer" / "huggingface" / "goldens"
+GOLDENS = Path(__file__).parents[1] / "trainer" / "weights" / "goldens"
 
 
 @pytest.mark.parametrize("example", ["stdlib-llama.yaml"])

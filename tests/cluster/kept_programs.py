@@ -1,6 +1,6 @@
 """Compiled programs of the runs in the cluster, which later sessions use again.
 
-`tests.trainer.shared_programs` keeps those of runs without a cluster. A run looks for its program in its checkpoint root before it
+`tests.trainer.support.shared_programs` keeps those of runs without a cluster. A run looks for its program in its checkpoint root before it
 compiles. The root of a test is new, so each test would compile what an earlier session compiled from the same document.
 """
 
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
-from tests.trainer.shared_programs import FOLDER, Programs
+from tests.trainer.support.shared_programs import FOLDER, Programs
 
 Open = Callable[[str], AbstractContextManager[S3Store]]
 """Opens the checkpoint root of a run by its name."""

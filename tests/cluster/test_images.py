@@ -90,7 +90,7 @@ def check_common(seen: dict[str, Any]) -> None:
 
 
 def test_trainer(devcluster: DevCluster, namespace: str) -> None:
-    seen = inspect(devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.tasks.train")
+    seen = inspect(devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.run.train")
     check_common(seen)
     assert seen["there"] == ["jax", "halcyon", "halcyon_api"]
     assert seen["topics"], "the example trains on the text of help()"

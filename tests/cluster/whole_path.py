@@ -38,7 +38,7 @@ from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.progress import ConsoleProgress
 from tests.cluster.kept_programs import KeptPrograms
 from tests.cluster.scripted import Operator
-from tests.trainer.shared_programs import kept_folder
+from tests.trainer.support.shared_programs import kept_folder
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import DevCluster

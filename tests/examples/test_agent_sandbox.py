@@ -7,7 +7,7 @@ from typing import Any
 import typer
 import yaml
 
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from halcyon.evals.sandbox.cluster import RIGHTS
 from tests.examples.documents import REPOSITORY, training_runs
 

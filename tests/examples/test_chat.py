@@ -9,9 +9,9 @@ import pytest
 import typer
 import yaml
 
-from halcyon.chat_data import files
-from halcyon.cli.main import app
-from halcyon.cli.nanochat_dial import Choices, dial, document
+from halcyon.commands.chat_data import files
+from halcyon.commands.main import app
+from halcyon.commands.nanochat_dial import Choices, dial, document
 from halcyon.serving.metrics import NAMES
 from halcyon_chat.chain import FILES as CHAT_FILES
 from halcyon_chat.chain import in_order

@@ -20,7 +20,7 @@ from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec
 from tests.examples.documents import REPOSITORY, shown_documents
 from tests.suite.limits import limit
-from tests.trainer.huggingface.folders import llama_tensors, write_folder
+from tests.trainer.weights.folders import llama_tensors, write_folder
 
 GUIDE = "docs/guides/data-forms.md"
 TEXT = (REPOSITORY / GUIDE).read_text(encoding="utf-8")
@@ -156,7 +156,7 @@ def test_each_form_trains_from_a_file_to_an_export(tmp_path: Path, write: Callab
         "spec.export.everySteps": 3,
     }
     settings = [part for name, value in changes.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "halcyon.cli.main", "train", "run.yaml", "--json", *settings]
+    command = [sys.executable, "-m", "halcyon.commands.main", "train", "run.yaml", "--json", *settings]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=limit(300), check=False)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     events = [json.loads(line) for line in ended.stdout.splitlines()]

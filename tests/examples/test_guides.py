@@ -90,7 +90,7 @@ def test_the_translated_example_of_levanter_trains(tmp_path: Path) -> None:
         "spec.telemetry.trackers": f"{{jsonLines: {{path: {tmp_path}/log.jsonl}}}}",
         "spec.env": "[]",
     }
-    command = [sys.executable, "-m", "halcyon.cli.main", "train", str(path), "--json"]
+    command = [sys.executable, "-m", "halcyon.commands.main", "train", str(path), "--json"]
     command += [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=limit(240), check=False)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]

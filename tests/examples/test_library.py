@@ -12,7 +12,7 @@ import pytest
 
 from halcyon_devcluster.machine import limit
 from tests.examples.documents import REPOSITORY
-from tests.trainer.shared_programs import QUICK_FLAGS
+from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 PAGE = REPOSITORY / "docs" / "guides" / "library.md"
 AFTER = """

@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from tests.examples.documents import REPOSITORY, training_runs
 
 OBJECTS = {found["kind"]: found for found in yaml.safe_load_all((REPOSITORY / "examples" / "vllm" / "serve.yaml").read_text())}

@@ -12,7 +12,7 @@ def main() -> None:
     now, now_ns = time.time, time.time_ns
     time.time = lambda: now() - HOUR
     time.time_ns = lambda: now_ns() - HOUR * 10**9
-    from halcyon.cli.main import app
+    from halcyon.commands.main import app
 
     app()
 

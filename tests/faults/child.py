@@ -35,8 +35,8 @@ def trainers(root: Root, options: dict[str, Any]) -> None:
 
     A path may be followed by a step, counted from 0. The run never gets the batch of this step, so it does not end by itself.
     """
-    import halcyon.tasks.train  # noqa: F401 - the slow import
-    from halcyon.process import run_training
+    import halcyon.run.train  # noqa: F401 - the slow import
+    from halcyon.run.process import run_training
 
     for line in sys.stdin:
         document, _, step = line.strip().partition(" ")

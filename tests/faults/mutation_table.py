@@ -240,7 +240,7 @@ MUTATIONS = (
     Mutation(
         "an export names no token that ends the assistant's turn",
         (("huggingface/companions.py", "*(() if turn is None else (turn.id,))", "*()"),),
-        ("tests/trainer/huggingface/test_chat_template.py::test_an_export_names_every_token_at_which_an_answer_ends[chat]",),
+        ("tests/trainer/weights/test_chat_template.py::test_an_export_names_every_token_at_which_an_answer_ends[chat]",),
         _ENDS,
     ),
     Mutation(
@@ -252,25 +252,25 @@ MUTATIONS = (
                 "        written[TOKENIZER_KEY] = definition.content\n",
             ),
         ),
-        ("tests/trainer/huggingface/test_chat_template.py::test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here",),
+        ("tests/trainer/weights/test_chat_template.py::test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here",),
         _ENDS,
     ),
     Mutation(
         "the trained model is its own reference",
         (("objectives/preference.py", "reference = without_adapter(model) if frozen is None else frozen", "reference = model"),),
-        ("tests/trainer/objectives/test_preference.py::test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh",),
+        ("tests/trainer/step/objectives/test_preference.py::test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh",),
         _LOSS,
     ),
     Mutation(
         "the rows that pad the vocabulary take part in the softmax",
         (("models/softmax.py", "        if self.tokens is None:", "        if True:"),),
-        ("tests/trainer/huggingface/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[gpt2-50257]",),
+        ("tests/trainer/weights/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[gpt2-50257]",),
         _REFERENCE,
     ),
     Mutation(
         "tokens of padding count in the losses of routers",
         (("models/parts/moe.py", "hax.ones(tokens) if weights is None else weights.rearrange(tokens)", "hax.ones(tokens)"),),
-        ("tests/trainer/huggingface/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[mixtral-259]",),
+        ("tests/trainer/weights/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[mixtral-259]",),
         _REFERENCE,
     ),
     Mutation(

@@ -20,7 +20,7 @@ from halcyon_api.checkpoint_documents import FORMAT_VERSION, canonical_json
 from halcyon_devcluster.waiting import until
 from tests.ports import free_port
 from tests.suite.limits import limit
-from tests.trainer.process_groups import run_document
+from tests.trainer.support.process_groups import run_document
 
 REPOSITORY = Path(__file__).parents[2]
 SAVED = (6, 3)

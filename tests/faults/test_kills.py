@@ -26,7 +26,7 @@ from tests.suite import promises
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill
 from tests.trainer.checkpoint.processes import Child
-from tests.trainer.process_groups import TrainerProcesses, each_restart, run_document, start_processes
+from tests.trainer.support.process_groups import TrainerProcesses, each_restart, run_document, start_processes
 
 pytestmark = [pytest.mark.slow, rows.KILLS]
 
@@ -218,7 +218,7 @@ def test_a_run_of_two_processes_killed_at_random_moments_is_bitwise_the_same(
     losses: dict[int, float] = {}
     done = committed = 0
     monkeypatch.setenv("HANG", f"{steps - 1},1")
-    for group in each_restart(run, tmp_path / "run", module="tests.trainer.trouble_child"):
+    for group in each_restart(run, tmp_path / "run", module="tests.trainer.support.trouble_child"):
         if done < kills:
             _kill_one_of_two(group, chance, done, min(committed + chance.randint(1, 8), steps - 1))
             done += 1

@@ -15,7 +15,7 @@ from halcyon_api.ends import ExitCode
 from tests.faults import rows
 from tests.faults.networks import Hosts, two_hosts, why_not
 from tests.faults.table import Trials
-from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
+from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
 pytestmark = [pytest.mark.slow, rows.NETWORK, pytest.mark.timeout(900)]
 

@@ -23,7 +23,7 @@ from tests.faults.child import FaultChild
 from tests.faults.table import Trials
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free
 from tests.trainer.checkpoint.helpers import Root, mesh, numbers, open_root, same_bits, template
-from tests.trainer.process_groups import TrainerProcesses, run_document, start_processes
+from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
 
 __all__ = ["small_disk"]
 pytestmark = [pytest.mark.slow, rows.ROOT, pytest.mark.timeout(1200)]
@@ -171,7 +171,7 @@ def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path,
 
     for attempt in range(1, attempts + 1):
         past = attempt % 2 == 0
-        module = "tests.faults.an_hour_back" if past else "halcyon.cli.main"
+        module = "tests.faults.an_hour_back" if past else "halcyon.commands.main"
         group = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
         try:
             group.leader.wait_for(

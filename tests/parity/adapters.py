@@ -1,4 +1,4 @@
-"""Adapters as peft writes them, on the models of `tests.trainer.huggingface.goldens`, with the logits that peft computes with each.
+"""Adapters as peft writes them, on the models of `tests.trainer.weights.goldens`, with the logits that peft computes with each.
 
 Each case is a LoraConfig and changes of its adapter_config.json, which peft reads again from the folder: so that file alone decides the
 logits. ``make parity`` calls this with ``--check``, in an environment with transformers, torch and peft:
@@ -20,7 +20,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 
-BASES = Path(__file__).parents[1] / "trainer/huggingface/goldens"
+BASES = Path(__file__).parents[1] / "trainer/weights/goldens"
 GOLDENS = BASES / "adapters"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SQUARE = {"target_modules": ["attn.c_proj", "c_fc"], "use_dora": True}

@@ -22,11 +22,11 @@ from haliax import NamedArray
 from safetensors.numpy import save_file
 
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.folder import ModelFolder, read_config
-from halcyon.huggingface.reading import read_arrays
 from halcyon.models import Inputs
-from halcyon.objectives.next_token import next_token_sums
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon.storage.store import Store
+from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.reading import read_arrays
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.arrays import load_arrays
 from tests.parity.errors import errors

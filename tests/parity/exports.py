@@ -26,7 +26,7 @@ from tests.examples.documents import REPOSITORY
 from tests.parity.export_texts import MOST_TOKENS, QUESTION, TEXT
 from tests.parity.templates.cases import FOLDER as TEMPLATES
 from tests.parity.templates.kinds import KINDS
-from tests.trainer.huggingface.folders import llama_tensors, write_folder
+from tests.trainer.weights.folders import llama_tensors, write_folder
 
 CONVERSATIONS = REPOSITORY / "examples/chat-data/conversations.jsonl"
 PUBLISHED = {
@@ -89,7 +89,7 @@ def export(folder: Path, name: str, document: dict[str, Any]) -> Path:
     run["spec"] = run["spec"] | {"checkpoint": {"root": f"file://{root.absolute()}", "save": {"everySteps": 1000}}}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(run))
     for words in (["train", str(folder / f"{name}.yaml")], ["export", "hf", str(root), str(folder / name)]):
-        subprocess.run([sys.executable, "-m", "halcyon.cli.main", *words], cwd=REPOSITORY, check=True)
+        subprocess.run([sys.executable, "-m", "halcyon.commands.main", *words], cwd=REPOSITORY, check=True)
     return folder / name
 
 

@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from halcyon.programs.compiling import described_mesh
-from halcyon.programs.devices import described
-from halcyon.programs.rates import rates_of
-from halcyon.training.plan import Plan, plan_of
-from halcyon.training.program import build_program
+from halcyon.commands.programs.compiling import described_mesh
+from halcyon.commands.programs.devices import described
+from halcyon.commands.programs.rates import rates_of
+from halcyon.step.device_use import Plan, plan_of
+from halcyon.step.program import build_program
 from tests.programs.rows import DEVICES, LENGTH, ROWS, VOCABULARY, Row
 
 _COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "tokamax")
@@ -29,7 +29,7 @@ _KINDS = ("argument", "output", "temp", "alias", "host_argument", "host_output",
 
 
 class Stored:
-    """The answer of a compiler, as it is kept: see `halcyon.training.plan.CompiledStep`."""
+    """The answer of a compiler, as it is kept: see `halcyon.step.device_use.CompiledStep`."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document

@@ -21,7 +21,7 @@ from tests.programs.rows import LENGTH, MODELS, PENDING, ROWS, WITH_EXPERTS, Row
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "programs.md"
 Document = Mapping[str, Any]
-"""A plan as JSON (`halcyon.training.plan.Plan.document`), or ``error``: why there is no program."""
+"""A plan as JSON (`halcyon.step.device_use.Plan.document`), or ``error``: why there is no program."""
 
 _TITLES = {
     "1B": "1B: Llama 3.2 1B",

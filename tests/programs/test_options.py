@@ -26,7 +26,7 @@ import json, sys
 import jax
 import jax.numpy as jnp
 
-from halcyon.programs.devices import devices_of
+from halcyon.commands.programs.devices import devices_of
 from halcyon_api.spec.accelerator import AcceleratorSpec
 
 accelerator, topology, *sets = sys.argv[1:]
@@ -45,12 +45,12 @@ print(json.dumps([device.device_kind, str(getattr(device, "compute_capability", 
 """
 
 STEP = """
-from halcyon.hlo.module import parse
-from halcyon.hlo.schedule import overlap
-from halcyon.programs.compiling import described_mesh
-from halcyon.programs.devices import described
-from halcyon.programs.rates import rates_of
-from halcyon.training.program import build_program
+from halcyon.step.hlo.module import parse
+from halcyon.step.hlo.schedule import overlap
+from halcyon.commands.programs.compiling import described_mesh
+from halcyon.commands.programs.devices import described
+from halcyon.commands.programs.rates import rates_of
+from halcyon.step.program import build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 

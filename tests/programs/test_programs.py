@@ -66,7 +66,7 @@ def test_show_plan_compiles_for_the_accelerators_of_the_document(tmp_path: Path)
         spec__trainer={"steps": 10, "batchSize": 8, "sequenceLength": 64, "precision": {"compute": "bfloat16"}},
     )
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    command = [sys.executable, "-m", "halcyon.cli.main", "show", "plan", str(tmp_path / "run.yaml")]
+    command = [sys.executable, "-m", "halcyon.commands.main", "show", "plan", str(tmp_path / "run.yaml")]
     ended = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)

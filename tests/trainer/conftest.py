@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.trainer.exactness import record
-from tests.trainer.shared_programs import QUICK_FLAGS, MemoryMaps, Programs, forget, keep_programs, kept_folder
+from tests.trainer.support.shared_programs import QUICK_FLAGS, MemoryMaps, Programs, forget, keep_programs, kept_folder
 
 os.environ["XLA_FLAGS"] = QUICK_FLAGS  # before JAX starts its backend
 
@@ -17,7 +17,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 keep_programs(os.environ)
 
-from tests.trainer.process_groups import shared  # noqa: E402
+from tests.trainer.support.process_groups import shared  # noqa: E402
 
 _maps = MemoryMaps()
 

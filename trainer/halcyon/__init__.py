@@ -23,33 +23,33 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from halcyon.context import resolve_context
-    from halcyon.huggingface.file_tensors import file_tensors
     from halcyon.inference import Completion, generate
-    from halcyon.loading import load, logits
     from halcyon.models import Inputs, Outputs, build_model
-    from halcyon.objectives import build_objective
     from halcyon.optim import build_optimizer, learning_rate
-    from halcyon.tasks.library import Hooks, Trained, train
-    from halcyon.training.in_step import StepView
+    from halcyon.run.context import resolve_context
+    from halcyon.run.library import Hooks, Trained, train
+    from halcyon.step.in_step import StepView
+    from halcyon.step.objectives import build_objective
+    from halcyon.weights.file_tensors import file_tensors
+    from halcyon.weights.loading import load, logits
 
 _MODULES = {
     "Completion": "halcyon.inference",
-    "Hooks": "halcyon.tasks.library",
+    "Hooks": "halcyon.run.library",
     "Inputs": "halcyon.models",
     "Outputs": "halcyon.models",
-    "StepView": "halcyon.training.in_step",
+    "StepView": "halcyon.step.in_step",
     "build_model": "halcyon.models",
-    "build_objective": "halcyon.objectives",
+    "build_objective": "halcyon.step.objectives",
     "build_optimizer": "halcyon.optim",
-    "file_tensors": "halcyon.huggingface.file_tensors",
+    "file_tensors": "halcyon.weights.file_tensors",
     "generate": "halcyon.inference",
     "learning_rate": "halcyon.optim",
-    "load": "halcyon.loading",
-    "logits": "halcyon.loading",
-    "Trained": "halcyon.tasks.library",
-    "resolve_context": "halcyon.context",
-    "train": "halcyon.tasks.library",
+    "load": "halcyon.weights.loading",
+    "logits": "halcyon.weights.loading",
+    "Trained": "halcyon.run.library",
+    "resolve_context": "halcyon.run.context",
+    "train": "halcyon.run.library",
 }
 
 __all__ = [

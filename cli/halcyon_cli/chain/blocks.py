@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from halcyon.history.reading import History
+from halcyon.telemetry.history.reading import History
 
 
 @dataclass(frozen=True)

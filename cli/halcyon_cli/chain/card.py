@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from halcyon.history.reading import History
+from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_api.task_results import CORE_PREFIX

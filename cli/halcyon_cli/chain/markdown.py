@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from halcyon.data.show import SAFE
+from halcyon.commands.views.examples import SAFE
 from halcyon_cli.chain.blocks import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.history_report import series
 from halcyon_cli.status_view import sparkline

@@ -17,10 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from halcyon.errors import TrainerExit
-from halcyon.history.reading import History, read_history
-from halcyon.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon.telemetry.history.reading import History, read_history
+from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import HEAD_KEY, Manifest
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.plain_files import read_text
@@ -263,7 +263,7 @@ def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str |
 
 
 def _address(place: str) -> str:
-    from halcyon.documents import root_address
+    from halcyon.host.documents import root_address
 
     return root_address(place).rstrip("/")
 

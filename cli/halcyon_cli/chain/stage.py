@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from halcyon.history.reading import History, ProcessGroupHistory
+from halcyon.telemetry.history.reading import History, ProcessGroupHistory
 from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.evaluation_document import EvaluationDocument
 from halcyon_api.spec.trainer import TrainerSpec

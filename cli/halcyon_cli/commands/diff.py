@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from halcyon.cli.errors import about_file
+from halcyon.commands.errors import about_file
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Namespace, Run
@@ -25,7 +25,7 @@ def diff(
     """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if something differs, and 2
     if the comparison fails. Fields from defaults have the values that the run has recorded."""
     from halcyon.errors import TrainerExit
-    from halcyon.huggingface.model_file import read_model
+    from halcyon.weights.model_file import read_model
     from halcyon_api.defaults.files import with_root_prefix, with_values
     from halcyon_api.defaults.status import read_values
     from halcyon_api.model_file import with_model

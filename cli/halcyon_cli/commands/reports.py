@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halcyon.cli.errors import console
+from halcyon.commands.errors import console
 from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
@@ -25,7 +25,7 @@ from halcyon_cli.report import Report, read_report
 from halcyon_cli.roots import Endpoint, Places, Region, history_of_root, history_of_run, is_root
 
 if TYPE_CHECKING:
-    from halcyon.history.reading import History
+    from halcyon.telemetry.history.reading import History
 
 
 def report(
@@ -124,8 +124,8 @@ def _report_chain(
     *,
     as_json: bool,
 ) -> None:
-    from halcyon.cli.checkpoints import root_store
-    from halcyon.cli.errors import report_root_errors
+    from halcyon.commands.checkpoints import root_store
+    from halcyon.commands.errors import report_root_errors
     from halcyon_cli.chain.card import card as card_of
     from halcyon_cli.chain.json_document import document
     from halcyon_cli.chain.markdown import markdown as as_markdown

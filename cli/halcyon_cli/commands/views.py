@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from halcyon.cli.errors import console
+from halcyon.commands.errors import console
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run

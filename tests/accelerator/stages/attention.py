@@ -26,7 +26,7 @@ from haliax import NamedArray
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Implementation, Target, attending
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window
-from halcyon.training.compilation import compiler_options
+from halcyon.step.compilation import compiler_options
 from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
 

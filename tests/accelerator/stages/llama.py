@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from halcyon.errors import BadConfiguration
-from halcyon.hlo import contents
-from halcyon.hlo.module import parse
 from halcyon.parallel.devices import check_host_memory, check_narrow
-from halcyon.training.fitting import USABLE, Choice, with_choice
-from halcyon.training.plan import step_bytes
+from halcyon.run.fitting import USABLE, Choice, with_choice
+from halcyon.step.device_use import step_bytes
+from halcyon.step.hlo import contents
+from halcyon.step.hlo.module import parse
 from halcyon_api.spec.remat import AUTOMATIC_REMAT
 from tests.accelerator.measure import Options, brief
 from tests.accelerator.rows import Row
@@ -88,7 +88,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
 
 
 def _fitting(spec: object, vocabulary: int) -> Training:
-    """The training with the least recomputation that fits, as `halcyon.training.fitting` chooses it for one number of microbatches."""
+    """The training with the least recomputation that fits, as `halcyon.run.fitting` chooses it for one number of microbatches."""
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     for policy in AUTOMATIC_REMAT:
         automatic = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"remat": "auto"})})

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import jax
 
-from halcyon.history.reading import read_history
 from halcyon.storage.store import Store
+from halcyon.telemetry.history.reading import read_history
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.accelerator.measure import Options
 from tests.accelerator.rows import Row
@@ -73,7 +73,7 @@ def document(folder: Path, run: str, platform: str, options: Options) -> dict[st
 
 
 def _started(folder: Path, run: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "halcyon.cli.main", "train", "--json", str(folder / f"{run}.json")]
+    command = [sys.executable, "-m", "halcyon.commands.main", "train", "--json", str(folder / f"{run}.json")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -19,7 +19,7 @@ from halcyon.checkpoint import Checkpointer, Limits, RunRecord
 from halcyon_api.checkpoint_documents import DataPosition, Epoch, Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_devcluster.machine import limit
-from tests.trainer.shared_programs import QUICK_FLAGS
+from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 REPOSITORY = Path(__file__).parents[3]
 OWNER = Owner(namespace="tests", name="run", uid="one")

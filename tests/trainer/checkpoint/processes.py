@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, child_environment
-from tests.trainer.forked import Forked
+from tests.trainer.support.forked import Forked
 
 
 class Child:

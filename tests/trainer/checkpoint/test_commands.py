@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, same_bits, template, with_keep
-from tests.trainer.history.rows import Recorder, group, row
+from tests.trainer.telemetry.history.rows import Recorder, group, row
 
 
 def run(root: Root, *words: str) -> Result:

@@ -15,9 +15,9 @@ import pytest
 from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, saving, verify_checkpoint
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.retention import Retention, with_early_deletion
+from halcyon.step.compilation import CompilationCache
 from halcyon.storage.failures import StoreFailure, from_tensorstore
 from halcyon.storage.store import Store
-from halcyon.training.compilation import CompilationCache
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Head
 from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 from tests.trainer.checkpoint.disks import small_disk, small_disk_free

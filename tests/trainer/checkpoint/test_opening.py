@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from halcyon.checkpoint import Limits
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from halcyon.errors import Fenced, NoValidCheckpoint, RootTaken, RootUnusable, RunChanged, TrainerExit
 from halcyon.storage.abilities import overwrite_problem
 from halcyon.storage.store import Store

@@ -16,8 +16,8 @@ from halcyon.data.examples import Batch
 from halcyon.data.loader import Loader
 from halcyon.data.open import open_dataset
 from halcyon_api.training_run import TrainingRunSpec
-from tests.trainer.batches import FIELDS
 from tests.trainer.data.read_batches import MESHES
+from tests.trainer.support.batches import FIELDS
 
 
 @dataclass(frozen=True)

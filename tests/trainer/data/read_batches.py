@@ -19,11 +19,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
-from halcyon.objectives import Batch, Sums
 from halcyon.parallel.process_group import join, leave
-from halcyon.training.held_out import evaluate, make_evaluation_step
-from tests.trainer.batches import FIELDS
+from halcyon.step.held_out import evaluate, make_evaluation_step
+from halcyon.step.objectives import Batch, Sums
 from tests.trainer.data.corpus import open_text, text_source
+from tests.trainer.support.batches import FIELDS
 
 STEPS = (0, 1, 2, 100)
 BATCH_SIZE = 24

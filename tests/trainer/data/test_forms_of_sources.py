@@ -18,8 +18,8 @@ import yaml
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from halcyon.cli.data import app
-from halcyon.cli.main import app as main_app
+from halcyon.commands.data import app
+from halcyon.commands.main import app as main_app
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.work import Job, Worker
 from halcyon.data.dataset import Dataset
@@ -27,7 +27,7 @@ from halcyon.data.forms.form import of_first_row
 from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, list_files, pieces
 from halcyon.errors import BadConfiguration
-from halcyon.tasks.sources import report_sources
+from halcyon.run.sources import report_sources
 from halcyon.tokenizer import BYTE
 from halcyon_api.training_run import load_run
 from tests.trainer.data.corpus import at

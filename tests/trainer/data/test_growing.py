@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from halcyon.checkpoint.changes import differences
 from halcyon.checkpoint.fingerprints import fingerprints
-from halcyon.cli.data import app
+from halcyon.commands.data import app
 from halcyon.data.cache import build, ensure
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopped
 from halcyon.data.cache.ensure import Caches, next_source

@@ -16,9 +16,9 @@ from halcyon.data.loader import Loader
 from halcyon.data.source_data import BatchRows
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite.limits import limit
-from tests.trainer.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.data.corpus import distinct_tokens
-from tests.trainer.meshes import mesh_of
+from tests.trainer.support.batches import FIELDS, NO_SEGMENTS
+from tests.trainer.support.meshes import mesh_of
 
 MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
 AXES = ("replica", "data", "fsdp", "tensor")

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from halcyon.cli.data import app
-from halcyon.data import overview
+from halcyon.commands.data import app
+from halcyon.commands.views import sources as overview
+from halcyon.commands.views.sources import lengths_of
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import open_dataset
-from halcyon.data.overview import lengths_of
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.training_run import load_run
 

@@ -15,7 +15,7 @@ from tests.arrays import load_arrays
 from tests.ports import free_port
 from tests.suite.limits import limit
 from tests.trainer.data.read_batches import BATCH_SIZE, LENGTH, STEPS
-from tests.trainer.forked import Forked
+from tests.trainer.support.forked import Forked
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.open import open_dataset
 from halcyon.errors import BadConfiguration
-from halcyon.training.policy.answers import Question, prompted, questions
+from halcyon.run.policy.answers import Question, prompted, questions
 from halcyon_api.training_run import TrainingRunSpec
 
 TEMPLATE = "{{ messages[0]['content'] }}"

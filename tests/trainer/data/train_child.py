@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from halcyon.data.cache import build, election, ensure
 from halcyon.data.cache.build import SourceBuild
 from halcyon.data.sources import pieces

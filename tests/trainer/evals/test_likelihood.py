@@ -10,7 +10,7 @@ import halcyon
 from halcyon.errors import BadConfiguration
 from halcyon.evals import likelihood
 from halcyon.evals.likelihood import Likelihoods, Span
-from tests.trainer.huggingface.folders import GOLDENS
+from tests.trainer.weights.folders import GOLDENS
 
 pytestmark = pytest.mark.slow
 PLACE = f"hf:{GOLDENS / 'qwen3'}"

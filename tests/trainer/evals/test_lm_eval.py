@@ -18,7 +18,7 @@ from halcyon.tokenizer import first_id
 from halcyon.tokenizer.byte import ByteTokenizer
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.tokenizer_json import JsonTokenizer
-from tests.trainer.huggingface.folders import GOLDENS
+from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
 

@@ -13,13 +13,13 @@ from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing
 from halcyon.evals.results import Answer
 from halcyon.evals.runner import Runner, Settings
 from halcyon.evals.shared import _Share
+from halcyon.step.program import build_program
+from halcyon.step.state import initial_state
 from halcyon.tokenizer import BYTE, load
-from halcyon.training.program import build_program
-from halcyon.training.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.trainer.evals import samples
-from tests.trainer.meshes import mesh_of
-from tests.trainer.process_groups import run_document
+from tests.trainer.support.meshes import mesh_of
+from tests.trainer.support.process_groups import run_document
 
 
 @pytest.mark.slow

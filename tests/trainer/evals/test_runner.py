@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import halcyon
-from halcyon.cli.main import app
+from halcyon.commands.main import app
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.generation import Answers, Prompts
 from halcyon.evals.runner import Runner, Settings
@@ -23,7 +23,7 @@ from halcyon.inference.sequence import Token
 from halcyon.tokenizer.byte import SPECIAL_TOKENS, ByteTokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
 from tests.trainer.evals import samples
-from tests.trainer.huggingface.folders import GOLDENS
+from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "evaluating-tasks.md"

@@ -18,7 +18,7 @@ from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import parse_run
 from tests.trainer.evals.samples import ARC_HUB, lines
-from tests.trainer.process_groups import run_document
+from tests.trainer.support.process_groups import run_document
 
 OTHER, OF_FILES = "{% generation %}other{% endgeneration %}", "of the files"
 MINE = "{% generation %}mine{% endgeneration %}{% if add_generation_prompt %}Answer:{% endif %}"

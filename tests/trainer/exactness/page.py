@@ -13,8 +13,8 @@ from halcyon_api.families_reference import LEFT_OUT
 from halcyon_api.spec.determinism import UNORDERED
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.exactness.record import Results
-from tests.trainer.huggingface.runs.cases import CASES
 from tests.trainer.models.parity import NAMES, Golden
+from tests.trainer.weights.runs.cases import CASES
 
 REPOSITORY = Path(__file__).parents[3]
 PAGE = REPOSITORY / "docs" / "exactness.md"

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 import halcyon
-from halcyon.cli.main import app
-from halcyon.huggingface.chat_template import chat_template, template_of
+from halcyon.commands.main import app
 from halcyon.inference.chat import ChatPrompts
-from tests.trainer.huggingface.folders import GOLDENS
+from halcyon.weights.chat_template import chat_template, template_of
+from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "sampling.md"
@@ -53,11 +53,11 @@ def test_sample_prints_the_texts_of_generate() -> None:
 
 
 def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
-    from halcyon.huggingface.companions import read_companions
-    from halcyon.huggingface.folder import folder_place
     from halcyon.storage.store import Store
     from halcyon.tokenizer import load
     from halcyon.tokenizer.folder import definition_of
+    from halcyon.weights.companions import read_companions
+    from halcyon.weights.folder import folder_place
 
     definition = definition_of(read_companions(Store(folder_place(str(GOLDENS / "qwen3")))))
     assert definition is not None

@@ -11,11 +11,11 @@ import pytest
 import halcyon
 from halcyon.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling
-from halcyon.inference.mesh import mesh_of, tensor_mesh, with_mesh
 from halcyon.models import int8
 from halcyon.parallel.axes import shardings
-from tests.trainer.huggingface.folders import GOLDENS
+from halcyon.parallel.tensor_mesh import mesh_of, tensor_mesh, with_mesh
 from tests.trainer.models.cases import FAMILIES, LLAMA, VOCAB, make, shapes
+from tests.trainer.weights.folders import GOLDENS
 
 _NOISE = np.random.default_rng(3)
 _REQUESTS = [(_NOISE.integers(0, VOCAB.size, 3), Sampling(8, 0.0)), (_NOISE.integers(0, VOCAB.size, 20), Sampling(8, 1.0, seed=5))]

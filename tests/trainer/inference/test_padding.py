@@ -17,8 +17,8 @@ from halcyon.inference.rollout import Prompted, Rollouts, RolloutShape
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.int8 import quantized
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.meshes import mesh_of
 from tests.trainer.models.cases import GPT2, LLAMA, VOCAB, make, named
+from tests.trainer.support.meshes import mesh_of
 
 PADDED, LENGTH = VOCAB.resize(32), 32
 TOKENS = np.random.default_rng(0).integers(0, VOCAB.size, (2, 6)).astype(np.int32)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from halcyon.inference.rollout import Answered, Prompted, Rollouts, RolloutShape
-from tests.trainer.meshes import mesh_of
 from tests.trainer.models.cases import LLAMA, VOCAB, logits, make, named
+from tests.trainer.support.meshes import mesh_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.variant]
 

@@ -9,7 +9,7 @@ import pytest
 
 import halcyon
 from halcyon.errors import BadConfiguration
-from tests.trainer.huggingface.folders import GOLDENS
+from tests.trainer.weights.folders import GOLDENS
 
 PLACE = f"hf:{GOLDENS / 'qwen3'}"
 

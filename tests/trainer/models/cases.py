@@ -14,7 +14,7 @@ from haliax import NamedArray
 
 from halcyon.models import CausalLM, Inputs, build_model
 from halcyon.models.parameters import Role, roles
-from halcyon.objectives.next_token import next_token_sums
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.apertus import ApertusSpec
 from halcyon_api.spec.families.deepseek import DeepseekV3Spec, Glm4MoeSpec
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import backend
 
+from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts.tokamax import operation
-from halcyon.programs.gpus import GPUS
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.huggingface.layout import WeightLayout, leaf_shapes
 from halcyon.models import CausalLM, build_model
 from halcyon.models.families.lookup import form_of_config
 from halcyon.models.published.config import ConfigReader
+from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.model import ModelSpec
 from tests.arrays import load_arrays

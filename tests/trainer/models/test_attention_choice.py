@@ -14,7 +14,7 @@ from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Request, Target, attending, best, kernel_on, refusal
 from halcyon.models.parts.masks import Causal, Mask, Prefix, Segments, Window
 from halcyon.parallel.partition import computing
-from tests.trainer.meshes import mesh_of
+from tests.trainer.support.meshes import mesh_of
 
 CPU, TPU = Target("cpu"), Target("tpu")
 HOPPER, AMPERE, BLACKWELL, DESKTOP, OLD = (Target("gpu", version) for version in ((9, 0), (8, 0), (10, 0), (12, 0), (7, 5)))

@@ -19,7 +19,7 @@ from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import Implementation, Target, attending
 from halcyon.models.parts.masks import Causal, Mask, Prefix, Segments, Window
 from halcyon.parallel.partition import computing
-from tests.trainer.meshes import mesh_from
+from tests.trainer.support.meshes import mesh_from
 
 INTERPRETED = Target("cpu", interpret=True)
 TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}

@@ -18,8 +18,8 @@ from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import Implementation, Target, attending
 from halcyon.models.parts.masks import Block, Causal, Mask, Prefix, Segments, Window
 from halcyon.parallel.partition import computing
-from tests.trainer.meshes import mesh_from
 from tests.trainer.models.test_attention_forms import Case, computed
+from tests.trainer.support.meshes import mesh_from
 
 BATCH, POSITION, SIZE = hax.make_axes(batch=2, position=64, head_size=4)
 KEYS, BLOCK = POSITION.alias("key_position"), 8

@@ -13,9 +13,9 @@ from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import GPT2, LENGTH, LLAMA, VOCAB, logits, loss_and_gradient, make, named
 from tests.trainer.models.gpus import interpreted_triton
+from tests.trainer.support.meshes import mesh_from
 
 BOS, EOS, PAD = 21, 22, 23
 DOCUMENTS = ([BOS, 1, 2, 3, EOS], [BOS, 4, EOS], [BOS, 5, 6, EOS])

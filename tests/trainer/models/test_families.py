@@ -34,7 +34,7 @@ def test_a_family_loads_no_other_family_and_no_code_for_files() -> None:
     """A training of its own document reads no config.json and loads one family."""
     program = (
         "import sys; from halcyon.models.families.table import family_of; family_of('llama');"
-        "print([name for name in sys.modules if name.startswith(('halcyon.huggingface', 'halcyon.models.families.'))])"
+        "print([name for name in sys.modules if name.startswith(('halcyon.weights', 'halcyon.models.families.'))])"
     )
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == str([f"halcyon.models.families{name}" for name in (".family", ".table", ".llama")])

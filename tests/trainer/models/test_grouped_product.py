@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from halcyon.commands.programs.devices import described
+from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts import grouped_blocks, grouped_kernel
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.models.parts.grouped_kernel import Tile, outer_products, row_products
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
-from halcyon.programs.devices import described
-from halcyon.programs.gpus import GPUS
 
 ROWS, INPUTS, OUTPUTS, GROUPS = 40, 5, 3, 4
 

@@ -15,8 +15,8 @@ from halcyon.models.log_probs import cross_entropy
 from halcyon.models.logit_memory import LEAST_LOGIT_BYTES, block_count, logit_bytes, logits_for
 from halcyon.models.softmax import Softmax
 from halcyon_api.hardware import TABLE, row_of_device
-from tests.trainer.meshes import mesh_of
-from tests.trainer.training.test_program import program_of
+from tests.trainer.step.test_program import program_of
+from tests.trainer.support.meshes import mesh_of
 
 MIB = 1 << 20
 BATCH, POSITION, EMBED, VOCAB = hax.make_axes(batch=4, position=8192, embed=4, vocab=128_256)
@@ -92,7 +92,7 @@ def test_the_step_of_a_run_has_the_blocks_of_its_mesh(monkeypatch: pytest.Monkey
     """A described device decides, also where the program is traced on a processor."""
     program = program_of(spec__trainer__sequenceLength=16)
     found: list[str] = []
-    monkeypatch.setattr("halcyon.training.program.logits_for", lambda device: found.append(device.device_kind) or logits_for(device))
+    monkeypatch.setattr("halcyon.step.program.logits_for", lambda device: found.append(device.device_kind) or logits_for(device))
     with program.tracing():
         pass
     assert found == [mesh_of().devices.flat[0].device_kind]

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from halcyon.cli.nanochat_dial import adamw_groups
+from halcyon.commands.nanochat_dial import adamw_groups
 from halcyon.models import CausalLM, Inputs
-from halcyon.objectives.next_token import next_token_sums
 from halcyon.optim import build_optimizer
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.models.cases import named
 from tests.trainer.models.nanochat.golden import arrays, model_of

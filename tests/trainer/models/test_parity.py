@@ -23,7 +23,7 @@ from halcyon.models.families.lookup import form_of_config
 from halcyon.models.parts.norm import RmsNorm, Scaling
 from halcyon.models.parts.rotary import Rope, frequencies, magnitude
 from halcyon.models.published.config import ConfigReader
-from halcyon.objectives.next_token import next_token_sums
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.model import ModelSpec
 from tests.arrays import load_arrays

@@ -18,10 +18,10 @@ from halcyon.models.parts import self_attention
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.embedding import look_up
 from halcyon.models.parts.masks import Causal
-from halcyon.objectives.next_token import next_token_sums
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.cases import EVERY_PART, FAMILIES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
 from tests.trainer.models.reference import named_leaves

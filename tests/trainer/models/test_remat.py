@@ -15,7 +15,7 @@ from haliax import Axis
 from halcyon.models import Inputs, build_model
 from halcyon.models.remat import group_size
 from halcyon.models.stack import with_remat
-from halcyon.objectives.next_token import next_token_sums
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.remat import REMAT, Remat
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import pytest
 from haliax import NamedArray
 
+from halcyon.commands.programs.devices import described
+from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.models.parts.masks import Causal, Segments, Window
 from halcyon.models.remat import ATTENTION
-from halcyon.programs.devices import described
-from halcyon.programs.gpus import GPUS
 from tests.trainer.models.gpus import interpreted_triton
 from tests.trainer.models.test_attention_forms import Case, assert_equal_to_reference, computed
 

@@ -16,7 +16,7 @@ from halcyon.models.stack import with_unroll
 from halcyon_api.spec.remat import Remat
 from halcyon_api.spec.unroll import AUTOMATIC_UNROLL, unrolled_blocks
 from tests.trainer.models.test_remat import LAYERS, program, variants
-from tests.trainer.training.test_program import program_of
+from tests.trainer.step.test_program import program_of
 
 FAST: list[tuple[str, Remat, int]] = [("llama", "full", 2), ("llama", "attention", 5)]
 MORE: list[tuple[str, Remat, int]] = [

@@ -12,11 +12,11 @@ import pytest
 
 from halcyon.optim.average import SNAPSHOT, averaged_model, empty_average, updated_average
 from halcyon.parallel.axes import with_shardings
-from halcyon.training.state import initial_state, with_new_average
+from halcyon.step.state import initial_state, with_new_average
 from halcyon_api.spec.average import AverageSpec
-from tests.trainer.batches import batch_of
-from tests.trainer.meshes import mesh_of
-from tests.trainer.training.test_program import program_of
+from tests.trainer.step.test_program import program_of
+from tests.trainer.support.batches import batch_of
+from tests.trainer.support.meshes import mesh_of
 
 STEPS = 20
 EMA: dict[str, Any] = {"ema": {"decay": 0.9}}

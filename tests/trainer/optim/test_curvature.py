@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.objectives import Batch, Objective
-from halcyon.training.curvature import check_estimator, gauss_newton, hutchinson
+from halcyon.step.curvature import check_estimator, gauss_newton, hutchinson
+from halcyon.step.objectives import Batch, Objective
 
 DRAWS = 4000
 INPUTS = np.array([[1.0, -0.5], [0.3, 2.0], [-1.2, 0.7]], np.float32)
@@ -25,7 +25,7 @@ class Linear:
     """A softmax over three classes of a linear map of `INPUTS`; each input is a row of one position."""
 
     def sampled(self, model: jax.Array, batch: Batch, seeds: jax.Array) -> Batch:
-        """See `halcyon.training.curvature.Samples`."""
+        """See `halcyon.step.curvature.Samples`."""
         drawn = jax.vmap(lambda seed, logits: jax.random.categorical(jax.random.key(seed), logits))(seeds, batch["inputs"] @ model)
         return {**batch, "targets": drawn[:, None]}
 

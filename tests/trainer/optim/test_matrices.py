@@ -19,8 +19,8 @@ from halcyon.optim.matrices import Kind, Matrices, by_part, hidden
 from halcyon.optim.orthogonal import orthogonalize
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
-from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import FAMILIES, shapes
+from tests.trainer.support.meshes import mesh_from
 
 LAYERS, EXPERTS, EMBED, HEADS, SIZE, MLP = (
     Axis("layers", 3),

@@ -10,7 +10,7 @@ import pytest
 
 from halcyon.models import CausalLM, build_model
 from halcyon.optim.registry import RULES, build_optimizer
-from halcyon.training.fitting import needed_bytes
+from halcyon.run.fitting import needed_bytes
 from halcyon_api.memory import least_need
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.families.llama import LlamaSpec
@@ -18,8 +18,8 @@ from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
-from tests.trainer.meshes import mesh_of
 from tests.trainer.models.cases import FAMILIES, shapes
+from tests.trainer.support.meshes import mesh_of
 
 WITH_FACTORS = ("soap", "soapMuon", "kron")
 """Their factors are as large as the sides of a matrix, so their real state is far above the bound."""

@@ -16,8 +16,8 @@ from halcyon.optim.moments import FACTORS, MEANS, SQUARES, Scaled
 from halcyon.parallel.axes import constrain, shardings
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.optimizer import OptimizerSpec
-from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import LLAMA, changed, make, shapes
+from tests.trainer.support.meshes import mesh_from
 
 NARROW = tuple(name for name, rule in OptimizerSpec.rule_classes().items() if not rule.wide_only)
 KEY = jax.random.key(0)

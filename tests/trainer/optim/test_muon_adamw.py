@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.cli.nanochat_dial import Choices, adamw_groups, dial, document
+from halcyon.commands.nanochat_dial import Choices, adamw_groups, dial, document
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.schedules import update_arguments
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.training_run import parse_run
-from tests.trainer.meshes import mesh_from
 from tests.trainer.models.cases import FAMILIES, make, shapes
 from tests.trainer.models.reference import named_leaves
+from tests.trainer.support.meshes import mesh_from
 
-FIGURES = json.loads((Path(__file__).parents[1] / "nanochat_figures.json").read_text())
+FIGURES = json.loads((Path(__file__).parents[1] / "commands" / "nanochat_figures.json").read_text())
 
 
 def optimizer_of(*groups: dict[str, Any]) -> OptimizerSpec:

@@ -21,8 +21,8 @@ from halcyon.checkpoint.comparison import compare
 from halcyon.optim.registry import RULES
 from halcyon_api.ends import ExitCode
 from tests.ports import free_port
-from tests.trainer.process_groups import TrainerProcesses, each_restart, start_processes
-from tests.trainer.test_resume import newest_checkpoint, seen_step
+from tests.trainer.run.test_resume import newest_checkpoint, seen_step
+from tests.trainer.support.process_groups import TrainerProcesses, each_restart, start_processes
 
 STEPS, ROWS, LENGTH = 6, 8, 16
 ATTENTION, MLP = "blocks.stacked.attention.", "blocks.stacked.mlp."
@@ -138,7 +138,7 @@ def test_every_rule_resumes_bitwise_through_sigkill(folders: dict[str, Path], ca
     expected = trained_alone(folder, case)
     monkeypatch.setenv("HANG", "4,0")  # the process waits in the fifth step until it is killed
     killed = document(folder, "killed", case)
-    for number, group in enumerate(each_restart(killed, folder / "killed-log", module="tests.trainer.trouble_child")):
+    for number, group in enumerate(each_restart(killed, folder / "killed-log", module="tests.trainer.support.trouble_child")):
         if number == 0:
             group.leader.wait_for(seen_step(3))
             monkeypatch.delenv("HANG")

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from halcyon.optim.rounding import add_updates, float8_stochastically_rounded, stochastically_rounded
-from tests.trainer.meshes import mesh_of
+from tests.trainer.support.meshes import mesh_of
 
 KEY = jax.random.key(3)
 SPREAD = np.random.default_rng(0).standard_normal(200) * np.logspace(-30, 30, 200)

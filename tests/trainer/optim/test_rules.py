@@ -18,10 +18,10 @@ from halcyon.optim.registry import RULES
 from halcyon.parallel.axes import shardings
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.exactness.record import read
-from tests.trainer.meshes import mesh_of
 from tests.trainer.optim.page import PAGE, page
 from tests.trainer.optim.papers import PAPERS, Case
 from tests.trainer.optim.tiny import plain, tiny
+from tests.trainer.support.meshes import mesh_of
 
 STEPS = 20
 DECAY = 0.2

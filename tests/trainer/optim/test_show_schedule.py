@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from typer.testing import CliRunner
 
-from halcyon.cli.main import app
-from halcyon.cli.show_schedule import _has_blocks
+from halcyon.commands.main import app
+from halcyon.commands.show_schedule import _has_blocks
 from halcyon_api.ends import ExitCode
 from tests.api.documents import document
 from tests.examples.documents import REPOSITORY

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 
 from halcyon.optim.registry import RULES
-from halcyon.training.program import Program, build_program
-from halcyon.training.state import initial_state
+from halcyon.step.program import Program, build_program
+from halcyon.step.state import initial_state
 from halcyon_api import mesh as mesh_memory
 from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
-from tests.trainer.batches import batch_of
 from tests.trainer.checkpoint.helpers import Root, open_root, position
 from tests.trainer.checkpoint.roots import file_root  # noqa: F401 - a fixture
-from tests.trainer.meshes import mesh_from
+from tests.trainer.support.batches import batch_of
+from tests.trainer.support.meshes import mesh_from
 
 STEPS, ROWS, LENGTH = 4, 8, 8
 ALONE = "fsdp 1"

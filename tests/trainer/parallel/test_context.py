@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from halcyon.models import Inputs
-from halcyon.objectives.next_token import next_token_sums
 from halcyon.parallel.axes import COMPUTE_AXES, constrain, shardings
 from halcyon.parallel.partition import computing
+from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import ModelSpec
-from tests.trainer.meshes import mesh_of
 from tests.trainer.models.cases import GPT2, LLAMA, batch, make, named
+from tests.trainer.support.meshes import mesh_of
 
 
 def loss_and_gradient(model: Any, tokens: Any, targets: Any, weights: Any, segments: Any, positions: Any) -> Any:

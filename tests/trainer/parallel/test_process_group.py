@@ -17,7 +17,7 @@ from halcyon.parallel import process_group
 from halcyon.parallel.process_group import CouldNotJoin, join
 from tests.ports import free_port
 from tests.suite.limits import limit
-from tests.trainer.forked import Forked
+from tests.trainer.support.forked import Forked
 
 pytestmark = pytest.mark.slow
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.training.program import build_program
-from halcyon.training.state import initial_state
+from halcyon.step.program import build_program
+from halcyon.step.state import initial_state
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
-from tests.trainer.batches import batch_of
 from tests.trainer.exactness.page import losses_case
-from tests.trainer.meshes import mesh_from
 from tests.trainer.parallel.mesh_cases import FEW, MODELS, MORE, RECOMPUTED
+from tests.trainer.support.batches import batch_of
+from tests.trainer.support.meshes import mesh_from
 
 pytestmark = pytest.mark.slow
 

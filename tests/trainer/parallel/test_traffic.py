@@ -7,13 +7,13 @@ import math
 import jax
 import pytest
 
-from halcyon.hlo.collectives import Collective, collectives
 from halcyon.models import log_probs
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon.training.program import Program, build_program
+from halcyon.step.hlo.collectives import Collective, collectives
+from halcyon.step.program import Program, build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
-from tests.trainer.meshes import mesh_of
+from tests.trainer.support.meshes import mesh_of
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from halcyon.serving.service import Service
 from halcyon.serving.worker import EngineSettings, Worker
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
-from tests.trainer.huggingface.folders import GOLDENS
+from tests.trainer.weights.folders import GOLDENS
 
 SETTINGS = EngineSettings(slots=4, length=192)
 TEMPLATE = """\

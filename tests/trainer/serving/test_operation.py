@@ -21,8 +21,8 @@ from halcyon.serving.worker import Sharing
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head, encode_head
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
-from tests.trainer.huggingface.folders import imported, store_of
 from tests.trainer.serving.running import SETTINGS, Running, held, running, write_model
+from tests.trainer.weights.folders import imported, store_of
 
 ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 150, "seed": 3, "temperature": 2}
 KEY = "key-of-this-test-0123"
@@ -179,7 +179,7 @@ def test_every_metric_is_in_the_guide() -> None:
 def test_the_guide_has_every_option() -> None:
     import typer
 
-    from halcyon.cli.main import app
+    from halcyon.commands.main import app
 
     guide = (Path(__file__).parents[3] / "docs" / "guides" / "serving.md").read_text()
     command = typer.main.get_command(app).commands["serve"]  # pyright: ignore[reportAttributeAccessIssue]
@@ -199,7 +199,19 @@ def test_the_command_serves_until_sigterm(tmp_path: Path) -> None:
 
     port = free_port()
     folder = write_model(tmp_path / "tiny")
-    command = [sys.executable, "-m", "halcyon.cli.main", "serve", f"hf:{folder}", "--port", str(port), "--slots", "2", "--length", "64"]
+    command = [
+        sys.executable,
+        "-m",
+        "halcyon.commands.main",
+        "serve",
+        f"hf:{folder}",
+        "--port",
+        str(port),
+        "--slots",
+        "2",
+        "--length",
+        "64",
+    ]
     with subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

@@ -113,7 +113,7 @@ def test_the_process_ends_although_a_request_is_never_prepared(tmp_path: Path) -
         "import sys, time, halcyon.serving.service as service\n"
         "def prepare(*_):\n    print('stuck', file=sys.stderr, flush=True)\n    time.sleep(3600)\n"
         "service.prepare, service._END_SECONDS = prepare, 0.1\n"
-        "from halcyon.cli.main import app\napp()\n"
+        "from halcyon.commands.main import app\napp()\n"
     )
     command = [sys.executable, "-c", program, "serve", f"hf:{folder}", "--port", str(port), "--slots", "1", "--length", "64"]
     command += ["--drain-seconds", "0"]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from halcyon.step.reported import reported_metrics
 from halcyon.telemetry.metrics import exposition
-from halcyon.training.reported import reported_metrics
 from tests.trainer.telemetry.fakes import Scene, step_report
 
 LOAD = np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.5, 2.5, 1.0]], np.float32)

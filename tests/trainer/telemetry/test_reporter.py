@@ -14,6 +14,7 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from halcyon.data.source_notes import SourceNote
+from halcyon.step.device_use import event_fields
 from halcyon.telemetry import status, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.diagnostics import KeptProfile
@@ -21,14 +22,13 @@ from halcyon.telemetry.evaluated_sets import EvaluatedSets
 from halcyon.telemetry.evaluation import Evaluation
 from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
-from halcyon.training.plan import event_fields
 from halcyon_api.ends import EndCause
 from halcyon_api.spec.determinism import in_effect
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from halcyon_api.task_results import TaskNumbers, TaskResults
+from tests.trainer.step.plans import PLAN
 from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
-from tests.trainer.training.plans import PLAN
 
 
 class Found:

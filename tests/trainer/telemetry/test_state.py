@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from halcyon.history.background import Row
+from halcyon.telemetry.history.background import Row
 from halcyon_api.status.progress import Progress
 from tests.trainer.telemetry.fakes import Scene, committed, step_report
 

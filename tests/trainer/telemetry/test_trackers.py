@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from halcyon.history.background import Row
 from halcyon.storage.store import Store
+from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.trackers.json_lines import JsonLines
 from halcyon.telemetry.trackers.opening import git_state, returns_of, series_identity, shown_document, trackers_of
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
@@ -26,7 +26,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
-from tests.trainer.process_groups import run_document
+from tests.trainer.support.process_groups import run_document
 
 
 def installed(name: str) -> pytest.MarkDecorator:

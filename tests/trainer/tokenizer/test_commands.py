@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from halcyon.cli.tokenizer import app, take_bytes
+from halcyon.commands.tokenizer import app, take_bytes
+from halcyon.commands.views.tokenizer_texts import SAMPLES
+from halcyon.commands.views.tokenizers import compress
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon.tokenizer.compare import compress
-from halcyon.tokenizer.samples import SAMPLES
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 from halcyon_api.ends import ExitCode
 from tests.trainer.tokenizer.test_tiktoken import CONTENT

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from halcyon.huggingface.companions import read_companions
-from halcyon.huggingface.folder import folder_place
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, Tokenizer, load
 from halcyon.tokenizer.folder import definition_of
-from tests.trainer.huggingface.folders import GOLDENS
+from halcyon.weights.companions import read_companions
+from halcyon.weights.folder import folder_place
 from tests.trainer.tokenizer.texts import trained
+from tests.trainer.weights.folders import GOLDENS
 
 TEXT = "Ünï, 日本語 🙂 and\n\tplain  text 12"
 

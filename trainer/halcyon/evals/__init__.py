@@ -2,5 +2,5 @@
 
 One file has one benchmark. `benchmarks` names them, `likelihood` and `generation` ask a model, `runner` asks it a benchmark, `shared`
 divides the questions among the processes of a run, `results` has the scores and their document, and `sandbox` runs the programs that a
-model wrote. The held-out part of a step is in `halcyon.training.held_out`.
+model wrote. The held-out part of a step is in `halcyon.step.held_out`.
 """

@@ -23,12 +23,12 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from halcyon.evals.spans import Score, Span, TokenRow, bucket, power, rows_of
-from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.inference.sampling import most_likely
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import KeepsCache
 from halcyon.models.logit_memory import block_count, most_logit_bytes
+from halcyon.parallel.tensor_mesh import context_of, mesh_of
 
 _SHORTEST = 32
 """Positions of the shortest rows and texts."""
@@ -47,7 +47,7 @@ class Likelihoods:
     """Computes log-likelihoods with one model.
 
     Args:
-        model: The model; it may be divided among devices (see `halcyon.inference.mesh`).
+        model: The model; it may be divided among devices (see `halcyon.parallel.tensor_mesh`).
         compute_dtype: Type of activations and matrix products; logits and log-likelihoods are float32.
         batch_tokens: Positions of a batch. Default: `default_batch_tokens`.
     """

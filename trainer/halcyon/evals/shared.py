@@ -22,8 +22,6 @@ from halcyon.evals.benchmarks import Benchmark, fingerprint
 from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.evals.results import Answer, document_of, parse_results, result_of, samples_of
 from halcyon.evals.runner import Runner, Settings
-from halcyon.huggingface.chat_template import template_of_run
-from halcyon.huggingface.companions import read_companions
 from halcyon.inference.chat import ChatPrompts
 from halcyon.models.cache import KeepsCache
 from halcyon.parallel.process_group import ProcessGroup
@@ -31,6 +29,8 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.tokenizer import Tokenizer
+from halcyon.weights.chat_template import template_of_run
+from halcyon.weights.companions import read_companions
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, SkippedBatches, canonical_json
 from halcyon_api.task_results import SAMPLES, AnswerSample, TaskNumbers, TaskResults, results_key
 from halcyon_api.training_run import TrainingRunSpec

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from halcyon.errors import BadConfiguration
+from halcyon_api.memory import memory_problem
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_api.validation import Problem
+
 HOST_MEMORY = "pinned_host"
 """JAX's name of the host's memory that devices copy from and to."""
 
@@ -17,6 +23,17 @@ def machine_memory(root: Path = Path("/")) -> int | None:
     limits = [_machine(root), *(_limit(root / path) for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"))]
     known = [limit for limit in limits if limit is not None]
     return min(known, default=None)
+
+
+def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int | None, *, devices: int, where: str) -> None:
+    """Reject a run that cannot fit into memory. If `available_bytes` is None, the size is unknown and no run is rejected.
+
+    Raises:
+        BadConfiguration: The run cannot fit; the message says how many bytes it needs, and how many there are.
+    """
+    problem = memory_problem(spec, mesh, available_bytes, devices=devices, where=where) if available_bytes is not None else None
+    if problem is not None:
+        raise BadConfiguration(str(Problem(*problem)))
 
 
 def _machine(root: Path) -> int | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.template import ChatTemplate, prompt_tokens
 from halcyon.errors import BadConfiguration
+from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
 

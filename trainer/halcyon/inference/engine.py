@@ -30,7 +30,6 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
-from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.inference.pages import Pages
 from halcyon.inference.programs import MOST_ENDS, MOST_STEPS, Chosen, Fixed, Plan, State, copy, empty, mark, programs_of
 from halcyon.inference.sampling import Controls, Sampling
@@ -38,6 +37,7 @@ from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, 
 from halcyon.models import CausalLM
 from halcyon.models.apart import blocks_apart, taken_apart
 from halcyon.models.cache import KeepsCache
+from halcyon.parallel.tensor_mesh import context_of, mesh_of
 from halcyon_api.counting import counted
 
 CALL_SECONDS = 0.02
@@ -48,7 +48,7 @@ class Engine:
     """Computes sequences with one model. It belongs to one thread.
 
     Args:
-        model: The model; it may be divided among devices (see `halcyon.inference.mesh`).
+        model: The model; it may be divided among devices (see `halcyon.parallel.tensor_mesh`).
         slots: Sequences that are computed at once.
         length: Most tokens of a prompt and its text. Default: the positions of the model.
         pages: Pages of 16 positions that all sequences share. Default: enough for `slots` sequences of the greatest length.

@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from halcyon.inference.mesh import mesh_of
 from halcyon.inference.sampling import Controls, next_tokens
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group
+from halcyon.parallel.tensor_mesh import mesh_of
 
 MOST_STEPS = 16
 """Steps of the longest call."""

@@ -1,6 +1,6 @@
 """Language models as Haliax modules. They name their axes and do not depend on the mesh, the data or the training.
 
-`families` has one file for each architecture, `parts` their common parts. Losses belong to `halcyon.objectives`.
+`families` has one file for each architecture, `parts` their common parts. Losses belong to `halcyon.step.objectives`.
 """
 
 from halcyon.models.flops import flops_per_token

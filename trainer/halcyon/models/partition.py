@@ -96,7 +96,7 @@ class Partition(Protocol):
         ...
 
     def unroll(self, iterations: int) -> bool:
-        """Whether a loop with collectives in its body must be unrolled (see `halcyon.training.compilation`)."""
+        """Whether a loop with collectives in its body must be unrolled (see `halcyon.step.compilation`)."""
         ...
 
 

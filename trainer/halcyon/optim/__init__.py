@@ -1,6 +1,6 @@
 """Update rules, one file each, and schedules. The registry builds the rule of a run.
 
-A rule gets gradients, parameters and the roles of the parameters. The step that applies it belongs to `halcyon.training`.
+A rule gets gradients, parameters and the roles of the parameters. The step that applies it belongs to `halcyon.run`.
 """
 
 from halcyon.optim.registry import build_optimizer

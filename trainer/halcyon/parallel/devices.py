@@ -12,9 +12,8 @@ from typing import Any
 
 import jax
 
-from halcyon.context import check_memory
 from halcyon.errors import BadConfiguration
-from halcyon.host.memory import HOST_MEMORY
+from halcyon.host.memory import HOST_MEMORY, check_memory
 from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.trainer import PrecisionSpec, TrainerSpec
@@ -74,7 +73,7 @@ def check_device_memory(spec: TrainingRunSpec, mesh: ResolvedMesh) -> None:
     """Reject a run that cannot fit on this process's accelerators, if JAX knows the size of their memory.
 
     Raises:
-        BadConfiguration: See `halcyon.context.check_memory`.
+        BadConfiguration: See `halcyon.host.memory.check_memory`.
     """
     check_memory(spec, mesh, device_memory(), devices=1, where="each device")
 

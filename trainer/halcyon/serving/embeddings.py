@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from halcyon.evals.spans import power
 from halcyon.inference.generating import prompt_ids
-from halcyon.inference.mesh import context_of, mesh_of
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
+from halcyon.parallel.tensor_mesh import context_of, mesh_of
 from halcyon.serving.errors import invalid, no_such_model
 from halcyon.serving.limits import Limits
 from halcyon.serving.served import Served

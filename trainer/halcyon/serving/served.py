@@ -10,16 +10,16 @@ from typing import Any
 
 from halcyon.checkpoint.opening import entry_of
 from halcyon.errors import BadConfiguration
-from halcyon.huggingface.chat_template import chat_template
-from halcyon.huggingface.folder import address
-from halcyon.huggingface.root import split_step
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.grammar import JsonGrammars
-from halcyon.inference.mesh import tensor_mesh
-from halcyon.loading import load
 from halcyon.models import CausalLM
+from halcyon.parallel.tensor_mesh import tensor_mesh
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
+from halcyon.weights.chat_template import chat_template
+from halcyon.weights.folder import address
+from halcyon.weights.loading import load
+from halcyon.weights.root import split_step
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.plain_files import read_text
 

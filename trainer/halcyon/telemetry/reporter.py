@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from halcyon.history.background import Listener, Row
 from halcyon.telemetry import event_fields
 from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, timestamp
 from halcyon.telemetry.event_fields import SourceForm, TokenizedSource
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.history.background import Listener, Row
 from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.state import RunPlan, State, StepReport
 from halcyon.telemetry.status import progress_report
@@ -241,7 +241,7 @@ class RunReporter:
 
         Args:
             step: Steps done, including this one.
-            arrays: Float32 arrays by ``WHAT/STATISTIC/PARAMETER``, as `halcyon.training.watch.watched` names them.
+            arrays: Float32 arrays by ``WHAT/STATISTIC/PARAMETER``, as `halcyon.step.watch.watched` names them.
         """
         groups = event_fields.watched_groups(arrays)
         self.knows(watched=event_fields.watched_parameters(groups))

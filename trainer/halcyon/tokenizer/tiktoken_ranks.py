@@ -17,8 +17,8 @@ import fastokens
 import numpy as np
 import tiktoken
 
-from halcyon.budgets.sizes import MOST_IDS
 from halcyon.errors import BadConfiguration
+from halcyon.host.budgets.sizes import MOST_IDS
 from halcyon.tokenizer.choose import agree
 from halcyon.tokenizer.cut import CUT_BETWEEN
 from halcyon.tokenizer.definition import TokenizerDefinition

@@ -13,7 +13,7 @@ from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import parse_run
-from tests.trainer.process_groups import run_document
+from tests.trainer.support.process_groups import run_document
 
 TRAINED = TokenizerDefinition("tokenizerJson", b"{}", {"beginning": "b", "end": "e"})
 

@@ -25,7 +25,7 @@ from tests.suite.limits import limit
 from tests.trainer.checkpoint.roots import Gateway, gateway
 from tests.trainer.data.cache.runs import files_below, spec_of, write_jsonl
 from tests.trainer.data.sources.conftest import Bucket, bucket
-from tests.trainer.test_access_retries import RecordedWaits, shorten_delays
+from tests.trainer.run.test_access_retries import RecordedWaits, shorten_delays
 from tests.variants import few_of
 
 __all__ = ["bucket", "gateway"]

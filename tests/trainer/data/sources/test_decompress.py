@@ -9,9 +9,9 @@ import random
 import pytest
 import zstandard
 
-from halcyon.budgets import sizes
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.failures import Unreadable
+from halcyon.host.budgets import sizes
 
 _PART_BYTES = 2**20
 

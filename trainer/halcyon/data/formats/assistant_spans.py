@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.template import ChatTemplate, Rendered
+from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import Range
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.assistant_spans import AssistantSpans
 from halcyon.data.formats.contents import Contents, has_parts, joined_texts
 from halcyon.data.formats.conversation import check_messages, check_turns
@@ -20,6 +19,7 @@ from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
+from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import EncodedText
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.conversation import ASSISTANT_PARTS
 from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.host.budgets.apart import OverBudget
 
 _MARK = "halcyon"
 _NO_CONTENT = frozenset({"role", "content", "name", "weight"})

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.budgets.apart import OverBudget
 from halcyon.data.formats.chat import contents_of, own_contents
 from halcyon.data.formats.conversation import check_messages
 from halcyon.data.formats.document import TokenizedDocument
@@ -24,6 +23,7 @@ from halcyon.data.forms.bad_conversation import BadConversation
 from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import prompt_of
 from halcyon.data.sources import SourceRow
+from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec, PromptFormatSpec
 

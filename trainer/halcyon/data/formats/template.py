@@ -1,13 +1,13 @@
 """Chat templates: sandboxed Jinja renders the messages of a conversation to one text, and says what in it is what.
 
 Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same letters in the text of a
-*message* (`halcyon.templates.message_text`); and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which
+*message* (`halcyon.data.templates.message_text`); and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which
 counts in the loss. Positions in the text cannot distinguish them, because templates trim, join and repeat. So the text carries marks: code
 points that Unicode reserves for internal use (noncharacters). Generation blocks put START and END around their output. After rendering, the
 marks are taken out, and text that spells a special token without a mark comes from the template. So no message can end a turn or take
 another role.
 
-A template is code of a stranger, so a process of its own with a budget compiles it and prints with it (`halcyon.budgets.apart`). Halcyon's
+A template is code of a stranger, so a process of its own with a budget compiles it and prints with it (`halcyon.host.budgets.apart`). Halcyon's
 own template needs no such process.
 
 What a template gets is what `apply_chat_template` of transformers gives it, so the text is the same:
@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halcyon.budgets.apart import Apart, Failed, OverBudget
 from halcyon.data.formats.text import size_in_bytes
+from halcyon.data.templates.message_text import unmarked
+from halcyon.data.templates.printing import Printer
 from halcyon.errors import BadConfiguration
-from halcyon.templates.message_text import unmarked
-from halcyon.templates.printing import Printer
+from halcyon.host.budgets.apart import Apart, Failed, OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import Range, RenderedText, Spellings
 from halcyon.tokenizer.special import CHAT_MARKS

@@ -15,8 +15,8 @@ from typing import Protocol, cast
 import zstandard
 from isal import isal_zlib
 
-from halcyon.budgets.sizes import Expansion, TooLong
 from halcyon.data.sources.failures import Unreadable, reason
+from halcyon.host.budgets.sizes import Expansion, TooLong
 
 _GZIP_WINDOW = 31
 _GZIP_ERROR = cast(type[Exception], isal_zlib.error)  # its stub calls it an instance

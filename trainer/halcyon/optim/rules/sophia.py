@@ -1,6 +1,6 @@
 """Sophia (Liu et al. 2023, algorithm 3).
 
-Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.training.curvature`). A moving average h of the estimates
+Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.step.curvature`). A moving average h of the estimates
 divides the momentum, and the quotient is clipped to 1. Optax's Sophia corrects the momentum for its start, and divides by the average
 before the estimate of the same step; the algorithm of the paper does neither.
 """

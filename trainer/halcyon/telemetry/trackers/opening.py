@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halcyon.history.segments import METRICS_PREFIX
 from halcyon.storage.store import Store
+from halcyon.telemetry.history.segments import METRICS_PREFIX
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.trackers.json_lines import JsonLines
 from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns

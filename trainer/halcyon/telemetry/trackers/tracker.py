@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol
 
-from halcyon.history.background import STEP, Background, Row
+from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon_api.package import install
 
 LOOK_SECONDS = 1.0
@@ -85,7 +85,7 @@ class Tracker(Protocol):
 
 
 class TrackerThread:
-    """Feeds a tracker; a `halcyon.history.Listener`.
+    """Feeds a tracker; a `halcyon.telemetry.history.Listener`.
 
     Args:
         name: Name of the tracker in the run document, for warnings.

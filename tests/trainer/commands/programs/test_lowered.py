@@ -1,0 +1,63 @@
+"""The step for a GPU is traced without a GPU and without its compiler."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import jax
+import pytest
+
+from halcyon.commands.programs.devices import described
+from halcyon.commands.programs.gpus import GPUS
+from halcyon.models.parts.attention_choice import Target
+from halcyon.parallel.mesh import build_mesh
+from halcyon.step.program import build_program
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.training_run import TrainingRunSpec, parse_run
+from tests.api.documents import document
+
+LENGTH = 1024
+
+
+LLAMA = {"layers": 2, "hiddenSize": 256, "intermediateSize": 256, "heads": 4, "kvHeads": 2, "headDim": 64}
+
+
+def spec() -> TrainingRunSpec:
+    trainer = {"steps": 10, "batchSize": 1, "sequenceLength": LENGTH, "remat": "attention", "precision": {"compute": "bfloat16"}}
+    return parse_run(document(spec__model={"llama": LLAMA}, spec__trainer=trainer)).spec
+
+
+def lowered(kind: str) -> str:
+    """The step as StableHLO, for one GPU of a kind."""
+    gpu = GPUS[kind]
+    mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    with described(gpu):
+        program = dataclasses.replace(build_program(spec(), 512, mesh), target=Target.of(gpu))
+        return program.lower_step(1, LENGTH, platform="cuda").as_text()
+
+
+@pytest.mark.parametrize("kind", ["h200", "b200"])
+def test_the_step_for_a_gpu_has_the_kernels_of_attention_by_default(kind: str) -> None:
+    """Documents are apart. The loop over layers has one forward kernel, and two in the backward pass; remat keeps the forward's result."""
+    assert len(re.findall(r"custom_call @mosaic_gpu_v2\b", lowered(kind))) == 3
+
+
+def test_a_step_for_tpus_with_microbatches_has_the_kernels_of_attention() -> None:
+    """Each group of devices computes its microbatches alone; JAX rejects a TPU's kernel there while it may partition it."""
+    sizes = {"batchSize": 8, "microbatches": 2, "sequenceLength": LENGTH, "precision": {"compute": "bfloat16"}}
+    run = parse_run(document(spec__model={"llama": LLAMA | {"headDim": 128}}, spec__trainer={"steps": 10, **sizes}))
+    mesh = build_mesh(ResolvedMesh(replica=1, data=4, fsdp=1, tensor=1), jax.devices()[:4])
+    program = dataclasses.replace(build_program(run.spec, 512, mesh), target=Target("tpu"))
+    assert program.lower_step(8, LENGTH, platform="tpu").as_text().count("tpu_custom_call") >= 3
+
+
+def test_code_that_asks_for_the_hardware_sees_the_described_one_only_inside() -> None:
+    from jax.extend import backend
+
+    before = jax.default_backend(), backend.get_default_device()
+    with described(GPUS["b200"]):
+        assert (jax.default_backend(), backend.get_default_device().device_kind) == ("gpu", "NVIDIA B200")
+        assert jax.sharding.get_abstract_mesh().abstract_device.device_kind == "NVIDIA B200"
+        assert Target.of(backend.get_default_device()) == Target("gpu", (10, 0))
+    assert (jax.default_backend(), backend.get_default_device()) == before

@@ -1,0 +1,26 @@
+"""``halcyon models`` lists the families."""
+
+from __future__ import annotations
+
+from pydantic.alias_generators import to_camel
+from typer.testing import CliRunner
+
+from halcyon.commands.main import app
+from halcyon_api.families_reference import LEFT_OUT, rows
+from halcyon_api.spec.model import ModelSpec
+
+
+def test_every_family_is_listed_with_its_models_and_fields() -> None:
+    printed = CliRunner().invoke(app, ["models"])
+    assert printed.exit_code == 0
+    words = printed.stdout.split()
+    for row in rows():
+        assert row.section in words
+        assert row.models.split()[0] in words
+    assert "attnLogitSoftcapping" in printed.stdout
+    assert "numHiddenLayers" in printed.stdout
+    assert all(name in words for name, _ in LEFT_OUT)
+
+
+def test_every_section_has_a_row() -> None:
+    assert [row.section for row in rows()] == [to_camel(kind) for kind in ModelSpec.kinds()]

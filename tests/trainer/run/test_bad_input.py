@@ -1,0 +1,229 @@
+"""Wrong input and damaged files end the trainer with one sentence and the right exit code, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.checkpoint_documents import decode_head
+from halcyon_api.ends import ExitCode
+from tests.trainer.support.process_groups import run_document, start_processes
+
+pytestmark = pytest.mark.slow
+
+Document = dict[str, Any]
+
+
+def train(document: Document, directory: Path, **options: Any) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    """Run one process to its end; returns exit code, termination report and events."""
+    group = start_processes(document, directory, **options)
+    try:
+        (code,) = group.wait()
+        return code, group.leader.report(), group.leader.events
+    finally:
+        group.reap()
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder ``place`` with a corpus and a root with checkpoints at steps 5 and 10, and ``copy``, a copy of it."""
+    folder = tmp_path_factory.mktemp("pristine")
+    place = folder / "place"
+    code, _, _ = train(run_document(place / "root", slices=1, steps=10), place / "first")
+    assert code == ExitCode.DONE
+    shutil.copytree(place, folder / "copy")
+    return folder
+
+
+@pytest.fixture
+def place(pristine: Path) -> Path:
+    """The folder as it was after the training, at the path that the document names."""
+    shutil.rmtree(pristine / "place")
+    shutil.copytree(pristine / "copy", pristine / "place")
+    return pristine / "place"
+
+
+@pytest.fixture
+def trained(place: Path) -> Document:
+    """The document of the run whose checkpoints are in ``place``."""
+    return run_document(place / "root", slices=1, steps=10)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Document:
+    """A short run of one process that has not started."""
+    return run_document(tmp_path / "root", slices=1, steps=10)
+
+
+def changed(document: Document, section: str, **values: Any) -> Document:
+    spec = document["spec"]
+    return {**document, "spec": {**spec, section: {**spec[section], **values}}}
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def some_numbers(root: Path, step: int) -> Path:
+    """The largest file of a checkpoint: a chunk of an array."""
+    files = (path for path in root.glob(f"steps/{step:012d}.*/data/**/*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_a_data_path_with_no_files(run: Document, tmp_path: Path) -> None:
+    nowhere = changed(run, "data", sources=[{"name": "corpus", "text": {"paths": [str(tmp_path / "nowhere")]}}])
+    code, report, _ = train(nowhere, tmp_path / "group")
+    assert code == ExitCode.BAD_CONFIGURATION
+    assert report["cause"] == "badConfiguration"
+    assert "nowhere" in report["message"]
+    assert "spec.data.sources" in report["message"]
+
+
+def test_a_root_that_cannot_be_written(run: Document, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    blocked = changed(run, "checkpoint", root=f"file://{tmp_path}/file/root")
+    code, report, _ = train(blocked, tmp_path / "group")
+    assert code == ExitCode.ROOT_UNUSABLE
+    assert report["cause"] == "rootUnusable"
+    assert f"{tmp_path}/file/root" in report["message"]
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        ("trainer", {"seed": 7}, "seed"),
+        pytest.param(
+            "model",
+            {"llama": {"layers": 3, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
+            "layers",
+            marks=pytest.mark.variant,
+        ),
+    ],
+)
+def test_a_changed_run_is_rejected_with_the_differing_field(
+    trained: Document, place: Path, section: str, values: dict[str, Any], sentence: str
+) -> None:
+    before = (place / "root/HEAD").read_bytes()
+    code, report, _ = train(changed(trained, section, **values), place / "group", attempt=2)
+    assert code == ExitCode.RUN_CHANGED
+    assert sentence in report["message"]
+    assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
+
+
+def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> None:
+    """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently change the data."""
+    before = (place / "root/HEAD").read_bytes()
+    (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
+    code, report, events = train(trained, place / "group", attempt=2)
+    assert code == ExitCode.BAD_CONFIGURATION
+    assert "spec.data.sources[corpus]" in report["message"]
+    assert f"{place}/corpus/0.txt has changed" in report["message"]
+    assert not any(event["event"] in ("step", "tokenized") for event in events)
+    assert (place / "root/HEAD").read_bytes() == before
+
+
+@pytest.mark.parametrize("shared_cache", [False, pytest.param(True, marks=pytest.mark.variant)])
+def test_both_fixes_for_a_changed_file_work(tmp_path: Path, shared_cache: bool) -> None:
+    """The sentence names two ways out; the test tries each of them."""
+    document = run_document(tmp_path / "root", slices=1, steps=10)
+    if shared_cache:
+        document = changed(document, "data", cache={"root": f"file://{tmp_path}/cache"})
+    assert train(document, tmp_path / "first")[0] == ExitCode.DONE
+    text = tmp_path / "corpus/0.txt"
+    before = text.read_text()
+    text.write_text("something else altogether\n" * 50)
+    code, report, _ = train(document, tmp_path / "second", attempt=2)
+    assert code == ExitCode.BAD_CONFIGURATION
+    fields = "spec.data.cache.root and spec.checkpoint.root" if shared_cache else "spec.checkpoint.root"
+    assert report["message"].endswith(f"set it back to go on, or give the changed run a {fields} of its own")
+
+    anew = changed(document, "checkpoint", root=f"file://{tmp_path}/other")
+    if shared_cache:
+        anew = changed(anew, "data", cache={"root": f"file://{tmp_path}/other-cache"})
+    assert train(anew, tmp_path / "anew")[0] == ExitCode.DONE
+    text.write_text(before)
+    assert train(document, tmp_path / "back", attempt=3)[0] == ExitCode.DONE
+
+
+def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, place: Path) -> None:
+    """If the token cache was deleted, a new one is built; but the checkpoint records the data that it was trained on."""
+    before = (place / "root/HEAD").read_bytes()
+    (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
+    shutil.rmtree(place / "root/data")
+    code, report, _ = train(trained, place / "group", attempt=2)
+    assert code == ExitCode.RUN_CHANGED
+    assert "data" in report["message"]
+    assert decode_head((place / "root/HEAD").read_bytes()).committed == decode_head(before).committed
+
+
+def test_a_deleted_token_cache_is_built_again_and_the_run_continues(trained: Document, place: Path) -> None:
+    shutil.rmtree(place / "root/data")
+    code, _, events = train(trained, place / "group", attempt=2)
+    assert code == ExitCode.DONE
+    assert [event["finished"] for event in events if event["event"] == "tokenized"][-1]
+    assert [event["step"] for event in events if event["event"] == "restored"] == [10]
+
+
+def test_a_second_run_on_one_root_is_rejected(trained: Document, place: Path) -> None:
+    other = {**trained, "metadata": {**trained["metadata"], "name": "other"}}
+    code, report, _ = train(other, place / "group")
+    assert code == ExitCode.ROOT_TAKEN
+    assert "tests/tiny" in report["message"].replace("tests.tiny", "tests/tiny")
+
+
+def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
+    assert train(trained, place / "group", attempt=5)[0] == ExitCode.DONE
+    code, report, _ = train(trained, place / "group", attempt=4)
+    assert code == ExitCode.FENCED
+    assert report["epochAttempt"] == 5
+
+
+def test_a_run_falls_back_from_a_flipped_bit_in_the_newest_checkpoint_and_reports_it(trained: Document, place: Path) -> None:
+    flip_a_bit(some_numbers(place / "root", 10))
+    code, _, events = train(trained, place / "group", attempt=2, resume_step=10)
+    assert code == ExitCode.DONE
+    fallback = next(event for event in events if event["event"] == "fallback")
+    assert fallback["step"] == 5
+    assert "step 10" in fallback["reason"]
+    assert [event["step"] for event in events if event["event"] == "step"] == [6, 7, 8, 9, 10]
+
+
+def damage_all(root: Path) -> None:
+    for step in (5, 10):
+        flip_a_bit(some_numbers(root, step))
+
+
+def remove_all(root: Path) -> None:
+    for path in sorted(root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("fault", [damage_all, remove_all])
+def test_a_run_without_a_valid_checkpoint_never_starts_again_from_step_0(
+    trained: Document, place: Path, fault: Callable[[Path], None]
+) -> None:
+    fault(place / "root")
+    code, report, events = train(trained, place / "group", attempt=2, resume_step=10)
+    assert code == ExitCode.NO_VALID_CHECKPOINT
+    assert report["cause"] == "noValidCheckpoint"
+    assert not any(event["event"] == "step" for event in events)
+
+
+def test_an_invalid_document_ends_with_one_sentence(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root", slices=1)
+    document["spec"]["modle"] = document["spec"].pop("model")
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    ended = subprocess.run([sys.executable, "-m", "halcyon.commands.main", "train", str(path)], capture_output=True, text=True, check=False)
+    assert ended.returncode == ExitCode.BAD_CONFIGURATION
+    assert "spec.modle: unknown field" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,181 @@
+"""The share of the time of collectives that computation covers."""
+
+from __future__ import annotations
+
+import pytest
+
+from halcyon.step.device_use import Traffic, traffic_of
+from halcyon.step.hlo.collectives import Collective, collectives
+from halcyon.step.hlo.module import parse
+from halcyon.step.hlo.schedule import Overlap, Rates, overlap, sent_bytes
+from tests.trainer.step.hlo.programs import scheduled
+
+MIB = 2**20
+RATES = Rates(flops=1e12, memory=1e30, links=64 * MIB)
+"""A gather of %w takes 7/8 of a second; memory takes no time."""
+START = "%g = ((bf16[512,8192]{1,0}), bf16[4096,8192]{1,0}) all-gather-start(%part), replica_groups=[1,8]<=[8], dimensions={0}"
+DONE = "%d = bf16[4096,8192]{1,0} all-gather-done(%g)"
+PART = "%part = bf16[512,8192]{1,0} bitcast(%w)"
+WORK = "%p = bf16[8192,8192]{1,0} dot(%w, %w), lhs_contracting_dims={0}, rhs_contracting_dims={0}"
+SECONDS = 2 * 8192 * 8192 * 4096 / RATES.flops
+"""Of the product: more than half a second."""
+
+
+def of(*lines: str) -> Overlap:
+    return overlap(parse(scheduled(*lines)), RATES, 8)
+
+
+def test_a_gather_with_a_product_between_start_and_done_is_covered_by_it() -> None:
+    found = of(PART, START, WORK, DONE)
+    assert found.collectives == pytest.approx(7 / 8)
+    assert found.computation == pytest.approx(SECONDS)
+    assert found.covered == pytest.approx(SECONDS / (7 / 8))
+
+
+def test_a_gather_with_nothing_between_start_and_done_covers_nothing() -> None:
+    assert of(PART, START, DONE, WORK).covered == pytest.approx(0)
+
+
+def test_a_collective_of_one_instruction_is_waited_for() -> None:
+    found = of("%g = bf16[4096,8192]{1,0} all-gather(%x), replica_groups=[1,8]<=[8], dimensions={0}", WORK)
+    assert (found.waited, found.covered) == (pytest.approx(7 / 8), pytest.approx(0))
+
+
+def test_collectives_in_flight_share_the_links() -> None:
+    second = START.replace("%g =", "%h ="), DONE.replace("%d =", "%e =").replace("%g)", "%h)")
+    found = of(PART, START, second[0], WORK, DONE, second[1])
+    assert found.collectives == pytest.approx(2 * 7 / 8)
+    assert found.waited == pytest.approx(2 * 7 / 8 - SECONDS)
+
+
+def test_a_program_without_collectives_has_no_share() -> None:
+    assert of(WORK).covered is None
+
+
+LOOP = """HloModule jit_step, is_scheduled=true
+
+%body (carry: (s32[], bf16[4096,8192])) -> (s32[], bf16[4096,8192]) {
+  %w = bf16[4096,8192]{1,0} parameter(0)
+  %part = bf16[512,8192]{1,0} bitcast(%w)
+  LINES
+}
+
+%condition (carry: (s32[], bf16[4096,8192])) -> pred[] {
+  ROOT %less = pred[] compare(%a, %b), direction=LT
+}
+
+ENTRY %main (w: bf16[4096,8192]) -> bf16[4096,8192] {
+  %w = bf16[4096,8192]{1,0} parameter(0)
+  ROOT %loop = (s32[], bf16[4096,8192]{1,0}) while(%w), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+}
+"""
+
+
+def test_a_loop_counts_once_for_each_iteration() -> None:
+    found = overlap(parse(LOOP.replace("LINES", "\n  ".join((START, WORK, DONE)))), RATES, 8)
+    assert found.computation == pytest.approx(3 * SECONDS)
+    assert found.waited == pytest.approx(3 * (7 / 8 - SECONDS))
+
+
+FUSED = """HloModule jit_step, is_scheduled=true
+
+%all-reduce-scatter.1 (x: bf16[4096,8192]) -> bf16[512,8192] {
+  %x = bf16[4096,8192]{1,0} parameter(0)
+  %sum = bf16[4096,8192]{1,0} all-reduce(%x), replica_groups=[1,8]<=[8], to_apply=%add
+  ROOT %part = bf16[512,8192]{1,0} dynamic-slice(%sum, %x)
+}
+
+ENTRY %main (w: bf16[4096,8192]) -> bf16[512,8192] {
+  %w = bf16[4096,8192]{1,0} parameter(0)
+  ROOT %f = bf16[512,8192]{1,0} fusion(%w), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_a_sum_inside_a_fusion_is_waited_for() -> None:
+    found = overlap(parse(FUSED), RATES, 8)
+    assert (found.collectives, found.covered) == (pytest.approx(7 / 8), pytest.approx(0))
+
+
+def test_memory_counts_only_the_part_that_a_fusion_slices_or_updates() -> None:
+    text = """HloModule jit_step, is_scheduled=true
+
+%fused (stack: f32[64,1024], one: f32[1,1024], i: s32[]) -> f32[64,1024] {
+  %stack = f32[64,1024]{1,0} parameter(0)
+  %one = f32[1,1024]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %update = f32[64,1024]{1,0} dynamic-update-slice(%stack, %one, %i, %i)
+}
+
+ENTRY %main (stack: f32[64,1024], one: f32[1,1024], i: s32[]) -> f32[64,1024] {
+  %stack = f32[64,1024]{1,0} parameter(0)
+  %one = f32[1,1024]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %f = f32[64,1024]{1,0} fusion(%stack, %one, %i), kind=kLoop, calls=%fused
+}
+"""
+    found = overlap(parse(text), Rates(1, 1, 1), 1)
+    assert found.computation == 2 * 4096 + 4  # the row is read and written, and its number is read
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [("all-gather", 7 / 8), ("reduce-scatter", 7 / 8), ("all-reduce", 14 / 8), ("all-to-all", 7 / 8), ("collective-permute", 1)],
+)
+def test_a_device_sends_what_the_ring_algorithms_send(kind: str, sent: float) -> None:
+    assert sent_bytes(Collective(kind, "u8", (MIB,), 0, 1, (tuple(range(8)),)), 8) == sent * MIB
+    assert sent_bytes(Collective(kind, "u8", (MIB,), 0), 8) == sent * MIB
+
+
+def test_a_call_beside_the_program_is_an_asynchronous_collective() -> None:
+    """TPUs compute some collectives on their sparse cores."""
+    text = scheduled(
+        '%s = ((), (), s32[1]{0}) call-start(), async_execution_thread="sparsecore", to_apply=%called',
+        "%u = ((bf16[4096,8192]{1,0}), bf16[512,8192]{1,0}) call-update(%s, %w)",
+        WORK,
+        "%d = bf16[512,8192]{1,0} call-done(%u)",
+        WORK.replace("%p =", "%after ="),
+    ).replace(
+        "ENTRY",
+        """%called (a: bf16[4096,8192]) -> bf16[512,8192] {
+  %a = bf16[4096,8192]{1,0} parameter(0)
+  ROOT %r = bf16[512,8192]{1,0} reduce-scatter(%a), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+}, execution_thread="sparsecore"
+
+ENTRY""",
+    )
+    found = overlap(parse(text), RATES, 8)
+    assert found.collectives == pytest.approx(7 / 8)
+    assert found.covered == pytest.approx(SECONDS / (7 / 8))
+
+
+PARTS = """HloModule jit_step, is_scheduled=true
+
+%first (a: bf16[512,8192]) -> bf16[4096,8192] {
+  %a = bf16[512,8192]{1,0} parameter(0)
+  ROOT %g = bf16[4096,8192]{1,0} all-gather(%a), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%second (a: bf16[512,8192], w: bf16[4096,8192]) -> bf16[8192,8192] {
+  %a = bf16[512,8192]{1,0} parameter(0)
+  %w = bf16[4096,8192]{1,0} parameter(1)
+  %g = bf16[4096,8192]{1,0} all-gather(%a), channel_id=9, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %p = bf16[8192,8192]{1,0} dot(%w, %w), lhs_contracting_dims={0}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (a: bf16[512,8192], w: bf16[4096,8192]) -> bf16[4096,8192] {
+  %a = bf16[512,8192]{1,0} parameter(0)
+  %w = bf16[4096,8192]{1,0} parameter(1)
+  %start = bf16[4096,8192]{1,0} fusion(%a), kind=kCustom, calls=%first
+  %step = bf16[8192,8192]{1,0} fusion(%a, %w), kind=kCustom, calls=%second
+  ROOT %done = bf16[4096,8192]{1,0} fusion(%a), kind=kCustom, calls=%first
+}
+"""
+
+
+def test_parts_of_a_collective_in_several_fusions_are_one_collective() -> None:
+    found = overlap(parse(PARTS), RATES, 8)
+    assert found.collectives == pytest.approx(7 / 8)
+    assert found.covered == pytest.approx(SECONDS / (7 / 8))
+    assert {one.part_of for one in collectives(PARTS)} == {9}
+    assert traffic_of(collectives(PARTS), ("fsdp",), (8,)) == (Traffic("all-gather", ("fsdp",), 1, 64 * MIB, 0, 64 * MIB),)

@@ -1,0 +1,66 @@
+"""``halcyon`` with a reward, which kills itself once: ``python -m tests.trainer.support.policy_child train RUN.YAML ...``.
+
+KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the step. KILLED=FILE:
+the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it waits before.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from halcyon.commands.main import app
+from halcyon.inference.rollout import Rollouts
+from halcyon.run.policy import batches
+from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
+
+rollout, decoded, placed = Rollouts.__call__, Rollouts._answer_calls, batches.rows_of
+number = -1
+
+
+def different(prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    """A pure reward that differs between almost all answers."""
+    del prompts
+    return [sum(map(ord, answer)) % 97 / 97 + len(reference) for answer, reference in zip(answers, references, strict=True)]
+
+
+def die_once(moment: str) -> None:
+    mark = Path(os.environ.get("KILLED", "/"))
+    if os.environ.get("KILL") == f"{moment}:{number}" and not mark.exists():
+        while not committed():  # the save of the step is under way
+            time.sleep(0.02)
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def committed() -> bool:
+    """Whether the root has a checkpoint."""
+    head = Path(os.environ["ROOT"]) / HEAD_KEY
+    return head.exists() and bool(decode_head(head.read_bytes()).committed)
+
+
+def counted(rollouts: Rollouts, model: Any, prompted: Any, purpose: int, batch: int) -> Any:
+    global number
+    number = batch if purpose == 1 else -1
+    return rollout(rollouts, model, prompted, purpose, batch)
+
+
+def interrupted(rollouts: Rollouts, *arrays: Any) -> Any:
+    die_once("rollout")
+    return decoded(rollouts, *arrays)
+
+
+def rows_before_a_step(*arguments: Any) -> Any:
+    die_once("step")
+    return placed(*arguments)
+
+
+if __name__ == "__main__":
+    Rollouts.__call__ = counted  # type: ignore[method-assign]
+    Rollouts._answer_calls = interrupted  # type: ignore[method-assign]
+    batches.rows_of = rows_before_a_step
+    app()

@@ -1,0 +1,286 @@
+"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: inspect and maintain a checkpoint root, whether its run is active or not."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.commands.errors import about_file, console, report_root_errors
+from halcyon.errors import BadConfiguration
+from halcyon.host.documents import root_address
+from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_api.ends import ExitCode
+
+if TYPE_CHECKING:
+    from halcyon.storage.store import Store
+    from halcyon_api.checkpoint_documents import CommittedStep
+    from halcyon_api.spec.checkpoint import CheckpointSpec
+
+app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpoints of a run.", no_args_is_help=True)
+
+RootArgument = Annotated[
+    str,
+    typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML"),
+]
+Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
+Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the newest checkpoint.")]
+
+
+@app.command("list")
+def list_(
+    place: RootArgument,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of committed checkpoints on a page, the newest first.")] = 100,
+    before: Annotated[int | None, typer.Option(min=0, help="Only checkpoints before this step: the next page.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List the checkpoints in a root: those that can be restored, and the others with the reason."""
+    from halcyon.checkpoint.inspection import list_checkpoints
+    from halcyon.commands.views.checkpoints import listing_view
+
+    with report_root_errors():
+        listing = list_checkpoints(root_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
+        if as_json:
+            document = {
+                "head": listing.head.document() if listing.head else None,
+                "headDamage": listing.head_damage,
+                "unfinished": listing.unfinished,
+            }
+            sys.stdout.write(f"{json.dumps(document, indent=1)}\n")
+        else:
+            _print(listing_view(listing, datetime.now(UTC)))
+
+
+@app.command()
+def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
+    from halcyon.checkpoint.comparison import Checkpoint
+    from halcyon.commands.views.checkpoints import checkpoint_view
+
+    with report_root_errors():
+        store = root_store(place, endpoint, region)
+        _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
+
+
+@app.command()
+def verify(
+    place: RootArgument,
+    step: Step = None,
+    every: Annotated[bool, typer.Option("--all", help="All checkpoints.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Read HEAD, and every byte of a checkpoint and of the history, and report all damage. Exits with 1 if there is any."""
+    from halcyon.checkpoint.opening import committed_steps, load_head
+    from halcyon.checkpoint.verify import find_damage
+    from halcyon.commands.views.checkpoints import damage_view, history_damage_view
+    from halcyon.telemetry.history.reading import read_history
+
+    with report_root_errors():
+        store = root_store(place, endpoint, region)
+        entries = committed_steps(store) if every else (_entry(store, step),)
+        _, head_damage = load_head(store, store.read(HEAD_KEY).data)
+        intact = head_damage is None
+        if head_damage:
+            _print(f"{head_damage}; the checkpoints below are found without it, and the run rebuilds it when it starts again")
+        for entry in entries:
+            damages = find_damage(store, entry)
+            intact = intact and not damages
+            _print(damage_view(entry, damages))
+        history = read_history(store)
+        if history.files:
+            intact = intact and not history.damages
+            _print(history_damage_view(history))
+    if not intact:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command()
+def diff(
+    place: RootArgument,
+    first: Annotated[int, typer.Argument(help="The first step.", min=0)],
+    second: Annotated[int, typer.Argument(help="The second step.", min=0)],
+    other: Annotated[str | None, typer.Option(help="The root, or run document, of the second step. Default: the same.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs."""
+    from halcyon.checkpoint.comparison import Checkpoint, compare
+    from halcyon.commands.views.checkpoints import difference_view
+
+    with report_root_errors():
+        here = root_store(place, endpoint, region)
+        there = here if other is None else root_store(other, endpoint, region)
+        differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
+        _print(difference_view(differences))
+    if differences:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command()
+def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Pin a checkpoint, so that no later save deletes it. The run may be active."""
+    from halcyon.checkpoint.head import edit, with_pin
+
+    with report_root_errors():
+        store = root_store(place, endpoint, region)
+        entry = _entry(store, step)
+        try:
+            edit(store, lambda head: with_pin(head, entry.path))
+        except KeyError:
+            raise BadConfiguration(f"step {entry.step} was deleted meanwhile; pin a newer one") from None
+        _print(f"step {entry.step} is pinned")
+
+
+@app.command()
+def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Remove a pin. From the run's next save on, the checkpoint may be deleted like any other."""
+    from halcyon.checkpoint.head import edit, without_pin
+
+    with report_root_errors():
+        store = root_store(place, endpoint, region)
+        entry = _entry(store, step)
+        edit(store, lambda head: without_pin(head, entry.path))
+        _print(f"step {entry.step} is not pinned")
+
+
+@app.command()
+def gc(
+    place: RootArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would be deleted.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the root."""
+    from halcyon.checkpoint.collect import Garbage, delete_checkpoint, garbage
+    from halcyon.commands.views.checkpoints import garbage_view
+    from halcyon.telemetry.history.reading import list_segments
+
+    with report_root_errors():
+        store = root_store(place, endpoint, region)
+        found = garbage(store)
+        merged = tuple(Garbage(name.key, "merged into another file of the history") for name in list_segments(store)[1])
+        if not dry_run:
+            for one in found:
+                delete_checkpoint(store, one.path)
+            for one in merged:
+                store.delete(one.path)
+        _print(garbage_view((*found, *merged), deleted=not dry_run))
+
+
+@app.command()
+def copy(
+    place: RootArgument,
+    to: Annotated[str, typer.Argument(help="An empty root to copy to.", metavar="TO")],
+    step: Step = None,
+    run: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the run that may resume from it. Default: the same run.")] = None,
+    to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
+    to_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Copy a checkpoint to an empty root, and verify it during the copy."""
+    from halcyon.commands.copy_checkpoint import copy_checkpoint
+    from halcyon_api.checkpoint_documents import Owner
+
+    with report_root_errors():
+        namespace, _, name = (run or "").partition("/")
+        if run is not None and not (namespace and name):
+            raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
+        store, target = root_store(place, endpoint, region), root_store(root_address(to), to_endpoint, to_region)
+        entry = _entry(store, step)
+        head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
+        _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
+
+
+@app.command()
+def average(
+    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")],
+    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
+    run: Annotated[
+        str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
+    root_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
+) -> None:
+    """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin. Prints their `spec.from`."""
+    from halcyon.commands.models import owner_of
+    from halcyon.weights.averaging import Averaged, average_models
+    from halcyon.weights.root import split_step
+    from halcyon_api.yaml_text import dump
+
+    with report_root_errors():
+        places = [split_step(checkpoint) for checkpoint in checkpoints]
+        stores = {place: root_store(place, endpoint, region) for place, _ in places}
+        sources = [Averaged(stores[place], _entry(stores[place], step)) for place, step in places]
+        to = root_store(root_address(root), root_endpoint, root_region)
+        owner = owner_of(run, to.root)
+        model = average_models(sources, to, owner=owner, clock=time.time())
+    sys.stderr.write(
+        f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} "
+        "begins with it by:\n"
+    )
+    sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
+
+
+def doctor(place: RootArgument, endpoint: Endpoint = None, region: Region = None) -> None:
+    """Test the operations that a checkpoint root must support. Exits with 85 if one fails."""
+    from halcyon.commands.views.checkpoints import abilities_view
+    from halcyon.storage.abilities import test_abilities
+
+    with report_root_errors():
+        store = root_store(place, endpoint, region)
+        abilities = list(test_abilities(store, secrets.token_hex(4), time.monotonic))
+        _print(abilities_view(store.root, abilities))
+    if any(ability.problem for ability in abilities):
+        raise typer.Exit(ExitCode.ROOT_UNUSABLE)
+
+
+def root_spec(place: str, endpoint: str | None, region: str | None) -> CheckpointSpec:
+    """The address of a root: from a run document, or from an address or a directory.
+
+    Raises:
+        BadConfiguration: It is neither.
+    """
+    from pydantic import ValidationError
+
+    from halcyon.weights.model_file import read_model
+    from halcyon_api.spec.checkpoint import CheckpointSpec
+    from halcyon_api.training_run import InvalidRun, load_run
+
+    try:
+        if "://" not in place and not Path(place).is_dir():
+            return load_run(Path(place), read_model).spec.checkpoint
+        return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
+    except InvalidRun as error:
+        raise BadConfiguration(about_file(place, str(error))) from None
+    except ValidationError as error:
+        raise BadConfiguration(f"{place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def root_store(place: str, endpoint: str | None, region: str | None) -> Store:
+    """The root that a command line names; raises as `root_spec` does."""
+    from halcyon.storage.store import Store
+
+    return Store(root_spec(place, endpoint, region))
+
+
+def _entry(store: Store, step: int | None) -> CommittedStep:
+    from halcyon.checkpoint.opening import entry_of
+
+    return entry_of(store, step)
+
+
+def _print(view: object) -> None:
+    console().print(view)

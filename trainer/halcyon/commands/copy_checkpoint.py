@@ -1,0 +1,87 @@
+"""Copies one checkpoint into a fresh root and verifies it, so that another run can begin from it or an archive can keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from halcyon.checkpoint.creating import commit_fresh
+from halcyon.checkpoint.opening import load_head
+from halcyon.checkpoint.parts import in_parallel
+from halcyon.checkpoint.rollback import until
+from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
+from halcyon.errors import RootTaken
+from halcyon.storage.store import Store
+from halcyon.telemetry.history.copying import copy_history
+from halcyon_api.checkpoint_documents import (
+    CHOICES_PREFIX,
+    COMMIT_KEY,
+    DATA_PREFIX,
+    HEAD_KEY,
+    HUGGING_FACE_PREFIX,
+    MANIFEST_KEY,
+    STEPS_PREFIX,
+    TOKENIZERS_PREFIX,
+    CommittedStep,
+    Epoch,
+    Head,
+    ManifestFile,
+    Owner,
+)
+from halcyon_api.task_results import TASKS_PREFIX, results_step
+
+_BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
+"""What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same numbers."""
+
+
+def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:
+    """Copy a checkpoint.
+
+    HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed copy leaves no checkpoint, and can be started
+    again.
+
+    Args:
+        store: The root of the checkpoint.
+        entry: Its entry in HEAD.
+        to: A root without HEAD.
+        owner: The run that may continue from the copy. Default: the run that made the checkpoint.
+
+    Returns:
+        HEAD of the new root.
+
+    Raises:
+        RootTaken: The new root already has a HEAD or another checkpoint.
+        Damaged: A file is damaged.
+        StoreFailure: A store did not answer.
+    """
+    before = to.read(HEAD_KEY)
+    if before.data is not None or any(prefix != entry.path for prefix in prefixes(to.list(STEPS_PREFIX))):
+        raise RootTaken(f"{to.root} holds checkpoints already; copy into a root that is empty")
+    data, manifest = read_manifest_bytes(store, entry)
+
+    def carry(file: ManifestFile) -> None:
+        to.write(f"{entry.path}{DATA_PREFIX}{file.path}", read_file(store, entry.path, file))
+
+    jobs: list[Callable[[], None]] = [lambda file=file: carry(file) for file in manifest.files]
+    jobs += [lambda key=key: _carry_key(store, to, key) for prefix in _BESIDE for key in store.list(prefix)]
+    jobs += [
+        lambda key=key: _carry_key(store, to, key)
+        for key in store.list(TASKS_PREFIX)
+        if (step := results_step(key)) is not None and step <= entry.step
+    ]
+    jobs.append(lambda: copy_history(store, to, entry.step))
+    in_parallel(jobs)
+    to.write(f"{entry.path}{MANIFEST_KEY}", data)
+    to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
+    # Epoch 0.0: every run that takes the root has a later epoch.
+    there, _ = load_head(store, store.read(HEAD_KEY).data)
+    past = until(there.skipped if there is not None else manifest.data_position.skipped, entry.step)
+    head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,), skipped=past)
+    if not commit_fresh(to, head, before.generation):
+        raise RootTaken(f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not used")
+    return head
+
+
+def _carry_key(store: Store, to: Store, key: str) -> None:
+    data = store.read(key).data
+    if data is not None:
+        to.write(key, data)

@@ -1,0 +1,211 @@
+"""The command ``halcyon data``: build token caches, and show the data that a run trains on."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.commands.errors import console as new_console
+from halcyon.commands.errors import report_errors, report_root_errors
+from halcyon.commands.models import Endpoint, Region
+from halcyon.commands.options import Defaults, Document
+from halcyon.errors import BadConfiguration
+from halcyon_api.counting import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from halcyon.data.cache.ensure import Caches
+    from halcyon.run.context import Context
+    from halcyon.storage.store import Store
+    from halcyon_api.training_run import TrainingRunSpec
+
+_STOPPED = "stopped; the shards that are done are kept"
+
+app = typer.Typer(help="Build token caches, and show the data that a run trains on.", no_args_is_help=True)
+
+Root = Annotated[str | None, typer.Option(help="Checkpoint root of the run instead of spec.checkpoint.root; the caches are below it.")]
+
+
+@app.command()
+def build(document: Document, checkpoint_root: Root = None, defaults: Defaults = None) -> None:
+    """Build the token caches of a run. Continues a build that was stopped."""
+    from halcyon.commands.views.sources import source_table
+
+    with report_errors(document, interrupted=_STOPPED):
+        console = new_console()
+        spec = _context(document, checkpoint_root, defaults).run.spec
+        _, caches = _ensured(spec, "build", console)
+        console.print(source_table(caches.ledgers))
+        _note(spec, caches, console)
+
+
+@app.command()
+def show(
+    document: Document,
+    step: Annotated[int, typer.Option(min=1, help="The step, as the log counts it.")] = 1,
+    rows: Annotated[
+        str | None, typer.Option(help="Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.")
+    ] = None,
+    host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host (counted from 0) reads.")] = None,
+    text: Annotated[bool, typer.Option(help="Print the text, or only the documents that it comes from.")] = True,
+    checkpoint_root: Root = None,
+    defaults: Defaults = None,
+) -> None:
+    """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through."""
+    import numpy as np
+    from rich.text import Text
+
+    from halcyon.commands.views.examples import step_view
+    from halcyon.data.open import inspect_dataset
+    from halcyon.data.trace import rows_of_host
+
+    picked = _slice(("0:4" if text else ":") if rows is None else rows)
+    with report_errors(document, interrupted=_STOPPED):
+        context = _context(document, checkpoint_root, defaults)
+        spec = context.run.spec
+        if step > spec.trainer.steps:
+            raise typer.BadParameter(f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step")
+        if host is not None and host >= context.topology.processes:
+            raise typer.BadParameter(
+                f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}", param_hint="--host"
+            )
+        dataset, caches = inspect_dataset(spec, process=f"show/{time.time_ns()}")
+        chosen = np.arange(dataset.schedule.batch_size(step - 1))
+        if host is not None:
+            mesh, topology = context.mesh, context.topology
+            chosen = rows_of_host(
+                len(chosen),
+                spec.trainer.least_microbatches,
+                mesh.data_parallelism,
+                mesh.context * mesh.tensor,
+                topology.devices_per_host,
+                host,
+            )
+        if not len(chosen[picked]):
+            raise typer.BadParameter(f"{rows} is none of the {len(chosen)} rows, counted from 0", param_hint="--rows")
+        console = new_console()
+        _note(spec, caches, console)
+        marked = not console.is_terminal or console.no_color
+        for part in step_view(dataset, caches.ledgers, step, chosen[picked], text=text, marked=marked):
+            console.print(part, soft_wrap=isinstance(part, Text))
+
+
+@app.command()
+def stats(
+    document: Document,
+    plot: Annotated[Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")] = None,
+    checkpoint_root: Root = None,
+    defaults: Defaults = None,
+) -> None:
+    """Print the contents of a run's sources, how often each is read, and how long its documents are."""
+    from halcyon.commands.views.picture import write_picture
+    from halcyon.commands.views.sources import overview, picture, stats_view
+    from halcyon.data.open import inspect_dataset
+
+    if plot is not None and plot.suffix != ".svg":
+        raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
+    with report_errors(document, interrupted=_STOPPED):
+        spec = _context(document, checkpoint_root, defaults).run.spec
+        dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}")
+        ledgers = caches.ledgers
+        steps = spec.trainer.steps
+        found = overview(dataset, ledgers, steps)
+        console = new_console()
+        for name, ledger in ledgers.items():
+            if not ledger.finished:
+                console.print(
+                    f"{name}: its token cache is not complete yet; all numbers are of its first {counted(len(ledger.shards), 'shard')}"
+                )
+        console.print(stats_view(found, ledgers, steps))
+        _note(spec, caches, console)
+        if plot is not None:
+            write_picture(picture(found, steps), plot)
+
+
+@app.command()
+def conversations(
+    output: Annotated[str, typer.Argument(help="Where to write the files: a directory, s3://BUCKET/PATH or gs://BUCKET/PATH.")],
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of words."""
+    from halcyon.commands.chat_data.files import files
+    from halcyon.commands.checkpoints import root_store
+    from halcyon.data.sources.failures import Unreadable
+    from halcyon.host.documents import root_address
+
+    with report_root_errors("the output"):
+        try:
+            found = dict(files())
+        except Unreadable as error:
+            raise BadConfiguration(str(error)) from None
+        store = root_store(root_address(output), endpoint, region)
+        for name, content in found.items():
+            store.write(name, content)
+            count = content.count(b"\n")
+            sys.stdout.write(f"{store.root}/{name}: {counted(count, 'line')}\n")
+
+
+def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:
+    """Build the caches of a run, or open them. Shows the progress of each source on the console (default: on standard error)."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+    from halcyon.commands.views.sources import format_speed
+    from halcyon.data.cache.build import Built
+    from halcyon.data.open import ensure_caches
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
+        tasks: dict[str, TaskID] = {}
+        began = time.monotonic()  # of the current source: the sources are built one after the other
+
+        def show(built: Built) -> None:
+            nonlocal began
+            now = time.monotonic()
+            if built.source not in tasks:
+                tasks[built.source] = progress.add_task(built.source, total=None, words="")
+            words = f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  {format_speed(built, now - began)}"
+            progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
+            began = now if built.finished else began
+
+        return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
+
+
+def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
+    """Print what `halcyon.data.source_notes` finds; warnings go to standard error."""
+    from halcyon.data.source_notes import source_notes, source_warnings
+
+    for note in source_notes(caches):
+        console.print(note.message, markup=False, highlight=False, soft_wrap=True)
+    for warning in source_warnings(spec.data, caches):
+        sys.stderr.write(f"warning: {warning}\n")
+
+
+def _slice(words: str) -> slice:
+    """Parse the rows that the command line names.
+
+    Raises:
+        BadParameter: The words name no rows.
+    """
+    found = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
+    if found is None:
+        raise typer.BadParameter(f"{words!r} names no rows; give one such as 3, some such as 0:4, or : for all", param_hint="--rows")
+    begin, end, one = (None if part in (None, "") else int(part) for part in found.groups())
+    return slice(begin, end) if one is None else slice(one, one + 1)
+
+
+def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
+    from halcyon.run.context import check_context, resolve_context, with_spec
+    from halcyon.weights.model_file import read_model
+    from halcyon.weights.run_templates import with_templates
+
+    context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model)
+    check_context(context)
+    return with_spec(context, with_templates(context.run.spec))

@@ -1,0 +1,208 @@
+"""The commands ``halcyon import`` and ``halcyon export``: models in the files of Hugging Face."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halcyon.commands.errors import report_root_errors
+from halcyon.errors import BadConfiguration
+from halcyon_api.counting import counted
+
+if TYPE_CHECKING:
+    from halcyon.weights.root import StoredModel
+    from halcyon_api.checkpoint_documents import Owner
+
+import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
+export_app = typer.Typer(help="Write the model of a checkpoint for other programs.", no_args_is_help=True)
+
+Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
+
+
+class Dtype(StrEnum):
+    """Types of parameters."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Loaded(StrEnum):
+    """Types of the parameters of a model that only computes texts."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+LoadedAs = Annotated[
+    Loaded | None,
+    typer.Option(
+        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or the files."
+    ),
+]
+
+
+class Kept(StrEnum):
+    """Weights of a checkpoint."""
+
+    MODEL = "model"
+    AVERAGE = "average"
+
+
+@import_app.callback()
+def _imports() -> None:
+    """Make a checkpoint from a model in other files."""
+
+
+@export_app.callback()
+def _exports() -> None:
+    """Write the model of a checkpoint for other programs."""
+
+
+@import_app.command("hf")
+def import_hf(
+    folder: Annotated[
+        str, typer.Argument(help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME.")
+    ],
+    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
+    run: Annotated[
+        str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
+    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights.")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the root.")] = None,
+    root_region: Annotated[str | None, typer.Option(help="Region of the root's bucket.")] = None,
+) -> None:
+    """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin. Prints their `spec.from` and `spec.model`."""
+    from halcyon.storage.store import Store
+    from halcyon.weights.files import FILE_SECONDS
+    from halcyon.weights.folder import address, folder_place
+    from halcyon.weights.importing import import_model
+    from halcyon.weights.root import stored_model
+    from halcyon_api.yaml_text import dump
+
+    with report_root_errors("the store"):
+        to = Store(address(root, root_endpoint, root_region), timeout_seconds=FILE_SECONDS)
+        owner = owner_of(run, to.root)
+        source = Store(folder_place(folder, endpoint, region), timeout_seconds=FILE_SECONDS)
+        beside = None if adapter is None else Store(folder_place(adapter))
+        entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time())
+        stored = stored_model(to, entry)
+    sys.stderr.write(
+        f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the checkpoint of step 0 "
+        f"in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
+    )
+    spec = {"from": {"run": owner.name, "root": to.root}, "model": stored.spec.document()}
+    sys.stdout.write(dump({"spec": spec}))
+
+
+@export_app.command("hf")
+def export_hf(
+    checkpoint: Annotated[
+        str, typer.Argument(help="The checkpoint root, with @STEP for a step that is not the newest.", metavar="ROOT[@STEP]")
+    ],
+    folder: Annotated[str, typer.Argument(help="An empty folder to write: a directory, s3:// or gs://.")],
+    dtype: Annotated[Dtype | None, typer.Option(help="Type of the tensors. Default: that of the checkpoint.")] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write only the adapter, in the files of peft. Default: the model with the adapter added.")
+    ] = False,
+    weights: Annotated[
+        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average), not the parameters.")
+    ] = Kept.MODEL,
+    file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others.")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the folder.")] = None,
+    to_region: Annotated[str | None, typer.Option(help="Region of the folder's bucket.")] = None,
+) -> None:
+    """Export the model of a checkpoint in the files of Hugging Face."""
+    from halcyon.checkpoint.opening import entry_of
+    from halcyon.storage.store import Store
+    from halcyon.weights.exporting import export_model, template_note
+    from halcyon.weights.files import FILE_SECONDS
+    from halcyon.weights.folder import address
+    from halcyon.weights.peft import export_adapter
+    from halcyon.weights.root import split_step, stored_model
+
+    with report_root_errors("the store"):
+        root, step = split_step(checkpoint)
+        if part is not None and step is None:
+            raise BadConfiguration("--part needs ROOT@STEP, the same in all commands: the newest checkpoint may change meanwhile")
+        if adapter and (part is not None or dtype is not None):
+            raise BadConfiguration("--adapter writes one small file in float32; leave --part and --dtype out")
+        store = Store(address(root, endpoint, region))
+        entry = entry_of(store, step)
+        to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
+        number, parts = _part(part)
+        stored = stored_model(store, entry, weights=weights.value)
+        if adapter:
+            modules = export_adapter(stored, to)
+            rest = _without_tokenizer(stored, bool(to.list("tokenizer.")))
+            sys.stdout.write(f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}{rest}\n")
+            _say(template_note(stored))
+            return
+        done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
+    has_tokenizer = any(name.startswith("tokenizer.") for name in done.companions)
+    rest = _without_tokenizer(stored, has_tokenizer) if done.companions else "; the other parts are not complete"
+    sys.stdout.write(
+        f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
+        f"{counted(len(done.files), 'file')}{rest}\n"
+    )
+    if done.companions:
+        _say(template_note(stored))
+
+
+def _without_tokenizer(stored: StoredModel, has_tokenizer: bool) -> str:
+    """Why an export has no tokenizer; empty if it has one."""
+    if has_tokenizer:
+        return ""
+    if stored.definition is None:
+        return ", without a tokenizer: the root has none"
+    return f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
+
+
+def _say(note: str | None) -> None:
+    if note is not None:
+        sys.stdout.write(f"{note}\n")
+
+
+def _part(part: str | None) -> tuple[int, int]:
+    """A part from its written form, which counts from 1; counted from 0."""
+    if part is None:
+        return 0, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise BadConfiguration(f"--part: {part!r} is no part; give I/N with I from 1 to N, such as 1/4")
+    return int(found[1]) - 1, int(found[2])
+
+
+def owner_of(run: str | None, root: str) -> Owner:
+    """The run that owns a new root: the given one, or one with the name of the root's last part.
+
+    Raises:
+        BadConfiguration: It is no name of a run.
+    """
+    from halcyon_api.checkpoint_documents import Owner
+
+    if run is None:
+        name = re.sub(r"[^a-z0-9]+", "-", root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
+        run = name if name[:1].isalpha() else f"run-{name}"[:40]
+    namespace, _, name = run.rpartition("/")
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name):
+        raise BadConfiguration(f"--run: {run!r} is no name of a run; give NAME or NAMESPACE/NAME in small letters, digits and hyphens")
+    return Owner(namespace=namespace or "default", name=name)

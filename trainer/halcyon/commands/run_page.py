@@ -1,0 +1,103 @@
+"""The page of ``halcyon show run.yaml``: the summary of a run as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from halcyon.commands.views.run_summary import Summary
+from halcyon_api.axes import product
+from halcyon_api.counting import counted, size
+
+UTILISATION = 0.4
+"""Model FLOPs utilisation for which the page states the duration of the run."""
+
+
+def run_page(summary: Summary) -> Iterator[RenderableType]:
+    """The parts of the page, from top to bottom."""
+    devices = counted(summary.devices, "device")
+    yield Text(f"{summary.run}: {summary.family} on {summary.accelerator}, {devices}, mesh {product(summary.mesh)}", style="bold")
+    yield _model(summary)
+    yield _optimizer(summary)
+    yield _device(summary)
+    yield _work(summary)
+    yield _sources(summary)
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right")
+    return table
+
+
+def _model(summary: Summary) -> Table:
+    table = _table("Model", "parameter", "axes", "role", "type", "parameters", "bytes", "FLOPs per token", left=4)
+    for row in summary.parameters:
+        axes = " ".join(f"{name} {count}" for name, count in row.axes)
+        flops = f"{row.flops_per_token:,}" if row.flops_per_token else "-"
+        table.add_row(row.path, axes, row.role, row.dtype, f"{row.parameters:,}", size(row.size_bytes), flops)
+    table.add_row("scores, values and states", "", "", "", "", "", f"{summary.attention_flops_per_token:,}")
+    table.add_section()
+    size_bytes = sum(row.size_bytes for row in summary.parameters)
+    table.add_row("all", "", "", "", f"{summary.parameter_count:,}", size(size_bytes), f"{summary.flops_per_token:,}")
+    if summary.active_parameters not in (None, summary.parameter_count):
+        table.add_row("active for a token", "", "", "", f"{summary.active_parameters:,}", "", "")
+    return table
+
+
+def _optimizer(summary: Summary) -> Table:
+    table = _table(f"Optimizer state ({summary.optimizer})", "state", "type", "elements", "bytes", left=2)
+    for row in summary.state:
+        table.add_row(row.path, row.dtype, f"{row.elements:,}", size(row.size_bytes))
+    return table
+
+
+def _device(summary: Summary) -> Table:
+    table = _table("Memory of one device", "part", "size")
+    device = summary.device
+    parts = {
+        "parameters": device.parameters,
+        "optimizer state": device.optimizer,
+        "gradients": device.gradients,
+        "activations, at least": device.activations_at_least,
+    }
+    for name, count in parts.items():
+        table.add_row(name, size(count))
+    table.add_section()
+    table.add_row("all of these", size(sum(parts.values())))
+    table.add_row("there is", "not known" if device.available is None else size(device.available))
+    return table
+
+
+def _work(summary: Summary) -> Table:
+    table = _table("Work", "what", "amount")
+    table.add_row("steps", f"{summary.steps:,}")
+    table.add_row(
+        "tokens of the first step", f"{summary.batch_size} x {summary.sequence_length} = {summary.batch_size * summary.sequence_length:,}"
+    )
+    table.add_row("tokens of the run", f"{summary.tokens:,}")
+    table.add_row("tokens for each parameter", f"{summary.tokens / max(1, summary.parameter_count):,.1f}")
+    table.add_row("FLOPs of the run", f"{summary.flops:.3g}")
+    seconds = summary.seconds(UTILISATION)
+    if seconds is not None:
+        table.add_row(f"time at {UTILISATION:.0%} of the peak (MFU)", _duration(seconds))
+    return table
+
+
+def _sources(summary: Summary) -> Table:
+    table = _table(f"Data, {counted(summary.vocabulary, 'token')} in the vocabulary", "source", "kind", "share", "held out", left=2)
+    for row in summary.sources:
+        table.add_row(row.name, row.kind, "by its size" if row.share is None else f"{row.share:.1%}", f"{row.held_out:.1%}")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    for unit, factor in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * factor:
+            return f"{seconds / factor:,.1f} {unit}"
+    return f"{seconds:,.1f} seconds"

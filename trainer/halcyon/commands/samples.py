@@ -1,0 +1,86 @@
+"""The command ``halcyon samples``: sampled answers of a run with their rewards, which are kept beside its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halcyon.commands.checkpoints import Endpoint, Region, RootArgument, root_store
+from halcyon.commands.errors import console, report_root_errors
+from halcyon.errors import BadConfiguration, NoValidCheckpoint
+from halcyon_api.counting import counted
+
+if TYPE_CHECKING:
+    from halcyon.storage.store import Store
+    from halcyon.telemetry.history.samples import StepSamples
+
+
+def samples(
+    place: RootArgument,
+    step: Annotated[int | None, typer.Option(min=1, help="The step, as the log counts it. Default: the newest with samples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the samples, and the rewards of all answers, as one JSON object.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Show answers that a run with objective.policy has sampled, with their rewards."""
+    from rich.text import Text
+
+    with report_root_errors():
+        found = _read(root_store(place, endpoint, region), step)
+        if as_json:
+            sys.stdout.write(f"{json.dumps(asdict(found), indent=1, ensure_ascii=False)}\n")
+            return
+        terminal = console()
+        for part in _view(found):
+            terminal.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _read(store: Store, step: int | None) -> StepSamples:
+    """The samples of a step.
+
+    Raises:
+        BadConfiguration: There are none, or none of this step.
+        NoValidCheckpoint: They are damaged.
+    """
+    from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
+
+    steps = sampled_steps(store)
+    if not steps:
+        raise BadConfiguration(f"{store.root}: it has no samples; give the root of a run with objective.policy that has done a step")
+    wanted = steps[-1] if step is None else step
+    try:
+        found = read_samples(store, wanted)
+    except DamagedSamples as damage:
+        raise NoValidCheckpoint(str(damage)) from None
+    if found is None:
+        nearest = min(steps, key=lambda one: abs(one - wanted))
+        raise BadConfiguration(
+            f"{store.root}: step {wanted} has no samples; {counted(len(steps), 'step')} from {steps[0]} to {steps[-1]} have, the nearest "
+            f"is {nearest}"
+        )
+    return found
+
+
+def _view(found: StepSamples) -> Iterator[Any]:
+    from rich.text import Text
+
+    from halcyon.commands.views.examples import SAFE
+
+    rewards = found.rewards
+    mean = sum(rewards) / max(1, len(rewards))
+    yield Text(f"Step {found.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:.4g}", style="bold")
+    for sample in found.samples:
+        yield Text()
+        yield Text(sample.prompt.translate(SAFE), style="cyan")
+        if sample.reference:
+            yield Text(f"reference: {sample.reference.translate(SAFE)}", style="dim")
+        for answer, reward, tokens, ended in zip(sample.answers, sample.rewards, sample.tokens, sample.ended, strict=True):
+            yield Text(
+                f"reward {reward:.4g}, {counted(tokens, 'token')}{'' if ended else ', cut'}", style="green" if reward > 0 else "yellow"
+            )
+            yield Text(answer.translate(SAFE))

@@ -1,0 +1,133 @@
+"""Terminal output for a checkpoint root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from halcyon.checkpoint.collect import Garbage
+from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
+from halcyon.checkpoint.inspection import Listing
+from halcyon.checkpoint.retention import kept_as_best
+from halcyon.storage.abilities import Ability
+from halcyon.telemetry.history.reading import History
+from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.counting import counted
+
+
+def listing_view(listing: Listing, now: datetime) -> RenderableType:
+    """The contents of a root: the checkpoints that can be restored, newest first, then the others with the reason."""
+    if listing.head is None:
+        return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
+    head = listing.head
+    table = Table("step", "epoch", "saved", "size", "state", box=SIMPLE_HEAD)
+    for entry in listing.committed:
+        words = ["newest"] if head.newest == entry else []
+        words += ["pinned"] if entry.path in head.pinned else []
+        words += ["verified"] if entry.verification == "passed" else []
+        words += ["best"] if entry.path in kept_as_best(head.committed, 1) else []
+        table.add_row(str(entry.step), str(entry.epoch), age(entry.time, now), decimal(entry.size_bytes), Text(", ".join(words), "green"))
+    for bad in listing.bad:
+        table.add_row(str(bad.step), "", "", "", Text(f"damaged: {bad.reason}", "red"))
+    for path in listing.unfinished:
+        state = "being deleted" if path in head.deleting else "not committed"
+        table.add_row(Text(path, "dim"), "", "", "", Text(state, "dim"))
+    for back in head.skipped:
+        left_out = f"went back here and left out {counted(back.batches, 'batch', 'batches')}: {back.reason}"
+        table.add_row(str(back.step), str(back.epoch), "", "", Text(left_out, "yellow"))
+    title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
+    loss: list[Text] = []
+    if listing.head_damage:
+        loss = [Text(f"{listing.head_damage}: this list is rebuilt from the checkpoints; the run does so when it starts again", "red")]
+    elif head.rebuilt is not None:
+        loss = [Text(f"epoch {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}", "yellow")]
+    more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []
+    return Group(title, *loss, table, *more)
+
+
+def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
+    """One checkpoint: the run that made it, its position in the data, and its arrays."""
+    manifest, entry = checkpoint.manifest, checkpoint.entry
+    facts = Table.grid(padding=(0, 2))
+    position = manifest.data_position
+    mesh = ", ".join(f"{axis} {size}" for axis, size in manifest.mesh.items())
+    for name, value in (
+        ("step", f"{manifest.step:,}"),
+        ("run", f"{manifest.owner.namespace}/{manifest.owner.name}"),
+        ("epoch", str(manifest.epoch)),
+        ("saved", manifest.time),
+        ("data", f"{counted(position.sequences, 'sequence')}, {counted(position.tokens, 'token')} seen"),
+        ("seed", str(manifest.seed)),
+        ("written by", f"{counted(manifest.process_count, 'process', 'processes')}, mesh {mesh}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))),
+        ("size", f"{decimal(entry.size_bytes)} in {counted(len(manifest.files), 'file')} below {entry.path}"),
+        ("manifest", entry.manifest_sha256),
+    ):
+        facts.add_row(Text(name, "bold"), value)
+    table = Table("array", "type", "shape", "chunk", "size", box=SIMPLE_HEAD)
+    for leaf in manifest.leaves:
+        names = leaf.axes or ("",) * len(leaf.shape)
+        shape = " ".join(f"{name} {size}".strip() for name, size in zip(names, leaf.shape, strict=True))
+        chunk = " x ".join(map(str, leaf.chunk_shape)) if leaf.chunk_shape != leaf.shape else ""
+        table.add_row(leaf.path, leaf.dtype, shape, chunk, decimal(checkpoint.size_bytes(leaf)))
+    return Group(facts, table)
+
+
+def damage_view(entry: CommittedStep, damages: Sequence[str]) -> RenderableType:
+    """The damage of a checkpoint, or that it is intact."""
+    if not damages:
+        return Text(f"step {entry.step}: every byte is what was written ({decimal(entry.size_bytes)})", "green")
+    return Group(Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages))
+
+
+def history_damage_view(history: History) -> RenderableType:
+    """The damage of a history, or that it is intact."""
+    if not history.damages:
+        return Text(f"history: every byte of {counted(history.files, 'file')} is what was written", "green")
+    return Group(Text(f"history: {counted(len(history.damages), 'problem')}", "red"), *(Text(f"  {damage}") for damage in history.damages))
+
+
+def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
+    """The arrays that differ between two checkpoints."""
+    table = Table("array", "what differs", "elements", "largest difference", box=SIMPLE_HEAD)
+    for one in differences:
+        counts = f"{one.elements:,} of {one.of:,}" if one.of else ""
+        table.add_row(one.path, one.what, counts, f"{one.largest:.6g}" if one.of else "")
+    return table if table.row_count else Text("every array is the same, bit for bit", "green")
+
+
+def garbage_view(found: Sequence[Garbage], *, deleted: bool) -> RenderableType:
+    """The prefixes that were, or would be, deleted."""
+    if not found:
+        return Text("nothing to delete")
+    table = Table("deleted" if deleted else "would be deleted", "why", box=SIMPLE_HEAD)
+    for one in found:
+        table.add_row(one.path, one.why)
+    return table
+
+
+def abilities_view(root: str, abilities: Sequence[Ability]) -> RenderableType:
+    """The abilities of a store, one line each."""
+    table = Table(root, "", "ms", box=SIMPLE_HEAD)
+    for ability in abilities:
+        verdict = Text("yes", "green") if ability.problem is None else Text(ability.problem, "red")
+        table.add_row(ability.name, verdict, f"{1000 * ability.seconds:.0f}")
+    return table
+
+
+def age(time: str, now: datetime) -> str:
+    """Age of a time, such as ``5 min ago``. A text of a stranger's root that is no time is returned as it is."""
+    try:
+        seconds = int((now - datetime.fromisoformat(time)).total_seconds())
+    except (ValueError, TypeError):  # the latter: it has no time zone
+        return time
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{max(0, seconds)} s ago"

@@ -1,0 +1,293 @@
+"""The summary of a run before it starts: its model, optimizer state, memory, tokens, data shares and mesh. Nothing runs on a device.
+
+All sizes come from the shapes and shardings of the program, which need no compilation. The FLOPs of a parameter are six for each weight of
+a matrix product that a token passes through (Chowdhery et al. 2022, PaLM, appendix B): of the experts, those that it goes to. What the
+weights do not explain, the scores and values of attention and the recurrent states, is one number for the whole model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from haliax import NamedArray
+
+from halcyon.models.axes import EXPERTS, VOCAB, is_named
+from halcyon.models.flops import flops_per_token
+from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
+from halcyon.models.trainable import split
+from halcyon.step.device_use import share_bytes
+from halcyon.step.program import Program
+from halcyon_api.memory import least_need
+from halcyon_api.mesh import model_shape
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.training_run import TrainingRun, TrainingRunSpec
+
+_FLOPS_PER_WEIGHT = 6
+_WIDE_BYTES = 4
+"""Gradients are float32."""
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter of the model; parameters of equal blocks are stacked into one.
+
+    Attributes:
+        path: Its path in the model.
+        axes: Names and sizes of its axes.
+        dtype: Its type.
+        role: Its role (`halcyon.models.parameters.Role`).
+        parameters: Its elements.
+        size_bytes: Its size.
+        flops_per_token: Operations of training for each token, forward and backward.
+    """
+
+    path: str
+    axes: tuple[tuple[str, int], ...]
+    dtype: str
+    role: str
+    parameters: int
+    size_bytes: int
+    flops_per_token: int
+
+
+@dataclass(frozen=True)
+class StateRow:
+    """One part of the optimizer state: the arrays below a path that have the paths of parameters, or a single array."""
+
+    path: str
+    dtype: str
+    elements: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """Memory of one device, in bytes.
+
+    Attributes:
+        parameters: Its share of the parameters.
+        optimizer: Its share of the optimizer state.
+        gradients: Its share of the gradients of the trained parameters, in float32.
+        activations_at_least: A lower bound of the activations (`halcyon_api.memory.least_need`).
+        available: Memory of the device. None: not known.
+    """
+
+    parameters: int
+    optimizer: int
+    gradients: int
+    activations_at_least: int
+    available: int | None
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A source of the data.
+
+    Attributes:
+        name: Its name.
+        kind: Its kind, such as ``parquet``.
+        share: Its share of the training sequences at the beginning of the run. None: the share of its size, which is known when its text
+            is tokenized (`halcyon data stats`).
+        held_out: Share of its sequences that is held out.
+    """
+
+    name: str
+    kind: str
+    share: float | None
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The summary of a run.
+
+    Attributes:
+        run: Name of the run.
+        family: Family of the model.
+        vocabulary: Tokens of the tokenizer.
+        accelerator: Type of the accelerator.
+        devices: Devices of the run.
+        mesh: Size of each mesh axis, outermost first.
+        parameters: The parameters, in the order of the model.
+        active_parameters: Parameters that the computation of one token uses. None: not known, for a custom model.
+        flops_per_token: Operations of training for each token, forward and backward, at the longest sequence.
+        attention_flops_per_token: The part of it that no weight explains: scores and values of attention, recurrent states.
+        optimizer: Kind of the update rule.
+        state: The optimizer state.
+        device: Memory of one device.
+        steps: Steps of the run.
+        batch_size: Sequences of the first step.
+        sequence_length: Positions of a sequence of the first step.
+        tokens: Tokens of the run.
+        peak_flops_per_second: Peak of all devices together. None: not known.
+        sources: The sources of the data.
+    """
+
+    run: str
+    family: str
+    vocabulary: int
+    accelerator: str
+    devices: int
+    mesh: dict[str, int]
+    parameters: tuple[ParameterRow, ...]
+    active_parameters: int | None
+    flops_per_token: int
+    attention_flops_per_token: int
+    optimizer: str
+    state: tuple[StateRow, ...]
+    device: DeviceRow
+    steps: int
+    batch_size: int
+    sequence_length: int
+    tokens: int
+    peak_flops_per_second: float | None
+    sources: tuple[SourceRow, ...]
+
+    @property
+    def parameter_count(self) -> int:
+        """Elements of all parameters."""
+        return sum(row.parameters for row in self.parameters)
+
+    @property
+    def flops(self) -> int:
+        """Operations of the whole run, at the longest sequence."""
+        return self.flops_per_token * self.tokens
+
+    def seconds(self, utilisation: float) -> float | None:
+        """Duration of all steps at a model FLOPs utilisation, without evaluations and saves. None: the peak is not known."""
+        return None if self.peak_flops_per_second is None else self.flops / (utilisation * self.peak_flops_per_second)
+
+    def document(self) -> dict[str, Any]:
+        """The summary as JSON."""
+        return {**asdict(self), "parameter_count": self.parameter_count, "flops": self.flops}
+
+
+def summarize(run: TrainingRun, program: Program, mesh: ResolvedMesh, vocabulary: int) -> Summary:
+    """The summary of a run of task ``train``.
+
+    Args:
+        run: The run.
+        program: Its program; nothing of it is compiled.
+        mesh: Its mesh.
+        vocabulary: Tokens of the tokenizer.
+    """
+    spec, row = run.spec, run.spec.accelerator.row
+    whole = flops_per_token(spec.model, spec.trainer.longest_sequence, vocabulary)
+    rows = tuple(parameter_rows(program.template.model, vocabulary, idle_parameters(spec)))
+    trained = jax.tree.leaves(split(program.template.model, program.trained)[0])
+    custom = spec.model.custom is not None
+    return Summary(
+        run=run.metadata.name,
+        family=spec.model.kind,
+        vocabulary=vocabulary,
+        accelerator=spec.accelerator.type,
+        devices=mesh.devices,
+        mesh=dict(program.mesh.shape),
+        parameters=rows,
+        active_parameters=None if custom else model_shape(spec).active_parameters,
+        flops_per_token=whole,
+        attention_flops_per_token=max(0, whole - sum(one.flops_per_token for one in rows)),
+        optimizer=spec.optimizer.kind,
+        state=tuple(state_rows(program.template.optimizer_state, program.template.model)),
+        device=DeviceRow(
+            parameters=share_bytes((program.template.model, program.template.reference, program.template.sampler)),
+            optimizer=share_bytes(program.template.optimizer_state),
+            gradients=sum(_WIDE_BYTES * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in trained),
+            activations_at_least=0 if custom else least_need(spec, mesh).batch_bytes,
+            available=row.memory_bytes,
+        ),
+        steps=spec.trainer.steps,
+        batch_size=spec.trainer.batch_size,
+        sequence_length=spec.trainer.sequence_length,
+        tokens=spec.trainer.tokens,
+        peak_flops_per_second=None if row.peak_flops_per_second is None else row.peak_flops_per_second * mesh.devices,
+        sources=source_rows(spec),
+    )
+
+
+def idle_parameters(spec: TrainingRunSpec) -> int:
+    """Parameters of experts that a token does not go to; 0 for a model without experts, and for a custom model."""
+    return 0 if spec.model.custom is not None else model_shape(spec).idle_parameters
+
+
+def parameter_rows(model: Any, vocabulary: int, idle: int = 0) -> Iterator[ParameterRow]:
+    """The parameters of a model.
+
+    Args:
+        model: The model, or its shapes.
+        vocabulary: Tokens of the tokenizer; the padding of the model's vocabulary has no FLOPs.
+        idle: Parameters of experts that a token does not go to (`idle_parameters`).
+    """
+    named = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
+    known: list[Parameter] = jax.tree.leaves(parameters(model), is_leaf=lambda leaf: isinstance(leaf, Parameter))
+    experts = sum(_elements(leaf) for _, leaf in named if EXPERTS in (axis.name for axis in leaf.axes))
+    active = 1 - idle / experts if experts else 1.0
+    tied = all(one.role is not Role.HEAD for one in known)
+    for (path, leaf), one in zip(named, known, strict=True):
+        elements = _elements(leaf)
+        # With tied embeddings the table is the output head too. A table of positions has no vocabulary.
+        multiplies = one.role in PRODUCTS or (tied and one.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names)
+        share = active if one.role is Role.EXPERT else 1.0
+        yield ParameterRow(
+            path=_path(path),
+            axes=tuple((axis.name, axis.size) for axis in leaf.axes),
+            dtype=str(np.dtype(leaf.array.dtype)),
+            role=one.role.value,
+            parameters=elements,
+            size_bytes=elements * leaf.array.dtype.itemsize,
+            flops_per_token=round(_FLOPS_PER_WEIGHT * _multiplied(leaf, vocabulary) * share) if multiplies else 0,
+        )
+
+
+def state_rows(state: Any, model: Any) -> Iterator[StateRow]:
+    """The parts of an optimizer state, the arrays of one kind together.
+
+    Args:
+        state: The state, or its shapes.
+        model: The model, or its shapes; its paths end the paths of arrays that belong to parameters.
+    """
+    ends = sorted((_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]), key=len, reverse=True)
+    found: dict[tuple[str, str], list[int]] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_named)[0]:
+        whole = _path(path)
+        name = next((whole.removesuffix(f".{end}") for end in ends if whole.endswith(f".{end}")), whole)
+        for array in jax.tree.leaves(leaf):
+            sums = found.setdefault((name, str(np.dtype(array.dtype))), [0, 0])
+            sums[0] += math.prod(array.shape)
+            sums[1] += math.prod(array.shape) * array.dtype.itemsize
+    for (name, dtype), (elements, size_bytes) in found.items():
+        yield StateRow(name, dtype, elements, size_bytes)
+
+
+def source_rows(spec: TrainingRunSpec) -> tuple[SourceRow, ...]:
+    """The sources of a run. No text is read."""
+    data = spec.data
+    weights = [source.weight for source in data.sources]
+    total = math.fsum(weight or 0.0 for weight in weights)
+    return tuple(
+        SourceRow(
+            name=source.name,
+            kind=source.kind,
+            share=weight / total if weight is not None and total else 1.0 if len(weights) == 1 else None,
+            held_out=data.validation.fraction if source.validation is None else source.validation.fraction,
+        )
+        for source, weight in zip(data.sources, weights, strict=True)
+    )
+
+
+def _multiplied(leaf: NamedArray, vocabulary: int) -> int:
+    """Weights of a matrix product, without those of the vocabulary's padding."""
+    return math.prod(vocabulary if axis.name == VOCAB else axis.size for axis in leaf.axes)
+
+
+def _elements(leaf: NamedArray) -> int:
+    return math.prod(leaf.array.shape)
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

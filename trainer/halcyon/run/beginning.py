@@ -1,0 +1,275 @@
+"""How a run begins: its checkpoint root is taken, and the state is found from which this process trains.
+
+`kind_of` decides what that is: the newest checkpoint of the run itself; else what ``spec.from`` names, which is the whole state of another
+run or weights alone, with a fresh optimizer; else random parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from halcyon.checkpoint import Callbacks, Checkpointer, Restored, RunRecord, SaveReport
+from halcyon.checkpoint.origin import OtherRun
+from halcyon.checkpoint.processes import Processes, gather_texts
+from halcyon.checkpoint.verify import Damaged
+from halcyon.data.cache.tokenizers import keep_tokenizer
+from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
+from halcyon.models import CausalLM
+from halcyon.models.adapters import without_adapter
+from halcyon.models.trainable import joined
+from halcyon.run.place import Place
+from halcyon.step.program import Program
+from halcyon.step.state import TrainState, completed_state, initial_state, with_new_average
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon.telemetry import RunReporter, SaveRequests
+from halcyon.tokenizer import TokenizerDefinition
+from halcyon.weights.companions import keep_companions, read_companions
+from halcyon.weights.folder import folder_place
+from halcyon.weights.peft_files import PeftFolder
+from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_folder
+from halcyon_api.checkpoint_documents import HEAD_KEY, HUGGING_FACE_PREFIX, CommittedStep, EvaluationRecord, Fingerprints, SkippedBatches
+from halcyon_api.spec.origin import OriginSpec
+
+Result = TypeVar("Result")
+Kind = Literal["ownCheckpoint", "otherRun", "weights", "random"]
+
+
+def kind_of(origin: OriginSpec | None, *, has_own: bool, weights_alone: bool = False) -> Kind:
+    """What a run begins with. Pure.
+
+    Args:
+        origin: ``spec.from``.
+        has_own: Whether the run has a checkpoint of its own.
+        weights_alone: Whether the checkpoint that `origin` names holds only weights, or is asked only for them.
+
+    Raises:
+        BadConfiguration: A field of `origin` is for weights alone, and it names a whole state.
+    """
+    if has_own:
+        return "ownCheckpoint"
+    if origin is None:
+        return "random"
+    if origin.hugging_face is not None or weights_alone:
+        return "weights"
+    if origin.only is not None or origin.grow_vocabulary:
+        name = "only" if origin.only is not None else "growVocabulary"
+        raise BadConfiguration(
+            f"spec.from.{name}: the checkpoint of run {origin.run} is a whole training, whose optimizer state fits only to the same "
+            "parameters; set spec.from.weightsOnly to take only its weights"
+        )
+    return "otherRun"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a process begins with."""
+
+    kind: Kind
+    restored: Restored | None = None
+    """The state, of the own checkpoint or of that of another run."""
+    weights: Weights | None = None
+    """The weights alone."""
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Files of Hugging Face that came with what ``spec.from`` names, by name, for a later export."""
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return 0 if self.restored is None else self.restored.step
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the state is of ``spec.from``, so that the root of the run has no checkpoint of it yet."""
+        return self.kind in ("otherRun", "weights")
+
+    @property
+    def path(self) -> str | None:
+        """The place of the checkpoint or of the weights, for the log."""
+        if self.restored is not None:
+            return self.restored.checkpoint.path
+        return None if self.weights is None else self.weights.path
+
+    @property
+    def evaluated(self) -> EvaluationRecord | None:
+        """The evaluations before the run's own checkpoint."""
+        return self.restored.checkpoint.evaluation if self.restored is not None and self.kind == "ownCheckpoint" else None
+
+    @property
+    def past(self) -> tuple[SkippedBatches, ...]:
+        """See `Restored.past`."""
+        return () if self.restored is None else self.restored.past
+
+    def state(self, program: Program) -> TrainState:
+        """The state after these steps."""
+        if self.restored is not None:
+            state = self.restored.state
+        elif self.weights is not None:
+            model = self.weights.model
+            if self.weights.is_part:
+                model = joined(model, without_adapter(initial_state(program.build_state, program.template).model))
+            state = completed_state(program.complete_state, program.template, model)
+        else:
+            state = initial_state(program.build_state, program.template)
+        return with_new_average(program.average, program.template, state)
+
+    def report(self, reporter: RunReporter, head_loss: str | None) -> None:
+        """Report where the state comes from.
+
+        Args:
+            reporter: Receives it.
+            head_loss: Why HEAD of the run's own root was rebuilt; None if it was not.
+        """
+        if self.restored is None or self.is_new:
+            reporter.resumed(self.step, path=self.path)
+            return
+        reporter.found_checkpoint(self.restored.checkpoint)
+        reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in self.restored.skipped)
+        reporter.resumed(self.step, path=self.path, fallback_reason=reasons or None, head_loss=head_loss)
+
+
+def wait_for_root(place: Place) -> None:
+    """Wait until the checkpoint root accepts the credentials. `Checkpointer` handles other failures, on all processes together."""
+    with contextlib.suppress(StoreFailure):
+        place.root().read(HEAD_KEY)
+
+
+def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, requests: SaveRequests) -> Checkpointer:
+    """Take the root. A collective; raises as `Checkpointer.open` does."""
+    spec, context, reporter = place.spec, place.context, place.reporter
+
+    def on_commit(save: SaveReport) -> None:
+        seconds = save.copy_seconds + save.commit_seconds
+        reporter.checkpoint(save.checkpoint, blocked_seconds=save.blocked_seconds, save_seconds=seconds)
+        reporter.knows(save_interval_seconds=save.interval_seconds)
+
+    def on_failure(reason: str) -> None:
+        reporter.checkpoint_failed(reason)
+        requests.failed()
+
+    def on_read_back(entry: CommittedStep, damage: str | None) -> None:
+        if damage is None:
+            reporter.verified_checkpoint(entry.step)
+        else:
+            reporter.checkpoint_failed(
+                f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}"
+            )
+
+    return Checkpointer.open(
+        spec.checkpoint,
+        RunRecord(prints, spec.trainer.seed, context.mesh.model_dump(), vocabulary, spec.trainer.longest_sequence),
+        owner=context.owner,
+        epoch=context.epoch,
+        processes=place.processes,
+        expected_step=context.resume_step,
+        retry_budget=place.retry_budget,
+        callbacks=Callbacks(on_commit=on_commit, on_failure=on_failure, on_warning=reporter.warning, on_read_back=on_read_back),
+    )
+
+
+def begin(place: Place, program: Program, checkpointer: Checkpointer, prints: Fingerprints, tokenizer: TokenizerDefinition) -> Beginning:
+    """Read what the run begins with. A collective, for the main thread; raises as `Checkpointer.restore` and `from_origin` do."""
+    restored = checkpointer.restore(program.template)
+    if restored is not None:
+        return Beginning(kind_of(place.spec.origin, has_own=True), restored)
+    beginning = from_origin(place, program, prints)
+    if beginning.is_new and beginning.past != checkpointer.skipped:
+        checkpointer.inherit(beginning.past)
+    if place.processes.is_main:
+        _keep_files(place, tokenizer, beginning.files)
+    return beginning
+
+
+def from_origin(place: Place, program: Program, prints: Fingerprints) -> Beginning:
+    """What a run without a checkpoint of its own begins with. A collective, for the main thread.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        DataUnreachable: The hub does not answer, or denies access.
+        TrainerExit: See `OtherRun.restore`.
+    """
+    origin, template = place.spec.origin, program.template
+    other = None if origin is None or origin.hugging_face is not None else place.other_run(origin)
+    entry = None if other is None else other.weights_alone()
+    kind = kind_of(origin, has_own=False, weights_alone=entry is not None)
+    if origin is None:
+        return Beginning(kind)
+    if other is None:
+        weights = _of_hugging_face(place, origin, template.model)
+        return Beginning(kind, weights=weights, files=weights.files)
+    if entry is not None:
+        weights = weights_of_run(place, other, entry, template.model)
+        return Beginning(kind, weights=weights, files=weights.files)
+    without_average = dataclasses.replace(template, average=None)
+    restored = other.restore(template, prints, steps=place.spec.trainer.steps, without_average=without_average)
+    files = together(place.processes, other.store.root, lambda: read_companions(other.store, HUGGING_FACE_PREFIX))
+    return Beginning(kind, restored, files=files)
+
+
+def weights_of_run(place: Place, other: OtherRun, entry: CommittedStep, template: CausalLM) -> Weights:
+    """The model of a checkpoint of another run. A collective, for the main thread.
+
+    Args:
+        place: The run that begins with it.
+        other: The other run.
+        entry: Its checkpoint.
+        template: Shapes, types and shardings of the run's model.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        NoValidCheckpoint: The checkpoint is damaged.
+    """
+    store, origin, model = other.store, other.origin, without_adapter(template)
+    return together(place.processes, store.root, lambda: weights_of_checkpoint(store, entry, origin, place.spec.model, model))
+
+
+def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> Weights:
+    assert origin.hugging_face is not None  # noqa: S101 - the caller has checked it
+    own, processes = place.spec.checkpoint, place.processes
+
+    def folder(path: str) -> Store:  # downloads a model of the hub
+        s3 = path.startswith("s3://")
+        return Store(folder_place(path, own.endpoint if s3 else None, own.region if s3 else None), retry_budget=place.retry_budget)
+
+    path, beside = origin.hugging_face.path, origin.hugging_face.adapter
+    store, model = together(processes, path, lambda: folder(path)), without_adapter(template)
+    adapter = None if beside is None else together(processes, beside, lambda: PeftFolder(folder(beside)))
+    return together(processes, store.root, lambda: weights_of_folder(store, origin, place.spec.model, model, adapter))
+
+
+def _keep_files(place: Place, tokenizer: TokenizerDefinition, files: Mapping[str, bytes]) -> None:
+    """Write into the root what makes its checkpoints usable without the files that this run reads."""
+    store = place.root()
+    try:
+        keep_tokenizer(store, tokenizer)
+        keep_companions(store, files)
+    except StoreFailure as failure:
+        place.reporter.warning(f"the tokenizer could not be copied to the checkpoint root, so an export will lack it: {failure}")
+
+
+_KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)
+
+
+def together(processes: Processes, root: str, work: Callable[[], Result]) -> Result:
+    """Run `work` on every process. If it fails on one, every process raises the same error. A collective."""
+    result: Result | None = None
+    try:
+        result, text = work(), ""
+    except Damaged as damage:
+        text = f"NoValidCheckpoint {root}: {damage}"
+    except StoreFailure as failure:
+        text = f"StoreFailure {failure.code} {failure.text}"
+    except TrainerExit as error:
+        text = f"{next(kind for kind in _KINDS if isinstance(error, kind)).__name__} {error}"
+    for found in gather_texts(processes, text):
+        kind, _, message = found.partition(" ")
+        if kind == "StoreFailure":
+            code, _, message = message.partition(" ")
+            raise as_exit(StoreFailure(code, message), root, what="the folder", field="spec.from")
+        if kind:
+            raise next(one for one in _KINDS if one.__name__ == kind)(message)
+    return result  # type: ignore[return-value]

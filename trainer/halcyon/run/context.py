@@ -1,0 +1,211 @@
+"""The run and this process's place in it: in a pod that the operator made, or on the user's own machine.
+
+In a pod everything comes from the injected environment. The user's own machine has one process. With the type ``cpu`` this process has
+virtual devices for all hosts of the topology, so that the mesh and the arithmetic are those of the cluster. With the other types it takes
+the accelerators that JAX finds, or the processor if the user asks for it. There the next epoch comes from HEAD of the checkpoint root.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from halcyon.errors import BadConfiguration
+from halcyon.host.documents import root_address
+from halcyon.host.memory import check_memory, machine_memory
+from halcyon_api.checkpoint_documents import Epoch, Owner
+from halcyon_api.counting import counted
+from halcyon_api.defaults.files import load_resolved
+from halcyon_api.environment import InvalidEnvironment, parse_environment
+from halcyon_api.mesh import pinned, run_mesh
+from halcyon_api.model_file import ReadModel
+from halcyon_api.package import install
+from halcyon_api.spec.accelerator import Topology
+from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
+from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec
+from halcyon_api.validation import find_problems
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run and this process's place in it."""
+
+    run: TrainingRun
+    owner: Owner
+    epoch: Epoch | None
+    """None on the user's own machine: the checkpoint engine chooses the next epoch."""
+    topology: Topology
+    coordinator: str | None
+    process_index: int
+    process_count: int
+    resume_step: int
+    termination_log: Path | None
+    grace_seconds: float | None = None
+    """Seconds from a preemption notice to the end of the process; None: no limit."""
+    on_cpu: bool = False
+    """Whether to train on the processor instead of the document's accelerator, on the user's own machine."""
+    save_token: str = ""
+    """Token that a request for a checkpoint over HTTP must contain; empty: such requests are rejected."""
+
+    @property
+    def mesh(self) -> ResolvedMesh:
+        """Mesh axes and sizes on this topology."""
+        return run_mesh(self.run.spec, self.topology)
+
+    @property
+    def own_devices(self) -> int | None:
+        """The number of virtual devices of this process, on the processor; None: it takes the devices of the accelerator."""
+        if self.run.spec.accelerator.type == "cpu":
+            return self.topology.devices // self.process_count
+        return 1 if self.on_cpu else None
+
+    @property
+    def in_pod(self) -> bool:
+        """Whether this process runs in a pod that the operator made."""
+        return self.epoch is not None
+
+
+def resolve_context(
+    document: Path | Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    checkpoint_root: str | None = None,
+    defaults: Sequence[Path] = (),
+    on_cpu: bool = False,
+    read_model: ReadModel | None = None,
+    overrides: Sequence[str] = (),
+) -> Context:
+    """Read the run document and the environment.
+
+    Args:
+        document: Path of the ``run.yaml``, or its contents.
+        environ: The process's environment.
+        checkpoint_root: Replaces ``spec.checkpoint.root`` and removes the store settings of that root.
+        defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a pod the operator
+            has already applied them.
+        on_cpu: Train on the processor instead of the document's accelerator. Has no effect in a pod.
+        read_model: Reads the model of a config.json that the document names (`halcyon.weights.model_file.read_model`). Default: such a
+            document is not valid.
+        overrides: Changes of the document, each ``PATH=VALUE`` (`halcyon_api.overrides`).
+
+    Raises:
+        BadConfiguration: The document or the environment is not valid; the message names the field.
+    """
+    checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
+    try:
+        run = load_resolved(document, defaults, checkpoint_root, read_model, overrides)
+        pod = parse_environment(environ)
+        if checkpoint_root is not None:
+            run = _with_root(run, checkpoint_root)
+    except (InvalidRun, InvalidEnvironment, ValueError) as error:
+        raise BadConfiguration(str(error)) from None
+    if pod is None:
+        return Context(
+            run=run,
+            owner=Owner(namespace=run.metadata.namespace, name=run.metadata.name, uid=run.metadata.uid),
+            epoch=None,
+            topology=run.spec.accelerator.resolve(),
+            coordinator=None,
+            process_index=0,
+            process_count=1,
+            resume_step=0,
+            termination_log=None,
+            on_cpu=on_cpu,
+        )
+    # A document without a mesh gets the operator's mesh: this version of the trainer may suggest another one.
+    run = run.model_copy(update={"spec": pinned(run.spec, pod.mesh)})
+    return Context(
+        run=run,
+        owner=Owner(namespace=pod.namespace, name=run.metadata.name, uid=pod.run_uid),
+        epoch=Epoch(attempt=pod.attempt, restart=pod.restart),
+        topology=Topology(pod.slices, pod.hosts_per_slice, pod.devices_per_host),
+        coordinator=pod.coordinator if pod.process_count > 1 else None,
+        process_index=pod.process_index,
+        process_count=pod.process_count,
+        resume_step=pod.resume_step,
+        termination_log=Path(pod.termination_log),
+        grace_seconds=pod.grace_seconds,
+        save_token=pod.save_token,
+    )
+
+
+def run_name(context: Context) -> str:
+    """The run's name and namespace."""
+    return f"{context.owner.namespace}/{context.owner.name}"
+
+
+def with_spec(context: Context, spec: TrainingRunSpec) -> Context:
+    """The same place in a run with another spec."""
+    return replace(context, run=context.run.model_copy(update={"spec": spec}))
+
+
+def process_name(context: Context) -> str:
+    """A name for this process that no earlier or later process has."""
+    return f"{run_name(context)}/{context.process_index}/{secrets.token_hex(8)}"
+
+
+def check_context(context: Context) -> None:
+    """Check the run against its topology, before any device is initialised.
+
+    Raises:
+        BadConfiguration: The run cannot be trained; the message has one sentence for each problem.
+    """
+    problems = find_problems(context.run.spec, context.topology)
+    if problems:
+        raise BadConfiguration("; ".join(map(str, problems)))
+    own_devices = context.own_devices
+    if own_devices is not None and not context.on_cpu:  # virtual devices share the memory of the machine
+        check_memory(context.run.spec, context.mesh, machine_memory(), devices=own_devices, where="this machine")
+
+
+def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:
+    """Check the devices that JAX found. On the user's own machine, for a type other than ``cpu``, take their number as the topology.
+
+    Raises:
+        BadConfiguration: There is no accelerator, the number of devices differs from the topology, the mesh does not fit the devices, or
+            the run does not fit into the memory.
+    """
+    wanted = context.run.spec.accelerator.type
+    family = context.run.spec.accelerator.row.family
+    if context.in_pod and family != "cpu" and platform != family:
+        raise BadConfiguration(
+            f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an image that is built for "
+            f"it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
+        )
+    if context.in_pod or wanted == "cpu":
+        if device_count != context.topology.devices:
+            raise BadConfiguration(
+                f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
+                f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; change topology or "
+                "slices, or free the devices"
+            )
+        return context
+    if platform == "cpu" and not context.on_cpu:
+        raise BadConfiguration(
+            f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its support with "
+            f"{install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
+        )
+    topology = Topology(1, 1, device_count)
+    try:
+        run_mesh(context.run.spec, topology)
+    except InvalidMesh as error:
+        raise BadConfiguration(f"{error} (on {counted(device_count, f'{platform} device')} of this machine)") from None
+    found = replace(context, topology=topology)
+    # This problem compares with the memory of the document's accelerator, and the devices here are others.
+    problems = [problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"]
+    if problems:
+        raise BadConfiguration(
+            "; ".join(f"{problem} (on {counted(device_count, f'{platform} device')} of this machine)" for problem in problems)
+        )
+    if context.on_cpu:
+        check_memory(context.run.spec, found.mesh, machine_memory(), devices=1, where="this machine")
+    return found
+
+
+def _with_root(run: TrainingRun, root: str) -> TrainingRun:
+    settings = run.spec.checkpoint.model_dump(exclude={"endpoint", "region", "credentials_secret", "volume_claim"})
+    checkpoint = type(run.spec.checkpoint).model_validate({**settings, "root": root})
+    return run.model_copy(update={"spec": run.spec.model_copy(update={"checkpoint": checkpoint})})

@@ -1,0 +1,37 @@
+"""The task ``data`` builds the token caches. Its processes share only the root of the caches: they join no session and start no device."""
+
+from __future__ import annotations
+
+from halcyon.data.open import ensure_caches
+from halcyon.run.context import Context, check_context, process_name, run_name
+from halcyon.run.sources import report_sources
+from halcyon.storage.retry_budget import RetryBudget
+from halcyon.telemetry import RunReporter
+from halcyon.weights.run_templates import with_templates
+from halcyon_api.counting import counted
+
+
+def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBudget) -> str:
+    """Build the token caches of a run, or wait until another process has built them.
+
+    Args:
+        context: The run and this process's place in it.
+        reporter: Receives the progress.
+        retry_budget: The waits for stores that deny access.
+
+    Returns:
+        One sentence with the contents of the caches.
+
+    Raises:
+        TrainerExit: The caches cannot be built; the class gives the cause and the exit code.
+    """
+    check_context(context)
+    spec = with_templates(context.run.spec)
+    reporter.stage("tokenizing")
+    store, caches = ensure_caches(
+        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+    )
+    if context.process_index == 0:
+        report_sources(reporter, context.run.spec.data, caches)
+    tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
+    return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"

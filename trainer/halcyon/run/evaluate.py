@@ -1,0 +1,250 @@
+"""The task ``evaluate``: one evaluation of another run's checkpoint, from the tokens to the result. It reads top to bottom.
+
+It trains nothing and reads only the model of the checkpoint, not the optimizer state. It writes the sums of each source to the run's root
+when the source is done. So an eviction or a crash loses at most the source in progress, and the next process computes the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.checkpoint.head import HeadKeeper
+from halcyon.checkpoint.opening import take_root
+from halcyon.checkpoint.processes import decide
+from halcyon.checkpoint.results import Restored
+from halcyon.data.held_out import HeldOut
+from halcyon.data.open import ensure_caches, held_out_of
+from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
+from halcyon.evals.benchmarks import Benchmark, read_of_document
+from halcyon.evals.shared import SharedRunner, asking_of
+from halcyon.models.adapters import check_adapter
+from halcyon.models.custom import check_model
+from halcyon.parallel.process_group import ProcessGroup
+from halcyon.run.beginning import weights_of_run
+from halcyon.run.context import Context, check_context, process_name, run_name, with_spec
+from halcyon.run.evaluation_results import document_of, evaluation_key, parse_stored, results_of
+from halcyon.run.fitting import without_choice
+from halcyon.run.place import Place
+from halcyon.run.session import session
+from halcyon.run.sources import report_sources
+from halcyon.step.held_out import HeldOutLoss
+from halcyon.step.program import Program, build_program
+from halcyon.storage.retry_budget import RetryBudget
+from halcyon.telemetry import RunReporter
+from halcyon.telemetry.evaluation import Evaluation, total
+from halcyon.telemetry.event_fields import with_source
+from halcyon.weights.run_templates import with_templates
+from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.counting import counted
+from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.spec.origin import OriginSpec
+from halcyon_api.status.progress import Evaluated
+from halcyon_api.task_results import TaskResults
+
+
+def evaluate_checkpoint(
+    context: Context,
+    reporter: RunReporter,
+    *,
+    retry_budget: RetryBudget,
+    on_lost_process: Callable[[int], object],
+    on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
+    clock: Callable[[], float] = time.time,
+) -> str:
+    """Evaluate the checkpoint that the run names on the held-out part of each source.
+
+    Args:
+        context: The run and this process's place in it.
+        reporter: Receives the progress.
+        retry_budget: The waits for stores that deny access.
+        on_lost_process: Called in another thread with the index of a lost process; it must end this process.
+        on_joined: Called with the processes when all have joined.
+        clock: Seconds since 1970.
+
+    Returns:
+        One sentence with the result.
+
+    Raises:
+        TrainerExit: The checkpoint cannot be evaluated; the class gives the cause and the exit code.
+    """
+    check_context(context)
+    context = with_spec(context, with_templates(context.run.spec))
+    check_model(context.run.spec.model)
+    check_adapter(context.run.spec.model, context.run.spec.lora)
+    spec = context.run.spec
+    tasks = spec.trainer.evaluation.tasks
+    benchmarks = [] if tasks is None else read_of_document(tasks)
+    reporter.stage("tokenizing")
+    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
+    with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
+        context, mesh = joined.lay_out()
+        spec = without_choice(spec, context.mesh)
+        if joined.processes.is_main:
+            report_sources(reporter, spec.data, caches[1])
+        reporter.stage("restoring")
+        held_out = held_out_of(spec, *caches)
+        program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
+        place = Place(context, joined.processes, reporter, retry_budget)
+        return CheckpointEvaluation(place, program, held_out, clock, benchmarks).run()
+
+
+class CheckpointEvaluation:
+    """One evaluation, with everything that it needs already open."""
+
+    def __init__(
+        self,
+        place: Place,
+        program: Program,
+        held_out: HeldOut,
+        clock: Callable[[], float],
+        benchmarks: Sequence[Benchmark] = (),
+    ) -> None:
+        if place.spec.origin is None:
+            raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
+        self._place, self._program, self._held_out, self._clock = place, program, held_out, clock
+        self._context, self._processes, self._reporter = place.context, place.processes, place.reporter
+        self._spec = place.spec
+        self._origin: OriginSpec = place.spec.origin
+        self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
+        self._prints = fingerprints(self._spec, data=held_out.description)
+        self._wanted = evaluation_key(self._prints, self._origin, self._batches)
+        self._store = place.root()
+        self._keeper: HeadKeeper | None = None
+        self._benchmarks = benchmarks
+
+    def run(self) -> str:
+        """Evaluate, and return one sentence with the result."""
+        kept = self._take_root()
+        restored, kept = self._restore(kept)
+        found = results_of(kept) if kept is not None else {}
+        checkpoint = restored.checkpoint
+        self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=_reasons(restored))
+        parts = self._held_out.each
+        evaluated = Evaluated(run=self._origin.run_name, step=checkpoint.step, path=checkpoint.path)
+        for source, evaluation in found.items():
+            evaluated = with_source(evaluated, source, evaluation)
+        counts = {source: self._count(part) for source, part in parts.items()}
+        tokens = self._batch_size * self._held_out.sequence_length
+        done = sum(counts[source] for source in found)
+        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self._benchmarks))
+
+        self._reporter.knows_determinism(self._program.determinism_in_effect)
+        self._reporter.stage("compiling")
+        loss = HeldOutLoss(self._program, self._held_out.tokenizer)
+        model, reference = restored.state["model"], restored.state.get("reference")
+        for source, part in parts.items():
+            if source not in found:
+                found[source] = loss.of(part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch)
+                self._reporter.attends(self._program.attention_choices)
+                self._reporter.evaluation(checkpoint.step, found[source], source=source)
+                self._store_results(found, checkpoint, finished=len(found) == len(parts))
+        if not found:  # so that a restart takes the same checkpoint
+            self._store_results(found, checkpoint, finished=False)
+        results = self._run_tasks(checkpoint, model)
+        of = f"the checkpoint of run {self._origin.run} at step {checkpoint.step}"
+        numbers = {} if results is None else results.numbers
+        of_tasks = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        if not found:
+            self._store_results(found, checkpoint, finished=True)
+            return f"{of}: {of_tasks or 'all tasks are done'}"
+        whole = total(found.values())
+        self._reporter.evaluation(checkpoint.step, whole)
+        bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
+        return (
+            f"{of} has a loss of {whole.loss:.4f} nats per token{bits} on {counted(whole.sequences, 'sequence')} of "
+            f"{counted(len(found), 'source')}" + (f"; {of_tasks}" if of_tasks else "")
+        )
+
+    def _run_tasks(self, checkpoint: CommittedStep, model: Any) -> TaskResults | None:
+        """Run the benchmarks of the document. None: it has none, or this is not process 0."""
+        if not self._benchmarks:
+            return None
+        asking = asking_of(self._place.other_run(self._origin).store, self._processes, entry=checkpoint)
+        runner = SharedRunner(
+            self._benchmarks, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
+        )
+        return runner.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
+
+    def _take_root(self) -> EvaluationDocument | None:
+        """Make process 0 the only writer of the run's own root. Returns the results of an earlier process, if the root has them."""
+
+        def take() -> dict[str, Any]:
+            context = self._context
+            self._keeper, _ = take_root(
+                self._store,
+                owner=context.owner,
+                epoch=context.epoch,
+                writer=process_name(context).rpartition("/")[2],
+                fingerprints=self._prints,
+                expected_step=0,
+            )
+            kept = parse_stored(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
+            return {} if kept is None else kept.document()
+
+        kept = decide(self._processes, self._store.root, take)
+        return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
+
+    def _restore(self, kept: EvaluationDocument | None) -> tuple[Restored, EvaluationDocument | None]:
+        """Restore the model. Returns it with the results in `kept` if they belong to the same checkpoint, else with None.
+
+        Where the run names no step, and the checkpoint of `kept` can no longer be restored, the newest one is taken.
+        """
+        if kept is not None:
+            same = self._origin.model_copy(update={"step": kept.checkpoint.step})
+            try:
+                restored = self._read(same)
+            except NoValidCheckpoint:
+                if self._origin.step is not None:
+                    raise
+            else:
+                return restored, kept if restored.checkpoint.manifest_sha256 == kept.checkpoint.manifest_sha256 else None
+        return self._read(self._origin), None
+
+    def _read(self, origin: OriginSpec) -> Restored:
+        other, template = self._place.other_run(origin), self._program.template
+        entry = other.weights_alone()
+        if entry is None:
+            part = {"model": template.model} | ({} if template.reference is None else {"reference": template.reference})
+            return other.restore(part, self._prints, steps=None, part=True)
+        weights = weights_of_run(self._place, other, entry, template.model)
+        if template.reference is not None:
+            raise BadConfiguration(
+                f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference model to compare "
+                "with; evaluate a checkpoint of a run with this objective"
+            )
+        return Restored(entry.step, {"model": weights.model}, entry, ())
+
+    def _count(self, part: HeldOut) -> int:
+        """The number of batches of a source."""
+        sequences = part.validation_sequences
+        taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
+        return -(-taken // self._batch_size)
+
+    def _store_results(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
+        """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root."""
+
+        def keep() -> dict[str, Any]:
+            if self._keeper is None:
+                raise TrainerExit("the root was never taken")
+            self._keeper.refresh()
+            document = document_of(
+                found,
+                owner=self._context.owner,
+                run=self._origin.run_name,
+                root=self._origin.root,
+                checkpoint=checkpoint,
+                wanted=self._wanted,
+                finished=finished,
+                now=self._clock(),
+            )
+            self._store.write(EVALUATION_KEY, document.model_dump_json(by_alias=True, indent=2).encode())
+            return {}
+
+        decide(self._processes, self._store.root, keep)
+
+
+def _reasons(restored: Restored) -> str | None:
+    return "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped) or None

@@ -1,0 +1,187 @@
+"""Chooses ``microbatches: auto``, ``remat: auto`` and ``offload: auto``: the fastest step that fits into the memory of a device.
+
+The compiler says how much memory a step needs, so each candidate is compiled. The memory falls with the number of microbatches, so a
+binary search over the possible numbers compiles few candidates. More microbatches come before more recomputation, because a microbatch
+repeats no computation. The host's memory comes last: its copies take more time than both.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from halcyon.data.batch_schedule import build_schedule
+from halcyon.errors import BadConfiguration
+from halcyon.parallel.devices import has_host_memory
+from halcyon.step.device_use import Plan, plan_of, step_bytes
+from halcyon.step.hlo.schedule import Rates
+from halcyon.step.program import build_program
+from halcyon_api.counting import size
+from halcyon_api.elastic import possible_microbatches
+from halcyon_api.memory import least_need
+from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.offload import AUTOMATIC_OFFLOAD, Offload
+from halcyon_api.spec.remat import AUTOMATIC_REMAT, Remat
+from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+USABLE = 0.92
+"""Share of a device's memory that a step may need. The rest is for batches made ahead, evaluations, and memory lost between arrays."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values for the automatic fields of a run."""
+
+    microbatches: int
+    remat: Remat
+    offload: Offload = "none"
+
+    def document(self) -> dict[str, Any]:
+        """The choice as JSON."""
+        offload = {} if self.offload == "none" else {"offload": self.offload}
+        return {"microbatches": self.microbatches, "remat": self.remat, **offload}
+
+    @staticmethod
+    def of(document: dict[str, Any]) -> Choice:
+        """The choice of a document."""
+        return Choice(document["microbatches"], document["remat"], document.get("offload", "none"))
+
+
+def is_automatic(spec: TrainingRunSpec) -> bool:
+    """Whether a run leaves a value to this module."""
+    return "auto" in (spec.trainer.microbatches, spec.trainer.remat, spec.trainer.offload)
+
+
+def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
+    """The spec with the chosen values. Fields that are not automatic stay."""
+    values = {each.name: getattr(choice, each.name) for each in fields(choice) if getattr(spec.trainer, each.name) == "auto"}
+    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=values)})
+
+
+def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec:
+    """The spec for a task that does not train: a device computes one sequence at a time, and nothing is kept for a backward pass."""
+    if not is_automatic(spec):
+        return spec
+    return with_choice(spec, Choice((possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1], "none"))
+
+
+def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """The first candidate that fits, where all after a fitting one fit too. None: none fits. Asks for few of them."""
+    if not candidates or fits(candidates[0]):
+        return candidates[0] if candidates else None
+    if len(candidates) == 1 or not fits(candidates[-1]):
+        return None
+    low, high = 0, len(candidates) - 1  # the first does not fit, the last does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(candidates[middle]) else (middle, high)
+    return candidates[high]
+
+
+def choose(
+    microbatches: Sequence[int], policies: Sequence[Remat], offloads: Sequence[Offload], fits: Callable[[Choice], bool]
+) -> Choice | None:
+    """The first offload and policy with which some number of microbatches fits, with the least such number. None: nothing fits.
+
+    Args:
+        microbatches: Possible numbers, in rising order.
+        policies: Possible remat policies, the one with the least recomputation first.
+        offloads: Possible offloads, ``none`` first.
+        fits: Whether a step fits into the memory of a device.
+    """
+    for offload, policy in itertools.product(offloads, policies):
+        found = least_fitting(microbatches, lambda count, policy=policy, offload=offload: fits(Choice(count, policy, offload)))
+        if found is not None:
+            return Choice(found, policy, offload)
+    return None
+
+
+def chosen(
+    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, agreed: Callable[[bool], bool] = lambda fits: fits
+) -> Choice:
+    """Choose the automatic values of a run.
+
+    Args:
+        spec: The run's spec.
+        vocabulary: Number of tokens of the tokenizer.
+        mesh: The device mesh.
+        memory_bytes: Memory of a device. None: not known, and nothing is compiled.
+        agreed: Process 0's answer, given this process's. A collective if there are several processes.
+
+    Raises:
+        BadConfiguration: No step fits into the memory.
+    """
+    resolved = ResolvedMesh(**dict(mesh.shape))
+    given, policy = spec.trainer.microbatches, spec.trainer.remat
+    counts = (possible_microbatches(spec.trainer, resolved.data_parallelism) or (1,)) if given == "auto" else (given,)
+    policies = AUTOMATIC_REMAT if policy == "auto" else (policy,)
+    offload, on_host = spec.trainer.offload, has_host_memory(mesh.local_devices)
+    offloads = (offload,) if offload != "auto" else AUTOMATIC_OFFLOAD if on_host else ("none",)
+    if memory_bytes is None:
+        return Choice(counts[0], policies[0], offloads[0])
+    sizes, usable = largest_batch(spec.trainer), USABLE * memory_bytes
+    needs: list[float] = []
+
+    def fits(choice: Choice) -> bool:
+        tried = with_choice(spec, choice)
+        needed: float | None = least_need(tried, resolved).total_bytes
+        if needed <= usable:  # else it need not be compiled
+            needed = needed_bytes(tried, vocabulary, mesh, *sizes)
+        needs.extend([] if needed in (None, math.inf) else [needed])
+        return agreed(needed is None or needed <= usable)
+
+    found = choose(counts, policies, offloads, fits)
+    if found is None:
+        least = f"at least {size(int(min(needs)))} " if needs else "more memory than there is "
+        further = " or trainer.offload: optimizer" if offloads[-1] == "none" and on_host else ""
+        raise BadConfiguration(
+            f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs {least}on a device of "
+            f"{size(memory_bytes)}; give the run more devices, or shorter sequences{further}"
+        )
+    return found
+
+
+def needed_bytes(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size: int, sequence_length: int) -> float | None:
+    """Memory that a device needs for a step of a run, in bytes. Infinite: the compiler rejects the step. None: it does not say."""
+    try:
+        return step_bytes(build_program(spec, vocabulary, mesh).compile_step(batch_size, sequence_length))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return math.inf
+        raise
+
+
+def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, rates: Rates | None = None) -> Plan:
+    """The plan of a new run, for its largest batch. Compiles the step.
+
+    Args:
+        spec: The run's spec. Its automatic values are chosen.
+        vocabulary: Number of tokens of the tokenizer.
+        mesh: The device mesh.
+        memory_bytes: Memory of a device. None: not known.
+        rates: Speed of a device. None: not known.
+
+    Raises:
+        BadConfiguration: No step fits into the memory.
+    """
+    if is_automatic(spec):
+        spec = with_choice(spec, chosen(spec, vocabulary, mesh, memory_bytes))
+    program, sizes = build_program(spec, vocabulary, mesh), largest_batch(spec.trainer)
+    lowered, began = program.lower_step(*sizes), time.perf_counter()
+    step = program.compile(lowered)
+    return plan_of(
+        program, step, *sizes, remat=spec.trainer.remat, memory_bytes=memory_bytes, rates=rates, compile_seconds=time.perf_counter() - began
+    )
+
+
+def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:
+    """Batch size and sequence length of the steps with the most tokens."""
+    return max(((stage.batch_size, stage.sequence_length) for stage in build_schedule(trainer).stages), key=math.prod)

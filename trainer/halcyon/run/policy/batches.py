@@ -1,0 +1,229 @@
+"""The source of batches of sampled answers, and the evaluation by rewards.
+
+A step is sampled when the loop asks for its batch, from the state before the step. Nothing is carried from step to step on the host: a run
+that is killed between two tokens samples the same answers again from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from halcyon.checkpoint.processes import decide
+from halcyon.data.dataset import Dataset
+from halcyon.data.examples import Batch
+from halcyon.data.held_out import HeldOut
+from halcyon.inference.calculator import Calculator
+from halcyon.inference.chat import ChatPrompts
+from halcyon.inference.rollout import Rollouts, RolloutShape
+from halcyon.models.trainable import joined, split
+from halcyon.parallel.process_group import ProcessGroup
+from halcyon.run.policy.advantages import advantages, equal_groups, passes
+from halcyon.run.policy.answers import prompted, questions, rows_of
+from halcyon.run.policy.records import RecordedRewards
+from halcyon.run.policy.rewards import reward_named
+from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
+from halcyon.step.program import Program
+from halcyon.step.state import Model, TrainState
+from halcyon.step.step import sampling_part
+from halcyon.storage.store import Store
+from halcyon.telemetry.evaluation import Evaluation
+from halcyon.tokenizer import Tokenizer
+from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+_TRAINING, _EVALUATION = 1, 2
+"""Purposes of answers, as numbers for their keys."""
+_REQUEST_SECONDS = 60.0
+
+
+class PolicyBatches:
+    """Answers to the prompts of a data set; see `halcyon.step.batch_source.BatchSource`.
+
+    Args:
+        dataset: The data set; its sources hold prompts.
+        program: The program of the run.
+        spec: The run's spec, with ``objective.policy``.
+        processes: The process group.
+        on_warning: Called with a sentence about a failure that costs only samples.
+        store: The checkpoint root, for the samples.
+        committed: Returns the step of the newest checkpoint.
+    """
+
+    last_wait_seconds = 0.0
+    """Sampling is the work of the run, so no time counts as waiting for data."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        program: Program,
+        spec: TrainingRunSpec,
+        processes: ProcessGroup,
+        *,
+        on_warning: Callable[[str], object],
+        store: Store,
+        committed: Callable[[], int],
+    ) -> None:
+        policy, objective = spec.objective.policy, program.objective
+        if policy is None or not isinstance(objective, Policy):
+            raise TypeError("the run has no objective.policy")
+        self._dataset, self._program, self._policy, self._processes = dataset, program, policy, processes
+        self._settings: TrainerSpec = spec.trainer
+        reward = reward_named(policy.reward)
+        self._rewards = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning, committed)
+        self._root = store.root
+        self._width = spec.trainer.sequence_length - policy.max_tokens
+        formats = [source.format.conversation for source in spec.data.sources]
+        templates = [one.template for one in formats if one is not None]
+        self._ends = _ends(dataset.tokenizer, templates)
+        self._calculator = Calculator.of(dataset.tokenizer) if None in templates else None
+        self._rollouts: dict[int, Rollouts] = {}
+        self._sampling = self._sampling_program() if policy.has_sampler else None
+        self._log_probs = self._log_probs_program(objective) if policy.has_sampler else None
+        self.numbers: Mapping[str, float] = {}
+        """Numbers of the last batch; see `halcyon.step.batch_source.HasNumbers`."""
+
+    def batch(self, step: int, state: TrainState) -> Batch:
+        """See `halcyon.step.batch_source.BatchSource`."""
+        group = self._policy.group_size
+        model = state.model if self._sampling is None else self._sampling(state)
+        rows = self._dataset.train_rows(step)[::group]
+        asked = questions(self._dataset, rows)
+        prompts = prompted(asked, group, self._width)
+        answered = self._sampler(len(prompts.counts))(model, prompts, _TRAINING, step)
+        rewards = self._together(lambda: self._rewards.of_step(int(np.asarray(state.step)) + 1, asked, answered))
+        length = self._settings.sequence_length
+        tokens, targets, weights = rows_of(prompts, answered, length, self._dataset.tokenizer.pad_id)
+        of_answers = advantages(rewards, self._policy).reshape(-1, 1).astype(np.float32)
+        self.numbers = {
+            "reward": float(rewards.mean()),
+            "reward_deviation": float(rewards.std()),
+            "equal_groups": float(equal_groups(rewards).mean()),
+            "answer_tokens": float(answered.counts.mean()),
+            "cut_answers": float(1 - answered.ended.mean()),
+        }
+        arrays = {"tokens": tokens, "targets": targets, "weights": weights, "advantages": of_answers * weights}
+        batch: Batch = {name: self._placed(array) for name, array in arrays.items()}
+        return batch if self._log_probs is None else {**batch, SAMPLED_LOG_PROBS: self._log_probs(model, batch)}
+
+    def evaluate(
+        self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object] = lambda: None
+    ) -> Evaluation:
+        """The rewards of answers to held-out prompts, with the same keys in every evaluation. All processes call it at the same step.
+
+        Args:
+            held_out: The prompts.
+            model: The model.
+            batches: The largest number of batches, each with the answers of a training step; None: all.
+            before_batch: See `halcyon.step.batch_source.Evaluates`.
+
+        Returns:
+            A loss that is minus the mean reward, and the sums of pass@k.
+        """
+        begin, group = time.perf_counter(), self._policy.group_size
+        per = self._settings.batch_size // group
+        losses: list[float] = []
+        found: dict[int, float] = {}
+        for number, rows in enumerate(held_out.validation_batches(batches, per)):
+            before_batch()
+            asked = questions(held_out, rows)
+            full = [*asked, *[asked[-1]] * (per - len(asked))]
+            prompts = prompted(full, group, self._width, number * per)
+            answered = self._sampler(len(prompts.counts))(model, prompts, _EVALUATION, 0)
+            rewards = self._together(lambda full=full, answered=answered: self._rewards.of(full, answered))[: len(asked)]
+            losses += (-rewards).ravel().tolist()
+            for k, total in passes(rewards).items():
+                found[k] = found.get(k, 0.0) + total
+        return Evaluation(
+            nats=math.fsum(losses),
+            weight=len(losses),
+            size_bytes=0,
+            sequences=len(losses) // group,
+            seconds=time.perf_counter() - begin,
+            passes=found,
+        )
+
+    def close(self) -> None:
+        """See `halcyon.step.batch_source.BatchSource`. There is no thread."""
+
+    def _sampler(self, rows: int) -> Rollouts:
+        if rows not in self._rollouts:
+            shape = RolloutShape(
+                rows=rows,
+                prompt=self._width,
+                answer=self._policy.max_tokens,
+                tokens=self._dataset.tokenizer.vocab_size,
+                temperature=self._policy.temperature,
+                ends=self._ends,
+                dtype=self._settings.precision.compute,
+            )
+            mesh, seed = self._program.mesh, self._settings.seed
+            self._rollouts[rows] = Rollouts(mesh, shape, seed, self._calculator, self._program.compiler_options())
+        return self._rollouts[rows]
+
+    def _together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
+        """The rewards that process 0 found, on every process: float64 [prompt, answer]. Its error is raised on every process."""
+        found = decide(self._processes, self._root, lambda: {"rewards": rewards()})
+        return np.array(found["rewards"], np.float64).reshape(-1, self._policy.group_size)
+
+    def _placed(self, array: np.ndarray) -> jax.Array:
+        """An array [row, position] as one of the step: [microbatch, batch, position]."""
+        whole = array.reshape(self._program.microbatches, -1, array.shape[1])
+        return jax.make_array_from_callback(whole.shape, self._program.batch_sharding, lambda index: whole[index])
+
+    def _sampling_program(self) -> Callable[[TrainState], Model]:
+        """A function from a state to the model that samples, for a run whose state keeps the weights that sample."""
+        trained, steps = self._program.trained, self._policy.updates_per_rollout
+
+        def whole(state: TrainState) -> Model:
+            return joined(sampling_part(state, trained, steps), split(state.model, trained)[1])
+
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self._program.template.model)
+        return jax.jit(whole, out_shardings=shardings, compiler_options=self._program.compiler_options())
+
+    def _log_probs_program(self, objective: Policy) -> Callable[[Model, Batch], jax.Array]:
+        """A function that computes the log-probabilities of a batch as the step does."""
+
+        def every(model: Any, batch: Batch) -> jax.Array:
+            if self._program.microbatches == 1:
+                return objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
+            return jax.lax.map(functools.partial(objective.log_probs, model), batch)
+
+        compiled = jax.jit(every, out_shardings=self._program.batch_sharding, compiler_options=self._program.compiler_options())
+
+        def traced(model: Any, batch: Batch) -> jax.Array:
+            with self._program.tracing():
+                return compiled(model, batch)
+
+        return traced
+
+
+def policy_batches(
+    spec: TrainingRunSpec, processes: ProcessGroup, on_warning: Callable[[str], object], committed: Callable[[], int]
+) -> Callable[[Dataset, Program, TrainerSpec], PolicyBatches]:
+    """A function that makes the batch source of a run with ``objective.policy``; see `halcyon.step.batch_source.BuildBatchSource`.
+
+    Args:
+        spec: The run's spec.
+        processes: The process group.
+        on_warning: See `PolicyBatches`.
+        committed: See `PolicyBatches`.
+    """
+
+    def build(dataset: Dataset, program: Program, settings: TrainerSpec) -> PolicyBatches:
+        del settings
+        store = Store(spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
+        return PolicyBatches(dataset, program, spec, processes, on_warning=on_warning, store=store, committed=committed)
+
+    return build
+
+
+def _ends(tokenizer: Tokenizer, templates: Sequence[str | None]) -> tuple[int, ...]:
+    """Tokens that end an answer: that of a document, and that of the assistant's turn in each template."""
+    return tuple(sorted({token for template in set(templates) for token in ChatPrompts(tokenizer, template).ends}))

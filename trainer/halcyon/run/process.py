@@ -1,0 +1,360 @@
+"""One trainer process, from the run document to its exit code.
+
+Every end writes a log event and a termination report, and has the exit code of its cause (`halcyon_api.ends`). The process exits with
+``os._exit``: after a lost process, JAX's atexit hooks would wait for that process in the normal shutdown of the interpreter.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from halcyon.errors import BadConfiguration, Fenced, TrainerExit
+from halcyon.host.documents import DEFAULT_COMPILATION_CACHE, set_variables
+from halcyon.host.freed_memory import keep_freed_memory
+from halcyon.host.memory_lock import raise_memory_lock
+from halcyon.host.signals import SignalThread, ending_signals
+from halcyon.run.context import Context, resolve_context
+from halcyon.run.run_plan import run_plan
+from halcyon.storage.metadata_server import wait_for_server
+from halcyon.storage.retry_budget import SOURCES, RetryBudget
+from halcyon.telemetry import (
+    ProfileRequests,
+    RunIdentity,
+    RunReporter,
+    SaveRequests,
+    TelemetryServer,
+    open_log,
+    termination_report,
+    write_termination_report,
+)
+from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.termination import outcome
+from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
+from halcyon.weights.model_file import read_model
+from halcyon_api.ends import EndCause
+from halcyon_api.status.progress import Saved
+from halcyon_api.status.progress import Stage as WorkStage
+from halcyon_api.training_run import Task
+
+if TYPE_CHECKING:
+    from halcyon.parallel.process_group import ProcessGroup
+
+_NOTICE = "a notice of preemption came"
+_INTERRUPT = "an interrupt came from the keyboard"
+NOTHING_TO_SAVE = f"{_NOTICE} before the first step; there was nothing to save"
+_NOTICE_MESSAGES: dict[Task, str] = {
+    "train": NOTHING_TO_SAVE,
+    "data": f"{_NOTICE}; the committed shards of the token caches are kept",
+    "evaluate": f"{_NOTICE}; the results of the evaluated sources are kept",
+}
+"""The message of a process that ends at a notice while no step runs."""
+_WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+"""The stage in which each task does its productive work."""
+CLOSING_SECONDS = 30.0
+"""Longest time at the end of a completed run in which its history, and its trackers, keep what they have received."""
+LEAVING_SECONDS = 0.7
+"""The same for a pod that ends early: less than the time that the last save leaves for the exit (`halcyon.run.last_save`)."""
+_LIFELINE_SECONDS = 1.0
+"""Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
+
+
+def run_training(
+    document: Path,
+    environ: Mapping[str, str],
+    *,
+    checkpoint_root: str | None,
+    json_lines: bool | None,
+    compilation_cache: Path | None,
+    defaults: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    on_cpu: bool = False,
+) -> NoReturn:
+    """Run the task of the document and exit. The exit code says how the run ended.
+
+    Args:
+        document: Path of the ``run.yaml``.
+        environ: The process's environment.
+        checkpoint_root: Replaces ``spec.checkpoint.root``.
+        json_lines: True: always write JSON lines. False: never. Default: unless standard output is a terminal.
+        compilation_cache: Directory of compiled programs. Default: `DEFAULT_COMPILATION_CACHE`.
+        defaults: Files of TrainingRunDefaults for fields that the document does not set.
+        overrides: Changes of the document, each ``PATH=VALUE``.
+        on_cpu: Train on the processor instead of the document's accelerator.
+    """
+    try:
+        context = resolve_context(
+            document,
+            environ,
+            checkpoint_root=checkpoint_root,
+            defaults=defaults,
+            on_cpu=on_cpu,
+            read_model=read_model,
+            overrides=overrides,
+        )
+    except TrainerExit as error:
+        _leave_unstarted(error, environ)
+    unset = set_variables(context.run.spec.env, os.environ)
+    raise_memory_lock()
+    if context.own_devices is not None:
+        keep_freed_memory()  # early: each thread that exists already may have a heap of its own, which would keep memory too
+    identity = RunIdentity(
+        run=context.owner.name,
+        attempt=context.epoch.attempt if context.epoch else 0,
+        restart=context.epoch.restart if context.epoch else 0,
+        process_index=context.process_index,
+    )
+    steps = context.run.spec.trainer.steps if context.run.spec.task == "train" else None
+    log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
+    limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
+    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
+    ending = _Ending(document, context, reporter)
+    requests, profile_requests = SaveRequests(), ProfileRequests()
+    retry_budget = RetryBudget(
+        float(context.run.spec.checkpoint.access_retry_seconds),
+        on_wait=_report_refused(reporter, context),
+        on_end=reporter.store_wait_ended,
+    )
+    SignalThread(ending_signals(), ending.before_joining, name="halcyon-early-notice")
+    signal.signal(signal.SIGUSR1, requests.signalled)
+    signal.signal(signal.SIGUSR2, profile_requests.signalled)
+    try:
+        server = _server(context, reporter, requests, profile_requests)
+        watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        joined = functools.partial(_share_hangs, watchdog)
+        if context.process_index == 0 and context.run.spec.task == "train" and context.run.spec.telemetry.trackers is not None:
+            from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
+
+            open_trackers(context.run, reporter, document)
+        reporter.started(process_id=os.getpid())
+        for sentence in unset:
+            reporter.warning(sentence)
+        if context.in_pod:
+            wait_for_server(context.run.spec.checkpoint.root, environ, retry_budget)
+        if context.run.spec.task == "data":
+            ending.leave(EndCause.COMPLETED, _build_data(context, reporter, retry_budget))
+        if context.run.spec.task == "evaluate":
+            ending.leave(EndCause.COMPLETED, _evaluate(context, reporter, ending, retry_budget, joined))
+        from halcyon.run.train import Surroundings, train  # imports JAX, which is slow: /status answers already
+
+        around = Surroundings(ending.lost, ending.failed, joined, ending.interrupted, requests, profile_requests)
+        programs = compilation_cache or DEFAULT_COMPILATION_CACHE
+        ended = train(context, reporter, around, compilation_cache=programs, retry_budget=retry_budget)
+        watchdog.close()
+        server.close()
+    except Exception as error:
+        ending.failed(error)
+    if ended.preempted and (ended.last_save is None or not ended.step):
+        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
+    if ended.last_save is not None:
+        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved)
+    if ended.stopped is not None:
+        ending.leave(EndCause.COMPLETED, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}")
+    ending.leave(EndCause.COMPLETED, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved")
+
+
+def _server(context: Context, reporter: RunReporter, requests: SaveRequests, profiles: ProfileRequests) -> TelemetryServer:
+    """The run's HTTP server. If the port is in use on the user's own machine, it takes a free port and logs a warning with its number."""
+    port = context.run.spec.telemetry.port
+    trains = context.run.spec.task == "train"
+    serve = functools.partial(
+        TelemetryServer,
+        reporter,
+        in_pod=context.in_pod,
+        requests=requests if trains else None,
+        token=context.save_token,
+        profiles=profiles if trains else None,
+    )
+    try:
+        return serve(port)
+    except BadConfiguration:
+        if context.in_pod:
+            raise
+    server = serve(0)
+    reporter.warning(f"port {port} is in use on this machine, so /status and /metrics are at http://localhost:{server.port}")
+    return server
+
+
+def _build_data(context: Context, reporter: RunReporter, retry_budget: RetryBudget) -> str:
+    """Run the task ``data``. Returns a sentence with the contents of the caches."""
+    from halcyon.run.data import build_data  # imports the libraries that read text, so only this task does it
+
+    return build_data(context, reporter, retry_budget=retry_budget)
+
+
+def _evaluate(
+    context: Context, reporter: RunReporter, ending: _Ending, retry_budget: RetryBudget, joined: Callable[[ProcessGroup], object]
+) -> str:
+    """Run the task ``evaluate``. Returns a sentence with the result."""
+    from halcyon.run.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
+
+    return evaluate_checkpoint(context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined)
+
+
+class _Ending:
+    """Reports the end of the process and exits."""
+
+    def __init__(self, document: Path, context: Context, reporter: RunReporter) -> None:
+        self._document = document
+        self._context = context
+        self._reporter = reporter
+        self._once = threading.Lock()
+        self._interrupts = 0
+
+    def leave(
+        self,
+        cause: EndCause,
+        message: str,
+        *,
+        epoch_attempt: int | None = None,
+        peer_lost: int | None = None,
+        others_missing: bool = False,
+        saved: Saved | None = None,
+    ) -> NoReturn:
+        """Write the termination report and the log event, and exit."""
+        self._once.acquire()  # never released: several threads may end the process at the same time, and the first one gives the cause
+        known = self._reporter.report()
+        report = termination_report(
+            self._reporter.identity,
+            cause=cause,
+            message=message,
+            step=known.progress.step,
+            checkpoint_step=known.checkpoint.step if known.checkpoint else None,
+            epoch_attempt=epoch_attempt,
+            peer_lost=peer_lost,
+            others_missing=others_missing,
+            saved=saved,
+            progress=known.progress if self._context.process_index == 0 else None,
+            seconds=known.seconds,
+        )
+        problem = write_termination_report(self._context.termination_log, report)
+        if problem:
+            self._reporter.warning(problem)
+        self._reporter.ended(report)
+        self._reporter.close_listeners(self._closing_seconds(cause))
+        self._reporter.log.close()
+        if not self._context.in_pod and self._context.run.spec.task == "train":
+            for line in outcome(self._document, self._context.run.spec.checkpoint.root, report, known):
+                sys.stderr.write(f"{line}\n")
+        _exit(cause)
+
+    def _closing_seconds(self, cause: EndCause) -> float:
+        """Longest time at the end of the process in which the history is completed. A preempted pod has no more than its last save left."""
+        return CLOSING_SECONDS if cause == EndCause.COMPLETED or not self._context.in_pod else LEAVING_SECONDS
+
+    def failed(self, error: Exception) -> NoReturn:
+        """End the process after an error: a `TrainerExit`, or an unexpected error."""
+        if isinstance(error, TrainerExit):
+            owner = error.owner_attempt if isinstance(error, Fenced) else None
+            reason = self.with_interrupt_cause(str(error))
+            self.leave(error.cause, reason, epoch_attempt=owner, others_missing=error.others_missing)
+        if "RESOURCE_EXHAUSTED" in str(error):
+            fix = "give a smaller batchSize, more microbatches, or devices with more memory"
+            self.leave(EndCause.FAILED, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
+        traceback.print_exception(error)
+        if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
+            # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which reports its index.
+            threading.Event().wait(_LIFELINE_SECONDS)
+        self.leave(EndCause.FAILED, f"{type(error).__name__}: {_first_line(error)}")
+
+    def hung(self, message: str) -> NoReturn:
+        """End a hung process. A restart may help, so this is an ordinary failure."""
+        self.leave(EndCause.HUNG, message)
+
+    def lost(self, process: int) -> NoReturn:
+        """End the process after another process was lost. The report of the lost process, or its absence, gives the cause."""
+        self.leave(EndCause.FAILED, f"process {process} is gone, so this one ended too", peer_lost=process)
+
+    def interrupted(self, count: int) -> None:
+        """Handle Ctrl-C: the first is a notice, after which the run saves; the second ends the process at once."""
+        self._interrupts = count
+        if count == 1:
+            self._reporter.warning("interrupted: the run saves its last step and ends; a second Ctrl-C ends it at once")
+            return
+        saved = self._reporter.report().checkpoint
+        again = f"the checkpoint of step {saved.step}" if saved is not None else "the beginning, because there is no checkpoint yet"
+        self.leave(EndCause.FAILED, f"interrupted a second time; start again to go on from {again}")
+
+    def with_interrupt_cause(self, message: str) -> str:
+        """The message of an end after a notice, with the interrupt as the cause if the notice came from the keyboard."""
+        return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
+
+    def before_joining(self, signals: bytes) -> None:
+        """Handle notices while there is nothing to save: exit at once as preempted, which costs no retry. Not for the main thread.
+
+        Args:
+            signals: The numbers of the signals that came.
+        """
+        message = _NOTICE_MESSAGES[self._context.run.spec.task]
+        if signal.SIGTERM in signals:
+            self.leave(EndCause.PREEMPTED, message)
+        if signal.SIGINT in signals:
+            self.leave(EndCause.PREEMPTED, message.replace(_NOTICE, _INTERRUPT))
+
+
+def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
+    return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
+
+
+def _share_hangs(watchdog: Watchdog, processes: ProcessGroup) -> None:
+    """Let the watchdogs of all processes write stacks when one of them hangs."""
+    if processes.lifeline is not None:
+        processes.lifeline.listen_hung(watchdog.other_hangs)
+        watchdog.tell(processes.lifeline.say_hung)
+
+
+def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
+    end = "" if context.in_pod else "; Ctrl-C ends the run now"
+
+    def tell(root: str, failure: Exception, seconds: float) -> None:
+        if root == SOURCES:
+            reporter.store_refuses("dataSource", str(failure), seconds, end=end)
+            return
+        what = "checkpointRoot" if root == context.run.spec.checkpoint.root.rstrip("/") else "tokenCache"
+        reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
+
+    return tell
+
+
+def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
+    def keep(stacks: str) -> str:
+        from halcyon.telemetry.diagnostics import keep_stacks  # imports TensorStore, which the loop has imported by then
+
+        return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
+
+    return keep
+
+
+def _own_stdout() -> TextIO:
+    """Standard output for the log alone: what libraries such as gloo print to file descriptor 1 goes to standard error."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:
+    """End a process whose document is not valid. There is no log yet: the error goes to the termination log and standard error."""
+    report = termination_report(RunIdentity(run=""), cause=error.cause, message=str(error))
+    if "HALCYON_TERMINATION_LOG" in environ:
+        write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)
+    sys.stderr.write(f"{error}\n")
+    _exit(error.cause)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
+def _exit(cause: EndCause) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(cause.exit_code)

@@ -1,0 +1,228 @@
+"""The compiled programs of a run: which step runs for which batch, where it is kept, and what is in it.
+
+There is one program for each batch size and sequence length in the batch schedule, and a second one of each size in a run that watches its
+parameters (`halcyon.step.watch`). Compilation needs only shapes. So the first program is compiled while the checkpoint is read, and
+later ones in the background while the loop runs. The checkpoint root keeps the programs for the next start
+(`halcyon.step.compilation`).
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from halcyon.data.batch_schedule import BatchSchedule
+from halcyon.errors import BadConfiguration
+from halcyon.host.memory import machine_memory
+from halcyon.parallel.process_group import enable_compilation_cache
+from halcyon.run.automatic import memory_of
+from halcyon.run.companion import Companion, Settle
+from halcyon.run.place import Place
+from halcyon.step.compilation import CompilationCache, program_key
+from halcyon.step.device_use import event_fields, plan_of
+from halcyon.step.objectives import Batch
+from halcyon.step.program import STEP_MODULE, Program, TrainStep
+from halcyon.step.state import state_bytes
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon_api import counting
+
+_AHEAD_STEPS = 200
+"""A program is compiled this number of steps before its first use."""
+
+
+class Keeps(Protocol):
+    """Where compiled steps are kept. Called in background threads."""
+
+    def fetch(self) -> None:
+        """Called before the first compilation."""
+        ...
+
+    def compiled(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
+        """Called with each compiled step before its first use."""
+        ...
+
+    def publish(self) -> None:
+        """Called when a step was used for the first time."""
+        ...
+
+
+class Programs(Companion):
+    """Compiled steps by batch size and sequence length.
+
+    Args:
+        program: The program to compile.
+        background: Threads for the compilation.
+        kept: Where they are kept.
+    """
+
+    def __init__(self, program: Program, background: Executor, kept: Keeps) -> None:
+        self.program = program
+        """The program before its compilation."""
+        self.newest: TrainStep | None = None
+        """The compiled step that was used last."""
+        self._background, self._kept = background, kept
+        self._fetched = self._published = False
+        self._compiled: dict[tuple[int, int, bool], Future[TrainStep]] = {}
+        self._used: set[tuple[int, int, bool]] = set()
+        self._lock = threading.Lock()
+
+    def start(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Future[TrainStep]:
+        """Start to compile the step for batches of this size, unless that has begun already."""
+        size = (batch_size, sequence_length, watched)
+        with self._lock:
+            if size not in self._compiled:
+                self._compiled[size] = self._background.submit(self._compile, *size)
+            return self._compiled[size]
+
+    def start_for(self, schedule: BatchSchedule, step: int) -> None:
+        """Start to compile the program of a step, counted from 0."""
+        stage = schedule.stage_of(step)
+        self.start(stage.batch_size, stage.sequence_length)
+
+    def of(self, batch: Batch, *, watched: bool = False) -> TrainStep:
+        """The program for a batch; waits while it is being compiled.
+
+        Args:
+            batch: The batch.
+            watched: Whether the step is watched, in a run that watches.
+        """
+        microbatches, rows, length = jax.tree.leaves(batch)[0].shape
+        size = (microbatches * rows, length, watched)
+        self.newest = self.start(size[0], length, watched=watched).result()
+        if size not in self._used:
+            self._used.add(size)
+            self._published = False
+        return self.newest
+
+    def prepare(self, schedule: BatchSchedule, step: int) -> None:
+        """Start to compile the programs of stages that begin within `_AHEAD_STEPS` steps after this step."""
+        for stage in schedule.stages:
+            if step < stage.first_step <= step + _AHEAD_STEPS:
+                self.start(stage.batch_size, stage.sequence_length)
+
+    def dispatched(self, step: int, settle: Settle) -> None:
+        """See `Companion`."""
+        del step, settle
+        if not self._published:
+            self._published = True
+            self._background.submit(self._kept.publish)
+
+    def _compile(self, batch_size: int, sequence_length: int, watched: bool) -> TrainStep:
+        if not self._fetched:
+            self._kept.fetch()
+            self._fetched = True
+        compiled = self.program.compile_step(batch_size, sequence_length, watched=watched)
+        if self.program.watched_step is not None and not watched:
+            self.start(batch_size, sequence_length, watched=True)
+        self._kept.compiled(compiled, batch_size, sequence_length)
+        return compiled
+
+
+def open_cache(place: Place, directory: Path) -> CompilationCache:
+    """The cache of a run's compiled programs, with its copy in the checkpoint root. JAX uses it from now on.
+
+    Args:
+        place: The run, without automatic values, and its mesh.
+        directory: Local directory of compiled programs.
+    """
+    document = place.spec.document()
+    depends = {name: document[name] for name in ("model", "tokenizer", "optimizer", "objective", "trainer")}
+    depends["divergence"] = document["recovery"]["divergence"]
+    depends |= {name: document[name] for name in ("adapter", "average") if name in document}
+    key = program_key({**depends, "mesh": place.context.mesh.document()})
+    selective = place.processes.distributed and jax.default_backend() == "cpu"
+    cache = CompilationCache(directory, Store(place.spec.checkpoint), key, selective=selective)
+    enable_compilation_cache(str(cache.directory))
+    return cache
+
+
+class KeptPrograms:
+    """Keeps the compiled steps of a run in its checkpoint root, and reports what is in them.
+
+    Without the root a process compiles and trains all the same, so a failure of the store is only a warning. To read a large program takes
+    a part of a second, so no plan is read before the first step.
+
+    Args:
+        place: The run, with the values chosen for its automatic fields.
+        program: The program of the run.
+        cache: The cache of `open_cache`.
+    """
+
+    def __init__(self, place: Place, program: Program, cache: CompilationCache) -> None:
+        self._place, self._program, self._cache, self._reporter = place, program, cache, place.reporter
+        self._waiting: list[tuple[jax.stages.Compiled, int, int]] | None = []
+        """Steps whose plan is not reported yet; None: `publish` was called."""
+        self._lock = threading.Lock()
+
+    def fetch(self) -> None:
+        """Copy the programs from the root."""
+        try:
+            self._cache.fetch()
+        except (OSError, StoreFailure) as error:
+            self._reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
+
+    def compiled(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
+        """Report a compiled step, check that it fits into the memory of the machine, and keep it.
+
+        Raises:
+            BadConfiguration: It does not fit.
+        """
+        self._reporter.attends(self._program.attention_choices)
+        with self._lock:
+            waits = self._waiting is not None
+            if self._waiting is not None:
+                self._waiting.append((step, batch_size, sequence_length))
+        if not waits:
+            self._report(step, batch_size, sequence_length)
+        if jax.default_backend() == "cpu":  # the compiler of an accelerator itself rejects a program that does not fit
+            check_step_memory(step, machine_memory(), devices=jax.local_device_count())
+        self._cache.compiled(STEP_MODULE, step)
+
+    def publish(self) -> None:
+        """Copy the programs to the root and report their plans, on process 0."""
+        if not self._place.processes.is_main:
+            return
+        try:
+            self._cache.publish(reserved_bytes=2 * state_bytes(self._program.template))
+        except (OSError, StoreFailure) as error:
+            self._reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
+        with self._lock:
+            waiting, self._waiting = self._waiting or [], None
+        for one in waiting:
+            self._report(*one)
+
+    def _report(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
+        spec = self._place.spec
+        remat, memory_bytes = spec.trainer.remat, memory_of(spec)
+        try:
+            plan = plan_of(self._program, step, batch_size, sequence_length, remat=remat, memory_bytes=memory_bytes)
+        except (KeyError, ValueError) as error:  # another XLA may write its programs in another way
+            self._reporter.warning(f"the plan of the step could not be read from its program: {error!r}")
+            return
+        self._reporter.planned(plan.sentence(), event_fields(plan))
+
+
+def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:
+    """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size that it needs.
+
+    Args:
+        compiled: The step.
+        available_bytes: Size of the memory; None: unknown.
+        devices: Number of devices that share the memory.
+
+    Raises:
+        BadConfiguration: The step cannot run; the message says how many bytes it needs, and how many there are.
+    """
+    found: Any = compiled.memory_analysis()
+    sizes = [getattr(found, f"{kind}_size_in_bytes", 0) for kind in ("argument", "temp")]
+    needed = sum(sizes) * devices
+    if available_bytes is not None and needed > available_bytes:
+        raise BadConfiguration(
+            f"spec.trainer.batchSize: a step takes {counting.size(needed)}, and this machine has {counting.size(available_bytes)}; "
+            "give a smaller batchSize, a shorter sequenceLength, or more microbatches"
+        )

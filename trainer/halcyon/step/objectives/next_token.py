@@ -1,0 +1,119 @@
+"""Next-token prediction: the cross entropy of each token given the tokens before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from haliax import NamedArray
+from jax.typing import DTypeLike
+
+from halcyon.models import CausalLM, Inputs
+from halcyon.models.adapters import with_dropout
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.log_probs import cross_entropy
+from halcyon.models.narrow import with_products
+from halcyon.models.sampled_tokens import sampled_tokens
+from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
+from halcyon_api.spec.narrow_products import NarrowProducts
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Cross entropy of the targets.
+
+    Attributes:
+        segments: Whether attention stays within the documents of a sequence.
+        compute_dtype: Type of activations and matrix products. The loss itself is float32.
+        z_loss: Factor of the z-loss, the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5); 0: none.
+        products: Types of the factors of matrix products. None: `compute_dtype`.
+        weights: The array of a batch with the weights of the targets: that of each token, or its share in its conversation.
+    """
+
+    segments: bool
+    compute_dtype: jnp.dtype
+    z_loss: float = 0.0
+    products: NarrowProducts | None = None
+    weights: Literal["weights", "conversation_weights"] = "weights"
+
+    @property
+    def per_token(self) -> bool:
+        """See `halcyon.step.objectives.objective.Objective`."""
+        return self.weights == "weights"
+
+    @property
+    def fields(self) -> Mapping[str, np.dtype]:
+        """See `halcyon.step.objectives.objective.Objective`."""
+        integers = {"tokens": np.dtype(np.int32), "targets": np.dtype(np.int32)}
+        return {**integers, self.weights: np.dtype(np.float32), **({"segments": np.dtype(np.int32)} if self.segments else {})}
+
+    def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
+        """See `halcyon.step.objectives.objective.Objective`."""
+        del frozen, key
+        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
+        named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
+        inputs = Inputs(named["tokens"], segments=named.get("segments"))
+        model = with_products(model, self.products)
+        if ROW_SEEDS in batch:
+            model = with_dropout(model, batch[ROW_SEEDS])
+        return next_token_sums(model, inputs, named["targets"], named[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
+
+    def sampled(self, model: CausalLM, batch: Batch, seeds: jax.Array) -> Batch:
+        """The batch with targets that the model samples, each from its distribution at that position.
+
+        Args:
+            model: The model.
+            batch: Arrays [batch, position].
+            seeds: A random number for each row: uint32 [batch].
+        """
+        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
+        inputs = Inputs(hax.named(batch["tokens"], axes), segments=hax.named(batch["segments"], axes) if self.segments else None)
+        features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+        keys = jax.vmap(jax.random.key)(seeds)
+        return {**batch, "targets": sampled_tokens(features, model.head, keys, model.softmax)}
+
+
+def next_token_sums(
+    model: CausalLM,
+    inputs: Inputs,
+    targets: NamedArray,
+    weights: NamedArray,
+    *,
+    compute_dtype: DTypeLike = jnp.float32,
+    z_loss: float = 0.0,
+) -> Sums:
+    """Cross entropy of `targets`, in nats. With a z-loss, also the penalty and the metric ``z_loss``, without its factor.
+
+    Args:
+        model: The model.
+        inputs: Inputs of the model; it gets `weights` as its weights.
+        targets: (..., position) integers: the next token at each position.
+        weights: (..., position) float32: the weight of each target; 0 for padding.
+        compute_dtype: Type of activations and matrix products. The loss itself is float32.
+        z_loss: See `NextToken`.
+    """
+    weights = weights.astype(jnp.float32)
+    outputs = model(inputs._replace(weights=weights), compute_dtype=compute_dtype)
+    found = cross_entropy(outputs.features, model.head, targets, weights, model.softmax, z_loss=z_loss)
+    sums = Sums(found.total, hax.sum(weights).scalar())
+    if outputs.penalty is not None or outputs.aux:
+        sums = with_routers(sums, outputs, hax.sum(weights, POSITION))
+    return _with_z_loss(sums, z_loss, found.squared_log_totals) if z_loss else sums
+
+
+def _with_z_loss(sums: Sums, factor: float, squares: jax.Array) -> Sums:
+    """Sums whose z-loss is a penalty: evaluations and the reported loss are cross entropies.
+
+    Args:
+        sums: Their loss contains the z-loss, and has the gradient of both.
+        factor: See `NextToken`.
+        squares: The sum of the squared logarithms, which has no gradient.
+    """
+    z_loss = factor * squares
+    penalty = z_loss if sums.penalty is None else sums.penalty + z_loss
+    return sums._replace(loss=sums.loss - z_loss, metrics={**sums.metrics, "z_loss": squares}, penalty=penalty)

@@ -1,0 +1,295 @@
+"""The program of a run: model, optimizer and loss, built from the spec and compiled ahead of the loop.
+
+Compilation needs only shapes, so it runs in the background while the data is opened and the checkpoint is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from halcyon.errors import BadConfiguration
+from halcyon.models import build_model
+from halcyon.models.activations import stacks_of
+from halcyon.models.adapters import check_used, has_adapter, with_adapter
+from halcyon.models.axes import BATCH, POSITION, VOCAB
+from halcyon.models.logit_memory import logits_for
+from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
+from halcyon.models.stack import with_remat, with_unroll
+from halcyon.models.trainable import joined, split
+from halcyon.optim import build_optimizer, learning_rate, update_arguments
+from halcyon.optim.groups import trained
+from halcyon.optim.registry import averages, estimator_of, needs_key
+from halcyon.parallel.axes import COMPUTE_AXES, undivided
+from halcyon.parallel.mesh import MESH_AXES
+from halcyon.parallel.partition import computing
+from halcyon.step.compilation import compiler_options, pipelines_blocks
+from halcyon.step.divergence import empty_window
+from halcyon.step.in_step import InStep
+from halcyon.step.objectives import Batch, Objective, build_objective
+from halcyon.step.offload import in_host_memory, on_devices
+from halcyon.step.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
+from halcyon.step.step import StepMetrics, make_train_step
+from halcyon_api.mesh import gathers_once
+from halcyon_api.objectives import has_reference_copy
+from halcyon_api.spec.attention import AttentionName
+from halcyon_api.spec.average import AverageSpec
+from halcyon_api.spec.determinism import Determinism, InEffect, in_effect
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.spec.unroll import unrolled_blocks
+from halcyon_api.training_run import TrainingRunSpec
+
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
+STEP_MODULE = "jit_train_step"
+"""JAX's name of the compiled step."""
+_ADAPTER = 0x10A
+"""Number of the key of an adapter's first parameters."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The functions that run on devices, before compilation, with their shapes and shardings."""
+
+    build_state: BuildState
+    complete_state: CompleteState
+    """Makes the state before the first step from a model."""
+    template: TrainState
+    """Shapes, types and shardings of the state."""
+    objective: Objective
+    train_step: TrainStep
+    mesh: Mesh
+    batch_sharding: NamedSharding
+    """Sharding of arrays [microbatches, batch, position]."""
+    control_sharding: NamedSharding
+    """Sharding of an array [devices] with one control value for each device."""
+    microbatches: int
+    unroll: int = 1
+    """Blocks of the model in one iteration of a loop over them."""
+    trained: Any = None
+    """True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained."""
+    average: AverageSpec | None = None
+    """``spec.average``."""
+    rule_mean: Callable[[TrainState], Model] | None = None
+    """The model with the mean that an update rule keeps. None: none keeps one."""
+    watched_step: TrainStep | None = None
+    """The step of the numbers that the run watches; None without ``spec.telemetry.watch``."""
+    attention: AttentionName = "auto"
+    """``spec.trainer.attention``."""
+    determinism: Determinism = "bitwise"
+    """``spec.trainer.determinism``."""
+    attention_choices: dict[str, str] = field(default_factory=dict[str, str])
+    """The implementations of attention in the functions traced so far, each with the reason of its choice."""
+    in_step: tuple[InStep, ...] = ()
+    """Functions of the library's user inside the step."""
+    target: Target | None = None
+    """The devices that the program is made for; None: those of the mesh."""
+
+    def evaluated(self, state: TrainState) -> Model:
+        """The model to evaluate: that of the state, or the mean that its update rule keeps."""
+        return state.model if self.rule_mean is None else self.rule_mean(state)
+
+    @property
+    def determinism_in_effect(self) -> InEffect:
+        """What `determinism` is on the devices of the mesh."""
+        return in_effect(self.determinism, self.mesh.devices.flat[0].platform)
+
+    def compiler_options(self) -> dict[str, Any]:
+        """XLA's options for the programs that compute with the model."""
+        return compiler_options(self.determinism, mesh=self.mesh, unroll=self.unroll)
+
+    def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> jax.stages.Compiled:
+        """Compile the step for batches of this size. The compiled step donates its state argument. See `lower_step`."""
+        return self.compile(self.lower_step(batch_size, sequence_length, watched=watched))
+
+    def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        """Compile a traced step with the options of a step."""
+        return lowered.compile(compiler_options=self.compiler_options())
+
+    def lower_step(
+        self, batch_size: int, sequence_length: int, *, watched: bool = False, platform: str | None = None
+    ) -> jax.stages.Lowered:
+        """Trace the step for batches of this size.
+
+        Args:
+            batch_size: Sequences of the batch.
+            sequence_length: Positions of a sequence.
+            watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
+            platform: JAX's name of the platform to lower for, such as ``cuda``. None: that of the mesh. Such a step cannot be compiled.
+
+        Raises:
+            BadConfiguration: The named implementation of attention cannot compute the model's attention on these devices.
+        """
+        shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
+        batch: Any = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding) for name, dtype in self.objective.fields.items()
+        }
+        control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
+        with self.tracing():
+            step = self.watched_step if watched and self.watched_step is not None else self.train_step
+            traced = jax.jit(step, donate_argnums=0).trace(self.template, batch, control)
+            return traced.lower(lowering_platforms=None if platform is None else (platform,))
+
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[None]:
+        """The context to trace functions of the model in: the mesh of its axes, the choice of attention, the size of blocks of logits."""
+        device = self.mesh.devices.flat[0]
+
+        def on_choice(choice: Choice) -> None:
+            self.attention_choices.setdefault(choice.implementation, choice.reason)
+
+        try:
+            with computing(self.mesh), attending(self.attention, self.target or Target.of(device), on_choice), logits_for(device):
+                yield
+        except CannotServe as error:
+            raise BadConfiguration(str(error)) from None
+
+
+def padded_vocabulary(tokens: int) -> hax.Axis:
+    """The model's vocabulary axis for a tokenizer with this number of tokens."""
+    return hax.Axis(VOCAB, -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE)
+
+
+def padded_token_bytes(sizes: np.ndarray) -> np.ndarray:
+    """Bytes of text of each token of the model's vocabulary: int32 [vocabulary]; 0 for the padding.
+
+    Args:
+        sizes: Bytes of text of each token of the tokenizer: int32 [tokens].
+    """
+    return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
+
+
+def _check_divided(model: Model, mesh: Mesh) -> None:
+    found = undivided(model, mesh)
+    if found is not None:
+        raise BadConfiguration(
+            f"spec.model.custom: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} elements, which the "
+            f"{found.mesh_axis} axis of the mesh, {found.parts}, does not divide; change the configuration or spec.mesh"
+        )
+
+
+def _rule_mean(mean: Callable[[Any, Model], Model] | None, flags: Any, template: TrainState) -> Callable[[TrainState], Model] | None:
+    """See `Program.rule_mean`.
+
+    Args:
+        mean: The mean of the trained part, from optimizer state and trained part (`halcyon.optim.registry.averages`).
+        flags: True in the place of each trained parameter. None: all are trained.
+        template: See `Program`.
+    """
+    if mean is None:
+        return None
+
+    def whole(state: TrainState) -> Model:
+        state = on_devices(state)
+        part, fixed = split(state.model, flags)
+        return joined(mean(state.optimizer_state, part), fixed)
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.model)
+    return jax.jit(whole, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+
+
+def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = ()) -> Program:
+    """Build the program of a run.
+
+    Args:
+        spec: The run's spec.
+        vocab_size: Number of tokens of the tokenizer.
+        mesh: The device mesh.
+        in_step: Functions of the library's user inside the step.
+
+    Raises:
+        BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked before.
+            Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
+    """
+    settings = spec.trainer
+    unroll = unrolled_blocks(settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh))
+    vocab = padded_vocabulary(vocab_size)
+    max_position = hax.Axis(POSITION, settings.longest_sequence)
+
+    def build() -> Model:
+        key = jax.random.key(settings.seed)
+        model = build_model(spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key)
+        return with_unroll(with_remat(model, settings.remat), unroll)
+
+    if spec.model.custom is not None:
+        _check_divided(jax.eval_shape(build), mesh)
+    lora = spec.lora
+
+    def adapted(model: Model) -> Model:
+        key = jax.random.fold_in(jax.random.key(settings.seed), _ADAPTER)
+        return model if lora is None or has_adapter(model) else with_adapter(model, lora, key)
+
+    shapes = jax.eval_shape(lambda: adapted(build()))
+    if lora is not None and spec.model.custom is not None:
+        check_used(shapes)
+    flags = trained(spec.optimizer, shapes, lora)
+    part = split(shapes, flags)[0]
+    objective = build_objective(spec)
+    optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding)
+    divergence, policy = spec.recovery.divergence, spec.objective.policy
+    complete_state = state_completer(
+        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average, has_reference=has_reference_copy(spec),
+        has_sampler=policy is not None and policy.has_sampler,
+    )  # fmt: skip
+
+    def build_state() -> TrainState:
+        return complete_state(build())
+
+    template = state_template(build_state, mesh)
+    if settings.offload == "optimizer":
+        template = in_host_memory(template)
+    make_step = functools.partial(
+        make_train_step,
+        objective,
+        optimizer,
+        learning_rate(spec.optimizer, settings.steps, settings),
+        mesh,
+        divergence,
+        update_arguments=update_arguments(spec.optimizer, settings.steps),
+        seed=settings.seed,
+        stochastic=settings.precision.rounding == "stochastic",
+        trained=flags,
+        dropout=lora is not None and lora.dropout > 0,
+        random=needs_key(spec.optimizer, settings.precision),
+        estimator=estimator_of(spec.optimizer),
+        average=spec.average,
+        gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+        in_step=in_step,
+        sampler_steps=1 if policy is None else policy.updates_per_rollout,
+        tokens=shapes.tokens,
+    )
+    watch = spec.telemetry.watch
+    if watch is not None and watch.every_steps > settings.steps:
+        watch = None  # no step is watched, so its program need not be compiled
+    if watch is not None and "activations" in watch.what and not stacks_of(shapes):
+        raise BadConfiguration(
+            "spec.telemetry.watch.what: the model has no halcyon.models.stack.Stack, so its blocks cannot be watched; leave activations "
+            "out, or compute the blocks in a Stack"
+        )
+    return Program(
+        build_state=build_state,
+        complete_state=complete_state,
+        template=template,
+        objective=objective,
+        train_step=make_step(),
+        watched_step=None if watch is None else make_step(watch=watch),
+        mesh=mesh,
+        batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
+        control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
+        microbatches=settings.least_microbatches,
+        unroll=unroll,
+        trained=flags,
+        average=spec.average,
+        rule_mean=_rule_mean(averages(spec.optimizer, part), flags, template),
+        attention=settings.attention,
+        determinism=settings.determinism,
+        in_step=tuple(in_step),
+    )

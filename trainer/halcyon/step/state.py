@@ -1,0 +1,114 @@
+"""The training state: the contents of a checkpoint, without anything that can be computed from the step number."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from halcyon.models.softmax import without_padding
+from halcyon.models.trainable import split
+from halcyon.optim.average import Average, empty_average
+from halcyon.parallel.axes import with_shardings
+from halcyon.step.compilation import compiler_options
+from halcyon.step.divergence import LossWindow
+from halcyon_api.spec.average import AverageSpec
+
+Model = Any
+"""A causal language model: a pytree of Haliax arrays."""
+
+
+class TrainState(eqx.Module):
+    """Model, optimizer state and the number of steps done."""
+
+    step: jax.Array
+    """Steps done, int32 scalar."""
+    model: Model
+    optimizer_state: optax.OptState
+    losses: LossWindow | None = None
+    """The window of the spike rule; None, and absent in checkpoints, if the run has no spike rule."""
+    average: Average | None = None
+    """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
+    reference: Model | None = None
+    """The model that the run began with, for an objective that compares with it; None, and absent in checkpoints, for other runs."""
+    sampler: Model | None = None
+    """The trained part of the model that samples answers, where it is not that of each step; None, and absent in checkpoints, for other
+    runs."""
+
+
+BuildState = Callable[[], TrainState]
+CompleteState = Callable[[Model], TrainState]
+
+
+def state_completer(
+    optimizer: optax.GradientTransformation,
+    build_losses: Callable[[], LossWindow | None],
+    adapted: Callable[[Model], Model] = lambda model: model,
+    trained: Any = None,
+    average: AverageSpec | None = None,
+    *,
+    has_reference: bool = False,
+    has_sampler: bool = False,
+) -> CompleteState:
+    """A function that makes the state before the first step from a model. Trace it, do not call it.
+
+    The rows that pad the vocabulary are zero in it, whatever they are in the model.
+
+    Args:
+        optimizer: The update rule.
+        build_losses: Makes the window of the spike rule.
+        adapted: Adds the run's adapter to a model that has none.
+        trained: True in the place of each trained parameter of the result. None: all are trained.
+        average: The average of the parameters that the run keeps.
+        has_reference: Whether the state keeps the model as the reference.
+        has_sampler: Whether the state keeps the trained part as the one that samples.
+    """
+
+    def complete(model: Model) -> TrainState:
+        model = without_padding(adapted(model), model.tokens)
+        part = split(model, trained)[0]
+        optimizer_state = optimizer.init(part)
+        mean, reference = empty_average(average, model), model if has_reference else None
+        sampler = part if has_sampler else None
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), mean, reference, sampler)
+
+    return complete
+
+
+def state_template(build: BuildState, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the state. Makes no array."""
+    return with_shardings(jax.eval_shape(build), mesh)
+
+
+def state_bytes(template: TrainState) -> int:
+    """Bytes of a state, over all devices."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+
+
+def completed_state(complete: CompleteState, template: TrainState, model: Model) -> TrainState:
+    """The state before the first step of a run that begins with this model. The model's buffers are donated."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    options = compiler_options(runs_once=True)
+    return jax.jit(complete, donate_argnums=0, out_shardings=shardings, compiler_options=options)(model)
+
+
+def with_new_average(spec: AverageSpec | None, template: TrainState, state: TrainState) -> TrainState:
+    """A state with an average that begins now, for a run that begins with a checkpoint without one. The other arrays stay."""
+    if template.average is None or state.average is not None:
+        return state
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.average)
+    build = jax.jit(functools.partial(empty_average, spec), out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+    return dataclasses.replace(state, average=build(state.model))
+
+
+def initial_state(build: BuildState, template: TrainState) -> TrainState:
+    """The state before the first step, each shard built on its own device. The numbers do not depend on the mesh."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    return jax.jit(build, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))()

@@ -1,0 +1,217 @@
+"""Reads the history of a run from its root, while the run trains or years later, and resolves the steps that were done again.
+
+A process group that resumes at step n does the steps after n again, as the checkpoint with which it began says. So of the rows of earlier
+groups, those of steps after n do not count. This also removes what a writer has added after it lost the root. Evaluations are kept by step,
+the latest of each; other events are all kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from halcyon.storage.store import Store
+from halcyon.telemetry.history.background import STEP
+from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, resolved
+from halcyon.telemetry.history.segments import METRICS_PREFIX, Groups, ProcessGroupId, Record, SegmentName, live, parse_name
+from halcyon.telemetry.history.writer import read_segments
+from halcyon_api.accounts import divide
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds
+from halcyon_api.status.run_status import HistoryEntry
+
+_TRIES = 5
+"""Reads of a history whose segments are merged meanwhile."""
+_ENDS = {"done": "completed", "preempted": "preempted"}
+
+
+@dataclass(frozen=True)
+class ProcessGroupHistory:
+    """What a process group did.
+
+    Attributes:
+        group: The process group.
+        last_step: Steps done when it last wrote.
+        last_time: When it last wrote, in seconds since 1970.
+        ended: The cause of its end; empty if it wrote none, because it still trains or was killed.
+        message: One sentence about its end.
+        seconds: Its seconds by cause, with those of repeated steps under lost work; zero if it wrote no account.
+        repeated: Steps that this group or a later one did again.
+    """
+
+    group: ProcessGroupId
+    last_step: int
+    last_time: float
+    ended: str
+    message: str
+    seconds: GoodputSeconds
+    repeated: int
+
+
+@dataclass(frozen=True)
+class History:
+    """The history of a run.
+
+    Attributes:
+        root: Address of the root.
+        groups: Its process groups, the oldest first; empty if the root has no history.
+        steps: One row for each step, in their order. Of a long run, old steps are kept at growing distances.
+        evaluations: One row for each evaluated step, and source if there is one.
+        events: All other events, in the order of time; each has ``attempt`` and ``restart``.
+        files: Number of segments.
+        size_bytes: Their size; None if it was not read.
+        damages: A sentence about each segment that is damaged and was left out.
+    """
+
+    root: str
+    groups: tuple[ProcessGroupHistory, ...] = ()
+    steps: tuple[Record, ...] = ()
+    evaluations: tuple[Record, ...] = ()
+    events: tuple[Record, ...] = ()
+    files: int = 0
+    damages: tuple[str, ...] = field(default=())
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.groups[-1].group.run if self.groups else ""
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps of the whole run, as the last process group knew them."""
+        return self.groups[-1].group.steps if self.groups else 0
+
+    @property
+    def done_steps(self) -> int:
+        """Steps done when the last process group last wrote."""
+        return self.groups[-1].last_step if self.groups else 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps are done."""
+        return bool(self.groups) and self.groups[-1].ended == "completed"
+
+    @property
+    def seconds(self) -> GoodputSeconds:
+        """Seconds by cause, over all process groups."""
+        totals = dict.fromkeys(CAUSES, 0)
+        for one in self.groups:
+            for cause, count in one.seconds.milliseconds().items():
+                totals[cause] += count
+        return GoodputSeconds.of_milliseconds(totals)
+
+    @property
+    def stopped_seconds(self) -> float:
+        """Seconds between the process groups, in which no process of the run wrote: it was stopped, or waited for hardware."""
+        pairs = zip(self.groups, self.groups[1:], strict=False)
+        return sum(max(0.0, after.group.began - before.last_time) for before, after in pairs)
+
+
+def list_segments(store: Store) -> tuple[list[SegmentName], list[SegmentName]]:
+    """The segments in a root that count, in their order, and those that a killed merge has left.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    present = [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
+    counting = live(present)
+    return counting, sorted(set(present) - set(counting), key=lambda name: name.order)
+
+
+def read_history(store: Store) -> History:
+    """Read the history of a root. Segments that are damaged are left out and named.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    groups, files, damages = read_groups(store)
+    return history_of(store.root, groups, files=files, damages=damages)
+
+
+def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
+    """The rows of a root by process group, the number of segments, and a sentence about each damaged one.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    names, _ = list_segments(store)
+    parts, damages = read_segments(store, names)
+    for _ in range(_TRIES):
+        again = list_segments(store)[0] if damages else names
+        if again == names:
+            break
+        names = again  # the run has merged some of them meanwhile
+        parts, damages = read_segments(store, names)
+    return joined(parts), len(names), damages
+
+
+def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
+    """The history of rows that were joined."""
+    kept = resolved(groups)
+    steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
+    evaluations: dict[tuple[int, str, str], Record] = {}
+    events: list[Record] = []
+    for group, rows in kept.items():
+        evaluations = _until(evaluations, group.resumed_step)
+        for row in rows:
+            if row["event"] == ROLLED_BACK:
+                evaluations = _until(evaluations, row["toStep"])
+            if row["event"] == "evaluation":
+                evaluations[row["step"], row.get("source", ""), row.get("tag", "")] = row
+            elif row["event"] not in (STEP, ACCOUNT):
+                events.append({**row, "attempt": group.attempt, "restart": group.restart})
+    return History(
+        root=root,
+        groups=_accounts(groups),
+        steps=tuple(sorted(steps, key=lambda row: row["step"])),
+        evaluations=tuple(evaluations[key] for key in sorted(evaluations)),
+        events=tuple(sorted(events, key=lambda row: row["time"])),
+        files=files,
+        damages=tuple(damages),
+    )
+
+
+def _until(evaluations: dict[tuple[int, str, str], Record], step: int) -> dict[tuple[int, str, str], Record]:
+    """The evaluations without those after a step: their models were left behind."""
+    return {key: row for key, row in evaluations.items() if key[0] <= step}
+
+
+def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
+    entries = [_entry(group, rows) for group, rows in groups.items()]
+    found: list[ProcessGroupHistory] = []
+    for index, (group, rows) in enumerate(groups.items()):
+        seconds, repeated = divide(entries[index], entries[index + 1 :])
+        repeated += sum(row["step"] - row["toStep"] for row in rows if row["event"] == ROLLED_BACK)
+        end = next((row for row in reversed(rows) if row["event"] in (*_ENDS, "error")), None)
+        found.append(
+            ProcessGroupHistory(
+                group=group,
+                last_step=entries[index].to_step or 0,
+                last_time=max((row["time"] for row in rows), default=group.began),
+                ended="" if end is None else _ENDS.get(end["event"]) or end.get("cause", "failed"),
+                message="" if end is None else end.get("message", ""),
+                seconds=seconds,
+                repeated=repeated,
+            )
+        )
+    return tuple(found)
+
+
+def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
+    """The process group in the form in which the operator keeps it, whose rules of counting apply here too."""
+    account = next((row for row in reversed(rows) if row["event"] == ACCOUNT), None)
+    # The newest row, not the greatest step: the group may have gone back.
+    last = next((row["step"] for row in reversed(rows) if row["event"] in (STEP, ACCOUNT)), group.resumed_step)
+    seconds = GoodputSeconds()
+    if account is not None:
+        known = {cause: account["seconds"].get(cause_name(cause), 0.0) for cause in CAUSES}
+        seconds = GoodputSeconds(**known)
+    began = datetime.fromtimestamp(group.began, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return HistoryEntry(
+        attempt=group.attempt, restart=group.restart, started_at=began, from_step=first_step(group, rows), to_step=last, seconds=seconds
+    )
+
+
+def cause_name(cause: str) -> str:
+    """A cause as the rows have it, in camelCase."""
+    return GoodputSeconds.model_fields[cause].alias or cause

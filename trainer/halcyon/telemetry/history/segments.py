@@ -1,0 +1,190 @@
+"""The files of a history: their names, their format, and which of them count.
+
+A file is a segment of the history and never changes. Its name has the range of numbers that it covers, its level, and the process group
+that wrote it: ``metrics/<first>-<last>.<level>.<number>.<writer>.jsonl.zst``. A flush writes a segment of level 0 with the next number. A
+merge writes one segment of the next level with the range of the segments that it holds; those are deleted afterwards. If the process is
+killed in between, both are there, and a segment whose range a segment of a higher level covers does not count.
+
+A segment is JSON lines in a Zstandard frame with a checksum. The first line describes the file. A line ``group`` names a process group, and
+the lines after it are the rows of that group.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import zstandard
+from pydantic.alias_generators import to_camel as _to_camel
+
+from halcyon.telemetry.history.background import Row
+from halcyon.telemetry.history.checking import GROUP, wrong_field, wrong_row
+
+METRICS_PREFIX = "metrics/"
+FORMAT = 1
+MAX_BYTES = 256 << 20
+"""Largest size of a segment in memory: a damaged size cannot exhaust the memory."""
+_NAME = re.compile(r"(\d{9,})-(\d{9,})\.(\d+)\.(\d{6,})\.([0-9A-Za-z]*)\.jsonl\.zst")
+_camel = lru_cache(maxsize=1024)(_to_camel)
+
+Record = dict[str, Any]
+"""A row as it is in the file: ``event``, ``time`` in seconds since 1970, and the fields in camelCase."""
+
+
+class DamagedSegment(ValueError):
+    """A segment is not what was written. The message names its key."""
+
+
+@dataclass(frozen=True)
+class SegmentName:
+    """The name of a segment.
+
+    Attributes:
+        first: First number of its range.
+        last: Last number of its range.
+        level: How often its rows were merged.
+        number: Number of the process group that wrote it.
+        writer: Nonce of the process that wrote it, as HEAD has it.
+    """
+
+    first: int
+    last: int
+    level: int
+    number: int
+    writer: str
+
+    @property
+    def key(self) -> str:
+        """Its key below the root."""
+        return f"{METRICS_PREFIX}{self.first:09d}-{self.last:09d}.{self.level}.{self.number:06d}.{self.writer}.jsonl.zst"
+
+    @property
+    def order(self) -> tuple[int, int, int, str]:
+        """Segments in this order are in the order of time, except for those of a writer that has lost the root."""
+        return self.first, self.last, self.number, self.writer
+
+
+def parse_name(key: str) -> SegmentName | None:
+    """The name in a key; None if the key is no segment, such as a file that another program left there."""
+    match = _NAME.fullmatch(key.removeprefix(METRICS_PREFIX))
+    return SegmentName(int(match[1]), int(match[2]), int(match[3]), int(match[4]), match[5]) if match else None
+
+
+def live(names: Iterable[SegmentName]) -> list[SegmentName]:
+    """The segments that count, in their order. The others are covered: a merge holds their rows."""
+    everything = sorted(set(names), key=lambda name: name.order)
+    merged = [name for name in everything if name.level]
+    return [name for name in everything if not any(_covers(other, name) for other in merged)]
+
+
+def _covers(other: SegmentName, name: SegmentName) -> bool:
+    if other == name or other.first > name.first or other.last < name.last or other.level < name.level:
+        return False
+    same = (other.first, other.last, other.level) == (name.first, name.last, name.level)
+    return not same or other.order > name.order
+
+
+@dataclass(frozen=True)
+class ProcessGroupId:
+    """The process group of rows: one start of the run.
+
+    Attributes:
+        number: One more than that of the group before it.
+        attempt: Attempt of its epoch.
+        restart: JobSet restart inside the attempt.
+        writer: Nonce of its process 0, as HEAD has it.
+        resumed_step: Steps that were done when it began. It does the steps after it again if an earlier group had done them.
+        began: Start of its process 0, in seconds since 1970.
+        run: Name of the run.
+        steps: Steps of the whole run, as its document said.
+    """
+
+    number: int
+    attempt: int
+    restart: int
+    writer: str
+    resumed_step: int
+    began: float
+    run: str = ""
+    steps: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, int, float, str]:
+        """Groups in this order took the root one after the other."""
+        return self.number, self.attempt, self.restart, self.began, self.writer
+
+
+Groups = dict[ProcessGroupId, list[Record]]
+"""Rows by process group, each in the order of time."""
+
+
+def encode_row(row: Row) -> Record:
+    """A row in its stored form: camelCase, without members that are None, and numbers that JSON cannot express as strings."""
+    record: Record = {"event": row.event, "time": round(row.time, 3)}
+    for name, value in row.fields.items():
+        if value is not None:
+            record[_camel(name)] = _plain(value)
+    return record
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
+    if isinstance(value, Sequence):
+        return [_plain(member) for member in value]
+    return _plain(value.item()) if hasattr(value, "item") else str(value)
+
+
+def encode_segment(name: SegmentName, groups: Groups) -> bytes:
+    """The bytes of a segment."""
+    lines = [orjson.dumps({"format": FORMAT, "level": name.level, "first": name.first, "last": name.last})]
+    for group in sorted(groups, key=lambda one: one.order):
+        lines.append(orjson.dumps({"event": "group", **{_camel(key): value for key, value in asdict(group).items()}}))
+        lines += map(orjson.dumps, groups[group])
+    lines.append(b"")
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(b"\n".join(lines))
+
+
+def decode_segment(key: str, data: bytes | None) -> Groups:
+    """The rows of a segment.
+
+    Raises:
+        DamagedSegment: The bytes are not a segment, or they were changed after they were written.
+    """
+    if data is None:
+        raise DamagedSegment(f"{key} is missing")
+    try:
+        if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
+            raise DamagedSegment(f"{key} is damaged (its size)")
+        head, *lines = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False).splitlines()
+        if orjson.loads(head)["format"] != FORMAT:
+            raise DamagedSegment(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
+        groups: Groups = {}
+        rows: list[Record] = []
+        for line in lines:
+            record = orjson.loads(line)
+            is_group = isinstance(record, dict) and record.get("event") == "group"
+            if (field := wrong_field(record, GROUP) if is_group else wrong_row(record)) is not None:
+                raise DamagedSegment(f"{key} is damaged ({field} is missing or has a wrong type)")
+            if is_group:
+                rows = groups.setdefault(_group(record), [])
+            else:
+                rows.append(record)
+    except DamagedSegment:
+        raise
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        raise DamagedSegment(f"{key} is damaged ({type(error).__name__})") from None
+    return groups
+
+
+def _group(record: Record) -> ProcessGroupId:
+    return ProcessGroupId(**{name: record[_camel(name)] for name in ProcessGroupId.__dataclass_fields__})

@@ -1,0 +1,136 @@
+"""Averages the models of several checkpoints into a checkpoint that a run begins with.
+
+The models are read in the chunks that are written, so the memory does not depend on their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.checkpoint.creating import create_checkpoint
+from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
+from halcyon.checkpoint.weights import KEPT_BYTES, MODEL_PREFIX
+from halcyon.data.cache.tokenizers import keep_tokenizer
+from halcyon.errors import BadConfiguration
+from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
+from halcyon.weights.companions import keep_companions
+from halcyon.weights.root import StoredModel, stored_model
+from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """One of the checkpoints: its root and its entry there."""
+
+    store: Store
+    entry: CommittedStep
+
+    def __str__(self) -> str:
+        return f"{self.store.root}@{self.entry.step}"
+
+
+def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, clock: float) -> StoredModel:
+    """Write the mean of several models into a fresh root, as a checkpoint of step 0 that holds only the model.
+
+    Each element is summed in float32, in the order of the sources, divided by their number, and rounded to the type of the checkpoints.
+
+    Args:
+        sources: At least two checkpoints of one model.
+        to: The root.
+        owner: The run to which the root belongs; other runs of its namespace can begin from it.
+        clock: Seconds since 1970.
+
+    Returns:
+        The model of the new checkpoint.
+
+    Raises:
+        BadConfiguration: There are fewer than two checkpoints, or they hold different models.
+        Damaged: A checkpoint is damaged.
+        RootTaken: The root already holds checkpoints.
+        StoreFailure: A store did not answer.
+    """
+    if len(sources) < 2:
+        raise BadConfiguration("an average needs at least two checkpoints; name another ROOT@STEP")
+    names = [str(source) for source in sources]
+    if len(set(names)) < len(names):
+        raise BadConfiguration(f"{next(name for name in names if names.count(name) > 1)} is named twice; name each checkpoint once")
+    models = [stored_model(source.store, source.entry, kept_bytes=KEPT_BYTES // len(sources)) for source in sources]
+    first = models[0]
+    for name, other in zip(names[1:], models[1:], strict=True):
+        _require_same(names[0], first, name, other)
+    leaves = list(first.arrays.leaves.values())
+    limit = chunk_limit(sum(int(np.prod(leaf.shape)) * _dtype(leaf).itemsize for leaf in leaves))
+
+    def mean(leaf: ManifestLeaf, region: Region) -> np.ndarray:
+        path = leaf.path.removeprefix(MODEL_PREFIX)
+        total = np.zeros([part.stop - part.start for part in region], np.float32)
+        for model in models:
+            total += model.arrays.read(path, region).astype(np.float32)
+        return (total / np.float32(len(models))).astype(_dtype(leaf))
+
+    def keep() -> None:
+        keep_companions(to, first.files)
+        if first.definition is not None:
+            keep_tokenizer(to, first.definition)
+
+    entry = create_checkpoint(
+        to,
+        [leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)}) for leaf in leaves],
+        mean,
+        owner=owner,
+        documents={
+            "spec.model": first.spec.document(),
+            "data": {} if first.definition is None else {"tokenizerSha256": first.definition.fingerprint},
+        },
+        vocabulary=first.tokens,
+        positions=min(model.positions for model in models),
+        time=timestamp(clock),
+        before_commit=keep,
+    )
+    return replace(stored_model(to, entry), definition=first.definition)
+
+
+def _require_same(first_name: str, first: StoredModel, name: str, other: StoredModel) -> None:
+    """Compare two models, by their sections, tokenizers and arrays."""
+    both = f"{first_name} and {name}"
+    here, there = first.spec.document(), other.spec.document()
+    if here != there:
+        raise BadConfiguration(f"{both} hold different models: {_difference(here, there)}; average checkpoints of one model")
+    if first.definition is not None and other.definition is not None and first.definition.fingerprint != other.definition.fingerprint:
+        raise BadConfiguration(
+            f"{both} have different tokenizers, so their rows mean different tokens; average checkpoints of one tokenizer"
+        )
+    mine, theirs = first.arrays.leaves, other.arrays.leaves
+    for path in sorted(mine.keys() | theirs.keys()):
+        if path not in mine or path not in theirs:
+            raise BadConfiguration(
+                f"the array model.{path} is only in {first_name if path in mine else name}; average checkpoints of one model"
+            )
+        for what, one, two in (
+            ("shape", list(mine[path].shape), list(theirs[path].shape)),
+            ("type", mine[path].dtype, theirs[path].dtype),
+        ):
+            if one != two:
+                raise BadConfiguration(
+                    f"the array model.{path} has the {what} {one} in {first_name} and {two} in {name}; average checkpoints of one model"
+                )
+    if first.tokens != other.tokens:
+        raise BadConfiguration(f"{both} have {first.tokens} and {other.tokens} tokens; average checkpoints of one tokenizer")
+
+
+def _difference(here: dict[str, dict[str, object]], there: dict[str, dict[str, object]]) -> str:
+    """The first field of ``spec.model`` that differs."""
+    (mine, section), (kind, other) = *here.items(), *there.items()
+    if mine != kind:
+        return f"{mine} and {kind}"
+    field = next(name for name in sorted(section.keys() | other.keys()) if section.get(name) != other.get(name))
+    return f"model.{kind}.{field} is {section.get(field)} and {other.get(field)}"
+
+
+def _dtype(leaf: ManifestLeaf) -> np.dtype:
+    return np.dtype(jnp.dtype(leaf.dtype))

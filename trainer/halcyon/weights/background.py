@@ -1,0 +1,451 @@
+"""Exports checkpoints of a run in the background, while it trains.
+
+Each process writes its share of the files, in a thread of its own. After each file it records, in a document of the export's root, from
+which checkpoint the file was made. Process 0 writes config.json when the documents of all processes together name all files; a folder
+without config.json is no model. A process group that starts later goes on where the documents end, with any number of processes. A file
+that no document names, or that was made from another checkpoint, is written again. So each step has one folder, which is complete or
+is completed at the next chance.
+
+Before config.json, process 0 records from which checkpoint the export was made. So a run that begins again under its name does not take the
+exports of the earlier run for its own; it replaces them, beginning with their config.json.
+
+A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. If a process cannot
+write its files at all, because the checkpoint is damaged, it records the reason in its document, and process 0 gives the export up. The end
+of the run waits for all exports, and fails if that of the last step was given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from halcyon.checkpoint.processes import Processes, decide
+from halcyon.checkpoint.verify import Damaged
+from halcyon.errors import BadConfiguration, RootTaken, TrainerExit
+from halcyon.storage.failures import Abandoned, StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon.weights.companions import CONFIG_KEY
+from halcyon.weights.exporting import ExportPlan, plan_export
+from halcyon.weights.files import FILE_SECONDS
+from halcyon.weights.root import stored_model
+from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, canonical_json
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.export import ExportSpec
+
+FILE_BYTES = 1_000_000_000
+"""Largest file: an object store takes a file from memory, and the host's memory belongs to the training."""
+KEPT_BYTES = 256 << 20
+"""Bytes of the checkpoint that an export keeps in memory."""
+OWNER_KEY = "OWNER"
+"""Which run's exports a root holds."""
+_UNFINISHED = "unfinished/"
+_COMPLETE = "complete/"
+_FOLDER = "step-"
+_POLL_SECONDS = 5.0
+"""Pause before process 0 looks for the files of the other processes again."""
+_RETRY_SECONDS = 30.0
+_LAST_RETRY_SECONDS = 2.0
+_LAST_TRIES = 3
+"""Tries of each export at the end of the run."""
+
+
+class ExportFailed(TrainerExit):
+    """The training is complete, but an export of it is not. The next start of the run completes it."""
+
+
+class _GivenUp(Exception):
+    """A process cannot write its files of an export. The message says why."""
+
+
+class Share(Document):
+    """The files of an export that a process has written."""
+
+    path: str
+    """Path of the checkpoint below its root."""
+    dtype: str | None = None
+    files: tuple[str, ...] = ()
+    given_up: str = ""
+    """Why this process cannot write its other files; empty if it can. The next process group tries again."""
+
+
+class Complete(Document):
+    """From which checkpoint a complete export was made."""
+
+    path: str
+    """Path of the checkpoint below its root."""
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class ExportCallbacks:
+    """Functions that an exporter calls in its thread."""
+
+    on_complete: Callable[[int, str, int, float], object]
+    """Called on process 0 with the step, the address, the bytes of the tensors and the seconds since its checkpoint was committed."""
+    on_failure: Callable[[int, str], object]
+    """Called with the step and the reason of a failed try."""
+
+
+@dataclass
+class _Export:
+    """An export that is not complete yet."""
+
+    entry: CommittedStep
+    began: float
+    plan: ExportPlan | None = None
+    mine_written: bool = False
+    complete: bool = False
+    tries: int = 0
+    problem: str = ""
+    """Why the last try failed."""
+    reported: str = ""
+    """Kind of the last failure that was reported: a store may describe the same failure in other words each time."""
+    given_up: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether its checkpoint is still needed."""
+        return not (self.complete or self.given_up)
+
+
+@dataclass
+class Exporter:
+    """The exports of one process. Create it with `open_exports`."""
+
+    spec: ExportSpec
+    steps: int
+    """Steps of the run."""
+    checkpoints: CheckpointSpec
+    processes: Processes
+    complete_steps: frozenset[int]
+    """Steps whose exports were complete when the process started, each from the checkpoint that the run has."""
+    newest_step: int | None
+    """Newest step with a complete export when the process started. Its checkpoint may be deleted."""
+    callbacks: ExportCallbacks
+    clock: Callable[[], float] = time.monotonic
+    _exports: list[_Export] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _abandoned: threading.Event = field(default_factory=threading.Event)
+    _leaving: bool = False
+    _thread: threading.Thread | None = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether the model is exported after `step` steps. The same on every process."""
+        return self.spec.is_due(step, self.steps)
+
+    def in_use(self, step: int) -> bool:
+        """Whether an export still reads the checkpoint of a step."""
+        with self._changed:
+            return any(one.entry.step == step and one.open for one in self._exports)
+
+    def begin(self, committed: Iterable[CommittedStep]) -> None:
+        """Start the thread, with the exports that earlier processes did not complete.
+
+        Args:
+            committed: The checkpoints of the run.
+        """
+        for entry in sorted(committed, key=lambda one: one.step):
+            self.committed(entry)
+        self._thread = threading.Thread(target=self._work, name="export", daemon=True)
+        self._thread.start()
+
+    def committed(self, entry: CommittedStep) -> None:
+        """Export a checkpoint if its step is due. For any thread; does not wait."""
+        if not self.is_due(entry.step) or entry.step in self.complete_steps:
+            return
+        with self._changed:
+            if all(one.entry.path != entry.path for one in self._exports):
+                self._exports.append(_Export(entry, self.clock()))
+            self._changed.notify_all()
+
+    def not_saved(self, step: int) -> None:
+        """Report that a step is not exported because its save failed. For any thread."""
+        if self.is_due(step) and step not in self.complete_steps:
+            self.callbacks.on_failure(step, "its checkpoint was not saved, so there is nothing to export")
+
+    def shares_written(self, seconds: float) -> bool:
+        """Wait, at most this time, until this process has written its files of all exports, or has given up after the last tries.
+
+        The run is at its end: exports that failed are tried again soon.
+        """
+        with self._changed:
+            if not self._leaving:
+                self._leaving = True
+                for one in self._exports:
+                    one.tries = 0
+                self._changed.notify_all()
+            return self._changed.wait_for(lambda: not any(map(self._is_waited_for, self._exports)), seconds)
+
+    def finish(self) -> None:
+        """Complete all exports, after every process has written its files. A collective, for the main thread.
+
+        An export of an earlier step that was given up is left out: its failure is reported already.
+
+        Raises:
+            ExportFailed: An export is not complete, or that of the last step was given up. The same on every process.
+        """
+        self._stop_thread()
+
+        def work() -> dict[str, Any]:
+            for one in self._exports:
+                if one.open and one.mine_written:
+                    self._try(one, self._complete)
+            lacking = [one for one in self._exports if one.open or (one.given_up and one.entry.step == self.steps)]
+            return {"problems": [f"step {one.entry.step}: {one.problem or _OTHERS}" for one in lacking]}
+
+        problems = decide(self.processes, self._root, work)["problems"]
+        if problems:
+            raise ExportFailed(f"the training is complete, but not its exports in {self._root}; start it again: {'; '.join(problems)}")
+
+    def abandon(self) -> None:
+        """Stop reading and writing, without a wait. A later process group goes on with the exports. For any thread."""
+        self._abandoned.set()
+
+    def close(self) -> None:
+        """Abandon the exports, and wait for their thread."""
+        self.abandon()
+        self._stop_thread()
+
+    @property
+    def _root(self) -> str:
+        return self.spec.place(self.checkpoints).root
+
+    def _is_waited_for(self, one: _Export) -> bool:
+        return one.open and not one.mine_written and one.tries < _LAST_TRIES
+
+    def _stop_thread(self) -> None:
+        with self._changed:
+            self._leaving = True
+            for one in self._exports:
+                one.tries = _LAST_TRIES
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while not self._abandoned.is_set():
+            for one in list(self._exports):
+                if one.open and not one.mine_written and (not self._leaving or one.tries < _LAST_TRIES):
+                    self._try(one, self._write_share)
+                if one.open and one.mine_written and self.processes.process_index == 0:
+                    self._try(one, self._complete)
+            with self._changed:
+                left = [one for one in self._exports if one.open and not one.mine_written]
+                if self._leaving and not any(map(self._is_waited_for, self._exports)):
+                    return
+                failed = [one for one in left if one.tries]
+                if len(failed) < len(left):
+                    continue
+                pause = (_LAST_RETRY_SECONDS if self._leaving else _RETRY_SECONDS) if failed else _POLL_SECONDS
+                self._changed.wait(pause if any(one.open for one in self._exports) else None)
+
+    def _try(self, one: _Export, work: Callable[[_Export], None]) -> None:
+        """Run a part of an export. A failure is reported once, and tried again later if that can help."""
+        problem, kind, lasting = "", "", False
+        try:
+            work(one)
+        except Abandoned:
+            return
+        except StoreFailure as failure:
+            problem, kind = f"the store does not answer: {failure}", failure.code
+        except (Damaged, BadConfiguration, _GivenUp) as error:
+            problem, lasting = str(error), True
+        except Exception as error:  # an export must not end the training
+            problem, lasting = f"{type(error).__name__}: {error}", True
+        if lasting:
+            try:
+                self._record(one, given_up=problem)  # process 0 must not wait for this process's files
+            except Abandoned:
+                return
+            except StoreFailure:
+                lasting = False
+        with self._changed:
+            repeated, one.reported = one.reported == (kind or problem), kind or problem
+            one.problem, one.given_up = problem, lasting
+            if problem:
+                one.plan = None  # it keeps a part of the checkpoint in memory
+            one.tries += bool(problem)
+            self._changed.notify_all()
+        if problem and not repeated:
+            self.callbacks.on_failure(one.entry.step, problem)
+
+    def _write_share(self, one: _Export) -> None:
+        """Write this process's files, and record each."""
+        plan = self._plan(one)
+        exports, folder = self._stores(one.entry.step)
+        written = plan.files.keys() if self._is_there(exports, folder, one) else self._written(exports, one)
+        missing = [name for name in plan.share(self.processes.process_index, self.processes.process_count) if name not in written]
+        if missing:  # without these files process 0 writes no config.json
+            folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
+        for name in missing:
+            plan.write(folder, name)
+            self._record(one, name)
+        one.mine_written = True
+        plan.stored.arrays.release()
+        if self.processes.process_index != 0:
+            self._is_complete(one)
+
+    def _record(self, one: _Export, *names: str, given_up: str = "") -> None:
+        """Add files to the document of this process, or the reason why it cannot write its other files."""
+        exports, _ = self._stores(one.entry.step)
+        key = f"{_unfinished(one.entry.step)}{self.processes.process_index}.json"
+        own = _read_share(exports, key)
+        files = own.files if own is not None and self._is_of(own, one) else ()
+        share = Share(path=one.entry.path, dtype=self.spec.dtype, files=(*files, *names), given_up=given_up)
+        exports.write(key, canonical_json(share.document()))
+
+    def _complete(self, one: _Export) -> None:
+        """Write config.json if all files are there."""
+        plan = self._plan(one)
+        exports, folder = self._stores(one.entry.step)
+        if not self._is_there(exports, folder, one) and not plan.files.keys() <= self._written(exports, one):
+            return
+        for key in folder.list(""):
+            if key.endswith(".safetensors") and key not in plan.files:
+                folder.delete(key)  # of an export with other files, from a checkpoint that was lost
+        made = Complete(path=one.entry.path, manifest_sha256=one.entry.manifest_sha256)
+        exports.write(_complete(one.entry.step), canonical_json(made.document()))
+        plan.complete(folder)
+        self._is_complete(one)
+        size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
+        self.callbacks.on_complete(one.entry.step, folder.root, size, self.clock() - one.began)
+        with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
+            exports.delete_prefix(_unfinished(one.entry.step))
+
+    def _is_there(self, exports: Store, folder: Store, one: _Export) -> bool:
+        """Whether an earlier process group has completed an export after this one began."""
+        return is_complete(exports, one.entry) and bool(folder.list(CONFIG_KEY))
+
+    def _is_complete(self, one: _Export) -> None:
+        """Record that this process has nothing left to do for an export, and release its memory."""
+        with self._changed:
+            one.complete, one.plan, one.problem = True, None, ""
+            self._changed.notify_all()
+
+    def _plan(self, one: _Export) -> ExportPlan:
+        if one.plan is None:
+            stored = stored_model(self._store(self.checkpoints), one.entry, kept_bytes=KEPT_BYTES)
+            one.plan = plan_export(stored, dtype=self.spec.dtype, file_bytes=FILE_BYTES)
+        return one.plan
+
+    def _written(self, exports: Store, one: _Export) -> set[str]:
+        """The files of an export that any process has written from the same checkpoint.
+
+        Raises:
+            _GivenUp: A process has given up.
+        """
+        found = [_read_share(exports, key) for key in exports.list(_unfinished(one.entry.step))]
+        shares = [share for share in found if share is not None and self._is_of(share, one)]
+        if reasons := [share.given_up for share in shares if share.given_up]:
+            raise _GivenUp(reasons[0])
+        return {name for share in shares for name in share.files}
+
+    def _is_of(self, share: Share, one: _Export) -> bool:
+        return (share.path, share.dtype) == (one.entry.path, self.spec.dtype)
+
+    def _stores(self, step: int) -> tuple[Store, Store]:
+        """The root of the exports, and the folder of a step."""
+        place = self.spec.place(self.checkpoints)
+        return self._store(place), self._store(place.model_copy(update={"root": f"{self._root.rstrip('/')}/{_FOLDER}{step}"}))
+
+    def _store(self, place: CheckpointSpec) -> Store:
+        return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=FILE_SECONDS)
+
+
+_OTHERS = "another process has not written its files; its log has the reason"
+
+
+def open_exports(
+    spec: ExportSpec,
+    checkpoints: CheckpointSpec,
+    *,
+    steps: int,
+    owner: Owner,
+    committed: Collection[CommittedStep],
+    processes: Processes,
+    callbacks: ExportCallbacks,
+) -> Exporter:
+    """Take the root of a run's exports. A collective, for the main thread.
+
+    Args:
+        spec: ``spec.export``.
+        checkpoints: ``spec.checkpoint``.
+        steps: Steps of the run.
+        owner: The run.
+        committed: The checkpoints of the run.
+        processes: The processes.
+        callbacks: Functions to call after each complete export and each failed try.
+
+    Raises:
+        RootTaken: The root has the exports of another run.
+        RootUnusable: The store does not answer.
+    """
+    place = spec.place(checkpoints)
+
+    def work() -> dict[str, Any]:
+        store = Store(place)
+        try:
+            name = f"{owner.namespace}/{owner.name}"
+            if not store.create(OWNER_KEY, name.encode()):
+                found = (store.read(OWNER_KEY).data or b"").decode(errors="replace")
+                raise RootTaken(f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its own")
+            there = _exported_steps(store)
+            complete = [entry.step for entry in committed if entry.step in there and is_complete(store, entry)]
+            _tidy(store, complete)
+        except StoreFailure as failure:
+            raise as_exit(failure, store.root, what="export root", field="spec.export.root") from None
+        done = max((entry.step for entry in committed), default=0)
+        outdated = {entry.step for entry in committed} - {*complete}
+        return {"complete": complete, "newest": max((step for step in there - outdated if step <= done), default=None)}
+
+    found = decide(processes, place.root, work)
+    return Exporter(spec, steps, checkpoints, processes, frozenset(found["complete"]), found["newest"], callbacks)
+
+
+def is_complete(exports: Store, entry: CommittedStep) -> bool:
+    """Whether an export from this checkpoint was completed in the root. A run of the same name may have left one of another checkpoint."""
+    try:
+        made = Complete.model_validate_json(exports.read(_complete(entry.step)).data or b"")
+    except ValidationError:
+        return False
+    return (made.path, made.manifest_sha256) == (entry.path, entry.manifest_sha256)
+
+
+def _exported_steps(store: Store) -> set[int]:
+    """The steps with a model."""
+    found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in store.list(_FOLDER) if key.endswith(f"/{CONFIG_KEY}")]
+    return {int(step) for step in found if step.isdigit()}
+
+
+def _tidy(store: Store, complete: Collection[int]) -> None:
+    """Delete the documents of complete exports. Let each process try again what an earlier one has given up."""
+    keys = store.list(_UNFINISHED)
+    done = {key for step in complete for key in keys if key.startswith(_unfinished(step))}
+    for prefix in {f"{key.rpartition('/')[0]}/" for key in done}:
+        store.delete_prefix(prefix)
+    for key in keys:
+        share = _read_share(store, key) if key not in done else None
+        if share is not None and share.given_up:
+            store.write(key, canonical_json(share.model_copy(update={"given_up": ""}).document()))
+
+
+def _complete(step: int) -> str:
+    return f"{_COMPLETE}{_FOLDER}{step}.json"
+
+
+def _unfinished(step: int) -> str:
+    return f"{_UNFINISHED}{_FOLDER}{step}/"
+
+
+def _read_share(store: Store, key: str) -> Share | None:
+    try:
+        return Share.model_validate_json(store.read(key).data or b"")
+    except ValidationError:
+        return None

@@ -1,0 +1,72 @@
+"""Checks the conversation formats of a document before anything is built: the template, its marks, and the first row of each source."""
+
+from __future__ import annotations
+
+from halcyon.data.fetch import fetch_file
+from halcyon.data.formats import Formatter, build_formatter
+from halcyon.data.sources import Access, list_files, pieces, read_pieces
+from halcyon.errors import TrainerExit
+from halcyon.host.documents import is_local, local_paths
+from halcyon.tokenizer import Tokenizer, load, resolve
+from halcyon.tokenizer.bpe import train_bpe
+from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
+from halcyon.weights.run_templates import with_templates
+from halcyon_api.spec.sources import DataSourceSpec
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_api.validation import Problem
+
+_BYTES = 256
+
+
+def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
+    """The problems of conversation formats, and what a user should know of them, each as a sentence.
+
+    Only files of this machine are read. A document for a cluster, and a tokenizer or a source in a store, are not checked. A tokenizer that
+    is to be trained is replaced by its special tokens and the bytes, which give the same marks.
+
+    Args:
+        spec: The spec of a valid document.
+    """
+    sources = [source for source in spec.data.sources if source.format.conversation is not None]
+    if not sources or not is_local(spec) or not _templates_are_here(spec):
+        return [], []
+    problems: list[Problem] = []
+    notes: list[str] = []
+    names = {source.name for source in sources}
+    try:
+        spec = with_templates(spec)
+        tokenizer = _tokenizer(spec)
+        for source in spec.data.sources:
+            if source.name in names:
+                where = f"spec.data.sources[{source.name}].format"
+                formatter = build_formatter(source.format, tokenizer, where=where)
+                notes += formatter.notes
+                _format_first_row(source, spec, formatter)
+    except TrainerExit as error:
+        field, _, message = str(error).partition(": ")
+        problems.append(Problem(field, message))
+    return problems, notes
+
+
+def _templates_are_here(spec: TrainingRunSpec) -> bool:
+    tokenizer, origin = spec.tokenizer, spec.origin
+    is_here = tokenizer.bpe or tokenizer.byte or any(field.startswith("spec.tokenizer.") for field in local_paths(spec))
+    begins_with = None if origin is None else origin.root if origin.hugging_face is None else origin.hugging_face.path
+    return bool(is_here) and "://" not in (begins_with or "").removeprefix("file://")
+
+
+def _tokenizer(spec: TrainingRunSpec) -> Tokenizer:
+    bpe = spec.tokenizer.bpe
+    if bpe is not None:
+        special = len(OWN_SPECIAL_TOKENS) + len(bpe.special_tokens)
+        return load(train_bpe(["halcyon"], _BYTES + special, tuple(bpe.special_tokens)))
+    return load(resolve(spec.tokenizer, lambda uri: fetch_file(uri, Access())))
+
+
+def _format_first_row(source: DataSourceSpec, spec: TrainingRunSpec, formatter: Formatter) -> None:
+    if not any(field.startswith(f"spec.data.sources[{source.name}].") for field in local_paths(spec)):
+        return
+    access = Access()
+    rows = next(read_pieces(pieces(source, list_files(source, access), access), access), None)
+    if rows:
+        formatter(rows[:1])

@@ -1,0 +1,343 @@
+"""Writes the model of a checkpoint as a folder that transformers, vLLM and the converter of llama.cpp read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from pydantic import ValidationError
+
+from halcyon.data.formats.template import TurnEnd
+from halcyon.errors import BadConfiguration
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.families.lookup import form_of_section
+from halcyon.models.published.config import ConfigReader
+from halcyon.models.published.form import PublishedForm
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
+from halcyon.tokenizer import Tokenizer
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon.weights.chat_template import has_conversations, template_to_export
+from halcyon.weights.companions import (
+    CHAT_TEMPLATE_KEY,
+    CONFIG_KEY,
+    encode,
+    exported_companions,
+    files_for,
+    new_end,
+    template_of,
+    token_ids,
+)
+from halcyon.weights.files import INDEX_KEY, SINGLE_KEY
+from halcyon.weights.finite import is_finite
+from halcyon.weights.folder import model_shapes
+from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
+from halcyon.weights.root import StoredModel
+from halcyon.weights.safetensors import write_header
+from halcyon_api.checkpoint_documents import Document, canonical_json
+from halcyon_api.spec.families.section import ModelSection
+
+FILE_BYTES = 5_000_000_000
+"""Largest file of an export, unless one tensor is larger: what an object store takes in one request."""
+S3_FILE_BYTES = 5 << 30
+"""Largest value that S3 takes in one request, and the store sends each value in one:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
+_PARTS = "parts/"
+"""Documents of the processes that share an export, until it is complete."""
+
+
+class Part(Document):
+    """The files that one of several processes has written, and of which export they are."""
+
+    manifest_sha256: str
+    """Of the checkpoint."""
+    dtype: str | None = None
+    file_bytes: int
+    files: tuple[str, ...] = ()
+
+    def is_of(self, other: Part) -> bool:
+        """Whether both are of one export."""
+        return (self.manifest_sha256, self.dtype, self.file_bytes) == (other.manifest_sha256, other.dtype, other.file_bytes)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a process wrote.
+
+    Attributes:
+        files: Names of the files with tensors.
+        tensors: Number of their tensors.
+        size_bytes: Bytes of the tensors.
+        companions: Names of the other files; empty if other processes have not written all of theirs yet.
+    """
+
+    files: tuple[str, ...]
+    tensors: int
+    size_bytes: int
+    companions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """An export of a model: which tensors each file has. It is the same in every process.
+
+    Attributes:
+        stored: The model.
+        form: Its form.
+        files: The tensors of each file, by its name.
+    """
+
+    stored: StoredModel
+    form: PublishedForm
+    files: Mapping[str, Sequence[FileTensor]]
+
+    def share(self, part: int, parts: int) -> tuple[str, ...]:
+        """The files of process `part`, counted from 0, of `parts` processes."""
+        return tuple(name for number, name in enumerate(self.files) if number % parts == part)
+
+    def write(self, to: Store, name: str) -> None:
+        """Write one file with tensors.
+
+        Raises:
+            BadConfiguration: It is too large for the store, or a tensor has NaN or infinite numbers in this type.
+            Damaged: A file of the checkpoint is damaged.
+            StoreFailure: A store did not answer.
+        """
+        size = sum(one.size_bytes for one in self.files[name])
+        if to.root.startswith("s3://") and size > S3_FILE_BYTES:
+            raise BadConfiguration(
+                f"{name} has {size} bytes, more than S3 takes in one request: its largest tensor is "
+                f"{max(self.files[name], key=lambda one: one.size_bytes).name}; set dtype to bfloat16, or smaller files"
+            )
+        _write(to, name, self.files[name], self.stored)
+
+    def complete(self, to: Store) -> tuple[str, ...]:
+        """Write the files beside the tensors, config.json last, and return their names. All files with tensors must be there."""
+        companions = _companions(self.stored, self.form, self.files)
+        for name, data in companions.items():
+            to.write(name, data)
+        return tuple(companions)
+
+
+def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: int = FILE_BYTES) -> ExportPlan:
+    """Distribute the tensors of a model over files.
+
+    Args:
+        stored: The model.
+        dtype: Type of all tensors. None: that of the checkpoint.
+        file_bytes: Largest file, unless one tensor is larger.
+
+    Raises:
+        BadConfiguration: The family has no form of Hugging Face.
+    """
+    section = stored.spec.value
+    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
+    form = form_of_section(section)
+    layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+    return ExportPlan(stored, form, _plan(list(layout.tensors.values()), file_bytes))
+
+
+def export_model(
+    stored: StoredModel,
+    to: Store,
+    *,
+    dtype: str | None = None,
+    file_bytes: int = FILE_BYTES,
+    part: int = 0,
+    parts: int = 1,
+) -> Exported:
+    """Write a model into a folder. config.json comes last, so a killed export has none.
+
+    Memory: a folder of this machine takes one tensor at a time, an object store a whole file, which is in memory twice.
+
+    Several processes can share the work: process `part` of `parts` writes every `parts`-th file and reads what is in these. Then it records
+    its files in a document of the folder. The process that finds all files recorded writes the rest.
+
+    Args:
+        stored: The model.
+        to: The folder.
+        dtype: Type of all tensors. None: that of the checkpoint.
+        file_bytes: Largest file, unless one tensor is larger. The same in all processes.
+        part: The share of this process, counted from 0.
+        parts: The number of processes.
+
+    Raises:
+        BadConfiguration: The family has no form of Hugging Face, the folder holds a model or a part of another export, or a tensor has NaN
+            or infinite numbers in this type.
+        Damaged: A file of the checkpoint is damaged.
+        StoreFailure: A store did not answer.
+    """
+    plan = plan_export(stored, dtype=dtype, file_bytes=file_bytes)
+    own = plan.share(part, parts)
+    kind = None if dtype is None else str(dtype)
+    mine = Part(manifest_sha256=stored.arrays.entry.manifest_sha256, dtype=kind, file_bytes=file_bytes, files=own)
+    _require_own_folder(to, mine, plan.files.keys() - set(own))
+    for name in own:
+        plan.write(to, name)
+    if parts > 1:
+        to.write(f"{_PARTS}{part + 1}-of-{parts}.json", canonical_json(mine.document()))
+    written = set(own).union(*(one.files for one in _parts(to) if one.is_of(mine)))
+    companions: tuple[str, ...] = ()
+    if plan.files.keys() <= written:
+        companions = plan.complete(to)
+        if parts > 1:
+            to.delete_prefix(_PARTS)
+    tensors = [one for name in own for one in plan.files[name]]
+    return Exported(own, len(tensors), sum(one.size_bytes for one in tensors), companions)
+
+
+def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
+    """Check that a folder holds nothing but files of the other parts of this export."""
+    there = to.list("")
+    if CONFIG_KEY in there:
+        raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
+    if any(not one.is_of(mine) for one in _parts(to)):
+        raise BadConfiguration(
+            f"{to.root} holds a part of another export; give all commands the same ROOT@STEP, --dtype and --file-bytes, and a folder that "
+            "was empty"
+        )
+    if any(key.endswith(".safetensors") and key not in others for key in there):
+        raise BadConfiguration(f"{to.root} holds files of an unfinished export; delete them, or give a folder that is empty")
+
+
+def _parts(store: Store) -> list[Part]:
+    found: list[Part] = []
+    for key in store.list(_PARTS):
+        with contextlib.suppress(ValidationError):
+            found.append(Part.model_validate_json(store.read(key).data or b""))
+    return found
+
+
+def _companions(stored: StoredModel, form: PublishedForm, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
+    """The files beside the weights, config.json last."""
+    tensors = [one for group in plan.values() for one in group]
+    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
+    end = _new_end(stored, tokenizer)
+    positions = _positions(stored, form)
+    written = tokenizer_files(stored, form)
+    if len(plan) > 1:
+        places = {one.name: name for name, group in plan.items() for one in group}
+        size = sum(one.size_bytes for one in tensors)
+        written[INDEX_KEY] = encode({"metadata": {"total_size": size}, "weight_map": places})
+    dtype = jnp.result_type(*{one.dtype for one in tensors}).name
+    config = {
+        "architectures": [form.architectures[0]],
+        "model_type": form.model_type,
+        "vocab_size": stored.tokens,
+        **form.write(stored.spec.value, positions),
+        **token_ids(files_for(stored.files, stored.definition), tokenizer, None if end is None else end.id),
+        "dtype": dtype,
+        "torch_dtype": dtype,  # what readers before version 5 of transformers look for
+        "use_cache": True,
+    }
+    return {**written, CONFIG_KEY: encode(config)}
+
+
+def tokenizer_files(stored: StoredModel, form: PublishedForm) -> dict[str, bytes]:
+    """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation."""
+    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
+    template = template_to_export(stored.data, stored.files)
+    positions = _positions(stored, form)
+    return exported_companions(stored.files, stored.definition, tokenizer, positions, template, _new_end(stored, tokenizer))
+
+
+def _new_end(stored: StoredModel, tokenizer: Tokenizer | None) -> TurnEnd | None:
+    """See `new_end`; None too where the run has not trained on conversations, so that it exports the ends of the files."""
+    if not has_conversations(stored.data):
+        return None
+    return new_end(files_for(stored.files, stored.definition), tokenizer, template_to_export(stored.data, stored.files))
+
+
+def template_note(stored: StoredModel) -> str | None:
+    """A sentence if the chat template of an export is not that of the model that the run began with. None: it is, or there is none."""
+    if template_to_export(stored.data, stored.files) in (None, template_of(stored.files)):
+        return None
+    base = "differs from that of the base model" if template_of(stored.files) is not None else "is its own: the base model has none"
+    return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
+
+
+def _positions(stored: StoredModel, form: PublishedForm) -> int:
+    """Longest sequence of a model. Training on shorter sequences does not shorten that of the base, unless positions are learned."""
+    learned = any(POSITION in (leaf.axes or ()) for leaf in stored.arrays.leaves.values())
+    if learned or CONFIG_KEY not in stored.files:
+        return stored.positions
+    base = ConfigReader.parse(stored.files[CONFIG_KEY])
+    base = base.inner("text_config") or base
+    return max(stored.positions, base.integer(form.positions, 0))
+
+
+def export_layout(stored: StoredModel, form: PublishedForm, dtype: np.dtype | None) -> WeightLayout:
+    """The tensors of a stored model. The padding of its vocabulary is left out.
+
+    Raises:
+        BadConfiguration: The checkpoint does not hold the model that it says.
+    """
+    shapes = {leaf.path: leaf for leaf in leaf_shapes(model_shapes(stored.spec, stored.tokens, stored.positions))}
+    there = stored.arrays.leaves
+    if shapes.keys() != there.keys():
+        path = min(shapes.keys() ^ there.keys())
+        raise BadConfiguration(
+            f"the array model.{path} is only in the {'model' if path in shapes else 'checkpoint'}; export another checkpoint"
+        )
+    leaves = [dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype))) for path, leaf in shapes.items()]
+    return WeightLayout(form.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
+
+
+def _write(to: Store, name: str, tensors: Sequence[FileTensor], stored: StoredModel) -> None:
+    """Write one file. The store reads the checkpoint while it writes, and an error of the reading is raised as it is."""
+    failed: list[Exception] = []
+
+    def contents() -> Iterator[bytes | memoryview]:
+        try:
+            yield from _contents(tensors, stored)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    try:
+        to.write(name, contents())
+    except StoreFailure:
+        if failed:
+            raise failed[0] from None
+        raise
+
+
+def _contents(tensors: Sequence[FileTensor], stored: StoredModel) -> Iterator[bytes | memoryview]:
+    yield write_header([(one.name, one.dtype, one.shape) for one in tensors])
+    for one in tensors:
+        with np.errstate(over="ignore"):
+            values = one.values(stored.arrays.read)
+        if not is_finite(values):
+            raise _not_finite(one, stored)
+        yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _not_finite(tensor: FileTensor, stored: StoredModel) -> BadConfiguration:
+    """The error for a tensor with NaN or infinite numbers."""
+    wide = dataclasses.replace(tensor, dtype=np.dtype(np.float32))
+    if is_finite(wide.values(stored.arrays.read)):
+        return BadConfiguration(
+            f"the tensor {tensor.name} has numbers beyond the range of {tensor.dtype.name}; set dtype to bfloat16 or float32"
+        )
+    return BadConfiguration(
+        f"the tensor {tensor.name} has NaN or infinite numbers in the checkpoint of step {stored.arrays.entry.step}; export an earlier step"
+    )
+
+
+def _plan(tensors: Sequence[FileTensor], file_bytes: int) -> dict[str, list[FileTensor]]:
+    """The tensors of each file by its name: in order, at most this size together."""
+    groups: list[list[FileTensor]] = [[]]
+    size = 0
+    for one in tensors:
+        if groups[-1] and size + one.size_bytes > file_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(one)
+        size += one.size_bytes
+    if len(groups) == 1:
+        return {SINGLE_KEY: groups[0]}
+    return {f"model-{number:05}-of-{len(groups):05}.safetensors": group for number, group in enumerate(groups, 1)}

@@ -1,0 +1,280 @@
+"""A folder with a model: its configuration, and its parameters read in regions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import equinox as eqx
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import ValidationError
+
+from halcyon.data.sources.failures import is_outage
+from halcyon.errors import BadConfiguration, DataUnreachable
+from halcyon.host.documents import root_address
+from halcyon.models import CausalLM, build_model
+from halcyon.models.adapters import adaptable
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.families.lookup import form_of_config
+from halcyon.models.published.config import ConfigReader, require_common
+from halcyon.models.published.form import PublishedForm
+from halcyon.storage.store import Store
+from halcyon.weights.companions import CONFIG_KEY
+from halcyon.weights.files import TensorFiles
+from halcyon.weights.finite import is_finite
+from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
+from halcyon.weights.peft_files import FittedAdapter, PeftFolder
+from halcyon.weights.safetensors import StoredTensor, unreadable
+from halcyon_api.sentences import first_fault
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.model import ModelSpec
+
+HUB = "hf://"
+_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+_COMPARED_BYTES = 1 << 24
+FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+"""Patterns of the files of a model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The configuration of a model in a folder.
+
+    Attributes:
+        form: Its form.
+        spec: ``spec.model`` of a run with this model.
+        tokens: Tokens of its vocabulary.
+        positions: Longest sequence in tokens.
+        quantised: Whether the weights beside it are in a type that is not read.
+    """
+
+    form: PublishedForm
+    spec: ModelSpec
+    tokens: int
+    positions: int
+    quantised: bool = False
+
+    def shapes(self, tokens: int, positions: int) -> CausalLM:
+        """The model without its numbers.
+
+        Args:
+            tokens: Rows of the vocabulary.
+            positions: Tokens of the longest sequence.
+        """
+        return model_shapes(self.spec, tokens, positions)
+
+
+def model_shapes(spec: ModelSpec, tokens: int, positions: int) -> CausalLM:
+    """The shapes of a model: the vocabulary has `tokens` rows, the longest sequence `positions` tokens."""
+    return eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, tokens), hax.Axis(POSITION, positions), key=jax.random.key(0))
+
+
+def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
+    """The configuration of a folder, in the file of this name.
+
+    Raises:
+        BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
+        StoreFailure: The store did not answer.
+    """
+    data = store.read(name).data
+    if data is None:
+        raise BadConfiguration(f"{store.root} has no {name}; give the folder of a model")
+    config = ConfigReader.parse(data, f"{store.root}/{name}")
+    form = form_of_config(config)
+    config = form.completed(config)
+    require_common(config)
+    try:
+        spec = ModelSpec.of(form.read(config))
+    except ValidationError as error:
+        raise BadConfiguration(f"{config.where}: {first_fault(error)}") from None
+    sizes = {key: config.integer(key) for key in ("vocab_size", form.positions)}
+    for key, size in sizes.items():
+        if size < 1:
+            raise BadConfiguration(f"{config.where}: {key} is {size}; it must be at least 1")
+    quantised = config.has("quantization_config")
+    return ModelConfig(form, spec, sizes["vocab_size"], sizes[form.positions], quantised)
+
+
+class ModelFolder:
+    """The parameters of a model in a folder, by their paths in the model. Several threads may read.
+
+    Args:
+        store: The folder.
+        shapes: The model to read into. Its vocabulary may have more or fewer rows than the files, and its longest sequence may be shorter.
+        dtype: Type of all parameters. None: the type of the files.
+        adapter: An adapter to add to the weights.
+
+    Raises:
+        BadConfiguration: The files or the adapter are not those of the configuration; the message names the tensor.
+        StoreFailure: The store did not answer.
+    """
+
+    def __init__(
+        self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None, adapter: PeftFolder | None = None
+    ) -> None:
+        if config.quantised:
+            raise BadConfiguration(
+                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
+                "the model to bfloat16 first"
+            )
+        self.config, self._files, self._where = config, TensorFiles(store), store.root
+        declared = config.form.tensors_in(config.spec.value, self._files.tensors)
+        leaves = leaf_shapes(shapes)
+        sizes = {VOCAB: config.tokens, POSITION: config.positions}
+        if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):
+            raise BadConfiguration(
+                f"the model in {store.root} has learned positions for {config.positions} tokens, not for {shapes.max_position.size}; set "
+                f"spec.trainer.sequenceLength to at most {config.positions}"
+            )
+        layout = WeightLayout(declared, leaves, sizes)
+        there = self._files.tensors
+        self._names = _names(layout, there, store.root)
+        for name in self._names.values():
+            if not (tensor := there[name]).is_readable:
+                raise unreadable(name, tensor.file, tensor.type)
+        layout.check({own: there[name].shape for own, name in self._names.items()})
+        self._check_tied(layout)
+        self._adapter = None if adapter is None else _fitted(adapter, layout, shapes)
+        layout.check_constants(self._names, self._rows)
+        self.layout = WeightLayout(declared, [self._typed(layout, leaf, dtype) for leaf in leaves], sizes)
+
+    @property
+    def leaves(self) -> Mapping[str, LeafShape]:
+        """The parameters by path, with the types in which they are read."""
+        return self.layout.leaves
+
+    def read(self, path: str, region: Region) -> np.ndarray:
+        """A region of a parameter. Rows of the vocabulary that the files do not have are zero.
+
+        Raises:
+            BadConfiguration: It has NaN or infinite numbers.
+            StoreFailure: The store did not answer.
+        """
+        with np.errstate(over="ignore"):
+            values = self.layout.read(path, region, self._rows)
+        if not is_finite(values):
+            fix = "import it as bfloat16 or float32" if values.dtype == np.float16 else "take another model"
+            raise BadConfiguration(f"{self._where}: {path} has numbers beyond the range of {values.dtype.name}; {fix}")
+        return values
+
+    def _check_tied(self, layout: WeightLayout) -> None:
+        """Compare a head in the files of a model without a head of its own with the embedding: readers differ in whether they use it."""
+        tensors = self._files.tensors
+        head = next((name for name in _HEADS if name in tensors and name not in self._names.values()), None)
+        if head is None:
+            return
+        embedding = self._names[layout.tensors_of("embedding.weight")[0]]
+        one, other = tensors[head], tensors[embedding]
+        same = one.is_readable and one.shape == other.shape
+        step = max(_COMPARED_BYTES // max(one.row_bytes, 1), 1)
+        for start in range(0, one.shape[0] if same else 0, step):
+            stop = min(start + step, one.shape[0])
+            same = same and np.array_equal(self._files.rows(head, start, stop), self._files.rows(embedding, start, stop))
+        if not same:
+            raise BadConfiguration(
+                f"{self._where}/{CONFIG_KEY}: tie_word_embeddings is true, but {head} is not {embedding}; set tie_word_embeddings to "
+                f"false, or delete {head}"
+            )
+
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        adapter = self._adapter
+        if adapter is None:
+            return self._read_rows(name, start, stop)
+        if adapter.needs_whole(name):
+            whole = self._read_rows(name, 0, self._files.tensors[self._names[name]].shape[0])
+            return adapter.added(name, 0, whole)[start:stop]
+        return adapter.added(name, start, self._read_rows(name, start, stop))
+
+    def _read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows of a tensor in the files, which are finite numbers."""
+        file = self._names[name]
+        values = self._files.rows(file, start, stop)
+        if not is_finite(values):
+            raise BadConfiguration(
+                f"{self._where}/{self._files.tensors[file].file}: the tensor {file} has NaN or infinite numbers; copy the files again, or "
+                "take another model"
+            )
+        return values
+
+    def _typed(self, layout: WeightLayout, leaf: LeafShape, dtype: np.dtype | None) -> LeafShape:
+        """The leaf in the given type; without one, in the widest type of its tensors."""
+        if dtype is None:
+            types = {self._files.tensors[self._names[name]].dtype for name in layout.tensors_of(leaf.path)}
+            dtype = np.dtype(jnp.float32) if np.dtype("f8") in types else jnp.result_type(*types)
+        return dataclasses.replace(leaf, dtype=dtype)
+
+
+def _names(layout: WeightLayout, tensors: Mapping[str, StoredTensor], where: str) -> dict[str, str]:
+    """The names in the files of the tensors of a model, by their names in the layout."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        own = layout.canonical(name, tensors)
+        if own is not None and own in found:
+            raise BadConfiguration(f"{where}: {found[own]} and {name} are the same tensor of the model; delete one")
+        if own is not None:
+            found[own] = name
+    return found
+
+
+def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> FittedAdapter:
+    """An adapter on the tensors of a model."""
+    inputs = {path: {axis.name for axis in axes} for path, (_, axes, _) in adaptable(shapes)}
+    views = {name: tensor.views[0] for name, tensor in layout.tensors.items() if tensor.views}
+    inputs_first = {
+        name for name, view in views.items() if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
+    }
+    return adapter.fitted({name: tensor.shape for name, tensor in layout.tensors.items()}, inputs_first, layout.canonical)
+
+
+def folder_place(place: str, endpoint: str | None = None, region: str | None = None, *, only: Sequence[str] = FILES) -> CheckpointSpec:
+    """The address of a folder on the command line: a directory, s3://, gs://, or hf://OWNER/NAME of the hub.
+
+    A model of the hub is downloaded into the cache of ``huggingface_hub``, with its token.
+
+    Args:
+        place: The address.
+        endpoint: Address of an S3-compatible store other than AWS.
+        region: Region of an S3 bucket.
+        only: Patterns of the files to download from the hub.
+
+    Raises:
+        BadConfiguration: It is no address, or there is no such directory or model.
+        DataUnreachable: The hub does not answer, or denies access.
+    """
+    if place.startswith(HUB):
+        place = _download(place.removeprefix(HUB), only)
+    elif "://" not in place and not Path(place).expanduser().is_dir():
+        hint = f"; a model of the Hugging Face hub is {HUB}{place}" if place.count("/") == 1 else ""
+        raise BadConfiguration(f"there is no directory {place}{hint}")
+    return address(place, endpoint, region)
+
+
+def address(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:
+    """The address of a folder that may not exist yet.
+
+    Raises:
+        BadConfiguration: It is no address.
+    """
+    try:
+        return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise BadConfiguration(f"{place}: {message}") from None
+
+
+def _download(name: str, only: Sequence[str]) -> str:
+    try:
+        from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise BadConfiguration(f"{HUB}{name} needs the package huggingface_hub; install it, or give a directory with the model") from None
+    name, _, revision = name.partition("@")
+    try:
+        return str(snapshot_download(name, revision=revision or None, allow_patterns=list(only)))
+    except Exception as error:  # the package raises many kinds
+        why = " ".join(str(error).split())[:200]
+        kind = DataUnreachable if is_outage(error) else BadConfiguration
+        raise kind(f"{HUB}{name} could not be downloaded ({type(error).__name__}: {why})") from None

@@ -1,0 +1,148 @@
+"""Models as a library: load one from a checkpoint or from files, and compute logits."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, get_args
+
+import haliax as hax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from halcyon.checkpoint.opening import entry_of
+from halcyon.checkpoint.verify import Damaged
+from halcyon.errors import BadConfiguration, NoValidCheckpoint
+from halcyon.models import CausalLM, Inputs
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.int8 import quantized
+from halcyon.parallel.tensor_mesh import with_mesh
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition
+from halcyon.tokenizer import load as load_tokenizer
+from halcyon.tokenizer.folder import definition_of
+from halcyon.weights.companions import read_companions
+from halcyon.weights.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
+from halcyon.weights.reading import read_arrays
+from halcyon.weights.root import Weights, split_step, stored_model
+
+_FILES = "hf:"
+
+
+def load(
+    place: str,
+    *,
+    dtype: Any = None,
+    weights: Weights = "model",
+    mesh: Mesh | None = None,
+    endpoint: str | None = None,
+    region: str | None = None,
+) -> tuple[CausalLM, Tokenizer | None]:
+    """Load a model and its tokenizer onto the default device.
+
+    The vocabulary of the model has no padding.
+
+    Args:
+        place: ``ROOT`` or ``ROOT@STEP``: a checkpoint root (a directory, file://, s3:// or gs://), at its newest checkpoint or at a step.
+            ``hf:DIR``: a folder with a model in the files of Hugging Face, on this machine or in a store. ``hf://OWNER/NAME``: the same on
+            the hub, with the package ``huggingface_hub``.
+        dtype: Type of the parameters. Default: that of the checkpoint or of the files. ``int8``: weights of linear maps and tables of
+            tokens in 8 bits, for inference (`halcyon.models.int8`).
+        mesh: The mesh among whose devices the model is divided (`halcyon.parallel.tensor_mesh.tensor_mesh`). None: one device has all of it.
+        weights: ``model``: the parameters of a checkpoint. ``average``: their average, in a root of a run with ``spec.average``.
+        endpoint: Address of an S3-compatible store other than AWS.
+        region: Region of an S3 bucket.
+
+    Returns:
+        The model, and its tokenizer; None if the place has none that Halcyon reads.
+
+    Raises:
+        BadConfiguration: The place is no model, or of a family that Halcyon does not have.
+        NoValidCheckpoint: The checkpoint is damaged.
+        TrainerExit: The store did not answer.
+    """
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
+    if place.startswith((HUB, _FILES)):
+        if weights != "model":
+            raise BadConfiguration(f"{place}: the files of Hugging Face hold one set of weights; leave weights out")
+        store = Store(folder_place(place if place.startswith(HUB) else place.removeprefix(_FILES), endpoint, region))
+        return _as_asked(*_from_files(store, _read_type(dtype), mesh), dtype)
+    root, step = split_step(place)
+    return _as_asked(*_from_root(Store(address(root, endpoint, region)), step, _read_type(dtype), weights, mesh), dtype)
+
+
+def _read_type(dtype: Any) -> Any:
+    return None if dtype is not None and jnp.dtype(dtype) == jnp.int8 else dtype
+
+
+def _as_asked(model: CausalLM, tokenizer: Tokenizer | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
+    return (model if _read_type(dtype) is dtype else quantized(model)), tokenizer
+
+
+def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) -> jax.Array:
+    """Logits of the next token at every position.
+
+    Args:
+        model: A model of `load`.
+        tokens: Integers [batch, position].
+        compute_dtype: Type of activations and matrix products.
+
+    Returns:
+        float32 [batch, position, vocabulary], without padding.
+
+    Raises:
+        ValueError: `tokens` has another shape, an id that the model does not have, or more positions than the model.
+        TypeError: `tokens` are no integers.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens have the shape {list(tokens.shape)}; give an array [batch, position]")
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise TypeError(f"tokens are of type {tokens.dtype}; give integers")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < model.token_count:
+        raise ValueError(f"tokens are ids of 0 to {model.token_count - 1}, not {tokens.min()} to {tokens.max()}")
+    return _logits(model, jnp.asarray(tokens, jnp.int32), jnp.dtype(compute_dtype))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _logits(model: CausalLM, tokens: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
+    named = hax.named(tokens, (BATCH, POSITION))
+    computed = model.logits(model(Inputs(named), compute_dtype=compute_dtype).features)
+    return computed.rearrange((BATCH, POSITION, model.vocab.name)).array.astype(jnp.float32)
+
+
+def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, Tokenizer | None]:
+    try:
+        config = read_config(store)
+        shapes = config.shapes(config.tokens, config.positions)
+        folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
+        types = {path: leaf.dtype for path, leaf in folder.leaves.items()}
+        model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
+        return model, _tokenizer(definition_of(read_companions(store)))
+    except StoreFailure as failure:
+        raise as_exit(failure, store.root, what="the folder", field="its address") from None
+
+
+def _from_root(store: Store, step: int | None, dtype: Any, weights: Weights, mesh: Mesh | None) -> tuple[CausalLM, Tokenizer | None]:
+    try:
+        stored = stored_model(store, entry_of(store, step), weights=weights)
+        types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
+        shapes = model_shapes(stored.spec, stored.tokens, stored.positions)
+        model = read_arrays(stored.arrays.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
+        return model, _tokenizer(stored.definition)
+    except StoreFailure as failure:
+        raise as_exit(failure, store.root, field="its address") from None
+    except Damaged as damage:
+        raise NoValidCheckpoint(f"{store.root}: {damage}") from None
+
+
+def _tokenizer(definition: TokenizerDefinition | None) -> Tokenizer | None:
+    if definition is None:
+        return None
+    try:
+        return load_tokenizer(definition)
+    except BadConfiguration:
+        return None

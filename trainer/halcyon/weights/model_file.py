@@ -1,0 +1,37 @@
+"""Reads ``spec.model`` from a config.json. Importing this module is cheap: JAX is imported only if a document names such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_NAME = "config.json"
+
+
+def read_model(config: str, folder: Path) -> dict[str, Any]:
+    """The section of a model, as in a document.
+
+    Args:
+        config: The config.json or the folder with it: a path, which may be relative to the folder of the document, s3://, gs://, or
+            hf://OWNER/NAME.
+        folder: The folder of the document.
+
+    Raises:
+        BadConfiguration: It cannot be read, or is of a model that Halcyon does not have.
+        TrainerExit: The store does not answer.
+    """
+    from halcyon.errors import BadConfiguration, DataUnreachable
+    from halcyon.storage.failures import StoreFailure, as_exit
+    from halcyon.storage.store import Store
+    from halcyon.weights.folder import folder_place, read_config
+
+    place, name = (config.rpartition("/")[0], config.rpartition("/")[2]) if config.endswith(".json") else (config, _NAME)
+    if "://" not in config:
+        place = str(folder / Path(place).expanduser())
+    try:
+        store = Store(folder_place(place, only=(name,)))
+        return read_config(store, name).spec.document()
+    except (BadConfiguration, DataUnreachable) as error:
+        raise type(error)(f"spec.model.huggingFace.config: {error}") from None
+    except StoreFailure as failure:
+        raise as_exit(failure, place, what="the folder of spec.model.huggingFace.config,", field="its path") from None

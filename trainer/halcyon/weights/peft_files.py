@@ -1,0 +1,229 @@
+"""Reads an adapter in the files of the library ``peft``, and adds it to the tensors of its model.
+
+A module of the model in transformers has ``lora_A.weight`` [rank, inputs] and ``lora_B.weight`` [outputs, rank], and with DoRA
+``lora_magnitude_vector`` [outputs]; names begin with ``base_model.model.``. The sources are ``save_and_load.py`` and ``tuners/lora`` of
+https://github.com/huggingface/peft. `halcyon.weights.peft` writes these files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from halcyon.errors import BadConfiguration
+from halcyon.storage.store import Store
+from halcyon.weights.files import TensorFiles
+from halcyon.weights.finite import is_finite
+from halcyon.weights.peft_config import CONFIG_KEY, AdapterConfig, read_adapter_config
+from halcyon.weights.safetensors import unreadable
+
+TENSORS_KEY = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+WEIGHT_END = ".weight"
+DOWN_END, UP_END, MAGNITUDE_END = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+"""Ends of the names of an adapter's tensors."""
+_PICKLED = "adapter_model.bin"
+_EMBEDDING = ".lora_embedding_"
+
+
+class PeftFolder:
+    """An adapter in the files of peft.
+
+    Args:
+        store: The folder.
+
+    Raises:
+        BadConfiguration: It is no adapter, or of a kind that Halcyon does not compute.
+        StoreFailure: The store did not answer.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.where = store.root
+        """The folder, for messages."""
+        self.config = _config(store)
+        self._files = TensorFiles(store, single=TENSORS_KEY)
+        for name, tensor in self._files.tensors.items():
+            if not tensor.is_readable:
+                raise unreadable(name, tensor.file, tensor.type)
+        self.modules = sorted({_module_name(name, store.root) for name in self._files.tensors})
+        """Names of the adapted modules in transformers."""
+        if not self.modules:
+            raise BadConfiguration(f"{store.root}/{TENSORS_KEY} has no tensors; copy the files of the adapter again")
+        for module in self.modules:
+            self._check(module)
+
+    def shapes(self, module: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of A and B of a module."""
+        down, up = (self._files.tensors[f"{PREFIX}{module}{kind}"].shape for kind in (DOWN_END, UP_END))
+        return down, up
+
+    def tensor(self, module: str, kind: str) -> np.ndarray:
+        """A tensor of a module in float32, by the end of its name.
+
+        Raises:
+            BadConfiguration: It has NaN or infinite numbers.
+            StoreFailure: The store did not answer.
+        """
+        name = f"{PREFIX}{module}{kind}"
+        values = self._files.rows(name, 0, self._files.tensors[name].shape[0])
+        if not is_finite(values):
+            raise BadConfiguration(f"{self.where}/{TENSORS_KEY}: {name} has NaN or infinite numbers; take another adapter")
+        return values.astype(np.float32)
+
+    def fitted(
+        self, shapes: Mapping[str, tuple[int, ...]], inputs_first: Collection[str], tensor_of: Callable[[str], str | None]
+    ) -> FittedAdapter:
+        """The adapter on the tensors of its model. Reads all tensors of the adapter, to find NaN and infinite numbers.
+
+        Args:
+            shapes: Shapes of the model's tensors by their names.
+            inputs_first: Names of the weights that are [inputs, outputs].
+            tensor_of: Gives the name in `shapes` of a tensor, by its name in transformers; None, or ``BadConfiguration``: there is none.
+
+        Raises:
+            BadConfiguration: The model lacks a module, or its weight has another shape; or see `tensor`.
+            StoreFailure: The store did not answer.
+        """
+        found: dict[str, _Weight] = {}
+        for module in self.modules:
+            name = _name_in_model(tensor_of, f"{module}{WEIGHT_END}")
+            shape = None if name is None else shapes.get(name)
+            transposed = name in inputs_first
+            (rank, inputs), (outputs, _) = self.shapes(module)
+            if name is None or shape is None:
+                raise BadConfiguration(
+                    f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; give the model that "
+                    "the adapter was trained with"
+                )
+            if shape != ((inputs, outputs) if transposed else (outputs, inputs)):
+                raise BadConfiguration(
+                    f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's weight is "
+                    f"{list(shape)}; give the model that the adapter was trained with"
+                )
+            if name in found:
+                raise BadConfiguration(f"{self.where}: {found[name].module} and {module} are the same module of the model; delete one")
+            found[name] = _Weight(module, self.config.scale_of(module), transposed)
+            for kind in (DOWN_END, UP_END, *((MAGNITUDE_END,) if self.config.dora else ())):
+                self.tensor(module, kind)
+        return FittedAdapter(self, found)
+
+    def _check(self, module: str) -> None:
+        """Compare the tensors of a module with each other and with the configuration."""
+        down, up, magnitude = (self._files.tensors.get(f"{PREFIX}{module}{kind}") for kind in (DOWN_END, UP_END, MAGNITUDE_END))
+        if down is None or up is None or (self.config.dora and magnitude is None):
+            raise BadConfiguration(f"{self.where}: the adapter of {module} is not complete; copy the files again")
+        if magnitude is not None and not self.config.dora:
+            raise BadConfiguration(f"{self.config.where}: use_dora is not true, but {module} has {MAGNITUDE_END[1:]}; correct use_dora")
+        if not self.config.is_target(module):
+            raise BadConfiguration(
+                f"{self.config.where}: target_modules and the fields beside it leave out {module}, which has an adapter in {TENSORS_KEY}; "
+                "correct them, or delete its tensors"
+            )
+        fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1]
+        if not fits or (magnitude is not None and magnitude.shape != (up.shape[0],)):
+            shown = f"{list(up.shape)} x {list(down.shape)}" + (f" with {list(magnitude.shape)} lengths" if magnitude is not None else "")
+            raise BadConfiguration(f"{self.where}: the adapter of {module} is {shown}, which is no low-rank map; copy the files again")
+        if down.shape[0] != self.config.rank_of(module):
+            raise BadConfiguration(
+                f"{self.config.where}: by r and rank_pattern, {module} has the rank {self.config.rank_of(module)}, and in {TENSORS_KEY} it "
+                f"has {down.shape[0]}; give the configuration of this adapter"
+            )
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A weight of the model with an adapter.
+
+    Attributes:
+        module: The adapted module.
+        scale: The factor of the product.
+        transposed: Whether the weight is [inputs, outputs].
+    """
+
+    module: str
+    scale: float
+    transposed: bool
+
+
+class FittedAdapter:
+    """An adapter on the tensors of its model.
+
+    Args:
+        folder: The adapter.
+        weights: The adapted weights by the names of their tensors.
+    """
+
+    def __init__(self, folder: PeftFolder, weights: Mapping[str, _Weight]) -> None:
+        self._folder, self._weights = folder, weights
+
+    def added(self, name: str, start: int, rows: np.ndarray) -> np.ndarray:
+        """The rows of a tensor with its adapter added, in float32; `rows` as they are if it has none.
+
+        Args:
+            name: The tensor's name.
+            start: Number of the first row.
+            rows: The rows of the tensor from there on. If `needs_whole`, all of them.
+
+        Raises:
+            BadConfiguration: The sum has NaN or infinite numbers.
+            StoreFailure: The store did not answer.
+        """
+        weight = self._weights.get(name)
+        if weight is None:
+            return rows
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            adapted = self._added(weight, start, rows)
+        if not is_finite(adapted):
+            raise BadConfiguration(
+                f"{self._folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter added; take another "
+                "adapter"
+            )
+        return adapted
+
+    def needs_whole(self, name: str) -> bool:
+        """Whether `added` needs all rows of a tensor: the lengths of its columns go over all of them."""
+        weight = self._weights.get(name)
+        return weight is not None and weight.transposed and self._folder.config.dora
+
+    def _added(self, weight: _Weight, start: int, rows: np.ndarray) -> np.ndarray:
+        down, up = (self._folder.tensor(weight.module, kind) for kind in (DOWN_END, UP_END))
+        part = slice(start, start + len(rows))
+        delta = (up @ down[:, part]).T if weight.transposed else up[part] @ down
+        adapted = rows.astype(np.float32) + np.float32(weight.scale) * delta
+        if not self._folder.config.dora:
+            return adapted
+        magnitude = self._folder.tensor(weight.module, MAGNITUDE_END)
+        if weight.transposed:
+            return adapted * (magnitude / np.sqrt(np.sum(adapted * adapted, 0)))
+        return adapted * (magnitude[part] / np.sqrt(np.sum(adapted * adapted, 1)))[:, None]
+
+
+def _config(store: Store) -> AdapterConfig:
+    data = store.read(CONFIG_KEY).data
+    if data is None:
+        folders = sorted(key.removesuffix(f"/{CONFIG_KEY}") for key in store.list("") if key.endswith(f"/{CONFIG_KEY}"))
+        fix = f"it has several adapters, {', '.join(folders)}; give the folder of one" if folders else "give the folder of an adapter"
+        raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; {fix}")
+    if TENSORS_KEY not in store.list(TENSORS_KEY):
+        there = (
+            f" but {_PICKLED}; save it with peft as safetensors" if _PICKLED in store.list(_PICKLED) else "; copy all files of the adapter"
+        )
+        raise BadConfiguration(f"{store.root} has no {TENSORS_KEY}{there}")
+    return read_adapter_config(data, f"{store.root}/{CONFIG_KEY}")
+
+
+def _name_in_model(tensor_of: Callable[[str], str | None], name: str) -> str | None:
+    try:
+        return tensor_of(name)
+    except BadConfiguration:
+        return None
+
+
+def _module_name(name: str, where: str) -> str:
+    for kind in (DOWN_END, UP_END, MAGNITUDE_END):
+        if name.startswith(PREFIX) and name.endswith(kind):
+            return name.removeprefix(PREFIX).removesuffix(kind)
+    what = "is no part of a low-rank adapter of a linear map" + (", but of an embedding" if _EMBEDDING in name else "")
+    raise BadConfiguration(f"{where}/{TENSORS_KEY}: {name} {what}; merge it with peft (merge_and_unload), and import the model")

@@ -1,0 +1,275 @@
+"""Reads weights into the model of a run: from a folder with a model, or from a checkpoint.
+
+Each process reads only the regions that its devices hold. The vocabulary of the run has the tokens of its tokenizer. The weights may have
+more rows, which no token uses: these are left out. They may have fewer if the document lets the vocabulary grow: a new row is the mean of
+all rows (Hewitt 2021, "Initializing new word embeddings for pretrained language models"). Rows that only pad the run's vocabulary are zero.
+The document may also take only some parameters; the others are not in the model that is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from halcyon.checkpoint.layout import Leaf, Region, flatten, normal, unflatten, whole
+from halcyon.errors import BadConfiguration
+from halcyon.models import CausalLM
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.families.lookup import form_of_section
+from halcyon.models.trainable import matching, split
+from halcyon.storage.store import Store
+from halcyon.weights.companions import CONFIG_KEY, read_companions
+from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.layout import ReadRegion, leaf_shapes
+from halcyon.weights.peft_files import PeftFolder
+from halcyon.weights.root import stored_model
+from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.spec.families.experts import ExpertsSection
+from halcyon_api.spec.families.section import ModelSection
+from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.origin import OriginSpec
+
+Result = TypeVar("Result")
+_NO_WEIGHT = (
+    "initializer_range",
+    "max_window_layers",  # layer_types says what it says
+    "router_aux_loss_coef",
+)
+"""Entries of config.json that do not decide what a model with weights computes."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The model of a folder or of a checkpoint."""
+
+    model: Any
+    """With the shapes and shardings of the run's model without an adapter; None in the place of parameters that were not taken."""
+    path: str
+    """The place of the weights, for the log."""
+    files: Mapping[str, bytes]
+    """Files of the folder that the weights came from, by name, for a later export."""
+    is_part: bool
+    """Whether the model lacks parameters, because ``spec.from.only`` does not match them."""
+
+
+def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] | None = None) -> Any:
+    """A model whose arrays have the shardings of the template. Reads the regions of this process's devices.
+
+    Args:
+        read: Reads a region of a parameter.
+        template: Tree of ``jax.ShapeDtypeStruct``. A leaf without a sharding is read onto the default device.
+        types: Types of the parameters by path. Default: those of the template.
+    """
+    arrays: list[Any] = []
+    for leaf in flatten(template):
+        part = _parts(read, leaf, leaf.dtype if types is None else types[leaf.path])
+        if leaf.sharding is None:
+            arrays.append(jnp.asarray(part((slice(None),) * len(leaf.shape))))
+        else:
+            arrays.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, part))
+    return unflatten(template, arrays)
+
+
+def _parts(read: ReadRegion, leaf: Leaf, dtype: np.dtype) -> Callable[[Any], np.ndarray]:
+    """A function that gives the part of a parameter at JAX's index of a shard.
+
+    It reads one region for all devices of this process, because files are read in whole rows, which devices may share. If these devices
+    do not fill a region, it reads the part of each.
+    """
+    sharding, full = leaf.sharding, whole(leaf.shape)
+    indices = [full] if sharding is None else sharding.addressable_devices_indices_map(leaf.shape).values()
+    regions = {str(region): region for region in (normal(index or full, leaf.shape) for index in indices)}.values()
+    box = tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*regions, strict=True))
+    filled = _elements(box) <= sum(map(_elements, regions))
+    held: dict[str, np.ndarray] = {}
+
+    def part(index: Any) -> np.ndarray:
+        region = normal(index, leaf.shape)
+        source = box if filled else region
+        if str(source) not in held:
+            held[str(source)] = read(leaf.path, source)
+        cut = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(region, source, strict=True))
+        return held[str(source)][cut].astype(dtype)
+
+    return part
+
+
+def _elements(region: Region) -> int:
+    return math.prod(part.stop - part.start for part in region)
+
+
+def weights_of_folder(store: Store, origin: OriginSpec, spec: ModelSpec, template: CausalLM, adapter: PeftFolder | None) -> Weights:
+    """The weights of a folder with a model in the files of Hugging Face.
+
+    Args:
+        store: The folder.
+        origin: ``spec.from`` of the run.
+        spec: ``spec.model`` of the run.
+        template: Shapes, types and shardings of the run's model without an adapter.
+        adapter: A folder with an adapter of peft, which is added to the weights.
+
+    Raises:
+        BadConfiguration: The weights are of another model, or cannot be read.
+        StoreFailure: The store did not answer.
+    """
+    config, tokens = read_config(store), template.token_count
+    _require_rows(tokens, config.tokens, store.root, origin)
+    if origin.only is None:
+        require_same(spec, config.spec, f"spec.from.huggingFace: {store.root}")
+        folder = ModelFolder(store, config, template, adapter=adapter)
+    else:
+        shapes = config.shapes(template.vocab.size, min(template.max_position.size, config.positions))
+        folder = ModelFolder(store, config, shapes, adapter=adapter)
+    taken = _taken(template, origin.only, {path: leaf.axes for path, leaf in folder.leaves.items()}, store.root)
+    files = {**read_companions(store), CONFIG_KEY: store.read(CONFIG_KEY).data or b""}
+    read = with_new_rows(folder.read, template, config.tokens, tokens)
+    return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None)
+
+
+def weights_of_checkpoint(store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSpec, template: CausalLM) -> Weights:
+    """The weights of a checkpoint; see `weights_of_folder`.
+
+    Args:
+        store: The root.
+        entry: The checkpoint.
+        origin: ``spec.from`` of the run.
+        spec: ``spec.model`` of the run.
+        template: Shapes, types and shardings of the run's model without an adapter.
+
+    Raises:
+        Damaged: The checkpoint is damaged.
+    """
+    stored, tokens = stored_model(store, entry), template.token_count
+    if origin.only is None:
+        require_same(spec, stored.spec, f"spec.from: the checkpoint in {store.root}")
+    _require_rows(tokens, stored.tokens, store.root, origin)
+    there = {path: dict(zip(leaf.axes or (), leaf.shape, strict=True)) for path, leaf in stored.arrays.leaves.items()}
+    taken = _taken(template, origin.only, there, store.root)
+    for leaf in leaf_shapes(taken):
+        if leaf.axes.get(POSITION, 0) > stored.positions:
+            raise BadConfiguration(
+                f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} tokens; set it to at "
+                "most that"
+            )
+    read = with_new_rows(stored.arrays.read, template, stored.tokens, tokens)
+    return Weights(read_arrays(read, taken), entry.path, stored.files, is_part=origin.only is not None)
+
+
+def _taken(template: CausalLM, patterns: Sequence[str] | None, there: Mapping[str, Mapping[str, int]], root: str) -> CausalLM:
+    """The template with None in the place of parameters that are not taken.
+
+    Args:
+        template: Shapes of the run's model.
+        patterns: ``spec.from.only``. None: everything is taken.
+        there: The sizes of the axes of each parameter of the weights, by its path.
+        root: The place of the weights.
+
+    Raises:
+        BadConfiguration: A pattern matches nothing, or a parameter has another shape in the weights.
+    """
+    if patterns is None:
+        return template
+    ours = {leaf.path: leaf for leaf in leaf_shapes(template)}
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in ours):
+            raise BadConfiguration(f"spec.from.only: {pattern!r} matches no parameter of the model, such as {next(iter(ours))}; correct it")
+    for path, leaf in ours.items():
+        if any(fnmatchcase(path, pattern) for pattern in patterns):
+            here, other = _fixed_sizes(leaf.axes), _fixed_sizes(there.get(path))
+            if here != other:
+                raise BadConfiguration(
+                    f"spec.from.only: {path} has the axes {here} in spec.model, and {other or 'no place'} in {root}; give the model the "
+                    "same sizes, or leave the parameter out of the patterns"
+                )
+    return split(template, matching(template, patterns))[0]
+
+
+def _fixed_sizes(axes: Mapping[str, int] | None) -> dict[str, int]:
+    """The axes of a parameter that must be the same in the weights. Vocabulary and positions may differ."""
+    return {name: size for name, size in (axes or {}).items() if name not in (VOCAB, POSITION)}
+
+
+def with_new_rows(read: ReadRegion, template: CausalLM, rows: int, tokens: int) -> ReadRegion:
+    """`read`, with the mean of all rows in the place of the rows of tokens that the weights lack.
+
+    Args:
+        read: Reads a region of a parameter of the weights.
+        template: Shapes of the run's model.
+        rows: Tokens of the weights.
+        tokens: Tokens of the run.
+    """
+    if tokens <= rows:
+        return read
+    leaves = {leaf.path: leaf for leaf in leaf_shapes(template)}
+
+    def grown(path: str, region: Region) -> np.ndarray:
+        names = tuple(leaves[path].axes)
+        values = read(path, region)
+        if VOCAB not in names:
+            return values
+        at = names.index(VOCAB)
+        first, end = max(region[at].start, rows), min(region[at].stop, tokens)
+        if first >= end:
+            return values
+        old = read(path, (*region[:at], slice(0, rows), *region[at + 1 :])).astype(np.float32)
+        new = (slice(None),) * at + (slice(first - region[at].start, end - region[at].start),)
+        values = values.copy()
+        values[new] = old.mean(at, keepdims=True).astype(values.dtype)
+        return values
+
+    return grown
+
+
+def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
+    """Compare two models by the entries of their config.json: what the weights need to be the same model.
+
+    A custom model has no config.json, so its whole section must be the same.
+
+    Args:
+        ours: ``spec.model`` of the run.
+        theirs: The model of the weights.
+        what: The place of the weights, for the message.
+
+    Raises:
+        BadConfiguration: They differ; the message names the entry.
+    """
+    if ours.document() == theirs.document():
+        return
+    if type(ours.value) is not type(theirs.value):
+        raise BadConfiguration(
+            f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set spec.model.{theirs.kind}"
+        )
+    if ours.custom is not None:
+        raise BadConfiguration(f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}")
+    section = ours.value
+    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
+    form = form_of_section(section)
+    here, there = form.write(section, 1), form.write(theirs.value, 1)
+    unused = (*_NO_WEIGHT, *_unused_sizes(section))
+    for name in (*here, *(there.keys() - here.keys())):
+        if here.get(name) != there.get(name) and name not in unused:
+            raise BadConfiguration(
+                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model.{ours.kind}; set it to "
+                "the same value"
+            )
+
+
+def _unused_sizes(section: ModelSection) -> tuple[str, ...]:
+    """The width of MLPs in a model whose layers all have experts."""
+    experts = section.experts() if isinstance(section, ExpertsSection) else None
+    return ("intermediate_size",) if experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize" else ()
+
+
+def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec) -> None:
+    if tokens > rows and not origin.grow_vocabulary:
+        raise BadConfiguration(
+            f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of that model, or set "
+            "spec.from.growVocabulary"
+        )
