@@ -1,4 +1,5 @@
-"""Package the chart for a release, with the images of the release as default values, so that `helm install` needs no values.
+"""Package the chart for a release, with the images of the release as default values, so that `helm install` needs no
+values.
 
     python3 charts/package.py --operator IMAGE --trainer IMAGE --destination FOLDER [--chart FOLDER] [--helm PROGRAM]
 
@@ -25,7 +26,8 @@ def parts(image: str) -> dict[str, str]:
     """Return `repository`, `tag` and `digest` of an image; a missing part is empty. Pure.
 
     Raises:
-        PackagingError: The text is not the name of an image, or has neither tag nor digest, so that the image could change later.
+        PackagingError: The text is not the name of an image, or has neither tag nor digest, so that the image could
+            change later.
     """
     found = IMAGE.fullmatch(image)
     if found is None:
@@ -54,7 +56,8 @@ def with_image(values: str, section: str, image: str) -> str:
 
 
 def package(chart: Path, operator: str, trainer: str, destination: Path, helm: str) -> None:
-    """Package a copy of a chart with these images into a folder; prints Helm's output. The chart's own files do not change.
+    """Package a copy of a chart with these images into a folder; prints Helm's output. The chart's own files do not
+    change.
 
     Raises:
         PackagingError: An image is not valid, or Helm is not installed or failed.
@@ -68,7 +71,9 @@ def package(chart: Path, operator: str, trainer: str, destination: Path, helm: s
         try:
             subprocess.run([helm, "package", str(copy), "--destination", str(destination)], check=True)
         except OSError as error:
-            raise PackagingError(f"{helm} does not run ({error.strerror}): install Helm, or give --helm PROGRAM") from None
+            raise PackagingError(
+                f"{helm} does not run ({error.strerror}): install Helm, or give --helm PROGRAM"
+            ) from None
         except subprocess.CalledProcessError:
             raise PackagingError("Helm made no package; its message is above") from None
 
@@ -79,8 +84,12 @@ def main(words: list[str]) -> None:
     parser.add_argument("--operator", required=True, metavar="IMAGE", help="the operator's image")
     parser.add_argument("--trainer", required=True, metavar="IMAGE", help="the image of runs without spec.image")
     parser.add_argument("--destination", required=True, type=Path, metavar="FOLDER", help="folder for the package")
-    parser.add_argument("--chart", default=CHART, type=Path, metavar="FOLDER", help="the chart (default: that of this repository)")
-    parser.add_argument("--helm", default="helm", metavar="PROGRAM", help="the Helm program (default: that on the PATH)")
+    parser.add_argument(
+        "--chart", default=CHART, type=Path, metavar="FOLDER", help="the chart (default: that of this repository)"
+    )
+    parser.add_argument(
+        "--helm", default="helm", metavar="PROGRAM", help="the Helm program (default: that on the PATH)"
+    )
     given = parser.parse_args(words)
     try:
         package(given.chart, given.operator, given.trainer, given.destination, given.helm)

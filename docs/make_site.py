@@ -1,7 +1,8 @@
 """Builds the site of the documentation: `make docs`.
 
-The pages are written for readers of the repository too, so they link to its other files. The site has only the pages: here those links
-become addresses of the repository, the README becomes the first page, and Zensical makes the site. It fails at a link that leads nowhere.
+The pages are written for readers of the repository too, so they link to its other files. The site has only the pages:
+here those links become addresses of the repository, the README becomes the first page, and Zensical makes the site. It
+fails at a link that leads nowhere.
 
     python docs/make_site.py SITE [--repository URL]
 """
@@ -38,7 +39,9 @@ class Link(NamedTuple):
 
 def pages() -> list[PurePosixPath]:
     """The pages of the site, from the root of the repository."""
-    found = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((ROOT / "docs").rglob("*.md"))
+    found = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
+        (ROOT / "docs").rglob("*.md")
+    )
     return [PurePosixPath(path.relative_to(ROOT)) for path in found]
 
 
@@ -57,7 +60,10 @@ def links(page: PurePosixPath) -> Iterator[Link]:
 def anchors(page: PurePosixPath) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     text = _FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", title)).lower().replace(" ", "-") for title in _HEADING.findall(text)}
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", title)).lower().replace(" ", "-")
+        for title in _HEADING.findall(text)
+    }
 
 
 def _with_links(page: PurePosixPath, replace: Callable[[Link], str]) -> str:

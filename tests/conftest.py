@@ -1,8 +1,8 @@
-"""Settings of all tests: the profile of property-based tests, limits, garbage collection, and the table that tests with the marker `fault`
-fill.
+"""Settings of all tests: the profile of property-based tests, limits, garbage collection, and the table that tests with
+the marker `fault` fill.
 
-Property-based tests have no deadline, because a busy machine is no fault. They try the same examples every time, so that they fail only
-after a change.
+Property-based tests have no deadline, because a busy machine is no fault. They try the same examples every time, so
+that they fail only after a change.
 """
 
 import gc
@@ -58,7 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Never look for garbage among the collected objects, and seldom among later ones: this saves a twelfth of the processor time."""
+    """Never look for garbage among the collected objects, and seldom among later ones: this saves a twelfth of the
+    processor time.
+    """
     gc.disable()
     try:
         return (yield)

@@ -7,8 +7,21 @@ from typing import Any
 _SIZES: dict[str, Any] = {"hiddenSize": 32, "intermediateSize": 48, "numAttentionHeads": 4, "numKeyValueHeads": 2}
 _ROUTED: dict[str, Any] = {"nRoutedExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16}
 _EXPERTS: dict[str, Any] = {"numExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 16}
-_LATENT: dict[str, Any] = {"qLoraRank": 16, "kvLoraRank": 16, "qkNopeHeadDim": 8, "qkRopeHeadDim": 8, "vHeadDim": 8, "numKeyValueHeads": 4}
-_DELTA: dict[str, Any] = {"linearNumKeyHeads": 2, "linearNumValueHeads": 4, "linearKeyHeadDim": 8, "linearValueHeadDim": 8, "headDim": 8}
+_LATENT: dict[str, Any] = {
+    "qLoraRank": 16,
+    "kvLoraRank": 16,
+    "qkNopeHeadDim": 8,
+    "qkRopeHeadDim": 8,
+    "vHeadDim": 8,
+    "numKeyValueHeads": 4,
+}
+_DELTA: dict[str, Any] = {
+    "linearNumKeyHeads": 2,
+    "linearNumValueHeads": 4,
+    "linearKeyHeadDim": 8,
+    "linearValueHeadDim": 8,
+    "headDim": 8,
+}
 
 SMALL_FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2},

@@ -1,6 +1,7 @@
 """The pictures of the guides, which the tests draw from their results.
 
-`make pictures` draws them again: it sets HALCYON_PICTURES to the folder, and each test that has a picture writes it there.
+`make pictures` draws them again: it sets HALCYON_PICTURES to the folder, and each test that has a picture writes it
+there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 
 def as_svg(shown: RenderableType, title: str, columns: int) -> str:
     """The output on a terminal with `columns` columns as SVG; deterministic, and without requests to other hosts."""
-    console = Console(record=True, width=columns, file=StringIO(), force_terminal=True, color_system="truecolor", legacy_windows=False)
+    console = Console(
+        record=True, width=columns, file=StringIO(), force_terminal=True, color_system="truecolor", legacy_windows=False
+    )
     console.print(shown)
     return _FONT.sub("", console.export_svg(title=title, unique_id="halcyon"))
 

@@ -1,8 +1,8 @@
 """TCP ports for servers that a test starts as separate processes, which bind them some seconds later.
 
-A port that the system chooses (a bind to port 0) may be in use by then: by another test, or as the local end of a connection. So these
-ports come from below the system's range, and each test process has its own block of ports. It holds the block by listening on the block's
-first port.
+A port that the system chooses (a bind to port 0) may be in use by then: by another test, or as the local end of a
+connection. So these ports come from below the system's range, and each test process has its own block of ports. It
+holds the block by listening on the block's first port.
 """
 
 import atexit

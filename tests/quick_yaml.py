@@ -1,4 +1,6 @@
-"""Reads YAML with libyaml if PyYAML has it: ten times as fast, which matters for the CRDs and for hundreds of documents."""
+"""Reads YAML with libyaml if PyYAML has it: ten times as fast, which matters for the CRDs and for hundreds of
+documents.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Stage:
         command: The arguments of `halcyon`.
         key: A hash of everything that the stage depends on.
         document: The run document; None: the stage is not a run.
-        result: Folder of its results that must be complete or absent. The command writes to `partial(result)`. None: it needs none.
+        result: Folder of its results that must be complete or absent. The command writes to `partial(result)`. None: it
+            needs none.
     """
 
     name: str
@@ -50,7 +51,11 @@ class Stage:
     @property
     def root(self) -> Path | None:
         """Checkpoint root of a run."""
-        return Path(self.document["spec"]["checkpoint"]["root"].removeprefix("file://")) if self.document is not None else None
+        return (
+            Path(self.document["spec"]["checkpoint"]["root"].removeprefix("file://"))
+            if self.document is not None
+            else None
+        )
 
 
 def partial(result: Path) -> Path:
@@ -69,7 +74,10 @@ def in_order(documents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         before = document["spec"].get("after", {}).get("run")
         if before in after:
             names = sorted(one["metadata"]["name"] for one in (document, after[before]))
-            raise Broken(f"{' and '.join(names)} come both after {before or 'no run'}; give each run of the chain another spec.after")
+            raise Broken(
+                f"{' and '.join(names)} come both after {before or 'no run'}; give each run of the chain another "
+                "spec.after"
+            )
         after[before] = document
     chain: list[dict[str, Any]] = []
     name: str | None = None
@@ -80,7 +88,10 @@ def in_order(documents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         known = {one["metadata"]["name"] for one in after.values()}
         for before, one in after.items():
             if before not in known:
-                raise Broken(f"run {one['metadata']['name']} comes after {before}, which is not in the chain; correct its spec.after")
+                raise Broken(
+                    f"run {one['metadata']['name']} comes after {before}, which is not in the chain; correct its "
+                    "spec.after"
+                )
         raise Broken(f"{' and '.join(sorted(known))} wait for each other; remove spec.after from the one that begins")
     if not any(_trains(document) for document in chain):
         raise Broken("no run of the chain trains; give at least one document without spec.task")
@@ -111,12 +122,18 @@ def stages(documents: Iterable[dict[str, Any]], folder: Path, versions: Sequence
         name = one["metadata"]["name"]
         add(name, "train", str(folder / "documents" / f"{name}.yaml"), "--json", document=local_form(one, folder))
     roots = [stage.root for stage in found if stage.root is not None]
-    answering = [stage for stage in found if stage.document is not None and stage.steps is not None and _answers(stage.document)]
+    answering = [
+        stage for stage in found if stage.document is not None and stage.steps is not None and _answers(stage.document)
+    ]
     for stage in answering:
         result = folder / "results" / stage.name
         questions = ("--task", f"spelling-bee={folder / FILES / 'words.txt'}", "--most", str(QUESTIONS))
-        add(f"{stage.name}-tasks", "eval", str(stage.root), *questions, "--results", str(partial(result)), result=result)
-    evaluating = [stage for stage in found if stage.document is not None and stage.document["spec"].get("task") == "evaluate"]
+        add(
+            f"{stage.name}-tasks", "eval", str(stage.root), *questions, "--results", str(partial(result)), result=result
+        )
+    evaluating = [
+        stage for stage in found if stage.document is not None and stage.document["spec"].get("task") == "evaluate"
+    ]
     ends = [str(stage.root) for stage in (model_of(found), *evaluating)]
     results = [part for stage in found if stage.result is not None for part in ("--results", str(stage.result))]
     files = ("--html", str(folder / REPORT), "--markdown", str(folder / "report.md"))
@@ -139,7 +156,8 @@ def left(found: Sequence[Stage], done: Mapping[str, str]) -> tuple[Stage, ...]:
         done: The key with which each stage was done, by name.
 
     Raises:
-        Broken: A run was done from another document or other text. Its root holds that training, so another one cannot begin there.
+        Broken: A run was done from another document or other text. Its root holds that training, so another one cannot
+            begin there.
     """
     for place, stage in enumerate(found):
         if done.get(stage.name) == stage.key:
@@ -147,7 +165,8 @@ def left(found: Sequence[Stage], done: Mapping[str, str]) -> tuple[Stage, ...]:
         for later in found[place:]:
             if later.document is not None and done.get(later.name, later.key) != later.key:
                 raise Broken(
-                    f"{later.name} was done with another document, another version of Halcyon or Python, or after another run; "
+                    f"{later.name} was done with another document, another version of Halcyon or Python, or after "
+                    "another run; "
                     "`make chat ARGS=--fresh` deletes the chain and begins again"
                 )
         return tuple(found[place:])

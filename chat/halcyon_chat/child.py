@@ -1,7 +1,7 @@
 """A process of `halcyon` that ends with its parent: `python -m halcyon_chat.child PARENT ARGUMENT…`.
 
-When `make chat` is killed, the kernel kills the process of its stage too. Otherwise that process would train on, beside the one that the
-next `make chat` starts, until it loses the root.
+When `make chat` is killed, the kernel kills the process of its stage too. Otherwise that process would train on, beside
+the one that the next `make chat` starts, until it loses the root.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 
 def end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, or end now if the parent has ended already. Does nothing but on Linux."""
+    """Let the kernel kill this process when its parent ends, or end now if the parent has ended already.
+
+    Does nothing but on Linux.
+    """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)

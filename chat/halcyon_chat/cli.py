@@ -27,13 +27,20 @@ _CONSOLE = Console(highlight=False)
 
 @app.command()
 def chat(
-    folder: Annotated[Path, typer.Option(help="Folder of the chain: text, runs, results.")] = REPOSITORY / ".halcyon" / "chat",
-    documents: Annotated[Path, typer.Option(help="Folder with the documents of the runs.")] = REPOSITORY / "examples" / "chat",
+    folder: Annotated[Path, typer.Option(help="Folder of the chain: text, runs, results.")] = REPOSITORY
+    / ".halcyon"
+    / "chat",
+    documents: Annotated[Path, typer.Option(help="Folder with the documents of the runs.")] = REPOSITORY
+    / "examples"
+    / "chat",
     serve: Annotated[bool, typer.Option(help="Serve the chat page at the end.")] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page. 0: any free one.")] = 8000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the chain, and begin again.")] = False,
 ) -> None:
-    """Train a chat model from the text of the Python standard library, and talk with it. Goes on where an earlier command was stopped."""
+    """Train a chat model from the text of the Python standard library, and talk with it.
+
+    Goes on where an earlier command was stopped.
+    """
     signal.signal(signal.SIGTERM, _as_interrupt)
     place = Folder(folder.resolve())
     found = stages(read_chain(documents), place.path, [version(), platform.python_version()])
@@ -86,7 +93,8 @@ def serve_page(model: Stage, port: int) -> None:
     """
     process = start(["serve", str(model.root), "--name", model.name, "--port", str(port)], stdout=subprocess.DEVNULL)
     _CONSOLE.print(
-        f"\nThe page of [bold]{escape(model.name)}[/bold] opens with the line `serving …` below, at the address in it. Ask, for example:\n"
+        f"\nThe page of [bold]{escape(model.name)}[/bold] opens with the line `serving …` below, at the address in it. "
+        "Ask, for example:\n"
         "  Who are you?\n"
         "  What does textwrap.dedent do?\n"
         "  How many r are in parameter?\n"

@@ -13,7 +13,8 @@ def bucket_of(document: dict[str, Any]) -> str:
 
 
 def local_form(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A copy of a run document whose addresses in the bucket of its root are paths below a folder, on this machine's processor.
+    """A copy of a run document whose addresses in the bucket of its root are paths below a folder, on this machine's
+    processor.
 
     Nothing else changes: the numbers of the run are those of the cluster, up to rounding on another mesh.
 

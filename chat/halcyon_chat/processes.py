@@ -28,7 +28,8 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
 
     Raises:
         Failed: It has ended with an error.
-        KeyboardInterrupt: This process was interrupted. The process of the stage has ended, and a training has saved its last step.
+        KeyboardInterrupt: This process was interrupted. The process of the stage has ended, and a training has saved
+            its last step.
     """
     with log.open("ab") as file:
         before = file.tell()
@@ -40,15 +41,24 @@ def run(arguments: Sequence[str], log: Path, on_event: Callable[[dict[str, Any]]
                     if (event := event_of(line)) is not None:
                         on_event(event)
                 code = process.wait()
-            except BaseException:  # an interrupt; or a fault of this process, which must not leave the training without a reader
+            except (
+                BaseException
+            ):  # an interrupt; or a fault of this process, which must not leave the training without a reader
                 end(process)
                 raise
     if code != 0:
-        raise Failed(f"{reason(code)}; {log} has all that it printed, and the last lines are:\n{last_lines(log, before)}")
+        raise Failed(
+            f"{reason(code)}; {log} has all that it printed, and the last lines are:\n{last_lines(log, before)}"
+        )
 
 
-def start(arguments: Sequence[str], errors: IO[bytes] | None = None, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """Start `halcyon` in a process that ends with this one. Its standard error is the given file, or that of this process."""
+def start(
+    arguments: Sequence[str], errors: IO[bytes] | None = None, stdout: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Start `halcyon` in a process that ends with this one.
+
+    Its standard error is the given file, or that of this process.
+    """
     command = [sys.executable, "-m", "halcyon_chat.child", str(os.getpid()), *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors)
 

@@ -49,7 +49,10 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         if not _PATH.fullmatch(str(path)):
-            raise Broken(f"{path} has a character that addresses of checkpoints do not allow; give --folder with letters, digits, . _ = -")
+            raise Broken(
+                f"{path} has a character that addresses of checkpoints do not allow; give --folder with letters, "
+                "digits, . _ = -"
+            )
         self.path = path
 
     @contextmanager
@@ -66,7 +69,9 @@ class Folder:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise Broken(f"another `make chat` works in {self.path}; wait for its end, or give another --folder") from None
+            raise Broken(
+                f"another `make chat` works in {self.path}; wait for its end, or give another --folder"
+            ) from None
         try:
             yield
         finally:

@@ -36,11 +36,16 @@ class Events:
         self._last, self._held_out = "", ""
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in one event of the log (docs/reference/metrics.md). A number that JSON cannot express is a text there, such as ``NaN``."""
+        """Take in one event of the log (docs/reference/metrics.md).
+
+        A number that JSON cannot express is a text there, such as ``NaN``.
+        """
         match event.get("event"):
             case "step":
                 self.step = event["step"]
-                self._last = f"reward {event['reward']:.3f}" if "reward" in event else f"loss {float(event['loss']):.4f}"
+                self._last = (
+                    f"reward {event['reward']:.3f}" if "reward" in event else f"loss {float(event['loss']):.4f}"
+                )
                 speed = event.get("tokensPerSecond")
                 self.words = self._last + (f", {speed:,.0f} tokens/s" if speed else "")
             case "tokenized":

@@ -91,7 +91,8 @@ class Runs:
         return documents(lambda: self.get(name), lambda version: self._events(name, version), _pause)
 
     def rejection_reason(self, name: str, document: dict[str, Any]) -> str:
-        """Return why the API server, with all its admission policies, would reject a new document for a run. Changes nothing (dry run).
+        """Return why the API server, with all its admission policies, would reject a new document for a run. Changes
+        nothing (dry run).
 
         Empty if it would accept the document, or if the user may not try.
 
@@ -108,7 +109,9 @@ class Runs:
                     )
                 except ApiException as error:
                     detail = _message(error)
-                    if error.status in (400, 422) or (error.status == 403 and "denied" in detail):  # rejected by the schema, or by a policy
+                    if error.status in (400, 422) or (
+                        error.status == 403 and "denied" in detail
+                    ):  # rejected by the schema, or by a policy
                         return detail
                     if error.status not in (403, 409):
                         raise
@@ -173,8 +176,10 @@ class Runs:
             # A client of its own: the stream replaces the function that sends the requests of its client.
             core: Any = type(self._core)(type(self._core.api_client)(self._core.api_client.configuration))
             answer: Any = stream(
-                core.connect_get_namespaced_pod_exec, pod, self.namespace, container=names.TRAINER_CONTAINER, command=command,
-                stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False, _request_timeout=_TIMEOUT_SECONDS,
+                core.connect_get_namespaced_pod_exec, pod, self.namespace, container=names.TRAINER_CONTAINER,
+                command=command,
+                stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False,
+                _request_timeout=_TIMEOUT_SECONDS,
             )  # fmt: skip
             try:
                 answer.run_forever(timeout=_TIMEOUT_SECONDS)
@@ -199,7 +204,10 @@ class Runs:
         Raises:
             Rejected: The cluster does not answer or forbids it.
         """
-        with self._errors_as_sentences(pod, absent=True, doing=_READING), self._open_log(pod, follow=False, tail_lines=tail) as response:
+        with (
+            self._errors_as_sentences(pod, absent=True, doing=_READING),
+            self._open_log(pod, follow=False, tail_lines=tail) as response,
+        ):
             return response.data.decode("utf-8", "replace")
         return ""
 
@@ -220,7 +228,8 @@ class Runs:
                 at, _, text = line.partition(" ")
                 if _TIME.match(at) is None:
                     if over:
-                        yield line  # the kubelet's message that it has no log; while the pod runs, the next read may get the log
+                        # the kubelet's message that it has no log; while the pod runs, the next read may get the log
+                        yield line
                 elif at > before:  # times of one node in one format, so comparing texts compares times
                     last, heard_at = at, time.monotonic()
                     yield text
@@ -263,12 +272,16 @@ class Runs:
     def _pods(self, name: str) -> tuple[list[Any], str]:
         """Return a run's trainer pods and the resource version of the list."""
         with self._errors_as_sentences(name, doing="list the pods of TrainingRun"):
-            found: Any = self._core.list_namespaced_pod(self.namespace, label_selector=_selector(name), _request_timeout=_TIMEOUT_SECONDS)
+            found: Any = self._core.list_namespaced_pod(
+                self.namespace, label_selector=_selector(name), _request_timeout=_TIMEOUT_SECONDS
+            )
             return found.items, found.metadata.resource_version
 
     def _pod_events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
         """Yield the watch events of a run's trainer pods after a resource version, as `_events` does for a run."""
-        return _watched(self._core.list_namespaced_pod, self.namespace, label_selector=_selector(name), resource_version=version)
+        return _watched(
+            self._core.list_namespaced_pod, self.namespace, label_selector=_selector(name), resource_version=version
+        )
 
     def _events(self, name: str, version: str) -> Iterator[dict[str, Any]]:
         """Yield the watch events of a run after a resource version, until the server ends the watch.
@@ -277,7 +290,10 @@ class Runs:
             WatchEnded: The watch broke off or could not be opened; the next read of the run reports the reason.
         """
         return _watched(
-            self._api.list_namespaced_custom_object, *self._kind, field_selector=f"metadata.name={name}", resource_version=version
+            self._api.list_namespaced_custom_object,
+            *self._kind,
+            field_selector=f"metadata.name={name}",
+            resource_version=version,
         )
 
     @contextlib.contextmanager
@@ -301,7 +317,9 @@ class Runs:
         return GROUP, VERSION, self.namespace, PLURAL
 
     @contextlib.contextmanager
-    def _errors_as_sentences(self, name: str, *, absent: bool = False, doing: str = "touch TrainingRun") -> Iterator[None]:
+    def _errors_as_sentences(
+        self, name: str, *, absent: bool = False, doing: str = "touch TrainingRun"
+    ) -> Iterator[None]:
         """Turn errors of the block into sentences.
 
         Args:
@@ -322,14 +340,18 @@ class Runs:
                 return
             if error.status == 404:
                 raise Rejected(
-                    f"there is no TrainingRun {name} in namespace {self.namespace}; list them with: kubectl get trainingruns -A"
+                    f"there is no TrainingRun {name} in namespace {self.namespace}; list them with: kubectl get "
+                    "trainingruns -A"
                 ) from None
             if error.status in (401, 403):
-                raise Rejected(f"the cluster does not let you {doing} {self.namespace}/{name} ({error.reason})") from None
+                raise Rejected(
+                    f"the cluster does not let you {doing} {self.namespace}/{name} ({error.reason})"
+                ) from None
             raise Rejected(f"the cluster rejected the request: {_message(error)}") from None
         except (HTTPError, OSError) as error:
             raise Rejected(
-                f"the cluster does not answer ({type(error).__name__}); is the context of your kubeconfig the right one?"
+                f"the cluster does not answer ({type(error).__name__}); is the context of your kubeconfig the right "
+                "one?"
             ) from None
 
 

@@ -1,7 +1,7 @@
 """Completion of `kubectl halcyon` in the shell: kubectl calls ``kubectl_complete-halcyon`` with the words typed so far.
 
-The output follows Cobra's completion protocol: one candidate per line, a tab, its explanation; then a last line with a directive for the
-shell. Directive 4: offer no file names.
+The output follows Cobra's completion protocol: one candidate per line, a tab, its explanation; then a last line with a
+directive for the shell. Directive 4: offer no file names.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     typed = words[-1] if words else ""
     if len(words) <= 1:
-        return [f"{name}\t{command.get_short_help_str(60)}" for name, command in sorted(commands.items()) if name.startswith(typed)]
+        return [
+            f"{name}\t{command.get_short_help_str(60)}"
+            for name, command in sorted(commands.items())
+            if name.startswith(typed)
+        ]
     if typed.startswith("-"):
-        options = [option for option in commands[words[0]].params if option.param_type_name == "option"] if words[0] in commands else []
+        options = (
+            [option for option in commands[words[0]].params if option.param_type_name == "option"]
+            if words[0] in commands
+            else []
+        )
         return [f"{name}\t{option.help or ''}" for option in options for name in option.opts if name.startswith(typed)]
     complete = words[0] not in _WITH_RUNS and any(not word.startswith("-") for word in words[1:-1])
     if words[0] in commands and words[0] not in _WITHOUT_RUN and not complete:

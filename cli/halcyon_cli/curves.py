@@ -1,4 +1,6 @@
-"""The curves of runs as one SVG picture, drawn by matplotlib: losses, gradient norm, learning rate and speed over the steps."""
+"""The curves of runs as one SVG picture, drawn by matplotlib: losses, gradient norm, learning rate and speed over the
+steps.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,20 @@ if TYPE_CHECKING:
 MANY_POINTS = 200
 """From this number of points on, a curve also has its moving mean, and the points themselves are pale."""
 _PANELS = (("loss", "nats per token"), ("gradientNorm", ""), ("learningRate", ""), ("tokensPerSecond", ""))
-_TITLES = {"loss": "loss", "gradientNorm": "gradient norm", "learningRate": "learning rate", "tokensPerSecond": "tokens per second"}
+_TITLES = {
+    "loss": "loss",
+    "gradientNorm": "gradient norm",
+    "learningRate": "learning rate",
+    "tokensPerSecond": "tokens per second",
+}
 _SIZE = (10.0, 6.4)
 
 
 def draw_curves(histories: Sequence[History]) -> str:
     """The text of the SVG file.
 
-    A run is one colour. In the panel of the losses, lines are training losses and points are held-out losses; pale vertical lines are
-    restarts, at the steps where a process group resumed.
+    A run is one colour. In the panel of the losses, lines are training losses and points are held-out losses; pale
+    vertical lines are restarts, at the steps where a process group resumed.
 
     Raises:
         Rejected: matplotlib is not installed.
@@ -57,7 +64,13 @@ def _panel(axes: Axes, histories: Sequence[History], name: str) -> None:
             axes.plot(steps, moving_mean(values), color=colour, linewidth=1.5, label=label if name == "loss" else None)
         if name == "loss":
             held_out = together(history)
-            axes.plot(*series(held_out, "loss"), "o", color=colour, markersize=3.5, label=f"{label}, held out" if held_out else None)
+            axes.plot(
+                *series(held_out, "loss"),
+                "o",
+                color=colour,
+                markersize=3.5,
+                label=f"{label}, held out" if held_out else None,
+            )
         for group in history.groups[1:]:
             axes.axvline(group.group.resumed_step, color=colour, alpha=0.25, linewidth=0.8, linestyle=":")
     positive: Callable[[Any], bool] = lambda history: all(value > 0 for value in series(history.steps, name)[1])  # noqa: E731

@@ -37,7 +37,9 @@ class Difference:
     sentence: str
 
 
-def difference(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus, refusal: str = "") -> Difference:
+def difference(
+    live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus, refusal: str = ""
+) -> Difference:
     """Compare a run with a document of it.
 
     Args:
@@ -80,9 +82,14 @@ def _effect(change: Change, live: TrainingRunSpec, wanted: TrainingRunSpec, stat
 
 
 def _steps_refusal(live: TrainingRunSpec, wanted: TrainingRunSpec, status: TrainingRunStatus) -> str | None:
-    done = max(status.progress.step if status.progress is not None else 0, status.checkpoint.step if status.checkpoint is not None else 0)
+    done = max(
+        status.progress.step if status.progress is not None else 0,
+        status.checkpoint.step if status.checkpoint is not None else 0,
+    )
     rehearsal = wanted.data.mixture.simulate_tokens is not None
-    return steps_refusal(live.optimizer, rehearsal=rehearsal, old=live.trainer.steps, new=wanted.trainer.steps, done=done)
+    return steps_refusal(
+        live.optimizer, rehearsal=rehearsal, old=live.trainer.steps, new=wanted.trainer.steps, done=done
+    )
 
 
 def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcome, str]:

@@ -11,7 +11,13 @@ from halcyon_api.edits.classes import EditClass
 from halcyon_cli.differing import Difference, Outcome
 
 _CLASSES: dict[EditClass, str] = {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}
-_STYLES: dict[Outcome, str] = {"nothing": "dim", "atOnce": "green", "restart": "yellow", "later": "yellow", "refused": "red"}
+_STYLES: dict[Outcome, str] = {
+    "nothing": "dim",
+    "atOnce": "green",
+    "restart": "yellow",
+    "later": "yellow",
+    "refused": "red",
+}
 
 
 def difference_view(found: Difference) -> RenderableType:
@@ -25,5 +31,7 @@ def difference_view(found: Difference) -> RenderableType:
     for effect in found.effects:
         old, new = Text(shown(effect.change.old)), Text(shown(effect.change.new))
         style = _STYLES[effect.outcome]
-        table.add_row(Text(effect.change.path), old, new, _CLASSES[effect.change.edit], Text(effect.sentence, style=style))
+        table.add_row(
+            Text(effect.change.path), old, new, _CLASSES[effect.change.edit], Text(effect.sentence, style=style)
+        )
     return Group(table, Text(""), last)

@@ -38,7 +38,9 @@ class _LogEnded:
 
 
 QueueItem = LogLine | _Phase | _LogEnded | Exception | Any
-"""What the threads put into the queue: log lines, phases of the run, ends of logs, pods (objects of the client), and errors."""
+"""What the threads put into the queue: log lines, phases of the run, ends of logs, pods (objects of the client), and
+errors.
+"""
 
 
 def read_run(runs: Runs, run: str) -> Iterator[LogLine]:
@@ -47,7 +49,8 @@ def read_run(runs: Runs, run: str) -> Iterator[LogLine]:
 
 
 def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
-    """Yield the lines of all pods of a run as they arrive, those of later process groups too, until the run has ended and all are read.
+    """Yield the lines of all pods of a run as they arrive, those of later process groups too, until the run has ended
+    and all are read.
 
     Raises:
         Rejected: The run was deleted, or the cluster does not answer or forbids it.
@@ -104,7 +107,10 @@ def follow_run(runs: Runs, run: str) -> Iterator[LogLine]:
 
 
 def come(
-    heard: queue.Queue[QueueItem], seconds: float, take: Callable[[QueueItem], None], clock: Callable[[], float] = time.monotonic
+    heard: queue.Queue[QueueItem],
+    seconds: float,
+    take: Callable[[QueueItem], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[LogLine]:
     """Return the lines that arrive within `seconds`, sorted by time. Calls `take` at once for any other item."""
     until = clock() + seconds
@@ -134,7 +140,9 @@ def hosts_of(pods: Sequence[Any], now: datetime) -> list[Host]:
 
 def last_losses(runs: Runs, pods: Sequence[Any]) -> list[float]:
     """Return the last losses that process 0 of the newest process group wrote, from the last 2000 lines of its log."""
-    first = [pod for pod in pods if _index(pod, names.JOBSET_JOB_INDEX) == 0 and _index(pod, names.JOB_COMPLETION_INDEX) == 0]
+    first = [
+        pod for pod in pods if _index(pod, names.JOBSET_JOB_INDEX) == 0 and _index(pod, names.JOB_COMPLETION_INDEX) == 0
+    ]
     if not first:
         return []
     newest = max(first, key=lambda pod: pod.metadata.creation_timestamp)
@@ -154,7 +162,9 @@ def _state(pod: Any) -> str:
 
 
 def _has_begun(pod: Any) -> bool:
-    return any(one.state.running is not None or one.state.terminated is not None for one in pod.status.container_statuses or ())
+    return any(
+        one.state.running is not None or one.state.terminated is not None for one in pod.status.container_statuses or ()
+    )
 
 
 def _index(pod: Any, label: str) -> int:

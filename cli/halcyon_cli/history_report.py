@@ -1,4 +1,6 @@
-"""The report of a run from its history: the same as from the status of a run in a cluster, and the numbers of its steps. Pure."""
+"""The report of a run from its history: the same as from the status of a run in a cluster, and the numbers of its
+steps. Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from halcyon.telemetry.history.reading import History
 from halcyon_cli.report import ProcessGroup, Report
 
 SILENT_SECONDS = 120.0
-"""A run that has written nothing for this time does not train: a trainer writes at least every 20 seconds while steps end."""
+"""A run that has written nothing for this time does not train: a trainer writes at least every 20 seconds while steps
+end.
+"""
 _FIRST_COLUMNS = (
     "step",
     "time",
@@ -94,7 +98,10 @@ def last_tasks(history: History) -> list[dict[str, Any]]:
 
 
 def table(history: History) -> str:
-    """The steps as CSV: one line each, with the evaluation of the step if there was one. Lists of numbers are left out."""
+    """The steps as CSV: one line each, with the evaluation of the step if there was one.
+
+    Lists of numbers are left out.
+    """
     held_out = {row["step"]: row for row in together(history)}
     rows = [
         {
@@ -133,5 +140,6 @@ def labels(histories: Sequence[History]) -> list[str]:
     """A label for each run: its name, or its root where names are equal."""
     names = [history.run for history in histories]
     return [
-        name if names.count(name) == 1 else history.root.removeprefix("file://") for name, history in zip(names, histories, strict=True)
+        name if names.count(name) == 1 else history.root.removeprefix("file://")
+        for name, history in zip(names, histories, strict=True)
     ]

@@ -80,7 +80,16 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     """Several runs, one line each, and their losses at the same step: the last that all of them have done."""
     table = Table("run", "state", box=SIMPLE_HEAD)
     common = min(history.done_steps for history in histories)
-    for title in ("step", "loss", f"loss at {common}", "held-out loss", "bits per byte", "tokens/s", "goodput", "restarts"):
+    for title in (
+        "step",
+        "loss",
+        f"loss at {common}",
+        "held-out loss",
+        "bits per byte",
+        "tokens/s",
+        "goodput",
+        "restarts",
+    ):
         table.add_column(title, justify="right")
     table.add_column("loss")
     for label, history in zip(labels(histories), histories, strict=True):
@@ -110,7 +119,9 @@ def _losses(history: History) -> list[tuple[str, Text]]:
     for title, rows in (("loss", history.steps), ("held-out loss", together(history))):
         _, values = series(rows, "loss")
         if values:
-            found.append((title, Text(f"{values[0]:.4f} to {values[-1]:.4f}  ") + Text(sparkline(values, _WIDTH), "cyan")))
+            found.append(
+                (title, Text(f"{values[0]:.4f} to {values[-1]:.4f}  ") + Text(sparkline(values, _WIDTH), "cyan"))
+            )
     return found
 
 
@@ -148,7 +159,11 @@ def _events(rows: Sequence[dict[str, Any]]) -> Table:
 
 def event_sentence(row: dict[str, Any]) -> str:
     """An event as a sentence, as the trainer's live line shows it."""
-    fields = {name.translate(_SNAKE): value for name, value in row.items() if name not in ("event", "time", "attempt", "restart")}
+    fields = {
+        name.translate(_SNAKE): value
+        for name, value in row.items()
+        if name not in ("event", "time", "attempt", "restart")
+    }
     try:
         return sentence(row["event"], fields)
     except (KeyError, TypeError, ValueError):  # an event of another version

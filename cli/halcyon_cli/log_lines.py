@@ -1,8 +1,8 @@
 """Merges the logs of all processes of a run into one. Pure.
 
-Every process writes JSON lines with the time, its process group (attempt, restart) and its index. Libraries write other text in between,
-which belongs to the line before it. Lines are sorted by time, as the clocks of the nodes are close enough; lines of one process keep their
-order.
+Every process writes JSON lines with the time, its process group (attempt, restart) and its index. Libraries write other
+text in between, which belongs to the line before it. Lines are sorted by time, as the clocks of the nodes are close
+enough; lines of one process keep their order.
 """
 
 from __future__ import annotations

@@ -22,10 +22,14 @@ def render(
     defaults: Defaults = None,
     overrides: Overrides = None,
     matrix: Annotated[
-        Path | None, typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each variant of this sweep instead.")
+        Path | None,
+        typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each variant of this sweep instead."),
     ] = None,
 ) -> None:
-    """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML. Needs no cluster."""
+    """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML.
+
+    Needs no cluster.
+    """
     from halcyon_cli.errors import reporting_errors
     from halcyon_cli.rendering import rendered, rendered_matrix
 

@@ -1,4 +1,6 @@
-"""The report of a run as one HTML file without scripts and without requests: it can be mailed, archived and opened anywhere."""
+"""The report of a run as one HTML file without scripts and without requests: it can be mailed, archived and opened
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def page(history: History, now: float) -> str:
     title = escape(history.run)
     return "\n".join(
         [
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>',
+            '<!doctype html>\n<html lang="en"><head><meta '
+            f'charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>',
             f"<h1>{title}</h1>",
             table((), facts),
             "<h2>Curves</h2>",
@@ -64,7 +67,12 @@ def page(history: History, now: float) -> str:
             table(
                 ("#step", "source", "#loss", "#bits per byte"),
                 [
-                    (f"{row['step']:,}", row.get("source", "all"), _number(row.get("loss")), _number(row.get("bitsPerByte")))
+                    (
+                        f"{row['step']:,}",
+                        row.get("source", "all"),
+                        _number(row.get("loss")),
+                        _number(row.get("bitsPerByte")),
+                    )
                     for row in history.evaluations
                 ],
             ),
@@ -72,7 +80,10 @@ def page(history: History, now: float) -> str:
             f"<h2>Events</h2>{_more(len(history.events))}",
             table(
                 ("time", "process group", "event"),
-                [(moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row)) for row in history.events[-_EVENTS:]],
+                [
+                    (moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row))
+                    for row in history.events[-_EVENTS:]
+                ],
             ),
             "</body></html>\n",
         ]
@@ -82,16 +93,26 @@ def page(history: History, now: float) -> str:
 def _tasks(history: History) -> list[str]:
     """The newest result of each task; nothing for a run without tasks."""
     names = ("accuracy", "standardError", "centred", "bitsPerByte")
-    rows = [(row["task"], f"{row['step']:,}", *(_number(row.get(name)) for name in names)) for row in last_tasks(history)]
-    return ["<h2>Tasks</h2>", table(("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte"), rows)] if rows else []
+    rows = [
+        (row["task"], f"{row['step']:,}", *(_number(row.get(name)) for name in names)) for row in last_tasks(history)
+    ]
+    return (
+        ["<h2>Tasks</h2>", table(("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte"), rows)]
+        if rows
+        else []
+    )
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; a column whose title begins with # is aligned to the right."""
     kinds = [' class="n"' if title.startswith("#") else "" for title in titles]
-    head = "".join(f"<th{kind}>{escape(title.removeprefix('#'))}</th>" for title, kind in zip(titles, kinds, strict=True))
+    head = "".join(
+        f"<th{kind}>{escape(title.removeprefix('#'))}</th>" for title, kind in zip(titles, kinds, strict=True)
+    )
     body = "".join(
-        "<tr>" + "".join(f"<td{kinds[number] if kinds else ''}>{escape(str(cell))}</td>" for number, cell in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{kinds[number] if kinds else ''}>{escape(str(cell))}</td>" for number, cell in enumerate(row))
+        + "</tr>"
         for row in rows
     )
     return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"

@@ -23,7 +23,9 @@ UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server would set."""
 
 
-def rendered(path: Path, trainer_image: str, cluster_domain: str, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()) -> str:
+def rendered(
+    path: Path, trainer_image: str, cluster_domain: str, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> str:
     """Return the objects of a run's first attempt as YAML documents.
 
     Args:
@@ -58,7 +60,8 @@ def rendered_matrix(path: Path, sweep: Path, defaults: Sequence[Path] = (), over
     Args:
         path: The run document that all variants begin with.
         sweep: The sweep document.
-        defaults: Files with the runs' defaults, the most specific first. They are used in the checks only: the cluster fills them in.
+        defaults: Files with the runs' defaults, the most specific first. They are used in the checks only: the cluster
+            fills them in.
         overrides: Changes of the run before the sweep's, each ``PATH=VALUE``.
 
     Raises:

@@ -1,7 +1,7 @@
 """Where the time of a run went, computed from its status. Pure.
 
-A run is a sequence of process groups. The account of each begins when the previous one ended, so the accounts in order are the time line of
-the run. Suspension is in none of them.
+A run is a sequence of process groups. The account of each begins when the previous one ended, so the accounts in order
+are the time line of the run. Suspension is in none of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ ORDER = (
     "save_blocking",
     "other",
 )
-"""The causes in the order in which they occur in a process group. A cause that occurs many times is drawn once, as one block."""
+"""The causes in the order in which they occur in a process group.
+
+A cause that occurs many times is drawn once, as one block.
+"""
 
 MEANINGS = {
     "productive_step": "steps that were not repeated",
@@ -50,7 +53,8 @@ class ProcessGroup:
     """One process group on the time line, or the sum of those that are no longer in the history."""
 
     name: str
-    """``attempt.restart``; ``earlier`` for those no longer in the history; ``next`` for time before a new one starts."""
+    """``attempt.restart``; ``earlier`` for those no longer in the history; ``next`` for time before a new one starts.
+    """
     seconds: GoodputSeconds
     from_step: int | None = None
     to_step: int | None = None
@@ -77,7 +81,9 @@ class Report:
 
     @property
     def wall_seconds(self) -> float:
-        """The sum over all causes: seconds from the first start until the last update of the accounts, without suspension."""
+        """The sum over all causes: seconds from the first start until the last update of the accounts, without
+        suspension.
+        """
         return self.seconds.total
 
 
@@ -98,7 +104,9 @@ def read_report(run: str, status: TrainingRunStatus) -> Report | None:
         groups.append(ProcessGroup(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
     if open_one is not None:
         step = status.progress.step if status.progress is not None and open_one.from_step is not None else None
-        groups.append(ProcessGroup(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or ""))
+        groups.append(
+            ProcessGroup(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or "")
+        )
     elif goodput.current.seconds.total > 0:
         groups.append(ProcessGroup("next", goodput.current.seconds))
     begins = accumulate((group.seconds.total for group in groups), initial=0.0)

@@ -1,4 +1,6 @@
-"""Reads the history of a run from its checkpoint root, wherever that lies: the user names the root, or a run in the cluster that has it."""
+"""Reads the history of a run from its checkpoint root, wherever that lies: the user names the root, or a run in the
+cluster that has it.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,23 @@ if TYPE_CHECKING:
     from halcyon.telemetry.history.reading import History
     from halcyon_cli.cluster import Runs
 
-Endpoint = Annotated[str | None, typer.Option(help="For checkpoint roots: address of an S3-compatible store other than AWS.")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="For checkpoint roots: address of an S3-compatible store other than AWS.")
+]
 Region = Annotated[str | None, typer.Option(help="For checkpoint roots: region of the S3 bucket.")]
 Place = Annotated[
     str,
     typer.Argument(
-        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the document that names it.",
+        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the "
+        "document that names it.",
         metavar="RUN|ROOT|RUN.YAML",
     ),
 ]
 Places = Annotated[
     list[str],
     typer.Argument(
-        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the document that names it.",
+        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the "
+        "document that names it.",
         metavar="RUN|ROOT|RUN.YAML",
     ),
 ]
@@ -54,7 +60,10 @@ def history_of_root(place: str, endpoint: str | None = None, region: str | None 
     if not found.groups and found.damages:
         raise Rejected(f"{found.root}: no part of its history can be read: {found.damages[0]}")
     if not found.groups:
-        raise Rejected(f"{found.root} has no history: no run has trained there since Halcyon keeps one, or the address is another one")
+        raise Rejected(
+            f"{found.root} has no history: no run has trained there since Halcyon keeps one, or the address is another "
+            "one"
+        )
     return found
 
 

@@ -21,7 +21,12 @@ from halcyon_cli.timeline import span
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
-_PHASE_STYLES: dict[Phase, str] = {"Running": "green", "Succeeded": "green", "Failed": "bold red", "Restarting": "yellow"}
+_PHASE_STYLES: dict[Phase, str] = {
+    "Running": "green",
+    "Succeeded": "green",
+    "Failed": "bold red",
+    "Restarting": "yellow",
+}
 _WAITING = {"Pending", "Queued", "Starting", "Restarting", "Suspending"}
 
 
@@ -36,7 +41,12 @@ class Host:
 
 
 def run_view(
-    name: str, status: TrainingRunStatus, steps: int | None, hosts: Sequence[Host], losses: Sequence[float], now: datetime
+    name: str,
+    status: TrainingRunStatus,
+    steps: int | None,
+    hosts: Sequence[Host],
+    losses: Sequence[float],
+    now: datetime,
 ) -> RenderableType:
     """Return the view of one run.
 
@@ -62,10 +72,19 @@ def run_view(
             fact("since", Text(_ago(ready.last_transition_time, now)))
     topology = status.topology
     if topology is not None:
-        mesh = ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1) or "one device"
+        mesh = (
+            ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1)
+            or "one device"
+        )
         fact(
             "runs on",
-            ", ".join((counted(topology.slices, "slice"), counted(topology.hosts, "host"), counted(topology.devices, "device")))
+            ", ".join(
+                (
+                    counted(topology.slices, "slice"),
+                    counted(topology.hosts, "host"),
+                    counted(topology.devices, "device"),
+                )
+            )
             + f"; mesh: {mesh}",
         )
     if status.defaults is not None and status.defaults.sources:
@@ -82,16 +101,25 @@ def run_view(
     if losses:
         fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
     if progress is not None and progress.evaluated is not None:
-        fact("evaluates", f"run {progress.evaluated.run} at step {progress.evaluated.step:,}, {progress.evaluated.path}")
+        fact(
+            "evaluates", f"run {progress.evaluated.run} at step {progress.evaluated.step:,}, {progress.evaluated.path}"
+        )
     if progress is not None and progress.tasks:
         fact("tasks", ", ".join(f"{name} {value:.4f}" for name, value in progress.tasks.items()))
     if status.checkpoint is not None:
-        fact("saved", f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}")
-    causes = {name: count for name, count in status.restarts.model_dump(by_alias=True).items() if count and name != "total"}
+        fact(
+            "saved",
+            f"step {status.checkpoint.step:,}, {_ago(status.checkpoint.time, now)} ago, {status.checkpoint.path}",
+        )
+    causes = {
+        name: count for name, count in status.restarts.model_dump(by_alias=True).items() if count and name != "total"
+    }
     fact("restarts", ", ".join(f"{count} {name}" for name, count in causes.items()) or "none")
     report = read_report(name, status)
     if report is not None:
-        fact("goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20))
+        fact(
+            "goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20)
+        )
     parts: list[RenderableType] = [Text(name, "bold"), facts]
     if progress is not None and progress.evaluated is not None and progress.evaluated.sources:
         parts.append(_evaluation_table(progress, progress.evaluated))
@@ -155,11 +183,18 @@ def _evaluation_table(progress: Progress, evaluated: Evaluated) -> Table:
     for title in ("loss", "bits per byte", "tokens", "sequences"):
         table.add_column(title, justify="right")
     for one in evaluated.sources:
-        table.add_row(one.source, _number(one.loss), _number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}")
+        table.add_row(
+            one.source, _number(one.loss), _number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}"
+        )
     if progress.evaluation_loss is not None and len(evaluated.sources) > 1:
-        tokens, sequences = sum(one.tokens for one in evaluated.sources), sum(one.sequences for one in evaluated.sources)
+        tokens, sequences = (
+            sum(one.tokens for one in evaluated.sources),
+            sum(one.sequences for one in evaluated.sources),
+        )
         table.add_section()
-        table.add_row("all", _number(progress.evaluation_loss), _number(progress.bits_per_byte), f"{tokens:,}", f"{sequences:,}")
+        table.add_row(
+            "all", _number(progress.evaluation_loss), _number(progress.bits_per_byte), f"{tokens:,}", f"{sequences:,}"
+        )
     return table
 
 

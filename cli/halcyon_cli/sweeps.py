@@ -1,7 +1,7 @@
 """``halcyon render --matrix``: one run document for each variant of a sweep. Pure.
 
-Each random value is a function of the sweep's seed, the number of its variant and its path. So another parameter, or more samples, change
-none of the values that a sweep had before.
+Each random value is a function of the sweep's seed, the number of its variant and its path. So another parameter, or
+more samples, change none of the values that a sweep had before.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class RandomSpec(ApiModel):
 
     samples: Annotated[int, Field(ge=1, le=MAX_VARIANTS)] = Field(description="Number of variants.")
     seed: int = Field(default=0, description="Seed of all values.")
-    values: Annotated[dict[str, RangeSpec], Field(min_length=1)] = Field(description="For each path: how its value is drawn.")
+    values: Annotated[dict[str, RangeSpec], Field(min_length=1)] = Field(
+        description="For each path: how its value is drawn."
+    )
 
 
 class Sweep(OneOf):
@@ -54,7 +56,8 @@ class Sweep(OneOf):
 
     name: RunName | None = Field(default=None, description="Value of the label. Default: the run's name.")
     grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = Field(
-        default=None, description="For each path its values; each combination is a variant, the last path changes first."
+        default=None,
+        description="For each path its values; each combination is a variant, the last path changes first.",
     )
     random: RandomSpec | None = Field(default=None, description="Random values.")
     variants: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = Field(
@@ -83,7 +86,9 @@ class Variant:
     """Its run document."""
 
     def __str__(self) -> str:
-        return f"variant {self.number} ({', '.join(f'{path}={json.dumps(value)}' for path, value in self.values.items())})"
+        return (
+            f"variant {self.number} ({', '.join(f'{path}={json.dumps(value)}' for path, value in self.values.items())})"
+        )
 
 
 def parse_sweep(document: Any) -> Sweep:
@@ -109,7 +114,9 @@ def values_of(sweep: Sweep) -> list[Values]:
     elif sweep.grid is not None:
         count = math.prod(map(len, sweep.grid.values()))
         if count > MAX_VARIANTS:
-            raise InvalidRun(f"grid: {count:,} combinations are more than {MAX_VARIANTS:,}; give fewer values, or use random")
+            raise InvalidRun(
+                f"grid: {count:,} combinations are more than {MAX_VARIANTS:,}; give fewer values, or use random"
+            )
         found = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
     else:
         given = cast("RandomSpec", sweep.random)
@@ -160,17 +167,24 @@ def variants(base: Any, sweep: Sweep) -> list[Variant]:
         changes = [override(path, value) for path, value in values.items()]
         name = f"{run}-{number:0{width}d}"
         if len(name) > MAX_RUN_NAME_LENGTH:
-            raise InvalidRun(f"metadata.name: {name} has more than {MAX_RUN_NAME_LENGTH} characters; give the run a shorter name")
+            raise InvalidRun(
+                f"metadata.name: {name} has more than {MAX_RUN_NAME_LENGTH} characters; give the run a shorter name"
+            )
         document = with_overrides(_named(run_document, name, values, changes, sweep.name or run), changes)
         found.append(Variant(number, values, document))
     return found
 
 
-def _named(base: Mapping[str, Any], name: str, values: Values, changes: Sequence[Override], sweep: str) -> dict[str, Any]:
+def _named(
+    base: Mapping[str, Any], name: str, values: Values, changes: Sequence[Override], sweep: str
+) -> dict[str, Any]:
     """The base with the name, the label, the annotation and the roots of a variant."""
     metadata: dict[str, Any] = dict(base["metadata"])
     labels: dict[str, Any] = {**(metadata.get("labels") or {}), LABEL_SWEEP: sweep}
-    notes: dict[str, Any] = {**(metadata.get("annotations") or {}), ANNOTATION_SWEEP: json.dumps(values, sort_keys=True)}
+    notes: dict[str, Any] = {
+        **(metadata.get("annotations") or {}),
+        ANNOTATION_SWEEP: json.dumps(values, sort_keys=True),
+    }
     document: dict[str, Any] = {**base, "metadata": {**metadata, "name": name, "labels": labels, "annotations": notes}}
     own_name = next((change.value for change in changes if change.path == "metadata.name"), name)
     spec: dict[str, Any] = dict(document.get("spec") or {})

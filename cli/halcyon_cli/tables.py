@@ -16,7 +16,9 @@ _BAND_WIDTH = 72
 
 def report_view(report: Report) -> RenderableType:
     """Return a band of the whole run, its seconds by cause, and its process groups."""
-    return Group(_title(report), Text(), band(report.seconds, _BAND_WIDTH), causes_table(report), process_groups_table(report))
+    return Group(
+        _title(report), Text(), band(report.seconds, _BAND_WIDTH), causes_table(report), process_groups_table(report)
+    )
 
 
 def _title(report: Report) -> Text:
@@ -46,9 +48,17 @@ def causes_table(report: Report) -> Table:
     for cause in CAUSES:
         seconds = getattr(report.seconds, cause)
         if seconds > 0:
-            table.add_row(Text("■", COLOURS[cause]), cause_label(cause), f"{seconds:.1f}", f"{seconds / wall:.1%}", MEANINGS[cause])
+            table.add_row(
+                Text("■", COLOURS[cause]),
+                cause_label(cause),
+                f"{seconds:.1f}",
+                f"{seconds / wall:.1%}",
+                MEANINGS[cause],
+            )
     table.add_section()
-    table.add_row("", "all", f"{report.wall_seconds:.1f}", "100.0%", "every second since the run first started", style="bold")
+    table.add_row(
+        "", "all", f"{report.wall_seconds:.1f}", "100.0%", "every second since the run first started", style="bold"
+    )
     return table
 
 
@@ -58,7 +68,9 @@ def process_groups_table(report: Report) -> Table:
     for title in ("seconds", "until first step", "productive", "lost"):
         table.add_column(title, justify="right")
     for group in report.groups:
-        steps = f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
+        steps = (
+            f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
+        )
         start = sum(getattr(group.seconds, cause) for cause in ORDER[: ORDER.index("compile") + 1])
         table.add_row(
             group.name,

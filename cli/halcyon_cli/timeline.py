@@ -1,4 +1,7 @@
-"""The time line of a run as a picture: one self-contained SVG file. A tooltip shows the name and the duration of each part."""
+"""The time line of a run as a picture: one self-contained SVG file.
+
+A tooltip shows the name and the duration of each part.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,8 @@ def draw(report: Report) -> str:
         _text(
             16,
             50,
-            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} restarts, "
+            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} "
+            "restarts, "
             f"{counted(report.lost_steps, 'step')} repeated",
             fill="#555555",
         ),
@@ -103,6 +107,15 @@ def _legend(top: float) -> Iterator[str]:
         yield _text(x + 18, y + 10, MEANINGS[cause])
 
 
-def _text(x: float, y: float, words: str, *, size: int = 12, weight: str = "normal", anchor: str = "start", fill: str = "#222222") -> str:
+def _text(
+    x: float,
+    y: float,
+    words: str,
+    *,
+    size: int = 12,
+    weight: str = "normal",
+    anchor: str = "start",
+    fill: str = "#222222",
+) -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text {place} font-size="{size}" font-weight="{weight}" fill="{fill}">{escape(words)}</text>'

@@ -1,4 +1,7 @@
-"""Follows one object, or all objects of a selector, through a watch. Pure: the read, the watch and the pause are arguments."""
+"""Follows one object, or all objects of a selector, through a watch.
+
+Pure: the read, the watch and the pause are arguments.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ def documents(
 
     Args:
         look: Reads the object; raises if it does not exist.
-        watch: The events of the object after a resource version, `type` and `object`, until the server ends the watch. Raises WatchEnded.
+        watch: The events of the object after a resource version, `type` and `object`, until the server ends the watch.
+            Raises WatchEnded.
         pause: Called before the next read after a watch has broken off, to avoid requests in a tight loop.
     """
     while True:
@@ -37,9 +41,12 @@ def documents(
 
 
 def each(
-    look: Callable[[], tuple[Iterable[Thing], str]], watch: Callable[[str], Iterable[Mapping[str, Any]]], pause: Callable[[], None]
+    look: Callable[[], tuple[Iterable[Thing], str]],
+    watch: Callable[[str], Iterable[Mapping[str, Any]]],
+    pause: Callable[[], None],
 ) -> Iterator[Thing]:
-    """Yield objects as they are now, then each new or changed one, without end. One may come twice; deletions are not reported.
+    """Yield objects as they are now, then each new or changed one, without end. One may come twice; deletions are not
+    reported.
 
     Args:
         look: Reads all objects and the resource version of the list.

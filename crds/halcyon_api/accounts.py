@@ -1,4 +1,7 @@
-"""Which steps of a process group were kept and which were lost. It follows from the step at which later process groups resumed."""
+"""Which steps of a process group were kept and which were lost.
+
+It follows from the step at which later process groups resumed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def divide(entry: HistoryEntry, later: Sequence[HistoryEntry]) -> tuple[GoodputS
     counts = entry.seconds.milliseconds()
     steps, unseen = counts["productive_step"], min(counts["other"], round(1000 * entry.unseen_seconds))
     if resumed > entry.to_step:
-        # It trained on and saved after its last report. Assume the same speed as before; the rest of that time stays in `other`.
+        # It trained on and saved after its last report. Assume the same speed as before; the rest of that time stays in
+        # `other`.
         more = min(unseen, steps * (resumed - entry.to_step) // done) if done > 0 else 0
         counts["productive_step"] += more
         counts["other"] -= more

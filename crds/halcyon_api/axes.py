@@ -1,7 +1,8 @@
 """The table of mesh axes: the link of each axis, and the axes of arrays that it splits.
 
-The sections ``mesh.ici`` and ``mesh.dcn`` and the resolved mesh have one field for each row. Sizes, rules, the trainer's device mesh and
-its shardings use the table. A new axis is one row here, and a field in its section and in the resolved mesh.
+The sections ``mesh.ici`` and ``mesh.dcn`` and the resolved mesh have one field for each row. Sizes, rules, the
+trainer's device mesh and its shardings use the table. A new axis is one row here, and a field in its section and in the
+resolved mesh.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 LogicalAxis = Literal["batch", "position", "heads", "features", "vocabulary", "experts", "parameters"]
-"""An axis that can be split: sequences of a batch, positions of a sequence, attention heads, features inside an MLP, tokens of the
-vocabulary, experts, and the residual stream's width in stored parameters, which are gathered before their use."""
+"""An axis that can be split: sequences of a batch, positions of a sequence, attention heads, features inside an MLP,
+tokens of the vocabulary, experts, and the residual stream's width in stored parameters, which are gathered before their
+use."""
 
 Link = Literal["ici", "dcn"]
 """``ici``: the fast interconnect inside a slice. ``dcn``: the data-centre network between slices."""
@@ -47,23 +49,35 @@ class MeshAxis:
 AXES: tuple[MeshAxis, ...] = (
     MeshAxis("replica", "dcn", ("batch",), REST, "Data parallelism across slices"),
     MeshAxis("data", "ici", ("batch",), 1, "Data parallelism with replicated parameters"),
-    MeshAxis("fsdp", "ici", ("batch", "parameters"), REST, "Data parallelism with parameters and optimizer state sharded over the axis"),
+    MeshAxis(
+        "fsdp",
+        "ici",
+        ("batch", "parameters"),
+        REST,
+        "Data parallelism with parameters and optimizer state sharded over the axis",
+    ),
     MeshAxis(
         "expert",
         "ici",
         ("batch", "experts"),
         1,
-        "Expert parallelism: experts are split over the axis and tokens are sent to them; all other parameters are replicated",
+        "Expert parallelism: experts are split over the axis and tokens are sent to them; all other parameters are "
+        "replicated",
     ),
     MeshAxis(
         "context",
         "ici",
         ("position",),
         1,
-        "Context parallelism: positions of a sequence are split over the axis, and attention passes keys and values around it",
+        "Context parallelism: positions of a sequence are split over the axis, and attention passes keys and values "
+        "around it",
     ),
     MeshAxis(
-        "tensor", "ici", ("heads", "features", "vocabulary"), 1, "Tensor parallelism: heads, MLP and vocabulary are split over the axis"
+        "tensor",
+        "ici",
+        ("heads", "features", "vocabulary"),
+        1,
+        "Tensor parallelism: heads, MLP and vocabulary are split over the axis",
     ),
 )
 """Outermost first: neighbours on the last axis use the fastest links."""

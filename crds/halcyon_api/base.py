@@ -1,8 +1,8 @@
 """The base classes of all types of the contract: strict, immutable, camelCase in documents and snake_case in Python.
 
-A rule that JSON Schema cannot express is one `Rule` of its class: the expression that the API server evaluates at apply, the check for
-documents that are read without an API server, and the message of both. A rule that compares with the object before an edit can be
-evaluated by the API server only; it is a `cel` expression alone.
+A rule that JSON Schema cannot express is one `Rule` of its class: the expression that the API server evaluates at
+apply, the check for documents that are read without an API server, and the message of both. A rule that compares with
+the object before an edit can be evaluated by the API server only; it is a `cel` expression alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def cel(rule: str, message: str, *, field_path: str | None = None, reason: str |
 
     Args:
         rule: A CEL expression over ``self`` (and ``oldSelf`` in a transition rule).
-        message: The sentence for the user. If it starts with ``=``, the rest is a CEL expression that evaluates to the sentence.
+        message: The sentence for the user. If it starts with ``=``, the rest is a CEL expression that evaluates to the
+            sentence.
         field_path: The field that the error names, relative to the object of the rule, such as ``.mesh.ici``.
         reason: One of the API server's machine-readable reasons, such as ``FieldValueForbidden``.
     """
@@ -40,7 +41,10 @@ def cel(rule: str, message: str, *, field_path: str | None = None, reason: str |
 
 
 def exactly_one(members: Iterable[str]) -> str:
-    """The expression that an object has exactly one of some members. `halcyon_api.generate.json_schema` recognises this form."""
+    """The expression that an object has exactly one of some members.
+
+    `halcyon_api.generate.json_schema` recognises this form.
+    """
     return f"[{', '.join(f'has(self.{member})' for member in members)}].exists_one(present, present)"
 
 
@@ -85,9 +89,10 @@ class InvalidRun(ValueError):
 class ApiModel(BaseModel):
     """A strict, frozen object: unknown fields are errors, no value is converted to another type.
 
-    Its validator is built where the class is defined. Pydantic would build a later one (``defer_build``, or the name of a class that does
-    not exist yet) at its first use, from the local variables of the caller. Python 3.13.0 to 3.13.2 end on that by a segmentation fault
-    if the caller is a comprehension whose variable a closure uses (https://github.com/python/cpython/issues/128396).
+    Its validator is built where the class is defined. Pydantic would build a later one (``defer_build``, or the name of
+    a class that does not exist yet) at its first use, from the local variables of the caller. Python 3.13.0 to 3.13.2
+    end on that by a segmentation fault if the caller is a comprehension whose variable a closure uses
+    (https://github.com/python/cpython/issues/128396).
     """
 
     model_config = ConfigDict(
@@ -111,7 +116,10 @@ class ApiModel(BaseModel):
         if cls.rules and not issubclass(cls, RuledModel):
             raise TypeError(f"{cls.__name__} declares rules, so it must be a RuledModel")
         if not cls.__pydantic_complete__:
-            raise TypeError(f"{cls.__name__} has no validator yet; define the classes of its fields before it, and do not use defer_build")
+            raise TypeError(
+                f"{cls.__name__} has no validator yet; define the classes of its fields before it, and do not use "
+                "defer_build"
+            )
 
     def document(self) -> dict[str, Any]:
         """The object as a YAML or JSON document: camelCase, without members that are None."""
@@ -119,7 +127,10 @@ class ApiModel(BaseModel):
 
 
 class RuledModel(ApiModel):
-    """An object whose `rules` are checked. A class of its own, because the check costs each object of each class some time."""
+    """An object whose `rules` are checked.
+
+    A class of its own, because the check costs each object of each class some time.
+    """
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -148,12 +159,17 @@ class OneOf(ApiModel):
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
-        """The attribute names of the kinds: the optional members. A member that is not optional is common to all kinds."""
+        """The attribute names of the kinds: the optional members.
+
+        A member that is not optional is common to all kinds.
+        """
         return _optional_members(cls)
 
     @classmethod
     def members(cls) -> tuple[str, ...]:
-        """The members of which a stored object has exactly one: the kinds, and those that its rules reject in a sentence of their own."""
+        """The members of which a stored object has exactly one: the kinds, and those that its rules reject in a
+        sentence of their own.
+        """
         return cls.kinds()
 
     @classmethod
@@ -177,10 +193,14 @@ class OneOf(ApiModel):
         return next(value for name in type(self).kinds() if (value := getattr(self, name)) is not None)
 
 
-ObjectName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)]
+ObjectName = Annotated[
+    str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), Field(min_length=1)
+]
 """Name of another object in the same namespace."""
 
-RunName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+RunName = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_RUN_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+]
 
 Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 """A Kubernetes resource quantity, such as ``500m`` or ``2Gi``."""

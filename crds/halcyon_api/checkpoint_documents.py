@@ -1,8 +1,9 @@
 """The JSON documents of a checkpoint root.
 
 ``ROOT/HEAD`` is the only document that changes, by compare-and-swap only; its change is the commit. Everything below
-``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once, by one epoch: first ``data/``, then ``MANIFEST.json`` with the hashes of the data,
-then ``COMMIT`` with the hash of the manifest. Checkpoints are ordered by (step, epoch), never by a clock.
+``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once, by one epoch: first ``data/``, then ``MANIFEST.json`` with the
+hashes of the data, then ``COMMIT`` with the hash of the manifest. Checkpoints are ordered by (step, epoch), never by a
+clock.
 
 HEAD and COMMIT contain the manifest's hash; HEAD also contains the hash of its own content.
 """
@@ -45,7 +46,10 @@ class DamagedDocument(ValueError):
 
 
 class Epoch(Document):
-    """The epoch of a writer: the operator's attempt, then the JobSet's restart inside it. Compared lexicographically."""
+    """The epoch of a writer: the operator's attempt, then the JobSet's restart inside it.
+
+    Compared lexicographically.
+    """
 
     attempt: int = Field(ge=0)
     restart: int = Field(ge=0)
@@ -58,7 +62,10 @@ class Epoch(Document):
 
 
 class Owner(Document):
-    """The run that owns a root. Namespace and name identify the run; the uid differs if the run was deleted and created again."""
+    """The run that owns a root.
+
+    Namespace and name identify the run; the uid differs if the run was deleted and created again.
+    """
 
     namespace: str
     name: str
@@ -70,11 +77,15 @@ class Owner(Document):
 
 
 class EvaluationRecord(Document):
-    """What a checkpoint knows of the evaluations before it, for the choice of the best checkpoint and for early stopping."""
+    """What a checkpoint knows of the evaluations before it, for the choice of the best checkpoint and for early
+    stopping.
+    """
 
     metric: str = Field(description="The number that is compared (`BestSpec.key`).")
     evaluated_step: int = Field(default=0, ge=0, description="Steps done at the last evaluation.")
-    best_step: int | None = Field(default=None, ge=0, description="Steps done at the best evaluation; None before a finite one.")
+    best_step: int | None = Field(
+        default=None, ge=0, description="Steps done at the best evaluation; None before a finite one."
+    )
     best_value: float | None = Field(default=None, description="Its value.")
     without_improvement: int = Field(default=0, ge=0, description="Evaluations since the best one.")
 
@@ -89,7 +100,9 @@ class CommittedStep(Document):
     size_bytes: int = Field(ge=0)
     time: Timestamp
     verification: Literal["wanted", "passed"] | None = Field(
-        default=None, description="`wanted`: is to be read back in full after its commit. `passed`: was read back, every byte was right."
+        default=None,
+        description="`wanted`: is to be read back in full after its commit. `passed`: was read "
+        "back, every byte was right.",
     )
     evaluation: EvaluationRecord | None = Field(
         default=None, description="The evaluations before it, if the run keeps its best checkpoint."
@@ -109,14 +122,21 @@ class SkippedBatches(Document):
 
     step: int = Field(ge=0, description="Step of the checkpoint.")
     batches: int = Field(ge=0, description="Number of batches left out, from the next one of that checkpoint on.")
-    reason: Annotated[str, StringConstraints(max_length=512)] = Field(description="The numbers of the step that caused it.")
+    reason: Annotated[str, StringConstraints(max_length=512)] = Field(
+        description="The numbers of the step that caused it."
+    )
     epoch: Epoch = Field(description="The epoch that went back.")
 
 
 class RebuiltHead(Document):
-    """Why HEAD was rebuilt from the checkpoints. What only HEAD knows, such as pins and damaged checkpoints, was lost."""
+    """Why HEAD was rebuilt from the checkpoints.
 
-    reason: Annotated[str, StringConstraints(max_length=1024)] = Field(description="What was wrong with the former HEAD.")
+    What only HEAD knows, such as pins and damaged checkpoints, was lost.
+    """
+
+    reason: Annotated[str, StringConstraints(max_length=1024)] = Field(
+        description="What was wrong with the former HEAD."
+    )
     epoch: Epoch = Field(description="The epoch that rebuilt it.")
 
 
@@ -126,16 +146,30 @@ class Head(Document):
     format_version: Literal[1] = FORMAT_VERSION
     owner: Owner
     epoch: Epoch = Field(description="The only epoch that may commit.")
-    writer: str = Field(default="", description="Nonce of the process that took the root last, the only process that may commit.")
-    committed: tuple[CommittedStep, ...] = Field(default=(), description="Committed checkpoints, newest first by (step, epoch).")
+    writer: str = Field(
+        default="", description="Nonce of the process that took the root last, the only process that may commit."
+    )
+    committed: tuple[CommittedStep, ...] = Field(
+        default=(), description="Committed checkpoints, newest first by (step, epoch)."
+    )
     bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
     deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never restored.")
     starts: int = Field(default=0, ge=0, description="How often the root was taken: once for every start of the run.")
-    up_milliseconds: int = Field(default=0, ge=0, description="Total time from each start of the run to its last commit.")
-    pinned: tuple[str, ...] = Field(default=(), description="Prefixes of committed checkpoints that retention never deletes.")
-    skipped: tuple[SkippedBatches, ...] = Field(default=(), description="Returns of the run to earlier checkpoints, oldest first.")
-    unread_saves: int = Field(default=0, ge=0, description="Commits since a checkpoint was last marked to be read back.")
-    rebuilt: RebuiltHead | None = Field(default=None, description="The last time that HEAD was lost and rebuilt; None if it never was.")
+    up_milliseconds: int = Field(
+        default=0, ge=0, description="Total time from each start of the run to its last commit."
+    )
+    pinned: tuple[str, ...] = Field(
+        default=(), description="Prefixes of committed checkpoints that retention never deletes."
+    )
+    skipped: tuple[SkippedBatches, ...] = Field(
+        default=(), description="Returns of the run to earlier checkpoints, oldest first."
+    )
+    unread_saves: int = Field(
+        default=0, ge=0, description="Commits since a checkpoint was last marked to be read back."
+    )
+    rebuilt: RebuiltHead | None = Field(
+        default=None, description="The last time that HEAD was lost and rebuilt; None if it never was."
+    )
 
     @property
     def newest(self) -> CommittedStep | None:
@@ -162,7 +196,9 @@ class ManifestLeaf(Document):
 
 
 class Fingerprints(Document):
-    """The sections that must not change when a run resumes: SHA-256 of the canonical JSON by section name, and the sections themselves."""
+    """The sections that must not change when a run resumes: SHA-256 of the canonical JSON by section name, and the
+    sections themselves.
+    """
 
     sections: dict[str, Sha256]
     documents: dict[str, Any] = Field(description="The sections at the time of the save, to report what differs.")
@@ -174,7 +210,9 @@ class DataPosition(Document):
     step: int = Field(ge=0)
     sequences: int = Field(ge=0)
     tokens: int = Field(ge=0)
-    skipped: tuple[SkippedBatches, ...] = Field(default=(), description="The returns of the run that decide this position.")
+    skipped: tuple[SkippedBatches, ...] = Field(
+        default=(), description="The returns of the run that decide this position."
+    )
 
 
 class Manifest(Document):
@@ -184,7 +222,9 @@ class Manifest(Document):
     step: int = Field(ge=0)
     epoch: Epoch
     owner: Owner
-    process_count: int = Field(ge=1, description="Number of processes that wrote it. Any number of processes can read it.")
+    process_count: int = Field(
+        ge=1, description="Number of processes that wrote it. Any number of processes can read it."
+    )
     leaves: tuple[ManifestLeaf, ...]
     files: tuple[ManifestFile, ...]
     fingerprints: Fingerprints
@@ -193,7 +233,9 @@ class Manifest(Document):
     versions: dict[str, str] = Field(description="Versions of the software that wrote it.")
     mesh: dict[str, int] = Field(description="The mesh that wrote it, for information; reading does not need it.")
     time: Timestamp
-    vocabulary: int | None = Field(default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary.")
+    vocabulary: int | None = Field(
+        default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary."
+    )
     positions: int | None = Field(default=None, ge=1, description="Longest sequence of the model, in tokens.")
     evaluation: EvaluationRecord | None = Field(
         default=None, description="The evaluations before it, if the run keeps its best checkpoint."
@@ -213,7 +255,9 @@ def canonical_json(document: Any) -> bytes:
 
 
 def encode_head(head: Head) -> bytes:
-    """The stored form of HEAD: its document, with the SHA-256 of that document's canonical JSON as the member ``sha256``."""
+    """The stored form of HEAD: its document, with the SHA-256 of that document's canonical JSON as the member
+    ``sha256``.
+    """
     document = head.document()
     return canonical_json(document | {"sha256": hashlib.sha256(canonical_json(document)).hexdigest()})
 
@@ -222,7 +266,8 @@ def decode_head(data: bytes) -> Head:
     """Read a stored HEAD.
 
     Raises:
-        DamagedDocument: The bytes are not a HEAD that this version can read. The message is a clause without text from the store.
+        DamagedDocument: The bytes are not a HEAD that this version can read. The message is a clause without text from
+            the store.
     """
     if not data:
         raise DamagedDocument("HEAD is empty")
@@ -242,7 +287,9 @@ def decode_head(data: bytes) -> Head:
         raise DamagedDocument("HEAD does not have the hash that it carries")
     version = content.get("formatVersion")
     if isinstance(version, int) and FORMAT_VERSION < version <= _LARGEST_FORMAT_VERSION:
-        raise DamagedDocument(f"HEAD has the format version {version} of a newer Halcyon; this one reads version {FORMAT_VERSION}")
+        raise DamagedDocument(
+            f"HEAD has the format version {version} of a newer Halcyon; this one reads version {FORMAT_VERSION}"
+        )
     try:
         return Head.model_validate_json(encoded)
     except ValueError:

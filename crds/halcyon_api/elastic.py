@@ -1,8 +1,9 @@
 """The numbers of slices on which a run may train, and how each of them gives the same results.
 
-The batch of a step is the same on any number of slices: only the distribution of its rows differs, and the loss is a sum over all rows that
-is divided once. The number of rows that a device holds at a time changes with the number of slices, and with it the memory of a step. So
-the batch is cut into enough microbatches that a device holds at most as many rows as on `accelerator.slices`.
+The batch of a step is the same on any number of slices: only the distribution of its rows differs, and the loss is a
+sum over all rows that is divided once. The number of rows that a device holds at a time changes with the number of
+slices, and with it the memory of a step. So the batch is cut into enough microbatches that a device holds at most as
+many rows as on `accelerator.slices`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def usable_slices(spec: TrainingRunSpec) -> tuple[int, ...]:
 def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
     """Microbatches of a step on a number of slices; None if the batch cannot be distributed evenly.
 
-    The smallest number with which a device holds at most as many rows at a time as on `accelerator.slices`. For ``auto``, the smallest
-    number at all.
+    The smallest number with which a device holds at most as many rows at a time as on `accelerator.slices`. For
+    ``auto``, the smallest number at all.
     """
     topology = spec.accelerator.resolve()
     try:
@@ -47,7 +48,8 @@ def microbatches_on(spec: TrainingRunSpec, slices: int) -> int | None:
 
 
 def possible_microbatches(trainer: TrainerSpec, shards: int) -> tuple[int, ...]:
-    """The numbers of microbatches that cut every batch of a run evenly, in rising order. Empty if the shards do not divide every batch.
+    """The numbers of microbatches that cut every batch of a run evenly, in rising order. Empty if the shards do not
+    divide every batch.
 
     Args:
         trainer: The batches.
@@ -61,14 +63,19 @@ def possible_microbatches(trainer: TrainerSpec, shards: int) -> tuple[int, ...]:
 
 
 def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
-    """The spec of the same run on another number of slices, one of `usable_slices`. It is not elastic: an attempt has one size."""
+    """The spec of the same run on another number of slices, one of `usable_slices`.
+
+    It is not elastic: an attempt has one size.
+    """
     microbatches = microbatches_on(spec, slices)
     if slices == spec.accelerator.slices or microbatches is None:
         return spec
     return spec.model_copy(
         update={
             "accelerator": spec.accelerator.model_copy(update={"slices": slices}),
-            "trainer": spec.trainer.model_copy(update={"microbatches": "auto" if spec.trainer.microbatches == "auto" else microbatches}),
+            "trainer": spec.trainer.model_copy(
+                update={"microbatches": "auto" if spec.trainer.microbatches == "auto" else microbatches}
+            ),
             "recovery": spec.recovery.model_copy(update={"elastic": None}),
         }
     )

@@ -1,8 +1,8 @@
 """Why process groups end: one row a cause, from which every list of causes, counters, exit codes and reasons comes.
 
-A new cause is a row here, with its exit code if the trainer reports it, and then a class in `halcyon.errors`. The rest follows: the fields
-of `status.restarts`, the labels of metrics, the reasons of conditions and events, the alert about delayed attempts, the failure policy of a
-JobSet, the decision by budget, and the tables of docs/reference/recovery.md.
+A new cause is a row here, with its exit code if the trainer reports it, and then a class in `halcyon.errors`. The rest
+follows: the fields of `status.restarts`, the labels of metrics, the reasons of conditions and events, the alert about
+delayed attempts, the failure policy of a JobSet, the decision by budget, and the tables of docs/reference/recovery.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class ExitCode(IntEnum):
 
 
 FATAL_CODES: tuple[ExitCode, ...] = tuple(code for code in ExitCode if code >= ExitCode.BAD_CONFIGURATION)
-"""Codes after which a JobSet restarts nothing: the operator decides, and retries later after an unusable root or data source."""
+"""Codes after which a JobSet restarts nothing: the operator decides, and retries later after an unusable root or data
+source.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class End:
     event: str = "TrainerStopped"
     """Reason of the event about the end."""
     counter: str = ""
-    """Field of `status.restarts` that increases when another process group follows; empty: `specChanged` after a final end, else the
-    field of the same name."""
+    """Field of `status.restarts` that increases when another process group follows; empty: `specChanged` after a final
+    end, else the field of the same name."""
     reason: str = ""
     """Reason of the condition while the next attempt is delayed, or while the run is stopped, because of this cause."""
     fix: str = ""
@@ -101,11 +103,14 @@ class EndCause(StrEnum):
         "queueEvicted",
         End(
             "free",
-            "The queue took its quota back: for a run of higher priority, by `waitForPodsReady`, or because the queue was stopped.",
+            "The queue took its quota back: for a run of higher priority, by `waitForPodsReady`, or because the queue "
+            "was stopped.",
             event="QueueEvicted",
         ),
     )
-    FAILED = _row("failed", End("failure", "A crash: any end that no other cause describes.", ExitCode.FAILURE, "TrainerFailed"))
+    FAILED = _row(
+        "failed", End("failure", "A crash: any end that no other cause describes.", ExitCode.FAILURE, "TrainerFailed")
+    )
     EVICTED = _row(
         "evicted",
         End(
@@ -117,16 +122,28 @@ class EndCause(StrEnum):
     )
     HUNG = _row(
         "hung",
-        End("failure", "No step ended within the time limit that follows from the run's own steps.", ExitCode.FAILURE, "TrainerHung"),
+        End(
+            "failure",
+            "No step ended within the time limit that follows from the run's own steps.",
+            ExitCode.FAILURE,
+            "TrainerHung",
+        ),
     )
     POD_DELETED = _row("podDeleted", End("free", "A user deleted a pod.", event="PodDeleted", evicted=True))
     NO_ROOM = _row(
         "noRoom",
-        End("free", "Processes waited half an hour for others whose pods had no node, and ended.", event="NoRoom", evicted=True),
+        End(
+            "free",
+            "Processes waited half an hour for others whose pods had no node, and ended.",
+            event="NoRoom",
+            evicted=True,
+        ),
     )
     JOB_SET_DELETED = _row("jobSetDeleted", End("free", "A user deleted the JobSet.", event="JobSetDeleted"))
     SPEC_CHANGED = _row("specChanged", End("operator", "The spec was edited.", by_user=True))
-    REQUESTED = _row("requested", End("operator", "The annotation `halcyon.dev/restart` requested a restart.", by_user=True))
+    REQUESTED = _row(
+        "requested", End("operator", "The annotation `halcyon.dev/restart` requested a restart.", by_user=True)
+    )
     SUSPENDED = _row("suspended", End("other", "The run was suspended, and resumed.", counter="resumed", by_user=True))
     FENCED = _row(
         "fenced",
@@ -140,10 +157,16 @@ class EndCause(StrEnum):
         ),
     )
     RESIZED = _row("resized", End("operator", "The run went on with fewer or more slices (`spec.recovery.elastic`)."))
-    MOVED = _row("moved", End("operator", "The run was moved off a bad node, or allowed on all nodes again (`spec.recovery.badNodes`)."))
+    MOVED = _row(
+        "moved",
+        End("operator", "The run was moved off a bad node, or allowed on all nodes again (`spec.recovery.badNodes`)."),
+    )
     HELD_BACK = _row(
         "heldBack",
-        End("operator", "Ten free ends in a row brought no checkpoint, so the operator ended the attempt and delays the next one."),
+        End(
+            "operator",
+            "Ten free ends in a row brought no checkpoint, so the operator ended the attempt and delays the next one.",
+        ),
     )
     ROOT_UNUSABLE = _row(
         "rootUnusable",
@@ -152,7 +175,8 @@ class EndCause(StrEnum):
             "The store of the checkpoint root denied access, did not answer, or cannot be used.",
             ExitCode.ROOT_UNUSABLE,
             reason="CheckpointRootUnusable",
-            fix="check the store and the run's credentials, as the message says: the trainer could not use the checkpoint root",
+            fix="check the store and the run's credentials, as the message says: the trainer could not use the "
+            "checkpoint root",
         ),
     )
     DATA_UNREACHABLE = _row(
@@ -206,7 +230,8 @@ class EndCause(StrEnum):
             "Model, data, tokenizer or optimizer differ from those of the checkpoint.",
             ExitCode.RUN_CHANGED,
             reason="RunChanged",
-            fix="these fields are frozen: create the run again without the change, or the changed run with another root",
+            fix="these fields are frozen: create the run again without the change, or the changed run with another "
+            "root",
         ),
     )
     ROOT_TAKEN = (
@@ -235,7 +260,8 @@ class EndCause(StrEnum):
             "final",
             "All processes ended with exit code 0, and neither a checkpoint nor a report has the last step.",
             reason="EndedEarly",
-            fix="read the logs of the pods: the program in the image may end by itself, or at a signal; then edit the spec",
+            fix="read the logs of the pods: the program in the image may end by itself, or at a signal; then edit the "
+            "spec",
         ),
     )
 

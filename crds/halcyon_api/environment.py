@@ -1,8 +1,8 @@
 """The environment variables that the operator sets in every trainer pod. Writer and reader both use these names.
 
-JAX reads neither a process count nor a process id from the environment, and its own detection is wrong for more than one slice, so both
-are defined here: the count directly, the id as job index x hosts per slice + completion index. The trainer computes the id, because a pod
-template cannot do arithmetic.
+JAX reads neither a process count nor a process id from the environment, and its own detection is wrong for more than
+one slice, so both are defined here: the count directly, the id as job index x hosts per slice + completion index. The
+trainer computes the id, because a pod template cannot do arithmetic.
 """
 
 from __future__ import annotations
@@ -46,12 +46,16 @@ class PodEnvironment(ApiModel):
     devices_per_host: int = Field(ge=1, description="JAX devices of a host.")
     coordinator: str = Field(description="host:port of JAX's coordination service.")
     mesh: ResolvedMesh = Field(description="Mesh axes and sizes, as JSON.")
-    resume_step: int = Field(ge=0, description="Newest committed step that the operator knew when it created the attempt.")
+    resume_step: int = Field(
+        ge=0, description="Newest committed step that the operator knew when it created the attempt."
+    )
     termination_log: str = Field(default="/dev/termination-log", description="Where the termination report is written.")
     grace_seconds: int | None = Field(
         default=None, ge=0, description="Time from the pod's preemption notice to its end, if the operator knows it."
     )
-    save_token: str = Field(default="", description="Token that a checkpoint request must carry; empty: all requests are rejected.")
+    save_token: str = Field(
+        default="", description="Token that a checkpoint request must carry; empty: all requests are rejected."
+    )
 
     @property
     def process_count(self) -> int:
@@ -79,7 +83,9 @@ def parse_environment(environ: Mapping[str, str]) -> PodEnvironment | None:
     if RUN_DOCUMENT not in environ:
         return None
     values: dict[str, Any] = {
-        name: environ[variable] for name in PodEnvironment.model_fields if (variable := f"{PREFIX}{name.upper()}") in environ
+        name: environ[variable]
+        for name in PodEnvironment.model_fields
+        if (variable := f"{PREFIX}{name.upper()}") in environ
     }
     try:
         if "mesh" in values:

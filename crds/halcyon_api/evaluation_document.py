@@ -1,4 +1,6 @@
-"""``ROOT/evaluation.json``: the results of a run of task ``evaluate``, written after each source, so that a restart repeats no source."""
+"""``ROOT/evaluation.json``: the results of a run of task ``evaluate``, written after each source, so that a restart
+repeats no source.
+"""
 
 from __future__ import annotations
 

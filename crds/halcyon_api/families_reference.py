@@ -87,7 +87,7 @@ def rows() -> tuple[FamilyRow, ...]:
             continue
         fields = tuple(info.alias or to_camel(one) for one, info in section.model_fields.items())
         further = tuple(one for one in fields if one not in COMMON) if issubclass(section, DecoderSection) else fields
-        meaning = (section.__doc__ or "").split("\n")[0].removesuffix(".")
+        meaning = " ".join((section.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
         found.append(FamilyRow(to_camel(name), section.published, meaning, further))
     return tuple(found)
 
@@ -95,6 +95,10 @@ def rows() -> tuple[FamilyRow, ...]:
 def render() -> str:
     """The text of docs/reference/models.md."""
     lines = [
-        f"| `{row.section}` | {row.models} | {row.meaning} | {', '.join(f'`{name}`' for name in row.fields) or 'none'} |" for row in rows()
+        f"| `{row.section}` | {row.models} | {row.meaning} | {', '.join(f'`{name}`' for name in row.fields) or 'none'} "
+        "|"
+        for row in rows()
     ]
-    return _HEADER + "\n".join(lines) + "\n" + _PARITY + "\n".join(f"| {name} | {why} |" for name, why in LEFT_OUT) + "\n"
+    return (
+        _HEADER + "\n".join(lines) + "\n" + _PARITY + "\n".join(f"| {name} | {why} |" for name, why in LEFT_OUT) + "\n"
+    )

@@ -1,10 +1,11 @@
-"""Whether a run fits into memory: the least that its devices and hosts need. The operator, ``halcyon validate`` and the trainer ask here.
+"""Whether a run fits into memory: the least that its devices and hosts need. The operator, ``halcyon validate`` and the
+trainer ask here.
 
-The need is a lower bound, so no run is rejected that would fit. It counts the parameters, and for training their gradients, the moments of
-the update rule that needs fewest, the average and the models that the objective keeps beside the trained one. The devices that shard these
-share them. Moments and average count for the host if ``trainer.offload`` keeps them in its memory. Of the activations the need counts one
-residual stream for each block and the batch itself, which recomputation cannot avoid. Matrices inside a block, the loss and the compiler's
-copies need additional memory.
+The need is a lower bound, so no run is rejected that would fit. It counts the parameters, and for training their
+gradients, the moments of the update rule that needs fewest, the average and the models that the objective keeps beside
+the trained one. The devices that shard these share them. Moments and average count for the host if ``trainer.offload``
+keeps them in its memory. Of the activations the need counts one residual stream for each block and the batch itself,
+which recomputation cannot avoid. Matrices inside a block, the loss and the compiler's copies need additional memory.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class MemoryNeed:
 
 
 def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
-    """Lower bound of the memory that a device of a run needs. A tokenizer whose size the document does not have counts as the smallest."""
+    """Lower bound of the memory that a device of a run needs.
+
+    A tokenizer whose size the document does not have counts as the smallest.
+    """
     if spec.task == "data":
         return MemoryNeed(0, 0)
     trainer, model = spec.trainer, model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE)
@@ -49,9 +53,12 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     residuals = _kept_residuals(model.blocks, trainer.remat) if spec.task == "train" else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
-        (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length) for entry in trainer.batch_schedule
+        (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length)
+        for entry in trainer.batch_schedule
     ]
-    tokens = max(batch * length for batch, length in sizes) // (mesh.data_parallelism * mesh.context * _most_microbatches(spec, mesh))
+    tokens = max(batch * length for batch, length in sizes) // (
+        mesh.data_parallelism * mesh.context * _most_microbatches(spec, mesh)
+    )
     width = model.width * WIDTHS[trainer.precision.compute] // mesh.tensor
     return MemoryNeed(state, tokens * (residuals * width + _BATCH_BYTES_PER_TOKEN))
 
@@ -68,7 +75,10 @@ def offloaded_bytes(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
 
 
 def host_memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[str, str] | None:
-    """Why the memory of a host is too small for ``offload: optimizer``: the field and one sentence. None if it may fit, or is not known."""
+    """Why the memory of a host is too small for ``offload: optimizer``: the field and one sentence.
+
+    None if it may fit, or is not known.
+    """
     shape = spec.accelerator.row.shape(spec.accelerator.topology)
     machine = None if shape is None else HOST_MEMORY_GIB.get(shape.machine_type)
     if shape is None or machine is None or spec.trainer.offload != "optimizer":
@@ -77,19 +87,23 @@ def host_memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[str,
     if needed <= there:
         return None
     return "spec.trainer.offload", (
-        f"the optimizer state takes {size(needed)} at least of a host, and a pod has {size(there)} of {shape.machine_type}; choose none, a "
+        f"the optimizer state takes {size(needed)} at least of a host, and a pod has {size(there)} of "
+        f"{shape.machine_type}; choose none, a "
         "topology with more hosts, or narrower moments in precision.moments"
     )
 
 
-def memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int, *, devices: int, where: str) -> tuple[str, str] | None:
+def memory_problem(
+    spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int, *, devices: int, where: str
+) -> tuple[str, str] | None:
     """Why a run cannot fit into memory: the field and one sentence with the fix. None if it may fit.
 
     Args:
         spec: The run's spec.
         mesh: Its mesh.
         available_bytes: Size of the memory that ``devices`` share.
-        devices: Number of devices of the mesh that share the memory: 1 on an accelerator, all devices of the process on CPU.
+        devices: Number of devices of the mesh that share the memory: 1 on an accelerator, all devices of the process on
+            CPU.
         where: Name of the device or machine with the memory, for the sentence.
     """
     need = least_need(spec, mesh)
@@ -111,7 +125,9 @@ def _state_bytes(spec: TrainingRunSpec) -> int:
     if spec.task == "evaluate":
         return stored
     always = stored + average_bytes(spec)
-    if spec.adapter is not None or any(group.frozen for group in spec.optimizer.groups or ()):  # an adapter itself is small
+    if spec.adapter is not None or any(
+        group.frozen for group in spec.optimizer.groups or ()
+    ):  # an adapter itself is small
         return always
     return always + stored + _moments(spec) + reference_bytes(spec)
 

@@ -1,19 +1,20 @@
 """The mesh of a run: the mesh of its document, or one suggested from the size of the model.
 
-The suggestion, with P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a device, w bytes of a stored
-parameter, m of a stored moment and c of a parameter in a matrix product:
+The suggestion, with P parameters of the model, B of one block, D devices of a slice, M bytes of memory of a device, w
+bytes of a stored parameter, m of a stored moment and c of a parameter in a matrix product:
 
 - ``tensor`` is the smallest power of two t that fits in a host, divides the sizes that the axis splits, and for which
-  ``P * (2w + 2m) / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and the two moments of
-  AdamW; the second is one block gathered for computation, and its gradients; a quarter of the memory is for activations. If no t fits, it
-  is the largest t, or 1 if the first term alone is too large, because then no mesh helps. It is 1 if M is not known.
+  ``P * (2w + 2m) / D + B * (w + c) / t <= 3/4 M``. The first term is a device's share of parameters, gradients and the
+  two moments of AdamW; the second is one block gathered for computation, and its gradients; a quarter of the memory is
+  for activations. If no t fits, it is the largest t, or 1 if the first term alone is too large, because then no mesh
+  helps. It is 1 if M is not known.
 - ``fsdp`` is the greatest common divisor of ``D / t`` and the width of the model, which the axis splits.
 - ``data`` is D divided by the other two.
 - ``expert`` is 1: a run with experts splits them only if its document says so.
 
-P counts the embeddings by the vocabulary of the document; a tokenizer file counts as 131,072 tokens, so that every reader of the document
-computes the same mesh. A run keeps the mesh of its first attempt: the operator pins the recorded mesh (see `pinned`) and sends it to the
-trainer.
+P counts the embeddings by the vocabulary of the document; a tokenizer file counts as 131,072 tokens, so that every
+reader of the document computes the same mesh. A run keeps the mesh of its first attempt: the operator pins the recorded
+mesh (see `pinned`) and sends it to the trainer.
 """
 
 from __future__ import annotations
@@ -30,19 +31,35 @@ from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE, TokenizerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 ASSUMED_VOCABULARY = 131_072
-_TIKTOKEN_VOCABULARIES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
+_TIKTOKEN_VOCABULARIES = {
+    "gpt2": 50_257,
+    "r50k_base": 50_257,
+    "p50k_base": 50_281,
+    "cl100k_base": 100_277,
+    "o200k_base": 200_019,
+}
 WIDTHS = {"float32": 4, "bfloat16": 2, "float8": 1}
 """Bytes of a number of each type."""
 
 
 def model_shape(spec: TrainingRunSpec, unknown_vocabulary: int = ASSUMED_VOCABULARY) -> ModelShape:
-    """The shape of a run's model, with the vocabulary of its document; `unknown_vocabulary` tokens if only the tokenizer's file says."""
-    vocabulary = -(-document_vocabulary(spec.tokenizer, unknown_vocabulary) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    """The shape of a run's model, with the vocabulary of its document; `unknown_vocabulary` tokens if only the
+    tokenizer's file says.
+    """
+    vocabulary = (
+        -(-document_vocabulary(spec.tokenizer, unknown_vocabulary) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    )
     return spec.model.shape(vocabulary, spec.trainer.longest_sequence)
 
 
 def suggest_axes(
-    model: ModelShape, *, state_bytes: int, gathered_bytes: int, devices: int, devices_per_host: int, memory_bytes: int | None
+    model: ModelShape,
+    *,
+    state_bytes: int,
+    gathered_bytes: int,
+    devices: int,
+    devices_per_host: int,
+    memory_bytes: int | None,
 ) -> IciAxes:
     """The axes of one slice; the module's docstring has the formula.
 
@@ -63,7 +80,9 @@ def suggest_axes(
     tensor = 1
     if memory_bytes is not None and 4 * state_bytes * model.parameters < 3 * memory_bytes * devices:
         room = 3 * memory_bytes * devices - 4 * state_bytes * model.parameters
-        tensor = next((size for size in sizes if 4 * gathered_bytes * model.block_parameters * devices <= room * size), sizes[-1])
+        tensor = next(
+            (size for size in sizes if 4 * gathered_bytes * model.block_parameters * devices <= room * size), sizes[-1]
+        )
     fsdp = math.gcd(devices // tensor, *_sizes(model, "fsdp"))
     return IciAxes(data=devices // tensor // fsdp, fsdp=fsdp, tensor=tensor)
 
@@ -84,22 +103,29 @@ def run_mesh(spec: TrainingRunSpec, topology: Topology | None = None) -> Resolve
 
 
 def pinned(spec: TrainingRunSpec, recorded: ResolvedMesh | None = None) -> TrainingRunSpec:
-    """The spec with its mesh set if the document has none: the recorded mesh if it fits the devices, else the suggestion."""
+    """The spec with its mesh set if the document has none: the recorded mesh if it fits the devices, else the
+    suggestion.
+    """
     if spec.mesh is not None:
         return spec
     topology = spec.accelerator.resolve()
     fits = recorded is not None and recorded.devices_per_slice == topology.devices_per_slice
-    axes = IciAxes(**{row.name: recorded.size(row.name) for row in on("ici")}) if recorded and fits else _suggested(spec, topology)
+    axes = (
+        IciAxes(**{row.name: recorded.size(row.name) for row in on("ici")})
+        if recorded and fits
+        else _suggested(spec, topology)
+    )
     # Use the default section where it means the same mesh: hashes of the spec leave defaults out.
     plain = all(row.default in (REST, getattr(axes, row.name)) for row in on("ici"))
     return spec.model_copy(update={"mesh": MeshSpec() if plain else MeshSpec(ici=axes)})
 
 
 def gathers_once(spec: TrainingRunSpec, *, fsdp: int, tensor: int) -> bool:
-    """Whether a device has room for all parameters and a float32 sum of their gradients, in addition to its share of the state.
+    """Whether a device has room for all parameters and a float32 sum of their gradients, in addition to its share of
+    the state.
 
-    A step of several microbatches then gathers and reduces once. A quarter of the memory is for activations, as in the suggestion of a
-    mesh. False if the memory is not known.
+    A step of several microbatches then gathers and reduces once. A quarter of the memory is for activations, as in the
+    suggestion of a mesh. False if the memory is not known.
 
     Args:
         spec: The run's spec.
@@ -126,13 +152,17 @@ def _state_bytes(spec: TrainingRunSpec) -> int:
 
 
 def reference_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of the models that ``spec.objective`` keeps beside the trained one, in the type of the parameters."""
+    """Bytes per parameter of the models that ``spec.objective`` keeps beside the trained one, in the type of the
+    parameters.
+    """
     copies = has_reference_copy(spec) + (spec.objective.policy is not None and spec.objective.policy.has_sampler)
     return copies * WIDTHS[spec.trainer.precision.parameters]
 
 
 def average_bytes(spec: TrainingRunSpec) -> int:
-    """Bytes per parameter of ``spec.average``: a moving average is float32, the last models have the type of the parameters."""
+    """Bytes per parameter of ``spec.average``: a moving average is float32, the last models have the type of the
+    parameters.
+    """
     if spec.average is None:
         return 0
     last = spec.average.last_k

@@ -1,7 +1,8 @@
 """Models of a config.json: ``model: {huggingFace: {config: PATH}}`` is replaced by the section that the file describes.
 
-Every program that reads a document from a file does this once, before it checks the document: no run, stored object or checkpoint depends
-on the file. The contract knows only the place in the document. `halcyon.weights.model_file` reads config.json.
+Every program that reads a document from a file does this once, before it checks the document: no run, stored object or
+checkpoint depends on the file. The contract knows only the place in the document. `halcyon.weights.model_file` reads
+config.json.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ ReadModel = Callable[[str, Path], dict[str, Any]]
 
 
 def config_of(document: Any) -> str | None:
-    """The path of the config.json that a document names in place of a model; None if it names none, or is not of this form."""
+    """The path of the config.json that a document names in place of a model; None if it names none, or is not of this
+    form.
+    """
     found = document
     for name in ("spec", "model", "huggingFace", "config"):
         if not isinstance(found, dict):
@@ -28,7 +31,8 @@ def config_of(document: Any) -> str | None:
 
 
 def with_model(document: Any, folder: Path, read: ReadModel | None) -> Any:
-    """The document with the model of the config.json that it names, and with the templates of files; unchanged if it names none.
+    """The document with the model of the config.json that it names, and with the templates of files; unchanged if it
+    names none.
 
     Raises:
         InvalidRun: The document has another model too.

@@ -1,9 +1,9 @@
 """Names of all objects that Halcyon creates in a cluster, and the limit of their length.
 
 A Kubernetes label holds 63 characters, and two texts that contain a run's name must fit into one: the name of a pod,
-``RUN-ATTEMPT-s-JOB-POD-RANDOM``, and the coordinator's address that JobSet puts on every pod, ``RUN-ATTEMPT-s-0-0.SUBDOMAIN``. With at
-most 256 slices (3 digits), 10,000 hosts a slice (4 digits) and 99,999 attempts (5 digits) a run's name may have 40 characters, and the
-subdomain 10.
+``RUN-ATTEMPT-s-JOB-POD-RANDOM``, and the coordinator's address that JobSet puts on every pod,
+``RUN-ATTEMPT-s-0-0.SUBDOMAIN``. With at most 256 slices (3 digits), 10,000 hosts a slice (4 digits) and 99,999 attempts
+(5 digits) a run's name may have 40 characters, and the subdomain 10.
 """
 
 from __future__ import annotations
@@ -61,16 +61,26 @@ def jobset_name(run: str, attempt: int) -> str:
 def is_attempt_name(run: str, name: str) -> bool:
     """Whether `name` is the JobSet name of an attempt of the run."""
     number = name.removeprefix(f"{run}-")
-    return number.isascii() and number.isdigit() and len(number) <= len(str(MAX_ATTEMPT)) and name == jobset_name(run, int(number))
+    return (
+        number.isascii()
+        and number.isdigit()
+        and len(number) <= len(str(MAX_ATTEMPT))
+        and name == jobset_name(run, int(number))
+    )
 
 
 def probe_name(run: str) -> str:
-    """Name of the JobSet that tests for room for more slices. No attempt has this name, and no attempt's name is longer."""
+    """Name of the JobSet that tests for room for more slices.
+
+    No attempt has this name, and no attempt's name is longer.
+    """
     return f"{run}-probe"
 
 
 def subdomain(run_uid: str, attempt: int) -> str:
-    """Name of the headless Service of one attempt: a DNS label of 10 characters, different for every run and attempt."""
+    """Name of the headless Service of one attempt: a DNS label of 10 characters, different for every run and
+    attempt.
+    """
     digest = hashlib.sha256(f"{run_uid}/{attempt}".encode()).digest()
     return "h" + base64.b32encode(digest).decode().lower()[:9]
 

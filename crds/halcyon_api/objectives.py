@@ -1,4 +1,6 @@
-"""Checks of ``spec.objective`` against the rest of a run: the form of its sources, the rows of its batches, its reference model. Pure."""
+"""Checks of ``spec.objective`` against the rest of a run: the form of its sources, the rows of its batches, its
+reference model. Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def objective_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
     if not _per_token(spec) and (best := spec.trainer.evaluation.best) is not None and best.metric == "bitsPerByte":
         yield (
             "spec.trainer.evaluation.best.metric",
-            f"an evaluation with this objective.{objective.kind} has no bits per byte, because its loss is not one of tokens; take loss",
+            f"an evaluation with this objective.{objective.kind} has no bits per byte, because its loss is not one of "
+            "tokens; take loss",
         )
     if objective.preference is not None:
         if spec.data.attend_across_documents:
@@ -46,7 +49,11 @@ def has_reference_copy(spec: TrainingRunSpec) -> bool:
 def _per_token(spec: TrainingRunSpec) -> bool:
     """Whether the loss is in nats per token."""
     objective, finetune = spec.objective, spec.objective.finetune
-    return objective.preference is None and objective.policy is None and (finetune is None or finetune.weighting == "token")
+    return (
+        objective.preference is None
+        and objective.policy is None
+        and (finetune is None or finetune.weighting == "token")
+    )
 
 
 def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[tuple[str, str]]:
@@ -54,19 +61,28 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
     objective = spec.objective
     if objective.preference is not None:
         if form.preference is None:
-            yield field, f"objective.preference needs pairs, and {form.kind} has none; set format preference, or change the objective"
+            yield (
+                field,
+                f"objective.preference needs pairs, and {form.kind} has none; set format preference, or change the "
+                "objective",
+            )
     elif objective.policy is not None:
         if form.prompt is None:
-            yield field, f"objective.policy needs prompts, and {form.kind} has none; set format prompt, or change the objective"
+            yield (
+                field,
+                f"objective.policy needs prompts, and {form.kind} has none; set format prompt, or change the objective",
+            )
     elif form.prompt is not None:
         yield (
             f"{field}.prompt",
-            "prompts need an objective that answers them; set objective.policy, or take format chat to train on the given answers",
+            "prompts need an objective that answers them; set objective.policy, or take format chat to train on the "
+            "given answers",
         )
     elif form.preference is not None:
         yield (
             f"{field}.preference",
-            "pairs of conversations need an objective that compares them; set objective.preference, or take format chat with the "
+            "pairs of conversations need an objective that compares them; set objective.preference, or take format "
+            "chat with the "
             "preferred messages",
         )
     elif objective.finetune is not None:
@@ -75,7 +91,8 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
         elif form.chat is None and (form.prebuilt is None or form.prebuilt.weights_field is None):
             yield (
                 field,
-                f"objective.finetune needs conversations, and {form.kind} has none; set format chat (or prebuilt with weightsField), or "
+                f"objective.finetune needs conversations, and {form.kind} has none; set format chat (or prebuilt with "
+                "weightsField), or "
                 "change the objective",
             )
 
@@ -87,7 +104,8 @@ def _row_problems(spec: TrainingRunSpec) -> Iterator[tuple[str, str]]:
         if source.layout.concatenate is None:
             yield (
                 f"spec.data.sources[{source.name}].layout",
-                f"objective.{kind} {'takes one prompt after the other' if kind == 'policy' else 'packs whole conversations by itself'}; "
+                f"objective.{kind} "
+                f"{'takes one prompt after the other' if kind == 'policy' else 'packs whole conversations by itself'}; "
                 "leave layout out",
             )
     for number, entry in enumerate(spec.trainer.batch_schedule):
@@ -104,16 +122,21 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
     if spec.task == "evaluate":
         yield (
             "spec.task",
-            "with objective.policy only a run that trains samples answers; set trainer.evaluation in that run, or use `halcyon eval`",
+            "with objective.policy only a run that trains samples answers; set trainer.evaluation in that run, or use "
+            "`halcyon eval`",
         )
     if policy.max_tokens >= trainer.sequence_length:
         yield (
             f"{field}.maxTokens",
-            f"an answer of {policy.max_tokens} tokens leaves no position for a prompt in a sequence of {trainer.sequence_length}; "
+            f"an answer of {policy.max_tokens} tokens leaves no position for a prompt in a sequence of "
+            f"{trainer.sequence_length}; "
             "lower it, or raise trainer.sequenceLength",
         )
     if spec.data.mixture.last_batch == "pad":
-        yield "spec.data.mixture.lastBatch", "with objective.policy every row is an answer, so a batch cannot be filled; leave it out"
+        yield (
+            "spec.data.mixture.lastBatch",
+            "with objective.policy every row is an answer, so a batch cannot be filled; leave it out",
+        )
     for size in trainer.batch_sizes:
         if size % policy.group_size:
             yield (
@@ -124,7 +147,8 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
     if policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
         yield (
             f"{field}.updatesPerRollout",
-            "the run that this one goes on from has no weights that sample; begin with weights alone (from.weightsOnly: true), or leave it "
+            "the run that this one goes on from has no weights that sample; begin with weights alone "
+            "(from.weightsOnly: true), or leave it "
             "out",
         )
 
@@ -135,10 +159,12 @@ def _reference_problems(spec: TrainingRunSpec, kind: str) -> Iterator[tuple[str,
     if spec.task == "train" and (spec.origin is None or not spec.origin.takes_weights):
         yield (
             "spec.from",
-            f"objective.{kind} compares with the weights that the run begins with; name them: huggingFace, or a run with weightsOnly: true",
+            f"objective.{kind} compares with the weights that the run begins with; name them: huggingFace, or a run "
+            "with weightsOnly: true",
         )
     if lora is not None and lora.train_also:
         yield (
             "spec.adapter.lora.trainAlso",
-            f"objective.{kind} compares with the weights beside the adapter, so they must stay frozen; leave trainAlso out",
+            f"objective.{kind} compares with the weights beside the adapter, so they must stay frozen; leave trainAlso "
+            "out",
         )

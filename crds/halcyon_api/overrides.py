@@ -1,7 +1,7 @@
 """``--set PATH=VALUE``: changes of single fields of a run document, typed by the schema. Pure.
 
-A path has the field names of the document, such as ``spec.optimizer.learningRate``. Entries of a list have a number from 0:
-``spec.data.sources[0].weight``. The value is YAML, except for a field that is a text. ``null`` removes a field.
+A path has the field names of the document, such as ``spec.optimizer.learningRate``. Entries of a list have a number
+from 0: ``spec.data.sources[0].weight``. The value is YAML, except for a field that is a text. ``null`` removes a field.
 """
 
 from __future__ import annotations
@@ -96,14 +96,21 @@ def _parts(path: str) -> tuple[Part, ...]:
     while end < len(path):
         match = _PART.match(path, end)
         if match is None:
-            raise InvalidRun(f"{path}: not a path; write the names of fields with dots between them, such as spec.trainer.steps")
+            raise InvalidRun(
+                f"{path}: not a path; write the names of fields with dots between them, such as spec.trainer.steps"
+            )
         end = match.end()
         name, index, numbered = match.groups()
         if name is not None:
             found.append(name)
         elif index is not None or numbered is not None:
             found.append(int(index or numbered))
-    if not found or found[0] not in ("spec", "metadata") or len(found) < 2 or (found[0] == "metadata" and found[1] not in _METADATA):
+    if (
+        not found
+        or found[0] not in ("spec", "metadata")
+        or len(found) < 2
+        or (found[0] == "metadata" and found[1] not in _METADATA)
+    ):
         raise InvalidRun(f"{path}: only fields of spec, metadata.name and metadata.namespace can be set")
     return tuple(found)
 
@@ -130,12 +137,20 @@ def _type_at(path: str, parts: Sequence[Part]) -> Any:
             current = entries
             continue
         if not models:
-            what = "is a list; write the number of an entry, such as [0]" if entries is not None else f"has no field {part}"
+            what = (
+                "is a list; write the number of an entry, such as [0]"
+                if entries is not None
+                else f"has no field {part}"
+            )
             raise InvalidRun(f"{path}: {above} {what}")
         fields = {field.alias or name: field for model in models for name, field in model.model_fields.items()}
         if part not in fields:
             near = nearest(part, list(fields))
-            meant = f"did you mean {_written((*parts[:depth], near))}?" if near is not None else f"there are {', '.join(fields)}"
+            meant = (
+                f"did you mean {_written((*parts[:depth], near))}?"
+                if near is not None
+                else f"there are {', '.join(fields)}"
+            )
             raise InvalidRun(f"{path}: unknown field; {meant}")
         current = _with_bounds(fields[part])
     return current
@@ -162,7 +177,8 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 def _checked(path: str, parts: tuple[Part, ...], field: Any, value: Any) -> Override:
     if value is not None:
         try:
-            # Sections have a strict configuration of their own; strict here would also refuse a mapping in place of their class.
+            # Sections have a strict configuration of their own; strict here would also refuse a mapping in place of
+            # their class.
             strict = True if set(_kinds(field)) <= _SCALARS else None
             TypeAdapter(field).validate_python(value, strict=strict, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -201,7 +217,9 @@ def _entry(node: Any, change: Override, depth: int) -> Any:
     index = cast("int", change.parts[depth])
     if not isinstance(node, list) or index >= len(cast("list[Any]", node)):
         count = len(cast("list[Any]", node)) if isinstance(node, list) else 0
-        raise InvalidRun(f"{change.path}: {_written(change.parts[:depth])} has {count} entries, counted from 0, so none is [{index}]")
+        raise InvalidRun(
+            f"{change.path}: {_written(change.parts[:depth])} has {count} entries, counted from 0, so none is [{index}]"
+        )
     return cast("Any", node[index])
 
 

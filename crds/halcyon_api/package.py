@@ -23,4 +23,7 @@ def install(extra: str) -> str:
 
 def missing(module: str) -> str:
     """The sentence about a package of the trainer that is not installed."""
-    return f"the package {module} is not installed; this needs Halcyon's trainer: Python 3.12 or later and {install('trainer')}"
+    return (
+        f"the package {module} is not installed; this needs Halcyon's trainer: Python 3.12 or later and "
+        f"{install('trainer')}"
+    )

@@ -1,4 +1,6 @@
-"""Reads whole files whose paths a user gives: a pipe whose other end nobody opens, and a device that never ends, are no files."""
+"""Reads whole files whose paths a user gives: a pipe whose other end nobody opens, and a device that never ends, are no
+files.
+"""
 
 from __future__ import annotations
 

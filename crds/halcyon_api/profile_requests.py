@@ -17,7 +17,10 @@ ProfiledSteps = Annotated[int, Field(ge=1, le=MAX_PROFILED_STEPS)]
 
 
 class ProfileRequest(ApiModel):
-    """The body of ``POST /profile``. Only a process of the run that it names accepts it. The process profiles its next steps, alone."""
+    """The body of ``POST /profile``.
+
+    Only a process of the run that it names accepts it. The process profiles its next steps, alone.
+    """
 
     run: Annotated[str, StringConstraints(max_length=63)] = Field(description="Name of the run.")
     steps: ProfiledSteps = Field(default=USUAL_PROFILED_STEPS, description="Number of steps.")
@@ -26,5 +29,7 @@ class ProfileRequest(ApiModel):
 class ProfileRequestTaken(ApiModel):
     """The answer to an accepted request."""
 
-    step: int = Field(ge=0, description="Steps done when the request came. The profile begins with one of the next steps.")
+    step: int = Field(
+        ge=0, description="Steps done when the request came. The profile begins with one of the next steps."
+    )
     steps: ProfiledSteps = Field(description="Number of steps of the profile.")

@@ -1,4 +1,6 @@
-"""Learning rate schedules as phases, with their cycles in steps, and the errors of schedules that do not fit into the run. Pure."""
+"""Learning rate schedules as phases, with their cycles in steps, and the errors of schedules that do not fit into the
+run. Pure.
+"""
 
 from __future__ import annotations
 
@@ -84,14 +86,22 @@ def _bounds(spec: PhasesScheduleSpec, steps: int) -> list[int]:
 
 
 def schedule_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Iterator[tuple[str, str]]:
-    """The field and the sentence of each schedule that does not fit into the run or has a value that its rule cannot use."""
+    """The field and the sentence of each schedule that does not fit into the run or has a value that its rule cannot
+    use.
+    """
     steps, schedule = trainer.steps, optimizer.schedule
     wsd, cosine, phases = schedule.wsd, schedule.cosine, schedule.phases
     if wsd is not None and wsd.warmup_steps + wsd.decay_steps > steps:
-        sentence = f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of the run"
+        sentence = (
+            f"{wsd.warmup_steps} steps of warm-up and {wsd.decay_steps} of decay are more than the {steps} steps of "
+            "the run"
+        )
         yield f"{_FIELD}.wsd.decaySteps", f"{sentence}; give fewer, or more trainer.steps"
     if cosine is not None and cosine.decay_steps is None and cosine.warmup_steps > steps:
-        sentence = f"{cosine.warmup_steps} steps of warm-up are more than the {steps} steps of the run, which would end before its peak"
+        sentence = (
+            f"{cosine.warmup_steps} steps of warm-up are more than the {steps} steps of the run, which would end "
+            "before its peak"
+        )
         yield f"{_FIELD}.cosine.warmupSteps", f"{sentence}; give fewer, or more trainer.steps"
     if cosine is not None and cosine.decay_steps is not None and cosine.decay_steps <= cosine.warmup_steps:
         sentence = f"{cosine.decay_steps} is not after the {cosine.warmup_steps} steps of the warm-up"
@@ -107,22 +117,34 @@ def _phases_problem(spec: PhasesScheduleSpec, steps: int) -> tuple[str, str] | N
     """The first problem of a schedule of phases: its field and its sentence."""
     for name, length in (("warmup", spec.warmup), ("decay", spec.decay), ("rewarmup", spec.rewarmup)):
         if length is not None and length > 1 and length % 1:
-            return name, f"{length:g} is neither a fraction nor whole steps; give at most 1 for a fraction, or whole steps"
+            return (
+                name,
+                f"{length:g} is neither a fraction nor whole steps; give at most 1 for a fraction, or whole steps",
+            )
     if spec.shape in ABOVE_ZERO and not spec.min_ratio:
         return "minRatio", f"shape {spec.shape} never reaches 0; give more than 0"
     if spec.shape not in ("cosine", "polynomial", "power") and spec.exponent is not None:
         return "exponent", f"shape {spec.shape} has no exponent; leave it out"
     if spec.exponent is not None and (spec.exponent < 0) is not (spec.shape == "power"):
-        return "exponent", f"shape {spec.shape} needs an exponent {'below' if spec.shape == 'power' else 'of at least'} 0"
+        return (
+            "exponent",
+            f"shape {spec.shape} needs an exponent {'below' if spec.shape == 'power' else 'of at least'} 0",
+        )
     if spec.shape not in ("inverseSquareRoot", "power") and spec.scale is not None:
         return "scale", f"shape {spec.shape} has no scale; leave it out"
     if spec.cycles is not None and spec.cycles > min(steps, MAX_CYCLES):
-        return "cycles", f"{spec.cycles} cycles are more than the {steps} steps of the run, or than {MAX_CYCLES}; give fewer"
+        return (
+            "cycles",
+            f"{spec.cycles} cycles are more than the {steps} steps of the run, or than {MAX_CYCLES}; give fewer",
+        )
     bounds, name = _bounds(spec, steps), "cycleLengths" if spec.cycle_lengths is not None else "cycleEnds"
     if bounds[-1] != steps or any(end <= start for start, end in pairwise(bounds)):
         over = max(bounds)
         if over > steps:
-            return name, f"the cycles end at step {over}, after the {steps} steps of the run; give fewer, or more trainer.steps"
+            return (
+                name,
+                f"the cycles end at step {over}, after the {steps} steps of the run; give fewer, or more trainer.steps",
+            )
         return name, "the steps at which cycles end must rise"
     for number, cycle in enumerate(cycles_of(spec, steps)):
         if cycle.warmup + max(cycle.decay, 0) > cycle.steps:
@@ -143,7 +165,10 @@ def _other_problems(optimizer: OptimizerSpec, trainer: TrainerSpec) -> Iterator[
     if sentence:
         yield f"{_OTHERS}.points", sentence
     if others.points_of("momentum") and optimizer.kind not in MOMENTUM:
-        yield f"{_OTHERS}.points", f"{optimizer.kind} has no momentum to schedule; leave momentum out, or use {', '.join(MOMENTUM)}"
+        yield (
+            f"{_OTHERS}.points",
+            f"{optimizer.kind} has no momentum to schedule; leave momentum out, or use {', '.join(MOMENTUM)}",
+        )
     if others.weight_decay_shape is not None and others.points_of("weight_decay"):
         yield f"{_OTHERS}.weightDecayShape", "points set the weight decay too; leave one of them out"
     if others.rate_by_batch_size is not None and len(set(trainer.batch_sizes)) == 1:

@@ -1,7 +1,8 @@
 """The errors of a document as sentences: each has the field and the fix. Pure.
 
-pydantic's own messages name Python classes and types. The most common errors are described here in the terms of the document instead: a
-misspelt or misplaced field gets the field that was probably meant, and a section of the wrong type gets the list of its fields.
+pydantic's own messages name Python classes and types. The most common errors are described here in the terms of the
+document instead: a misspelt or misplaced field gets the field that was probably meant, and a section of the wrong type
+gets the list of its fields.
 """
 
 from __future__ import annotations
@@ -45,9 +46,12 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 """Field names of other trainers, and of other sections, with ours. The first that the section has is meant."""
 
 _PATTERNS = {
-    r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only lower-case letters, digits and -",
-    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits and -",
-    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case letters, digits, - and .",
+    r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "begin with a letter, end with a letter or digit, and hold only "
+    "lower-case letters, digits and -",
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case "
+    "letters, digits and -",
+    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "begin and end with a letter or digit, and hold only lower-case "
+    "letters, digits, - and .",
     REWARD_PATTERN: "be gsm8k, spellingBee, or the import path of a function, such as package.module:function",
 }
 """Patterns and their descriptions."""
@@ -73,7 +77,8 @@ def first_fault(error: ValidationError, whole: str = "") -> str:
 
     Args:
         error: The error.
-        whole: Names the whole value, for a fault of several fields together. Empty: such a fault is given without a field.
+        whole: Names the whole value, for a fault of several fields together. Empty: such a fault is given without a
+            field.
     """
     fault = error.errors()[0]
     field = ".".join(map(str, fault["loc"])) or whole
@@ -87,7 +92,10 @@ def _sentence(name: str, what: str) -> str:
 
 
 def _name(location: Location) -> str:
-    return ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in map(str, location)) or "document"
+    return (
+        ".".join(part if len(part) <= _MAX_WORD else f"{part[:_MAX_WORD]}…" for part in map(str, location))
+        or "document"
+    )
 
 
 def _what(model: type[BaseModel], fault: Mapping[str, Any], meant: Location | None) -> str:

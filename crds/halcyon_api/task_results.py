@@ -1,7 +1,8 @@
-"""``ROOT/tasks/STEP.json``: the results of tasks on the model of one step, written after each task, so that a restart repeats no task.
+"""``ROOT/tasks/STEP.json``: the results of tasks on the model of one step, written after each task, so that a restart
+repeats no task.
 
-A training and a run of task ``evaluate`` write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks are run by
-`halcyon.evals`; the guide is ``docs/guides/evaluating-tasks.md``.
+A training and a run of task ``evaluate`` write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks
+are run by `halcyon.evals`; the guide is ``docs/guides/evaluating-tasks.md``.
 """
 
 from __future__ import annotations
@@ -50,9 +51,13 @@ def results_step(key: str) -> int | None:
 class TaskNumbers(Document):
     """The result of a task."""
 
-    task: Annotated[str, StringConstraints(max_length=256)] = Field(description="Its name; of a task of CORE, `core/` and its label.")
+    task: Annotated[str, StringConstraints(max_length=256)] = Field(
+        description="Its name; of a task of CORE, `core/` and its label."
+    )
     examples: int = Field(ge=1, description="Number of examples.")
-    accuracy: float | None = Field(default=None, description="Mean share of right answers; None: the task has no right answers.")
+    accuracy: float | None = Field(
+        default=None, description="Mean share of right answers; None: the task has no right answers."
+    )
     standard_error: float | None = Field(default=None, description="Of the accuracy.")
     baseline: float | None = Field(default=None, description="Accuracy of random answers.")
     centred: float | None = Field(default=None, description="(accuracy - baseline) / (1 - baseline).")
@@ -78,8 +83,12 @@ class TaskResults(Document):
 
     format_version: Literal[1] = 1
     step: int = Field(ge=0, description="Steps done of the model's run.")
-    prompts: Literal["plain", "chat"] = Field(description="Whether the model was asked in plain text or in conversations.")
-    decides: Sha256 | None = Field(default=None, description="Hash of the model and the settings of a run; None: of the command.")
+    prompts: Literal["plain", "chat"] = Field(
+        description="Whether the model was asked in plain text or in conversations."
+    )
+    decides: Sha256 | None = Field(
+        default=None, description="Hash of the model and the settings of a run; None: of the command."
+    )
     tasks: tuple[TaskNumbers, ...] = Field(default=(), description="Tasks that are done.")
     core: float | None = Field(default=None, description="CORE: the mean of its tasks' centred accuracies.")
     chat_core: float | None = Field(default=None, description="ChatCORE: the same of the tasks for conversations.")

@@ -1,7 +1,7 @@
 """Chat templates in files: ``template: {path: FILE}`` of a source's format is replaced by the text of the file.
 
-As with the model of a config.json (`halcyon_api.model_file`), every program that reads a document from a file does this once, before it
-checks the document. No run, stored object or checkpoint depends on the file.
+As with the model of a config.json (`halcyon_api.model_file`), every program that reads a document from a file does this
+once, before it checks the document. No run, stored object or checkpoint depends on the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def with_template_files(document: Any, folder: Path) -> Any:
     sources = _inside(document, "spec", "data", "sources")
     if not isinstance(sources, list):
         return document
-    changed = [_source(source, folder, f"spec.data.sources[{number}]") for number, source in enumerate(cast("list[Any]", sources))]
+    changed = [
+        _source(source, folder, f"spec.data.sources[{number}]")
+        for number, source in enumerate(cast("list[Any]", sources))
+    ]
     if all(after is before for after, before in zip(changed, cast("list[Any]", sources), strict=True)):
         return document
     spec = document["spec"]
@@ -52,10 +55,14 @@ def _text(template: dict[str, Any], folder: Path, where: str) -> str:
     try:
         return read_text(file)
     except UnicodeDecodeError as error:
-        raise InvalidRun(f"{where}.path: {path} is no text in UTF-8 at byte {error.start}; give a file with a Jinja template") from None
+        raise InvalidRun(
+            f"{where}.path: {path} is no text in UTF-8 at byte {error.start}; give a file with a Jinja template"
+        ) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InvalidRun(f"{where}.path: {path} cannot be read ({reason}); give a file with a Jinja template on this machine") from None
+        raise InvalidRun(
+            f"{where}.path: {path} cannot be read ({reason}); give a file with a Jinja template on this machine"
+        ) from None
 
 
 def _inside(document: Any, *names: str) -> Any:

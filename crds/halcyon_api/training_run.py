@@ -1,8 +1,9 @@
 """The ``TrainingRun`` resource as a whole, and how its document is read.
 
-The fields that define the mathematics of a run (model, tokenizer, data, optimizer, batch, seed, precision) and the checkpoint root must not
-change while the run exists: the API server rejects such an edit. The fields that only define where, how and how long it is computed (image,
-accelerator, mesh, microbatches, evaluation, recovery, steps) may change; `halcyon_api.edits` defines the effect of an edit of each field.
+The fields that define the mathematics of a run (model, tokenizer, data, optimizer, batch, seed, precision) and the
+checkpoint root must not change while the run exists: the API server rejects such an edit. The fields that only define
+where, how and how long it is computed (image, accelerator, mesh, microbatches, evaluation, recovery, steps) may change;
+`halcyon_api.edits` defines the effect of an edit of each field.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ CATEGORY = "training"
 
 _NAME_RULE = cel(
     f"self.metadata.name.size() <= {MAX_RUN_NAME_LENGTH} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-    f"metadata.name must have at most {MAX_RUN_NAME_LENGTH} characters (pod names and the coordinator's label are made from it), begin "
+    f"metadata.name must have at most {MAX_RUN_NAME_LENGTH} characters (pod names and the coordinator's label are made "
+    "from it), begin "
     "with a letter and consist of lower-case letters, digits and `-`",
 )
 
@@ -72,7 +74,10 @@ _FIXED = " * ".join(_ICI.format(row.name) for row in on("ici"))
 _HAS_REST = f"[{', '.join(f'self.mesh.ici.{row.name}' for row in on('ici'))}].exists(size, size == {REST})"
 _SIDES = "self.accelerator.topology.split('x')"
 _PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
-_SLICE_DEVICES = f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in [{_PAIRED}] ? 2 : 1)"
+_SLICE_DEVICES = (
+    f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in [{_PAIRED}] ? "
+    "2 : 1)"
+)
 # CEL has no variables: a list with one number stands for one.
 _MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? have % want == 0 : have == want))"
 
@@ -91,13 +96,16 @@ def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
     return Rule(
         f"!(self.trainer.precision.?products.orValue('') in {kinds}) || self.accelerator.type in {list(having)}",
         lambda self: self.trainer.precision.products not in kinds or self.accelerator.type in having,
-        f"trainer.precision.products: {' and '.join(kinds)} {'needs' if len(kinds) == 1 else 'need'} an accelerator that is faster in it "
+        f"trainer.precision.products: {' and '.join(kinds)} {'needs' if len(kinds) == 1 else 'need'} an accelerator "
+        "that is faster in it "
         f"({', '.join(having)}); leave products out, or change accelerator.type",
         ".trainer.precision.products",
     )
 
 
-def _narrow_field_rule(field: str, attribute: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = "") -> Rule:
+def _narrow_field_rule(
+    field: str, attribute: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = ""
+) -> Rule:
     """A field of ``trainer.precision.narrowProducts`` for some types only.
 
     Args:
@@ -113,12 +121,18 @@ def _narrow_field_rule(field: str, attribute: str, kinds: tuple[NarrowType, ...]
     def check(self: TrainingRunSpec) -> bool:
         precision = self.trainer.precision
         value = getattr(precision.narrow_products, attribute, None)
-        return value is None or precision.products is None or precision.products in kinds or bool(wrong and value is not True)
+        return (
+            value is None
+            or precision.products is None
+            or precision.products in kinds
+            or bool(wrong and value is not True)
+        )
 
     return Rule(
         f"{allowed} || self.trainer.precision.?products.orValue('{kinds[0]}') in {list(kinds)}",
         check,
-        f"trainer.precision.narrowProducts.{field}{f': {wrong}' if wrong else ''} is for {', '.join(kinds)} only: {reason}; leave it out",
+        f"trainer.precision.narrowProducts.{field}{f': {wrong}' if wrong else ''} is for {', '.join(kinds)} only: "
+        f"{reason}; leave it out",
         f".trainer.precision.narrowProducts.{field}",
     )
 
@@ -126,10 +140,14 @@ def _narrow_field_rule(field: str, attribute: str, kinds: tuple[NarrowType, ...]
 class TrainingRunSpec(RuledModel):
     """What to train, on what hardware, and where the checkpoints are kept."""
 
-    defaults: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] | None = Field(
+    defaults: (
+        Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
+        | None
+    ) = Field(
         default=None,
         description=(
-            "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields missing here. Default: "
+            "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
+            "missing here. Default: "
             "`default`. An empty string: no defaults."
         ),
     )
@@ -144,12 +162,15 @@ class TrainingRunSpec(RuledModel):
         default=None,
         alias="from",
         description=(
-            "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer must be the same, "
-            "steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to evaluate."
+            "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
+            "must be the same, "
+            "steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to "
+            "evaluate."
         ),
     )
     after: AfterSpec | None = Field(
-        default=None, description="Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."
+        default=None,
+        description="Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens.",
     )
     env: Annotated[
         list[VariableSpec],
@@ -160,22 +181,28 @@ class TrainingRunSpec(RuledModel):
     ] = Field(
         default=[],
         description=(
-            "Environment variables of the trainer's processes. The operator's settings list the allowed names: by default `XLA_FLAGS`, "
-            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps its value."
+            "Environment variables of the trainer's processes. The operator's settings list the allowed names: by "
+            "default `XLA_FLAGS`, "
+            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps "
+            "its value."
         ),
     )
     task: Task = Field(
         default="train",
         description=(
-            "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: only evaluate the "
+            "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: "
+            "only evaluate the "
             "checkpoint that `from` names, on the held-out part of each source of `data`."
         ),
     )
-    accelerator: AcceleratorSpec = Field(description="The hardware: identical slices of one topology and one accelerator type.")
+    accelerator: AcceleratorSpec = Field(
+        description="The hardware: identical slices of one topology and one accelerator type."
+    )
     mesh: MeshSpec | None = Field(
         default=None,
         description=(
-            "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory of a device, and kept "
+            "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
+            "of a device, and kept "
             "for the life of the run; only `fsdp` wherever the model then fits."
         ),
     )
@@ -190,26 +217,36 @@ class TrainingRunSpec(RuledModel):
         default_factory=lambda: OptimizerSpec(adamw=AdamWSpec()),
         description="Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member.",
     )
-    objective: ObjectiveSpec = Field(default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`.")
+    objective: ObjectiveSpec = Field(
+        default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`."
+    )
     average: AverageSpec | None = Field(
         default=None,
-        description="Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly one member.",
+        description="Keep an average of the parameters beside them, evaluate it too, and export "
+        "it by choice: exactly one "
+        "member.",
     )
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
     export: ExportSpec | None = Field(
-        default=None, description="Write the model for other programs while the run trains. Default: only `halcyon export` writes it."
+        default=None,
+        description="Write the model for other programs while the run trains. Default: only "
+        "`halcyon export` writes it.",
     )
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
-    scheduling: SchedulingSpec = Field(default_factory=SchedulingSpec, description="Placement and priority of the pods.")
+    scheduling: SchedulingSpec = Field(
+        default_factory=SchedulingSpec, description="Placement and priority of the pods."
+    )
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is monitored.")
     suspend: bool = Field(
-        default=False, description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint."
+        default=False,
+        description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint.",
     )
     ttl_seconds_after_finished: Seconds | None = Field(
         default=None,
         description=(
-            "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its checkpoints stay. "
+            "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
+            "checkpoints stay. "
             "Default: never delete it."
         ),
     )
@@ -218,7 +255,8 @@ class TrainingRunSpec(RuledModel):
         # `halcyon_api.validation` checks these two too, with the sizes in the message and for other numbers of slices.
         cel(
             f"!has(self.mesh) || {_MESH_FITS}",
-            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips of a TPU topology, "
+            "the mesh.ici axes multiply to the devices of a slice (HOSTS x DEVICES of a cpu or GPU topology, the chips "
+            "of a TPU topology, "
             "twice those of v7x), or divide them if one of the axes is -1; change mesh.ici or accelerator.topology",
             field_path=".mesh.ici",
         ),
@@ -232,29 +270,35 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "!has(self.from) || self.task != 'data'",
             lambda self: self.origin is None or self.task != "data",
-            "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: data",
+            "from begins a training with a checkpoint, or names the one that is evaluated; leave it out with task: "
+            "data",
             ".from",
         ),
         Rule(
             "self.task != 'evaluate' || self.?from.?run.hasValue()",
             lambda self: (self.origin is not None and self.origin.run is not None) or self.task != "evaluate",
-            "task: evaluate needs from.run, the run whose checkpoint is evaluated; import a Hugging Face model first (`halcyon import hf`)",
+            "task: evaluate needs from.run, the run whose checkpoint is evaluated; import a Hugging Face model first "
+            "(`halcyon import hf`)",
             ".from",
         ),
         Rule(
-            "self.task != 'train' || self.?from.?weightsOnly.hasValue() || self.?from.?step.orValue(0) < self.trainer.steps",
+            "self.task != 'train' || self.?from.?weightsOnly.hasValue() || self.?from.?step.orValue(0) < "
+            "self.trainer.steps",
             lambda self: (
                 self.origin is None
                 or self.task != "train"
                 or self.origin.weights_only is not None
                 or (self.origin.step or 0) < self.trainer.steps
             ),
-            "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from too",
+            "from.step must be less than trainer.steps, which counts the steps of the run that this one begins from "
+            "too",
             ".from.step",
         ),
         Rule(
             "!has(self.checkpoint.root) || self.?from.?root.orValue('') != self.checkpoint.root",
-            lambda self: self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
+            lambda self: (
+                self.origin is None or (self.origin.root or "").rstrip("/") != self.checkpoint.root.rstrip("/")
+            ),
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
         ),
@@ -272,34 +316,44 @@ class TrainingRunSpec(RuledModel):
         ),
         Rule(
             "!has(self.checkpoint.root) || self.?export.?root.orValue('') != self.checkpoint.root",
-            lambda self: self.export is None or (self.export.root or "").rstrip("/") != self.checkpoint.root.rstrip("/"),
+            lambda self: (
+                self.export is None or (self.export.root or "").rstrip("/") != self.checkpoint.root.rstrip("/")
+            ),
             "export.root is checkpoint.root; give the exports a folder of their own, or leave export.root out",
             ".export.root",
         ),
         Rule(
-            "self.trainer.precision.moments != 'bfloat16' || has(self.trainer.precision.momentsRounding) || !has(self.optimizer.adamw) || "
-            f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
+            "self.trainer.precision.moments != 'bfloat16' || has(self.trainer.precision.momentsRounding) || "
+            "!has(self.optimizer.adamw) || "
+            f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= "
+            f"{NARROW_MOMENTS_BETA})",
             lambda self: (
                 self.trainer.precision.moments != "bfloat16"
                 or self.trainer.precision.moments_rounding is not None
                 or self.optimizer.adamw is None
                 or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
             ),
-            f"trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most {NARROW_MOMENTS_BETA}, because moments "
-            "that decay more slowly stop changing in that type; set momentsRounding to stochastic, use float32, or lower the betas",
+            "trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most "
+            f"{NARROW_MOMENTS_BETA}, because moments "
+            "that decay more slowly stop changing in that type; set momentsRounding to stochastic, use float32, or "
+            "lower the betas",
             ".trainer.precision.moments",
         ),
         Rule(
             "!has(self.trainer.precision.momentsRounding) || self.trainer.precision.moments == 'bfloat16'",
-            lambda self: self.trainer.precision.moments_rounding is None or self.trainer.precision.moments == "bfloat16",
-            "trainer.precision.momentsRounding needs trainer.precision.moments: bfloat16, because float32 needs no rounding and float8 is "
+            lambda self: (
+                self.trainer.precision.moments_rounding is None or self.trainer.precision.moments == "bfloat16"
+            ),
+            "trainer.precision.momentsRounding needs trainer.precision.moments: bfloat16, because float32 needs no "
+            "rounding and float8 is "
             "always rounded stochastically; leave momentsRounding out",
             ".trainer.precision.momentsRounding",
         ),
         Rule(
             "!has(self.trainer.precision.rounding) || self.trainer.precision.parameters == 'bfloat16'",
             lambda self: self.trainer.precision.rounding is None or self.trainer.precision.parameters == "bfloat16",
-            "trainer.precision.rounding needs trainer.precision.parameters: bfloat16, because float32 parameters keep small updates; leave "
+            "trainer.precision.rounding needs trainer.precision.parameters: bfloat16, because float32 parameters keep "
+            "small updates; leave "
             "rounding out",
             ".trainer.precision.rounding",
         ),
@@ -307,11 +361,14 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "!has(self.trainer.precision.narrowProducts) || has(self.trainer.precision.products)",
             lambda self: self.trainer.precision.narrow_products is None or self.trainer.precision.products is not None,
-            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set products, or leave "
+            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set products, "
+            "or leave "
             "narrowProducts out",
             ".trainer.precision.narrowProducts",
         ),
-        _narrow_field_rule("scales", "scales", ("float8", "int8"), "the other types have a scale for each block of values"),
+        _narrow_field_rule(
+            "scales", "scales", ("float8", "int8"), "the other types have a scale for each block of values"
+        ),
         _narrow_field_rule("gradients", "gradients", ("float8",), "only it has two forms"),
         _narrow_field_rule("fastAccumulation", "fast_accumulation", ("float8",), "only its sums can have fewer bits"),
         _narrow_field_rule(
@@ -341,7 +398,8 @@ class TrainingRunSpec(RuledModel):
         Rule(
             "!has(self.recovery.elastic) || !has(self.scheduling.queue)",
             lambda self: self.recovery.elastic is None or self.scheduling.queue is None,
-            "recovery.elastic cannot be used with scheduling.queue, which admits all slices at once or none; leave one of the two out",
+            "recovery.elastic cannot be used with scheduling.queue, which admits all slices at once or none; leave one "
+            "of the two out",
             ".scheduling.queue",
         ),
         *ATTENTION_RULES,
@@ -407,7 +465,8 @@ class TrainingRun(RuledModel):
 Model = TypeVar("Model", bound=ApiModel)
 
 _NO_ROOT = (
-    "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.rootPrefix set in the "
+    "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
+    "checkpoint.rootPrefix set in the "
     "TrainingRunDefaults of its namespace"
 )
 
@@ -435,7 +494,9 @@ def read_document(model: type[Model], document: Any) -> Model:
         return model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = error.errors()
-    without = _without_nulls(document, [fault["loc"] for fault in faults if fault["input"] is None and fault["type"] != "extra_forbidden"])
+    without = _without_nulls(
+        document, [fault["loc"] for fault in faults if fault["input"] is None and fault["type"] != "extra_forbidden"]
+    )
     if without != document:
         return read_document(model, without)
     rootless = [fault for fault in faults if fault["type"] == "missing" and fault["loc"] in _ROOT_PLACES]

@@ -1,6 +1,7 @@
 """Checks of combinations that no schema can express, made before anything is allocated.
 
-The operator's condition, ``halcyon validate`` and the start of the trainer all use one pure function, so that they agree.
+The operator's condition, ``halcyon validate`` and the start of the trainer all use one pure function, so that they
+agree.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from halcyon_api.yaml_text import dump
 _MOST_YAML_BYTES = 3
 """More than the bytes of a character of JSON in YAML, with its folded and indented lines."""
 MAX_DOCUMENT_BYTES = 1_000_000
-"""Largest document of a run, as YAML. A ConfigMap gives it to the pods, and the API server takes 1,048,576 bytes of data in one."""
+"""Largest document of a run, as YAML.
+
+A ConfigMap gives it to the pods, and the API server takes 1,048,576 bytes of data in one.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,18 @@ def _size_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     if len(json.dumps(sections)) * _MOST_YAML_BYTES < MAX_DOCUMENT_BYTES:
         return ()
-    size, sizes = len(dump(sections).encode()), {name: len(dump(section).encode()) for name, section in sections.items()}
+    size, sizes = (
+        len(dump(sections).encode()),
+        {name: len(dump(section).encode()) for name, section in sections.items()},
+    )
     if size <= MAX_DOCUMENT_BYTES:
         return ()
     largest = max(sizes, key=lambda name: sizes[name])
     return (
         Problem(
             "spec",
-            f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most {MAX_DOCUMENT_BYTES:,}; name files "
+            f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most "
+            f"{MAX_DOCUMENT_BYTES:,}; name files "
             "by a pattern with *, and put templates into files",
         ),
     )
@@ -90,7 +98,9 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
     unit = mesh.data_parallelism * trainer.least_microbatches
     sizes = {"spec.trainer.batchSize": trainer.batch_size}
     sizes |= {
-        f"spec.trainer.batchSchedule[{n}].batchSize": entry.batch_size for n, entry in enumerate(trainer.batch_schedule) if entry.batch_size
+        f"spec.trainer.batchSchedule[{n}].batchSize": entry.batch_size
+        for n, entry in enumerate(trainer.batch_schedule)
+        if entry.batch_size
     }
     return tuple(
         Problem(
@@ -104,9 +114,11 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
 
 
 def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
-    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that length.
+    """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that
+    length.
 
-    A device of a `context` axis holds two parts of a sequence, so an axis of size n needs lengths that are multiples of 2n.
+    A device of a `context` axis holds two parts of a sequence, so an axis of size n needs lengths that are multiples of
+    2n.
     """
     trainer = spec.trainer
     lengths = {"spec.trainer.sequenceLength": trainer.sequence_length}
@@ -118,14 +130,17 @@ def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
     longest, parts = max(lengths.values()), 2 * mesh.context
     return (
         *(
-            Problem(field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does")
+            Problem(
+                field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does"
+            )
             for field, length in lengths.items()
             if longest % length
         ),
         *(
             Problem(
                 field,
-                f"{length} must be a multiple of twice the context axis of the mesh, 2 x {mesh.context}, because each of its devices holds "
+                f"{length} must be a multiple of twice the context axis of the mesh, 2 x {mesh.context}, because each "
+                "of its devices holds "
                 f"two parts of a sequence; the next one is {-(-length // parts) * parts}",
             )
             for field, length in lengths.items()
@@ -137,18 +152,24 @@ def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
 def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """A window longer than the longest sequence hides nothing, so its size is an error of the document.
 
-    A run that begins with another model has the window of that model, and may train it on shorter sequences. A run that makes its tokens
-    does not use the model.
+    A run that begins with another model has the window of that model, and may train it on shorter sequences. A run that
+    makes its tokens does not use the model.
     """
     window, longest = spec.model.section.stated_window, spec.trainer.longest_sequence
     if spec.task == "data" or spec.origin is not None or window is None or window <= longest:
         return ()
-    sentence = f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most {longest}"
+    sentence = (
+        f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most "
+        f"{longest}"
+    )
     return (Problem(f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"),)
 
 
 def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """Rejects a named implementation of attention that lacks a part of the model's attention. The other ones have all parts."""
+    """Rejects a named implementation of attention that lacks a part of the model's attention.
+
+    The other ones have all parts.
+    """
     needs, version = spec.model.section.attention_needs, spec.accelerator.row.compute_capability
     if spec.trainer.attention != "tokamax" or needs is None or version is None:
         return ()
@@ -172,7 +193,10 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
         if split.axis in row.splits and split.size % mesh.size(row.name)
     ]
     found += [
-        Problem(f"spec.{row.path}", f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, because the vocabulary is split over it")
+        Problem(
+            f"spec.{row.path}",
+            f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, because the vocabulary is split over it",
+        )
         for row in splitting("vocabulary")
         if VOCABULARY_MULTIPLE % mesh.size(row.name)
     ]
@@ -180,24 +204,32 @@ def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
 
 
 def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
-    """The run must fit into the memory of a device and of a host, where the type of the accelerator says how large they are."""
+    """The run must fit into the memory of a device and of a host, where the type of the accelerator says how large they
+    are.
+    """
     available = spec.accelerator.row.memory_bytes
     found = None if available is None else memory_problem(spec, mesh, available, devices=1, where="each device")
     return tuple(Problem(*each) for each in (found, host_memory_problem(spec, mesh)) if each is not None)
 
 
 def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """An elastic run must be able to train on its minimum and maximum number of slices. Unusable numbers between them are skipped."""
+    """An elastic run must be able to train on its minimum and maximum number of slices.
+
+    Unusable numbers between them are skipped.
+    """
     elastic = spec.recovery.elastic
     if elastic is None:
         return ()
     usable = ", ".join(map(str, usable_slices(spec))) or "none"
-    bounds = {"minSlices": elastic.min_slices} | ({"maxSlices": elastic.max_slices} if elastic.max_slices is not None else {})
+    bounds = {"minSlices": elastic.min_slices} | (
+        {"maxSlices": elastic.max_slices} if elastic.max_slices is not None else {}
+    )
     return tuple(
         Problem(
             f"spec.recovery.elastic.{name}",
             f"the batch cannot be distributed evenly over {slices} slices with at most as many rows per device as on "
-            f"{spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} these can be used: {usable}",
+            f"{spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} these can "
+            f"be used: {usable}",
         )
         for name, slices in bounds.items()
         if microbatches_on(spec, slices) is None
@@ -212,7 +244,9 @@ def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 
 def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """Some update rules need float32: their moments decay slowly, or they compute a mean of parameters from the parameters."""
+    """Some update rules need float32: their moments decay slowly, or they compute a mean of parameters from the
+    parameters.
+    """
     names, precision = spec.optimizer.rule_names, spec.trainer.precision
     wide = next((name for name, rule in zip(names, spec.optimizer.used_rules, strict=True) if rule.wide_only), None)
     field = "spec.trainer.precision"
@@ -220,14 +254,25 @@ def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if wide is not None and precision.moments != "float32":
         found.append(Problem(f"{field}.moments", f"the update rule {wide} stores its moments in float32; use float32"))
     decay = _slowest_decay(spec)
-    if wide is None and precision.moments == "bfloat16" and precision.moments_rounding is None and decay > NARROW_MOMENTS_BETA:
+    if (
+        wide is None
+        and precision.moments == "bfloat16"
+        and precision.moments_rounding is None
+        and decay > NARROW_MOMENTS_BETA
+    ):
         sentence = (
-            f"a moment in bfloat16 stops changing with a decay above {NARROW_MOMENTS_BETA}, and a rule of this run has {decay:g}; set "
+            f"a moment in bfloat16 stops changing with a decay above {NARROW_MOMENTS_BETA}, and a rule of this run has "
+            f"{decay:g}; set "
             "momentsRounding to stochastic, use float32, or lower the decay"
         )
         found.append(Problem(f"{field}.moments", sentence))
     if "scheduleFree" in names and precision.parameters != "float32":
-        found.append(Problem(f"{field}.parameters", "the mean that scheduleFree keeps needs float32; use float32, or another update rule"))
+        found.append(
+            Problem(
+                f"{field}.parameters",
+                "the mean that scheduleFree keeps needs float32; use float32, or another update rule",
+            )
+        )
     return tuple(found)
 
 
@@ -253,7 +298,12 @@ def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
 
 def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if spec.task == "data" and spec.accelerator.type != "cpu":
-        return (Problem("spec.accelerator.type", "a run of task data only tokenizes, for which it needs no accelerator; take cpu"),)
+        return (
+            Problem(
+                "spec.accelerator.type",
+                "a run of task data only tokenizes, for which it needs no accelerator; take cpu",
+            ),
+        )
     return tuple(Problem(field, sentence) for field, sentence in objective_problems(spec))
 
 
@@ -261,7 +311,11 @@ def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """An adapter needs weights that it is trained beside."""
     if spec.adapter is None or spec.origin is not None:
         return ()
-    return (Problem("spec.adapter", "it is trained beside the weights of a model; name them in spec.from, or leave adapter out"),)
+    return (
+        Problem(
+            "spec.adapter", "it is trained beside the weights of a model; name them in spec.from, or leave adapter out"
+        ),
+    )
 
 
 def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
@@ -280,7 +334,10 @@ def _set_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     }
     names = [*(source.name for source in spec.data.sources), *(tag.name for tag in tags)]
     found = [
-        Problem(f"{field}.bySource.tags[{tag.name}].sources", f"{name} is no source with a held-out part; there are {_names(held_out)}")
+        Problem(
+            f"{field}.bySource.tags[{tag.name}].sources",
+            f"{name} is no source with a held-out part; there are {_names(held_out)}",
+        )
         for tag in tags
         for name in tag.sources
         if name not in held_out
@@ -293,7 +350,11 @@ def _set_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     wanted = evaluation.best.of if evaluation.best is not None else None
     known = held_out | {tag.name for tag in tags}
     if wanted is not None and wanted not in known:
-        found.append(Problem(f"{field}.best.of", f"{wanted} is no tag and no source with a held-out part; there are {_names(known)}"))
+        found.append(
+            Problem(
+                f"{field}.best.of", f"{wanted} is no tag and no source with a held-out part; there are {_names(known)}"
+            )
+        )
     return tuple(found)
 
 
@@ -302,12 +363,19 @@ def _names(names: set[str]) -> str:
 
 
 def _held_out_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    fractions = [spec.data.validation.fraction if source.validation is None else source.validation.fraction for source in spec.data.sources]
+    fractions = [
+        spec.data.validation.fraction if source.validation is None else source.validation.fraction
+        for source in spec.data.sources
+    ]
     if spec.task != "evaluate" or any(fractions) or spec.trainer.evaluation.tasks is not None:
         return ()
     field = "spec.data.validation.fraction"
     return (
-        Problem(field, "nothing is held out to evaluate on; raise it, or give a source validation.fraction: 1 to evaluate on all of it"),
+        Problem(
+            field,
+            "nothing is held out to evaluate on; raise it, or give a source validation.fraction: 1 to evaluate on all "
+            "of it",
+        ),
     )
 
 
@@ -319,7 +387,11 @@ def _task_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     if spec.task == "data":
         return (Problem(field, "a run of task data has no model to ask; leave tasks out"),)
     if not tasks.files:
-        return (Problem(f"{field}.files", f"there is no task; give the path of one or more of {', '.join((*TASK_NAMES, CORE))}"),)
+        return (
+            Problem(
+                f"{field}.files", f"there is no task; give the path of one or more of {', '.join((*TASK_NAMES, CORE))}"
+            ),
+        )
     found = [
         Problem(f"{field}.files.{name}", f"there is no such task; the tasks are {', '.join((*TASK_NAMES, CORE))}")
         for name in tasks.files
@@ -327,7 +399,8 @@ def _task_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     ]
     found += [
         Problem(
-            f"{field}.files.{name}", f"{path or 'an empty path'} is no path in the trainer's file system; mount the file with data.volume"
+            f"{field}.files.{name}",
+            f"{path or 'an empty path'} is no path in the trainer's file system; mount the file with data.volume",
         )
         for name, path in tasks.files.items()
         if not path or "://" in path

@@ -1,9 +1,9 @@
 """YAML as Kubernetes reads it, so that a document means the same on a laptop and with ``kubectl apply``.
 
-kubectl converts YAML to JSON before it sends it, by the rules of sigs.k8s.io/yaml, which differ from those of PyYAML: ``3e-4`` is a number,
-``1:30`` and ``2001-01-01`` are strings, ``y`` is true, ``1.0`` is the integer 1. This module applies those rules to the tree that libyaml
-parses, and writes YAML that both read in the same way. One rule is stricter: if a key is given twice, kubectl silently keeps the last
-value, but this module rejects the document.
+kubectl converts YAML to JSON before it sends it, by the rules of sigs.k8s.io/yaml, which differ from those of PyYAML:
+``3e-4`` is a number, ``1:30`` and ``2001-01-01`` are strings, ``y`` is true, ``1.0`` is the integer 1. This module
+applies those rules to the tree that libyaml parses, and writes YAML that both read in the same way. One rule is
+stricter: if a key is given twice, kubectl silently keeps the last value, but this module rejects the document.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ MAX_DEPTH = 100
 """Maximum nesting depth of a document."""
 
 _TAG = "tag:yaml.org,2002:"
-_STR, _NULL, _BOOL, _INT, _FLOAT, _TIMESTAMP = (_TAG + name for name in ("str", "null", "bool", "int", "float", "timestamp"))
+_STR, _NULL, _BOOL, _INT, _FLOAT, _TIMESTAMP = (
+    _TAG + name for name in ("str", "null", "bool", "int", "float", "timestamp")
+)
 _MERGE, _BINARY, _MAP, _SEQ = (_TAG + name for name in ("merge", "binary", "map", "seq"))
 _RESOLVED = {_NULL, _BOOL, _INT, _FLOAT, _TIMESTAMP}
 
@@ -52,7 +54,9 @@ _compose_all = cast("Callable[..., Iterator[yaml.Node]]", cast("Any", yaml).comp
 
 
 _LONGEST_INTEGER = 128
-"""Characters of the longest text that can be a whole number of 64 bits, with room for zeros; a longer one is read as a fraction."""
+"""Characters of the longest text that can be a whole number of 64 bits, with room for zeros; a longer one is read as a
+fraction.
+"""
 
 
 class InvalidYaml(ValueError):
@@ -119,7 +123,9 @@ def _number(plain: str, text: str) -> tuple[str, Scalar]:
     integer = _INTEGER_TEXT.fullmatch(plain)
     if integer is not None and len(plain) <= _LONGEST_INTEGER:
         sign, hexadecimal, binary, octal, decimal = integer.groups()
-        value = int(hexadecimal or binary or octal or decimal, 16 if hexadecimal else 2 if binary else 8 if octal else 10)
+        value = int(
+            hexadecimal or binary or octal or decimal, 16 if hexadecimal else 2 if binary else 8 if octal else 10
+        )
         value = -value if sign == "-" else value
         if value in _INT64 or 0 <= value < 1 << 64:
             return _INT, value
@@ -135,7 +141,9 @@ def _json_number(value: int | float) -> int | float:
     if isinstance(value, int) and value in _INT64:
         return value
     value = float(value)
-    written = int(Decimal(repr(value))) if value.is_integer() else None  # JSON contains the shortest text of the float, which repr gives
+    written = (
+        int(Decimal(repr(value))) if value.is_integer() else None
+    )  # JSON contains the shortest text of the float, which repr gives
     return value if written is None or written not in _INT64 else written
 
 
@@ -216,7 +224,9 @@ class _Reading:
         found: dict[str, Any] = {}
         for part in reversed(parts):
             if not isinstance(part, yaml.MappingNode):
-                raise InvalidYaml(f"{_where(path)}: << takes a mapping or a list of mappings, in line {part.start_mark.line + 1}")
+                raise InvalidYaml(
+                    f"{_where(path)}: << takes a mapping or a list of mappings, in line {part.start_mark.line + 1}"
+                )
             found |= self.value(part, path, depth + 1)
         return found
 
@@ -232,20 +242,29 @@ class _Reading:
             try:
                 return base64.b64decode("".join(text.split()), validate=True).decode()
             except ValueError:
-                raise InvalidYaml(f"{_where(path)}: !!binary takes a text in base64, in line {node.start_mark.line + 1}") from None
+                raise InvalidYaml(
+                    f"{_where(path)}: !!binary takes a text in base64, in line {node.start_mark.line + 1}"
+                ) from None
         if tag not in _RESOLVED:
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InvalidYaml(f"{_where(path)}: an unpaired surrogate is not a character, in line {node.start_mark.line + 1}")
+                raise InvalidYaml(
+                    f"{_where(path)}: an unpaired surrogate is not a character, in line {node.start_mark.line + 1}"
+                )
             return text
         found, value = resolve_plain(text)
         if found == _INT and tag == _FLOAT:
             found = _FLOAT
         if found != tag:
-            raise InvalidYaml(f"{_where(path)}: {text!r} is no {tag.removeprefix(_TAG)}, in line {node.start_mark.line + 1}")
+            raise InvalidYaml(
+                f"{_where(path)}: {text!r} is no {tag.removeprefix(_TAG)}, in line {node.start_mark.line + 1}"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float):
             return value
         if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidYaml(f"{_where(path)}: {text} is no number that JSON has; give a finite one, in line {node.start_mark.line + 1}")
+            raise InvalidYaml(
+                f"{_where(path)}: {text} is no number that JSON has; give a finite one, in line "
+                f"{node.start_mark.line + 1}"
+            )
         return _json_number(value)
 
 

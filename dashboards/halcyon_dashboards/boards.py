@@ -14,16 +14,28 @@ def fleet() -> Dashboard:
     """Return the dashboard of all runs in the selected namespaces."""
     q = FLEET
     made = board("fleet", "Halcyon / Fleet", "All training runs: their state, their cost, and why they wait.")
-    made = made.with_variable(choice("namespace", "Namespace", "label_values(halcyon_run_phase, namespace)", several=True))
+    made = made.with_variable(
+        choice("namespace", "Namespace", "label_values(halcyon_run_phase, namespace)", several=True)
+    )
     for panel in (
         stat_panel("Active runs", "short", q["runs in work"]),
-        stat_panel("Runs that need a fix", "short", q["runs stalled"], bad_above=1, about="Their condition Stalled is True."),
+        stat_panel(
+            "Runs that need a fix", "short", q["runs stalled"], bad_above=1, about="Their condition Stalled is True."
+        ),
         stat_panel("Training devices", "short", q["devices busy"]),
         stat_panel("Hosts", "short", q["hosts"]),
-        stat_panel("Goodput", "percentunit", q["goodput"], about="Of the last hour, weighted by the devices of each run."),
+        stat_panel(
+            "Goodput", "percentunit", q["goodput"], about="Of the last hour, weighted by the devices of each run."
+        ),
         stat_panel("Tokens per second", "short", q["tokens"]),
         time_series("Runs by phase", "short", q["runs"], stacked=True),
-        time_series("Devices by phase of their run", "short", q["devices"], stacked=True, about="Devices that runs hold or wait for."),
+        time_series(
+            "Devices by phase of their run",
+            "short",
+            q["devices"],
+            stacked=True,
+            about="Devices that runs hold or wait for.",
+        ),
         time_series("Goodput of the last hour", "percentunit", q["goodput"], q["goodput of runs"]),
         time_series(
             "Where time goes",
@@ -33,11 +45,30 @@ def fleet() -> Dashboard:
             about="Lost time by cause, as a number of runs: 2 means that the time of two runs is lost.",
         ),
         time_series(
-            "Restarts", "short", q["restarts"], bars=True, stacked=True, about="By cause; docs/reference/operator.md explains them."
+            "Restarts",
+            "short",
+            q["restarts"],
+            bars=True,
+            stacked=True,
+            about="By cause; docs/reference/operator.md explains them.",
         ),
-        time_series("Waiting", "short", q["waiting"], stacked=True, about="Runs that wait for hardware, for the operator, or for images."),
-        time_series("Longest waits for hardware", "s", q["waited"], width=12, about="Sum since the run began, including time in queues."),
-        time_series("Longest in a queue", "s", q["queued"], width=12, about="Runs that Kueue has not admitted, or has evicted."),
+        time_series(
+            "Waiting",
+            "short",
+            q["waiting"],
+            stacked=True,
+            about="Runs that wait for hardware, for the operator, or for images.",
+        ),
+        time_series(
+            "Longest waits for hardware",
+            "s",
+            q["waited"],
+            width=12,
+            about="Sum since the run began, including time in queues.",
+        ),
+        time_series(
+            "Longest in a queue", "s", q["queued"], width=12, about="Runs that Kueue has not admitted, or has evicted."
+        ),
     ):
         made = made.with_panel(panel)
     columns = {
@@ -49,7 +80,9 @@ def fleet() -> Dashboard:
         "Checkpoint age": ("s", q["table checkpoint"]),
     }
     return made.with_panel(
-        table_panel("Runs", columns, rename={"phase": "Phase", "namespace": "Namespace", "run": "Run"}, hide=["Value #A"])
+        table_panel(
+            "Runs", columns, rename={"phase": "Phase", "namespace": "Namespace", "run": "Run"}, hide=["Value #A"]
+        )
     )
 
 
@@ -57,7 +90,9 @@ def run() -> Dashboard:
     """Return the dashboard of one run, over all its attempts."""
     q = RUN
     made = board("run", "Halcyon / Run", "One training run, over all its attempts; restarts are marked.")
-    made = made.with_variable(choice("namespace", "Namespace", "label_values(halcyon_run_phase, namespace)", several=False))
+    made = made.with_variable(
+        choice("namespace", "Namespace", "label_values(halcyon_run_phase, namespace)", several=False)
+    )
     runs = 'label_values(halcyon_run_phase{namespace="$namespace"}, run)'
     made = made.with_variable(choice("run", "Run", runs, several=False))
     rows = {
@@ -78,24 +113,43 @@ def run() -> Dashboard:
             time_series("Tokens per second", "short", q["tokens"]),
             time_series("MFU", "percentunit", q["mfu"], about="Only for devices whose peak is known."),
             time_series("Step time", "s", q["step p50"], q["step p90"], q["step p99"]),
-            time_series("Waiting for data", "percentunit", q["data wait"], about="Share of the time of the last steps."),
-            time_series("Steps", "short", q["step"], q["checkpoint step"], width=16, about="The gap: steps that a crash would lose now."),
+            time_series(
+                "Waiting for data", "percentunit", q["data wait"], about="Share of the time of the last steps."
+            ),
+            time_series(
+                "Steps",
+                "short",
+                q["step"],
+                q["checkpoint step"],
+                width=16,
+                about="The gap: steps that a crash would lose now.",
+            ),
         ),
         "Checkpoints": (
             time_series("Age of the newest checkpoint", "s", q["checkpoint age"]),
-            time_series("Duration of a save", "s", q["save seconds"], q["blocked seconds"], about="Mean of the last 15 minutes."),
+            time_series(
+                "Duration of a save", "s", q["save seconds"], q["blocked seconds"], about="Mean of the last 15 minutes."
+            ),
             time_series("Failed saves", "short", q["checkpoint failures"], bars=True, width=4),
             stat_panel("Size", "bytes", q["checkpoint size"]),
         ),
         "Time": (
             time_series("Goodput", "percentunit", q["goodput"], q["goodput of the last hour"]),
-            time_series("Lost time of the last hour, by cause", "percentunit", q["badput of the last hour"], stacked=True),
+            time_series(
+                "Lost time of the last hour, by cause", "percentunit", q["badput of the last hour"], stacked=True
+            ),
             time_series("Lost seconds since the start, by cause", "s", q["badput"], stacked=True),
         ),
         "Processes": (
             time_series("Processes by attempt", "short", q["processes"], q["healthy"], about="One per host."),
             time_series("Stages", "short", q["stages"], stacked=True, about="Number of processes in each stage."),
-            time_series("Since the last step", "s", q["idle"], q["idle limit"], about="Above the limit, a process counts as hung."),
+            time_series(
+                "Since the last step",
+                "s",
+                q["idle"],
+                q["idle limit"],
+                about="Above the limit, a process counts as hung.",
+            ),
             time_series("Restarts since the start", "short", q["restarts"], width=24),
         ),
     }
@@ -110,13 +164,21 @@ def run() -> Dashboard:
 def operator() -> Dashboard:
     """Return the dashboard of the operator."""
     q = OPERATOR
-    made = board("operator", "Halcyon / Operator", "The operator: its load, and its requests to the API server and to trainers.")
+    made = board(
+        "operator", "Halcyon / Operator", "The operator: its load, and its requests to the API server and to trainers."
+    )
     for panel in (
         stat_panel("Operators that answer", "short", q["up"]),
         text_panel("Version", q["version"]),
         stat_panel("Runs", "short", q["runs"]),
         stat_panel("Runs in the work queue", "short", q["queue"], bad_above=50),
-        stat_panel("Watch lag", "s", q["watch lag"], bad_above=60, about="Age of the oldest own write that the watch has not shown."),
+        stat_panel(
+            "Watch lag",
+            "s",
+            q["watch lag"],
+            bad_above=60,
+            about="Age of the oldest own write that the watch has not shown.",
+        ),
         stat_panel("Failed reconciles", "percentunit", q["errors"], bad_above=0.1),
         time_series("Reconciles", "ops", q["reconciles"], stacked=True),
         time_series("Duration of a reconcile", "s", q["reconcile p50"], q["reconcile p99"]),
@@ -135,6 +197,8 @@ def operator() -> Dashboard:
 
 def all_boards() -> dict[str, dict[str, Any]]:
     """Return every dashboard: name of its file → document."""
-    documents = {name: make().build().to_json() for name, make in {"fleet": fleet, "run": run, "operator": operator}.items()}
+    documents = {
+        name: make().build().to_json() for name, make in {"fleet": fleet, "run": run, "operator": operator}.items()
+    }
     documents["run"]["annotations"] = {"list": [annotation("Restarts", RUN["restart marks"], "orange")]}
     return documents

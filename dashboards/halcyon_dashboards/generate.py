@@ -28,7 +28,9 @@ def generated_files() -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
-    """Write the files and delete dashboards that have no source any more; with ``--check`` fail instead if there is anything to do."""
+    """Write the files and delete dashboards that have no source any more; with ``--check`` fail instead if there is
+    anything to do.
+    """
     files = generated_files()
     stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     left_over = [path for path in (FILES / "dashboards").glob("*.json") if path not in files]

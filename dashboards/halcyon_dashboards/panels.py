@@ -39,9 +39,22 @@ def time_series(
         bars: Whether to draw bars, for counts of events.
         least: Lower end of the axis; None: from the data.
     """
-    panel = timeseries.Panel().title(title).description(about).unit(unit).datasource(SOURCE).span(width).height(_HEIGHT).line_width(1)
-    panel = panel.legend(style.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM))
-    panel = panel.tooltip(style.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(about)
+        .unit(unit)
+        .datasource(SOURCE)
+        .span(width)
+        .height(_HEIGHT)
+        .line_width(1)
+    )
+    panel = panel.legend(
+        style.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM)
+    )
+    panel = panel.tooltip(
+        style.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
+    )
     panel = panel.show_points(common.VisibilityMode.NEVER).fill_opacity(30 if stacked else 5)
     if stacked:
         panel = panel.stacking(style.StackingConfig().mode(common.StackingMode.NORMAL))
@@ -54,7 +67,9 @@ def time_series(
     return panel
 
 
-def stat_panel(title: str, unit: str, query: Query, *, about: str = "", width: int = 4, bad_above: float | None = None) -> stat.Panel:
+def stat_panel(
+    title: str, unit: str, query: Query, *, about: str = "", width: int = 4, bad_above: float | None = None
+) -> stat.Panel:
     """Return a panel with the newest value as a number; red from `bad_above` on."""
     panel = stat.Panel().title(title).description(about).unit(unit).datasource(SOURCE).span(width).height(4)
     panel = panel.graph_mode(common.BigValueGraphMode.AREA).with_target(_target(query, 0))
@@ -72,7 +87,9 @@ def text_panel(title: str, query: Query) -> stat.Panel:
     return panel.graph_mode(common.BigValueGraphMode.NONE)
 
 
-def table_panel(title: str, columns: dict[str, tuple[str, Query]], *, rename: dict[str, str], hide: list[str]) -> table.Panel:
+def table_panel(
+    title: str, columns: dict[str, tuple[str, Query]], *, rename: dict[str, str], hide: list[str]
+) -> table.Panel:
     """Return a table of runs: one column per query, joined by namespace and run.
 
     Args:
@@ -98,8 +115,16 @@ def board(name: str, title: str, description: str) -> dashboard.Dashboard:
     """Return an empty dashboard with a variable for the data source."""
     made = dashboard.Dashboard(title).uid(f"halcyon-{name}").description(description).tags([TAG]).readonly()
     made = made.time("now-6h", "now").refresh("30s").timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR)
-    links = dashboard.DashboardLink("Halcyon").type(models.DashboardLinkType.DASHBOARDS).tags([TAG]).as_dropdown(True).keep_time(True)
-    return made.link(links).with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    links = (
+        dashboard.DashboardLink("Halcyon")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .as_dropdown(True)
+        .keep_time(True)
+    )
+    return made.link(links).with_variable(
+        dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
+    )
 
 
 def choice(name: str, title: str, values: str, *, several: bool) -> dashboard.QueryVariable:
@@ -117,7 +142,9 @@ def choice(name: str, title: str, values: str, *, several: bool) -> dashboard.Qu
 
 
 def annotation(name: str, query: Query, color: str) -> dict[str, Any]:
-    """Return an annotation at every minute with a result of the query, as a plain document: the SDK's class has no step and no title."""
+    """Return an annotation at every minute with a result of the query, as a plain document: the SDK's class has no step
+    and no title.
+    """
     return {
         "name": name,
         "datasource": SOURCE,
@@ -131,7 +158,13 @@ def annotation(name: str, query: Query, color: str) -> dict[str, Any]:
 
 
 def _target(query: Query, index: int) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(query.expr).legend_format(query.legend or "__auto").ref_id(_letter(index)).datasource(SOURCE)
+    return (
+        prometheus.Dataquery()
+        .expr(query.expr)
+        .legend_format(query.legend or "__auto")
+        .ref_id(_letter(index))
+        .datasource(SOURCE)
+    )
 
 
 def _letter(index: int) -> str:

@@ -1,8 +1,9 @@
 """Every PromQL expression of the dashboards, the recording rules and the alerts, by name.
 
-They depend on labels: the operator's metrics have the `namespace` and `run` of their run (the ServiceMonitor sets `honorLabels`), and the
-trainers' metrics have the `namespace`, `run` and `attempt` of their pod (the PodMonitor relabels them). `max by` around the operator's
-samples counts a run once, also if there are several operators or one has just been replaced.
+They depend on labels: the operator's metrics have the `namespace` and `run` of their run (the ServiceMonitor sets
+`honorLabels`), and the trainers' metrics have the `namespace`, `run` and `attempt` of their pod (the PodMonitor
+relabels them). `max by` around the operator's samples counts a run once, also if there are several operators or one has
+just been replaced.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ _RUN = 'namespace="$namespace",run="$run"'
 
 
 def _per_run(metric: str, selector: str = "", *, by: str = "") -> str:
-    """Return an expression for the operator's sample of each run, one sample per run even if several operators export it."""
+    """Return an expression for the operator's sample of each run, one sample per run even if several operators export
+    it.
+    """
     labels = f"namespace, run, {by}" if by else "namespace, run"
     return f"max by ({labels}) ({metric}{{{selector}}})" if selector else f"max by ({labels}) ({metric})"
 
 
-# Parts of other expressions -------------------------------------------------------------------------------------------------------------
+# Parts of other expressions
+# -------------------------------------------------------------------------------------------------------------
 
 _WORKING = 'phase=~"Starting|Running|Restarting"'
 _STALLED = 'type="Stalled"'
@@ -53,7 +57,8 @@ _STEP = _per_run("halcyon_run_step")
 _SAVED_STEP = _per_run("halcyon_run_checkpoint_step")
 _SAVED_AT = _per_run("halcyon_run_checkpoint_timestamp_seconds")
 
-# Recorded -------------------------------------------------------------------------------------------------------------------------------
+# Recorded
+# ----------------------------------------------------------------------------------------------------------------------
 
 BADPUT = "namespace_run_cause:halcyon_badput:ratio1h"
 GOODPUT = "namespace_run:halcyon_goodput:ratio1h"
@@ -65,16 +70,21 @@ CHECKPOINT_AGE = "namespace_run:halcyon_checkpoint_age_seconds:max"
 
 RECORDED: dict[str, str] = {
     BADPUT: "max by (namespace, run, cause) (rate(halcyon_badput_seconds_total[1h]))",
-    # Badput grows by one second per second while a run does nothing useful. The part of the hour before a run began counts as goodput.
+    # Badput grows by one second per second while a run does nothing useful. The part of the hour before a run began
+    # counts as goodput.
     GOODPUT: f"clamp_min(1 - sum by (namespace, run) ({BADPUT}), 0) and on (namespace, run) {_IN_WORK}",
-    FLEET_GOODPUT: f"sum({GOODPUT} * on (namespace, run) {_HOLDS}) / (sum({_HOLDS} and on (namespace, run) {GOODPUT}) > 0)",
-    DEVICES: f"sum by (namespace, phase) ({_per_run('halcyon_run_phase', by='phase')} * on (namespace, run) group_left {_HOLDS})",
+    FLEET_GOODPUT: f"sum({GOODPUT} * on (namespace, run) {_HOLDS}) / (sum({_HOLDS} and on "
+    f"(namespace, run) {GOODPUT}) > 0)",
+    DEVICES: f"sum by (namespace, phase) ({_per_run('halcyon_run_phase', by='phase')} * on (namespace, run) group_left "
+    f"{_HOLDS})",
     TOKENS_PER_SECOND: "max by (namespace, run) (halcyon_trainer_tokens_per_second)",
-    STEP_SECONDS: "histogram_quantile(0.5, sum by (namespace, run, le) (rate(halcyon_trainer_step_seconds_bucket[5m])))",
+    STEP_SECONDS: "histogram_quantile(0.5, sum by (namespace, run, le) "
+    "(rate(halcyon_trainer_step_seconds_bucket[5m])))",
     CHECKPOINT_AGE: f"(time() - {_SAVED_AT}) and on (namespace, run) {_IN_WORK}",
 }
 
-# Alerts ---------------------------------------------------------------------------------------------------------------------------------
+# Alerts
+# ----------------------------------------------------------------------------------------------------------------------
 
 OVERDUE_INTERVALS = 3
 CRASHES = 3
@@ -88,7 +98,9 @@ _LATE_SECONDS = f"{OVERDUE_INTERVALS} * {_per_run('halcyon_run_save_interval_sec
 
 RUN_STALLED = _per_run("halcyon_run_condition", f'{_STALLED},reason!="{INVALID}"', by="reason") + " == 1"
 RUN_INVALID = _per_run("halcyon_run_condition", f'{_STALLED},reason="{INVALID}"') + " == 1"
-RUN_WITHOUT_PROGRESS = f"max by (namespace, run) (changes(halcyon_run_step[15m])) == 0 and on (namespace, run) {_RUNNING}"
+RUN_WITHOUT_PROGRESS = (
+    f"max by (namespace, run) (changes(halcyon_run_step[15m])) == 0 and on (namespace, run) {_RUNNING}"
+)
 RUN_WAITS = (
     _per_run("halcyon_run_phase", 'phase=~"Pending|Starting|Restarting"')
     + f" == 1 unless on (namespace, run) {_per_run('halcyon_run_condition', _STALLED)} == 1"
@@ -100,12 +112,18 @@ RUN_HELD_BACK = (
     f'{{type="Degraded",reason=~"{"|".join(HELD_REASONS)}"}}[10m])) == 1'
 )
 RUN_PODS_STUCK = (
-    _per_run("halcyon_run_condition", 'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting|PodsRefused"', by="reason") + " == 1"
+    _per_run(
+        "halcyon_run_condition",
+        'type="Degraded",reason=~"PodStuckTerminating|PodsNotStarting|PodsRefused"',
+        by="reason",
+    )
+    + " == 1"
 )
 RUN_CRASHES = f"{_per_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
-# By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the current processes
-# began to train, whichever is later, so that a run that comes back from a suspension has a full interval.
+# By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the
+# current processes began to train, whichever is later, so that a run that comes back from a suspension has a full
+# interval.
 CHECKPOINT_OVERDUE = (
     f"(({_STEP} - ({_SAVED_STEP} or {_STEP} * 0)) > {OVERDUE_INTERVALS} * {_per_run('halcyon_run_save_interval_steps')}"
     f" or ((time() - {_per_run('halcyon_run_first_step_timestamp_seconds')}) > {_LATE_SECONDS}"
@@ -136,7 +154,8 @@ API_SERVER_REFUSES = (
     f" / sum(rate(halcyon_operator_api_requests_total[10m])) > {API_ERRORS}"
 )
 
-# Dashboards: the fleet ------------------------------------------------------------------------------------------------------------------
+# Dashboards: the fleet
+# ------------------------------------------------------------------------------------------------------------------
 
 FLEET: dict[str, Query] = {
     "runs": Query(f"count by (phase) ({_per_run('halcyon_run_phase', _FLEET, by='phase')})", "{{phase}}"),
@@ -148,22 +167,30 @@ FLEET: dict[str, Query] = {
     "goodput": Query(FLEET_GOODPUT, "all runs"),
     "goodput of runs": Query(f"{GOODPUT}{{{_FLEET}}}", "{{namespace}}/{{run}}"),
     "badput": Query(f"sum by (cause) ({BADPUT}{{{_FLEET}}}) > 0", "{{cause}}"),
-    "restarts": Query(f"sum by (cause) (increase(halcyon_run_restarts_total{{{_FLEET}}}[$__rate_interval]))", "{{cause}}"),
+    "restarts": Query(
+        f"sum by (cause) (increase(halcyon_run_restarts_total{{{_FLEET}}}[$__rate_interval]))", "{{cause}}"
+    ),
     "waiting": Query(f'sum({BADPUT}{{{_FLEET},cause=~"capacityWait|operatorDelay|startup"}}) by (cause)', "{{cause}}"),
     "waited": Query(
-        f'topk(10, max by (namespace, run) (halcyon_badput_seconds_total{{{_FLEET},cause="capacityWait"}}))', "{{namespace}}/{{run}}"
+        f'topk(10, max by (namespace, run) (halcyon_badput_seconds_total{{{_FLEET},cause="capacityWait"}}))',
+        "{{namespace}}/{{run}}",
     ),
-    "queued": Query(f"topk(10, time() - {_per_run('halcyon_run_queued_timestamp_seconds', _FLEET)})", "{{namespace}}/{{run}}"),
+    "queued": Query(
+        f"topk(10, time() - {_per_run('halcyon_run_queued_timestamp_seconds', _FLEET)})", "{{namespace}}/{{run}}"
+    ),
     "tokens": Query(f"sum({TOKENS_PER_SECOND}{{{_FLEET}}})", "tokens per second"),
     "table phase": Query(_per_run("halcyon_run_phase", _FLEET, by="phase")),
-    "table progress": Query(f"{_per_run('halcyon_run_step', _FLEET)} / {_per_run('halcyon_run_planned_steps', _FLEET)}"),
+    "table progress": Query(
+        f"{_per_run('halcyon_run_step', _FLEET)} / {_per_run('halcyon_run_planned_steps', _FLEET)}"
+    ),
     "table goodput": Query(_per_run("halcyon_goodput_ratio", _FLEET)),
     "table devices": Query(_per_run("halcyon_run_devices", _FLEET)),
     "table restarts": Query(f"sum by (namespace, run) ({_per_run('halcyon_run_restarts_total', _FLEET, by='cause')})"),
     "table checkpoint": Query(f"time() - {_per_run('halcyon_run_checkpoint_timestamp_seconds', _FLEET)}"),
 }
 
-# Dashboards: one run --------------------------------------------------------------------------------------------------------------------
+# Dashboards: one run
+# --------------------------------------------------------------------------------------------------------------------
 
 RUN: dict[str, Query] = {
     "phase": Query(_per_run("halcyon_run_phase", _RUN, by="phase"), "{{phase}}"),
@@ -181,7 +208,8 @@ RUN: dict[str, Query] = {
     "mfu": Query(f"max(halcyon_trainer_mfu_ratio{{{_RUN}}})", "MFU"),
     **{
         f"step p{100 * quantile:g}": Query(
-            f"histogram_quantile({quantile}, sum by (le) (rate(halcyon_trainer_step_seconds_bucket{{{_RUN}}}[$__rate_interval])))",
+            f"histogram_quantile({quantile}, sum by (le) "
+            f"(rate(halcyon_trainer_step_seconds_bucket{{{_RUN}}}[$__rate_interval])))",
             f"p{100 * quantile:g}",
         )
         for quantile in (0.5, 0.9, 0.99)
@@ -201,7 +229,9 @@ RUN: dict[str, Query] = {
         "the loop was blocked",
     ),
     "checkpoint size": Query(f"max(halcyon_trainer_checkpoint_size_bytes{{{_RUN}}})", "size"),
-    "checkpoint failures": Query(f"sum(increase(halcyon_trainer_checkpoint_failures_total{{{_RUN}}}[$__rate_interval]))", "failed saves"),
+    "checkpoint failures": Query(
+        f"sum(increase(halcyon_trainer_checkpoint_failures_total{{{_RUN}}}[$__rate_interval]))", "failed saves"
+    ),
     "processes": Query(f"sum by (attempt) (halcyon_trainer_info{{{_RUN}}})", "attempt {{attempt}}"),
     "healthy": Query(f"sum(halcyon_trainer_healthy{{{_RUN}}})", "healthy"),
     "idle": Query(f"max by (pod) (halcyon_trainer_idle_seconds{{{_RUN}}})", "{{pod}}"),
@@ -212,12 +242,14 @@ RUN: dict[str, Query] = {
     "restarts": Query(_per_run("halcyon_run_restarts_total", _RUN, by="cause"), "{{cause}}"),
     # Annotations are queried with a step of one minute, so each restart is in exactly one step.
     "restart marks": Query(
-        f"max by (cause) (halcyon_run_restarts_total{{{_RUN}}}) - max by (cause) (halcyon_run_restarts_total{{{_RUN}}} offset 1m) > 0",
+        f"max by (cause) (halcyon_run_restarts_total{{{_RUN}}}) - max by (cause) (halcyon_run_restarts_total{{{_RUN}}} "
+        "offset 1m) > 0",
         "{{cause}}",
     ),
 }
 
-# Dashboards: the operator ---------------------------------------------------------------------------------------------------------------
+# Dashboards: the operator
+# ---------------------------------------------------------------------------------------------------------------
 
 _JOB = f'job="{OPERATOR_JOB}"'
 
@@ -232,7 +264,8 @@ OPERATOR: dict[str, Query] = {
     ),
     **{
         f"reconcile p{100 * quantile:g}": Query(
-            f"histogram_quantile({quantile}, sum by (le) (rate(halcyon_operator_reconcile_seconds_bucket[$__rate_interval])))",
+            f"histogram_quantile({quantile}, sum by (le) "
+            "(rate(halcyon_operator_reconcile_seconds_bucket[$__rate_interval])))",
             f"p{100 * quantile:g}",
         )
         for quantile in (0.5, 0.99)
@@ -245,7 +278,9 @@ OPERATOR: dict[str, Query] = {
     ),
     "api codes": Query("sum by (code) (rate(halcyon_operator_api_requests_total[$__rate_interval]))", "{{code}}"),
     "polls": Query("sum by (result) (rate(halcyon_operator_trainer_polls_total[$__rate_interval]))", "{{result}}"),
-    "head reads": Query("sum by (result) (rate(halcyon_operator_checkpoint_head_reads_total[$__rate_interval]))", "{{result}}"),
+    "head reads": Query(
+        "sum by (result) (rate(halcyon_operator_checkpoint_head_reads_total[$__rate_interval]))", "{{result}}"
+    ),
     "runs": Query("sum(max by (phase) (halcyon_operator_runs))", "runs"),
     "cpu": Query(f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval])", "{{pod}}"),
     "memory": Query(f"process_resident_memory_bytes{{{_JOB}}}", "{{pod}}"),

@@ -38,7 +38,11 @@ class Alert:
             "expr": self.expr,
             "for": self.after,
             "labels": {"severity": self.severity},
-            "annotations": {"summary": self.summary, "description": self.description, "runbook_url": f"{RUNBOOKS}/{self.name}.md"},
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "runbook_url": f"{RUNBOOKS}/{self.name}.md",
+            },
         }
 
 
@@ -59,7 +63,8 @@ RUN_ALERTS = (
         "10m",
         "warning",
         f"The document of run {_RUN} is not valid.",
-        "The operator cannot use the document, so the run does not train. Its author must fix it; the condition Stalled names the field.",
+        "The operator cannot use the document, so the run does not train. Its author must fix it; the condition "
+        "Stalled names the field.",
     ),
     Alert(
         "HalcyonRunWithoutProgress",
@@ -91,7 +96,8 @@ RUN_ALERTS = (
         "1m",
         "warning",
         f"Run {_RUN} waits for its pods: {{{{ $labels.reason }}}}.",
-        "A pod does not end (usually its node was lost), does not start, or is refused. The run's Ready condition names the cause.",
+        "A pod does not end (usually its node was lost), does not start, or is refused. The run's Ready condition "
+        "names the cause.",
     ),
     Alert(
         "HalcyonRunDegraded",
@@ -115,7 +121,8 @@ RUN_ALERTS = (
         "30m",
         "warning",
         f"Run {_RUN} trained {{{{ $value | humanizePercentage }}}} of the last hour.",
-        f"For half an hour, less than {queries.LOW_GOODPUT:.0%} of the previous hour was spent on steps that were not repeated.",
+        f"For half an hour, less than {queries.LOW_GOODPUT:.0%} of the previous hour was spent on steps that were not "
+        "repeated.",
     ),
     Alert(
         "HalcyonCheckpointOverdue",
@@ -131,7 +138,8 @@ RUN_ALERTS = (
         "0m",
         "warning",
         f"Saves of run {_RUN} fail.",
-        "{{ $value | humanize }} saves failed within half an hour. Training continues; the trainer's log has the reason.",
+        "{{ $value | humanize }} saves failed within half an hour. Training continues; the trainer's log has the "
+        "reason.",
     ),
     Alert(
         "HalcyonTrainerUnhealthy",
@@ -198,7 +206,8 @@ OPERATOR_ALERTS = (
         "15m",
         "warning",
         "{{ $value | humanizePercentage }} of the operator's reads of checkpoint roots fail.",
-        "Runs continue. The operator decides on restarts by the trainers' reports of their checkpoints, not by the checkpoints themselves.",
+        "Runs continue. The operator decides on restarts by the trainers' reports of their checkpoints, not by the "
+        "checkpoints themselves.",
     ),
 )
 

@@ -28,11 +28,18 @@ _MIN_STEPS = 20
 
 @app.command()
 def demo(
-    cluster_name: Annotated[str, typer.Option("--cluster", help="Name of the development cluster to use.")] = DEFAULT_NAME,
-    keep_cluster: Annotated[bool, typer.Option("--keep-cluster", help="Leave the cluster running, with everything in it.")] = False,
-    steps: Annotated[int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: those of the example.")] = None,
+    cluster_name: Annotated[
+        str, typer.Option("--cluster", help="Name of the development cluster to use.")
+    ] = DEFAULT_NAME,
+    keep_cluster: Annotated[
+        bool, typer.Option("--keep-cluster", help="Leave the cluster running, with everything in it.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=_MIN_STEPS, help="Steps of both runs. Default: those of the example.")
+    ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw both runs into this SVG file, and write what was printed into a page beside it.")
+        Path | None,
+        typer.Option(help="Draw both runs into this SVG file, and write what was printed into a page beside it."),
     ] = None,
 ) -> None:
     """Train on a real Kubernetes, lose pods to an eviction and a SIGKILL, and compare with an undisturbed run."""
@@ -67,7 +74,8 @@ def _conclude(console: Console, result: DemoResult, seconds: float) -> None:
     comparison = result.comparison
     if comparison.identical:
         console.print(
-            f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of {comparison.repeated} repeated "
+            f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of "
+            f"{comparison.repeated} repeated "
             f"steps. {seconds:.0f} s in total.",
             soft_wrap=True,
         )
@@ -79,7 +87,10 @@ def _conclude(console: Console, result: DemoResult, seconds: float) -> None:
 
 @contextmanager
 def _left_as_found(cluster: Cluster, progress: ConsoleProgress, *, keep: bool) -> Iterator[None]:
-    """Take the cluster down at the end. A cluster that was running before stays, but everything from the demo is removed."""
+    """Take the cluster down at the end.
+
+    A cluster that was running before stays, but everything from the demo is removed.
+    """
     ran_before = cluster.status().ready
     try:
         yield

@@ -1,7 +1,7 @@
 """Compares two runs: every loss of every step, bit for bit, including repeated steps. Pure.
 
-A trainer writes a loss with all digits of its float32, so two logs can be compared exactly. A disturbed run repeats some steps after a
-crash; each repetition must have the same loss too.
+A trainer writes a loss with all digits of its float32, so two logs can be compared exactly. A disturbed run repeats
+some steps after a crash; each repetition must have the same loss too.
 """
 
 from collections.abc import Iterable
@@ -78,7 +78,11 @@ class Comparison:
 
 def losses(lines: Iterable[LogLine], run: str) -> list[Loss]:
     """Return the losses of a run in the order in which they were written."""
-    return [Loss(line.step, line.group, bits(line.fields["loss"])) for line in lines if line.run == run and line.event == "step"]
+    return [
+        Loss(line.step, line.group, bits(line.fields["loss"]))
+        for line in lines
+        if line.run == run and line.event == "step"
+    ]
 
 
 def bits(loss: float | int | str) -> str:
@@ -96,13 +100,16 @@ def compare(disturbed: list[Loss], undisturbed: list[Loss], steps: int) -> Compa
     """
     reference = {loss.step: loss.bits for loss in undisturbed}
     differences = [
-        f"step {loss.step} in process group {name(loss.group)}: {loss.bits}, but the undisturbed run has {reference[loss.step]}"
+        f"step {loss.step} in process group {name(loss.group)}: {loss.bits}, but the undisturbed run has "
+        f"{reference[loss.step]}"
         for loss in disturbed
         if loss.step in reference and loss.bits != reference[loss.step]
     ]
     for title, found in (("disturbed", {loss.step for loss in disturbed}), ("undisturbed", set(reference))):
         if missing := sorted(set(range(1, steps + 1)) - found):
-            differences.append(f"the log of the {title} run lacks {len(missing)} of {steps} steps, the first is step {missing[0]}")
+            differences.append(
+                f"the log of the {title} run lacks {len(missing)} of {steps} steps, the first is step {missing[0]}"
+            )
     if len(reference) != len(undisturbed):
         differences.append("the undisturbed run did some steps more than once, so something disturbed it")
     return Comparison(

@@ -22,7 +22,9 @@ def example(name: str) -> dict[str, Any]:
 
 
 def variant(document: dict[str, Any], *, name: str | None = None, steps: int | None = None) -> dict[str, Any]:
-    """Return a copy with another name, also at the end of its checkpoint root, or another number of steps; None keeps the value."""
+    """Return a copy with another name, also at the end of its checkpoint root, or another number of steps; None keeps
+    the value.
+    """
     changed = copy.deepcopy(document)
     if name is not None:
         old = changed["metadata"]["name"]

@@ -1,6 +1,7 @@
 """Installs what a TrainingRun needs in a cluster: images, an object store, the operator with its chart.
 
-Each function skips what is installed already, so a second call is quick. The namespaces are those of `examples/` by default.
+Each function skips what is installed already, so a second call is quick. The namespaces are those of `examples/` by
+default.
 """
 
 import copy
@@ -93,7 +94,9 @@ def install_object_store(cluster: Cluster, image: str, place: Namespaces = Names
     """Apply `examples/object-store/` with the local gateway image, and wait until the store is ready."""
     for path in sorted((EXAMPLES / STORE).glob("*.yaml")):
         cluster.kubectl.apply(moved(with_image(load(path), image), place))
-    cluster.kubectl("rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={limit(_READY_SECONDS)}s")
+    cluster.kubectl(
+        "rollout", "status", f"deployment/{STORE}", "--namespace", place.runs, f"--timeout={limit(_READY_SECONDS)}s"
+    )
 
 
 def chart_values(images: Images, place: Namespaces = Namespaces(), **more: Any) -> dict[str, Any]:
@@ -118,7 +121,19 @@ def install_operator(cluster: Cluster, values: dict[str, Any], place: Namespaces
     chart = REPOSITORY / "charts" / "halcyon"
     taking = ["--take-ownership", "--server-side=true", "--force-conflicts"]
     waiting = ["--wait", "--timeout", f"{limit(_READY_SECONDS)}s"]
-    helm(cluster, "upgrade", RELEASE, chart, "--install", *where, *taking, *waiting, "--values", "-", stdin=yaml.safe_dump(values))
+    helm(
+        cluster,
+        "upgrade",
+        RELEASE,
+        chart,
+        "--install",
+        *where,
+        *taking,
+        *waiting,
+        "--values",
+        "-",
+        stdin=yaml.safe_dump(values),
+    )
 
 
 def uninstall_operator(cluster: Cluster, place: Namespaces = Namespaces()) -> None:
@@ -130,4 +145,6 @@ def helm(cluster: Cluster, *arguments: str | Path, stdin: str | None = None) -> 
     """Run helm against the cluster and return its output. Helm keeps its own files in the cluster's state folder."""
     private = cluster.paths.state / "helm"
     environ = {f"HELM_{what}_HOME": str(private / what.lower()) for what in ("CACHE", "CONFIG", "DATA")}
-    return run([cluster.paths.tools / "helm", *arguments, "--kubeconfig", cluster.kubeconfig], stdin=stdin, environ=environ)
+    return run(
+        [cluster.paths.tools / "helm", *arguments, "--kubeconfig", cluster.kubeconfig], stdin=stdin, environ=environ
+    )

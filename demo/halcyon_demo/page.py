@@ -31,7 +31,9 @@ class Mark:
     title: str
 
 
-def picture(disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Sequence[Mark], comparison: Comparison) -> str:
+def picture(
+    disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Sequence[Mark], comparison: Comparison
+) -> str:
     """The text of an SVG file: the losses of both runs over the steps, and where the disturbed one was hit.
 
     Raises:
@@ -40,7 +42,10 @@ def picture(disturbed: Sequence[Loss], undisturbed: Sequence[Loss], marks: Seque
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for losses, style, label in ((disturbed, _WIDE, "pods killed, operator deleted"), (undisturbed, _NARROW, "undisturbed")):
+        for losses, style, label in (
+            (disturbed, _WIDE, "pods killed, operator deleted"),
+            (undisturbed, _NARROW, "undisturbed"),
+        ):
             # Each process group is a line of its own: repeated steps are drawn again, at the same place.
             for group in dict.fromkeys(loss.group for loss in losses):
                 mine = [loss for loss in losses if loss.group == group]
@@ -81,8 +86,10 @@ def page(printed: str, picture_name: str) -> str:
     lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
     return (
         "# The demo\n\n"
-        "`make demo` starts a real Kubernetes on this machine, trains a small model on two slices of two CPU devices, evicts a pod,\n"
-        "kills a trainer by SIGKILL and deletes the operator's pod. Then it trains the same document again without faults and\n"
+        "`make demo` starts a real Kubernetes on this machine, trains a small model on two slices of two CPU devices, "
+        "evicts a pod,\n"
+        "kills a trainer by SIGKILL and deletes the operator's pod. Then it trains the same document again without "
+        "faults and\n"
         'compares all losses. `make demo ARGS="--picture docs/demo.svg"` writes this page.\n\n'
         f"![Losses of both runs, which lie on each other]({picture_name})\n\n"
         f"```text\n{lines}\n```\n"

@@ -95,7 +95,9 @@ def parse_pod(document: dict[str, Any], seen_at: float) -> Pod:
     """Parse a pod document of the API server."""
     metadata = document["metadata"]
     marks: dict[str, str] = metadata.get("annotations", {}) | metadata.get("labels", {})
-    states: list[dict[str, Any]] = [container["state"] for container in document.get("status", {}).get("containerStatuses", [])]
+    states: list[dict[str, Any]] = [
+        container["state"] for container in document.get("status", {}).get("containerStatuses", [])
+    ]
     waiting = [state["waiting"] for state in states if "waiting" in state]
     return Pod(
         name=metadata["name"],
@@ -107,7 +109,14 @@ def parse_pod(document: dict[str, Any], seen_at: float) -> Pod:
         started=any("running" in state or "terminated" in state for state in states),
         ended=any("terminated" in state for state in states),
         being_deleted="deletionTimestamp" in metadata,
-        trouble=next((f"{reason['reason']}: {reason.get('message', '')}" for reason in waiting if reason["reason"] not in _PASSING), ""),
+        trouble=next(
+            (
+                f"{reason['reason']}: {reason.get('message', '')}"
+                for reason in waiting
+                if reason["reason"] not in _PASSING
+            ),
+            "",
+        ),
     )
 
 

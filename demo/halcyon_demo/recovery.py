@@ -1,8 +1,8 @@
 """Where the seconds between a fault and the next step went. Pure.
 
-Some boundaries are observed from outside (last log line of the old processes, first sight of the new pods), others come from inside (the
-times that the first process of the new process group measured of its own start). They fit together because the node and the demo share a
-clock.
+Some boundaries are observed from outside (last log line of the old processes, first sight of the new pods), others come
+from inside (the times that the first process of the new process group measured of its own start). They fit together
+because the node and the demo share a clock.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,9 @@ def recovery(fault: Fault, lines: Sequence[LogLine], pods: Sequence[Pod]) -> Rec
     inside = {part: float(compiled.fields[f"{part}Seconds"]) for part in ("imports", "join", "restore", "compile")}
     inside["restore"] += float(compiled.fields.get("dataSeconds", 0.0))
     appeared = min(new_pods)
-    last_line_time = max((line.time for line in lines if line.group == old and line.time <= appeared), default=fault.time)
+    last_line_time = max(
+        (line.time for line in lines if line.group == old and line.time <= appeared), default=fault.time
+    )
     ended = max(last_line_time, fault.time)
     process_start = compiled.time - sum(inside.values())
     resumed = compiled.step - 1

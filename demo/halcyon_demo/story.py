@@ -7,7 +7,14 @@ from rich.console import Console
 from halcyon_cli.report import read_report
 from halcyon_demo.comparison import Comparison, Loss, compare, losses
 from halcyon_demo.documents import example, variant
-from halcyon_demo.install import RELEASE, Namespaces, chart_values, install_object_store, install_operator, provide_images
+from halcyon_demo.install import (
+    RELEASE,
+    Namespaces,
+    chart_values,
+    install_object_store,
+    install_operator,
+    provide_images,
+)
 from halcyon_demo.observations import Failed
 from halcyon_demo.page import Mark, picture
 from halcyon_demo.recovery import Recovery
@@ -73,7 +80,9 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
     with Watch(kubectl, PLACE.runs) as watch:
         view = View(console, watch.observations)
         disturbed = Training(kubectl, faults, watch.observations, PLACE.runs, document, view.draw)
-        undisturbed = Training(kubectl, faults, watch.observations, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw)
+        undisturbed = Training(
+            kubectl, faults, watch.observations, PLACE.runs, variant(document, name=f"{EXAMPLE}-undisturbed"), view.draw
+        )
         recoveries, marks = disturb(cluster, view, disturbed)
         finish(view, watch, disturbed)
         disturbed.delete()  # its pods have ended, and their logs have been read
@@ -85,7 +94,9 @@ def run_demo(cluster: Cluster, console: Console, progress: ProgressView, *, step
 
 
 def clear(cluster: Cluster, progress: ProgressView) -> None:
-    """Delete the runs and checkpoints of an earlier demo in a kept cluster; a run would continue from an old checkpoint of its name."""
+    """Delete the runs and checkpoints of an earlier demo in a kept cluster; a run would continue from an old checkpoint
+    of its name.
+    """
     found = cluster.kubectl("get", "namespaces", PLACE.runs, "--ignore-not-found", "--output=name")
     if found.strip():
         with progress.step(f"Deleting the namespace {PLACE.runs} of an earlier demo"):

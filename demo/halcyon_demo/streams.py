@@ -1,7 +1,8 @@
-"""Long-running commands: a thread reads kubectl that watches objects or follows a log, and starts it again if it ends too early.
+"""Long-running commands: a thread reads kubectl that watches objects or follows a log, and starts it again if it ends
+too early.
 
-A watch can end by itself (the API server closes it, or is restarted). After a new start it repeats known objects or lines, so consumers
-must ignore repetitions.
+A watch can end by itself (the API server closes it, or is restarted). After a new start it repeats known objects or
+lines, so consumers must ignore repetitions.
 """
 
 import json
@@ -26,7 +27,9 @@ class Stream:
         again: Called when the command has ended; returns whether to start it again.
     """
 
-    def __init__(self, command: Sequence[str | Path], consume: Callable[[Iterator[str]], None], again: Callable[[], bool]) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], consume: Callable[[Iterator[str]], None], again: Callable[[], bool]
+    ) -> None:
         self._command = [str(word) for word in command]
         self._consume = consume
         self._again = again

@@ -30,7 +30,14 @@ def equality_table(comparison: Comparison, steps: int) -> Table:
         )
     table.add_section()
     count, equal = (sum(getattr(group, field) for group in comparison.groups) for field in ("count", "equal"))
-    table.add_row("all", f"{comparison.steps} of {steps}", str(comparison.repeated), str(count), str(equal), _verdict(comparison.identical))
+    table.add_row(
+        "all",
+        f"{comparison.steps} of {steps}",
+        str(comparison.repeated),
+        str(count),
+        str(equal),
+        _verdict(comparison.identical),
+    )
     return table
 
 
@@ -92,7 +99,10 @@ def accounts_table(disturbed: Report, undisturbed: Report) -> Table:
             table.add_row(cause_label(cause), *(f"{one:.1f}" for one in seconds), CAUSE_MEANINGS[cause])
     table.add_section()
     table.add_row(
-        "all", *(f"{one.wall_seconds:.1f}" for one in (disturbed, undisturbed)), "from the first pod to the last step", style="bold"
+        "all",
+        *(f"{one.wall_seconds:.1f}" for one in (disturbed, undisturbed)),
+        "from the first pod to the last step",
+        style="bold",
     )
     return table
 
@@ -114,7 +124,9 @@ def summary_table(disturbed: Cost, undisturbed: Cost) -> Table:
     table.add_row("goodput", *(f"{found.ratio:.1%}" if found else "-" for found in goodput))
     table.add_row("last loss", *(f"{found.loss:.9f}" for found in both))
     if any(found.bits_per_byte for found in both):
-        table.add_row("bits per byte, held out", *(f"{found.bits_per_byte:.6f}" if found.bits_per_byte else "-" for found in both))
+        table.add_row(
+            "bits per byte, held out", *(f"{found.bits_per_byte:.6f}" if found.bits_per_byte else "-" for found in both)
+        )
     return table
 
 

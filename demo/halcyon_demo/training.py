@@ -1,4 +1,7 @@
-"""One TrainingRun in the cluster: apply it, wait for it, inject faults, delete it. A wait fails early if the run cannot continue."""
+"""One TrainingRun in the cluster: apply it, wait for it, inject faults, delete it.
+
+A wait fails early if the run cannot continue.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,7 +17,13 @@ T = TypeVar("T")
 
 RESOURCE = f"{PLURAL}.{GROUP}"
 _FIRST_SIGHT_SECONDS = 60
-_TROUBLE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError")
+_TROUBLE = (
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+)
 
 
 class Training:
@@ -61,7 +70,9 @@ class Training:
 
     def delete(self) -> None:
         """Delete the run if it exists, and wait until its pods are deleted. Its checkpoints stay."""
-        self._kubectl("delete", RESOURCE, self.name, "--namespace", self._namespace, "--ignore-not-found", "--cascade=foreground")
+        self._kubectl(
+            "delete", RESOURCE, self.name, "--namespace", self._namespace, "--ignore-not-found", "--cascade=foreground"
+        )
 
     @property
     def run(self) -> Run | None:
@@ -73,7 +84,9 @@ class Training:
         return self.observations.lines(self.name)
 
     def step(self) -> int:
-        """Return the steps done, from the newest log line; after a resume this is the checkpoint's step, plus the steps since."""
+        """Return the steps done, from the newest log line; after a resume this is the checkpoint's step, plus the steps
+        since.
+        """
         return next((line.step for line in reversed(self.lines()) if line.event == "step"), 0)
 
     def wait_for_step(self, step: int, timeout_seconds: float = 900) -> None:
@@ -103,7 +116,9 @@ class Training:
         def running() -> Pod | None:
             pods = [pod for pod in self.observations.pods(self.name) if pod.process == (slice_index, 0)]
             newest = max(pods, key=lambda pod: pod.group, default=None)
-            return newest if newest is not None and newest.started and not (newest.ended or newest.being_deleted) else None
+            return (
+                newest if newest is not None and newest.started and not (newest.ended or newest.being_deleted) else None
+            )
 
         return self._wait(running, 120, f"slice {slice_index} has no running pod")
 
@@ -121,7 +136,9 @@ class Training:
         self._faults.kill_container(self._namespace, pod.name)
         return fault
 
-    def _wait(self, find: Callable[[], T | None], timeout_seconds: float, complaint: str, *, may_stop: bool = False) -> T:
+    def _wait(
+        self, find: Callable[[], T | None], timeout_seconds: float, complaint: str, *, may_stop: bool = False
+    ) -> T:
         def meanwhile() -> None:
             self._meanwhile()
             if not may_stop:
@@ -143,6 +160,14 @@ class Training:
                 raise Failed(f"{self.name}: pod {pod.name} does not start: {pod.trouble}")
 
     def _last_line(self) -> str:
-        errors = [line for line in self.lines() if line.event in ("error", "warning", "fallback", "headRebuilt", "checkpointFailed")]
+        errors = [
+            line
+            for line in self.lines()
+            if line.event in ("error", "warning", "fallback", "headRebuilt", "checkpointFailed")
+        ]
         words = "; ".join(str(line.fields.get("message") or line.fields.get("reason")) for line in errors[-2:])
-        return f"The trainer's last messages: {words}." if words else "See: kubectl describe trainingrun, kubectl get events, kubectl logs."
+        return (
+            f"The trainer's last messages: {words}."
+            if words
+            else "See: kubectl describe trainingrun, kubectl get events, kubectl logs."
+        )

@@ -25,7 +25,9 @@ class View:
         clock: Returns seconds; decides when a plain line is due.
     """
 
-    def __init__(self, console: Console, observations: Observations, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, observations: Observations, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._console = console
         self._observations = observations
         self._clock = clock
@@ -63,7 +65,8 @@ class View:
         if seen["phase"] != phase or self._clock() - since >= _PLAIN_SECONDS:
             self._shown = (seen["phase"], self._clock())
             self.say(
-                f"  {self._run}  {seen['phase']}  step {seen['step']}/{self._steps}  loss {seen['loss']}  tokens/s {seen['speed']}  "
+                f"  {self._run}  {seen['phase']}  step {seen['step']}/{self._steps}  loss {seen['loss']}  tokens/s "
+                f"{seen['speed']}  "
                 f"restarts {seen['restarts']}"
             )
 

@@ -36,7 +36,9 @@ class Watch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -64,7 +66,14 @@ class Watch:
         return self._command("get", *what, "--watch", "--output=json")
 
     def _command(self, *arguments: str) -> list[str]:
-        return [str(self._kubectl.program), "--kubeconfig", str(self._kubectl.kubeconfig), "--namespace", self._namespace, *arguments]
+        return [
+            str(self._kubectl.program),
+            "--kubeconfig",
+            str(self._kubectl.kubeconfig),
+            "--namespace",
+            self._namespace,
+            *arguments,
+        ]
 
     def _read_runs(self, lines: Iterator[str]) -> None:
         for document in documents(lines):
@@ -86,7 +95,10 @@ class Watch:
 
 
 class _Log:
-    """The log of one pod. After a broken connection it is read again from its first line, so known lines are skipped."""
+    """The log of one pod.
+
+    After a broken connection it is read again from its first line, so known lines are skipped.
+    """
 
     def __init__(self, observations: Observations, pod: Pod) -> None:
         self._observations = observations
@@ -104,4 +116,7 @@ class _Log:
 
     def unfinished(self) -> bool:
         """Whether the container still runs by the observations, so that more lines can come."""
-        return any(pod.uid == self._pod.uid and not (pod.ended or pod.being_deleted) for pod in self._observations.pods(self._pod.run))
+        return any(
+            pod.uid == self._pod.uid and not (pod.ended or pod.being_deleted)
+            for pod in self._observations.pods(self._pod.run)
+        )

@@ -18,4 +18,13 @@ from halcyon_devcluster.faults import Faults
 from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.kubectl import Kubectl
 
-__all__ = ["Cluster", "ClusterStatus", "ComponentStatus", "DevclusterError", "Faults", "Kubectl", "forwarded", "open_cluster"]
+__all__ = [
+    "Cluster",
+    "ClusterStatus",
+    "ComponentStatus",
+    "DevclusterError",
+    "Faults",
+    "Kubectl",
+    "forwarded",
+    "open_cluster",
+]

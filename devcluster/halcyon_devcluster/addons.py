@@ -21,9 +21,10 @@ _READY_SECONDS = 120
 def corefile() -> str:
     """Return CoreDNS' configuration. Pure.
 
-    It has two server blocks because plugins run in a fixed order: a `template` in the block of `kubernetes` would answer NXDOMAIN to
-    everything. Without a `template`, a name outside the cluster gives SERVFAIL, which resolvers retry for seconds. The TTL is one second
-    and nothing is cached, not even NXDOMAIN, because the name of a restarted pod must resolve at once.
+    It has two server blocks because plugins run in a fixed order: a `template` in the block of `kubernetes` would
+    answer NXDOMAIN to everything. Without a `template`, a name outside the cluster gives SERVFAIL, which resolvers
+    retry for seconds. The TTL is one second and nothing is cached, not even NXDOMAIN, because the name of a restarted
+    pod must resolve at once.
     """
     return f"""\
 {CLUSTER_DOMAIN}:{DNS_PORT} in-addr.arpa:{DNS_PORT} {{
@@ -47,7 +48,8 @@ def corefile() -> str:
 def coredns(addresses: Addresses, image: str) -> list[dict[str, Any]]:
     """Return CoreDNS' objects. Pure.
 
-    It listens on an unprivileged port behind the `kube-dns` service, so it needs no capability and meets the restricted profile.
+    It listens on an unprivileged port behind the `kube-dns` service, so it needs no capability and meets the restricted
+    profile.
     """
     metadata = {"name": "coredns", "namespace": "kube-system"}
     container = {
@@ -129,7 +131,8 @@ def coredns(addresses: Addresses, image: str) -> list[dict[str, Any]]:
 def jobset_values(image: str) -> dict[str, Any]:
     """Return the values for JobSet's chart. Pure.
 
-    The chart's defaults request half a core (a quarter of a small machine) and elect a leader, which one replica does not need.
+    The chart's defaults request half a core (a quarter of a small machine) and elect a leader, which one replica does
+    not need.
     """
     repository, _, tag = image.rpartition(":")
     return {
@@ -158,7 +161,9 @@ def install_jobset(helm: Path, kubeconfig: Path, chart: Path, values: Mapping[st
     install_chart(helm, kubeconfig, "jobset", JOBSET.namespace, chart, values, log)
 
 
-def install_chart(helm: Path, kubeconfig: Path, release: str, namespace: str, chart: Path, values: Mapping[str, Any], log: Path) -> None:
+def install_chart(
+    helm: Path, kubeconfig: Path, release: str, namespace: str, chart: Path, values: Mapping[str, Any], log: Path
+) -> None:
     """Install a chart unless it is installed; an interrupted installation is removed first.
 
     Helm's own files go to the folder of `log` instead of the home folder.

@@ -6,8 +6,8 @@ host ── hly-1a2b3c4d  10.B.255.1/30 ═══ veth ═══ 10.B.255.2/30  
 route on the host: 10.B.0.0/16 via 10.B.255.2                           └─ services  10.B.128.0/20 (kube-proxy)
 ```
 
-One route makes pods and services reachable from the host. The block overlaps no route of the host. A cluster keeps its block until it is
-taken down, because its certificates contain the addresses.
+One route makes pods and services reachable from the host. The block overlaps no route of the host. A cluster keeps its
+block until it is taken down, because its certificates contain the addresses.
 """
 
 import hashlib
@@ -94,4 +94,6 @@ def pick_block(name: str, routed: Iterable[IPv4Network]) -> IPv4Network:
     for block in _POOL[first:] + _POOL[:first]:
         if not any(block.overlaps(network) for network in taken):
             return block
-    raise DevclusterError(f"The host has routes into all of {_POOL[0]} to {_POOL[-1]}: take a cluster down, or remove a route.")
+    raise DevclusterError(
+        f"The host has routes into all of {_POOL[0]} to {_POOL[-1]}: take a cluster down, or remove a route."
+    )

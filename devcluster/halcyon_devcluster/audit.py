@@ -1,7 +1,7 @@
 """The API server's audit log in a native cluster: every request, its user and its result.
 
-Tests use it to count writes and to see which rights are used. Requests of the cluster's own components are not logged, because there are
-thousands of them. Bodies are not logged either.
+Tests use it to count writes and to see which rights are used. Requests of the cluster's own components are not logged,
+because there are thousands of them. Bodies are not logged either.
 """
 
 import json
@@ -23,8 +23,13 @@ def policy() -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            # Also logged for the cluster's components: the namespace controller deletes the rights in a deleted namespace.
-            {"level": "Metadata", "resources": [{"group": "rbac.authorization.k8s.io"}], "verbs": ["create", "delete", "deletecollection"]},
+            # Also logged for the cluster's components: the namespace controller deletes the rights in a deleted
+            # namespace.
+            {
+                "level": "Metadata",
+                "resources": [{"group": "rbac.authorization.k8s.io"}],
+                "verbs": ["create", "delete", "deletecollection"],
+            },
             {"level": "None", "users": _COMPONENTS},
             {"level": "None", "userGroups": ["system:nodes", "system:serviceaccounts:kube-system"]},
             {"level": "None", "nonResourceURLs": ["*"]},
@@ -72,7 +77,9 @@ def parse(line: str) -> Request | None:
         return None
     about = entry.get("objectRef")
     # A watch counts as answered when it starts: its end is not logged if the API server is killed.
-    if about is None or entry.get("stage") != ("ResponseStarted" if entry.get("verb") == "watch" else "ResponseComplete"):
+    if about is None or entry.get("stage") != (
+        "ResponseStarted" if entry.get("verb") == "watch" else "ResponseComplete"
+    ):
         return None
     return Request(
         verb=entry["verb"],

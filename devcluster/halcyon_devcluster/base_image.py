@@ -1,8 +1,8 @@
 """A Python base image from Debian packages, for machines that may not reach a registry.
 
-The Dockerfiles take their base image as a build argument. This is the local replacement for it: a minimal Debian with Python, made by
-debootstrap, in one layer, without package caches, manuals and translations. Its tag is a hash of the recipe. Its archive stays in the
-cache, because making it takes a minute and the result does not change.
+The Dockerfiles take their base image as a build argument. This is the local replacement for it: a minimal Debian with
+Python, made by debootstrap, in one layer, without package caches, manuals and translations. Its tag is a hash of the
+recipe. Its archive stays in the cache, because making it takes a minute and the result does not change.
 """
 
 import hashlib
@@ -19,7 +19,13 @@ from halcyon_devcluster.progress import ProgressView
 SUITE = "trixie"  # its Python is 3.13; the trainer needs 3.12 or later
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
 # Files that no running program reads; licences (usr/share/doc/*/copyright) stay.
-_UNUSED = ("var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/cache/debconf/*-old", "var/lib/apt/lists/*", "var/log/*.log")
+_UNUSED = (
+    "var/cache/apt/archives/*.deb",
+    "var/cache/apt/*.bin",
+    "var/cache/debconf/*-old",
+    "var/lib/apt/lists/*",
+    "var/log/*.log",
+)
 _UNUSED_FOLDERS = ("usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
 _SETTINGS = (
     *("--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -60,7 +66,10 @@ def make_root_archive(images: Path, progress: ProgressView) -> Path:
         root = Path(folder) / "root"
         # In its own mount namespace, so that an interrupted run leaves no /proc mounted in the tree.
         apart = ["unshare", "--mount", "--propagation", "private"]
-        run([*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root], timeout_seconds=limit(1800))
+        run(
+            [*apart, "debootstrap", "--variant=minbase", f"--include={packages}", SUITE, root],
+            timeout_seconds=limit(1800),
+        )
         delete_unused_files(root)
         partial = Path(folder) / "root.tar"
         run(["tar", "--create", "--numeric-owner", f"--directory={root}", f"--file={partial}", "."])

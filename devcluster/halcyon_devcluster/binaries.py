@@ -1,7 +1,7 @@
 """Builds Go programs into the cache: at most once per key, atomically, with progress.
 
-A build happens in a temporary folder beside its final folder, and each group is renamed when it is complete, so a killed build leaves
-nothing that looks finished. A lock prevents two processes from building the same programs.
+A build happens in a temporary folder beside its final folder, and each group is renamed when it is complete, so a
+killed build leaves nothing that looks finished. A lock prevents two processes from building the same programs.
 """
 
 import json
@@ -77,7 +77,9 @@ class Binaries:
 
     def version(self, group: Group) -> str:
         """Return the pinned version of the group's source, such as `v1.35.4`."""
-        return pinned_version((GO_MODULES / group.folder / "go.mod").read_text(), group.source) if group.source else "own"
+        return (
+            pinned_version((GO_MODULES / group.folder / "go.mod").read_text(), group.source) if group.source else "own"
+        )
 
     def source(self, group: Group) -> Path:
         """Return the folder of the group's source module in Go's module cache; download it if it is missing.
@@ -124,9 +126,13 @@ class Binaries:
                     folder.mkdir()
                     for program, package in group.packages.items():
                         # A link, because a program may belong to two groups of the batch.
-                        (folder / program).hardlink_to(built / (module.name if package == "." else produced_name(package)))
+                        (folder / program).hardlink_to(
+                            built / (module.name if package == "." else produced_name(package))
+                        )
                     if group.keep and group.source:
-                        source = run([self.toolchain.command, "list", "-m", "-f", "{{.Dir}}", group.source], cwd=module).strip()
+                        source = run(
+                            [self.toolchain.command, "list", "-m", "-f", "{{.Dir}}", group.source], cwd=module
+                        ).strip()
                         _copy(Path(source) / group.keep, folder / group.keep)
                     folder.rename(self._folder(group))
         finally:
@@ -145,7 +151,9 @@ def _sources(folder: str) -> dict[str, bytes]:
     module = GO_MODULES / folder
     files = sorted(path for path in module.rglob("*") if path.is_file())
     if not files:
-        raise DevclusterError(f"The Go module devcluster/go/{folder} is missing: run this from a checkout of the repository.")
+        raise DevclusterError(
+            f"The Go module devcluster/go/{folder} is missing: run this from a checkout of the repository."
+        )
     return {path.relative_to(module).as_posix(): path.read_bytes() for path in files}
 
 
@@ -156,7 +164,13 @@ def _compile(command: list[str], module: Path, environ: dict[str, str], log: Pat
     with (
         log.open("w") as sink,
         subprocess.Popen(
-            command, cwd=module, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+            command,
+            cwd=module,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
         ) as process,
     ):
         try:
@@ -167,9 +181,15 @@ def _compile(command: list[str], module: Path, environ: dict[str, str], log: Pat
                     downloaded += 1
                 else:
                     compiled += 1
-                step.update(f"{downloaded} modules downloaded, {compiled} packages compiled" if downloaded else f"{compiled} packages")
+                step.update(
+                    f"{downloaded} modules downloaded, {compiled} packages compiled"
+                    if downloaded
+                    else f"{compiled} packages"
+                )
         except BaseException:
             process.kill()
             raise
     if process.returncode != 0:
-        raise DevclusterError(f"`go build` in devcluster/go/{module.name} failed ({log} has it all): {' | '.join(last)}")
+        raise DevclusterError(
+            f"`go build` in devcluster/go/{module.name} failed ({log} has it all): {' | '.join(last)}"
+        )

@@ -1,8 +1,9 @@
 """The cluster's control group: the kernel's record of the processes that belong to the cluster.
 
-Every process that the cluster starts joins the group `halcyon-NAME` before its program runs. Its children inherit the membership: container
-shims, pods, also those of a kubelet whose record was lost in a crash. So `down` ends exactly the processes of the cluster, without
-searching by name, and an empty group proves that none is left. The kubelet puts its pods below the same group (`cgroupRoot`).
+Every process that the cluster starts joins the group `halcyon-NAME` before its program runs. Its children inherit the
+membership: container shims, pods, also those of a kubelet whose record was lost in a crash. So `down` ends exactly the
+processes of the cluster, without searching by name, and an empty group proves that none is left. The kubelet puts its
+pods below the same group (`cgroupRoot`).
 
 Works with cgroup v1 (one tree per controller), v2 (one tree) and both at once.
 """
@@ -30,7 +31,8 @@ def parse_mounts(mounts: str) -> list[Path]:
 
 
 def tracker(trees: list[Path]) -> Path:
-    """Return the tree in which processes are looked up: one of v1's `pids`, `freezer`, `cpu` if mounted, else the v2 tree. Pure.
+    """Return the tree in which processes are looked up: one of v1's `pids`, `freezer`, `cpu` if mounted, else the v2
+    tree. Pure.
 
     Raises:
         DevclusterError: no tree is mounted.
@@ -71,13 +73,18 @@ class ControlGroup:
         return sorted(found - {0})
 
     def kill(self) -> None:
-        """SIGKILL every process of the group until none is left; no process can leave the group, and children start in it."""
+        """SIGKILL every process of the group until none is left; no process can leave the group, and children start in
+        it.
+        """
 
         until(
             self._emptied,
             timeout_seconds=30,
             interval_seconds=0.02,
-            failure=lambda: f"The processes {self.pids()} of control group {self.name} do not end on SIGKILL: see `ps` for their state.",
+            failure=lambda: (
+                f"The processes {self.pids()} of control group {self.name} do not end on SIGKILL: see `ps` for their "
+                "state."
+            ),
         )
 
     def _emptied(self) -> bool:
@@ -96,8 +103,9 @@ class ControlGroup:
     def remove(self) -> None:
         """Remove the empty group from every tree, deepest folders first.
 
-        A process may have been started but not have joined yet when `kill` found the group empty, because its parent was killed in between.
-        Such a process is killed here. After the folders are removed it cannot join and ends by itself.
+        A process may have been started but not have joined yet when `kill` found the group empty, because its parent
+        was killed in between. Such a process is killed here. After the folders are removed it cannot join and ends by
+        itself.
         """
 
         def gone() -> bool:
@@ -112,7 +120,9 @@ class ControlGroup:
             gone,
             timeout_seconds=10,
             interval_seconds=0.02,
-            failure=lambda: f"The control group {self.name} cannot be removed: the processes {self.pids()} join it again and again.",
+            failure=lambda: (
+                f"The control group {self.name} cannot be removed: the processes {self.pids()} join it again and again."
+            ),
         )
 
     def _folders(self, tree: Path) -> list[Path]:

@@ -83,7 +83,9 @@ def kubeconfig(name: Name = DEFAULT_NAME) -> None:
 @app.command()
 def build(
     what: Annotated[Buildable, typer.Argument(help="Which image.")],
-    tag_only: Annotated[bool, typer.Option("--tag-only", help="Print the name of the image without building it.")] = False,
+    tag_only: Annotated[
+        bool, typer.Option("--tag-only", help="Print the name of the image without building it.")
+    ] = False,
 ) -> None:
     """Build one of the project's images unless it exists already; the last line is its full name."""
     progress, cache = ConsoleProgress(_ERR), cache_folder(os.environ, Path.home())
@@ -95,7 +97,9 @@ def build(
 
 
 def _table(name: str, state: ClusterStatus) -> Table:
-    table = Table("component", "ready", "version", "detail", title=f"cluster {name} ({state.backend})", title_justify="left")
+    table = Table(
+        "component", "ready", "version", "detail", title=f"cluster {name} ({state.backend})", title_justify="left"
+    )
     for row in state.components:
         mark = "[green]yes[/green]" if row.ready else "[red]no[/red]"
         table.add_row(row.name, mark, row.version, escape(row.detail))

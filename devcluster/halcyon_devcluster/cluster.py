@@ -41,13 +41,18 @@ class ClusterStatus:
 
 
 class Cluster(Protocol):
-    """A development cluster. All methods wait for conditions, and raise DevclusterError with one sentence on failure."""
+    """A development cluster.
+
+    All methods wait for conditions, and raise DevclusterError with one sentence on failure.
+    """
 
     paths: Paths
     backend: Backend
 
     def up(self) -> None:
-        """Make the cluster, or start its missing components; returns when the node is Ready and JobSets can be created."""
+        """Make the cluster, or start its missing components; returns when the node is Ready and JobSets can be
+        created.
+        """
         ...
 
     def down(self, *, purge: bool = False) -> None:

@@ -29,7 +29,8 @@ def run(
         environ: Variables added to this process's own.
         cwd: The folder to run in.
         log: A file that receives output and errors as well, appended.
-        timeout_seconds: The program is killed after this time; default: ten minutes of the reference machine (see `machine`).
+        timeout_seconds: The program is killed after this time; default: ten minutes of the reference machine (see
+            `machine`).
 
     Raises:
         DevclusterError: the program is missing, failed, or did not end in time.
@@ -63,7 +64,9 @@ def run(
 
 
 def succeeds(argv: Sequence[str | Path], *, timeout_seconds: float | None = None) -> bool:
-    """Whether `argv` ends with status 0 in time, by default within a minute of the reference machine; its output is discarded."""
+    """Whether `argv` ends with status 0 in time, by default within a minute of the reference machine; its output is
+    discarded.
+    """
     try:
         run(argv, timeout_seconds=limit(60) if timeout_seconds is None else timeout_seconds)
     except DevclusterError:

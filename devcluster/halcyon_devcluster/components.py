@@ -1,10 +1,11 @@
 """Command lines of Kubernetes' components. Pure.
 
-The components of a cluster run in the node's namespaces, so their fixed ports cannot collide with the host or another cluster. etcd listens
-only on the namespace's loopback and does not flush to disk, which is acceptable only for a temporary cluster.
+The components of a cluster run in the node's namespaces, so their fixed ports cannot collide with the host or another
+cluster. etcd listens only on the namespace's loopback and does not flush to disk, which is acceptable only for a
+temporary cluster.
 
-A control plane without a node (`control_plane`) runs on the host itself: there etcd has sockets instead of ports, and the API server has a
-port of the host's loopback.
+A control plane without a node (`control_plane`) runs on the host itself: there etcd has sockets instead of ports, and
+the API server has a port of the host's loopback.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,9 @@ COMPONENTS = (*CONTROL_PLANE, *NODE)
 """Every process of the cluster, in start order."""
 
 _GO = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
-"""Variables of Go's runtime. By default it collects garbage whenever the memory has doubled. The API server holds some 350 MB and makes 70
-MB of garbage a second in the tests, so that took more than a third of its processor time. GOMEMLIMIT bounds what it takes instead."""
+"""Variables of Go's runtime. By default it collects garbage whenever the memory has doubled. The API server holds some
+350 MB and makes 70 MB of garbage a second in the tests, so that took more than a third of its processor time.
+GOMEMLIMIT bounds what it takes instead."""
 
 _ETCD_CLIENT = "http://127.0.0.1:2379"
 _ETCD_PEER = "http://127.0.0.1:2380"

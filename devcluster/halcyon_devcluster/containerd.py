@@ -1,6 +1,7 @@
 """Calls `ctr`, the client of the node's containerd: imports images, finds the containers of a pod, removes leftovers.
 
-The same client works for both backends: on the host with the native cluster's socket, and through `docker exec` inside a kind node.
+The same client works for both backends: on the host with the native cluster's socket, and through `docker exec` inside
+a kind node.
 """
 
 import subprocess
@@ -92,7 +93,9 @@ class Ctr:
         return set(self("content", "ls", "--quiet").split())
 
     def import_archive(self, chunks: Iterator[bytes], name: str, image_id: str) -> None:
-        """Import an image archive from a stream, and store the image's id in a label, so that a second load of the image is skipped."""
+        """Import an image archive from a stream, and store the image's id in a label, so that a second load of the
+        image is skipped.
+        """
         with subprocess.Popen(
             [*self.prefix, "images", "import", "-"],
             stdin=subprocess.PIPE,

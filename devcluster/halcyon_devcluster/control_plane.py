@@ -1,11 +1,13 @@
-"""An API server with its etcd and no node, to test what the API server alone decides (schemas, CEL, RBAC, admission, `kubectl diff`).
+"""An API server with its etcd and no node, to test what the API server alone decides (schemas, CEL, RBAC, admission,
+`kubectl diff`).
 
-They are plain processes on this machine's loopback: they need no root, no namespaces and no control groups, and start in seconds. Without
-controllers, no namespace gets the service account `default` or ends after its deletion, no quota is counted, no garbage is collected, and
-no pod is created or runs. `controllers` starts single controllers.
+They are plain processes on this machine's loopback: they need no root, no namespaces and no control groups, and start
+in seconds. Without controllers, no namespace gets the service account `default` or ends after its deletion, no quota is
+counted, no garbage is collected, and no pod is created or runs. `controllers` starts single controllers.
 
-The processes end with the process that started them, even if it is killed. They form one Unix process group, whose leader is a shell that
-reads from a pipe: when the starting process ends, the pipe is closed, and the shell removes the files and kills the group.
+The processes end with the process that started them, even if it is killed. They form one Unix process group, whose
+leader is a shell that reads from a pipe: when the starting process ends, the pipe is closed, and the shell removes the
+files and kills the group.
 """
 
 import os
@@ -73,7 +75,9 @@ class ControlPlane:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
 
     @property
@@ -119,7 +123,10 @@ class ControlPlane:
         folder = self._paths.pki
         trusted = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         trusted.load_cert_chain(folder / "admin.crt", folder / "admin.key")
-        with suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=limit(5), context=trusted) as answer:  # noqa: S310 - always https
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"{self.url}/readyz", timeout=limit(5), context=trusted) as answer,  # noqa: S310
+        ):
             return answer.status == 200
         return False
 

@@ -78,4 +78,9 @@ def install_packages(packages: list[str], log: Path, progress: ProgressView) -> 
     environ = {"DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"Installing Debian packages: {' '.join(packages)}"):
         run(["apt-get", "update"], environ=environ, log=log)
-        run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], environ=environ, log=log, timeout_seconds=limit(1200))
+        run(
+            ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
+            environ=environ,
+            log=log,
+            timeout_seconds=limit(1200),
+        )

@@ -54,7 +54,9 @@ def default_argument(text: str, name: str) -> str:
     found = (re.match(rf"ARG\s+{re.escape(name)}=(\S+)", line, re.IGNORECASE) for line in instructions(text))
     values = [match[1] for match in found if match]
     if not values:
-        raise DevclusterError(f"The Dockerfile gives ARG {name} no value: write `ARG {name}=...` before its first FROM.")
+        raise DevclusterError(
+            f"The Dockerfile gives ARG {name} no value: write `ARG {name}=...` before its first FROM."
+        )
     return values[0]
 
 
@@ -87,14 +89,18 @@ def input_files(context: Path, paths: Iterable[str]) -> list[Path]:
 
 
 def content_tag(dockerfile: Path, context: Path, build_args: Mapping[str, str]) -> str:
-    """Return 16 hexadecimal digits over the Dockerfile, the files that it copies, the ignore file and the build arguments."""
+    """Return 16 hexadecimal digits over the Dockerfile, the files that it copies, the ignore file and the build
+    arguments.
+    """
     text = dockerfile.read_text()
     digest = hashlib.sha256(text.encode())
     ignore = context / ".dockerignore"
     files = input_files(context, copied_paths(text)) + ([ignore] if ignore.is_file() else [])
     for path in files:
         executable = "x" if path.stat().st_mode & 0o100 else "-"
-        digest.update(f"{path.relative_to(context)} {executable} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        digest.update(
+            f"{path.relative_to(context)} {executable} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+        )
     for name in sorted(build_args):
         digest.update(f"{name}={build_args[name]}\n".encode())
     return digest.hexdigest()[:16]

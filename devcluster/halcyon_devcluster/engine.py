@@ -41,5 +41,7 @@ def choose(*, docker: bool, is_linux: bool, is_root: bool, requested: str | None
     if not is_linux:
         raise DevclusterError("No Docker engine answers, and only Linux can hold a cluster without one: start Docker.")
     if not is_root:
-        raise DevclusterError("No Docker engine answers, and a cluster without one needs root: start Docker, or run as root.")
+        raise DevclusterError(
+            "No Docker engine answers, and a cluster without one needs root: start Docker, or run as root."
+        )
     return Backend.NATIVE

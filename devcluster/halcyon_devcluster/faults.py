@@ -45,7 +45,9 @@ class Faults:
             self.start_apiserver()
 
     def stop_kubelet(self) -> None:
-        """Stop the kubelet: its pods continue to run, but are not reported, started or stopped; the node is NotReady after about 20 s."""
+        """Stop the kubelet: its pods continue to run, but are not reported, started or stopped; the node is NotReady
+        after about 20 s.
+        """
         self.cluster.stop_component("kubelet")
 
     def start_kubelet(self) -> None:
@@ -73,7 +75,9 @@ class Faults:
 
     @contextmanager
     def kubelet_frozen(self) -> Iterator[None]:
-        """Freeze the kubelet during the block, as on a node that hangs; waits at the end until the node is Ready again."""
+        """Freeze the kubelet during the block, as on a node that hangs; waits at the end until the node is Ready
+        again.
+        """
         self.cluster.freeze_kubelet()
         try:
             yield
@@ -102,7 +106,9 @@ class Faults:
         ctr.kill(running[0])
 
     def evict(self, namespace: str, pod: str) -> None:
-        """Evict a pod through the Eviction API, like a drain: the pod gets the DisruptionTarget condition and SIGTERM."""
+        """Evict a pod through the Eviction API, like a drain: the pod gets the DisruptionTarget condition and
+        SIGTERM.
+        """
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
         self.cluster.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(eviction))

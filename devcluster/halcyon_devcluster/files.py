@@ -11,7 +11,9 @@ from halcyon_devcluster.errors import DevclusterError
 
 
 def write_document(path: Path, document: object) -> None:
-    """Write a document atomically, as TOML, JSON (also `.conflist`) or YAML by suffix; a string is written unchanged."""
+    """Write a document atomically, as TOML, JSON (also `.conflist`) or YAML by suffix; a string is written
+    unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(document, str):
         text = document

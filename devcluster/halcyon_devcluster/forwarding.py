@@ -27,8 +27,19 @@ def forwarded(kubectl: Kubectl, namespace: str, target: str, port: int) -> Itera
     Raises:
         DevclusterError: the target cannot be reached.
     """
-    command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, "port-forward", "--namespace", namespace, target, f":{port}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True) as process:
+    command = [
+        kubectl.program,
+        "--kubeconfig",
+        kubectl.kubeconfig,
+        "port-forward",
+        "--namespace",
+        namespace,
+        target,
+        f":{port}",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+    ) as process:
         try:
             lines = []
             for line in process.stdout or ():

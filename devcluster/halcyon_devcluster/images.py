@@ -1,6 +1,8 @@
-"""Builds images: the project's own from their Dockerfiles, the base image, the S3 gateway and Prometheus; with docker, else with buildah.
+"""Builds images: the project's own from their Dockerfiles, the base image, the S3 gateway and Prometheus; with docker,
+else with buildah.
 
-Every tag is a hash of the image's inputs. So an unchanged image is not built again, and a pod's image name identifies exactly what it runs.
+Every tag is a hash of the image's inputs. So an unchanged image is not built again, and a pod's image name identifies
+exactly what it runs.
 """
 
 import os
@@ -13,7 +15,13 @@ from halcyon_devcluster.base_image import base_image_name, import_into_buildah, 
 from halcyon_devcluster.binaries import Binaries
 from halcyon_devcluster.commands import run, succeeds
 from halcyon_devcluster.debian import IMAGE_REQUIREMENTS, ensure_packages
-from halcyon_devcluster.dockerfile import CERTIFICATE_SETTINGS, content_tag, declared_arguments, default_argument, passed_arguments
+from halcyon_devcluster.dockerfile import (
+    CERTIFICATE_SETTINGS,
+    content_tag,
+    declared_arguments,
+    default_argument,
+    passed_arguments,
+)
 from halcyon_devcluster.engine import docker_answers
 from halcyon_devcluster.lock import exclusive
 from halcyon_devcluster.machine import limit
@@ -42,8 +50,8 @@ def build_command(
 ) -> list[str]:
     """Return the command that builds an image. Pure.
 
-    buildah runs the steps in a chroot on the host's network, which needs no rights beyond root's. The host's certificates are mounted, not
-    copied, so no layer contains them.
+    buildah runs the steps in a chroot on the host's network, which needs no rights beyond root's. The host's
+    certificates are mounted, not copied, so no layer contains them.
     """
     common = ["--file", str(dockerfile), "--tag", tag]
     common += [word for name in sorted(build_args) for word in ("--build-arg", f"{name}={build_args[name]}")]
@@ -54,14 +62,17 @@ def build_command(
     return ["buildah", "bud", *chroot, *mounts, *common, str(context)]
 
 
-def build_image(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], *, cache: Path, progress: ProgressView) -> str:
+def build_image(
+    dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str], *, cache: Path, progress: ProgressView
+) -> str:
     """Build an image from a Dockerfile, unless an image with that name exists already.
 
     Args:
         dockerfile: Path of the Dockerfile.
         context: Context folder of the build.
         tag: Full image name, whose tag is a hash of the content (see `content_tag`).
-        build_args: Values for ARG. Variables of the environment for package indexes and proxies are added if the Dockerfile declares them.
+        build_args: Values for ARG. Variables of the environment for package indexes and proxies are added if the
+            Dockerfile declares them.
         cache: The cache folder; the log goes below it.
         progress: Shows the progress.
 
@@ -150,9 +161,13 @@ def build(what: Buildable, *, cache: Path, progress: ProgressView) -> str:
             tag = image_tag(what, cache=cache, docker=docker, progress=progress)
             if not docker:
                 base_image(cache, progress)
-            return build_image(_dockerfile(what), REPOSITORY, tag, _base_argument(docker=docker), cache=cache, progress=progress)
+            return build_image(
+                _dockerfile(what), REPOSITORY, tag, _base_argument(docker=docker), cache=cache, progress=progress
+            )
 
 
 def _base_argument(*, docker: bool) -> dict[str, str]:
-    """Return the base image as a build argument: the local one for buildah; none for docker, which uses the Dockerfile's default."""
+    """Return the base image as a build argument: the local one for buildah; none for docker, which uses the
+    Dockerfile's default.
+    """
     return {} if docker else {"BASE_IMAGE": base_image_name()}

@@ -1,7 +1,8 @@
 """A cluster made by kind, on machines with a Docker engine: one container is the node.
 
-kind contains Kubernetes, its network and CoreDNS. JobSet comes from its own chart with an image built here, as in a native cluster. The
-components are static pods and systemd units inside the container, so one is stopped by moving its manifest away or stopping its unit.
+kind contains Kubernetes, its network and CoreDNS. JobSet comes from its own chart with an image built here, as in a
+native cluster. The components are static pods and systemd units inside the container, so one is stopped by moving its
+manifest away or stopping its unit.
 """
 
 import shutil
@@ -105,7 +106,9 @@ class KindCluster:
                 addons.wait_for_jobset(self.kubectl)
 
     def down(self, *, purge: bool = False) -> None:
-        """Take the cluster down; `purge` has no effect, because the image content is deleted with the node's container."""
+        """Take the cluster down; `purge` has no effect, because the image content is deleted with the node's
+        container.
+        """
         with exclusive(self.paths.lock, self._progress), self._progress.step(f"Taking cluster {self.paths.name} down"):
             if self._exists():
                 run([self._kind(), "delete", "cluster", "--name", self.paths.name, "--kubeconfig", self.kubeconfig])
@@ -123,7 +126,12 @@ class KindCluster:
             ComponentStatus("API", answers),
             ComponentStatus("node Ready", answers and kubectl.condition("node", self._node, "Ready"), self._node),
             ComponentStatus("CoreDNS Available", answers and addons.dns_available(kubectl)),
-            ComponentStatus("JobSet Available", answers and addons.JOBSET.available(kubectl), "", self._binaries.version(programs.JOBSET)),
+            ComponentStatus(
+                "JobSet Available",
+                answers and addons.JOBSET.available(kubectl),
+                "",
+                self._binaries.version(programs.JOBSET),
+            ),
         )
         return ClusterStatus(self.backend, rows)
 
@@ -162,8 +170,21 @@ class KindCluster:
             config = self.paths.config / "kind.yaml"
             write_document(config, kind_config())
             with self._progress.step("Creating the kind cluster (its node image is pulled once)"):
-                command = ["create", "cluster", "--name", self.paths.name, "--config", config, "--kubeconfig", self.kubeconfig]
-                run([self._kind(), *command, "--wait", f"{limit(180)}s"], log=self.paths.logs / "kind.log", timeout_seconds=limit(1200))
+                command = [
+                    "create",
+                    "cluster",
+                    "--name",
+                    self.paths.name,
+                    "--config",
+                    config,
+                    "--kubeconfig",
+                    self.kubeconfig,
+                ]
+                run(
+                    [self._kind(), *command, "--wait", f"{limit(180)}s"],
+                    log=self.paths.logs / "kind.log",
+                    timeout_seconds=limit(1200),
+                )
             return
         if not self._running():
             run(["docker", "start", self._node])

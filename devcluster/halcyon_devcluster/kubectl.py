@@ -29,7 +29,12 @@ class Kubectl:
     @property
     def command(self) -> list[str]:
         """The start of every command line: the program and its global options."""
-        return [str(self.program), "--kubeconfig", str(self.kubeconfig), *(["--cache-dir", str(self.cache)] if self.cache else [])]
+        return [
+            str(self.program),
+            "--kubeconfig",
+            str(self.kubeconfig),
+            *(["--cache-dir", str(self.cache)] if self.cache else []),
+        ]
 
     def __call__(self, *arguments: str | Path, stdin: str | None = None, timeout_seconds: float | None = None) -> str:
         """Run kubectl and return its output; the default timeout is two minutes of the reference machine.
@@ -37,7 +42,11 @@ class Kubectl:
         Raises:
             DevclusterError: kubectl failed; the sentence contains its error text.
         """
-        return run([*self.command, *arguments], stdin=stdin, timeout_seconds=limit(120) if timeout_seconds is None else timeout_seconds)
+        return run(
+            [*self.command, *arguments],
+            stdin=stdin,
+            timeout_seconds=limit(120) if timeout_seconds is None else timeout_seconds,
+        )
 
     def json(self, *arguments: str) -> Any:
         """Run a command with `--output=json` and return the parsed document."""
@@ -45,7 +54,9 @@ class Kubectl:
 
     def apply(self, documents: Sequence[Mapping[str, Any]], *arguments: str) -> str:
         """Apply documents with server-side apply, so that applying them again changes nothing."""
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)})  # YAML of a large CRD takes a second
+        text = json.dumps(
+            {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+        )  # YAML of a large CRD takes a second
         return self("apply", "--server-side", "--force-conflicts", "--filename=-", *arguments, stdin=text)
 
     def succeeds(self, *arguments: str, stdin: str | None = None) -> bool:
@@ -81,10 +92,14 @@ class Kubectl:
         return bool(lease) and datetime.fromisoformat(lease) >= since
 
     def pod_http(self, namespace: str, pod: str, port: int, path: str = "/") -> str:
-        """GET a path from a pod's port through the API server's proxy, which works from any machine and with both backends."""
+        """GET a path from a pod's port through the API server's proxy, which works from any machine and with both
+        backends.
+        """
         return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path.lstrip('/')}")
 
 
 def _short_timeout() -> str:
-    """Return the timeout option for requests to an API server that may hang: without its etcd it accepts requests but never answers."""
+    """Return the timeout option for requests to an API server that may hang: without its etcd it accepts requests but
+    never answers.
+    """
     return f"--request-timeout={limit(3)}s"

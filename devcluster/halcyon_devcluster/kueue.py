@@ -1,6 +1,7 @@
 """Kueue from its own chart, installed only while a test needs it, because its webhooks intercept every JobSet.
 
-`up` does not install it. Objects in its queues have finalizers that only its controller removes, so they must be deleted as well.
+`up` does not install it. Objects in its queues have finalizers that only its controller removes, so they must be
+deleted as well.
 """
 
 import json
@@ -29,8 +30,8 @@ _APISERVICES = ("v1beta1.visibility.kueue.x-k8s.io", "v1beta2.visibility.kueue.x
 def kueue_values(image: str, **configuration: Any) -> dict[str, Any]:
     """Return the values for Kueue's chart; keywords add to Kueue's own configuration. Pure.
 
-    Kueue manages only Jobs and JobSets, so that no webhook intercepts pods. It requests less than the default half core, which is a quarter
-    of a small machine.
+    Kueue manages only Jobs and JobSets, so that no webhook intercepts pods. It requests less than the default half
+    core, which is a quarter of a small machine.
     """
     repository, _, tag = image.rpartition(":")
     document = {
@@ -106,9 +107,18 @@ def remove_kueue(cluster: Cluster) -> None:
     hooks = ("mutatingwebhookconfigurations,validatingwebhookconfigurations", selector)
     kinds = kubectl("api-resources", f"--api-group={GROUP}", "--output=name", "--cached=false").split()
     if kinds:
-        # First the webhooks and the controller, which would recreate objects; then the objects that its finalizers hold.
+        # First the webhooks and the controller, which would recreate objects; then the objects that its finalizers
+        # hold.
         kubectl("delete", *hooks, "--ignore-not-found")
-        kubectl("delete", "deployment", KUEUE.deployment, "--namespace", KUEUE.namespace, "--ignore-not-found", f"--timeout={limit(60)}s")
+        kubectl(
+            "delete",
+            "deployment",
+            KUEUE.deployment,
+            "--namespace",
+            KUEUE.namespace,
+            "--ignore-not-found",
+            f"--timeout={limit(60)}s",
+        )
         for kind in sorted(kinds):
             _release(kubectl, kind)
     _uninstall(cluster)
@@ -130,4 +140,8 @@ def _uninstall(cluster: Cluster) -> None:
     environ = {f"HELM_{what}_HOME": str(private / what.lower()) for what in ("CACHE", "CONFIG", "DATA")}
     where = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", KUEUE.namespace]
     log = cluster.paths.logs / "kueue.log"
-    run([cluster.paths.tools / "helm", "uninstall", RELEASE, *where, "--ignore-not-found", "--wait"], environ=environ, log=log)
+    run(
+        [cluster.paths.tools / "helm", "uninstall", RELEASE, *where, "--ignore-not-found", "--wait"],
+        environ=environ,
+        log=log,
+    )

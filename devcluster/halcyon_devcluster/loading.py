@@ -33,7 +33,9 @@ def full_name(image: str) -> str:
 
 
 def local_archive(image: str, images: Path) -> Path | None:
-    """Return the archive of `image`: the path itself, or the kept archive of one of the cluster's own images; None for other images."""
+    """Return the archive of `image`: the path itself, or the kept archive of one of the cluster's own images; None for
+    other images.
+    """
     if looks_like_path(image):
         return Path(image)
     own = images / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
@@ -54,14 +56,18 @@ def load_archive(ctr: Ctr, path: Path, progress: ProgressView) -> str:
 
 
 def load_from_buildah(ctr: Ctr, name: str, images: Path, progress: ProgressView) -> str:
-    """Send an image from buildah's storage to the node: only missing layers, and nothing if the node has the image already.
+    """Send an image from buildah's storage to the node: only missing layers, and nothing if the node has the image
+    already.
 
-    Processes that load the same image wait for each other, because an export writes into files that another one would read.
+    Processes that load the same image wait for each other, because an export writes into files that another one would
+    read.
     """
     name = full_name(name)
     image_id = buildah_image_id(name)
     if image_id is None:
-        raise DevclusterError(f"There is no image {name} in buildah's storage: build it first, or give the path of an archive.")
+        raise DevclusterError(
+            f"There is no image {name} in buildah's storage: build it first, or give the path of an archive."
+        )
     if ctr.image_ids().get(name) == image_id:
         progress.say(f"{name} is on the node already")
         return name
@@ -80,7 +86,9 @@ def load_from_docker(ctr: Ctr, name: str, progress: ProgressView) -> str:
     name = full_name(name)
     image_id = docker_image_id(name)
     if image_id is None:
-        raise DevclusterError(f"The Docker engine has no image {name}: build or pull it first, or give the path of an archive.")
+        raise DevclusterError(
+            f"The Docker engine has no image {name}: build or pull it first, or give the path of an archive."
+        )
     if ctr.image_ids().get(name) == image_id:
         progress.say(f"{name} is on the node already")
         return name

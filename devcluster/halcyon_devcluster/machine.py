@@ -1,12 +1,13 @@
 """Measures how slow this machine is now: the factor by which every time limit is multiplied.
 
-Limits are written for the reference machine: two idle cores. On a machine with slower, busy or shared cores the same work takes longer, and
-a limit that suits the reference machine would fail there without a fault in the code. A fixed computation on two cores at once measures
-this: the factor is its time here divided by its time on the reference machine, and at least 1.
+Limits are written for the reference machine: two idle cores. On a machine with slower, busy or shared cores the same
+work takes longer, and a limit that suits the reference machine would fail there without a fault in the code. A fixed
+computation on two cores at once measures this: the factor is its time here divided by its time on the reference
+machine, and at least 1.
 
-A process that starts many others measures once and passes the factor to them in `HALCYON_MACHINE_FACTOR`. Any other process measures when
-it first needs a limit. A wait whose limit has passed measures again before it fails (`waiting.holds_within`), because the machine may have
-become busy since.
+A process that starts many others measures once and passes the factor to them in `HALCYON_MACHINE_FACTOR`. Any other
+process measures when it first needs a limit. A wait whose limit has passed measures again before it fails
+(`waiting.holds_within`), because the machine may have become busy since.
 """
 
 import os
@@ -74,7 +75,10 @@ class Reading:
     cores: int
 
     def __str__(self) -> str:
-        return f"{self.factor:.2f} times as slow as two quiet cores of the reference machine, {self.stolen:.0%} of its processor stolen"
+        return (
+            f"{self.factor:.2f} times as slow as two quiet cores of the reference machine, {self.stolen:.0%} of its "
+            "processor stolen"
+        )
 
 
 def parse_processor_time(text: str, ticks: int = 100) -> ProcessorTime:

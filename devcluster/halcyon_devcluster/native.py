@@ -1,9 +1,9 @@
 """The native cluster: the order in which its parts are made, repaired, checked and removed.
 
-`up` has two paths. If the node's namespaces exist and its configuration is complete, it starts the components that do not run and waits for
-the conditions, which takes a few seconds. Otherwise, after an interrupted `up` or a reboot, it removes all leftovers and starts from
-the beginning, so that it need not handle partial states. `down` ends every process of the control group; the kernel then removes
-namespaces, mounts, links and rules.
+`up` has two paths. If the node's namespaces exist and its configuration is complete, it starts the components that do
+not run and waits for the conditions, which takes a few seconds. Otherwise, after an interrupted `up` or a reboot, it
+removes all leftovers and starts from the beginning, so that it need not handle partial states. `down` ends every
+process of the control group; the kernel then removes namespaces, mounts, links and rules.
 """
 
 import json
@@ -44,7 +44,10 @@ _SYSTEM_PROGRAMS = {"containerd": "/usr/bin/containerd"}
 
 @dataclass(frozen=True)
 class _Facts:
-    """Decisions made when the cluster was made. Written last, so the file exists only if the configuration is complete."""
+    """Decisions made when the cluster was made.
+
+    Written last, so the file exists only if the configuration is complete.
+    """
 
     block: str
     kubernetes: str
@@ -96,7 +99,9 @@ class NativeCluster:
                 self._clean()
                 facts = self._prepare()
             elif facts.kubernetes != self._binaries.folder(programs.KUBERNETES).name:
-                self._progress.say("The cluster runs programs of an older build; run `down` and `up` to use the new ones.")
+                self._progress.say(
+                    "The cluster runs programs of an older build; run `down` and `up` to use the new ones."
+                )
             self._start(facts)
 
     def down(self, *, purge: bool = False) -> None:
@@ -116,14 +121,28 @@ class NativeCluster:
         for name in components.COMPONENTS:
             record = self._processes.running(name)
             version = "" if name in ("etcd", "containerd") else kubernetes
-            rows.append(ComponentStatus(name, record is not None, f"pid {record.pid}" if record else "not running", version))
+            rows.append(
+                ComponentStatus(name, record is not None, f"pid {record.pid}" if record else "not running", version)
+            )
         kubectl = self.kubectl
         answers = kubectl.api_ready()
         rows += [
             ComponentStatus("API", answers, Addresses(self.paths.name, IPv4Network(facts.block)).api_url, kubernetes),
-            ComponentStatus("node Ready", answers and kubectl.condition("node", self.paths.name, "Ready"), self.paths.name),
-            ComponentStatus("CoreDNS Available", answers and addons.dns_available(kubectl), "", self._binaries.version(programs.COREDNS)),
-            ComponentStatus("JobSet Available", answers and addons.JOBSET.available(kubectl), "", self._binaries.version(programs.JOBSET)),
+            ComponentStatus(
+                "node Ready", answers and kubectl.condition("node", self.paths.name, "Ready"), self.paths.name
+            ),
+            ComponentStatus(
+                "CoreDNS Available",
+                answers and addons.dns_available(kubectl),
+                "",
+                self._binaries.version(programs.COREDNS),
+            ),
+            ComponentStatus(
+                "JobSet Available",
+                answers and addons.JOBSET.available(kubectl),
+                "",
+                self._binaries.version(programs.JOBSET),
+            ),
         ]
         return ClusterStatus(self.backend, tuple(rows))
 
@@ -166,7 +185,8 @@ class NativeCluster:
         paths = self.paths
         if filesystem_type(paths.state.resolve(), Path("/proc/self/mounts").read_text()) == "overlay":
             raise DevclusterError(
-                f"{paths.state} lies on an overlay file system, which cannot hold the layers of containers: set HALCYON_STATE to a folder "
+                f"{paths.state} lies on an overlay file system, which cannot hold the layers of containers: set "
+                "HALCYON_STATE to a folder "
                 "on a disk or a volume."
             )
         with self._progress.step("Preparing the node's namespaces, keys and configuration"):
@@ -179,7 +199,9 @@ class NativeCluster:
                 run(command)
             pki.create(paths.pki, addresses, datetime.now(UTC))
             for identity in ("controller-manager", "scheduler", "proxy", "node"):
-                pki.write_kubeconfig(paths.pki / f"{identity}.kubeconfig", paths.pki, identity, addresses.api_url, paths.name)
+                pki.write_kubeconfig(
+                    paths.pki / f"{identity}.kubeconfig", paths.pki, identity, addresses.api_url, paths.name
+                )
             pki.write_kubeconfig(paths.kubeconfig, paths.pki, "admin", addresses.api_url, paths.name)
             images = {image.program: own_images.make(image, self._binaries, paths.images)[0] for image in _OWN_IMAGES}
             documents = node_config.documents(paths, addresses, self._group.name, images["pause"])
@@ -200,7 +222,9 @@ class NativeCluster:
         return facts
 
     def _start(self, facts: _Facts) -> None:
-        """Start every component that does not run, and wait for the conditions in the order in which they become true."""
+        """Start every component that does not run, and wait for the conditions in the order in which they become
+        true.
+        """
         addresses, kubectl = Addresses(self.paths.name, IPv4Network(facts.block)), self.kubectl
         anchor = self._processes.running(_ANCHOR)
         assert anchor is not None  # noqa: S101
@@ -221,7 +245,9 @@ class NativeCluster:
             kubectl.apply(addons.coredns(addresses, facts.coredns_image))
             values = addons.jobset_values(facts.jobset_image)
             chart = self._binaries.folder(programs.JOBSET) / "charts" / "jobset"
-            addons.install_jobset(self.paths.tools / "helm", self.kubeconfig, chart, values, self.paths.logs / "helm.log")
+            addons.install_jobset(
+                self.paths.tools / "helm", self.kubeconfig, chart, values, self.paths.logs / "helm.log"
+            )
             self._await("kubelet", lambda: kubectl.node_ready(self.paths.name, since))
         with self._progress.step("Waiting for CoreDNS and JobSet"):
             addons.wait_for_dns(kubectl)
@@ -236,7 +262,9 @@ class NativeCluster:
         system = _SYSTEM_PROGRAMS.get(name)
         program = Path(system) if system else self._binaries.path(programs.KUBERNETES, name)
         command = components.command(name, program, self.paths, addresses)
-        self._processes.start(name, enter(anchor, command), self._group.members_file, components.environment(os.environ))
+        self._processes.start(
+            name, enter(anchor, command), self._group.members_file, components.environment(os.environ)
+        )
 
     def _await(self, name: str, condition: Callable[[], bool]) -> None:
         """Wait for a condition that depends on component `name`.
@@ -281,7 +309,9 @@ class NativeCluster:
         self._clean_containerd()
 
     def _clean_containerd(self) -> None:
-        """Remove containerd's files except image content; all of them if it did not end cleanly, because its records are then wrong."""
+        """Remove containerd's files except image content; all of them if it did not end cleanly, because its records
+        are then wrong.
+        """
         root = self.paths.containerd / "root"
         if self._containerd_dirty.exists():
             delete(self.paths.containerd)

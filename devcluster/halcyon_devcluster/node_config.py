@@ -1,7 +1,7 @@
 """Configuration documents of the node's three processes, as plain dictionaries. Pure.
 
-Settings that differ from a default have their reason beside them. Most are needed because the node runs as root on a small machine, without
-systemd and without the right to lower an out-of-memory score.
+Settings that differ from a default have their reason beside them. Most are needed because the node runs as root on a
+small machine, without systemd and without the right to lower an out-of-memory score.
 """
 
 from pathlib import Path
@@ -40,8 +40,8 @@ def containerd(paths: Paths, pause_image: str) -> dict[str, Any]:
 def cni(paths: Paths, addresses: Addresses) -> dict[str, Any]:
     """Return the network configuration of pods (written as JSON).
 
-    `ptp` instead of `bridge`: the node routes every packet, so service addresses work between two pods of this node with any
-    bridge-netfilter setting of the kernel, and the host reaches pods through the same routes.
+    `ptp` instead of `bridge`: the node routes every packet, so service addresses work between two pods of this node
+    with any bridge-netfilter setting of the kernel, and the host reaches pods through the same routes.
     """
     return {
         "cniVersion": "0.4.0",
@@ -85,7 +85,12 @@ def kubelet(paths: Paths, addresses: Addresses, control_group: str) -> dict[str,
         "resolvConf": str(paths.config / "resolv.conf"),
         "podLogsDir": str(paths.logs / "pods"),
         # The disk belongs to the host: never evict pods or delete images because it is full.
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+            "imagefs.available": "0%",
+        },
         "imageGCHighThresholdPercent": 100,
         "imageMinimumGCAge": "8760h",
         "serializeImagePulls": False,
@@ -117,7 +122,9 @@ def resolv_conf() -> str:
     return "options ndots:1\n"
 
 
-def documents(paths: Paths, addresses: Addresses, control_group: str, pause_image: str) -> dict[Path, dict[str, Any] | str]:
+def documents(
+    paths: Paths, addresses: Addresses, control_group: str, pause_image: str
+) -> dict[Path, dict[str, Any] | str]:
     """Return every file of the node's configuration: path → document; the suffix selects the format."""
     config = paths.config
     return {

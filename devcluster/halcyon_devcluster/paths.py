@@ -2,13 +2,14 @@
 
 There are two kinds of folder, never among the repository's tracked files:
 
-* the **cache** (`HALCYON_CACHE`, default `~/.cache/halcyon`) holds results that are slow to make again: binaries under the hash of their
-  inputs, the base image's archive, image layers;
-* the **state** of one cluster (`HALCYON_STATE`/name, default cache/devcluster/name) holds the files that `up` makes and `down` deletes:
-  keys, etcd's data, kubeconfig, process records, logs. `down` keeps only the container runtime's image content.
+* the **cache** (`HALCYON_CACHE`, default `~/.cache/halcyon`) holds results that are slow to make again: binaries under
+  the hash of their inputs, the base image's archive, image layers;
+* the **state** of one cluster (`HALCYON_STATE`/name, default cache/devcluster/name) holds the files that `up` makes and
+  `down` deletes: keys, etcd's data, kubeconfig, process records, logs. `down` keeps only the container runtime's image
+  content.
 
-The node hides the host's `/run`, `/var/lib` and `/var/log` from its processes (see `namespaces`), and the path of a Unix socket has at most
-107 bytes. Both are checked here, before anything starts.
+The node hides the host's `/run`, `/var/lib` and `/var/log` from its processes (see `namespaces`), and the path of a
+Unix socket has at most 107 bytes. Both are checked here, before anything starts.
 """
 
 import re
@@ -120,7 +121,9 @@ def cluster_paths(name: str, environ: Mapping[str, str], home: Path) -> Paths:
         DevclusterError: the name is not a DNS label of at most 20 characters, or the node could not use a folder.
     """
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", name):
-        raise DevclusterError(f"The cluster name {name!r} must be 1 to 20 lower-case letters, digits or hyphens and begin with a letter.")
+        raise DevclusterError(
+            f"The cluster name {name!r} must be 1 to 20 lower-case letters, digits or hyphens and begin with a letter."
+        )
     cache = cache_folder(environ, home)
     root = Path(environ.get("HALCYON_STATE") or cache / "devcluster").absolute()
     for variable, folder in (("HALCYON_CACHE", cache), ("HALCYON_STATE", root)):
@@ -132,7 +135,8 @@ def cluster_paths(name: str, environ: Mapping[str, str], home: Path) -> Paths:
     state = root / name
     if len(str(state / _LONGEST_SOCKET)) > _SOCKET_PATH_LIMIT:
         raise DevclusterError(
-            f"The state folder {state} is too long for Unix sockets (limit {_SOCKET_PATH_LIMIT} bytes): set HALCYON_STATE to a "
+            f"The state folder {state} is too long for Unix sockets (limit {_SOCKET_PATH_LIMIT} bytes): set "
+            "HALCYON_STATE to a "
             "shorter path."
         )
     return Paths(name=name, cache=cache, state=state)

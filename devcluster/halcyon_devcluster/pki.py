@@ -1,8 +1,8 @@
 """Keys and certificates of one cluster, and kubeconfigs that contain them.
 
-One certificate authority, made with the cluster, signs everything: the serving certificates of the API server and the kubelet, and one
-client certificate per component. The common name and organisation of a client certificate are the user and group that Kubernetes' built-in
-roles expect.
+One certificate authority, made with the cluster, signs everything: the serving certificates of the API server and the
+kubelet, and one client certificate per component. The common name and organisation of a client certificate are the user
+and group that Kubernetes' built-in roles expect.
 """
 
 import base64
@@ -53,7 +53,9 @@ def identities(addresses: Addresses) -> list[Identity]:
     """Return every certificate that the cluster needs besides its authority. Pure."""
     node, name = str(addresses.node), addresses.name
     return [
-        Identity("apiserver", "kube-apiserver", names=(*API_SERVER_NAMES, "127.0.0.1", node, str(addresses.api_service))),
+        Identity(
+            "apiserver", "kube-apiserver", names=(*API_SERVER_NAMES, "127.0.0.1", node, str(addresses.api_service))
+        ),
         Identity("kubelet", f"system:node:{name}", names=(name, node)),
         Identity("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters"),
         Identity("admin", "halcyon-admin", "system:masters"),
@@ -90,7 +92,9 @@ def _alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName(entries)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -166,7 +170,9 @@ def kubeconfig(folder: Path, identity: str, server: str, cluster: str) -> dict[s
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": cluster, "cluster": {"server": server, "certificate-authority-data": embedded("ca.crt")}}],
+        "clusters": [
+            {"name": cluster, "cluster": {"server": server, "certificate-authority-data": embedded("ca.crt")}}
+        ],
         "users": [
             {
                 "name": identity,

@@ -1,7 +1,7 @@
 """Detached processes that run longer than this program, identified by process id, start time and boot.
 
-After a crash or a reboot, another process may have the same id. So a process gets a signal only if the start time that the kernel shows
-(field 22 of /proc/PID/stat, in clock ticks since boot) and the boot id are the recorded ones.
+After a crash or a reboot, another process may have the same id. So a process gets a signal only if the start time that
+the kernel shows (field 22 of /proc/PID/stat, in clock ticks since boot) and the boot id are the recorded ones.
 """
 
 import json
@@ -42,8 +42,8 @@ class Record:
 def parse_stat(stat: str) -> tuple[str, int]:
     """Return (state letter, start time in ticks) from the text of /proc/PID/stat. Pure.
 
-    The second field is the program's name in parentheses and may contain blanks and parentheses, so fields are counted from the last
-    closing parenthesis.
+    The second field is the program's name in parentheses and may contain blanks and parentheses, so fields are counted
+    from the last closing parenthesis.
     """
     fields = stat[stat.rindex(")") + 2 :].split()
     return fields[0], int(fields[19])
@@ -57,7 +57,10 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 def alive(record: Record) -> bool:
-    """Whether the recorded process (not another one with its id) is running. A zombie child is reaped and counts as ended."""
+    """Whether the recorded process (not another one with its id) is running.
+
+    A zombie child is reaped and counts as ended.
+    """
     if record.boot != _BOOT_ID.read_text().strip():
         return False
     stat = _stat(record.pid)
@@ -86,7 +89,9 @@ class Processes:
         self._records = records
         self._logs = logs
 
-    def start(self, name: str, argv: Sequence[str | Path], members_file: Path, environ: Mapping[str, str] | None = None) -> Record:
+    def start(
+        self, name: str, argv: Sequence[str | Path], members_file: Path, environ: Mapping[str, str] | None = None
+    ) -> Record:
         """Start `argv` detached from this program, in the control group, with output appended to logs/NAME.log.
 
         Args:
@@ -132,7 +137,9 @@ class Processes:
         return record if record and alive(record) else None
 
     def stop(self, name: str, *, grace_seconds: float = 10, force: bool = False) -> None:
-        """Stop `name` and wait until it has ended: SIGTERM, then SIGKILL after the grace period; with `force`, SIGKILL at once."""
+        """Stop `name` and wait until it has ended: SIGTERM, then SIGKILL after the grace period; with `force`, SIGKILL
+        at once.
+        """
         record = self.find(name)
         if record is None:
             return

@@ -1,8 +1,9 @@
 """The Go programs of the cluster, and the cache key of each build. Pure.
 
-A group of programs is built and cached together. Groups with compatible dependencies share a Go module of `devcluster/go`: a library that
-several of them use is then compiled once, and one `go build` makes them all (`batches`). The module `cluster` has the programs of a cluster
-and of its tests, which have most packages in common. The committed go.mod files set the versions; go.sum pins every byte that is compiled.
+A group of programs is built and cached together. Groups with compatible dependencies share a Go module of
+`devcluster/go`: a library that several of them use is then compiled once, and one `go build` makes them all
+(`batches`). The module `cluster` has the programs of a cluster and of its tests, which have most packages in common.
+The committed go.mod files set the versions; go.sum pins every byte that is compiled.
 """
 
 import hashlib
@@ -26,7 +27,8 @@ class Group:
         source: The Go module whose version is the group's version; None for source of this repository.
         in_image: Whether to build for Linux on every host, because the program runs in a container.
         module: The module's folder in `devcluster/go`; None: the name of the group.
-        stamp_kubernetes_version: Whether to link the version into the programs; without it Kubernetes' programs report v0.0.0.
+        stamp_kubernetes_version: Whether to link the version into the programs; without it Kubernetes' programs report
+            v0.0.0.
         keep: A folder of the source module that is copied beside the programs (a Helm chart).
         tags: Build tags that leave out parts that are not needed.
     """
@@ -59,17 +61,33 @@ KUBERNETES = Group(
     stamp_kubernetes_version=True,
 )
 KUBECTL = Group(
-    "kubectl", {"kubectl": KUBERNETES.packages["kubectl"]}, source=KUBERNETES.source, module="cluster", stamp_kubernetes_version=True
+    "kubectl",
+    {"kubectl": KUBERNETES.packages["kubectl"]},
+    source=KUBERNETES.source,
+    module="cluster",
+    stamp_kubernetes_version=True,
 )
 JOBSET = Group(
-    "jobset", {"jobset": "sigs.k8s.io/jobset"}, source="sigs.k8s.io/jobset", module="cluster", in_image=True, keep="charts/jobset"
+    "jobset",
+    {"jobset": "sigs.k8s.io/jobset"},
+    source="sigs.k8s.io/jobset",
+    module="cluster",
+    in_image=True,
+    keep="charts/jobset",
 )
 # Queues with quota, for tests and for clusters whose runs name a queue.
 KUEUE = Group(
-    "kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, source="sigs.k8s.io/kueue", module="cluster", in_image=True, keep="charts/kueue"
+    "kueue",
+    {"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
+    source="sigs.k8s.io/kueue",
+    module="cluster",
+    in_image=True,
+    keep="charts/kueue",
 )
 # A main function of this repository, with only the plugins in the cluster's Corefile.
-COREDNS = Group("coredns", {"coredns": "./coredns"}, source="github.com/coredns/coredns", module="cluster", in_image=True)
+COREDNS = Group(
+    "coredns", {"coredns": "./coredns"}, source="github.com/coredns/coredns", module="cluster", in_image=True
+)
 VERSITYGW = Group(
     "versitygw",
     {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
@@ -111,11 +129,17 @@ ARGOCD = Group(
     keep="manifests/crds",
 )
 KSTATUS = Group("kstatus", {"kstatus": "."}, source="github.com/fluxcd/cli-utils")
-KUBECONFORM = Group("kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, source="github.com/yannh/kubeconform")
+KUBECONFORM = Group(
+    "kubeconform",
+    {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
+    source="github.com/yannh/kubeconform",
+)
 # Not built: only the CRDs of ServiceMonitor and its like in its source are used.
 PROMETHEUS_OPERATOR = Group("prometheus-operator", {}, source="github.com/prometheus-operator/prometheus-operator")
 # Checks GitHub workflows.
-ACTIONLINT = Group("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, source="github.com/rhysd/actionlint")
+ACTIONLINT = Group(
+    "actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, source="github.com/rhysd/actionlint"
+)
 # Flux: the controllers that fetch a repository and apply it, with their CRDs.
 FLUX_SOURCE = Group(
     "flux-source",
@@ -173,13 +197,15 @@ def linker_flags(groups: Iterable[Group], go_mod: str) -> list[str]:
         major, minor = version.removeprefix("v").split(".")[:2]
         stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
         options.append(
-            f"-ldflags={source}/...={plain} " + " ".join(f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in stamps.items())
+            f"-ldflags={source}/...={plain} "
+            + " ".join(f"-X {_VERSION_PACKAGE}.{name}={value}" for name, value in stamps.items())
         )
     return options
 
 
 def build_command(go: Path | str, groups: Sequence[Group], go_mod: str, output: Path | str) -> list[str]:
-    """Return the `go build` command that writes the programs of one batch to folder `output`; run it in the module's folder.
+    """Return the `go build` command that writes the programs of one batch to folder `output`; run it in the module's
+    folder.
 
     `-dwarf=false` omits debug information, which the linker would drop anyway; it takes a sixth of the compiler's time.
     """
@@ -218,7 +244,8 @@ def build_environment(group: Group, host_os: str, host_arch: str) -> dict[str, s
 def batches(groups: Iterable[Group], host_os: str, host_arch: str) -> list[tuple[Group, ...]]:
     """Divide groups into batches that one `go build` can make: same module, variables and tags.
 
-    One build of many programs takes less time than one build each: while a program is linked, packages of the next are compiled.
+    One build of many programs takes less time than one build each: while a program is linked, packages of the next are
+    compiled.
     """
     found: dict[object, list[Group]] = {}
     for group in groups:
@@ -228,7 +255,9 @@ def batches(groups: Iterable[Group], host_os: str, host_arch: str) -> list[tuple
 
 
 def produced_name(package: str) -> str:
-    """Return the file name that `go build -o folder/` gives a package: the last path element that is not a major version."""
+    """Return the file name that `go build -o folder/` gives a package: the last path element that is not a major
+    version.
+    """
     parts = package.split("/")
     return parts[-2] if re.fullmatch(r"v[0-9]+", parts[-1]) else parts[-1]
 

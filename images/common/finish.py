@@ -1,8 +1,9 @@
-"""Prepare a folder of installed packages for the image: delete files that no running program reads, and compile the others.
+"""Prepare a folder of installed packages for the image: delete files that no running program reads, and compile the
+others.
 
-It deletes the packages' own test suites, C headers and static libraries. Byte code is written with an unchecked hash, so Python never
-compares it with its source: this saves a file access per import, and it stays valid if an image builder changes the time of a file.
-Usage: `python finish.py FOLDER`.
+It deletes the packages' own test suites, C headers and static libraries. Byte code is written with an unchecked hash,
+so Python never compares it with its source: this saves a file access per import, and it stays valid if an image builder
+changes the time of a file. Usage: `python finish.py FOLDER`.
 """
 
 import compileall
@@ -34,7 +35,9 @@ def main(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    if not compileall.compile_dir(folder, quiet=1, force=True, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH):
+    if not compileall.compile_dir(
+        folder, quiet=1, force=True, workers=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+    ):
         sys.stderr.write(f"{folder}: some files could not be compiled; they will be slower to import\n")
     size_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
     sys.stdout.write(f"{folder}: {size_bytes / 1e6:.0f} MB\n")

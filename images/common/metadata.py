@@ -1,6 +1,7 @@
 """Write the metadata of an installed distribution, so that programs in the image can read their version.
 
-The packages are copied, not installed, because a layer of plain files is made in a second. Usage: `metadata.py PYPROJECT FOLDER`.
+The packages are copied, not installed, because a layer of plain files is made in a second. Usage: `metadata.py
+PYPROJECT FOLDER`.
 """
 
 import sys
@@ -13,7 +14,9 @@ def main(pyproject: Path, folder: Path) -> None:
     project = tomllib.loads(pyproject.read_text())["project"]
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(exist_ok=True)
-    info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    info.joinpath("METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Prepare a Python base image to run programs only: part of the first layer of both images.
 
-It deletes the installers, because a running container installs nothing. It compiles the standard library, because a non-root user on a
-read-only file system cannot write `__pycache__`, and slim base images have none. It gives the user a name, which `getpass` and shells need.
-All `.py` files stay, because the trainer's `stdlib` data source reads them. It runs with the base image's own Python and uses only the
-standard library.
+It deletes the installers, because a running container installs nothing. It compiles the standard library, because a
+non-root user on a read-only file system cannot write `__pycache__`, and slim base images have none. It gives the user a
+name, which `getpass` and shells need. All `.py` files stay, because the trainer's `stdlib` data source reads them. It
+runs with the base image's own Python and uses only the standard library.
 """
 
 import compileall

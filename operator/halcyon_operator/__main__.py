@@ -1,4 +1,7 @@
-"""``python -m halcyon_operator``: the operator's process. It reads all settings from its environment (`model.settings`)."""
+"""``python -m halcyon_operator``: the operator's process.
+
+It reads all settings from its environment (`model.settings`).
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def haliax_product(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> ja
 
     def dot(a: jax.Array, b: jax.Array, trans_a: bool = False, trans_b: bool = False, **options: Any) -> jax.Array:
         numbers = (((0 if trans_a else 1,), (1 if trans_b else 0,)), ((), ()))
-        return jax.lax.dot_general(a, b, numbers, precision=options.get("precision"), preferred_element_type=jnp.float32)
+        return jax.lax.dot_general(
+            a, b, numbers, precision=options.get("precision"), preferred_element_type=jnp.float32
+        )
 
     if "dot" not in vars(module.pl):
         module.pl.dot = dot

@@ -73,7 +73,10 @@ def milliseconds(work: Callable[[], Any], *, seconds: float = 0.5, most: int = 3
 
 
 def error_of(found: Any, right: Any) -> float:
-    """The norm of the difference, relative to the norm of the right result, in float32. Infinite if a number is not finite."""
+    """The norm of the difference, relative to the norm of the right result, in float32.
+
+    Infinite if a number is not finite.
+    """
     import jax.numpy as jnp
 
     found, right = (jnp.asarray(x, jnp.float32).ravel() for x in (found, right))
@@ -117,14 +120,20 @@ def machine() -> Row:
         "platform": getattr(device.client, "platform_version", "").replace("\n", " ").strip(),
         "cuDNN": _cudnn(),
         "Python": sys.version.split()[0],
-        "commit": os.environ.get("HALCYON_COMMIT") or _output_of("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD") or "not known",
+        "commit": os.environ.get("HALCYON_COMMIT")
+        or _output_of("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+        or "not known",
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
 def _output_of(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip().splitlines()[0]
+        return (
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+            .stdout.strip()
+            .splitlines()[0]
+        )
     except (OSError, subprocess.SubprocessError, IndexError):
         return ""
 

@@ -18,7 +18,8 @@ BENCH = Path(ROOT / "tests/bench")
 
 @contextlib.contextmanager
 def original(options: Options, child: str, words: Sequence[object]) -> Iterator[Peer | None]:
-    """A process of the original in bfloat16, on the card that torch sees; None without a checkout or an interpreter with torch.
+    """A process of the original in bfloat16, on the card that torch sees; None without a checkout or an interpreter
+    with torch.
 
     Args:
         options: The options of the stage.

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-"""A row: ``stage``, the names of the case, then its figures. The names of figures end with their unit, such as ``step ms``.
+"""A row: ``stage``, the names of the case, then its figures. The names of figures end with their unit, such as ``step
+ms``.
 
-A row with ``error`` says what failed; one with ``left out`` says why another library's kernel was not measured, which is no failure."""
+A row with ``error`` says what failed; one with ``left out`` says why another library's kernel was not measured, which
+is no failure."""
 
 BEGIN, END = "<!-- accelerator:begin -->", "<!-- accelerator:end -->"
 NOTHING = "Not measured yet."
@@ -61,7 +63,9 @@ class Table:
 
 
 def short(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Rows for a page: of the errors of attention only the largest of each mask, type and implementation; each reason and machine once."""
+    """Rows for a page: of the errors of attention only the largest of each mask, type and implementation; each reason
+    and machine once.
+    """
     found: list[Row] = []
     worst: dict[tuple[Any, ...], Row] = {}
     reasons: set[tuple[Any, ...]] = set()
@@ -76,7 +80,8 @@ def short(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
             largest = max(row["error of values"], row["largest error of a gradient"])
             if case not in worst:
                 worst[case] = {
-                    "stage": "attention", "mask": case[0], "type": case[1], "implementation": case[2], "shapes": 0, "largest error": 0.0,
+                    "stage": "attention", "mask": case[0], "type": case[1], "implementation": case[2], "shapes": 0,
+                    "largest error": 0.0,
                     "same bits": True,
                 }  # fmt: skip
                 found.append(worst[case])

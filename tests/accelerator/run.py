@@ -1,13 +1,15 @@
 """Measures Halcyon on the accelerator of this machine, in stages, and holds its kernels against a reference.
 
-    python tests/accelerator/run.py --minutes 9 [--only attention,llama] [--peer NANOCHAT] [--wheels FOLDER] [--rows FILE] [--page PAGE]
+    python tests/accelerator/run.py --minutes 9 [--only attention,llama] [--peer NANOCHAT] [--wheels FOLDER] [--rows
+    FILE] [--page PAGE]
 
-Stages run in the order of their worth, each in a process of its own, so that one that fails ends no other. Each row is printed, and
-appended to the file of rows, as soon as it is known. When the minutes are over, the stage that runs is ended, and the script ends well.
+Stages run in the order of their worth, each in a process of its own, so that one that fails ends no other. Each row is
+printed, and appended to the file of rows, as soon as it is known. When the minutes are over, the stage that runs is
+ended, and the script ends well.
 
-`--dry-run` runs all stages in tiny sizes, on the processor too. `--wheels` names a folder of `pack.sh`, for a machine that lacks packages
-and has no network. `--peer` is a checkout of karpathy/nanochat; `--torch` is an interpreter with torch (default: this one, if it has it).
-`--page` writes the tables of a file of rows into a page and measures nothing.
+`--dry-run` runs all stages in tiny sizes, on the processor too. `--wheels` names a folder of `pack.sh`, for a machine
+that lacks packages and has no network. `--peer` is a checkout of karpathy/nanochat; `--torch` is an interpreter with
+torch (default: this one, if it has it). `--page` writes the tables of a file of rows into a page and measures nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ def environment(wheels: Path | None, folder: Path) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONUNBUFFERED": "1",
-        # A stage that compiles the step of an earlier one reads it back. The stage that reports the time to compile comes first.
+        # A stage that compiles the step of an earlier one reads it back. The stage that reports the time to compile
+        # comes first.
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "programs")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2"),
     }
@@ -89,7 +92,9 @@ def command_of(stage: str, seconds: float, arguments: argparse.Namespace) -> lis
     """The command of a stage's process."""
     command = [sys.executable, "-m", "tests.accelerator.stage", stage, "--seconds", f"{seconds:.0f}"]
     command += ["--dry-run"] if arguments.dry_run else []
-    return command + [word for name in ("peer", "torch") if (value := getattr(arguments, name)) for word in (f"--{name}", str(value))]
+    return command + [
+        word for name in ("peer", "torch") if (value := getattr(arguments, name)) for word in (f"--{name}", str(value))
+    ]
 
 
 def rows_of(stage: str, command: Sequence[str], seconds: float, environ: Mapping[str, str]) -> Iterator[Row]:
@@ -101,7 +106,9 @@ def rows_of(stage: str, command: Sequence[str], seconds: float, environ: Mapping
         seconds: Time after which it is ended.
         environ: Its environment.
     """
-    child = subprocess.Popen(command, env=dict(environ), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command, env=dict(environ), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     lines: queue.Queue[str | None] = queue.Queue()
 
     def listen() -> None:
@@ -145,16 +152,22 @@ def main() -> int:
     """Run the stages; returns 0 if no row has an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(STAGES), help=f"of {','.join(STAGES)}")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=list(STAGES), help=f"of {','.join(STAGES)}"
+    )
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes, on any device")
     parser.add_argument("--peer", type=Path, help="a checkout of karpathy/nanochat")
     parser.add_argument("--torch", type=Path, help="an interpreter with torch")
     parser.add_argument("--wheels", type=Path, help="a folder of pack.sh")
-    parser.add_argument("--rows", type=Path, default=Path("accelerator.jsonl"), help="file that the rows are appended to")
+    parser.add_argument(
+        "--rows", type=Path, default=Path("accelerator.jsonl"), help="file that the rows are appended to"
+    )
     parser.add_argument("--page", type=Path, help="write the tables of --rows into this page, and measure nothing")
     arguments = parser.parse_args()
     if arguments.page is not None:
-        arguments.page.write_text(with_section(arguments.page.read_text(), read(arguments.rows) if arguments.rows.exists() else []))
+        arguments.page.write_text(
+            with_section(arguments.page.read_text(), read(arguments.rows) if arguments.rows.exists() else [])
+        )
         return 0
     unknown = [name for name in arguments.only if name not in STAGES]
     if unknown:
@@ -162,7 +175,10 @@ def main() -> int:
     if arguments.torch is None and importlib.util.find_spec("torch") is not None:
         arguments.torch = Path(sys.executable)
     until, failed, table = time.monotonic() + 60 * arguments.minutes, 0, Table()
-    with tempfile.TemporaryDirectory(prefix="halcyon-accelerator-") as folder, arguments.rows.open("a", encoding="utf-8") as file:
+    with (
+        tempfile.TemporaryDirectory(prefix="halcyon-accelerator-") as folder,
+        arguments.rows.open("a", encoding="utf-8") as file,
+    ):
         environ = environment(arguments.wheels, Path(folder))
         for stage in ["machine", *arguments.only]:
             left = until - time.monotonic() - _GRACE

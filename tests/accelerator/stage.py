@@ -1,4 +1,6 @@
-"""Runs one stage and prints its rows as JSON lines: ``python -m tests.accelerator.stage NAME [--dry-run] [--seconds S] [--peer DIR]``."""
+"""Runs one stage and prints its rows as JSON lines: ``python -m tests.accelerator.stage NAME [--dry-run] [--seconds S]
+[--peer DIR]``.
+"""
 
 from __future__ import annotations
 

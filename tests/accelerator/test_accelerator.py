@@ -1,4 +1,6 @@
-"""The script for accelerators: its stages run, its rows are right, and neither a failed nor an endless stage ends it."""
+"""The script for accelerators: its stages run, its rows are right, and neither a failed nor an endless stage ends
+it.
+"""
 
 from __future__ import annotations
 
@@ -58,19 +60,37 @@ def test_an_endless_stage_is_ended_with_its_children(tmp_path: Path) -> None:
     assert next(found) == {"stage": "stage", "a": 1}
     assert list(found) == [{"stage": "stage", "error": "ended after its 5 s"}]
     process = Path(f"/proc/{mark.read_text()}/cmdline")
-    until(lambda: not process.exists() or not process.read_bytes(), timeout_seconds=20, failure=lambda: "the child of the stage still runs")
+    until(
+        lambda: not process.exists() or not process.read_bytes(),
+        timeout_seconds=20,
+        failure=lambda: "the child of the stage still runs",
+    )
 
 
 def test_the_table_has_a_header_where_the_columns_change() -> None:
     table = Table()
-    assert table.lines({"stage": "a", "x": 1, "y": 0.12345}) == ["", "**a**", "", "| x | y |", "|---|---|", "| 1 | 0.123 |"]
+    assert table.lines({"stage": "a", "x": 1, "y": 0.12345}) == [
+        "",
+        "**a**",
+        "",
+        "| x | y |",
+        "|---|---|",
+        "| 1 | 0.123 |",
+    ]
     assert table.lines({"stage": "a", "x": 12345, "y": None}) == ["| 12,345 | - |"]
     assert table.lines({"stage": "a", "x": 1, "left out": "no b|b"}) == ["", "a: 1: **left out**: no b\\|b"]
     assert table.lines({"stage": "a", "z": True}) == ["", "| z |", "|---|", "| yes |"]
 
 
 def test_a_page_shows_the_largest_error_of_each_implementation() -> None:
-    one = {"stage": "attention", "mask": "causal", "type": "bfloat16", "implementation": "blockwise", "heads": "1", "same bits": True}
+    one = {
+        "stage": "attention",
+        "mask": "causal",
+        "type": "bfloat16",
+        "implementation": "blockwise",
+        "heads": "1",
+        "same bits": True,
+    }
     rows = [
         one | {"error of values": 0.1, "largest error of a gradient": 0.3},
         one | {"error of values": 0.4, "largest error of a gradient": 0.2, "same bits": False},
@@ -117,8 +137,21 @@ def test_the_gap_of_a_profile_is_the_time_without_any_kernel() -> None:
 def dry_run(folder: Path, python: Path, *words: object, before: tuple[str, ...] = ()) -> list[Row]:
     """Run all stages in tiny sizes; the rows."""
     rows, programs = folder / "rows.jsonl", kept_folder(os.environ) / "accelerator"
-    environ = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-    command = [*before, str(python), str(SCRIPT), "--dry-run", "--minutes", str(limit(9 * 60) / 60), "--rows", str(rows), *map(str, words)]
+    environ = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    command = [
+        *before,
+        str(python),
+        str(SCRIPT),
+        "--dry-run",
+        "--minutes",
+        str(limit(9 * 60) / 60),
+        "--rows",
+        str(rows),
+        *map(str, words),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=limit(580), check=False)
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
     return read(rows)
@@ -163,7 +196,11 @@ def test_a_bare_machine_needs_only_the_packed_wheels(tmp_path: Path) -> None:
     python = bare_environment(kept_folder(os.environ).parent / f"bare-python3.12-jax{JAX}")
     wheels = tmp_path / "wheels"
     packed = subprocess.run(
-        ["bash", ROOT / "tests/accelerator/pack.sh", wheels], capture_output=True, text=True, check=True, timeout=limit(300)
+        ["bash", ROOT / "tests/accelerator/pack.sh", wheels],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=limit(300),
     )
     assert int(packed.stdout.split("with the tree ")[1].split()[0]) * 1_000_000 <= 60 * 2**20, packed.stdout
     offline = ("unshare", "--net") if os.geteuid() == 0 else ()

@@ -1,7 +1,8 @@
-"""The time of torch's attention on cases that come as JSON on standard input; answers one line: for each case, milliseconds by function.
+"""The time of torch's attention on cases that come as JSON on standard input; answers one line: for each case,
+milliseconds by function.
 
-Functions: ``scaled_dot_product_attention`` with its causal flag or with a mask of booleans, and for documents also the one for sequences of
-different lengths, where torch has it. Each has two times: forward, and forward and backward.
+Functions: ``scaled_dot_product_attention`` with its causal flag or with a mask of booleans, and for documents also the
+one for sequences of different lengths, where torch has it. Each has two times: forward, and forward and backward.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def of_case(case: dict[str, Any]) -> dict[str, Any]:
     if case["mask"] == "causal":
         return {
             "torch, causal flag": timed(
-                lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped), *inputs
+                lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped),
+                *inputs,
             )
         }
     number = torch.arange(length, device=DEVICE)
@@ -111,7 +113,9 @@ def varlen(ids: torch.Tensor, inputs: list[torch.Tensor]) -> list[float] | str:
         if "enable_gqa" in known:
             options["enable_gqa"] = True
         else:
-            inputs = [x.detach().repeat_interleave(inputs[0].shape[1] // x.shape[1], 1).requires_grad_() for x in inputs]
+            inputs = [
+                x.detach().repeat_interleave(inputs[0].shape[1] // x.shape[1], 1).requires_grad_() for x in inputs
+            ]
     return timed(lambda q, k, v: varlen_attn(q, k, v, ends, ends, longest, longest, **options), *inputs)
 
 

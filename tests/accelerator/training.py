@@ -18,7 +18,15 @@ from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec
 from tests.accelerator.measure import hardware_type, peak_flops
 
-LLAMA_1B = {"layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64, "tieEmbeddings": True}
+LLAMA_1B = {
+    "layers": 16,
+    "hiddenSize": 2048,
+    "intermediateSize": 8192,
+    "heads": 32,
+    "kvHeads": 8,
+    "headDim": 64,
+    "tieEmbeddings": True,
+}
 LLAMA_TINY = {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4, "kvHeads": 2, "tieEmbeddings": True}
 VOCABULARY = 128_256
 DOCUMENT = 1000
@@ -32,7 +40,8 @@ def spec_of(
 
     Args:
         model: ``spec.model``.
-        settings: Other values of fields, as ``halcyon train --set`` takes them, without ``spec.``: ``trainer.remat=none``.
+        settings: Other values of fields, as ``halcyon train --set`` takes them, without ``spec.``:
+            ``trainer.remat=none``.
         batch: Sequences of a step.
         length: Positions of a sequence.
         optimizer: ``spec.optimizer``. None: AdamW.
@@ -135,7 +144,10 @@ def batch_of(program: Program, batch: int, length: int, vocabulary: int) -> dict
         "weights": np.ones(shape),
         "segments": np.cumsum(noise.random(shape) < 1 / min(DOCUMENT, length / 4), -1),
     }
-    return {name: jax.device_put(arrays[name].astype(dtype), program.batch_sharding) for name, dtype in program.objective.fields.items()}
+    return {
+        name: jax.device_put(arrays[name].astype(dtype), program.batch_sharding)
+        for name, dtype in program.objective.fields.items()
+    }
 
 
 def same_bits(left: Any, right: Any) -> bool:

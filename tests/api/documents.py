@@ -21,5 +21,8 @@ MINIMAL: dict[str, Any] = {
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The minimal run with changes. Keys are paths such as ``spec__trainer__steps``; the value ``...`` removes the field."""
+    """The minimal run with changes.
+
+    Keys are paths such as ``spec__trainer__steps``; the value ``...`` removes the field.
+    """
     return changed(MINIMAL, {path.replace("__", "."): value for path, value in changes.items()})

@@ -60,7 +60,10 @@ def _hardware() -> Iterator[Case]:
     reserved = {"type": "cpu", "provisioning": "reservation", "reservation": "ours"}
     yield "provisioning reservation exists for", document(spec__accelerator=reserved)
     yield "set reservation together with", document(spec__accelerator={"type": "v6e", "reservation": "ours"})
-    yield "reservationProject needs", document(spec__accelerator={"type": "v6e", "reservationProject": "others-project"})
+    yield (
+        "reservationProject needs",
+        document(spec__accelerator={"type": "v6e", "reservationProject": "others-project"}),
+    )
     yield "network gpuDirect exists for", document(spec__accelerator__network="gpuDirect")
     yield "computeDomain exists for", document(spec__accelerator__computeDomain="x")
 
@@ -87,11 +90,19 @@ BROKEN: tuple[Case, ...] = (
     ("layerTypes must have one entry", _model("gemma3", layerTypes=["full_attention"])),
     ("layerTypes has sliding_attention", _model("qwen2", numHiddenLayers=1, layerTypes=["sliding_attention"])),
     ("ropeScaling needs a factor", _model("mistral", ropeScaling={"ropeType": "linear"})),
-    ("ropeScaling of type llama3 or yarn needs", document(spec__model__llama__ropeScaling={"ropeType": "yarn", "factor": 4})),
+    (
+        "ropeScaling of type llama3 or yarn needs",
+        document(spec__model__llama__ropeScaling={"ropeType": "yarn", "factor": 4}),
+    ),
     (
         "lowFreqFactor must be less",
         document(
-            spec__model__llama__ropeScaling={"ropeType": "llama3", "factor": 8, "originalMaxPositionEmbeddings": 64, "lowFreqFactor": 4}
+            spec__model__llama__ropeScaling={
+                "ropeType": "llama3",
+                "factor": 8,
+                "originalMaxPositionEmbeddings": 64,
+                "lowFreqFactor": 4,
+            }
         ),
     ),
     ("numExpertsPerTok must be at most numLocalExperts", _model("mixtral", numExpertsPerTok=9)),
@@ -109,7 +120,10 @@ BROKEN: tuple[Case, ...] = (
     ("headDim must be even", _model("nanochat", headDim=7)),
     ("matrices is for rules for hidden matrices", document(spec__optimizer={"adamw": {}, "matrices": {}})),
     ("a group needs match or roles", document(spec__optimizer={"adamw": {}, "groups": [{"learningRate": 2.0}]})),
-    ("a frozen group is not updated", document(spec__optimizer={"adamw": {}, "groups": [{"match": "*", "frozen": True, "beta2": 0.9}]})),
+    (
+        "a frozen group is not updated",
+        document(spec__optimizer={"adamw": {}, "groups": [{"match": "*", "frozen": True, "beta2": 0.9}]}),
+    ),
     ("best needs evaluations", document(spec__trainer__evaluation={"best": {}})),
     (
         "best.of and a macro average need bySource",
@@ -117,8 +131,14 @@ BROKEN: tuple[Case, ...] = (
     ),
     ("mesh.ici axes are positive", document(spec__mesh={"ici": {"data": -1}})),
     ("mesh.dcn axes are positive", document(spec__mesh={"dcn": {"replica": 0}})),
-    ("rows.start must be below", document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}])),
-    ("give every source a weight", document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 1}, {"name": "b", "stdlib": {}}])),
+    (
+        "rows.start must be below",
+        document(spec__data__sources=[{"name": "a", "stdlib": {}, "rows": {"start": 4, "end": 4}}]),
+    ),
+    (
+        "give every source a weight",
+        document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 1}, {"name": "b", "stdlib": {}}]),
+    ),
     ("at least one source needs", document(spec__data__sources=[{"name": "a", "stdlib": {}, "weight": 0}])),
     (
         "mixture.schedule names a source",
@@ -140,12 +160,18 @@ BROKEN: tuple[Case, ...] = (
     ("from begins a training", document(spec__from=_OTHER, spec__task="data")),
     ("task: evaluate needs from.run", document(spec__task="evaluate")),
     ("set exactly one of run and huggingFace", document(spec__from={"step": 3})),
-    ("set exactly one of run and huggingFace", document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}})),
+    (
+        "set exactly one of run and huggingFace",
+        document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}}),
+    ),
     ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
     ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
     ("huggingFace names a file", document(spec__model={"huggingFace": {"config": "/models/base/config.json"}})),
     ("export writes the models of a training", document(spec__export={"everySteps": 5}, spec__task="data")),
-    ("export writes the files of", document(spec__export={"everySteps": 5}, spec__model={"custom": {"class": "package.module:Class"}})),
+    (
+        "export writes the files of",
+        document(spec__export={"everySteps": 5}, spec__model={"custom": {"class": "package.module:Class"}}),
+    ),
     ("export.root is checkpoint.root", document(spec__export={"everySteps": 5, "root": "file:///checkpoints/small"})),
     ("export.root must be file:///PATH", document(spec__export={"everySteps": 5, "root": "file:///a/../b"})),
     ("from.root is the other run's", document(spec__from={**_OTHER, "root": "file:///checkpoints/small"})),
@@ -161,13 +187,24 @@ BROKEN: tuple[Case, ...] = (
     ("trainer.precision.rounding needs", document(spec__trainer__precision={"rounding": "stochastic"})),
     ("trainer.precision.products: float8 needs", document(spec__trainer__precision={"products": "float8"})),
     ("trainer.precision.products: int8 needs", document(spec__trainer__precision={"products": "int8"})),
-    ("trainer.precision.products: mxfp8 and nvfp4 need", document(spec__trainer__precision={"products": "mxfp8"}, spec__accelerator=_GPU)),
-    ("trainer.precision.products: mxfp8 and nvfp4 need", document(spec__trainer__precision={"products": "nvfp4"}, spec__accelerator=_GPU)),
+    (
+        "trainer.precision.products: mxfp8 and nvfp4 need",
+        document(spec__trainer__precision={"products": "mxfp8"}, spec__accelerator=_GPU),
+    ),
+    (
+        "trainer.precision.products: mxfp8 and nvfp4 need",
+        document(spec__trainer__precision={"products": "nvfp4"}, spec__accelerator=_GPU),
+    ),
     ("trainer.precision.narrowProducts needs", document(spec__trainer__precision={"narrowProducts": {}})),
     *(
         (
-            f"trainer.precision.narrowProducts.{field}{f': {value}' if isinstance(value, bool) else ''} is for".replace("True", "true"),
-            document(spec__trainer__precision={"products": kind, "narrowProducts": {field: value}}, spec__accelerator=_BLACKWELL),
+            f"trainer.precision.narrowProducts.{field}{f': {value}' if isinstance(value, bool) else ''} is for".replace(
+                "True", "true"
+            ),
+            document(
+                spec__trainer__precision={"products": kind, "narrowProducts": {field: value}},
+                spec__accelerator=_BLACKWELL,
+            ),
         )
         for field, value, kind in (
             ("scales", "tensor", "mxfp8"),
@@ -179,11 +216,20 @@ BROKEN: tuple[Case, ...] = (
     ),
     ("trainer.attention: splash is a kernel", document(spec__trainer__attention="splash")),
     ("trainer.attention: tokamax has kernels", document(spec__trainer__attention="tokamax")),
-    ("trainer.attention: splash and tokamax compute", document(spec__trainer__attention="splash", spec__accelerator=_TPU)),
+    (
+        "trainer.attention: splash and tokamax compute",
+        document(spec__trainer__attention="splash", spec__accelerator=_TPU),
+    ),
     ("trainer.attention: ring needs", document(spec__trainer__attention="ring")),
-    ("trainer.attention: only ring", document(spec__trainer__attention="reference", spec__mesh={"ici": {"context": 2}})),
+    (
+        "trainer.attention: only ring",
+        document(spec__trainer__attention="reference", spec__mesh={"ici": {"context": 2}}),
+    ),
     ("accelerator.slices must lie", document(spec__recovery={"elastic": {"minSlices": 3}})),
-    ("leave mesh.dcn.replica out", document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}})),
+    (
+        "leave mesh.dcn.replica out",
+        document(spec__recovery={"elastic": {"minSlices": 1}}, spec__mesh={"dcn": {"replica": 2}}),
+    ),
     (
         "recovery.elastic cannot be used with",
         document(spec__recovery={"elastic": {"minSlices": 1}}, spec__scheduling={"queue": {"name": "research"}}),
@@ -192,5 +238,8 @@ BROKEN: tuple[Case, ...] = (
     ("spec.after.run is the run itself", document(spec__after={"run": "small"})),
     ("rootPrefix must not contain", defaults(rootPrefix="s3://bucket/../a")),
     ("endpoint belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", endpoint="http://store:7070")),
-    ("credentialsSecret belongs to an s3:// rootPrefix", defaults(rootPrefix="gs://bucket/a", credentialsSecret={"name": "secret"})),
+    (
+        "credentialsSecret belongs to an s3:// rootPrefix",
+        defaults(rootPrefix="gs://bucket/a", credentialsSecret={"name": "secret"}),
+    ),
 )

@@ -26,7 +26,11 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__optimizer": {"lr": 1, "adamw": {}}}, "spec.optimizer.lr", "did you mean learningRate?"),
     ({"spec__optimizer": {"adamw": {"lr": 1}}}, "spec.optimizer.adamw.lr", "did you mean spec.optimizer.learningRate?"),
     ({"spec__steps": 8}, "spec.steps", "did you mean spec.trainer.steps?"),
-    ({"spec__checkpoint__everySteps": 8}, "spec.checkpoint.everySteps", "did you mean spec.checkpoint.save.everySteps?"),
+    (
+        {"spec__checkpoint__everySteps": 8},
+        "spec.checkpoint.everySteps",
+        "did you mean spec.checkpoint.save.everySteps?",
+    ),
     ({"spec__bogus": 8}, "spec.bogus", "unknown field; there are defaults, image"),
     ({"spec__bogus": None}, "spec.bogus", "unknown field; there are defaults, image"),
     ({"spec__trainer__" + "x" * 10_000: 8}, f"spec.trainer.{'x' * 60}…", "unknown field; there are steps"),
@@ -39,9 +43,21 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"kind": "TrainingRunDefaults"}, "kind", "not TrainingRun; give it with --defaults"),
     ({"spec__trainer__steps": ...}, "spec.trainer.steps", "required"),
     ({"spec__trainer__steps": "10"}, "spec.trainer.steps", "must be a whole number, not the text '10'"),
-    ({"spec__trainer__microbatches": 0}, "spec.trainer.microbatches", "must be a whole number from 1 to 65536, or auto"),
-    ({"spec__trainer__microbatches": "many"}, "spec.trainer.microbatches", "must be a whole number from 1 to 65536, or auto"),
-    ({"spec__trainer__remat": "some"}, "spec.trainer.remat", "'none', 'dots', 'attention', 'full', 'nested', 'offload' or 'auto'"),
+    (
+        {"spec__trainer__microbatches": 0},
+        "spec.trainer.microbatches",
+        "must be a whole number from 1 to 65536, or auto",
+    ),
+    (
+        {"spec__trainer__microbatches": "many"},
+        "spec.trainer.microbatches",
+        "must be a whole number from 1 to 65536, or auto",
+    ),
+    (
+        {"spec__trainer__remat": "some"},
+        "spec.trainer.remat",
+        "'none', 'dots', 'attention', 'full', 'nested', 'offload' or 'auto'",
+    ),
     ({"spec__trainer__steps": 0}, "spec.trainer.steps", "greater than or equal to 1"),
     ({"spec__accelerator__type": "v9"}, "spec.accelerator.type", "unknown accelerator 'v9'; there are cpu, v4, v5e"),
     ({"spec__accelerator__type": "h100-megs"}, "spec.accelerator.type", "did you mean h100-mega?"),
@@ -51,51 +67,90 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__accelerator": {"type": "v4", "topology": "4x4"}}, "spec.accelerator", "one of 2x2x1"),
     ({"spec__accelerator": {"type": "v4", "topology": "16x16x20"}}, "spec.accelerator", "at most 64 cubes"),
     ({"spec__accelerator": {"type": "h100", "topology": "2x3"}}, "spec.accelerator", "1 or 2 or 4 or 8 devices a host"),
-    ({"spec__accelerator": {"type": "h100", "topology": "2x4"}}, "spec.accelerator", "sold as spot or flexStart or queued only"),
+    (
+        {"spec__accelerator": {"type": "h100", "topology": "2x4"}},
+        "spec.accelerator",
+        "sold as spot or flexStart or queued only",
+    ),
     (
         {"spec__accelerator": {"type": "h100", "topology": "2x4", "provisioning": "spot", "network": "gpuDirect"}},
         "spec.accelerator",
         "network gpuDirect of h100 exists for hosts with 8 devices only",
     ),
-    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "spec.accelerator", "exist for v5e, v5p"),
+    (
+        {"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}},
+        "spec.accelerator",
+        "exist for v5e, v5p",
+    ),
     ({"spec__accelerator__network": "gpuDirect"}, "spec.accelerator", "exists for h100, h100-mega"),
     ({"spec__accelerator__computeDomain": "x"}, "spec.accelerator", "exists for gb200, gb300 only"),
     ({"spec__scheduling": {"nodeSelector": {"a b": "c"}}}, "spec.scheduling.nodeSelector", "is no key of a label"),
     ({"spec__scheduling": {"labels": {"halcyon.dev/run": "c"}}}, "spec.scheduling.labels", "take another key"),
     ({"spec__scheduling": {"nodeSelector": {"a": "c d"}}}, "spec.scheduling.nodeSelector.a", "must match"),
-    ({"spec__scheduling": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "spec.scheduling.tolerations.0.effect", "'NoSchedule'"),
+    (
+        {"spec__scheduling": {"tolerations": [{"key": "a", "effect": "Never"}]}},
+        "spec.scheduling.tolerations.0.effect",
+        "'NoSchedule'",
+    ),
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "spec.accelerator", "one of 1x1, 2x2, 2x4"),
     ({"spec__accelerator": {"type": "cpu", "topology": "9999x1"}}, "spec.accelerator", "at most 1024 hosts"),
     ({"spec__accelerator__slices": 257}, "spec.accelerator.slices", "less than or equal to 256"),
     ({"spec__accelerator__provisioning": "spot"}, "spec.accelerator", "nodes of type cpu or nvidia are chosen by"),
-    ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "spec.accelerator", "set reservation together"),
+    (
+        {"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}},
+        "spec.accelerator",
+        "set reservation together",
+    ),
     (
         {"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "flexStart"}},
         "spec.accelerator",
         "set provisioning: queued",
     ),
-    ({"spec__accelerator": {"type": "v5p", "topology": "2x2x2", "provisioning": "flexStart"}}, "spec.accelerator", "v5p: 2x2x1"),
-    ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "spec.accelerator", "must have one host"),
+    (
+        {"spec__accelerator": {"type": "v5p", "topology": "2x2x2", "provisioning": "flexStart"}},
+        "spec.accelerator",
+        "v5p: 2x2x1",
+    ),
+    (
+        {"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}},
+        "spec.accelerator",
+        "must have one host",
+    ),
     (
         {"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}},
         "spec.accelerator",
         "reservationProject needs a reservation",
     ),
     (
-        {"spec__accelerator": {"type": "v6e", "provisioning": "reservation", "reservation": "r", "reservationProject": "projects/x"}},
+        {
+            "spec__accelerator": {
+                "type": "v6e",
+                "provisioning": "reservation",
+                "reservation": "r",
+                "reservationProject": "projects/x",
+            }
+        },
         "spec.accelerator.reservationProject",
         "must match",
     ),
     ({"spec__model": {}}, "spec.model", "exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "spec.model", "exactly one of llama, gpt2"),
-    ({"spec__model__llama__heads": 5}, "spec.model.llama", "hiddenSize must be a multiple of heads (hiddenSize 64, heads 5)"),
+    (
+        {"spec__model__llama__heads": 5},
+        "spec.model.llama",
+        "hiddenSize must be a multiple of heads (hiddenSize 64, heads 5)",
+    ),
     ({"spec__model__llama__kvHeads": 3}, "spec.model.llama", "kvHeads must divide heads (kvHeads 3, heads 4)"),
     (
         {"spec__model": {"qwen3": {"layers": 2}}},
         "spec.model.qwen3.layers",
         "unknown field; did you mean numHiddenLayers?",
     ),
-    ({"spec__model__llama__numAttentionHeads": 2}, "spec.model.llama.numAttentionHeads", "unknown field; did you mean heads?"),
+    (
+        {"spec__model__llama__numAttentionHeads": 2},
+        "spec.model.llama.numAttentionHeads",
+        "unknown field; did you mean heads?",
+    ),
     (
         {"spec__model__llama__ropeScaling": {"ropeType": "dynamic", "factor": 2.0}},
         "spec.model.llama.ropeScaling.ropeType",
@@ -129,7 +184,11 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "this name is reserved for Halcyon or the operator's owner; leave it out (name HALCYON_ATTEMPT)",
     ),
     ({"spec__env": [{"name": "SSL_CERT_FILE", "value": "9"}]}, "spec.env.0", "leave it out (name SSL_CERT_FILE)"),
-    ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "spec.env.0", "use valueFrom.secretKeyRef (name HF_TOKEN)"),
+    (
+        {"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]},
+        "spec.env.0",
+        "use valueFrom.secretKeyRef (name HF_TOKEN)",
+    ),
     ({"spec__env": [{"name": "XLA_FLAGS"}]}, "spec.env.0", "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}] * 2}, "spec.env", "XLA_FLAGS is set twice"),
     ({"spec__env": [{"name": "xla", "value": "a"}]}, "spec.env.0.name", "match"),
@@ -144,9 +203,17 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
         )
         for betas in ({"beta2": 0.999}, {"beta2": 0.99}, {"beta1": 0.96})
     ),
-    ({"spec__trainer__precision": {"moments": "float16"}}, "spec.trainer.precision.moments", "'float32', 'bfloat16' or 'float8'"),
+    (
+        {"spec__trainer__precision": {"moments": "float16"}},
+        "spec.trainer.precision.moments",
+        "'float32', 'bfloat16' or 'float8'",
+    ),
     *(
-        ({"spec__trainer__precision": {"moments": moments, "momentsRounding": "stochastic"}}, "spec", "leave momentsRounding out")
+        (
+            {"spec__trainer__precision": {"moments": moments, "momentsRounding": "stochastic"}},
+            "spec",
+            "leave momentsRounding out",
+        )
         for moments in ("float32", "float8")
     ),
     ({"metadata__name": "x" * 41}, "metadata.name", "at most 40"),
@@ -155,7 +222,9 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "field", "mend"), SCHEMA_FAULTS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("changes", "field", "mend"), SCHEMA_FAULTS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_the_error_names_the_field_and_the_fix(changes: dict[str, Any], field: str, mend: str) -> None:
     with pytest.raises(InvalidRun) as refused:
         parse_run(document(**changes))
@@ -177,22 +246,31 @@ def test_a_field_without_a_value_is_absent_as_for_the_api_server(field: str) -> 
 @pytest.mark.parametrize(
     ("kind", "accelerator", "choices"),
     [
-        ("float8", "h100", {"scales": "tensor", "gradients": "e4m3", "fastAccumulation": "forward", "parameterGradients": False}),
+        (
+            "float8",
+            "h100",
+            {"scales": "tensor", "gradients": "e4m3", "fastAccumulation": "forward", "parameterGradients": False},
+        ),
         ("int8", "h100", {"parameterGradients": True, "head": False}),
         ("mxfp8", "b300", {"head": False}),
         ("nvfp4", "nvidia", {"parameterGradients": False}),
     ],
 )
-def test_choices_for_narrow_products_are_accepted_with_their_type(kind: str, accelerator: str, choices: dict[str, Any]) -> None:
+def test_choices_for_narrow_products_are_accepted_with_their_type(
+    kind: str, accelerator: str, choices: dict[str, Any]
+) -> None:
     precision = {"products": kind, "narrowProducts": choices}
-    spec = parse_run(document(spec__trainer__precision=precision, spec__accelerator={"type": accelerator, "topology": "1x8"})).spec
+    spec = parse_run(
+        document(spec__trainer__precision=precision, spec__accelerator={"type": accelerator, "topology": "1x8"})
+    ).spec
     narrow = spec.trainer.precision.narrow
     assert narrow is not None
     assert spec.trainer.precision.narrow_products.document().items() >= choices.items()  # pyright: ignore[reportOptionalMemberAccess]
 
 
 @pytest.mark.parametrize(
-    "precision", [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}]
+    "precision",
+    [{"moments": "bfloat16"}, {"parameters": "bfloat16"}, {"parameters": "bfloat16", "moments": "bfloat16"}],
 )
 def test_narrow_moments_are_accepted_if_they_decay_fast_enough(precision: dict[str, str]) -> None:
     spec = parse_run(document(spec__trainer__precision=precision)).spec
@@ -240,7 +318,8 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             {"spec__model": {"mistral": {"slidingWindow": 33}}},
             "spec.model.mistral.slidingWindow",
-            "a window of 33 positions is longer than the longest sequence of the run, 32; give at most 32, or longer sequences",
+            "a window of 33 positions is longer than the longest sequence of the run, 32; give at most 32, or longer "
+            "sequences",
         ),
         (
             {"spec__mesh": {"ici": {"fsdp": 1, "expert": 2}}, "spec__model": {"mixtral": {"numLocalExperts": 3}}},
@@ -251,7 +330,8 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             {"spec__mesh": {"ici": {"fsdp": 1, "context": 2}}, "spec__trainer__sequenceLength": 30},
             "spec.trainer.sequenceLength",
-            "30 must be a multiple of twice the context axis of the mesh, 2 x 2, because each of its devices holds two parts of a "
+            "30 must be a multiple of twice the context axis of the mesh, 2 x 2, because each of its devices holds two "
+            "parts of a "
             "sequence; the next one is 32",
         ),
         (
@@ -270,29 +350,43 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             BY_TOKAMAX | {"spec__model": {"qwen3": {"headDim": 288}}},
             "spec.trainer.attention",
-            "on GPUs of compute capability 9.0, the Mosaic GPU kernel computes heads of at most 256 features, not 288; use auto for qwen3",
+            "on GPUs of compute capability 9.0, the Mosaic GPU kernel computes heads of at most 256 features, not 288; "
+            "use auto for qwen3",
         ),
         (
             BY_TOKAMAX | {"spec__model": {"qwen3": {"headDim": 192}}, "spec__accelerator": {**H100, "type": "l4"}},
             "spec.trainer.attention",
-            "on GPUs of compute capability 8.9, the Triton kernel computes values of at most 128 features, not 192; use auto for qwen3",
+            "on GPUs of compute capability 8.9, the Triton kernel computes values of at most 128 features, not 192; "
+            "use auto for qwen3",
         ),
     ],
 )
-def test_invalid_combinations_are_reported_before_anything_is_allocated(changes: dict[str, Any], field: str, mend: str) -> None:
+def test_invalid_combinations_are_reported_before_anything_is_allocated(
+    changes: dict[str, Any], field: str, mend: str
+) -> None:
     problems = find_problems(parse_run(document(**changes)).spec)
     assert [problem.field for problem in problems] == [field]
     assert mend in str(problems[0])
 
 
 @pytest.mark.parametrize(
-    "model", [{"gptOss": {"slidingWindow": 32}}, {"gemma2": {"slidingWindow": 32}}, {"deepseekV3": {}}, {"qwen3": {"headDim": 36}}]
+    "model",
+    [
+        {"gptOss": {"slidingWindow": 32}},
+        {"gemma2": {"slidingWindow": 32}},
+        {"deepseekV3": {}},
+        {"qwen3": {"headDim": 36}},
+    ],
 )
-def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_on_a_hopper(model: dict[str, Any]) -> None:
+def test_tokamax_computes_sinks_soft_caps_values_of_another_size_and_any_width_on_a_hopper(
+    model: dict[str, Any],
+) -> None:
     assert find_problems(parse_run(document(**BY_TOKAMAX, spec__model=model)).spec) == ()
 
 
-@pytest.mark.parametrize("window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}])
+@pytest.mark.parametrize(
+    "window", [{"slidingWindow": 32}, {"slidingWindow": 64, "layerTypes": ["full_attention"] * 12}, {}]
+)
 def test_a_window_that_fits_or_is_not_used_is_no_problem(window: dict[str, Any]) -> None:
     assert find_problems(parse_run(document(spec__model={"olmo3": window})).spec) == ()
 
@@ -301,7 +395,9 @@ def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> No
     begins = {"huggingFace": {"path": "/models/mistral"}}
     wide = {"mistral": {"slidingWindow": 4096}}
     assert find_problems(parse_run(document(spec__model=wide, spec__from=begins)).spec) == ()
-    assert find_problems(parse_run(document(spec__model=wide, spec__task="data")).spec) == (), "the run that makes its tokens"
+    assert find_problems(parse_run(document(spec__model=wide, spec__task="data")).spec) == (), (
+        "the run that makes its tokens"
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,11 +406,17 @@ def test_a_model_that_is_finetuned_keeps_its_window_on_shorter_sequences() -> No
         ({"attention": "flash"}, "spec.trainer.attention"),
         ({"attention": "splash"}, "splash is a kernel for TPUs, which accelerator.type is not; use auto"),
         ({"attention": "splash", "precision": BFLOAT16, "spec__accelerator": H100}, "splash is a kernel for TPUs"),
-        ({"attention": "tokamax", "precision": BFLOAT16}, "tokamax has kernels for NVIDIA GPUs, which accelerator.type is not; use auto"),
+        (
+            {"attention": "tokamax", "precision": BFLOAT16},
+            "tokamax has kernels for NVIDIA GPUs, which accelerator.type is not; use auto",
+        ),
         ({"attention": "tokamax", "spec__accelerator": H100}, "set trainer.precision.compute to bfloat16, or use auto"),
         ({"attention": "ring"}, "set mesh.ici.context to 2 or more, or use auto"),
         ({"attention": "ring", "spec__mesh": {"ici": {"fsdp": 2}}}, "set mesh.ici.context to 2 or more, or use auto"),
-        ({"attention": "blockwise", "spec__mesh": CONTEXT}, "only ring serves a mesh with mesh.ici.context above 1; use ring or auto"),
+        (
+            {"attention": "blockwise", "spec__mesh": CONTEXT},
+            "only ring serves a mesh with mesh.ici.context above 1; use ring or auto",
+        ),
     ],
 )
 def test_a_named_attention_that_cannot_serve_is_rejected(changes: dict[str, Any], sentence: str) -> None:
@@ -347,14 +449,17 @@ def test_a_document_that_no_configmap_takes_is_a_problem() -> None:
 
     def problems(lines: int) -> list[str]:
         template = "a line of a template\n" * lines
-        sources = [{"name": f"s{n}", "jsonl": {"paths": ["a"]}, "format": {"chat": {"template": template}}} for n in range(12)]
+        sources = [
+            {"name": f"s{n}", "jsonl": {"paths": ["a"]}, "format": {"chat": {"template": template}}} for n in range(12)
+        ]
         spec = parse_run(document(spec__data={"sources": sources}, spec__objective={"finetune": {}})).spec
         return [str(problem) for problem in find_problems(spec)]
 
     assert problems(2000) == []
     (problem,) = problems(3000)
     assert re.fullmatch(
-        r"spec: it has 1,\d\d\d,\d\d\d bytes, 1,\d\d\d,\d\d\d of them in spec\.data, and pods get at most 1,000,000; name files by .*",
+        r"spec: it has 1,\d\d\d,\d\d\d bytes, 1,\d\d\d,\d\d\d of them in spec\.data, and pods get at most 1,000,000; "
+        r"name files by .*",
         problem,
     )
 

@@ -46,9 +46,15 @@ def test_a_device_has_a_generation(kind: str, capability: str, generation: Gener
 
 
 def test_the_generations_are_those_of_the_hardware_table() -> None:
-    assert {name for name in get_args(Generation) if name in TABLE} == {row.name for row in TABLE.values() if row.family == "tpu"}
-    assert {f"cc{row.compute_capability[0]}" for row in TABLE.values() if row.compute_capability} <= set(get_args(Generation))
-    assert all(generation_of(kind) == row.name for row in TABLE.values() if row.family == "tpu" for kind in row.device_kinds)
+    assert {name for name in get_args(Generation) if name in TABLE} == {
+        row.name for row in TABLE.values() if row.family == "tpu"
+    }
+    assert {f"cc{row.compute_capability[0]}" for row in TABLE.values() if row.compute_capability} <= set(
+        get_args(Generation)
+    )
+    assert all(
+        generation_of(kind) == row.name for row in TABLE.values() if row.family == "tpu" for kind in row.device_kinds
+    )
     assert set(GENERATION_TITLES) == set(get_args(Generation))
 
 

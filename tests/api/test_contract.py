@@ -66,16 +66,24 @@ def test_the_schema_is_structural_described_and_bounded() -> None:
         assert ("type" in node) is not node.get("x-kubernetes-int-or-string", False), path
         if path and not path.startswith(".metadata") and not path.endswith("[]"):
             section = nodes[path.rpartition(".")[0].removesuffix("[]")].get("description", "")
-            assert node.get("description") or section.startswith("See "), f"{path} has no description, nor a section that refers to one"
+            assert node.get("description") or section.startswith("See "), (
+                f"{path} has no description, nor a section that refers to one"
+            )
         assert not isinstance(node.get("exclusiveMinimum"), int) or isinstance(node["exclusiveMinimum"], bool), path
         for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-            # The API server cuts the bound to a whole number when it compares it with a value that is written as one, such as 0.
-            assert not node.get(flag) or float(node[bound]).is_integer(), f"{path}: an exclusive bound must be a whole number"
+            # The API server cuts the bound to a whole number when it compares it with a value that is written as one,
+            # such as 0.
+            assert not node.get(flag) or float(node[bound]).is_integer(), (
+                f"{path}: an exclusive bound must be a whole number"
+            )
 
 
 @pytest.mark.parametrize("definition", definitions(), ids=lambda definition: definition["metadata"]["name"])
 def test_a_definition_fits_into_the_annotation_of_kubectl_apply(definition: dict[str, Any]) -> None:
-    """kubectl writes compact JSON and replaces <, > and &, as Go's encoder does. The annotations may have 262,144 bytes together."""
+    """kubectl writes compact JSON and replaces <, > and &, as Go's encoder does.
+
+    The annotations may have 262,144 bytes together.
+    """
     text = json.dumps(definition, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&":
         text = text.replace(character, rf"\u{ord(character):04x}")
@@ -123,7 +131,9 @@ def test_outside_a_pod_there_is_no_environment() -> None:
     assert parse_environment({"HOME": "/"}) is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("HALCYON_ATTEMPT", "x"), ("HALCYON_MESH", "{}"), ("HALCYON_RESTART", None)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("HALCYON_ATTEMPT", "x"), ("HALCYON_MESH", "{}"), ("HALCYON_RESTART", None)]
+)
 def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
     variables = {**POD.variables(), name: value}
     with pytest.raises(InvalidEnvironment, match="HALCYON_"):
@@ -136,7 +146,9 @@ def test_reserved_exit_codes_do_not_overlap_other_exit_codes() -> None:
     assert all(code < 125 for code in ExitCode), "exit codes from 125 on belong to shells and runtimes"
 
 
-@pytest.mark.parametrize("hostile", [None, [], "x", {"attempt": "many"}, {"conditions": [{}]}, {"history": 3, "attempt": 4}])
+@pytest.mark.parametrize(
+    "hostile", [None, [], "x", {"attempt": "many"}, {"conditions": [{}]}, {"history": 3, "attempt": 4}]
+)
 def test_a_status_damaged_by_hand_is_read_field_by_field(hostile: Any) -> None:
     status = parse_status(hostile)
     assert isinstance(status, TrainingRunStatus)

@@ -1,4 +1,6 @@
-"""The fields that a run takes from its defaults: the promises of the merge, and the schema that both kinds have in common."""
+"""The fields that a run takes from its defaults: the promises of the merge, and the schema that both kinds have in
+common.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from hypothesis import strategies as st
 from halcyon_api.defaults.files import load_defaults, load_resolved, with_values
 from halcyon_api.defaults.resource import BUILT_IN, parse_defaults
 from halcyon_api.defaults.status import DefaultsStatus, read_values, written
-from halcyon_api.defaults.units import PREFIX, ROOT, UNITS, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
+from halcyon_api.defaults.units import (
+    PREFIX,
+    ROOT,
+    UNITS,
+    Values,
+    kept_place,
+    merged,
+    resolved,
+    values_of_defaults,
+    values_of_run,
+)
 from halcyon_api.edits.changes import values_of
 from halcyon_api.edits.classes import class_of, leaves_of
 from halcyon_api.generate.crd import custom_resource_definition, defaults_definition
@@ -58,7 +70,10 @@ SAMPLES: dict[str, list[Any]] = {
     "env": [
         [{"name": "XLA_FLAGS", "value": "--a"}, {"name": "NCCL_DEBUG", "value": "INFO"}],
         [{"name": "NCCL_DEBUG", "value": "WARN"}],
-        [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}, {"name": "XLA_FLAGS", "value": ""}],
+        [
+            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+            {"name": "XLA_FLAGS", "value": ""},
+        ],
         [],
     ],
     PREFIX: ["s3://bucket", "s3://other/path/"],
@@ -69,7 +84,9 @@ PLACE = {unit.path for unit in UNITS if unit.store}
 def some_units(*more: str) -> st.SearchStrategy[Values]:
     paths = [unit.path for unit in UNITS] + list(more)
     samples = SAMPLES | {ROOT: ["s3://own/a", "s3://own/b"]}
-    return st.fixed_dictionaries({}, optional={path: st.sampled_from(samples[path]) for path in paths}).map(copy.deepcopy)
+    return st.fixed_dictionaries({}, optional={path: st.sampled_from(samples[path]) for path in paths}).map(
+        copy.deepcopy
+    )
 
 
 DEFAULTS = some_units(PREFIX)
@@ -136,9 +153,9 @@ def test_a_run_merged_with_its_defaults_keeps_its_own_values(run: Values, namesp
         if path == "env":
             assert by_name(found[path]) == {**by_name(found[path]), **by_name(value)}, "a run's own value has priority"
         else:
-            assert found[path] == (value if path not in ("scheduling.nodeSelector", "scheduling.labels") else {**found[path], **value}), (
-                "a run's own value has priority"
-            )
+            assert found[path] == (
+                value if path not in ("scheduling.nodeSelector", "scheduling.labels") else {**found[path], **value}
+            ), "a run's own value has priority"
     prefix = namespace.get(PREFIX, cluster.get(PREFIX))
     assert found.get(ROOT) == run.get(ROOT, f"{prefix.rstrip('/')}/team/small" if prefix else None)
     assert resolved(spec, merged(namespace, cluster), "team", "small") == spec, "a second merge must change nothing"
@@ -147,7 +164,9 @@ def test_a_run_merged_with_its_defaults_keeps_its_own_values(run: Values, namesp
 
 
 @given(run=RUNS, namespace=DEFAULTS, cluster=DEFAULTS)
-def test_store_settings_never_come_from_a_level_below_the_one_that_names_the_root(run: Values, namespace: Values, cluster: Values) -> None:
+def test_store_settings_never_come_from_a_level_below_the_one_that_names_the_root(
+    run: Values, namespace: Values, cluster: Values
+) -> None:
     levels = [run, namespace, cluster]
     naming = next((number for number, level in enumerate(levels) if {ROOT, PREFIX} & level.keys()), len(levels) - 1)
     found = values_of_run(resolved(as_spec(run, bare()), merged(namespace, cluster), "team", "small"))
@@ -173,13 +192,30 @@ def test_recorded_defaults_are_read_back_unchanged(values: Values) -> None:
 @given(values=DEFAULTS)
 def test_defaults_are_checked_like_runs(values: Values) -> None:
     spec = as_spec(values)
-    parse_defaults({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}, "spec": spec})
+    parse_defaults(
+        {
+            "apiVersion": "halcyon.dev/v1alpha1",
+            "kind": "TrainingRunDefaults",
+            "metadata": {"name": "default"},
+            "spec": spec,
+        }
+    )
     assert values_of_defaults(spec) == values
 
 
 @pytest.mark.parametrize(
     "hostile",
-    [None, 3, [], "x", {"recovery": 3}, {"checkpoint": [1]}, {"checkpoint": None}, {"scheduling": {"nodeSelector": 3}}, {"env": 3}],
+    [
+        None,
+        3,
+        [],
+        "x",
+        {"recovery": 3},
+        {"checkpoint": [1]},
+        {"checkpoint": None},
+        {"scheduling": {"nodeSelector": 3}},
+        {"env": 3},
+    ],
 )
 def test_no_malformed_document_breaks_the_merge(hostile: Any) -> None:
     values = {path: samples[0] for path, samples in SAMPLES.items()}
@@ -187,7 +223,9 @@ def test_no_malformed_document_breaks_the_merge(hostile: Any) -> None:
     if isinstance(hostile, dict):
         found = resolved(hostile, values, "team", "small")
         wrong = [(key, value) for key, value in hostile.items() if not isinstance(value, dict) and value is not None]
-        assert all(found[key] == value for key, value in wrong), "wrong values must stay, so that the schema rejects them"
+        assert all(found[key] == value for key, value in wrong), (
+            "wrong values must stay, so that the schema rejects them"
+        )
 
 
 def test_no_frozen_field_is_in_the_table_of_defaults() -> None:
@@ -232,19 +270,30 @@ def test_the_api_server_fills_in_no_field_that_defaults_may_set() -> None:
     def filled(schema: dict[str, Any], value: Any) -> Any:
         if not isinstance(value, dict) or "properties" not in schema:
             return value
-        absent = {name: child["default"] for name, child in schema["properties"].items() if "default" in child and name not in value}
+        absent = {
+            name: child["default"]
+            for name, child in schema["properties"].items()
+            if "default" in child and name not in value
+        }
         return {name: filled(schema["properties"][name], member) for name, member in (value | absent).items()}
 
     empty = filled(spec, {})
     assert values_of_run(empty) == {}
     assert {"recovery", "checkpoint", "scheduling", "telemetry"} <= empty.keys(), "rules need these sections"
-    given = filled(spec, {"recovery": {}, "checkpoint": {"save": {}}, "data": {"cache": {}}, "accelerator": {"hostResources": {}}})
-    assert values_of_run(given) == {"checkpoint.save": filled(spec["properties"]["checkpoint"]["properties"]["save"], {})}
+    given = filled(
+        spec, {"recovery": {}, "checkpoint": {"save": {}}, "data": {"cache": {}}, "accelerator": {"hostResources": {}}}
+    )
+    assert values_of_run(given) == {
+        "checkpoint.save": filled(spec["properties"]["checkpoint"]["properties"]["save"], {})
+    }
 
 
 def test_the_error_for_a_run_without_a_root_says_what_to_do() -> None:
     for change in ({"spec__checkpoint": ...}, {"spec__checkpoint": {}}):
-        with pytest.raises(InvalidRun, match=r"^spec.checkpoint.root: nothing says where [^;]*; set it, or have checkpoint.rootPrefix set"):
+        with pytest.raises(
+            InvalidRun,
+            match=r"^spec.checkpoint.root: nothing says where [^;]*; set it, or have checkpoint.rootPrefix set",
+        ):
             parse_run(document(**change))
 
 
@@ -253,22 +302,40 @@ def test_the_error_for_a_run_without_a_root_says_what_to_do() -> None:
     [
         ({"checkpoint": {"rootPrefix": "s3://bucket/../c"}}, "rootPrefix must not contain"),
         ({"checkpoint": {"rootPrefix": "https://b"}}, "spec.checkpoint.rootPrefix"),
-        ({"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}}, "endpoint belongs to an s3:// rootPrefix"),
-        ({"checkpoint": {"rootPrefix": "gs://bucket", "credentialsSecret": {"name": "a"}}}, "credentialsSecret belongs to an s3://"),
+        (
+            {"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}},
+            "endpoint belongs to an s3:// rootPrefix",
+        ),
+        (
+            {"checkpoint": {"rootPrefix": "gs://bucket", "credentialsSecret": {"name": "a"}}},
+            "credentialsSecret belongs to an s3://",
+        ),
         ({"checkpoint": {"root": "gs://b/a"}}, "spec.checkpoint.root: unknown field"),
         ({"trainer": {"steps": 3}}, "spec.trainer: unknown field"),
         ({"recovery": {"maxRestarts": -1}}, "spec.recovery.maxRestarts"),
-        ({"env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "spec.env: XLA_FLAGS is set twice; leave"),
+        (
+            {"env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]},
+            "spec.env: XLA_FLAGS is set twice; leave",
+        ),
         ({"env": [{"name": "HF_TOKEN", "value": "a"}]}, "spec.env.*HF_TOKEN"),
         ({"env": [{"name": "PATH", "value": "/bin"}]}, "spec.env.*PATH"),
     ],
 )
 def test_invalid_defaults_are_rejected_in_one_sentence(spec: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRun, match=sentence):
-        parse_defaults({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "x"}, "spec": spec})
+        parse_defaults(
+            {
+                "apiVersion": "halcyon.dev/v1alpha1",
+                "kind": "TrainingRunDefaults",
+                "metadata": {"name": "x"},
+                "spec": spec,
+            }
+        )
 
 
-@pytest.mark.parametrize("broken", [["XLA_FLAGS"], [{"value": "a"}], [{"name": 3}], [None], "XLA_FLAGS=a", {"XLA_FLAGS": "a"}])
+@pytest.mark.parametrize(
+    "broken", [["XLA_FLAGS"], [{"value": "a"}], [{"name": 3}], [None], "XLA_FLAGS=a", {"XLA_FLAGS": "a"}]
+)
 def test_malformed_variables_are_left_for_the_schema_to_reject(broken: Any) -> None:
     sound = [{"name": "NCCL_DEBUG", "value": "INFO"}]
     assert merged({"env": broken}, {"env": sound})["env"] == broken
@@ -278,7 +345,10 @@ def test_malformed_variables_are_left_for_the_schema_to_reject(broken: Any) -> N
 
 def test_the_runs_variables_keep_their_values_and_new_ones_are_appended() -> None:
     own = [{"name": "XLA_FLAGS", "value": "a"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
-    team = [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
+    team = [
+        {"name": "NCCL_DEBUG", "value": "WARN"},
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+    ]
     assert resolved({"env": own}, {"env": team[:1]}, "team", "small")["env"] == own
     assert resolved({"env": own}, {"env": team}, "team", "small")["env"] == [*own, team[1]]
 
@@ -286,8 +356,16 @@ def test_the_runs_variables_keep_their_values_and_new_ones_are_appended() -> Non
 def test_files_are_merged_the_most_specific_first(tmp_path: Path) -> None:
     frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
     team, cluster, run = (tmp_path / f"{name}.yaml" for name in ("team", "cluster", "run"))
-    team.write_text(yaml.safe_dump(frame | {"spec": {"image": "team.example/t:1", "checkpoint": {"rootPrefix": "gs://bucket/runs"}}}))
-    lower = {"image": "cluster.example/t:1", "recovery": {"maxRestarts": 3}, "checkpoint": {"region": "nowhere", "keep": 5}}
+    team.write_text(
+        yaml.safe_dump(
+            frame | {"spec": {"image": "team.example/t:1", "checkpoint": {"rootPrefix": "gs://bucket/runs"}}}
+        )
+    )
+    lower = {
+        "image": "cluster.example/t:1",
+        "recovery": {"maxRestarts": 3},
+        "checkpoint": {"region": "nowhere", "keep": 5},
+    }
     cluster.write_text(yaml.safe_dump(frame | {"spec": lower}))
     run.write_text(yaml.safe_dump(document(metadata__namespace="team", spec__checkpoint=...)))
     spec = load_resolved(run, [team, cluster]).spec

@@ -1,4 +1,6 @@
-"""Each field has one class, the API server freezes exactly the frozen fields, and differences are reported field by field."""
+"""Each field has one class, the API server freezes exactly the frozen fields, and differences are reported field by
+field.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV
 def schema_leaves(node: dict[str, Any], path: str = "") -> list[str]:
     """Paths of the schema's fields that hold no other fields."""
     below = node.get("properties", {})
-    return [path] if not below else [leaf for name, child in below.items() for leaf in schema_leaves(child, f"{path}.{name}".strip("."))]
+    return (
+        [path]
+        if not below
+        else [leaf for name, child in below.items() for leaf in schema_leaves(child, f"{path}.{name}".strip("."))]
+    )
 
 
 LEAVES = list(schema_leaves(SCHEMA["properties"]["spec"]))
@@ -37,7 +43,11 @@ def transition_rules(node: dict[str, Any], path: str = "") -> list[tuple[str, st
         for rule in node.get("x-kubernetes-validations", ())
         if "oldSelf" in rule["rule"]
     ]
-    return own + [found for name, child in node.get("properties", {}).items() for found in transition_rules(child, f"{path}.{name}")]
+    return own + [
+        found
+        for name, child in node.get("properties", {}).items()
+        for found in transition_rules(child, f"{path}.{name}")
+    ]
 
 
 def spec(**changes: Any) -> TrainingRunSpec:
@@ -45,10 +55,14 @@ def spec(**changes: Any) -> TrainingRunSpec:
 
 
 def test_every_field_of_the_schema_has_one_class() -> None:
-    assert [leaf.path for leaf in leaves_of(TrainingRunSpec)] == LEAVES, "the table must cover exactly the API server's fields"
+    assert [leaf.path for leaf in leaves_of(TrainingRunSpec)] == LEAVES, (
+        "the table must cover exactly the API server's fields"
+    )
     assert [leaf for leaf in LEAVES if edit_rule_of(leaf) is None] == []
     assert {class_of(leaf) for leaf in LEAVES} == set(MEANINGS)
-    assert [row.path for row in EDIT_RULES if all(edit_rule_of(leaf) is not row for leaf in LEAVES)] == [], "a row that matches no field"
+    assert [row.path for row in EDIT_RULES if all(edit_rule_of(leaf) is not row for leaf in LEAVES)] == [], (
+        "a row that matches no field"
+    )
 
 
 def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
@@ -69,7 +83,9 @@ def test_the_api_server_freezes_exactly_the_frozen_fields() -> None:
 def test_a_checkpoint_is_compared_by_the_frozen_fields_and_the_steps() -> None:
     frozen = {".".join(leaf.split(".")[:2]) for leaf in LEAVES if class_of(leaf) == "frozen"}
     assert {field for field in frozen if field.startswith("data.")} == {f"data.{name}" for name in DATA_FIELDS}
-    assert {field for field in frozen if field.startswith("trainer.")} | {"trainer.steps"} == {f"trainer.{name}" for name in TRAINER_FIELDS}
+    assert {field for field in frozen if field.startswith("trainer.")} | {"trainer.steps"} == {
+        f"trainer.{name}" for name in TRAINER_FIELDS
+    }
 
 
 def test_a_difference_is_reported_with_both_values_and_a_default_is_no_difference() -> None:
@@ -118,7 +134,9 @@ SCHEDULES: list[tuple[dict[str, Any], int, int | None]] = [
 @pytest.mark.parametrize(
     ("schedule", "steps", "settled"), SCHEDULES, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
 )
-def test_more_steps_are_accepted_only_while_all_steps_done_are_settled(schedule: dict[str, Any], steps: int, settled: int | None) -> None:
+def test_more_steps_are_accepted_only_while_all_steps_done_are_settled(
+    schedule: dict[str, Any], steps: int, settled: int | None
+) -> None:
     optimizer = OptimizerSpec.model_validate({"schedule": schedule, "adamw": {}})
     assert settled_steps(optimizer, steps) == settled
     for done in range(steps + 1):
@@ -138,14 +156,29 @@ def test_the_number_of_steps_stays_with_other_schedules() -> None:
 @pytest.mark.parametrize(
     ("schedule", "sentence"),
     [
-        ({"wsd": {"warmupSteps": 5, "decaySteps": 6}}, "5 steps of warm-up and 6 of decay are more than the 10 steps of the run"),
+        (
+            {"wsd": {"warmupSteps": 5, "decaySteps": 6}},
+            "5 steps of warm-up and 6 of decay are more than the 10 steps of the run",
+        ),
         ({"cosine": {"warmupSteps": 11}}, "11 steps of warm-up are more than the 10 steps of the run"),
         ({"cosine": {"warmupSteps": 5, "decaySteps": 5}}, "5 is not after the 5 steps of the warm-up"),
-        ({"phases": {"warmup": 5, "decay": 0.6}}, "decay: 5 steps of warm-up and 6 of decay are more than the 10 steps of the run"),
-        ({"phases": {"warmup": 11}}, "warmup: 11 steps of warm-up and 0 of decay are more than the 10 steps of the run"),
-        ({"phases": {"cycles": 2, "rewarmup": 6}}, "rewarmup: 6 steps of warm-up and 0 of decay are more than the 5 steps of cycle 2"),
+        (
+            {"phases": {"warmup": 5, "decay": 0.6}},
+            "decay: 5 steps of warm-up and 6 of decay are more than the 10 steps of the run",
+        ),
+        (
+            {"phases": {"warmup": 11}},
+            "warmup: 11 steps of warm-up and 0 of decay are more than the 10 steps of the run",
+        ),
+        (
+            {"phases": {"cycles": 2, "rewarmup": 6}},
+            "rewarmup: 6 steps of warm-up and 0 of decay are more than the 5 steps of cycle 2",
+        ),
         ({"phases": {"warmup": 2.5}}, "warmup: 2.5 is neither a fraction nor whole steps"),
-        ({"phases": {"cycleLengths": [6, 6]}}, "cycleLengths: the cycles end at step 12, after the 10 steps of the run"),
+        (
+            {"phases": {"cycleLengths": [6, 6]}},
+            "cycleLengths: the cycles end at step 12, after the 10 steps of the run",
+        ),
         ({"phases": {"cycleEnds": [4, 12]}}, "cycleEnds: the cycles end at step 12, after the 10 steps of the run"),
         ({"phases": {"cycleEnds": [6, 3]}}, "cycleEnds: the steps at which cycles end must rise"),
         ({"phases": {"cycles": 11}}, "cycles: 11 cycles are more than the 10 steps of the run"),
@@ -164,10 +197,16 @@ def test_a_schedule_that_does_not_fit_into_the_run_is_reported(schedule: dict[st
     ("others", "sentence"),
     [
         ({"points": [{"at": 11, "weightDecay": 1}]}, "points: a point at step 11 is after the 10 steps of the run"),
-        ({"points": [{"at": 5, "weightDecay": 1}, {"at": 0.5, "weightDecay": 0}]}, "points: the points must be in rising order of at"),
+        (
+            {"points": [{"at": 5, "weightDecay": 1}, {"at": 0.5, "weightDecay": 0}]},
+            "points: the points must be in rising order of at",
+        ),
         ({"points": [{"at": 5.5, "momentum": 0.9}]}, "points: at 5.5 is neither a fraction nor whole steps"),
         ({"rateByBatchSize": "sqrt"}, "rateByBatchSize: the batch size never changes"),
-        ({"weightDecayShape": "cosine", "points": [{"at": 5, "weightDecay": 1}]}, "weightDecayShape: points set the weight decay too"),
+        (
+            {"weightDecayShape": "cosine", "points": [{"at": 5, "weightDecay": 1}]},
+            "weightDecayShape: points set the weight decay too",
+        ),
     ],
 )
 def test_another_schedule_that_does_not_fit_into_the_run_is_reported(others: dict[str, Any], sentence: str) -> None:

@@ -45,4 +45,8 @@ def test_a_trainer_reports_only_causes_with_an_exit_code(cause: EndCause) -> Non
 
 
 def test_a_cause_of_another_version_counts_as_unknown() -> None:
-    assert (cause_named("diverged"), cause_named("newer"), cause_named(None)) == (EndCause.DIVERGED, EndCause.UNKNOWN, EndCause.UNKNOWN)
+    assert (cause_named("diverged"), cause_named("newer"), cause_named(None)) == (
+        EndCause.DIVERGED,
+        EndCause.UNKNOWN,
+        EndCause.UNKNOWN,
+    )

@@ -15,7 +15,10 @@ FIELD = "spec.trainer.evaluation"
 
 
 def problems(**evaluation: Any) -> list[str]:
-    run = document(spec__trainer__evaluation=evaluation, spec__data__sources=[{"name": "a", "stdlib": {}}, {"name": "b", "stdlib": {}}])
+    run = document(
+        spec__trainer__evaluation=evaluation,
+        spec__data__sources=[{"name": "a", "stdlib": {}}, {"name": "b", "stdlib": {}}],
+    )
     run["spec"]["data"]["sources"][1]["validation"] = {"fraction": 0.0}
     return [str(problem) for problem in find_problems(parse_run(run).spec)]
 
@@ -27,12 +30,18 @@ def problems(**evaluation: Any) -> list[str]:
             {"bySource": {"tags": [{"name": "code", "sources": ["c"]}]}},
             f"{FIELD}.bySource.tags[code].sources: c is no source with a held-out",
         ),
-        ({"bySource": {"tags": [{"name": "code", "sources": ["b"]}]}}, "b is no source with a held-out part; there are a"),
+        (
+            {"bySource": {"tags": [{"name": "code", "sources": ["b"]}]}},
+            "b is no source with a held-out part; there are a",
+        ),
         (
             {"bySource": {"tags": [{"name": "b", "sources": ["a"]}]}},
             f"{FIELD}.bySource.tags[b].name: a source or another tag has this name",
         ),
-        ({"bySource": {}, "best": {"of": "c"}}, f"{FIELD}.best.of: c is no tag and no source with a held-out part; there are a"),
+        (
+            {"bySource": {}, "best": {"of": "c"}},
+            f"{FIELD}.best.of: c is no tag and no source with a held-out part; there are a",
+        ),
     ],
 )
 def test_a_set_names_sources_that_are_held_out(evaluation: dict[str, Any], sentence: str) -> None:
@@ -64,7 +73,10 @@ def test_sets_with_names_of_their_own_are_valid() -> None:
     [
         ({}, f"{FIELD}.tasks.files: there is no task; give the path of one or more of arc-easy, "),
         ({"arc": "x.jsonl"}, f"{FIELD}.tasks.files.arc: there is no such task; the tasks are arc-easy, "),
-        ({"core": "s3://bundle/core"}, f"{FIELD}.tasks.files.core: s3://bundle/core is no path in the trainer's file system"),
+        (
+            {"core": "s3://bundle/core"},
+            f"{FIELD}.tasks.files.core: s3://bundle/core is no path in the trainer's file system",
+        ),
     ],
 )
 def test_a_task_has_a_name_and_a_file(files: dict[str, str], sentence: str) -> None:

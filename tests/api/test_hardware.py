@@ -40,7 +40,9 @@ def test_slices_grow_up_to_a_number_of_cubes(name: str, largest: str, too_large:
     assert TABLE[name].shape(too_large) is None
 
 
-@pytest.mark.parametrize("topology", ["", "4", "axb", "4x4x4x4", "0x4x4", "-4x4x4", "4x4x", "4x4x6", "x", "2x", "99999x1"])
+@pytest.mark.parametrize(
+    "topology", ["", "4", "axb", "4x4x4x4", "0x4x4", "-4x4x4", "4x4x", "4x4x6", "x", "2x", "99999x1"]
+)
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
 def test_an_invalid_topology_has_no_shape(row: Accelerator, topology: str) -> None:
     assert row.shape(topology) is None
@@ -49,7 +51,10 @@ def test_an_invalid_topology_has_no_shape(row: Accelerator, topology: str) -> No
 def test_the_hardware_that_was_tried_is_that_of_the_results() -> None:
     """docs/hardware.md says of all other rows that they were never tried."""
     results = Path(__file__).parents[1] / "accelerator/results"
-    assert {row.name for row in TABLE.values() if row.tried} == {"cpu", *(path.stem for path in results.glob("*.jsonl"))}
+    assert {row.name for row in TABLE.values() if row.tried} == {
+        "cpu",
+        *(path.stem for path in results.glob("*.jsonl")),
+    }
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.name)
@@ -99,5 +104,7 @@ def test_every_row_is_accepted_by_the_schema() -> None:
     for row in TABLE.values():
         topology = row.topologies[0] if row.family == "tpu" else f"2x{row.largest_host}"
         for kind in row.provisioning:
-            spec = AcceleratorSpec(type=row.name, topology=topology, provisioning=kind, reservation="r" if kind == "reservation" else None)
+            spec = AcceleratorSpec(
+                type=row.name, topology=topology, provisioning=kind, reservation="r" if kind == "reservation" else None
+            )
             assert spec.resolve().devices_per_host <= row.largest_host

@@ -21,7 +21,12 @@ def test_each_limit_of_the_chart_has_rules() -> None:
 
 
 def test_every_file_of_a_source_or_a_tokenizer_is_checked() -> None:
-    (reads,) = [variable["expression"] for entry in RULES["trainingruns"] for variable in entry["variables"] if variable["name"] == "reads"]
+    (reads,) = [
+        variable["expression"]
+        for entry in RULES["trainingruns"]
+        for variable in entry["variables"]
+        if variable["name"] == "reads"
+    ]
     for kind in ("text", "jsonl", "csv", "tsv", "parquet"):
         assert f"source.?{kind}.?paths" in reads
     for kind in ("tokenizerJson", "tiktoken", "sentencePiece"):

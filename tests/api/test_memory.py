@@ -1,4 +1,6 @@
-"""A run that cannot fit into memory is rejected with the memory it needs and the memory there is; any run that may fit is accepted."""
+"""A run that cannot fit into memory is rejected with the memory it needs and the memory there is; any run that may fit
+is accepted.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,13 @@ def optimizer(**rule: Any) -> dict[str, Any]:
         ({"spec__objective": {"preference": {"simpo": {}}}, **PAIRS}, 16),
         ({"spec__objective": {"preference": {"dpo": {}}}, **PAIRS}, 20),
         ({"spec__objective": {"preference": {"dpo": {}}}, "spec__adapter": {"lora": {}}, **PAIRS}, 4),
-        ({"spec__objective": {"policy": {"reward": "gsm8k", "updatesPerRollout": 2, "beta": 0.1, "maxTokens": 8}}, **PROMPTS}, 24),
+        (
+            {
+                "spec__objective": {"policy": {"reward": "gsm8k", "updatesPerRollout": 2, "beta": 0.1, "maxTokens": 8}},
+                **PROMPTS,
+            },
+            24,
+        ),
         (
             {
                 "spec__objective": {"policy": {"reward": "gsm8k", "updatesPerRollout": 2, "beta": 0.1, "maxTokens": 8}},
@@ -83,16 +91,27 @@ def test_each_state_needs_its_own_bytes_a_parameter(changes: dict[str, Any], exp
 def test_a_model_of_seven_billion() -> None:
     seven = spec_of(spec__model=SEVEN)
     assert least_need(seven, run_mesh(seven)).state_bytes == pytest.approx(16 * 6.5e9, rel=0.02)
-    words = "spec.model.llama: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has 17.2 GB; "
+    words = (
+        "spec.model.llama: parameters, gradients and optimizer state take 103.8 GB at least, and this machine has "
+        "17.2 GB; "
+    )
     assert problem(seven, 16 * GIB) == f"{words}choose a smaller model, or a topology with more memory"
     assert not problem(seven, 1024 * GIB)
 
 
 def test_the_update_rule_decides_whether_a_model_fits() -> None:
-    """1.7 billion parameters take 28 GB with AdamW, 21 GB with Lion, which keeps one moment, and 14 GB with Adafactor, which keeps none."""
+    """1.7 billion parameters take 28 GB with AdamW, 21 GB with Lion, which keeps one moment, and 14 GB with Adafactor,
+    which keeps none.
+    """
     model = {"llama": {"layers": 32, "hiddenSize": 2048, "intermediateSize": 6144, "heads": 16}}
-    adamw, lion, adafactor = (spec_of(spec__model=model, **optimizer(**{rule: {}})) for rule in ("adamw", "lion", "adafactor"))
-    assert [round(least_need(spec, run_mesh(spec)).state_bytes / 1e9) for spec in (adamw, lion, adafactor)] == [28, 21, 14]
+    adamw, lion, adafactor = (
+        spec_of(spec__model=model, **optimizer(**{rule: {}})) for rule in ("adamw", "lion", "adafactor")
+    )
+    assert [round(least_need(spec, run_mesh(spec)).state_bytes / 1e9) for spec in (adamw, lion, adafactor)] == [
+        28,
+        21,
+        14,
+    ]
     assert [not problem(spec, 24 * 10**9) for spec in (adamw, lion, adafactor)] == [False, True, True]
     assert [not problem(spec, 16 * 10**9) for spec in (adamw, lion, adafactor)] == [False, False, True]
 
@@ -104,7 +123,9 @@ def test_the_operator_and_the_trainer_have_one_bound() -> None:
     assert available is not None
     (found,) = find_problems(one)
     assert (found.field, found.message) == memory_problem(one, run_mesh(one), available, devices=1, where="each device")
-    assert not find_problems(spec_of(spec__model=SEVEN, spec__accelerator={"type": "v6e", "topology": "2x2"}, **optimizer(adafactor={})))
+    assert not find_problems(
+        spec_of(spec__model=SEVEN, spec__accelerator={"type": "v6e", "topology": "2x2"}, **optimizer(adafactor={}))
+    )
     divided = {"spec__accelerator": {"type": "v6e", "topology": "2x2"}, "spec__mesh": {"ici": {"data": 4, "fsdp": 1}}}
     (found,) = find_problems(spec_of(spec__model=SEVEN, **divided, **optimizer(adafactor={})))
     assert found.message.endswith("choose a smaller model, or a larger fsdp axis of the mesh")
@@ -113,7 +134,9 @@ def test_the_operator_and_the_trainer_have_one_bound() -> None:
 def test_a_vocabulary_that_only_a_file_says_rejects_no_run() -> None:
     """The embeddings count with the smallest vocabulary, not with the one that is assumed for a mesh."""
     wide = {"llama": {"layers": 1, "hiddenSize": 8192, "intermediateSize": 8192, "heads": 64}}
-    from_file, of_bytes = (spec_of(spec__model=wide, **more) for more in ({"spec__tokenizer": {"tokenizerJson": {"path": "/t.json"}}}, {}))
+    from_file, of_bytes = (
+        spec_of(spec__model=wide, **more) for more in ({"spec__tokenizer": {"tokenizerJson": {"path": "/t.json"}}}, {})
+    )
     assert least_need(from_file, run_mesh(from_file)).state_bytes < least_need(of_bytes, run_mesh(of_bytes)).state_bytes
     assert not problem(from_file, 8 * GIB)
 
@@ -143,7 +166,9 @@ def test_an_offloaded_state_counts_for_the_host_and_not_for_the_device() -> None
     for changes, bytes_on_host in ((OFFLOADED, 8), (OFFLOADED | average, 12)):
         spec = spec_of(**changes)
         assert bytes_each(spec) == pytest.approx(8, rel=0.01)
-        assert offloaded_bytes(spec, run_mesh(spec)) == pytest.approx(bytes_on_host * model_shape(spec).parameters, rel=0.01)
+        assert offloaded_bytes(spec, run_mesh(spec)) == pytest.approx(
+            bytes_on_host * model_shape(spec).parameters, rel=0.01
+        )
     assert offloaded_bytes(plain, run_mesh(plain)) == 0
 
 

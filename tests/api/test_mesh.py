@@ -98,7 +98,8 @@ def spec(accelerator: dict[str, object], llama: dict[str, int], **changes: objec
         ("v5p", "4x4x12", LLAMA_8B, (3, 64, 1)),
         ("v5e", "16x16", {"layers": 12, "hiddenSize": 576, "heads": 9}, (4, 64, 1)),
         ("gb200", "18x4", LLAMA_8B, (9, 8, 1)),
-        # If a gathered block does not fit on one device beside its share of the state, the block is split over the devices of a host.
+        # If a gathered block does not fit on one device beside its share of the state, the block is split over the
+        # devices of a host.
         ("v5e", "8x16", LLAMA_70B, (1, 64, 2)),
         ("v6e", "16x16", LLAMA_405B, (1, 64, 4)),
         ("h100", "16x8", LLAMA_405B, (1, 32, 4)),
@@ -124,7 +125,9 @@ def test_the_parameter_count_of_a_model_matches_its_paper() -> None:
     assert 1.23e8 < model_shape(gpt2).parameters < 1.25e8
 
 
-def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 64, splits: tuple[int, ...] = (8,)) -> tuple[int, int, int]:
+def suggest(
+    parameters: int, memory: int, *, block: int = 10**9, devices: int = 64, splits: tuple[int, ...] = (8,)
+) -> tuple[int, int, int]:
     heads = tuple(Split("heads", "heads", split) for split in splits)
     axes = suggest_axes(
         ModelShape(8192, 1, parameters, block, block, 8192, (Split("parameters", "width", 8192), *heads)),
@@ -138,7 +141,8 @@ def suggest(parameters: int, memory: int, *, block: int = 10**9, devices: int = 
 
 
 def test_the_suggested_mesh_is_exact_at_the_bounds_of_the_formula() -> None:
-    # 16 bytes x 1e9 / 64 devices = 0.25e9 bytes of state; a block takes 8e9 / tensor bytes; 3/4 of the memory is available for both.
+    # 16 bytes x 1e9 / 64 devices = 0.25e9 bytes of state; a block takes 8e9 / tensor bytes; 3/4 of the memory is
+    # available for both.
     assert suggest(10**9, 11 * 10**9) == (1, 64, 1)
     assert suggest(10**9, 10 * 10**9) == (1, 32, 2)
     assert suggest(10**9, 5 * 10**9) == (1, 16, 4)
@@ -168,7 +172,9 @@ def test_a_model_that_cannot_fit_is_refused() -> None:
     assert problem.field == "spec.model.llama"
     assert problem.message.endswith("each device has 17.2 GB; choose a smaller model, or a topology with more memory")
     assert find_problems(spec({"type": "v5e", "topology": "4x4"}, LLAMA_8B)) == ()
-    assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), "the memory of a CPU device is not known"
+    assert find_problems(spec({"type": "cpu", "topology": "1x4"}, LLAMA_8B)) == (), (
+        "the memory of a CPU device is not known"
+    )
 
 
 def test_the_fields_of_a_mesh_are_the_rows_of_the_table() -> None:
@@ -207,10 +213,15 @@ def test_tests_that_train_have_a_small_model_of_each_kind() -> None:
 
 
 def test_each_size_that_an_axis_splits_is_checked() -> None:
-    wide = spec({"type": "h100", "topology": "1x8"}, {"layers": 1, "hiddenSize": 24, "intermediateSize": 30, "heads": 6, "kvHeads": 3})
+    wide = spec(
+        {"type": "h100", "topology": "1x8"},
+        {"layers": 1, "hiddenSize": 24, "intermediateSize": 30, "heads": 6, "kvHeads": 3},
+    )
     found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=2, tensor=4))}))
     assert [problem.field for problem in found] == ["spec.model.llama.intermediateSize", "spec.model.llama.kvHeads"]
-    found = find_problems(wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=8, tensor=1)), "model": odd_width()}))
+    found = find_problems(
+        wide.model_copy(update={"mesh": MeshSpec(ici=IciAxes(fsdp=8, tensor=1)), "model": odd_width()})
+    )
     assert [problem.field for problem in found] == ["spec.model.llama.hiddenSize"]
 
 

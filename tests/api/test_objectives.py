@@ -24,8 +24,12 @@ def policy(**fields: Any) -> dict[str, Any]:
     return {"policy": {"reward": "gsm8k", "groupSize": 4, "maxTokens": 16, **fields}}
 
 
-def spec_of(objective: dict[str, Any], form: dict[str, Any], *, layout: dict[str, Any] | None = None, **changes: Any) -> TrainingRunSpec:
-    source = {"name": "talk", "jsonl": {"paths": ["/data/talk.jsonl"]}, "format": form} | ({"layout": layout} if layout else {})
+def spec_of(
+    objective: dict[str, Any], form: dict[str, Any], *, layout: dict[str, Any] | None = None, **changes: Any
+) -> TrainingRunSpec:
+    source = {"name": "talk", "jsonl": {"paths": ["/data/talk.jsonl"]}, "format": form} | (
+        {"layout": layout} if layout else {}
+    )
     return parse_run(document(spec__objective=objective, spec__data__sources=[source], **changes)).spec
 
 
@@ -50,18 +54,35 @@ def sentences(*arguments: Any, **changes: Any) -> list[str]:
         (policy(), PROMPTS, {"spec__task": "data"}),
     ],
 )
-def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_objectives_with_their_sources_are_valid(
+    objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any]
+) -> None:
     assert not sentences(objective, form, **changes)
 
 
 @pytest.mark.parametrize(
     ("objective", "form", "changes", "sentence"),
     [
-        (FINETUNE, TEXT, {}, "spec.data.sources[talk].format: objective.finetune needs conversations, and text has none"),
+        (
+            FINETUNE,
+            TEXT,
+            {},
+            "spec.data.sources[talk].format: objective.finetune needs conversations, and text has none",
+        ),
         (FINETUNE, {"prebuilt": {}}, {}, "and prebuilt has none; set format chat (or prebuilt with weightsField)"),
-        (FINETUNE, {"chat": {"lossOn": "all"}}, {}, "format.chat.lossOn: objective.finetune trains on the assistant's tokens alone"),
+        (
+            FINETUNE,
+            {"chat": {"lossOn": "all"}},
+            {},
+            "format.chat.lossOn: objective.finetune trains on the assistant's tokens alone",
+        ),
         (FINETUNE, PAIRS, {}, "format.preference: pairs of conversations need an objective that compares them"),
-        (FINETUNE, CHAT, {"layout": {"pack": {}}}, "layout: objective.finetune packs whole conversations by itself; leave layout out"),
+        (
+            FINETUNE,
+            CHAT,
+            {"layout": {"pack": {}}},
+            "layout: objective.finetune packs whole conversations by itself; leave layout out",
+        ),
         (
             FINETUNE,
             CHAT,
@@ -69,8 +90,18 @@ def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form
             "batchSchedule[0].sequenceLength: objective.finetune keeps conversations whole in rows of one length",
         ),
         (SIMPO, CHAT, {}, "format: objective.preference needs pairs, and chat has none; set format preference"),
-        (SIMPO, PAIRS, {"spec__data__attendAcrossDocuments": True}, "an answer must not see the other one; leave it out"),
-        (DPO, PAIRS, {}, "spec.from: objective.preference.dpo compares with the weights that the run begins with; name them"),
+        (
+            SIMPO,
+            PAIRS,
+            {"spec__data__attendAcrossDocuments": True},
+            "an answer must not see the other one; leave it out",
+        ),
+        (
+            DPO,
+            PAIRS,
+            {},
+            "spec.from: objective.preference.dpo compares with the weights that the run begins with; name them",
+        ),
         (
             {"preference": {"ipo": {}}},
             PAIRS,
@@ -91,9 +122,24 @@ def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form
         ),
         (policy(), CHAT, {}, "format: objective.policy needs prompts, and chat has none; set format prompt"),
         (FINETUNE, PROMPTS, {}, "format.prompt: prompts need an objective that answers them; set objective.policy"),
-        (policy(groupSize=3), PROMPTS, {}, "groupSize: 3 must divide every batch size, and 8 is no multiple of it; the next one is 9"),
-        (policy(maxTokens=32), PROMPTS, {}, "maxTokens: an answer of 32 tokens leaves no position for a prompt in a sequence of 32"),
-        (policy(beta=0.1), PROMPTS, {}, "spec.from: objective.policy.beta compares with the weights that the run begins with"),
+        (
+            policy(groupSize=3),
+            PROMPTS,
+            {},
+            "groupSize: 3 must divide every batch size, and 8 is no multiple of it; the next one is 9",
+        ),
+        (
+            policy(maxTokens=32),
+            PROMPTS,
+            {},
+            "maxTokens: an answer of 32 tokens leaves no position for a prompt in a sequence of 32",
+        ),
+        (
+            policy(beta=0.1),
+            PROMPTS,
+            {},
+            "spec.from: objective.policy.beta compares with the weights that the run begins with",
+        ),
         (
             policy(),
             PROMPTS,
@@ -104,7 +150,8 @@ def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form
             policy(updatesPerRollout=2),
             PROMPTS,
             {"spec__from": {"run": "base", "root": "file:///base"}},
-            "updatesPerRollout: the run that this one goes on from has no weights that sample; begin with weights alone",
+            "updatesPerRollout: the run that this one goes on from has no weights that sample; begin with weights "
+            "alone",
         ),
         (
             policy(),
@@ -114,7 +161,9 @@ def test_objectives_with_their_sources_are_valid(objective: dict[str, Any], form
         ),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
+def test_what_does_not_fit_is_one_sentence(
+    objective: dict[str, Any], form: dict[str, Any], changes: dict[str, Any], sentence: str
+) -> None:
     (found,) = sentences(objective, form, **changes)
     assert sentence in found
 
@@ -132,7 +181,10 @@ def test_what_does_not_fit_is_one_sentence(objective: dict[str, Any], form: dict
         ({"finetune": {"weighting": "row"}}, "'token' or 'conversation'"),
         ({"policy": {}}, "spec.objective.policy.reward: required, and not there; add it"),
         (policy(groupSize=1), "spec.objective.policy.groupSize: must be greater than or equal to 2"),
-        (policy(reward="mine"), "'mine' must be gsm8k, spellingBee, or the import path of a function, such as package.module:function"),
+        (
+            policy(reward="mine"),
+            "'mine' must be gsm8k, spellingBee, or the import path of a function, such as package.module:function",
+        ),
     ],
 )
 def test_the_schema_of_objectives(objective: dict[str, Any], sentence: str) -> None:

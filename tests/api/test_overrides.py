@@ -41,7 +41,9 @@ def test_a_value_has_the_type_of_its_field(text: str, path: tuple[str | int, ...
 
 def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
     before = document(spec__optimizer={"learningRate": 0.5, "adamw": {}})
-    found = with_overrides(before, [parse_override("spec.optimizer.learningRate=null"), parse_override("metadata.name=other")])
+    found = with_overrides(
+        before, [parse_override("spec.optimizer.learningRate=null"), parse_override("metadata.name=other")]
+    )
     assert found["spec"]["optimizer"] == {"adamw": {}}
     assert (found["metadata"]["name"], before["metadata"]["name"]) == ("other", "small")
     assert before["spec"]["optimizer"]["learningRate"] == 0.5
@@ -51,7 +53,10 @@ def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("spec.optimizer.learningRat=1", "spec.optimizer.learningRat: unknown field; did you mean spec.optimizer.learningRate?"),
+        (
+            "spec.optimizer.learningRat=1",
+            "spec.optimizer.learningRat: unknown field; did you mean spec.optimizer.learningRate?",
+        ),
         ("spec.modle.llama.layers=1", "spec.modle.llama.layers: unknown field; did you mean spec.model?"),
         ("spec.trainer.qqq=1", "spec.trainer.qqq: unknown field; there are steps, batchSize"),
         ("spec.trainer.steps=many", "spec.trainer.steps: must be a whole number, not the text 'many'"),
@@ -59,7 +64,10 @@ def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
         ("spec.optimizer.learningRate=-1", "spec.optimizer.learningRate: must be greater than 0"),
         ("spec.trainer.precision.compute=fp16", "spec.trainer.precision.compute: must be 'float32' or 'bfloat16'"),
         ("spec.optimizer.schedule={wsd: {}}", "spec.optimizer.schedule.wsd.decaySteps: required"),
-        ("spec.data.sources[7].weight=1", "spec.data.sources[7].weight: spec.data.sources has 1 entries, counted from 0, so none is [7]"),
+        (
+            "spec.data.sources[7].weight=1",
+            "spec.data.sources[7].weight: spec.data.sources has 1 entries, counted from 0, so none is [7]",
+        ),
         ("spec.data.sources.weight=1", "spec.data.sources is a list; write the number of an entry, such as [0]"),
         ("spec.trainer[0]=1", "spec.trainer is not a list, so it has no entry 0"),
         ("spec.trainer.steps.more=1", "spec.trainer.steps has no field more"),

@@ -39,7 +39,11 @@ def test_a_pipe_is_no_document_no_tokenizer_and_no_file_of_a_store(pipe: Path) -
     with pytest.raises(OSError, match="it is a pipe, not a file"):
         fetch_file(str(pipe), Access())
     store = Store(CheckpointSpec(root=f"file://{pipe.parent}"))
-    for read in (lambda: store.read("pipe"), lambda: store.tail("pipe", 0), lambda: store.read_ranges([("pipe", 0, 1)])):
+    for read in (
+        lambda: store.read("pipe"),
+        lambda: store.tail("pipe", 0),
+        lambda: store.read_ranges([("pipe", 0, 1)]),
+    ):
         with pytest.raises(StoreFailure, match=re.escape(f"{pipe}: it is a pipe, not a file")):
             read()
 

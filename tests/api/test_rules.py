@@ -1,5 +1,5 @@
-"""Each rule is declared once. Without an API server it rejects the documents that it should. tests/apiserver tests the API server's
-messages."""
+"""Each rule is declared once. Without an API server it rejects the documents that it should. tests/apiserver tests the
+API server's messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from tests.api.rules import BROKEN, all_rules
 def test_every_rule_has_a_document_that_breaks_it_and_every_document_a_rule() -> None:
     messages = [rule.message for rule in all_rules()]
     assert [message for message in messages if not any(message.startswith(beginning) for beginning, _ in BROKEN)] == []
-    assert [beginning for beginning, _ in BROKEN if not any(message.startswith(beginning) for message in messages)] == []
+    assert [
+        beginning for beginning, _ in BROKEN if not any(message.startswith(beginning) for message in messages)
+    ] == []
 
 
 @pytest.mark.parametrize(("beginning", "document"), BROKEN, ids=lambda value: value if isinstance(value, str) else "")

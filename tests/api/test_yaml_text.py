@@ -134,7 +134,10 @@ def test_kubectl_reads_the_same(kubectl: Path, value: str) -> None:
         assert asked.returncode != 0
         return
     assert asked.returncode == 0, asked.stderr
-    theirs, ours = json.loads(asked.stdout, parse_int=as_stored)["spec"]["value"], read_document(text_of(value))["spec"]["value"]
+    theirs, ours = (
+        json.loads(asked.stdout, parse_int=as_stored)["spec"]["value"],
+        read_document(text_of(value))["spec"]["value"],
+    )
     assert theirs == ours
     assert isinstance(theirs, bool) == isinstance(ours, bool)
 
@@ -149,11 +152,14 @@ for mark in BUILT:
 
 
 @pytest.mark.parametrize(
-    "value", ["3e-4", "y", "1e3", "0o17", "08", "2001-01-01", "1:30", "+.5", "null", "a: b", "é", "=", "<<", "line\nline", ""]
+    "value",
+    ["3e-4", "y", "1e3", "0o17", "08", "2001-01-01", "1:30", "+.5", "null", "a: b", "é", "=", "<<", "line\nline", ""],
 )
 def test_dumped_values_are_read_back_by_both_parsers(value: str) -> None:
     written = dump({"text": value, "list": [1, 0.25, 3e-5, True, None, value]})
-    assert read_document(written) == yaml.safe_load(written) == {"text": value, "list": [1, 0.25, 3e-5, True, None, value]}
+    assert (
+        read_document(written) == yaml.safe_load(written) == {"text": value, "list": [1, 0.25, 3e-5, True, None, value]}
+    )
 
 
 def test_json_is_read_as_json() -> None:

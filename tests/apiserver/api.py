@@ -1,4 +1,6 @@
-"""Requests to an API server as kubectl's commands make them, without starting a process for each: for tests of the server's answers."""
+"""Requests to an API server as kubectl's commands make them, without starting a process for each: for tests of the
+server's answers.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class Api:
 
     Args:
         kubeconfig: Its text.
-        warnings_are_errors: Whether an answer with a warning (such as one of the pod security profiles) counts as a rejection.
+        warnings_are_errors: Whether an answer with a warning (such as one of the pod security profiles) counts as a
+            rejection.
     """
 
     def __init__(self, kubeconfig: str, *, warnings_are_errors: bool = False) -> None:
@@ -40,20 +43,32 @@ class Api:
         """As `kubectl create`, or `kubectl apply` of a new object. Unknown fields are rejected."""
         return self._send("POST", self._collection(document, namespace), document, dry_run=dry_run)
 
-    def edit(self, before: Mapping[str, Any], after: Mapping[str, Any], namespace: str, *, dry_run: bool = False) -> Document:
+    def edit(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], namespace: str, *, dry_run: bool = False
+    ) -> Document:
         """As `kubectl apply` of `after`, if the last applied document was `before`."""
         return self.patch(before, merge_patch(before, after), namespace, dry_run=dry_run)
 
     def patch(
-        self, document: Mapping[str, Any], changes: Mapping[str, Any], namespace: str, *, subresource: str = "", dry_run: bool = False
+        self,
+        document: Mapping[str, Any],
+        changes: Mapping[str, Any],
+        namespace: str,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
     ) -> Document:
         """As `kubectl patch --type=merge`."""
-        return self._send("PATCH", self._path(document, namespace, subresource), changes, "merge-patch+json", dry_run=dry_run)
+        return self._send(
+            "PATCH", self._path(document, namespace, subresource), changes, "merge-patch+json", dry_run=dry_run
+        )
 
     def apply(self, document: Mapping[str, Any], namespace: str, *, dry_run: bool = False) -> Document:
         """As `kubectl apply --server-side`."""
         query = {"fieldManager": "kubectl"}
-        return self._send("PATCH", self._path(document, namespace), document, "apply-patch+yaml", query, dry_run=dry_run)
+        return self._send(
+            "PATCH", self._path(document, namespace), document, "apply-patch+yaml", query, dry_run=dry_run
+        )
 
     def get(self, document: Mapping[str, Any], namespace: str = "") -> Document:
         """The current object of that kind and name."""

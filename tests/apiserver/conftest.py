@@ -1,8 +1,8 @@
-"""An API server without a node for every test in this folder: started once on each worker, in a few seconds, with the kinds of Halcyon and
-JobSet.
+"""An API server without a node for every test in this folder: started once on each worker, in a few seconds, with the
+kinds of Halcyon and JobSet.
 
-It takes 400 MB, so it ends with the last test of the folder on its worker; for this reason the folder is a package. Nothing here needs
-root. `halcyon_devcluster.control_plane` lists what does not happen without controllers.
+It takes 400 MB, so it ends with the last test of the folder on its worker; for this reason the folder is a package.
+Nothing here needs root. `halcyon_devcluster.control_plane` lists what does not happen without controllers.
 """
 
 from __future__ import annotations
@@ -53,18 +53,31 @@ def api_server(binaries: Binaries) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="package")
 def api(api_server: ControlPlane, binaries: Binaries) -> Iterator[Api]:
-    """The API server, with the kinds of Halcyon and JobSet. It validates JobSets by their schema only; JobSet's webhooks need a node."""
+    """The API server, with the kinds of Halcyon and JobSet.
+
+    It validates JobSets by their schema only; JobSet's webhooks need a node.
+    """
     api = Api(api_server.kubeconfig.read_text())
-    jobset = yaml.safe_load((binaries.folder(JOBSET) / "charts" / "jobset" / "crds" / "jobset.x-k8s.io_jobsets.yaml").read_text())
+    jobset = yaml.safe_load(
+        (binaries.folder(JOBSET) / "charts" / "jobset" / "crds" / "jobset.x-k8s.io_jobsets.yaml").read_text()
+    )
     found = [*definitions(), jobset]
     for definition in found:
         api.create(definition)
-    versions = {(one["spec"]["group"], one["spec"]["versions"][0]["name"], one["spec"]["names"]["plural"]) for one in found}
+    versions = {
+        (one["spec"]["group"], one["spec"]["versions"][0]["name"], one["spec"]["names"]["plural"]) for one in found
+    }
     # Served, and described for `kubectl explain` and server-side apply.
     wanted = [
-        path for group, version, plural in versions for path in (f"/apis/{group}/{version}/{plural}", f"/openapi/v3/apis/{group}/{version}")
+        path
+        for group, version, plural in versions
+        for path in (f"/apis/{group}/{version}/{plural}", f"/openapi/v3/apis/{group}/{version}")
     ]
-    until(lambda: all(map(api.answers, wanted)), timeout_seconds=30, failure=lambda: f"the API server does not serve {wanted}")
+    until(
+        lambda: all(map(api.answers, wanted)),
+        timeout_seconds=30,
+        failure=lambda: f"the API server does not serve {wanted}",
+    )
     yield api
     api.close()
 
@@ -76,7 +89,11 @@ def agent_sandbox(api: Api, binaries: Binaries) -> None:
     for one in found:
         api.create(one)
     served = [f"/apis/{one['spec']['group']}/{sandboxes.VERSION}/{one['spec']['names']['plural']}" for one in found]
-    until(lambda: all(map(api.answers, served)), timeout_seconds=30, failure=lambda: f"the API server does not serve {served}")
+    until(
+        lambda: all(map(api.answers, served)),
+        timeout_seconds=30,
+        failure=lambda: f"the API server does not serve {served}",
+    )
 
 
 @pytest.fixture(scope="package")
@@ -104,8 +121,8 @@ def helm(api_server: ControlPlane, binaries: Binaries, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="package")
 def make_namespace(api: Api) -> Callable[[], str]:
-    """Creates a namespace that enforces the restricted pod profile, with the service account of its pods. It exists as long as the
-    server."""
+    """Creates a namespace that enforces the restricted pod profile, with the service account of its pods. It exists as
+    long as the server."""
 
     def make_namespace(name: str = "test") -> str:
         metadata: dict[str, Any] = {"name": f"{name}-{secrets.token_hex(4)}", "labels": RESTRICTED}

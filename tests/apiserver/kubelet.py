@@ -1,4 +1,5 @@
-"""A node without containers: it runs the commands of an exec request as processes of this machine, over the protocol of a kubelet.
+"""A node without containers: it runs the commands of an exec request as processes of this machine, over the protocol of
+a kubelet.
 
 The API server connects to it as to any kubelet, so a test of exec uses the real API server, its rights and its proxy.
 """

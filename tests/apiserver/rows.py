@@ -29,4 +29,9 @@ def pod_of(row: str) -> dict[str, Any]:
     template = job_of(row)["spec"]["template"]
     template["spec"].pop("priorityClassName", None)  # of another cluster, like the service account
     template["spec"].pop("serviceAccountName", None)
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", **template["metadata"]}, "spec": template["spec"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "one", **template["metadata"]},
+        "spec": template["spec"],
+    }

@@ -1,4 +1,6 @@
-"""Sandboxes for tests: the kinds of agent-sandbox, the objects of the example in namespaces of a test, and answers to claims."""
+"""Sandboxes for tests: the kinds of agent-sandbox, the objects of the example in namespaces of a test, and answers to
+claims.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def example(runs: str, sandboxes: str) -> list[Document]:
     """The objects of the example, in other namespaces. The runtime class is left out: this cluster has none."""
     text = json.dumps([one for one in load(EXAMPLE) if one["kind"] != "Namespace"])
     for before, after in ((RUNS, runs), (SANDBOXES, sandboxes)):
-        text = text.replace(f'"namespace": "{before}"', f'"namespace": "{after}"').replace(f"namespace={before}", f"namespace={after}")
+        text = text.replace(f'"namespace": "{before}"', f'"namespace": "{after}"').replace(
+            f"namespace={before}", f"namespace={after}"
+        )
     found = json.loads(text)
     for one in found:
         if one["kind"] == "SandboxTemplate":
@@ -66,8 +70,11 @@ class Account:
         return api.names(f"/apis/{GROUP}/{VERSION}/namespaces/{self.sandboxes}/sandboxclaims")
 
 
-def apply(found: Sequence[Document], runs: str, namespace: str, server: ControlPlane, target: Path, patch: pytest.MonkeyPatch) -> Account:
-    """Create the objects of the example. From then on clients that read a kubeconfig have the rights of its service account.
+def apply(
+    found: Sequence[Document], runs: str, namespace: str, server: ControlPlane, target: Path, patch: pytest.MonkeyPatch
+) -> Account:
+    """Create the objects of the example. From then on clients that read a kubeconfig have the rights of its service
+    account.
 
     Args:
         found: The objects; see `example`.
@@ -80,18 +87,27 @@ def apply(found: Sequence[Document], runs: str, namespace: str, server: ControlP
     objects = {one["kind"]: one for one in found if one["kind"] != "Job"}
     server.kubectl("create", "--filename=-", "--validate=strict", stdin=yaml.safe_dump_all(objects.values()))
     document = yaml.safe_load(server.kubeconfig.read_text())
-    document["users"] = [{"name": "account", "user": {"token": server.kubectl("create", "token", USER, "--namespace", runs).strip()}}]
+    document["users"] = [
+        {"name": "account", "user": {"token": server.kubectl("create", "token", USER, "--namespace", runs).strip()}}
+    ]
     document["contexts"][0]["context"]["user"] = "account"
     target.write_text(yaml.safe_dump(document))
     patch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(target))
     cluster = Cluster(namespace)
-    until(lambda: not cluster.missing_rights(), timeout_seconds=30, failure=lambda: f"missing: {cluster.missing_rights()}")
+    until(
+        lambda: not cluster.missing_rights(), timeout_seconds=30, failure=lambda: f"missing: {cluster.missing_rights()}"
+    )
     return Account(objects, runs, namespace)
 
 
 def pod_of(template: Mapping[str, Any], name: str) -> Document:
     """The pod of a sandbox, on the node without containers."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {**template["podTemplate"]["spec"], "nodeName": NODE}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {**template["podTemplate"]["spec"], "nodeName": NODE},
+    }
 
 
 def ready(sandbox: str) -> Document:
@@ -101,7 +117,8 @@ def ready(sandbox: str) -> Document:
 
 def condition(status: str, reason: str, message: str = "said by the controller") -> Document:
     return {
-        "type": "Ready", "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "type": "Ready", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
     }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
-"""The pool with the real controller of agent-sandbox: its warm pool gives the sandboxes, and it deletes what a killed command has left.
+"""The pool with the real controller of agent-sandbox: its warm pool gives the sandboxes, and it deletes what a killed
+command has left.
 
-There is no node. The pods of the controller are bound to the node without containers, and the test reports them as ready.
+There is no node. The pods of the controller are bound to the node without containers, and the test reports them as
+ready.
 """
 
 from __future__ import annotations
@@ -45,10 +47,15 @@ def controller(
     agent_sandbox: None, api_server: ControlPlane, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """The controller, and the one that deletes what belongs to a deleted object."""
-    program, log = binaries.path(AGENT_SANDBOX, "agent-sandbox-controller"), tmp_path_factory.mktemp("agent-sandbox") / "log"
+    program, log = (
+        binaries.path(AGENT_SANDBOX, "agent-sandbox-controller"),
+        tmp_path_factory.mktemp("agent-sandbox") / "log",
+    )
     environment = os.environ | {"KUBECONFIG": str(api_server.kubeconfig)}
     with log.open("wb") as sink, api_server.controllers("garbage-collector-controller"):
-        process = subprocess.Popen([program, *FLAGS], env=environment, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [program, *FLAGS], env=environment, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
+        )
         try:
             yield
         finally:
@@ -108,9 +115,15 @@ def test_a_program_runs_in_a_sandbox_of_the_warm_pool(api: Api, account: Account
     ran = SandboxPool(POOL, cluster=Cluster(account.sandboxes)).run(Program("print('in a pod')", "assert True"), LIMITS)
     assert (ran.outcome, ran.output) == ("passed", "in a pod\n")
     assert kubelet.pods[-1] == pod, "the pod was there before the claim"
-    until(lambda: account.claims(api) == [], timeout_seconds=30, failure=lambda: f"{account.claims(api)} are not deleted")
+    until(
+        lambda: account.claims(api) == [], timeout_seconds=30, failure=lambda: f"{account.claims(api)} are not deleted"
+    )
     ended = f"/apis/agents.x-k8s.io/{VERSION}/namespaces/{account.sandboxes}/sandboxes/{pod}"
-    until(lambda: not api.answers(ended), timeout_seconds=60, failure=lambda: f"the sandbox {pod} is not deleted with its claim")
+    until(
+        lambda: not api.answers(ended),
+        timeout_seconds=60,
+        failure=lambda: f"the sandbox {pod} is not deleted with its claim",
+    )
 
 
 def test_the_controllers_reason_is_in_the_error(api: Api, account: Account) -> None:
@@ -129,4 +142,6 @@ def test_the_claim_of_a_killed_command_is_deleted(api: Api, account: Account, mo
     monkeypatch.setattr(pool, "_SPARE", timedelta(seconds=-pool.WAIT_SECONDS - pool.START_SECONDS - LIMITS.seconds))
     with pytest.raises(Unavailable, match="gives no sandbox"):
         SandboxPool(POOL, cluster=cluster).run(Program("print()"), LIMITS)
-    until(lambda: account.claims(api) == [], timeout_seconds=60, failure=lambda: f"{account.claims(api)} are not deleted")
+    until(
+        lambda: account.claims(api) == [], timeout_seconds=60, failure=lambda: f"{account.claims(api)} are not deleted"
+    )

@@ -38,7 +38,9 @@ def test_long_texts_are_rejected_in_a_short_message(api: Api, stored: str, path:
 
 def test_fields_of_a_later_version_are_rejected_or_dropped(api: Api, api_server: ControlPlane, namespace: str) -> None:
     def apply(run: dict[str, Any], *arguments: str) -> str:
-        return api_server.kubectl("apply", "--namespace", namespace, "--filename=-", *arguments, stdin=yaml.safe_dump(run))
+        return api_server.kubectl(
+            "apply", "--namespace", namespace, "--filename=-", *arguments, stdin=yaml.safe_dump(run)
+        )
 
     apply(document())
     later = document(spec__federation={"clusters": ["a"]}, spec__suspend=True)

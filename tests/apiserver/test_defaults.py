@@ -14,7 +14,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"checkpoint": {"rootPrefix": "https://bucket"}}, "spec.checkpoint.rootPrefix"),
     ({"checkpoint": {"rootPrefix": "s3://bucket/../other"}}, "rootPrefix must not contain"),
-    ({"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}}, "endpoint belongs to an s3:// rootPrefix"),
+    (
+        {"checkpoint": {"rootPrefix": "gs://bucket", "endpoint": "http://a:1"}},
+        "endpoint belongs to an s3:// rootPrefix",
+    ),
     ({"checkpoint": {"root": "gs://bucket/a"}}, 'unknown field "spec.checkpoint.root"'),
     ({"trainer": {"steps": 1}}, 'unknown field "spec.trainer"'),
     ({"recovery": {"maxRestarts": -1}}, "spec.recovery.maxRestarts"),
@@ -44,11 +47,18 @@ TAKEN: list[dict[str, Any]] = [
 
 
 def defaults(spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}, "spec": spec}
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRunDefaults",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }
 
 
 @pytest.mark.parametrize(("spec", "sentence"), REFUSED, ids=[sentence for _, sentence in REFUSED])
-def test_the_api_server_checks_defaults_like_runs(api: Api, shared_namespace: str, spec: dict[str, Any], sentence: str) -> None:
+def test_the_api_server_checks_defaults_like_runs(
+    api: Api, shared_namespace: str, spec: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(Refused) as refused:
         api.create(defaults(spec), shared_namespace, dry_run=True)
     assert sentence in str(refused.value)

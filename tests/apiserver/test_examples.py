@@ -1,5 +1,5 @@
-"""The API server accepts every document of the examples and pages, and all objects of the chart, in namespaces with the restricted
-profile."""
+"""The API server accepts every document of the examples and pages, and all objects of the chart, in namespaces with the
+restricted profile."""
 
 from __future__ import annotations
 
@@ -41,8 +41,17 @@ def in_namespace(document: dict[str, Any], namespace: str) -> dict[str, Any]:
 
 
 def test_the_object_store_is_accepted(api_server: ControlPlane, shared_namespace: str) -> None:
-    manifests = [found for path in (EXAMPLES / "object-store").glob("*.yaml") for found in load(path) if found["kind"] != "Namespace"]
-    moved = [in_namespace(manifest, shared_namespace) for manifest in manifests if manifest["metadata"]["namespace"] == "training"]
+    manifests = [
+        found
+        for path in (EXAMPLES / "object-store").glob("*.yaml")
+        for found in load(path)
+        if found["kind"] != "Namespace"
+    ]
+    moved = [
+        in_namespace(manifest, shared_namespace)
+        for manifest in manifests
+        if manifest["metadata"]["namespace"] == "training"
+    ]
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
     output = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all(moved))
     assert output.count("created (server dry run)") == len(moved) > 0
@@ -62,7 +71,9 @@ def test_the_chain_of_the_example_is_accepted(api: Api, api_server: ControlPlane
     assert kinds.count("TrainingRun") >= 4
     assert {"Job", "Deployment", "Service", "HorizontalPodAutoscaler"} <= set(kinds)
     arguments = ["create", "--dry-run=server", "--filename=-", "--warnings-as-errors", "--validate=strict"]
-    output = api_server.kubectl(*arguments, stdin=yaml.safe_dump_all([in_namespace(one, shared_namespace) for one in built]))
+    output = api_server.kubectl(
+        *arguments, stdin=yaml.safe_dump_all([in_namespace(one, shared_namespace) for one in built])
+    )
     assert output.count("created (server dry run)") == len(built)
 
 
@@ -76,5 +87,15 @@ def test_the_chart_is_accepted(helm: Helm, shared_namespace: str, everywhere: bo
         "crds": {"enabled": False},
     }
     chart = REPOSITORY / "charts" / "halcyon"
-    command = ["upgrade", "--install", "accepted", chart, "--namespace", shared_namespace, "--dry-run=server", "--values", "-"]
+    command = [
+        "upgrade",
+        "--install",
+        "accepted",
+        chart,
+        "--namespace",
+        shared_namespace,
+        "--dry-run=server",
+        "--values",
+        "-",
+    ]
     assert "NOTES" in helm(*command, stdin=yaml.safe_dump(values))

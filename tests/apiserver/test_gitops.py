@@ -1,6 +1,7 @@
 """Runs kept in git, with an API server and an operator: no change by either of them is shown as a difference.
 
-No run trains here. tests/cluster/test_gitops.py tests the differences, and the tools that read runs, over a run's whole life.
+No run trains here. tests/cluster/test_gitops.py tests the differences, and the tools that read runs, over a run's whole
+life.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def examples(namespace: str) -> list[dict[str, Any]]:
     """All runs of examples/, in one namespace."""
     files = sorted(EXAMPLES.glob("*.yaml"))
-    documents = [document for file in files for document in load(file)] + load(EXAMPLES / "gitops" / "base" / "run.yaml")
+    documents = [document for file in files for document in load(file)] + load(
+        EXAMPLES / "gitops" / "base" / "run.yaml"
+    )
     found = moved(documents, Namespaces(runs=namespace))
     for run in found:
         run["metadata"]["namespace"] = namespace
@@ -45,7 +48,9 @@ def namespaces(
     first, *_ = served = list(found.values())
     allowed = stores(*(Namespaces(runs=place).store_endpoint for place in served))
     folder = tmp_path_factory.mktemp("operator")
-    operator = OperatorProcess.start("operator", api_server.kubeconfig, first, folder, namespaces=served, objectStore=allowed)
+    operator = OperatorProcess.start(
+        "operator", api_server.kubeconfig, first, folder, namespaces=served, objectStore=allowed
+    )
     operator.await_ready()
     yield found
     operator.stop()

@@ -1,7 +1,8 @@
 """The objects of every row of the hardware table, checked by the API server's validation and the pod security profiles.
 
-No TPU or GPU pod can run here. Two facts can be tested without one: the objects are valid, and the profile that a namespace enforces admits
-exactly what docs/hardware.md says. tests/cluster/test_hardware.py checks the same rows with JobSet's webhook.
+No TPU or GPU pod can run here. Two facts can be tested without one: the objects are valid, and the profile that a
+namespace enforces admits exactly what docs/hardware.md says. tests/cluster/test_hardware.py checks the same rows with
+JobSet's webhook.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def test_the_restricted_profile_admits_ordinary_pods(api: Api, shared_namespace:
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_the_restricted_profile_rejects_pods_that_mount_node_directories(api: Api, shared_namespace: str, name: str) -> None:
+def test_the_restricted_profile_rejects_pods_that_mount_node_directories(
+    api: Api, shared_namespace: str, name: str
+) -> None:
     with pytest.raises(Refused, match=r"violates PodSecurity .*restricted volume types.*hostPath"):
         api.create(pod_of(name), shared_namespace, dry_run=True)

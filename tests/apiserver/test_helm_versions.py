@@ -52,7 +52,12 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def release(
-    version: str, api: Api, api_server: ControlPlane, binaries: Binaries, tmp_path: Path, make_namespace: Callable[[str], str]
+    version: str,
+    api: Api,
+    api_server: ControlPlane,
+    binaries: Binaries,
+    tmp_path: Path,
+    make_namespace: Callable[[str], str],
 ) -> Iterator[Release]:
     helm = program(HELM3, "helm") if version == "helm3" else binaries.path(HELM, "helm")
     made = Release(helm, api_server, tmp_path, make_namespace("helm"))
@@ -64,10 +69,14 @@ def release(
         api_server.kubectl("annotate", "crd", definition["metadata"]["name"], *owner)
 
 
-def test_definitions_that_were_applied_by_hand_get_another_owner(release: Release, version: str, api_server: ControlPlane) -> None:
+def test_definitions_that_were_applied_by_hand_get_another_owner(
+    release: Release, version: str, api_server: ControlPlane
+) -> None:
     with pytest.raises(DevclusterError, match="exists and cannot be imported into the current release"):
         release("install")
-    api_server.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=yaml.safe_dump_all(definitions()))
+    api_server.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--filename=-", stdin=yaml.safe_dump_all(definitions())
+    )
     if version == "helm4":
         with pytest.raises(DevclusterError, match=CONFLICT):
             release("install", "--take-ownership")

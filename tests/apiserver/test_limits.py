@@ -1,5 +1,5 @@
-"""The chart's limits on a real API server: a rejection is one sentence that names the field and the fix, and each namespace has its own
-limits."""
+"""The chart's limits on a real API server: a rejection is one sentence that names the field and the fix, and each
+namespace has its own limits."""
 
 from __future__ import annotations
 
@@ -41,13 +41,23 @@ FITTING: dict[str, Any] = {
     "spec__data__sources": [
         {
             "name": "own",
-            "text": {"paths": ["gs://team/data/*.txt", "https://data.example/a.txt", "/data/../a.txt", "b.txt", "file:///c.txt"]},
+            "text": {
+                "paths": [
+                    "gs://team/data/*.txt",
+                    "https://data.example/a.txt",
+                    "/data/../a.txt",
+                    "b.txt",
+                    "file:///c.txt",
+                ]
+            },
         },
         {"name": "hub", "huggingFace": {"dataset": "team/words"}},
     ],
     "spec__tokenizer": {"tokenizerJson": {"path": "hf://team/base@v1/tokenizer.json"}},
 }
-ON_S3: dict[str, Any] = FITTING | {"spec__checkpoint": {"root": "s3://team/small", "endpoint": "http://store.team.svc:7070"}}
+ON_S3: dict[str, Any] = FITTING | {
+    "spec__checkpoint": {"root": "s3://team/small", "endpoint": "http://store.team.svc:7070"}
+}
 del ON_S3["spec__checkpoint__root"]
 
 
@@ -110,7 +120,8 @@ class Limited:
         )
 
     def _answer(self, namespace: str, found: dict[str, Any], dry_run: bool) -> str:
-        # Server-side apply, because client-side apply stores the whole document in an annotation, which is too small for a large one.
+        # Server-side apply, because client-side apply stores the whole document in an annotation, which is too small
+        # for a large one.
         try:
             self._api.apply(found, namespace, dry_run=dry_run)
         except Refused as refused:
@@ -137,7 +148,10 @@ def test_a_run_within_the_limits_is_accepted(limited: Limited) -> None:
 def test_kubernetes_finds_no_wrong_type_in_the_expressions(limited: Limited, api_server: ControlPlane) -> None:
     with api_server.controllers("validatingadmissionpolicy-status-controller"):
         until(
-            lambda: all(one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"] for one in limited.policies()),
+            lambda: all(
+                one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"]
+                for one in limited.policies()
+            ),
             timeout_seconds=60,
             failure=lambda: yaml.safe_dump([policy.get("status") for policy in limited.policies()]),
         )
@@ -153,13 +167,24 @@ def test_defaults_have_the_same_limits_as_the_runs_that_use_them(limited: Limite
         "data": {"cache": {"root": "gs://team/cache"}},
     }
     assert limited.default(limited.team, fitting) == ""
-    assert limited.default(limited.team, {"recovery": {"maxRestarts": 1}}) == "", "a field that the defaults do not set must not be checked"
+    assert limited.default(limited.team, {"recovery": {"maxRestarts": 1}}) == "", (
+        "a field that the defaults do not set must not be checked"
+    )
     for change, sentence in (
-        ({"image": "elsewhere.example/trainer:1"}, "spec.image: elsewhere.example/trainer:1 is not allowed in namespace TEAM"),
+        (
+            {"image": "elsewhere.example/trainer:1"},
+            "spec.image: elsewhere.example/trainer:1 is not allowed in namespace TEAM",
+        ),
         ({"image": "registry.example/halcyon/trainer:1"}, "must be given by its digest in namespace TEAM"),
         ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName: admin is not allowed in namespace TEAM"),
-        ({"checkpoint": {"rootPrefix": "gs://team-2"}}, "spec.checkpoint.rootPrefix: gs://team-2 is not allowed in namespace TEAM"),
-        ({"data": {"cache": {"root": "gs://other/c"}}}, "spec.data.cache.root: gs://other/c is not allowed in namespace TEAM"),
+        (
+            {"checkpoint": {"rootPrefix": "gs://team-2"}},
+            "spec.checkpoint.rootPrefix: gs://team-2 is not allowed in namespace TEAM",
+        ),
+        (
+            {"data": {"cache": {"root": "gs://other/c"}}},
+            "spec.data.cache.root: gs://other/c is not allowed in namespace TEAM",
+        ),
         (
             {"checkpoint": {"endpoint": "http://mine.example"}},
             "spec.checkpoint.endpoint: http://mine.example is not allowed in namespace TEAM",
@@ -168,16 +193,28 @@ def test_defaults_have_the_same_limits_as_the_runs_that_use_them(limited: Limite
             {"scheduling": {"serviceAccountName": "trainer", "priorityClassName": "urgent"}},
             "spec.scheduling.priorityClassName: urgent is not allowed in namespace TEAM",
         ),
-        ({"checkpoint": {"rootPrefix": "s3://team"}}, "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM"),
-        ({"checkpoint": {}, "data": {"cache": {"root": "s3://team/c"}}}, "spec.checkpoint.endpoint: none, which is AWS, is not allowed"),
+        (
+            {"checkpoint": {"rootPrefix": "s3://team"}},
+            "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM",
+        ),
+        (
+            {"checkpoint": {}, "data": {"cache": {"root": "s3://team/c"}}},
+            "spec.checkpoint.endpoint: none, which is AWS, is not allowed",
+        ),
     ):
         assert sentence.replace("TEAM", limited.team) in limited.default(limited.team, fitting | change)
     on_s3 = {"rootPrefix": "s3://team", "endpoint": "http://store.team.svc:7070"}
-    assert limited.default(limited.team, fitting | {"checkpoint": on_s3, "data": {"cache": {"root": "s3://team/cache"}}}) == ""
-    # A run without a root uses the root of defaults, which were checked. A run without a service account is checked as `default`.
+    assert (
+        limited.default(limited.team, fitting | {"checkpoint": on_s3, "data": {"cache": {"root": "s3://team/cache"}}})
+        == ""
+    )
+    # A run without a root uses the root of defaults, which were checked. A run without a service account is checked as
+    # `default`.
     bare = {key: value for key, value in FITTING.items() if key != "spec__checkpoint__root"} | {"spec__checkpoint": ...}
     assert limited.apply(limited.team, **bare) == ""
-    assert "serviceAccountName: default is not allowed" in limited.apply(limited.team, **(bare | {"spec__scheduling": {}}))
+    assert "serviceAccountName: default is not allowed" in limited.apply(
+        limited.team, **(bare | {"spec__scheduling": {}})
+    )
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -194,7 +231,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "spec.recovery.elastic.maxSlices: 4 is above the 2 that a run in namespace TEAM may have",
     ),
     (
-        {"spec__accelerator": {"type": "h100", "topology": "1x8", "network": "gpuDirect"}, "spec__trainer__batchSize": 8},
+        {
+            "spec__accelerator": {"type": "h100", "topology": "1x8", "network": "gpuDirect"},
+            "spec__trainer__batchSize": 8,
+        },
         "spec.accelerator.network: gpuDirect is not allowed in namespace TEAM; leave it out",
     ),
     (
@@ -209,30 +249,51 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__scheduling": {"serviceAccountName": "admin"}},
         "serviceAccountName: admin is not allowed in namespace TEAM; take trainer or other",
     ),
-    ({"spec__scheduling": {}}, "spec.scheduling.serviceAccountName: default is not allowed in namespace TEAM; take trainer or other"),
+    (
+        {"spec__scheduling": {}},
+        "spec.scheduling.serviceAccountName: default is not allowed in namespace TEAM; take trainer or other",
+    ),
     (
         {"spec__image": f"registry.example/halcyon-not/trainer@{DIGEST}"},
-        "is not allowed in namespace TEAM; leave it out for the trainer that belongs to the operator, or take an image that begins with "
+        "is not allowed in namespace TEAM; leave it out for the trainer that belongs to the operator, or take an image "
+        "that begins with "
         "registry.example/halcyon/",
     ),
     ({"spec__image": f"registry.example/halcyon/../x@{DIGEST}"}, "is not allowed in namespace TEAM"),
-    ({"spec__image": "registry.example/halcyon/trainer:1"}, "must be given by its digest in namespace TEAM, as NAME@sha256:DIGEST"),
+    (
+        {"spec__image": "registry.example/halcyon/trainer:1"},
+        "must be given by its digest in namespace TEAM, as NAME@sha256:DIGEST",
+    ),
     (
         {"spec__checkpoint__root": "gs://team-2/small"},
         "spec.checkpoint.root: gs://team-2/small is not allowed in namespace TEAM; take an address",
     ),
     ({"spec__checkpoint__root": "gs://other/team/small"}, "take an address below gs://team/ or file:///checkpoints/"),
-    ({"spec__data__cache": {"root": "gs://other/cache"}}, "spec.data.cache.root: gs://other/cache is not allowed in namespace TEAM"),
-    ({"spec__data__cache": {"root": "gs://team/../other"}}, "spec.data.cache.root: gs://team/../other is not allowed in namespace TEAM"),
-    ({"spec__from": {"run": "x", "root": "gs://other/x"}}, "spec.from.root: gs://other/x is not allowed in namespace TEAM"),
-    ({"spec__from": {"run": "x", "root": "gs://team/../x"}}, "spec.from.root: gs://team/../x is not allowed in namespace TEAM"),
+    (
+        {"spec__data__cache": {"root": "gs://other/cache"}},
+        "spec.data.cache.root: gs://other/cache is not allowed in namespace TEAM",
+    ),
+    (
+        {"spec__data__cache": {"root": "gs://team/../other"}},
+        "spec.data.cache.root: gs://team/../other is not allowed in namespace TEAM",
+    ),
+    (
+        {"spec__from": {"run": "x", "root": "gs://other/x"}},
+        "spec.from.root: gs://other/x is not allowed in namespace TEAM",
+    ),
+    (
+        {"spec__from": {"run": "x", "root": "gs://team/../x"}},
+        "spec.from.root: gs://team/../x is not allowed in namespace TEAM",
+    ),
     (
         {"spec__checkpoint": {"root": "s3://team/small", "endpoint": "https://mine.example"}},
-        "spec.checkpoint.endpoint: https://mine.example is not allowed in namespace TEAM; take http://store.team.svc:7070",
+        "spec.checkpoint.endpoint: https://mine.example is not allowed in namespace TEAM; take "
+        "http://store.team.svc:7070",
     ),
     (
         {"spec__checkpoint": {"root": "s3://team/small"}},
-        "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM; take http://store.team.svc:7070",
+        "spec.checkpoint.endpoint: none, which is AWS, is not allowed in namespace TEAM; take "
+        "http://store.team.svc:7070",
     ),
     # Whatever store the defaults set, a root or endpoint in the run itself is still checked.
     (
@@ -250,7 +311,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
                 {"name": "taken", "text": {"paths": ["gs://team/data/a", "gs://team/b"]}},
             ]
         },
-        "spec.data.sources[taken]: gs://team/b is not allowed in namespace TEAM; take a file of the image or of a volume, or an address "
+        "spec.data.sources[taken]: gs://team/b is not allowed in namespace TEAM; take a file of the image or of a "
+        "volume, or an address "
         "below gs://team/data/ or https://data.example/ or hf://datasets/team/ or hf://team/base@",
     ),
     *(
@@ -273,7 +335,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "spec.data.sources[taken]: hf://datasets/other/words is not allowed in namespace TEAM",
     ),
     *(
-        ({"spec__tokenizer": {kind: member | {"path": path}}}, f"spec.tokenizer.{kind}.path: {path} is not allowed in namespace TEAM")
+        (
+            {"spec__tokenizer": {kind: member | {"path": path}}},
+            f"spec.tokenizer.{kind}.path: {path} is not allowed in namespace TEAM",
+        )
         for kind, member, path in (
             ("tokenizerJson", {}, "hf://team/base/tokenizer.json"),
             ("tiktoken", {"encoding": "gpt2"}, "https://other.example/gpt2"),
@@ -283,14 +348,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
-def test_a_run_beyond_the_limits_is_rejected_with_the_field_and_the_fix(limited: Limited, change: dict[str, Any], sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "sentence"), REFUSED, ids=lambda value: next(iter(value)) if isinstance(value, dict) else ""
+)
+def test_a_run_beyond_the_limits_is_rejected_with_the_field_and_the_fix(
+    limited: Limited, change: dict[str, Any], sentence: str
+) -> None:
     assert sentence.replace("TEAM", limited.team) in limited.apply(limited.team, **(FITTING | change))
 
 
 def test_as_many_files_as_the_schema_allows_are_checked(limited: Limited) -> None:
-    """As many sources and paths as the schema allows: the API server limits the cost of a policy, and rejects a document that exceeds
-    it."""
+    """As many sources and paths as the schema allows: the API server limits the cost of a policy, and rejects a
+    document that exceeds it."""
     paths = [[f"gs://team/data/{source}/{file}" for file in range(256)] for source in range(64)]
     assert limited.apply(limited.team, **(FITTING | {"spec__data__sources": _named(paths)})) == ""
     paths[-1][-1] = "gs://other/last"
@@ -305,17 +374,29 @@ def _named(paths: list[list[str]]) -> list[dict[str, Any]]:
 
 def test_an_empty_list_allows_no_value(limited: Limited) -> None:
     answer = limited.apply(limited.others, spec__image="registry.example/halcyon/trainer:1")
-    assert f"is not allowed in namespace {limited.others}; leave it out for the trainer that belongs to the operator" in answer
+    assert (
+        f"is not allowed in namespace {limited.others}; leave it out for the trainer that belongs to the operator"
+        in answer
+    )
     assert limited.apply(limited.others) == ""
 
 
 def test_a_run_can_be_suspended_after_the_limits_became_tighter(limited: Limited) -> None:
     assert limited.apply(limited.team, dry_run=False, **FITTING) == ""
     assert limited.apply(limited.team, dry_run=False, **(ON_S3 | {"metadata__name": "on-s3"})) == ""
-    tighter = LIMITS | {"roots": ["gs://nowhere/"], "serviceAccounts": ["nobody"], "images": [], "endpoints": [], "sources": []}
+    tighter = LIMITS | {
+        "roots": ["gs://nowhere/"],
+        "serviceAccounts": ["nobody"],
+        "images": [],
+        "endpoints": [],
+        "sources": [],
+    }
     limited.apply_objects(limited.release_with(tighter))
     until(
-        lambda: "serviceAccountName: trainer is not allowed" in limited.apply(limited.team, **(FITTING | {"metadata__name": "new"})),
+        lambda: (
+            "serviceAccountName: trainer is not allowed"
+            in limited.apply(limited.team, **(FITTING | {"metadata__name": "new"}))
+        ),
         timeout_seconds=30,
         failure=lambda: limited.apply(limited.team, **(FITTING | {"metadata__name": "new"})),
     )
@@ -327,11 +408,17 @@ def test_a_run_can_be_suspended_after_the_limits_became_tighter(limited: Limited
 
 
 def test_limits_that_are_deleted_and_applied_again_are_in_force(limited: Limited) -> None:
-    """As after `helm uninstall` and `helm install`: an API server does not load parameters of a custom kind a second time."""
+    """As after `helm uninstall` and `helm install`: an API server does not load parameters of a custom kind a second
+    time.
+    """
     objects = limited.release_with(LIMITS)
     limited.delete(objects)
     other: dict[str, Any] = {"metadata__name": "other", "spec__image": "elsewhere.example/trainer:1"}
-    until(lambda: limited.apply(limited.team, **other) == "", timeout_seconds=30, failure=lambda: limited.apply(limited.team, **other))
+    until(
+        lambda: limited.apply(limited.team, **other) == "",
+        timeout_seconds=30,
+        failure=lambda: limited.apply(limited.team, **other),
+    )
     limited.apply_objects(objects)
     limited.in_force()
     assert limited.apply(limited.team, **(FITTING | {"metadata__name": "other"})) == ""

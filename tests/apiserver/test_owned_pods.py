@@ -1,5 +1,5 @@
-"""A real API server accepts pods with all settings that an owner may make, and rejects privilege where a namespace enforces the restricted
-profile."""
+"""A real API server accepts pods with all settings that an owner may make, and rejects privilege where a namespace
+enforces the restricted profile."""
 
 from __future__ import annotations
 
@@ -40,11 +40,15 @@ def pod(policy: dict[str, Any], **spec: Any) -> dict[str, Any]:
 def open_namespace(api: Api, make_namespace: Callable[[], str]) -> str:
     """A namespace that admits every pod."""
     name = make_namespace()
-    api.patch({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, {"metadata": {"labels": PRIVILEGED}}, "")
+    api.patch(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, {"metadata": {"labels": PRIVILEGED}}, ""
+    )
     return name
 
 
-@pytest.mark.parametrize("kept", few_of([{}, {"claim": "programs"}, {"hostPath": "/var/halcyon"}], [{"claim": "programs"}]))
+@pytest.mark.parametrize(
+    "kept", few_of([{}, {"claim": "programs"}, {"hostPath": "/var/halcyon"}], [{"claim": "programs"}])
+)
 @pytest.mark.parametrize("security", SECURITY)
 @pytest.mark.parametrize("spec", [V6E, TWO_SLICES, FAST], ids=["tpu", "two slices", "fabric"])
 def test_the_api_server_accepts_pods_with_all_settings_of_an_owner(
@@ -59,8 +63,12 @@ def test_the_api_server_accepts_pods_with_all_settings_of_an_owner(
             raise
 
 
-@pytest.mark.parametrize(("security", "goes"), [(name, name in ("restricted", "namespace", "other user")) for name in SECURITY])
-def test_the_restricted_profile_admits_only_unprivileged_pods(api: Api, namespace: str, security: str, goes: bool) -> None:
+@pytest.mark.parametrize(
+    ("security", "goes"), [(name, name in ("restricted", "namespace", "other user")) for name in SECURITY]
+)
+def test_the_restricted_profile_admits_only_unprivileged_pods(
+    api: Api, namespace: str, security: str, goes: bool
+) -> None:
     made = pod(EVERYTHING | {"security": {"default": SECURITY[security]}}, **V6E)
     if goes:
         api.create(made, namespace, dry_run=True)

@@ -1,4 +1,6 @@
-"""The API server and the parser of documents apply the same rules: CEL is compared with Python, rule by rule and over tables of values."""
+"""The API server and the parser of documents apply the same rules: CEL is compared with Python, rule by rule and over
+tables of values.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_each_broken_rule_is_refused_with_its_sentence(api: Api, shared_namespace: str) -> None:
-    sentences = {beginning: rule.message for beginning, _ in BROKEN for rule in all_rules() if rule.message.startswith(beginning)}
+    sentences = {
+        beginning: rule.message for beginning, _ in BROKEN for rule in all_rules() if rule.message.startswith(beginning)
+    }
     taken: list[str] = []
     for beginning, run in BROKEN:
         try:
@@ -34,14 +38,35 @@ def test_each_broken_rule_is_refused_with_its_sentence(api: Api, shared_namespac
 
 
 def grids() -> Iterator[dict[str, Any]]:
-    topologies = ("1x1", "2x2", "4x4", "2x2x1", "2x2x2", "4x4x4", "4x4x8", "8x4x4", "1x8", "2x8", "1x4", "1x3", "18x4", "16x16x20")
+    topologies = (
+        "1x1",
+        "2x2",
+        "4x4",
+        "2x2x1",
+        "2x2x2",
+        "4x4x4",
+        "4x4x8",
+        "8x4x4",
+        "1x8",
+        "2x8",
+        "1x4",
+        "1x3",
+        "18x4",
+        "16x16x20",
+    )
     for kind, topology in itertools.product(TABLE, topologies):
         yield {"spec__accelerator": {"type": kind, "topology": topology}}
     for hidden, heads, shared in itertools.product((60, 64, 66), (3, 4, 33), (None, 1, 2, 3)):
-        yield {"spec__model": {"llama": {"hiddenSize": hidden, "heads": heads, **({"kvHeads": shared} if shared else {})}}}
+        yield {
+            "spec__model": {"llama": {"hiddenSize": hidden, "heads": heads, **({"kvHeads": shared} if shared else {})}}
+        }
     for size, heads, shared in itertools.product((None, 7, 8), (3, 4), (None, 2, 3)):
         fields = {"headDim": size, "numKeyValueHeads": shared}
-        yield {"spec__model": {"qwen3": {"numAttentionHeads": heads, **{name: value for name, value in fields.items() if value}}}}
+        yield {
+            "spec__model": {
+                "qwen3": {"numAttentionHeads": heads, **{name: value for name, value in fields.items() if value}}
+            }
+        }
     for types, windowed in itertools.product((None, ["sliding_attention"], ["full_attention"] * 2), (False, True)):
         layers = {"layerTypes": types} if types else {}
         yield {"spec__model": {"qwen2": {"numHiddenLayers": 1, "useSlidingWindow": windowed, **layers}}}
@@ -54,7 +79,9 @@ def grids() -> Iterator[dict[str, Any]]:
             "spec__mesh": {"ici": {"data": data, "fsdp": fsdp, "tensor": tensor}},
             "spec__accelerator": {"type": "cpu", "topology": "1x4"},
         }
-    for name, kind, compute, context in itertools.product(ATTENTION, ("cpu", "v5e", "h100"), ("float32", "bfloat16"), (None, -1, 1, 2)):
+    for name, kind, compute, context in itertools.product(
+        ATTENTION, ("cpu", "v5e", "h100"), ("float32", "bfloat16"), (None, -1, 1, 2)
+    ):
         yield {
             "spec__accelerator": {"type": kind, "topology": "2x4" if kind == "v5e" else "1x8"},
             "spec__trainer__attention": name,
@@ -80,7 +107,9 @@ def test_the_api_server_and_the_parser_agree_on_tables_of_values(api: Api, share
         answer = ""
         try:
             parsed = parse_run(run)
-            answer = "; ".join(str(problem) for problem in find_problems(parsed.spec) if problem.field.startswith("spec.mesh"))
+            answer = "; ".join(
+                str(problem) for problem in find_problems(parsed.spec) if problem.field.startswith("spec.mesh")
+            )
         except InvalidRun as error:
             answer = str(error)
         try:

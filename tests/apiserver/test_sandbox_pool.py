@@ -1,6 +1,8 @@
-"""Programs in sandboxes of a pool, against a real API server with the kinds of agent-sandbox and the rights of the example.
+"""Programs in sandboxes of a pool, against a real API server with the kinds of agent-sandbox and the rights of the
+example.
 
-The API server has no node and no controller: a test answers the claims, and `kubelet` runs the commands as processes of this machine.
+The API server has no node and no controller: a test answers the claims, and `kubelet` runs the commands as processes of
+this machine.
 """
 
 from __future__ import annotations
@@ -48,7 +50,11 @@ def places(make_namespace: Callable[[], str]) -> tuple[str, str]:
 
 @pytest.fixture
 def account(
-    agent_sandbox: None, api_server: ControlPlane, places: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent_sandbox: None,
+    api_server: ControlPlane,
+    places: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Account:
     return sandboxes.apply(sandboxes.example(*places), *places, api_server, tmp_path / "kubeconfig", monkeypatch)
 
@@ -68,9 +74,13 @@ def controlled(kubelet: Kubelet, controller: Controller, places: tuple[str, str]
 
 def test_a_program_runs_in_a_sandbox_that_is_deleted_afterwards(controlled: Controlled, controller: Controller) -> None:
     sandboxed = SandboxPool(POOL, cluster=controlled)
-    ran = sandboxed.run(Program("import os\nprint(sorted(os.environ), {'a', 'b'})\ndef one(): return 1", "assert one() == 1"), LIMITS)
+    ran = sandboxed.run(
+        Program("import os\nprint(sorted(os.environ), {'a', 'b'})\ndef one(): return 1", "assert one() == 1"), LIMITS
+    )
     assert (ran.outcome, ran.errors) == ("passed", "")
-    assert ran.output == sandboxed.run(Program("print([], {'a', 'b'})"), LIMITS).output, "a set has the same order in each process"
+    assert ran.output == sandboxed.run(Program("print([], {'a', 'b'})"), LIMITS).output, (
+        "a set has the same order in each process"
+    )
     first, second = controlled.claims
     assert first["metadata"]["name"] != second["metadata"]["name"]
     assert first["spec"]["warmPoolRef"] == {"name": POOL}
@@ -90,7 +100,9 @@ def test_a_program_runs_in_a_sandbox_that_is_deleted_afterwards(controlled: Cont
         ("import os\nos.write(1, b'0' * 32)\nos._exit(0)", "failed"),
     ],
 )
-def test_a_program_that_does_not_end_well_is_stopped(controlled: Controlled, controller: Controller, source: str, outcome: str) -> None:
+def test_a_program_that_does_not_end_well_is_stopped(
+    controlled: Controlled, controller: Controller, source: str, outcome: str
+) -> None:
     ran = SandboxPool(POOL, cluster=controlled).run(Program(source, "assert True"), LIMITS)
     assert ran.outcome == outcome, ran
     assert len(ran.output) <= LIMITS.output_bytes
@@ -99,7 +111,9 @@ def test_a_program_that_does_not_end_well_is_stopped(controlled: Controlled, con
 
 
 def test_a_program_that_only_waits_is_stopped_after_its_seconds(controlled: Controlled, controller: Controller) -> None:
-    ran = SandboxPool(POOL, cluster=controlled).run(Program("import time\ntime.sleep(100000)"), replace(LIMITS, seconds=0.5))
+    ran = SandboxPool(POOL, cluster=controlled).run(
+        Program("import time\ntime.sleep(100000)"), replace(LIMITS, seconds=0.5)
+    )
     assert ran.outcome == "timeout"
     assert controller.claims() == []
 
@@ -109,7 +123,9 @@ def test_a_program_whose_pod_is_lost_runs_again_in_another_sandbox(
 ) -> None:
     begun = tmp_path / "begun"
     # The first process waits for its end; the next one finds the file of the first.
-    source = f"import os, time\nif not os.path.exists({str(begun)!r}):\n    open({str(begun)!r}, 'w')\n    time.sleep(1000)"
+    source = (
+        f"import os, time\nif not os.path.exists({str(begun)!r}):\n    open({str(begun)!r}, 'w')\n    time.sleep(1000)"
+    )
     sandboxed = SandboxPool(POOL, cluster=controlled)
     with ThreadPoolExecutor() as threads:
         ran = threads.submit(sandboxed.run, Program(source), LIMITS)
@@ -121,7 +137,10 @@ def test_a_program_whose_pod_is_lost_runs_again_in_another_sandbox(
 
 
 def test_a_program_that_ends_every_pod_has_failed(controlled: Controlled, controller: Controller) -> None:
-    source = "import os, signal\nos.write(2, b'x')\nos.kill(os.getppid(), 0)\nos.close(1)\nos.close(2)\nimport time\ntime.sleep(1000)"
+    source = (
+        "import os, signal\nos.write(2, b'x')\nos.kill(os.getppid(), 0)\nos.close(1)\nos.close(2)\nimport "
+        "time\ntime.sleep(1000)"
+    )
 
     class Losing(cluster.Exec):
         def receive(self, seconds: float) -> Any:
@@ -155,7 +174,9 @@ def test_a_pod_whose_memory_is_used_up_is_the_programs_fault(
         assert ran.result().outcome == "memory"
 
 
-def test_an_interrupt_ends_programs_and_deletes_their_claims(controlled: Controlled, controller: Controller, tmp_path: Path) -> None:
+def test_an_interrupt_ends_programs_and_deletes_their_claims(
+    controlled: Controlled, controller: Controller, tmp_path: Path
+) -> None:
     sandboxed = SandboxPool(POOL, cluster=controlled)
     begun = tmp_path / "begun"
     answered = threading.Event()
@@ -166,7 +187,9 @@ def test_an_interrupt_ends_programs_and_deletes_their_claims(controlled: Control
 
     controlled.answer = only_once
     with ThreadPoolExecutor() as threads:
-        running = threads.submit(sandboxed.run, Program(FOREVER.replace("BEGUN", str(begun))), replace(LIMITS, seconds=limit(1000)))
+        running = threads.submit(
+            sandboxed.run, Program(FOREVER.replace("BEGUN", str(begun))), replace(LIMITS, seconds=limit(1000))
+        )
         until(begun.exists, timeout_seconds=60, failure=lambda: "the program does not begin")
         waiting = threads.submit(sandboxed.run, Program("print()"), LIMITS)
         assert answered.wait(limit(60))
@@ -205,10 +228,14 @@ def test_a_claim_without_a_sandbox_is_an_error(
     assert controller.claims() == []
 
 
-def test_a_pool_is_tried_before_it_is_used(controlled: Controlled, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_is_tried_before_it_is_used(
+    controlled: Controlled, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert SandboxPool(POOL, cluster=controlled).check() == account.objects["SandboxWarmPool"]["spec"]["replicas"]
     monkeypatch.setattr("halcyon.evals.sandbox.pool._TRIAL", Program("print('token')"))
-    with pytest.raises(BadConfiguration, match="its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"):
+    with pytest.raises(
+        BadConfiguration, match="its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"
+    ):
         SandboxPool(POOL, cluster=controlled).check()
     monkeypatch.setattr("halcyon.evals.sandbox.cluster.COMMAND", ("sh", "-c", "echo no python >&2; exit 127"))
     with pytest.raises(Unavailable, match="a sandbox did not run the program: no python"):
@@ -234,7 +261,11 @@ def test_a_pool_that_cannot_be_used_is_reported_before_a_model_is_read(
     role = account.objects["Role"]
     api.patch(role, {"rules": role["rules"][:-1]}, places[1])
     missing = f"the sandbox pool programs in {here}: this user may not get pods/exec, create pods/exec; bind a Role"
-    until(lambda: missing in evaluated(tmp_path, *options, POOL), timeout_seconds=30, failure=lambda: "a missing right is not reported")
+    until(
+        lambda: missing in evaluated(tmp_path, *options, POOL),
+        timeout_seconds=30,
+        failure=lambda: "a missing right is not reported",
+    )
     assert "--sandbox-namespace needs --sandbox-pool" in evaluated(tmp_path, *options[:2])
 
 
@@ -243,7 +274,9 @@ def test_an_evaluation_runs_its_programs_in_the_pool(
 ) -> None:
     monkeypatch.setattr(pool, "Cluster", lambda namespace: controlled)
     connect, handlers = controlled.connect, list[Any]()
-    monkeypatch.setattr(controlled, "connect", lambda pod: (handlers.append(signal.getsignal(signal.SIGTERM)), connect(pod))[1])
+    monkeypatch.setattr(
+        controlled, "connect", lambda pod: (handlers.append(signal.getsignal(signal.SIGTERM)), connect(pod))[1]
+    )
     path = samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)
     options = ("--task", f"humaneval={path}", "--sandbox-pool", POOL, "--results", str(tmp_path))
     done = CliRunner().invoke(app, ["eval", f"hf:{GOLDENS / 'qwen3'}", *options])

@@ -29,30 +29,57 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__accelerator": {"type": "v5p", "topology": "4x4"}}, "topology of v5p must be one of 2x2x1"),
     ({"spec__accelerator": {"type": "v4", "topology": "16x16x20"}}, "at most 64 cubes of 4x4x4"),
     ({"spec__accelerator": {"type": "v5e", "topology": "2x2x2"}}, "topology of v5e, v6e must be one of 1x1"),
-    ({"spec__accelerator": {"type": "h100", "topology": "2x3"}}, "with at most 1024 hosts and 1 or 2 or 4 or 8 devices a host"),
-    ({"spec__accelerator": {"type": "h100", "topology": "1x8x8"}}, "with at most 1024 hosts and 1 or 2 or 4 or 8 devices a host"),
-    ({"spec__accelerator": {"type": "h100", "topology": "1x2"}}, "hosts of h100 with fewer than 8 devices are sold as spot or flexStart"),
+    (
+        {"spec__accelerator": {"type": "h100", "topology": "2x3"}},
+        "with at most 1024 hosts and 1 or 2 or 4 or 8 devices a host",
+    ),
+    (
+        {"spec__accelerator": {"type": "h100", "topology": "1x8x8"}},
+        "with at most 1024 hosts and 1 or 2 or 4 or 8 devices a host",
+    ),
+    (
+        {"spec__accelerator": {"type": "h100", "topology": "1x2"}},
+        "hosts of h100 with fewer than 8 devices are sold as spot or flexStart",
+    ),
     (
         {"spec__accelerator": {"type": "h100", "topology": "1x2", "provisioning": "spot", "network": "gpuDirect"}},
         "network gpuDirect of h100 exists for hosts with 8 devices only",
     ),
     ({"spec__accelerator": {"type": "gb200", "topology": "19x4"}}, "with at most 18 hosts"),
     ({"spec__accelerator": {"type": "cpu", "topology": "4"}}, "spec.accelerator.topology"),
-    ({"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}}, "exist for v5e, v5p, v6e"),
-    ({"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}}, "provisioning flexStart and queued exist for"),
+    (
+        {"spec__accelerator": {"type": "v4", "topology": "2x2x1", "provisioning": "flexStart"}},
+        "exist for v5e, v5p, v6e",
+    ),
+    (
+        {"spec__accelerator": {"type": "gb200", "topology": "1x4", "provisioning": "queued"}},
+        "provisioning flexStart and queued exist for",
+    ),
     ({"spec__accelerator__network": "gpuDirect"}, "network gpuDirect exists for h100, h100-mega"),
     ({"spec__accelerator__computeDomain": "x"}, "computeDomain exists for gb200, gb300 only"),
-    ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__mesh": {"ici": {"fsdp": 4}}}, "twice those of v7x"),
+    (
+        {"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__mesh": {"ici": {"fsdp": 4}}},
+        "twice those of v7x",
+    ),
     ({"spec__scheduling": {"nodeSelector": {"a": "not a value"}}}, "spec.scheduling.nodeSelector.a"),
     ({"spec__accelerator": {"type": "v5e", "topology": "3x3"}}, "topology of v5e, v6e must be one of 1x1, 2x2, 2x4"),
     ({"spec__accelerator": {"type": "cpu", "topology": "9999x1"}}, "with at most 1024 hosts"),
     ({"spec__accelerator__slices": 257}, "spec.accelerator.slices"),
     ({"spec__accelerator__provisioning": "spot"}, "nodes of type cpu or nvidia are chosen by scheduling.nodeSelector"),
     ({"spec__accelerator": {"type": "v6e", "provisioning": "reservation"}}, "set reservation together with"),
-    ({"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "flexStart"}}, "set provisioning: queued for a slice of"),
-    ({"spec__accelerator": {"type": "v5e", "topology": "2x4", "provisioning": "flexStart"}}, "v5e: 1x1, 2x2; v5p: 2x2x1; v6e: 1x1, 2x2"),
+    (
+        {"spec__accelerator": {"type": "v6e", "topology": "4x8", "provisioning": "flexStart"}},
+        "set provisioning: queued for a slice of",
+    ),
+    (
+        {"spec__accelerator": {"type": "v5e", "topology": "2x4", "provisioning": "flexStart"}},
+        "v5e: 1x1, 2x2; v5p: 2x2x1; v6e: 1x1, 2x2",
+    ),
     ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4", "provisioning": "flexStart"}}, "must have one host"),
-    ({"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}}, "reservationProject needs a reservation"),
+    (
+        {"spec__accelerator": {"type": "v6e", "reservationProject": "others-project"}},
+        "reservationProject needs a reservation",
+    ),
     ({"spec__model": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__gpt2": {}}, "set exactly one of llama, gpt2"),
     ({"spec__model__llama__heads": 5}, "hiddenSize must be a multiple of heads"),
@@ -66,15 +93,27 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec__trainer__attention": "splash"}, "splash is a kernel for TPUs"),
     ({"spec__trainer__attention": "ring"}, "ring needs a mesh that splits positions"),
     ({"spec__trainer__attention": "blockwise", "spec__mesh": {"ici": {"context": 2}}}, "only ring serves a mesh"),
-    ({"spec__recovery": {"elastic": {"minSlices": 3}}}, "accelerator.slices must lie between recovery.elastic.minSlices and"),
+    (
+        {"spec__recovery": {"elastic": {"minSlices": 3}}},
+        "accelerator.slices must lie between recovery.elastic.minSlices and",
+    ),
     ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 1}}}, "accelerator.slices must lie between"),
-    ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__mesh": {"dcn": {"replica": 2}}}, "leave mesh.dcn.replica out"),
+    (
+        {"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__mesh": {"dcn": {"replica": 2}}},
+        "leave mesh.dcn.replica out",
+    ),
     (
         {"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__scheduling": {"queue": {"name": "research"}}},
         "recovery.elastic cannot be used with scheduling.queue",
     ),
-    ({"spec__scheduling": {"queue": {"name": "a", "topology": {}}}}, "set required, preferred or slice to the node label"),
-    ({"spec__scheduling": {"queue": {"name": "a", "topology": {"required": "rack", "preferred": "block"}}}}, "not both"),
+    (
+        {"spec__scheduling": {"queue": {"name": "a", "topology": {}}}},
+        "set required, preferred or slice to the node label",
+    ),
+    (
+        {"spec__scheduling": {"queue": {"name": "a", "topology": {"required": "rack", "preferred": "block"}}}},
+        "not both",
+    ),
     ({"spec__checkpoint__root": "https://example.org/x"}, "spec.checkpoint.root"),
     ({"spec__checkpoint__root": "file:///a/../b"}, "without `..`"),
     ({"spec__checkpoint__endpoint": "http://store:7070"}, "endpoint belongs to an s3:// root"),
@@ -83,11 +122,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"spec__trainer__precision": {"moments": "bfloat16"}, "spec__optimizer": {"adamw": {"beta2": 0.99}}},
         "bfloat16 needs optimizer.adamw.beta1 and beta2 of at most 0.95",
     ),
-    ({"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]}, "this name is reserved for Halcyon or the operator's owner"),
-    ({"spec__env": [{"name": "MEGASCALE_PORT", "value": "9"}]}, "this name is reserved for Halcyon or the operator's owner"),
-    ({"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]}, "this name is reserved for Halcyon or the operator's owner"),
+    (
+        {"spec__env": [{"name": "HALCYON_ATTEMPT", "value": "9"}]},
+        "this name is reserved for Halcyon or the operator's owner",
+    ),
+    (
+        {"spec__env": [{"name": "MEGASCALE_PORT", "value": "9"}]},
+        "this name is reserved for Halcyon or the operator's owner",
+    ),
+    (
+        {"spec__env": [{"name": "HTTPS_PROXY", "value": "http://me"}]},
+        "this name is reserved for Halcyon or the operator's owner",
+    ),
     ({"spec__env": [{"name": "https_proxy", "value": "http://me"}]}, "spec.env[0].name"),
-    ({"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]}, "takes its value from a Secret; use valueFrom.secretKeyRef"),
+    (
+        {"spec__env": [{"name": "HF_TOKEN", "value": "hf_abc"}]},
+        "takes its value from a Secret; use valueFrom.secretKeyRef",
+    ),
     ({"spec__env": [{"name": "XLA_FLAGS"}]}, "give value or valueFrom, and not both"),
     ({"spec__env": [{"name": "XLA_FLAGS", "value": "a"}, {"name": "XLA_FLAGS", "value": "b"}]}, "Duplicate value"),
     ({"spec__env": [{"name": "XLA_FLAGS", "valueFrom": {"fieldRef": {"fieldPath": "spec"}}}]}, "fieldRef"),
@@ -97,27 +148,53 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("changes", "sentence"), REFUSED, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
+)
 @promises.REFUSED_AT_APPLY
-def test_a_wrong_document_is_refused_at_apply(api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_document_is_refused_at_apply(
+    api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(Refused) as refused:
         api.create(document(**changes), shared_namespace, dry_run=True)
     assert sentence in str(refused.value)
 
 
 A_STEP_LATER: list[tuple[dict[str, Any], str]] = [
-    ({"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__trainer__batchSize": 12}, "12 must be a multiple of the data"),
+    (
+        {"spec__accelerator": {"type": "v7x", "topology": "2x2x1"}, "spec__trainer__batchSize": 12},
+        "12 must be a multiple of the data",
+    ),
     ({"spec__accelerator": {"type": "v5p", "topology": "4x4x4"}, "spec__trainer__batchSize": 32}, "the next one is 64"),
-    ({"spec__trainer__batchSize": 6}, "6 must be a multiple of the data parallelism times microbatches, 4 x 1; the next one is 8"),
-    ({"spec__trainer__microbatches": 3}, "8 must be a multiple of the data parallelism times microbatches, 4 x 3; the next one is 12"),
-    ({"spec__mesh": {"ici": {"fsdp": -1}}, "spec__trainer__batchSize": 9}, "9 must be a multiple of the data parallelism"),
-    ({"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}}, "the batch cannot be distributed evenly over 3 slices"),
-    ({"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__trainer__batchSize": 5}, "5 must be a multiple of the data parallelism"),
+    (
+        {"spec__trainer__batchSize": 6},
+        "6 must be a multiple of the data parallelism times microbatches, 4 x 1; the next one is 8",
+    ),
+    (
+        {"spec__trainer__microbatches": 3},
+        "8 must be a multiple of the data parallelism times microbatches, 4 x 3; the next one is 12",
+    ),
+    (
+        {"spec__mesh": {"ici": {"fsdp": -1}}, "spec__trainer__batchSize": 9},
+        "9 must be a multiple of the data parallelism",
+    ),
+    (
+        {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 3}}},
+        "the batch cannot be distributed evenly over 3 slices",
+    ),
+    (
+        {"spec__recovery": {"elastic": {"minSlices": 1}}, "spec__trainer__batchSize": 5},
+        "5 must be a multiple of the data parallelism",
+    ),
 ]
-"""Mistakes that depend on the size of the model: the API server accepts them, `halcyon validate` and the run's condition report them."""
+"""Mistakes that depend on the size of the model: the API server accepts them, `halcyon validate` and the run's
+condition report them.
+"""
 
 
-@pytest.mark.parametrize(("changes", "sentence"), A_STEP_LATER, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("changes", "sentence"), A_STEP_LATER, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
+)
 def test_a_batch_that_does_not_divide_is_reported_by_the_operator_and_not_at_apply(
     api: Api, shared_namespace: str, changes: dict[str, Any], sentence: str
 ) -> None:
@@ -144,7 +221,9 @@ def test_environment_variables_are_accepted(api: Api, shared_namespace: str) -> 
 
 
 def test_microbatches_may_be_automatic(api: Api, shared_namespace: str) -> None:
-    api.create(document(spec__trainer__microbatches="auto", spec__trainer__remat="auto"), shared_namespace, dry_run=True)
+    api.create(
+        document(spec__trainer__microbatches="auto", spec__trainer__remat="auto"), shared_namespace, dry_run=True
+    )
 
 
 def test_a_valid_document_is_accepted_and_shows_its_defaults(api: Api, namespace: str) -> None:
@@ -165,7 +244,10 @@ TAKEN: list[dict[str, Any]] = [
         "spec__trainer__batchSize": 128,
     },
     {"spec__accelerator": {"type": "h100", "topology": "2x8", "network": "gpuDirect"}, "spec__trainer__batchSize": 16},
-    {"spec__accelerator": {"type": "gb200", "topology": "18x4", "computeDomain": "nvlink"}, "spec__trainer__batchSize": 72},
+    {
+        "spec__accelerator": {"type": "gb200", "topology": "18x4", "computeDomain": "nvlink"},
+        "spec__trainer__batchSize": 72,
+    },
     {"spec__accelerator": {"type": "l4", "topology": "1x4", "provisioning": "queued"}},
     {"spec__accelerator": {"type": "l4", "topology": "2x4", "provisioning": "flexStart"}},
     {"spec__accelerator": {"type": "v6e", "topology": "2x2", "provisioning": "flexStart"}},
@@ -187,12 +269,16 @@ TAKEN: list[dict[str, Any]] = [
     {
         "spec__accelerator": {"type": "v5e", "topology": "8x16"},
         "spec__trainer__batchSize": 64,
-        "spec__model": {"llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}},
+        "spec__model": {
+            "llama": {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28672, "heads": 64, "kvHeads": 8}
+        },
     },
 ]
 
 
-@pytest.mark.parametrize("changes", TAKEN, ids=lambda changes: "-".join(map(str, changes["spec__accelerator"].values())))
+@pytest.mark.parametrize(
+    "changes", TAKEN, ids=lambda changes: "-".join(map(str, changes["spec__accelerator"].values()))
+)
 def test_hardware_of_every_family_is_accepted(api: Api, shared_namespace: str, changes: dict[str, Any]) -> None:
     run = document(**changes)
     assert find_problems(parse_run(run).spec) == (), "the operator and the API server must agree"
@@ -238,7 +324,11 @@ def test_fields_that_change_the_results_must_not_change(api: Api, stored: str, c
         {"spec__checkpoint__keep": 5},
         {
             "spec__scheduling": {
-                "queue": {"name": "research", "priorityClass": "urgent", "topology": {"preferred": "rack", "slice": "host"}}
+                "queue": {
+                    "name": "research",
+                    "priorityClass": "urgent",
+                    "topology": {"preferred": "rack", "slice": "host"},
+                }
             }
         },
         {"spec__trainer__remat": "full"},
@@ -246,7 +336,9 @@ def test_fields_that_change_the_results_must_not_change(api: Api, stored: str, c
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_fields_that_only_say_where_and_how_a_run_trains_may_change(api: Api, stored: str, change: dict[str, Any]) -> None:
+def test_fields_that_only_say_where_and_how_a_run_trains_may_change(
+    api: Api, stored: str, change: dict[str, Any]
+) -> None:
     api.edit(document(), document(**change), stored, dry_run=True)
 
 
@@ -256,7 +348,9 @@ def test_the_configuration_of_a_custom_model_has_any_members_and_must_not_change
         return document(spec__model={"custom": {"class": "package.module:Class", "config": config}})
 
     api.create(run(), namespace)
-    api.edit(run(), {**run(), "spec": {**run()["spec"], "image": "registry.example/trainer:2"}}, namespace, dry_run=True)
+    api.edit(
+        run(), {**run(), "spec": {**run()["spec"], "image": "registry.example/trainer:2"}}, namespace, dry_run=True
+    )
     for change in ({"width": 65}, {"options": {"depth": 4}}, {"more": True}):
         with pytest.raises(Refused, match="must not change"):
             api.edit(run(), run(**change), namespace, dry_run=True)
@@ -281,7 +375,9 @@ def test_steps_may_change_while_the_schedule_of_the_steps_done_stays_the_same(ap
                 api.edit(before, longer, namespace, dry_run=True)
             except Refused as error:
                 refused = str(error)
-            assert ("trainer.steps may change only while" in refused) == (done > settled), f"{name} at {done}: {refused}"
+            assert ("trainer.steps may change only while" in refused) == (done > settled), (
+                f"{name} at {done}: {refused}"
+            )
         with pytest.raises(Refused, match=r"trainer\.steps may change only while"):
             api.edit(before, shorter, namespace, dry_run=True)
 
@@ -300,10 +396,16 @@ def test_the_spike_rule_cannot_be_added_or_removed_later(api: Api, namespace: st
     for changed in (with_spikes(windowSteps=65), document(spec__recovery={"divergence": {"nonFinite": "skip"}})):
         with pytest.raises(
             Refused,
-            match="spike must not be added, removed, change its windowSteps, or gain or lose gradientNormSigmas while the run exists",
+            match="spike must not be added, removed, change its windowSteps, or gain or lose gradientNormSigmas while "
+            "the run exists",
         ):
             api.edit(watched, changed, namespace, dry_run=True)
-    api.edit(plain, document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}), namespace, dry_run=True)
+    api.edit(
+        plain,
+        document(metadata__name="plain", spec__recovery={"divergence": {"nonFinite": "ignore"}}),
+        namespace,
+        dry_run=True,
+    )
     with pytest.raises(Refused, match="spike must not be added"):
         api.edit(plain, with_spikes("plain"), namespace, dry_run=True)
 

@@ -1,4 +1,6 @@
-"""The operator's own client with a real API server: no write loses a field silently, and a change of a Job reaches its spec."""
+"""The operator's own client with a real API server: no write loses a field silently, and a change of a Job reaches its
+spec.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +67,17 @@ def test_a_jobset_with_an_unknown_field_is_rejected(ask: Any, shared_namespace: 
     ask(lambda client: client.request("POST", path, "jobsets", query={"dryRun": "All"}, body=good))
 
 
-def test_a_status_is_written_where_the_definition_lacks_one_of_its_fields(ask: Any, api: Api, shared_namespace: str) -> None:
+def test_a_status_is_written_where_the_definition_lacks_one_of_its_fields(
+    ask: Any, api: Api, shared_namespace: str
+) -> None:
     document = run(name="strict")
     document["metadata"] = {"name": "strict", "namespace": shared_namespace}
     document["spec"]["checkpoint"]["root"] = "s3://bucket/strict"
     made = api.create(document, shared_namespace)
     view = parse_run_view(made)
-    written = ask(lambda client: Cluster(client).write_status(view, {**view.raw_status, "phase": "Pending", "nothing": 1}))
+    written = ask(
+        lambda client: Cluster(client).write_status(view, {**view.raw_status, "phase": "Pending", "nothing": 1})
+    )
     assert written["status"]["phase"] == "Pending"
     assert "nothing" not in written["status"]
 

@@ -1,13 +1,15 @@
 """Memory and time of one call of attention, forward and backward, causal, in blocks of 512.
 
-**Memory**, as the compiled program reports it, for each implementation and length; one row of a batch. Nothing runs: the figures are the
-program's arguments, results and scratch space. With ``--context 8`` a ring of virtual devices shares the positions, and the figures are
-those of one device.
+**Memory**, as the compiled program reports it, for each implementation and length; one row of a batch. Nothing runs:
+the figures are the program's arguments, results and scratch space. With ``--context 8`` a ring of virtual devices
+shares the positions, and the figures are those of one device.
 
-**Time** of ``blockwise`` for rows that hold documents apart, in turns with the same call that visits the blocks of all earlier documents,
-and with one range of blocks for all rows. Processor time, which does not count other programs on a busy machine; medians of the pairs.
+**Time** of ``blockwise`` for rows that hold documents apart, in turns with the same call that visits the blocks of all
+earlier documents, and with one range of blocks for all rows. Processor time, which does not count other programs on a
+busy machine; medians of the pairs.
 
-    python tests/bench/bench_attention.py [--lengths 8192,16384,32768] [--heads 8] [--kv-heads 2] [--head-size 128] [--context 8]
+    python tests/bench/bench_attention.py [--lengths 8192,16384,32768] [--heads 8] [--kv-heads 2] [--head-size 128]
+    [--context 8]
         [--rows 2] [--row 8192] [--document 1000] [--pairs 5]
 """
 
@@ -47,8 +49,15 @@ class Everywhere(Segments):
 
 def arguments(rows: int, length: int, options: argparse.Namespace) -> tuple[tuple[hax.Axis, ...], ...]:
     """The axes of query, key and value, and of the ids of documents."""
-    position, batch, size = hax.Axis("position", length), hax.Axis("batch", rows), hax.Axis("head_size", options.head_size)
-    heads, group = hax.Axis("kv_heads", options.kv_heads), hax.Axis("q_heads_per_group", options.heads // options.kv_heads)
+    position, batch, size = (
+        hax.Axis("position", length),
+        hax.Axis("batch", rows),
+        hax.Axis("head_size", options.head_size),
+    )
+    heads, group = (
+        hax.Axis("kv_heads", options.kv_heads),
+        hax.Axis("q_heads_per_group", options.heads // options.kv_heads),
+    )
     of_keys = (batch, position, heads, size)
     return (batch, position, heads, group, size), of_keys, of_keys, (batch, position)
 
@@ -62,7 +71,9 @@ def compiled(
 
     def shape(axes: tuple[hax.Axis, ...], dtype: Any) -> Any:
         names = tuple(axis.name for axis in axes)
-        array: Any = jax.ShapeDtypeStruct(tuple(axis.size for axis in axes), dtype, sharding=named_sharding(mesh, names, COMPUTE_AXES))
+        array: Any = jax.ShapeDtypeStruct(
+            tuple(axis.size for axis in axes), dtype, sharding=named_sharding(mesh, names, COMPUTE_AXES)
+        )
         return NamedArray(array, names)
 
     def loss(query: Any, key: Any, value: Any, ids: Any) -> jax.Array:
@@ -87,7 +98,11 @@ def print_memory(options: argparse.Namespace) -> None:
         ("blockwise, documents", "blockwise", lambda ids: Causal() & Segments(ids), 1),
         (f"ring of {options.context}, one device", "ring", lambda ids: Causal(), options.context),
     ]
-    print(f"{'scratch space, MB':32}" + "".join(f"{int(length):>12,}" for length in options.lengths.split(",")) + "   last / first")
+    print(
+        f"{'scratch space, MB':32}"
+        + "".join(f"{int(length):>12,}" for length in options.lengths.split(","))
+        + "   last / first"
+    )
     for name, implementation, mask_of, devices in cases:
         sizes = []
         began = time.perf_counter()
@@ -105,7 +120,10 @@ def print_time(options: argparse.Namespace) -> None:
     # Documents begin elsewhere in each row.
     starts = np.arange(options.rows)[:, None] * options.document // options.rows
     ids = ((np.arange(options.row) + starts) // options.document).astype(np.int32)
-    arrays = [hax.named(jnp.asarray(noise.standard_normal([axis.size for axis in one]), jnp.bfloat16), one) for one in axes[:3]]
+    arrays = [
+        hax.named(jnp.asarray(noise.standard_normal([axis.size for axis in one]), jnp.bfloat16), one)
+        for one in axes[:3]
+    ]
     given = (*arrays, hax.named(ids, axes[3]))
     cases: list[tuple[str, MaskOf, str]] = [
         ("all blocks of the triangle", lambda ids: Causal() & Everywhere(ids), "cpu"),
@@ -124,11 +142,17 @@ def print_time(options: argparse.Namespace) -> None:
             jax.block_until_ready(program(*given))
             if pair:  # The first round warms up.
                 found[name].append(time.process_time() - began)
-    print(f"{options.rows} rows of {options.row:,} positions, documents of {options.document:,}: processor seconds, and by the first line")
+    print(
+        f"{options.rows} rows of {options.row:,} positions, documents of {options.document:,}: processor seconds, and "
+        "by the first line"
+    )
     first = next(iter(found.values()))
     for name, seconds in found.items():
         ratios = [one / other for one, other in zip(seconds, first, strict=True)]
-        print(f"{name:32}{statistics.median(seconds):12.2f}{statistics.median(ratios):12.3f}  ({min(ratios):.3f} to {max(ratios):.3f})")
+        print(
+            f"{name:32}{statistics.median(seconds):12.2f}{statistics.median(ratios):12.3f}  ({min(ratios):.3f} to "
+            f"{max(ratios):.3f})"
+        )
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Speed of the token cache: random rows in three formats of the same tokens, and a build from compressed lines to a committed cache.
+"""Speed of the token cache: random rows in three formats of the same tokens, and a build from compressed lines to a
+committed cache.
 
-Formats: this project's flat files (with verified checksums), zarr3 through TensorStore (chunks of 256 Ki tokens, as in Levanter), and an
-Arrow file mapped into memory. The build runs in one process. It is compared with the same tokenizer alone on the same texts; with a floor,
-which is the time of that tokenizer, of decompression and of parsing the lines, one after another; and with `tiktoken` and `tokenizers`
-alone on the same vocabulary.
+Formats: this project's flat files (with verified checksums), zarr3 through TensorStore (chunks of 256 Ki tokens, as in
+Levanter), and an Arrow file mapped into memory. The build runs in one process. It is compared with the same tokenizer
+alone on the same texts; with a floor, which is the time of that tokenizer, of decompression and of parsing the lines,
+one after another; and with `tiktoken` and `tokenizers` alone on the same vocabulary.
 
     python tests/bench/bench_cache.py [--megabytes 128] [--pairs 3]
 """
@@ -12,7 +13,10 @@ from __future__ import annotations
 
 import os
 
-os.environ |= {"FASTOKENS_BPE_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # one processor for both sides; read at the first import
+os.environ |= {
+    "FASTOKENS_BPE_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+}  # one processor for both sides; read at the first import
 
 import argparse
 import faulthandler
@@ -104,7 +108,10 @@ def cost(call: Callable[[], object]) -> Cost:
 
 
 def fresh(definition: TokenizerDefinition) -> Tokenizer:
-    """A new tokenizer, because it caches what it has encoded. Its set-up is done, because that takes as long as some megabytes of text."""
+    """A new tokenizer, because it caches what it has encoded.
+
+    Its set-up is done, because that takes as long as some megabytes of text.
+    """
     loading._loaded = None
     tokenizer = load(definition)
     tokenizer.encode("ready")
@@ -144,10 +151,17 @@ def reference_rates(definition: TokenizerDefinition, texts: list[str]) -> dict[s
     reference = tokenizers.Tokenizer.from_str(definition.content.decode())
     byte_of = {spell(bytes([byte])): byte for byte in range(256)}
     special = load(definition).special_tokens
-    ranks = {bytes(byte_of[sign] for sign in token): rank for token, rank in reference.get_vocab().items() if token not in special}
+    ranks = {
+        bytes(byte_of[sign] for sign in token): rank
+        for token, rank in reference.get_vocab().items()
+        if token not in special
+    }
     encoding = tiktoken.Encoding("bench", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=dict(special))
     encoders = {"tiktoken": TiktokenEncoder(encoding), "tokenizers": ReferenceEncoder(reference)}
-    return {name: size / cost(lambda encoder=encoder: encoder(sample)).processor_seconds for name, encoder in encoders.items()}
+    return {
+        name: size / cost(lambda encoder=encoder: encoder(sample)).processor_seconds
+        for name, encoder in encoders.items()
+    }
 
 
 def main() -> None:
@@ -181,11 +195,16 @@ def main() -> None:
             floor = Cost(*map(sum, zip(bare, unpacking, parsing, strict=True)))
             for name, other in (("tokenizer alone", bare), ("tokenizer, gz and JSON", floor)):
                 ratios.setdefault(f"{name}, time", []).append(other.seconds / whole.seconds)
-                ratios.setdefault(f"{name}, processor time", []).append(other.processor_seconds / whole.processor_seconds)
+                ratios.setdefault(f"{name}, processor time", []).append(
+                    other.processor_seconds / whole.processor_seconds
+                )
             for name, rate in rates.items():
                 ratios.setdefault(f"bare {name}, processor time", []).append(size / whole.processor_seconds / rate)
             parts = {"tokenizer alone": bare, "gz": unpacking, "JSON": parsing, "lines to cache": whole}
-            shown = (f"{name} {size / part.seconds / 1e6:.1f} ({size / part.processor_seconds / 1e6:.1f})" for name, part in parts.items())
+            shown = (
+                f"{name} {size / part.seconds / 1e6:.1f} ({size / part.processor_seconds / 1e6:.1f})"
+                for name, part in parts.items()
+            )
             print(f"pair {pair}, MB/s (MB a second of processor): {'   '.join(shown)}")
         for name, found in ratios.items():
             print(f"lines to cache / {name}: {statistics.median(found):.3f}, median of {options.pairs} pairs")
@@ -206,7 +225,10 @@ def main() -> None:
             }
         ).result()
         zarr.write(stream).result()
-        with pa.OSFile(str(base / "arrow"), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("t", pa.uint16())])) as writer:
+        with (
+            pa.OSFile(str(base / "arrow"), "wb") as sink,
+            pa.ipc.new_file(sink, pa.schema([("t", pa.uint16())])) as writer,
+        ):
             writer.write_table(pa.table({"t": stream}), max_chunksize=1 << 20)
         arrow = pa.ipc.open_file(pa.memory_map(str(base / "arrow"))).read_all()["t"]
         starts = np.random.default_rng(0).integers(0, len(stream) - LENGTH, ROWS)
@@ -224,7 +246,10 @@ def main() -> None:
             first = seconds(read)
             later = min(seconds(read) for _ in range(options.pairs))
             rate = ROWS * LENGTH / later / 1e6
-            print(f"{name:22} {ROWS} rows of {LENGTH}: first {first * 1e3:7.1f} ms   later {later * 1e3:7.1f} ms   {rate:8.1f} M tokens/s")
+            print(
+                f"{name:22} {ROWS} rows of {LENGTH}: first {first * 1e3:7.1f} ms   later {later * 1e3:7.1f} ms   "
+                f"{rate:8.1f} M tokens/s"
+            )
 
 
 if __name__ == "__main__":

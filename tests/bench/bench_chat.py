@@ -1,6 +1,8 @@
-"""Conversations per second of the chat format on one core: rendering, encoding and loss weights. Each figure is the shortest of several.
+"""Conversations per second of the chat format on one core: rendering, encoding and loss weights. Each figure is the
+shortest of several.
 
-The conversations have a system message and four turns, of words of the standard library. The vocabulary is trained on its sources.
+The conversations have a system message and four turns, of words of the standard library. The vocabulary is trained on
+its sources.
 
     FASTOKENS_BPE_THREADS=1 RAYON_NUM_THREADS=1 taskset -c 0 python tests/bench/bench_chat.py [--conversations 20000]
 """
@@ -49,7 +51,10 @@ def conversations(number: int, words: list[str], spelled: float) -> list[dict[st
         return f"{text} <|im_end|>" if draw.random() < spelled else text
 
     roles = ("system", "user", "assistant", "user", "assistant")
-    return [{"messages": [{"role": role, "content": content(draw.randrange(5, 80))} for role in roles]} for _ in range(number)]
+    return [
+        {"messages": [{"role": role, "content": content(draw.randrange(5, 80))} for role in roles]}
+        for _ in range(number)
+    ]
 
 
 def main() -> None:
@@ -62,11 +67,16 @@ def main() -> None:
     tokenizer = load(train_bpe(texts, options.vocabulary, ["<|im_start|>", "<|im_end|>"]))
     words = " ".join(texts).split()
     for spelled in (0.0, 0.1):
-        rows = [SourceRow("a.jsonl", place, value) for place, value in enumerate(conversations(options.conversations, words, spelled))]
+        rows = [
+            SourceRow("a.jsonl", place, value)
+            for place, value in enumerate(conversations(options.conversations, words, spelled))
+        ]
         for name, template in CASES.items():
             case = f"{name}, special tokens in {spelled:.0%} of the messages"
             try:
-                formatter = build_formatter(FormatSpec(chat=ChatFormatSpec(template=template)), tokenizer, where="format")
+                formatter = build_formatter(
+                    FormatSpec(chat=ChatFormatSpec(template=template)), tokenizer, where="format"
+                )
             except BadConfiguration as refusal:
                 print(f"{case}: {refusal}")
                 continue

@@ -1,10 +1,13 @@
-"""The costs of a checkpoint: how long a save blocks the loop, compared with a plain copy to the host, and MB/s of save and restore.
+"""The costs of a checkpoint: how long a save blocks the loop, compared with a plain copy to the host, and MB/s of save
+and restore.
 
-Every figure is measured in pairs in one process: a save and a plain copy; a save and the same arrays written by TensorStore alone, with the
-same codecs and chunks, and as the same number of plain, synced files; a restore and a read of those files; and the read-back of a
-checkpoint after its commit. On a busy machine compare the medians of the pairs' ratios, and the processor seconds.
+Every figure is measured in pairs in one process: a save and a plain copy; a save and the same arrays written by
+TensorStore alone, with the same codecs and chunks, and as the same number of plain, synced files; a restore and a read
+of those files; and the read-back of a checkpoint after its commit. On a busy machine compare the medians of the pairs'
+ratios, and the processor seconds.
 
-    python tests/bench/bench_checkpoint.py [--megabytes 256] [--devices 4] [--pairs 7] [--root s3://BUCKET/PATH --endpoint http://HOST:PORT]
+    python tests/bench/bench_checkpoint.py [--megabytes 256] [--devices 4] [--pairs 7] [--root s3://BUCKET/PATH
+    --endpoint http://HOST:PORT]
 """
 
 from __future__ import annotations
@@ -61,14 +64,18 @@ def write_plain(folder: Path, arrays: list[np.ndarray]) -> None:
 
 
 def write_tensorstore(folder: Path, leaves: Sequence[ManifestLeaf], state: dict[str, jax.Array]) -> None:
-    """Write the same arrays in the same chunks with the same codecs by TensorStore alone: no hashes, no manifest, no checks."""
+    """Write the same arrays in the same chunks with the same codecs by TensorStore alone: no hashes, no manifest, no
+    checks.
+    """
     writes = []
     for leaf in leaves:
         kvstore = {"driver": "file", "path": f"{folder}/{leaf.path}/"}
         spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": zarr_metadata(leaf)}
         array = ts.open(spec, create=True, delete_existing=True).result()
         writes += [
-            array[shard.index].write(np.asarray(shard.data)) for shard in state[leaf.path].addressable_shards if shard.replica_id == 0
+            array[shard.index].write(np.asarray(shard.data))
+            for shard in state[leaf.path].addressable_shards
+            if shard.replica_id == 0
         ]
     for write in writes:
         write.result()
@@ -100,9 +107,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        spec = CheckpointSpec(root=options.root or f"file://{folder}/root", endpoint=options.endpoint, verify=VerifySpec(every_saves=0))
+        spec = CheckpointSpec(
+            root=options.root or f"file://{folder}/root", endpoint=options.endpoint, verify=VerifySpec(every_saves=0)
+        )
         state = jax.block_until_ready(make_state(options.megabytes))
-        template = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), state)
+        template = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), state
+        )
         arrays = [np.array(shard) for shard in shards(state)]
         size = sum(array.nbytes for array in arrays) / 1e6
         blocked, bare, fresh, commits, plain_writes, restores, plain_reads = [[] for _ in range(7)]
@@ -121,7 +132,9 @@ def main() -> None:
             step = restored.step if restored else 0
             for _ in range(options.pairs):
                 step += 1
-                bare.append(timed(lambda: [np.copyto(to, shard) for to, shard in zip(arrays, shards(state), strict=True)]))
+                bare.append(
+                    timed(lambda: [np.copyto(to, shard) for to, shard in zip(arrays, shards(state), strict=True)])
+                )
                 fresh.append(timed(lambda: [np.array(shard) for shard in shards(state)]))
                 position = DataPosition(step=step, sequences=0, tokens=0)
                 processor = time.process_time()
@@ -136,7 +149,9 @@ def main() -> None:
                 bare_processor.append(processor)
                 manifest = read_manifest(store, last.checkpoint)
                 wall, processor = processor_timed(
-                    lambda last=last, manifest=manifest: read_back(store, last.checkpoint, manifest.files, manifest=True)
+                    lambda last=last, manifest=manifest: read_back(
+                        store, last.checkpoint, manifest.files, manifest=True
+                    )
                 )
                 checks.append(wall)
                 checks_processor.append(processor)
@@ -155,19 +170,35 @@ def main() -> None:
     def rate(values: list[float]) -> str:
         return f"{size / statistics.median(values):8.0f} MB/s"
 
-    print(f"{size:.0f} MB in {len(arrays)} shards on {options.devices} devices, {spec.root.split(':')[0]} root, {options.pairs} pairs")
     print(
-        f"save blocks the loop    {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio {ratio(blocked, bare):.2f}"
+        f"{size:.0f} MB in {len(arrays)} shards on {options.devices} devices, {spec.root.split(':')[0]} root, "
+        f"{options.pairs} pairs"
     )
-    print(f"                        {' ' * 11}   bare copy, fresh memory{milliseconds(fresh)}   ratio {ratio(blocked, fresh):.2f}")
-    print(f"save to commit          {rate(commits)}   plain synced files   {rate(plain_writes)}   ratio {ratio(commits, plain_writes):.2f}")
-    print(f"                                         bare TensorStore     {rate(bare_writes)}   ratio {ratio(commits, bare_writes):.2f}")
+    print(
+        f"save blocks the loop    {milliseconds(blocked)}   bare copy, warm memory {milliseconds(bare)}   ratio "
+        f"{ratio(blocked, bare):.2f}"
+    )
+    print(
+        f"                        {' ' * 11}   bare copy, fresh memory{milliseconds(fresh)}   ratio "
+        f"{ratio(blocked, fresh):.2f}"
+    )
+    print(
+        f"save to commit          {rate(commits)}   plain synced files   {rate(plain_writes)}   ratio "
+        f"{ratio(commits, plain_writes):.2f}"
+    )
+    print(
+        f"                                         bare TensorStore     {rate(bare_writes)}   ratio "
+        f"{ratio(commits, bare_writes):.2f}"
+    )
     print(
         f"   processor: a save    {milliseconds(ours_processor)}   bare TensorStore     {milliseconds(bare_processor)}"
         f"   ratio {ratio(ours_processor, bare_processor):.2f}"
     )
     print(f"reading a save back     {rate(checks)}   processor            {milliseconds(checks_processor)}")
-    print(f"restore, verified       {rate(restores)}   plain files          {rate(plain_reads)}   ratio {ratio(restores, plain_reads):.2f}")
+    print(
+        f"restore, verified       {rate(restores)}   plain files          {rate(plain_reads)}   ratio "
+        f"{ratio(restores, plain_reads):.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The time to trace and compile a training step, with few and with many layers: it must not grow with the number of layers.
+"""The time to trace and compile a training step, with few and with many layers: it must not grow with the number of
+layers.
 
-Besides `llama`, whose blocks are all alike, two families with unlike blocks: `gemma3`, where each sixth block attends to the whole sequence
-and the others to a window, and `qwen3Moe`, where every second block has experts. Models are small; the time of the compiler depends on the
-program, not on the sizes in it. Nothing runs.
+Besides `llama`, whose blocks are all alike, two families with unlike blocks: `gemma3`, where each sixth block attends
+to the whole sequence and the others to a window, and `qwen3Moe`, where every second block has experts. Models are
+small; the time of the compiler depends on the program, not on the sizes in it. Nothing runs.
 
     python tests/bench/bench_compile.py [--families llama,gemma3,qwen3Moe] [--layers 12,48] [--rounds 3]
 """
@@ -23,7 +24,13 @@ def model_of(family: str, layers: int) -> dict[str, Any]:
     """``spec.model`` of a small model."""
     if family == "llama":
         return {"llama": {"layers": layers, "hiddenSize": 64, "intermediateSize": 128, "heads": 2}}
-    sizes: dict[str, Any] = {"numHiddenLayers": layers, "hiddenSize": 64, "intermediateSize": 128, "numAttentionHeads": 2, "headDim": 32}
+    sizes: dict[str, Any] = {
+        "numHiddenLayers": layers,
+        "hiddenSize": 64,
+        "intermediateSize": 128,
+        "numAttentionHeads": 2,
+        "headDim": 32,
+    }
     further: dict[str, dict[str, Any]] = {
         "gemma3": {"slidingWindow": 32},
         "qwen3Moe": {"numExperts": 8, "numExpertsPerTok": 2, "moeIntermediateSize": 32, "decoderSparseStep": 2},
@@ -58,7 +65,11 @@ def main() -> None:
             for count, times in found.items()
         }
         for count, parts in medians.items():
-            print(f"{family}, {count} layers: shapes {parts['shapes']:.2f} s, step {parts['step']:.2f} s of the processor", flush=True)
+            print(
+                f"{family}, {count} layers: shapes {parts['shapes']:.2f} s, step {parts['step']:.2f} s of the "
+                "processor",
+                flush=True,
+            )
         first, last = (medians[count]["step"] for count in (layers[0], layers[-1]))
         print(f"{family}: {layers[-1]} / {layers[0]} layers: {last / first:.2f} times the time", flush=True)
 

@@ -1,7 +1,8 @@
-"""The costs of data and telemetry for a run: opening, loading, seeking, reporting. Each figure is the shortest of several measurements.
+"""The costs of data and telemetry for a run: opening, loading, seeking, reporting. Each figure is the shortest of
+several measurements.
 
-No part waits for a device: processors and memory limit the speed of the loader. The seek is in a mixture of 10**12 tokens with simulated
-ledgers, which list all shards but have no data.
+No part waits for a device: processors and memory limit the speed of the loader. The seek is in a mixture of 10**12
+tokens with simulated ledgers, which list all shards but have no data.
 
     python tests/bench/bench_data.py [--batch 1024] [--length 4096] [--tokens 1000000000000]
 """
@@ -31,7 +32,10 @@ from halcyon.telemetry.metrics import exposition
 from halcyon.tokenizer import BYTE
 from halcyon_api.training_run import TrainingRunSpec
 
-STDLIB = [{"name": "source", "stdlib": {"include": ["source"]}}, {"name": "help", "stdlib": {"include": ["documentation"]}}]
+STDLIB = [
+    {"name": "source", "stdlib": {"include": ["source"]}},
+    {"name": "help", "stdlib": {"include": ["documentation"]}},
+]
 
 
 def spec_of(root: Path, sources: list[dict[str, Any]] = STDLIB, **trainer: Any) -> TrainingRunSpec:
@@ -62,7 +66,9 @@ def opening(root: Path, options: argparse.Namespace) -> None:
 
 
 def loading(root: Path, options: argparse.Namespace) -> None:
-    """Batches one after another, with all threads and made ahead, from the second on; then the examples of one batch alone."""
+    """Batches one after another, with all threads and made ahead, from the second on; then the examples of one batch
+    alone.
+    """
     for batch_size, length, devices, segments in (
         (16, 256, 2, True),
         *((options.batch, options.length, 1, segments) for segments in (False, True)),
@@ -71,7 +77,12 @@ def loading(root: Path, options: argparse.Namespace) -> None:
         dataset = open_dataset(spec_of(root, batchSize=batch_size, sequenceLength=length))
         steps = max(16, options.batch * options.length // (batch_size * length) * 2)
 
-        def load(dataset: Dataset = dataset, sharding: NamedSharding = sharding, segments: bool = segments, steps: int = steps) -> float:
+        def load(
+            dataset: Dataset = dataset,
+            sharding: NamedSharding = sharding,
+            segments: bool = segments,
+            steps: int = steps,
+        ) -> float:
             with Loader(
                 dataset,
                 microbatches=1,
@@ -89,14 +100,20 @@ def loading(root: Path, options: argparse.Namespace) -> None:
         alone = best_seconds(lambda dataset=dataset: dataset.examples(dataset.train_rows(0)), 3)
         form = "with segments" if segments else "without segments"
         print(
-            f"load {batch_size} x {length}, {form}: {seconds * 1e3:.2f} ms a batch, {batch_size * length / seconds / 1e6:.1f} M tokens/s "
+            f"load {batch_size} x {length}, {form}: {seconds * 1e3:.2f} ms a batch, "
+            f"{batch_size * length / seconds / 1e6:.1f} M tokens/s "
             f"(its examples in one thread: {alone * 1e3:.2f} ms)"
         )
 
 
 def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
     """A ledger whose shards do not exist."""
-    shard = {"documents": shard_tokens // 1000, "rows": shard_tokens // 1000, "empty_rows": 0, "size_bytes": 4 * shard_tokens}
+    shard = {
+        "documents": shard_tokens // 1000,
+        "rows": shard_tokens // 1000,
+        "empty_rows": 0,
+        "size_bytes": 4 * shard_tokens,
+    }
     shards = [
         ShardEntry(path=f"shards/{number:06d}/", tokens=shard_tokens, sha256=f"{number:064x}", **shard)
         for number in range(tokens // shard_tokens)
@@ -107,15 +124,20 @@ def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
 def seeking(root: Path, options: argparse.Namespace) -> None:
     """Find the examples of a distant step, in large batches from eight sources."""
     weights = [50, 20, 10, 8, 5, 4, 2, 1]
-    sources = [{"name": f"s{number}", "text": {"paths": ["/none"]}, "weight": weight} for number, weight in enumerate(weights)]
+    sources = [
+        {"name": f"s{number}", "text": {"paths": ["/none"]}, "weight": weight} for number, weight in enumerate(weights)
+    ]
     spec = spec_of(root, sources, batchSize=options.batch, sequenceLength=options.length)
     store: Store = cache_store(spec)
-    caches = Caches(BYTE, {f"s{number}": pretended(options.tokens * weight // 100) for number, weight in enumerate(weights)})
+    caches = Caches(
+        BYTE, {f"s{number}": pretended(options.tokens * weight // 100) for number, weight in enumerate(weights)}
+    )
     shards = sum(len(ledger.shards) for ledger in caches.ledgers.values())
     began = time.perf_counter()
     dataset = dataset_of(spec, store, caches)
     print(
-        f"open a mixture of {options.tokens:,} tokens, 8 sources, {shards} shards (simulated): {(time.perf_counter() - began) * 1e3:.0f} ms"
+        f"open a mixture of {options.tokens:,} tokens, 8 sources, {shards} shards (simulated): "
+        f"{(time.perf_counter() - began) * 1e3:.0f} ms"
     )
     steps = np.random.default_rng(0).integers(0, 10**6, 200).tolist()
     durations: list[float] = []
@@ -129,7 +151,9 @@ def seeking(root: Path, options: argparse.Namespace) -> None:
 
 def reporting() -> None:
     identity = RunIdentity("bench")
-    reporter = RunReporter(identity, RunPlan(steps=10**9, tokens_before=lambda step: 4096 * step), JsonLog(io.StringIO(), identity))
+    reporter = RunReporter(
+        identity, RunPlan(steps=10**9, tokens_before=lambda step: 4096 * step), JsonLog(io.StringIO(), identity)
+    )
     steps = iter(range(1, 10**9))
 
     def thousand() -> None:

@@ -1,13 +1,15 @@
 """The time of text from a model on one processor: Halcyon's engine, and that of nanochat, in turns.
 
-Both sides compute the same model: nanochat's at the given depth, with its default window pattern and vocabulary, random weights, float32.
-A turn computes the texts of some rows: the same prompt, and for each row the same number of tokens. ``first`` is the time until each row
-has its first token, ``later`` the time of all further tokens. nanochat computes the prompt once for all rows.
+Both sides compute the same model: nanochat's at the given depth, with its default window pattern and vocabulary, random
+weights, float32. A turn computes the texts of some rows: the same prompt, and for each row the same number of tokens.
+``first`` is the time until each row has its first token, ``later`` the time of all further tokens. nanochat computes
+the prompt once for all rows.
 
-    python tests/bench/bench_engine.py --nanochat CHECKOUT [--python PYTHON] [--rounds 5] [--rows 1 8] [--weights float32 int8]
+    python tests/bench/bench_engine.py --nanochat CHECKOUT [--python PYTHON] [--rounds 5] [--rows 1 8] [--weights
+    float32 int8]
 
-CHECKOUT is a checkout of karpathy/nanochat, PYTHON an interpreter with torch, jinja2 and filelock. Without a checkout only Halcyon's side
-is measured.
+CHECKOUT is a checkout of karpathy/nanochat, PYTHON an interpreter with torch, jinja2 and filelock. Without a checkout
+only Halcyon's side is measured.
 """
 
 from __future__ import annotations
@@ -58,9 +60,18 @@ def main() -> None:
     parser.add_argument("--nanochat", type=Path, help="a checkout of karpathy/nanochat")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--weights", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int8", "int8 products"])
+    parser.add_argument(
+        "--weights", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int8", "int8 products"]
+    )
     parser.add_argument("--temperature", type=float, default=0.0)
-    for name, default in (("depth", 4), ("vocabulary", 32768), ("length", 2048), ("prompt", 64), ("tokens", 64), ("rounds", 5)):
+    for name, default in (
+        ("depth", 4),
+        ("vocabulary", 32768),
+        ("length", 2048),
+        ("prompt", 64),
+        ("tokens", 64),
+        ("rounds", 5),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     start_on_one_processor()
@@ -77,7 +88,9 @@ def main() -> None:
     from halcyon_api.spec.model import ModelSpec
 
     vocab, position = hax.make_axes(vocab=options.vocabulary, position=options.length)
-    made = jax.jit(functools.partial(build_model, ModelSpec(nanochat=NanochatSpec(depth=options.depth)), vocab, position))
+    made = jax.jit(
+        functools.partial(build_model, ModelSpec(nanochat=NanochatSpec(depth=options.depth)), vocab, position)
+    )
     model: CausalLM = made(key=jax.random.key(0))
     prompt = np.random.default_rng(0).integers(1, options.vocabulary, options.prompt).astype(np.int32)
 
@@ -90,9 +103,17 @@ def main() -> None:
 
     def turn(weights: str, rows: int) -> Turn:
         compute = "bfloat16" if weights == "bfloat16" else "float32"
-        engine = Engine(models[weights], slots=rows, length=options.prompt + options.tokens, compute_dtype=compute, clock=time.process_time)
+        engine = Engine(
+            models[weights],
+            slots=rows,
+            length=options.prompt + options.tokens,
+            compute_dtype=compute,
+            clock=time.process_time,
+        )
         settings = [Sampling(options.tokens, options.temperature, seed=row) for row in range(rows)]
-        return turn_of(lambda: [engine.submit(prompt, one) for one in settings], lambda: len(engine.step()), rows, options.tokens)
+        return turn_of(
+            lambda: [engine.submit(prompt, one) for one in settings], lambda: len(engine.step()), rows, options.tokens
+        )
 
     turns = {f"{weights}, {rows}": turn(weights, rows) for rows in options.rows for weights in options.weights}
     with ExitStack() as stack:
@@ -100,7 +121,10 @@ def main() -> None:
             peer = _peer(stack, options, prompt.tolist())
             turns |= {f"nanochat, {rows}": peer.turn(f"generate {rows}") for rows in options.rows}
         else:
-            print("not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch with --python")
+            print(
+                "not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch "
+                "with --python"
+            )
         found = in_turns(turns, options.rounds)
     print(f"JAX {jax.__version__}, {sum(leaf.size for leaf in jax.tree.leaves(model)):,} parameters")
     print(", ".join(f"{name}: {stored_bytes(models[name]) / 1e6:.1f} MB" for name in options.weights))

@@ -1,14 +1,16 @@
 """Speed of tasks on one processor: many examples at once, one at a time, and by nanochat's own evaluation, in turns.
 
-All sides compute the same model: nanochat's at the given depth, random weights, float32. nanochat's functions are those of its
-``core_eval`` and ``chat_eval``: one example at a time, except that letters may be computed in batches (`--batch`; its default is 8). One at
-a time on Halcyon's side means: a forward pass over the choices of one example, padded to a power of two, with logits at every position;
-answers by an engine with one slot. Compilation is not measured.
+All sides compute the same model: nanochat's at the given depth, random weights, float32. nanochat's functions are those
+of its ``core_eval`` and ``chat_eval``: one example at a time, except that letters may be computed in batches
+(`--batch`; its default is 8). One at a time on Halcyon's side means: a forward pass over the choices of one example,
+padded to a power of two, with logits at every position; answers by an engine with one slot. Compilation is not
+measured.
 
-    python tests/bench/bench_evaluation.py --nanochat CHECKOUT [--python PYTHON] [--examples 32] [--rounds 3] [--batch 1]
+    python tests/bench/bench_evaluation.py --nanochat CHECKOUT [--python PYTHON] [--examples 32] [--rounds 3] [--batch
+    1]
 
-CHECKOUT is a checkout of karpathy/nanochat, PYTHON an interpreter with torch, jinja2 and filelock. Without a checkout only Halcyon's sides
-are measured.
+CHECKOUT is a checkout of karpathy/nanochat, PYTHON an interpreter with torch, jinja2 and filelock. Without a checkout
+only Halcyon's sides are measured.
 """
 
 from __future__ import annotations
@@ -60,7 +62,15 @@ def main() -> None:
     parser.add_argument("--nanochat", type=Path, help="a checkout of karpathy/nanochat")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
-    sizes = (("examples", 32), ("rounds", 3), ("depth", 4), ("vocabulary", 32768), ("length", 2048), ("tokens", 64), ("batch", 1))
+    sizes = (
+        ("examples", 32),
+        ("rounds", 3),
+        ("depth", 4),
+        ("vocabulary", 32768),
+        ("length", 2048),
+        ("tokens", 64),
+        ("batch", 1),
+    )
     for name, default in sizes:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--batch-tokens", type=int, help="positions of a batch; default: that of the device")
@@ -80,7 +90,9 @@ def main() -> None:
     from halcyon_api.spec.model import ModelSpec
 
     vocab, position = hax.make_axes(vocab=options.vocabulary, position=options.length)
-    made = jax.jit(functools.partial(build_model, ModelSpec(nanochat=NanochatSpec(depth=options.depth)), vocab, position))
+    made = jax.jit(
+        functools.partial(build_model, ModelSpec(nanochat=NanochatSpec(depth=options.depth)), vocab, position)
+    )
     model: CausalLM = made(key=jax.random.key(0))
     likelihoods = Likelihoods(model, batch_tokens=options.batch_tokens)
     questions = questions_of(options.examples, options.vocabulary, options)
@@ -104,7 +116,10 @@ def main() -> None:
             for row, span in zip(rows, spans, strict=True):
                 row[: len(span.tokens)] = span.tokens
             log_probs = np.asarray(all_log_probs(model, rows))
-            found += [float(row[span.start - 1 : len(span.tokens) - 1].sum()) for row, span in zip(log_probs, spans, strict=True)]
+            found += [
+                float(row[span.start - 1 : len(span.tokens) - 1].sum())
+                for row, span in zip(log_probs, spans, strict=True)
+            ]
         return found
 
     def answered(engine: Engine) -> list[list[int]]:
@@ -121,11 +136,16 @@ def main() -> None:
         if name == "answers":
             longest = max(map(len, questions["answers"])) + options.tokens
             single, several = (Engine(model, slots=slots, length=longest, clock=time.process_time) for slots in (1, 32))
-            turns |= {f"{name}, one": turn(lambda e=single: answered(e)), f"{name}, many": turn(lambda e=several: answered(e))}
+            turns |= {
+                f"{name}, one": turn(lambda e=single: answered(e)),
+                f"{name}, many": turn(lambda e=several: answered(e)),
+            }
             continue
         given = [spans_of(one) for one in questions[name]]
         spans = [span for of_question in given for span in of_question]
-        np.testing.assert_allclose(one_at_a_time(given), [score.log_prob for score in likelihoods.scores(spans)], rtol=1e-4)
+        np.testing.assert_allclose(
+            one_at_a_time(given), [score.log_prob for score in likelihoods.scores(spans)], rtol=1e-4
+        )
         turns |= {
             f"{name}, one": turn(lambda g=given: one_at_a_time(g)),
             f"{name}, many": turn(lambda s=spans: likelihoods.scores(s)),
@@ -139,22 +159,33 @@ def main() -> None:
             print(f"nanochat: {peer.facts}")
             turns |= {f"{name}, nanochat": peer.turn(name) for name in options.cases}
         else:
-            print("not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch with --python")
+            print(
+                "not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch "
+                "with --python"
+            )
         found = in_turns(turns, options.rounds)
     print(table(found, options.cases, options.examples))
 
 
 def table(found: Mapping[str, list[Seconds]], cases: Sequence[str], examples: int) -> str:
     """Examples a second of the processor, by medians, and how many times as fast many at once are."""
-    lines = [f"{'examples a second':18} {'many':>9} {'one':>9} {'faster':>7} {'nanochat':>9} {'faster':>7}   by the wall clock"]
+    lines = [
+        f"{'examples a second':18} {'many':>9} {'one':>9} {'faster':>7} {'nanochat':>9} {'faster':>7}   by the wall "
+        "clock"
+    ]
     for name in cases:
         times = {
-            side: [statistics.median(getattr(one, clock) for one in found[f"{name}, {side}"]) for clock in ("processor", "wall")]
+            side: [
+                statistics.median(getattr(one, clock) for one in found[f"{name}, {side}"])
+                for clock in ("processor", "wall")
+            ]
             for side in ("many", "one", "nanochat")
             if f"{name}, {side}" in found
         }
         many = times["many"]
-        cells = [f"{name:18} {examples / many[0]:9.2f} {examples / times['one'][0]:9.2f} {times['one'][0] / many[0]:7.1f}"]
+        cells = [
+            f"{name:18} {examples / many[0]:9.2f} {examples / times['one'][0]:9.2f} {times['one'][0] / many[0]:7.1f}"
+        ]
         if "nanochat" in times:
             theirs = times["nanochat"]
             cells.append(f" {examples / theirs[0]:9.2f} {theirs[0] / many[0]:7.1f}   {theirs[1] / many[1]:.1f}")

@@ -1,6 +1,7 @@
 """What a training on the processor gains when its process keeps freed memory: pairs of trainings with and without.
 
-Prints the tokens per second and the processor seconds of the system of each training, and the largest memory of its process.
+Prints the tokens per second and the processor seconds of the system of each training, and the largest memory of its
+process.
 
     python tests/bench/bench_freed_memory.py [--hidden-size 128] [--layers 4] [--steps 60] [--pairs 5]
 """
@@ -44,7 +45,9 @@ def document(folder: Path, hidden_size: int, layers: int, steps: int) -> Path:
     """Write the document of a small Llama that learns the standard library."""
     spec = {
         "accelerator": {"type": "cpu", "topology": "1x2"},
-        "model": {"llama": {"layers": layers, "hiddenSize": hidden_size, "intermediateSize": 3 * hidden_size, "heads": 4}},
+        "model": {
+            "llama": {"layers": layers, "hiddenSize": hidden_size, "intermediateSize": 3 * hidden_size, "heads": 4}
+        },
         "data": {"sources": [{"name": "python", "stdlib": {}}], "cache": {"root": f"file://{folder}/tokens"}},
         "optimizer": {"learningRate": 0.003, "adamw": {}},
         "trainer": {"steps": steps, "batchSize": 8, "sequenceLength": 256},

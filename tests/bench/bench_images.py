@@ -27,7 +27,9 @@ def size(name: str, *, docker: bool) -> str:
 
 def main() -> None:
     progress, docker = ConsoleProgress(Console(stderr=True)), docker_answers()
-    wanted = [Buildable.OPERATOR, Buildable.TRAINER] if docker else [Buildable.BASE, Buildable.OPERATOR, Buildable.TRAINER]
+    wanted = (
+        [Buildable.OPERATOR, Buildable.TRAINER] if docker else [Buildable.BASE, Buildable.OPERATOR, Buildable.TRAINER]
+    )
     for what in wanted:
         name = build(what, cache=cache_folder(os.environ, Path.home()), progress=progress)
         print(f"{what.value:10} {size(name, docker=docker):>8}  {name}")

@@ -1,4 +1,5 @@
-"""The effect of one tenant's problem on another tenant's runs: a store that never answers, and a run of thousands of pods.
+"""The effect of one tenant's problem on another tenant's runs: a store that never answers, and a run of thousands of
+pods.
 
     python tests/bench/bench_isolation.py                      # half an hour
     python tests/bench/bench_isolation.py --pods 5 256         # smaller runs only
@@ -24,7 +25,16 @@ sys.path.append(str(Path(__file__).parents[2]))
 from halcyon_devcluster import Cluster
 from halcyon_devcluster.audit import AuditLog
 from tests.bench.bench_operator_scale import seconds, share_of, table
-from tests.bench.fleet import NO_STORE, RUNS_API, Fleet, bench_cluster, cluster_options, fleet, until_async, write_between
+from tests.bench.fleet import (
+    NO_STORE,
+    RUNS_API,
+    Fleet,
+    bench_cluster,
+    cluster_options,
+    fleet,
+    until_async,
+    write_between,
+)
 from tests.cluster.operators import OperatorProcess, stores
 
 OTHERS = 20
@@ -73,15 +83,25 @@ class Bench:
         return await asyncio.to_thread(lambda: self.operator.ready)
 
     def answers(self) -> list[float]:
-        """Seconds from each event of the other tenant's runs since the last call to the operator's next write of the status."""
+        """Seconds from each event of the other tenant's runs since the last call to the operator's next write of the
+        status.
+        """
         since: dict[str, float] = {}
         found: list[float] = []
         for request in sorted(self.audit.new(), key=lambda request: request.at):
             if request.namespace != self.other.namespace:
                 continue
-            if request.agent.startswith("halcyon-operator") and request.resource == "trainingruns/status" and request.name in since:
+            if (
+                request.agent.startswith("halcyon-operator")
+                and request.resource == "trainingruns/status"
+                and request.name in since
+            ):
                 found.append(request.at.timestamp() - since.pop(request.name))
-            elif request.agent == "halcyon-bench" and request.write and request.resource in ("trainingruns", "pods/eviction"):
+            elif (
+                request.agent == "halcyon-bench"
+                and request.write
+                and request.resource in ("trainingruns", "pods/eviction")
+            ):
                 run = request.name if request.resource == "trainingruns" else request.name.rsplit("-", 5)[0]
                 since.setdefault(run, request.at.timestamp())
         found += [float("inf")] * len(since)
@@ -94,7 +114,9 @@ class Bench:
         made = await self._each(names, self.other.apply)
         await until_async(lambda: self._run(names), 600, "the other tenant's runs with their pods")
         self.answers()
-        edited = await self._each(names, lambda name: self.other.edit(name, ttlSecondsAfterFinished=secrets.randbelow(10**6)))
+        edited = await self._each(
+            names, lambda name: self.other.edit(name, ttlSecondsAfterFinished=secrets.randbelow(10**6))
+        )
         pods = await self.other.running_pods()
         evicted = await self._each(names, lambda name: self.other.evict(pods[name][0]["metadata"]["name"]))
         for name in names:
@@ -123,7 +145,8 @@ async def bench_of(cluster: Cluster, folder: Path, endpoint: str = NO_STORE) -> 
     """A bench with two new namespaces and a new operator."""
     async with AsyncExitStack() as stack:
         troubled, other = [
-            await stack.enter_async_context(fleet(cluster, f"{name}-{secrets.token_hex(3)}")) for name in ("troubled", "other")
+            await stack.enter_async_context(fleet(cluster, f"{name}-{secrets.token_hex(3)}"))
+            for name in ("troubled", "other")
         ]
         bench = Bench(cluster, troubled, other, folder, endpoint)
         try:
@@ -186,7 +209,9 @@ def missed(what: str, one: Answers) -> list[str]:
         ("event to write (evicted)", one.evicted, EVENT_TO_WRITE_SECONDS),
     ):
         if share_of(values, 0.99) > aim:
-            found.append(f"{what} {one.trouble:,}: {kind}, 99th percentile {share_of(values, 0.99):.2f} s, more than {aim:g}")
+            found.append(
+                f"{what} {one.trouble:,}: {kind}, 99th percentile {share_of(values, 0.99):.2f} s, more than {aim:g}"
+            )
     if one.peak_mebibytes > LIMIT_MEBIBYTES:
         found.append(f"{what} {one.trouble:,}: {one.peak_mebibytes:.0f} MiB, more than {LIMIT_MEBIBYTES}")
     return found
@@ -197,9 +222,14 @@ def page(sinks: list[Answers], sizes: list[Answers]) -> str:
     header = "first status, 99th percentile | edited | evicted | the operator's most memory |"
 
     def row(one: Answers) -> list[str]:
-        return [*(seconds(values, 0.99) for values in (one.made, one.edited, one.evicted)), f"{one.peak_mebibytes:.0f} MiB"]
+        return [
+            *(seconds(values, 0.99) for values in (one.made, one.edited, one.evicted)),
+            f"{one.peak_mebibytes:.0f} MiB",
+        ]
 
-    stores = table(f"| runs on a store that never answers | {header}", [[f"{one.trouble:,}", *row(one)] for one in sinks])
+    stores = table(
+        f"| runs on a store that never answers | {header}", [[f"{one.trouble:,}", *row(one)] for one in sinks]
+    )
     rows = [[f"{one.trouble:,}", f"{one.until_all_run:.0f} s", *row(one)] for one in sizes]
     large = table(f"| pods of a run that starts | until all run | {header}", rows)
     return f"{stores}\n\n{large}\n"
@@ -227,7 +257,9 @@ def main() -> None:
         sinks, sizes = asyncio.run(measure(cluster, options, folder))
     if options.page is not None:
         write_between(options.page, "isolation", page(sinks, sizes))
-    problems = [text for one in sinks for text in missed("runs on a sink", one)] + [text for one in sizes for text in missed("pods", one)]
+    problems = [text for one in sinks for text in missed("runs on a sink", one)] + [
+        text for one in sizes for text in missed("pods", one)
+    ]
     if problems:
         raise SystemExit("\n".join(problems))
 

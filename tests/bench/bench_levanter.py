@@ -1,8 +1,10 @@
-"""Loading: this project's loader and Levanter's, in turns, on caches of the same token ids. Each project writes its own cache.
+"""Loading: this project's loader and Levanter's, in turns, on caches of the same token ids. Each project writes its own
+cache.
 
-The batches are not used, and there is one CPU device. Levanter's side (`levanter_child.py`) runs in a separate environment below
-``HALCYON_CACHE``, which the first run makes with uv, because `marin-levanter` is not a dependency of this project. Levanter's trainer
-requests 32 batches at a time. At 1024 × 4096 this benchmark does so only for the first batch, and requests 4 at a time for the speed.
+The batches are not used, and there is one CPU device. Levanter's side (`levanter_child.py`) runs in a separate
+environment below ``HALCYON_CACHE``, which the first run makes with uv, because `marin-levanter` is not a dependency of
+this project. Levanter's trainer requests 32 batches at a time. At 1024 × 4096 this benchmark does so only for the first
+batch, and requests 4 at a time for the speed.
 
     python tests/bench/bench_levanter.py [--pairs 3] [--tokens 64000000]
 """
@@ -65,9 +67,13 @@ def levanter_python() -> Path:
         print(f"making an environment with {LEVANTER} in {home}", flush=True)
         # A version of pyenv, or one that uv finds or downloads.
         interpreters = [*sorted((Path.home() / ".pyenv" / "versions").glob(f"{PYTHON}*/bin/python")), PYTHON]
-        commands = [[uv, "venv", "--quiet", "--clear", "--python", str(interpreter), str(home)] for interpreter in interpreters]
+        commands = [
+            [uv, "venv", "--quiet", "--clear", "--python", str(interpreter), str(home)] for interpreter in interpreters
+        ]
         if not any(subprocess.run(command, check=False).returncode == 0 for command in commands):
-            raise Unavailable(f"Levanter needs Python {PYTHON}, which uv neither found nor could download; install it and try again")
+            raise Unavailable(
+                f"Levanter needs Python {PYTHON}, which uv neither found nor could download; install it and try again"
+            )
         install = [uv, "pip", "install", "--quiet", "--python", str(python), "--prerelease", "allow", LEVANTER]
         if subprocess.run(install, check=False).returncode:
             raise Unavailable(f"{LEVANTER} could not be installed")
@@ -107,7 +113,9 @@ def build_ours(folder: Path) -> dict[str, Any]:
     store, caches = ensure_caches(spec_of(folder, 1, 1024), process="bench")
     seconds = time.perf_counter() - began
     ledger = caches.ledgers["text"]
-    stream = TokenReader(store, "text", ledger, Memory(2**20)).gather(np.array([0]), np.array([ledger.tokens])).astype("<i4")
+    stream = (
+        TokenReader(store, "text", ledger, Memory(2**20)).gather(np.array([0]), np.array([ledger.tokens])).astype("<i4")
+    )
     return {"tokens": len(stream), "sha256": hashlib.sha256(stream).hexdigest(), "seconds": seconds}
 
 
@@ -122,7 +130,9 @@ def load_ours(folder: Path, batch_size: int, length: int, batches: int) -> dict[
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec(None, "data"))
     began = time.perf_counter()
     dataset = open_dataset(spec_of(folder, batch_size, length))
-    with Loader(dataset, microbatches=1, sharding=sharding, fields=("tokens", "targets", "weights", "segments")) as loader:
+    with Loader(
+        dataset, microbatches=1, sharding=sharding, fields=("tokens", "targets", "weights", "segments")
+    ) as loader:
         opened = time.perf_counter()
         times: list[float] = []
         for step in range(batches):
@@ -159,7 +169,9 @@ def compare(python: Path, folder: Path, shape: tuple[int, int, int, int], pairs:
     speeds: dict[str, list[float]] = {"ours": [], "Levanter": []}
     firsts: dict[str, list[float]] = {"ours": [], "Levanter": []}
     for _ in range(pairs):
-        ours = run(sys.executable, __file__, "--ours", folder, batch_size, length, 8 * batches)  # ours are faster, so more are measured
+        ours = run(
+            sys.executable, __file__, "--ours", folder, batch_size, length, 8 * batches
+        )  # ours are faster, so more are measured
         theirs = run(python, CHILD, "load", folder / "levanter", eos, batch_size, length, batches, fetch)
         for name, found in (("ours", ours), ("Levanter", theirs)):
             speeds[name].append(speed(found, fetch, batch_size * length))
@@ -167,15 +179,21 @@ def compare(python: Path, folder: Path, shape: tuple[int, int, int, int], pairs:
         ratios.append(speeds["ours"][-1] / speeds["Levanter"][-1])
     for name in ("ours", "Levanter"):
         print(
-            f"{batch_size} x {length}, {name:>8}: {statistics.median(speeds[name]) / 1e6:6.2f} M tokens/s, from opening the cache to the "
+            f"{batch_size} x {length}, {name:>8}: {statistics.median(speeds[name]) / 1e6:6.2f} M tokens/s, from "
+            "opening the cache to the "
             f"first batch {statistics.median(firsts[name]):.2f} s"
         )
     listed = ", ".join(f"{ratio:.1f}" for ratio in sorted(ratios))
-    print(f"{batch_size} x {length}: {statistics.median(ratios):.1f} times as fast in the median of {pairs} pairs ({listed})")
+    print(
+        f"{batch_size} x {length}: {statistics.median(ratios):.1f} times as fast in the median of {pairs} pairs "
+        f"({listed})"
+    )
     if fetch != DEFAULT_FETCH:
         found = run(python, CHILD, "load", folder / "levanter", eos, batch_size, length, 1, DEFAULT_FETCH)
         seconds = found["open"] + found["times"][0]
-        print(f"{batch_size} x {length}, Levanter, {DEFAULT_FETCH} batches at a time: first batch after {seconds:.1f} s")
+        print(
+            f"{batch_size} x {length}, Levanter, {DEFAULT_FETCH} batches at a time: first batch after {seconds:.1f} s"
+        )
 
 
 def main() -> None:
@@ -209,7 +227,8 @@ def main() -> None:
         if ours["sha256"] != theirs["sha256"]:
             raise SystemExit(f"the caches hold different tokens: {ours}, {theirs}")
         print(
-            f"caches of the same {ours['tokens']:,} tokens: ours built in {ours['seconds']:.1f} s, Levanter's in {theirs['seconds']:.1f} s"
+            f"caches of the same {ours['tokens']:,} tokens: ours built in {ours['seconds']:.1f} s, Levanter's in "
+            f"{theirs['seconds']:.1f} s"
         )
         for shape in SHAPES:
             compare(python, folder, shape, arguments.pairs, load(definition).eos_id)

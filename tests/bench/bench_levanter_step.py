@@ -1,10 +1,11 @@
 """The time of a training step on CPU: Halcyon's and that of Levanter's trainer, in turns on one pinned processor.
 
-Both train a small Llama of the same sizes (6.3 million parameters), float32, by AdamW with clipping, on random tokens, each within its own
-version of JAX. Timed are whole steps of both trainers, without loading data: Halcyon's compiled step with the check for divergence, and
-`Trainer.train_step` of Levanter without hooks. Levanter computes every block again in the backward pass by default; the second case of
-Levanter switches that off, and so does less work than its default. Halcyon's default keeps what blocks computed, too. Halcyon runs with
-large pages; Levanter runs in two processes, one without large pages and one with them.
+Both train a small Llama of the same sizes (6.3 million parameters), float32, by AdamW with clipping, on random tokens,
+each within its own version of JAX. Timed are whole steps of both trainers, without loading data: Halcyon's compiled
+step with the check for divergence, and `Trainer.train_step` of Levanter without hooks. Levanter computes every block
+again in the backward pass by default; the second case of Levanter switches that off, and so does less work than its
+default. Halcyon's default keeps what blocks computed, too. Halcyon runs with large pages; Levanter runs in two
+processes, one without large pages and one with them.
 
     python tests/bench/bench_levanter_step.py [--rounds 15]
 
@@ -44,7 +45,12 @@ def main() -> None:
         return
     start_on_one_processor()
     sizes = Sizes(options.vocabulary, options.length, options.batch)
-    model = {"layers": options.layers, "hiddenSize": options.width, "intermediateSize": options.mlp, "heads": options.heads}
+    model = {
+        "layers": options.layers,
+        "hiddenSize": options.width,
+        "intermediateSize": options.mlp,
+        "heads": options.heads,
+    }
     halcyon = Halcyon({"llama": model}, sizes)
     words = [getattr(options, name) for name, _ in defaults[:-1]]
     usual = {"JAX_PLATFORMS": "cpu"}

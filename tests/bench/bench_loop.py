@@ -1,7 +1,7 @@
 """Steps per second of the trainer's loop, compared with the same compiled step in a plain loop.
 
-Both run in turns in one process on the same state and batches, so that a busy machine slows both equally. The trainer's loop adds data made
-ahead, metrics fetched one step late, log lines, the preemption check and the save decision.
+Both run in turns in one process on the same state and batches, so that a busy machine slows both equally. The trainer's
+loop adds data made ahead, metrics fetched one step late, log lines, the preemption check and the save decision.
 
     python tests/bench/bench_loop.py [RUN.YAML] [--steps 60] [--pairs 5]
 """
@@ -95,7 +95,9 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
         background: Executor that compiles the step.
     """
     context = resolve_context(options.run, {}, checkpoint_root=f"file://{root}")
-    no_evaluation = context.run.spec.trainer.evaluation.model_copy(update={"every_steps": 0})  # separate work that is no cost of the loop
+    no_evaluation = context.run.spec.trainer.evaluation.model_copy(
+        update={"every_steps": 0}
+    )  # separate work that is no cost of the loop
     settings = context.run.spec.trainer.model_copy(update={"steps": options.steps, "evaluation": no_evaluation})
     spec = context.run.spec.model_copy(update={"trainer": settings})
     context = type(context)(**{**context.__dict__, "run": context.run.model_copy(update={"spec": spec})})
@@ -108,10 +110,16 @@ def measure(options: argparse.Namespace, root: str, background: ThreadPoolExecut
     step = steps.start(settings.batch_size, settings.sequence_length).result()
     start = jax.block_until_ready(initial_state(program.build_state, program.template))
     processes, notice = ProcessGroup(0, 1), PreemptionNotice()
-    how = {"microbatches": settings.microbatches, "sharding": program.batch_sharding, "fields": program.objective.fields}
+    how = {
+        "microbatches": settings.microbatches,
+        "sharding": program.batch_sharding,
+        "fields": program.objective.fields,
+    }
     with Loader(dataset, **how) as loader:
         batches = [loader.batch(number) for number in range(options.steps)]
-    control = jax.make_array_from_process_local_data(program.control_sharding, np.zeros(mesh.size, np.int32), (mesh.size,))
+    control = jax.make_array_from_process_local_data(
+        program.control_sharding, np.zeros(mesh.size, np.int32), (mesh.size,)
+    )
 
     def bare() -> float:
         state: Any = jax.tree.map(jnp.copy, start)

@@ -1,7 +1,8 @@
-"""Memory of the loss with a large vocabulary, forward and backward, as the compiled program reports it, for each length.
+"""Memory of the loss with a large vocabulary, forward and backward, as the compiled program reports it, for each
+length.
 
-`cross_entropy` computes the logits of a block of positions at a time; the plain form computes all logits at once, and JAX differentiates
-it. Nothing runs: the figures are the program's scratch space, without arguments and results.
+`cross_entropy` computes the logits of a block of positions at a time; the plain form computes all logits at once, and
+JAX differentiates it. Nothing runs: the figures are the program's scratch space, without arguments and results.
 
     python tests/bench/bench_loss.py [--lengths 1024,4096,16384] [--vocabulary 262144] [--width 1024]
 """

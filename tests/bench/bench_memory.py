@@ -1,8 +1,10 @@
-"""Memory of building and loading a token cache: it must not grow with the size of the corpus, nor with that of a document.
+"""Memory of building and loading a token cache: it must not grow with the size of the corpus, nor with that of a
+document.
 
-Generates compressed lines of a given size, builds their cache, loads random batches from all of it, and prints the peak memory of every
-process: its own (anonymous) memory, which cannot be reclaimed, and the pages of mapped files, which the system drops if it needs memory.
-Then the same for single documents of very many characters. The design limit is 1500 MB of own memory a process.
+Generates compressed lines of a given size, builds their cache, loads random batches from all of it, and prints the peak
+memory of every process: its own (anonymous) memory, which cannot be reclaimed, and the pages of mapped files, which the
+system drops if it needs memory. Then the same for single documents of very many characters. The design limit is 1500 MB
+of own memory a process.
 
     python tests/bench/bench_memory.py [--gigabytes 1] [--characters 100e6] [--workers 2] [--steps 200]
 """
@@ -70,7 +72,10 @@ def texts() -> list[str]:
 
 
 def members(found: list[str]) -> Iterator[tuple[bytes, int]]:
-    """gzip members with lines of documents of a few kilobytes, and the bytes of their text. Each member has different documents."""
+    """gzip members with lines of documents of a few kilobytes, and the bytes of their text.
+
+    Each member has different documents.
+    """
     everything = "\n".join(found)
     start = number = 0
     for _ in range(MEMBERS):
@@ -110,7 +115,9 @@ def words(alphabet: str) -> Callable[[int], str]:
 
 
 def write_document(path: Path, alphabet: str, characters: int, *, escaped: bool) -> int:
-    """Write one document of about `characters` characters, as a text or as a line between two short lines; returns its bytes of UTF-8."""
+    """Write one document of about `characters` characters, as a text or as a line between two short lines; returns its
+    bytes of UTF-8.
+    """
     text = words(alphabet)(2**20)
     size = 0
     lines = path.name.endswith((".jsonl", ".jsonl.gz"))
@@ -153,7 +160,9 @@ def peaks_of(child: subprocess.Popen[bytes]) -> list[Peak]:
         time.sleep(POLL_SECONDS)
     if child.returncode:
         raise SystemExit(f"the measured process ended with {child.returncode}")
-    return [peak for peak in found.values() if peak.role != "worker" or peak.own > 40e6]  # without multiprocessing's resource tracker
+    return [
+        peak for peak in found.values() if peak.role != "worker" or peak.own > 40e6
+    ]  # without multiprocessing's resource tracker
 
 
 def tree(pid: int) -> Iterator[int]:
@@ -222,7 +231,10 @@ def main() -> None:
         if options.gigabytes:
             began = time.perf_counter()
             size = write_corpus(path, int(options.gigabytes * 1e9))
-            print(f"{size / 1e9:.2f} GB of text in {path.stat().st_size / 1e9:.2f} GB of gz, in {time.perf_counter() - began:.0f} s")
+            print(
+                f"{size / 1e9:.2f} GB of text in {path.stat().st_size / 1e9:.2f} GB of gz, in "
+                f"{time.perf_counter() - began:.0f} s"
+            )
             measured("building", size, "build", base / "cache", path, bpe, options.workers, 0)
             measured("loading", size, "load", base / "cache", path, bpe, options.workers, options.steps)
             shutil.rmtree(base / "cache")
@@ -232,7 +244,10 @@ def main() -> None:
             size = write_document(path, alphabet, int(options.characters), escaped=escaped)
             letters = f"{'escaped ' if escaped else ''}{'ASCII' if alphabet.isascii() else 'wide'}"
             for tokenizer in (bpe, json.dumps({"byte": {}})):
-                what = f"{options.characters / 1e6:.0f} M characters ({name}, {letters}, {next(iter(json.loads(tokenizer)))})"
+                what = (
+                    f"{options.characters / 1e6:.0f} M characters ({name}, {letters}, "
+                    f"{next(iter(json.loads(tokenizer)))})"
+                )
                 measured(f"one document of {what}", size, "build", base / "cache", path, tokenizer, 1, 0)
                 shutil.rmtree(base / "cache")
             path.unlink()

@@ -1,10 +1,12 @@
 """Forward and backward pass of Halcyon's Llama, compared with the same mathematics written by hand in ``jax.numpy``.
 
-The handwritten form is measured twice: as a scan over the layers, and unrolled, as a loop in Python over layers that have their own arrays.
-All are compiled with the options of the trainer. They run in turns in one process on one pinned processor, with the variables of the
-trainer's image, so that a busy machine slows all equally. Compare the ratios of the medians.
+The handwritten form is measured twice: as a scan over the layers, and unrolled, as a loop in Python over layers that
+have their own arrays. All are compiled with the options of the trainer. They run in turns in one process on one pinned
+processor, with the variables of the trainer's image, so that a busy machine slows all equally. Compare the ratios of
+the medians.
 
-    python tests/bench/bench_model.py [--layers 4] [--hidden 256] [--heads 4] [--length 256] [--batch 8] [--vocab 8192] [--rounds 15]
+    python tests/bench/bench_model.py [--layers 4] [--hidden 256] [--heads 4] [--length 256] [--batch 8] [--vocab 8192]
+    [--rounds 15]
 """
 
 from __future__ import annotations
@@ -28,8 +30,12 @@ from halcyon_api.spec.model import ModelSpec
 Arrays = dict[str, Any]
 
 
-def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, spec: LlamaSpec, dtype: Any) -> jax.Array:
-    """Mean next-token loss in a simple implementation of plain einsums: a scan over stacked blocks, or a loop over a list of blocks."""
+def handwritten_loss(
+    parameters: Arrays, tokens: jax.Array, targets: jax.Array, spec: LlamaSpec, dtype: Any
+) -> jax.Array:
+    """Mean next-token loss in a simple implementation of plain einsums: a scan over stacked blocks, or a loop over a
+    list of blocks.
+    """
     length, head_size = tokens.shape[1], spec.hidden_size // spec.heads
     kv, group = spec.key_value_heads, spec.heads // spec.key_value_heads
     frequencies = spec.rope_theta ** (-jnp.arange(head_size // 2) / (head_size // 2))
@@ -39,7 +45,9 @@ def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, 
 
     def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
-        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + spec.norm_epsilon) * scale).astype(x.dtype)
+        return (wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + spec.norm_epsilon) * scale).astype(
+            x.dtype
+        )
 
     def rotate(x: jax.Array) -> jax.Array:  # [batch, position, heads, head size]
         first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -49,7 +57,9 @@ def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, 
     def block(x: jax.Array, w: Arrays) -> tuple[jax.Array, None]:
         batch = x.shape[0]
         h = norm(x, w["attention_norm"])
-        q = rotate((h @ w["q"].astype(dtype)).reshape(batch, length, kv * group, head_size)).reshape(batch, length, kv, group, head_size)
+        q = rotate((h @ w["q"].astype(dtype)).reshape(batch, length, kv * group, head_size)).reshape(
+            batch, length, kv, group, head_size
+        )
         k = rotate((h @ w["k"].astype(dtype)).reshape(batch, length, kv, head_size))
         v = (h @ w["v"].astype(dtype)).reshape(batch, length, kv, head_size)
         scores = jnp.einsum("bqkgh,bskh->bkgqs", q, k, preferred_element_type=jnp.float32) * head_size**-0.5
@@ -57,7 +67,9 @@ def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, 
         attended = jnp.einsum("bkgqs,bskh->bqkgh", weights, v).reshape(batch, length, -1)
         x = x + attended @ w["o"].astype(dtype)
         h = norm(x, w["mlp_norm"])
-        return x + (jax.nn.silu(h @ w["gate"].astype(dtype)) * (h @ w["up"].astype(dtype))) @ w["down"].astype(dtype), None
+        return x + (jax.nn.silu(h @ w["gate"].astype(dtype)) * (h @ w["up"].astype(dtype))) @ w["down"].astype(
+            dtype
+        ), None
 
     x = parameters["embedding"].astype(dtype)[tokens]
     if isinstance(parameters["blocks"], list):
@@ -65,7 +77,9 @@ def handwritten_loss(parameters: Arrays, tokens: jax.Array, targets: jax.Array, 
             x, _ = block(x, weights)
     else:
         x, _ = jax.lax.scan(block, x, parameters["blocks"])
-    logits = jnp.matmul(norm(x, parameters["norm"]), parameters["head"].astype(dtype), preferred_element_type=jnp.float32)
+    logits = jnp.matmul(
+        norm(x, parameters["norm"]), parameters["head"].astype(dtype), preferred_element_type=jnp.float32
+    )
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)
     return -jnp.mean(picked)
 
@@ -89,7 +103,9 @@ def handwritten_parameters(spec: LlamaSpec, vocab: int, *, unrolled: bool) -> Ar
         "embedding": jax.random.normal(next(keys), (vocab, hidden)) * 0.02,
         "head": jax.random.normal(next(keys), (hidden, vocab)) * 0.02,
         "norm": jnp.ones(hidden),
-        "blocks": [{name: x[layer] for name, x in blocks.items()} for layer in range(spec.layers)] if unrolled else blocks,
+        "blocks": [{name: x[layer] for name, x in blocks.items()} for layer in range(spec.layers)]
+        if unrolled
+        else blocks,
     }
 
 
@@ -105,7 +121,15 @@ def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Callab
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    defaults = (("layers", 4), ("hidden", 256), ("heads", 4), ("length", 256), ("batch", 8), ("vocab", 8192), ("rounds", 15))
+    defaults = (
+        ("layers", 4),
+        ("hidden", 256),
+        ("heads", 4),
+        ("length", 256),
+        ("batch", 8),
+        ("vocab", 8192),
+        ("rounds", 15),
+    )
     for name, default in defaults:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32")
@@ -113,9 +137,16 @@ def main() -> None:
     start_on_one_processor()
 
     spec = LlamaSpec(
-        layers=options.layers, hidden_size=options.hidden, intermediate_size=-(-options.hidden * 8 // 3 // 16) * 16, heads=options.heads
+        layers=options.layers,
+        hidden_size=options.hidden,
+        intermediate_size=-(-options.hidden * 8 // 3 // 16) * 16,
+        heads=options.heads,
     )
-    batch, position, vocab = hax.Axis("batch", options.batch), hax.Axis("position", options.length), hax.Axis("vocab", options.vocab)
+    batch, position, vocab = (
+        hax.Axis("batch", options.batch),
+        hax.Axis("position", options.length),
+        hax.Axis("vocab", options.vocab),
+    )
     text = hax.random.randint(jax.random.key(1), (batch, position), 0, options.vocab)
     targets = hax.roll(text, -1, position)
     weights = hax.ones((batch, position))

@@ -1,25 +1,31 @@
-"""A paired training curve: the same tiny nanochat, trained by the original and by Halcyon, and the noise between seeds beside it.
+"""A paired training curve: the same tiny nanochat, trained by the original and by Halcyon, and the noise between seeds
+beside it.
 
-Both sides begin with the same weights, which the original draws, and take the same batches in the same order: Python source and its
-documentation, tokenized by Halcyon. Both compute in float32. The original trains with its class GPT, its optimizer MuonAdamW and the
-schedules of its base training. Halcyon trains with the compiled step of a run, and with the document of `halcyon dial`: the rule
-`muonAdamw`, the groups and the schedules. The decay of Halcyon's rate begins one step earlier (docs/guides/nanochat.md). Rates and weight
-decay are those of the dial's reference model, 12 blocks and 2^19 tokens a step; `--rates dial` scales them to this model and this batch.
+Both sides begin with the same weights, which the original draws, and take the same batches in the same order: Python
+source and its documentation, tokenized by Halcyon. Both compute in float32. The original trains with its class GPT, its
+optimizer MuonAdamW and the schedules of its base training. Halcyon trains with the compiled step of a run, and with the
+document of `halcyon dial`: the rule `muonAdamw`, the groups and the schedules. The decay of Halcyon's rate begins one
+step earlier (docs/guides/nanochat.md). Rates and weight decay are those of the dial's reference model, 12 blocks and
+2^19 tokens a step; `--rates dial` scales them to this model and this batch.
 
-The table has the mean training loss of each window of steps, and the held-out loss after the last step. nanochat, Halcyon and their
-difference are means over the seeds of the first weights. Two columns tell how large a difference may be by chance:
+The table has the mean training loss of each window of steps, and the held-out loss after the last step. nanochat,
+Halcyon and their difference are means over the seeds of the first weights. Two columns tell how large a difference may
+be by chance:
 
-- ``last bits``: the distance between two Halcyon runs whose first weights differ in their last bits. Rounding differs between two
-  implementations, so their losses differ at least as two such runs do.
+- ``last bits``: the distance between two Halcyon runs whose first weights differ in their last bits. Rounding differs
+  between two implementations, so their losses differ at least as two such runs do.
 - ``noise``: the mean distance between two Halcyon runs with different seeds.
 
-Rounding differences grow with the steps. So a second comparison does not let them grow: each of the first steps of Halcyon begins with the
-parameters that the original has then, and its update is compared with that of the original.
+Rounding differences grow with the steps. So a second comparison does not let them grow: each of the first steps of
+Halcyon begins with the parameters that the original has then, and its update is compared with that of the original.
 
-    python tests/bench/bench_nanochat_curve.py --nanochat CHECKOUT [--python PYTHON] [--steps 300] [--seeds 4] [--depth 3] [--width 128]
-        [--heads 4] [--length 128] [--batch 8] [--vocabulary 1024] [--window 30] [--kept 60] [--stop N] [--rates dial] [--cache FOLDER]
+    python tests/bench/bench_nanochat_curve.py --nanochat CHECKOUT [--python PYTHON] [--steps 300] [--seeds 4] [--depth
+    3] [--width 128]
+        [--heads 4] [--length 128] [--batch 8] [--vocabulary 1024] [--window 30] [--kept 60] [--stop N] [--rates dial]
+        [--cache FOLDER]
 
-CHECKOUT is a checkout of karpathy/nanochat, PYTHON an interpreter with torch and filelock. `--cache` keeps the tokens for the next time.
+CHECKOUT is a checkout of karpathy/nanochat, PYTHON an interpreter with torch and filelock. `--cache` keeps the tokens
+for the next time.
 """
 
 from __future__ import annotations
@@ -76,12 +82,21 @@ def dialled(options: argparse.Namespace) -> Dial:
     """The settings by the laws of the dial, for another width than the depth gives."""
     batch = options.batch * options.length
     choices = Choices(
-        options.depth, options.length, options.vocabulary, options.width // options.heads, batch_tokens=batch, steps=options.steps
+        options.depth,
+        options.length,
+        options.vocabulary,
+        options.width // options.heads,
+        batch_tokens=batch,
+        steps=options.steps,
     )
     found = dial(choices)
     if options.rates == "reference":
-        found = dataclasses.replace(found, rate_factor=1.0, learning_rate=choices.matrix_rate, weight_decay=choices.weight_decay)
-    embedding, head, scalar = (found.rate_factor * rate for rate in (choices.embedding_rate, choices.head_rate, choices.scalar_rate))
+        found = dataclasses.replace(
+            found, rate_factor=1.0, learning_rate=choices.matrix_rate, weight_decay=choices.weight_decay
+        )
+    embedding, head, scalar = (
+        found.rate_factor * rate for rate in (choices.embedding_rate, choices.head_rate, choices.scalar_rate)
+    )
     return dataclasses.replace(
         found,
         model=found.model.model_copy(update={"hidden_size": options.width}),
@@ -160,7 +175,9 @@ class Trainer:
         held_out: Held-out batches.
     """
 
-    def __init__(self, spec: TrainingRunSpec, vocabulary: int, batches: Sequence[Arrays], held_out: Sequence[Arrays]) -> None:
+    def __init__(
+        self, spec: TrainingRunSpec, vocabulary: int, batches: Sequence[Arrays], held_out: Sequence[Arrays]
+    ) -> None:
         mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=1), jax.devices()[:1])
         self._program = program = build_program(spec, vocabulary, mesh)
         self._shapes: Any = program.template.model
@@ -174,7 +191,9 @@ class Trainer:
             return found.loss, found.weight
 
         with program.tracing():
-            self._sums = jax.jit(sums).lower(self._shapes, self._batches[0]).compile(compiler_options=compiler_options())
+            self._sums = (
+                jax.jit(sums).lower(self._shapes, self._batches[0]).compile(compiler_options=compiler_options())
+            )
 
     def train(self, weights: Arrays) -> Curve:
         """All steps, and the held-out loss."""
@@ -186,7 +205,8 @@ class Trainer:
         return Curve(np.asarray(losses), float(loss / weight))
 
     def updates(self, weights: Sequence[Arrays]) -> list[float]:
-        """The distance of each update from that of the original, as a part of its norm. Each begins with the original's parameters.
+        """The distance of each update from that of the original, as a part of its norm. Each begins with the original's
+        parameters.
 
         Args:
             weights: Those of the original before the first step, and after each step.
@@ -204,11 +224,16 @@ class Trainer:
         return completed_state(self._program.complete_state, self._program.template, self._placed(weights))
 
     def _placed(self, weights: Arrays) -> Any:
-        return jax.device_put(model_from(weights, self._shapes, self._head_size), jax.tree.map(lambda leaf: leaf.sharding, self._shapes))
+        return jax.device_put(
+            model_from(weights, self._shapes, self._head_size), jax.tree.map(lambda leaf: leaf.sharding, self._shapes)
+        )
 
     def _on_device(self, batch: Arrays) -> dict[str, jax.Array]:
         fields = self._program.objective.fields.items()
-        return {name: jax.device_put(batch[name].astype(dtype)[None], self._program.batch_sharding) for name, dtype in fields}
+        return {
+            name: jax.device_put(batch[name].astype(dtype)[None], self._program.batch_sharding)
+            for name, dtype in fields
+        }
 
 
 def _leaves(model: Any) -> list[np.ndarray]:
@@ -235,7 +260,9 @@ def table(theirs: Sequence[Curve], ours: Sequence[Curve], moved: Curve, window: 
         original, own = ([of(one) for one in curves] for curves in (theirs, ours))
         means = statistics.mean(original), statistics.mean(own)
         rounding = abs(of(moved) - own[0])
-        lines.append(f"{name:>12}{means[0]:11.5f}{means[1]:11.5f}{means[1] - means[0]:+13.6f}{rounding:12.6f}{noise(own):9.4f}")
+        lines.append(
+            f"{name:>12}{means[0]:11.5f}{means[1]:11.5f}{means[1] - means[0]:+13.6f}{rounding:12.6f}{noise(own):9.4f}"
+        )
 
     steps = len(moved.losses)
     for begin in range(0, steps, window):
@@ -257,14 +284,24 @@ def growth(theirs: Sequence[Curve], ours: Sequence[Curve]) -> str:
 
 def with_other_last_bits(weights: Arrays) -> Arrays:
     """Each weight that is not 0 becomes the next larger float32 number."""
-    return {name: np.where(array == 0, array, np.nextafter(array, np.float32(np.inf))) for name, array in weights.items()}
+    return {
+        name: np.where(array == 0, array, np.nextafter(array, np.float32(np.inf))) for name, array in weights.items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nanochat", type=Path, help="a checkout of karpathy/nanochat")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch")
-    for name, default in (("steps", 300), ("seeds", 4), ("depth", 3), ("width", 128), ("heads", 4), ("length", 128), ("batch", 8)):
+    for name, default in (
+        ("steps", 300),
+        ("seeds", 4),
+        ("depth", 3),
+        ("width", 128),
+        ("heads", 4),
+        ("length", 128),
+        ("batch", 8),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, default in (("vocabulary", 1024), ("window", 30), ("kept", 60)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -273,12 +310,17 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     options = parser.parse_args()
     if options.nanochat is None:
-        print("not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch with --python")
+        print(
+            "not compared: give a checkout of karpathy/nanochat with --nanochat, and an interpreter with torch with "
+            "--python"
+        )
         return
     if options.seeds < 2:
         parser.error("the noise needs at least two seeds")
     if options.vocabulary % VOCABULARY_MULTIPLE:
-        parser.error(f"give a vocabulary that is a multiple of {VOCABULARY_MULTIPLE}: this bench compares models without padding")
+        parser.error(
+            f"give a vocabulary that is a multiple of {VOCABULARY_MULTIPLE}: this bench compares models without padding"
+        )
     jax.config.update("jax_platforms", "cpu")
     found, seeds = dialled(options), range(options.seeds)
     with tempfile.TemporaryDirectory() as name:
@@ -307,13 +349,17 @@ def main() -> None:
         print(f"{name}, held out, by seed: {', '.join(f'{one.held_out:.4f}' for one in curves)}")
     print("largest difference of a step's loss:", growth(theirs, ours))
     print(
-        f"updates of {kept} steps from the same parameters: they differ by {statistics.median(updates):.1e} of their norm (median), "
+        f"updates of {kept} steps from the same parameters: they differ by {statistics.median(updates):.1e} of their "
+        "norm (median), "
         f"{max(updates):.1e} at most, in step {int(np.argmax(updates)) + 1}"
     )
     difference = statistics.mean(one.held_out for one in ours) - statistics.mean(one.held_out for one in theirs)
     between = noise([one.held_out for one in ours])
     verdict = "within" if abs(difference) <= between else "not within"
-    print(f"The end difference, {difference:+.4f} nats a token of held-out text, is {verdict} the noise of {between:.4f} between seeds.")
+    print(
+        f"The end difference, {difference:+.4f} nats a token of held-out text, is {verdict} the noise of {between:.4f} "
+        "between seeds."
+    )
 
 
 if __name__ == "__main__":

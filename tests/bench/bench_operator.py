@@ -43,7 +43,10 @@ def decision_seconds() -> float:
     started = time.process_time()
     for number in range(rounds):
         reconcile(
-            observed(document, jobsets=[jobset()], pods=[pod(), pod(1, 0, 1)], head=head(10), report=report(step=number + 1)), at(number)
+            observed(
+                document, jobsets=[jobset()], pods=[pod(), pod(1, 0, 1)], head=head(10), report=report(step=number + 1)
+            ),
+            at(number),
         )
     return (time.process_time() - started) / rounds
 
@@ -51,7 +54,12 @@ def decision_seconds() -> float:
 @contextmanager
 def operator(cluster: Cluster, namespace: str, port: int) -> Iterator[int]:
     """The operator's process id; starts the operator and waits until its metrics port listens."""
-    settings = {"trainerImage": "none", "namespaces": [namespace], "metrics": {"port": port}, "objectStore": stores(NO_STORE)}
+    settings = {
+        "trainerImage": "none",
+        "namespaces": [namespace],
+        "metrics": {"port": port},
+        "objectStore": stores(NO_STORE),
+    }
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), VARIABLE: json.dumps(settings)}
     command = [sys.executable, "-m", "halcyon_operator"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
@@ -88,7 +96,9 @@ def main() -> None:
         raise SystemExit("The development cluster is not up; run: python -m halcyon_devcluster up")
     namespace = f"bench-{secrets.token_hex(3)}"
     port = free_port()
-    cluster.kubectl.apply([custom_resource_definition(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
+    cluster.kubectl.apply(
+        [custom_resource_definition(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}]
+    )
     try:
         with operator(cluster, namespace, port) as pid:
             idle(pid, "no runs")
@@ -96,7 +106,11 @@ def main() -> None:
             for document in documents:
                 document["metadata"] = {"name": document["metadata"]["name"], "namespace": namespace}
             cluster.kubectl.apply(documents)
-            until(lambda: suspended(cluster, namespace) == RUNS, timeout_seconds=120, failure=lambda: "not all runs are suspended")
+            until(
+                lambda: suspended(cluster, namespace) == RUNS,
+                timeout_seconds=120,
+                failure=lambda: "not all runs are suspended",
+            )
             idle(pid, f"{RUNS} suspended runs")
     finally:
         try:
@@ -106,7 +120,9 @@ def main() -> None:
 
 
 def suspended(cluster: Cluster, namespace: str) -> int:
-    phases = cluster.kubectl("get", "trainingruns", "--namespace", namespace, "--output=jsonpath={.items[*].status.phase}")
+    phases = cluster.kubectl(
+        "get", "trainingruns", "--namespace", namespace, "--output=jsonpath={.items[*].status.phase}"
+    )
     return phases.split().count("Suspended")
 
 

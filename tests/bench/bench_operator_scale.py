@@ -1,10 +1,12 @@
-"""The costs of a thousand runs for one operator, and the seconds from an event of a run to the operator's write. Fails if an aim is missed.
+"""The costs of a thousand runs for one operator, and the seconds from an event of a run to the operator's write. Fails
+if an aim is missed.
 
-    python tests/bench/bench_operator_scale.py                      # 100, 300 and 1,000 runs of 5 pods each, with kwok: half an hour
-    python tests/bench/bench_operator_scale.py --runs 100           # one size only
-    python tests/bench/bench_operator_scale.py --page docs/scale.md # also write the tables into the page
+    python tests/bench/bench_operator_scale.py                      # 100, 300 and 1,000 runs of 5 pods each, with kwok:
+    half an hour python tests/bench/bench_operator_scale.py --runs 100           # one size only python
+    tests/bench/bench_operator_scale.py --page docs/scale.md # also write the tables into the page
 
-If the development cluster is not up, it is started and later taken down. Times and counts come from the API server's audit log.
+If the development cluster is not up, it is started and later taken down. Times and counts come from the API server's
+audit log.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ MADE = "made, among the others"
 EDITED = "edited, live field"
 PREEMPTED = "preempted"
 ANSWERED = (MADE, EDITED, PREEMPTED)
-"""Kinds of events whose answers are timed: one event at a time, while all runs exist. A backlog (all at once) is shown separately."""
+"""Kinds of events whose answers are timed: one event at a time, while all runs exist.
+
+A backlog (all at once) is shown separately.
+"""
 
 WRITES_A_CHANGE = {AT_ONCE: 10, MADE: 10, EDITED: 2, PREEMPTED: 7}
 """The maximum of the operator's writes for each change of a run, on average: status, objects and Events."""
@@ -60,7 +65,9 @@ REST_MEBIBYTES = 400
 REST_CORES = 0.5
 START_SECONDS = 60.0
 GROWTH = 1.5
-"""At most this factor times the growth of the number of runs: linear growth, on a machine whose processors the API server shares."""
+"""At most this factor times the growth of the number of runs: linear growth, on a machine whose processors the API
+server shares.
+"""
 WRITES = ("create", "patch", "update", "delete")
 
 
@@ -73,7 +80,9 @@ def used(pid: int) -> tuple[float, float]:
 
 @dataclass
 class Costs:
-    """The costs of one kind of change: the operator's requests by (verb, resource), and the seconds until it writes the status."""
+    """The costs of one kind of change: the operator's requests by (verb, resource), and the seconds until it writes the
+    status.
+    """
 
     changes: int
     requests: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -82,7 +91,10 @@ class Costs:
 
     def each(self, *verbs: str, resource: str = "") -> float:
         """The number of requests with these verbs for each change."""
-        return sum(count for (verb, what), count in self.requests.items() if verb in verbs and resource in ("", what)) / self.changes
+        return (
+            sum(count for (verb, what), count in self.requests.items() if verb in verbs and resource in ("", what))
+            / self.changes
+        )
 
 
 @dataclass
@@ -124,7 +136,9 @@ class Bench:
         if samples.get(("halcyon_operator_queue_depth", ()), 1) > 0:
             return False
         statuses = await self.fleet.statuses()
-        if any(status.get("phase") not in ("Starting", "Restarting") for status in statuses.values()) or len(statuses) != len(self.names):
+        if any(status.get("phase") not in ("Starting", "Restarting") for status in statuses.values()) or len(
+            statuses
+        ) != len(self.names):
             return False
         pods = await self.fleet.running_pods()
         return sum(map(len, pods.values())) == PODS_A_RUN * len(self.names)
@@ -143,10 +157,14 @@ class Bench:
         figures.kinds[AT_ONCE] = self.costs(len(more))
         await self.rest(figures)
         await self.late(figures)
-        await self.change(figures, EDITED, 5.0, self.names[:EDITS], lambda name: self.fleet.edit(name, ttlSecondsAfterFinished=runs))
+        await self.change(
+            figures, EDITED, 5.0, self.names[:EDITS], lambda name: self.fleet.edit(name, ttlSecondsAfterFinished=runs)
+        )
         pods = await self.fleet.running_pods()
         evicted = self.names[-EVICTIONS:]
-        await self.change(figures, PREEMPTED, 2.0, evicted, lambda name: self.fleet.evict(pods[name][0]["metadata"]["name"]))
+        await self.change(
+            figures, PREEMPTED, 2.0, evicted, lambda name: self.fleet.evict(pods[name][0]["metadata"]["name"])
+        )
         await self.start(figures)
         return figures
 
@@ -165,7 +183,9 @@ class Bench:
         return len(await self.fleet.listed(*JOBSETS_API)) == len(self.names)
 
     async def rest(self, figures: Figures) -> None:
-        """Processor, memory and requests while the fleet is idle; the time includes one of the operator's own checks of all runs."""
+        """Processor, memory and requests while the fleet is idle; the time includes one of the operator's own checks of
+        all runs.
+        """
         await asyncio.sleep(15)
         self.requests()
         before, _ = used(self.operator.process.pid)
@@ -175,7 +195,12 @@ class Bench:
         figures.rest = self.costs(1)
 
     async def change(
-        self, figures: Figures, kind: str, a_second: float, chosen: list[str], change: Callable[[str], Awaitable[object]]
+        self,
+        figures: Figures,
+        kind: str,
+        a_second: float,
+        chosen: list[str],
+        change: Callable[[str], Awaitable[object]],
     ) -> None:
         """Change runs one after another, and measure the operator's requests."""
         self.requests()
@@ -205,7 +230,9 @@ class Bench:
         return known == len(self.names) and samples[("halcyon_operator_queue_depth", ())] == 0
 
     def costs(self, changes: int) -> Costs:
-        """From the log since the last call: the operator's requests, and the time from each event to the next write of the status."""
+        """From the log since the last call: the operator's requests, and the time from each event to the next write of
+        the status.
+        """
         costs, since = Costs(changes), dict[str, float]()
         for request in sorted(self.requests(), key=lambda request: request.at):
             if request.agent.startswith("halcyon-operator"):
@@ -213,7 +240,11 @@ class Bench:
                     costs.requests[request.verb, request.resource] += 1
                 if request.resource == "trainingruns/status" and request.code == 200 and request.name in since:
                     costs.seconds.append(request.at.timestamp() - since.pop(request.name))
-            elif request.agent == "halcyon-bench" and request.write and request.resource in ("trainingruns", "pods/eviction"):
+            elif (
+                request.agent == "halcyon-bench"
+                and request.write
+                and request.resource in ("trainingruns", "pods/eviction")
+            ):
                 # RUN-ATTEMPT-s-SLICE-HOST-RANDOM
                 run = request.name if request.resource == "trainingruns" else request.name.rsplit("-", 5)[0]
                 since.setdefault(run, request.at.timestamp())
@@ -250,7 +281,12 @@ def missed(one: Figures) -> list[str]:
     aim("processor at rest", one.core, REST_CORES, "cores")
     aim("a start", one.start_settled, START_SECONDS, "s")
     for kind in ANSWERED:
-        aim(f"event to write ({kind}), 99th percentile", share_of(one.kinds[kind].seconds, 0.99), EVENT_TO_WRITE_SECONDS, "s")
+        aim(
+            f"event to write ({kind}), 99th percentile",
+            share_of(one.kinds[kind].seconds, 0.99),
+            EVENT_TO_WRITE_SECONDS,
+            "s",
+        )
         aim(f"events without an answer ({kind})", one.kinds[kind].unanswered, 0, "")
     for kind, limit in WRITES_A_CHANGE.items():
         aim(f"writes ({kind})", one.kinds[kind].each(*WRITES), limit, "each")
@@ -264,7 +300,10 @@ def outgrown(fewest: Figures, most: Figures) -> list[str]:
         "memory at rest": (fewest.resident, most.resident),
         "processor at rest": (fewest.core, most.core),
         "a start": (fewest.start_settled, most.start_settled),
-        "all applied at once": (fewest.all_applied / fewest.made * fewest.runs, most.all_applied / most.made * most.runs),
+        "all applied at once": (
+            fewest.all_applied / fewest.made * fewest.runs,
+            most.all_applied / most.made * most.runs,
+        ),
     }
     return [
         f"{what} is {many / few:.1f} times as much for {most.runs:,} runs as for {fewest.runs:,}, more than {allowed:g}"
@@ -276,7 +315,8 @@ def outgrown(fewest: Figures, most: Figures) -> list[str]:
 def page(all_figures: list[Figures]) -> str:
     """The tables."""
     rest = table(
-        "| runs | pods | memory at rest | cores at rest | reads/s at rest | writes/s at rest | start: watches filled | start: all seen |",
+        "| runs | pods | memory at rest | cores at rest | reads/s at rest | writes/s at rest | start: watches filled | "
+        "start: all seen |",
         [
             [
                 f"{one.runs:,}",
@@ -294,7 +334,12 @@ def page(all_figures: list[Figures]) -> str:
     answers = table(
         "| a run is | among | events | event to write, median | 99th percentile | longest |",
         [
-            [kind, f"{one.runs:,}", str(len(costs.seconds)), *(seconds(costs.seconds, share) for share in (0.5, 0.99, 1.0))]
+            [
+                kind,
+                f"{one.runs:,}",
+                str(len(costs.seconds)),
+                *(seconds(costs.seconds, share) for share in (0.5, 0.99, 1.0)),
+            ]
             for one in all_figures
             for kind, costs in one.kinds.items()
             if kind in ANSWERED
@@ -342,7 +387,14 @@ def page(all_figures: list[Figures]) -> str:
             for fewer, more in itertools.pairwise(all_figures)
         ],
     )
-    parts = [rest, answers, "Requests of the operator for each change of a run:", requests, "All of them applied at once:", backlog]
+    parts = [
+        rest,
+        answers,
+        "Requests of the operator for each change of a run:",
+        requests,
+        "All of them applied at once:",
+        backlog,
+    ]
     if len(all_figures) > 1:
         parts += ["What each run more costs:", growth]
     return "\n\n".join(parts) + "\n"

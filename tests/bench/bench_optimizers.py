@@ -1,17 +1,20 @@
-"""Every update rule on the demo's model and data: the held-out loss after equal steps, beside AdamW's, and the time of Muon's step.
+"""Every update rule on the demo's model and data: the held-out loss after equal steps, beside AdamW's, and the time of
+Muon's step.
 
-Model, tokenizer, data and schedule are those of examples/stdlib-llama.yaml; each rule has its recommended settings, those of
-docs/reference/optimizers.md (`tests.trainer.optim.documented`). All rules see the same batches and begin with the same parameters. A rule
-whose loss is more than 0.05 above AdamW's is marked. `--seeds` is the number of trainings, each with its own first parameters and order of
-the data. The losses are means over them, and `sd` is the standard deviation of the differences from AdamW. With one seed, rounding alone
-changes the loss of such a short training by 0.05.
+Model, tokenizer, data and schedule are those of examples/stdlib-llama.yaml; each rule has its recommended settings,
+those of docs/reference/optimizers.md (`tests.trainer.optim.documented`). All rules see the same batches and begin with
+the same parameters. A rule whose loss is more than 0.05 above AdamW's is marked. `--seeds` is the number of trainings,
+each with its own first parameters and order of the data. The losses are means over them, and `sd` is the standard
+deviation of the differences from AdamW. With one seed, rounding alone changes the loss of such a short training by
+0.05.
 
-The gradients are one compiled program for all rules. Each rule has a program for its update, which takes the rate as an argument, so
-further rates cost no compilation. `step` is the processor time of both programs as a multiple of AdamW's. `--pairs` compares whole steps,
-compiled as in a run: the steps of AdamW and of the other rule run in turns on one pinned processor, so that a busy machine slows both
-equally.
+The gradients are one compiled program for all rules. Each rule has a program for its update, which takes the rate as an
+argument, so further rates cost no compilation. `step` is the processor time of both programs as a multiple of AdamW's.
+`--pairs` compares whole steps, compiled as in a run: the steps of AdamW and of the other rule run in turns on one
+pinned processor, so that a busy machine slows both equally.
 
-    python tests/bench/bench_optimizers.py [--rules muon soap ...] [--steps 150] [--seeds 1] [--factors 0.5 1 2] [--pairs muon]
+    python tests/bench/bench_optimizers.py [--rules muon soap ...] [--steps 150] [--seeds 1] [--factors 0.5 1 2]
+    [--pairs muon]
         [--rounds 15] [--layers 4] [--hidden 128] [--length 256] [--batch 8] [--cache FOLDER]
 
 `--factors` multiplies the rate of each rule but the first AdamW. `--cache` keeps the tokens for the next time.
@@ -96,20 +99,31 @@ class Laboratory:
 
         def on_device(dataset: Dataset, rows: Any) -> Batch:
             examples = dataset.examples(rows)
-            return {name: jax.device_put(np.asarray(getattr(examples, name))[None], program.batch_sharding) for name in self._fields}
+            return {
+                name: jax.device_put(np.asarray(getattr(examples, name))[None], program.batch_sharding)
+                for name in self._fields
+            }
 
         def start(seed: int) -> Start:
             ordered = open_dataset(self.spec("adamw", seed))
             model = initial_state(self.program("adamw", seed).build_state, program.template).model
             return Start(model, [on_device(ordered, ordered.train_rows(number)) for number in range(options.steps)])
 
-        held_out = [on_device(dataset, rows) for rows in dataset.validation_batches(HELD_OUT, options.batch) if len(rows) == options.batch]
+        held_out = [
+            on_device(dataset, rows)
+            for rows in dataset.validation_batches(HELD_OUT, options.batch)
+            if len(rows) == options.batch
+        ]
         self.starts = [start(seed) for seed in range(options.seeds)]
         with program.tracing():
             arguments = self.starts[0].model, self.starts[0].batches[0]
-            self._gradients = jax.jit(jax.grad(self._loss)).lower(*arguments).compile(compiler_options=compiler_options())
+            self._gradients = (
+                jax.jit(jax.grad(self._loss)).lower(*arguments).compile(compiler_options=compiler_options())
+            )
             evaluate = jax.jit(self._loss).lower(*arguments).compile(compiler_options=compiler_options())
-        self._held_out: Callable[[Any], float] = lambda model: statistics.mean(float(evaluate(model, batch)) for batch in held_out)
+        self._held_out: Callable[[Any], float] = lambda model: statistics.mean(
+            float(evaluate(model, batch)) for batch in held_out
+        )
 
     def spec(self, rule: str, seed: int = 0) -> TrainingRunSpec:
         """The demo's run with another rule and seed, on one device."""
@@ -123,8 +137,15 @@ class Laboratory:
             "intermediateSize": options.hidden * 11 // 4,
         }
         spec["data"]["cache"] = {"root": f"file://{self._folder}/tokens"}
-        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}})
-        spec["trainer"] |= {"steps": options.steps, "batchSize": options.batch, "sequenceLength": options.length, "seed": seed}
+        spec["optimizer"] = RECOMMENDED.of(rule).optimizer(
+            rule, demo["learningRate"], 0.1, {"cosine": {"warmupSteps": warmup}}
+        )
+        spec["trainer"] |= {
+            "steps": options.steps,
+            "batchSize": options.batch,
+            "sequenceLength": options.length,
+            "seed": seed,
+        }
         spec["trainer"]["evaluation"] = {"everySteps": 0}
         spec["checkpoint"] = {"root": f"file://{self._folder}/unused"}
         return parse_run(run).spec
@@ -140,7 +161,9 @@ class Laboratory:
         optimizer = build_optimizer(settings, first)
         rates = np.asarray(jax.vmap(learning_rate(settings, self._options.steps))(jnp.arange(self._options.steps)))
 
-        def update(model: Any, state: Any, gradient: Any, batch: Batch, rate: jax.Array, step: jax.Array) -> tuple[Any, Any]:
+        def update(
+            model: Any, state: Any, gradient: Any, batch: Batch, rate: jax.Array, step: jax.Array
+        ) -> tuple[Any, Any]:
             key = jax.random.fold_in(jax.random.key(0), step)
             objective: Any = self._program.objective
             curvature = functools.partial(gauss_newton, objective, self._sampled_gradient(model), model, batch, key)
@@ -151,7 +174,9 @@ class Laboratory:
         begin = jax.jit(optimizer.init)
         shapes = first, begin(first), first, self.starts[0].batches[0], jnp.float32(0), jnp.int32(0)
         with self._program.tracing():
-            compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*shapes).compile(compiler_options=compiler_options())
+            compiled = (
+                jax.jit(update, donate_argnums=(0, 1)).lower(*shapes).compile(compiler_options=compiler_options())
+            )
         mean = averages(settings, first)
         taken: list[float] = []
 
@@ -160,7 +185,9 @@ class Laboratory:
             for number, batch in enumerate(start.batches):
                 began = time.process_time()
                 gradient = self._gradients(model, batch)
-                model, state = compiled(model, state, gradient, batch, jnp.float32(factor * rates[number]), jnp.int32(number))
+                model, state = compiled(
+                    model, state, gradient, batch, jnp.float32(factor * rates[number]), jnp.int32(number)
+                )
                 jax.block_until_ready(model)
                 taken.append(time.process_time() - began)
             size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -195,14 +222,18 @@ class Laboratory:
         """The gradient of the summed loss of a batch."""
 
         def total(model: Any, batch: Batch) -> jax.Array:
-            return self._program.objective(model, jax.tree.map(lambda rows: rows[0], batch), None, jax.random.key(0)).loss
+            return self._program.objective(
+                model, jax.tree.map(lambda rows: rows[0], batch), None, jax.random.key(0)
+            ).loss
 
         return lambda batch: jax.grad(total)(model, batch)
 
 
 def print_losses(laboratory: Laboratory, options: argparse.Namespace) -> None:
     """Train with every rule."""
-    print(f"{'rule':14}{'rate x':>8}{'nats a token':>14}{'to AdamW':>10}{'sd':>8}{'step':>7}{'state MiB':>11}", flush=True)
+    print(
+        f"{'rule':14}{'rate x':>8}{'nats a token':>14}{'to AdamW':>10}{'sd':>8}{'step':>7}{'state MiB':>11}", flush=True
+    )
     plain: Trained | None = None
     for rule in ["adamw", *(rule for rule in options.rules if rule != "adamw")]:
         train = laboratory.trainer(rule)
@@ -210,7 +241,10 @@ def print_losses(laboratory: Laboratory, options: argparse.Namespace) -> None:
             found = train(factor)
             plain = plain or found
             differences = [ours - adamw for ours, adamw in zip(found.losses, plain.losses, strict=True)]
-            difference, spread = statistics.mean(differences), statistics.stdev(differences) if len(differences) > 1 else 0.0
+            difference, spread = (
+                statistics.mean(differences),
+                statistics.stdev(differences) if len(differences) > 1 else 0.0,
+            )
             mark = "  worse" if difference > WORSE else ""
             print(
                 f"{rule:14}{factor:8g}{statistics.mean(found.losses):14.4f}{difference:+10.4f}{spread:8.3f}"
@@ -225,7 +259,10 @@ def print_pairs(laboratory: Laboratory, options: argparse.Namespace) -> None:
     for rule in options.pairs:
         found = in_turns({"adamw": plain, rule: laboratory.turn(rule)}, options.rounds)
         theirs, ours = (statistics.median(taken.processor for taken in found[name]) for name in ("adamw", rule))
-        print(f"a step of {rule}: {1000 * ours:.0f} ms, of adamw: {1000 * theirs:.0f} ms, {ours / theirs:.2f} times", flush=True)
+        print(
+            f"a step of {rule}: {1000 * ours:.0f} ms, of adamw: {1000 * theirs:.0f} ms, {ours / theirs:.2f} times",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -233,7 +270,15 @@ def main() -> None:
     parser.add_argument("--rules", nargs="*", default=list(RULES), choices=list(RULES))
     parser.add_argument("--factors", nargs="+", type=float, default=[1.0])
     parser.add_argument("--pairs", nargs="*", default=["muon"], choices=list(RULES))
-    for name, default in (("steps", 150), ("seeds", 1), ("rounds", 15), ("layers", 4), ("hidden", 128), ("length", 256), ("batch", 8)):
+    for name, default in (
+        ("steps", 150),
+        ("seeds", 1),
+        ("rounds", 15),
+        ("layers", 4),
+        ("hidden", 128),
+        ("length", 256),
+        ("batch", 8),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--cache", type=Path)
     options = parser.parse_args()

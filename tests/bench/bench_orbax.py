@@ -1,7 +1,9 @@
-"""Save and restore, compared with `orbax-checkpoint` on the same state and disk, in turns. Orbax writes no checksums of the data.
+"""Save and restore, compared with `orbax-checkpoint` on the same state and disk, in turns. Orbax writes no checksums of
+the data.
 
-Prints wall seconds and processor seconds; on a busy machine compare the processor seconds. Orbax's side (`orbax_child.py`) runs in a
-separate environment below ``HALCYON_CACHE``, which the first run makes with uv, because Orbax is not a dependency of this project.
+Prints wall seconds and processor seconds; on a busy machine compare the processor seconds. Orbax's side
+(`orbax_child.py`) runs in a separate environment below ``HALCYON_CACHE``, which the first run makes with uv, because
+Orbax is not a dependency of this project.
 
     python tests/bench/bench_orbax.py [--megabytes 2048] [--devices 4] [--pairs 5] [--folder /a/disk]
 """
@@ -41,7 +43,8 @@ class Unavailable(Exception):
 
 
 def orbax_python() -> Path:
-    """The interpreter of Orbax's environment, with this project's JAX and TensorStore. The environment is made if it is missing.
+    """The interpreter of Orbax's environment, with this project's JAX and TensorStore. The environment is made if it is
+    missing.
 
     Raises:
         Unavailable: The environment cannot be made.
@@ -72,7 +75,9 @@ class Orbax:
     def __init__(self, folder: Path, megabytes: int, devices: int) -> None:
         folder.mkdir()
         command = [str(orbax_python()), str(CHILD), str(megabytes), str(devices), str(folder)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self.version = self._answer()["version"]
 
     def ask(self, word: str, number: int) -> dict[str, float]:
@@ -122,7 +127,9 @@ def main() -> None:
         folder = Path(name)
         spec = CheckpointSpec(root=f"file://{folder}/halcyon", verify=VerifySpec(every_saves=0))
         state = jax.block_until_ready(make_state(options.megabytes))
-        template = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), state)
+        template = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding), state
+        )
         size = sum(array.nbytes for array in state.values()) / 1e6
         orbax = Orbax(folder / "orbax", options.megabytes, options.devices)
 

@@ -1,7 +1,7 @@
 """The costs of the order of sequences: permutation, block order, mixture, seek, and layouts of documents.
 
-No data is read; the sources of the seek are simulated and have 10**12 tokens. Each figure is the shortest of several measurements; for a
-seek it is the median. A first seek always uses a new data set.
+No data is read; the sources of the seek are simulated and have 10**12 tokens. Each figure is the shortest of several
+measurements; for a seek it is the median. A first seek always uses a new data set.
 
     python tests/bench/bench_order.py [--documents 10000000]
 """
@@ -50,14 +50,18 @@ def pretended(sources: int, spec: OrderSpec) -> Dataset:
     """A new data set of 10**12 tokens, with four sequence lengths and two stages of weights."""
     sizes = [int(size) for size in np.random.default_rng(0).dirichlet(np.ones(sources)) * (10**12 / LENGTH) + 1]
     names = [f"source-{number}" for number in range(sources)]
-    stages = [BatchScheduleEntry(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)]
+    stages = [
+        BatchScheduleEntry(from_step=10_000 * n, batch_size=1024, sequence_length=LENGTH >> (3 - n)) for n in (1, 2, 3)
+    ]
     schedule = BatchSchedule(steps=240_000, batch_size=1024, sequence_length=LENGTH // 8, stages=stages)
     weights = [(0, [float(size) for size in sizes]), (schedule.positions_before(100_000), [1.0] * len(sizes))]
     data: list[SourceData] = []
     for name, size in zip(names, sizes, strict=True):
         split = split_sequences(size, 0.01)
         order = build_order(spec, sequences=split.training, seed=0, source=name)
-        data.append(SourceData(name, NoTokens(), Concatenate(size * (LENGTH + 1), LENGTH), split, order, split.training, {}))
+        data.append(
+            SourceData(name, NoTokens(), Concatenate(size * (LENGTH + 1), LENGTH), split, order, split.training, {})
+        )
     return Dataset(data, TOKENIZER, schedule, Mixture(names, sizes, weights))
 
 
@@ -72,7 +76,9 @@ class NoTokens:
 
 
 def seeking() -> None:
-    """Find the sequences of a distant step, in a new data set, and in one that has already answered for another step."""
+    """Find the sequences of a distant step, in a new data set, and in one that has already answered for another
+    step.
+    """
     far = iter(range(239_000, 0, -1_000))
     for kind, spec in (
         ("random", OrderSpec(random=RandomOrderSpec())),

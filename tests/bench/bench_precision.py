@@ -1,10 +1,12 @@
-"""The losses of a small Llama with narrow types, beside those of float32: the same data, the same order, the same first parameters.
+"""The losses of a small Llama with narrow types, beside those of float32: the same data, the same order, the same first
+parameters.
 
-Narrow products are computed with the numbers that hardware with them would compute, so this shows what they cost in loss, not their speed.
-Each case is compared with the same update rule in float32, over the last steps of the same seeds. `sd` is the standard deviation of the
-differences between seeds.
+Narrow products are computed with the numbers that hardware with them would compute, so this shows what they cost in
+loss, not their speed. Each case is compared with the same update rule in float32, over the last steps of the same
+seeds. `sd` is the standard deviation of the differences between seeds.
 
-    python tests/bench/bench_precision.py [--steps 400] [--layers 4] [--hidden 128] [--length 128] [--batch 16] [--seeds 2]
+    python tests/bench/bench_precision.py [--steps 400] [--layers 4] [--hidden 128] [--length 128] [--batch 16] [--seeds
+    2]
         [--only WORD ...]
 """
 
@@ -56,14 +58,27 @@ STORED: dict[str, dict[str, Any]] = {
 CASES: dict[str, Case] = {
     "float32": Case(),
     "bfloat16 compute": Case({"compute": "bfloat16"}),
-    **{f"{kind} products": Case({"compute": "bfloat16", "products": kind}) for kind in ("float8", "int8", "mxfp8", "nvfp4")},
-    "float8 products, by tensor": Case({"compute": "bfloat16", "products": "float8", "narrowProducts": {"scales": "tensor"}}),
-    "int8 products, all three": Case({"compute": "bfloat16", "products": "int8", "narrowProducts": {"parameterGradients": True}}),
+    **{
+        f"{kind} products": Case({"compute": "bfloat16", "products": kind})
+        for kind in ("float8", "int8", "mxfp8", "nvfp4")
+    },
+    "float8 products, by tensor": Case(
+        {"compute": "bfloat16", "products": "float8", "narrowProducts": {"scales": "tensor"}}
+    ),
+    "int8 products, all three": Case(
+        {"compute": "bfloat16", "products": "int8", "narrowProducts": {"parameterGradients": True}}
+    ),
     "bfloat16 parameters": Case({"compute": "bfloat16", "parameters": "bfloat16"}),
-    "bfloat16 parameters, stochastic": Case({"compute": "bfloat16", "parameters": "bfloat16", "rounding": "stochastic"}),
+    "bfloat16 parameters, stochastic": Case(
+        {"compute": "bfloat16", "parameters": "bfloat16", "rounding": "stochastic"}
+    ),
     "bfloat16 moments": Case({"compute": "bfloat16", "moments": "bfloat16"}),
     **{rule: Case({}, optimizer, rule) for rule, optimizer in RULES.items()},
-    **{f"{rule}, {name}": Case(types, optimizer, rule) for rule, optimizer in RULES.items() for name, types in STORED.items()},
+    **{
+        f"{rule}, {name}": Case(types, optimizer, rule)
+        for rule, optimizer in RULES.items()
+        for name, types in STORED.items()
+    },
 }
 _HARDWARE = {"float8": ("v7x", "1x1x1"), "int8": ("v5e", "1x1"), "mxfp8": ("b200", "1x8"), "nvfp4": ("b200", "1x8")}
 """A type and topology that has the products."""
@@ -89,7 +104,11 @@ def main() -> None:
         losses[name] = [_mean_loss(options, case, seed, text) for seed in range(options.seeds)]
         excess = [mine - plain for mine, plain in zip(losses[name], losses[case.against], strict=True)]
         spread = statistics.stdev(excess) if len(excess) > 1 else 0.0
-        print(f"{name:42}{statistics.mean(losses[name]):9.4f} nats a byte, {statistics.mean(excess):+.4f}, sd {spread:.4f}", flush=True)
+        print(
+            f"{name:42}{statistics.mean(losses[name]):9.4f} nats a byte, {statistics.mean(excess):+.4f}, sd "
+            f"{spread:.4f}",
+            flush=True,
+        )
 
 
 def _text(size: int) -> np.ndarray:
@@ -101,7 +120,12 @@ def _text(size: int) -> np.ndarray:
 def _mean_loss(options: argparse.Namespace, case: Case, seed: int, text: np.ndarray) -> float:
     rows, length = options.batch, options.length
     kind, topology = _HARDWARE.get(case.precision.get("products", ""), ("cpu", "1x1"))
-    sizes = {"layers": options.layers, "hiddenSize": options.hidden, "intermediateSize": 3 * options.hidden, "heads": options.hidden // 32}
+    sizes = {
+        "layers": options.layers,
+        "hiddenSize": options.hidden,
+        "intermediateSize": 3 * options.hidden,
+        "heads": options.hidden // 32,
+    }
     spec = TrainingRunSpec.model_validate(
         {
             "accelerator": {"type": kind, "topology": topology},

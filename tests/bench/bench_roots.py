@@ -1,7 +1,8 @@
-"""Roots of many checkpoints, and states of many arrays: time and memory of listing, garbage collection, saving and restoring.
+"""Roots of many checkpoints, and states of many arrays: time and memory of listing, garbage collection, saving and
+restoring.
 
-The roots are not trained: they have HEAD and the checkpoints' folders with empty files. Every line is measured in a separate process, to
-measure its memory alone; "beyond" is the growth of the process after its imports.
+The roots are not trained: they have HEAD and the checkpoints' folders with empty files. Every line is measured in a
+separate process, to measure its memory alone; "beyond" is the growth of the process after its imports.
 
     python tests/bench/bench_roots.py [--checkpoints 1000 10000] [--files 20] [--leaves 10000 100000] [--folder /a/disk]
 """
@@ -39,7 +40,9 @@ OWNER = Owner(namespace="bench", name="bench")
 
 
 def make_root(folder: Path, checkpoints: int, files: int) -> None:
-    """Make a root of `checkpoints` checkpoints with `files` files each, and one more checkpoint that HEAD does not name."""
+    """Make a root of `checkpoints` checkpoints with `files` files each, and one more checkpoint that HEAD does not
+    name.
+    """
     entries = []
     for step in range(1, checkpoints + 2):
         path = step_prefix(step, 1, "abcd1234-1")
@@ -48,7 +51,13 @@ def make_root(folder: Path, checkpoints: int, files: int) -> None:
             (folder / path / f"data/x/c/{number}").touch()
         if step <= checkpoints:
             time_ = "2026-01-01T00:00:00.000Z"
-            about = {"step": step, "epoch": Epoch(attempt=1, restart=0), "path": path, "manifest_sha256": "0" * 64, "size_bytes": 1}
+            about = {
+                "step": step,
+                "epoch": Epoch(attempt=1, restart=0),
+                "path": path,
+                "manifest_sha256": "0" * 64,
+                "size_bytes": 1,
+            }
             entries.append(CommittedStep(**about, time=time_))
     head = Head(owner=OWNER, epoch=Epoch(attempt=1, restart=0), writer="w", committed=tuple(reversed(entries)))
     (folder / "HEAD").write_bytes(encode_head(head))
@@ -57,7 +66,9 @@ def make_root(folder: Path, checkpoints: int, files: int) -> None:
 def opened(spec: CheckpointSpec) -> Checkpointer:
     """Open the root."""
     nothing = Fingerprints(sections={}, documents={})
-    return Checkpointer.open(spec, RunRecord(nothing, 0, {}), owner=OWNER, epoch=None, processes=ProcessGroup(0, 1), expected_step=0)
+    return Checkpointer.open(
+        spec, RunRecord(nothing, 0, {}), owner=OWNER, epoch=None, processes=ProcessGroup(0, 1), expected_step=0
+    )
 
 
 def tree(leaves: int) -> dict[str, np.ndarray]:
@@ -104,10 +115,16 @@ def peak_bytes() -> int:
 
 def measure(what: str, word: str, folder: Path, number: int) -> None:
     ended = subprocess.run(
-        [sys.executable, __file__, "--child", word, str(folder), str(number)], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--child", word, str(folder), str(number)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     took = json.loads(ended.stdout)
-    print(f"{what:42} {took['wall']:8.2f} s wall {took['processor']:8.2f} s processor {took['beyond']:7.0f} MiB beyond", flush=True)
+    print(
+        f"{what:42} {took['wall']:8.2f} s wall {took['processor']:8.2f} s processor {took['beyond']:7.0f} MiB beyond",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What processes that use Gloo gain from the policy SCHED_BATCH: pairs of trainings with and without.
 
-Two processes train an example together. Prints the median seconds of a step, the processor seconds of both processes, and the last loss.
+Two processes train an example together. Prints the median seconds of a step, the processor seconds of both processes,
+and the last loss.
 
     python tests/bench/bench_scheduling.py [RUN.YAML] [--steps 120] [--pairs 4]
 """
@@ -57,7 +58,17 @@ def train(document: dict[str, Any], base: Path, which: str, number: int) -> Trai
         own = {**document, "spec": {**document["spec"], "telemetry": {"port": free_port()}}}
         path = base / f"run-{index}.yaml"
         path.write_text(yaml.safe_dump(own), encoding="utf-8")
-        command = [sys.executable, "-c", CHILD, which, "train", str(path), "--json", "--checkpoint-root", str(base / f"{which}-{number}")]
+        command = [
+            sys.executable,
+            "-c",
+            CHILD,
+            which,
+            "train",
+            str(path),
+            "--json",
+            "--checkpoint-root",
+            str(base / f"{which}-{number}"),
+        ]
         command += ["--compilation-cache", str(base / f"compiled-{index}")]
         output = (base / f"events-{index}").open("w", encoding="utf-8")
         child_environment = environment(own, path, 0, index, coordinator)
@@ -73,7 +84,9 @@ def train(document: dict[str, Any], base: Path, which: str, number: int) -> Trai
         raise SystemExit(f"the training ended with {codes}: {lines[-1] if lines else 'no event'}")
     steps = [event for event in map(json.loads, lines) if event["event"] == "step"][FIRST_STEPS:]
     times = [datetime.fromisoformat(event["time"]).timestamp() for event in steps]
-    return Training(statistics.median(later - earlier for earlier, later in pairwise(times)), user, system, steps[-1]["loss"])
+    return Training(
+        statistics.median(later - earlier for earlier, later in pairwise(times)), user, system, steps[-1]["loss"]
+    )
 
 
 def main() -> None:
@@ -97,7 +110,10 @@ def main() -> None:
                     flush=True,
                 )
             ratios.append(pair["without"].step_seconds / pair["with"].step_seconds)
-    print(f"with SCHED_BATCH a step is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(
+        f"with SCHED_BATCH a step is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to "
+        f"{max(ratios):.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The costs of bringing text to the tokenizer: decompress, cut, hand over, parse, make documents. Each is the best of several runs.
+"""The costs of bringing text to the tokenizer: decompress, cut, hand over, parse, make documents. Each is the best of
+several runs.
 
-All of it together must cost less than a tenth of tokenizing. The serial part (the parent's) is shown separately, because more workers do
-not shorten it. The chosen libraries are compared with the ones that they replace.
+All of it together must cost less than a tenth of tokenizing. The serial part (the parent's) is shown separately,
+because more workers do not shorten it. The chosen libraries are compared with the ones that they replace.
 
 python tests/bench/bench_sources.py [--megabytes 96]
 """
@@ -67,7 +68,8 @@ def corpus(wanted_bytes: int) -> list[str]:
 
 def write(folder: Path, documents: list[str]) -> dict[str, DataSourceSpec]:
     lines = b"".join(
-        orjson.dumps({"id": number, "url": "https://example.org/", "text": text}) + b"\n" for number, text in enumerate(documents)
+        orjson.dumps({"id": number, "url": "https://example.org/", "text": text}) + b"\n"
+        for number, text in enumerate(documents)
     )
     (folder / "a.jsonl").write_bytes(lines)
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines, 6))
@@ -93,7 +95,9 @@ def _receive(connection: Any) -> None:
 
 @contextmanager
 def handing_over(made: list[Piece]) -> Iterator[Callable[[], None]]:
-    """A function that sends pieces to another process, which unpickles them: one at a time, so the time includes both sides."""
+    """A function that sends pieces to another process, which unpickles them: one at a time, so the time includes both
+    sides.
+    """
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_receive, args=(theirs,), daemon=True)
     process.start()
@@ -158,7 +162,8 @@ def main() -> None:
     print(f"tokenizing (BPE of 8192 trained here): {tokenizing(documents):.1f} MB/s a core")
     print(f"{len(documents)} documents, {size_bytes / 1e6:.0f} MB of text; MB of text a second of one core")
     print(
-        f"{'':>14} pieces  parent handed   parse  format     all   of tokenizing at {' and '.join(map(str, TOKENIZING_MB_PER_SECOND))} MB/s"
+        f"{'':>14} pieces  parent handed   parse  format     all   of tokenizing at "
+        f"{' and '.join(map(str, TOKENIZING_MB_PER_SECOND))} MB/s"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,8 +1,9 @@
 """Seconds from process start to the end of the first step of an example, in parts: for a cold start and for a restart.
 
-Each start is of new processes that all start at once. `cold` finds only the token cache, and compiles. `restart` finds a checkpoint and the
-compiled programs in the root, and has an empty local directory, as a new pod has. Process 0 reports the parts. On a shared machine, compare
-the processor seconds of each process up to the end of its first step, and not the wall seconds.
+Each start is of new processes that all start at once. `cold` finds only the token cache, and compiles. `restart` finds
+a checkpoint and the compiled programs in the root, and has an empty local directory, as a new pod has. Process 0
+reports the parts. On a shared machine, compare the processor seconds of each process up to the end of its first step,
+and not the wall seconds.
 
     python tests/bench/bench_start.py [RUN.YAML] [--slices 2] [--pairs 3]
 """
@@ -44,7 +45,10 @@ class Start:
     def line(self) -> str:
         """The measurements as one line of text."""
         parts = "  ".join(f"{name} {value:.2f}" for name, value in self.parts.items())
-        return f"{self.seconds:6.2f} s   {parts}   processor {' + '.join(f'{one:.2f}' for one in self.processor_seconds)} s"
+        return (
+            f"{self.seconds:6.2f} s   {parts}   processor "
+            f"{' + '.join(f'{one:.2f}' for one in self.processor_seconds)} s"
+        )
 
 
 def processor_seconds(pid: int) -> float:
@@ -60,7 +64,8 @@ def environment(document: dict[str, Any], path: Path, restart: int, index: int, 
         run_document=str(path), run_uid="bench", namespace=run.metadata.namespace, attempt=1, restart=restart,
         job_index=index // topology.hosts_per_slice, completion_index=index % topology.hosts_per_slice,
         slices=topology.slices, hosts_per_slice=topology.hosts_per_slice, devices_per_host=topology.devices_per_host,
-        coordinator=coordinator, mesh=run_mesh(run.spec, topology), resume_step=0, termination_log=str(path.with_suffix(".end")),
+        coordinator=coordinator, mesh=run_mesh(run.spec, topology), resume_step=0,
+        termination_log=str(path.with_suffix(".end")),
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if not name.startswith("HALCYON_")} | pod.variables()
 
@@ -93,7 +98,9 @@ def start(document: dict[str, Any], base: Path, restart: int) -> Start:
             event = json.loads(line)
             if event["event"] == "compiled":
                 seen.processor_seconds = [processor_seconds(process.pid) for process in processes]
-                seen.parts = {name.removesuffix("Seconds"): value for name, value in event.items() if name.endswith("Seconds")}
+                seen.parts = {
+                    name.removesuffix("Seconds"): value for name, value in event.items() if name.endswith("Seconds")
+                }
                 seen.seconds = sum(seen.parts.values())
                 first = event["step"]
             elif event["event"] == "step" and seen.parts and event["step"] == first + STEPS_BEFORE_THE_END:
@@ -107,7 +114,10 @@ def start(document: dict[str, Any], base: Path, restart: int) -> Start:
     for reader in readers:
         reader.join()
     if not seen.parts:
-        raise SystemExit(f"the run ended before its first step, with {codes}: {(base / 'errors-0').read_text(encoding='utf-8')[-2000:]}")
+        raise SystemExit(
+            f"the run ended before its first step, with {codes}: "
+            f"{(base / 'errors-0').read_text(encoding='utf-8')[-2000:]}"
+        )
     return seen
 
 
@@ -134,7 +144,11 @@ def main() -> None:
             for pair in range(options.pairs):
                 run = placed(document, base / f"root-{pair}", base / "tokens", slices)
                 for name, restart in (("cold", 10 * pair), ("restart", 10 * pair + 1)):
-                    print(f"{slices} processes, pair {pair}, {name:7}: first step after {start(run, base, restart).line()}", flush=True)
+                    print(
+                        f"{slices} processes, pair {pair}, {name:7}: first step after "
+                        f"{start(run, base, restart).line()}",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

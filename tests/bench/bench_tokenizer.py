@@ -1,9 +1,11 @@
-"""Speed of tokenizing: several libraries on one core, alone and through Halcyon; and the costs of training and of very long texts.
+"""Speed of tokenizing: several libraries on one core, alone and through Halcyon; and the costs of training and of very
+long texts.
 
 python tests/bench/bench_tokenizer.py [--megabytes 20] [--long 20000000]
 
-Each text is encoded once, in a new process for each library, so that no cache holds it already. The ids are compared with those of
-`tokenizers`. Libraries that are not installed are skipped: pip install gigatoken tokie kitoken iree-tokenizer bpe-openai splintr-rs.
+Each text is encoded once, in a new process for each library, so that no cache holds it already. The ids are compared
+with those of `tokenizers`. Libraries that are not installed are skipped: pip install gigatoken tokie kitoken
+iree-tokenizer bpe-openai splintr-rs.
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.byte_level import SPELLINGS
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 
-ONE_CORE = {"RAYON_NUM_THREADS": "1", "FASTOKENS_BPE_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+ONE_CORE = {
+    "RAYON_NUM_THREADS": "1",
+    "FASTOKENS_BPE_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+}
 Encode = Callable[[Sequence[str]], list[Any]]
 
 
@@ -38,7 +45,9 @@ def corpus(megabytes: float) -> list[str]:
     texts: list[str] = []
     left = megabytes * 1e6
     library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(path for pattern in ("*.py", "*.rst", "*.md", "*.txt", "METADATA") for path in library.rglob(pattern)):
+    for path in sorted(
+        path for pattern in ("*.py", "*.rst", "*.md", "*.txt", "METADATA") for path in library.rglob(pattern)
+    ):
         try:
             text = path.read_text()
         except (UnicodeDecodeError, OSError):
@@ -115,7 +124,9 @@ def by_tiktoken(path: str) -> Encode:
 
     document = json.loads(Path(path).read_bytes())
     byte_of = {character: byte for byte, character in enumerate(SPELLINGS)}
-    vocabulary = {bytes(byte_of[character] for character in token): index for token, index in document["model"]["vocab"].items()}
+    vocabulary = {
+        bytes(byte_of[character] for character in token): index for token, index in document["model"]["vocab"].items()
+    }
     pattern = document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
     library = tiktoken.Encoding("bench", pat_str=pattern, mergeable_ranks=vocabulary, special_tokens={})
     return lambda texts: [library.encode_to_numpy(text, disallowed_special=()) for text in texts]
@@ -157,7 +168,17 @@ def measure(name: str, path: str, megabytes: float) -> None:
     seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
     digests = [hashlib.sha256(np.asarray(ids, np.int64).tobytes()).hexdigest()[:12] for ids in encoded]
     size = sum(len(text.encode()) for text in texts)
-    print(json.dumps({"megabytes": size / 1e6, "seconds": seconds, "cpu": cpu, "digests": digests, "tokens": sum(map(len, encoded))}))
+    print(
+        json.dumps(
+            {
+                "megabytes": size / 1e6,
+                "seconds": seconds,
+                "cpu": cpu,
+                "digests": digests,
+                "tokens": sum(map(len, encoded)),
+            }
+        )
+    )
 
 
 def compare(title: str, definition: TokenizerDefinition, megabytes: float) -> None:
@@ -167,14 +188,26 @@ def compare(title: str, definition: TokenizerDefinition, megabytes: float) -> No
         results: dict[str, dict[str, Any]] = {}
         reasons: dict[str, str] = {}
         for name in LIBRARIES:
-            command = [sys.executable, __file__, "--measure", name, "--tokenizer", str(path), "--megabytes", str(megabytes)]
+            command = [
+                sys.executable,
+                __file__,
+                "--measure",
+                name,
+                "--tokenizer",
+                str(path),
+                "--megabytes",
+                str(megabytes),
+            ]
             done = subprocess.run(command, env={**os.environ, **ONE_CORE}, capture_output=True, text=True, check=False)
             if done.returncode:
                 reasons[name] = done.stderr.strip().splitlines()[-1][:100]
             else:
                 results[name] = json.loads(done.stdout.splitlines()[-1])
     expected = results["tokenizers"]["digests"]
-    print(f"\n{title}: {results['tokenizers']['megabytes']:.1f} MB, {results['tokenizers']['tokens'] / 1e6:.2f} M tokens, one core")
+    print(
+        f"\n{title}: {results['tokenizers']['megabytes']:.1f} MB, {results['tokenizers']['tokens'] / 1e6:.2f} M "
+        "tokens, one core"
+    )
     for name, result in sorted(results.items(), key=lambda entry: entry[1]["cpu"]):
         wrong = sum(map(str.__ne__, result["digests"], expected))
         exact = "exact" if not wrong else f"{wrong} of {len(expected)} texts differ"
@@ -196,7 +229,12 @@ def training(megabytes: float) -> None:
 
 def long_texts(definition: TokenizerDefinition, characters: int) -> None:
     tokenizer = load(definition)
-    kinds = {"prose": "It is, to be sure, a truth; (12345) words\n", "one word": "a", "spaces": " ", "Korean": "한국어문장"}
+    kinds = {
+        "prose": "It is, to be sure, a truth; (12345) words\n",
+        "one word": "a",
+        "spaces": " ",
+        "Korean": "한국어문장",
+    }
     for name, unit in kinds.items():
         text = (unit * (characters // len(unit) + 1))[:characters]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -230,7 +268,9 @@ def main() -> None:
     trained = train_bpe(corpus(arguments.megabytes), 32_768)
     compare("a tokenizer trained here, 32,768 tokens", trained, arguments.megabytes)
     for name in ("cl100k_base", "o200k_base"):
-        compare(f"the same with the pattern of {name}", with_pattern(trained, ENCODINGS[name].pattern), arguments.megabytes)
+        compare(
+            f"the same with the pattern of {name}", with_pattern(trained, ENCODINGS[name].pattern), arguments.megabytes
+        )
     long_texts(trained, arguments.long)
 
 

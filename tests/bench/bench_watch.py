@@ -1,9 +1,11 @@
-"""The cost of ``telemetry.watch``: seconds of a watched step compared with a plain one, in pairs, on the same state and batch.
+"""The cost of ``telemetry.watch``: seconds of a watched step compared with a plain one, in pairs, on the same state and
+batch.
 
-    python tests/bench/bench_watch.py [RUN.YAML] [--every 10] [--pairs 7] [--steps 5] [--what gradients,activations] [--histograms]
+    python tests/bench/bench_watch.py [RUN.YAML] [--every 10] [--pairs 7] [--steps 5] [--what gradients,activations]
+    [--histograms]
 
-It prints the share of a run's time that the watch takes: (watched - plain) / (every x plain). On a processor it uses processor seconds,
-which other programs of the machine hardly change; on an accelerator the time of the steps.
+It prints the share of a run's time that the watch takes: (watched - plain) / (every x plain). On a processor it uses
+processor seconds, which other programs of the machine hardly change; on an accelerator the time of the steps.
 """
 
 from __future__ import annotations
@@ -36,19 +38,26 @@ def main() -> None:
     parser.add_argument("--histograms", action="store_true")
     options = parser.parse_args()
     context = resolve_context(options.run, {}, checkpoint_root="file:///tmp/bench-watch")
-    watch = WatchSpec.model_validate({"everySteps": 1, "what": options.what.split(","), "histograms": options.histograms})
-    spec = context.run.spec.model_copy(update={"telemetry": context.run.spec.telemetry.model_copy(update={"watch": watch})})
+    watch = WatchSpec.model_validate(
+        {"everySteps": 1, "what": options.what.split(","), "histograms": options.histograms}
+    )
+    spec = context.run.spec.model_copy(
+        update={"telemetry": context.run.spec.telemetry.model_copy(update={"watch": watch})}
+    )
     join(None, 0, 1, context.topology.devices)
     program = build_program(spec, 259, build_mesh(context.mesh))
     settings = spec.trainer
-    programs = [program.compile_step(settings.batch_size, settings.sequence_length, watched=each) for each in (False, True)]
+    programs = [
+        program.compile_step(settings.batch_size, settings.sequence_length, watched=each) for each in (False, True)
+    ]
     shape = (program.microbatches, settings.batch_size // program.microbatches, settings.sequence_length)
     noise = np.random.default_rng(0)
     values: dict[str, Any] = {"weights": np.ones(shape, np.float32)}
     fields = program.objective.fields
     batch = {
         name: jax.device_put(
-            values.get(name, noise.integers(0, 2 if "segment" in name else 256, shape).astype(dtype)), program.batch_sharding
+            values.get(name, noise.integers(0, 2 if "segment" in name else 256, shape).astype(dtype)),
+            program.batch_sharding,
         )
         for name, dtype in fields.items()
     }
@@ -69,8 +78,15 @@ def main() -> None:
     for pair in range(options.pairs):
         plain, watched = seconds(0), seconds(1)
         shares.append((watched - plain) / (options.every * plain))
-        print(f"pair {pair}: plain {1000 * plain:8.2f} ms   watched {1000 * watched:8.2f} ms   cost {100 * shares[-1]:6.2f} %", flush=True)
-    print(f"cost of the watch every {options.every} steps, median of {options.pairs} pairs: {100 * statistics.median(shares):.2f} %")
+        print(
+            f"pair {pair}: plain {1000 * plain:8.2f} ms   watched {1000 * watched:8.2f} ms   cost "
+            f"{100 * shares[-1]:6.2f} %",
+            flush=True,
+        )
+    print(
+        f"cost of the watch every {options.every} steps, median of {options.pairs} pairs: "
+        f"{100 * statistics.median(shares):.2f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Compares file formats for a checkpoint's arrays: the evidence for docs/design/checkpoints.md.
 
-Writes the same state of 32 arrays, split over 4 writers, in two formats of TensorStore, both with ``crc32c`` as last codec: plain Zarr v3,
-one file a chunk; and one OCDBT database for each writer. Then it damages the files in every way, one at a time, and reads all arrays back
-by TensorStore alone, without a manifest. Prints the number of files and bytes, and how many damages were silent.
+Writes the same state of 32 arrays, split over 4 writers, in two formats of TensorStore, both with ``crc32c`` as last
+codec: plain Zarr v3, one file a chunk; and one OCDBT database for each writer. Then it damages the files in every way,
+one at a time, and reads all arrays back by TensorStore alone, without a manifest. Prints the number of files and bytes,
+and how many damages were silent.
 
     python tests/bench/checkpoint_formats.py [--tries 150]
 """
@@ -112,7 +113,10 @@ def main() -> None:
             write(good, form)
             files = [path for path in good.rglob("*") if path.is_file()]
             size = sum(path.stat().st_size for path in files)
-            print(f"{title}: {len(files)} files, {size} bytes for {sum(array.nbytes for array in ARRAYS.values())} bytes of numbers")
+            print(
+                f"{title}: {len(files)} files, {size} bytes for {sum(array.nbytes for array in ARRAYS.values())} bytes "
+                "of numbers"
+            )
             chance = random.Random(1)
             for kind in ("bit flipped", "cut short", "file missing", "two files exchanged"):
                 counts = {"detected": 0, "right": 0, "silent": 0}

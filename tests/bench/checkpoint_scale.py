@@ -1,6 +1,8 @@
-"""Save and restore times at scale, from formulas: 8B, 70B and 405B parameters on 8 to 4,096 hosts, and the first bottleneck.
+"""Save and restore times at scale, from formulas: 8B, 70B and 405B parameters on 8 to 4,096 hosts, and the first
+bottleneck.
 
-Every assumption is an option. Figures that were not measured here are published ones, which `docs/design/checkpoints.md` names.
+Every assumption is an option. Figures that were not measured here are published ones, which
+`docs/design/checkpoints.md` names.
 
     python tests/bench/checkpoint_scale.py [--chunk-mebibytes 32] [--store-gigabytes 2000] [--writes-a-second 1000]
 """
@@ -69,7 +71,13 @@ def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> T
     }
     save_bound, restore_bound = max(save, key=lambda name: save[name]), max(restore, key=lambda name: restore[name])
     return Times(
-        share / place.copy, save[save_bound], save_bound, restore[restore_bound], restore_bound, files, files * MANIFEST_BYTES_A_FILE / 1e6
+        share / place.copy,
+        save[save_bound],
+        save_bound,
+        restore[restore_bound],
+        restore_bound,
+        files,
+        files * MANIFEST_BYTES_A_FILE / 1e6,
     )
 
 
@@ -78,11 +86,15 @@ def main() -> None:
     parser.add_argument("--chunk-mebibytes", type=float, default=32)
     parser.add_argument("--devices", type=int, default=4, help="devices of a host")
     parser.add_argument("--copy-gigabytes", type=float, default=32, help="device to host, a second and host")
-    parser.add_argument("--hash-gigabytes", type=float, default=13.6, help="SHA-256 by eight threads, a second and host")
+    parser.add_argument(
+        "--hash-gigabytes", type=float, default=13.6, help="SHA-256 by eight threads, a second and host"
+    )
     parser.add_argument("--write-gigabytes", type=float, default=3.3, help="to the store, a second and host")
     parser.add_argument("--read-gigabytes", type=float, default=5.1, help="from the store, a second and host")
     parser.add_argument("--store-gigabytes", type=float, default=2000, help="total throughput of the store, a second")
-    parser.add_argument("--writes-a-second", type=float, default=1000, help="objects a second that the store accepts at first")
+    parser.add_argument(
+        "--writes-a-second", type=float, default=1000, help="objects a second that the store accepts at first"
+    )
     options = parser.parse_args()
     place = Place(
         options.copy_gigabytes,
@@ -93,7 +105,18 @@ def main() -> None:
         options.writes_a_second,
         options.chunk_mebibytes * 2**20,
     )
-    table = Table("model", "hosts", "blocked s", "save s", "bound by", "restore s", "bound by", "files", "manifest MB", box=SIMPLE_HEAD)
+    table = Table(
+        "model",
+        "hosts",
+        "blocked s",
+        "save s",
+        "bound by",
+        "restore s",
+        "bound by",
+        "files",
+        "manifest MB",
+        box=SIMPLE_HEAD,
+    )
     for name, parameters in (("8B", 8e9), ("70B", 70e9), ("405B", 405e9)):
         for hosts in (8, 64, 512, 4096):
             one = times(parameters, hosts, options.devices, place)

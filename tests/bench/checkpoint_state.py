@@ -1,4 +1,7 @@
-"""The state that `bench_checkpoint` and `bench_orbax` save. It needs only JAX, so that Orbax's environment can make it too."""
+"""The state that `bench_checkpoint` and `bench_orbax` save.
+
+It needs only JAX, so that Orbax's environment can make it too.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Hundreds of random preemptions, deletions, edits and operator kills, after which every run must be in the right state.
+"""Hundreds of random preemptions, deletions, edits and operator kills, after which every run must be in the right
+state.
 
     python tests/bench/churn.py                       # 200 in ten minutes, among 40 runs
     python tests/bench/churn.py --actions 40 --seconds 120 --seed 7
 
-Two operators share a Lease; at random times one of them is killed, or stopped and continued. At the end the API server's audit log shows
-whether any JobSet was created twice for one attempt. The exit status is 0 if all checks passed. The printed seed repeats the same choices.
+Two operators share a Lease; at random times one of them is killed, or stopped and continued. At the end the API
+server's audit log shows whether any JobSet was created twice for one attempt. The exit status is 0 if all checks
+passed. The printed seed repeats the same choices.
 """
 
 from __future__ import annotations
@@ -150,7 +152,10 @@ class Churn:
         for jobset in await self.fleet.listed(*JOBSETS_API):
             jobsets.setdefault(jobset["metadata"]["labels"]["halcyon.dev/run"], []).append(jobset)
         pods = await self.fleet.running_pods()
-        found += [f"{name} is {'missing' if name in self.wanted else 'still there'}" for name in runs.keys() ^ self.wanted.keys()]
+        found += [
+            f"{name} is {'missing' if name in self.wanted else 'still there'}"
+            for name in runs.keys() ^ self.wanted.keys()
+        ]
         found += [f"objects of {name} are left" for name in (jobsets.keys() | pods.keys()) - self.wanted.keys()]
         for name in runs.keys() & self.wanted.keys():
             if problem := self._problem(runs[name], self.wanted[name], jobsets.get(name, []), pods.get(name, [])):
@@ -164,13 +169,26 @@ class Churn:
             return "its status is of an older generation"
         if wanted.suspended:
             right = status.get("phase") == "Suspended" and not jobsets and not pods
-            return "" if right else f"should be suspended and is {status.get('phase')}, with {len(jobsets)} JobSets and {len(pods)} pods"
+            return (
+                ""
+                if right
+                else f"should be suspended and is {status.get('phase')}, with {len(jobsets)} JobSets and {len(pods)} "
+                "pods"
+            )
         attempt = str(status.get("attempt"))
         names = [jobset["metadata"]["name"] for jobset in jobsets]
-        if status.get("phase") not in ("Starting", "Restarting") or len(jobsets) != 1 or names != [status.get("jobSetName")]:
+        if (
+            status.get("phase") not in ("Starting", "Restarting")
+            or len(jobsets) != 1
+            or names != [status.get("jobSetName")]
+        ):
             return f"is {status.get('phase')} in attempt {attempt} with JobSets {names}"
         attempts = Counter(pod["metadata"]["labels"]["halcyon.dev/attempt"] for pod in pods)
-        return "" if attempts == {attempt: PODS_A_RUN} else f"is in attempt {attempt} and has pods of attempts {dict(attempts)}"
+        return (
+            ""
+            if attempts == {attempt: PODS_A_RUN}
+            else f"is in attempt {attempt} and has pods of attempts {dict(attempts)}"
+        )
 
 
 def created_twice(log: list[Request], namespace: str) -> dict[str, int]:
@@ -184,7 +202,9 @@ def created_twice(log: list[Request], namespace: str) -> dict[str, int]:
 
 
 async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds: float, seed: int) -> str:
-    """Run everything; returns a summary if all states are right at the end, else an empty text after printing the wrong states."""
+    """Run everything; returns a summary if all states are right at the end, else an empty text after printing the wrong
+    states.
+    """
     namespace, dice = f"churn-{secrets.token_hex(3)}", random.Random(seed)
     audit, log = AuditLog(cluster.paths.audit_log), list[Request]()
     async with fleet(cluster, namespace) as its:
@@ -210,7 +230,15 @@ async def churn(cluster: Cluster, folder: Path, runs: int, actions: int, seconds
                 await until_async(right, SETTLE_SECONDS, "all runs are as they should be", 2.0)
             except TimeoutError:
                 print("\n".join(await story.wrong()))
-                print(dump({name: status for name, status in (await its.statuses()).items() if name in " ".join(await story.wrong())}))
+                print(
+                    dump(
+                        {
+                            name: status
+                            for name, status in (await its.statuses()).items()
+                            if name in " ".join(await story.wrong())
+                        }
+                    )
+                )
                 return ""
         finally:
             for operator in story.operators:

@@ -1,7 +1,8 @@
-"""Thousands of runs on one machine: nodes and pods are fakes of kwok; API server, scheduler, Job and JobSet controllers are real.
+"""Thousands of runs on one machine: nodes and pods are fakes of kwok; API server, scheduler, Job and JobSet controllers
+are real.
 
-A fake pod runs at once and forever. If it is evicted or deleted, it ends with exit code 42, as a trainer that saved does, so that JobSet
-restarts its run's process group. Fake pods do not answer requests for their progress.
+A fake pod runs at once and forever. If it is evicted or deleted, it ends with exit code 42, as a trainer that saved
+does, so that JobSet restarts its run's process group. Fake pods do not answer requests for their progress.
 """
 
 from __future__ import annotations
@@ -82,14 +83,28 @@ def fake_nodes(cluster: Cluster, folder: Path) -> Iterator[None]:
     ]
     stages = folder / "stages.yaml"
     given = ("node/fast/node-initialize", "node/heartbeat-with-lease/node-heartbeat-with-lease", "pod/fast/pod-ready")
-    stages.write_text("---\n".join([*((kept / f"{name}.yaml").read_text() for name in given), *map(yaml.safe_dump, own)]))
+    stages.write_text(
+        "---\n".join([*((kept / f"{name}.yaml").read_text() for name in given), *map(yaml.safe_dump, own)])
+    )
     real = cluster.kubectl("get", "nodes", "--output=name").split()[0]
     names = [f"fake-{number}" for number in range(NODES)]
     cluster.kubectl.apply(
-        [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {NODE_LABEL: "yes"}}} for name in names]
+        [
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {NODE_LABEL: "yes"}}}
+            for name in names
+        ]
     )
     cluster.kubectl("cordon", real)
-    flags = ["--kubeconfig", cluster.kubeconfig, "--config", stages, "--cidr", POD_NETWORK, "--node-lease-duration-seconds", "40"]
+    flags = [
+        "--kubeconfig",
+        cluster.kubeconfig,
+        "--config",
+        stages,
+        "--cidr",
+        POD_NETWORK,
+        "--node-lease-duration-seconds",
+        "40",
+    ]
     with (folder / "kwok.log").open("wb") as log:
         command = [program, *flags, f"--manage-nodes-with-label-selector={NODE_LABEL}=yes"]
         process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -105,14 +120,18 @@ def fake_nodes(cluster: Cluster, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def bench_cluster(options: argparse.Namespace, prefix: str) -> Iterator[tuple[Cluster, Path]]:
-    """A development cluster with fake nodes and the CRD, and a folder for logs. Afterwards the cluster is as it was before."""
+    """A development cluster with fake nodes and the CRD, and a folder for logs.
+
+    Afterwards the cluster is as it was before.
+    """
     cluster = open_cluster(options.cluster)
     was_up = cluster.status().ready
     cluster.up()
     try:
         if not cluster.paths.audit_log.exists():
             raise SystemExit(
-                "The API server of this cluster keeps no audit log: take the cluster down, so that this program starts one without Docker."
+                "The API server of this cluster keeps no audit log: take the cluster down, so that this program starts "
+                "one without Docker."
             )
         folder = options.folder or Path(tempfile.mkdtemp(prefix=prefix))
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +187,9 @@ class Fleet:
     namespace: str
 
     async def apply(self, name: str, **form: Any) -> None:
-        await self.api.request("POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace, **form))
+        await self.api.request(
+            "POST", path_of(*RUNS_API, self.namespace), "trainingruns", body=run_document(name, self.namespace, **form)
+        )
 
     async def apply_all(self, names: list[str], **form: Any) -> None:
         """Make many runs, at most 8 at the same time."""

@@ -1,10 +1,11 @@
-"""Levanter's side of `bench_levanter`: builds its cache of given token ids, or loads batches from it. Runs in a separate environment.
+"""Levanter's side of `bench_levanter`: builds its cache of given token ids, or loads batches from it. Runs in a
+separate environment.
 
     python levanter_child.py build IDS.parquet CACHE
     python levanter_child.py load CACHE EOS BATCH LENGTH BATCHES FETCH
 
-Data set, shuffle, mixture and loader are made as in Levanter's trainer, with its defaults: block shuffle, segments from end tokens, and, if
-FETCH is 32, the trainer's sizes of requests and buffers. The result is a line of JSON.
+Data set, shuffle, mixture and loader are made as in Levanter's trainer, with its defaults: block shuffle, segments from
+end tokens, and, if FETCH is 32, the trainer's sizes of requests and buffers. The result is a line of JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ def build(ids: Path, cache: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     tokens = TreeCache.load(str(cache), EXEMPLAR).store.tree["input_ids"]
     stream = np.asarray(tokens.data[0 : tokens.data_size].read().result(), "<i4")
-    return {"tokens": len(stream), "sha256": hashlib.sha256(stream).hexdigest(), "documents": written["count"], "seconds": seconds}
+    return {
+        "tokens": len(stream),
+        "sha256": hashlib.sha256(stream).hexdigest(),
+        "documents": written["count"],
+        "seconds": seconds,
+    }
 
 
 def load(cache: Path, eos: int, batch_size: int, length: int, batches: int, fetch: int) -> dict[str, Any]:
@@ -55,13 +61,17 @@ def load(cache: Path, eos: int, batch_size: int, length: int, batches: int, fetc
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     began = time.perf_counter()
     documents = TreeCache.load(str(cache), EXEMPLAR)
-    sequences = CausalLmDataset(TokenSeqDataset(documents, length), position, eos_id=eos, block_cross_document_attention=True)
+    sequences = CausalLmDataset(
+        TokenSeqDataset(documents, length), position, eos_id=eos, block_cross_document_attention=True
+    )
     shuffle = DEFAULT_LM_DATA_SHUFFLE
     mixture_key, key = jax.random.split(jax.random.PRNGKey(0))
     shuffled = sequences.block_shuffle(
         io_block_size=shuffle.io_block_size, window_blocks=shuffle.window_blocks, key=key, perm_type=shuffle.perm_type
     )
-    mixture = MixtureDataset(datasets={"text": shuffled}, weights={"text": 1.0}, stop_strategy="restart", key=mixture_key, block_size=2048)
+    mixture = MixtureDataset(
+        datasets={"text": shuffled}, weights={"text": 1.0}, stop_strategy="restart", key=mixture_key, block_size=2048
+    )
     loader = DataLoader(
         NamedLmDataset(mixture, position),
         batch_size,

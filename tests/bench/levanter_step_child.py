@@ -2,8 +2,8 @@
 
     python levanter_step_child.py LAYERS WIDTH MLP HEADS LENGTH BATCH VOCABULARY
 
-The cases differ in what the backward pass computes again: `default` is Levanter's default, gradient checkpointing of every block, and
-`kept` switches it off. `step_turns` describes the protocol.
+The cases differ in what the backward pass computes again: `default` is Levanter's default, gradient checkpointing of
+every block, and `kept` switches it off. `step_turns` describes the protocol.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
 class Case:
     """A trainer with its state, and a batch of random tokens.
 
-    The step is that of `Trainer.train_step`: the compiled step without hooks, and the loss on the host. There are no default hooks.
+    The step is that of `Trainer.train_step`: the compiled step without hooks, and the loss on the host. There are no
+    default hooks.
     """
 
     def __init__(self, sizes: list[int], folder: Path, *, checkpointing: bool) -> None:
@@ -91,8 +92,15 @@ def main() -> None:
     sizes = [int(word) for word in sys.argv[1:]]
     answers, sys.stdout = sys.stdout, sys.stderr
     with tempfile.TemporaryDirectory() as folder:
-        cases = {"default": Case(sizes, Path(folder), checkpointing=True), "kept": Case(sizes, Path(folder), checkpointing=False)}
-        facts = {"levanter": importlib.metadata.version("marin-levanter"), "jax": jax.__version__, "parameters": cases["kept"].parameters}
+        cases = {
+            "default": Case(sizes, Path(folder), checkpointing=True),
+            "kept": Case(sizes, Path(folder), checkpointing=False),
+        }
+        facts = {
+            "levanter": importlib.metadata.version("marin-levanter"),
+            "jax": jax.__version__,
+            "parameters": cases["kept"].parameters,
+        }
         print(json.dumps(facts), file=answers, flush=True)
         for line in sys.stdin:
             print(json.dumps(cases[line.strip()].step()), file=answers, flush=True)

@@ -1,11 +1,12 @@
-"""nanochat's side of `bench_nanochat`: its model, compiled as in its base training, and its optimizer. Runs in an environment with torch.
+"""nanochat's side of `bench_nanochat`: its model, compiled as in its base training, and its optimizer. Runs in an
+environment with torch.
 
     python nanochat_child.py CHECKOUT DEPTH WIDTH HEADS LENGTH BATCH VOCABULARY [WINDOWS]
 
 WINDOWS is nanochat's pattern of windows; default: L, none. It uses a GPU if torch sees one.
 
-The cases differ in the optimizer, which is nanochat's own class in both: `muon`, its default groups (Muon for the matrices of blocks, AdamW
-for the rest), and `adamw`, AdamW for all parameters. `step_turns` describes the protocol.
+The cases differ in the optimizer, which is nanochat's own class in both: `muon`, its default groups (Muon for the
+matrices of blocks, AdamW for the rest), and `adamw`, AdamW for all parameters. `step_turns` describes the protocol.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""nanochat's side of `bench_nanochat_curve`: its model and its optimizer, in float32. Runs in an environment with torch.
+"""nanochat's side of `bench_nanochat_curve`: its model and its optimizer, in float32. Runs in an environment with
+torch.
 
     python nanochat_curve_child.py CHECKOUT FOLDER
 
-FOLDER has ``settings.json`` and ``batches.npz``. The child answers each line of its input with one line of JSON, as `step_turns` describes:
+FOLDER has ``settings.json`` and ``batches.npz``. The child answers each line of its input with one line of JSON, as
+`step_turns` describes:
 
 - ``weights SEED`` writes the first weights of this seed into ``weights-SEED.npz`` in FOLDER;
-- ``train SEED KEPT`` trains from these weights. The answer has the loss of each step, and the held-out loss. The weights after each of the
-  first KEPT steps go into ``after-STEP.npz``.
+- ``train SEED KEPT`` trains from these weights. The answer has the loss of each step, and the held-out loss. The
+  weights after each of the first KEPT steps go into ``after-STEP.npz``.
 
-The classes are nanochat's own. The loop and the three schedules are those of its script ``base_train``, which cannot be imported.
+The classes are nanochat's own. The loop and the three schedules are those of its script ``base_train``, which cannot be
+imported.
 """
 
 from __future__ import annotations
@@ -59,7 +62,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     settings = json.loads((folder / "settings.json").read_text())
-    batches = {name: torch.from_numpy(array.astype(np.int64)) for name, array in np.load(folder / "batches.npz").items()}
+    batches = {
+        name: torch.from_numpy(array.astype(np.int64)) for name, array in np.load(folder / "batches.npz").items()
+    }
     schedules = Schedules(**settings["schedules"])
 
     def first_model(seed: int) -> Any:

@@ -1,10 +1,12 @@
-"""nanochat's side of `bench_engine` and `bench_evaluation`: its engine and its evaluations. Runs in an environment with torch and jinja2.
+"""nanochat's side of `bench_engine` and `bench_evaluation`: its engine and its evaluations. Runs in an environment with
+torch and jinja2.
 
     python nanochat_engine_child.py CHECKOUT DEPTH VOCABULARY LENGTH QUESTIONS
 
-The functions that are timed are nanochat's own: ``Engine.generate``, ``core_eval.evaluate_task``, and the two loops of ``chat_eval``. Only
-the tokenizer is replaced: texts are numbers of tokens, separated by spaces. QUESTIONS is a JSON file with the token ids. `step_turns`
-describes the protocol. It uses a GPU if torch sees one. The cases are ``generate ROWS``, ``letters``, ``endings`` and ``answers``.
+The functions that are timed are nanochat's own: ``Engine.generate``, ``core_eval.evaluate_task``, and the two loops of
+``chat_eval``. Only the tokenizer is replaced: texts are numbers of tokens, separated by spaces. QUESTIONS is a JSON
+file with the token ids. `step_turns` describes the protocol. It uses a GPU if torch sees one. The cases are ``generate
+ROWS``, ``letters``, ``endings`` and ``answers``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ _UNUSED = ("rustbpe", "tiktoken", "pyarrow", "pyarrow.parquet", "requests")
 
 
 class Numbers:
-    """A tokenizer whose texts are numbers of tokens. The model lacks the ids of its special tokens, so these never end a text."""
+    """A tokenizer whose texts are numbers of tokens.
+
+    The model lacks the ids of its special tokens, so these never end a text.
+    """
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
@@ -106,9 +111,14 @@ def main() -> None:
     def spelled(tokens: list[int]) -> str:
         return " ".join(map(str, tokens))
 
-    letters = Task({"prompt": one["text"], "letters": [str(token) for token in one["letters"]]} for one in questions["letters"])
+    letters = Task(
+        {"prompt": one["text"], "letters": [str(token) for token in one["letters"]]} for one in questions["letters"]
+    )
     prompts = Task({"prompt": prompt} for prompt in questions["answers"])
-    endings = [{"query": spelled(one["text"]), "choices": [spelled(end) for end in one["ends"]], "gold": 0} for one in questions["endings"]]
+    endings = [
+        {"query": spelled(one["text"]), "choices": [spelled(end) for end in one["ends"]], "gold": 0}
+        for one in questions["endings"]
+    ]
     of_core = {"task_type": "multiple_choice", "num_fewshot": 0, "continuation_delimiter": " "}
 
     def generate(rows: int) -> dict[str, tuple[float, float]]:

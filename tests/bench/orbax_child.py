@@ -1,7 +1,8 @@
-"""Orbax's side of `bench_orbax.py`, in a separate environment: makes the same state, and saves and restores it on command.
+"""Orbax's side of `bench_orbax.py`, in a separate environment: makes the same state, and saves and restores it on
+command.
 
-Each input line is ``save N`` or ``restore N``. Each output line is JSON with the seconds until the call returned, the seconds until all was
-done, and the processor seconds of the whole process.
+Each input line is ``save N`` or ``restore N``. Each output line is JSON with the seconds until the call returned, the
+seconds until all was done, and the processor seconds of the whole process.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ def main() -> None:
         word, number = line.split()
         began, processor = time.perf_counter(), time.process_time()
         returned = {"save": save, "restore": restore}[word](folder / f"{int(number):06d}")
-        took = {"returned": returned, "seconds": time.perf_counter() - began, "processor": time.process_time() - processor}
+        took = {
+            "returned": returned,
+            "seconds": time.perf_counter() - began,
+            "processor": time.process_time() - processor,
+        }
         print(json.dumps(took), flush=True)
 
 

@@ -1,18 +1,21 @@
-"""What fsdp sends beside what it computes, and what a pipeline would cost in its place: Llama of 70B and 405B, from formulas.
+"""What fsdp sends beside what it computes, and what a pipeline would cost in its place: Llama of 70B and 405B, from
+formulas.
 
-    fsdp bytes    = parameters x (2 bytes x gathers + 4 bytes) x (n - 1) / n, for n devices, or n hosts, that share the parameters
-    fsdp time     = fsdp bytes / bandwidth of a device, or of a host; the longer one
-    compute time  = tokens x FLOPs of a token / (devices x peak x utilisation)
-    idle share    = (stages - 1) / (chunks x microbatches + stages - 1), of a pipeline (1F1B; chunks > 1: interleaved)
-    microbatches  = sequences / (devices / stages): each device of a stage computes one sequence at a time
-    state         = 16 bytes x parameters / devices: parameter, gradient and AdamW's two moments, in float32
-    one sequence  = 2 bytes x layers x length x width: the inputs of all blocks, which `remat: full` keeps
+    fsdp bytes    = parameters x (2 bytes x gathers + 4 bytes) x (n - 1) / n, for n devices, or n hosts, that share the
+    parameters fsdp time     = fsdp bytes / bandwidth of a device, or of a host; the longer one compute time  = tokens x
+    FLOPs of a token / (devices x peak x utilisation) idle share    = (stages - 1) / (chunks x microbatches + stages -
+    1), of a pipeline (1F1B; chunks > 1: interleaved) microbatches  = sequences / (devices / stages): each device of a
+    stage computes one sequence at a time state         = 16 bytes x parameters / devices: parameter, gradient and
+    AdamW's two moments, in float32 one sequence  = 2 bytes x layers x length x width: the inputs of all blocks, which
+    `remat: full` keeps
 
-A step gathers parameters in bfloat16 and adds gradients in float32. The compiled step of the 8B Llama of tests/programs on 8 H200 has
-gathers of 40.2 GB, 2.5 times its parameters, and scatters of 32.1 GB, once. Bandwidth counts one direction: of TPUs and of NVLink that of
-`halcyon.commands.programs.rates`, of a GPU host the 3,200 Gbit/s of Google's a3-ultragpu-8g. Nothing is measured.
+A step gathers parameters in bfloat16 and adds gradients in float32. The compiled step of the 8B Llama of tests/programs
+on 8 H200 has gathers of 40.2 GB, 2.5 times its parameters, and scatters of 32.1 GB, once. Bandwidth counts one
+direction: of TPUs and of NVLink that of `halcyon.commands.programs.rates`, of a GPU host the 3,200 Gbit/s of Google's
+a3-ultragpu-8g. Nothing is measured.
 
-    python tests/bench/pipeline_scale.py [--batch 512] [--length 8192] [--gathers 2.5] [--utilisation 0.5] [--stages 4] [--chunks 1]
+    python tests/bench/pipeline_scale.py [--batch 512] [--length 8192] [--gathers 2.5] [--utilisation 0.5] [--stages 4]
+    [--chunks 1]
 """
 
 from __future__ import annotations
@@ -59,7 +62,13 @@ class Place:
         return math.prod(int(side) for side in self.topology.split("x")) * self.hosts
 
 
-PLACES = (Place("v5p", "4x4x8"), Place("v5p", "8x8x8"), Place("v6e", "16x16"), Place("h200", "1x8", 8), Place("h200", "1x8", 64))
+PLACES = (
+    Place("v5p", "4x4x8"),
+    Place("v5p", "8x8x8"),
+    Place("v6e", "16x16"),
+    Place("h200", "1x8", 8),
+    Place("h200", "1x8", 64),
+)
 
 
 @dataclass(frozen=True)
@@ -122,10 +131,13 @@ def main() -> None:
     parser.add_argument("--gathers", type=float, default=2.5, help="gathers of a parameter in a step")
     parser.add_argument("--utilisation", type=float, default=0.5, help="share of the peak that products reach")
     parser.add_argument("--stages", type=int, default=4, help="stages of the pipeline")
-    parser.add_argument("--chunks", type=int, default=1, help="parts of the layers of a stage, in an interleaved pipeline")
+    parser.add_argument(
+        "--chunks", type=int, default=1, help="parts of the layers of a stage, in an interleaved pipeline"
+    )
     options = parser.parse_args()
     table = Table(
-        "model", "hardware", "state", "one sequence", "memory", "tokens", "compute s", "fsdp s", "fsdp / compute", "covered from tokens",
+        "model", "hardware", "state", "one sequence", "memory", "tokens", "compute s", "fsdp s", "fsdp / compute",
+        "covered from tokens",
         f"idle in {options.stages} stages", box=SIMPLE_HEAD,
     )  # fmt: skip
     for name, llama in MODELS.items():

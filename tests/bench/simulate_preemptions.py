@@ -1,10 +1,12 @@
-"""Goodput of save policies over ten thousand preemptions: fixed intervals, the trainer's automatic interval, and elastic runs.
+"""Goodput of save policies over ten thousand preemptions: fixed intervals, the trainer's automatic interval, and
+elastic runs.
 
-No hardware and no clock: a run of some slices is stopped at random times (exponential, with one mean for the whole run). After a stop the
-capacity is back at once or after a while. Then the run starts, restores, and repeats the steps since its last commit. The saves are those
-of the trainer: a save blocks the loop for its copy, is committed some time later, and the next save does not begin before that commit.
-`auto` uses the trainer's `best_interval` and learns the mean from the stops so far. `elastic` continues with one slice less while the
-capacity is missing, with proportional throughput, and restarts from a checkpoint when it is back.
+No hardware and no clock: a run of some slices is stopped at random times (exponential, with one mean for the whole
+run). After a stop the capacity is back at once or after a while. Then the run starts, restores, and repeats the steps
+since its last commit. The saves are those of the trainer: a save blocks the loop for its copy, is committed some time
+later, and the next save does not begin before that commit. `auto` uses the trainer's `best_interval` and learns the
+mean from the stops so far. `elastic` continues with one slice less while the capacity is missing, with proportional
+throughput, and restarts from a checkpoint when it is back.
 
     python tests/bench/simulate_preemptions.py [--stops 10000] [--slices 8] [--blocked 1] [--save 60] [--restart 90]
 """
@@ -70,9 +72,15 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--blocked", type=float, default=1.0, help="seconds that a save blocks")
     parser.add_argument("--save", type=float, default=60.0, help="seconds from the start of a save to its commit")
-    parser.add_argument("--restart", type=float, default=90.0, help="seconds from a stop to the next step, if there is capacity")
-    parser.add_argument("--wait", type=float, default=600.0, help="mean seconds until capacity is back, if it is not back at once")
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds that an elastic run waits for a lost slice")
+    parser.add_argument(
+        "--restart", type=float, default=90.0, help="seconds from a stop to the next step, if there is capacity"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=600.0, help="mean seconds until capacity is back, if it is not back at once"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=120.0, help="seconds that an elastic run waits for a lost slice"
+    )
     arguments = parser.parse_args()
     run = Run(arguments.slices, arguments.blocked, arguments.save, arguments.restart, arguments.patience)
 
@@ -80,7 +88,10 @@ def main() -> None:
         return best_interval(run.blocked, mean_time_between_stops(up_seconds, stops), run.save)
 
     policies: list[tuple[str, Interval, bool]] = [
-        *((f"every {seconds // 60:g} min", lambda up, stops, seconds=seconds: float(seconds), False) for seconds in (60, 300, 900, 3600)),
+        *(
+            (f"every {seconds // 60:g} min", lambda up, stops, seconds=seconds: float(seconds), False)
+            for seconds in (60, 300, 900, 3600)
+        ),
         ("auto", auto, False),
         ("auto, elastic", auto, True),
     ]

@@ -1,7 +1,9 @@
-"""The parts that benchmarks of the training step share: one pinned thread, Halcyon's step, a peer in a child process, and their ratios.
+"""The parts that benchmarks of the training step share: one pinned thread, Halcyon's step, a peer in a child process,
+and their ratios.
 
-The programs run in turns, one step a turn, on the same processor, so that a busy machine slows all equally. A child process prints one line
-of JSON when it is ready. For each line that it reads, the name of a case, it runs one step of the case and prints the seconds of its parts.
+The programs run in turns, one step a turn, on the same processor, so that a busy machine slows all equally. A child
+process prints one line of JSON when it is ready. For each line that it reads, the name of a case, it runs one step of
+the case and prints the seconds of its parts.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ from halcyon_api.training_run import TrainingRunSpec
 
 
 class Seconds(NamedTuple):
-    """Seconds of the wall clock, and of the processor. The second does not count the time of other programs on a busy machine."""
+    """Seconds of the wall clock, and of the processor.
+
+    The second does not count the time of other programs on a busy machine.
+    """
 
     wall: float
     processor: float
@@ -144,7 +149,10 @@ def _random_batch(program: Program, sizes: Sizes) -> dict[str, jax.Array]:
     shape = (1, sizes.batch, sizes.length)
     tokens = np.random.default_rng(0).integers(0, sizes.vocabulary, shape)
     arrays = {"tokens": tokens, "targets": np.roll(tokens, -1, -1), "weights": np.ones(shape)}
-    return {name: jax.device_put(arrays[name].astype(dtype), program.batch_sharding) for name, dtype in program.objective.fields.items()}
+    return {
+        name: jax.device_put(arrays[name].astype(dtype), program.batch_sharding)
+        for name, dtype in program.objective.fields.items()
+    }
 
 
 class Peer:
@@ -157,11 +165,19 @@ class Peer:
         variables: Further environment variables. The child does not inherit `LARGE_PAGES`.
     """
 
-    def __init__(self, python: str | Path, script: Path, arguments: Sequence[object], variables: Mapping[str, str]) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTHON", "GLIBC_"))}
+    def __init__(
+        self, python: str | Path, script: Path, arguments: Sequence[object], variables: Mapping[str, str]
+    ) -> None:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JAX_", "XLA_", "PYTHON", "GLIBC_"))
+        }
         self._process = subprocess.Popen(
             [str(python), str(script), *map(str, arguments)],
-            env=inherited | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | dict(variables),
+            env=inherited
+            | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+            | dict(variables),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -209,24 +225,31 @@ def in_turns(turns: Mapping[str, Turn], rounds: int) -> dict[str, list[Seconds]]
 
 
 def ratio(found: Mapping[str, list[Seconds]], ours: Sequence[str], theirs: Sequence[str]) -> str:
-    """How many times as fast as theirs ours are: ratios of the medians of sums of parts, by wall clock and by processor time."""
+    """How many times as fast as theirs ours are: ratios of the medians of sums of parts, by wall clock and by processor
+    time.
+    """
     cells = []
     for clock in Seconds._fields:
         medians = [
-            statistics.median(sum(getattr(part, clock) for part in parts) for parts in _zipped(found, names)) for names in (ours, theirs)
+            statistics.median(sum(getattr(part, clock) for part in parts) for parts in _zipped(found, names))
+            for names in (ours, theirs)
         ]
         cells.append(f"{medians[1] / medians[0]:.2f} by {clock} time")
     return ", ".join(cells)
 
 
 def table(found: Mapping[str, list[Seconds]], tokens: int) -> str:
-    """A line for each name: medians, the shortest processor time, and tokens a second by the median of the processor time."""
+    """A line for each name: medians, the shortest processor time, and tokens a second by the median of the processor
+    time.
+    """
     width = max(map(len, found))
     lines = [f"{'ms':{width}}     wall  processor  shortest  tokens/s"]
     for name, times in found.items():
         wall, processor = (statistics.median(getattr(taken, clock) for taken in times) for clock in Seconds._fields)
         least = min(taken.processor for taken in times)
-        lines.append(f"{name:{width}} {wall * 1e3:8.1f}  {processor * 1e3:9.1f}  {least * 1e3:8.1f}  {tokens / processor:8,.0f}")
+        lines.append(
+            f"{name:{width}} {wall * 1e3:8.1f}  {processor * 1e3:9.1f}  {least * 1e3:8.1f}  {tokens / processor:8,.0f}"
+        )
     return "\n".join(lines)
 
 

@@ -42,7 +42,9 @@ BENCHES = {
     "freed_memory": Bench("--hidden-size 16 --layers 1 --steps 3 --pairs 1"),
     "history": Bench("--steps 200"),
     "levanter": Bench("--pairs 1 --tokens 100000", peer="levanter-"),
-    "levanter_step": Bench("--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"),
+    "levanter_step": Bench(
+        "--layers 1 --width 16 --mlp 32 --heads 2 --length 16 --batch 2 --vocabulary 64 --rounds 1", peer="levanter-"
+    ),
     "loop": Bench("--steps 5 --pairs 1"),
     "loss": Bench("--lengths 64,128 --vocabulary 512 --width 16"),
     "memory": Bench("--gigabytes 0.01 --characters 0 --workers 1 --vocabulary 512 --steps 3"),

@@ -17,7 +17,10 @@ from halcyon_devcluster.progress import QUIET
 from tests import quick_yaml
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "halcyon"
-IMAGES = {"image": {"repository": "registry.example/operator"}, "trainerImage": {"repository": "registry.example/trainer"}}
+IMAGES = {
+    "image": {"repository": "registry.example/operator"},
+    "trainerImage": {"repository": "registry.example/trainer"},
+}
 
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
@@ -31,9 +34,11 @@ def helm() -> Path:
 
 @pytest.fixture(scope="session")
 def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """A function that renders the chart. Keyword arguments are values in addition to the image names. Each set of values is rendered
-    once."""
-    private = {name: str(tmp_path_factory.mktemp("helm")) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    """A function that renders the chart. Keyword arguments are values in addition to the image names. Each set of
+    values is rendered once."""
+    private = {
+        name: str(tmp_path_factory.mktemp("helm")) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")
+    }
 
     @functools.cache
     def rendered(release: str, namespace: str, values: str) -> str:

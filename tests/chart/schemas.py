@@ -1,4 +1,5 @@
-"""Schemas of all objects of the chart, in the layout of kubeconform, from the sources of Kubernetes and of the Prometheus operator.
+"""Schemas of all objects of the chart, in the layout of kubeconform, from the sources of Kubernetes and of the
+Prometheus operator.
 
 Both are Go modules in the pinned versions, so they need no download that the cluster's own programs do not need.
 """
@@ -27,8 +28,8 @@ _EITHER: dict[str, Schema] = {
 
 
 def write_schemas(folder: Path, kubernetes: Path, prometheus_operator: Path) -> None:
-    """Write the schemas of Kubernetes' own kinds and of three kinds of the Prometheus operator. They are closed: an unknown field is an
-    error.
+    """Write the schemas of Kubernetes' own kinds and of three kinds of the Prometheus operator. They are closed: an
+    unknown field is an error.
 
     Args:
         folder: The destination.

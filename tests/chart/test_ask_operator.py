@@ -52,7 +52,10 @@ def test_the_script_passes_for_a_ready_operator(script: ModuleType, capsys: pyte
 
 
 def test_the_script_fails_for_an_operator_that_is_not_ready(script: ModuleType) -> None:
-    with serving(ready=False) as port, pytest.raises(SystemExit, match="is not ready: /readyz answers 503: the watches are not filled yet"):
+    with (
+        serving(ready=False) as port,
+        pytest.raises(SystemExit, match="is not ready: /readyz answers 503: the watches are not filled yet"),
+    ):
         script.main("127.0.0.1", port)
 
 

@@ -1,4 +1,6 @@
-"""What a person who installs the chart reads: the pages agree with the chart, NOTES fit the values, contradictions are rejected."""
+"""What a person who installs the chart reads: the pages agree with the chart, NOTES fit the values, contradictions are
+rejected.
+"""
 
 import re
 from collections.abc import Callable
@@ -29,7 +31,13 @@ def test_the_pages_name_the_version_of_the_chart() -> None:
         called = re.findall(r"(oci:\S+) --version ([\w.-]+)", page.read_text())
         assert set(called) == {(address, version)}, page.name
     assert f"halcyon-{version}.tgz" in GUIDE.read_text()
-    assert of_package(["helm", "install", "x", *RELEASED, "--wait"], Path("a.tgz")) == ["helm", "install", "x", "a.tgz", "--wait"]
+    assert of_package(["helm", "install", "x", *RELEASED, "--wait"], Path("a.tgz")) == [
+        "helm",
+        "install",
+        "x",
+        "a.tgz",
+        "--wait",
+    ]
 
 
 def test_a_heading_without_commands_is_an_error() -> None:
@@ -40,8 +48,13 @@ def test_a_heading_without_commands_is_an_error() -> None:
 
 @pytest.fixture
 def notes(helm: Path, tmp_path: Path) -> Notes:
-    """A function that returns the NOTES of `helm install`. Keyword arguments are values in addition to the image names."""
-    private = {name: str(tmp_path) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")} | {"KUBECONFIG": "/dev/null"}
+    """A function that returns the NOTES of `helm install`.
+
+    Keyword arguments are values in addition to the image names.
+    """
+    private = {name: str(tmp_path) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")} | {
+        "KUBECONFIG": "/dev/null"
+    }
 
     def notes_of(namespace: str = "training", **values: Any) -> str:
         command = [helm, "install", "halcyon", CHART, "--namespace", namespace, "--dry-run=client", "--values", "-"]
@@ -54,7 +67,10 @@ def notes(helm: Path, tmp_path: Path) -> Notes:
 def test_notes_of_both_profiles(notes: Notes) -> None:
     own = notes()
     assert "serves the TrainingRuns of training, and of no other namespace." in own
-    assert "kubectl apply --namespace training --filename run.yaml\n  kubectl get trainingruns --namespace training --watch" in own
+    assert (
+        "kubectl apply --namespace training --filename run.yaml\n  kubectl get trainingruns --namespace training "
+        "--watch" in own
+    )
     assert "helm test halcyon --namespace training" in own
     assert "crds." not in own
     some = notes(watchNamespaces=["a", "b"])
@@ -62,7 +78,10 @@ def test_notes_of_both_profiles(notes: Notes) -> None:
     assert "kubectl get trainingruns --all-namespaces --watch" in some
     everywhere = notes("halcyon-system", clusterWide=True)
     assert "serves the TrainingRuns of the whole cluster." in everywhere
-    assert "kubectl apply --namespace NAMESPACE --filename run.yaml\n  kubectl get trainingruns --all-namespaces --watch" in everywhere
+    assert (
+        "kubectl apply --namespace NAMESPACE --filename run.yaml\n  kubectl get trainingruns --all-namespaces --watch"
+        in everywhere
+    )
 
 
 @pytest.mark.slow
@@ -90,7 +109,8 @@ LIMITS: dict[str, Any] = {"default": {"images": []}, "namespaces": {"team-a": {"
         ({"limits": LIMITS}, "limits.enabled is false while limits are set, so nothing would enforce them"),
         (
             {"limits": LIMITS | {"enabled": True}, "watchNamespaces": ["team-b"]},
-            "limits.namespaces: this release does not serve team-a, only team-b: correct the name, or add it to watchNamespaces",
+            "limits.namespaces: this release does not serve team-a, only team-b: correct the name, or add it to "
+            "watchNamespaces",
         ),
         (
             {"serviceAccount": {"create": False, "annotations": {"a": "b"}}},

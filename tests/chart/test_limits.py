@@ -1,4 +1,7 @@
-"""Which namespaces a policy binds to which limits. tests/apiserver/test_limits.py tests the policies on an API server."""
+"""Which namespaces a policy binds to which limits.
+
+tests/apiserver/test_limits.py tests the policies on an API server.
+"""
 
 import json
 import re
@@ -26,13 +29,21 @@ NAME = "kubernetes.io/metadata.name"
 
 def policies(objects: Objects, resource: str) -> Objects:
     found = of_kind(objects, "ValidatingAdmissionPolicy")
-    return [policy for policy in found if policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] == [resource]]
+    return [
+        policy for policy in found if policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"] == [resource]
+    ]
 
 
 def selectors(objects: Objects, resource: str = "trainingruns") -> dict[str, Any]:
     """Namespace selectors of the bindings of a kind's policies, by the name that policy and binding share."""
-    bindings = {binding["metadata"]["name"]: binding["spec"] for binding in of_kind(objects, "ValidatingAdmissionPolicyBinding")}
-    assert len(bindings) == len(of_kind(objects, "ValidatingAdmissionPolicyBinding")) == len(of_kind(objects, "ValidatingAdmissionPolicy"))
+    bindings = {
+        binding["metadata"]["name"]: binding["spec"] for binding in of_kind(objects, "ValidatingAdmissionPolicyBinding")
+    }
+    assert (
+        len(bindings)
+        == len(of_kind(objects, "ValidatingAdmissionPolicyBinding"))
+        == len(of_kind(objects, "ValidatingAdmissionPolicy"))
+    )
     found = {}
     for policy in policies(objects, resource):
         name = policy["metadata"]["name"]
@@ -51,12 +62,17 @@ def test_there_are_no_limits_by_default(render: Render) -> None:
 
 
 def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render) -> None:
-    objects = render(clusterWide=True, limits={"enabled": True, "default": {"images": []}, "namespaces": {"team": TEAM}})
+    objects = render(
+        clusterWide=True, limits={"enabled": True, "default": {"images": []}, "namespaces": {"team": TEAM}}
+    )
     team = {"matchLabels": {NAME: "team"}}
     others = {"matchExpressions": [{"key": NAME, "operator": "NotIn", "values": ["team"]}]}
     prefix = "halcyon-halcyon-system"
     assert selectors(objects) == {f"{prefix}-limits-team": team, f"{prefix}-limits": others}
-    assert selectors(objects, "trainingrundefaults") == {f"{prefix}-defaults-limits-team": team, f"{prefix}-defaults-limits": others}
+    assert selectors(objects, "trainingrundefaults") == {
+        f"{prefix}-defaults-limits-team": team,
+        f"{prefix}-defaults-limits": others,
+    }
     own, rest = policies(objects, "trainingruns")
     assert refusals(own) == [
         "spec.scheduling.serviceAccountName",
@@ -85,7 +101,9 @@ def test_each_namespace_has_its_limits_and_all_others_the_default(render: Render
 
 
 def test_runs_are_counted_by_a_quota_of_the_namespace(render: Render) -> None:
-    objects = render(clusterWide=True, limits={"enabled": True, "namespaces": {"team": {"runs": 3}, "other": {"types": []}}})
+    objects = render(
+        clusterWide=True, limits={"enabled": True, "namespaces": {"team": {"runs": 3}, "other": {"types": []}}}
+    )
     (quota,) = of_kind(objects, "ResourceQuota")
     assert quota["metadata"]["namespace"] == "team"
     assert quota["spec"]["hard"] == {"count/trainingruns.halcyon.dev": "3"}
@@ -101,7 +119,9 @@ def test_limits_make_no_policy_for_a_kind_that_they_do_not_limit(render: Render)
 
 
 def test_the_limits_of_the_guide_render_unchanged(render: Render) -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "limits.md").read_text(), re.DOTALL)
+    (shown,) = re.findall(
+        r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "limits.md").read_text(), re.DOTALL
+    )
     assert set(selectors(render(**yaml.safe_load(shown)))) == {
         "halcyon-halcyon-system-limits",
         "halcyon-halcyon-system-limits-team-a",
@@ -137,6 +157,8 @@ def test_a_release_limits_only_the_namespaces_that_it_serves(render: Render) -> 
         ({"serviceAccount": ["a"]}, "additional properties 'serviceAccount' not allowed"),
     ],
 )
-def test_limits_that_would_also_match_similar_names_are_rejected(render: Render, limits: dict[str, Any], place: str) -> None:
+def test_limits_that_would_also_match_similar_names_are_rejected(
+    render: Render, limits: dict[str, Any], place: str
+) -> None:
     with pytest.raises(DevclusterError, match=place):
         render(limits={"enabled": True, "default": limits})

@@ -1,4 +1,6 @@
-"""The chart's objects for monitoring and operation: monitors, rules, dashboards, network policies, a disruption budget and `helm test`."""
+"""The chart's objects for monitoring and operation: monitors, rules, dashboards, network policies, a disruption budget
+and `helm test`.
+"""
 
 import json
 import re
@@ -69,14 +71,19 @@ def test_pod_monitor_finds_trainers_and_names_their_run(render: Render) -> None:
     assert not selects(monitor["selector"], {"app": "other"})
     assert monitor["namespaceSelector"] == {"matchNames": ["team"]}
     (endpoint,) = monitor["podMetricsEndpoints"]
-    meta = {f"__meta_kubernetes_pod_label_{name.replace('.', '_').replace('/', '_')}": value for name, value in labels.items()}
+    meta = {
+        f"__meta_kubernetes_pod_label_{name.replace('.', '_').replace('/', '_')}": value
+        for name, value in labels.items()
+    }
     assert relabelled(endpoint["relabelings"], meta) == {"run": "demo", "attempt": "7", "job": TRAINER_JOB}
     assert endpoint["port"] == "telemetry"
     assert not endpoint.get("honorLabels"), "a trainer's image comes from the user: it must not name another run"
 
 
 def test_pod_monitor_covers_all_namespaces_if_the_operator_is_cluster_wide(render: Render) -> None:
-    assert only(render(metrics={"podMonitor": ON}, clusterWide=True), "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
+    assert only(render(metrics={"podMonitor": ON}, clusterWide=True), "PodMonitor")["spec"]["namespaceSelector"] == {
+        "any": True
+    }
     named = render(metrics={"podMonitor": ON | {"namespaces": ["a"]}}, watchNamespaces=["b"])
     assert only(named, "PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
 
@@ -87,7 +94,11 @@ def test_rules_are_those_of_the_file(render: Render) -> None:
 
 
 def test_rules_with_runbooks_labels_and_without_some(render: Render) -> None:
-    values = {"runbookBaseUrl": "https://example.org/books/", "alertLabels": {"team": "ml"}, "disabledAlerts": ["HalcyonRunDegraded"]}
+    values = {
+        "runbookBaseUrl": "https://example.org/books/",
+        "alertLabels": {"team": "ml"},
+        "disabledAlerts": ["HalcyonRunDegraded"],
+    }
     groups = only(render(metrics={"prometheusRule": ON | values}), "PrometheusRule")["spec"]["groups"]
     alerts = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
     assert alerts.keys() == {alert.name for alert in ALERTS} - {"HalcyonRunDegraded"}
@@ -116,7 +127,9 @@ def test_dashboards_are_those_of_the_files(render: Render) -> None:
 
 
 def test_the_values_of_the_guide_install_all_monitoring_objects(render: Render) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "monitoring.md").read_text(), re.DOTALL)
+    (block,) = re.findall(
+        r"```yaml\n(.*?)```", (CHART.parents[1] / "docs" / "guides" / "monitoring.md").read_text(), re.DOTALL
+    )
     objects = render(**yaml.safe_load(block))
     for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"):
         assert only(objects, kind)["metadata"]["labels"]["release"] == "prometheus"
@@ -132,7 +145,9 @@ def test_policy_of_the_operator(render: Render) -> None:
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (scrape,) = spec["ingress"]
     assert scrape["ports"] == [{"port": "metrics", "protocol": "TCP"}]
-    assert scrape["from"][0] == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring", "team": "watchers"}}}
+    assert scrape["from"][0] == {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring", "team": "watchers"}}
+    }
     names_, api, trainers, stores = spec["egress"]
     assert {(port["port"], port["protocol"]) for port in names_["ports"]} == {(53, "UDP"), (53, "TCP")}
     assert [port["port"] for port in api["ports"]] == [443, 6443]
@@ -143,7 +158,9 @@ def test_policy_of_the_operator(render: Render) -> None:
 
 def test_the_operator_reaches_a_metadata_server_only_where_that_is_asked_for(render: Render) -> None:
     def link_local(metadata_server: dict[str, Any]) -> list[tuple[str, list[int]]]:
-        spec = only(render(networkPolicy=ON | {"metadataServer": metadata_server}, clusterWide=True), "NetworkPolicy")["spec"]
+        spec = only(render(networkPolicy=ON | {"metadataServer": metadata_server}, clusterWide=True), "NetworkPolicy")[
+            "spec"
+        ]
         # A rule for this port of any address would allow it, too.
         assert not {80, 988} & {port["port"] for rule in spec["egress"] if "to" not in rule for port in rule["ports"]}
         blocks = [(rule["to"], rule["ports"]) for rule in spec["egress"] if "ipBlock" in rule.get("to", [{}])[0]]
@@ -159,7 +176,9 @@ def test_the_operator_reaches_a_metadata_server_only_where_that_is_asked_for(ren
 def test_policy_of_the_trainers(render: Render) -> None:
     objects = render(networkPolicy=ON, watchNamespaces=["a", "b"])
     operator = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    policies = [policy for policy in of_kind(objects, "NetworkPolicy") if policy["metadata"]["name"].endswith("-trainers")]
+    policies = [
+        policy for policy in of_kind(objects, "NetworkPolicy") if policy["metadata"]["name"].endswith("-trainers")
+    ]
     assert [policy["metadata"]["namespace"] for policy in policies] == ["a", "b"]
     trainer = trainer_labels(parse_run_view(run()), 1)
     for policy in policies:
@@ -171,9 +190,16 @@ def test_policy_of_the_trainers(render: Render) -> None:
         assert "namespaceSelector" not in peers["from"][0], "only pods of the same namespace"
         assert selects(peers["from"][0]["podSelector"], trainer)
         assert selects(scrapes["from"][0]["podSelector"], operator)
-        assert scrapes["from"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "halcyon-system"}}
+        assert scrapes["from"][0]["namespaceSelector"] == {
+            "matchLabels": {"kubernetes.io/metadata.name": "halcyon-system"}
+        }
         assert scrapes["ports"] == [{"port": "telemetry", "protocol": "TCP"}]
-    assert len(of_kind(render(networkPolicy=ON | {"trainers": {"enabled": False}}, watchNamespaces=["a"]), "NetworkPolicy")) == 1
+    assert (
+        len(
+            of_kind(render(networkPolicy=ON | {"trainers": {"enabled": False}}, watchNamespaces=["a"]), "NetworkPolicy")
+        )
+        == 1
+    )
 
 
 def test_budget_of_the_operator(render: Render) -> None:
@@ -181,7 +207,12 @@ def test_budget_of_the_operator(render: Render) -> None:
     spec = only(objects, "PodDisruptionBudget")["spec"]
     assert spec["maxUnavailable"] == 1
     assert selects(spec["selector"], only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"])
-    assert only(render(podDisruptionBudget=ON | {"maxUnavailable": "50%"}), "PodDisruptionBudget")["spec"]["maxUnavailable"] == "50%"
+    assert (
+        only(render(podDisruptionBudget=ON | {"maxUnavailable": "50%"}), "PodDisruptionBudget")["spec"][
+            "maxUnavailable"
+        ]
+        == "50%"
+    )
 
 
 def test_test_pod_is_restricted_and_not_selected_by_the_operators_service(render: Render) -> None:
@@ -197,7 +228,9 @@ def test_test_pod_is_restricted_and_not_selected_by_the_operators_service(render
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    allowed = only(render(networkPolicy=ON, clusterWide=True), "NetworkPolicy")["spec"]["ingress"][0]["from"][1]["podSelector"]
+    allowed = only(render(networkPolicy=ON, clusterWide=True), "NetworkPolicy")["spec"]["ingress"][0]["from"][1][
+        "podSelector"
+    ]
     assert selects(allowed, pod["metadata"]["labels"])
     assert not of_kind(render(metrics={"service": {"enabled": False}}), "Pod")
 
@@ -210,7 +243,10 @@ def test_test_pod_is_restricted_and_not_selected_by_the_operators_service(render
         ({"metrics": {"prometheusRule": {"runbookBaseUrl": "books"}}}, "/metrics/prometheusRule/runbookBaseUrl"),
         ({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}, "/networkPolicy/apiServer/cidrs/0"),
         ({"networkPolicy": {"stores": {"ports": [0]}}}, "/networkPolicy/stores/ports/0"),
-        ({"networkPolicy": {"metadataServer": {"addresses": [{"cidr": "169.254.169.254"}]}}}, "missing property 'port'"),
+        (
+            {"networkPolicy": {"metadataServer": {"addresses": [{"cidr": "169.254.169.254"}]}}},
+            "missing property 'port'",
+        ),
         ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "/podDisruptionBudget/maxUnavailable"),
     ],
 )

@@ -61,7 +61,9 @@ def test_rights_in_the_own_namespace_by_default(render: Render) -> None:
     objects = render()
     assert not [found for found in objects if found["kind"].startswith("ClusterRole")]
     assert {role["metadata"]["namespace"] for role in of_kind(objects, "Role")} == {"halcyon-system"}
-    assert [role["rules"] for role in of_kind(objects, "Role") if not role["metadata"]["name"].endswith("-lease")] == [RULES]
+    assert [role["rules"] for role in of_kind(objects, "Role") if not role["metadata"]["name"].endswith("-lease")] == [
+        RULES
+    ]
     assert settings(objects).namespaces == ("halcyon-system",)
 
 
@@ -88,7 +90,9 @@ def test_the_built_in_cluster_roles_include_runs_if_requested(render: Render) ->
 
 
 def test_watch_namespaces_and_cluster_wide_exclude_each_other(render: Render) -> None:
-    with pytest.raises(DevclusterError, match="clusterWide and watchNamespaces exclude one another: leave one of them out"):
+    with pytest.raises(
+        DevclusterError, match="clusterWide and watchNamespaces exclude one another: leave one of them out"
+    ):
         render(clusterWide=True, watchNamespaces=["team"])
 
 
@@ -119,7 +123,10 @@ def test_the_cluster_may_choose_the_user_of_the_pods(render: Render) -> None:
     assert [found["securityContext"] for found in (pod(objects), only(objects, "Pod")["spec"])] == [chosen, chosen]
     given = {"runAsUser": 1000650000, "runAsGroup": 1000650000, "fsGroup": 1000650000}
     objects = render(runAsUser=1000650000)
-    assert [found["securityContext"] for found in (pod(objects), only(objects, "Pod")["spec"])] == [chosen | given, chosen | given]
+    assert [found["securityContext"] for found in (pod(objects), only(objects, "Pod")["spec"])] == [
+        chosen | given,
+        chosen | given,
+    ]
     for refused in (0, "root", ""):
         with pytest.raises(DevclusterError, match="runAsUser"):
             render(runAsUser=refused)
@@ -134,7 +141,9 @@ def test_every_pod_has_the_resources_that_a_quota_asks_for(render: Render) -> No
 
 @pytest.mark.parametrize("release", ["r" * 53, "halcyon" + "r" * 46])
 def test_the_longest_release_name_gives_names_that_the_api_server_takes(render: Render, release: str) -> None:
-    metrics = {kind: {"enabled": True} for kind in ("service", "serviceMonitor", "podMonitor", "prometheusRule", "dashboards")}
+    metrics = {
+        kind: {"enabled": True} for kind in ("service", "serviceMonitor", "podMonitor", "prometheusRule", "dashboards")
+    }
     more = {
         "replicas": 2,
         "networkPolicy": {"enabled": True},
@@ -142,7 +151,9 @@ def test_the_longest_release_name_gives_names_that_the_api_server_takes(render: 
         "limits": {"enabled": True, "default": {"slices": 5}},
     }
     objects = render(release, "n" * 63, metrics=metrics, **more)
-    longest = {found["kind"]: max(len(one["metadata"]["name"]) for one in of_kind(objects, found["kind"])) for found in objects}
+    longest = {
+        found["kind"]: max(len(one["metadata"]["name"]) for one in of_kind(objects, found["kind"])) for found in objects
+    }
     assert longest["Service"] <= 63
     assert max(longest.values()) <= 253
     assert all(len(value) <= 63 for found in objects for value in found["metadata"].get("labels", {}).values())
@@ -167,7 +178,10 @@ def test_pod_passes_the_restricted_profile(render: Render) -> None:
 def test_two_replicas_get_anti_affinity_and_a_disruption_budget(render: Render) -> None:
     alone = render()
     spec = only(alone, "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    assert (spec["replicas"], spec["strategy"]) == (
+        1,
+        {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+    )
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     assert "affinity" not in pod(alone)
     assert not of_kind(alone, "PodDisruptionBudget")
@@ -184,10 +198,17 @@ def test_two_replicas_get_anti_affinity_and_a_disruption_budget(render: Render) 
 def test_the_lease_is_the_releases_own(render: Render, namespaces: list[str]) -> None:
     objects = render(release="train", namespace="system", watchNamespaces=namespaces)
     (role,) = [found for found in of_kind(objects, "Role") if found["metadata"]["name"] == "train-halcyon-lease"]
-    (binding,) = [found for found in of_kind(objects, "RoleBinding") if found["metadata"]["name"] == "train-halcyon-lease"]
+    (binding,) = [
+        found for found in of_kind(objects, "RoleBinding") if found["metadata"]["name"] == "train-halcyon-lease"
+    ]
     assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "system"
     assert role["rules"] == [
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["train-halcyon"], "verbs": ["get", "update"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["train-halcyon"],
+            "verbs": ["get", "update"],
+        },
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
     ]
     assert binding["roleRef"]["name"] == "train-halcyon-lease"
@@ -198,7 +219,9 @@ def test_the_lease_is_the_releases_own(render: Render, namespaces: list[str]) ->
 
 def test_definition_is_the_generated_one(render: Render) -> None:
     generated = [yaml.safe_load(path.read_text()) for path in sorted((REPOSITORY / "crds").glob("*.yaml"))]
-    found = sorted(of_kind(render(), "CustomResourceDefinition"), key=lambda definition: str(definition["metadata"]["name"]))
+    found = sorted(
+        of_kind(render(), "CustomResourceDefinition"), key=lambda definition: str(definition["metadata"]["name"])
+    )
     assert len(found) == len(generated) == 2
     for definition, source in zip(found, generated, strict=True):
         assert definition["spec"] == source["spec"]
@@ -229,7 +252,13 @@ def test_all_objects_have_the_recommended_labels(render: Render) -> None:
 
 
 def test_credentials_come_from_the_kubelet(render: Render) -> None:
-    store = {"s3": {"credentialsSecret": "store", "region": "eu-west-1", "endpoints": ["http://store:7070", "https://s3.example"]}}
+    store = {
+        "s3": {
+            "credentialsSecret": "store",
+            "region": "eu-west-1",
+            "endpoints": ["http://store:7070", "https://s3.example"],
+        }
+    }
     objects = render(objectStore=store)
     given = environment(objects)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -246,7 +275,9 @@ def test_releases_of_one_name_in_two_namespaces_share_only_the_crds(render: Rend
         return {(found["kind"], found["metadata"]["name"]) for found in objects if "namespace" not in found["metadata"]}
 
     shared = cluster_wide("a") & cluster_wide("b")
-    assert shared == {("CustomResourceDefinition", f"{plural}.halcyon.dev") for plural in ("trainingruns", "trainingrundefaults")}
+    assert shared == {
+        ("CustomResourceDefinition", f"{plural}.halcyon.dev") for plural in ("trainingruns", "trainingrundefaults")
+    }
 
 
 def test_probe_pods_preempt_no_other_pod(render: Render) -> None:
@@ -254,7 +285,11 @@ def test_probe_pods_preempt_no_other_pod(render: Render) -> None:
     found = only(objects, "PriorityClass")
     # A negative priority would become a label that no pod of a JobSet can have.
     assert (found["value"], found["preemptionPolicy"], found["globalDefault"]) == (0, "Never", False)
-    assert settings(objects).probes.priority_class.name == found["metadata"]["name"] == "train-halcyon-halcyon-system-probe"
+    assert (
+        settings(objects).probes.priority_class.name
+        == found["metadata"]["name"]
+        == "train-halcyon-halcyon-system-probe"
+    )
     other = render(probes={"priorityClass": {"create": False, "name": "mine"}})
     assert not of_kind(other, "PriorityClass")
     assert settings(other).probes.priority_class.name == "mine"
@@ -267,14 +302,22 @@ def test_nodes_are_watched_only_where_that_is_asked_for(render: Render, namespac
     bare = render(watchNamespaces=namespaces)
     assert not settings(bare).watch_nodes
     objects = render(watchNamespaces=namespaces, watchNodes=True)
-    added = [found for found in of_kind(objects, "ClusterRole") if found["metadata"]["name"] == "halcyon-halcyon-system-nodes"]
-    assert [role["rules"] for role in added] == [[{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]]
+    added = [
+        found
+        for found in of_kind(objects, "ClusterRole")
+        if found["metadata"]["name"] == "halcyon-halcyon-system-nodes"
+    ]
+    assert [role["rules"] for role in added] == [
+        [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]
+    ]
     assert len(of_kind(objects, "ClusterRole")) == len(of_kind(bare, "ClusterRole")) + 1
     assert len(of_kind(objects, "ClusterRoleBinding")) == len(of_kind(bare, "ClusterRoleBinding")) + 1
     assert settings(objects).watch_nodes
 
 
-@pytest.mark.parametrize("values", [{}, {"watchNamespaces": ["team", "other"]}, {"clusterWide": True}], ids=["own", "some", "all"])
+@pytest.mark.parametrize(
+    "values", [{}, {"watchNamespaces": ["team", "other"]}, {"clusterWide": True}], ids=["own", "some", "all"]
+)
 def test_workloads_can_be_listed_only_if_kueue_is_enabled(render: Render, values: dict[str, Any]) -> None:
     """The right is granted wherever runs are served, and nowhere else."""
 
@@ -295,13 +338,22 @@ def test_node_directories_are_not_allowed_by_default(render: Render) -> None:
 
 
 def test_the_chart_passes_its_values_to_the_operator(render: Render) -> None:
-    made = {"trainerImage": "registry.example/trainer:0.1.0", "namespaces": ["halcyon-system"], "defaultsNamespace": "halcyon-system"}
+    made = {
+        "trainerImage": "registry.example/trainer:0.1.0",
+        "namespaces": ["halcyon-system"],
+        "defaultsNamespace": "halcyon-system",
+    }
     made["lease"] = {"namespace": "halcyon-system", "name": "halcyon"}
     made["probes"] = {"priorityClass": {"name": "halcyon-halcyon-system-probe"}}
-    assert settings(render()) == parse_settings(json.dumps(made)), "the defaults of the chart and of the operator are equal"
+    assert settings(render()) == parse_settings(json.dumps(made)), (
+        "the defaults of the chart and of the operator are equal"
+    )
     values = {
         "trainerPods": {
-            "security": {"tpu": {"privileged": True, "hostNetwork": "multislice"}, "default": {"runAsUser": 1000650000}},
+            "security": {
+                "tpu": {"privileged": True, "hostNetwork": "multislice"},
+                "default": {"runAsUser": 1000650000},
+            },
             "variables": ["XLA_FLAGS"],
             "annotations": {"a/b": "c <$(HOME)> é"},
             "labels": {"team": "a"},
@@ -331,14 +383,17 @@ def test_the_operator_uses_the_same_ca_bundle_and_proxy(render: Render) -> None:
     given = environment(objects)
     assert (given["SSL_CERT_FILE"], given["HTTPS_PROXY"]) == ("/etc/halcyon/ca/ca.crt", "http://proxy:3128")
     assert {"$(KUBERNETES_SERVICE_HOST)", ".svc", ".cluster.local"} <= set(given["NO_PROXY"].split(","))
-    assert pod(objects)["volumes"] == [{"name": "ca", "configMap": {"name": "trust", "items": [{"key": "all.pem", "path": "ca.crt"}]}}]
+    assert pod(objects)["volumes"] == [
+        {"name": "ca", "configMap": {"name": "trust", "items": [{"key": "all.pem", "path": "ca.crt"}]}}
+    ]
     assert not {"SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY"} & set(environment(render()))
 
 
 @pytest.mark.parametrize("user", [{}, {"runAsUser": 7}, {"runAsUser": "namespace"}])
 def test_capabilities_that_would_have_no_effect_are_refused(render: Render, user: dict[str, Any]) -> None:
     with pytest.raises(
-        DevclusterError, match=r"trainerPods\.security\.tpu\.capabilities: Kubernetes gives added capabilities to root alone"
+        DevclusterError,
+        match=r"trainerPods\.security\.tpu\.capabilities: Kubernetes gives added capabilities to root alone",
     ):
         render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], **user}}})
     render(trainerPods={"security": {"tpu": {"capabilities": ["IPC_LOCK"], "runAsUser": 0}}})
@@ -346,7 +401,9 @@ def test_capabilities_that_would_have_no_effect_are_refused(render: Render, user
 
 def test_images_by_tag_or_digest(render: Render) -> None:
     digest = "sha256:" + "0" * 64
-    objects = render(image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest})
+    objects = render(
+        image={"repository": "r.example/op", "tag": "x"}, trainerImage={"repository": "r.example/tr", "digest": digest}
+    )
     assert pod(objects)["containers"][0]["image"] == "r.example/op:x"
     assert settings(objects).trainer_image == f"r.example/tr@{digest}"
     assert pod(render())["containers"][0]["image"] == "registry.example/operator:0.1.0"
@@ -369,4 +426,6 @@ def test_own_service_account(render: Render) -> None:
     assert pod(objects)["serviceAccountName"] == "mine"
     assert {binding["subjects"][0]["name"] for binding in of_kind(objects, "RoleBinding")} == {"mine"}
     annotated = render(serviceAccount={"annotations": {"iam.gke.io/gcp-service-account": "reader@project"}})
-    assert only(annotated, "ServiceAccount")["metadata"]["annotations"] == {"iam.gke.io/gcp-service-account": "reader@project"}
+    assert only(annotated, "ServiceAccount")["metadata"]["annotations"] == {
+        "iam.gke.io/gcp-service-account": "reader@project"
+    }

@@ -18,5 +18,8 @@ def test_the_guides_values_make_two_operators_that_share_a_lease(render: Render)
     assert len(blocks) == 1
     objects = render(**yaml.safe_load(blocks[0]))
     deployment = only(objects, "Deployment")["spec"]
-    assert (deployment["replicas"], deployment["template"]["spec"]["priorityClassName"]) == (2, "system-cluster-critical")
+    assert (deployment["replicas"], deployment["template"]["spec"]["priorityClassName"]) == (
+        2,
+        "system-cluster-critical",
+    )
     assert of_kind(objects, "PodDisruptionBudget")

@@ -37,7 +37,9 @@ def script() -> ModuleType:
         (f"b:1@{DIGEST}", "b", "1", DIGEST),
     ],
 )
-def test_an_image_has_a_repository_and_a_tag_or_a_digest(script: ModuleType, image: str, repository: str, tag: str, digest: str) -> None:
+def test_an_image_has_a_repository_and_a_tag_or_a_digest(
+    script: ModuleType, image: str, repository: str, tag: str, digest: str
+) -> None:
     assert script.parts(image) == {"repository": repository, "tag": tag, "digest": digest}
 
 
@@ -61,7 +63,10 @@ def test_only_the_image_of_the_section_changes(script: ModuleType) -> None:
 
 
 def test_a_missing_or_failing_helm_is_reported(script: ModuleType, tmp_path: Path) -> None:
-    for helm, sentence in (("helm-that-is-not-there", "install Helm, or give --helm PROGRAM"), ("false", "Helm made no package")):
+    for helm, sentence in (
+        ("helm-that-is-not-there", "install Helm, or give --helm PROGRAM"),
+        ("false", "Helm made no package"),
+    ):
         with pytest.raises(SystemExit, match=sentence):
             script.main(["--operator", "o:1", "--trainer", "t:1", "--destination", str(tmp_path), "--helm", helm])
 
@@ -69,7 +74,17 @@ def test_a_missing_or_failing_helm_is_reported(script: ModuleType, tmp_path: Pat
 @pytest.mark.slow  # the first use builds Helm
 def test_the_package_needs_no_values(helm: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in CHART.rglob("*") if path.is_file()}
-    words = [sys.executable, SCRIPT, "--helm", helm, "--destination", tmp_path, "--operator", "r.example/o:1", "--trainer"]
+    words = [
+        sys.executable,
+        SCRIPT,
+        "--helm",
+        helm,
+        "--destination",
+        tmp_path,
+        "--operator",
+        "r.example/o:1",
+        "--trainer",
+    ]
     run([*words, "r.example/t:2"])
     assert {path: path.read_bytes() for path in CHART.rglob("*") if path.is_file()} == before
     (package,) = tmp_path.glob("*.tgz")

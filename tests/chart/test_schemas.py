@@ -1,7 +1,8 @@
-"""Every object of the chart is valid by the schema of its kind, strictly: it has no unknown field, and no kind is skipped.
+"""Every object of the chart is valid by the schema of its kind, strictly: it has no unknown field, and no kind is
+skipped.
 
-The schemas are those of the pinned Kubernetes and Prometheus operator, generated from their sources. `helm lint` has no such schema, and an
-API server drops a field that it does not know.
+The schemas are those of the pinned Kubernetes and Prometheus operator, generated from their sources. `helm lint` has no
+such schema, and an API server drops a field that it does not know.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ EVERYTHING: dict[str, Any] = {
     "kueue": ON,
     "replicas": 2,
     "imagePullSecrets": ["pull"],
-    "objectStore": {"s3": {"credentialsSecret": "store", "region": "us-east-1", "endpoints": ["http://store.team.svc:7070"]}},
+    "objectStore": {
+        "s3": {"credentialsSecret": "store", "region": "us-east-1", "endpoints": ["http://store.team.svc:7070"]}
+    },
     "serviceAccount": {"annotations": {"a": "b"}},
     "metrics": {
         "serviceMonitor": ON | {"labels": {"release": "prometheus"}},
@@ -37,8 +40,13 @@ EVERYTHING: dict[str, Any] = {
         "prometheusRule": ON | {"alertLabels": {"team": "ml"}, "runbookBaseUrl": "https://example.org/books/"},
         "dashboards": ON,
     },
-    "networkPolicy": ON | {"apiServer": {"cidrs": ["10.0.0.1/32"]}, "metadataServer": ON, "trainers": ON | {"namespaces": ["a"]}},
-    "limits": ON | {"default": {"images": []}, "namespaces": {"a": {"roots": ["gs://a/"], "endpoints": ["aws"], "sources": ["hf://"]}}},
+    "networkPolicy": ON
+    | {"apiServer": {"cidrs": ["10.0.0.1/32"]}, "metadataServer": ON, "trainers": ON | {"namespaces": ["a"]}},
+    "limits": ON
+    | {
+        "default": {"images": []},
+        "namespaces": {"a": {"roots": ["gs://a/"], "endpoints": ["aws"], "sources": ["hf://"]}},
+    },
     "podDisruptionBudget": ON | {"maxUnavailable": "50%"},
     "nodeSelector": {"pool": "system"},
     "tolerations": [{"key": "system", "operator": "Exists"}],
@@ -58,12 +66,24 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def faults(objects: Objects, schemas: Path) -> list[str]:
     """kubeconform's complaints about objects, and about kinds without a schema."""
-    command = [program(KUBECONFORM, "kubeconform"), "-strict", "-output", "json", "-verbose", "-schema-location", f"{schemas}/{LOCATION}"]
+    command = [
+        program(KUBECONFORM, "kubeconform"),
+        "-strict",
+        "-output",
+        "json",
+        "-verbose",
+        "-schema-location",
+        f"{schemas}/{LOCATION}",
+    ]
     text = yaml.safe_dump_all(objects)
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=limit(60), check=False)
     found = json.loads(done.stdout)["resources"]
     assert len(found) == len(objects), done.stderr
-    return [f"{each['kind']} {each['name']}: {each['status']} {each.get('msg', '')}" for each in found if each["status"] != "statusValid"]
+    return [
+        f"{each['kind']} {each['name']}: {each['status']} {each.get('msg', '')}"
+        for each in found
+        if each["status"] != "statusValid"
+    ]
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -75,7 +95,10 @@ def test_a_plain_install_is_valid(render: Render, schemas: Path, profile: dict[s
 def test_an_install_with_everything_is_valid(render: Render, schemas: Path, profile: dict[str, Any]) -> None:
     objects = render(**(EVERYTHING | profile))
     kinds = {found["kind"] for found in objects}
-    assert OF_OTHERS | {"ValidatingAdmissionPolicy", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "PriorityClass"} <= kinds
+    assert (
+        OF_OTHERS | {"ValidatingAdmissionPolicy", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "PriorityClass"}
+        <= kinds
+    )
     assert faults(objects, schemas) == []
 
 
@@ -90,7 +113,9 @@ MISSPELT: list[tuple[str, tuple[str | int, ...], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "place", "field"), MISSPELT, ids=[kind for kind, *_ in MISSPELT])
-def test_a_misspelt_field_is_found(render: Render, schemas: Path, kind: str, place: tuple[str | int, ...], field: str) -> None:
+def test_a_misspelt_field_is_found(
+    render: Render, schemas: Path, kind: str, place: tuple[str | int, ...], field: str
+) -> None:
     found = copy.deepcopy(of_kind(render(**(EVERYTHING | PROFILES["cluster"])), kind)[0])
     assert faults([found], schemas) == []
     node: Any = found

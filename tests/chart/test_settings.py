@@ -24,13 +24,20 @@ OPERATOR = Settings.model_json_schema(mode="validation")
 def plain(schema: Any, root: dict[str, Any]) -> Any:
     """A schema with the schemas that it refers to, with `enum` for `const`, and without the type of such values."""
     if isinstance(schema, list):
-        return sorted((plain(each, root) for each in schema), key=lambda each: "enum" in each if isinstance(each, dict) else str(each))
+        return sorted(
+            (plain(each, root) for each in schema),
+            key=lambda each: "enum" in each if isinstance(each, dict) else str(each),
+        )
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         _, group, name = schema["$ref"].split("/")
         return plain(root[group][name], root)
-    found = {name: plain(value, root) for name, value in schema.items() if name not in ("title", "description", "default", "required")}
+    found = {
+        name: plain(value, root)
+        for name, value in schema.items()
+        if name not in ("title", "description", "default", "required")
+    }
     if isinstance(value := found.pop("const", None), str):
         found["enum"] = [value]
     return found if not isinstance(found.get("enum"), list) else {"enum": found["enum"]}
@@ -42,7 +49,10 @@ def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
         for name, value in ours.items():
             yield from differences(value, theirs.get(name), f"{path}.{name}")
         if "properties" in ours and path.replace(".properties", "") not in READ_IN_PART:
-            yield from (f"{path}: the operator has no {name}" for name in theirs["properties"].keys() - ours["properties"].keys())
+            yield from (
+                f"{path}: the operator has no {name}"
+                for name in theirs["properties"].keys() - ours["properties"].keys()
+            )
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
             yield from differences(one, other, f"{path}.{number}")
@@ -57,7 +67,9 @@ def test_the_chart_rejects_what_the_operator_would_reject(name: str) -> None:
 
 
 def test_the_chart_passes_every_setting() -> None:
-    helper = re.search(r'define "halcyon.settings".*?end }}', (CHART / "templates" / "_helpers.tpl").read_text(), re.DOTALL)
+    helper = re.search(
+        r'define "halcyon.settings".*?end }}', (CHART / "templates" / "_helpers.tpl").read_text(), re.DOTALL
+    )
     assert helper is not None
     missing = [name for name in OPERATOR["properties"] if f'"{name}"' not in helper[0]]
     assert not missing, f"halcyon.settings in _helpers.tpl does not name {missing}"

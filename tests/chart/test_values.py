@@ -38,7 +38,9 @@ def schemas(node: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_value_is_documented() -> None:
     text = (CHART / "values.yaml").read_text()
     for *_, name in leaves(yaml.safe_load(text)):
-        assert re.search(rf"# -- .+\n(?:\s*#.+\n)*\s*{name}:", text), f"values.yaml: {name} has no `# --` comment above it"
+        assert re.search(rf"# -- .+\n(?:\s*#.+\n)*\s*{name}:", text), (
+            f"values.yaml: {name} has no `# --` comment above it"
+        )
 
 
 def test_every_value_is_in_the_schema() -> None:
@@ -69,9 +71,15 @@ def test_schema_is_closed() -> None:
         ({"trainerPods": {"security": {"tpu": {"hostPID": True}}}}, "additional properties 'hostPID' not allowed"),
         ({"trainerPods": {"variables": ["xla"]}}, "/trainerPods/variables/0"),
         ({"trainerPods": {"cache": {"hostPath": "/a/../b"}}}, "/trainerPods/cache/hostPath"),
-        ({"trainerPods": {"cache": {"hostPath": "/a", "claim": "b"}}}, "trainerPods.cache.claim and trainerPods.cache.hostPath exclude"),
+        (
+            {"trainerPods": {"cache": {"hostPath": "/a", "claim": "b"}}},
+            "trainerPods.cache.claim and trainerPods.cache.hostPath exclude",
+        ),
         ({"proxy": {"https": "http://user:word@proxy"}}, "/proxy/https"),
-        ({"image": {"repository": ""}}, "Set image.repository to where the image built from images/operator/Dockerfile is pushed"),
+        (
+            {"image": {"repository": ""}},
+            "Set image.repository to where the image built from images/operator/Dockerfile is pushed",
+        ),
     ],
 )
 def test_mistakes_are_refused(render: Render, values: dict[str, Any], sentence: str) -> None:

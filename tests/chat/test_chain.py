@@ -44,14 +44,23 @@ def test_runs_come_in_the_order_of_after() -> None:
 @pytest.mark.parametrize(
     ("chain", "sentence"),
     [
-        (edited("chat-finetune", after={"run": "chat-data"}), "chat-finetune and chat-pretrain come both after chat-data; give each run"),
-        (edited("chat-finetune", after={"run": "other"}), "run chat-finetune comes after other, which is not in the chain"),
+        (
+            edited("chat-finetune", after={"run": "chat-data"}),
+            "chat-finetune and chat-pretrain come both after chat-data; give each run",
+        ),
+        (
+            edited("chat-finetune", after={"run": "other"}),
+            "run chat-finetune comes after other, which is not in the chain",
+        ),
         (
             edited("chat-pretrain", after={"run": "chat-evaluate"}),
             "chat-evaluate and chat-finetune and .*chat-pretrain wait for each other",
         ),
         (edited("chat-pretrain", after=None), "chat-data and chat-pretrain come both after no run"),
-        ([one for one in CHAIN if one["spec"].get("task")][:1], "no run of the chain trains; give at least one document"),
+        (
+            [one for one in CHAIN if one["spec"].get("task")][:1],
+            "no run of the chain trains; give at least one document",
+        ),
     ],
 )
 def test_runs_that_are_no_chain_are_rejected(chain: list[dict[str, Any]], sentence: str) -> None:
@@ -77,7 +86,9 @@ def test_addresses_are_below_the_folder() -> None:
     spec = local_form(finetune, FOLDER)["spec"]
     assert spec["checkpoint"]["root"] == "file:///var/chain/chat-finetune"
     assert spec["from"]["root"] == "file:///var/chain/chat-pretrain"
-    assert {source["jsonl"]["paths"][0] for source in spec["data"]["sources"]} >= {"file:///var/chain/chat-files/library.jsonl"}
+    assert {source["jsonl"]["paths"][0] for source in spec["data"]["sources"]} >= {
+        "file:///var/chain/chat-files/library.jsonl"
+    }
 
 
 @pytest.mark.parametrize("stage", stages(CHAIN, FOLDER, ["1"]), ids=lambda stage: stage.name)

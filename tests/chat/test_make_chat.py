@@ -1,4 +1,6 @@
-"""`make chat`, killed by SIGKILL once in each stage and started again, has bitwise the numbers of an undisturbed one."""
+"""`make chat`, killed by SIGKILL once in each stage and started again, has bitwise the numbers of an undisturbed
+one.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,12 @@ def test_kills_in_each_stage_change_no_number(calm: Chain, documents: Path) -> N
 
 def test_all_runs_have_the_tokenizer_of_the_first(calm: Chain) -> None:
     trained = {path.read_text() for path in (calm.folder / "chat-tokens" / "tokenizers").iterdir()}
-    kept = [path.read_text() for stage in calm.stages if stage.steps for path in (calm.folder / stage.name / "tokenizers").iterdir()]
+    kept = [
+        path.read_text()
+        for stage in calm.stages
+        if stage.steps
+        for path in (calm.folder / stage.name / "tokenizers").iterdir()
+    ]
     assert len(trained) == 1
     assert set(kept) == trained
 

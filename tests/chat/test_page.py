@@ -1,7 +1,7 @@
 """The chat page answers with the model of a chain, from the real server, in a real browser.
 
-With HALCYON_CHAT=FOLDER the chain in that folder is taken instead of a toy, such as `.halcyon/chat`; `make pictures` can then draw the
-picture of the guide with a model that has learned something.
+With HALCYON_CHAT=FOLDER the chain in that folder is taken instead of a toy, such as `.halcyon/chat`; `make pictures`
+can then draw the picture of the guide with a model that has learned something.
 """
 
 from __future__ import annotations

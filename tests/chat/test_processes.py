@@ -13,7 +13,8 @@ from halcyon_chat.processes import Failed, event_of, last_lines, reason, run
 from halcyon_devcluster.waiting import until
 
 CHILD = (
-    "import os, sys; from halcyon_chat.child import end_with; end_with(int(sys.argv[1])); print(os.getpid(), flush=True); sys.stdin.read()"
+    "import os, sys; from halcyon_chat.child import end_with; end_with(int(sys.argv[1])); print(os.getpid(), "
+    "flush=True); sys.stdin.read()"
 )
 
 
@@ -46,11 +47,15 @@ def test_a_stage_that_fails_says_why(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_process_ends_with_its_parent() -> None:
     source = f"import sys, subprocess, os; subprocess.run([sys.executable, '-c', {CHILD!r}, str(os.getpid())])"
-    with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    until(lambda: not _alive(child), timeout_seconds=10, interval_seconds=0.01, failure=lambda: f"process {child} runs on")
+    until(
+        lambda: not _alive(child), timeout_seconds=10, interval_seconds=0.01, failure=lambda: f"process {child} runs on"
+    )
 
 
 def _alive(process: int) -> bool:

@@ -21,7 +21,9 @@ def test_a_record_is_there_after_the_results(tmp_path: Path) -> None:
         folder.prepare(tasks)
         assert tasks.result is not None
         partial(tasks.result).mkdir()
-        (partial(tasks.result) / "results.json").write_text('{"tasks": [{"task": "bee", "accuracy": 0.5, "standardError": 0.125}]}')
+        (partial(tasks.result) / "results.json").write_text(
+            '{"tasks": [{"task": "bee", "accuracy": 0.5, "standardError": 0.125}]}'
+        )
         assert folder.records() == {}
         assert folder.results(tasks) == "bee 0.500 ± 0.125"
         folder.keep(tasks, 1.25, "came")

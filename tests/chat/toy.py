@@ -81,12 +81,23 @@ class Chain:
     def environment(self) -> dict[str, str]:
         """The environment of its processes."""
         own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_FLAGS, "HALCYON_COMPILATION_CACHE": str(self.compiled)}
-        kept: Mapping[str, str] = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+        kept: Mapping[str, str] = {
+            name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))
+        }
         return {**kept, **own}
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start `make chat`, without the server."""
-        command = [sys.executable, "-m", "halcyon_chat", "--folder", str(self.folder), "--documents", str(self.documents), "--no-serve"]
+        command = [
+            sys.executable,
+            "-m",
+            "halcyon_chat",
+            "--folder",
+            str(self.folder),
+            "--documents",
+            str(self.documents),
+            "--no-serve",
+        ]
         with self.printed.open("ab") as file:
             return subprocess.Popen(command, env=self.environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
@@ -129,14 +140,17 @@ class Chain:
         return read_history(Store(CheckpointSpec(root=(self.folder / stage.name).as_uri())))
 
     def rollouts(self, stage: Stage) -> list[StepSamples | None]:
-        """The answers that a run has sampled and rewarded in each step, with a hash of all tokens; None for another objective."""
+        """The answers that a run has sampled and rewarded in each step, with a hash of all tokens; None for another
+        objective.
+        """
         store = Store(CheckpointSpec(root=(self.folder / stage.name).as_uri()))
         return [read_samples(store, step) for step in range(1, (stage.steps or 0) + 1)]
 
     def answers(self, stage: Stage) -> dict[str, str]:
         """The answers of a stage that asks tasks, by file."""
         return {
-            path.name: path.read_text() for path in sorted((self.folder / "results" / stage.name.removesuffix("-tasks")).glob("*.jsonl"))
+            path.name: path.read_text()
+            for path in sorted((self.folder / "results" / stage.name.removesuffix("-tasks")).glob("*.jsonl"))
         }
 
     def evaluation(self, stage: Stage) -> list[dict[str, Any]]:

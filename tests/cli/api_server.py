@@ -1,4 +1,7 @@
-"""The part of an API server that the command line needs. It counts requests, and its answers and events are set by the test."""
+"""The part of an API server that the command line needs.
+
+It counts requests, and its answers and events are set by the test.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ def pod(name: str, state: str = "running", phase: str = "Running") -> Document:
     container: Document = {"name": "trainer", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
     return {
         "metadata": {"name": name, "uid": f"uid of {name}"},
-        "status": {"phase": phase, "containerStatuses": [container | {"state": {state: {"exitCode": 0} if state == "terminated" else {}}}]},
+        "status": {
+            "phase": phase,
+            "containerStatuses": [container | {"state": {state: {"exitCode": 0} if state == "terminated" else {}}}],
+        },
     }
 
 
@@ -53,7 +59,10 @@ class Server(ThreadingHTTPServer):
         self.pod_watched: queue.Queue[dict[str, list[str]]] = queue.Queue()
         self.pod_events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.logs: defaultdict[str, queue.Queue[list[str | threading.Event | None]]] = defaultdict(queue.Queue)
-        """The answer to each request for a pod's log, in turn. The server waits for an event in it. Without an answer the log is empty."""
+        """The answer to each request for a pod's log, in turn.
+
+        The server waits for an event in it. Without an answer the log is empty.
+        """
         self.log_queries: defaultdict[str, list[dict[str, list[str]]]] = defaultdict(list)
         self.refuses_logs = 0
         """The HTTP status with which requests for logs fail; 0 if they succeed."""
@@ -83,7 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path.endswith("/pods"):
             self.server.pod_lists += 1
             items = list(self.server.pods.values())
-            self._answer(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "40"}, "items": items})
+            self._answer(
+                200, {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "40"}, "items": items}
+            )
         elif url.path.endswith("/trainingruns") and "watch" not in query:
             self._answer(200, {"metadata": {}, "items": [self.server.run] if self.server.run else []})
         elif url.path.endswith("/trainingruns"):

@@ -43,7 +43,11 @@ def trained(folder: Path, run: str, *, hours: float = 1.0, **placed: Any) -> Sto
     recorder = Recorder(place, group(run), seconds=3600 * hours)
     rows = [row(step, 8 / step, tokens_per_second=100.0, reward=step / 10) for step in range(1, 11)]
     recorder.flush(
-        [Row("placed", 1000.0, {**PLACE, **placed}), *rows, Row("evaluation", 1100.0, {"step": 10, "loss": 0.5, "bits_per_byte": 0.25})]
+        [
+            Row("placed", 1000.0, {**PLACE, **placed}),
+            *rows,
+            Row("evaluation", 1100.0, {"step": 10, "loss": 0.5, "bits_per_byte": 0.25}),
+        ]
     )
     recorder.flush([Row("done", 1101.0, {"step": 10, "message": "all 10 steps are done"})])
     return Store(place)
@@ -58,7 +62,9 @@ def results(step: int, tasks: dict[str, float], *, time: str = "2026-01-01T00:00
 
 
 def keep(store: Store, found: TaskResults, *, of_command: bool = False) -> None:
-    store.write(results_key(found.step, of_command=of_command), found.model_dump_json(by_alias=True, exclude_none=True).encode())
+    store.write(
+        results_key(found.step, of_command=of_command), found.model_dump_json(by_alias=True, exclude_none=True).encode()
+    )
 
 
 def run(*words: object) -> Result:
@@ -84,7 +90,9 @@ def test_a_chain_is_followed_backwards_and_its_cost_is_chips_times_hours_times_p
     assert (found["cost"], found["chipHours"]) == (96.0, 96.0)
     assert card(chat.root, "--price", "2")["cost"] == 192.0
     second = found["stages"][1]
-    assert {name: one["accuracy"] for name, one in second["tasks"].items()} == {"gsm8k": 0.625, "humaneval": 0.75}, "the newest of each"
+    assert {name: one["accuracy"] for name, one in second["tasks"].items()} == {"gsm8k": 0.625, "humaneval": 0.75}, (
+        "the newest of each"
+    )
     assert second["averages"] == {"ChatCORE": {"step": 10, "value": 0.6}}
     assert second["heldOut"] == [{"step": 10, "loss": 0.5, "bitsPerByte": 0.25}]
     text = run(chat.root, "--price", "2").stdout
@@ -136,10 +144,16 @@ def test_evaluations_and_results_of_a_folder_belong_to_the_stage_that_they_evalu
     base = trained(tmp_path, "base")
     judge = Store(CheckpointSpec(root=f"file://{tmp_path / 'judge'}"))
     checkpoint = CommittedStep(
-        step=7, epoch=Epoch(attempt=1, restart=0), path="steps/7/", manifest_sha256="0" * 64, size_bytes=1, time="2026-01-01T00:00:00Z"
+        step=7,
+        epoch=Epoch(attempt=1, restart=0),
+        path="steps/7/",
+        manifest_sha256="0" * 64,
+        size_bytes=1,
+        time="2026-01-01T00:00:00Z",
     )
     evaluation = EvaluationDocument(
-        owner=Owner(namespace="t", name="judge"), run="base", root=base.root, checkpoint=checkpoint, decides="0" * 64, loss=0.75,
+        owner=Owner(namespace="t", name="judge"), run="base", root=base.root, checkpoint=checkpoint, decides="0" * 64,
+        loss=0.75,
         finished=True, time="2026-01-01T00:00:00Z",
     )  # fmt: skip
     judge.write(EVALUATION_KEY, evaluation.model_dump_json(by_alias=True).encode())
@@ -176,12 +190,17 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
     html, markdown = tmp_path / "card.html", tmp_path / "card.md"
     shown = run(store.root, "--html", html, "--markdown", markdown)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.splitlines() == [f"{markdown}: the report card of 1 stage", f"{html}: the report card of 1 stage"]
+    assert shown.stdout.splitlines() == [
+        f"{markdown}: the report card of 1 stage",
+        f"{html}: the report card of 1 stage",
+    ]
     page = html.read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert page.count("<svg") == 1
-    assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
     lines = markdown.read_text().splitlines()
     assert "````text" in lines, "the fence is longer than that of the answer"
     assert f"> {HOSTILE.splitlines()[2]}" not in lines
@@ -200,7 +219,14 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
 def test_texts_of_a_model_do_not_control_the_terminal(tmp_path: Path) -> None:
     store = trained(tmp_path, "base")
     text = "\x1b]0;title\x07\x1b[2Jcleared\r\x9b31m"
-    keep(store, results(10, {"gsm8k": 0.0}, samples=(AnswerSample(task="gsm8k", example="1", prompt=text, answer=text, right=False),)))
+    keep(
+        store,
+        results(
+            10,
+            {"gsm8k": 0.0},
+            samples=(AnswerSample(task="gsm8k", example="1", prompt=text, answer=text, right=False),),
+        ),
+    )
     shown = run(store.root)
     assert shown.exit_code == 0, shown.output
     assert "␛[2Jcleared" in shown.stdout
@@ -209,7 +235,9 @@ def test_texts_of_a_model_do_not_control_the_terminal(tmp_path: Path) -> None:
 
 def test_a_held_out_reward_is_no_held_out_loss(tmp_path: Path) -> None:
     place = CheckpointSpec(root=f"file://{tmp_path / 'policy'}")
-    measured = [Row("evaluation", 1000.0 + step, {"step": step, "loss": -step / 10, "reward": step / 10}) for step in (3, 9)]
+    measured = [
+        Row("evaluation", 1000.0 + step, {"step": step, "loss": -step / 10, "reward": step / 10}) for step in (3, 9)
+    ]
     Recorder(place, group("policy"), seconds=60).flush([row(1, 0.1), *measured])
     stage = card(place.root)["stages"][0]
     assert stage["heldOut"] == []
@@ -246,7 +274,10 @@ def test_errors_are_one_sentence(words: tuple[str, ...], sentence: str, tmp_path
     assert shown.exit_code != 0
     assert sentence in shown.stderr
     for option in ("--csv", "--svg", "--file"):
-        assert "with --chain, give --html, --markdown or --json" in run(tmp_path / "base", option, tmp_path / "file").stderr
+        assert (
+            "with --chain, give --html, --markdown or --json"
+            in run(tmp_path / "base", option, tmp_path / "file").stderr
+        )
     plain = CliRunner().invoke(app, ["report", str(tmp_path / "base"), "--price", "2"])
     assert "--price and --results need --chain" in plain.stderr
 

@@ -26,7 +26,9 @@ def spec(**changes: Any) -> TrainingRunSpec:
     return parse_run(document(**changes)).spec
 
 
-def compared(wanted: dict[str, Any], *, phase: str = "Running", step: int = 5, refusal: str = "", **live: Any) -> Difference:
+def compared(
+    wanted: dict[str, Any], *, phase: str = "Running", step: int = 5, refusal: str = "", **live: Any
+) -> Difference:
     status = parse_status({**STATUS, "phase": phase, "progress": {"step": step, "steps": 10}})
     return difference(spec(**live), spec(**{**live, **wanted}), status, refusal)
 
@@ -68,7 +70,10 @@ def test_the_effect_of_an_edit_depends_on_the_phase(phase: str, outcome: str, wo
 
 
 def test_edits_of_a_suspended_run_take_effect_when_it_is_resumed() -> None:
-    for phase, live, words in (("Suspended", True, "when the run is resumed"), ("Running", False, "applying suspends the run; the rest")):
+    for phase, live, words in (
+        ("Suspended", True, "when the run is resumed"),
+        ("Running", False, "applying suspends the run; the rest"),
+    ):
         found = compared({"spec__image": "x:2", "spec__suspend": True}, phase=phase, spec__suspend=live)
         assert found.outcome == "later"
         assert words in found.sentence
@@ -95,7 +100,9 @@ def test_a_rejection_by_the_api_server_overrides_all_effects() -> None:
 def test_a_run_with_store_settings_and_no_root_yet_can_be_compared(
     server: Server, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The place of its checkpoints is not known yet, so the store's settings are compared with any root that they fit."""
+    """The place of its checkpoints is not known yet, so the store's settings are compared with any root that they
+    fit.
+    """
     wanted = document(spec__checkpoint={"credentialsSecret": {"name": "mine"}}, metadata__name="small")
     server.run = wanted | {"metadata": {"name": "small", "namespace": "training"}}
     file = tmp_path / "run.yaml"

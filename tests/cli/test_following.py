@@ -1,5 +1,5 @@
-"""A run's logs are followed through all its process groups: watches report pods, and after a broken connection no line is lost or printed
-twice."""
+"""A run's logs are followed through all its process groups: watches report pods, and after a broken connection no line
+is lost or printed twice."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ def test_a_broken_log_stream_continues_without_lost_or_repeated_lines(server: Se
     assert followed.rest() == ["step 6"]
     first, *others = server.log_queries["first"]
     assert "sinceSeconds" not in first
-    assert all(30 <= int(query["sinceSeconds"][0]) <= 30 + limit(30) for query in others), "a long log must not be read completely again"
+    assert all(30 <= int(query["sinceSeconds"][0]) <= 30 + limit(30) for query in others), (
+        "a long log must not be read completely again"
+    )
 
 
 def test_the_last_lines_of_a_pod_are_read_after_a_broken_connection(server: Server, runs: Runs) -> None:

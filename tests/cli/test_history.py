@@ -26,7 +26,10 @@ from tests.trainer.telemetry.history.rows import Recorder, group, root, row
 
 
 def numbers(first: int, last: int, scale: float = 1.0) -> list[Row]:
-    return [row(step, scale * 8 / step, gradient_norm=1.5, learning_rate=0.001, tokens_per_second=100.0) for step in range(first, last + 1)]
+    return [
+        row(step, scale * 8 / step, gradient_norm=1.5, learning_rate=0.001, tokens_per_second=100.0)
+        for step in range(first, last + 1)
+    ]
 
 
 @pytest.fixture
@@ -83,12 +86,16 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     svg, html, both = tmp_path / "run.svg", tmp_path / "run.html", tmp_path / "both.svg"
     assert run("report", folder, "--svg", svg, "--html", html).exit_code == 0
     picture = ET.fromstring(svg.read_text())  # noqa: S314 - our own file
-    assert {"learning rate", "tokens per second"} <= {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"learning rate", "tokens per second"} <= {
+        element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")
+    }
     page = html.read_text()
     assert page.count("<svg") == 2
     assert "all 40 steps are &lt;done&gt;" in page
     assert '<td>gsm8k</td><td class="n">40</td><td class="n">0.1250</td>' in page
-    assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
     compared = run("compare", folder, folder, "--svg", both)
     assert compared.exit_code == 0, compared.output
     assert "loss at 40" in compared.stdout

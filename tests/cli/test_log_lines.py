@@ -11,7 +11,14 @@ from halcyon_cli.log_lines import LogLine, losses, merged, parse, shown
 
 
 def line(seconds: int, event: str, process: int = 0, **fields: Any) -> str:
-    common = {"event": event, "time": f"2026-03-01T12:00:{seconds:02}.000Z", "run": "demo", "attempt": 1, "restart": 0, "process": process}
+    common = {
+        "event": event,
+        "time": f"2026-03-01T12:00:{seconds:02}.000Z",
+        "run": "demo",
+        "attempt": 1,
+        "restart": 0,
+        "process": process,
+    }
     return json.dumps({**common, **fields})
 
 
@@ -19,17 +26,29 @@ def test_lines_are_ordered_by_time_and_unparsed_lines_keep_their_place() -> None
     first = [line(1, "start"), "a library's word", line(5, "step", step=1, loss=2.5), "", "Traceback", "  more of it"]
     second = [line(2, "start", 1), line(4, "joined", 1)]
     story = list(merged([parse(first, "demo-0"), parse(second, "demo-1")]))
-    assert [one.event or one.text for one in story] == ["start", "a library's word", "start", "joined", "step", "Traceback", "  more of it"]
+    assert [one.event or one.text for one in story] == [
+        "start",
+        "a library's word",
+        "start",
+        "joined",
+        "step",
+        "Traceback",
+        "  more of it",
+    ]
     assert [one.pod for one in story][2:4] == ["demo-1", "demo-1"]
 
 
 def test_a_clock_that_was_set_back_does_not_shuffle_one_process() -> None:
-    story = list(merged([parse([line(9, "start"), line(3, "joined"), line(4, "restored")], "a"), parse([line(5, "start")], "b")]))
+    story = list(
+        merged([parse([line(9, "start"), line(3, "joined"), line(4, "restored")], "a"), parse([line(5, "start")], "b")])
+    )
     assert [one.event for one in story if one.pod == "a"] == ["start", "joined", "restored"]
 
 
 def test_the_last_loss_of_each_step_counts() -> None:
-    lines = parse([line(1, "step", step=1, loss=3.0), line(2, "step", step=2, loss=9.0), line(3, "step", step=2, loss=2.0)], "a")
+    lines = parse(
+        [line(1, "step", step=1, loss=3.0), line(2, "step", step=2, loss=9.0), line(3, "step", step=2, loss=2.0)], "a"
+    )
     assert losses(lines) == [3.0, 2.0]
     assert losses(parse([line(1, "step", step=1, loss="NaN"), "{", "[1]", '"text"', '{"time": 3}'], "a")) == []
 

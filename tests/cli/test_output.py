@@ -27,7 +27,11 @@ def test_status_and_top_as_json() -> None:
     one = CliRunner().invoke(app, ["status", LONG, "-o", "json"])
     assert one.exit_code == 0, one.output
     found = json.loads(one.stdout)
-    assert (found["name"], found["namespace"], found["status"]["phase"]) == (LONG, "a-namespace-of-a-team-with-a-long-name", "Running")
+    assert (found["name"], found["namespace"], found["status"]["phase"]) == (
+        LONG,
+        "a-namespace-of-a-team-with-a-long-name",
+        "Running",
+    )
     assert json.loads(CliRunner().invoke(app, ["top", "--output", "json"]).stdout) == [found]
 
 
@@ -49,5 +53,7 @@ def test_the_version_and_the_two_groups_of_commands() -> None:
     shown = CliRunner().invoke(halcyon_app, ["--help"], env={"COLUMNS": "100"}).stdout
     here, cluster = shown.partition("In a cluster")[::2]
     assert "On this machine" in here
-    assert all(f" {name} " in here for name in ("train", "validate", "doctor", "render", "checkpoints", "data", "tokenizer"))
+    assert all(
+        f" {name} " in here for name in ("train", "validate", "doctor", "render", "checkpoints", "data", "tokenizer")
+    )
     assert all(f" {name} " in cluster for name in ("status", "top", "logs", "report", "suspend", "resume", "restart"))

@@ -1,4 +1,6 @@
-"""``kubectl halcyon profile`` asks the pods of a run, and says what they answered; ``halcyon profile-here`` asks the process of a pod."""
+"""``kubectl halcyon profile`` asks the pods of a run, and says what they answered; ``halcyon profile-here`` asks the
+process of a pod.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class FakeRuns:
 
 
 @pytest.mark.parametrize(("options", "asked"), [((), ["run-0"]), (("--all",), ["run-0", "run-1"])])
-def test_one_process_or_all_running_ones_are_asked(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], asked: list[str]) -> None:
+def test_one_process_or_all_running_ones_are_asked(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], asked: list[str]
+) -> None:
     monkeypatch.setattr(request_commands, "Runs", FakeRuns)
     result = CliRunner().invoke(app, ["profile", "run", "--steps", "5", *options])
     assert result.exit_code == 0, result.output
@@ -74,8 +78,19 @@ def test_the_process_of_this_pod_is_asked_with_its_token() -> None:
 
 
 def test_a_stored_profile_names_the_slow_process() -> None:
-    base = {"host": "node-a", "firstStep": 9, "steps": 3, "windowSeconds": 2.0, "stepSeconds": {"p50": 0.5, "p90": 0.6, "p99": 0.7}}
-    speed = {"mfu": 0.41, "mfuFormula": "a x b / c", "peakFlopsPerSecond": 1e15, "secondsByCause": {"compile": 4.0, "join": 0.0}}
+    base = {
+        "host": "node-a",
+        "firstStep": 9,
+        "steps": 3,
+        "windowSeconds": 2.0,
+        "stepSeconds": {"p50": 0.5, "p90": 0.6, "p99": 0.7},
+    }
+    speed = {
+        "mfu": 0.41,
+        "mfuFormula": "a x b / c",
+        "peakFlopsPerSecond": 1e15,
+        "secondsByCause": {"compile": 4.0, "join": 0.0},
+    }
     numbers = {0: {**base, **speed, "collectiveSeconds": 1.0}, 1: {**base, "collectiveSeconds": 1.1}}
     numbers[2] = {**base, "host": "node-c", "collectiveSeconds": 0.1}
     shown = Console(width=200)

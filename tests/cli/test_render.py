@@ -17,7 +17,9 @@ GOLDENS = Path(__file__).parents[1] / "trainer" / "weights" / "goldens"
 
 @pytest.mark.parametrize("example", ["stdlib-llama.yaml"])
 def test_an_example(example: str) -> None:
-    result = CliRunner().invoke(app, ["render", str(EXAMPLES / example), "--trainer-image", "registry.example/trainer:1"])
+    result = CliRunner().invoke(
+        app, ["render", str(EXAMPLES / example), "--trainer-image", "registry.example/trainer:1"]
+    )
     assert result.exit_code == ExitCode.DONE, result.output
     config_map, jobset = yaml.safe_load_all(result.stdout)
     document = yaml.safe_load((EXAMPLES / example).read_text())
@@ -73,7 +75,8 @@ def test_a_short_run_needs_its_defaults(tmp_path: Path) -> None:
         assert CliRunner().invoke(app, [command, run, "--defaults", defaults]).exit_code == ExitCode.DONE
     more = tmp_path / "cluster.yaml"
     more.write_text(
-        "apiVersion: halcyon.dev/v1alpha1\nkind: TrainingRunDefaults\nmetadata: {name: default}\nspec: {image: 'x.example/t:1'}\n"
+        "apiVersion: halcyon.dev/v1alpha1\nkind: TrainingRunDefaults\nmetadata: {name: default}\nspec: {image: "
+        "'x.example/t:1'}\n"
     )
     result = CliRunner().invoke(app, ["render", run, "--defaults", defaults, "--defaults", str(more)])
     config_map, jobset = yaml.safe_load_all(result.stdout)
@@ -91,13 +94,20 @@ def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> N
     result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep), "--set", "spec.trainer.steps=40"])
     assert result.exit_code == ExitCode.DONE, result.output
     first, second = yaml.safe_load_all(result.stdout)
-    assert (first["kind"], first["metadata"]["name"], second["metadata"]["name"]) == ("TrainingRun", "stdlib-llama-1", "stdlib-llama-2")
+    assert (first["kind"], first["metadata"]["name"], second["metadata"]["name"]) == (
+        "TrainingRun",
+        "stdlib-llama-1",
+        "stdlib-llama-2",
+    )
     assert [one["spec"]["trainer"]["steps"] for one in (first, second)] == [40, 40]
     assert first["spec"]["checkpoint"]["root"] != second["spec"]["checkpoint"]["root"]
     sweep.write_text("grid:\n  spec.trainer.batchSize: [8, 7]\n")
     result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep)])
     assert result.exit_code == 1
-    assert f"{sweep}: variant 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of" in result.stderr
+    assert (
+        f"{sweep}: variant 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of"
+        in result.stderr
+    )
 
 
 def test_each_command_takes_changes_of_single_fields(tmp_path: Path) -> None:

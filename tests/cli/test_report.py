@@ -40,7 +40,15 @@ STATUS: dict[str, Any] = {
             cause="preempted",
             seconds={"operatorDelay": 1.0, "capacityWait": 9.0, "startup": 5.0, "compile": 5.0, "productiveStep": 80.0},
         ),
-        group(1, 1, fromStep=30, toStep=60, endedAt=START, cause="failed", seconds={"startup": 10.0, "productiveStep": 60.0, "other": 2.5}),
+        group(
+            1,
+            1,
+            fromStep=30,
+            toStep=60,
+            endedAt=START,
+            cause="failed",
+            seconds={"startup": 10.0, "productiveStep": 60.0, "other": 2.5},
+        ),
         group(2, 0, fromStep=60),
     ],
     "goodput": {
@@ -116,7 +124,8 @@ def test_the_picture_is_to_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.04, "0.0 s"), (119.9, "119.9 s"), (150, "2 min 30 s"), (9000, "2 h 30 min"), (200_000, "2 d 7 h")]
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (119.9, "119.9 s"), (150, "2 min 30 s"), (9000, "2 h 30 min"), (200_000, "2 d 7 h")],
 )
 def test_durations_have_readable_units(seconds: float, words: str) -> None:
     assert span(seconds) == words
@@ -149,7 +158,9 @@ def test_the_command_reads_what_kubectl_printed(tmp_path: Path) -> None:
         (["demo"], "no cluster is configured"),
     ],
 )
-def test_each_error_is_one_sentence(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_error_is_one_sentence(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     young = {"metadata": {"name": "young"}, "status": {}}

@@ -47,7 +47,12 @@ def test_restart_sets_one_annotation_and_returns_when_the_next_attempt_trains(
     server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.run = seen(5, "Running", "an older one", "restarted", 1, annotated="the new one")
-    story = [("Running", "waiting", 1), ("Restarting", "waiting", 1), ("Restarting", "restarted", 2), ("Running", "restarted", 2)]
+    story = [
+        ("Running", "waiting", 1),
+        ("Restarting", "waiting", 1),
+        ("Restarting", "restarted", 2),
+        ("Running", "restarted", 2),
+    ]
     thread = send_states(server, *story)
     restart("small")
     thread.join()
@@ -60,7 +65,9 @@ def test_restart_sets_one_annotation_and_returns_when_the_next_attempt_trains(
     ]
 
 
-def test_a_request_replaced_by_a_later_one_is_served_by_its_restart(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_replaced_by_a_later_one_is_served_by_its_restart(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     thread = send_states(server, ("Running", "waiting", 1), ("Running", "restarted", 2), value="somebody else's")
     restart("small")
     thread.join()
@@ -74,14 +81,18 @@ def test_restart_without_wait_returns_at_once(server: Server, runs: Runs) -> Non
 
 
 @pytest.mark.parametrize("phase", ["Suspended", "Succeeded"])
-def test_a_suspended_or_finished_run_is_not_restarted(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str], phase: str) -> None:
+def test_a_suspended_or_finished_run_is_not_restarted(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str], phase: str
+) -> None:
     server.run = run(5, phase)
     with pytest.raises(typer.Exit):
         restart("small")
     assert (capsys.readouterr().err, server.patches) == (f"run small is {phase} and has no pods to replace\n", [])
 
 
-def test_a_run_that_is_suspended_during_the_wait_is_reported(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_suspended_during_the_wait_is_reported(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     thread = send_states(server, ("Suspending", "passedOver", 1))
     with pytest.raises(typer.Exit):
         restart("small")
@@ -89,9 +100,13 @@ def test_a_run_that_is_suspended_during_the_wait_is_reported(server: Server, run
     assert capsys.readouterr().err == "run small is Suspending and has no pods to replace\n"
 
 
-def test_an_invalid_document_is_reported_before_the_request(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_document_is_reported_before_the_request(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     stalled = {"type": "Stalled", "status": "True", "reason": "InvalidSpec", "message": "spec.x: fix it"}
-    server.run = run(5) | {"status": {"phase": "Running", "conditions": [stalled | {"lastTransitionTime": "2026-03-01T12:00:00Z"}]}}
+    server.run = run(5) | {
+        "status": {"phase": "Running", "conditions": [stalled | {"lastTransitionTime": "2026-03-01T12:00:00Z"}]}
+    }
     with pytest.raises(typer.Exit):
         restart("small")
     assert server.patches == []

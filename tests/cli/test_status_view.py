@@ -29,8 +29,26 @@ def text(view: RenderableType) -> str:
 
 
 def test_a_running_run() -> None:
-    view = text(run_view("demo", parse_status(RUNNING), 100, [Host("demo-2-s-0-0-x", "node-a", "Running", 65.0)], [3.0, 2.0, 2.5], NOW))
-    for words in ("Running", "90 of 100 steps", "1,234 tokens/s", "MFU 41.0%", "75.0 s left", "2.5000", "step 80", "1 preempted, 1 failed"):
+    view = text(
+        run_view(
+            "demo",
+            parse_status(RUNNING),
+            100,
+            [Host("demo-2-s-0-0-x", "node-a", "Running", 65.0)],
+            [3.0, 2.0, 2.5],
+            NOW,
+        )
+    )
+    for words in (
+        "Running",
+        "90 of 100 steps",
+        "1,234 tokens/s",
+        "MFU 41.0%",
+        "75.0 s left",
+        "2.5000",
+        "step 80",
+        "1 preempted, 1 failed",
+    ):
         assert words in view, words
     assert "2 slices, 8 hosts, 32 devices; mesh: replica 2, fsdp 16" in view
     assert "node-a" in view
@@ -66,11 +84,19 @@ def test_a_run_that_evaluates() -> None:
         assert words in view, words
     assert "1.5833" in text(fleet_view([("team", "demo", status)], NOW))
     begun = {**progress, "evaluationLoss": None, "evaluated": {**progress["evaluated"], "sources": sources[:1]}}
-    assert "all" not in text(run_view("demo", parse_status(RUNNING | {"progress": begun}), 100, [], [], NOW)).split("sequences")[1]
+    assert (
+        "all"
+        not in text(run_view("demo", parse_status(RUNNING | {"progress": begun}), 100, [], [], NOW)).split("sequences")[
+            1
+        ]
+    )
 
 
 def test_the_view_lists_the_fields_taken_from_defaults() -> None:
-    record = {"sources": [{"namespace": "team", "name": "default"}], "values": {"image": '"x:1"', "checkpoint.keep": "3"}}
+    record = {
+        "sources": [{"namespace": "team", "name": "default"}],
+        "values": {"image": '"x:1"', "checkpoint.keep": "3"},
+    }
     assert "image, checkpoint.keep of team/default" in text(
         run_view("demo", parse_status(RUNNING | {"defaults": record}), 100, [], [], NOW)
     )
@@ -78,7 +104,13 @@ def test_the_view_lists_the_fields_taken_from_defaults() -> None:
 
 def test_messages_with_brackets_are_shown_unchanged() -> None:
     message = "container refused: [/bin/sh] is no [bold]program"
-    ready = {"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-03-01T12:08:00Z"}
+    ready = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "X",
+        "message": message,
+        "lastTransitionTime": "2026-03-01T12:08:00Z",
+    }
     status = parse_status({"phase": "Pending", "conditions": [ready]})
     host = Host("demo-1-s-0-0-x", "node-[/a]", "Error[/b]", 65.0)
     assert message in text(run_view("demo", status, 100, [host], [], NOW))
@@ -88,7 +120,15 @@ def test_messages_with_brackets_are_shown_unchanged() -> None:
 def test_a_waiting_run_shows_the_reason_and_the_duration() -> None:
     waiting = {
         "phase": "Pending",
-        "conditions": [{"type": "Ready", "status": "False", "reason": "Unschedulable", "message": "no room", "lastTransitionTime": START}],
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "no room",
+                "lastTransitionTime": START,
+            }
+        ],
     }
     view = text(run_view("demo", parse_status(waiting), 100, [], [], NOW))
     assert "no room" in view
@@ -103,6 +143,8 @@ def test_the_fleet() -> None:
     assert text(fleet_view([], NOW)).strip() == "no training runs"
 
 
-@pytest.mark.parametrize(("values", "line"), [([1.0, 2.0, 3.0], "▁▄█"), ([5.0, 5.0], "▁▁"), ([0.0, 0.0, 7.0, 7.0], "▁█"), ([1.0], "▁")])
+@pytest.mark.parametrize(
+    ("values", "line"), [([1.0, 2.0, 3.0], "▁▄█"), ([5.0, 5.0], "▁▁"), ([0.0, 0.0, 7.0, 7.0], "▁█"), ([1.0], "▁")]
+)
 def test_a_sparkline(values: list[float], line: str) -> None:
     assert sparkline(values, 2 if len(values) == 4 else 8) in (line, line.replace("▄", "▅"))

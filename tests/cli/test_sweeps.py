@@ -18,7 +18,12 @@ RATE, SEED = "spec.optimizer.learningRate", "spec.trainer.seed"
 def test_a_grid_has_each_combination_with_its_name_label_and_root() -> None:
     base = document(metadata={"name": "small", "labels": {"team": "a"}}, spec__optimizer={"adamw": {}})
     found = variants(base, parse_sweep({"name": "rates", "grid": {RATE: [0.1, 0.2], SEED: [0, 1]}}))
-    assert [(variant.values[RATE], variant.values[SEED]) for variant in found] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+    assert [(variant.values[RATE], variant.values[SEED]) for variant in found] == [
+        (0.1, 0),
+        (0.1, 1),
+        (0.2, 0),
+        (0.2, 1),
+    ]
     third = found[2].document
     assert third["metadata"]["name"] == "small-3"
     assert third["metadata"]["labels"] == {"team": "a", LABEL_SWEEP: "rates"}
@@ -42,7 +47,10 @@ def test_random_values_depend_on_seed_number_and_path_alone() -> None:
 
 
 def test_a_list_has_its_variants_and_a_variant_may_set_name_and_root() -> None:
-    found = variants(document(), parse_sweep({"list": [{SEED: 1}, {"metadata.name": "chosen"}, {"spec.checkpoint.root": "gs://b/c"}]}))
+    found = variants(
+        document(),
+        parse_sweep({"list": [{SEED: 1}, {"metadata.name": "chosen"}, {"spec.checkpoint.root": "gs://b/c"}]}),
+    )
     assert [variant.document["metadata"]["name"] for variant in found] == ["small-1", "chosen", "small-3"]
     roots = [variant.document["spec"]["checkpoint"]["root"] for variant in found]
     assert roots == ["file:///checkpoints/small/small-1", "file:///checkpoints/small/chosen", "gs://b/c"]
@@ -55,8 +63,14 @@ def test_a_list_has_its_variants_and_a_variant_may_set_name_and_root() -> None:
         ({"grid": {RATE: [1.0]}, "list": [{}]}, "set exactly one of grid, random and list"),
         ({"grid": {"spec.optimizer.rate": [1.0]}}, "spec.optimizer.rate: unknown field"),
         ({"grid": {RATE: ["fast"]}}, f"{RATE}: must be a number, not 'fast'"),
-        ({"grid": {SEED: list(range(40)), "spec.trainer.steps": list(range(40))}}, "1,600 combinations are more than 1,000"),
-        ({"random": {"samples": 1, "values": {RATE: {"logUniform": [0, 1]}}}}, "give the smaller number first, both numbers above 0"),
+        (
+            {"grid": {SEED: list(range(40)), "spec.trainer.steps": list(range(40))}},
+            "1,600 combinations are more than 1,000",
+        ),
+        (
+            {"random": {"samples": 1, "values": {RATE: {"logUniform": [0, 1]}}}},
+            "give the smaller number first, both numbers above 0",
+        ),
         ({"random": {"samples": 1, "values": {RATE: {"uniform": [2, 1]}}}}, "give the smaller number first"),
         ({"random": {"values": {}}}, "random.samples: required"),
     ],

@@ -73,11 +73,17 @@ def test_a_run_that_is_deleted_and_created_again_is_found() -> None:
     assert story.first(2) == ["5", "20"], "a new run of the same name must be found"
 
 
-def test_a_wait_reads_the_run_once_and_watches_its_changes(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_reads_the_run_once_and_watches_its_changes(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     waiting = threading.Thread(target=wait_for, args=(runs, "small", lambda status: status.phase == "Suspended"))
     waiting.start()
     asked = server.watched.get(timeout=limit(20))
-    assert (asked["fieldSelector"], asked["resourceVersion"], asked["watch"]) == (["metadata.name=small"], ["5"], ["true"])
+    assert (asked["fieldSelector"], asked["resourceVersion"], asked["watch"]) == (
+        ["metadata.name=small"],
+        ["5"],
+        ["true"],
+    )
     for version, phase in ((6, "Running"), (7, "Suspending"), (8, "Suspended")):
         server.events.put(event("MODIFIED", run(version, phase)))
     waiting.join(timeout=limit(20))
@@ -86,10 +92,14 @@ def test_a_wait_reads_the_run_once_and_watches_its_changes(server: Server, runs:
     assert capsys.readouterr().out.split() == ["Running", "Suspending", "Suspended"]
 
 
-def test_a_wait_ignores_a_status_from_before_the_edit(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_ignores_a_status_from_before_the_edit(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As for `resume --wait` of a failed run: its status from before the edit is no answer."""
     for version, phase, seen in ((6, "Failed", 1), (7, "Starting", 2), (8, "Running", 2)):
-        server.events.put(event("MODIFIED", run(version, phase) | {"status": {"phase": phase, "observedGeneration": seen}}))
+        server.events.put(
+            event("MODIFIED", run(version, phase) | {"status": {"phase": phase, "observedGeneration": seen}})
+        )
     server.run = run(5, "Failed")
     wait_for(runs, "small", lambda status: status.phase in ("Running", "Failed"), 2)
     assert capsys.readouterr().out.split() == ["Starting", "Running"]
@@ -109,10 +119,18 @@ def invalid(version: int, message: str) -> dict[str, Any]:
 
 
 def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
-    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": "2026-03-01T12:00:00Z"}
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": "2026-03-01T12:00:00Z",
+    }
 
 
-def test_invalid_defaults_end_the_wait_with_the_reason(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_defaults_end_the_wait_with_the_reason(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A problem from before the request is reported at once, but the wait goes on: the user may fix it."""
     server.run = invalid(5, "spec.defaults: there is no such thing")
     server.events.put(event("MODIFIED", invalid(6, "spec.defaults: there is no such thing")))
@@ -122,11 +140,14 @@ def test_invalid_defaults_end_the_wait_with_the_reason(server: Server, runs: Run
     shown = capsys.readouterr()
     assert "it cannot use them until this is fixed: spec.defaults: there is no such thing" in shown.out
     assert shown.err.strip() == (
-        "run small cannot use its defaults: TrainingRunDefaults team/default: spec.image: no image; it retries by itself once that is fixed"
+        "run small cannot use its defaults: TrainingRunDefaults team/default: spec.image: no image; it retries by "
+        "itself once that is fixed"
     )
 
 
-def test_a_status_that_is_watched_is_shown_until_the_run_has_ended(server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_status_that_is_watched_is_shown_until_the_run_has_ended(
+    server: Server, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     for version, phase in ((6, "Restarting"), (7, "Succeeded")):
         server.events.put(event("MODIFIED", run(version, phase)))
     status("small", watch=True)
@@ -143,7 +164,9 @@ def test_a_run_that_is_deleted_meanwhile_ends_the_wait(server: Server, runs: Run
         next(changes)
 
 
-def test_an_expired_resource_version_is_followed_by_a_read(server: Server, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_resource_version_is_followed_by_a_read(
+    server: Server, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("halcyon_cli.cluster._PAUSE_SECONDS", 0.0)
     changes = runs.changes("small")
     next(changes)

@@ -1,6 +1,7 @@
 """Reads from the API server over one open connection.
 
-Starting kubectl every 0.1 seconds takes a quarter of a core. So tests read here while they wait, and use kubectl only for what a user does.
+Starting kubectl every 0.1 seconds takes a quarter of a core. So tests read here while they wait, and use kubectl only
+for what a user does.
 """
 
 from __future__ import annotations

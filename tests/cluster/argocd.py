@@ -1,4 +1,6 @@
-"""Argo CD for tests: its real controller and its server of manifests, as processes on this machine, with a cache in memory."""
+"""Argo CD for tests: its real controller and its server of manifests, as processes on this machine, with a cache in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ def _objects() -> list[dict[str, Any]]:
     """What the processes read of an installation."""
 
     def named(kind: str, name: str, **more: Any) -> dict[str, Any]:
-        return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE, "labels": _LABELS}, **more}
+        return {
+            "apiVersion": "v1",
+            "kind": kind,
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": _LABELS},
+            **more,
+        }
 
     anything = {
         "sourceRepos": ["*"],
@@ -44,7 +51,11 @@ def repository(address: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "charts", "namespace": NAMESPACE, "labels": {"argocd.argoproj.io/secret-type": "repository"}},
+        "metadata": {
+            "name": "charts",
+            "namespace": NAMESPACE,
+            "labels": {"argocd.argoproj.io/secret-type": "repository"},
+        },
         "stringData": {"type": "helm", "name": "charts", "url": address, "enableOCI": "true", "insecure": "true"},
     }
 
@@ -85,7 +96,9 @@ def argocd(kubectl: Kubectl, folder: Path) -> Iterator[None]:
         started.callback(kubectl, "delete", *files, "--ignore-not-found", f"--timeout={limit(60)}s")
         for name, command in commands.items():
             log = started.enter_context((folder / f"{name}.log").open("w"))
-            process = subprocess.Popen(command, env={**environment, "ARGOCD_BINARY_NAME": name}, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env={**environment, "ARGOCD_BINARY_NAME": name}, stdout=log, stderr=subprocess.STDOUT
+            )
             started.callback(process.wait, limit(60))
             started.callback(process.terminate)
         yield

@@ -1,10 +1,11 @@
 """The development cluster as a fixture: a real Kubernetes for every test marked `cluster`.
 
-A running cluster is used and left running, so that work on tests needs no set-up. A session without workers deletes the cluster that it
-created. Several workers share one cluster: `python -m tests.suite` creates it before they start and deletes it after they end. Each test
-that creates objects has its own `namespace`.
+A running cluster is used and left running, so that work on tests needs no set-up. A session without workers deletes the
+cluster that it created. Several workers share one cluster: `python -m tests.suite` creates it before they start and
+deletes it after they end. Each test that creates objects has its own `namespace`.
 
-The tests of a file stay on one worker, in their order, because they share its fixtures; so do tests with the same `xdist_group`.
+The tests of a file stay on one worker, in their order, because they share its fixtures; so do tests with the same
+`xdist_group`.
 """
 
 import contextlib
@@ -90,7 +91,10 @@ def python_image(devcluster: DevCluster) -> str:
 
 @pytest.fixture
 def namespace(devcluster: DevCluster) -> Iterator[str]:
-    """A new namespace that enforces the restricted pod profile. Deleted after the test, without waiting for the deletion."""
+    """A new namespace that enforces the restricted pod profile.
+
+    Deleted after the test, without waiting for the deletion.
+    """
     name = f"test-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}

@@ -1,5 +1,5 @@
-"""The commands that a page of the documentation shows. Tests run them as written, so a page with a wrong command fails a test. Pure except
-for reading the page."""
+"""The commands that a page of the documentation shows. Tests run them as written, so a page with a wrong command fails
+a test. Pure except for reading the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Flux for tests: its real controllers as processes on this machine, and a git repository served over HTTP as a git host does it."""
+"""Flux for tests: its real controllers as processes on this machine, and a git repository served over HTTP as a git
+host does it.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def _git_handler(root: Path) -> type[BaseHTTPRequestHandler]:
                 "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             }
             body = self.rfile.read(int(length)) if length else b""
-            done = subprocess.run(["git", "http-backend"], env={**os.environ, **variables}, input=body, stdout=subprocess.PIPE, check=True)
+            done = subprocess.run(
+                ["git", "http-backend"], env={**os.environ, **variables}, input=body, stdout=subprocess.PIPE, check=True
+            )
             head, _, content = done.stdout.partition(b"\r\n\r\n")
             fields = dict(line.split(": ", 1) for line in head.decode().splitlines())
             self.send_response(int(fields.pop("Status", "200 OK").split()[0]))
@@ -74,7 +78,9 @@ class Repository:
     url: str
 
     def git(self, *arguments: str) -> str:
-        return subprocess.run(["git", *_AUTHOR, *arguments], cwd=self.tree, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *_AUTHOR, *arguments], cwd=self.tree, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     def push(self, message: str) -> str:
         """Commit all changes, push them, and return the commit."""
@@ -117,7 +123,9 @@ def flux(kubectl: Kubectl, folder: Path, *groups: Group) -> Iterator[None]:
         groups: The controllers beside the one that fetches sources.
     """
     programs = [program(group, next(iter(group.packages))) for group in (FLUX_SOURCE, *groups)]
-    definitions = [str(path) for found in programs for path in sorted((found.parent / "config/crd/bases").glob("*.yaml"))]
+    definitions = [
+        str(path) for found in programs for path in sorted((found.parent / "config/crd/bases").glob("*.yaml"))
+    ]
     files = [f"--filename={path}" for path in definitions]
     kubectl("apply", "--server-side", *files)
     kubectl("wait", "--for=condition=Established", f"--timeout={limit(60)}s", *files)

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from halcyon_devcluster.commands import run
 
-KERNEL = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max")
+KERNEL = (
+    "vm/overcommit_memory",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "net/ipv4/ip_forward",
+    "net/netfilter/nf_conntrack_max",
+)
 Footprint = dict[str, list[str]]
 
 
@@ -31,13 +37,24 @@ def footprint(name: str) -> Footprint:
     """Everything on the machine that a cluster with this name could leave behind."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     settings = [Path("/proc/sys") / setting for setting in KERNEL]
-    cluster_folders = [Path("/run/netns"), Path("/run/containerd"), Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/pods")]
+    cluster_folders = [
+        Path("/run/netns"),
+        Path("/run/containerd"),
+        Path("/var/lib/kubelet"),
+        Path("/var/lib/cni"),
+        Path("/var/log/pods"),
+    ]
     return {
         "processes": processes_of_cluster(name),
         "mounts": [line for line in mounts if "/containers/storage" not in line],  # an image build of another program
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "routes": run(["ip", "route", "show", "table", "all"]).splitlines(),
-        "rules": [rule for command in ("iptables-save", "iptables-legacy-save") for rule in run([command]).splitlines() if rule[:1] == "-"],
+        "rules": [
+            rule
+            for command in ("iptables-save", "iptables-legacy-save")
+            for rule in run([command]).splitlines()
+            if rule[:1] == "-"
+        ],
         "control groups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/halcyon-{name}")],
         "settings": [f"{path}={path.read_text().strip()}" for path in settings if path.exists()],
         "folders": [str(path) for path in cluster_folders if path.exists()],

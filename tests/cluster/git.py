@@ -25,11 +25,13 @@ class Git:
         self._kubectl("apply", *self._where, stdin=self._text)
 
     def diff(self) -> str:
-        """The output of `kubectl diff`. kubectl reads and does its dry run in two requests, so a status written between them is no drift:
-        up to 5 tries."""
+        """The output of `kubectl diff`. kubectl reads and does its dry run in two requests, so a status written between
+        them is no drift: up to 5 tries."""
         command = [*self._kubectl.command, "diff", *self._where]
         for _ in range(5):
-            done = subprocess.run(command, input=self._text, capture_output=True, text=True, timeout=limit(120), check=False)
+            done = subprocess.run(
+                command, input=self._text, capture_output=True, text=True, timeout=limit(120), check=False
+            )
             assert done.returncode in (0, 1), done.stderr
             if done.returncode == 0:
                 return ""

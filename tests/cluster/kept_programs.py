@@ -1,7 +1,8 @@
 """Compiled programs of the runs in the cluster, which later sessions use again.
 
-`tests.trainer.support.shared_programs` keeps those of runs without a cluster. A run looks for its program in its checkpoint root before it
-compiles. The root of a test is new, so each test would compile what an earlier session compiled from the same document.
+`tests.trainer.support.shared_programs` keeps those of runs without a cluster. A run looks for its program in its
+checkpoint root before it compiles. The root of a test is new, so each test would compile what an earlier session
+compiled from the same document.
 """
 
 from __future__ import annotations
@@ -64,6 +65,13 @@ class KeptPrograms:
 
 
 def _key(document: Mapping[str, Any]) -> str:
-    """A hash of all that a program may depend on in a document. The name of a program says the rest: versions and processor."""
-    spec = {name: value for name, value in document["spec"].items() if name not in ("checkpoint", "data", "after", "telemetry")}
+    """A hash of all that a program may depend on in a document.
+
+    The name of a program says the rest: versions and processor.
+    """
+    spec = {
+        name: value
+        for name, value in document["spec"].items()
+        if name not in ("checkpoint", "data", "after", "telemetry")
+    }
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:32]

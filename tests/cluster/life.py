@@ -1,9 +1,11 @@
-"""One run with real trainers that goes through every fault and change. Each stage is recorded once, and many tests check the records.
+"""One run with real trainers that goes through every fault and change. Each stage is recorded once, and many tests
+check the records.
 
-The run waits for its tokens, is evicted, loses a process to SIGKILL, loses a pod, is evicted while no operator runs, is edited and
-suspended. Its newest checkpoint is damaged. It then trains to its end, is evaluated, cloned, deleted and created again. The same document
-runs undisturbed beside it. Each fault is made when a condition holds. The number of steps is set while the run is suspended, which its
-learning rate schedule allows, so that the test fits slow and fast machines.
+The run waits for its tokens, is evicted, loses a process to SIGKILL, loses a pod, is evicted while no operator runs, is
+edited and suspended. Its newest checkpoint is damaged. It then trains to its end, is evaluated, cloned, deleted and
+created again. The same document runs undisturbed beside it. Each fault is made when a condition holds. The number of
+steps is set while the run is suspended, which its learning rate schedule allows, so that the test fits slow and fast
+machines.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class Life(Story):
 
     @stage
     def began(self) -> Began:
-        """One file with three runs is applied: one builds the tokens, `life` trains on them, and one evaluates its last checkpoint."""
+        """One file with three runs is applied: one builds the tokens, `life` trains on them, and one evaluates its last
+        checkpoint.
+        """
         document = self._variant(name=TOKENS)
         document["spec"]["task"] = "data"
         del document["spec"]["after"]
@@ -100,11 +104,21 @@ class Life(Story):
 
     @stage
     def killed(self) -> Recovered:
-        """The coordinator is killed some steps after a checkpoint of the same process group. The other processes then end too."""
+        """The coordinator is killed some steps after a checkpoint of the same process group.
+
+        The other processes then end too.
+        """
         group = self._settled()
 
         def some_steps_on() -> bool | None:
-            saved = next((line.step for line in reversed(self._life.lines()) if (line.event, line.group) == ("checkpoint", group)), None)
+            saved = next(
+                (
+                    line.step
+                    for line in reversed(self._life.lines())
+                    if (line.event, line.group) == ("checkpoint", group)
+                ),
+                None,
+            )
             return True if saved is not None and saved % SAVE_EVERY == 0 and self._life.step() >= saved + 2 else None
 
         self._wait(some_steps_on, 300, "no checkpoint was made after the eviction")
@@ -208,7 +222,9 @@ class Life(Story):
         clone = self._apply(document)
         self._training(EVALUATION).wait_for_phase("Succeeded")  # it reads a checkpoint of `life`, too
         clone.wait_for_step(earlier + 1)
-        self._kubectl("patch", RESOURCE, NAME, *self._where, "--type=merge", '--patch={"spec": {"ttlSecondsAfterFinished": 0}}')
+        self._kubectl(
+            "patch", RESOURCE, NAME, *self._where, "--type=merge", '--patch={"spec": {"ttlSecondsAfterFinished": 0}}'
+        )
         self._kubectl("wait", "--for=delete", f"{RESOURCE}/{NAME}", *self._where, f"--timeout={limit(60)}s")
         with self._path.root(NAME) as root:
             kept = bytes(root.get(HEAD_KEY).bytes())
@@ -286,9 +302,13 @@ class Life(Story):
                 raise Failed(f"{complaint} because the run stopped: {self._life.run.stop_reason}")
 
         def failure() -> str:
-            return f"{complaint}. It is at step {self._life.step()} of {self._group()}, and its status is {self._status}"
+            return (
+                f"{complaint}. It is at step {self._life.step()} of {self._group()}, and its status is {self._status}"
+            )
 
-        return self._path.watch.observations.wait(find, timeout_seconds=timeout_seconds, failure=failure, meanwhile=meanwhile)
+        return self._path.watch.observations.wait(
+            find, timeout_seconds=timeout_seconds, failure=failure, meanwhile=meanwhile
+        )
 
     def _recovered(self, harm: Callable[[], Fault]) -> Recovered:
         self._settled()
@@ -345,8 +365,8 @@ class Life(Story):
 def life_document(path: WholePath) -> dict[str, Any]:
     """The small document with steps of a few dozen milliseconds, and without an end.
 
-    Its pods get half a processor each. They train all the time, and would take all processors from the other pods of the cluster; the
-    undisturbed run would then have to repeat more steps.
+    Its pods get half a processor each. They train all the time, and would take all processors from the other pods of
+    the cluster; the undisturbed run would then have to repeat more steps.
     """
     document = variant(path.document, name=NAME, steps=WITHOUT_END)
     spec = document["spec"]
@@ -357,7 +377,10 @@ def life_document(path: WholePath) -> dict[str, Any]:
     spec["optimizer"] = UNENDING
     spec["trainer"] |= {"sequenceLength": 128, "evaluation": {"everySteps": 50}}
     spec["checkpoint"]["save"] = {"everySteps": SAVE_EVERY}
-    spec["recovery"] = {"gracePeriodSeconds": limit(30), "stepTimeoutSeconds": limit(60)}  # equal to the defaults on the reference machine
+    spec["recovery"] = {
+        "gracePeriodSeconds": limit(30),
+        "stepTimeoutSeconds": limit(60),
+    }  # equal to the defaults on the reference machine
     spec["telemetry"] = {"statusIntervalSeconds": 1}
     return document
 

@@ -74,8 +74,8 @@ class Suspended:
         status: The run's status.
         page: The operator's metrics.
         refused: Output of the command `checkpoint`.
-        same, frozen, invalid, ending: Output of `diff` for the unchanged document, for an edit of a frozen field, for an invalid document,
-            and for the final number of steps.
+        same, frozen, invalid, ending: Output of `diff` for the unchanged document, for an edit of a frozen field, for
+            an invalid document, and for the final number of steps.
         drift: Output of `kubectl diff` with the document in git.
         damaged, older: The newest checkpoint, in which a bit was flipped after all that, and the one before.
         steps: The final number of steps.

@@ -1,5 +1,5 @@
-"""A proxy to the API server that can fall silent: open connections stay open but deliver no more bytes, as behind a load balancer that has
-lost its state."""
+"""A proxy to the API server that can fall silent: open connections stay open but deliver no more bytes, as behind a
+load balancer that has lost its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Link:
         self.port = 0
 
     def fall_silent(self) -> int:
-        """Stop the delivery on all connections that are open now, and return their number. Later connections are served."""
+        """Stop the delivery on all connections that are open now, and return their number.
+
+        Later connections are served.
+        """
 
         async def silence() -> int:
             silent = len(self._open)

@@ -1,5 +1,5 @@
-"""Operator processes beside the development cluster, for tests and benches. Each can be killed, stopped (SIGSTOP) and continued
-(SIGCONT)."""
+"""Operator processes beside the development cluster, for tests and benches. Each can be killed, stopped (SIGSTOP) and
+continued (SIGCONT)."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class OperatorProcess:
 
     @classmethod
     def start(cls, name: str, kubeconfig: Path, namespace: str, folder: Path, **settings: Any) -> OperatorProcess:
-        """Start an operator for a namespace. Keywords are values of the chart (`model.settings`). Without `lease` there is no leader
-        election."""
+        """Start an operator for a namespace. Keywords are values of the chart (`model.settings`). Without `lease` there
+        is no leader election."""
         port, log = free_port(), folder / f"operator-{name}.log"
         usual = {"trainerImage": "none", "namespaces": [namespace], "log": {"format": "text"}, "objectStore": stores()}
         given = {VARIABLE: json.dumps(usual | settings | {"metrics": {"port": port}}), "HALCYON_POD_NAME": name}
@@ -68,7 +68,11 @@ class OperatorProcess:
     def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Its metrics: (name, labels) → value."""
         families = text_string_to_metric_families(self.get("/metrics")[1])
-        return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
 
     @property
     def leads(self) -> bool:
@@ -86,7 +90,12 @@ class OperatorProcess:
 
     def until(self, condition: Condition, what: str, seconds: float) -> None:
         """Wait until a condition of it holds."""
-        until(condition, timeout_seconds=seconds, interval_seconds=0.2, failure=lambda: f"{self.name} is not {what}:\n{self.tail()}")
+        until(
+            condition,
+            timeout_seconds=seconds,
+            interval_seconds=0.2,
+            failure=lambda: f"{self.name} is not {what}:\n{self.tail()}",
+        )
 
     def tail(self) -> str:
         """The last 20 lines of its log."""

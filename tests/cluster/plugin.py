@@ -30,7 +30,9 @@ class Plugin:
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """Its stdout, or its stderr if that is empty. It must exit with the code."""
         variables = self._environment | environment
-        done = subprocess.run(self._command(arguments), env=variables, capture_output=True, text=True, timeout=limit(600), check=False)
+        done = subprocess.run(
+            self._command(arguments), env=variables, capture_output=True, text=True, timeout=limit(600), check=False
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout or done.stderr
 

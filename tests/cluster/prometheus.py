@@ -1,7 +1,7 @@
 """A Prometheus in the cluster that scrapes what the chart's monitors select, with the chart's rules.
 
-The cluster has no Prometheus operator. This module makes what the operator would make of a ServiceMonitor and a PodMonitor: the same
-discovery, and the same labels before the monitor's own relabelings.
+The cluster has no Prometheus operator. This module makes what the operator would make of a ServiceMonitor and a
+PodMonitor: the same discovery, and the same labels before the monitor's own relabelings.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Prometheus:
         """The active scrape targets."""
         return self._get("targets", state="active")["activeTargets"]
 
-    def until_all_answer(self, expressions: Mapping[str, str], timeout_seconds: float) -> dict[str, list[dict[str, Any]]]:
+    def until_all_answer(
+        self, expressions: Mapping[str, str], timeout_seconds: float
+    ) -> dict[str, list[dict[str, Any]]]:
         """Query until each expression has had samples once. Returns the first samples of each.
 
         Raises:
@@ -112,14 +114,21 @@ class Prometheus:
                     answers[name] = samples
             if expressions.keys() == answers.keys():
                 break
-            assert time.monotonic() < until, f"no data within {timeout_seconds:.0f} s: {sorted(expressions.keys() - answers.keys())}"
+            assert time.monotonic() < until, (
+                f"no data within {timeout_seconds:.0f} s: {sorted(expressions.keys() - answers.keys())}"
+            )
             time.sleep(1)
         return answers
 
 
 @contextmanager
 def running(
-    cluster: Cluster, image: str, namespace: str, monitors: list[dict[str, Any]], rules: dict[str, Any], watched: list[str]
+    cluster: Cluster,
+    image: str,
+    namespace: str,
+    monitors: list[dict[str, Any]],
+    rules: dict[str, Any],
+    watched: list[str],
 ) -> Iterator[Prometheus]:
     """Run a Prometheus in `namespace` that scrapes what the monitors select in the namespaces `watched`."""
     config = {
@@ -130,7 +139,13 @@ def running(
     files = {"prometheus.yaml": yaml.safe_dump(config), "rules.yaml": yaml.safe_dump(rules)}
     cluster.kubectl.apply([*_objects(image, namespace, files, watched)])
     cluster.kubectl(
-        "wait", "--for=condition=Ready", f"pod/{NAME}", "--namespace", namespace, f"--timeout={limit(120)}s", timeout_seconds=limit(180)
+        "wait",
+        "--for=condition=Ready",
+        f"pod/{NAME}",
+        "--namespace",
+        namespace,
+        f"--timeout={limit(120)}s",
+        timeout_seconds=limit(180),
     )
     with forwarded(cluster.kubectl, namespace, f"pod/{NAME}", PORT) as url:
         yield Prometheus(url)
@@ -159,11 +174,19 @@ def _objects(image: str, namespace: str, files: dict[str, str], watched: list[st
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["/prometheus"],
-        "args": ["--config.file=/etc/prometheus/prometheus.yaml", "--storage.tsdb.path=/data", f"--web.listen-address=:{PORT}"],
+        "args": [
+            "--config.file=/etc/prometheus/prometheus.yaml",
+            "--storage.tsdb.path=/data",
+            f"--web.listen-address=:{PORT}",
+        ],
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"httpGet": {"path": "/-/ready", "port": PORT}, "periodSeconds": 1},
         "volumeMounts": [{"name": "config", "mountPath": "/etc/prometheus"}, {"name": "data", "mountPath": "/data"}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
     }
     yield {
         "apiVersion": "v1",

@@ -80,7 +80,13 @@ def provisioning_check() -> list[dict[str, Any]]:
 def answer(message: str = "", **conditions: bool) -> dict[str, Any]:
     """The status of a request as an autoscaler writes it: conditions by type, all with the same message."""
     written = [
-        {"type": kind, "status": str(holds), "reason": kind, "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        {
+            "type": kind,
+            "status": str(holds),
+            "reason": kind,
+            "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
         for kind, holds in conditions.items()
     ]
     return {"status": {"conditions": written}}

@@ -1,4 +1,7 @@
-"""A registry with one chart, as `helm push` would leave it there. It answers what clients need to pull (OCI distribution specification)."""
+"""A registry with one chart, as `helm push` would leave it there.
+
+It answers what clients need to pull (OCI distribution specification).
+"""
 
 from __future__ import annotations
 

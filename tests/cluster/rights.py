@@ -1,7 +1,7 @@
 """Compares the requests of a test session's operators, from the audit log, with the rights that the chart grants. Pure.
 
-A right is one verb on one kind of object. A right that no request used is too much. A request that was denied, or that was allowed by a
-right outside the chart, shows a missing right.
+A right is one verb on one kind of object. A right that no request used is too much. A request that was denied, or that
+was allowed by a right outside the chart, shows a missing right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Right(NamedTuple):
 
 NOT_REQUESTED: dict[Right, str] = {
     Right("halcyon.dev", "trainingruns/finalizers", "update"): (
-        "no request uses it: with the admission plugin OwnerReferencesPermissionEnforcement, the API server requires it when an "
+        "no request uses it: with the admission plugin OwnerReferencesPermissionEnforcement, the API server requires "
+        "it when an "
         "object is created whose owner reference blocks the deletion of a run"
     ),
 }
@@ -69,7 +70,9 @@ def right_of(request: Request) -> Right:
 
 
 class Rights:
-    """The operators' rights at a moment of the log: those that were removed, and those that were used since they were granted."""
+    """The operators' rights at a moment of the log: those that were removed, and those that were used since they were
+    granted.
+    """
 
     def __init__(self) -> None:
         self._gone: set[tuple[str, str, str]] = set()
@@ -93,8 +96,8 @@ class Rights:
     def excuse(self, denied: Request) -> bool:
         """Whether a denied request of an operator is not the chart's fault.
 
-        Either the operator's rights had been removed, or it has the right: an API server that has just started denies for a moment what it
-        allows later.
+        Either the operator's rights had been removed, or it has the right: an API server that has just started denies
+        for a moment what it allows later.
         """
         if (denied.user, right_of(denied), denied.namespace) in self._proven:
             return True
@@ -102,10 +105,13 @@ class Rights:
 
 
 def _concerns(namespace: str, name: str, user: str, served: str) -> bool:
-    """Whether a role or binding (namespace "" if it is cluster-wide) is about the requests of an operator in a namespace."""
+    """Whether a role or binding (namespace "" if it is cluster-wide) is about the requests of an operator in a
+    namespace.
+    """
     if namespace:
         return namespace == served
-    # Cluster-wide ones have the name of the release; those for an operator's access to nodes also have the operator's namespace.
+    # Cluster-wide ones have the name of the release; those for an operator's access to nodes also have the operator's
+    # namespace.
     return name in ("", RELEASE) or name.startswith(f"{RELEASE}-{user.split(':')[2]}")
 
 
@@ -118,7 +124,8 @@ def judge(
     """Compare requests with rights.
 
     Args:
-        log: All requests, including those that remove an operator's rights, as at uninstall. Its later requests are expected to be denied.
+        log: All requests, including those that remove an operator's rights, as at uninstall. Its later requests are
+            expected to be denied.
         is_operator: Whether a user is an operator.
         rights: The rights that the chart grants.
         not_requested: Rights that need no request, and why.

@@ -6,7 +6,16 @@ import hashlib
 
 from obstore.store import S3Store
 
-from halcyon_api.checkpoint_documents import DATA_PREFIX, HEAD_KEY, MANIFEST_KEY, STEPS_PREFIX, CommittedStep, Head, Manifest, decode_head
+from halcyon_api.checkpoint_documents import (
+    DATA_PREFIX,
+    HEAD_KEY,
+    MANIFEST_KEY,
+    STEPS_PREFIX,
+    CommittedStep,
+    Head,
+    Manifest,
+    decode_head,
+)
 
 
 def read(root: S3Store, key: str) -> bytes:

@@ -1,6 +1,7 @@
 """Training runs with a scripted trainer, and their operator, in a real cluster.
 
-The scripted trainer keeps the whole contract and ends when and how a test asks. The reactions of a real trainer are tested elsewhere.
+The scripted trainer keeps the whole contract and ends when and how a test asks. The reactions of a real trainer are
+tested elsewhere.
 """
 
 from __future__ import annotations
@@ -41,8 +42,13 @@ INTERVAL_SECONDS = 0.2
 
 def build_scripted_trainer(devcluster: DevCluster, base_image: str) -> str:
     """The image of the scripted trainer, on the node."""
-    arguments = {"BASE_IMAGE": base_image, "CAUSES": ",".join(f"{code}={cause}" for code, cause in BY_EXIT_CODE.items())}
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(FOLDER.iterdir())) + repr(arguments).encode()).hexdigest()
+    arguments = {
+        "BASE_IMAGE": base_image,
+        "CAUSES": ",".join(f"{code}={cause}" for code, cause in BY_EXIT_CODE.items()),
+    }
+    digest = hashlib.sha256(
+        b"".join(file.read_bytes() for file in sorted(FOLDER.iterdir())) + repr(arguments).encode()
+    ).hexdigest()
     tag = f"localhost/halcyon/scripted-trainer:{digest[:16]}"
     cache = devcluster.cluster.paths.cache
     return devcluster.load(build_image(FOLDER / "Dockerfile", FOLDER, tag, arguments, cache=cache, progress=PROGRESS))
@@ -58,7 +64,11 @@ def document(name: str, *script: str, **spec: Any) -> dict[str, Any]:
             # A script needs little memory, and the pods of many runs share one node.
             "accelerator": {"type": "cpu", "slices": 2, "hostResources": {"memory": "512Mi"}},
             "model": {"llama": {"layers": 2, "hiddenSize": 64, "intermediateSize": 128, "heads": 4}},
-            "data": {"sources": [{"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}]},
+            "data": {
+                "sources": [
+                    {"name": "script", "text": {"paths": [f"script/{line}" for line in script or ("rate=10",)]}}
+                ]
+            },
             "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
             # A store that the operator cannot reach, so that it uses the trainer's reports.
             "checkpoint": {"root": f"s3://nowhere/{name}", "endpoint": NOWHERE},
@@ -171,7 +181,10 @@ class Runs:
         """Wait until a run has stopped for a reason."""
 
         def holds(status: dict[str, Any]) -> bool:
-            return any((c["type"], c["status"], c["reason"]) == ("Stalled", "True", reason) for c in status.get("conditions", []))
+            return any(
+                (c["type"], c["status"], c["reason"]) == ("Stalled", "True", reason)
+                for c in status.get("conditions", [])
+            )
 
         return self.wait(name, f"stalled by {reason}", holds)
 
@@ -192,7 +205,11 @@ class Runs:
 
     def names(self, kinds: str, name: str) -> list[str]:
         """Names of a run's objects of some kinds, as kubectl shows them."""
-        return [qualified(kind, found["metadata"]["name"]) for kind in kinds.split(",") for found in self.objects(kind, name)]
+        return [
+            qualified(kind, found["metadata"]["name"])
+            for kind in kinds.split(",")
+            for found in self.objects(kind, name)
+        ]
 
     def restarts(self, jobset: str) -> int:
         """Number of restarts that JobSet has counted for a JobSet."""
@@ -205,7 +222,10 @@ class Runs:
         return [event["reason"] for event in sorted(own, key=lambda event: event["eventTime"])]
 
     def wait_for_events(self, name: str, *reasons: str) -> list[str]:
-        """The reasons of a run's events, once `reasons` are among them. An event is posted after the status that it is about."""
+        """The reasons of a run's events, once `reasons` are among them.
+
+        An event is posted after the status that it is about.
+        """
         until(
             lambda: set(reasons) <= set(self.events(name)),
             timeout_seconds=30,
@@ -266,7 +286,9 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 def made_namespace(devcluster: DevCluster, kind: str) -> Iterator[str]:
     """A namespace with the restricted pod profile. Deleted afterwards, without waiting for the deletion."""
     name = f"{kind}-{secrets.token_hex(4)}"
-    devcluster.kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}])
+    devcluster.kubectl.apply(
+        [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}]
+    )
     try:
         yield name
     finally:
@@ -275,9 +297,13 @@ def made_namespace(devcluster: DevCluster, kind: str) -> Iterator[str]:
 
 @contextmanager
 def installed(devcluster: DevCluster, base_image: str, *served: str, **more: Any) -> Iterator[Operator]:
-    """The operator from the chart, in its own namespace, with rights in the namespaces `served`; other chart values by keyword."""
+    """The operator from the chart, in its own namespace, with rights in the namespaces `served`; other chart values by
+    keyword.
+    """
     devcluster.kubectl.apply(definitions())
-    operator = devcluster.load(build(Buildable.OPERATOR, cache=devcluster.cluster.paths.cache, progress=PROGRESS)).rpartition(":")
+    operator = devcluster.load(
+        build(Buildable.OPERATOR, cache=devcluster.cluster.paths.cache, progress=PROGRESS)
+    ).rpartition(":")
     trainer = build_scripted_trainer(devcluster, base_image).rpartition(":")
     values = {
         "image": {"repository": operator[0], "tag": operator[2], "pullPolicy": "Never"},

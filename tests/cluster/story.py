@@ -17,7 +17,8 @@ class NotReached(Exception):
 class stage(Generic[T]):  # noqa: N801 - a decorator
     """A stage of a `Story`: the method is called once, after all stages above it, and its result is kept.
 
-    If a stage fails, the records of earlier stages stay, and each later stage fails with a message that names the failed stage.
+    If a stage fails, the records of earlier stages stay, and each later stage fails with a message that names the
+    failed stage.
     """
 
     def __init__(self, do: Callable[[Any], T]) -> None:

@@ -72,7 +72,9 @@ def test_a_checkpoint_is_made_when_the_annotation_asks_for_one(runs: Runs, name:
     assert again["saveRequest"]["value"].startswith("two")
     assert len(again["saveRequest"]["value"]) < LONG
     first = runs.api.get("pod", runs.namespace, runs.pods(name)[0])
-    (token,) = [entry["value"] for entry in first["spec"]["containers"][0]["env"] if entry["name"] == "HALCYON_SAVE_TOKEN"]
+    (token,) = [
+        entry["value"] for entry in first["spec"]["containers"][0]["env"] if entry["name"] == "HALCYON_SAVE_TOKEN"
+    ]
     assert len(token) >= 32
     assert token not in json.dumps(runs.get(name))
 
@@ -115,24 +117,32 @@ def test_objects_of_the_operator_are_immutable_and_a_suspended_jobset_stays_susp
     before = runs.training(changed, attempt, restart, step=10)
     edit = json.dumps({"data": {"run.yaml": "mine"}})
     made = f"{changed}-{attempt}"
-    assert "field is immutable when `immutable` is set" in refused(runs, "patch", "configmap", made, "--type=merge", "--patch", edit)
+    assert "field is immutable when `immutable` is set" in refused(
+        runs, "patch", "configmap", made, "--type=merge", "--patch", edit
+    )
     more = json.dumps([{"op": "replace", "path": "/spec/replicatedJobs/0/replicas", "value": 9}])
     assert "field is immutable" in refused(runs, "patch", "jobset", made, "--type=json", "--patch", more)
     runs.kubectl("patch", "jobset", made, "--type=merge", "--patch", '{"spec": {"suspend": true}}')
-    runs.wait(changed, "reported as suspended", lambda _: runs.condition(changed, "Ready")["reason"] == "JobSetSuspended")
+    runs.wait(
+        changed, "reported as suspended", lambda _: runs.condition(changed, "Ready")["reason"] == "JobSetSuspended"
+    )
     until(
         lambda: not runs.pods(changed),
         timeout_seconds=60,
         interval_seconds=INTERVAL_SECONDS,
         failure=lambda: "its pods stay: " + str(runs.pods(changed)),
     )
-    assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{made}"], "the operator does not resume or replace it"
+    assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{made}"], (
+        "the operator does not resume or replace it"
+    )
     runs.kubectl("patch", "jobset", made, "--type=merge", "--patch", '{"spec": {"suspend": false}}')
     status = runs.training_after(changed, attempt, restart)
     ended, begun = status["history"][-2:]
     assert causes(status)[-2] == (attempt, restart, "preempted")
     assert "was suspended by a user" in ended["message"]
-    if begun["attempt"] == attempt:  # a process had ended before its Job was suspended: then JobSet itself counts a restart
+    if (
+        begun["attempt"] == attempt
+    ):  # a process had ended before its Job was suspended: then JobSet itself counts a restart
         assert counts(status, before) == {"podDeleted": 1}
         return
     assert counts(status, before) == {"preempted": 1}
@@ -145,9 +155,18 @@ def test_a_status_that_is_wiped_costs_one_attempt_and_wrong_types_are_refused(ru
     before = runs.training(changed, attempt, restart, step=10)
     patch = ["patch", "trainingrun", changed, "--subresource=status", "--type=merge", "--patch"]
     assert "status.attempt: Invalid value" in refused(runs, *patch, '{"status": {"attempt": "many"}}')
-    runs.kubectl("patch", "trainingrun", changed, "--subresource=status", "--type=json", "--patch", '[{"op": "remove", "path": "/status"}]')
+    runs.kubectl(
+        "patch",
+        "trainingrun",
+        changed,
+        "--subresource=status",
+        "--type=json",
+        "--patch",
+        '[{"op": "remove", "path": "/status"}]',
+    )
     status = runs.training(changed, attempt + 1)
-    # Each slice of the script saves by itself, so the report that the operator has then may be from the slice that is some saves behind.
+    # Each slice of the script saves by itself, so the report that the operator has then may be from the slice that is
+    # some saves behind.
     assert status["history"][-1]["fromStep"] > before["history"][-1]["fromStep"]
     assert runs.names("jobset", changed) == [f"jobset.jobset.x-k8s.io/{changed}-{attempt + 1}"]
 
@@ -161,7 +180,9 @@ def refused(runs: Runs, *arguments: str) -> str:
 
 @pytest.mark.alone
 @promises.FEWER_SLICES
-def test_a_run_shrinks_to_the_free_capacity_and_grows_back_at_a_checkpoint(runs: Runs, name: str, python_image: str) -> None:
+def test_a_run_shrinks_to_the_free_capacity_and_grows_back_at_a_checkpoint(
+    runs: Runs, name: str, python_image: str
+) -> None:
     """Two of three pods fit on the node: the two slices and a holder. Each requests 35 % of the memory.
 
     Alone in the cluster, because the pods of other tests may request more than the remaining 30 %.
@@ -196,7 +217,11 @@ def test_a_run_shrinks_to_the_free_capacity_and_grows_back_at_a_checkpoint(runs:
     )
     assert runs.status(name)["attempt"] == 2
     runs.kubectl("delete", "pod", "holder", "--wait=false")
-    room = runs.wait(name, "reported to have room", lambda status: status.get("placement", {}).get("roomSince") or status["attempt"] == 3)
+    room = runs.wait(
+        name,
+        "reported to have room",
+        lambda status: status.get("placement", {}).get("roomSince") or status["attempt"] == 3,
+    )
     whole = runs.training(name, attempt=3)
     assert whole["topology"]["slices"] == 2
     saved = room.get("checkpoint", {}).get("step", 0)  # no checkpoint yet, if there was room at once
@@ -204,14 +229,20 @@ def test_a_run_shrinks_to_the_free_capacity_and_grows_back_at_a_checkpoint(runs:
     assert [cause for _, _, cause in causes(whole)] == ["resized", "resized", ""]
     assert counts(whole) == {"resized": 2}
     assert runs.condition(name, "Degraded")["status"] == "False"
-    until(lambda: not probes("jobset"), timeout_seconds=60, interval_seconds=INTERVAL_SECONDS, failure=lambda: str(probes("jobset")))
+    until(
+        lambda: not probes("jobset"),
+        timeout_seconds=60,
+        interval_seconds=INTERVAL_SECONDS,
+        failure=lambda: str(probes("jobset")),
+    )
     runs.wait_for_events(name, "Shrinking", "RoomFound", "Growing")
 
 
 def test_the_operator_was_denied_no_request_and_uses_little_memory(runs: Runs, operator: Operator) -> None:
     text = operator.metrics()
     refused = [line for line in text.splitlines() if 'code="403"' in line]
-    # A quota rejects JobSets with 403 too (test_stops.py). Without the right to create JobSets no run of this file would have trained.
+    # A quota rejects JobSets with 403 too (test_stops.py). Without the right to create JobSets no run of this file
+    # would have trained.
     assert [line for line in refused if 'resource="jobsets",verb="post"' not in line] == []
     (resident,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
     print(f"operator: {float(resident) / 2**20:.0f} MiB resident")

@@ -18,7 +18,9 @@ from tests.suite.limits import limit
 pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(600), pytest.mark.xdist_group("path")]
 
 
-def test_a_run_deleted_during_a_save_resumes_from_an_intact_checkpoint(path: WholePath, undisturbed: list[Loss]) -> None:
+def test_a_run_deleted_during_a_save_resumes_from_an_intact_checkpoint(
+    path: WholePath, undisturbed: list[Loss]
+) -> None:
     training = path.training("deleted", save={"everySteps": 1})
     training.apply()
     training.wait_for_step(20)

@@ -1,4 +1,7 @@
-"""`kubectl halcyon`, found by the real kubectl. Its output for a training run is also tested in tests/cluster/test_whole_path.py."""
+"""`kubectl halcyon`, found by the real kubectl.
+
+Its output for a training run is also tested in tests/cluster/test_whole_path.py.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,9 @@ def test_all_commands_work_on_a_real_run_and_cost_no_step(path: WholePath, real:
     followed = halcyon("logs", "typed", "--follow", "--raw")
     lines = [json.loads(line) for line in followed.splitlines() if line.startswith("{")]
     assert {line["process"] for line in lines} == {0, 1}
-    assert [line["time"] for line in lines if line["process"] == 0] == sorted(line["time"] for line in lines if line["process"] == 0)
+    assert [line["time"] for line in lines if line["process"] == 0] == sorted(
+        line["time"] for line in lines if line["process"] == 0
+    )
     assert [line["step"] for line in lines if line["event"] == "done"] == [steps, steps]
 
     status, _ = path.finish(real)
@@ -134,7 +139,10 @@ def restart_and_die(runs: Runs, halcyon: Plugin, name: str) -> None:
 
 
 def end_soon(path: WholePath, halcyon: Plugin) -> int:
-    """Suspend the run and resume it with 50 more steps, so that no machine is too fast for the test. Returns the last step."""
+    """Suspend the run and resume it with 50 more steps, so that no machine is too fast for the test.
+
+    Returns the last step.
+    """
     kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
     halcyon("suspend", "typed", "--wait")
     steps = kubectl.json("get", "trainingrun", "typed", *where)["status"]["checkpoint"]["step"] + 50

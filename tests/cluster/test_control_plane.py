@@ -1,5 +1,5 @@
-"""The API server down, alone and together with the operator; and a node with a termination notice. These tests would disturb other
-tests."""
+"""The API server down, alone and together with the operator; and a node with a termination notice. These tests would
+disturb other tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_a_preemption_notice_of_a_node_makes_its_runs_save(runs: Runs, calm: str
 def test_a_run_restarts_after_a_preemption_without_an_api_server(
     runs: Runs, operator: Operator, calm: str, name: str, trials: Trials, operator_too: bool
 ) -> None:
-    """No pod can start meanwhile, but nothing is lost: JobSet restarts the run when the API server is back, with or without the operator.
+    """No pod can start meanwhile, but nothing is lost: JobSet restarts the run when the API server is back, with or
+    without the operator.
 
     A run that loses no pod trains on all the time. A later eviction of it is handled as usual.
     """
@@ -72,9 +73,18 @@ def test_a_run_restarts_after_a_preemption_without_an_api_server(
         with faults.apiserver_down():
             (process,) = running(victim)
             ctr("tasks", "kill", "--signal", "SIGTERM", process)  # as a node does before it shuts down
-            until(lambda: not running(victim), timeout_seconds=60, failure=lambda: "the process does not end after SIGTERM")
+            until(
+                lambda: not running(victim),
+                timeout_seconds=60,
+                failure=lambda: "the process does not end after SIGTERM",
+            )
             assert running(peer), "the other process must train on"
-        until(restarted, timeout_seconds=90, interval_seconds=INTERVAL_SECONDS, failure=lambda: str(runs.names("pod", name)))
+        until(
+            restarted,
+            timeout_seconds=90,
+            interval_seconds=INTERVAL_SECONDS,
+            failure=lambda: str(runs.names("pod", name)),
+        )
     finally:
         if operator_too:
             operator.scale(1)

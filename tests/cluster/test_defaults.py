@@ -39,7 +39,11 @@ def runs(devcluster: DevCluster) -> Iterator[Runs]:
     names = [f"crd/{one['metadata']['name']}" for one in found]
     devcluster.kubectl("wait", "--for=condition=Established", *names, f"--timeout={limit(60)}s")
     with made_namespace(devcluster, "defaults") as namespace:
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "trainer", "namespace": namespace}}
+        account = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "trainer", "namespace": namespace},
+        }
         devcluster.kubectl.apply([account])
         yield Runs(devcluster, namespace)
 
@@ -55,7 +59,12 @@ def operator(runs: Runs, python_image: str, tmp_path_factory: pytest.TempPathFac
 
 def put(runs: Runs, spec: dict[str, Any]) -> str:
     """Apply defaults. Returns the API server's error if it rejects them, or ""."""
-    frame = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}, "spec": spec}
+    frame = {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRunDefaults",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }
     try:
         runs.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(frame))
     except DevclusterError as refused:
@@ -70,7 +79,9 @@ def short(name: str, **spec: Any) -> str:
         "data": {"sources": [{"name": "script", "text": {"paths": ["script/rate=10"]}}]},
         "trainer": {"steps": 100_000, "batchSize": 8, "sequenceLength": 64},
     }
-    return yaml.safe_dump({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": name}, "spec": found | spec})
+    return yaml.safe_dump(
+        {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": name}, "spec": found | spec}
+    )
 
 
 def halcyon(runs: Runs, *arguments: str) -> tuple[int, str]:
@@ -88,7 +99,11 @@ def pod(runs: Runs, name: str) -> dict[str, Any]:
     attempt = runs.status(name)["attempt"]
     data = runs.api.get("configmap", runs.namespace, f"{name}-{attempt}")["data"]
     document = yaml.safe_load(data["run.yaml"])["spec"]
-    return {"account": found["spec"]["serviceAccountName"], "checkpoint": document["checkpoint"], "recovery": document["recovery"]}
+    return {
+        "account": found["spec"]["serviceAccountName"],
+        "checkpoint": document["checkpoint"],
+        "recovery": document["recovery"],
+    }
 
 
 def test_a_run_without_a_root_is_reported_and_starts_after_an_edit_sets_one(runs: Runs) -> None:
@@ -96,7 +111,9 @@ def test_a_run_without_a_root_is_reported_and_starts_after_an_edit_sets_one(runs
     runs.kubectl("apply", "--filename=-", stdin=short("bare", telemetry={"statusIntervalSeconds": 1}))
     runs.stalled("bare", "InvalidSpec")
     message = runs.condition("bare", "Ready")["message"]
-    assert message.startswith("spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.")
+    assert message.startswith(
+        "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint."
+    )
     place = {"root": "s3://nowhere/bare", "endpoint": "http://object-store.invalid:7070"}
     runs.patch("bare", checkpoint=place)
     runs.training("bare")
@@ -147,7 +164,11 @@ def test_a_short_run_keeps_its_first_defaults_until_a_refresh_is_requested(runs:
     assert halcyon(runs, "refresh", "demo")[0] == 0
     runs.training("demo", attempt=3)
     after = pod(runs, "demo")
-    assert (after["account"], after["checkpoint"], after["recovery"]["maxRestarts"]) == ("default", first["checkpoint"], 9)
+    assert (after["account"], after["checkpoint"], after["recovery"]["maxRestarts"]) == (
+        "default",
+        first["checkpoint"],
+        9,
+    )
     status = runs.status("demo")
     assert status["defaults"]["sources"][0]["generation"] == 2
     assert status["history"][-2]["cause"] == "specChanged"

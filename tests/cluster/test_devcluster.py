@@ -71,10 +71,18 @@ def test_a_second_up_changes_nothing(devcluster: DevCluster):
 
 
 @pytest.mark.variant
-def test_a_jobset_of_two_by_two_finds_its_coordinator_by_name(devcluster: DevCluster, namespace: str, python_image: str):
+def test_a_jobset_of_two_by_two_finds_its_coordinator_by_name(
+    devcluster: DevCluster, namespace: str, python_image: str
+):
     spec = pod_spec(python_image, FIND_COORDINATOR)
     spec["containers"][0]["env"] = [{"name": "SPACE", "value": namespace}]
-    job = {"parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimit": 0, "template": {"spec": spec}}
+    job = {
+        "parallelism": 2,
+        "completions": 2,
+        "completionMode": "Indexed",
+        "backoffLimit": 0,
+        "template": {"spec": spec},
+    }
     jobset = {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
@@ -82,7 +90,9 @@ def test_a_jobset_of_two_by_two_finds_its_coordinator_by_name(devcluster: DevClu
         "spec": {"replicatedJobs": [{"name": "slice", "replicas": 2, "template": {"spec": job}}]},
     }
     devcluster.kubectl.apply([jobset])
-    devcluster.kubectl("wait", "--for=condition=Completed", "jobset/pair", "--namespace", namespace, f"--timeout={limit(90)}s")
+    devcluster.kubectl(
+        "wait", "--for=condition=Completed", "jobset/pair", "--namespace", namespace, f"--timeout={limit(90)}s"
+    )
 
 
 @pytest.mark.variant
@@ -102,10 +112,15 @@ except socket.gaierror as error:
 
 
 @pytest.mark.variant
-def test_pods_are_reached_by_service_by_proxy_and_by_forwarding(devcluster: DevCluster, namespace: str, python_image: str):
+def test_pods_are_reached_by_service_by_proxy_and_by_forwarding(
+    devcluster: DevCluster, namespace: str, python_image: str
+):
     kubectl = devcluster.kubectl
     ready = {"readinessProbe": {"httpGet": {"port": 8000}, "periodSeconds": 1}}
-    server, client = pod_spec(python_image, SERVER), "import urllib.request as r; print(r.urlopen('http://server:80/x').read())"
+    server, client = (
+        pod_spec(python_image, SERVER),
+        "import urllib.request as r; print(r.urlopen('http://server:80/x').read())",
+    )
     server["containers"][0] |= ready
     service: dict[str, Any] = {
         "apiVersion": "v1",
@@ -126,24 +141,38 @@ def test_pods_are_reached_by_service_by_proxy_and_by_forwarding(devcluster: DevC
 
 
 def test_forwarding_to_a_missing_pod_is_reported(devcluster: DevCluster, namespace: str):
-    with pytest.raises(DevclusterError, match="cannot be forwarded"), forwarded(devcluster.kubectl, namespace, "pod/nobody", 80):
+    with (
+        pytest.raises(DevclusterError, match="cannot be forwarded"),
+        forwarded(devcluster.kubectl, namespace, "pod/nobody", 80),
+    ):
         pass
 
 
 @pytest.mark.variant
-def test_a_built_image_is_loaded_once_and_runs_restricted(devcluster: DevCluster, namespace: str, python_image: str, tmp_path: Path):
+def test_a_built_image_is_loaded_once_and_runs_restricted(
+    devcluster: DevCluster, namespace: str, python_image: str, tmp_path: Path
+):
     """The whole way: Dockerfile, build, load, pod. A second load must not copy the image again."""
     (tmp_path / "Dockerfile").write_text(f"FROM {python_image}\nCOPY greeting /greeting\nRUN chmod 444 /greeting\n")
     (tmp_path / "greeting").write_text(f"greetings {namespace}")
     paths = devcluster.cluster.paths
-    tag = build_image(tmp_path / "Dockerfile", tmp_path, f"localhost/halcyon/greeting:{namespace}", {}, cache=paths.cache, progress=QUIET)
+    tag = build_image(
+        tmp_path / "Dockerfile",
+        tmp_path,
+        f"localhost/halcyon/greeting:{namespace}",
+        {},
+        cache=paths.cache,
+        progress=QUIET,
+    )
     output = io.StringIO()
     cluster = open_cluster(progress=ConsoleProgress(Console(file=output, width=200)))
     assert cluster.load(tag) == tag
     assert "Loading" in output.getvalue()
     assert cluster.load(tag) == tag
     assert "on the node already" in output.getvalue()
-    devcluster.kubectl.apply([pod("greeting", pod_spec(tag, "print(open('/greeting').read())"))], "--namespace", namespace)
+    devcluster.kubectl.apply(
+        [pod("greeting", pod_spec(tag, "print(open('/greeting').read())"))], "--namespace", namespace
+    )
     wait_for_log(devcluster.kubectl, namespace, "greeting", f"greetings {namespace}")
     cluster.ctr("images", "rm", tag)
     run(["docker", "rmi", tag] if cluster.backend is Backend.KIND else ["buildah", "rmi", tag])
@@ -168,9 +197,21 @@ def test_eviction_sends_sigterm_and_leaves_time_to_save(devcluster: DevCluster, 
     devcluster.faults.evict(namespace, "victim")
     wait_for_phase(kubectl, namespace, "victim", "Failed")
     assert ending(kubectl, namespace, "victim")["exitCode"] == 42
-    conditions = json.loads(kubectl("get", "pod", "victim", "--namespace", namespace, "--output=json"))["status"]["conditions"]
-    assert {"DisruptionTarget": "EvictionByEvictionAPI"}.items() <= {c["type"]: c.get("reason") for c in conditions}.items()
-    kubectl("patch", "pod", "victim", "--namespace", namespace, "--type=json", '--patch=[{"op":"remove","path":"/metadata/finalizers"}]')
+    conditions = json.loads(kubectl("get", "pod", "victim", "--namespace", namespace, "--output=json"))["status"][
+        "conditions"
+    ]
+    assert {"DisruptionTarget": "EvictionByEvictionAPI"}.items() <= {
+        c["type"]: c.get("reason") for c in conditions
+    }.items()
+    kubectl(
+        "patch",
+        "pod",
+        "victim",
+        "--namespace",
+        namespace,
+        "--type=json",
+        '--patch=[{"op":"remove","path":"/metadata/finalizers"}]',
+    )
 
 
 @pytest.mark.variant
@@ -192,7 +233,10 @@ def test_a_missing_image_is_reported_by_the_kubelet(devcluster: DevCluster, name
     devcluster.kubectl.apply([pod("stuck", spec)], "--namespace", namespace)
     path = "--output=jsonpath={.status.containerStatuses[0].state.waiting.reason}"
     until(
-        lambda: devcluster.kubectl("get", "pod", "stuck", "--namespace", namespace, path) in ("ErrImagePull", "ImagePullBackOff"),
+        lambda: (
+            devcluster.kubectl("get", "pod", "stuck", "--namespace", namespace, path)
+            in ("ErrImagePull", "ImagePullBackOff")
+        ),
         timeout_seconds=90,
         failure=lambda: devcluster.kubectl("describe", "pod", "stuck", "--namespace", namespace),
     )

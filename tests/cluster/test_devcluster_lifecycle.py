@@ -1,10 +1,11 @@
-"""The whole life of a cluster: created, damaged, repaired, crashed, deleted without a trace. In its own cluster, beside that of other
-tests.
+"""The whole life of a cluster: created, damaged, repaired, crashed, deleted without a trace. In its own cluster, beside
+that of other tests.
 
-Further cases: the end of test_installation.py also shows that `down` leaves nothing behind. These tests run alone, because they compare the
-machine before and after, and would see another cluster start or stop.
+Further cases: the end of test_installation.py also shows that `down` leaves nothing behind. These tests run alone,
+because they compare the machine before and after, and would see another cluster start or stop.
 
-Only for the native cluster: kind and Docker are responsible for what a kind cluster leaves behind. The tests depend on their order.
+Only for the native cluster: kind and Docker are responsible for what a kind cluster leaves behind. The tests depend on
+their order.
 """
 
 import os
@@ -138,7 +139,9 @@ def test_up_after_down_is_a_new_cluster_with_the_old_images(cluster: NativeClust
 def test_an_up_that_was_killed_half_way_is_recovered(cluster: NativeCluster, clean_machine: Footprint, component: str):
     cluster.down()
     record = cluster.paths.records / f"{component}.json"
-    with subprocess.Popen([sys.executable, "-m", "halcyon_devcluster", "up", "--name", NAME], stderr=subprocess.DEVNULL) as up:
+    with subprocess.Popen(
+        [sys.executable, "-m", "halcyon_devcluster", "up", "--name", NAME], stderr=subprocess.DEVNULL
+    ) as up:
         wait_until(record.exists, f"{component} is started")
         up.kill()
     assert not cluster.status().ready

@@ -43,10 +43,15 @@ def document(path: WholePath, family: str, name: str) -> dict[str, Any]:
 @pytest.fixture
 def trainings(path: WholePath, families: tuple[str, ...]) -> Iterator[dict[str, tuple[Training, Training]]]:
     """For each family a run to disturb, and one to compare with."""
-    made = {family: tuple(path.training_of(document(path, family, name)) for name in ("evicted", "calm")) for family in families}
+    made = {
+        family: tuple(path.training_of(document(path, family, name)) for name in ("evicted", "calm"))
+        for family in families
+    }
     yield {family: (disturbed, calm) for family, (disturbed, calm) in made.items()}
     names = [training.name for both in made.values() for training in both]
-    path.devcluster.kubectl("delete", RESOURCE, *names, "--namespace", path.place.runs, "--ignore-not-found", "--wait=false")
+    path.devcluster.kubectl(
+        "delete", RESOURCE, *names, "--namespace", path.place.runs, "--ignore-not-found", "--wait=false"
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,9 @@ def trainings(path: WholePath, families: tuple[str, ...]) -> Iterator[dict[str, 
     ],
     ids=", ".join,
 )
-def test_families_train_through_an_eviction_with_the_same_losses(path: WholePath, trainings: dict[str, tuple[Training, Training]]) -> None:
+def test_families_train_through_an_eviction_with_the_same_losses(
+    path: WholePath, trainings: dict[str, tuple[Training, Training]]
+) -> None:
     def evicted(training: Training) -> None:
         training.apply()
         training.wait_for_step(1)

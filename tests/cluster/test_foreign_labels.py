@@ -14,7 +14,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.variant, pytest.mark.timeout(300)
 
 HIGH_ATTEMPT = 99998
 ALONE, ADOPTED = "aaa", "aab"
-"""Pods whose names sort before those of the run. ADOPTED also has the labels of the run's Job, so Kubernetes makes it a pod of that Job."""
+"""Pods whose names sort before those of the run.
+
+ADOPTED also has the labels of the run's Job, so Kubernetes makes it a pod of that Job.
+"""
 AT_ONCE = {"terminationGracePeriodSeconds": 0}
 PRETENDER = """
 import http.server, json
@@ -32,12 +35,19 @@ http.server.HTTPServer(("", %d), Handler).serve_forever()
 
 def labelled(thing: dict[str, Any], name: str, **changed: str) -> dict[str, Any]:
     """Name and labels of an object of the run, for an object without an owner."""
-    return {"name": name, "labels": thing["metadata"]["labels"] | {f"halcyon.dev/{key}": value for key, value in changed.items()}}
+    return {
+        "name": name,
+        "labels": thing["metadata"]["labels"] | {f"halcyon.dev/{key}": value for key, value in changed.items()},
+    }
 
 
 def without_job(metadata: dict[str, Any]) -> dict[str, Any]:
     """Name and labels without those by which the Job controller finds its pods."""
-    return metadata | {"labels": {key: value for key, value in metadata["labels"].items() if key.startswith(("halcyon.dev/", "jobset."))}}
+    return metadata | {
+        "labels": {
+            key: value for key, value in metadata["labels"].items() if key.startswith(("halcyon.dev/", "jobset."))
+        }
+    }
 
 
 def test_foreign_objects_with_a_runs_labels_do_not_change_the_run(runs: Runs, name: str, python_image: str) -> None:
@@ -56,14 +66,21 @@ def test_foreign_objects_with_a_runs_labels_do_not_change_the_run(runs: Runs, na
                 "spec": {"suspend": True, "replicatedJobs": [job]},
             },
             *(
-                {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(python_image, PRETENDER % port, **AT_ONCE)}
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": metadata,
+                    "spec": pod_spec(python_image, PRETENDER % port, **AT_ONCE),
+                }
                 for metadata in (labelled(process, ADOPTED), without_job(labelled(process, ALONE)))
             ),
         ],
         "--namespace",
         runs.namespace,
     )
-    runs.wait(name, "training beside them", lambda status: status["progress"]["step"] >= before["progress"]["step"] + 50)
+    runs.wait(
+        name, "training beside them", lambda status: status["progress"]["step"] >= before["progress"]["step"] + 50
+    )
     runs.patch(name, accelerator={"slices": 1})
     after = runs.training(name, attempt=2, step=before["progress"]["step"] + 1)
     assert counts(after) == {"specChanged": 1}, causes(after)

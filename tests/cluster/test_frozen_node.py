@@ -15,7 +15,10 @@ from tests.cluster.scripted import Operator, Runs, causes, counts, document, ins
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.long, pytest.mark.timeout(2400)]
 
 FROZEN = timedelta(minutes=15)
-STAYS = [{"key": f"node.kubernetes.io/{fault}", "operator": "Exists", "effect": "NoExecute"} for fault in ("unreachable", "not-ready")]
+STAYS = [
+    {"key": f"node.kubernetes.io/{fault}", "operator": "Exists", "effect": "NoExecute"}
+    for fault in ("unreachable", "not-ready")
+]
 """Tolerations that keep the operator's pod on the only node."""
 
 
@@ -23,7 +26,9 @@ STAYS = [{"key": f"node.kubernetes.io/{fault}", "operator": "Exists", "effect": 
 def frozen_node(devcluster: DevCluster, python_image: str) -> Iterator[tuple[Runs, Operator]]:
     with (
         made_namespace(devcluster, "frozen") as namespace,
-        installed(devcluster, python_image, namespace, tolerations=STAYS, stuckPods={"afterSeconds": 60, "forceDelete": False}) as operator,
+        installed(
+            devcluster, python_image, namespace, tolerations=STAYS, stuckPods={"afterSeconds": 60, "forceDelete": False}
+        ) as operator,
     ):
         yield Runs(devcluster, namespace), operator
 
@@ -33,20 +38,38 @@ def test_runs_on_a_frozen_node_are_reported_and_continue_afterwards(frozen_node:
     runs.apply_all(
         document("goes-on", "rate=5", "save=50", accelerator={"type": "cpu"}),
         document("of-two", "rate=5", "save=50"),
-        document("ends", "rate=5", "save=50", accelerator={"type": "cpu"}, trainer={"steps": 1200, "batchSize": 8, "sequenceLength": 64}),
+        document(
+            "ends",
+            "rate=5",
+            "save=50",
+            accelerator={"type": "cpu"},
+            trainer={"steps": 1200, "batchSize": 8, "sequenceLength": 64},
+        ),
     )
     before = {name: runs.training(name, step=60) for name in ("goes-on", "of-two", "ends")}
     with runs.devcluster.faults.kubelet_frozen():
         thaw_at = datetime.now(UTC) + FROZEN
         # The node's taint evicts the pods after five minutes, but they cannot end.
         for name in ("goes-on", "of-two"):
-            runs.wait(name, "reporting the pod that does not end", lambda status: "and is still there" in ready(status)["message"], 720)
+            runs.wait(
+                name,
+                "reporting the pod that does not end",
+                lambda status: "and is still there" in ready(status)["message"],
+                720,
+            )
             sentence = ready(runs.status(name))["message"]
             assert "kubectl delete pod" in sentence
             assert "on node " in sentence
-        until(lambda: datetime.now(UTC) >= thaw_at, timeout_seconds=FROZEN.total_seconds(), interval_seconds=5, failure=lambda: "")
+        until(
+            lambda: datetime.now(UTC) >= thaw_at,
+            timeout_seconds=FROZEN.total_seconds(),
+            interval_seconds=5,
+            failure=lambda: "",
+        )
         frozen = {name: runs.status(name) for name in before}
-        assert {name: status["phase"] for name, status in frozen.items() if status["phase"] in ("Failed", "Stalled")} == {}
+        assert {
+            name: status["phase"] for name, status in frozen.items() if status["phase"] in ("Failed", "Stalled")
+        } == {}
     for name in ("goes-on", "of-two"):
         after = runs.wait(
             name,
@@ -55,7 +78,9 @@ def test_runs_on_a_frozen_node_are_reported_and_continue_afterwards(frozen_node:
             180,
         )
         assert after["attempt"] == 1, "JobSet must restart it, as after any eviction"
-        assert set(counts(after)) <= {"preempted"}, f"a node that hangs must not count as a failure of the run: {causes(after)}"
+        assert set(counts(after)) <= {"preempted"}, (
+            f"a node that hangs must not count as a failure of the run: {causes(after)}"
+        )
         assert len(causes(after)) <= 3, causes(after)
     ended = runs.wait(
         "ends", "over", lambda status: status["phase"] == "Succeeded", 600

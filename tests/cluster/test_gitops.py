@@ -1,8 +1,8 @@
-"""Runs kept in git: no change by the API server or the operator is shown as a difference, other tools read the state of a run correctly,
-and a run that is removed from git and added again continues from its checkpoints.
+"""Runs kept in git: no change by the API server or the operator is shown as a difference, other tools read the state of
+a run correctly, and a run that is removed from git and added again continues from its checkpoints.
 
-`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py tests/apiserver/test_gitops.py` writes the observed runs, one file for each
-state, in the format of the test data of the Argo CD scripts.
+`HALCYON_RECORD=FOLDER pytest tests/cluster/test_gitops.py tests/apiserver/test_gitops.py` writes the observed runs, one
+file for each state, in the format of the test data of the Argo CD scripts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def get(path: WholePath, name: str) -> dict[str, Any]:
 
 
 def delete(path: WholePath, *names: str) -> None:
-    path.devcluster.kubectl("delete", RESOURCE, *names, "--namespace", path.place.runs, "--ignore-not-found", "--cascade=foreground")
+    path.devcluster.kubectl(
+        "delete", RESOURCE, *names, "--namespace", path.place.runs, "--ignore-not-found", "--cascade=foreground"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +71,8 @@ class Watched:
 
     def __init__(self, path: WholePath, name: str) -> None:
         kubectl = path.devcluster.kubectl
-        # With a name as argument, kubectl misses changes between its first read and its watch; a list with a field selector has no such
-        # gap.
+        # With a name as argument, kubectl misses changes between its first read and its watch; a list with a field
+        # selector has no such gap.
         chosen = ["get", RESOURCE, f"--field-selector=metadata.name={name}", "--namespace", path.place.runs]
         command = [kubectl.program, "--kubeconfig", kubectl.kubeconfig, *chosen, "--watch", "--output=json"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -104,21 +106,31 @@ def watching(path: WholePath, name: str) -> Iterator[Watched]:
     try:
         yield found
         until(
-            received_the_last_change, timeout_seconds=30, failure=lambda: f"the watch did not receive the last change: {found.states[-1:]}"
+            received_the_last_change,
+            timeout_seconds=30,
+            failure=lambda: f"the watch did not receive the last change: {found.states[-1:]}",
         )
     finally:
         found.close()
 
 
 def check(states: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, kstatus: readers.Reader) -> None:
-    """Check that Argo CD and kstatus report every received state correctly, and that the phases `want` are among them."""
+    """Check that Argo CD and kstatus report every received state correctly, and that the phases `want` are among
+    them.
+    """
     phases: set[Phase] = set()
     for run in states:
         record(run)
         status, fresh = run["status"], run["status"]["observedGeneration"] == run["metadata"]["generation"]
         phase = status.get("phase", "Pending")
         stalled = any((one["type"], one["status"]) == ("Stalled", "True") for one in status.get("conditions", []))
-        expected = ("InProgress", "Progressing") if not fresh else ("Failed", "Degraded") if stalled else (KSTATUS[phase], HEALTH[phase])
+        expected = (
+            ("InProgress", "Progressing")
+            if not fresh
+            else ("Failed", "Degraded")
+            if stalled
+            else (KSTATUS[phase], HEALTH[phase])
+        )
         assert (kstatus.ask(run).get("status"), argo.health(run)["status"]) == expected, status
         if fresh:
             phases.add(phase)
@@ -126,9 +138,15 @@ def check(states: list[dict[str, Any]], want: set[Phase], argo: readers.Argo, ks
 
 
 def act(path: WholePath, argo: readers.Argo, action: str, name: str) -> None:
-    """What Argo CD does when a user chooses an action: its script edits the live object, and the edit is sent as a merge patch."""
+    """What Argo CD does when a user chooses an action: its script edits the live object, and the edit is sent as a
+    merge patch.
+    """
     # A trainer's log has its steps before the operator's next poll: the offered actions follow the status.
-    until(lambda: action in argo.offers(get(path, name)), timeout_seconds=60, failure=lambda: str(get(path, name)["status"]))
+    until(
+        lambda: action in argo.offers(get(path, name)),
+        timeout_seconds=60,
+        failure=lambda: str(get(path, name)["status"]),
+    )
     before = get(path, name)
     patch = json.dumps(merge_patch(before, argo.do(action, before)))
     path.devcluster.kubectl("patch", RESOURCE, name, "--namespace", path.place.runs, "--type=merge", f"--patch={patch}")
@@ -142,7 +160,9 @@ def test_a_run_in_git_never_differs_and_other_tools_read_its_state(
     training = path.training(f"in-git-{way}")
     document = variant(path.document, name=training.name)
     git = Git(path.devcluster.kubectl, path.place.runs, [document], way)
-    outspoken = Git(path.devcluster.kubectl, path.place.runs, [document | {"spec": document["spec"] | {"suspend": False}}], "client")
+    outspoken = Git(
+        path.devcluster.kubectl, path.place.runs, [document | {"spec": document["spec"] | {"suspend": False}}], "client"
+    )
     git.apply()
     with watching(path, training.name) as heard:
         training.wait_for_step(5)
@@ -152,7 +172,9 @@ def test_a_run_in_git_never_differs_and_other_tools_read_its_state(
         training.wait_for_phase("Suspended")
         assert git.diff() == ""
         if way == "client":  # server-side apply reports a conflict instead
-            assert "-  suspend: true\n+  suspend: false\n" in outspoken.diff(), "a field that git sets must be a difference"
+            assert "-  suspend: true\n+  suspend: false\n" in outspoken.diff(), (
+                "a field that git sets must be a difference"
+            )
         git.apply()
         assert get(path, training.name)["spec"]["suspend"], "git does not set it"
         act(path, argo, "resume", training.name)
@@ -165,11 +187,17 @@ def test_a_run_in_git_never_differs_and_other_tools_read_its_state(
 
 def test_a_run_that_cannot_continue_is_degraded(path: WholePath, argo: readers.Argo, kstatus: readers.Reader) -> None:
     document = variant(path.document, name="hopeless")
-    document["spec"]["checkpoint"] = {"root": "file:///nowhere"}  # only the operator rejects it: it is lost with the pod
+    document["spec"]["checkpoint"] = {
+        "root": "file:///nowhere"
+    }  # only the operator rejects it: it is lost with the pod
     git = Git(path.devcluster.kubectl, path.place.runs, [document], "server")
     git.apply()
     with watching(path, "hopeless") as heard:
-        until(lambda: get(path, "hopeless")["status"].get("phase") == "Failed", timeout_seconds=60, failure=lambda: str(heard.states[-1:]))
+        until(
+            lambda: get(path, "hopeless")["status"].get("phase") == "Failed",
+            timeout_seconds=60,
+            failure=lambda: str(heard.states[-1:]),
+        )
         assert git.diff() == ""
     check(heard.states, {"Failed"}, argo, kstatus)
     delete(path, "hopeless")
@@ -187,7 +215,11 @@ def committed(path: WholePath, root: str) -> int:
 
 def shown(kind: str) -> dict[str, Any]:
     """An object as the guide shows it."""
-    found = [document for where, document in shown_documents() if where.startswith("docs/guides/gitops.md") and document["kind"] == kind]
+    found = [
+        document
+        for where, document in shown_documents()
+        if where.startswith("docs/guides/gitops.md") and document["kind"] == kind
+    ]
     return copy.deepcopy(found[0])
 
 
@@ -215,7 +247,9 @@ class Reported:
 
 @pytest.mark.timeout(1800)  # for a machine that has never built Flux
 def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path) -> None:
-    """The example repository and the guide's objects, with Flux's real controllers: a run removed from git keeps its checkpoints."""
+    """The example repository and the guide's objects, with Flux's real controllers: a run removed from git keeps its
+    checkpoints.
+    """
     kubectl, runs = path.devcluster.kubectl, path.place.runs
     name, root = "wide", f"{runs}/wide"
     with served(EXAMPLES / "gitops", tmp_path) as repository, flux(kubectl, tmp_path, FLUX_KUSTOMIZE):
@@ -226,7 +260,9 @@ def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path)
             repository.edit("environments/staging/kustomization.yaml", f"  - ../../experiments/{other}\n", "")
         repository.edit("environments/staging/small.yaml", "steps: 20", "steps: 2000")
         repository.edit("environments/staging/small.yaml", "everySteps: 5", "everySteps: 2")
-        repository.edit("base/run.yaml", "http://object-store.training.svc.cluster.local:7070", path.place.store_endpoint)
+        repository.edit(
+            "base/run.yaml", "http://object-store.training.svc.cluster.local:7070", path.place.store_endpoint
+        )
         source, applied = shown("GitRepository"), shown("Kustomization")
         source["spec"] |= {"url": repository.url}
         applied["spec"] |= {"path": "./environments/staging", "timeout": "3m", "retryInterval": "5s"}
@@ -236,8 +272,8 @@ def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path)
         reported = Reported()
 
         def reconciled(message: str) -> set[str]:
-            """Push, make Flux reconcile now, and wait until it reports the commit as applied and all its objects as healthy. Returns the
-            inventory."""
+            """Push, make Flux reconcile now, and wait until it reports the commit as applied and all its objects as
+            healthy. Returns the inventory."""
             commit = repository.push(message)
             kubectl.apply([source, applied])
             for kind, what in (("gitrepository", source), ("kustomization", applied)):
@@ -253,15 +289,23 @@ def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path)
                 conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
                 return str(status.get("lastAppliedRevision", "")).endswith(commit) and conditions.get("Ready") == "True"
 
-            until(ready, timeout_seconds=180, failure=lambda: kubectl("get", "gitrepository,kustomization", "-A", "--output=yaml"))
+            until(
+                ready,
+                timeout_seconds=180,
+                failure=lambda: kubectl("get", "gitrepository,kustomization", "-A", "--output=yaml"),
+            )
             return {entry["id"] for entry in status["inventory"]["entries"]}
 
         held = {f"_{runs}__Namespace", f"{runs}_{name}_halcyon.dev_TrainingRun"}
         try:
             assert reconciled("Try a wider model") == held
-            assert get(path, name)["status"]["phase"] in ("Running", "Succeeded"), "it must be ready only once it trains"
+            assert get(path, name)["status"]["phase"] in ("Running", "Succeeded"), (
+                "it must be ready only once it trains"
+            )
             generation = get(path, name)["metadata"]["generation"]
-            until(lambda: committed(path, root) >= 4, timeout_seconds=120, failure=lambda: str(get(path, name)["status"]))
+            until(
+                lambda: committed(path, root) >= 4, timeout_seconds=120, failure=lambda: str(get(path, name)["status"])
+            )
 
             whole = (repository.tree / "environments/staging/kustomization.yaml").read_text()
             assert get(path, name)["metadata"]["generation"] == generation == 1, "nothing may be applied twice"
@@ -271,7 +315,9 @@ def test_flux_applies_prunes_and_restores_a_run(path: WholePath, tmp_path: Path)
             until(lambda: not kubectl(*gone), timeout_seconds=60, failure=lambda: kubectl(*gone))
             pods = ("get", "pods", f"--selector=halcyon.dev/run={name}", "--namespace", runs, "--output=name")
             until(lambda: not kubectl(*pods), timeout_seconds=90, failure=lambda: kubectl(*pods))
-            assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active", "its annotation must keep it"
+            assert kubectl("get", "namespace", runs, "--output=jsonpath={.status.phase}") == "Active", (
+                "its annotation must keep it"
+            )
             saved = committed(path, root)
             assert saved >= 4
 

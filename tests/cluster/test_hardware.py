@@ -1,4 +1,7 @@
-"""JobSet's webhook accepts the JobSet of every row of the hardware table. tests/apiserver/test_hardware.py tests the rest."""
+"""JobSet's webhook accepts the JobSet of every row of the hardware table.
+
+tests/apiserver/test_hardware.py tests the rest.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,12 @@ def start(runs: Runs, python_image: str, tmp_path: Path) -> Iterator[Start]:
 
     def start_operator(name: str) -> OperatorProcess:
         found = OperatorProcess.start(
-            name, runs.devcluster.kubeconfig, runs.namespace, tmp_path, trainerImage=trainer, lease={"namespace": runs.namespace}
+            name,
+            runs.devcluster.kubeconfig,
+            runs.namespace,
+            tmp_path,
+            trainerImage=trainer,
+            lease={"namespace": runs.namespace},
         )
         started.append(found)
         found.await_ready()
@@ -61,7 +66,11 @@ def taken_over(heir: OperatorProcess, since: float) -> float:
 
 def wrote(requests: list[Request], name: str) -> list[Request]:
     """The writes of a process, successful or not, except those to the Lease."""
-    return [request for request in requests if request.agent.endswith(f"({name})") and request.write and request.resource != "leases"]
+    return [
+        request
+        for request in requests
+        if request.agent.endswith(f"({name})") and request.write and request.resource != "leases"
+    ]
 
 
 @promises.TWO_REPLICAS
@@ -114,7 +123,11 @@ def test_another_operator_takes_over_when_the_leader_is_killed_stopped_or_termin
     log += audit.new()
 
     own = [request for request in log if request.namespace == runs.namespace]
-    created = Counter(request.name for request in own if (request.verb, request.resource) == ("create", "jobsets") and request.code == 201)
+    created = Counter(
+        request.name
+        for request in own
+        if (request.verb, request.resource) == ("create", "jobsets") and request.code == 201
+    )
     assert created == {f"{one}-1": 1, f"{one}-2": 1, f"{two}-1": 1, f"{three}-1": 1}
     assert all(wrote(own, name) for name in ("operator-a", "operator-b", "operator-c"))
     statuses = {name: runs.status(name)["restarts"] for name in (one, two)}

@@ -1,4 +1,6 @@
-"""The images in a pod with the restricted profile and a read-only file system: they contain what they need and nothing else."""
+"""The images in a pod with the restricted profile and a read-only file system: they contain what they need and nothing
+else.
+"""
 
 import json
 from typing import Any
@@ -67,13 +69,29 @@ def inspection_pod(image: str, modules: str, asked: list[str]) -> dict[str, Any]
 def inspect(devcluster: DevCluster, namespace: str, what: Buildable, modules: str) -> dict[str, Any]:
     cluster = devcluster.cluster
     image = cluster.load(build(what, cache=cluster.paths.cache, progress=QUIET))
-    asked = ["jax", "kopf", "kubernetes", "halcyon", "halcyon_operator", "halcyon_api", "halcyon_devcluster", "halcyon_demo", "pytest"]
+    asked = [
+        "jax",
+        "kopf",
+        "kubernetes",
+        "halcyon",
+        "halcyon_operator",
+        "halcyon_api",
+        "halcyon_devcluster",
+        "halcyon_demo",
+        "pytest",
+    ]
     devcluster.kubectl.apply([inspection_pod(image, modules, asked)], "--namespace", namespace)
 
     def phase() -> str:
-        return devcluster.kubectl("get", "pod", "inspection", "--namespace", namespace, "--output=jsonpath={.status.phase}")
+        return devcluster.kubectl(
+            "get", "pod", "inspection", "--namespace", namespace, "--output=jsonpath={.status.phase}"
+        )
 
-    until(lambda: phase() in ("Succeeded", "Failed"), timeout_seconds=120, failure=lambda: f"the pod is {phase()} after 120 s")
+    until(
+        lambda: phase() in ("Succeeded", "Failed"),
+        timeout_seconds=120,
+        failure=lambda: f"the pod is {phase()} after 120 s",
+    )
     output = devcluster.kubectl("logs", "inspection", "--namespace", namespace)
     assert phase() == "Succeeded", output
     return json.loads(output.splitlines()[-1])
@@ -82,7 +100,9 @@ def inspect(devcluster: DevCluster, namespace: str, what: Buildable, modules: st
 def check_common(seen: dict[str, Any]) -> None:
     assert (seen["user"], seen["process"], seen["home"]) == (65532, 1, "/tmp")
     assert seen["tools"] == []
-    assert seen["flags"] == [1], "our packages and their dependencies must have byte code that is never compared with its source"
+    assert seen["flags"] == [1], (
+        "our packages and their dependencies must have byte code that is never compared with its source"
+    )
     assert seen["compiled"], "the standard library must be compiled"
     assert seen["tests"] == 0
     assert seen["writable"] == ["/var/cache/halcyon", "/tmp"]
@@ -90,13 +110,20 @@ def check_common(seen: dict[str, Any]) -> None:
 
 
 def test_trainer(devcluster: DevCluster, namespace: str) -> None:
-    seen = inspect(devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.run.train")
+    seen = inspect(
+        devcluster, namespace, Buildable.TRAINER, "equinox, haliax, jax, optax, tensorstore, halcyon.run.train"
+    )
     check_common(seen)
     assert seen["there"] == ["jax", "halcyon", "halcyon_api"]
     assert seen["topics"], "the example trains on the text of help()"
 
 
 def test_operator(devcluster: DevCluster, namespace: str) -> None:
-    seen = inspect(devcluster, namespace, Buildable.OPERATOR, "kopf, kubernetes, obstore, prometheus_client, halcyon_operator.run.app")
+    seen = inspect(
+        devcluster,
+        namespace,
+        Buildable.OPERATOR,
+        "kopf, kubernetes, obstore, prometheus_client, halcyon_operator.run.app",
+    )
     check_common(seen)
     assert seen["there"] == ["kopf", "kubernetes", "halcyon_operator", "halcyon_api"]

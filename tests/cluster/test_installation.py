@@ -1,8 +1,9 @@
-"""The life of an installation, from the first install to an upgrade, by the commands of README.md and docs/guides/install.md.
+"""The life of an installation, from the first install to an upgrade, by the commands of README.md and
+docs/guides/install.md.
 
-It uses its own new cluster, beside other clusters, and deletes it at the end without a trace. The commands are adapted only as far as a new
-cluster without a registry needs it: the images are on the node, and a package of this chart replaces that of a release. The trainer runs a
-script. The tests depend on their order.
+It uses its own new cluster, beside other clusters, and deletes it at the end without a trace. The commands are adapted
+only as far as a new cluster without a registry needs it: the images are on the node, and a package of this chart
+replaces that of a release. The trainer runs a script. The tests depend on their order.
 """
 
 from __future__ import annotations
@@ -72,10 +73,16 @@ class Site:
         if (program, words[0]) == ("helm", "install"):
             # The scripted runs name a store that does not exist.
             more = (*more, "--set", f"objectStore.s3.endpoints={{{Namespaces().store_endpoint},{NOWHERE}}}")
-        return run([cluster.paths.tools / program, *words, *more, "--kubeconfig", cluster.kubeconfig], cwd=REPOSITORY, environ=homes)
+        return run(
+            [cluster.paths.tools / program, *words, *more, "--kubeconfig", cluster.kubeconfig],
+            cwd=REPOSITORY,
+            environ=homes,
+        )
 
     def exists(self, kind: str, name: str, namespace: str = "default") -> bool:
-        return bool(self.devcluster.kubectl("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output=name"))
+        return bool(
+            self.devcluster.kubectl("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output=name")
+        )
 
     def store_is_there(self) -> None:
         """Make the examples' store run the image on the node."""
@@ -96,7 +103,9 @@ def other_version(folder: Path) -> Path:
     about, definition = chart / "Chart.yaml", chart / "files" / "halcyon.dev_trainingruns.yaml"
     about.write_text(re.sub("^version: .*", "version: 0.0.1", about.read_text(), flags=re.MULTILINE))
     document = yaml.safe_load(definition.read_text())
-    del document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["ttlSecondsAfterFinished"]
+    del document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][
+        "ttlSecondsAfterFinished"
+    ]
     definition.write_text(yaml.safe_dump(document, sort_keys=False))
     return chart
 
@@ -117,7 +126,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         def package(chart: Path) -> Path:
             folder = tmp_path_factory.mktemp("package")
             images = ["--operator", operator, "--trainer", trainer, "--helm", cluster.paths.tools / "helm"]
-            run([sys.executable, REPOSITORY / "charts" / "package.py", *images, "--chart", chart, "--destination", folder])
+            run(
+                [
+                    sys.executable,
+                    REPOSITORY / "charts" / "package.py",
+                    *images,
+                    "--chart",
+                    chart,
+                    "--destination",
+                    folder,
+                ]
+            )
             (made,) = folder.iterdir()
             return made
 
@@ -367,9 +386,26 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     site.run(NOTHING_LEFT)
     runs, kubectl = site.runs("training"), site.devcluster.kubectl
     values = ["--set", "watchNamespaces={training}", "--set", "log.format=text"]
-    site.run(["helm", "install", "halcyon", str(site.other_version), "--namespace", "training", "--create-namespace", "--wait", *values])
+    site.run(
+        [
+            "helm",
+            "install",
+            "halcyon",
+            str(site.other_version),
+            "--namespace",
+            "training",
+            "--create-namespace",
+            "--wait",
+            *values,
+        ]
+    )
     trainer = {"steps": 100_000, "batchSize": 8, "sequenceLength": 64, "evaluation": {"everySteps": 50}}
-    root = {"root": "s3://nowhere/upgraded", "endpoint": "http://object-store.invalid:7070", "keep": 5, "save": {"everySteps": 25}}
+    root = {
+        "root": "s3://nowhere/upgraded",
+        "endpoint": "http://object-store.invalid:7070",
+        "keep": 5,
+        "save": {"everySteps": 25},
+    }
     optimizer = {"learningRate": 0.002, "schedule": {"cosine": {"warmupSteps": 7}}, "adamw": {}}
     runs.apply("upgraded", trainer=trainer, checkpoint=root, optimizer=optimizer)
     runs.training("upgraded", step=20)
@@ -395,8 +431,13 @@ def test_an_upgrade_disturbs_no_run(site: Site) -> None:
     runs.patch("upgraded", suspend=False)
     status = runs.training("upgraded", attempt=2)
     assert status["history"][1]["fromStep"] == saved > 0
-    (given,) = yaml.safe_load_all(kubectl.json("get", "configmap", "upgraded-2", "--namespace", "training")["data"]["run.yaml"])
-    assert (given["spec"]["optimizer"]["learningRate"], given["spec"]["optimizer"]["schedule"]["cosine"]["warmupSteps"]) == (0.002, 7)
+    (given,) = yaml.safe_load_all(
+        kubectl.json("get", "configmap", "upgraded-2", "--namespace", "training")["data"]["run.yaml"]
+    )
+    assert (
+        given["spec"]["optimizer"]["learningRate"],
+        given["spec"]["optimizer"]["schedule"]["cosine"]["warmupSteps"],
+    ) == (0.002, 7)
 
 
 @promises.NOTHING_RUNNING

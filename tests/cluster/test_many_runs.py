@@ -37,7 +37,9 @@ def test_many_runs_at_once_get_one_jobset_each(runs: Runs, operator: Operator) -
             failure=lambda: f"{len(unschedulable())} of {len(names)}",
         )
         jobsets = [jobset["metadata"]["name"] for jobset in runs.api.items("jobset", runs.namespace)]
-        assert sorted(jobset for jobset in jobsets if jobset.startswith(prefix)) == sorted(f"{name}-1" for name in names)
+        assert sorted(jobset for jobset in jobsets if jobset.startswith(prefix)) == sorted(
+            f"{name}-1" for name in names
+        )
     finally:
         runs.delete(*names)
     assert "Traceback" not in operator.log()

@@ -1,4 +1,5 @@
-"""The expressions of the dashboards and the alerts, evaluated by a real Prometheus that scrapes a real operator and real trainers.
+"""The expressions of the dashboards and the alerts, evaluated by a real Prometheus that scrapes a real operator and
+real trainers.
 
 tests/cluster/test_whole_path.py compares the scraped pages with the status of a run.
 """
@@ -31,7 +32,13 @@ from tests.cluster.workloads import POD_SECURITY
 from tests.suite.limits import limit
 
 # Kueue is installed and removed, and its webhooks check the Jobs of all other tests.
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.variant, pytest.mark.timeout(1200), pytest.mark.xdist_group("path")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.alone,
+    pytest.mark.variant,
+    pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("path"),
+]
 
 RUN = "watched"
 QUEUED = "patient"
@@ -53,7 +60,16 @@ def chart(path: WholePath) -> dict[str, list[dict[str, Any]]]:
     """The chart's objects with all monitoring enabled, by kind."""
     values = yaml.safe_dump(MONITORING | {"watchNamespaces": [path.place.runs]})
     where = ["--namespace", path.place.operator]
-    text = helm(path.devcluster.cluster, "template", RELEASE, REPOSITORY / "charts" / "halcyon", *where, "--values", "-", stdin=values)
+    text = helm(
+        path.devcluster.cluster,
+        "template",
+        RELEASE,
+        REPOSITORY / "charts" / "halcyon",
+        *where,
+        "--values",
+        "-",
+        stdin=values,
+    )
     found: dict[str, list[dict[str, Any]]] = {}
     for document in yaml.safe_load_all(text):
         if document:
@@ -143,7 +159,11 @@ def queued(path: WholePath) -> Iterator[None]:
         path.devcluster.kubectl.apply(queue_objects(path.place.runs))
         training.apply()
         try:
-            until(lambda: waits_for(path, QUEUED) == "WaitingForQuota", timeout_seconds=90, failure=lambda: waits_for(path, QUEUED))
+            until(
+                lambda: waits_for(path, QUEUED) == "WaitingForQuota",
+                timeout_seconds=90,
+                failure=lambda: waits_for(path, QUEUED),
+            )
             yield
         finally:
             training.delete()
@@ -157,10 +177,11 @@ def waits_for(path: WholePath, name: str) -> str:
 
 @pytest.fixture
 def alone(path: WholePath) -> Iterator[dict[str, Any]]:
-    """A real trainer with the labels of a run's pod, which computes with the peak of an accelerator type, as on a laptop. Yields its
-    document.
+    """A real trainer with the labels of a run's pod, which computes with the peak of an accelerator type, as on a
+    laptop. Yields its document.
 
-    The operator creates no such pod: a process from the operator does not train if it finds another accelerator than the document names.
+    The operator creates no such pod: a process from the operator does not train if it finds another accelerator than
+    the document names.
     """
     kubectl, where = path.devcluster.kubectl, ("--namespace", path.place.runs)
     document = variant(path.document, name=ALONE, steps=1_000_000)
@@ -168,7 +189,9 @@ def alone(path: WholePath) -> Iterator[dict[str, Any]]:
     document["spec"]["checkpoint"]["save"] = {"everySteps": 0, "everySeconds": 3600}
     (like, *_) = kubectl.json("get", "pods", f"--selector={names.LABEL_RUN}={RUN}", *where)["items"]
     (made,) = like["spec"]["containers"]
-    container = {key: made[key] for key in ("name", "image", "imagePullPolicy", "command", "args", "ports", "securityContext")}
+    container = {
+        key: made[key] for key in ("name", "image", "imagePullPolicy", "command", "args", "ports", "securityContext")
+    }
     container["args"] = [*made["args"], "--device", "cpu"]
     container["env"] = [one for one in made["env"] if not one["name"].startswith("HALCYON_")]
     container["volumeMounts"] = [{"name": "run", "mountPath": "/etc/halcyon"}, {"name": "tmp", "mountPath": "/tmp"}]
@@ -205,7 +228,9 @@ def test_every_panel_has_data(
     (waits,) = answers["fleet: queued"]
     assert waits["metric"] == {"namespace": path.place.runs, "run": QUEUED}
     assert float(waits["value"][1]) > 0
-    (share_of_peak,) = prometheus.ask(f'halcyon_trainer_mfu_ratio{{run="{ALONE}"}} / halcyon_trainer_tokens_per_second{{run="{ALONE}"}}')
+    (share_of_peak,) = prometheus.ask(
+        f'halcyon_trainer_mfu_ratio{{run="{ALONE}"}} / halcyon_trainer_tokens_per_second{{run="{ALONE}"}}'
+    )
     peak = TABLE[PEAK_OF].peak_flops_per_second
     assert peak is not None
     assert float(share_of_peak["value"][1]) == pytest.approx(flops_of_token(alone) / peak)
@@ -222,7 +247,9 @@ def flops_of_token(document: dict[str, Any]) -> int:
 def test_a_run_that_cannot_be_trained_raises_an_alarm(prometheus: Prometheus, path: WholePath) -> None:
     document = variant(path.document, name="hopeless")
     kubectl = path.devcluster.kubectl
-    kubectl("create", "configmap", "hopeless-1", "--namespace", path.place.runs)  # the name that its first attempt needs
+    kubectl(
+        "create", "configmap", "hopeless-1", "--namespace", path.place.runs
+    )  # the name that its first attempt needs
     training = training_of(path, document)
     late = variant(path.document, name="late")
     late["spec"]["scheduling"] = {"nodeSelector": {"example.com/pool": "nowhere"}}

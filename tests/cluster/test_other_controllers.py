@@ -1,6 +1,8 @@
-"""What else acts on pods in a cluster: policies that add containers or require labels, quotas, limit ranges, webhooks that do not answer.
+"""What else acts on pods in a cluster: policies that add containers or require labels, quotas, limit ranges, webhooks
+that do not answer.
 
-Each run ends, or its conditions have the cause. The objects are in a namespace of their own, with an operator of its own.
+Each run ends, or its conditions have the cause. The objects are in a namespace of their own, with an operator of its
+own.
 """
 
 from __future__ import annotations
@@ -55,7 +57,12 @@ def there(place: Runs, effect: str, *objects: dict[str, Any]) -> Iterator[None]:
         objects: The objects.
     """
     kubectl = place.devcluster.kubectl
-    container = {"name": "main", "image": "none", "securityContext": CONTAINER_SECURITY, "resources": {"limits": {"memory": "512Mi"}}}
+    container = {
+        "name": "main",
+        "image": "none",
+        "securityContext": CONTAINER_SECURITY,
+        "resources": {"limits": {"memory": "512Mi"}},
+    }
     probe = yaml.safe_dump(pod("probe", {"securityContext": POD_SECURITY, "containers": [container]}))
 
     def answer() -> str:
@@ -107,7 +114,10 @@ def adds_a_sidecar(place: Runs, image: str, native: bool) -> list[dict[str, Any]
     )
     assert CONTAINER_SECURITY == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     waits = '["python3", "-c", "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"]'
-    container = f'Object.spec.{field}{{name: "mesh-proxy", image: "{image}", command: {waits}, securityContext: {rights}{more}}}'
+    container = (
+        f'Object.spec.{field}{{name: "mesh-proxy", image: "{image}", command: {waits}, securityContext: '
+        f"{rights}{more}}}"
+    )
     # The list is made empty and filled afterwards: a list of containers as a value ends the API server's request.
     empty = 'JSONPatch{op: "add", path: "/spec/initContainers", value: []}, ' if native else ""
     patch = f'[{empty}JSONPatch{{op: "add", path: "/spec/{field}/-", value: {container}}}]'
@@ -116,7 +126,9 @@ def adds_a_sidecar(place: Runs, image: str, native: bool) -> list[dict[str, Any]
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["classic", "native"])
-def test_a_run_beside_a_sidecar_succeeds_and_releases_its_pods(place: Runs, run: str, python_image: str, native: bool) -> None:
+def test_a_run_beside_a_sidecar_succeeds_and_releases_its_pods(
+    place: Runs, run: str, python_image: str, native: bool
+) -> None:
     with there(place, "mesh-proxy", *adds_a_sidecar(place, python_image, native)):
         place.apply(run, "rate=20", trainer={"steps": 60, "batchSize": 8, "sequenceLength": 64})
         place.training(run)
@@ -136,7 +148,9 @@ def test_a_run_beside_a_sidecar_succeeds_and_releases_its_pods(place: Runs, run:
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["classic", "native"])
-def test_a_run_beside_a_sidecar_restarts_after_its_trainer_has_ended(place: Runs, run: str, python_image: str, native: bool) -> None:
+def test_a_run_beside_a_sidecar_restarts_after_its_trainer_has_ended(
+    place: Runs, run: str, python_image: str, native: bool
+) -> None:
     with there(place, "mesh-proxy", *adds_a_sidecar(place, python_image, native)):
         place.apply(run, "exit=42,step=20,attempt=1,restart=0,process=0", "rate=20")
         status = place.training_after(run, 1, 0)
@@ -145,7 +159,12 @@ def test_a_run_beside_a_sidecar_restarts_after_its_trainer_has_ended(place: Runs
 
 
 def limits(place: Runs, kind: str, **spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": "limits", "namespace": place.namespace}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {"name": "limits", "namespace": place.namespace},
+        "spec": spec,
+    }
 
 
 def silent_webhook(place: Runs) -> dict[str, Any]:
@@ -191,7 +210,9 @@ def test_a_run_whose_pods_are_refused_says_why_and_goes_on_when_they_are_not(pla
 
         def says(_: dict[str, Any]) -> bool:
             ready, degraded = (place.condition(run, kind) for kind in ("Ready", "Degraded"))
-            return ready.get("reason") == "PodsRefused" and text in ready["message"] and degraded.get("status") == "True"
+            return (
+                ready.get("reason") == "PodsRefused" and text in ready["message"] and degraded.get("status") == "True"
+            )
 
         place.wait(run, f"refused by {text!r}", says)
     place.training(run)

@@ -1,8 +1,8 @@
-"""Runs in queues of the real Kueue, from Kueue's own chart: they wait and report the reason, lose their quota, and resume without a lost
-step.
+"""Runs in queues of the real Kueue, from Kueue's own chart: they wait and report the reason, lose their quota, and
+resume without a lost step.
 
-Kueue is in the cluster only for these tests, because its webhooks check every JobSet. The queue is the guide's, with host memory in place
-of GPUs.
+Kueue is in the cluster only for these tests, because its webhooks check every JobSet. The queue is the guide's, with
+host memory in place of GPUs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from halcyon_demo.documents import variant
 from halcyon_devcluster.kueue import GROUP, kueue
 from halcyon_devcluster.waiting import until
 from tests.cluster.conftest import PROGRESS, DevCluster
-from tests.cluster.provisioning import CHECK, CLASS, CONSUMES, DETAIL, KIND, NODE_LABEL, answer, provisioning_check, provisioning_requests
+from tests.cluster.provisioning import (
+    CHECK,
+    CLASS,
+    CONSUMES,
+    DETAIL,
+    KIND,
+    NODE_LABEL,
+    answer,
+    provisioning_check,
+    provisioning_requests,
+)
 from tests.cluster.scripted import Operator, Runs, build_scripted_trainer, causes, counts
 from tests.cluster.whole_path import STEPS, WholePath
 from tests.examples.documents import shown_documents
@@ -36,9 +46,16 @@ MEMORY_GIB = 1
 
 def queue_objects(namespace: str) -> list[dict[str, Any]]:
     """The guide's objects, for this namespace and for hosts without accelerators."""
-    shown = [copy.deepcopy(found) for where, found in shown_documents() if where.startswith(GUIDE) and "apiVersion" in found]
+    shown = [
+        copy.deepcopy(found) for where, found in shown_documents() if where.startswith(GUIDE) and "apiVersion" in found
+    ]
     objects = [found for found in shown if found["apiVersion"].startswith(GROUP)]
-    assert [found["kind"] for found in objects] == ["ResourceFlavor", "ClusterQueue", "LocalQueue", "WorkloadPriorityClass"]
+    assert [found["kind"] for found in objects] == [
+        "ResourceFlavor",
+        "ClusterQueue",
+        "LocalQueue",
+        "WorkloadPriorityClass",
+    ]
     flavor, cluster_queue, local_queue, _ = objects
     flavor["spec"].pop("nodeLabels")
     (group,) = cluster_queue["spec"]["resourceGroups"]
@@ -68,7 +85,9 @@ def delete(runs: Runs, *names: str) -> None:
 
 
 def waits(runs: Runs, name: str, reason: str, text: str) -> dict[str, Any]:
-    """Wait until a run reports that it waits in a queue, with this reason and this text in the message, and has no pods."""
+    """Wait until a run reports that it waits in a queue, with this reason and this text in the message, and has no
+    pods.
+    """
 
     def holds(status: dict[str, Any]) -> bool:
         found = next((one for one in status.get("conditions", []) if one["type"] == "Queued"), {})
@@ -76,7 +95,9 @@ def waits(runs: Runs, name: str, reason: str, text: str) -> dict[str, Any]:
 
     status = runs.wait(name, f"waiting by {reason} for {text!r}", holds)
     # Kueue takes the quota back before the last pod is gone.
-    until(lambda: runs.pods(name) == [], timeout_seconds=60, failure=lambda: f"{name} still has pods: {runs.pods(name)}")
+    until(
+        lambda: runs.pods(name) == [], timeout_seconds=60, failure=lambda: f"{name} still has pods: {runs.pods(name)}"
+    )
     return status
 
 
@@ -100,7 +121,11 @@ def queues(devcluster: DevCluster, runs: Runs) -> Iterator[None]:
             yield
         finally:
             delete(runs, "--all")
-    left = kubectl("get", "mutatingwebhookconfigurations,validatingwebhookconfigurations,customresourcedefinitions", "--output=name")
+    left = kubectl(
+        "get",
+        "mutatingwebhookconfigurations,validatingwebhookconfigurations,customresourcedefinitions",
+        "--output=name",
+    )
     assert "kueue" not in left
 
 
@@ -133,13 +158,17 @@ def test_a_run_waits_for_quota_and_reports_it(room: None, runs: Runs) -> None:
 
 
 @promises.QUEUE
-def test_a_run_yields_its_quota_to_a_higher_priority_and_resumes_without_lost_steps(room: None, runs: Runs, operator: Operator) -> None:
+def test_a_run_yields_its_quota_to_a_higher_priority_and_resumes_without_lost_steps(
+    room: None, runs: Runs, operator: Operator
+) -> None:
     apply(runs, "humble", "rate=10", "save=1000000")
     runs.training("humble")
     apply(runs, "hasty", scheduling=queued(priorityClass="urgent"))
     runs.training("hasty")
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
-    status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
+    status = runs.wait(
+        "humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"]
+    )
     ended = status["history"][0]
     assert "queue research took its quota back, Preempted: Preempted to accommodate a workload" in ended["message"]
     assert counts(status) == {"queueEvicted": 1}
@@ -151,7 +180,10 @@ def test_a_run_yields_its_quota_to_a_higher_priority_and_resumes_without_lost_st
     assert status["history"][1]["fromStep"] == ended["toStep"] > 0
     assert (status["goodput"]["lostSteps"], status["failuresWithoutCheckpoint"]) == (0, 0)
     assert status["goodput"]["seconds"]["capacityWait"] >= 1
-    assert f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0' in operator.metrics()
+    assert (
+        f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0'
+        in operator.metrics()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +215,19 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     training.wait_for_step(60)
     # The operator of this path allows the store of its runs and no other.
     store = path.document["spec"]["checkpoint"] | {"root": f"{path.document['spec']['checkpoint']['root']}-hasty"}
-    apply(runs, "hasty", image=scripted, imagePullPolicy="Never", checkpoint=store, scheduling=queued(priorityClass="urgent"))
+    apply(
+        runs,
+        "hasty",
+        image=scripted,
+        imagePullPolicy="Never",
+        checkpoint=store,
+        scheduling=queued(priorityClass="urgent"),
+    )
     runs.training("hasty")
     waits(runs, "humble", "WaitingForQuota", "insufficient unused quota for memory in flavor h100")
-    status = runs.wait("humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"])
+    status = runs.wait(
+        "humble", "saved where it left", lambda now: now["checkpoint"]["step"] == now["history"][0]["toStep"]
+    )
     assert [entry.get("cause") for entry in status["history"]] == ["queueEvicted", None]
     assert f'halcyon_run_queued_timestamp_seconds{{namespace="{runs.namespace}",run="humble"}} ' in metrics_of(path)
     ended = status["history"][0]
@@ -203,13 +244,18 @@ def test_a_run_of_higher_priority_takes_the_quota_and_no_step_is_lost(
     assert final.goodput is not None
     assert (final.goodput.lost_steps, final.failures_without_checkpoint) == (0, 0)
     assert final.goodput.seconds.capacity_wait >= 1
-    assert f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0' in metrics_of(path)
+    assert (
+        f'halcyon_run_restarts_total{{cause="queueEvicted",namespace="{runs.namespace}",run="humble"}} 1.0'
+        in metrics_of(path)
+    )
 
 
 def metrics_of(path: WholePath) -> str:
     """The page of metrics that Prometheus would scrape from the operator."""
     selector = "--selector=app.kubernetes.io/name=halcyon"
-    (pod,) = path.devcluster.kubectl("get", "pods", "--namespace", path.place.operator, selector, "--output=name").split()
+    (pod,) = path.devcluster.kubectl(
+        "get", "pods", "--namespace", path.place.operator, selector, "--output=name"
+    ).split()
     return path.devcluster.kubectl.pod_http(path.place.operator, pod.removeprefix("pod/"), 9401, "/metrics")
 
 
@@ -220,18 +266,36 @@ def test_an_admission_check_and_a_late_start_are_reported(room: None, runs: Runs
     check = {"apiVersion": f"{GROUP}/v1beta2", "kind": "AdmissionCheck", "metadata": {"name": "consent"}}
     check["spec"] = {"controllerName": "example.com/consent"}
     _, cluster_queue, local_queue, _ = queue_objects(runs.namespace)
-    cluster_queue["metadata"]["name"] = local_queue["metadata"]["name"] = local_queue["spec"]["clusterQueue"] = "checked"
+    cluster_queue["metadata"]["name"] = local_queue["metadata"]["name"] = local_queue["spec"]["clusterQueue"] = (
+        "checked"
+    )
     cluster_queue["spec"]["admissionChecksStrategy"] = {"admissionChecks": [{"name": "consent"}]}
     kubectl.apply([check, cluster_queue, local_queue])
-    active = {"type": "Active", "status": "True", "reason": "Active", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    active = {
+        "type": "Active",
+        "status": "True",
+        "reason": "Active",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
     patch(runs, "admissioncheck", "consent", {"status": {"conditions": [active]}})
     apply(runs, "checked", scheduling=queued("checked"))
     # Its image does not exist, so its pods never become ready, and Kueue takes its quota back after a while.
     apply(runs, "late", image="localhost/halcyon/nobody-has-this:1", imagePullPolicy="Never")
     waits(runs, "checked", "WaitingForAdmissionCheck", "quota is reserved in ClusterQueue checked; consent is Pending")
-    granted = {"name": "consent", "state": "Ready", "message": "granted", "lastTransitionTime": "2026-01-01T00:00:00Z", "podSetUpdates": []}
+    granted = {
+        "name": "consent",
+        "state": "Ready",
+        "message": "granted",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "podSetUpdates": [],
+    }
     uid = runs.kubectl("get", "jobset", "checked-1", "--output=jsonpath={.metadata.uid}")
-    name = runs.kubectl("get", "workloads", f"--selector=kueue.x-k8s.io/job-uid={uid}", "--output=name").strip().partition("/")[2]
+    name = (
+        runs.kubectl("get", "workloads", f"--selector=kueue.x-k8s.io/job-uid={uid}", "--output=name")
+        .strip()
+        .partition("/")[2]
+    )
     patch(runs, "workload", name, {"status": {"admissionChecks": [granted]}})
     runs.training("checked")
     delete(runs, "checked")
@@ -272,7 +336,9 @@ def pod_specs(runs: Runs, name: str) -> list[dict[str, Any]]:
 def workload_of(runs: Runs, name: str) -> dict[str, Any]:
     """Kueue's Workload of a run's first JobSet."""
     uid = runs.kubectl("get", "jobset", f"{name}-1", "--output=jsonpath={.metadata.uid}")
-    found = runs.devcluster.kubectl.json("get", "workloads", f"--selector=kueue.x-k8s.io/job-uid={uid}", "--namespace", runs.namespace)
+    found = runs.devcluster.kubectl.json(
+        "get", "workloads", f"--selector=kueue.x-k8s.io/job-uid={uid}", "--namespace", runs.namespace
+    )
     (workload,) = found["items"]
     return workload
 
@@ -297,7 +363,9 @@ def test_pods_are_placed_by_the_topology_and_a_run_that_does_not_fit_reports_it(
         assert host in str(placed["topologyAssignment"])
         jobset = kubectl.json("get", "jobset", "near-1", "--namespace", runs.namespace)
         template = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-        assert template["schedulingGates"] == [{"name": "kueue.x-k8s.io/topology"}], "Kueue holds the pods until it has placed them"
+        assert template["schedulingGates"] == [{"name": "kueue.x-k8s.io/topology"}], (
+            "Kueue holds the pods until it has placed them"
+        )
         for pod in pod_specs(runs, "near"):
             assert {POOL: "racks", HOST: host}.items() <= pod["spec"]["nodeSelector"].items()
             assert "schedulingGates" not in pod["spec"]
@@ -362,7 +430,15 @@ def patch(runs: Runs, kind: str, name: str, status: dict[str, Any]) -> None:
     """Write a status as a controller would. Waits until the object exists."""
     until(
         lambda: runs.devcluster.kubectl.succeeds(
-            "patch", kind, name, "--namespace", runs.namespace, "--subresource=status", "--type=merge", "--patch", yaml.safe_dump(status)
+            "patch",
+            kind,
+            name,
+            "--namespace",
+            runs.namespace,
+            "--subresource=status",
+            "--type=merge",
+            "--patch",
+            yaml.safe_dump(status),
         ),
         timeout_seconds=30,
         interval_seconds=0.5,

@@ -1,4 +1,6 @@
-"""The real Kueue as some clusters have it: it suspends every JobSet, also one without a queue (`manageJobsWithoutQueueName`)."""
+"""The real Kueue as some clusters have it: it suspends every JobSet, also one without a queue
+(`manageJobsWithoutQueueName`).
+"""
 
 from __future__ import annotations
 
@@ -26,4 +28,8 @@ def test_a_run_without_a_queue_says_that_kueue_holds_it(devcluster: DevCluster, 
         assert "spec.scheduling.queue" in runs.condition(name, "Ready")["message"]
         assert runs.pods(name) == []
         runs.delete(name)
-        until(lambda: runs.objects("jobset", name) == [], timeout_seconds=60, failure=lambda: str(runs.objects("jobset", name)))
+        until(
+            lambda: runs.objects("jobset", name) == [],
+            timeout_seconds=60,
+            failure=lambda: str(runs.objects("jobset", name)),
+        )

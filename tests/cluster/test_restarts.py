@@ -62,12 +62,18 @@ def test_a_killed_process_is_a_failure(runs: Runs, name: str) -> None:
     runs.training(name)
     runs.devcluster.faults.kill_container(runs.namespace, runs.pods(name)[0])
     status = runs.training(name, restart=1)
-    assert (causes(status)[0], counts(status), status["failuresWithoutCheckpoint"]) == ((1, 0, "failed"), {"failed": 1}, 1)
+    assert (causes(status)[0], counts(status), status["failuresWithoutCheckpoint"]) == (
+        (1, 0, "failed"),
+        {"failed": 1},
+        1,
+    )
     assert "exit code 137" in status["history"][0]["message"]
 
 
 @rows.CONTROL_PLANE
-def test_restarts_while_the_operator_is_down_are_counted_afterwards(runs: Runs, operator: Operator, name: str, trials: Trials) -> None:
+def test_restarts_while_the_operator_is_down_are_counted_afterwards(
+    runs: Runs, operator: Operator, name: str, trials: Trials
+) -> None:
     runs.apply(name, "rate=10", "save=0")
     runs.training(name)
     operator.scale(0)
@@ -93,7 +99,10 @@ def test_restarts_while_the_operator_is_down_are_counted_afterwards(runs: Runs, 
 
 @pytest.mark.parametrize("cascade", ["foreground", pytest.param("background", marks=pytest.mark.variant)])
 def test_a_recreated_run_waits_for_the_pods_of_the_old_run(runs: Runs, name: str, cascade: str) -> None:
-    """The old run is deleted without its JobSet, whose pods train on. The new run starts only after these pods have saved and ended."""
+    """The old run is deleted without its JobSet, whose pods train on.
+
+    The new run starts only after these pods have saved and ended.
+    """
     runs.apply(name, "rate=20", "save=5")
     runs.training(name)
     pods = runs.names("pod", name)
@@ -109,7 +118,10 @@ def test_a_recreated_run_waits_for_the_pods_of_the_old_run(runs: Runs, name: str
     runs.devcluster.kubectl(*remedy.removeprefix("kubectl ").replace("foreground", cascade).split(), "--wait=false")
 
     def begun(status: dict[str, object]) -> bool:
-        at_work = {(pod["metadata"]["labels"]["halcyon.dev/run-uid"], pod["metadata"]["name"]) for pod in runs.pods_at_work(name)}
+        at_work = {
+            (pod["metadata"]["labels"]["halcyon.dev/run-uid"], pod["metadata"]["name"])
+            for pod in runs.pods_at_work(name)
+        }
         assert len({uid for uid, _ in at_work}) <= 1, f"pods of both runs at once: {sorted(at_work)}"
         return status.get("phase") == "Running"
 

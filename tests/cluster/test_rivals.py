@@ -26,7 +26,9 @@ def rivals(image: str, memory: str) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "rivals"}, "spec": job}
 
 
-def test_two_elastic_runs_beside_competing_pods_train_on_and_regain_all_their_slices(runs: Runs, python_image: str) -> None:
+def test_two_elastic_runs_beside_competing_pods_train_on_and_regain_all_their_slices(
+    runs: Runs, python_image: str
+) -> None:
     """There is room for four slices, as many as the two runs want."""
     each = f"{free_memory(runs.devcluster.kubectl) * 2 // 9}Mi"
     names = [f"elastic-{secrets.token_hex(3)}" for _ in range(2)]
@@ -41,14 +43,18 @@ def test_two_elastic_runs_beside_competing_pods_train_on_and_regain_all_their_sl
         return status.get("topology", {}).get("slices") == 2 and status["phase"] == "Running"
 
     def over() -> bool:
-        """All rivals have ended, or some have and the runs hold all the room: then no place becomes free for the others."""
+        """All rivals have ended, or some have and the runs hold all the room: then no place becomes free for the
+        others.
+        """
         succeeded = int(runs.kubectl("get", "job", "rivals", "--output=jsonpath={.status.succeeded}") or 0)
         return succeeded == RIVALS or (succeeded >= 2 and all(whole(runs.status(name)) for name in names))
 
     until(over, timeout_seconds=600, interval_seconds=INTERVAL_SECONDS, failure=lambda: runs.kubectl("get", "pods"))
     for name in names:
         ended = runs.wait(name, "running with all slices", whole, 900)
-        assert {cause for _, _, cause in causes(ended)} <= {"resized", "noRoom", ""}, "no pod may be counted as a failure"
+        assert {cause for _, _, cause in causes(ended)} <= {"resized", "noRoom", ""}, (
+            "no pod may be counted as a failure"
+        )
         lost = sum(cause == "resized" for _, _, cause in causes(ended))
         assert lost <= 6, "it must not grow and shrink all the time"
         assert runs.condition(name, "Stalled")["status"] == "False"

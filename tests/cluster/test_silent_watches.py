@@ -23,8 +23,8 @@ def runs(devcluster: DevCluster, namespace: str) -> Runs:
 
 
 def test_watches_that_stop_delivering_are_opened_again(runs: Runs, python_image: str, tmp_path: Path) -> None:
-    """The connections stay open but deliver nothing. The operator writes nothing for a suspended run, so only a watch can show the edit
-    before the operator's check of all runs, five minutes after its start."""
+    """The connections stay open but deliver nothing. The operator writes nothing for a suspended run, so only a watch
+    can show the edit before the operator's check of all runs, five minutes after its start."""
     trainer, name = build_scripted_trainer(runs.devcluster, python_image), f"run-{secrets.token_hex(2)}"
     with linked(runs.devcluster.kubeconfig, tmp_path) as (link, kubeconfig):
         operator = OperatorProcess.start("operator", kubeconfig, runs.namespace, tmp_path, trainerImage=trainer)

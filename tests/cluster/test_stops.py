@@ -42,13 +42,17 @@ def foreign(kind: str, name: str, image: str) -> dict[str, Any]:
     if kind == "configmap":
         return {"apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "yes"}} | metadata
     job = {"name": "theirs", "template": {"spec": {"template": {"spec": pod_spec(image, "pass")}}}}
-    return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": {"suspend": True, "replicatedJobs": [job]}} | metadata
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "spec": {"suspend": True, "replicatedJobs": [job]},
+    } | metadata
 
 
 @pytest.fixture(scope="module")
 def stopped(runs: Runs, python_image: str) -> Iterator[dict[str, str]]:
-    """The names of the runs in `STOPPED`, which are applied together. For two of them, a foreign object already has the name that they
-    need."""
+    """The names of the runs in `STOPPED`, which are applied together. For two of them, a foreign object already has the
+    name that they need."""
     names = {key: f"{key}-{secrets.token_hex(3)}" for key in STOPPED}
     theirs = [foreign(kind, f"{names[kind]}-1", python_image) for kind in TAKEN]
     runs.devcluster.kubectl.apply(theirs, "--namespace", runs.namespace)
@@ -58,10 +62,14 @@ def stopped(runs: Runs, python_image: str) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", TAKEN)
-def test_a_name_in_use_is_reported_and_its_object_is_left_unchanged(runs: Runs, stopped: dict[str, str], kind: str) -> None:
+def test_a_name_in_use_is_reported_and_its_object_is_left_unchanged(
+    runs: Runs, stopped: dict[str, str], kind: str
+) -> None:
     name = stopped[kind]
     runs.stalled(name, "NameTaken")
-    assert f"{TAKEN[kind]} {name}-1 exists and is not this run's; remove it" in runs.condition(name, "Stalled")["message"]
+    assert (
+        f"{TAKEN[kind]} {name}-1 exists and is not this run's; remove it" in runs.condition(name, "Stalled")["message"]
+    )
     found = runs.api.get(kind, runs.namespace, f"{name}-1")
     assert (found["metadata"].get("generation", 1), found["metadata"].get("labels")) == (1, None)
     assert found.get("data") == ({"mine": "yes"} if kind == "configmap" else None)
@@ -74,7 +82,9 @@ def remove_foreign(runs: Runs, kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("code", FATAL)
-def test_a_reserved_exit_code_stops_the_run_until_its_spec_is_edited(runs: Runs, stopped: dict[str, str], code: int) -> None:
+def test_a_reserved_exit_code_stops_the_run_until_its_spec_is_edited(
+    runs: Runs, stopped: dict[str, str], code: int
+) -> None:
     name = stopped[f"exit-{code}"]
     status = runs.stalled(name, FATAL[code])
     assert status["phase"] == "Failed"
@@ -120,7 +130,9 @@ def test_an_image_that_cannot_be_pulled_is_reported_and_replaced(runs: Runs, sto
     status = runs.wait(name, "reported", lambda _: runs.condition(name, "Ready").get("reason") == "ImagePullFailed")
     assert {c["type"]: c["status"] for c in status["conditions"]}["Stalled"] == "False"
     assert "registry.invalid/none:1" in runs.condition(name, "Ready")["message"]
-    runs.kubectl("patch", "trainingrun", name, "--type=json", "--patch", json.dumps([{"op": "remove", "path": "/spec/image"}]))
+    runs.kubectl(
+        "patch", "trainingrun", name, "--type=json", "--patch", json.dumps([{"op": "remove", "path": "/spec/image"}])
+    )
     runs.training(name, attempt=2)
 
 

@@ -41,7 +41,9 @@ def test_stages_are_done_once_and_in_their_order() -> None:
 
 def test_a_failed_stage_is_named_by_later_stages_and_keeps_earlier_results() -> None:
     tale = Tale()
-    with pytest.raises(NotReached, match="stopped at its stage 'third' and did not reach 'last': the pod did not start"):
+    with pytest.raises(
+        NotReached, match="stopped at its stage 'third' and did not reach 'last': the pod did not start"
+    ):
         _ = tale.last
     with pytest.raises(NotReached, match="stopped at its stage 'third' there: the pod did not start"):
         _ = tale.third

@@ -29,7 +29,12 @@ def task_run(name: str, after: str = "", steps: int = 20, **spec: Any) -> dict[s
         "telemetry": {"statusIntervalSeconds": 1},
         **({"after": {"run": after}} if after else {}),
     }
-    return {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": name}, "spec": found | spec}
+    return {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": name},
+        "spec": found | spec,
+    }
 
 
 def message(runs: Runs, name: str) -> str:
@@ -41,9 +46,16 @@ def test_one_apply_runs_the_tasks_in_their_order(runs: Runs) -> None:
         runs.apply_all(task_run("self", "self"))
     # The last one is first in the file. The data run is suspended, so that the other run must wait for it.
     runs.apply_all(
-        task_run("train", "tokens"), task_run("tokens", suspend=True, task="data"), task_run("one", "two"), task_run("two", "one")
+        task_run("train", "tokens"),
+        task_run("tokens", suspend=True, task="data"),
+        task_run("one", "two"),
+        task_run("two", "one"),
     )
-    runs.wait("train", "waiting", lambda _: message(runs, "train").startswith("waits for run tokens to succeed, which is Suspended"))
+    runs.wait(
+        "train",
+        "waiting",
+        lambda _: message(runs, "train").startswith("waits for run tokens to succeed, which is Suspended"),
+    )
     assert (runs.status("train")["phase"], runs.pods("train")) == ("Pending", [])
     runs.stalled("one", "AwaitedRunCycle")
     runs.stalled("two", "AwaitedRunCycle")
@@ -82,7 +94,9 @@ def test_the_example_builds_tokens_trains_on_them_and_evaluates(path: WholePath)
     (logged,) = [line.fields for line in log if line.event == "evaluation"]
     found = {line.fields.get("source"): line.fields for line in lines if line.event == "evaluation"}
     assert found["source"]["sequences"] == logged["sequences"], "it must be all that the training held out"
-    assert found["source"]["loss"] == pytest.approx(logged["loss"], rel=1e-5), "half the devices, so equal but not bitwise"
+    assert found["source"]["loss"] == pytest.approx(logged["loss"], rel=1e-5), (
+        "half the devices, so equal but not bitwise"
+    )
     assert found["documentation"]["loss"] > 0
     progress = status.progress
     assert progress is not None

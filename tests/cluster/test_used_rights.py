@@ -1,7 +1,9 @@
-"""The last test of the cluster suite: the operators sent no request that they had no right to, and they used every right.
+"""The last test of the cluster suite: the operators sent no request that they had no right to, and they used every
+right.
 
-If only a part of the suite ran, or a test failed, an unused right proves nothing; a denied request always does. The suite's other tests run
-in other processes, which `python -m tests.suite` starts. It passes on in the environment when they began and whether all of them ran.
+If only a part of the suite ran, or a test failed, an unused right proves nothing; a denied request always does. The
+suite's other tests run in other processes, which `python -m tests.suite` starts. It passes on in the environment when
+they began and whether all of them ran.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ def requests_since_start(devcluster: DevCluster) -> Iterator[Request]:
     return devcluster.audit.new()
 
 
-def test_the_operators_used_all_their_rights_and_requested_no_others(devcluster: DevCluster, request: pytest.FixtureRequest) -> None:
+def test_the_operators_used_all_their_rights_and_requested_no_others(
+    devcluster: DevCluster, request: pytest.FixtureRequest
+) -> None:
     if devcluster.cluster.backend is Backend.KIND:
         pytest.skip("the API server of a kind cluster keeps no audit log")
     rights = chart_rights(devcluster)

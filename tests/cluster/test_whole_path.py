@@ -1,8 +1,9 @@
-"""A run that loses its processes ends with bitwise the same losses as an undisturbed run: the demo's promise, with a model that trains for
-seconds.
+"""A run that loses its processes ends with bitwise the same losses as an undisturbed run: the demo's promise, with a
+model that trains for seconds.
 
-All parts are real: API server, JobSet, kubelet, object store, operator from its chart, trainers from their image. One run, `life`, goes
-through all of it. In every case, no step up to the last checkpoint is done again, and the run's own accounts are right.
+All parts are real: API server, JobSet, kubelet, object store, operator from its chart, trainers from their image. One
+run, `life`, goes through all of it. In every case, no step up to the last checkpoint is done again, and the run's own
+accounts are right.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def test_every_end_has_its_cause_and_every_second_is_accounted_for(life: Life) -
     lost = sum(
         max(0, (before.to_step or 0) - (after.from_step or 0))
         for before, after in pairwise(status.history)
-        if before.cause not in ("failed", "suspended")  # a crash, and a checkpoint that was damaged after its suspension
+        if before.cause
+        not in ("failed", "suspended")  # a crash, and a checkpoint that was damaged after its suspension
     )
     assert lost == 0
     check_accounts(status, life.ended.lines)
@@ -146,8 +148,8 @@ def test_the_report_is_the_account_of_the_status(life: Life) -> None:
 
 @promises.GOODPUT
 def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life) -> None:
-    """The run is suspended, so both cover the same seconds. A counter never falls, even if the status later moves seconds to another
-    cause."""
+    """The run is suspended, so both cover the same seconds. A counter never falls, even if the status later moves
+    seconds to another cause."""
     found, status = samples(life.suspended.page), life.suspended.status
     run = {"namespace": life.namespace, "run": NAME}
     assert status.goodput is not None
@@ -155,7 +157,9 @@ def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life
     for cause in BADPUT_CAUSES:
         counted = found["halcyon_badput_seconds_total", labels(run | {"cause": cause_label(cause)})]
         assert counted >= getattr(status.goodput.seconds, cause) - 0.001, cause
-    assert found["halcyon_run_restarts_total", labels(run | {"cause": "podDeleted"})] == status.restarts.pod_deleted == 1
+    assert (
+        found["halcyon_run_restarts_total", labels(run | {"cause": "podDeleted"})] == status.restarts.pod_deleted == 1
+    )
     assert found["halcyon_run_attempt", labels(run)] == status.attempt
     assert status.checkpoint is not None
     assert found["halcyon_run_checkpoint_step", labels(run)] == status.checkpoint.step
@@ -165,11 +169,17 @@ def test_the_operators_page_of_metrics_has_the_accounts_of_the_status(life: Life
 def test_a_trainers_page_of_metrics_has_its_steps_and_its_seconds_by_cause(life: Life) -> None:
     found = samples(life.began.page)
     before, after = life.began.steps
-    assert before - 1 <= found["halcyon_trainer_step", ()] <= after + 1, "a step's log line and its metric are not written at the same time"
-    seconds = {dict(key)["cause"]: value for (name, key), value in found.items() if name == "halcyon_trainer_seconds_total"}
+    assert before - 1 <= found["halcyon_trainer_step", ()] <= after + 1, (
+        "a step's log line and its metric are not written at the same time"
+    )
+    seconds = {
+        dict(key)["cause"]: value for (name, key), value in found.items() if name == "halcyon_trainer_seconds_total"
+    }
     assert seconds.keys() == {cause_label(cause) for cause in CAUSES}
     assert seconds["productiveStep"] > 0
-    assert seconds["lostWork"] == seconds["capacityWait"] == seconds["operatorDelay"] == 0, "only the operator knows these causes"
+    assert seconds["lostWork"] == seconds["capacityWait"] == seconds["operatorDelay"] == 0, (
+        "only the operator knows these causes"
+    )
 
 
 def labels(names: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -178,7 +188,11 @@ def labels(names: dict[str, str]) -> tuple[tuple[str, str], ...]:
 
 def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """A page of metrics as Prometheus reads it: (name, labels) → value."""
-    return {(one.name, labels(one.labels)): one.value for family in text_string_to_metric_families(page) for one in family.samples}
+    return {
+        (one.name, labels(one.labels)): one.value
+        for family in text_string_to_metric_families(page)
+        for one in family.samples
+    }
 
 
 def test_git_and_the_cluster_never_differ(life: Life) -> None:
@@ -189,7 +203,9 @@ def test_git_and_the_cluster_never_differ(life: Life) -> None:
 def test_the_logs_of_all_processes_are_followed_to_the_end(life: Life) -> None:
     lines = [json.loads(line) for line in life.ended.followed.splitlines() if line.startswith("{")]
     assert {line["process"] for line in lines} == {0, 1}
-    assert [line["time"] for line in lines if line["process"] == 0] == sorted(line["time"] for line in lines if line["process"] == 0)
+    assert [line["time"] for line in lines if line["process"] == 0] == sorted(
+        line["time"] for line in lines if line["process"] == 0
+    )
     assert [line["step"] for line in lines if line["event"] == "done"] == [life.steps, life.steps]
 
 
@@ -227,7 +243,11 @@ def test_the_last_checkpoint_is_evaluated_on_each_source(life: Life) -> None:
     assert progress.evaluated is not None
     assert life.ended.status.checkpoint is not None
     checkpoint = life.ended.status.checkpoint
-    assert (progress.evaluated.run, progress.evaluated.step, progress.evaluated.path) == (NAME, life.steps, checkpoint.path)
+    assert (progress.evaluated.run, progress.evaluated.step, progress.evaluated.path) == (
+        NAME,
+        life.steps,
+        checkpoint.path,
+    )
     assert [one.source for one in progress.evaluated.sources] == ["source", "documentation"]
     assert progress.step == progress.steps > 0
     assert progress.evaluation_loss == pytest.approx(found[None]["loss"], abs=1e-4)
@@ -254,7 +274,9 @@ def test_the_checkpoints_of_a_deleted_finished_run_stay(life: Life) -> None:
 def test_a_run_that_is_deleted_and_created_again_resumes(life: Life) -> None:
     (entry,) = life.again.status.history
     assert (entry.from_step, entry.to_step) == (life.steps, life.more_steps)
-    assert life.again.status.attempt > life.ended.status.attempt, "the attempt must be above the epoch that the root has seen"
+    assert life.again.status.attempt > life.ended.status.attempt, (
+        "the attempt must be above the epoch that the root has seen"
+    )
     assert compare(losses(life.again.lines, NAME), life.undisturbed, life.more_steps).differences == ()
 
 
@@ -282,5 +304,7 @@ def test_the_operator_was_never_denied_a_right(life: Life) -> None:
 
 
 def test_helm_test_asks_the_operator(path: WholePath) -> None:
-    output = helm(path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", f"{limit(120)}s")
+    output = helm(
+        path.devcluster.cluster, "test", RELEASE, "--namespace", path.place.operator, "--timeout", f"{limit(120)}s"
+    )
     assert "Succeeded" in output

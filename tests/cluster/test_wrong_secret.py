@@ -24,11 +24,27 @@ def wrong_secret(path: WholePath) -> Iterator[None]:
     place = "--namespace", path.place.runs
     kubectl = path.devcluster.kubectl
     right = kubectl.json("get", "secret", STORE, *place)["data"]["AWS_SECRET_ACCESS_KEY"]
-    kubectl("patch", "secret", STORE, *place, "--type=merge", "--patch", json.dumps({"stringData": {"AWS_SECRET_ACCESS_KEY": "wrong"}}))
+    kubectl(
+        "patch",
+        "secret",
+        STORE,
+        *place,
+        "--type=merge",
+        "--patch",
+        json.dumps({"stringData": {"AWS_SECRET_ACCESS_KEY": "wrong"}}),
+    )
     try:
         yield
     finally:
-        kubectl("patch", "secret", STORE, *place, "--type=merge", "--patch", json.dumps({"data": {"AWS_SECRET_ACCESS_KEY": right}}))
+        kubectl(
+            "patch",
+            "secret",
+            STORE,
+            *place,
+            "--type=merge",
+            "--patch",
+            json.dumps({"data": {"AWS_SECRET_ACCESS_KEY": right}}),
+        )
 
 
 def test_a_wrong_secret_during_an_eviction_ends_no_run(path: WholePath, undisturbed: list[Loss]) -> None:
@@ -42,7 +58,9 @@ def test_a_wrong_secret_during_an_eviction_ends_no_run(path: WholePath, undistur
 
     with wrong_secret(path):
         training.evict(1)
-        training.observations.wait(refused, timeout_seconds=300, failure=lambda: "no process of the new process group was denied access")
+        training.observations.wait(
+            refused, timeout_seconds=300, failure=lambda: "no process of the new process group was denied access"
+        )
     status, lines = path.finish(training)
     assert status.restarts.preempted == 1
     assert status.restarts.root_unusable == status.restarts.total - 1 >= 1, (

@@ -1,4 +1,6 @@
-"""The whole path in its own namespaces: object store, operator from the chart, trainers from their image, and an undisturbed run."""
+"""The whole path in its own namespaces: object store, operator from the chart, trainers from their image, and an
+undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,8 @@ if TYPE_CHECKING:
 STEPS = 200
 SAVE_EVERY = 20
 UNCOUNTED_STEPS = 2
-"""Steps by which the count of a killed process and that of the others may differ: a process counts a step after it has dispatched the next
-one, and may have dispatched one that another has not."""
+"""Steps by which the count of a killed process and that of the others may differ: a process counts a step after it has
+dispatched the next one, and may have dispatched one that another has not."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,15 @@ class WholePath:
     def training_of(self, document: dict[str, Any]) -> Training:
         """A run of exactly this document."""
         self.programs.lend(document)
-        return Training(self.devcluster.kubectl, self.devcluster.faults, self.watch.observations, self.place.runs, document)
+        return Training(
+            self.devcluster.kubectl, self.devcluster.faults, self.watch.observations, self.place.runs, document
+        )
 
     def finish(self, training: Training) -> tuple[TrainingRunStatus, tuple[LogLine, ...]]:
-        """The status and the log of a run when it has succeeded. Also checks that goodput accounts for every second of it."""
+        """The status and the log of a run when it has succeeded.
+
+        Also checks that goodput accounts for every second of it.
+        """
         run = training.wait_for_phase("Succeeded")
         self.watch.finish_logs(training.name)
         lines = training.lines()
@@ -85,7 +92,9 @@ class WholePath:
 
     def suspend(self, training: Training, suspend: bool) -> None:
         patch = json.dumps({"spec": {"suspend": suspend}})
-        self.devcluster.kubectl("patch", RESOURCE, training.name, "--namespace", self.place.runs, "--type=merge", f"--patch={patch}")
+        self.devcluster.kubectl(
+            "patch", RESOURCE, training.name, "--namespace", self.place.runs, "--type=merge", f"--patch={patch}"
+        )
         if suspend:
             training.wait_for_phase("Suspended")
 
@@ -116,8 +125,8 @@ class WholePath:
 
 
 def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> None:
-    """Check that the causes add up to the time from the run's start to its last log line, and that all steps but the lost ones were
-    productive."""
+    """Check that the causes add up to the time from the run's start to its last log line, and that all steps but the
+    lost ones were productive."""
     goodput, started = status.goodput, status.started_at
     assert goodput is not None
     assert started is not None
@@ -132,7 +141,11 @@ def check_accounts(status: TrainingRunStatus, lines: tuple[LogLine, ...]) -> Non
     assert goodput.wall_seconds == pytest.approx(sum(group.total for group in groups), abs=0.01)
     steps = [line for line in lines if line.event == "step"]
     # The log has no line for each batch of an evaluation; they count as steps.
-    again = len(steps) - len({line.step for line in steps}) if steps else sum(map(repeated, status.history, status.history[1:]))
+    again = (
+        len(steps) - len({line.step for line in steps})
+        if steps
+        else sum(map(repeated, status.history, status.history[1:]))
+    )
     crashes = sum(entry.cause == "failed" for entry in status.history)
     assert abs(again - goodput.lost_steps) <= UNCOUNTED_STEPS * crashes, (again, goodput.lost_steps)
     if goodput.lost_steps:
@@ -151,7 +164,12 @@ def small_document(place: Namespaces) -> dict[str, Any]:
     (document,) = moved([example("stdlib-llama")], place)
     spec = document["spec"]
     spec["model"] = {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}}
-    spec["trainer"] = {"steps": STEPS, "batchSize": 8, "sequenceLength": 32, "evaluation": {"everySteps": 100, "batches": 1}}
+    spec["trainer"] = {
+        "steps": STEPS,
+        "batchSize": 8,
+        "sequenceLength": 32,
+        "evaluation": {"everySteps": 100, "batches": 1},
+    }
     spec["checkpoint"]["save"] = {"everySteps": SAVE_EVERY}
     return document
 
@@ -164,8 +182,8 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
     images = provide_images(cluster, ConsoleProgress(Console(stderr=True)))
     try:
         install_object_store(cluster, images.store, place)
-        # Other tests apply the CRDs at the same time. Helm takes over what exists when it looks, but what appears between its look and
-        # its write is a conflict that no flag solves (helm/helm#32069).
+        # Other tests apply the CRDs at the same time. Helm takes over what exists when it looks, but what appears
+        # between its look and its write is a conflict that no flag solves (helm/helm#32069).
         devcluster.kubectl.apply(definitions())
         install_operator(cluster, chart_values(images, place, kueue={"enabled": True}), place)
         with Watch(devcluster.kubectl, place.runs) as watch:

@@ -36,7 +36,10 @@ def wait_for_phase(kubectl: Kubectl, namespace: str, name: str, *phases: str) ->
         lambda: phase(kubectl, namespace, name) in phases,
         timeout_seconds=90,
         interval_seconds=0.5,
-        failure=lambda: f"pod {name} is {phase(kubectl, namespace, name)}: {kubectl('describe', 'pod', name, '--namespace', namespace)}",
+        failure=lambda: (
+            f"pod {name} is {phase(kubectl, namespace, name)}: "
+            f"{kubectl('describe', 'pod', name, '--namespace', namespace)}"
+        ),
     )
 
 
@@ -65,7 +68,10 @@ def _mebibytes(quantity: str) -> float:
 
 
 def allocatable_memory(kubectl: Kubectl) -> int:
-    """MiB of the node that all pods together may request. Unlike `free_memory`, it does not change with other tests' pods."""
+    """MiB of the node that all pods together may request.
+
+    Unlike `free_memory`, it does not change with other tests' pods.
+    """
     (node,) = kubectl.json("get", "nodes")["items"]
     return int(_mebibytes(node["status"]["allocatable"]["memory"]))
 

@@ -16,7 +16,10 @@ LABELS = {"namespace": "team", "run": "demo"}
 
 @dataclass(frozen=True)
 class AlertCase:
-    """An alert over some series. It must fire with these labels and this value; if `fires` is None it must be silent."""
+    """An alert over some series.
+
+    It must fire with these labels and this value; if `fires` is None it must be silent.
+    """
 
     alert: str
     why: str
@@ -80,14 +83,32 @@ ALERT_CASES = (
         },
         "15m",
     ),
-    AlertCase("HalcyonRunStalled", "only Degraded", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x20"}, "10m"),
-    AlertCase("HalcyonRunStalled", "a typo", {of_run("condition", type="Stalled", reason="InvalidSpec"): "1x30"}, "20m"),
-    AlertCase("HalcyonRunInvalid", "a typo", {of_run("condition", type="Stalled", reason="InvalidSpec"): "0x4 1x30"}, "20m", LABELS),
-    AlertCase("HalcyonRunInvalid", "it diverged", {of_run("condition", type="Stalled", reason="Diverged"): "1x30"}, "20m"),
+    AlertCase(
+        "HalcyonRunStalled",
+        "only Degraded",
+        {of_run("condition", type="Degraded", reason="FewerSlices"): "1x20"},
+        "10m",
+    ),
+    AlertCase(
+        "HalcyonRunStalled", "a typo", {of_run("condition", type="Stalled", reason="InvalidSpec"): "1x30"}, "20m"
+    ),
+    AlertCase(
+        "HalcyonRunInvalid",
+        "a typo",
+        {of_run("condition", type="Stalled", reason="InvalidSpec"): "0x4 1x30"},
+        "20m",
+        LABELS,
+    ),
+    AlertCase(
+        "HalcyonRunInvalid", "it diverged", {of_run("condition", type="Stalled", reason="Diverged"): "1x30"}, "20m"
+    ),
     AlertCase("HalcyonRunWithoutProgress", "steps stop", RUNNING | {of_run("step"): "0+10x20 200x60"}, "60m", LABELS),
     AlertCase("HalcyonRunWithoutProgress", "a step in 25 minutes", RUNNING | {of_run("step"): "0x24 1x24 2x24"}, "48m"),
     AlertCase(
-        "HalcyonRunWithoutProgress", "it waits for nodes", {of_run("phase", phase="Starting"): "1x90", of_run("step"): "200x90"}, "60m"
+        "HalcyonRunWithoutProgress",
+        "it waits for nodes",
+        {of_run("phase", phase="Starting"): "1x90", of_run("step"): "200x90"},
+        "60m",
     ),
     AlertCase("HalcyonRunWaiting", "no nodes", {of_run("phase", phase="Pending"): "1x90"}, "70m", LABELS),
     AlertCase(
@@ -97,7 +118,9 @@ ALERT_CASES = (
         "70m",
         LABELS,
     ),
-    AlertCase("HalcyonRunWaiting", "it waits for its turn in a queue", {of_run("phase", phase="Queued"): "1x90"}, "70m"),
+    AlertCase(
+        "HalcyonRunWaiting", "it waits for its turn in a queue", {of_run("phase", phase="Queued"): "1x90"}, "70m"
+    ),
     AlertCase("HalcyonRunWaiting", "for half an hour only", {of_run("phase", phase="Pending"): "1x30 stale"}, "29m"),
     AlertCase(
         "HalcyonRunWaiting",
@@ -132,12 +155,24 @@ ALERT_CASES = (
         "5m",
         LABELS | {"reason": "PodsRefused"},
     ),
-    AlertCase("HalcyonRunPodsStuck", "a slice is missing", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x30"}, "5m"),
     AlertCase(
-        "HalcyonRunDegraded", "it is held back", {of_run("condition", type="Degraded", reason="RestartsWithoutCheckpoint"): "1x400"}, "370m"
+        "HalcyonRunPodsStuck",
+        "a slice is missing",
+        {of_run("condition", type="Degraded", reason="FewerSlices"): "1x30"},
+        "5m",
     ),
     AlertCase(
-        "HalcyonRunDegraded", "a slice is missing", {of_run("condition", type="Degraded", reason="FewerSlices"): "1x400"}, "370m", LABELS
+        "HalcyonRunDegraded",
+        "it is held back",
+        {of_run("condition", type="Degraded", reason="RestartsWithoutCheckpoint"): "1x400"},
+        "370m",
+    ),
+    AlertCase(
+        "HalcyonRunDegraded",
+        "a slice is missing",
+        {of_run("condition", type="Degraded", reason="FewerSlices"): "1x400"},
+        "370m",
+        LABELS,
     ),
     AlertCase(
         "HalcyonRunDegraded",
@@ -148,8 +183,20 @@ ALERT_CASES = (
         },
         "299m",
     ),
-    AlertCase("HalcyonRunCrashLoop", "three crashes", {of_run("failures_without_checkpoint"): "0x5 1x5 2x5 3x5"}, "20m", LABELS, "3"),
-    AlertCase("HalcyonRunCrashLoop", "a checkpoint between", {of_run("failures_without_checkpoint"): "0x5 1x5 2x5 0x5 1x9"}, "25m"),
+    AlertCase(
+        "HalcyonRunCrashLoop",
+        "three crashes",
+        {of_run("failures_without_checkpoint"): "0x5 1x5 2x5 3x5"},
+        "20m",
+        LABELS,
+        "3",
+    ),
+    AlertCase(
+        "HalcyonRunCrashLoop",
+        "a checkpoint between",
+        {of_run("failures_without_checkpoint"): "0x5 1x5 2x5 0x5 1x9"},
+        "25m",
+    ),
     AlertCase(
         "HalcyonRunGoodputLow",
         "two thirds of the time is lost",
@@ -172,7 +219,13 @@ ALERT_CASES = (
         "40m",
         LABELS,
     ),
-    AlertCase("HalcyonCheckpointOverdue", "none was ever made", STEPPING | {of_run("save_interval_steps"): "20x120"}, "20m", LABELS),
+    AlertCase(
+        "HalcyonCheckpointOverdue",
+        "none was ever made",
+        STEPPING | {of_run("save_interval_steps"): "20x120"},
+        "20m",
+        LABELS,
+    ),
     AlertCase(
         "HalcyonCheckpointOverdue",
         "every save succeeds",
@@ -223,10 +276,21 @@ ALERT_CASES = (
     AlertCase(
         "HalcyonCheckpointOverdue",
         "suspended",
-        {of_run("phase", phase="Suspended"): "1x120", of_run("step"): "500x120", of_run("save_interval_steps"): "20x120"},
+        {
+            of_run("phase", phase="Suspended"): "1x120",
+            of_run("step"): "500x120",
+            of_run("save_interval_steps"): "20x120",
+        },
         "60m",
     ),
-    AlertCase("HalcyonCheckpointDegraded", "a save failed", {of_trainer("checkpoint_failures_total"): "0x9 2x30"}, "20m", LABELS, "2"),
+    AlertCase(
+        "HalcyonCheckpointDegraded",
+        "a save failed",
+        {of_trainer("checkpoint_failures_total"): "0x9 2x30"},
+        "20m",
+        LABELS,
+        "2",
+    ),
     AlertCase("HalcyonCheckpointDegraded", "long ago", {of_trainer("checkpoint_failures_total"): "0x9 2x90"}, "60m"),
     AlertCase(
         "HalcyonTrainerUnhealthy",
@@ -236,7 +300,10 @@ ALERT_CASES = (
         LABELS | {"pod": "demo-1-s-0-1"},
     ),
     AlertCase(
-        "HalcyonTrainerUnhealthy", "both are healthy", {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x30"}, "15m"
+        "HalcyonTrainerUnhealthy",
+        "both are healthy",
+        {of_trainer("healthy"): "1x30", of_trainer("healthy", "demo-1-s-0-1"): "1x30"},
+        "15m",
     ),
     AlertCase("HalcyonTrainerUnhealthy", "only for a minute", {of_trainer("healthy"): "1x5 0 1x20"}, "6m"),
     AlertCase("HalcyonOperatorDown", "it does not answer", {UP: "1x5 0x30"}, "20m", {"namespace": "halcyon"}),
@@ -248,14 +315,28 @@ ALERT_CASES = (
         {"namespace": "halcyon"},
     ),
     AlertCase("HalcyonOperatorDown", "its target was deleted", {UP: "1x5 stale"}, "20m", {"namespace": "halcyon"}),
-    AlertCase("HalcyonOperatorDown", "it does not exist at all", {'up{job="other"}': "1x30"}, "20m", {"namespace": "any"}),
-    AlertCase("HalcyonOperatorDown", "it was replaced", {UP: "1x5 stale", UP.replace("operator-1", "operator-2"): "_x7 1x30"}, "6m"),
-    AlertCase("HalcyonOperatorWithoutLeader", "two operators, none leads", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x60"}, "15m", {}),
-    AlertCase("HalcyonOperatorWithoutLeader", "the other took over", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x5 1x30"}, "15m"),
+    AlertCase(
+        "HalcyonOperatorDown", "it does not exist at all", {'up{job="other"}': "1x30"}, "20m", {"namespace": "any"}
+    ),
+    AlertCase(
+        "HalcyonOperatorDown",
+        "it was replaced",
+        {UP: "1x5 stale", UP.replace("operator-1", "operator-2"): "_x7 1x30"},
+        "6m",
+    ),
+    AlertCase(
+        "HalcyonOperatorWithoutLeader", "two operators, none leads", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x60"}, "15m", {}
+    ),
+    AlertCase(
+        "HalcyonOperatorWithoutLeader", "the other took over", {LEADS[0]: "1x5 0x30", LEADS[1]: "0x5 1x30"}, "15m"
+    ),
     AlertCase(
         "HalcyonOperatorReconcileErrors",
         "every fifth reconciliation",
-        {of_operator("reconciles_total", result="ok"): "0+40x60", of_operator("reconciles_total", result="error"): "0+10x60"},
+        {
+            of_operator("reconciles_total", result="ok"): "0+40x60",
+            of_operator("reconciles_total", result="error"): "0+10x60",
+        },
         "40m",
         {},
         "20%",
@@ -263,18 +344,43 @@ ALERT_CASES = (
     AlertCase(
         "HalcyonOperatorReconcileErrors",
         "every fiftieth reconciliation",
-        {of_operator("reconciles_total", result="ok"): "0+49x60", of_operator("reconciles_total", result="error"): "0+1x60"},
+        {
+            of_operator("reconciles_total", result="ok"): "0+49x60",
+            of_operator("reconciles_total", result="error"): "0+1x60",
+        },
         "40m",
     ),
     AlertCase(
         "HalcyonOperatorReconcileErrors",
         "conflicts are no errors",
-        {of_operator("reconciles_total", result="ok"): "0+1x60", of_operator("reconciles_total", result="conflict"): "0+9x60"},
+        {
+            of_operator("reconciles_total", result="ok"): "0+1x60",
+            of_operator("reconciles_total", result="conflict"): "0+9x60",
+        },
         "40m",
     ),
-    AlertCase("HalcyonOperatorBacklog", "a hundred wait for a long time", {of_operator("queue_depth"): "0x5 100x60"}, "40m", {}, "100"),
-    AlertCase("HalcyonOperatorBacklog", "empty every ten minutes", {of_operator("queue_depth"): "100x9 0 100x9 0 100x9"}, "28m"),
-    AlertCase("HalcyonOperatorWatchLagging", "the watch is dead", {of_operator("watch_lag_seconds"): "0x5 0+60x30"}, "15m", {}, "9m 0s"),
+    AlertCase(
+        "HalcyonOperatorBacklog",
+        "a hundred wait for a long time",
+        {of_operator("queue_depth"): "0x5 100x60"},
+        "40m",
+        {},
+        "100",
+    ),
+    AlertCase(
+        "HalcyonOperatorBacklog",
+        "empty every ten minutes",
+        {of_operator("queue_depth"): "100x9 0 100x9 0 100x9"},
+        "28m",
+    ),
+    AlertCase(
+        "HalcyonOperatorWatchLagging",
+        "the watch is dead",
+        {of_operator("watch_lag_seconds"): "0x5 0+60x30"},
+        "15m",
+        {},
+        "9m 0s",
+    ),
     AlertCase("HalcyonOperatorWatchLagging", "a slow moment", {of_operator("watch_lag_seconds"): "0x5 61 0x30"}, "6m"),
     AlertCase(
         "HalcyonApiServerRefuses",
@@ -291,7 +397,10 @@ ALERT_CASES = (
     AlertCase(
         "HalcyonApiServerRefuses",
         "404 and 409 are answers",
-        {of_operator("api_requests_total", code="200"): "0+5x60", of_operator("api_requests_total", code="404"): "0+5x60"},
+        {
+            of_operator("api_requests_total", code="200"): "0+5x60",
+            of_operator("api_requests_total", code="404"): "0+5x60",
+        },
         "40m",
     ),
     AlertCase(
@@ -323,7 +432,8 @@ _TWO_RUNS = {
     'halcyon_run_devices{namespace="team",run="over"}': "0x120",
     'halcyon_badput_seconds_total{namespace="team",run="big",cause="compile"}': "0+6x120",
     'halcyon_badput_seconds_total{namespace="team",run="small",cause="capacityWait"}': "0+30x120",
-    'halcyon_badput_seconds_total{namespace="team",run="small",cause="startup"}': "0+36x120",  # with capacityWait 1.1 seconds a second
+    # with capacityWait 1.1 seconds a second
+    'halcyon_badput_seconds_total{namespace="team",run="small",cause="startup"}': "0+36x120",
     'halcyon_badput_seconds_total{namespace="team",run="over",cause="compile"}': "100x120",
 }
 
@@ -339,7 +449,9 @@ RECORD_CASES = (
             'namespace="team",run="over",cause="compile"': 0,
         },
     ),
-    RecordCase(queries.GOODPUT, _TWO_RUNS, "100m", {'namespace="team",run="big"': 0.9, 'namespace="team",run="small"': 0}),
+    RecordCase(
+        queries.GOODPUT, _TWO_RUNS, "100m", {'namespace="team",run="big"': 0.9, 'namespace="team",run="small"': 0}
+    ),
     RecordCase(queries.FLEET_GOODPUT, _TWO_RUNS, "100m", {"": 0.675}),
     RecordCase(
         queries.DEVICES,
@@ -369,6 +481,9 @@ RECORD_CASES = (
     ),
     RecordCase(queries.CHECKPOINT_AGE, RUNNING | {of_run("checkpoint_timestamp_seconds"): "120x20"}, "10m", {WHO: 480}),
     RecordCase(
-        queries.CHECKPOINT_AGE, {of_run("phase", phase="Suspended"): "1x20", of_run("checkpoint_timestamp_seconds"): "120x20"}, "10m", {}
+        queries.CHECKPOINT_AGE,
+        {of_run("phase", phase="Suspended"): "1x20", of_run("checkpoint_timestamp_seconds"): "120x20"},
+        "10m",
+        {},
     ),
 )

@@ -57,11 +57,15 @@ def test_generated_files_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.main(["--check"]) == 0, capsys.readouterr().err
 
 
-def test_a_stale_and_an_obsolete_file_are_reported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_and_an_obsolete_file_are_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = generate.generated_files()
     run, *others = [path for path in known if path.stem == "run"]
     assert not others
-    monkeypatch.setattr(generate, "generated_files", lambda: {path: text for path, text in known.items() if path != run})
+    monkeypatch.setattr(
+        generate, "generated_files", lambda: {path: text for path, text in known.items() if path != run}
+    )
     assert generate.main(["--check"]) == 1
     assert "charts/halcyon/files/dashboards/run.json is stale" in capsys.readouterr().err
 
@@ -74,7 +78,9 @@ def test_every_query_is_on_its_dashboard_and_no_other_expression(name: str) -> N
 @pytest.mark.parametrize(("name", "expression"), list(expressions()))
 def test_every_metric_is_exported(name: str, expression: str) -> None:
     plain = re.sub(r'"[^"]*"', '""', expression)
-    used = set(re.findall(r"\b(?:halcyon_[a-z_]+|process_[a-z_]+|up)\b(?!:)", re.sub(r"[a-z_]*:[a-z_:0-9]+", " ", plain)))
+    used = set(
+        re.findall(r"\b(?:halcyon_[a-z_]+|process_[a-z_]+|up)\b(?!:)", re.sub(r"[a-z_]*:[a-z_:0-9]+", " ", plain))
+    )
     recorded = set(re.findall(r"\b[a-z_]+:[a-z_:0-9]+\b", plain)) | set(re.findall(r"\bhalcyon:[a-z_:0-9]+\b", plain))
     assert used <= exported().keys(), name
     assert recorded <= RECORDED.keys(), name
@@ -93,7 +99,11 @@ def test_panels_do_not_overlap(name: str) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARDS[name]["panels"]:
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert not cells & taken, panel["title"]
         assert place["x"] + place["w"] <= 24, panel["title"]
         taken |= cells

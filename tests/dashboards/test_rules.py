@@ -1,4 +1,6 @@
-"""The rules, tested with promtool: each alert fires when it should and is silent when it should not, and each has its runbook."""
+"""The rules, tested with promtool: each alert fires when it should and is silent when it should not, and each has its
+runbook.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def alert_test(case: AlertCase) -> dict[str, Any]:
     document = BY_NAME[case.alert].document()
     expected = []
     if case.fires is not None:
-        annotations = {name: expanded(text, dict(case.fires), case.value) for name, text in document["annotations"].items()}
+        annotations = {
+            name: expanded(text, dict(case.fires), case.value) for name, text in document["annotations"].items()
+        }
         expected.append({"exp_labels": {**document["labels"], **case.fires}, "exp_annotations": annotations})
     test = {"eval_time": case.at, "alertname": case.alert, "exp_alerts": expected}
     return {"name": f"{case.alert}: {case.why}", "alert_rule_test": [test]} | series(case)
@@ -52,7 +56,10 @@ def record_test(case: RecordCase) -> dict[str, Any]:
 
 
 def series(case: AlertCase | RecordCase) -> dict[str, Any]:
-    return {"interval": "1m", "input_series": [{"series": name, "values": values} for name, values in case.series.items()]}
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+    }
 
 
 @pytest.mark.slow

@@ -9,7 +9,9 @@ from halcyon_demo.records import LogLine, Pod, parse_line
 RUN = "stdlib-llama"
 
 
-def line(event: str, time: float, group: tuple[int, int] = (1, 0), *, process: int = 0, run: str = RUN, **fields: Any) -> LogLine:
+def line(
+    event: str, time: float, group: tuple[int, int] = (1, 0), *, process: int = 0, run: str = RUN, **fields: Any
+) -> LogLine:
     stamp = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
     common = {"event": event, "time": stamp, "run": run, "attempt": group[0], "restart": group[1], "process": process}
     parsed = parse_line(json.dumps(common | fields))
@@ -17,9 +19,14 @@ def line(event: str, time: float, group: tuple[int, int] = (1, 0), *, process: i
     return parsed
 
 
-def steps(first: int, last: int, group: tuple[int, int] = (1, 0), *, begin: float = 0.0, run: str = RUN) -> list[LogLine]:
+def steps(
+    first: int, last: int, group: tuple[int, int] = (1, 0), *, begin: float = 0.0, run: str = RUN
+) -> list[LogLine]:
     """One step line a second. The loss depends only on the step."""
-    return [line("step", begin + step - first, group, run=run, step=step, loss=5.0 / step) for step in range(first, last + 1)]
+    return [
+        line("step", begin + step - first, group, run=run, step=step, loss=5.0 / step)
+        for step in range(first, last + 1)
+    ]
 
 
 def pod(group: tuple[int, int], seen_at: float, process: tuple[int, int] = (0, 0)) -> Pod:

@@ -26,7 +26,9 @@ def test_one_bit_is_a_difference() -> None:
     disturbed = [*losses(steps(1, 10), RUN), *losses([line("step", 30, (1, 1), step=7, loss=near)], RUN)]
     result = compare(disturbed, losses(steps(1, 10, run=OTHER), OTHER), 10)
     assert not result.identical
-    assert result.differences == (f"step 7 in process group 1.1: {near.hex()}, but the undisturbed run has {(5.0 / 7).hex()}",)
+    assert result.differences == (
+        f"step 7 in process group 1.1: {near.hex()}, but the undisturbed run has {(5.0 / 7).hex()}",
+    )
     assert [(group.equal, group.count) for group in result.groups] == [(10, 10), (0, 1)]
 
 
@@ -39,7 +41,10 @@ def test_a_step_that_is_missing_is_a_difference(shortened: str) -> None:
 
 def test_the_reference_must_not_have_been_disturbed() -> None:
     twice = [*losses(steps(1, 10), RUN), *losses(steps(10, 10, (1, 1)), RUN)]
-    assert "the undisturbed run did some steps more than once" in compare(losses(steps(1, 10), RUN), twice, 10).differences[0]
+    assert (
+        "the undisturbed run did some steps more than once"
+        in compare(losses(steps(1, 10), RUN), twice, 10).differences[0]
+    )
 
 
 def test_no_runs_are_not_identical_runs() -> None:

@@ -71,7 +71,12 @@ def test_the_picture_shows_both_runs_and_where_one_was_hit() -> None:
     disturbed, undisturbed = losses([*steps(1, 12), *steps(11, 20, (1, 1))], RUN), losses(steps(1, 20), RUN)
     marks = [Mark(12, "SIGKILL"), Mark(16, "operator deleted")]
     text = picture(disturbed, undisturbed, marks, compare(disturbed, undisturbed, 20))
-    for expected in ("SIGKILL", "operator deleted", "20 steps, 2 of them repeated, difference: 0, to the last bit", "nats per token"):
+    for expected in (
+        "SIGKILL",
+        "operator deleted",
+        "20 steps, 2 of them repeated, difference: 0, to the last bit",
+        "nats per token",
+    ):
         assert expected in text
     different = losses([*steps(1, 19), line("step", 99.0, step=20, loss=1.0)], RUN)
     assert "difference: in 1 place" in picture(different, undisturbed, marks, compare(different, undisturbed, 20))
@@ -86,7 +91,12 @@ def test_plain_view_prints_when_the_phase_changes() -> None:
     console = Console(file=io.StringIO(), width=200)
     observations, now = Observations(), 0.0
     view = View(console, observations, clock=lambda: now)
-    observations.saw_run({"metadata": {"name": RUN, "uid": "u"}, "status": {"phase": "Running", "restarts": {"total": 1, "preempted": 1}}})
+    observations.saw_run(
+        {
+            "metadata": {"name": RUN, "uid": "u"},
+            "status": {"phase": "Running", "restarts": {"total": 1, "preempted": 1}},
+        }
+    )
     observations.saw_line(line("step", 1.0, step=7, loss=2.5, tokensPerSecond=1234.5))
     view.draw()
     with view.of(RUN, 20):
@@ -122,24 +132,34 @@ def test_a_variant_is_the_same_training_elsewhere() -> None:
 
 
 def test_chart_values_split_names_and_tags() -> None:
-    values = chart_values(Images("localhost:5000/halcyon/operator:abc", "localhost/halcyon/trainer:def", "s"), log={"level": "debug"})
+    values = chart_values(
+        Images("localhost:5000/halcyon/operator:abc", "localhost/halcyon/trainer:def", "s"), log={"level": "debug"}
+    )
     assert values["image"] == {"repository": "localhost:5000/halcyon/operator", "tag": "abc"}
     assert values["trainerImage"] == {"repository": "localhost/halcyon/trainer", "tag": "def"}
     assert values["log"] == {"level": "debug"}
 
 
 def test_only_deployments_get_the_local_image() -> None:
-    manifests = [{"kind": "Secret"}, {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"image": "remote"}]}}}}]
+    manifests = [
+        {"kind": "Secret"},
+        {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"image": "remote"}]}}}},
+    ]
     changed = with_image(manifests, "local")
     assert changed[0] == {"kind": "Secret"}
-    assert changed[1]["spec"]["template"]["spec"]["containers"] == [{"image": "local", "imagePullPolicy": "IfNotPresent"}]
+    assert changed[1]["spec"]["template"]["spec"]["containers"] == [
+        {"image": "local", "imagePullPolicy": "IfNotPresent"}
+    ]
     assert manifests[1]["spec"]["template"]["spec"]["containers"] == [{"image": "remote"}]  # type: ignore[index]
 
 
 def test_everything_moves_to_other_namespaces_together() -> None:
     place = Namespaces(runs="team", operator="system")
     manifests = [found for path in sorted((EXAMPLES / "object-store").glob("*.yaml")) for found in load(path)]
-    changed = moved([*manifests, example("stdlib-llama"), example("gpt2") | {"metadata": {"name": "gpt2", "namespace": "other"}}], place)
+    changed = moved(
+        [*manifests, example("stdlib-llama"), example("gpt2") | {"metadata": {"name": "gpt2", "namespace": "other"}}],
+        place,
+    )
     where = {(found["kind"], found["metadata"].get("namespace", found["metadata"]["name"])) for found in changed}
     assert where == {
         ("Namespace", "team"),

@@ -17,7 +17,9 @@ def test_a_step_line() -> None:
     assert line.fields["loss"] == 5.861652851104736
 
 
-@pytest.mark.parametrize("text", ["", "Traceback (most recent call last):", "[1, 2]", "{}", LINE[:-1], '"text"', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "Traceback (most recent call last):", "[1, 2]", "{}", LINE[:-1], '"text"', "null"]
+)
 def test_text_that_is_no_log_line_is_skipped(text: str) -> None:
     assert parse_line(text) is None
 

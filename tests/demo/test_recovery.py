@@ -21,7 +21,15 @@ def test_the_recovery_from_an_eviction_is_split_into_its_parts() -> None:
     found = recovery(fault, lines, [pod((1, 0), 0.0), pod((1, 1), 103.0), pod((1, 1), 103.5, (1, 0))])
     assert found is not None
     assert (found.group, found.resumed_step, found.lost_steps) == ((1, 1), 100, 0)
-    expected = {"detect": 1.0, "recreate": 2.0, "start": 1.5, "imports": 1.0, "join": 0.5, "restore": 0.25, "compile": 0.75}
+    expected = {
+        "detect": 1.0,
+        "recreate": 2.0,
+        "start": 1.5,
+        "imports": 1.0,
+        "join": 0.5,
+        "restore": 0.25,
+        "compile": 0.75,
+    }
     assert found.seconds == pytest.approx(expected)
     assert tuple(found.seconds) == PARTS
     assert found.total_seconds == pytest.approx(107.0 - 100.0)

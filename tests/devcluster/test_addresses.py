@@ -1,4 +1,6 @@
-"""Every address of a cluster is in its own block, and a block never overlaps a network that the host already reaches."""
+"""Every address of a cluster is in its own block, and a block never overlaps a network that the host already
+reaches.
+"""
 
 from ipaddress import IPv4Network
 

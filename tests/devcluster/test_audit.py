@@ -24,7 +24,13 @@ def line(verb: str = "create", name: str = "", stage: str = "ResponseComplete", 
 def test_a_log_line_is_parsed_into_a_request():
     request = parse(line("patch", "run", resource="trainingruns", subresource="status"))
     assert request is not None
-    assert (request.verb, request.resource, request.name, request.code, request.write) == ("patch", "trainingruns/status", "run", 201, True)
+    assert (request.verb, request.resource, request.name, request.code, request.write) == (
+        "patch",
+        "trainingruns/status",
+        "run",
+        201,
+        True,
+    )
     assert request.agent.endswith("(pod-a)")
     assert not parse(line("list")).write  # type: ignore[union-attr]
     assert parse(line(stage="ResponseStarted")) is None
@@ -77,4 +83,7 @@ def test_requests_from_a_time_on_are_read_from_both_files(tmp_path: Path):
     (tmp_path / "audit-2026-11-20T12-00-03.000.log").write_text(at(1, "early") + at(2, "aside"))
     path.write_text(at(3, "present") + at(4, "elsewhere") + '{"kind"')
     since = datetime(2026, 11, 20, 12, 0, 2, tzinfo=UTC)
-    assert [request.name for request in requests_since(path, since, lambda text: "elsewhere" not in text)] == ["aside", "present"]
+    assert [request.name for request in requests_since(path, since, lambda text: "elsewhere" not in text)] == [
+        "aside",
+        "present",
+    ]

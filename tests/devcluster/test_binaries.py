@@ -24,7 +24,9 @@ def catches_sigterm(pid: int) -> bool:
 
 def exit_code_after_sigterm(program: Path) -> int:
     with subprocess.Popen([program]) as process:
-        until(lambda: catches_sigterm(process.pid), timeout_seconds=10, failure=lambda: "pause never listened for signals")
+        until(
+            lambda: catches_sigterm(process.pid), timeout_seconds=10, failure=lambda: "pause never listened for signals"
+        )
         process.terminate()
         return process.wait(timeout=limit(10))
 
@@ -35,7 +37,8 @@ def test_a_program_is_built_once_and_found_afterwards(tmp_path: Path):
     built = program.stat()
     assert binaries.path(PAUSE, "pause").stat() == built
     assert not list(program.parent.parent.glob(".pause*"))
-    # Go's runtime catches all signals a moment before the program asks for SIGTERM; a signal in between kills the program.
+    # Go's runtime catches all signals a moment before the program asks for SIGTERM; a signal in between kills the
+    # program.
     assert any(exit_code_after_sigterm(program) == 0 for _ in range(10))
 
 

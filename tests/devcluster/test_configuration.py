@@ -1,5 +1,5 @@
-"""The rendered configuration: valid for the parsers of its formats, complete, and with the settings that experience has shown to be
-necessary."""
+"""The rendered configuration: valid for the parsers of its formats, complete, and with the settings that experience has
+shown to be necessary."""
 
 import json
 import tomllib
@@ -58,7 +58,10 @@ def test_every_component_has_a_command_without_doubled_flags(name: str):
 
 
 def test_a_variable_of_the_user_replaces_that_of_the_components():
-    assert components.environment({"GOGC": "50", "HOME": "/root"}) == components.environment({}) | {"GOGC": "50", "HOME": "/root"}
+    assert components.environment({"GOGC": "50", "HOME": "/root"}) == components.environment({}) | {
+        "GOGC": "50",
+        "HOME": "/root",
+    }
 
 
 def test_the_api_server_has_the_address_of_its_certificate():
@@ -76,7 +79,9 @@ def test_names_outside_the_cluster_are_answered_without_failing():
 
 
 def test_coredns_passes_the_restricted_profile():
-    deployment = next(document for document in addons.coredns(ADDRESSES, "coredns:x") if document["kind"] == "Deployment")
+    deployment = next(
+        document for document in addons.coredns(ADDRESSES, "coredns:x") if document["kind"] == "Deployment"
+    )
     security = deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"]
     assert security["runAsNonRoot"] is True
     assert security["capabilities"] == {"drop": ["ALL"]}
@@ -105,7 +110,14 @@ def test_the_anchor_hides_the_kernel_settings_that_a_kubelet_would_change():
 
 
 def test_commands_enter_both_namespaces_and_keep_their_process():
-    assert enter(7, ["/bin/x", "-a"]) == ["/usr/bin/nsenter", "--net=/proc/7/ns/net", "--mount=/proc/7/ns/mnt", "--", "/bin/x", "-a"]
+    assert enter(7, ["/bin/x", "-a"]) == [
+        "/usr/bin/nsenter",
+        "--net=/proc/7/ns/net",
+        "--mount=/proc/7/ns/mnt",
+        "--",
+        "/bin/x",
+        "-a",
+    ]
     first, *_, last = link_commands(7, ADDRESSES)
     assert first[3:6] == [ADDRESSES.host_link, "type", "veth"]
     assert last[3:6] == ["10.100.0.0/16", "via", "10.100.255.2"]

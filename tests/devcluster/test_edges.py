@@ -106,7 +106,9 @@ def test_loading_into_a_cluster_that_is_down(native: Path):
     assert "is not up: run `python -m halcyon_devcluster up`" in str(result.exception)
 
 
-def test_mistakes_are_shown_without_a_traceback(native: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_mistakes_are_shown_without_a_traceback(
+    native: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr("sys.argv", ["devcluster", "status", "--name", "Not A Name"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -19,7 +19,9 @@ from halcyon_devcluster.engine import Backend, choose
         (False, True, True, "", Backend.NATIVE),
     ],
 )
-def test_docker_wins_unless_another_is_requested(docker: bool, is_linux: bool, is_root: bool, requested: str | None, backend: Backend):
+def test_docker_wins_unless_another_is_requested(
+    docker: bool, is_linux: bool, is_root: bool, requested: str | None, backend: Backend
+):
     assert choose(docker=docker, is_linux=is_linux, is_root=is_root, requested=requested) is backend
 
 
@@ -31,7 +33,9 @@ def test_docker_wins_unless_another_is_requested(docker: bool, is_linux: bool, i
         (True, True, "minikube", "HALCYON_BACKEND='minikube' must be"),
     ],
 )
-def test_a_missing_backend_is_reported_in_one_sentence(is_linux: bool, is_root: bool, requested: str | None, sentence: str):
+def test_a_missing_backend_is_reported_in_one_sentence(
+    is_linux: bool, is_root: bool, requested: str | None, sentence: str
+):
     with pytest.raises(DevclusterError, match=sentence):
         choose(docker=False, is_linux=is_linux, is_root=is_root, requested=requested)
 

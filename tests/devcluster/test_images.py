@@ -1,4 +1,6 @@
-"""Images: archives that every tool reads, loads that send only what is missing, and tags that change exactly when the content changes."""
+"""Images: archives that every tool reads, loads that send only what is missing, and tags that change exactly when the
+content changes.
+"""
 
 import io
 import json
@@ -14,7 +16,13 @@ import pytest
 
 from halcyon_devcluster import DevclusterError, loading
 from halcyon_devcluster.containerd import Task, container_filter, parse_image_ids, parse_tasks
-from halcyon_devcluster.dockerfile import content_tag, copied_paths, declared_arguments, default_argument, passed_arguments
+from halcyon_devcluster.dockerfile import (
+    content_tag,
+    copied_paths,
+    declared_arguments,
+    default_argument,
+    passed_arguments,
+)
 from halcyon_devcluster.images import build_command
 from halcyon_devcluster.loading import full_name, local_archive
 from halcyon_devcluster.machine import limit
@@ -92,14 +100,24 @@ def test_a_stream_leaves_out_the_blobs_that_the_node_has(layout: Path, tmp_path:
     target = tmp_path / "stream.tar"
     target.write_bytes(b"".join(layout_stream(layout, "localhost/halcyon/thing:new", descriptor, present=set())))
     with tarfile.open(target) as tar:
-        assert set(tar.getnames()) == {"oci-layout", "index.json", *(f"blobs/{digest.replace(':', '/')}" for digest in everything)}
+        assert set(tar.getnames()) == {
+            "oci-layout",
+            "index.json",
+            *(f"blobs/{digest.replace(':', '/')}" for digest in everything),
+        }
     assert read_archive(target).name == "localhost/halcyon/thing:new"
-    target.write_bytes(b"".join(layout_stream(layout, "localhost/halcyon/thing:new", descriptor, present=set(everything))))
+    target.write_bytes(
+        b"".join(layout_stream(layout, "localhost/halcyon/thing:new", descriptor, present=set(everything)))
+    )
     with tarfile.open(target) as tar:
-        assert [name for name in tar.getnames() if name.startswith("blobs/")] == [f"blobs/{str(descriptor['digest']).replace(':', '/')}"]
+        assert [name for name in tar.getnames() if name.startswith("blobs/")] == [
+            f"blobs/{str(descriptor['digest']).replace(':', '/')}"
+        ]
 
 
-def test_two_loads_of_one_image_do_not_write_the_same_files(layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_loads_of_one_image_do_not_write_the_same_files(
+    layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The second load begins while the first exports; it waits, and then finds the image on the node."""
     name, exports, second_began = "localhost/halcyon/thing:new", [], threading.Event()
 
@@ -193,9 +211,18 @@ def test_arguments_and_inputs_of_a_dockerfile():
 
 
 def test_only_declared_settings_are_passed_on():
-    environ = {"PIP_INDEX_URL": "https://index", "SSL_CERT_FILE": "/certs", "UV_INDEX": "other", "SECRET": "no", "PIP_CERT": ""}
+    environ = {
+        "PIP_INDEX_URL": "https://index",
+        "SSL_CERT_FILE": "/certs",
+        "UV_INDEX": "other",
+        "SECRET": "no",
+        "PIP_CERT": "",
+    }
     declared = declared_arguments(DOCKERFILE) | {"SECRET", "PIP_CERT"}
-    assert passed_arguments(declared, environ, with_certificates=True) == {"PIP_INDEX_URL": "https://index", "SSL_CERT_FILE": "/certs"}
+    assert passed_arguments(declared, environ, with_certificates=True) == {
+        "PIP_INDEX_URL": "https://index",
+        "SSL_CERT_FILE": "/certs",
+    }
     assert passed_arguments(declared, environ, with_certificates=False) == {"PIP_INDEX_URL": "https://index"}
 
 
@@ -246,9 +273,26 @@ def test_a_missing_input_is_reported(context: Path):
 
 
 def test_build_commands():
-    inputs = {"dockerfile": Path("/r/Dockerfile"), "context": Path("/r"), "tag": "a/b:c", "build_args": {"B": "2", "A": "1"}}
+    inputs = {
+        "dockerfile": Path("/r/Dockerfile"),
+        "context": Path("/r"),
+        "tag": "a/b:c",
+        "build_args": {"B": "2", "A": "1"},
+    }
     docker = build_command(docker=True, certificates=[Path("/certs")], **inputs)  # type: ignore[arg-type]
-    assert docker == ["docker", "build", "--file", "/r/Dockerfile", "--tag", "a/b:c", "--build-arg", "A=1", "--build-arg", "B=2", "/r"]
+    assert docker == [
+        "docker",
+        "build",
+        "--file",
+        "/r/Dockerfile",
+        "--tag",
+        "a/b:c",
+        "--build-arg",
+        "A=1",
+        "--build-arg",
+        "B=2",
+        "/r",
+    ]
     buildah = " ".join(build_command(docker=False, certificates=[Path("/certs")], **inputs))  # type: ignore[arg-type]
     assert buildah.startswith("buildah bud --isolation chroot --network host --layers")
     assert "--volume /certs:/certs:ro" in buildah
@@ -261,7 +305,8 @@ def test_ctr_tables_are_read():
     ]
     table = (
         "REF TYPE DIGEST SIZE PLATFORMS LABELS\n"
-        "localhost/a:1 application/x sha256:1 2.5 MiB linux/amd64 halcyon.dev/image-id=77,io.cri-containerd.image=managed\n"
+        "localhost/a:1 application/x sha256:1 2.5 MiB linux/amd64 "
+        "halcyon.dev/image-id=77,io.cri-containerd.image=managed\n"
         "localhost/b:1 application/x sha256:2 2.5 MiB linux/amd64 io.cri-containerd.image=managed\n"
         "\n"
     )

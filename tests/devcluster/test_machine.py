@@ -46,7 +46,13 @@ def test_the_factor_is_the_mean_of_the_cores_within_bounds(seconds: list[float],
 
 @pytest.mark.parametrize(
     ("environ", "factor"),
-    [({}, None), ({VARIABLE: ""}, None), ({VARIABLE: "1"}, 1), ({VARIABLE: "2.5"}, 2.5), ({VARIABLE: "1e9"}, LARGEST_FACTOR)],
+    [
+        ({}, None),
+        ({VARIABLE: ""}, None),
+        ({VARIABLE: "1"}, 1),
+        ({VARIABLE: "2.5"}, 2.5),
+        ({VARIABLE: "1e9"}, LARGEST_FACTOR),
+    ],
 )
 def test_a_given_factor_is_used(environ: dict[str, str], factor: float | None):
     assert machine.given_factor(environ) == factor
@@ -63,8 +69,12 @@ def test_a_factor_that_is_no_number_is_refused():
         machine.given_factor({VARIABLE: "fast"})
 
 
-@pytest.mark.parametrize(("factor", "seconds", "limit"), [(1, 10, 10), (1, 0.3, 1), (2.5, 10, 25), (1.01, 10, 11), (20, 3600, 72_000)])
-def test_a_limit_grows_with_the_factor_to_whole_seconds(monkeypatch: pytest.MonkeyPatch, factor: float, seconds: float, limit: int):
+@pytest.mark.parametrize(
+    ("factor", "seconds", "limit"), [(1, 10, 10), (1, 0.3, 1), (2.5, 10, 25), (1.01, 10, 11), (20, 3600, 72_000)]
+)
+def test_a_limit_grows_with_the_factor_to_whole_seconds(
+    monkeypatch: pytest.MonkeyPatch, factor: float, seconds: float, limit: int
+):
     monkeypatch.setattr(machine, "factor", lambda: factor)
     found = machine.limit(seconds)
     assert (found, type(found)) == (limit, int)
@@ -92,4 +102,7 @@ def test_a_measurement_describes_its_result():
     assert 1 <= found.factor <= LARGEST_FACTOR
     assert 0 <= found.stolen <= 1
     assert found.cores == os.cpu_count()
-    assert str(Reading(2.468, 0.345, 2)) == "2.47 times as slow as two quiet cores of the reference machine, 34% of its processor stolen"
+    assert (
+        str(Reading(2.468, 0.345, 2))
+        == "2.47 times as slow as two quiet cores of the reference machine, 34% of its processor stolen"
+    )

@@ -11,7 +11,9 @@ from halcyon_devcluster import namespaces
 from halcyon_devcluster.commands import run
 
 LINK = "hly-unplug"
-may_make_links = pytest.mark.skipif(os.geteuid() != 0 or not Path("/usr/sbin/ip").exists(), reason="only root can create links")
+may_make_links = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/sbin/ip").exists(), reason="only root can create links"
+)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Certificates that Kubernetes accepts: one authority, correct names, correct groups, and private keys that only their owner can read."""
+"""Certificates that Kubernetes accepts: one authority, correct names, correct groups, and private keys that only their
+owner can read.
+"""
 
 import base64
 from datetime import UTC, datetime, timedelta
@@ -52,7 +54,9 @@ def test_the_certificate_of_the_api_server_expires_after_a_year(folder: Path):
         ("proxy", "system:kube-proxy", None),
     ],
 )
-def test_clients_carry_the_user_and_group_of_kubernetes_built_in_roles(folder: Path, file: str, user: str, group: str | None):
+def test_clients_carry_the_user_and_group_of_kubernetes_built_in_roles(
+    folder: Path, file: str, user: str, group: str | None
+):
     subject = certificate(folder, file).subject
     assert subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == user
     groups = [attribute.value for attribute in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]

@@ -31,7 +31,11 @@ def members(tmp_path: Path) -> Path:
 
 
 def wait_for_text(path: Path, text: str) -> None:
-    until(lambda: path.exists() and text in path.read_text(), timeout_seconds=10, failure=lambda: f"{path} never held {text!r}")
+    until(
+        lambda: path.exists() and text in path.read_text(),
+        timeout_seconds=10,
+        failure=lambda: f"{path} never held {text!r}",
+    )
 
 
 def test_a_process_joins_the_group_before_its_program_starts(processes: Processes, members: Path, tmp_path: Path):
@@ -70,7 +74,9 @@ def test_a_process_can_be_stopped_and_continued(processes: Processes, members: P
 
 
 @pytest.mark.parametrize("change", [{"started_ticks": 1}, {"boot": "another-boot"}], ids=["start time", "boot"])
-def test_a_recycled_process_id_is_left_alone(processes: Processes, members: Path, tmp_path: Path, change: dict[str, object]):
+def test_a_recycled_process_id_is_left_alone(
+    processes: Processes, members: Path, tmp_path: Path, change: dict[str, object]
+):
     record = processes.start("it", ["/bin/sleep", "60"], members)
     document = tmp_path / "records/it.json"
     stale = dataclasses.replace(record, **change)  # type: ignore[arg-type]

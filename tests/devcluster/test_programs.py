@@ -7,7 +7,16 @@ import pytest
 
 from halcyon_devcluster import programs
 from halcyon_devcluster.addons import corefile
-from halcyon_devcluster.programs import GO_MODULES, KUBERNETES, PAUSE, batches, build_command, cache_key, pinned_version, produced_name
+from halcyon_devcluster.programs import (
+    GO_MODULES,
+    KUBERNETES,
+    PAUSE,
+    batches,
+    build_command,
+    cache_key,
+    pinned_version,
+    produced_name,
+)
 from halcyon_devcluster.toolchain import parse_version
 
 GROUPS = [
@@ -32,7 +41,13 @@ SOURCES = {"go.mod": b"require (\n\tk8s.io/kubernetes v1.2.3\n)\n", "go.sum": b"
 
 
 def key(**changes: object) -> str:
-    inputs = {"group": KUBERNETES, "sources": SOURCES, "go_version": "go1.26.1", "host_os": "linux", "host_arch": "amd64"}
+    inputs = {
+        "group": KUBERNETES,
+        "sources": SOURCES,
+        "go_version": "go1.26.1",
+        "host_os": "linux",
+        "host_arch": "amd64",
+    }
     return cache_key(**(inputs | changes))  # type: ignore[arg-type]
 
 

@@ -1,4 +1,7 @@
-"""A wait ends with its condition. Its limit grows with the machine's factor, also if the machine becomes slower meanwhile."""
+"""A wait ends with its condition.
+
+Its limit grows with the machine's factor, also if the machine becomes slower meanwhile.
+"""
 
 from collections.abc import Iterable
 

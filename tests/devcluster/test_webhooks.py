@@ -1,4 +1,7 @@
-"""A controller whose certificate is late does not wait for the kubelet's next sync. If it never answers, the error reports its state."""
+"""A controller whose certificate is late does not wait for the kubelet's next sync.
+
+If it never answers, the error reports its state.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,8 @@ CONTROLLER = WebhookController("Queues", "queues", "controller", "certificate")
 
 @dataclass(frozen=True)
 class Scripted(Kubectl):
-    """An API server in which the controller has its certificate from the third read on, and is Available once the certificate is mounted.
+    """An API server in which the controller has its certificate from the third read on, and is Available once the
+    certificate is mounted.
 
     Attributes:
         looked_at: Values of its pod's annotation, one for each write.

@@ -45,7 +45,8 @@ def test_each_link_leads_somewhere(page: PurePosixPath) -> None:
 def test_the_column_of_the_site_has_each_page_once() -> None:
     nav = tomllib.loads((REPOSITORY / "docs" / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
     pages = [
-        "index.md" if page.name == "README.md" and page.parent == PurePosixPath() else str(page).removeprefix("docs/") for page in PAGES
+        "index.md" if page.name == "README.md" and page.parent == PurePosixPath() else str(page).removeprefix("docs/")
+        for page in PAGES
     ]
     assert sorted(named(nav)) == sorted(pages)
 

@@ -1,4 +1,6 @@
-"""Every YAML document that a reader of this repository may copy: the files of examples/, and the YAML blocks of the documentation."""
+"""Every YAML document that a reader of this repository may copy: the files of examples/, and the YAML blocks of the
+documentation.
+"""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ def shown_documents() -> Iterator[tuple[str, Any]]:
     for path in sorted(REPOSITORY.glob("examples/**/*.yaml")):
         for number, document in enumerate(quick_yaml.load_all(path.read_text(encoding="utf-8"))):
             yield f"{path.relative_to(REPOSITORY)}#{number}", document
-    for path in sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("charts/**/*.md")]):
+    for path in sorted(
+        [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("charts/**/*.md")]
+    ):
         for number, block in enumerate(_BLOCK.findall(path.read_text(encoding="utf-8"))):
             for document in quick_yaml.load_all(block):
                 yield f"{path.relative_to(REPOSITORY)}#{number}", document
@@ -26,17 +30,27 @@ def shown_documents() -> Iterator[tuple[str, Any]]:
 
 def objects_of(page: str) -> dict[str, dict[str, Any]]:
     """The objects that a page shows, by kind."""
-    return {document["kind"]: document for where, document in shown_documents() if where.startswith(f"{page}#") and "kind" in document}
+    return {
+        document["kind"]: document
+        for where, document in shown_documents()
+        if where.startswith(f"{page}#") and "kind" in document
+    }
 
 
 def patches() -> dict[str, dict[str, Any]]:
     """Files that Kustomize merges into a TrainingRun: those that name the patch schema for editors."""
-    paths = [path for path in sorted(REPOSITORY.glob("examples/**/*.yaml")) if ".patch.json" in path.read_text(encoding="utf-8")]
+    paths = [
+        path
+        for path in sorted(REPOSITORY.glob("examples/**/*.yaml"))
+        if ".patch.json" in path.read_text(encoding="utf-8")
+    ]
     return {f"{path.relative_to(REPOSITORY)}#0": quick_yaml.load(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def taken(where: str) -> Values:
-    """The defaults of a run at this place: the TrainingRunDefaults of the same block or file, or of the same folder of examples."""
+    """The defaults of a run at this place: the TrainingRunDefaults of the same block or file, or of the same folder of
+    examples.
+    """
     file = where.split("#")[0]
     folder = file.rpartition("/")[0]
     beside = [
@@ -49,7 +63,8 @@ def taken(where: str) -> Values:
 
 
 def training_runs() -> dict[str, dict[str, Any]]:
-    """The complete TrainingRuns among them, as a command reads them: with a model in place of the config.json that a document names.
+    """The complete TrainingRuns among them, as a command reads them: with a model in place of the config.json that a
+    document names.
 
     A fragment of one section has no kind, and a patch is not a run.
     """

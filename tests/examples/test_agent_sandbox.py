@@ -1,4 +1,6 @@
-"""The example of agent-sandbox: its sandboxes are restricted, its rights are those that the command needs, and its names fit together."""
+"""The example of agent-sandbox: its sandboxes are restricted, its rights are those that the command needs, and its
+names fit together.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from halcyon.commands.main import app
 from halcyon.evals.sandbox.cluster import RIGHTS
 from tests.examples.documents import REPOSITORY, training_runs
 
-OBJECTS = {one["kind"]: one for one in yaml.safe_load_all((REPOSITORY / "examples" / "agent-sandbox" / "evaluate.yaml").read_text())}
+OBJECTS = {
+    one["kind"]: one
+    for one in yaml.safe_load_all((REPOSITORY / "examples" / "agent-sandbox" / "evaluate.yaml").read_text())
+}
 TEMPLATE: dict[str, Any] = OBJECTS["SandboxTemplate"]["spec"]
 JOB: dict[str, Any] = OBJECTS["Job"]["spec"]["template"]["spec"]
 
@@ -31,7 +36,9 @@ def test_a_sandbox_is_restricted() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
-    assert (TEMPLATE["networkPolicyManagement"], TEMPLATE["networkPolicy"]) == ("Managed", {}), "a policy without rules forbids all traffic"
+    assert (TEMPLATE["networkPolicyManagement"], TEMPLATE["networkPolicy"]) == ("Managed", {}), (
+        "a policy without rules forbids all traffic"
+    )
     assert OBJECTS["Namespace"]["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -56,7 +63,9 @@ def test_names_fit_together() -> None:
     assert given["place"] == training_runs()["examples/finetune-qwen3.yaml#0"]["spec"]["checkpoint"]["root"]
     assert (given["sandbox_pool"], given["sandbox_namespace"]) == (pool["metadata"]["name"], sandboxes)
     assert pool["spec"]["sandboxTemplateRef"]["name"] == OBJECTS["SandboxTemplate"]["metadata"]["name"]
-    assert {OBJECTS[kind]["metadata"]["namespace"] for kind in ("SandboxTemplate", "SandboxWarmPool", "Role", "RoleBinding")} == {sandboxes}
+    assert {
+        OBJECTS[kind]["metadata"]["namespace"] for kind in ("SandboxTemplate", "SandboxWarmPool", "Role", "RoleBinding")
+    } == {sandboxes}
     (subject,) = OBJECTS["RoleBinding"]["subjects"]
     assert subject == {"kind": "ServiceAccount", **account["metadata"]}
     assert OBJECTS["RoleBinding"]["roleRef"]["name"] == role["metadata"]["name"]

@@ -1,4 +1,6 @@
-"""The chain of examples/chat and its server: their options exist, their parts fit together, and pods keep to the restricted profile."""
+"""The chain of examples/chat and its server: their options exist, their parts fit together, and pods keep to the
+restricted profile.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from halcyon_chat.records import read_chain
 from tests.examples.documents import REPOSITORY, training_runs
 
 FOLDER = REPOSITORY / "examples" / "chat"
-OBJECTS = {found["kind"]: found for path in sorted(FOLDER.glob("*.yaml")) for found in yaml.safe_load_all(path.read_text())}
+OBJECTS = {
+    found["kind"]: found for path in sorted(FOLDER.glob("*.yaml")) for found in yaml.safe_load_all(path.read_text())
+}
 KUSTOMIZATION: dict[str, Any] = OBJECTS["Kustomization"]
 CHAIN = in_order(read_chain(FOLDER))
 TRAINED = [run["spec"] for run in CHAIN if run["spec"].get("task", "train") == "train"]
@@ -55,10 +59,15 @@ def test_names_and_ports_fit_together() -> None:
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (port,) = CONTAINER["ports"]
     assert port["containerPort"] == options()["port"]
-    assert port["name"] == service["spec"]["ports"][0]["targetPort"] == monitor["spec"]["podMetricsEndpoints"][0]["port"]
+    assert (
+        port["name"] == service["spec"]["ports"][0]["targetPort"] == monitor["spec"]["podMetricsEndpoints"][0]["port"]
+    )
     assert scaler["spec"]["scaleTargetRef"]["name"] == OBJECTS["Deployment"]["metadata"]["name"]
     assert scaler["spec"]["metrics"][0]["pods"]["metric"]["name"] in [name for name, _, _ in NAMES]
-    assert {CONTAINER[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {"/ready", "/health"}
+    assert {CONTAINER[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {
+        "/ready",
+        "/health",
+    }
 
 
 def test_the_pod_lives_longer_than_its_drain() -> None:
@@ -98,7 +107,12 @@ def test_the_server_of_the_chain_reads_the_last_trained_model() -> None:
 def test_the_job_writes_the_files_that_the_runs_read() -> None:
     (container,) = JOB["spec"]["containers"]
     given = options(container["args"])
-    read = {path for spec in TRAINED for source in spec["data"]["sources"] for path in source.get("jsonl", {}).get("paths", ())}
+    read = {
+        path
+        for spec in TRAINED
+        for source in spec["data"]["sources"]
+        for path in source.get("jsonl", {}).get("paths", ())
+    }
     assert given["output"] == f"{bucket_of(CHAIN[0])}/{CHAT_FILES}"
     assert len(read) >= 3
     assert {path.rpartition("/")[0] for path in read} == {given["output"]}
@@ -109,7 +123,9 @@ def test_the_job_writes_the_files_that_the_runs_read() -> None:
 
 def test_the_pretraining_has_the_numbers_of_the_dial() -> None:
     spec = TRAINED[0]
-    given = Choices(depth=3, head_dim=64, sequence_length=256, vocabulary=1024, batch_tokens=4096, steps=spec["trainer"]["steps"])
+    given = Choices(
+        depth=3, head_dim=64, sequence_length=256, vocabulary=1024, batch_tokens=4096, steps=spec["trainer"]["steps"]
+    )
     expected = document(dial(given))["spec"]
     del expected["optimizer"]["muonAdamw"]["iterationType"]  # bfloat16, which is slow on processors
     assert spec["optimizer"] == expected["optimizer"]

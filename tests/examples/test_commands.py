@@ -13,7 +13,14 @@ from tests.examples.documents import REPOSITORY, training_runs
 
 TEXTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "examples/**/*.yaml", "charts/**/*.md", "charts/**/*.txt")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "examples/**/*.md",
+        "examples/**/*.yaml",
+        "charts/**/*.md",
+        "charts/**/*.txt",
+    )
     for path in REPOSITORY.glob(pattern)
 )
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]

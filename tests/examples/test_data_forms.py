@@ -1,4 +1,6 @@
-"""The guide about forms of data: each row in it is recognised, each document is valid, and each form trains from a file to an export."""
+"""The guide about forms of data: each row in it is recognised, each document is valid, and each form trains from a file
+to an export.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ from tests.trainer.weights.folders import llama_tensors, write_folder
 
 GUIDE = "docs/guides/data-forms.md"
 TEXT = (REPOSITORY / GUIDE).read_text(encoding="utf-8")
-ROWS = [[json.loads(row) for row in block.splitlines()] for block in re.findall(r"^```json\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)]
+ROWS = [
+    [json.loads(row) for row in block.splitlines()]
+    for block in re.findall(r"^```json\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+]
 DOCUMENT = re.findall(r"^```yaml\n(apiVersion.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[0]
 CHATML = (
-    "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\n' -}}{%- if message['role'] == 'assistant' -%}"
+    "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\n' -}}{%- if message['role'] == "
+    "'assistant' -%}"
     "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\n' -}}{%- else -%}"
     "{{- message['content'] + '<|im_end|>\n' -}}{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
@@ -91,7 +97,9 @@ def base(folder: Path) -> Path:
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         width = tensors[name].shape[1]
         tensors[name] = random.standard_normal((256 + len(special), width)).astype(np.float32)
-    write_folder(folder, tensors, vocab_size=256 + len(special), max_position_embeddings=256, bos_token_id=256, eos_token_id=256)
+    write_folder(
+        folder, tensors, vocab_size=256 + len(special), max_position_embeddings=256, bos_token_id=256, eos_token_id=256
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHATML)
     tokens = {"bos_token": None, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
@@ -103,7 +111,10 @@ QUESTIONS = [(f"What is the capital of land {number}?", f"City, {number}.\nTrue.
 
 
 def share_gpt(folder: Path) -> dict[str, Any]:
-    rows = [{"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": said}]} for asked, said in QUESTIONS]
+    rows = [
+        {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": said}]}
+        for asked, said in QUESTIONS
+    ]
     (folder / "talks.json").write_text(json.dumps(rows, indent=1))
     return {"jsonl": {"paths": [f"{folder}/talks.json"]}}
 
@@ -116,7 +127,9 @@ def alpaca(folder: Path) -> dict[str, Any]:
 
 def table(folder: Path) -> dict[str, Any]:
     with (folder / "questions.csv").open("w", encoding="utf-8-sig", newline="") as stream:
-        csv.writer(stream).writerows([("id", "prompt", "completion"), *((number, *row) for number, row in enumerate(QUESTIONS))])
+        csv.writer(stream).writerows(
+            [("id", "prompt", "completion"), *((number, *row) for number, row in enumerate(QUESTIONS))]
+        )
     return {"csv": {"paths": [f"{folder}/*.csv"]}}
 
 
@@ -137,7 +150,9 @@ def pairs(folder: Path) -> dict[str, Any]:
     ],
     ids=["ShareGPT", "Alpaca", "CSV", "pairs"],
 )
-def test_each_form_trains_from_a_file_to_an_export(tmp_path: Path, write: Callable[[Path], dict[str, Any]], kind: str, form: str) -> None:
+def test_each_form_trains_from_a_file_to_an_export(
+    tmp_path: Path, write: Callable[[Path], dict[str, Any]], kind: str, form: str
+) -> None:
     """With the document of the guide; the template is that of the folder."""
     folder = base(tmp_path / "base")
     source = {"name": "talks", **write(tmp_path), "format": {kind: {}}}
@@ -163,4 +178,6 @@ def test_each_form_trains_from_a_file_to_an_export(tmp_path: Path, write: Callab
     assert [event["form"] for event in events if event["event"] == "source"] == [form]
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3]
     exported = tmp_path / "root" / "exports" / "step-3"
-    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= {path.name for path in exported.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= {
+        path.name for path in exported.iterdir()
+    }

@@ -27,7 +27,11 @@ def test_every_documented_run_is_valid(where: str, document: dict[str, Any]) -> 
 
 
 def test_all_documented_defaults_are_valid() -> None:
-    found = [document for _, document in shown_documents() if isinstance(document, dict) and document.get("kind") == "TrainingRunDefaults"]
+    found = [
+        document
+        for _, document in shown_documents()
+        if isinstance(document, dict) and document.get("kind") == "TrainingRunDefaults"
+    ]
     assert len(found) >= 2
     for document in found:
         parse_defaults(document)
@@ -37,8 +41,14 @@ ACCELERATOR = re.compile(r"^\| `(\{type: .*?\})` \|", re.MULTILINE)
 
 
 def test_fragments_about_hardware_are_valid() -> None:
-    fragments = [fragment for _, fragment in shown_documents() if isinstance(fragment, dict) and "accelerator" in fragment]
-    in_tables = [yaml.safe_load(text) for path in REPOSITORY.glob("docs/**/*.md") for text in ACCELERATOR.findall(path.read_text())]
+    fragments = [
+        fragment for _, fragment in shown_documents() if isinstance(fragment, dict) and "accelerator" in fragment
+    ]
+    in_tables = [
+        yaml.safe_load(text)
+        for path in REPOSITORY.glob("docs/**/*.md")
+        for text in ACCELERATOR.findall(path.read_text())
+    ]
     assert fragments
     assert in_tables
     for accelerator in (*(fragment["accelerator"] for fragment in fragments), *in_tables):
@@ -48,7 +58,11 @@ def test_fragments_about_hardware_are_valid() -> None:
 
 
 def test_fragments_about_scheduling_are_valid() -> None:
-    shown = [found.get("spec", found) for _, found in shown_documents() if isinstance(found, dict) and "apiVersion" not in found]
+    shown = [
+        found.get("spec", found)
+        for _, found in shown_documents()
+        if isinstance(found, dict) and "apiVersion" not in found
+    ]
     fragments = [found["scheduling"] for found in shown if "scheduling" in found]
     assert any("topology" in fragment.get("queue", {}) for fragment in fragments)
     for fragment in fragments:
@@ -64,7 +78,9 @@ def test_fragments_about_optimizers_are_valid() -> None:
 
 
 def test_fragments_about_objectives_are_valid() -> None:
-    fragments = [found["objective"] for _, found in shown_documents() if isinstance(found, dict) and "objective" in found]
+    fragments = [
+        found["objective"] for _, found in shown_documents() if isinstance(found, dict) and "objective" in found
+    ]
     assert len(fragments) >= 2
     for fragment in fragments:
         ObjectiveSpec.model_validate(fragment, by_alias=True, by_name=False)
@@ -81,8 +97,12 @@ def test_every_example_file_begins_with_a_comment(path: Path) -> None:
 
 
 def test_runs_have_roots_of_their_own() -> None:
-    roots = [with_values(document, taken(where))["spec"]["checkpoint"]["root"] for where, document in training_runs().items()]
-    names = [document["metadata"]["name"] for where, document in training_runs().items() if where.startswith("examples/")]
+    roots = [
+        with_values(document, taken(where))["spec"]["checkpoint"]["root"] for where, document in training_runs().items()
+    ]
+    names = [
+        document["metadata"]["name"] for where, document in training_runs().items() if where.startswith("examples/")
+    ]
     assert len(set(names)) == len(names)
     assert all(roots)
 

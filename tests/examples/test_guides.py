@@ -1,4 +1,6 @@
-"""The guides about schedules, sweeps and Levanter: each setting that they name exists, and the translated example trains."""
+"""The guides about schedules, sweeps and Levanter: each setting that they name exists, and the translated example
+trains.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ ROWS = [
 
 
 def fragments(guide: str) -> list[dict[str, Any]]:
-    return [found for where, found in shown_documents() if where.startswith(f"docs/guides/{guide}#") and "apiVersion" not in found]
+    return [
+        found
+        for where, found in shown_documents()
+        if where.startswith(f"docs/guides/{guide}#") and "apiVersion" not in found
+    ]
 
 
 def test_each_place_of_a_levanter_setting_is_in_the_schema() -> None:
@@ -58,7 +64,9 @@ def test_the_schedules_of_the_guide_fit_a_long_run() -> None:
 
 
 def test_the_sweeps_of_the_guide_make_valid_runs() -> None:
-    found = [variants(document(spec__optimizer={"adamw": {}}), parse_sweep(fragment)) for fragment in fragments("sweeps.md")]
+    found = [
+        variants(document(spec__optimizer={"adamw": {}}), parse_sweep(fragment)) for fragment in fragments("sweeps.md")
+    ]
     assert [len(sweep) for sweep in found] == [6, 20, 2]
     for variant in (variant for sweep in found for variant in sweep):
         parse_run(variant.document)
@@ -66,10 +74,14 @@ def test_the_sweeps_of_the_guide_make_valid_runs() -> None:
 
 @pytest.mark.slow
 def test_the_translated_example_of_levanter_trains(tmp_path: Path) -> None:
-    """With its own schedule, mixture, precision and saves; smaller, with data of this machine, and with a tracker that needs no package."""
+    """With its own schedule, mixture, precision and saves; smaller, with data of this machine, and with a tracker that
+    needs no package.
+    """
     names = ("openwebtext_train.1-of-128.jsonl.gz", "openwebtext_val.1-of-8.jsonl.gz")
     for name in names:
-        (tmp_path / name).write_bytes(gzip.compress("".join(json.dumps({"text": f"{name} {n} " * 9}) + "\n" for n in range(40)).encode()))
+        (tmp_path / name).write_bytes(
+            gzip.compress("".join(json.dumps({"text": f"{name} {n} " * 9}) + "\n" for n in range(40)).encode())
+        )
     (example,) = (found for where, found in training_runs().items() if where.startswith(LEVANTER))
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(example))

@@ -65,8 +65,12 @@ else:
 def test_the_code_of_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 7
-    code = "\n".join([*blocks[:3], "tokens_of_the_prompt = tokens", *blocks[3:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "HALCYON_"))}
+    code = "\n".join(
+        [*blocks[:3], "tokens_of_the_prompt = tokens", *blocks[3:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER]
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "HALCYON_"))
+    }
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -18,7 +18,11 @@ LARGEST_SCREEN_BYTES = 150_000
 
 
 def test_every_picture_is_on_a_page_and_every_linked_picture_exists() -> None:
-    shown = {(page.parent / name).resolve() for page in PAGES for name in re.findall(r"\]\(([^()\s:]+\.(?:svg|png))\)", page.read_text())}
+    shown = {
+        (page.parent / name).resolve()
+        for page in PAGES
+        for name in re.findall(r"\]\(([^()\s:]+\.(?:svg|png))\)", page.read_text())
+    }
     assert shown == {*PICTURES, *SCREENS}
 
 

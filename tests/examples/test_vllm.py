@@ -1,4 +1,6 @@
-"""The example of vLLM exports the model of an example into the folder that vLLM serves, and its pod keeps to the restricted profile."""
+"""The example of vLLM exports the model of an example into the folder that vLLM serves, and its pod keeps to the
+restricted profile.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import yaml
 from halcyon.commands.main import app
 from tests.examples.documents import REPOSITORY, training_runs
 
-OBJECTS = {found["kind"]: found for found in yaml.safe_load_all((REPOSITORY / "examples" / "vllm" / "serve.yaml").read_text())}
+OBJECTS = {
+    found["kind"]: found for found in yaml.safe_load_all((REPOSITORY / "examples" / "vllm" / "serve.yaml").read_text())
+}
 TEMPLATE: dict[str, Any] = OBJECTS["Deployment"]["spec"]["template"]
 POD: dict[str, Any] = TEMPLATE["spec"]
 (EXPORT,), (VLLM,) = POD["initContainers"], POD["containers"]
@@ -36,12 +40,18 @@ def test_vllm_serves_the_folder_of_the_export() -> None:
 
 def test_names_and_ports_fit_together() -> None:
     service = OBJECTS["Service"]
-    assert service["spec"]["selector"] == OBJECTS["Deployment"]["spec"]["selector"]["matchLabels"] == TEMPLATE["metadata"]["labels"]
+    assert (
+        service["spec"]["selector"]
+        == OBJECTS["Deployment"]["spec"]["selector"]["matchLabels"]
+        == TEMPLATE["metadata"]["labels"]
+    )
     (port,) = VLLM["ports"]
     assert service["spec"]["ports"][0]["targetPort"] == port["name"]
     gpus = VLLM["resources"]["limits"]["nvidia.com/gpu"]
     assert f"--tensor-parallel-size={gpus}" in VLLM["args"]
-    assert {mount["name"] for one in (EXPORT, VLLM) for mount in one["volumeMounts"]} == {volume["name"] for volume in POD["volumes"]}
+    assert {mount["name"] for one in (EXPORT, VLLM) for mount in one["volumeMounts"]} == {
+        volume["name"] for volume in POD["volumes"]
+    }
 
 
 @pytest.mark.parametrize("container", [EXPORT, VLLM], ids=["export", "vllm"])

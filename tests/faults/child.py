@@ -31,9 +31,11 @@ class FaultChild(Child):
 
 
 def trainers(root: Root, options: dict[str, Any]) -> None:
-    """Read paths of run documents from stdin; for each, fork a `halcyon train` after all imports are done, and report how it ended.
+    """Read paths of run documents from stdin; for each, fork a `halcyon train` after all imports are done, and report
+    how it ended.
 
-    A path may be followed by a step, counted from 0. The run never gets the batch of this step, so it does not end by itself.
+    A path may be followed by a step, counted from 0. The run never gets the batch of this step, so it does not end by
+    itself.
     """
     import halcyon.run.train  # noqa: F401 - the slow import
     from halcyon.run.process import run_training
@@ -47,7 +49,11 @@ def trainers(root: Root, options: dict[str, Any]) -> None:
                 if step:
                     _hang_at(int(step))
                 run_training(
-                    Path(document), os.environ, checkpoint_root=None, json_lines=True, compilation_cache=Path(options["compilation"])
+                    Path(document),
+                    os.environ,
+                    checkpoint_root=None,
+                    json_lines=True,
+                    compilation_cache=Path(options["compilation"]),
                 )
             finally:
                 say(event="crashed", text=traceback.format_exc())
@@ -85,7 +91,9 @@ def over_quota(root: Root, options: dict[str, Any]) -> None:
 
 
 def killed_at_a_write(root: Root, options: dict[str, Any]) -> None:
-    """Restore the last commit, and SIGKILL this process before write number `write` of the next save, or after all writes."""
+    """Restore the last commit, and SIGKILL this process before write number `write` of the next save, or after all
+    writes.
+    """
     devices = mesh(2, 2)
     checkpointer = open_root(root)
     restored = checkpointer.restore(template(devices))

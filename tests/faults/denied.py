@@ -1,7 +1,8 @@
-"""Makes system calls of this process fail, by a seccomp filter: for errors that no file system of a test machine produces.
+"""Makes system calls of this process fail, by a seccomp filter: for errors that no file system of a test machine
+produces.
 
-An example is the errno of an exceeded quota: it needs a kernel with quotas, and a file system that was made for them. Network file systems
-report it at `fsync`.
+An example is the errno of an exceeded quota: it needs a kernel with quotas, and a file system that was made for them.
+Network file systems report it at `fsync`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 
 def deny(call: str, errno: int) -> None:
-    """Make `call` fail with `errno` from now on, in all threads of this process and in its children. This cannot be undone."""
+    """Make `call` fail with `errno` from now on, in all threads of this process and in its children.
+
+    This cannot be undone.
+    """
     machine = platform.machine()
     instructions = [
         (_LOAD_WORD, 0, 0, 0),  # the number of the system call
@@ -30,5 +34,7 @@ def deny(call: str, errno: int) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in instructions))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(instructions), ctypes.addressof(code)))
     library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or library.syscall(_SECCOMP[machine], _SET_SECCOMP, _FILTER_ALL_THREADS, program):
+    if library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or library.syscall(
+        _SECCOMP[machine], _SET_SECCOMP, _FILTER_ALL_THREADS, program
+    ):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -20,7 +20,9 @@ _EXTRAS = ("report", "serve", "trainer")
 def of_version(version: str) -> dict[str, Path]:
     """The interpreters of a version on PATH and of pyenv, one for each patch release, by the release."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    known = subprocess.run([uv(), "python", "find", "--system", version], capture_output=True, text=True, check=False).stdout.strip()
+    known = subprocess.run(
+        [uv(), "python", "find", "--system", version], capture_output=True, text=True, check=False
+    ).stdout.strip()
     paths = [*([Path(known)] if known else []), *sorted(pyenv.glob(f"versions/{version}.*/bin/python3"))]
     return {_release(path): path for path in paths}
 
@@ -32,11 +34,18 @@ def others() -> list[Path]:
 
 
 def halcyon_of(python: Path) -> Path:
-    """The command `halcyon` in an environment with this interpreter and the packages of uv.lock. The environment stays in the cache."""
-    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:8]  # the environment names the folder of the checkout
+    """The command `halcyon` in an environment with this interpreter and the packages of uv.lock.
+
+    The environment stays in the cache.
+    """
+    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[
+        :8
+    ]  # the environment names the folder of the checkout
     folder = cache_folder(os.environ, Path.home()) / "pythons" / f"{_release(python)}-{checkout}"
     extras = [word for extra in _EXTRAS for word in ("--extra", extra)]
-    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"} | {"UV_PROJECT_ENVIRONMENT": str(folder)}
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"} | {
+        "UV_PROJECT_ENVIRONMENT": str(folder)
+    }
     made = subprocess.run(
         [uv(), "sync", "--frozen", "--quiet", "--compile-bytecode", *extras, "--python", str(python)],
         cwd=REPOSITORY,

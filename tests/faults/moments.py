@@ -1,7 +1,7 @@
 """The current activity of a process, kept in a file that remains after the process ends.
 
-The file has two bytes: one for the main thread, one for the thread that saves. A test can so aim a kill at an activity, and read afterwards
-which activity it hit.
+The file has two bytes: one for the main thread, one for the thread that saves. A test can so aim a kill at an activity,
+and read afterwards which activity it hit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class Moments:
             self._bytes = mmap.mmap(file.fileno(), 2)
 
     def now(self) -> str:
-        """The activity of the process now, or when it was killed. A save in the background has precedence over the step beside it."""
+        """The activity of the process now, or when it was killed.
+
+        A save in the background has precedence over the step beside it.
+        """
         main, background = self._bytes[0], self._bytes[1]
         return MOMENTS[background or main]
 
@@ -41,7 +44,9 @@ def record_activity(path: str) -> None:
     with open(path, "r+b") as file:  # noqa: PTH123 - the path is used only once
         memory = mmap.mmap(file.fileno(), 2)
 
-    def during(moment: str, thread: int, function: Callable[..., Any], when: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+    def during(
+        moment: str, thread: int, function: Callable[..., Any], when: Callable[..., bool] = lambda *_: True
+    ) -> Callable[..., Any]:
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> Any:
             before = memory[thread]

@@ -50,7 +50,11 @@ MUTATIONS = (
     Mutation(
         "the classes of the contract are built at their first use, from the local variables of the caller",
         (
-            ("base.py", "        alias_generator=to_camel,", "        alias_generator=to_camel,\n        defer_build=True,"),
+            (
+                "base.py",
+                "        alias_generator=to_camel,",
+                "        alias_generator=to_camel,\n        defer_build=True,",
+            ),
             ("base.py", "if not cls.__pydantic_complete__:", "if False:"),
         ),
         ("tests/faults/test_lost_head.py::test_a_fresh_process_has_every_class_of_the_contract_complete",),
@@ -60,13 +64,17 @@ MUTATIONS = (
     Mutation(
         "a lost HEAD is rebuilt, and nobody is told",
         (("telemetry/reporter.py", "        if head_loss:\n", "        if False:\n"),),
-        ("tests/faults/test_lost_head.py::test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_rebuilt[garbage]",),
+        (
+            "tests/faults/test_lost_head.py::test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_rebuilt[garbage]",
+        ),
         _row(rows.LOST_HEAD),
     ),
     Mutation(
         "the fence is skipped: a writer that lost the root continues from the present HEAD",
         (("checkpoint/head.py", "if (head.epoch, head.writer) != (epoch, writer):", "if False:"),),
-        ("tests/faults/test_two_writers.py::test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing[file-25]",),
+        (
+            "tests/faults/test_two_writers.py::test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing[file-25]",
+        ),
         _row(rows.TWO_WRITERS),
     ),
     Mutation(
@@ -80,7 +88,8 @@ MUTATIONS = (
             (
                 "checkpoint/commit.py",
                 "    return entry\n\n\nclass Undecided",
-                '    store.create(f"{prefix}{COMMIT_KEY}", encode_commit(data, about.epoch))\n    return entry\n\n\nclass Undecided',
+                '    store.create(f"{prefix}{COMMIT_KEY}", encode_commit(data, about.epoch))\n    return '
+                "entry\n\n\nclass Undecided",
             ),
         ),
         ("tests/faults/test_kills.py::test_the_engine_killed_before_each_write_of_a_commit[file]",),
@@ -94,7 +103,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a failed save is not reported",
-        (("checkpoint/checkpointer.py", "                self._callbacks.on_failure(self.last_error)", "                pass"),),
+        (
+            (
+                "checkpoint/checkpointer.py",
+                "                self._callbacks.on_failure(self.last_error)",
+                "                pass",
+            ),
+        ),
         ("tests/faults/test_root.py::test_an_exceeded_quota_costs_checkpoints_and_not_the_training",),
         _row(rows.ROOT),
     ),
@@ -172,8 +187,16 @@ MUTATIONS = (
     ),
     Mutation(
         "a suspended run's pods are deleted before it has saved",
-        (("decide/attempts.py", "waits = at_work and trains(status) and status.edit is not None and", "waits = False and"),),
-        ("tests/operator/test_suspension.py::test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed",),
+        (
+            (
+                "decide/attempts.py",
+                "at_work and trains(status) and status.edit is not None and",
+                "False and",
+            ),
+        ),
+        (
+            "tests/operator/test_suspension.py::test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_committed",
+        ),
         _FINALITY,
         "operator/halcyon_operator",
     ),
@@ -186,7 +209,9 @@ MUTATIONS = (
                 '    return Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
             ),
         ),
-        ("tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",),
+        (
+            "tests/operator/test_bad_input.py::test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_its_resumption",
+        ),
         _FINALITY,
         "operator/halcyon_operator",
     ),
@@ -212,20 +237,34 @@ MUTATIONS = (
     ),
     Mutation(
         "a source that does not answer counts as a mistake in the document",
-        (("data/sources/failures.py", "return (Unreachable if is_outage(error) else Unreadable)(message)", "return Unreadable(message)"),),
+        (
+            (
+                "data/sources/failures.py",
+                "return (Unreachable if is_outage(error) else Unreadable)(message)",
+                "return Unreadable(message)",
+            ),
+        ),
         ("tests/trainer/data/sources/test_outages.py::test_an_outage_during_a_read_is_no_mistake_of_the_document",),
         _FINALITY,
     ),
     Mutation(
         "a checkpoint root that does not answer at the start counts as a crash",
-        (("storage/failures.py", "if failure.code in _LASTING or failure.is_outage else", "if failure.code in _LASTING else"),),
+        (
+            (
+                "storage/failures.py",
+                "if failure.code in _LASTING or failure.is_outage else",
+                "if failure.code in _LASTING else",
+            ),
+        ),
         ("tests/trainer/checkpoint/test_opening.py::test_a_store_that_cannot_be_reached_is_no_failure_of_the_run",),
         _FINALITY,
     ),
     Mutation(
         "the loss mask of conversations is lost",
         (("data/formats/chat.py", "encoded.within(rendered.counted)", "encoded.within([(0, 10**9)])"),),
-        ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
+        (
+            "tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",
+        ),
         _LOSS,
     ),
     Mutation(
@@ -234,49 +273,77 @@ MUTATIONS = (
             ("data/layout/whole.py", "lengths[:, 0]), late, 0)", "lengths[:, 0]), 0, 0)"),
             ("data/layout/whole.py", "some = np.flatnonzero(counts)", "some = np.flatnonzero(kept.sum(axis=1))"),
         ),
-        ("tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",),
+        (
+            "tests/trainer/data/test_conversation_rows.py::test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length",
+        ),
         _LOSS,
     ),
     Mutation(
         "an export names no token that ends the assistant's turn",
-        (("huggingface/companions.py", "*(() if turn is None else (turn.id,))", "*()"),),
-        ("tests/trainer/weights/test_chat_template.py::test_an_export_names_every_token_at_which_an_answer_ends[chat]",),
+        (("weights/companions.py", "*(() if turn is None else (turn.id,))", "*()"),),
+        (
+            "tests/trainer/weights/test_chat_template.py::test_an_export_names_every_token_at_which_an_answer_ends[chat]",
+        ),
         _ENDS,
     ),
     Mutation(
         "an exported tokenizer puts nothing before a text",
         (
             (
-                "huggingface/companions.py",
+                "weights/companions.py",
                 "        written[TOKENIZER_KEY] = with_prefix(definition.content, tokenizer)\n",
                 "        written[TOKENIZER_KEY] = definition.content\n",
             ),
         ),
-        ("tests/trainer/weights/test_chat_template.py::test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here",),
+        (
+            "tests/trainer/weights/test_chat_template.py::test_an_exported_tokenizer_puts_before_a_text_what_stands_there_here",
+        ),
         _ENDS,
     ),
     Mutation(
         "the trained model is its own reference",
-        (("objectives/preference.py", "reference = without_adapter(model) if frozen is None else frozen", "reference = model"),),
-        ("tests/trainer/step/objectives/test_preference.py::test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh",),
+        (
+            (
+                "step/objectives/preference.py",
+                "reference = without_adapter(model) if frozen is None else frozen",
+                "reference = model",
+            ),
+        ),
+        (
+            "tests/trainer/step/objectives/test_preference.py::test_dpo_compares_each_answer_with_the_begin_weights_on_any_mesh",
+        ),
         _LOSS,
     ),
     Mutation(
         "the rows that pad the vocabulary take part in the softmax",
         (("models/softmax.py", "        if self.tokens is None:", "        if True:"),),
-        ("tests/trainer/weights/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[gpt2-50257]",),
+        (
+            "tests/trainer/weights/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[gpt2-50257]",
+        ),
         _REFERENCE,
     ),
     Mutation(
         "tokens of padding count in the losses of routers",
-        (("models/parts/moe.py", "hax.ones(tokens) if weights is None else weights.rearrange(tokens)", "hax.ones(tokens)"),),
-        ("tests/trainer/weights/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[mixtral-259]",),
+        (
+            (
+                "models/parts/moe.py",
+                "hax.ones(tokens) if weights is None else weights.rearrange(tokens)",
+                "hax.ones(tokens)",
+            ),
+        ),
+        (
+            "tests/trainer/weights/test_first_step.py::test_the_first_step_and_the_evaluation_are_those_of_transformers[mixtral-259]",
+        ),
         _REFERENCE,
     ),
     Mutation(
         "the compilation of a JSON schema has no limits",
         (
-            ("inference/grammar_child.py", "        signal.setitimer(signal.ITIMER_PROF, seconds)  #", "        pass  #"),
+            (
+                "inference/grammar_child.py",
+                "        signal.setitimer(signal.ITIMER_PROF, seconds)  #",
+                "        pass  #",
+            ),
             ("inference/grammar_child.py", "    if size:\n", "    if False:\n"),
         ),
         (
@@ -293,13 +360,19 @@ MUTATIONS = (
     ),
     Mutation(
         "a compressed file of data may become as long as it likes",
-        (("budgets/sizes.py", "if self._written > FREE_BYTES + MOST_GROWTH * self._read:", "if False:"),),
+        (("host/budgets/sizes.py", "if self._written > FREE_BYTES + MOST_GROWTH * self._read:", "if False:"),),
         ("tests/trainer/data/sources/test_decompress.py::test_a_small_file_that_becomes_gigabytes_is_cut_off",),
         _BUDGETS,
     ),
     Mutation(
         "a run whose trainers have ended waits for the other containers of their pods",
-        (("decide/held_pods.py", 'replace(jobset, outcome="completed", finished_at=last, held_by=container)', "jobset"),),
+        (
+            (
+                "decide/held_pods.py",
+                'replace(jobset, outcome="completed", finished_at=last, held_by=container)',
+                "jobset",
+            ),
+        ),
         ("tests/operator/test_held_pods.py::test_a_run_whose_trainers_are_done_succeeds_and_releases_its_hardware",),
         _HELD,
         "operator/halcyon_operator",

@@ -1,7 +1,9 @@
-"""Breaks the trainer or the operator on purpose, one defect at a time, and checks that a test of the row in docs/reliability.md fails.
+"""Breaks the trainer or the operator on purpose, one defect at a time, and checks that a test of the row in
+docs/reliability.md fails.
 
-``python -m tests.faults.mutations`` works on a copy of the package, which is first on the path of the tests and of their processes; the
-checkout does not change. With ``--page PAGE`` it writes the outcome between the two marks of the page.
+``python -m tests.faults.mutations`` works on a copy of the package, which is first on the path of the tests and of
+their processes; the checkout does not change. With ``--page PAGE`` it writes the outcome between the two marks of the
+page.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ def mutate(mutation: Mutation, package: Path) -> None:
     for name, old, new in mutation.edits:
         text = (package / name).read_text()
         if text.count(old) != 1:
-            raise ValueError(f"{name} has {text.count(old)} occurrences of the text that the mutation {mutation.what!r} replaces: {old!r}")
+            raise ValueError(
+                f"{name} has {text.count(old)} occurrences of the text that the mutation {mutation.what!r} replaces: "
+                f"{old!r}"
+            )
         (package / name).write_text(text.replace(old, new))
 
 
@@ -45,11 +50,29 @@ def failures(mutation: Mutation) -> list[tuple[str, str]]:
         package = Path(folder) / original.name
         shutil.copytree(original, package, ignore=shutil.ignore_patterns("__pycache__"))
         mutate(mutation, package)
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-x", "-m", IN_MAKE_TEST, "--tb=line", *mutation.tests]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]), "COLUMNS": "500"}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "0",
+            "-x",
+            "-m",
+            IN_MAKE_TEST,
+            "--tb=line",
+            *mutation.tests,
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]),
+            "COLUMNS": "500",
+        }
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
-        raise RuntimeError(f"pytest could not run under the mutation {mutation.what!r}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+        raise RuntimeError(
+            f"pytest could not run under the mutation {mutation.what!r}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+        )
     return _FAILED.findall(done.stdout)
 
 
@@ -70,7 +93,9 @@ def write(page: Path, tried: dict[str, str]) -> None:
     table, after = rest.split(END)
     lines = {one.strip("|").split(" | ")[0].strip(): one for one in table.strip().splitlines()[2:]} | tried
     body = "\n".join(lines[mutation.what] for mutation in MUTATIONS if mutation.what in lines)
-    page.write_text(f"{before}{BEGIN}\n| broken on purpose | failed | row | how |\n|---|---|---|---|\n{body}\n{END}{after}")
+    page.write_text(
+        f"{before}{BEGIN}\n| broken on purpose | failed | row | how |\n|---|---|---|---|\n{body}\n{END}{after}"
+    )
 
 
 def main() -> int:

@@ -59,7 +59,10 @@ def why_not() -> str | None:
 
 @contextmanager
 def two_hosts() -> Iterator[Hosts]:
-    """Two hosts that reach each other and resolve the host name to their own address. The end of the block removes them."""
+    """Two hosts that reach each other and resolve the host name to their own address.
+
+    The end of the block removes them.
+    """
     token = secrets.token_hex(3)
     hosts = Hosts((f"halcyon-{token}-0", f"halcyon-{token}-1"), ("10.213.7.1", "10.213.7.2"))
     settings = [Path("/etc/netns") / name for name in hosts.names]
@@ -70,7 +73,20 @@ def two_hosts() -> Iterator[Hosts]:
             ip("-n", name, "link", "set", "lo", "up")
             folder.mkdir(parents=True)
             (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
-        ip("-n", hosts.names[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", hosts.names[1])
+        ip(
+            "-n",
+            hosts.names[0],
+            "link",
+            "add",
+            "cable",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "cable",
+            "netns",
+            hosts.names[1],
+        )
         for name, address in zip(hosts.names, hosts.addresses, strict=True):
             ip("-n", name, "address", "add", f"{address}/30", "dev", "cable")
             ip("-n", name, "link", "set", "cable", "up")

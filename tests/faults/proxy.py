@@ -1,7 +1,7 @@
 """A proxy in front of a real S3 gateway that makes the faults of real stores.
 
-It runs in a thread of the test. A function of the test chooses the fault of each request; requests without a fault are forwarded byte for
-byte, with the client's own Host header, because the signature covers it.
+It runs in a thread of the test. A function of the test chooses the fault of each request; requests without a fault are
+forwarded byte for byte, with the client's own Host header, because the signature covers it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Proxy:
 
     def stored(self, key: str) -> int:
         """Number of successful writes of a key."""
-        return sum(request.method == "PUT" and request.key.endswith(key) and code == 200 for request, code in self.served)
+        return sum(
+            request.method == "PUT" and request.key.endswith(key) and code == 200 for request, code in self.served
+        )
 
     def wait_until_idle(self) -> None:
         """Wait until no request is on its way to the store; the client may have ended before."""
@@ -132,7 +134,10 @@ class Proxy:
             case Refuse():
                 return _hang_up(incoming)
             case Status(code, name):
-                text = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{name}</Code><Message>made by the test</Message></Error>'
+                text = (
+                    f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{name}</Code><Message>made by the '
+                    "test</Message></Error>"
+                )
                 return web.Response(status=code, text=text, content_type="application/xml")
             case Stall(until):
                 while not until.is_set():
@@ -149,7 +154,9 @@ class Proxy:
         url = URL(f"{self.target}{incoming.rel_url.raw_path_qs}", encoded=True)
         headers = {name: value for name, value in incoming.headers.items() if name.lower() not in _HOP_BY_HOP}
         async with (
-            aiohttp.ClientSession(auto_decompress=False, skip_auto_headers={"User-Agent", "Content-Type", "Accept"}) as session,
+            aiohttp.ClientSession(
+                auto_decompress=False, skip_auto_headers={"User-Agent", "Content-Type", "Accept"}
+            ) as session,
             session.request(incoming.method, url, headers=headers, data=body or None, allow_redirects=False) as answer,
         ):
             content = await answer.read()
@@ -173,7 +180,11 @@ def _without(response: web.Response, hidden: Callable[[str], bool]) -> web.Respo
         found = _KEY.search(match[0])
         return "" if found and hidden(found[1]) else match[0]
 
-    return web.Response(status=response.status, body=_CONTENTS.sub(keep, response.body.decode()).encode(), content_type="application/xml")
+    return web.Response(
+        status=response.status,
+        body=_CONTENTS.sub(keep, response.body.decode()).encode(),
+        content_type="application/xml",
+    )
 
 
 @contextmanager

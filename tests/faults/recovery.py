@@ -66,7 +66,9 @@ HARMS = {
     "empty object": Harm(lambda _: b"{}", "HEAD does not carry the hash of its content"),
     "missing": Harm(lambda _: None, "HEAD is missing"),
     "newer version": Harm(_newer, f"HEAD has the format version {FORMAT_VERSION + 1} of a newer Halcyon"),
-    "other document": Harm(lambda _: _stored({"formatVersion": FORMAT_VERSION}), "HEAD does not have the fields of a HEAD"),
+    "other document": Harm(
+        lambda _: _stored({"formatVersion": FORMAT_VERSION}), "HEAD does not have the fields of a HEAD"
+    ),
     "list": Harm(lambda _: b'["sha256"]', "HEAD does not carry the hash of its content"),
     "no text": Harm(lambda _: b"\xff\xfe", "HEAD is not a JSON document"),
     "deep": Harm(lambda _: b"[" * 100_000, "HEAD is not a JSON document"),
@@ -104,7 +106,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run(halcyon: Path, arguments: Sequence[str], folder: Path) -> Ended:
-    """Run a command in a fresh process, and check that it ended with an exit code of its own and without a traceback."""
+    """Run a command in a fresh process, and check that it ended with an exit code of its own and without a
+    traceback.
+    """
     done = subprocess.run(
         [halcyon, *arguments],
         env=environment(folder),
@@ -193,12 +197,20 @@ def _on_root(*words: str) -> Callable[[Place], Sequence[str]]:
 _NEEDS_HEAD = "start the run again, which rebuilds HEAD from the checkpoints"
 READINGS: Mapping[str, Reading] = {
     "checkpoints list": Reading(_on_root("checkpoints", "list", "ROOT"), says="newest", says_reason=True),
-    "checkpoints list --json": Reading(_on_root("checkpoints", "list", "ROOT", "--json"), says='"step": 6', says_reason=True),
-    "checkpoints verify": Reading(_on_root("checkpoints", "verify", "ROOT", "--all"), 1, "step 6: every byte", says_reason=True),
+    "checkpoints list --json": Reading(
+        _on_root("checkpoints", "list", "ROOT", "--json"), says='"step": 6', says_reason=True
+    ),
+    "checkpoints verify": Reading(
+        _on_root("checkpoints", "verify", "ROOT", "--all"), 1, "step 6: every byte", says_reason=True
+    ),
     "checkpoints show": Reading(_on_root("checkpoints", "show", "ROOT"), says="step        6"),
     "checkpoints diff": Reading(_on_root("checkpoints", "diff", "ROOT", "3", "6"), 1, "embedding.weight"),
-    "checkpoints pin": Reading(_on_root("checkpoints", "pin", "ROOT", "--step", "3"), 82, _NEEDS_HEAD, says_reason=True),
-    "checkpoints unpin": Reading(_on_root("checkpoints", "unpin", "ROOT", "--step", "3"), 82, _NEEDS_HEAD, says_reason=True),
+    "checkpoints pin": Reading(
+        _on_root("checkpoints", "pin", "ROOT", "--step", "3"), 82, _NEEDS_HEAD, says_reason=True
+    ),
+    "checkpoints unpin": Reading(
+        _on_root("checkpoints", "unpin", "ROOT", "--step", "3"), 82, _NEEDS_HEAD, says_reason=True
+    ),
     "checkpoints gc": Reading(_on_root("checkpoints", "gc", "ROOT"), 82, _NEEDS_HEAD, says_reason=True),
     "checkpoints copy": Reading(_on_root("checkpoints", "copy", "ROOT", "copy"), says="step 6 is in"),
     "checkpoints average": Reading(
@@ -216,7 +228,11 @@ READINGS: Mapping[str, Reading] = {
     "compare": Reading(_on_root("compare", "ROOT", "ROOT"), says="complete 8/8"),
     "show profile": Reading(_on_root("show", "profile", "ROOT"), 80, "no such profile"),
     "train from its checkpoint": Reading(
-        lambda place: ["train", str(place.write("next", **{"from": {"run": "tiny", "root": f"file://{place.root}"}})), "--json"],
+        lambda place: [
+            "train",
+            str(place.write("next", **{"from": {"run": "tiny", "root": f"file://{place.root}"}})),
+            "--json",
+        ],
         says='"event":"done"',
     ),
     "train with the task evaluate": Reading(
@@ -230,7 +246,9 @@ READINGS: Mapping[str, Reading] = {
 }
 """Every command that reads a root, except `train` and `serve`."""
 THOROUGH = ("checkpoints verify", "sample", "export hf", "report")
-"""The commands that are started after each of the harms `NAMED`; `checkpoints list` after every harm, the others after two."""
+"""The commands that are started after each of the harms `NAMED`; `checkpoints list` after every harm, the others after
+two.
+"""
 
 
 def check_reading(halcyon: Path, place: Place, name: str, harm: str) -> None:
@@ -243,7 +261,9 @@ def check_reading(halcyon: Path, place: Place, name: str, harm: str) -> None:
     assert ended.code == (0 if nothing_to_delete else reading.code), output[-2000:]
     assert nothing_to_delete or " ".join(reading.says.split()) in output, output[-2000:]
     assert nothing_to_delete or not reading.says_reason or HARMS[harm].reason in output, output[-2000:]
-    assert {path.name: path.read_bytes() for path in place.root.glob("HEAD")} == present, "a command that reads must not change HEAD"
+    assert {path.name: path.read_bytes() for path in place.root.glob("HEAD")} == present, (
+        "a command that reads must not change HEAD"
+    )
 
 
 def check_serving(halcyon: Path, place: Place) -> None:
@@ -278,7 +298,9 @@ def check_serving(halcyon: Path, place: Place) -> None:
 
 
 def check_training(halcyon: Path, place: Place, harm: str, undisturbed: Mapping[int, float]) -> None:
-    """Train a run whose HEAD is lost: it goes on from its newest checkpoint, bitwise the same, and says why HEAD was rebuilt."""
+    """Train a run whose HEAD is lost: it goes on from its newest checkpoint, bitwise the same, and says why HEAD was
+    rebuilt.
+    """
     ended = run(halcyon, ["train", str(place.document), "--json"], place.folder)
     assert ended.code == 0, ended.stderr[-2000:]
     (rebuilt,) = [event for event in ended.events if event["event"] == "headRebuilt"]

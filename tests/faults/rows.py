@@ -1,4 +1,7 @@
-"""The rows of docs/reliability.md: each fault, and what must hold under it. The decorator `@rows.NAME` assigns a test to a row."""
+"""The rows of docs/reliability.md: each fault, and what must hold under it.
+
+The decorator `@rows.NAME` assigns a test to a row.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import pytest
 
 KILLS = pytest.mark.fault(
     row="SIGKILL of any process at a random moment of a step, a save, a commit, a deletion or a restore",
-    holds="no wrong or mixed restore; at most the steps since the last commit are lost; at the end the run is bitwise the same",
+    holds="no wrong or mixed restore; at most the steps since the last commit are lost; at the end the run is bitwise "
+    "the same",
 )
 DAMAGE = pytest.mark.fault(
     row="Flipped bits, truncations, missing and exchanged files, over every file of a checkpoint",
     holds="every damage is detected and the previous checkpoint is restored; no wrong data is restored silently",
 )
 LOST_HEAD = pytest.mark.fault(
-    row="HEAD is garbage, has a flipped bit, is cut, empty, missing or of a newer version, when a command starts in a fresh process",
-    holds="no signal and no traceback; the run goes on from the newest checkpoint that verifies, and says why HEAD was rebuilt",
+    row="HEAD is garbage, has a flipped bit, is cut, empty, missing or of a newer version, when a command starts in a "
+    "fresh process",
+    holds="no signal and no traceback; the run goes on from the newest checkpoint that verifies, and says why HEAD was "
+    "rebuilt",
 )
 TWO_WRITERS = pytest.mark.fault(
     row="Two writers on one root: the older is stopped in mid-save (SIGSTOP), replaced, and woken",
@@ -26,12 +32,15 @@ STORE = pytest.mark.fault(
 )
 CREDENTIALS = pytest.mark.fault(
     row="The store refuses the credentials of a process that starts: 401, 403, an expired token",
-    holds="retried for `checkpoint.accessRetrySeconds` with credentials read again, then exit code 85; a notice ends the wait, uncounted",
+    holds="retried for `checkpoint.accessRetrySeconds` with credentials read again, then exit code 85; a notice ends "
+    "the wait, uncounted",
 )
 SOURCES = pytest.mark.fault(
-    row="The store of a source or of a tokenizer refuses, is overloaded or does not answer: 401, 403, an expired token, 429, 5xx, a reset",
+    row="The store of a source or of a tokenizer refuses, is overloaded or does not answer: 401, 403, an expired "
+    "token, 429, 5xx, a reset",
     holds=(
-        "retried for `checkpoint.accessRetrySeconds`, then exit code 87, after which the operator retries with growing pauses; the run "
+        "retried for `checkpoint.accessRetrySeconds`, then exit code 87, after which the operator retries with growing "
+        "pauses; the run "
         "continues bitwise as an undisturbed one; a notice ends the wait, uncounted"
     ),
 )
@@ -41,13 +50,16 @@ ROOT = pytest.mark.fault(
 )
 NETWORK = pytest.mark.fault(
     row="Network between two processes cut for 5 s and for 5 min",
-    holds="the run survives a short cut or restarts cleanly; a long cut ends both processes and a restart continues; no two runs at once",
+    holds="the run survives a short cut or restarts cleanly; a long cut ends both processes and a restart continues; no "
+    "two runs at once",
 )
 CONTROL_PLANE = pytest.mark.fault(
     row="Operator, API server or both down during a preemption",
-    holds="training continues; the JobSet restarts the run without the operator; the operator then records the true history",
+    holds="training continues; the JobSet restarts the run without the operator; the operator then records the true "
+    "history",
 )
 TOPOLOGY = pytest.mark.fault(
-    row="Restored on other devices, another mesh or other processes than it was saved on, and as another type by request",
+    row="Restored on other devices, another mesh or other processes than it was saved on, and as another type by "
+    "request",
     holds="gathered arrays are bitwise equal if the type is the same",
 )

@@ -1,8 +1,8 @@
 """Makes the table of docs/reliability.md from a run of the tests with the marker `fault`.
 
-A test counts its trials through the fixture `trials`. The counts are part of the test's report, so they also arrive from the workers of
-xdist. With ``--reliability PAGE`` the run writes the table between the two marks of the page. It replaces only the rows whose tests all
-ran.
+A test counts its trials through the fixture `trials`. The counts are part of the test's report, so they also arrive
+from the workers of xdist. With ``--reliability PAGE`` the run writes the table between the two marks of the page. It
+replaces only the rows whose tests all ran.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Table:
 
     def __init__(self, page: Path) -> None:
         self._page = page
-        self._rows = {mark.kwargs["row"]: FaultRow(mark.kwargs["row"], mark.kwargs["holds"]) for mark in all_marks().values()}
+        self._rows = {
+            mark.kwargs["row"]: FaultRow(mark.kwargs["row"], mark.kwargs["holds"]) for mark in all_marks().values()
+        }
         self._written: list[FaultRow] = []
 
     @pytest.hookimpl
@@ -108,7 +110,9 @@ class Table:
             if row in self._written:
                 terminalreporter.write_line(f"{self._page}: {row.fault}: {row.held()}")
             elif row.tests:
-                terminalreporter.write_line(f"{self._page}: {row.fault}: not written, because not all of its tests ran", yellow=True)
+                terminalreporter.write_line(
+                    f"{self._page}: {row.fault}: not written, because not all of its tests ran", yellow=True
+                )
 
 
 def add_rows(items: Iterable[pytest.Item]) -> None:
@@ -132,11 +136,17 @@ def marked_tests(folder: Path = REPOSITORY / "tests") -> dict[str, set[str]]:
             continue
         module = ast.parse(text)
         everywhere = [
-            name for node in module.body if isinstance(node, ast.Assign) and _is_pytestmark(node) for name in _marks_in(node.value)
+            name
+            for node in module.body
+            if isinstance(node, ast.Assign) and _is_pytestmark(node)
+            for name in _marks_in(node.value)
         ]
         for node in module.body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                for name in {*everywhere, *(name for decorator in node.decorator_list for name in _marks_in(decorator))}:
+                for name in {
+                    *everywhere,
+                    *(name for decorator in node.decorator_list for name in _marks_in(decorator)),
+                }:
                     found[all_marks()[name].kwargs["row"]].add(f"{path.relative_to(REPOSITORY)}::{node.name}")
     return found
 

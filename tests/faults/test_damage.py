@@ -48,7 +48,8 @@ def lose(files: Files, name: str, chance: random.Random) -> Harm:
 
 
 def exchange(files: Files, name: str, chance: random.Random) -> Harm:
-    """Exchange with another file: mostly with one of the same length if there is one, because then only the hash differs.
+    """Exchange with another file: mostly with one of the same length if there is one, because then only the hash
+    differs.
 
     A file of the older checkpoint is copied and not exchanged, so that one valid checkpoint remains for the restore.
     """

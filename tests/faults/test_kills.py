@@ -1,4 +1,6 @@
-"""SIGKILL at any moment of a process: HEAD always names intact and correct checkpoints, and at the end the run is the same."""
+"""SIGKILL at any moment of a process: HEAD always names intact and correct checkpoints, and at the end the run is the
+same.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Killer:
         time.sleep(self._chance.random() * self._chance.choice([0, 0.002, 0.02]))
 
     def wants_more(self, kills: int) -> bool:
-        """Whether more kills are needed: fewer than `kills` so far, or none during an activity (a busy machine often misses short ones)."""
+        """Whether more kills are needed: fewer than `kills` so far, or none during an activity (a busy machine often
+        misses short ones).
+        """
         done = self.hit.total()
         return done < kills or (not all(self.hit.values()) and done < max(5 * kills, 100))
 
@@ -74,7 +78,9 @@ class Killer:
     ],
 )
 @promises.ATOMIC
-def test_the_engine_killed_at_random_moments(request: pytest.FixtureRequest, tmp_path: Path, trials: Trials, kind: str, kills: int) -> None:
+def test_the_engine_killed_at_random_moments(
+    request: pytest.FixtureRequest, tmp_path: Path, trials: Trials, kind: str, kills: int
+) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
     killer = Killer(tmp_path / "moments", kills)
     newest = 0
@@ -86,7 +92,9 @@ def test_the_engine_killed_at_random_moments(request: pytest.FixtureRequest, tmp
             killer.wait(spawner, seconds=1)
             killer.kill(pid, spawner)
 
-            heard = [event for event in spawner.events if event["event"] in ("restored", "committed", "failed", "crashed")]
+            heard = [
+                event for event in spawner.events if event["event"] in ("restored", "committed", "failed", "crashed")
+            ]
             spawner.events.clear()
             assert not [event for event in heard if event["event"] in ("failed", "crashed")]
             for restored in (event for event in heard if event["event"] == "restored"):
@@ -114,9 +122,11 @@ WRITES = 26
 
 
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
-def test_the_engine_killed_before_each_write_of_a_commit(request: pytest.FixtureRequest, trials: Trials, kind: str) -> None:
-    """A random kill seldom hits a short activity, so here the process kills itself before a write; the next one restores the last
-    commit."""
+def test_the_engine_killed_before_each_write_of_a_commit(
+    request: pytest.FixtureRequest, trials: Trials, kind: str
+) -> None:
+    """A random kill seldom hits a short activity, so here the process kills itself before a write; the next one
+    restores the last commit."""
     root: Root = request.getfixturevalue(f"{kind}_root")
     newest = 0
     for write in (WRITES, 0, *range(WRITES - 4, WRITES + 1)):
@@ -130,9 +140,13 @@ def test_the_engine_killed_before_each_write_of_a_commit(request: pytest.Fixture
         trials.count("kills before a write of a save")
 
 
-@pytest.mark.parametrize("kills", [40, pytest.param(150, marks=pytest.mark.variant), pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills", [40, pytest.param(150, marks=pytest.mark.variant), pytest.param(2000, marks=pytest.mark.long)]
+)
 def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Trials, kills: int) -> None:
-    """A value is the old one or the new one, and the files that a killed writer leaves do not disturb the next writer."""
+    """A value is the old one or the new one, and the files that a killed writer leaves do not disturb the next
+    writer.
+    """
     chance = random.Random(3)
     with FaultChild("spawner", file_root, play="swap") as spawner:
         for _ in range(kills):
@@ -151,10 +165,16 @@ def test_the_engine_killed_in_the_middle_of_a_swap(file_root: Root, trials: Tria
 
 # `make test` kills a run of two processes.
 @pytest.mark.parametrize(
-    "kills", [*(pytest.param(kills, marks=pytest.mark.variant) for kills in (4, 8)), pytest.param(150, marks=pytest.mark.long)]
+    "kills",
+    [*(pytest.param(kills, marks=pytest.mark.variant) for kills in (4, 8)), pytest.param(150, marks=pytest.mark.long)],
 )
-def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: Path, file_root: Root, trials: Trials, kills: int) -> None:
-    """`halcyon train` of one process, each forked from a process that has done all imports. One to be killed never gets its last batch."""
+def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(
+    tmp_path: Path, file_root: Root, trials: Trials, kills: int
+) -> None:
+    """`halcyon train` of one process, each forked from a process that has done all imports.
+
+    One to be killed never gets its last batch.
+    """
     steps = (12 if kills < 8 else 60) + 12 * kills
     run, calm = tmp_path / "run.yaml", tmp_path / "calm.yaml"
     for path, root in ((run, file_root.folder), (calm, tmp_path / "calm-root")):
@@ -185,11 +205,15 @@ def test_a_training_killed_at_random_moments_is_bitwise_the_same_run(tmp_path: P
             else:
                 assert trainer.hear("over")["code"] == ExitCode.DONE
             for restored in (event for event in trainer.events if event["event"] == "restored"):
-                assert committed <= restored["step"] <= committed + 3, "more than the steps since the last commit is lost"
+                assert committed <= restored["step"] <= committed + 3, (
+                    "more than the steps since the last commit is lost"
+                )
             for step, loss in losses_of(trainer).items():
                 assert loss == expected[step], f"step {step}"
                 losses[step] = loss
-            assert not [event for event in trainer.events if event["event"] in ("fallback", "crashed", "checkpointFailed")]
+            assert not [
+                event for event in trainer.events if event["event"] in ("fallback", "crashed", "checkpointFailed")
+            ]
             committed = max([committed, *(event["step"] for event in trainer.events if event["event"] == "checkpoint")])
     assert losses == expected
     trials.count("kills of a training process", kills)
@@ -203,7 +227,9 @@ def seen_step(step: int) -> Any:
     return lambda events: any(event.get("event") == "step" and event["step"] >= step for event in events)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(6, marks=pytest.mark.variant), pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(6, marks=pytest.mark.variant), pytest.param(100, marks=pytest.mark.long)]
+)
 def test_a_run_of_two_processes_killed_at_random_moments_is_bitwise_the_same(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
@@ -229,14 +255,18 @@ def test_a_run_of_two_processes_killed_at_random_moments_is_bitwise_the_same(
         for step, loss in group.leader.losses().items():
             assert loss == expected[step], f"step {step}"
             losses[step] = loss
-        committed = max([committed, *(event["step"] for event in group.leader.events if event.get("event") == "checkpoint")])
+        committed = max(
+            [committed, *(event["step"] for event in group.leader.events if event.get("event") == "checkpoint")]
+        )
     assert done == kills
     assert losses == expected
     trials.count("kills of one of two training processes", kills)
 
 
 def _kill_one_of_two(group: TrainerProcesses, chance: random.Random, number: int, step: int) -> None:
-    """Kill between the start-up and a few steps after the next checkpoint: while joining, restoring, stepping, saving or committing."""
+    """Kill between the start-up and a few steps after the next checkpoint: while joining, restoring, stepping, saving
+    or committing.
+    """
     if chance.random() < 0.75:
         group.leader.wait_for(seen_step(step))
     else:
@@ -247,5 +277,6 @@ def _kill_one_of_two(group: TrainerProcesses, chance: random.Random, number: int
     victim.popen.kill()
     assert victim.wait() == -signal.SIGKILL
     if not any(event.get("event") == "joined" for event in peer.events):
-        peer.popen.terminate()  # it may wait long for the other process to join; a JobSet deletes the pods of the old process group
+        # it may wait long for the other process to join; a JobSet deletes the pods of the old process group
+        peer.popen.terminate()
     assert peer.wait() not in (0, *range(80, 87)), "the peer must exit with a code that is retried"

@@ -12,7 +12,17 @@ import pytest
 
 from tests.faults import rows
 from tests.faults.interpreters import halcyon_of, others
-from tests.faults.recovery import HARMS, NAMED, READINGS, THOROUGH, Place, check_reading, check_serving, check_training, trained
+from tests.faults.recovery import (
+    HARMS,
+    NAMED,
+    READINGS,
+    THOROUGH,
+    Place,
+    check_reading,
+    check_serving,
+    check_training,
+    trained,
+)
 from tests.faults.table import Trials
 from tests.suite.limits import limit
 
@@ -25,7 +35,10 @@ IN_MAKE_TEST = "garbage"
 
 
 def cases() -> Iterator[tuple[str, str]]:
-    """Each command with the harms after which it is started. All find the root's checkpoints by the same code, so few harms suffice."""
+    """Each command with the harms after which it is started.
+
+    All find the root's checkpoints by the same code, so few harms suffice.
+    """
     for command in READINGS:
         if command == "checkpoints list":
             yield from ((command, harm) for harm in HARMS)
@@ -48,8 +61,12 @@ print(len(classes), sorted(one.__name__ for one in classes if not one.__pydantic
 
 
 def test_a_fresh_process_has_every_class_of_the_contract_complete() -> None:
-    """A class that is built at its first use is built from the caller's local variables, which ends some releases of Python by a signal."""
-    done = subprocess.run([sys.executable, "-c", ALL_COMPLETE], capture_output=True, text=True, check=True, timeout=limit(60))
+    """A class that is built at its first use is built from the caller's local variables, which ends some releases of
+    Python by a signal.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_COMPLETE], capture_output=True, text=True, check=True, timeout=limit(60)
+    )
     number, _, incomplete = done.stdout.strip().partition(" ")
     assert incomplete == "[]"
     assert int(number) > 200
@@ -63,7 +80,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, bytes, di
 
 @pytest.fixture
 def place(pristine: tuple[Place, bytes, dict[int, float]], tmp_path: Path) -> Place:
-    """The place as it was after the training. The document names its root, so it stays where it is, and a copy is kept meanwhile."""
+    """The place as it was after the training.
+
+    The document names its root, so it stays where it is, and a copy is kept meanwhile.
+    """
     folder = pristine[0].folder
     copy = folder.with_name(f"{folder.name}-copy")
     if copy.exists():
@@ -74,7 +94,9 @@ def place(pristine: tuple[Place, bytes, dict[int, float]], tmp_path: Path) -> Pl
     return pristine[0]
 
 
-@pytest.mark.parametrize("harm", [pytest.param(name, marks=() if name == IN_MAKE_TEST else pytest.mark.variant) for name in HARMS])
+@pytest.mark.parametrize(
+    "harm", [pytest.param(name, marks=() if name == IN_MAKE_TEST else pytest.mark.variant) for name in HARMS]
+)
 def test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_rebuilt(
     pristine: tuple[Place, bytes, dict[int, float]], place: Place, harm: str, trials: Trials
 ) -> None:
@@ -86,7 +108,10 @@ def test_a_training_goes_on_from_its_newest_checkpoint_and_says_why_head_was_reb
 
 @pytest.mark.parametrize(
     ("command", "harm"),
-    [pytest.param(*case, marks=() if case == ("checkpoints list", IN_MAKE_TEST) else pytest.mark.variant) for case in cases()],
+    [
+        pytest.param(*case, marks=() if case == ("checkpoints list", IN_MAKE_TEST) else pytest.mark.variant)
+        for case in cases()
+    ],
 )
 def test_a_command_reads_a_root_without_its_head(
     pristine: tuple[Place, bytes, dict[int, float]], place: Place, command: str, harm: str, trials: Trials

@@ -44,13 +44,21 @@ def start(root: Path, folder: Path, hosts: Hosts | None, restart: int) -> Traine
 def wait_for_events(group: TrainerProcesses, kind: str, number: int = 1) -> None:
     """Wait until process 0 has written `number` more events of a kind."""
     known = sum(event.get("event") == kind for event in group.leader.events)
-    group.leader.wait_for(lambda events: sum(event.get("event") == kind for event in events) >= known + number, timeout_seconds=PATIENCE)
+    group.leader.wait_for(
+        lambda events: sum(event.get("event") == kind for event in events) >= known + number, timeout_seconds=PATIENCE
+    )
 
 
 @pytest.mark.parametrize(
-    "long_seconds", [pytest.param(0, id="until both have ended"), pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
+    "long_seconds",
+    [
+        pytest.param(0, id="until both have ended"),
+        pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+    ],
 )
-def test_a_run_resumes_after_its_network_is_cut_and_reconnected(tmp_path: Path, hosts: Hosts, trials: Trials, long_seconds: int) -> None:
+def test_a_run_resumes_after_its_network_is_cut_and_reconnected(
+    tmp_path: Path, hosts: Hosts, trials: Trials, long_seconds: int
+) -> None:
     root, folder = tmp_path / "root", tmp_path / "run"
     losses: dict[int, float] = {}
     restart = 0
@@ -84,10 +92,14 @@ def test_a_run_resumes_after_its_network_is_cut_and_reconnected(tmp_path: Path, 
             restart += 1
             group = start(root, folder, hosts, restart)
             for process in group.processes:
-                process.wait_for(lambda events: any(event.get("event") == "start" for event in events), timeout_seconds=PATIENCE)
+                process.wait_for(
+                    lambda events: any(event.get("event") == "start" for event in events), timeout_seconds=PATIENCE
+                )
             while time.monotonic() < until and not ended(group):
                 time.sleep(0.5)
-            assert not [event for process in group.processes for event in process.events if event.get("event") == "joined"]
+            assert not [
+                event for process in group.processes for event in process.events if event.get("event") == "joined"
+            ]
             assert (root / "HEAD").read_bytes() == before, "only the two together can take the root"
             if ended(group):
                 assert not {0, *FATAL} & set(group.wait())
@@ -110,7 +122,8 @@ def test_a_run_resumes_after_its_network_is_cut_and_reconnected(tmp_path: Path, 
     calm = start(tmp_path / "calm-root", tmp_path / "calm", None, 0)
     try:
         calm.leader.wait_for(
-            lambda events: any(event.get("event") == "step" and event["step"] >= last for event in events), timeout_seconds=PATIENCE
+            lambda events: any(event.get("event") == "step" and event["step"] >= last for event in events),
+            timeout_seconds=PATIENCE,
         )
         calm.signal(signal.SIGTERM, 0)
         assert calm.wait() == [ExitCode.PREEMPTED] * 2

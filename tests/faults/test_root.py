@@ -1,4 +1,7 @@
-"""A root that is full, over its quota or read-only only costs checkpoints, and only until it is fixed. No decision depends on a clock."""
+"""A root that is full, over its quota or read-only only costs checkpoints, and only until it is fixed.
+
+No decision depends on a clock.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,8 @@ def calm_losses(tmp_path: Path, losses: dict[int, float]) -> dict[int, float]:
     """The losses of an undisturbed run at these steps."""
     group = running(tmp_path / "calm-root", tmp_path / "calm")
     group.leader.wait_for(
-        lambda events: any(event.get("event") == "step" and event["step"] >= max(losses) for event in events), timeout_seconds=PATIENCE
+        lambda events: any(event.get("event") == "step" and event["step"] >= max(losses) for event in events),
+        timeout_seconds=PATIENCE,
     )
     calm = stop(group)
     return {step: calm[step] for step in losses}
@@ -72,7 +76,9 @@ def remount(folder: Path, flags: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount")
-def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Path, tmp_path: Path, trials: Trials) -> None:
+def test_a_training_continues_while_its_root_is_full_or_read_only(
+    small_disk: Path, tmp_path: Path, trials: Trials
+) -> None:
     remount_size(small_disk, "8m")
     root = small_disk / "root"
     spec = CheckpointSpec(root=f"file://{root}")
@@ -90,7 +96,9 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
             file.write(b"x" * small_disk_free(small_disk))
 
     try:
-        leader.wait_for(lambda events: sum(event.get("event") == "checkpoint" for event in events) > 2, timeout_seconds=PATIENCE)
+        leader.wait_for(
+            lambda events: sum(event.get("event") == "checkpoint" for event in events) > 2, timeout_seconds=PATIENCE
+        )
         for hurt, text, heal in (
             (fill, "has no space left; free some or enlarge it", filler.unlink),
             (lambda: remount(small_disk, _READ_ONLY), "Read-only file system", lambda: remount(small_disk, 0)),
@@ -113,7 +121,9 @@ def test_a_training_continues_while_its_root_is_full_or_read_only(small_disk: Pa
 
 
 def _hurt(hurt: Callable[[], None]) -> None:
-    """Retry `hurt` until it succeeds: a save may write at the same time, and then the disk is fuller, or busier, than a moment before."""
+    """Retry `hurt` until it succeeds: a save may write at the same time, and then the disk is fuller, or busier, than a
+    moment before.
+    """
     refusals: list[OSError] = []
 
     def hurts() -> bool:
@@ -145,7 +155,10 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
     with FaultChild("over_quota", file_root, devices=4) as child:
         assert child.end() == ExitCode.DONE, child.noise()
     failures = [event["text"] for event in child.events if event["event"] == "failed"]
-    assert [text.partition(" was not saved")[0] for text in failures] == ["the checkpoint at step 3", "the checkpoint at step 4"]
+    assert [text.partition(" was not saved")[0] for text in failures] == [
+        "the checkpoint at step 3",
+        "the checkpoint at step 4",
+    ]
     assert all("has no space left; free some or enlarge it" in text for text in failures)
     listing = list_checkpoints(file_root.spec)
     assert [entry.step for entry in listing.committed] == [2, 1]
@@ -158,7 +171,10 @@ def test_an_exceeded_quota_costs_checkpoints_and_not_the_training(file_root: Roo
 
 
 def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path, trials: Trials) -> None:
-    """No clock decides which checkpoint is newest, which is deleted, or who owns the root. The files' times are in the future, too."""
+    """No clock decides which checkpoint is newest, which is deleted, or who owns the root.
+
+    The files' times are in the future, too.
+    """
     root, attempts = tmp_path / "root", 3
     losses: dict[int, float] = {}
     newest = 0
@@ -175,7 +191,8 @@ def test_no_decision_depends_on_a_clock_that_is_set_back_an_hour(tmp_path: Path,
         group = running(root, tmp_path / "run", attempt=attempt, module=module, own_interpreter=past)
         try:
             group.leader.wait_for(
-                lambda events, last=newest: checkpoints(events) >= 3 or done(events) > last + 200, timeout_seconds=PATIENCE
+                lambda events, last=newest: checkpoints(events) >= 3 or done(events) > last + 200,
+                timeout_seconds=PATIENCE,
             )
             assert checkpoints(group.leader.events) >= 3, "ten saves were due, and each waits for the previous one"
             group.signal(signal.SIGKILL, 0)

@@ -1,7 +1,7 @@
 """Faults of a store: the run retries requests within bounds, or reports the failure; no commit is made twice or lost.
 
-A proxy in front of a real S3 gateway makes the faults (see `proxy`). The defences of a run are TensorStore's retries, a deadline for every
-request, and another read of what is stored.
+A proxy in front of a real S3 gateway makes the faults (see `proxy`). The defences of a run are TensorStore's retries, a
+deadline for every request, and another read of what is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,20 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.ends import ExitCode
 from halcyon_devcluster.waiting import until
 from tests.faults import rows
-from tests.faults.proxy import LOSE, PASS, QUOTA, REFUSE, SLOW_DOWN, TOO_MANY, Fault, Hide, Proxy, Request, Stall, proxied
+from tests.faults.proxy import (
+    LOSE,
+    PASS,
+    QUOTA,
+    REFUSE,
+    SLOW_DOWN,
+    TOO_MANY,
+    Fault,
+    Hide,
+    Proxy,
+    Request,
+    Stall,
+    proxied,
+)
 from tests.faults.table import Trials
 from tests.suite.limits import limit
 from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, on, open_root, position, same_bits, template
@@ -99,7 +112,13 @@ def check_root(root: Root, good_root: Root, steps: list[int]) -> None:
     ids=["refuse", "503", "429", "lose"],
 )
 def test_one_fault_of_every_request_is_retried(
-    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, fault: Fault, concerns: Callable[[Request], bool], what: str
+    s3_root: Root,
+    bad_root: Root,
+    proxy: Proxy,
+    trials: Trials,
+    fault: Fault,
+    concerns: Callable[[Request], bool],
+    what: str,
 ) -> None:
     """Another process takes the root and saves two steps; each request for each key fails the first time."""
     proxy.decide = decide = once_each(fault, concerns)
@@ -107,7 +126,11 @@ def test_one_fault_of_every_request_is_retried(
         assert child.end() == ExitCode.DONE, (child.events[-1:], child.noise())
         assert [event["step"] for event in child.events if event["event"] == "committed"] == [1, 2]
         assert not [event for event in child.events if event["event"] == "failed"]
-    marks = Counter(request.key for request, code in proxy.served if writes(request) and request.key.endswith("COMMIT") and code == 200)
+    marks = Counter(
+        request.key
+        for request, code in proxy.served
+        if writes(request) and request.key.endswith("COMMIT") and code == 200
+    )
     assert sorted(marks.values()) == [1, 1], "a commit was made twice"
     proxy.decide = everything_passes
     check_root(bad_root, s3_root, [2, 1])
@@ -119,7 +142,8 @@ def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
 ) -> None:
     """Each save gives up within its bounds and reports why; the first save after the store works again is committed.
 
-    The saves are in a child process: TensorStore goes on with the requests of a save that gave up, until its process ends.
+    The saves are in a child process: TensorStore goes on with the requests of a save that gave up, until its process
+    ends.
     """
     limits = soon()
     with Child("told", bad_root, partsSeconds=limits.parts_seconds, requestSeconds=limits.request_seconds) as child:
@@ -130,7 +154,9 @@ def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
         assert saved == {"event": "saved", "step": 5, "error": None}
         child.popen.stdin.close()
         failures = [event["text"] for event in child.all("failed")]
-    assert [text.partition(" was not saved")[0] for text in failures] == [f"the checkpoint at step {step}" for step in (2, 3, 4)]
+    assert [text.partition(" was not saved")[0] for text in failures] == [
+        f"the checkpoint at step {step}" for step in (2, 3, 4)
+    ]
     for failure in failures[:2]:
         assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure
     assert "QuotaExceeded" in failures[2]
@@ -147,8 +173,13 @@ def save(checkpointer: Any, step: int) -> None:
 
 
 @pytest.mark.parametrize("arrives", ["before", "after"])
-def test_a_commit_that_stalls_is_made_once_or_not_at_all(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, arrives: str) -> None:
-    """The change of HEAD is delayed past its deadline. It arrives before the next save, or after that save's commit, which is too late."""
+def test_a_commit_that_stalls_is_made_once_or_not_at_all(
+    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, arrives: str
+) -> None:
+    """The change of HEAD is delayed past its deadline.
+
+    It arrives before the next save, or after that save's commit, which is too late.
+    """
     release = threading.Event()
     with open_root(bad_root, limits=soon()) as checkpointer:
         save(checkpointer, 1)
@@ -190,7 +221,9 @@ def wait_for_answers(proxy: Proxy, requests: list[Request]) -> None:
     )
 
 
-def test_a_store_that_lists_late_is_rejected_when_a_root_is_opened(bad_root: Root, proxy: Proxy, trials: Trials) -> None:
+def test_a_store_that_lists_late_is_rejected_when_a_root_is_opened(
+    bad_root: Root, proxy: Proxy, trials: Trials
+) -> None:
     proxy.decide = lambda request: Hide(lambda key: True)
     with Child("train", bad_root, steps=1) as child:
         assert child.end() == ExitCode.ROOT_UNUSABLE
@@ -198,8 +231,12 @@ def test_a_store_that_lists_late_is_rejected_when_a_root_is_opened(bad_root: Roo
     trials.count("roots that list late refused")
 
 
-def test_a_store_that_begins_to_list_late_loses_no_checkpoint(s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials) -> None:
-    """The files of a save are not yet listed when the save checks for them: the save is not committed, and the failure is reported."""
+def test_a_store_that_begins_to_list_late_loses_no_checkpoint(
+    s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials
+) -> None:
+    """The files of a save are not yet listed when the save checks for them: the save is not committed, and the failure
+    is reported.
+    """
     fill(s3_root, 1)
     failures: list[str] = []
     with open_root(bad_root, callbacks=Callbacks(on_failure=failures.append)) as checkpointer:
@@ -216,7 +253,9 @@ def test_a_store_that_begins_to_list_late_loses_no_checkpoint(s3_root: Root, bad
     trials.count("saves whose files were listed late")
 
 
-@pytest.mark.parametrize("steps", [5, pytest.param(12, marks=pytest.mark.variant), pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "steps", [5, pytest.param(12, marks=pytest.mark.variant), pytest.param(300, marks=pytest.mark.long)]
+)
 def test_random_faults_of_requests_lose_and_repeat_no_commit(
     s3_root: Root, bad_root: Root, proxy: Proxy, trials: Trials, steps: int
 ) -> None:

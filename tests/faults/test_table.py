@@ -52,4 +52,6 @@ def test_every_mutation_of_the_committed_page_was_detected() -> None:
     page = PAGE.read_text()
     assert "**nothing failed**" not in page
     table = page.split(mutations.BEGIN)[1].split(mutations.END)[0]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in table.strip().splitlines()[2:]] == [one.what for one in MUTATIONS]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table.strip().splitlines()[2:]] == [
+        one.what for one in MUTATIONS
+    ]

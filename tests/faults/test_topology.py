@@ -1,4 +1,6 @@
-"""A checkpoint does not depend on the machines: other devices, other meshes and other numbers of processes restore the same bits."""
+"""A checkpoint does not depend on the machines: other devices, other meshes and other numbers of processes restore the
+same bits.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,10 @@ def test_from_one_process_to_four_to_two_and_back(file_root: Root, trials: Trial
     for step, (count, shape, shardings) in enumerate(groups, start=1):
         with WriterGroup(file_root, count, mesh=shape, shardings=shardings, steps=1, join_seconds=240) as group:
             assert group.run() == [0] * count, [(child.events, child.noise()) for child in group.children]
-            assert group.events_of("restored") == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
+            assert (
+                group.events_of("restored")
+                == [[{"event": "restored", "step": step, "right": True, "skipped": []}]] * count
+            )
             trials.count("restores onto another number of processes")
     with open_root(file_root) as checkpointer:
         restored = checkpointer.restore(template(mesh(2, 4)))
@@ -105,18 +110,27 @@ def test_another_floating_point_type_by_request_alone(file_root: Root, trials: T
 
     def wanted(types: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         plain = template(mesh(2, 2))
-        return {name: jax.ShapeDtypeStruct(one.shape, types.get(name, one.dtype), sharding=one.sharding) for name, one in plain.items()}
+        return {
+            name: jax.ShapeDtypeStruct(one.shape, types.get(name, one.dtype), sharding=one.sharding)
+            for name, one in plain.items()
+        }
 
     halved = wanted({"weight": jnp.bfloat16, "bias": jnp.bfloat16, "half": jnp.float32})
     with open_root(file_root) as checkpointer:
-        with pytest.raises(RunChanged, match=r"the state's array bias is bfloat16\[8\], the checkpoint's is float32\[8\]"):
+        with pytest.raises(
+            RunChanged, match=r"the state's array bias is bfloat16\[8\], the checkpoint's is float32\[8\]"
+        ):
             checkpointer.restore(halved)
-        with pytest.raises(RunChanged, match=r"the state's array counts is float32\[8, 3\], the checkpoint's is int32\[8, 3\]"):
+        with pytest.raises(
+            RunChanged, match=r"the state's array counts is float32\[8, 3\], the checkpoint's is int32\[8, 3\]"
+        ):
             checkpointer.restore(wanted({"counts": jnp.float32}))
     # A run that begins from another one may have another precision.
     origin = OriginSpec(run=OWNER.name, root=file_root.spec.root)
     other = OtherRun(origin, Store(file_root.spec), OWNER, OneProcess())
-    with pytest.raises(RunChanged, match=r"the state's array counts is float32\[8, 3\], the checkpoint's is int32\[8, 3\]"):
+    with pytest.raises(
+        RunChanged, match=r"the state's array counts is float32\[8, 3\], the checkpoint's is int32\[8, 3\]"
+    ):
         other.restore(wanted({"counts": jnp.float32}), SAME, steps=None)
     restored = other.restore(halved, SAME, steps=None)
     expected = dict(arrays)
@@ -124,6 +138,8 @@ def test_another_floating_point_type_by_request_alone(file_root: Root, trials: T
         expected[name] = np.asarray(jnp.asarray(arrays[name]).astype(jnp.bfloat16))
         assert expected[name].dtype == ml_dtypes.bfloat16
     expected["half"] = arrays["half"].astype(np.float32)
-    assert {name: array.dtype for name, array in restored.state.items()} == {name: np.asarray(one).dtype for name, one in expected.items()}
+    assert {name: array.dtype for name, array in restored.state.items()} == {
+        name: np.asarray(one).dtype for name, one in expected.items()
+    }
     assert gathered_bits(restored.state) == bits(expected), "rounded as JAX rounds; all other arrays bitwise"
     trials.count("restores into another type by request")

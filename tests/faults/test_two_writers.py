@@ -15,7 +15,18 @@ from halcyon_devcluster.waiting import until
 from tests.faults import rows
 from tests.faults.table import Trials
 from tests.suite import promises
-from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position, same_bits, snapshot_of, template
+from tests.trainer.checkpoint.helpers import (
+    Root,
+    epoch,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    same_bits,
+    snapshot_of,
+    template,
+)
 from tests.trainer.checkpoint.processes import Child
 
 pytestmark = [pytest.mark.slow, rows.TWO_WRITERS]
@@ -24,7 +35,10 @@ pytestmark = [pytest.mark.slow, rows.TWO_WRITERS]
 def wait_until_stopped(child: Child) -> None:
     status = Path(f"/proc/{child.popen.pid}/status")
     until(
-        lambda: "State:\tT (stopped)" in status.read_text(), timeout_seconds=60, interval_seconds=0.01, failure=lambda: "it never stopped"
+        lambda: "State:\tT (stopped)" in status.read_text(),
+        timeout_seconds=60,
+        interval_seconds=0.01,
+        failure=lambda: "it never stopped",
     )
     assert child.popen.poll() is None, "it ended instead"
 
@@ -34,7 +48,9 @@ PLACES = [("file", 25), ("file", 11), ("s3", 23), ("s3", 24), ("s3", 25)]
 FURTHER_PLACES = [("file", 0), ("file", 23), ("file", 24), ("s3", 0), ("s3", 11)]
 
 
-@pytest.mark.parametrize(("kind", "writes"), [*PLACES, *(pytest.param(*place, marks=pytest.mark.variant) for place in FURTHER_PLACES)])
+@pytest.mark.parametrize(
+    ("kind", "writes"), [*PLACES, *(pytest.param(*place, marks=pytest.mark.variant) for place in FURTHER_PLACES)]
+)
 @promises.FENCED
 def test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing(
     request: pytest.FixtureRequest, trials: Trials, kind: str, writes: int
@@ -60,7 +76,10 @@ def test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing(
             assert root.head == head
             new.save(4, on(mesh(2, 2), numbers(4)), position(4))
             new.finish()
-    assert [(entry.step, entry.epoch) for entry in list_checkpoints(root.spec).committed] == [(4, epoch(1, 1)), (3, epoch(1, 1))]
+    assert [(entry.step, entry.epoch) for entry in list_checkpoints(root.spec).committed] == [
+        (4, epoch(1, 1)),
+        (3, epoch(1, 1)),
+    ]
     for entry in list_checkpoints(root.spec).committed:
         assert verify_checkpoint(root.spec, entry) == ()
     with open_root(root) as later:
@@ -107,7 +126,9 @@ def test_a_writer_stopped_while_a_newer_one_saves_and_deletes_changes_nothing(
             assert old.end() == ExitCode.FENCED, old.noise()
             after = snapshot_of(root.folder)
             assert {name: after.get(name) for name in before} == before, "a file of the newer writer was changed"
-            assert not [name for name in after if name.startswith("steps/") and name not in before and ".000001." not in name]
+            assert not [
+                name for name in after if name.startswith("steps/") and name not in before and ".000001." not in name
+            ]
             committed = [(entry.step, entry.epoch) for entry in list_checkpoints(root.spec).committed]
             assert committed[:2] == [(step, epoch(2)), (step - 1, epoch(2))]
             assert epoch(1) not in {epoch for _, epoch in committed}

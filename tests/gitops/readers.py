@@ -1,4 +1,7 @@
-"""The programs of others that read TrainingRuns: Argo CD's code, kstatus, kubeconform, Kustomize. They are the real ones, built once."""
+"""The programs of others that read TrainingRuns: Argo CD's code, kstatus, kubeconform, Kustomize.
+
+They are the real ones, built once.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def binaries() -> Binaries:
 def program(group: Group, name: str) -> Path:
     """A program at its pinned version, built on first use; but no test waits for a build while the suite runs."""
     if os.environ.get(ALL_BUILT) and binaries().missing([group]):
-        pytest.fail(f"{name} is not built in this tier: mark the test as a variant, or add the program to tests/suite/builds.py")
+        pytest.fail(
+            f"{name} is not built in this tier: mark the test as a variant, or add the program to tests/suite/builds.py"
+        )
     return binaries().path(group, name)
 
 
@@ -101,15 +106,29 @@ def kstatus() -> Iterator[Reader]:
 
 
 def kubeconform(*paths: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Validate documents with the published schemas. Kinds without one are skipped, such as those of Kubernetes itself."""
-    command = [program(KUBECONFORM, "kubeconform"), "-strict", "-ignore-missing-schemas", "-schema-location", str(SCHEMAS), *paths]
+    """Validate documents with the published schemas.
+
+    Kinds without one are skipped, such as those of Kubernetes itself.
+    """
+    command = [
+        program(KUBECONFORM, "kubeconform"),
+        "-strict",
+        "-ignore-missing-schemas",
+        "-schema-location",
+        str(SCHEMAS),
+        *paths,
+    ]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=limit(60), check=False)
 
 
 def kustomize(folder: Path) -> str:
     """Build a Kustomization, with the Kustomize in kubectl."""
     done = subprocess.run(
-        [program(KUBERNETES, "kubectl"), "kustomize", folder], capture_output=True, text=True, timeout=limit(60), check=False
+        [program(KUBERNETES, "kubectl"), "kustomize", folder],
+        capture_output=True,
+        text=True,
+        timeout=limit(60),
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -18,7 +18,9 @@ def record(run: dict[str, Any], name: str = "") -> None:
         file = Path(folder) / f"{name or phase}{'-stalled' if stalled and phase != 'failed' else ''}.yaml"
         if not file.exists():
             run = {key: value for key, value in run.items() if key != "metadata"} | {
-                "metadata": {key: value for key, value in run["metadata"].items() if key not in ("managedFields", "annotations")}
+                "metadata": {
+                    key: value for key, value in run["metadata"].items() if key not in ("managedFields", "annotations")
+                }
             }
             run["metadata"]["namespace"] = "training"
             file.write_text(yaml.safe_dump(run, sort_keys=False, width=140))

@@ -34,7 +34,9 @@ def load(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("case", load(SCRIPTS / "health_test.yaml")["tests"], ids=lambda case: Path(case["inputPath"]).stem)
+@pytest.mark.parametrize(
+    "case", load(SCRIPTS / "health_test.yaml")["tests"], ids=lambda case: Path(case["inputPath"]).stem
+)
 def test_recorded_runs_have_their_health(argo: Argo, case: dict[str, Any]) -> None:
     assert argo.health(load(SCRIPTS / case["inputPath"])) == case["healthStatus"]
 
@@ -54,7 +56,12 @@ def test_the_guides_picture_is_what_argo_cd_says_of_the_recorded_runs(argo: Argo
         run = load(SCRIPTS / case["inputPath"])
         health = argo.health(run)
         message, actions = Text(health["message"], overflow="fold"), ", ".join(sorted(argo.offers(run)))
-        table.add_row(run["status"].get("phase", "not seen yet"), Text(health["status"], colours[health["status"]]), message, actions)
+        table.add_row(
+            run["status"].get("phase", "not seen yet"),
+            Text(health["status"], colours[health["status"]]),
+            message,
+            actions,
+        )
     drawn = pictures.as_svg(table, "Argo CD: health and actions", 150)
     pictures.keep("gitops-argocd", drawn)
     assert (pictures.FOLDER / "gitops-argocd.svg").read_text(encoding="utf-8") == drawn, "run: make pictures"
@@ -75,7 +82,9 @@ def test_a_status_of_an_older_generation_means_in_progress(argo: Argo, phase: Ph
     assert argo.health(run_in(phase, generation=2))["status"] == "Progressing"
 
 
-@pytest.mark.parametrize("status", [None, {}, {"observedGeneration": -1}, {"observedGeneration": 1}, {"conditions": []}])
+@pytest.mark.parametrize(
+    "status", [None, {}, {"observedGeneration": -1}, {"observedGeneration": 1}, {"conditions": []}]
+)
 def test_a_run_that_no_operator_has_seen_is_in_progress(argo: Argo, status: dict[str, Any] | None) -> None:
     assert argo.health(builders.run(status))["status"] == "Progressing"
 
@@ -87,8 +96,12 @@ def test_a_run_that_no_operator_has_seen_is_in_progress(argo: Argo, status: dict
     message=st.text(max_size=3000),
     fewer=st.booleans(),
 )
-def test_every_status_of_the_operator_has_a_health(argo: Argo, phase: Phase, stalled: str, message: str, fewer: bool) -> None:
-    before = TrainingRunStatus.model_validate({**STATUS, "placement": STATUS["placement"] | {"reason": message[:99] if fewer else None}})
+def test_every_status_of_the_operator_has_a_health(
+    argo: Argo, phase: Phase, stalled: str, message: str, fewer: bool
+) -> None:
+    before = TrainingRunStatus.model_validate(
+        {**STATUS, "placement": STATUS["placement"] | {"reason": message[:99] if fewer else None}}
+    )
     status = with_description(before, Description(phase, phase, message, stalled, message if stalled else ""), 1, at(0))
     health = argo.health(builders.run(status.document()))
     assert health["status"] == ("Degraded" if stalled else HEALTH[phase])
@@ -97,7 +110,9 @@ def test_every_status_of_the_operator_has_a_health(argo: Argo, phase: Phase, sta
 @settings(max_examples=300)
 @given(st.data())
 def test_no_content_of_a_run_makes_a_script_fail(argo: Argo, data: st.DataObject) -> None:
-    document = builders.run(data.draw(JUNK) if data.draw(st.booleans()) else spoil(STATUS, data), suspend=data.draw(st.booleans()))
+    document = builders.run(
+        data.draw(JUNK) if data.draw(st.booleans()) else spoil(STATUS, data), suspend=data.draw(st.booleans())
+    )
     found = argo.look(document)
     assert "error" not in found, found
     assert found["health"]["status"] in WORDS
@@ -107,7 +122,10 @@ def test_no_content_of_a_run_makes_a_script_fail(argo: Argo, data: st.DataObject
 @pytest.mark.parametrize("message", [5, True, [], {"a": 1}, None, ""], ids=repr)
 @pytest.mark.parametrize("kind", ["Stalled", "Failed", "Suspended", "Reconciling", "Ready", "Degraded"])
 def test_a_message_that_is_not_a_text_is_left_out(argo: Argo, kind: str, message: Any) -> None:
-    conditions = [{"type": kind, "status": "True", "message": message}, {"type": "Ready", "status": "True", "message": message}]
+    conditions = [
+        {"type": kind, "status": "True", "message": message},
+        {"type": "Ready", "status": "True", "message": message},
+    ]
     assert set(argo.health(builders.run({"observedGeneration": 1, "conditions": conditions}))) == {"status"}
 
 

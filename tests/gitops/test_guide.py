@@ -1,4 +1,6 @@
-"""The objects of Argo CD and Flux in the guides are valid by their own CRDs, and fit the example repository and the chart."""
+"""The objects of Argo CD and Flux in the guides are valid by their own CRDs, and fit the example repository and the
+chart.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ def test_the_guide_fits_the_repository() -> None:
     assert (environment / "kustomization.yaml").is_file()
     application = SHOWN["Application"]["spec"]
     assert (EXAMPLE / application["source"]["path"]).resolve() == environment.resolve()
-    assert application["destination"]["namespace"] == yaml.safe_load((environment / "namespace.yaml").read_text())["metadata"]["name"]
+    assert (
+        application["destination"]["namespace"]
+        == yaml.safe_load((environment / "namespace.yaml").read_text())["metadata"]["name"]
+    )
     assert SHOWN["Kustomization"]["spec"]["sourceRef"]["name"] == SHOWN["GitRepository"]["metadata"]["name"]
 
 
@@ -72,5 +77,7 @@ def test_the_installations_are_of_the_chart_that_helm_installs() -> None:
 def test_the_guide_names_every_action_and_the_file_that_defines_them() -> None:
     guide = (REPOSITORY / "docs" / "guides" / "gitops.md").read_text()
     assert str(CONFIG_MAP.relative_to(REPOSITORY)) in guide
-    actions = yaml.safe_load(yaml.safe_load(CONFIG_MAP.read_text())["data"]["resource.customizations.actions.halcyon.dev_TrainingRun"])
+    actions = yaml.safe_load(
+        yaml.safe_load(CONFIG_MAP.read_text())["data"]["resource.customizations.actions.halcyon.dev_TrainingRun"]
+    )
     assert all(f"| {action['name']} | " in guide for action in actions["definitions"])

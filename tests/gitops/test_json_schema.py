@@ -1,4 +1,6 @@
-"""The published schemas accept what an API server accepts, and report the mistakes that editors and checks can find without one."""
+"""The published schemas accept what an API server accepts, and report the mistakes that editors and checks can find
+without one.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_invalid_documents_are_reported_by_the_schema_and_the_parser(change: dic
 def test_the_real_validator_reads_the_committed_files() -> None:
     good = kubeconform("-summary", stdin=yaml.safe_dump(SOUND))
     assert (good.returncode, "Valid: 1" in good.stdout) == (0, True), good.stdout + good.stderr
-    bad = kubeconform(stdin=yaml.safe_dump({**SOUND, "spec": builders.changed(SOUND["spec"], {"trainer.batchsize": 8})}))
+    bad = kubeconform(
+        stdin=yaml.safe_dump({**SOUND, "spec": builders.changed(SOUND["spec"], {"trainer.batchsize": 8})})
+    )
     assert bad.returncode == 1
     assert "batchsize" in bad.stdout
 

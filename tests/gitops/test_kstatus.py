@@ -52,8 +52,12 @@ def test_recorded_runs_have_the_expected_kstatus(kstatus: Reader, path: Path) ->
 
 
 @settings(max_examples=150)
-@given(phase=st.sampled_from(get_args(Phase)), stalled=st.sampled_from(["", "InvalidSpec"]), generation=st.integers(1, 3))
-def test_exactly_one_of_ready_reconciling_and_stalled_is_true(kstatus: Reader, phase: Phase, stalled: str, generation: int) -> None:
+@given(
+    phase=st.sampled_from(get_args(Phase)), stalled=st.sampled_from(["", "InvalidSpec"]), generation=st.integers(1, 3)
+)
+def test_exactly_one_of_ready_reconciling_and_stalled_is_true(
+    kstatus: Reader, phase: Phase, stalled: str, generation: int
+) -> None:
     run = run_in(phase, stalled=stalled, generation=generation)
     truth = {one["type"]: one["status"] for one in run["status"]["conditions"]}
     assert [truth["Ready"], truth["Reconciling"], truth["Stalled"]].count("True") == 1

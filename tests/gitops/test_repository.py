@@ -1,4 +1,6 @@
-"""The example of an experiment repository: its environments build, its own check passes, and the check finds mistakes."""
+"""The example of an experiment repository: its environments build, its own check passes, and the check finds
+mistakes.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,17 @@ def runs(environment: str) -> list[dict[str, Any]]:
 
 def checked(repository: Path) -> subprocess.CompletedProcess[str]:
     """Run the repository's own check, as its workflow does."""
-    tools = {str(program(group, name).parent) for group, name in ((KUBERNETES, "kubectl"), (KUBECONFORM, "kubeconform"))}
-    environment = {**os.environ, "PATH": os.pathsep.join([*tools, os.environ["PATH"]]), "HALCYON_SCHEMAS": str(json_schema.FOLDER.parent)}
-    return subprocess.run([repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=limit(120), check=False)
+    tools = {
+        str(program(group, name).parent) for group, name in ((KUBERNETES, "kubectl"), (KUBECONFORM, "kubeconform"))
+    }
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([*tools, os.environ["PATH"]]),
+        "HALCYON_SCHEMAS": str(json_schema.FOLDER.parent),
+    }
+    return subprocess.run(
+        [repository / "validate.sh"], env=environment, capture_output=True, text=True, timeout=limit(120), check=False
+    )
 
 
 @pytest.fixture
@@ -103,7 +113,9 @@ def test_the_workflow_runs_that_check_with_the_tool_that_is_tested() -> None:
     workflow = yaml.safe_load((EXAMPLE / ".github" / "workflows" / "validate.yaml").read_text())
     commands = [step["run"] for step in workflow["jobs"]["validate"]["steps"] if "run" in step]
     assert commands[-1] == "./validate.sh"
-    assert commands[0].endswith("@" + pinned_version((GO_MODULES / "kubeconform" / "go.mod").read_text(), "github.com/yannh/kubeconform"))
+    assert commands[0].endswith(
+        "@" + pinned_version((GO_MODULES / "kubeconform" / "go.mod").read_text(), "github.com/yannh/kubeconform")
+    )
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLE.glob("**/*.yaml")), ids=lambda path: str(path.relative_to(EXAMPLE)))

@@ -15,5 +15,7 @@ with tempfile.TemporaryDirectory() as folder, trying() as ask:
     for number, row in enumerate(ROWS):
         tried = ask(row, Path(folder).resolve() / str(number))
         found[row.words, row.shown] = shown(tried)
-        sys.stdout.write(f"{tried.code} (expected {row.code:d}) {tried.seconds:.1f} s, {tried.memory_bytes >> 20} MiB: {row.words}\n")
+        sys.stdout.write(
+            f"{tried.code} (expected {row.code:d}) {tried.seconds:.1f} s, {tried.memory_bytes >> 20} MiB: {row.words}\n"
+        )
     PATH.write_text(render(lambda row: found[row.words, row.shown]), encoding="utf-8")

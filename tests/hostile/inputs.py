@@ -16,13 +16,24 @@ import zstandard
 
 Make = Callable[[Path], None]
 RUN_GROUP = {
-    "event": "group", "number": 1, "attempt": 1, "restart": 0, "writer": "w1", "resumedStep": 0, "began": 1000.0, "run": "tiny", "steps": 9,
+    "event": "group", "number": 1, "attempt": 1, "restart": 0, "writer": "w1", "resumedStep": 0, "began": 1000.0,
+    "run": "tiny", "steps": 9,
 }  # fmt: skip
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_END = {"id": 256, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_END = {
+    "id": 256,
+    "content": "<|endoftext|>",
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+    "special": True,
+}
 CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "rope_theta": 1e4,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
     "hidden_act": "silu", "tie_word_embeddings": True, "vocab_size": 70, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 
@@ -99,7 +110,9 @@ def parquet(columns: Callable[[], Mapping[str, Any]]) -> Make:
         import pyarrow as pa
         from pyarrow import parquet as library
 
-        library.write_table(pa.table(dict(columns())), folder / "rows.parquet", compression="zstd", row_group_size=2**22)
+        library.write_table(
+            pa.table(dict(columns())), folder / "rows.parquet", compression="zstd", row_group_size=2**22
+        )
 
     return make
 
@@ -116,7 +129,14 @@ def tokenizer(**changes: Any) -> str:
     vocabulary = {name: number for number, name in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
     model = {"type": "BPE", "vocab": vocabulary, "merges": []}
     model |= {name.removeprefix("model_"): value for name, value in changes.items() if name.startswith("model_")}
-    made = {"version": "1.0", "added_tokens": [_END], "normalizer": None, "pre_tokenizer": _BYTES, "decoder": _BYTES, "model": model}
+    made = {
+        "version": "1.0",
+        "added_tokens": [_END],
+        "normalizer": None,
+        "pre_tokenizer": _BYTES,
+        "decoder": _BYTES,
+        "model": model,
+    }
     return json.dumps(made | {name: value for name, value in changes.items() if not name.startswith("model_")})
 
 
@@ -146,8 +166,12 @@ def whole_model(folder: Path) -> None:
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (70, 8), "model.norm.weight": (8,)}
     at = "model.layers.0"
     shapes |= {f"{at}.{name}_layernorm.weight": (8,) for name in ("input", "post_attention")}
-    shapes |= {f"{at}.self_attn.{name}_proj.weight": (rows, 8) for name, rows in (("q", 8), ("k", 4), ("v", 4), ("o", 8))}
-    shapes |= {f"{at}.mlp.{name}_proj.weight": shape for name, shape in (("gate", (12, 8)), ("up", (12, 8)), ("down", (8, 12)))}
+    shapes |= {
+        f"{at}.self_attn.{name}_proj.weight": (rows, 8) for name, rows in (("q", 8), ("k", 4), ("v", 4), ("o", 8))
+    }
+    shapes |= {
+        f"{at}.mlp.{name}_proj.weight": shape for name, shape in (("gate", (12, 8)), ("up", (12, 8)), ("down", (8, 12)))
+    }
     model(_zeros(shapes))(folder)
 
 
@@ -159,7 +183,9 @@ def adapter(module: str = "model.layers.0.self_attn.q_proj", rank: int = 2, **co
         name = f"base_model.model.{module}"
         tensors = _zeros({f"{name}.lora_A.weight": (rank, 8), f"{name}.lora_B.weight": (8, rank)})
         written = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": "all-linear", **config}
-        files({"adapter/adapter_config.json": json.dumps(written), "adapter/adapter_model.safetensors": tensors})(folder)
+        files({"adapter/adapter_config.json": json.dumps(written), "adapter/adapter_model.safetensors": tensors})(
+            folder
+        )
 
     return make
 
@@ -178,7 +204,13 @@ def segment(*lines: Any, head: Any = None) -> Make:
     """A root whose history has a segment with some rows."""
     first = {"format": 1, "level": 0, "first": 1, "last": 1} if head is None else head
     text = b"\n".join(json.dumps(line).encode() for line in (first, *lines))
-    return files({"root/metrics/000000001-000000001.0.000001.w1.jsonl.zst": zstandard.ZstdCompressor(write_checksum=True).compress(text)})
+    return files(
+        {
+            "root/metrics/000000001-000000001.0.000001.w1.jsonl.zst": zstandard.ZstdCompressor(
+                write_checksum=True
+            ).compress(text)
+        }
+    )
 
 
 def head(**changes: Any) -> Make:
@@ -186,10 +218,18 @@ def head(**changes: Any) -> Make:
     from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Head, Owner, encode_head
 
     entry = CommittedStep.model_construct(
-        step=1, epoch=Epoch(attempt=1, restart=0), path="steps/000000001.1.w1", manifest_sha256="0" * 64, size_bytes=1, **changes
+        step=1,
+        epoch=Epoch(attempt=1, restart=0),
+        path="steps/000000001.1.w1",
+        manifest_sha256="0" * 64,
+        size_bytes=1,
+        **changes,
     )
     made = Head.model_construct(
-        owner=Owner(namespace="default", name="tiny"), epoch=Epoch(attempt=1, restart=0), writer="w1", committed=(entry,)
+        owner=Owner(namespace="default", name="tiny"),
+        epoch=Epoch(attempt=1, restart=0),
+        writer="w1",
+        committed=(entry,),
     )
     return file("root/HEAD", lambda: encode_head(made))
 
@@ -197,7 +237,10 @@ def head(**changes: Any) -> Make:
 def zip_bomb() -> bytes:
     """A zip file that becomes ten gigabytes."""
     found = io.BytesIO()
-    with zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a", "w", force_zip64=True) as inside:
+    with (
+        zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a", "w", force_zip64=True) as inside,
+    ):
         for _ in range(64):
             inside.write(bytes(2**20))
     return found.getvalue()

@@ -25,7 +25,8 @@ what the answer took beyond the start of the program. What limits each of them i
 [threat model](design/threat-model.md#files-of-strangers).
 """
 _LINE = re.compile(
-    r"^\| (?P<words>.+?) \| `(?P<command>.+?)` \| (?P<size>[^|]+) \| (?P<time>[^|]+) \| (?P<memory>[^|]+) \| (?P<code>\d+) "
+    r"^\| (?P<words>.+?) \| `(?P<command>.+?)` \| (?P<size>[^|]+) \| (?P<time>[^|]+) \| (?P<memory>[^|]+) \| "
+    r"(?P<code>\d+) "
     r"\| (?P<sentence>.*) \|$",
     re.MULTILINE,
 )
@@ -71,7 +72,11 @@ def render(found: Callable[[Hostile], Shown]) -> str:
     """
     parts = [_HEAD]
     for title, rows in SECTIONS.items():
-        lines = [f"\n## {title}\n", "| input | command | size | time | memory | exit | what it says |", "|---|---|---|---|---|---|---|"]
+        lines = [
+            f"\n## {title}\n",
+            "| input | command | size | time | memory | exit | what it says |",
+            "|---|---|---|---|---|---|---|",
+        ]
         lines += [_line(row, found(row)) for row in rows]
         parts.append("\n".join(lines) + "\n")
     return "".join(parts)
@@ -88,5 +93,13 @@ def read(text: str) -> dict[tuple[str, str], Shown]:
 
 
 def _line(row: Hostile, found: Shown) -> str:
-    cells = (row.words, f"`{row.shown}`", found.size, found.time, found.memory, str(found.code), escaped(found.sentence))
+    cells = (
+        row.words,
+        f"`{row.shown}`",
+        found.size,
+        found.time,
+        found.memory,
+        str(found.code),
+        escaped(found.sentence),
+    )
     return f"| {' | '.join(cells)} |"

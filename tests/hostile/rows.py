@@ -52,7 +52,10 @@ def _document(words: str, text: str, code: int = BAD) -> Hostile:
     return Hostile(words, VALIDATE, of.files({"run.yaml": text}), code)
 
 
-_LISTS = "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}"
+_LISTS = (
+    "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] "
+    "%}{% endfor %}"
+)
 TEMPLATES = (
     _template("a text times ten billion", "{{ 'a' * 10**10 }}"),
     _template("a text times a hundred million", "{{ 'a' * 10**8 }}"),
@@ -61,12 +64,14 @@ TEMPLATES = (
     _template("a number with ten billion digits", "{{ '%10000000000d' % 1 }}"),
     _template("a power of a power", "{{ 10 ** (10 ** 10) }}"),
     _template(
-        "a text that is doubled sixty times", "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
+        "a text that is doubled sixty times",
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     ),
     _template("lists in lists, printed", f"{_LISTS}{{{{ n.x }}}}"),
     _template("lists in lists, compared", f"{_LISTS}{{{{ n.x == n.y }}}}"),
     _template(
-        "a macro that calls itself twice", "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(99) }}"
+        "a macro that calls itself twice",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(99) }}",
     ),
     _template("a macro that calls itself for ever", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
     _template("a loop over a billion numbers", "{% for i in range(10**9) %}{% endfor %}"),
@@ -78,9 +83,18 @@ TEMPLATES = (
 )
 TOKENIZERS = (
     _tokenizer("a normalizer that doubles a letter forty times", normalizer=of.steps(*[of.replacing("a", "aa")] * 40)),
-    _tokenizer("a normalizer that replaces any letter by a thousand", normalizer=of.steps(*[of.replacing(".", "a" * 1000, "Regex")] * 3)),
-    _tokenizer("a normalizer that puts megabytes before a text", normalizer=of.steps(*[{"type": "Prepend", "prepend": "a" * 10**6}] * 9)),
-    _tokenizer("a decoder that doubles a letter forty times", decoder=of.steps(*[of.replacing("a", "aa")] * 40, kind="decoders")),
+    _tokenizer(
+        "a normalizer that replaces any letter by a thousand",
+        normalizer=of.steps(*[of.replacing(".", "a" * 1000, "Regex")] * 3),
+    ),
+    _tokenizer(
+        "a normalizer that puts megabytes before a text",
+        normalizer=of.steps(*[{"type": "Prepend", "prepend": "a" * 10**6}] * 9),
+    ),
+    _tokenizer(
+        "a decoder that doubles a letter forty times",
+        decoder=of.steps(*[of.replacing("a", "aa")] * 40, kind="decoders"),
+    ),
     _tokenizer("a normalizer with a pattern of exponential time", normalizer=of.replacing(_ENDLESS, "", "Regex")),
     _tokenizer(
         "a split pattern of exponential time",
@@ -88,7 +102,10 @@ TOKENIZERS = (
         pre_tokenizer={"type": "Split", "pattern": {"Regex": _ENDLESS}, "behavior": "Isolated", "invert": False},
     ),
     _tokenizer("a pattern that is not valid", normalizer=of.replacing("((", "", "Regex")),
-    _tokenizer("an added token with the id 4,000,000,000", added_tokens=[{"id": 4 * 10**9, "content": "<|endoftext|>", "special": True}]),
+    _tokenizer(
+        "an added token with the id 4,000,000,000",
+        added_tokens=[{"id": 4 * 10**9, "content": "<|endoftext|>", "special": True}],
+    ),
     _tokenizer("a word with the id 2,147,483,647", model_vocab={"a": 0, "b": 2**31 - 1}),
     _tokenizer("a negative id", model_vocab={"a": -1}),
     _tokenizer("words of WordPiece without a limit", model_type="WordPiece", model_max_input_chars_per_word=10**9),
@@ -97,7 +114,9 @@ TOKENIZERS = (
     Hostile("deeply nested JSON", TOKENIZER, of.files({"tokenizer.json": "[" * _DEEP + "]" * _DEEP}), BAD),
     Hostile("a tokenizer that is a pipe", TOKENIZER, of.pipe("tokenizer.json"), BAD),
     Hostile("a tokenizer that is a device", TOKENIZER, of.link("tokenizer.json", "/dev/zero"), BAD),
-    Hostile("a SentencePiece model of zeros", ("tokenizer", "eval", "a.model"), of.files({"a.model": bytes(10**6)}), BAD),
+    Hostile(
+        "a SentencePiece model of zeros", ("tokenizer", "eval", "a.model"), of.files({"a.model": bytes(10**6)}), BAD
+    ),
     Hostile(
         "a rank of 4,000,000,000 in a file of tiktoken",
         BUILD,
@@ -108,11 +127,33 @@ TOKENIZERS = (
 )
 _ROWS = json.dumps({"tokens": [1, 4 * 10**9]})
 DATA = (
-    _data("64 KB of zstd that become 2 GiB", of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**31)), "jsonl", "rows.jsonl.zst"),
-    _data("a text file of zstd that becomes 2 GiB", of.file("rows.txt.zst", lambda: of.repeated_zstd(2**31)), "text", "rows.txt.zst"),
-    _data("zstd that looks back over 1 GiB", of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**20, 30)), "jsonl", "rows.jsonl.zst"),
-    _data("gzip of 16 MiB of one letter", of.file("rows.jsonl.gz", lambda: gzip.compress(b"a" * 2**24)), "jsonl", "rows.jsonl.gz"),
-    _data("random bytes as gzip", of.files({"rows.jsonl.gz": b"\x1f\x8b" + b"\x00\xff" * 9999}), "jsonl", "rows.jsonl.gz"),
+    _data(
+        "64 KB of zstd that become 2 GiB",
+        of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**31)),
+        "jsonl",
+        "rows.jsonl.zst",
+    ),
+    _data(
+        "a text file of zstd that becomes 2 GiB",
+        of.file("rows.txt.zst", lambda: of.repeated_zstd(2**31)),
+        "text",
+        "rows.txt.zst",
+    ),
+    _data(
+        "zstd that looks back over 1 GiB",
+        of.file("rows.jsonl.zst", lambda: of.repeated_zstd(2**20, 30)),
+        "jsonl",
+        "rows.jsonl.zst",
+    ),
+    _data(
+        "gzip of 16 MiB of one letter",
+        of.file("rows.jsonl.gz", lambda: gzip.compress(b"a" * 2**24)),
+        "jsonl",
+        "rows.jsonl.gz",
+    ),
+    _data(
+        "random bytes as gzip", of.files({"rows.jsonl.gz": b"\x1f\x8b" + b"\x00\xff" * 9999}), "jsonl", "rows.jsonl.gz"
+    ),
     _data(
         "a text of 100 KB in 900 rows of Parquet",
         of.parquet(lambda: {"text": of.repeated(900, "a b " * 25_000)}),
@@ -134,33 +175,77 @@ DATA = (
         "rows.parquet",
         0,
     ),
-    _data("a Parquet file with a wrong footer", of.files({"rows.parquet": b"PAR1" + b"\xff" * 9999 + b"PAR1"}), "parquet", "rows.parquet"),
-    _data("deeply nested JSON in a row", of.files({"rows.jsonl": "[" * _DEEP + "]" * _DEEP + "\n"}), "jsonl", "rows.jsonl"),
-    _data("a row of 48 MiB", of.file("rows.jsonl", lambda: json.dumps({"text": "a b" * 2**24}) + "\n"), "jsonl", "rows.jsonl", 0),
-    _data("a number of a million digits in a row", of.files({"rows.jsonl": '{"text": ' + "9" * 10**6 + "}\n"}), "jsonl", "rows.jsonl"),
+    _data(
+        "a Parquet file with a wrong footer",
+        of.files({"rows.parquet": b"PAR1" + b"\xff" * 9999 + b"PAR1"}),
+        "parquet",
+        "rows.parquet",
+    ),
+    _data(
+        "deeply nested JSON in a row", of.files({"rows.jsonl": "[" * _DEEP + "]" * _DEEP + "\n"}), "jsonl", "rows.jsonl"
+    ),
+    _data(
+        "a row of 48 MiB",
+        of.file("rows.jsonl", lambda: json.dumps({"text": "a b" * 2**24}) + "\n"),
+        "jsonl",
+        "rows.jsonl",
+        0,
+    ),
+    _data(
+        "a number of a million digits in a row",
+        of.files({"rows.jsonl": '{"text": ' + "9" * 10**6 + "}\n"}),
+        "jsonl",
+        "rows.jsonl",
+    ),
     _data("a CSV file with an endless quotation", of.files({"rows.csv": 'text\n"' + "a" * 10**7}), "csv", "rows.csv"),
     _data("a token id of 4,000,000,000", of.files({"rows.jsonl": f"{_ROWS}\n"}), "jsonl", "rows.jsonl", prebuilt={}),
-    _data("a token id of 2^200", of.files({"rows.jsonl": json.dumps({"tokens": [2**200]}) + "\n"}), "jsonl", "rows.jsonl", prebuilt={}),
+    _data(
+        "a token id of 2^200",
+        of.files({"rows.jsonl": json.dumps({"tokens": [2**200]}) + "\n"}),
+        "jsonl",
+        "rows.jsonl",
+        prebuilt={},
+    ),
     _data("data that is a pipe", of.pipe("rows.jsonl"), "jsonl", "rows.jsonl"),
     _data("data that is a link to itself", of.link("rows.jsonl", "rows.jsonl"), "jsonl", "rows.jsonl"),
-    _data("a folder of data that is a link to its parent", of.together(of.link("rows/again", ".."), of.pipe("rows/pipe")), "jsonl", "rows"),
+    _data(
+        "a folder of data that is a link to its parent",
+        of.together(of.link("rows/again", ".."), of.pipe("rows/pipe")),
+        "jsonl",
+        "rows",
+    ),
 )
 MODELS = (
     _model("a header of 2^63 bytes", of.safetensors({}, size=2**63)),
     _model("a header that is longer than its file", of.safetensors({}, size=10**7)),
     _model("a deeply nested header", of.safetensors(b'{"a":' + b"[" * _DEEP + b"]" * _DEEP + b"}")),
-    _model("a tensor of 2^60 numbers", of.safetensors({"a": {"dtype": "F32", "shape": [2**30, 2**30], "data_offsets": [0, 2**62]}})),
-    _model("a tensor with offsets that go back", of.safetensors({"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}, bytes(8))),
-    _model("two tensors in one place", of.safetensors({n: {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]} for n in "ab"}, bytes(8))),
-    _model("a shape of a negative number", of.safetensors({"a": {"dtype": "F32", "shape": [-2, -1], "data_offsets": [0, 8]}}, bytes(8))),
     _model(
-        "a shape of a million dimensions", of.safetensors({"a": {"dtype": "F32", "shape": [1] * 10**6, "data_offsets": [0, 4]}}, bytes(4))
+        "a tensor of 2^60 numbers",
+        of.safetensors({"a": {"dtype": "F32", "shape": [2**30, 2**30], "data_offsets": [0, 2**62]}}),
+    ),
+    _model(
+        "a tensor with offsets that go back",
+        of.safetensors({"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}, bytes(8)),
+    ),
+    _model(
+        "two tensors in one place",
+        of.safetensors({n: {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]} for n in "ab"}, bytes(8)),
+    ),
+    _model(
+        "a shape of a negative number",
+        of.safetensors({"a": {"dtype": "F32", "shape": [-2, -1], "data_offsets": [0, 8]}}, bytes(8)),
+    ),
+    _model(
+        "a shape of a million dimensions",
+        of.safetensors({"a": {"dtype": "F32", "shape": [1] * 10**6, "data_offsets": [0, 4]}}, bytes(4)),
     ),
     _model("a zip file in the place of tensors", of.zip_bomb()),
     _model("2^60 layers", of.safetensors({}), num_hidden_layers=2**60),
     _model("a width of 10^400", of.safetensors({}), hidden_size=10**400),
     _model("a width that is a list", of.safetensors({}), hidden_size=[8]),
-    Hostile("a deeply nested config.json", IMPORT, of.files({"model/config.json": '{"a":' * _DEEP + "1" + "}" * _DEEP}), BAD),
+    Hostile(
+        "a deeply nested config.json", IMPORT, of.files({"model/config.json": '{"a":' * _DEEP + "1" + "}" * _DEEP}), BAD
+    ),
     Hostile("a config.json that is a pipe", IMPORT, of.pipe("model/config.json"), ExitCode.ROOT_UNUSABLE),
     Hostile(
         "tensors that are a pipe",
@@ -168,7 +253,12 @@ MODELS = (
         of.together(of.files({"model/config.json": json.dumps(of.CONFIG)}), of.pipe("model/model.safetensors")),
         ExitCode.ROOT_UNUSABLE,
     ),
-    Hostile("a config.json that is a link to itself", IMPORT, of.link("model/config.json", "config.json"), ExitCode.ROOT_UNUSABLE),
+    Hostile(
+        "a config.json that is a link to itself",
+        IMPORT,
+        of.link("model/config.json", "config.json"),
+        ExitCode.ROOT_UNUSABLE,
+    ),
 )
 ADAPTERS = (
     _adapter("target_modules of exponential time", target_modules=f"(.*.*)*{_ENDLESS}"),
@@ -180,7 +270,12 @@ ADAPTERS = (
     _adapter("a rank of 10^30", r=10**30),
     _adapter("an alpha of NaN", lora_alpha=float("nan")),
     Hostile("tensors of an adapter with the rank 0", ADAPTER, of.adapter(rank=0), BAD),
-    Hostile("a layer with a number of 5,000 digits", ADAPTER, of.adapter(f"model.layers.{'9' * 5000}.x", layers_to_transform=[0]), BAD),
+    Hostile(
+        "a layer with a number of 5,000 digits",
+        ADAPTER,
+        of.adapter(f"model.layers.{'9' * 5000}.x", layers_to_transform=[0]),
+        BAD,
+    ),
 )
 _BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
@@ -209,7 +304,12 @@ ROOTS = (
         of.file("root/metrics/000000001-000000001.0.000001.w1.jsonl.zst", lambda: of.repeated_zstd(2**30)),
         1,
     ),
-    Hostile("a history that is a pipe", REPORT, of.pipe("root/metrics/000000001-000000001.0.000001.w1.jsonl.zst"), ExitCode.ROOT_UNUSABLE),
+    Hostile(
+        "a history that is a pipe",
+        REPORT,
+        of.pipe("root/metrics/000000001-000000001.0.000001.w1.jsonl.zst"),
+        ExitCode.ROOT_UNUSABLE,
+    ),
     Hostile("a HEAD that is a pipe", LIST, of.pipe("root/HEAD"), ExitCode.ROOT_UNUSABLE),
     Hostile("a HEAD with a text in the place of a time", LIST, of.head(time="yesterday"), 0),
     Hostile("a HEAD of deeply nested JSON", LIST, of.files({"root/HEAD": '{"a":' * _DEEP + "1" + "}" * _DEEP}), 0),

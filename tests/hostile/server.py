@@ -31,7 +31,9 @@ def main() -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         request = json.loads(line)
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # about threads: those of libraries wait
+        with warnings.catch_warnings(
+            action="ignore", category=DeprecationWarning
+        ):  # about threads: those of libraries wait
             process = os.fork()
         if not process:
             os._exit(_run(request))

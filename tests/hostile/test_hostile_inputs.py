@@ -1,4 +1,6 @@
-"""Each hostile input has a sentence or a right result, within its time and memory, as docs/hostile-inputs.md shows it."""
+"""Each hostile input has a sentence or a right result, within its time and memory, as docs/hostile-inputs.md shows
+it.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,13 @@ Try = Callable[[Hostile, Path], Tried]
 def trying() -> Iterator[Try]:
     """A process that tries inputs, for the duration of the context."""
     command = [sys.executable, "-m", "tests.hostile.server"]
-    variables = {**os.environ, "JAX_PLATFORMS": "cpu", "RUST_BACKTRACE": "0", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    variables = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "RUST_BACKTRACE": "0",
+        "OMP_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -61,15 +67,29 @@ def trying() -> Iterator[Try]:
             if not (folder / "run.yaml").exists():
                 (folder / "run.yaml").write_text(yaml.safe_dump(document(row.changes)).replace(FOLDER, str(folder)))
             words = [word.replace(FOLDER, str(folder)) for word in row.command]
-            request = {"folder": str(folder), "command": words, "environment": environment(folder), "seconds": limit(60)}
+            request = {
+                "folder": str(folder),
+                "command": words,
+                "environment": environment(folder),
+                "seconds": limit(60),
+            }
             server.stdin.write(f"{json.dumps(request)}\n")  # pyright: ignore[reportOptionalMemberAccess]
             server.stdin.flush()  # pyright: ignore[reportOptionalMemberAccess]
             answer = json.loads(server.stdout.readline())  # pyright: ignore[reportOptionalMemberAccess]
             errors = (folder / ".stderr").read_text(errors="replace")
             lines = [
-                line.replace(str(folder), FOLDER) for line in (errors or (folder / ".stdout").read_text()).splitlines() if line.strip()
+                line.replace(str(folder), FOLDER)
+                for line in (errors or (folder / ".stdout").read_text()).splitlines()
+                if line.strip()
             ]
-            return Tried(answer["code"], lines[-1].strip() if lines else "", errors, size_bytes, answer["seconds"], answer["bytes"])
+            return Tried(
+                answer["code"],
+                lines[-1].strip() if lines else "",
+                errors,
+                size_bytes,
+                answer["seconds"],
+                answer["bytes"],
+            )
 
         try:
             yield ask

@@ -1,4 +1,7 @@
-"""The promises of the Dockerfiles that their text shows. tests/cluster/test_images.py inspects the images themselves."""
+"""The promises of the Dockerfiles that their text shows.
+
+tests/cluster/test_images.py inspects the images themselves.
+"""
 
 import json
 import re

@@ -69,7 +69,9 @@ def test_jobs_have_the_rights_they_need_and_no_more(path: Path) -> None:
     document = workflow(path)
     assert document["permissions"] == {}
     for job in document["jobs"].values():
-        publishes = any(command in step.get("run", "") for step in job["steps"] for command in ("gh release", "git push"))
+        publishes = any(
+            command in step.get("run", "") for step in job["steps"] for command in ("gh release", "git push")
+        )
         assert job["permissions"]["contents"] == ("write" if publishes else "read")
         assert set(job["permissions"]) <= {"contents", "packages", "id-token"} - ({"packages"} if publishes else set())
         assert job["timeout-minutes"] <= 90
@@ -145,7 +147,9 @@ def assets(tmp_path: Path) -> Path:
     signer.write_text(SIGNER)
     signer.chmod(0o755)
     environment = os.environ | {"PATH": f"{signer.parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=limit(60))
+    subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=limit(60)
+    )
     return tmp_path / "assets"
 
 
@@ -158,10 +162,14 @@ def test_a_release_has_every_schema_and_definition_with_signed_sums(assets: Path
         assert (assets / source.name).read_bytes() == source.read_bytes()
     sums = dict(reversed(line.split("  ")) for line in (assets / "SHA256SUMS").read_text().splitlines())
     assert sums == {name: hashlib.sha256((assets / name).read_bytes()).hexdigest() for name in listed}
-    assert (assets / "SHA256SUMS.sigstore.json").read_bytes() == (assets / "SHA256SUMS").read_bytes(), "the whole list must be signed"
+    assert (assets / "SHA256SUMS.sigstore.json").read_bytes() == (assets / "SHA256SUMS").read_bytes(), (
+        "the whole list must be signed"
+    )
     with tarfile.open(assets / "halcyon-schemas.tar.gz") as archive:
         packed = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
-        assert {f"crds/{name}" for name in packed} == {str(path.relative_to(REPOSITORY)) for path in sources if path.suffix == ".json"}
+        assert {f"crds/{name}" for name in packed} == {
+            str(path.relative_to(REPOSITORY)) for path in sources if path.suffix == ".json"
+        }
         for name, file in packed.items():
             assert file is not None
             assert file.read() == (REPOSITORY / "crds" / name).read_bytes()
@@ -177,9 +185,20 @@ def test_the_page_is_made_last_and_from_the_tag() -> None:
 
 
 def test_release_files_that_documents_fetch_exist_in_this_version(assets: Path) -> None:
-    paths = [path for folder in ("docs", "examples") for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".md", ".yaml")]
-    fetched = [found for path in paths for found in re.findall(r"/OWNER/halcyon/releases/download/v([^/\s]+)(?:/(\S+))?", path.read_text())]
-    assert {version for version, _ in fetched} == {tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]}
+    paths = [
+        path
+        for folder in ("docs", "examples")
+        for path in (REPOSITORY / folder).rglob("*")
+        if path.suffix in (".md", ".yaml")
+    ]
+    fetched = [
+        found
+        for path in paths
+        for found in re.findall(r"/OWNER/halcyon/releases/download/v([^/\s]+)(?:/(\S+))?", path.read_text())
+    ]
+    assert {version for version, _ in fetched} == {
+        tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    }
     assert {name for _, name in fetched if name} <= {path.name for path in assets.iterdir()}
     (workflow_of_example,) = SHOWN
     assert "$HALCYON_RELEASE/halcyon-schemas.tar.gz" in workflow_of_example.read_text()

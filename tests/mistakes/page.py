@@ -39,7 +39,10 @@ def render(found: Callable[[Mistake], Answer]) -> str:
 
 def read(text: str) -> dict[tuple[str, str], Answer]:
     """The rows of a page by (words, command)."""
-    return {(match["words"], match["command"]): Answer(int(match["code"]), (plain(match["sentence"]),)) for match in _LINE.finditer(text)}
+    return {
+        (match["words"], match["command"]): Answer(int(match["code"]), (plain(match["sentence"]),))
+        for match in _LINE.finditer(text)
+    }
 
 
 def _line(row: Mistake, answer: Answer) -> str:

@@ -41,7 +41,9 @@ FIELDS = (
     _in_document("a field in the wrong section", spec__steps=10),
     _in_document("a field one level too high", spec__checkpoint__everySteps=5),
     _in_document("an unknown field", spec__gpu=1),
-    _in_document("a misspelt field that is required", spec__data__sources=[{"name": "notes", "text": {"path": "/notes"}}]),
+    _in_document(
+        "a misspelt field that is required", spec__data__sources=[{"name": "notes", "text": {"path": "/notes"}}]
+    ),
     _in_document("a required field that is missing", spec__trainer__steps=...),
     _in_document("a number in quotes", spec__trainer__steps="10"),
     _in_document("no steps", spec__trainer__steps=0),
@@ -65,12 +67,23 @@ COMBINATIONS = (
     _in_document("heads that do not divide the width", spec__model__llama__heads=5),
     _in_document("a batch that the microbatches do not divide", spec__trainer__microbatches=3),
     _in_document("a mesh for other devices", spec__mesh={"ici": {"fsdp": 3}}),
-    _in_document("a warm-up longer than the run", **{_OPTIMIZER: {"schedule": {"cosine": {"warmupSteps": 500}}, "adamw": {}}}),
-    _in_document("a decay longer than the run", **{_OPTIMIZER: {"schedule": {"wsd": {"decaySteps": 500}}, "adamw": {}}}),
-    _in_document("sequence lengths that do not divide one another", spec__trainer__batchSchedule=[{"fromStep": 5, "sequenceLength": 24}]),
-    _in_document("an accelerator only to tokenize", spec__task="data", spec__accelerator={"type": "v5e", "topology": "2x2"}),
+    _in_document(
+        "a warm-up longer than the run", **{_OPTIMIZER: {"schedule": {"cosine": {"warmupSteps": 500}}, "adamw": {}}}
+    ),
+    _in_document(
+        "a decay longer than the run", **{_OPTIMIZER: {"schedule": {"wsd": {"decaySteps": 500}}, "adamw": {}}}
+    ),
+    _in_document(
+        "sequence lengths that do not divide one another",
+        spec__trainer__batchSchedule=[{"fromStep": 5, "sequenceLength": 24}],
+    ),
+    _in_document(
+        "an accelerator only to tokenize", spec__task="data", spec__accelerator={"type": "v5e", "topology": "2x2"}
+    ),
     _in_document("a model larger than this machine", spec__model__llama__hiddenSize=2**20),
-    _in_document("a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536),
+    _in_document(
+        "a batch larger than this machine", spec__trainer__batchSize=2**24, spec__trainer__sequenceLength=65_536
+    ),
     _in_document(
         "a model larger than the accelerator",
         spec__accelerator={"type": "v5e", "topology": "1x1"},
@@ -89,7 +102,9 @@ PLACES = (
     _in_document("no root", spec__checkpoint=...),
     _in_document("an endpoint beside a directory", spec__checkpoint__endpoint="http://store:7070"),
     _in_document("files that are not there", spec__data__sources=[{"name": "notes", "text": {"paths": ["~/absent"]}}]),
-    _in_document("a glob that matches nothing", spec__data__sources=[{"name": "notes", "text": {"paths": ["*.absent"]}}]),
+    _in_document(
+        "a glob that matches nothing", spec__data__sources=[{"name": "notes", "text": {"paths": ["*.absent"]}}]
+    ),
     _in_document("a tokenizer that is not there", spec__tokenizer={"tokenizerJson": {"path": f"{FOLDER}/absent.json"}}),
 )
 
@@ -101,13 +116,20 @@ DATA = (
         {"spec.data.sources": [{"name": "notes", "text": {"paths": ["http://server/notes.txt"]}}]},
     ),
     Mistake(
-        "nothing to train on", ("data", "build", "run.yaml"), BAD, {"spec.data.sources": [{"name": "empty", "text": {"paths": ["empty"]}}]}
+        "nothing to train on",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "empty", "text": {"paths": ["empty"]}}]},
     ),
     Mistake(
         "a field that the rows lack",
         ("data", "build", "run.yaml"),
         BAD,
-        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"text": {"field": "body"}}}]},
+        {
+            "spec.data.sources": [
+                {"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "format": {"text": {"field": "body"}}}
+            ]
+        },
         files={"rows.jsonl": '{"text": "a"}\n'},
     ),
     Mistake(
@@ -156,7 +178,9 @@ DATA = (
         BAD,
         files={"rows.jsonl": "{}\n"},
     ),
-    Mistake("a tokenizer to be written below a file", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD),
+    Mistake(
+        "a tokenizer to be written below a file", ("tokenizer", "train", "notes", "-o", "run.yaml/tokenizer.json"), BAD
+    ),
     Mistake("a comparison with a tokenizer that is not there", ("tokenizer", "eval", "absent.json"), BAD),
     Mistake("a comparison on a file that is not there", ("tokenizer", "eval", "byte", "--text", "absent.txt"), BAD),
 )
@@ -166,11 +190,15 @@ ROOTS = (
     Mistake("the checkpoints of a directory that has none", ("checkpoints", "show", "notes"), BAD),
     Mistake("the checkpoints of a document that is not there", ("checkpoints", "list", "absent.yaml"), BAD),
     Mistake("the checkpoints of an address of an unknown kind", ("checkpoints", "list", "ftp://server/notes"), BAD),
-    Mistake("a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD),
+    Mistake(
+        "a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD
+    ),
     Mistake("a root below a file", ("doctor", f"file://{FOLDER}/run.yaml/root"), ExitCode.ROOT_UNUSABLE),
     Mistake("a step that is not there", ("checkpoints", "diff", "root", "10", "7"), BAD, trained={}),
     Mistake("a pin on a step that is not there", ("checkpoints", "pin", "root", "--step", "7"), BAD, trained={}),
-    Mistake("a copy to a root that is in use", ("checkpoints", "copy", "root", "root"), ExitCode.ROOT_TAKEN, trained={}),
+    Mistake(
+        "a copy to a root that is in use", ("checkpoints", "copy", "root", "root"), ExitCode.ROOT_TAKEN, trained={}
+    ),
 )
 
 CLUSTER = (
@@ -189,17 +217,33 @@ TRAINING = (
     Mistake("a document that is not there, to train", ("train", "absent.yaml"), BAD),
     Mistake("a TPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "v6e", "topology": "2x2"}}),
     Mistake(
-        "a GPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "h100", "topology": "1x8"}, "spec.trainer.batchSize": 8}
+        "a GPU where there is none",
+        TRAIN,
+        BAD,
+        {"spec.accelerator": {"type": "h100", "topology": "1x8"}, "spec.trainer.batchSize": 8},
     ),
     Mistake("a model that cannot fit", TRAIN, BAD, {"spec.model.llama.hiddenSize": 2**20}),
-    Mistake("a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}),
-    Mistake("sequences too long for this machine", TRAIN, BAD, {"spec.trainer.sequenceLength": 65_536, "spec.trainer.batchSize": 64}),
+    Mistake(
+        "a batch that cannot fit", TRAIN, BAD, {"spec.trainer.batchSize": 2**24, "spec.trainer.sequenceLength": 65_536}
+    ),
+    Mistake(
+        "sequences too long for this machine",
+        TRAIN,
+        BAD,
+        {"spec.trainer.sequenceLength": 65_536, "spec.trainer.batchSize": 64},
+    ),
     Mistake("a root that cannot be written", (*TRAIN, "--checkpoint-root", "run.yaml/root"), ExitCode.ROOT_UNUSABLE),
     Mistake("a checkpoint of an unknown run", TRAIN, BAD, {"spec.from": {"run": "other"}}),
     Mistake("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
     Mistake("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
     Mistake("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
-    Mistake("another text under a checkpoint", TRAIN, BAD, files={"notes/1.txt": "something else altogether\n" * 100}, trained={}),
+    Mistake(
+        "another text under a checkpoint",
+        TRAIN,
+        BAD,
+        files={"notes/1.txt": "something else altogether\n" * 100},
+        trained={},
+    ),
 )
 
 COMMANDS = (

@@ -72,7 +72,12 @@ def _write(folder: Path, name: str, text: str | bytes) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """Variables of a command that is tried in a folder: nothing of this machine decides its answer."""
-    return {"HOME": str(folder / "home"), "KUBECONFIG": str(folder / "kubeconfig"), "COLUMNS": "400", "TIKTOKEN_CACHE_DIR": str(folder)}
+    return {
+        "HOME": str(folder / "home"),
+        "KUBECONFIG": str(folder / "kubeconfig"),
+        "COLUMNS": "400",
+        "TIKTOKEN_CACHE_DIR": str(folder),
+    }
 
 
 def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:

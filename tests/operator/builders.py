@@ -51,19 +51,34 @@ def rfc(seconds: float) -> str:
     return at(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def run(status: dict[str, Any] | None = None, *, generation: int = 1, name: str = "demo", **spec: Any) -> dict[str, Any]:
+def run(
+    status: dict[str, Any] | None = None, *, generation: int = 1, name: str = "demo", **spec: Any
+) -> dict[str, Any]:
     """A TrainingRun. Changes of the spec by path, with ``__`` for the dots."""
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRun",
-        "metadata": {"name": name, "namespace": "default", "uid": UID, "generation": generation, "resourceVersion": "1"},
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": UID,
+            "generation": generation,
+            "resourceVersion": "1",
+        },
         "spec": changed(SPEC, {path.replace("__", "."): value for path, value in spec.items()}),
         **({"status": status} if status is not None else {}),
     }
 
 
 def jobset(
-    attempt: int = 1, *, restarts: int = 0, counted: int = 0, outcome: str = "", reason: str = "", uid: str = "", deleting: bool = False
+    attempt: int = 1,
+    *,
+    restarts: int = 0,
+    counted: int = 0,
+    outcome: str = "",
+    reason: str = "",
+    uid: str = "",
+    deleting: bool = False,
 ) -> dict[str, Any]:
     """A JobSet of the run. Outcome: ``Completed`` or ``Failed``."""
     metadata: dict[str, Any] = {
@@ -78,7 +93,13 @@ def jobset(
     status: dict[str, Any] = {"restarts": restarts, "restartsCountTowardsMax": counted}
     if outcome:
         status["conditions"] = [
-            {"type": outcome, "status": "True", "reason": reason, "message": "as the test wants", "lastTransitionTime": rfc(100)}
+            {
+                "type": outcome,
+                "status": "True",
+                "reason": reason,
+                "message": "as the test wants",
+                "lastTransitionTime": rfc(100),
+            }
         ]
     return {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "status": status}
 
@@ -104,7 +125,12 @@ def pod(attempt: int = 1, restart: int = 0, slice_index: int = 0, host: int = 0,
                 names.JOB_COMPLETION_INDEX: str(host),
             },
             "ownerReferences": [
-                {"kind": "Job", "name": f"demo-{attempt}-s-{slice_index}", "uid": f"job-{slice_index}", "controller": True}
+                {
+                    "kind": "Job",
+                    "name": f"demo-{attempt}-s-{slice_index}",
+                    "uid": f"job-{slice_index}",
+                    "controller": True,
+                }
             ],
         },
         "spec": {
@@ -121,8 +147,16 @@ def running() -> dict[str, Any]:
 
 def ended(code: int, seconds: float, message: str = "") -> dict[str, Any]:
     """The status of a pod whose trainer has ended."""
-    terminated = {"exitCode": code, "finishedAt": rfc(seconds), "reason": "Error" if code else "Completed", "message": message}
-    return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": "trainer", "state": {"terminated": terminated}}]}
+    terminated = {
+        "exitCode": code,
+        "finishedAt": rfc(seconds),
+        "reason": "Error" if code else "Completed",
+        "message": message,
+    }
+    return {
+        "phase": "Failed" if code else "Succeeded",
+        "containerStatuses": [{"name": "trainer", "state": {"terminated": terminated}}],
+    }
 
 
 def disrupted(seconds: float, reason: str = "EvictionByEvictionAPI") -> dict[str, Any]:
@@ -137,7 +171,9 @@ def deleted(pod: dict[str, Any], seconds: float, grace: int = 30) -> dict[str, A
     return result
 
 
-def termination(cause: str, code: int, *, step: int = 0, message: str = "because", attempt: int = 1, **more: Any) -> str:
+def termination(
+    cause: str, code: int, *, step: int = 0, message: str = "because", attempt: int = 1, **more: Any
+) -> str:
     """A termination message."""
     document = {
         "cause": cause,
@@ -173,13 +209,17 @@ def report(
     )
 
 
-def head(step: int | None = None, *, epoch: tuple[int, int] = (1, 0), owner: tuple[str, str] = ("default", "demo")) -> HeadFound:
+def head(
+    step: int | None = None, *, epoch: tuple[int, int] = (1, 0), owner: tuple[str, str] = ("default", "demo")
+) -> HeadFound:
     """The HEAD of a root, with one committed step or none."""
     committed = ()
     at_epoch = Epoch(attempt=epoch[0], restart=epoch[1])
     if step is not None:
         path = f"steps/{step:012d}.{epoch[0]:06d}.n/"
-        committed = (CommittedStep(step=step, epoch=at_epoch, path=path, manifest_sha256="0" * 64, size_bytes=9, time=rfc(40)),)
+        committed = (
+            CommittedStep(step=step, epoch=at_epoch, path=path, manifest_sha256="0" * 64, size_bytes=9, time=rfc(40)),
+        )
     return HeadFound(Head(owner=Owner(namespace=owner[0], name=owner[1]), epoch=at_epoch, committed=committed))
 
 

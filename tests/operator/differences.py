@@ -1,4 +1,6 @@
-"""The difference of two documents, as paths and values: small enough for a person to review, and with everything that differs."""
+"""The difference of two documents, as paths and values: small enough for a person to review, and with everything that
+differs.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,10 @@ def difference(base: Any, other: Any) -> dict[str, Any]:
     """How a document differs from a base.
 
     Returns:
-        `set`: the value at each path that is new or has another value. `absent`: the paths that only the base has. Members of a list are
-        found by their name, if all have one. If they do not stand in the order of the base with the new ones at the end, `set` has all
-        names, at the path of the list and `[]`.
+        `set`: the value at each path that is new or has another value. `absent`: the paths that only the base has.
+            Members of a list are
+        found by their name, if all have one. If they do not stand in the order of the base with the new ones at the
+        end, `set` has all names, at the path of the list and `[]`.
     """
     found: dict[str, Any] = {"set": {}, "absent": []}
     _compare(base, other, "", found)
@@ -39,7 +42,11 @@ def _compare(base: Any, other: Any, path: str, found: dict[str, Any]) -> None:
 
 
 def _named(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value) and len(_by_name(value)) == len(value)
+    return (
+        isinstance(value, list)
+        and all(isinstance(one, dict) and "name" in one for one in value)
+        and len(_by_name(value)) == len(value)
+    )
 
 
 def _by_name(value: list[dict[str, Any]]) -> dict[str, Any]:

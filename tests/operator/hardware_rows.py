@@ -24,11 +24,21 @@ RUNS: dict[str, dict[str, Any]] = {
     "v6e-4x8-two-slices-spot": run(
         accelerator={"type": "v6e", "topology": "4x8", "slices": 2, "provisioning": "spot"},
         trainer__batchSize=64,
-        checkpoint={"root": "s3://bucket/demo", "endpoint": "http://store:7070", "credentialsSecret": {"name": "store"}},
+        checkpoint={
+            "root": "s3://bucket/demo",
+            "endpoint": "http://store:7070",
+            "credentialsSecret": {"name": "store"},
+        },
     ),
     "v4-4x4x8": run(accelerator={"type": "v4", "topology": "4x4x8"}, trainer__batchSize=128),
     "v5p-2x4x4-two-slices-reservation": run(
-        accelerator={"type": "v5p", "topology": "2x4x4", "slices": 2, "provisioning": "reservation", "reservation": "ours"},
+        accelerator={
+            "type": "v5p",
+            "topology": "2x4x4",
+            "slices": 2,
+            "provisioning": "reservation",
+            "reservation": "ours",
+        },
         trainer__batchSize=64,
     ),
     "v7x-2x2x2-two-slices": run(accelerator={"type": "v7x", "topology": "2x2x2", "slices": 2}, trainer__batchSize=32),
@@ -40,7 +50,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "gb300-2x4": run(accelerator={"type": "gb300", "topology": "2x4", "computeDomain": "rack"}),
     "b300-2x8": run(accelerator={"type": "b300", "topology": "2x8"}, trainer__batchSize=16),
     "b200-2x8-reservation": run(
-        accelerator={"type": "b200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}, trainer__batchSize=16
+        accelerator={"type": "b200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"},
+        trainer__batchSize=16,
     ),
     "h200-2x8-shared-reservation": run(
         accelerator={"type": "h200", "topology": "2x8", "provisioning": "reservation", "reservation": "ours"}
@@ -54,11 +65,14 @@ RUNS: dict[str, dict[str, Any]] = {
     ),
     "h100-2x8": run(accelerator={"type": "h100", "topology": "2x8"}, trainer__batchSize=16),
     **{
-        f"{name}-2x8-gpu-direct": run(accelerator={"type": name, "topology": "2x8", "network": "gpuDirect"}, trainer__batchSize=16)
+        f"{name}-2x8-gpu-direct": run(
+            accelerator={"type": name, "topology": "2x8", "network": "gpuDirect"}, trainer__batchSize=16
+        )
         for name in ("h100", "h100-mega", "h200", "b200")
     },
     "gb200-2x4-gpu-direct": run(
-        accelerator={"type": "gb200", "topology": "2x4", "network": "gpuDirect", "computeDomain": "nvlink"}, trainer__batchSize=8
+        accelerator={"type": "gb200", "topology": "2x4", "network": "gpuDirect", "computeDomain": "nvlink"},
+        trainer__batchSize=8,
     ),
     "nvidia-2x4-elsewhere": run(
         accelerator={"type": "nvidia", "topology": "2x4"},
@@ -74,13 +88,18 @@ RUNS: dict[str, dict[str, Any]] = {
             "queue": {
                 "name": "research",
                 "priorityClass": "urgent",
-                "topology": {"preferred": "cloud.google.com/gce-topology-block", "slice": "cloud.google.com/gce-topology-subblock"},
+                "topology": {
+                    "preferred": "cloud.google.com/gce-topology-block",
+                    "slice": "cloud.google.com/gce-topology-subblock",
+                },
                 "maxRunDurationSeconds": 86_400,
             }
         },
     ),
     "v5e-4x4-two-slices-in-a-queue": run(
-        accelerator={"type": "v5e", "topology": "4x4", "slices": 2}, trainer__batchSize=32, scheduling={"queue": {"name": "research"}}
+        accelerator={"type": "v5e", "topology": "4x4", "slices": 2},
+        trainer__batchSize=32,
+        scheduling={"queue": {"name": "research"}},
     ),
     "cpu-on-a-volume": run(
         checkpoint={"root": "file:///checkpoints/demo", "volumeClaim": "checkpoints"},

@@ -1,5 +1,5 @@
-"""Hypothesis strategies for a cluster's content: correct objects, the same with random damage, and objects that only look like a run's
-own."""
+"""Hypothesis strategies for a cluster's content: correct objects, the same with random damage, and objects that only
+look like a run's own."""
 
 from __future__ import annotations
 
@@ -42,13 +42,27 @@ from tests.operator.builders import (
 )
 
 OTHER_SETTINGS = settings_of(
-    clusterDomain="else.where", probes={"priorityClass": {"name": "low"}}, gpuDirect={"allowed": True}, kueue={"enabled": True}
+    clusterDomain="else.where",
+    probes={"priorityClass": {"name": "low"}},
+    gpuDirect={"allowed": True},
+    kueue={"enabled": True},
 )
 
 LONG = 10_000
 """Length in characters of the texts that are too long."""
 
-TEXTS = ["True", "Failed", "9" * 30, "-1", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", rfc(5), "\x00", "\ud800", "../../kube-system"]
+TEXTS = [
+    "True",
+    "Failed",
+    "9" * 30,
+    "-1",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
+    rfc(5),
+    "\x00",
+    "\ud800",
+    "../../kube-system",
+]
 LONG_TEXTS = ["x" * LONG, "9" * LONG, "🦊" * LONG, "\n" * LONG, '{"a":' * (LONG // 5), "a," * (LONG // 2)]
 
 JUNK = st.recursive(
@@ -74,7 +88,15 @@ STATUS: dict[str, Any] = {
     "restarts": {"total": 1, "preempted": 1},
     "history": [{"attempt": 1, "restart": 1, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}],
     "progress": {"step": 40, "steps": 300},
-    "conditions": [{"type": "Stalled", "status": "True", "reason": "RunChanged", "lastTransitionTime": rfc(1), "observedGeneration": 1}],
+    "conditions": [
+        {
+            "type": "Stalled",
+            "status": "True",
+            "reason": "RunChanged",
+            "lastTransitionTime": rfc(1),
+            "observedGeneration": 1,
+        }
+    ],
     "placement": {
         "slices": 2,
         "wantedSlices": 4,
@@ -94,8 +116,18 @@ _SAVE = {"value": "now", "requestedAt": rfc(1), "askedStep": 35, "step": 40}
 LATER_STATUS: dict[str, Any] = {
     "observedGeneration": 1,
     "attemptSpecHash": "1-other",
-    "defaults": {"name": "default", "request": "", "sources": [{"namespace": "default", "name": "default", "generation": 1}]}
-    | {"values": {"image": '"x:1"', "scheduling.nodeSelector": '{"a": "b"}', "checkpoint.rootPrefix": '"s3://bucket/all"'}},
+    "defaults": {
+        "name": "default",
+        "request": "",
+        "sources": [{"namespace": "default", "name": "default", "generation": 1}],
+    }
+    | {
+        "values": {
+            "image": '"x:1"',
+            "scheduling.nodeSelector": '{"a": "b"}',
+            "checkpoint.rootPrefix": '"s3://bucket/all"',
+        }
+    },
     "inForce": {"trainer.steps": "300", "telemetry.port": "9400"},
     "edit": {"since": rfc(1), "fields": ["checkpoint.keep"], "save": _SAVE},
     "jobSetRestartsCounted": 1,
@@ -103,7 +135,10 @@ LATER_STATUS: dict[str, Any] = {
     "failuresWithoutCheckpoint": 1,
     "saveRequest": _SAVE,
     "restart": {"value": "now", "requestedAt": rfc(1), "attempt": 1, "outcome": "waiting"},
-    "maintenance": {"notices": [{"node": "node-a", "notice": "scheduled", "at": rfc(90), "seenAt": rfc(2)}], "save": _SAVE},
+    "maintenance": {
+        "notices": [{"node": "node-a", "notice": "scheduled", "at": rfc(90), "seenAt": rfc(2)}],
+        "save": _SAVE,
+    },
     "topology": {"slices": 2, "hosts": 2, "devices": 2, "mesh": {"replica": 2, "data": 1, "fsdp": 1, "tensor": 1}},
     "queue": {"name": "research", "waitingSince": rfc(2)}
     | {"eviction": {"attempt": 1, "restart": 1, "reason": "Preempted", "message": "for another", "time": rfc(2)}},
@@ -117,7 +152,14 @@ EVALUATED: dict[str, Any] = {
     "path": "steps/000000000040.000001.n/",
     "sources": [{"source": "python", "loss": 2.5, "bitsPerByte": 0.9, "tokens": 4096, "sequences": 8}],
 }
-PROGRESS: dict[str, Any] = {"step": 10, "steps": 300, "tokens": 2560, "loss": 2.5, "tokensPerSecond": 99.5, "mfu": 0.4} | {
+PROGRESS: dict[str, Any] = {
+    "step": 10,
+    "steps": 300,
+    "tokens": 2560,
+    "loss": 2.5,
+    "tokensPerSecond": 99.5,
+    "mfu": 0.4,
+} | {
     "etaSeconds": 7.0,
     "evaluationLoss": 2.6,
     "bitsPerByte": 0.9,
@@ -154,8 +196,19 @@ WORKLOAD: dict[str, Any] = {
     "spec": {"active": True, "queueName": "research"},
     "status": {
         "conditions": [
-            {"type": kind, "status": status, "reason": "Preempted", "message": "for another", "lastTransitionTime": rfc(3)}
-            for kind, status in (("QuotaReserved", "False"), ("Evicted", "True"), ("Admitted", "False"), ("Finished", "False"))
+            {
+                "type": kind,
+                "status": status,
+                "reason": "Preempted",
+                "message": "for another",
+                "lastTransitionTime": rfc(3),
+            }
+            for kind, status in (
+                ("QuotaReserved", "False"),
+                ("Evicted", "True"),
+                ("Admitted", "False"),
+                ("Finished", "False"),
+            )
         ],
         "admission": {"clusterQueue": "training"},
         "admissionChecks": [{"name": "dws", "state": "Pending", "message": "waits"}],
@@ -166,7 +219,10 @@ WORKLOAD: dict[str, Any] = {
 NODE: dict[str, Any] = {
     "metadata": {
         "name": "node-a",
-        "labels": {"cloud.google.com/active-node-maintenance": "ONGOING", "cloud.google.com/scheduled-maintenance-time": "1763640000"},
+        "labels": {
+            "cloud.google.com/active-node-maintenance": "ONGOING",
+            "cloud.google.com/scheduled-maintenance-time": "1763640000",
+        },
     },
     "spec": {"unschedulable": True, "taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]},
 }
@@ -189,7 +245,11 @@ def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
     if die == 0:
         return data.draw(JUNK)
     if isinstance(document, dict):
-        kept = {key: spoil(value, data, chance * 2) for key, value in document.items() if data.draw(st.integers(0, 4 * chance)) > 0}
+        kept = {
+            key: spoil(value, data, chance * 2)
+            for key, value in document.items()
+            if data.draw(st.integers(0, 4 * chance)) > 0
+        }
         return kept | (data.draw(st.dictionaries(st.text(max_size=6), JUNK, max_size=2)) if die == 1 else {})
     if isinstance(document, list):
         return [spoil(value, data, chance * 2) for value in document]
@@ -197,7 +257,10 @@ def spoil(document: Any, data: st.DataObject, chance: int = 8) -> Any:
 
 
 def perhaps(document: Any, data: st.DataObject) -> Any:
-    """The document as it is, or damaged. If every part were damaged, an observation would seldom be decided to the end."""
+    """The document as it is, or damaged.
+
+    If every part were damaged, an observation would seldom be decided to the end.
+    """
     return spoil(document, data) if data.draw(st.integers(0, 3)) == 0 else document
 
 
@@ -210,7 +273,9 @@ def workloads(data: st.DataObject) -> WorkloadReading | None:
 def defaults_read(data: st.DataObject) -> FoundDefaults | None:
     """The defaults that were found for a run."""
     found = [
-        perhaps(defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all"), data)
+        perhaps(
+            defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all"), data
+        )
         for _ in range(data.draw(st.integers(0, 2)))
     ]
     name = data.draw(st.sampled_from(["default", "ours", ""]))
@@ -227,7 +292,9 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
     pods = [perhaps(one, data) for one in data.draw(st.lists(st.sampled_from(PODS), max_size=2))]
     gone = [view.ending for view in map(parse_pod, PODS) if view.ending is not None]
     reported = data.draw(st.sampled_from(REPORTS))
-    reading = parse_report(json.dumps(perhaps(reported.document(), data)).encode(), "demo", (reported.attempt, reported.restart))
+    reading = parse_report(
+        json.dumps(perhaps(reported.document(), data)).encode(), "demo", (reported.attempt, reported.restart)
+    )
     some = data.draw(st.booleans())
     drawn: dict[str, Any] = {
         "run": parse_run_view(document, defaults_read(data)),
@@ -244,7 +311,8 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "origin_root": root_of_run(other) if some else None,
         "origin": parse_prerequisite("base", other) if some else None,
         "prerequisites": tuple(
-            parse_prerequisite(name, other) for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))
+            parse_prerequisite(name, other)
+            for name in data.draw(st.lists(st.sampled_from(["base", "demo", "x"]), max_size=3))
         ),
         "deleting_seconds": {view.uid: data.draw(st.sampled_from([0.0, 10_000.0])) for view in map(parse_pod, pods)},
         "pod_warning": data.draw(
@@ -283,7 +351,14 @@ def run_documents(draw: st.DrawFn) -> dict[str, Any]:
     ]
     free = STATUS | {"conditions": []}
     later = LATER_STATUS | {"attemptSpecHash": None}
-    statuses: list[Any] = [None, STATUS, free, free | {"jobSetUid": None}, free | {"attemptSpecHash": "1-other"}, {"attempt": 1}]
+    statuses: list[Any] = [
+        None,
+        STATUS,
+        free,
+        free | {"jobSetUid": None},
+        free | {"attemptSpecHash": "1-other"},
+        {"attempt": 1},
+    ]
     statuses += [free | later, free | LATER_STATUS, free | {"queue": LATER_STATUS["queue"]}]
     document = run(draw(st.sampled_from(statuses)), **draw(st.sampled_from(specs)))
     if draw(st.booleans()):
@@ -300,10 +375,17 @@ def _applicable(document: dict[str, Any], change: dict[str, Any]) -> dict[str, A
 def foreign_objects(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
     """An object that is the run's own, except perhaps for its name, owner, labels or namespace."""
     made = jobset(
-        draw(st.sampled_from([1, 1, 0, 2, 3])), outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])), reason="ReachedMaxRestarts"
+        draw(st.sampled_from([1, 1, 0, 2, 3])),
+        outcome=draw(st.sampled_from(["", "", "Completed", "Failed"])),
+        reason="ReachedMaxRestarts",
     )
     if kind == "ConfigMap":
-        made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made["metadata"], "data": {names.RUN_DOCUMENT_KEY: "mine"}}
+        made = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": made["metadata"],
+            "data": {names.RUN_DOCUMENT_KEY: "mine"},
+        }
     if kind == "JobSet" and draw(st.booleans()):
         made["metadata"]["labels"] = {**made["metadata"]["labels"], LABEL_QUEUE: "research"}
         made["spec"] = {"suspend": draw(st.booleans())}
@@ -311,7 +393,9 @@ def foreign_objects(draw: st.DrawFn, kind: str = "JobSet") -> dict[str, Any]:
     strange = ["demo-2", "demo-probe", "demo", "demo-1-x", "demo-one", "other-1", "coredns"]
     metadata["name"] = draw(st.sampled_from([*[metadata["name"]] * 5, *strange]))
     owner = draw(st.sampled_from([*[UID] * 5, "someone-else", "", None]))
-    metadata["ownerReferences"] = [{"kind": "TrainingRun", "name": "demo", "uid": owner, "controller": True}] if owner is not None else []
+    metadata["ownerReferences"] = (
+        [{"kind": "TrainingRun", "name": "demo", "uid": owner, "controller": True}] if owner is not None else []
+    )
     metadata["uid"] = draw(st.sampled_from([*[metadata["uid"]] * 3, "another", ""]))
     if draw(st.integers(0, 3)) == 0:
         metadata["labels"] = {**metadata.get("labels", {}), names.LABEL_ROLE: names.ROLE_PROBE}
@@ -328,7 +412,9 @@ PODS = [
     changed(pod(1, 1, 2), {"metadata.ownerReferences": []}),
     pod(1, 2, 0, 0, **ended(83, 12, termination("runChanged", 83))),
     pod(1, 2, 1, 0, **(ended(42, 12) | disrupted(10))),
-    pod(1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]),
+    pod(
+        1, 2, phase="Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull"}}}]
+    ),
     # A container holds it after its trainer; a finalizer keeps it; its node has evicted it.
     pod(1, 1, 3, containerStatuses=[*ended(0, 12)["containerStatuses"], {"name": "proxy", "state": {"running": {}}}]),
     changed(deleted(pod(1, 1, 4, phase="Failed"), 5), {"metadata.finalizers": ["example.com/billing"]}),
@@ -342,7 +428,12 @@ HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other",
 
 def any_observation(data: st.DataObject) -> Observed:
     """Any observation of a run with two JobSets, its pods and a probe."""
-    found = jobset(restarts=2, counted=1, outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])), reason="ReachedMaxRestarts")
+    found = jobset(
+        restarts=2,
+        counted=1,
+        outcome=data.draw(st.sampled_from(["", "Completed", "Failed"])),
+        reason="ReachedMaxRestarts",
+    )
     if data.draw(st.booleans()):
         found["metadata"]["labels"][LABEL_QUEUE] = "research"
         found["spec"] = {"suspend": data.draw(st.booleans())}

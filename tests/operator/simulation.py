@@ -1,8 +1,9 @@
 """A cluster in memory whose every write can fail, for tests that kill the operator at each write.
 
-`FakeApi` replaces the connection to the API server: objects by path, resource versions, preconditions, foreground deletion.
-`SimulatedCluster` simulates the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a JobSet, its restarts, its end,
-and its deletion after its pods. The operator's own modules above the connection are the real ones.
+`FakeApi` replaces the connection to the API server: objects by path, resource versions, preconditions, foreground
+deletion. `SimulatedCluster` simulates the rest of the cluster in ticks, as JobSet and the kubelet would: pods for a
+JobSet, its restarts, its end, and its deletion after its pods. The operator's own modules above the connection are the
+real ones.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class FakeApi:
     """Verbs and resources of all requests, as RBAC names them."""
     recorded_attempt_at_create: list[tuple[str, int]] = field(default_factory=list)
 
-    async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
+    async def request(
+        self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any
+    ) -> dict[str, Any]:
         listing = method == "GET" and path.endswith(f"/{resource}")
         verb = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}[method]
         self.used.add(("list" if listing else verb, resource))
@@ -97,7 +100,11 @@ class FakeApi:
                 raise ApiError(403, "Forbidden", "events is forbidden")
             wanted = dict(part.split("=") for part in query["fieldSelector"].split(","))
             kind, name = wanted["involvedObject.kind"], wanted["involvedObject.name"]
-            about = [event for event in self.events if event["involvedObject"] | {"kind": kind, "name": name} == event["involvedObject"]]
+            about = [
+                event
+                for event in self.events
+                if event["involvedObject"] | {"kind": kind, "name": name} == event["involvedObject"]
+            ]
             return {"items": [_copy(event) for event in about]}
         raise NotFound(404, "NotFound", path)
 
@@ -157,7 +164,11 @@ class SimulatedCluster:
     """The rest of the cluster, and the operator in it."""
 
     def __init__(
-        self, document: dict[str, Any], faults: dict[int, str] | None = None, heads: ReadsHeads | None = None, settings: Settings = SETTINGS
+        self,
+        document: dict[str, Any],
+        faults: dict[int, str] | None = None,
+        heads: ReadsHeads | None = None,
+        settings: Settings = SETTINGS,
     ) -> None:
         self.settings = settings
         self.heads = heads
@@ -199,7 +210,9 @@ class SimulatedCluster:
         self.observer = observer
         self.queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0, group=lambda key: key[0])
         echo = WriteWatch(lambda: self.now)
-        self.controller = Controller(self.queue, observer, cluster, pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self)
+        self.controller = Controller(
+            self.queue, observer, cluster, pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self
+        )
 
     def clock(self) -> datetime:
         return at(self.now)
@@ -214,7 +227,9 @@ class SimulatedCluster:
                 return HeadPending()
             return self.head
         reported = self.reports.get(pod.group)
-        return ReportReading(self._with_requests(reported)) if reported is not None else ReportReading(problem="not yet")
+        return (
+            ReportReading(self._with_requests(reported)) if reported is not None else ReportReading(problem="not yet")
+        )
 
     async def send_save_request(self, ask: Any) -> str:
         """Record a request as a trainer would. The process group in the request must be training."""
@@ -280,7 +295,13 @@ class SimulatedCluster:
     def end_jobset(self, outcome: str, reason: str = "", restarts: int = 0) -> None:
         jobset = self.jobset
         assert jobset is not None
-        condition = {"type": outcome, "status": "True", "reason": reason, "message": "m", "lastTransitionTime": rfc(self.now)}
+        condition = {
+            "type": outcome,
+            "status": "True",
+            "reason": reason,
+            "message": "m",
+            "lastTransitionTime": rfc(self.now),
+        }
         jobset["status"] = {"restarts": restarts, "restartsCountTowardsMax": restarts, "conditions": [condition]}
 
     def delete_jobset(self) -> None:
@@ -316,7 +337,9 @@ class SimulatedCluster:
                 del self.api.objects[place]
             if jobset is not None and not pods:
                 del self.api.objects[f"{JOBSETS}/{jobset['metadata']['name']}"]
-        elif pods and (self.killed or all("deletionTimestamp" in self.api.objects[place]["metadata"] for place in pods)):
+        elif pods and (
+            self.killed or all("deletionTimestamp" in self.api.objects[place]["metadata"] for place in pods)
+        ):
             for place in pods:
                 del self.api.objects[place]
             before = jobset.get("status", {})
@@ -324,7 +347,9 @@ class SimulatedCluster:
             jobset["status"] = {"restarts": before.get("restarts", 0) + 1, "restartsCountTowardsMax": counted}
             self.killed = False
         elif not pods and not jobset.get("status", {}).get("conditions"):
-            self.add_pod(pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0)))
+            self.add_pod(
+                pod(int(jobset["metadata"]["labels"][names.LABEL_ATTEMPT]), jobset.get("status", {}).get("restarts", 0))
+            )
 
     async def reconcile_once(self) -> None:
         """The operator reconciles once; if it crashes, a new one starts."""

@@ -26,9 +26,19 @@ from tests.operator.test_defaults import TEAM, put, ready, short
 AFTER = {"after": {"run": "tokens"}}
 
 
-def other(cluster: SimulatedCluster, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any) -> None:
+def other(
+    cluster: SimulatedCluster, phase: str | None, message: str = "", *, name: str = "tokens", **spec: Any
+) -> None:
     """Set the phase of the other run; None: the operator has not seen it yet."""
-    conditions = [{"type": "Ready", "status": "False", "reason": "X", "message": message, "lastTransitionTime": "2026-11-20T12:00:00Z"}]
+    conditions = [
+        {
+            "type": "Ready",
+            "status": "False",
+            "reason": "X",
+            "message": message,
+            "lastTransitionTime": "2026-11-20T12:00:00Z",
+        }
+    ]
     attempt = 0 if phase in (None, "Pending") else 1
     status = {"phase": phase, "attempt": attempt, "conditions": conditions} if phase is not None else None
     cluster.api.objects[RUN.replace("/demo", f"/{name}")] = run(status, name=name, **spec)
@@ -72,10 +82,13 @@ def test_a_missing_run_is_waited_for_and_reported_in_one_sentence() -> None:
     cluster = SimulatedCluster(run(**AFTER))
     cluster.settle()
     assert ready(cluster) == (
-        "spec.after.run: waits for run tokens, and there is none of that name in namespace default; create it, correct the name, or leave "
+        "spec.after.run: waits for run tokens, and there is none of that name in namespace default; create it, correct "
+        "the name, or leave "
         "`after` out if that run has succeeded and was deleted"
     )
-    assert (cluster.status["phase"], condition(cluster, "Stalled")[0]) == ("Pending", "False"), "one file may hold both runs, in any order"
+    assert (cluster.status["phase"], condition(cluster, "Stalled")[0]) == ("Pending", "False"), (
+        "one file may hold both runs, in any order"
+    )
     other(cluster, "Succeeded")
     cluster.settle()
     assert cluster.status["attempt"] == 1
@@ -86,7 +99,9 @@ def test_a_failure_of_the_other_run_is_reported_and_fixed_in_that_run() -> None:
     other(cluster, "Failed", "spec.data.sources: no file")
     cluster.settle()
     assert (cluster.status["phase"], condition(cluster, "Stalled")) == ("Failed", ("True", "AwaitedRunFailed"))
-    assert ready(cluster) == ("spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; fix that run")
+    assert ready(cluster) == (
+        "spec.after.run: run tokens, for which this one waits, has failed: spec.data.sources: no file; fix that run"
+    )
     other(cluster, "Succeeded")
     cluster.settle()
     assert (cluster.status["attempt"], condition(cluster, "Stalled")[0]) == (1, "False")
@@ -138,7 +153,9 @@ def test_a_short_run_waits_with_its_defaults() -> None:
     put(cluster, **TEAM)
     other(cluster, "Running")
     cluster.settle()
-    assert (cluster.status["phase"], "defaults" in cluster.status) == ("Pending", False), "the defaults are read when it starts"
+    assert (cluster.status["phase"], "defaults" in cluster.status) == ("Pending", False), (
+        "the defaults are read when it starts"
+    )
     put(cluster, **(TEAM | {"image": "later.example/trainer:2"}))
     other(cluster, "Succeeded")
     cluster.settle()
@@ -148,7 +165,10 @@ def test_a_short_run_waits_with_its_defaults() -> None:
 @pytest.mark.parametrize("document", [run(**AFTER), run(**{"from": {"run": "base"}}), run(trainer__steps=-1)])
 def test_many_waiting_runs_are_reconciled_less_often(document: dict[str, Any]) -> None:
     prerequisites = (Prerequisite("tokens", "Running"),) if "after" in document["spec"] else ()
-    pauses = [reconcile(observed(document, prerequisites=prerequisites, pace_seconds=pace), at(0)).requeue_after for pace in (0.0, 40.0)]
+    pauses = [
+        reconcile(observed(document, prerequisites=prerequisites, pace_seconds=pace), at(0)).requeue_after
+        for pace in (0.0, 40.0)
+    ]
     assert pauses == [20.0, 40.0]
 
 

@@ -48,7 +48,13 @@ def status(attempt: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def stalled(reason: str, generation: int = 1, **more: Any) -> dict[str, Any]:
-    condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "m", "observedGeneration": generation}
+    condition = {
+        "type": "Stalled",
+        "status": "True",
+        "reason": reason,
+        "message": "m",
+        "observedGeneration": generation,
+    }
     return status(phase="Failed", conditions=[condition | {"lastTransitionTime": rfc(50)}], **more)
 
 
@@ -73,7 +79,14 @@ def test_a_new_run_gets_a_number_first_and_objects_after() -> None:
     assert kinds(second) == [("ConfigMap", "demo-1"), ("JobSet", "demo-1")]
     third = reconcile(observed(run(first.status.document()), jobsets=[jobset()]), NOW)
     assert (third.status.job_set_uid, third.create) == ("jobset-1", ())
-    assert {entry.type for entry in third.status.conditions} >= {"Ready", "Reconciling", "Stalled", "Succeeded", "Suspended", "Queued"}
+    assert {entry.type for entry in third.status.conditions} >= {
+        "Ready",
+        "Reconciling",
+        "Stalled",
+        "Succeeded",
+        "Suspended",
+        "Queued",
+    }
 
 
 def test_a_number_whose_jobset_existed_is_never_used_again() -> None:
@@ -92,7 +105,9 @@ def test_a_recreated_run_continues_above_the_epoch_in_its_root() -> None:
     decision = reconcile(observed(run(), head=head(100, epoch=(7, 2))), NOW)
     assert decision.status.attempt == 8
     created = reconcile(observed(run(decision.status.document()), head=head(100, epoch=(7, 2))), NOW)
-    environment = build(created.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    environment = build(created.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]["env"]
     assert {"name": "HALCYON_RESUME_STEP", "value": "100"} in environment
 
 
@@ -108,9 +123,17 @@ def test_a_recreated_run_continues_above_the_epoch_in_its_root() -> None:
 )
 @pytest.mark.parametrize(
     ("cause", "count"),
-    [("specChanged", "spec_changed"), ("suspended", "resumed"), ("failed", "failed"), ("fenced", "fenced"), ("runChanged", "spec_changed")],
+    [
+        ("specChanged", "spec_changed"),
+        ("suspended", "resumed"),
+        ("failed", "failed"),
+        ("fenced", "fenced"),
+        ("runChanged", "spec_changed"),
+    ],
 )
-def test_leftovers_of_an_attempt_are_removed_before_the_next_attempt(left: dict[str, Any], step: str, cause: str, count: str) -> None:
+def test_leftovers_of_an_attempt_are_removed_before_the_next_attempt(
+    left: dict[str, Any], step: str, cause: str, count: str
+) -> None:
     closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause}]
     decision = reconcile(observed(run(status(attemptSpecHash=RETIRED, history=closed)), **left), NOW)
     assert decision.create == ()
@@ -149,7 +172,11 @@ def test_the_last_progress_comes_from_the_termination_message() -> None:
     left = termination("completed", 0, step=300, progress={"step": 300, "steps": 300, "loss": 1.25, "bitsPerByte": 2.5})
     pods = [pod(**ended(0, 90, left)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=300)))]
     done = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], pods=pods, head=head(300)), NOW)
-    assert (done.status.progress.step, done.status.progress.loss, done.status.progress.bits_per_byte) == (300, 1.25, 2.5)
+    assert (done.status.progress.step, done.status.progress.loss, done.status.progress.bits_per_byte) == (
+        300,
+        1.25,
+        2.5,
+    )
 
 
 def test_a_run_that_stopped_early_has_succeeded_and_says_so() -> None:
@@ -171,8 +198,14 @@ def test_a_run_that_stopped_early_has_succeeded_and_says_so() -> None:
 
 
 def test_exit_code_0_before_the_last_step_is_no_success() -> None:
-    """As when a program in the image ends at a signal. Nothing is known to be done but what a checkpoint or a report shows."""
-    completed, early = [jobset(outcome="Completed")], termination("completed", 0, step=20, progress={"step": 20, "steps": 300})
+    """As when a program in the image ends at a signal.
+
+    Nothing is known to be done but what a checkpoint or a report shows.
+    """
+    completed, early = (
+        [jobset(outcome="Completed")],
+        termination("completed", 0, step=20, progress={"step": 20, "steps": 300}),
+    )
     pods = [pod(**ended(0, 90, early)), pod(slice_index=1, **ended(0, 90, termination("completed", 0, step=20)))]
     for seen in ({"pods": pods, "head": head(20)}, {"pods": pods}, {"head": head(20)}, {"gone": pods, "head": head()}):
         first = reconcile(observed(run(status()), jobsets=completed, **seen), at(110))
@@ -183,9 +216,14 @@ def test_exit_code_0_before_the_last_step_is_no_success() -> None:
         assert condition(late if late.status else first, "Stalled") == ("True", "EndedEarly")
         assert "only 20 of 300 steps are known to be done" in found.condition("Stalled").message
         assert (found.history[-1].cause, found.progress.step if found.progress else 20) == ("endedEarly", 20)
-        again = reconcile(observed(run(found.document(), generation=2, image="other:2"), jobsets=completed, **seen), at(150))
+        again = reconcile(
+            observed(run(found.document(), generation=2, image="other:2"), jobsets=completed, **seen), at(150)
+        )
         assert deletions(again) == [("JobSet", "demo-1")], "an edit begins the next attempt"
-        assert reconcile(observed(run(found.document()), jobsets=completed, head=head(300)), at(150)).status.phase == "Succeeded"
+        assert (
+            reconcile(observed(run(found.document()), jobsets=completed, head=head(300)), at(150)).status.phase
+            == "Succeeded"
+        )
 
 
 def test_the_steps_of_an_attempt_are_those_that_it_was_made_with() -> None:
@@ -193,7 +231,10 @@ def test_the_steps_of_an_attempt_are_those_that_it_was_made_with() -> None:
     made = status(inForce={"trainer.steps": "300"})
     left = termination("completed", 0, step=300, progress={"step": 300, "steps": 300})
     found = reconcile(
-        observed(run(made, trainer__steps=400), jobsets=[jobset(outcome="Completed")], pods=[pod(**ended(0, 90, left))]), at(110)
+        observed(
+            run(made, trainer__steps=400), jobsets=[jobset(outcome="Completed")], pods=[pod(**ended(0, 90, left))]
+        ),
+        at(110),
     )
     assert found.status.history[-1].cause == "completed"
     assert deletions(found) == [("JobSet", "demo-1")]
@@ -212,7 +253,9 @@ def test_a_completed_run_is_never_started_again() -> None:
 
 @pytest.mark.parametrize(("exported", "attempt"), [(None, 2), (250, 2), (300, 1)])
 def test_a_run_whose_last_export_is_missing_gets_another_attempt(exported: int | None, attempt: int) -> None:
-    """The last step is committed; the JobSet is gone: evicted, suspended, resized, deleted, or failed on its exports."""
+    """The last step is committed; the JobSet is gone: evicted, suspended, resized, deleted, or failed on its
+    exports.
+    """
     progress = {"step": 300, "steps": 300} | ({} if exported is None else {"exportedStep": exported})
     document = run(status(progress=progress), export={"everySteps": 50})
     found = reconcile(observed(document, head=head(300)), NOW)
@@ -221,7 +264,9 @@ def test_a_run_whose_last_export_is_missing_gets_another_attempt(exported: int |
 
 
 def test_time_to_live_deletes_a_succeeded_run_only_in_the_observed_version() -> None:
-    document = reconcile(observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW).status.document()
+    document = reconcile(
+        observed(run(status()), jobsets=[jobset(outcome="Completed")], head=head(300)), NOW
+    ).status.document()
     finished = run(document, ttlSecondsAfterFinished=100)
     early = reconcile(observed(finished, jobsets=[jobset(outcome="Completed")]), at(150))
     assert (deletions(early), early.requeue_after) == ([], 50)
@@ -232,7 +277,9 @@ def test_time_to_live_deletes_a_succeeded_run_only_in_the_observed_version() -> 
         "Deleted 100 s after it succeeded; its checkpoints stay in s3://bucket/demo"
     ]
     for kept in (stalled("Diverged"), status(phase="Suspended")):
-        decision = reconcile(observed(run(kept, ttlSecondsAfterFinished=0, suspend=kept["phase"] == "Suspended")), at(9999))
+        decision = reconcile(
+            observed(run(kept, ttlSecondsAfterFinished=0, suspend=kept["phase"] == "Suspended")), at(9999)
+        )
         assert "TrainingRun" not in [kind for kind, _ in deletions(decision)], "only a run that has succeeded has ended"
 
 
@@ -283,13 +330,21 @@ def test_a_reserved_exit_code_without_a_message_stops_the_run_too() -> None:
         ({"ttlSecondsAfterFinished": 60, "recovery__maxRestarts": 9}, True),
     ],
 )
-def test_a_stopped_run_starts_again_only_after_an_edit_that_may_fix_it(edit: dict[str, Any], starts_again: bool) -> None:
+def test_a_stopped_run_starts_again_only_after_an_edit_that_may_fix_it(
+    edit: dict[str, Any], starts_again: bool
+) -> None:
     fields = parse_run_view(run()).fields
     pods = [pod(**ended(86, 50, termination("diverged", 86)))]
-    stopped = reconcile(observed(run(status(inForce=fields)), jobsets=[jobset(outcome="Failed", reason=REFUSED)], pods=pods), NOW)
+    stopped = reconcile(
+        observed(run(status(inForce=fields)), jobsets=[jobset(outcome="Failed", reason=REFUSED)], pods=pods), NOW
+    )
     assert condition(stopped, "Stalled") == ("True", "Diverged")
     again = reconcile(
-        observed(run(stopped.status.document(), generation=2, **edit), jobsets=[jobset(outcome="Failed", reason=REFUSED)], pods=pods),
+        observed(
+            run(stopped.status.document(), generation=2, **edit),
+            jobsets=[jobset(outcome="Failed", reason=REFUSED)],
+            pods=pods,
+        ),
         at(60),
     )
     assert (deletions(again) == [("JobSet", "demo-1")]) == starts_again
@@ -313,7 +368,9 @@ def test_a_recreated_run_on_a_finished_root_succeeds_at_once(changed: dict[str, 
     assert (decision.create, decision.status.phase, decision.status.attempt) == ((), "Succeeded", 0)
     assert decision.status.progress.step == decision.status.progress.steps == (changed.get("trainer__steps") or 300)
     assert "already holds step 300 of an earlier run of this name" in decision.status.condition("Succeeded").message
-    more = reconcile(observed(run(decision.status.document(), trainer__steps=400, generation=2), head=head(300, epoch=(7, 2))), NOW)
+    more = reconcile(
+        observed(run(decision.status.document(), trainer__steps=400, generation=2), head=head(300, epoch=(7, 2))), NOW
+    )
     assert more.status.attempt == 8, "with more steps it must train on"
 
 
@@ -334,7 +391,10 @@ def test_exhausted_restarts_without_progress_stop_the_run() -> None:
     crash = pod(1, 3, **ended(1, 55, "boom"))
     before = status(jobSetRestarts=3, jobSetRestartsCounted=3, failuresWithoutCheckpoint=3)
     decision = reconcile(
-        observed(run(before), jobsets=[jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)], pods=[crash]), NOW
+        observed(
+            run(before), jobsets=[jobset(restarts=3, counted=3, outcome="Failed", reason=EXHAUSTED)], pods=[crash]
+        ),
+        NOW,
     )
     assert condition(decision, "Stalled") == ("True", "RestartsExhausted")
     assert decision.status.failures_without_checkpoint == 4
@@ -373,9 +433,13 @@ def test_a_fenced_attempt_is_followed_by_one_above_the_epoch_even_if_the_root_ca
 
 def test_a_run_that_is_fenced_three_times_in_a_row_stops() -> None:
     entry = {"startedAt": rfc(0), "endedAt": rfc(1), "cause": "fenced"}
-    history = [entry | {"attempt": n, "restart": 0} for n in (1, 2)] + [{"attempt": 3, "restart": 0, "startedAt": rfc(2)}]
+    history = [entry | {"attempt": n, "restart": 0} for n in (1, 2)] + [
+        {"attempt": 3, "restart": 0, "startedAt": rfc(2)}
+    ]
     fenced = pod(3, **ended(81, 55, termination("fenced", 81, attempt=3)))
-    seen = observed(run(status(3, history=history)), jobsets=[jobset(3, outcome="Failed", reason=REFUSED)], pods=[fenced])
+    seen = observed(
+        run(status(3, history=history)), jobsets=[jobset(3, outcome="Failed", reason=REFUSED)], pods=[fenced]
+    )
     assert condition(reconcile(seen, NOW), "Stalled") == ("True", "Fenced")
 
 
@@ -409,21 +473,30 @@ def test_an_invalid_document_creates_no_object_and_reports_the_fault() -> None:
 
 
 def test_an_invalid_edit_does_not_stop_a_training_run() -> None:
-    decision = reconcile(observed(run(status(), trainer__batchSize=7, generation=2), jobsets=[jobset()], pods=[pod()]), NOW)
+    decision = reconcile(
+        observed(run(status(), trainer__batchSize=7, generation=2), jobsets=[jobset()], pods=[pod()]), NOW
+    )
     assert (decision.delete, decision.status.phase) == ((), "Running")
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
 
 
 def test_a_failed_save_is_reported_in_the_conditions_of_a_training_run() -> None:
     seen = {"jobsets": [jobset()], "pods": [pod()]}
-    decision = reconcile(observed(run(status()), **seen, report=report(checkpointError="the root has no space left")), NOW)
+    decision = reconcile(
+        observed(run(status()), **seen, report=report(checkpointError="the root has no space left")), NOW
+    )
     assert decision.status.phase == "Running"
     for kind in ("Ready", "Running"):
         assert condition(decision, kind) == ("True", "CheckpointsFailing")
-        assert "is training, but the last save failed: the root has no space left" in decision.status.condition(kind).message
+        assert (
+            "is training, but the last save failed: the root has no space left"
+            in decision.status.condition(kind).message
+        )
     better = reconcile(observed(run(decision.status.document()), **seen, report=report(step=20)), at(70))
     assert condition(better, "Ready") == ("True", "Running")
-    other_group = reconcile(observed(run(status()), **seen, report=report(restart=1, checkpointError="of another cluster")), NOW)
+    other_group = reconcile(
+        observed(run(status()), **seen, report=report(restart=1, checkpointError="of another cluster")), NOW
+    )
     assert condition(other_group, "Ready") == ("True", "Running")
 
 
@@ -457,14 +530,24 @@ def test_a_pod_that_cannot_start_is_reported_and_waited_for(waiting: dict[str, s
 
 
 def test_an_unschedulable_pod_is_reported() -> None:
-    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
+    waiting = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes are available",
+    }
     fresh = status(history=[{"attempt": 1, "restart": 0, "startedAt": rfc(0)}])
     stuck = pod(phase="Pending", conditions=[waiting], containerStatuses=[])
-    assert condition(reconcile(observed(run(fresh), jobsets=[jobset()], pods=[stuck]), NOW), "Ready") == ("False", "Unschedulable")
+    assert condition(reconcile(observed(run(fresh), jobsets=[jobset()], pods=[stuck]), NOW), "Ready") == (
+        "False",
+        "Unschedulable",
+    )
 
 
 def test_a_rejection_by_the_api_server_is_reported() -> None:
-    refused = observed(run(status(jobSetUid=None, history=[])), create_refusal="JobSet was refused: Forbidden: exceeded quota")
+    refused = observed(
+        run(status(jobSetUid=None, history=[])), create_refusal="JobSet was refused: Forbidden: exceeded quota"
+    )
     decision = reconcile(refused, NOW)
     assert condition(decision, "Ready") == ("False", "CreateRefused")
     assert kinds(decision), "the creation must be retried"

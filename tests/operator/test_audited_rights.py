@@ -1,4 +1,7 @@
-"""The comparison of an audit log with the chart's rights. tests/cluster/test_used_rights.py applies it to the log of the cluster suite."""
+"""The comparison of an audit log with the chart's rights.
+
+tests/cluster/test_used_rights.py applies it to the log of the cluster suite.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,19 @@ LIST, WATCH = Right("", "pods", "list"), Right("", "pods", "watch")
 RUN, STATUS = Right("halcyon.dev", "trainingruns", "patch"), Right("halcyon.dev", "trainingruns/status", "patch")
 
 
-def asked(right: Right, *, user: str = OPERATOR, namespace: str = "team", name: str = "", denied: bool = False, code: int = 200) -> Request:
+def asked(
+    right: Right,
+    *,
+    user: str = OPERATOR,
+    namespace: str = "team",
+    name: str = "",
+    denied: bool = False,
+    code: int = 200,
+) -> Request:
     at = datetime(2026, 11, 20, tzinfo=UTC)
-    return Request(right.verb, user, "agent", right.group, right.resource, namespace, name, 403 if denied else code, at, denied)
+    return Request(
+        right.verb, user, "agent", right.group, right.resource, namespace, name, 403 if denied else code, at, denied
+    )
 
 
 def found(*log: Request, **more: dict[Right, str]) -> Findings:
@@ -64,7 +77,9 @@ def test_a_denial_after_the_rights_were_revoked_is_ignored() -> None:
     denied = asked(LIST, denied=True)
     assert len(found(denied, of_binding("delete"), denied).denied) == 1
     assert len(found(of_binding("delete", namespace="other"), denied).denied) == 1
-    assert found(of_binding("deletecollection", name=""), denied).denied == (), "the binding was deleted with its namespace"
+    assert found(of_binding("deletecollection", name=""), denied).denied == (), (
+        "the binding was deleted with its namespace"
+    )
     assert found(of_binding("delete", namespace=""), denied).denied == (), "the operator serves the whole cluster"
 
 

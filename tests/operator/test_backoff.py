@@ -17,7 +17,11 @@ from tests.operator.simulation import PODS, SimulatedCluster
 
 def refuse(cluster: SimulatedCluster, cause: str = "rootUnusable", code: int = 85) -> None:
     """The store denies access, so the trainer gives up."""
-    exited = ended(code, cluster.now, termination(cause, code, attempt=cluster.status["attempt"], message="the store refuses access"))
+    exited = ended(
+        code,
+        cluster.now,
+        termination(cause, code, attempt=cluster.status["attempt"], message="the store refuses access"),
+    )
     for place in cluster.api.objects:
         if place.startswith(PODS):
             cluster.api.objects[place]["status"] = exited
@@ -34,8 +38,8 @@ def attempts(cluster: SimulatedCluster) -> int:
 
 
 def wait_for_next_attempt(cluster: SimulatedCluster) -> float:
-    """Wait until the next attempt is made, and check that it is not made before it is due. Returns the pause since the last end, in
-    seconds."""
+    """Wait until the next attempt is made, and check that it is not made before it is due. Returns the pause since the
+    last end, in seconds."""
     before, hold = attempts(cluster), backoff_of(TrainingRunStatus.model_validate(cluster.status))
     assert hold is not None
     cluster.now += max(0.0, (hold.until - cluster.clock()).total_seconds() - 10)
@@ -57,7 +61,9 @@ def wait_for_next_attempt(cluster: SimulatedCluster) -> float:
     ],
     ids=["True", "False", "data"],
 )
-def test_a_store_that_refuses_is_retried_with_growing_pauses_and_without_end(cause: str, code: int, reason: str, readable: bool) -> None:
+def test_a_store_that_refuses_is_retried_with_growing_pauses_and_without_end(
+    cause: str, code: int, reason: str, readable: bool
+) -> None:
     cluster = SimulatedCluster(run())
     if not readable:
         cluster.head = HeadUnreachable("the operator's own credentials do not open it")

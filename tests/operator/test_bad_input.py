@@ -1,4 +1,6 @@
-"""Foreign changes to a run's objects, its namespace and its status: each is reported in one clear sentence, and nothing is done twice."""
+"""Foreign changes to a run's objects, its namespace and its status: each is reported in one clear sentence, and nothing
+is done twice.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ def test_a_foreign_jobset_with_the_runs_name_is_left_unchanged() -> None:
     foreign["metadata"] |= {"ownerReferences": [], "labels": {names.LABEL_ATTEMPT: "1"}}
     cluster.api.objects[f"{JOBSETS}/demo-1"] = copy.deepcopy(foreign)
     cluster.settle()
-    assert ready(cluster) == ("NameTaken", "JobSet demo-1 exists and is not this run's; remove it or make the run under another name")
+    assert ready(cluster) == (
+        "NameTaken",
+        "JobSet demo-1 exists and is not this run's; remove it or make the run under another name",
+    )
     assert cluster.api.objects[f"{JOBSETS}/demo-1"] == foreign
     del cluster.api.objects[f"{JOBSETS}/demo-1"]
     goes_on(cluster, 1)
@@ -75,7 +80,9 @@ def test_a_config_map_cannot_be_edited_and_the_next_attempt_has_its_own() -> Non
     }
     cluster.delete_jobset()
     goes_on(cluster, 2)
-    assert cluster.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", "a foreign object must not be changed"
+    assert cluster.api.objects[f"{CONFIG_MAPS}/demo-1"]["metadata"]["uid"] == "by hand", (
+        "a foreign object must not be changed"
+    )
     assert "kind: TrainingRun" in cluster.api.objects[f"{CONFIG_MAPS}/demo-2"]["data"][names.RUN_DOCUMENT_KEY]
 
 
@@ -91,12 +98,20 @@ def test_a_jobset_suspended_by_hand_stays_suspended_and_a_new_attempt_follows_it
     cluster.jobset["spec"]["suspend"] = True
     cluster.settle()
     sentence = "JobSet demo-1 is suspended by a user; the run goes on when the JobSet is resumed"
-    assert (cluster.status["attempt"], cluster.status["phase"], ready(cluster)) == (1, "Restarting", ("JobSetSuspended", sentence))
+    assert (cluster.status["attempt"], cluster.status["phase"], ready(cluster)) == (
+        1,
+        "Restarting",
+        ("JobSetSuspended", sentence),
+    )
     cluster.edit(image="other:2")
     cluster.annotate("now", names.ANNOTATION_RESTART)
     cluster._start_operator()
     cluster.settle()
-    assert (cluster.status["attempt"], cluster.jobset["spec"]["suspend"], ready(cluster)) == (1, True, ("JobSetSuspended", sentence))
+    assert (cluster.status["attempt"], cluster.jobset["spec"]["suspend"], ready(cluster)) == (
+        1,
+        True,
+        ("JobSetSuspended", sentence),
+    )
     cluster.jobset["spec"]["suspend"] = False
     goes_on(cluster, 2)
     first = cluster.status["history"][0]
@@ -117,7 +132,12 @@ def test_a_run_with_a_jobset_suspended_by_hand_can_still_be_suspended_and_resume
 
 def test_a_jobset_that_a_queue_holds_is_waited_for() -> None:
     held = jobset() | {"spec": {"suspend": True}}
-    started = {"attempt": 1, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "history": [STATUS["history"][0] | {"restart": 0}]}
+    started = {
+        "attempt": 1,
+        "jobSetName": "demo-1",
+        "jobSetUid": "jobset-1",
+        "history": [STATUS["history"][0] | {"restart": 0}],
+    }
     del started["history"][0]["firstStepAt"]
     decision = reconcile(observed(run(started), jobsets=[held]), at(60))
     assert (decision.delete, decision.create) == ((), ())
@@ -247,7 +267,9 @@ def test_fields_of_a_later_version_are_reported_and_stop_no_training(change: dic
         goes_on(cluster, cluster.status["attempt"])
 
 
-@pytest.mark.parametrize("path", ["image", "accelerator.type", "accelerator.topology", "checkpoint.root", "scheduling", "trainer.steps"])
+@pytest.mark.parametrize(
+    "path", ["image", "accelerator.type", "accelerator.topology", "checkpoint.root", "scheduling", "trainer.steps"]
+)
 def test_long_texts_are_rejected_in_a_short_sentence(path: str) -> None:
     decision = reconcile(observed(changed(run(), {f"spec.{path}": "x" * LONG})), at(0))
     assert (decision.create, decision.delete) == ((), ())

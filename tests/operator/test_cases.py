@@ -1,4 +1,6 @@
-"""The cases before the table of recovery, and after an attempt: each row decides some case, and the first row that matches decides."""
+"""The cases before the table of recovery, and after an attempt: each row decides some case, and the first row that
+matches decides.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,29 @@ from tests.operator.test_earlier_runs import orphaned
 
 DIVERGED: dict[str, Any] = {
     "history": [
-        {"attempt": 1, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5), "endedAt": rfc(50), "cause": "diverged"}
+        {
+            "attempt": 1,
+            "restart": 0,
+            "startedAt": rfc(0),
+            "fromStep": 0,
+            "firstStepAt": rfc(5),
+            "endedAt": rfc(50),
+            "cause": "diverged",
+        }
     ]
 }
 """A status with an end for which the table says that the run stops."""
 FAILED = jobset(outcome="Failed", reason=REFUSED)
 HELD = jobset() | {"spec": {"suspend": True}}
-QUEUED = HELD | {"metadata": HELD["metadata"] | {"labels": HELD["metadata"]["labels"] | {"kueue.x-k8s.io/queue-name": "research"}}}
-ENDED: dict[str, Any] = {"history": [DIVERGED["history"][0] | {"cause": "preempted", "message": "JobSet demo-1 was suspended by a user"}]}
-SUCCEEDED = [{"type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "m", "lastTransitionTime": rfc(50)}]
+QUEUED = HELD | {
+    "metadata": HELD["metadata"] | {"labels": HELD["metadata"]["labels"] | {"kueue.x-k8s.io/queue-name": "research"}}
+}
+ENDED: dict[str, Any] = {
+    "history": [DIVERGED["history"][0] | {"cause": "preempted", "message": "JobSet demo-1 was suspended by a user"}]
+}
+SUCCEEDED = [
+    {"type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "m", "lastTransitionTime": rfc(50)}
+]
 LAST = {"step": 300, "attempt": 1, "path": "steps/300", "time": rfc(40)}
 EDIT = {"since": rfc(55), "fields": ["suspend"], "save": {"value": "edit", "requestedAt": rfc(55)}}
 
@@ -76,7 +92,10 @@ WITH_JOBSET: tuple[tuple[Observed, str], ...] = (
     (observed(run(status(**ENDED)), jobsets=[HELD]), "another"),
     (observed(run(status(**ENDED)), jobsets=[jobset()]), HASH),
     (observed(run(status(**DIVERGED)), jobsets=[FAILED]), "another"),
-    (observed(run(status(queue={"name": "research"}), scheduling={"queue": {"name": "research"}}), jobsets=[QUEUED]), HASH),
+    (
+        observed(run(status(queue={"name": "research"}), scheduling={"queue": {"name": "research"}}), jobsets=[QUEUED]),
+        HASH,
+    ),
 )
 """A case of each row of `BEFORE`, with the hash of the wanted spec."""
 
@@ -152,9 +171,17 @@ def check_tables_and_step(data: st.DataObject) -> None:
         return
     check_step(situation(seen, wanted))
     for cause in (None, *EndCause):
-        # Seldom by chance: one JobSet, nothing that waits from before, and an end by a known cause if the JobSet has ended.
+        # Seldom by chance: one JobSet, nothing that waits from before, and an end by a known cause if the JobSet has
+        # ended.
         entry = HistoryEntry(attempt=1, restart=2, started_at=rfc(0), first_step_at=rfc(5), cause=cause and cause.value)
-        known = {"attempt": 1, "attempt_spec_hash": HASH, "job_set_uid": None, "conditions": [], "restart": None, "history": [entry]}
+        known = {
+            "attempt": 1,
+            "attempt_spec_hash": HASH,
+            "job_set_uid": None,
+            "conditions": [],
+            "restart": None,
+            "history": [entry],
+        }
         status = seen.run.status.model_copy(update={**known, "failures_without_checkpoint": failures})
         one = parse_jobset(jobset(restarts=2, outcome="" if cause is None else outcome))
         check_step(situation(replace(seen, run=replace(seen.run, status=status), jobsets=(one,)), wanted))

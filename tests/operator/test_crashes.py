@@ -1,4 +1,6 @@
-"""The operator is killed, or its request fails, at every single write of every scenario, and every scenario ends the same."""
+"""The operator is killed, or its request fails, at every single write of every scenario, and every scenario ends the
+same.
+"""
 
 from __future__ import annotations
 

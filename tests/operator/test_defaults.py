@@ -66,8 +66,13 @@ def ready(simulated: SimulatedCluster) -> str:
 def test_a_short_document_trains_with_the_defaults_of_its_namespace_and_stays_short() -> None:
     simulated = begun()
     spec = trained_with(simulated)
-    assert (spec["checkpoint"]["root"], spec["checkpoint"]["endpoint"]) == ("s3://team/runs/default/demo", "http://store.team:7070")
-    assert (spec["telemetry"]["port"], spec["checkpoint"]["keep"]) == (9400, 2), "built-in defaults are written out for the trainer"
+    assert (spec["checkpoint"]["root"], spec["checkpoint"]["endpoint"]) == (
+        "s3://team/runs/default/demo",
+        "http://store.team:7070",
+    )
+    assert (spec["telemetry"]["port"], spec["checkpoint"]["keep"]) == (9400, 2), (
+        "built-in defaults are written out for the trainer"
+    )
     assert (container(simulated)["serviceAccountName"], container(simulated)["containers"][0]["image"]) == (
         "trainer",
         "team.example/trainer:1",
@@ -93,12 +98,26 @@ def test_editing_or_deleting_the_defaults_does_not_change_a_started_run() -> Non
     simulated = begun()
     before, status = trained_with(simulated), dict(simulated.status)
     assert before["recovery"]["maxRestarts"] == 7
-    put(simulated, **(TEAM | {"image": "other.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere", "recovery__maxRestarts": 1}))
+    put(
+        simulated,
+        **(
+            TEAM
+            | {
+                "image": "other.example/trainer:2",
+                "checkpoint__rootPrefix": "s3://elsewhere",
+                "recovery__maxRestarts": 1,
+            }
+        ),
+    )
     simulated.settle()
     assert (simulated.status["attempt"], simulated.status["attemptSpecHash"]) == (1, status["attemptSpecHash"])
     simulated.delete_jobset()
     simulated.settle()
-    assert (simulated.status["attempt"], trained_with(simulated), simulated.status["defaults"]) == (2, before, status["defaults"])
+    assert (simulated.status["attempt"], trained_with(simulated), simulated.status["defaults"]) == (
+        2,
+        before,
+        status["defaults"],
+    )
     for place in [place for place in simulated.api.objects if "/trainingrundefaults/" in place]:
         del simulated.api.objects[place]
     simulated.edit(suspend=True)
@@ -117,19 +136,28 @@ def test_editing_or_deleting_the_defaults_does_not_change_a_started_run() -> Non
 
 def test_requested_defaults_take_effect_at_a_checkpoint_and_keep_the_root() -> None:
     simulated = begun()
-    put(simulated, generation=2, **(TEAM | {"image": "team.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere"}))
+    put(
+        simulated,
+        generation=2,
+        **(TEAM | {"image": "team.example/trainer:2", "checkpoint__rootPrefix": "s3://elsewhere"}),
+    )
     simulated.annotate("now", REFRESH)
     simulated.settle()
     assert simulated.asked, "the trainer must save first"
     assert (simulated.status["attempt"], simulated.status["edit"]["fields"]) == (1, ["image"])
-    assert simulated.status["defaults"]["request"] == "", "the record must have the defaults that the attempt was made from"
+    assert simulated.status["defaults"]["request"] == "", (
+        "the record must have the defaults that the attempt was made from"
+    )
     simulated.head = head(50, epoch=(1, 0))
     simulated.settle()
     assert simulated.status["attempt"] == 2
     assert trained_with(simulated)["image"] == "team.example/trainer:2"
     checkpoint = trained_with(simulated)["checkpoint"]
     assert (checkpoint["root"], checkpoint["endpoint"]) == ("s3://team/runs/default/demo", "http://store.team:7070")
-    assert (simulated.status["defaults"]["request"], simulated.status["defaults"]["sources"][0]["generation"]) == ("now", 2)
+    assert (simulated.status["defaults"]["request"], simulated.status["defaults"]["sources"][0]["generation"]) == (
+        "now",
+        2,
+    )
     put(simulated, generation=3, **(TEAM | {"image": "team.example/trainer:3"}))
     simulated.settle()
     assert (simulated.status["attempt"], trained_with(simulated)["image"]) == (2, "team.example/trainer:2"), (
@@ -151,7 +179,9 @@ def test_live_fields_of_requested_defaults_are_in_force_at_once() -> None:
 
 
 def test_run_before_namespace_before_cluster_before_built_in() -> None:
-    simulated = SimulatedCluster(short(scheduling={"nodeSelector": {"pool": "mine"}}, recovery={"gracePeriodSeconds": 9}))
+    simulated = SimulatedCluster(
+        short(scheduling={"nodeSelector": {"pool": "mine"}}, recovery={"gracePeriodSeconds": 9})
+    )
     put(simulated, **(TEAM | {"scheduling__nodeSelector": {"pool": "team", "zone": "b"}}))
     cluster = {
         "image": "cluster.example/trainer:1",
@@ -177,7 +207,13 @@ def test_run_before_namespace_before_cluster_before_built_in() -> None:
 def test_a_name_selects_defaults_and_a_level_without_that_name_gives_its_default() -> None:
     simulated = SimulatedCluster(short(defaults="large"))
     put(simulated, **TEAM)
-    put(simulated, namespace=SYSTEM, name="large", image="large.example/trainer:1", scheduling__priorityClassName="large")
+    put(
+        simulated,
+        namespace=SYSTEM,
+        name="large",
+        image="large.example/trainer:1",
+        scheduling__priorityClassName="large",
+    )
     put(simulated, namespace=SYSTEM, scheduling__priorityClassName="plain")
     simulated.settle()
     assert [source["name"] for source in simulated.status["defaults"]["sources"]] == ["default", "large"]
@@ -188,14 +224,19 @@ def test_a_name_selects_defaults_and_a_level_without_that_name_gives_its_default
     simulated.settle()
     simulated.head = head(50, epoch=(1, 0))
     simulated.settle()
-    assert (simulated.status["attempt"], container(simulated)["priorityClassName"]) == (2, "plain"), "another name must take other defaults"
+    assert (simulated.status["attempt"], container(simulated)["priorityClassName"]) == (2, "plain"), (
+        "another name must take other defaults"
+    )
 
 
 def test_an_unknown_name_is_reported_in_one_sentence_and_waited_for() -> None:
     simulated = SimulatedCluster(run(defaults="larg"))
     put(simulated, **TEAM)
     simulated.settle()
-    sentence = f"spec.defaults: there is no TrainingRunDefaults larg in namespace default nor {SYSTEM}; correct the name, or leave it out"
+    sentence = (
+        f"spec.defaults: there is no TrainingRunDefaults larg in namespace default nor {SYSTEM}; correct the name, or "
+        "leave it out"
+    )
     assert (simulated.status["attempt"], ready(simulated)) == (0, sentence)
     put(simulated, name="larg", **TEAM)
     simulated.settle()
@@ -215,7 +256,8 @@ def test_a_missing_root_is_reported_in_one_sentence_and_waited_for() -> None:
     simulated.settle()
     assert (simulated.status["attempt"], ready(simulated)) == (
         0,
-        "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have checkpoint.rootPrefix set in the "
+        "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
+        "checkpoint.rootPrefix set in the "
         "TrainingRunDefaults of its namespace",
     )
     put(simulated, **TEAM)
@@ -236,7 +278,11 @@ def test_defaults_that_do_not_fit_the_run_are_reported_and_training_continues() 
     assert "TrainingRunDefaults default/default: spec.image: " in ready(simulated)
     put(simulated, **TEAM)
     simulated.settle()
-    assert (simulated.status["attempt"], simulated.status["phase"], simulated.status["defaults"]["request"]) == (1, "Running", "now")
+    assert (simulated.status["attempt"], simulated.status["phase"], simulated.status["defaults"]["request"]) == (
+        1,
+        "Running",
+        "now",
+    )
 
 
 def test_a_started_run_without_a_record_takes_no_defaults() -> None:
@@ -270,7 +316,9 @@ def test_a_run_takes_one_state_of_the_defaults_despite_crashes_of_the_operator(w
     simulated.reconcile_once = edit_defaults_once  # type: ignore[method-assign]
     simulated.settle()
     assert edited
-    assert trained_with(simulated)["image"] == "team.example/trainer:1", "the recorded defaults must stay, whatever happened later"
+    assert trained_with(simulated)["image"] == "team.example/trainer:1", (
+        "the recorded defaults must stay, whatever happened later"
+    )
     assert simulated.status["attempt"] == 1
 
 

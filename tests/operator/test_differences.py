@@ -8,7 +8,11 @@ import pytest
 
 from tests.operator.differences import difference
 
-BASE: dict[str, Any] = {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "codes": [1, 2], "pod": {"image": "one"}}
+BASE: dict[str, Any] = {
+    "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+    "codes": [1, 2],
+    "pod": {"image": "one"},
+}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""A run with the name of a deleted run starts only when no process of the deleted run is left, so that all its steps are saved."""
+"""A run with the name of a deleted run starts only when no process of the deleted run is left, so that all its steps
+are saved.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ OLD = "an-earlier-run"
 def orphaned(made: dict[str, Any]) -> dict[str, Any]:
     """As the garbage collector leaves an orphan: without its owner, but with all its labels."""
     made["metadata"]["labels"][names.LABEL_RUN_UID] = OLD
-    made["metadata"]["ownerReferences"] = [one for one in made["metadata"].get("ownerReferences", ()) if one["kind"] != "TrainingRun"]
+    made["metadata"]["ownerReferences"] = [
+        one for one in made["metadata"].get("ownerReferences", ()) if one["kind"] != "TrainingRun"
+    ]
     return made
 
 
@@ -36,7 +40,8 @@ def test_an_orphaned_jobset_is_reported_and_not_deleted() -> None:
     assert condition(decision, "Stalled") == ("True", "NameTaken")
     assert decision.status.condition("Stalled").message == (
         "JobSet demo-1 of an earlier run of this name, which was deleted without it, still runs; delete it "
-        "(kubectl delete jobset,configmap demo-1 --namespace default --cascade=foreground): its pods save, and this run goes on from there"
+        "(kubectl delete jobset,configmap demo-1 --namespace default --cascade=foreground): its pods save, and this "
+        "run goes on from there"
     )
 
 
@@ -45,7 +50,10 @@ def test_a_jobset_that_will_be_deleted_anyway_is_waited_for(left: dict[str, Any]
     decision = reconcile(observed(run(), jobsets=[left], head=head(40)), at(60))
     assert (decision.status.attempt, decision.status.phase, deletions(decision)) == (0, "Pending", [])
     assert condition(decision, "Stalled")[0] == "False"
-    assert decision.status.condition("Ready").message == "waiting for JobSet demo-1 of an earlier run of this name and its pods to be gone"
+    assert (
+        decision.status.condition("Ready").message
+        == "waiting for JobSet demo-1 of an earlier run of this name and its pods to be gone"
+    )
 
 
 def test_an_ended_jobset_of_an_earlier_run_does_not_block_the_new_run() -> None:
@@ -92,7 +100,9 @@ def test_the_new_run_starts_when_the_last_pod_of_the_old_run_has_ended() -> None
     cluster.settle()
     ready = next(one for one in cluster.status["conditions"] if one["type"] == "Ready")
     assert (cluster.status["phase"], cluster.status["attempt"], cluster.api.created) == ("Pending", 0, made)
-    assert ready["message"].startswith("waiting for 1 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node")
+    assert ready["message"].startswith(
+        "waiting for 1 pods of an earlier run of this name to end, among them demo-1-s-0-0-abcde on node"
+    )
     del cluster.api.objects[place]
     cluster.head = head(50)
     del cluster.tick

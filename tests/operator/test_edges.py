@@ -54,7 +54,9 @@ def asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse
     return asyncio.run(run())
 
 
-def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]], port: int | None = None) -> str:
+def save_asked(
+    answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]], port: int | None = None
+) -> str:
     """The result of a save request to a trainer that answers like this."""
 
     async def run() -> str:
@@ -66,7 +68,9 @@ def save_asked(answer: Callable[[web.Request], Coroutine[Any, Any, web.StreamRes
         trainers = Trainers(Metrics().trainer_polls)
         request = SaveRequest(id="user-1", run="demo", attempt=1, restart=0)
         try:
-            return await trainers.send_save_request(SaveAsk("127.0.0.1", port or runner.addresses[0][1], "the-token", request))
+            return await trainers.send_save_request(
+                SaveAsk("127.0.0.1", port or runner.addresses[0][1], "the-token", request)
+            )
         finally:
             await trainers.close()
             await runner.cleanup()
@@ -171,7 +175,10 @@ def read(checkpoints: Checkpoints, spec: CheckpointSpec) -> Any:
 def test_a_damaged_head_is_out_of_reach() -> None:
     body = encode_head(head(12).head)
     assert parse_head(body) == head(12)
-    for damaged, reason in ((b'{"formatVersion": 9}', "damaged"), (body.replace(b'"step":12', b'"step":13'), "does not have the hash")):
+    for damaged, reason in (
+        (b'{"formatVersion": 9}', "damaged"),
+        (body.replace(b'"step":12', b'"step":13'), "does not have the hash"),
+    ):
         reading = parse_head(damaged)
         assert isinstance(reading, HeadUnreachable)
         assert reason in reading.reason
@@ -190,7 +197,10 @@ def test_a_store_that_is_not_there_is_out_of_reach(monkeypatch: pytest.MonkeyPat
     endpoint = f"http://127.0.0.1:{free_port()}"
     spec = CheckpointSpec(root="s3://bucket/run", endpoint=endpoint)
     assert isinstance(read(Checkpoints(metrics.head_reads, (endpoint,)), spec), HeadUnreachable)
-    assert metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"}) == 1
+    assert (
+        metrics.registry.get_sample_value("halcyon_operator_checkpoint_head_reads_total", {"result": "unreachable"})
+        == 1
+    )
 
 
 def test_only_allowed_endpoints_are_contacted() -> None:

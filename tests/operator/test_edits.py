@@ -1,4 +1,6 @@
-"""An edit costs no step: live fields apply at once; for all others a new attempt starts, after a checkpoint made for it."""
+"""An edit costs no step: live fields apply at once; for all others a new attempt starts, after a checkpoint made for
+it.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,12 @@ def test_a_live_field_is_in_force_at_once_and_nothing_stops() -> None:
     assert messages(decision, "EditApplied") == [
         "In force at once: recovery.maxRestarts is 7 but was 3, telemetry.statusIntervalSeconds is 9 but was 5"
     ]
-    assert messages(reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied") == []
+    assert (
+        messages(
+            reconciled(after(decision, recovery__maxRestarts=7, telemetry__statusIntervalSeconds=9)), "EditApplied"
+        )
+        == []
+    )
 
 
 def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
@@ -61,14 +68,18 @@ def test_an_edit_that_waits_while_saves_fail_is_still_in_progress() -> None:
     assert condition(decision, "Running") == ("True", "CheckpointsFailing")
     assert condition(decision, "Reconciling") == ("True", "EditPending")
     message = decision.status.condition("Running").message
-    assert "the last save failed: the root has no space left; an edit waits for a checkpoint: trainer.logEverySteps" in message
+    assert (
+        "the last save failed: the root has no space left; an edit waits for a checkpoint: trainer.logEverySteps"
+        in message
+    )
 
 
 def test_any_other_field_waits_for_a_checkpoint_of_all_trained_steps() -> None:
     edit = {"trainer__logEverySteps": 5, "image": "other:2"}
     seen = reconciled(run(known(), generation=2, **edit))
     assert messages(seen, "EditPending") == [
-        "image is other:2 but was not set, trainer.logEverySteps is 5 but was 1: asking for a checkpoint, from which a new attempt goes on"
+        "image is other:2 but was not set, trainer.logEverySteps is 5 but was 1: asking for a checkpoint, from which a "
+        "new attempt goes on"
     ]
     assert condition(seen, "Running") == condition(seen, "Reconciling") == ("True", "EditPending")
     assert "an edit waits for a checkpoint: image, trainer.logEverySteps" in seen.status.condition("Ready").message
@@ -79,7 +90,9 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_trained_steps() -> None:
     taken = reconciled(after(seen, **edit), taken=21, step=21)
     assert (taken.asks, taken.delete, taken.status.edit.save.asked_step) == ((), (), 21)
     late = reconciled(after(taken, **edit), taken=21, step=25, saved=20)
-    assert ((late.status or taken.status).edit.save.step, late.delete) == (None, ()), "a checkpoint from before the request must not count"
+    assert ((late.status or taken.status).edit.save.step, late.delete) == (None, ()), (
+        "a checkpoint from before the request must not count"
+    )
     saved = reconciled(after(taken, **edit), taken=21, step=25, saved=22)
     assert deletions(saved) == [("JobSet", "demo-1")]
     assert saved.status.history[-1].message == "the spec was edited: image, trainer.logEverySteps; saved at step 22"
@@ -89,7 +102,8 @@ def test_any_other_field_waits_for_a_checkpoint_of_all_trained_steps() -> None:
     assert (minted.status.attempt, minted.status.edit) == (2, None)
     assert minted.status.in_force == IN_FORCE | {"image": '"other:2"', "trainer.logEverySteps": "5"}
     assert messages(minted, "EditApplied") == [
-        "In force with attempt 2, from step 22 on: image is other:2 but was not set, trainer.logEverySteps is 5 but was 1"
+        "In force with attempt 2, from step 22 on: image is other:2 but was not set, trainer.logEverySteps is 5 but "
+        "was 1"
     ]
     assert minted.status.restarts.spec_changed == 1
 
@@ -111,7 +125,9 @@ def test_writing_the_suggested_mesh_into_the_document_stops_no_training() -> Non
     mesh = made.topology.mesh
     assert mesh.tensor > 1, "the mesh must be suggested, so that writing it out is an edit"
     document = made.document() | {"jobSetUid": "jobset-1", "history": known()["history"]}
-    decision = reconciled(run(document, generation=2, **large, mesh={"ici": {"fsdp": mesh.fsdp, "tensor": mesh.tensor}}))
+    decision = reconciled(
+        run(document, generation=2, **large, mesh={"ici": {"fsdp": mesh.fsdp, "tensor": mesh.tensor}})
+    )
     assert (decision.delete, decision.status.edit) == ((), None)
     assert decision.status.in_force["mesh.ici.tensor"] == str(mesh.tensor)
 
@@ -126,7 +142,16 @@ def test_writing_the_suggested_mesh_into_the_document_stops_no_training() -> Non
     ids=["ended", "restarting", "failed"],
 )
 def test_an_edit_takes_effect_without_a_checkpoint_while_no_process_trains(more: dict[str, Any]) -> None:
-    history = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": "preempted", "message": "evicted"}]
+    history = [
+        {
+            "attempt": 1,
+            "restart": 0,
+            "startedAt": rfc(0),
+            "endedAt": rfc(50),
+            "cause": "preempted",
+            "message": "evicted",
+        }
+    ]
     decision = reconciled(run(known(history=history), generation=2, image="other:2"), **more)
     assert deletions(decision) == [("JobSet", "demo-1")]
 
@@ -147,9 +172,15 @@ def test_a_damaged_record_stops_no_training(port: str) -> None:
 
 @pytest.mark.parametrize(
     ("reported", "taken", "limit"),
-    [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
+    [
+        ({}, None, MAX_ACCEPT_SECONDS),
+        ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS),
+        ({}, 21, MAX_SAVE_SECONDS),
+    ],
 )
-def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(reported: dict[str, Any], taken: int | None, limit: float) -> None:
+def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(
+    reported: dict[str, Any], taken: int | None, limit: float
+) -> None:
     edit = {"checkpoint__credentialsSecret": {"name": "fixed"}}
     seen = reconciled(run(known(), generation=2, **edit))
     document = after(seen, **edit)
@@ -172,7 +203,11 @@ def test_more_steps_are_an_ordinary_edit_if_the_steps_done_stay_the_same() -> No
 @pytest.mark.parametrize(
     ("spec", "step", "sentence"),
     [
-        ({"trainer__steps": 500}, 20, "the 20 steps that are done would have had other learning rates with 500 steps than with 300"),
+        (
+            {"trainer__steps": 500},
+            20,
+            "the 20 steps that are done would have had other learning rates with 500 steps than with 300",
+        ),
         ({"trainer__steps": 500, "optimizer": WSD}, 201, "the decay of wsd began after step 200; set it back to 300"),
         ({"trainer__steps": 15, "optimizer": CONSTANT}, 20, "20 steps are done, so 15 are too few; give at least 20"),
         (
@@ -182,7 +217,9 @@ def test_more_steps_are_an_ordinary_edit_if_the_steps_done_stay_the_same() -> No
         ),
     ],
 )
-def test_steps_that_would_change_steps_done_are_rejected_and_training_continues(spec: dict[str, Any], step: int, sentence: str) -> None:
+def test_steps_that_would_change_steps_done_are_rejected_and_training_continues(
+    spec: dict[str, Any], step: int, sentence: str
+) -> None:
     decision = reconciled(run(known(), generation=2, **spec), step=step)
     assert (decision.delete, decision.asks) == ((), ())
     assert condition(decision, "Stalled") == ("True", "InvalidSpec")
@@ -203,12 +240,20 @@ def test_a_finished_run_continues_when_it_gets_more_steps() -> None:
     cluster.settle()
     cluster.train(350, resumed=300)
     cluster.settle()
-    assert (cluster.status["phase"], cluster.status["attempt"], cluster.status["restarts"]["total"]) == ("Running", 2, 1)
+    assert (cluster.status["phase"], cluster.status["attempt"], cluster.status["restarts"]["total"]) == (
+        "Running",
+        2,
+        1,
+    )
     assert "finishedAt" not in cluster.status
     cluster.head = head(400, epoch=(2, 0))
     cluster.end_jobset("Completed")
     cluster.settle()
-    assert (cluster.status["phase"], cluster.status["progress"]["step"], cluster.status["attempt"]) == ("Succeeded", 400, 2)
+    assert (cluster.status["phase"], cluster.status["progress"]["step"], cluster.status["attempt"]) == (
+        "Succeeded",
+        400,
+        2,
+    )
     cluster.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32})
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["attempt"]) == ("Succeeded", 2), "a finished run must stay finished"
@@ -217,7 +262,10 @@ def test_a_finished_run_continues_when_it_gets_more_steps() -> None:
 def test_more_steps_that_are_set_at_the_last_step_are_trained_too() -> None:
     document = reconciled(run(status(attemptSpecHash=None), optimizer=CONSTANT)).status.document()
     decision = reconciled(
-        run(document, generation=2, optimizer=CONSTANT, trainer__steps=500), jobsets=[jobset(outcome="Completed")], saved=300, step=300
+        run(document, generation=2, optimizer=CONSTANT, trainer__steps=500),
+        jobsets=[jobset(outcome="Completed")],
+        saved=300,
+        step=300,
     )
     assert deletions(decision) == [("JobSet", "demo-1")]
     assert (decision.status.phase, decision.status.progress.step) == ("Restarting", 300)

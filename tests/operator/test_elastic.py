@@ -1,4 +1,6 @@
-"""A run trains with fewer slices while there is less room, and grows back at a checkpoint, whatever happens to the operator meanwhile."""
+"""A run trains with fewer slices while there is less room, and grows back at a checkpoint, whatever happens to the
+operator meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from tests.operator.builders import UID, head, pod, rfc, run
 from tests.operator.simulation import JOBSETS, PODS, SimulatedCluster
 from tests.operator.test_crashes import FAULTS
 
-ELASTIC: dict[str, Any] = {"maxRestarts": 3, "elastic": {"minSlices": 1, "shrinkAfterSeconds": 300, "growAfterSeconds": 120}}
+ELASTIC: dict[str, Any] = {
+    "maxRestarts": 3,
+    "elastic": {"minSlices": 1, "shrinkAfterSeconds": 300, "growAfterSeconds": 120},
+}
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
@@ -163,7 +168,9 @@ def test_every_stage_of_shrinking_and_growing() -> None:
     assert cluster.probe is None, "a run with all slices needs no probe"
     cluster.shrink_room(1)
     cluster.settle()
-    assert (cluster.status["attempt"], condition(cluster, "Ready")) == (1, ("False", "Unschedulable")), "it must wait before it shrinks"
+    assert (cluster.status["attempt"], condition(cluster, "Ready")) == (1, ("False", "Unschedulable")), (
+        "it must wait before it shrinks"
+    )
     later(cluster, 290)
     assert cluster.status["attempt"] == 1
     later(cluster, 20)
@@ -200,7 +207,9 @@ def test_every_stage_of_shrinking_and_growing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["crash after", *(pytest.param(fault, marks=pytest.mark.variant) for fault in FAULTS[1:])])
+@pytest.mark.parametrize(
+    "fault", ["crash after", *(pytest.param(fault, marks=pytest.mark.variant) for fault in FAULTS[1:])]
+)
 def test_a_fault_at_any_write_does_not_change_the_end_of_the_run(fault: str) -> None:
     undisturbed = Cluster(run(recovery=ELASTIC), 2)
     loses_a_slice_and_gets_it_back(undisturbed)
@@ -209,7 +218,11 @@ def test_a_fault_at_any_write_does_not_change_the_end_of_the_run(fault: str) -> 
         loses_a_slice_and_gets_it_back(cluster)
         assert (cluster.status["phase"], cluster.status["attempt"]) == ("Succeeded", 3)
         assert cluster.status["restarts"] == {**undisturbed.status["restarts"]}
-        assert [name for kind, name in cluster.api.created if kind == "JobSet" and name != "demo-probe"] == ["demo-1", "demo-2", "demo-3"]
+        assert [name for kind, name in cluster.api.created if kind == "JobSet" and name != "demo-probe"] == [
+            "demo-1",
+            "demo-2",
+            "demo-3",
+        ]
         assert cluster.probe is None
 
 
@@ -230,7 +243,9 @@ def test_the_probe_is_deleted_when_the_run_is_suspended_or_needs_its_room() -> N
     assert cluster.probe is not None
     cluster.edit(suspend=True)
     cluster.settle()
-    assert (cluster.status["phase"], cluster.slices(), cluster.probe) == ("Suspending", 1, None), "a run that stops needs no more room"
+    assert (cluster.status["phase"], cluster.slices(), cluster.probe) == ("Suspending", 1, None), (
+        "a run that stops needs no more room"
+    )
     cluster.head = head(10, epoch=(2, 0))
     cluster.settle()
     assert (cluster.status["phase"], cluster.jobsets()) == ("Suspended", [])
@@ -301,7 +316,9 @@ def test_an_edit_of_the_bounds_takes_effect_at_the_next_checkpoint() -> None:
     assert (cluster.slices(), condition(cluster, "Ready")) == (1, ("True", "EditPending"))
     cluster.head = head(10, epoch=(2, 0))
     cluster.settle()
-    assert (cluster.slices(), cluster.status["restarts"]["resized"]) == (2, 2), "a run that is not elastic must have all its slices"
+    assert (cluster.slices(), cluster.status["restarts"]["resized"]) == (2, 2), (
+        "a run that is not elastic must have all its slices"
+    )
 
 
 def test_a_rejected_probe_is_retried_and_the_run_trains_on() -> None:

@@ -1,5 +1,5 @@
-"""The rules of the Lease, with injected clocks: two operators never may write at once, and the time without a leader is bounded, whichever
-process stops and whenever it continues."""
+"""The rules of the Lease, with injected clocks: two operators never may write at once, and the time without a leader is
+bounded, whichever process stops and whenever it continues."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from datetime import timedelta
 import pytest
 from hypothesis import strategies as st
 
-from halcyon_operator.kube.election import LONGEST_LEASE_SECONDS, Election, LeaseRecord, Terms, lease_document, parse_lease
+from halcyon_operator.kube.election import (
+    LONGEST_LEASE_SECONDS,
+    Election,
+    LeaseRecord,
+    Terms,
+    lease_document,
+    parse_lease,
+)
 from tests.examples_tried import holds_for, tried_with
 from tests.operator.builders import at
 
@@ -148,12 +155,14 @@ EVENTS = st.lists(
 
 @tried_with(100, 400)
 def test_two_candidates_never_hold_the_lease_at_the_same_time(examples: int) -> None:
-    """Candidates stop for any time between any two steps, lose or delay requests, end and start again: the times in which they hold the
-    Lease never overlap."""
+    """Candidates stop for any time between any two steps, lose or delay requests, end and start again: the times in
+    which they hold the Lease never overlap."""
     holds_for(examples, check_two_candidates_never_hold_the_lease_at_the_same_time, EVENTS)
 
 
-def check_two_candidates_never_hold_the_lease_at_the_same_time(story: list[tuple[str, float, str, float, float]]) -> None:
+def check_two_candidates_never_hold_the_lease_at_the_same_time(
+    story: list[tuple[str, float, str, float, float]],
+) -> None:
     server, now, deaths = Server(), 0.0, 0
     candidates = {name: Election(name, TERMS) for name in "abc"}
     holds: dict[str, float] = {}
@@ -183,7 +192,9 @@ def check_two_candidates_never_hold_the_lease_at_the_same_time(story: list[tuple
         if written is not None and fate != "answer lost":
             candidate.record_write(written, began)
             if candidate.leads(now):
-                assert all(other == name or until <= now for other, until in holds.items()), f"{name} leads at the same time as {holds}"
+                assert all(other == name or until <= now for other, until in holds.items()), (
+                    f"{name} leads at the same time as {holds}"
+                )
                 holds[name] = now + candidate.left(now)
         assert sum(one.leads(now) for one in candidates.values()) <= 1
 

@@ -25,7 +25,11 @@ CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, message="da
 @pytest.mark.parametrize(
     ("pods", "cause", "sentence"),
     [
-        ([EVICTED, SAVED], "preempted", "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting"),
+        (
+            [EVICTED, SAVED],
+            "preempted",
+            "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting",
+        ),
         ([EVICTED_RUNNING, CRASHED], "preempted", "was disrupted"),
         ([SAVED], "preempted", "exit code 42"),
         ([CRASHED, CLEANED_UP], "failed", "ended with exit code 1: Error: Traceback: boom"),
@@ -33,7 +37,11 @@ CHANGED = pod(1, 0, 0, **ended(83, 11, termination("runChanged", 83, message="da
         ([DELETED, SAVED], "podDeleted", "pod demo-1-s-1-0-abcde was deleted"),
         ([CHANGED, ECHO], "runChanged", "data differ (pod demo-1-s-0-0-abcde, exit code 83)"),
         ([DONE, KILLED], "failed", "exit code 137"),
-        ([pod(1, 0, 0, phase="Failed", reason="OutOfcpu", message="no room", containerStatuses=[])], "failed", "OutOfcpu: no room"),
+        (
+            [pod(1, 0, 0, phase="Failed", reason="OutOfcpu", message="no room", containerStatuses=[])],
+            "failed",
+            "OutOfcpu: no room",
+        ),
     ],
 )
 def test_the_earliest_disruption_or_failure_is_the_cause(pods: list[dict], cause: str, sentence: str) -> None:
@@ -57,8 +65,15 @@ def test_an_eviction_for_what_the_pod_used_is_a_failure_although_the_trainer_sav
             "evicted",
             f"pod {evicted['metadata']['name']} was evicted by its node: {STORAGE}; saved step 7",
         )
-    disrupted_too = pod(1, 0, 0, **(ended(42, 12, left) | disrupted(10) | {"reason": "Evicted", "message": "The node was low on memory."}))
-    assert conclude(endings(disrupted_too), (1, 0)).cause == "preempted", "the node had too little for all, which is not the run's fault"
+    disrupted_too = pod(
+        1,
+        0,
+        0,
+        **(ended(42, 12, left) | disrupted(10) | {"reason": "Evicted", "message": "The node was low on memory."}),
+    )
+    assert conclude(endings(disrupted_too), (1, 0)).cause == "preempted", (
+        "the node had too little for all, which is not the run's fault"
+    )
     refused = pod(1, 0, 0, **(ended(83, 12) | {"reason": "Evicted", "message": STORAGE}))
     assert conclude(endings(refused), (1, 0)).cause == "runChanged", "a reserved exit code stops the run"
 
@@ -88,7 +103,10 @@ def test_a_disruption_after_the_process_ended_is_not_the_cause() -> None:
 
 
 def test_the_message_of_a_preemption_includes_the_result_of_the_save() -> None:
-    words = {index: termination("preempted", 42, message=f"sentence {index}", saved="inFlight", processIndex=index) for index in range(2)}
+    words = {
+        index: termination("preempted", 42, message=f"sentence {index}", saved="inFlight", processIndex=index)
+        for index in range(2)
+    }
     evicted = pod(1, 0, 1, **(ended(42, 12, words[1]) | disrupted(10)))
     leader = pod(1, 0, 0, **ended(42, 12, words[0]))
     message = "pod demo-1-s-1-0-abcde was disrupted: EvictionByEvictionAPI: Eviction API: evicting; sentence 0"
@@ -99,10 +117,21 @@ def test_the_message_of_a_preemption_includes_the_result_of_the_save() -> None:
 
 def test_a_hung_process_is_the_cause_and_not_the_peers_that_ended_because_of_it() -> None:
     hung = pod(1, 0, 1, **ended(1, 10, termination("hung", 1, message="no step ended for 61.0 s; stacks in s3://b/x")))
-    peer = pod(1, 0, 0, **ended(1, 10, termination("failed", 1, message="process 1 is gone, so this one ended too", peerLost=1)))
+    peer = pod(
+        1,
+        0,
+        0,
+        **ended(1, 10, termination("failed", 1, message="process 1 is gone, so this one ended too", peerLost=1)),
+    )
     end = conclude(endings(peer, hung), (1, 0))
-    assert (end.cause, end.message) == ("hung", "no step ended for 61.0 s; stacks in s3://b/x (pod demo-1-s-1-0-abcde, exit code 1)")
-    assert conclude(endings(pod(1, 0, 0, **ended(86, 10, termination("diverged", 86)))), (1, 0), refused=True).cause == "diverged"
+    assert (end.cause, end.message) == (
+        "hung",
+        "no step ended for 61.0 s; stacks in s3://b/x (pod demo-1-s-1-0-abcde, exit code 1)",
+    )
+    assert (
+        conclude(endings(pod(1, 0, 0, **ended(86, 10, termination("diverged", 86)))), (1, 0), refused=True).cause
+        == "diverged"
+    )
 
 
 @pytest.mark.parametrize("echo", [{"peerLost": 1}, {"othersMissing": True}])

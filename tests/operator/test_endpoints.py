@@ -1,4 +1,6 @@
-"""The operator sends credentials only to the stores that its owner lists, and shows users nothing of what a store answers."""
+"""The operator sends credentials only to the stores that its owner lists, and shows users nothing of what a store
+answers.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def test_an_endpoint_is_allowed_with_its_scheme_host_and_port(endpoint: str, lis
     assert endpoint_refusal(None, listed) is None
 
 
-@pytest.mark.parametrize("text", ["", "store", "ftp://x", "https://a/b", "https://user@a", "https://a?b", "https://a:99999"])
+@pytest.mark.parametrize(
+    "text", ["", "store", "ftp://x", "https://a/b", "https://user@a", "https://a?b", "https://a:99999"]
+)
 def test_text_that_is_no_endpoint_is_not_normalized(text: str) -> None:
     assert normal(text) == text
 
@@ -145,8 +149,12 @@ def test_a_run_with_an_unlisted_endpoint_from_its_defaults_gets_no_jobset() -> N
 
 def test_a_running_attempt_with_an_unlisted_endpoint_continues() -> None:
     """As after an upgrade to a version that sends nothing to endpoints that are not listed."""
-    view = observed(run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything"}), jobsets=[jobset()], pods=[pod()])
-    view = replace(view, run=replace(view.run, status=view.run.status.model_copy(update={"attempt": 1, "job_set_name": "demo-1"})))
+    view = observed(
+        run(checkpoint={"root": "s3://bucket/demo", "endpoint": "http://anything"}), jobsets=[jobset()], pods=[pod()]
+    )
+    view = replace(
+        view, run=replace(view.run, status=view.run.status.model_copy(update={"attempt": 1, "job_set_name": "demo-1"}))
+    )
     decision = reconcile(view, at(10))
     assert (decision.create, decision.delete) == ((), ())
     assert decision.status is not None
@@ -163,7 +171,9 @@ def test_a_running_attempt_with_an_unlisted_endpoint_continues() -> None:
         ({"Last-Modified": PAGE, "ETag": PAGE}, '{"sha256": "' + PAGE + '"}'),
     ],
 )
-def test_no_text_of_a_stores_answer_is_shown(store: ObjectStore, status: int, headers: dict[str, str], body: str) -> None:
+def test_no_text_of_a_stores_answer_is_shown(
+    store: ObjectStore, status: int, headers: dict[str, str], body: str
+) -> None:
     store.answer = (status, headers, body.encode())
     reading = store.read(store.endpoint)
     shown = reading.reason if isinstance(reading, HeadUnreachable) else ""

@@ -31,7 +31,9 @@ def test_the_operator_follows_each_row_of_the_table(cause: EndCause) -> None:
 
 
 def test_no_other_module_keeps_a_list_of_causes() -> None:
-    """Rules of the decision table name single causes; any other literal collection of three or more causes would be a second table."""
+    """Rules of the decision table name single causes; any other literal collection of three or more causes would be a
+    second table.
+    """
     several = re.compile(r"[\[({](?:\s*EndCause\.\w+,){2,}\s*EndCause\.\w+")
     found = [path.name for path in sorted(PACKAGE.rglob("*.py")) if several.search(path.read_text())]
     assert found == []

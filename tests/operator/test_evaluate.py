@@ -35,7 +35,9 @@ def made(document: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def decided(document: dict[str, Any], stage: str = "evaluating", **progress: Any) -> Any:
-    seen = report(step=3, stage=stage).model_copy(update={"progress": report(progress={"step": 3, "steps": 9, **progress}).progress})
+    seen = report(step=3, stage=stage).model_copy(
+        update={"progress": report(progress={"step": 3, "steps": 9, **progress}).progress}
+    )
     return reconcile(observed(document, jobsets=[jobset()], pods=[pod(), pod(slice_index=1)], report=seen), at(60))
 
 
@@ -74,7 +76,9 @@ def test_the_results_of_an_evaluation_stay_after_its_end() -> None:
 
 
 def test_a_report_with_impossible_values_is_rejected() -> None:
-    body = report(progress={"step": 1, "evaluated": EVALUATED | {"step": 2**60}}).model_dump_json(by_alias=True).encode()
+    body = (
+        report(progress={"step": 1, "evaluated": EVALUATED | {"step": 2**60}}).model_dump_json(by_alias=True).encode()
+    )
     assert parse_report(body, "demo", (1, 0)).report is None
     odd = report().model_dump(mode="json", by_alias=True)
     odd["progress"]["evaluated"] = EVALUATED | {"path": "steps/\n<script>"}
@@ -84,7 +88,9 @@ def test_a_report_with_impossible_values_is_rejected() -> None:
 @pytest.mark.parametrize("task", ["evaluate", "data"])
 def test_an_edit_of_a_run_without_checkpoints_waits_for_none(task: str) -> None:
     more: dict[str, Any] = {"task": task} | ({"from": {"run": "base"}} if task == "evaluate" else {})
-    first = made(run(**more), inForce=reconcile(observed(run(**more), origin_root="s3://bucket/base"), at(0)).status.in_force)
+    first = made(
+        run(**more), inForce=reconcile(observed(run(**more), origin_root="s3://bucket/base"), at(0)).status.in_force
+    )
     seen = reconciled(run(first["status"], generation=2, image="other:2", **more), step=3, saved=None)
     assert seen.asks == ()
     assert [(one.kind, one.name) for one in seen.delete] == [("JobSet", "demo-1")]
@@ -124,7 +130,10 @@ def test_a_document_that_names_no_checkpoint_or_no_text_is_refused() -> None:
         parse_run(run(**{"from": {"run": "base", "step": 100_000}}))
     (problem,) = find_problems(parse_run(run(**TASK, data__validation={"fraction": 0})).spec)
     assert str(problem).startswith("spec.data.validation.fraction: nothing is held out to evaluate on")
-    own = {"sources": [{"name": "book", "text": {"paths": ["/book"]}, "validation": {"fraction": 1}}], "validation": {"fraction": 0}}
+    own = {
+        "sources": [{"name": "book", "text": {"paths": ["/book"]}, "validation": {"fraction": 1}}],
+        "validation": {"fraction": 0},
+    }
     assert find_problems(parse_run(run(**TASK, data=own)).spec) == ()
 
 
@@ -134,5 +143,7 @@ def test_a_model_too_large_to_train_may_still_be_evaluated() -> None:
     trained = find_problems(parse_run(run(**more)).spec)
     assert any("gradients and optimizer state take" in str(problem) for problem in trained)
     precision = {"precision": {"parameters": "bfloat16"}}
-    evaluated = find_problems(parse_run(run(**TASK, **more, trainer={"steps": 1, "batchSize": 8, "sequenceLength": 32} | precision)).spec)
+    evaluated = find_problems(
+        parse_run(run(**TASK, **more, trainer={"steps": 1, "batchSize": 8, "sequenceLength": 32} | precision)).spec
+    )
     assert not any("spec.accelerator.topology" in str(problem) for problem in evaluated), evaluated

@@ -12,7 +12,20 @@ from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.views import HeadUnreachable
 from halcyon_operator.objects.build import build
 from halcyon_operator.observe.jobsets import parse_jobset
-from tests.operator.builders import at, deleted, disrupted, ended, head, jobset, observed, pod, report, rfc, run, termination
+from tests.operator.builders import (
+    at,
+    deleted,
+    disrupted,
+    ended,
+    head,
+    jobset,
+    observed,
+    pod,
+    report,
+    rfc,
+    run,
+    termination,
+)
 
 ENTRY = {"attempt": 1, "restart": 0, "startedAt": rfc(0), "fromStep": 0, "firstStepAt": rfc(5)}
 BASE: dict[str, Any] = {
@@ -104,7 +117,9 @@ def test_a_report_counts_only_for_its_own_process_group() -> None:
     assert (entry.from_step, entry.first_step_at, change.status.progress.step) == (20, rfc(5), 33)
     assert after(fresh, report=report(restart=1, step=33)).status.progress is None
     unaware = report(step=0, resumed=None, first=None)
-    assert after(BASE, report=unaware).status.progress.step == 40, "a trainer that does not know its step yet must change nothing"
+    assert after(BASE, report=unaware).status.progress.step == 40, (
+        "a trainer that does not know its step yet must change nothing"
+    )
 
 
 def test_damaged_times_of_a_trainer_do_not_reach_the_status() -> None:
@@ -132,7 +147,9 @@ def test_the_last_steps_come_from_the_termination_message() -> None:
     ("before", "checkpoint", "failures", "count"),
     [(2, None, 1, 3), (2, 10, 1, 3), (2, 11, 0, 0), (2, 11, 1, 1), (0, 11, 5, 1), (0, 10, 5, 5)],
 )
-def test_failures_in_a_row_end_with_a_checkpoint(before: int, checkpoint: int | None, failures: int, count: int) -> None:
+def test_failures_in_a_row_end_with_a_checkpoint(
+    before: int, checkpoint: int | None, failures: int, count: int
+) -> None:
     known = {"step": 10, "attempt": 1, "path": "steps/10/", "time": rfc(3)}
     status = BASE | {"failuresWithoutCheckpoint": before} | ({"checkpoint": known} if checkpoint is not None else {})
     seen = {} if checkpoint is None else {"head": head(checkpoint)}
@@ -155,7 +172,9 @@ def test_a_known_checkpoint_is_not_forgotten_when_head_is_missing() -> None:
     known = {"step": 30, "attempt": 1, "path": "steps/30/", "time": rfc(9)}
     gone = run(BASE | {"checkpoint": known, "jobSetUid": None, "attempt": 2, "history": []})
     decision = reconcile(observed(gone), at(60))
-    environment = build(decision.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    environment = build(decision.create[1])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]["env"]
     assert {"name": "HALCYON_RESUME_STEP", "value": "30"} in environment
 
 
@@ -169,7 +188,13 @@ def test_a_restart_of_a_jobset_that_is_being_stopped_is_not_recorded() -> None:
         "endedAt": rfc(50),
         "cause": "preempted",
     }
-    stopping = {"attempt": 1, "attemptSpecHash": RETIRED, "jobSetName": "demo-1", "jobSetUid": "jobset-1", "history": [closed]}
+    stopping = {
+        "attempt": 1,
+        "attemptSpecHash": RETIRED,
+        "jobSetName": "demo-1",
+        "jobSetUid": "jobset-1",
+        "history": [closed],
+    }
     found = jobset(restarts=1, deleting=True)
     seen = observed(run(stopping), jobsets=[found])
     change = follow(seen, seen.run.status, parse_jobset(found), at(60)).status

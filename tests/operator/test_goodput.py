@@ -1,4 +1,6 @@
-"""Goodput: every second has exactly one cause, in cases computed by hand and in random runs with every kind of event."""
+"""Goodput: every second has exactly one cause, in cases computed by hand and in random runs with every kind of
+event.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,11 @@ class AccountedRun:
 
     status: TrainingRunStatus = field(
         default_factory=lambda: parse_status(
-            {"startedAt": precise(0), "topology": {"slices": 1, "hosts": 1, "devices": 1, "mesh": {"data": 1}}, "attempt": 1}
+            {
+                "startedAt": precise(0),
+                "topology": {"slices": 1, "hosts": 1, "devices": 1, "mesh": {"data": 1}},
+                "attempt": 1,
+            }
         )
     )
     now: float = 0.0
@@ -57,7 +63,9 @@ class AccountedRun:
         assert until is not None
         counted = (until - at(0)).total_seconds()
         assert goodput.seconds.total == pytest.approx(goodput.wall_seconds, abs=1e-6)
-        assert goodput.wall_seconds + goodput.suspended_seconds == pytest.approx(counted, abs=1e-6), "a second was lost, or counted twice"
+        assert goodput.wall_seconds + goodput.suspended_seconds == pytest.approx(counted, abs=1e-6), (
+            "a second was lost, or counted twice"
+        )
         assert counted <= self.now + 1e-6
         return goodput.seconds
 
@@ -81,7 +89,9 @@ class AccountedRun:
 
 
 def test_the_seconds_of_a_start_are_split_by_its_cause() -> None:
-    """10 s without pods, 20 s without a node, 5 s for container and imports; then the process reports its own seconds."""
+    """10 s without pods, 20 s without a node, 5 s for container and imports; then the process reports its own
+    seconds.
+    """
     story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 10
@@ -96,7 +106,9 @@ def test_the_seconds_of_a_start_are_split_by_its_cause() -> None:
     assert story.reconcile(pods=[alive]).total == 33, "it runs and has not answered, so its seconds are not known yet"
     story.now = 50
     reported = story.hear(ProcessGroup(1, 0), 34, 3, 0, startup=1, join=2, restore=3, compile=4, productive_step=6)
-    expected = GoodputSeconds(operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6)
+    expected = GoodputSeconds(
+        operator_delay=10, capacity_wait=20, startup=5, join=2, restore=3, compile=4, productive_step=6
+    )
     assert story.reconcile(pods=[alive], report=reported) == expected
     assert story.reconcile(pods=[alive], report=reported) == expected, "the same observation must count only once"
     assert story.status.goodput is not None
@@ -104,7 +116,9 @@ def test_the_seconds_of_a_start_are_split_by_its_cause() -> None:
 
 
 def test_a_process_that_goes_back_moves_the_time_of_its_lost_steps() -> None:
-    """20 s of steps were counted as productive; then the process goes back over 15 of them, trains 4 s more, and restores for 1 s."""
+    """20 s of steps were counted as productive; then the process goes back over 15 of them, trains 4 s more, and
+    restores for 1 s.
+    """
     story = AccountedRun()
     group = ProcessGroup(1, 0)
     story.begin(group)
@@ -115,12 +129,16 @@ def test_a_process_that_goes_back_moves_the_time_of_its_lost_steps() -> None:
     found = story.reconcile(pods=[alive], report=story.hear(group, 0, 9, 0, productive_step=9, lost_work=15, restore=1))
     assert found == GoodputSeconds(productive_step=9, lost_work=15, restore=1)
     story.now = 27
-    found = story.reconcile(pods=[alive], report=story.hear(group, 0, 11, 0, productive_step=11, lost_work=15, restore=1))
+    found = story.reconcile(
+        pods=[alive], report=story.hear(group, 0, 11, 0, productive_step=11, lost_work=15, restore=1)
+    )
     assert found == GoodputSeconds(productive_step=11, lost_work=15, restore=1)
 
 
 def test_the_last_report_counts_seconds_after_the_eviction() -> None:
-    """An evicted process saves for 4 s: its last report has these seconds, although the end counts from the eviction."""
+    """An evicted process saves for 4 s: its last report has these seconds, although the end counts from the
+    eviction.
+    """
     story = AccountedRun()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
@@ -130,7 +148,13 @@ def test_the_last_report_counts_seconds_after_the_eviction() -> None:
     story.now = 24
     story.reconcile(pods=[alive])
     assert story.status.history[0].seconds is None, "the process still saves"
-    ending = termination("preempted", 42, step=11, time=precise(24), seconds=GoodputSeconds(productive_step=21, save_blocking=3).document())
+    ending = termination(
+        "preempted",
+        42,
+        step=11,
+        time=precise(24),
+        seconds=GoodputSeconds(productive_step=21, save_blocking=3).document(),
+    )
     gone = a_pod((1, 0), 0, 0, **ended(42, 24, ending))
     story.now = 26
     assert story.reconcile(pods=[gone]) == GoodputSeconds(productive_step=21, save_blocking=3, operator_delay=2)
@@ -139,11 +163,23 @@ def test_the_last_report_counts_seconds_after_the_eviction() -> None:
 
 
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, float], int]] = {
-    "only an unfinished step lost": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 10}], {"productive_step": 100, "lost_work": 8}, 0),
+    "only an unfinished step lost": (
+        [{"fromStep": 0, "toStep": 10}, {"fromStep": 10}],
+        {"productive_step": 100, "lost_work": 8},
+        0,
+    ),
     "half of it lost": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 5}], {"productive_step": 50, "lost_work": 58}, 5),
     "all of it lost": ([{"fromStep": 4, "toStep": 14}, {"fromStep": 2}], {"lost_work": 108}, 10),
-    "it trained on without a report": ([{"fromStep": 0, "toStep": 100}, {"fromStep": 104}], {"productive_step": 104, "other": 4}, 0),
-    "it trained on for long without a report": ([{"fromStep": 0, "toStep": 10}, {"fromStep": 500}], {"productive_step": 108}, 0),
+    "it trained on without a report": (
+        [{"fromStep": 0, "toStep": 100}, {"fromStep": 104}],
+        {"productive_step": 104, "other": 4},
+        0,
+    ),
+    "it trained on for long without a report": (
+        [{"fromStep": 0, "toStep": 10}, {"fromStep": 500}],
+        {"productive_step": 108},
+        0,
+    ),
     "no later process group yet": ([{"fromStep": 0, "toStep": 10}], {"productive_step": 100, "other": 8}, 0),
     "the next one ended before its first step": (
         [{"fromStep": 0, "toStep": 10}, {"toStep": None}, {"fromStep": 5}],
@@ -167,7 +203,9 @@ def test_lost_work_matches_cases_computed_by_hand(case: str) -> None:
         HistoryEntry.model_validate({"attempt": 1, "restart": number, "startedAt": precise(0), **entry}, by_alias=True)
         for number, entry in enumerate(entries)
     ]
-    first = clusters[0].model_copy(update={"seconds": GoodputSeconds(productive_step=100, other=8), "unseen_seconds": 8.0})
+    first = clusters[0].model_copy(
+        update={"seconds": GoodputSeconds(productive_step=100, other=8), "unseen_seconds": 8.0}
+    )
     assert divide(first, clusters[1:]) == (GoodputSeconds(**expected), lost_steps)
 
 
@@ -219,8 +257,8 @@ class Truth:
 def test_every_second_of_a_random_run_has_one_cause(seed: int, farewell: bool) -> None:
     """40 process groups, more than the history holds. The operator observes at random times and is sometimes down.
 
-    If every process sends a last report, every cause is right up to a rounding of a few milliseconds. If processes are killed without one,
-    at most the time since their last report is unknown, and every second still has one cause.
+    If every process sends a last report, every cause is right up to a rounding of a few milliseconds. If processes are
+    killed without one, at most the time since their last report is unknown, and every second still has one cause.
     """
     chance = random.Random(seed)
     truth, story, committed, unheard = Truth(chance), AccountedRun(), 0, 0.0
@@ -264,7 +302,9 @@ def test_every_second_of_a_random_run_has_one_cause(seed: int, farewell: bool) -
         story.now = truth.now
         words = farewell or chance.random() < 0.5
         if words:
-            message = termination("failed", 1, step=step, time=precise(truth.now), seconds=GoodputSeconds(**since()).document())
+            message = termination(
+                "failed", 1, step=step, time=precise(truth.now), seconds=GoodputSeconds(**since()).document()
+            )
             if story.status.history[-1].from_step is None:
                 story.hear(group, began, step, resumed, **since())
             story.end(group, "failed", step)
@@ -294,7 +334,9 @@ def test_seconds_are_exported_by_run_and_cause_and_never_decrease() -> None:
     story, metrics = AccountedRun(), Metrics()
     story.begin(ProcessGroup(1, 0))
     story.now = 20
-    story.reconcile(pods=[a_pod((1, 0), 4, 10)], report=story.hear(ProcessGroup(1, 0), 10, 10, 0, productive_step=8, restore=2))
+    story.reconcile(
+        pods=[a_pod((1, 0), 4, 10)], report=story.hear(ProcessGroup(1, 0), 10, 10, 0, productive_step=8, restore=2)
+    )
     before = story.status.model_copy(update={"goodput": None})
     metrics.saw_run(("team", "demo"), before, story.status)
 

@@ -10,7 +10,15 @@ import pytest
 
 from halcyon_api.spec.operations import ElasticSpec
 from halcyon_api.status.placement import PlacementStatus
-from halcyon_operator.decide.growth import GROWN_PATIENCE_SECONDS, SHARE, grown, may_probe, patience, shrunk, with_growth_cost
+from halcyon_operator.decide.growth import (
+    GROWN_PATIENCE_SECONDS,
+    SHARE,
+    grown,
+    may_probe,
+    patience,
+    shrunk,
+    with_growth_cost,
+)
 from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS
 from tests.operator.test_elastic import ELASTIC, Cluster
@@ -23,7 +31,11 @@ def test_a_lost_growth_is_followed_by_a_pause_of_twenty_times_its_cost() -> None
     placement = SMALL
     for growths, cost in enumerate((10, 30), start=1):
         larger = grown(placement, 2, at(0))
-        assert (larger.grown_from, patience(larger, SETTINGS), patience(SMALL, SETTINGS)) == (1, GROWN_PATIENCE_SECONDS, 300)
+        assert (larger.grown_from, patience(larger, SETTINGS), patience(SMALL, SETTINGS)) == (
+            1,
+            GROWN_PATIENCE_SECONDS,
+            300,
+        )
         smaller = shrunk(larger, 1)
         assert (smaller.lost_growths, smaller.grown_from) == (growths, None)
         waiting = with_growth_cost(smaller, SETTINGS, None, at(5))
@@ -35,7 +47,9 @@ def test_a_lost_growth_is_followed_by_a_pause_of_twenty_times_its_cost() -> None
 
 
 def test_a_growth_has_paid_off_after_twenty_times_its_cost() -> None:
-    larger = with_growth_cost(grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1))
+    larger = with_growth_cost(
+        grown(SMALL.model_copy(update={"lost_growths": 3}), 2, at(0)), SETTINGS, rfc(10), at(10 + SHARE * 10 - 1)
+    )
     assert (larger.grown_from, larger.lost_growths) == (1, 3)
     paid = with_growth_cost(larger, SETTINGS, rfc(10), at(10 + SHARE * 10))
     assert (paid.grown_from, paid.grown_at, paid.lost_growths) == (None, None, 0)
@@ -73,7 +87,9 @@ class Contested(Cluster):
         self.until = [end for end in self.until if end > self.now]
         self.room = 2 - len(self.until)
         super().tick()
-        waiting = any("nodeName" not in thing["spec"] for place, thing in self.api.objects.items() if place.startswith(PODS))
+        waiting = any(
+            "nodeName" not in thing["spec"] for place, thing in self.api.objects.items() if place.startswith(PODS)
+        )
         free = self.room - self.placed()
         own = sum(
             "nodeName" in thing["spec"]
@@ -134,9 +150,11 @@ def staying_small(everything: bool) -> float:
         pytest.param(True, True, 0.8, marks=pytest.mark.variant),
     ],
 )
-def test_growing_beside_competing_pods_pays_off_or_is_tried_once_an_hour(preempts: bool, everything: bool, share: float) -> None:
-    """The larger attempt exists before the probe is deleted, so the rival finds no free node. If the rival takes the run's own node during
-    the restart, this growth is lost, and the run does not try again within the hour."""
+def test_growing_beside_competing_pods_pays_off_or_is_tried_once_an_hour(
+    preempts: bool, everything: bool, share: float
+) -> None:
+    """The larger attempt exists before the probe is deleted, so the rival finds no free node. If the rival takes the
+    run's own node during the restart, this growth is lost, and the run does not try again within the hour."""
     cluster = Contested(preempts=preempts, everything=everything)
     assert cluster.hour() >= share * staying_small(everything) > 0
     assert cluster.status["restarts"]["resized"] == (3 if everything else 2)

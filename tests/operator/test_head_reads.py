@@ -69,7 +69,9 @@ class HeadReader:
     ) -> HeadReading:
         return await self.reads.read((team, name), checkpoint(name, endpoint), seen_state, max_age_seconds)
 
-    async def read_to_the_end(self, name: str, endpoint: str, seen_state: object = "ended", team: str = "team") -> HeadReading:
+    async def read_to_the_end(
+        self, name: str, endpoint: str, seen_state: object = "ended", team: str = "team"
+    ) -> HeadReading:
         """As the work queue does: reconcile again whenever there is news of the run."""
         while isinstance(reading := await self.read(name, endpoint, seen_state, team=team), HeadPending):
             while (team, name) not in self.due:
@@ -96,7 +98,9 @@ def test_three_hundred_runs_on_a_silent_store_delay_no_other_read() -> None:
         assert await looks.read_to_the_end("other", "good:9000", team="other team") == HeadAbsent()
         assert now() - began < 0.1
         await asyncio.sleep(2 * LIMIT_SECONDS)
-        assert sorted(looks.due) == sorted(("team", f"run-{number}") for number in range(300)), "each run must be notified once"
+        assert sorted(looks.due) == sorted(("team", f"run-{number}") for number in range(300)), (
+            "each run must be notified once"
+        )
         for number in range(300):
             assert isinstance(await looks.read(f"run-{number}", "sink:9000"), HeadUnreachable)
         assert looks.stores.asked["http://sink:9000"] == AT_ONCE, "the other runs must use the result of those requests"
@@ -104,7 +108,9 @@ def test_three_hundred_runs_on_a_silent_store_delay_no_other_read() -> None:
             for number in range(300):
                 await looks.read(f"run-{number}", "sink:9000", max_age_seconds=10)
             await asyncio.sleep(1)
-        assert looks.stores.asked["http://sink:9000"] < AT_ONCE + 12, "ten minutes later there must be one request in two minutes"
+        assert looks.stores.asked["http://sink:9000"] < AT_ONCE + 12, (
+            "ten minutes later there must be one request in two minutes"
+        )
         assert looks.stores.most_at_once <= AT_ONCE
         await looks.reads.close()
 
@@ -123,7 +129,9 @@ def test_three_hundred_silent_stores_delay_no_other_store() -> None:
         assert await looks.read_to_the_end("new", "better:9000", team="other team") == HeadAbsent()
         assert now() - began < PATIENCE_SECONDS
         assert isinstance(await looks.read_to_the_end("run-299", "sink-299:9000"), HeadUnreachable)
-        assert now() - began < SLOT_SECONDS + LIMIT_SECONDS + 1, "the team's own runs must wait in turn, but not for long"
+        assert now() - began < SLOT_SECONDS + LIMIT_SECONDS + 1, (
+            "the team's own runs must wait in turn, but not for long"
+        )
         await looks.reads.close()
 
     run(story())

@@ -1,4 +1,6 @@
-"""A pod whose trainer has ended counts as ended, also if another container keeps it alive: the proxy of a service mesh, a Vault agent."""
+"""A pod whose trainer has ended counts as ended, also if another container keeps it alive: the proxy of a service mesh,
+a Vault agent.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,12 @@ def test_a_run_whose_trainers_are_done_succeeds_and_releases_its_hardware() -> N
     assert (done.status.phase, done.status.progress.step, deletions(done)) == ("Succeeded", 300, [("JobSet", "demo-1")])
     again = reconcile(observed(run(done.status.document()), jobsets=[jobset()], pods=pods), at(DUE + 9))
     assert deletions(again) == [("JobSet", "demo-1")], "the operator was killed before the deletion"
-    assert deletions(reconcile(observed(run(done.status.document()), jobsets=[jobset(deleting=True)], pods=pods), at(DUE + 9))) == []
+    assert (
+        deletions(
+            reconcile(observed(run(done.status.document()), jobsets=[jobset(deleting=True)], pods=pods), at(DUE + 9))
+        )
+        == []
+    )
 
 
 def test_a_run_that_ended_early_stops_and_releases_its_hardware() -> None:
@@ -62,7 +69,8 @@ def test_a_pod_with_another_exit_code_is_deleted_so_that_the_job_sees_it() -> No
     assert ("Pod", pods[0]["metadata"]["name"]) in deletions(due)
     assert not any(deletion.force for deletion in due.delete)
     assert [event.message for event in due.events if event.reason == "PodHeld"] == [
-        f"Deleting pod {pods[0]['metadata']['name']}: its trainer has ended, and the container istio-proxy keeps it alive"
+        f"Deleting pod {pods[0]['metadata']['name']}: its trainer has ended, and the container istio-proxy keeps it "
+        "alive"
     ]
 
 

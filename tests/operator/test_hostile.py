@@ -24,7 +24,9 @@ from tests.operator.hostile import any_observation
 CRD = quick_yaml.load((Path(__file__).parents[2] / "crds" / "halcyon.dev_trainingruns.yaml").read_text())
 FORMATS = FormatChecker(formats=())
 FORMATS.checks("date-time")(lambda value: not isinstance(value, str) or moment(value) is not None)
-VALIDATOR = Draft202012Validator(CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], format_checker=FORMATS)
+VALIDATOR = Draft202012Validator(
+    CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], format_checker=FORMATS
+)
 """The API server's schema of a status."""
 
 

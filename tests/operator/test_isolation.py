@@ -55,8 +55,8 @@ class Counted:
 
 @pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.variant)])
 def test_runs_on_a_silent_store_delay_no_other_tenants_run(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real sockets, the operator's own modules, a simulated API server: the other run starts before any request to the silent store has
-    ended. On a slow machine a request may not end earlier for that."""
+    """Real sockets, the operator's own modules, a simulated API server: the other run starts before any request to the
+    silent store has ended. On a slow machine a request may not end earlier for that."""
     monkeypatch.setattr(checkpoints, "TIMEOUT_SECONDS", limit(120))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
@@ -66,7 +66,9 @@ def test_runs_on_a_silent_store_delay_no_other_tenants_run(runs: int, monkeypatc
             counted, queue = Counted(endpoint), list[Any]()
             reads = HeadReads(counted, queue.append, time.monotonic)
             settings = settings_of(objectStore={"s3": {"endpoints": [endpoint]}})
-            cluster = SimulatedCluster(run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, settings=settings)
+            cluster = SimulatedCluster(
+                run(checkpoint={"root": "s3://bucket/mine", "endpoint": endpoint}), heads=reads, settings=settings
+            )
             keys = [KEY]
             for number in range(1, runs):
                 name = f"demo{number}"
@@ -114,17 +116,30 @@ def test_a_slow_store_does_not_change_the_end_of_any_scenario(name: str) -> None
         cluster.slow_store = slow
         story(cluster)
         status = cluster.last_status
-        ends.append([status["phase"], status["attempt"], status.get("checkpoint"), [entry["cause"] for entry in status["history"]]])
+        ends.append(
+            [
+                status["phase"],
+                status["attempt"],
+                status.get("checkpoint"),
+                [entry["cause"] for entry in status["history"]],
+            ]
+        )
     assert ends[0] == ends[1]
 
 
 def test_pods_that_start_one_by_one_do_not_cause_one_write_each() -> None:
-    """The number of running pods is no reason to list them at the API server again. It is reported every few seconds."""
+    """The number of running pods is no reason to list them at the API server again.
+
+    It is reported every few seconds.
+    """
     cluster = SimulatedCluster(run(accelerator={"type": "cpu", "topology": "4x1"}))
     cluster.settle()
     now, messages = 100.0, set[str]()
     for running in (2, 3):  # the record already has that one runs
-        pods = [pod(1, 0, 0, number, **({} if number < running else {"phase": "Pending", "containerStatuses": []})) for number in range(4)]
+        pods = [
+            pod(1, 0, 0, number, **({} if number < running else {"phase": "Pending", "containerStatuses": []}))
+            for number in range(4)
+        ]
         seen = observed(cluster.api.objects[RUN], jobsets=[cluster.jobset or {}], pods=pods)
         status = reconcile(seen, at(now)).status
         assert status is not None

@@ -1,5 +1,5 @@
-"""The objects of an attempt: complete, compared with golden files that a person has reviewed, and single rules where a rule is a
-promise."""
+"""The objects of an attempt: complete, compared with golden files that a person has reviewed, and single rules where a
+rule is a promise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def documents(name: str) -> list[dict[str, Any]]:
 def to_compare(name: str) -> dict[str, Any]:
     """The objects of a row by their kind, with the run document as a document, not as text."""
     config_map, jobset = documents(name)
-    return {"ConfigMap": {**config_map, "data": {key: yaml.safe_load(text) for key, text in config_map["data"].items()}}, "JobSet": jobset}
+    return {
+        "ConfigMap": {**config_map, "data": {key: yaml.safe_load(text) for key, text in config_map["data"].items()}},
+        "JobSet": jobset,
+    }
 
 
 def text_of(name: str) -> str:
@@ -60,7 +63,11 @@ def pod_of(jobset: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_hardware_row_has_a_reviewed_golden_file() -> None:
     assert {document["spec"]["accelerator"]["type"] for document in RUNS.values()} == set(TABLE)
-    fast = {document["spec"]["accelerator"]["type"] for document in RUNS.values() if document["spec"]["accelerator"].get("network")}
+    fast = {
+        document["spec"]["accelerator"]["type"]
+        for document in RUNS.values()
+        if document["spec"]["accelerator"].get("network")
+    }
     assert fast == {row.name for row in TABLE.values() if row.fabric is not None}
 
 
@@ -71,7 +78,9 @@ GPU_DIRECT = [name for name in RUNS if name.endswith("gpu-direct")]
 def test_pods_share_nothing_of_the_node_unless_requested(name: str) -> None:
     pod = pod_of(built(name))
     assert "initContainers" not in pod
-    assert all(set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
+    assert all(
+        set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"]
+    )
 
 
 @pytest.mark.parametrize("name", GPU_DIRECT)
@@ -83,13 +92,19 @@ def test_a_fabric_gets_exactly_the_settings_of_its_row(name: str) -> None:
     shared = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     sidecar = fabric.sidecar
     assert shared == {path.path for path in (*fabric.host_paths, *(sidecar.host_paths if sidecar is not None else ()))}
-    mounted = {mount["name"] for container in (*pod["containers"], *pod.get("initContainers", ())) for mount in container["volumeMounts"]}
+    mounted = {
+        mount["name"]
+        for container in (*pod["containers"], *pod.get("initContainers", ()))
+        for mount in container["volumeMounts"]
+    }
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     for container in pod.get("initContainers", ()):
         assert container["restartPolicy"] == "Always", "a sidecar must end with the trainer"
         assert "privileged" not in container["securityContext"]
         assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
-    assert [container["name"] for container in pod.get("initContainers", ())] == ([sidecar.name] if sidecar is not None else [])
+    assert [container["name"] for container in pod.get("initContainers", ())] == (
+        [sidecar.name] if sidecar is not None else []
+    )
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -97,7 +112,9 @@ def test_each_host_requests_its_devices_once(name: str) -> None:
     accelerator = view(name).spec.accelerator
     shape = accelerator.row.shape(accelerator.topology)
     limits = pod_of(built(name))["containers"][0].get("resources", {}).get("limits", {})
-    assert limits.get(accelerator.row.resource or "none") == (str(shape.chips_per_host) if accelerator.row.resource else None)
+    assert limits.get(accelerator.row.resource or "none") == (
+        str(shape.chips_per_host) if accelerator.row.resource else None
+    )
     environment = [variable["name"] for variable in pod_of(built(name))["containers"][0]["env"]]
     assert len(environment) == len(set(environment)), "no variable may be set twice, or its value is accidental"
 
@@ -121,14 +138,20 @@ def test_restricted_pod_security_holds(name: str) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_the_trainer_can_parse_the_injected_environment(name: str) -> None:
     jobset = built(name)
-    literals = {variable["name"]: variable["value"] for variable in pod_of(jobset)["containers"][0]["env"] if "value" in variable}
+    literals = {
+        variable["name"]: variable["value"]
+        for variable in pod_of(jobset)["containers"][0]["env"]
+        if "value" in variable
+    }
     from_pod = {
         variable["name"]: variable["valueFrom"]["fieldRef"]["fieldPath"]
         for variable in pod_of(jobset)["containers"][0]["env"]
         if "fieldRef" in variable.get("valueFrom", {})
     }
     assert from_pod["HALCYON_RESTART"] == f"metadata.annotations['{names.JOBSET_RESTART}']"
-    environment = parse_environment(literals | {"HALCYON_JOB_INDEX": "0", "HALCYON_COMPLETION_INDEX": "0", "HALCYON_RESTART": "4"})
+    environment = parse_environment(
+        literals | {"HALCYON_JOB_INDEX": "0", "HALCYON_COMPLETION_INDEX": "0", "HALCYON_RESTART": "4"}
+    )
     assert environment is not None
     assert (environment.attempt, environment.restart, environment.resume_step) == (3, 4, 120)
     job = jobset["spec"]["replicatedJobs"][0]
@@ -148,7 +171,9 @@ def test_failure_policy_rules_are_in_the_right_order() -> None:
     assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
     policy = built("cpu-2x1")["spec"]["failurePolicy"]
     assert [rule["action"] for rule in policy["rules"]] == ["RestartJobSetAndIgnoreMaxRestarts"] * 2 + ["FailJobSet"]
-    assert "onJobFailureMessagePatterns" not in policy["rules"][2], "the last rule must match all that the others do not"
+    assert "onJobFailureMessagePatterns" not in policy["rules"][2], (
+        "the last rule must match all that the others do not"
+    )
     assert (policy["maxRestarts"], policy["restartStrategy"]) == (2, "BlockingRecreate")
 
 
@@ -165,13 +190,21 @@ def test_names_of_the_longest_run_fit() -> None:
 def test_pods_of_several_slices_get_the_variables_to_find_each_other() -> None:
     env = {variable["name"]: variable for variable in pod_of(built("v6e-4x8-two-slices-spot"))["containers"][0]["env"]}
     assert env["MEGASCALE_NUM_SLICES"]["value"] == "2"
-    assert env["MEGASCALE_SLICE_ID"]["valueFrom"]["fieldRef"]["fieldPath"] == f"metadata.annotations['{names.JOBSET_JOB_INDEX}']"
+    assert (
+        env["MEGASCALE_SLICE_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+        == f"metadata.annotations['{names.JOBSET_JOB_INDEX}']"
+    )
     hosts = env["TPU_WORKER_HOSTNAMES"]["value"].split(",")
     assert len(hosts) == 8
     assert hosts[1].startswith("demo-3-s-$(HALCYON_JOB_INDEX)-1.")
     order = list(env)
-    assert order.index("HALCYON_JOB_INDEX") < order.index("TPU_WORKER_HOSTNAMES"), "a variable can only refer to earlier ones"
-    assert not any(name.startswith(("MEGASCALE", "TPU_")) for name in (v["name"] for v in pod_of(built("v5e-4x4"))["containers"][0]["env"]))
+    assert order.index("HALCYON_JOB_INDEX") < order.index("TPU_WORKER_HOSTNAMES"), (
+        "a variable can only refer to earlier ones"
+    )
+    assert not any(
+        name.startswith(("MEGASCALE", "TPU_"))
+        for name in (v["name"] for v in pod_of(built("v5e-4x4"))["containers"][0]["env"])
+    )
 
 
 def test_pods_on_ironwood_get_addresses_with_ports() -> None:
@@ -206,6 +239,8 @@ def build_jobset_of(accelerator: dict[str, Any]) -> dict[str, Any]:
         ({"root": "s3://bucket/demo"}, {}, True),
     ],
 )
-def test_exports_into_files_of_a_pod_are_rejected(checkpoint: dict[str, Any], export: dict[str, Any], allowed: bool) -> None:
+def test_exports_into_files_of_a_pod_are_rejected(
+    checkpoint: dict[str, Any], export: dict[str, Any], allowed: bool
+) -> None:
     problems = parse_run_view(run(checkpoint=checkpoint, export={"everySteps": 10, **export})).problems
     assert [problem.split(":")[0] for problem in problems] == ([] if allowed else ["spec.export.root"])

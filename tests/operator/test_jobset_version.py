@@ -43,13 +43,17 @@ def check(openapi: dict[str, Any] | int) -> None:
 
 
 def test_an_old_jobset_version_is_reported_at_the_start() -> None:
-    with pytest.raises(MissingApi, match=rf"does not support failurePolicy\.rules\.{FIELD}.*install JobSet v0\.10 or later"):
+    with pytest.raises(
+        MissingApi, match=rf"does not support failurePolicy\.rules\.{FIELD}.*install JobSet v0\.10 or later"
+    ):
         check(OLD)
     check(NEW)
 
 
 @pytest.mark.parametrize("openapi", [403, 404, {}, {"components": {"schemas": {"x": {"properties": 3}}}}])
-def test_the_operator_continues_if_the_api_server_does_not_show_the_schema(openapi: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_operator_continues_if_the_api_server_does_not_show_the_schema(
+    openapi: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     check(openapi)
     assert FIELD in caplog.text
 
@@ -59,7 +63,9 @@ def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
         check(503)
 
 
-@pytest.mark.parametrize("document", [None, [], {"components": {"schemas": []}}, {"components": {"schemas": {"a": None}}}])
+@pytest.mark.parametrize(
+    "document", [None, [], {"components": {"schemas": []}}, {"components": {"schemas": {"a": None}}}]
+)
 def test_any_json_document_is_tolerated_as_a_schema(document: object) -> None:
     assert knows_the_rules(document) is None
 

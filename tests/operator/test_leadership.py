@@ -1,4 +1,7 @@
-"""A process that competes for a Lease, when its API server is slow or down and when the process ends. On an event loop whose time jumps."""
+"""A process that competes for a Lease, when its API server is slow or down and when the process ends.
+
+On an event loop whose time jumps.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class Leases:
         self.state = "well"
         self.writes = 0
 
-    async def request(self, method: str, _: str, resource: str, *, body: Any = None, fenced: bool = True) -> dict[str, Any]:
+    async def request(
+        self, method: str, _: str, resource: str, *, body: Any = None, fenced: bool = True
+    ) -> dict[str, Any]:
         assert (resource, fenced) == ("leases", method == "GET"), "writes of the Lease must not need the lease"
         if self.state == "away":
             raise ApiError(0, "Unreachable", "away")
@@ -147,9 +152,14 @@ def test_a_lease_taken_by_another_process_ends_the_work_at_the_next_renewal() ->
         worker = Worker("first", leases)
         await until(lambda: worker.began)
         assert leases.document is not None
-        leases.document = {"metadata": {"resourceVersion": "9"}, "spec": {"holderIdentity": "other", "leaseDurationSeconds": 12}}
+        leases.document = {
+            "metadata": {"resourceVersion": "9"},
+            "spec": {"holderIdentity": "other", "leaseDurationSeconds": 12},
+        }
         taken = asyncio.get_running_loop().time()
-        assert await until(lambda: worker.ended) - taken < 5, "it must end at the next renewal, before its own hold ends"
+        assert await until(lambda: worker.ended) - taken < 5, (
+            "it must end at the next renewal, before its own hold ends"
+        )
         assert leases.holder == "other"
         await worker.stop()
         assert leases.holder == "other", "a Lease that it does not hold must not be released"
@@ -184,7 +194,9 @@ class Connection:
     async def update_params_for_auth(self, *_: Any) -> None:
         return None
 
-    async def call_api(self, method: str, _url: str, _headers: Any, _body: Any, _form: Any, timeout: aiohttp.ClientTimeout) -> Any:
+    async def call_api(
+        self, method: str, _url: str, _headers: Any, _body: Any, _form: Any, timeout: aiohttp.ClientTimeout
+    ) -> Any:
         self.sent.append((method, timeout.total))
         raise OSError("nobody there")
 

@@ -1,4 +1,6 @@
-"""Notices of nodes about maintenance or their end: they are parsed, kept only while they hold, and lead to one checkpoint and one event."""
+"""Notices of nodes about maintenance or their end: they are parsed, kept only while they hold, and lead to one
+checkpoint and one event.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,14 @@ from tests.operator.test_attempts import status
 NOW = at(60)
 
 
-def node(name: str = "node-a", *taints: str, labels: dict[str, str] | None = None, cordoned: bool = False) -> dict[str, Any]:
+def node(
+    name: str = "node-a", *taints: str, labels: dict[str, str] | None = None, cordoned: bool = False
+) -> dict[str, Any]:
     spec: dict[str, Any] = {"taints": [{"key": key, "effect": "NoSchedule"} for key in taints]}
-    return {"metadata": {"name": name, "labels": labels or {}}, "spec": spec | ({"unschedulable": True} if cordoned else {})}
+    return {
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": spec | ({"unschedulable": True} if cordoned else {}),
+    }
 
 
 def epoch(seconds: float) -> str:
@@ -85,14 +92,17 @@ def messages(decision: Any) -> list[str]:
 def test_a_notice_is_shown_reported_once_and_requests_a_checkpoint() -> None:
     first = reconciled(None, NoticeView("node-a", "terminating"))
     assert messages(first) == [
-        "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods get the signal to end"
+        "On nodes of the run the machine is about to end (node-a): asking for a checkpoint before the pods get the "
+        "signal to end"
     ]
     assert [ask.request.id.split("-")[0] for ask in first.asks] == ["notice"]
     shown = first.status.maintenance.document()
     assert shown["notices"] == [{"node": "node-a", "notice": "terminating", "seenAt": rfc(60)}]
     second = reconciled(shown, NoticeView("node-a", "terminating"), seconds=62)
     assert messages(second) == []
-    assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], "the trainer has not accepted it yet"
+    assert [ask.request.id for ask in second.asks] == [ask.request.id for ask in first.asks], (
+        "the trainer has not accepted it yet"
+    )
     assert second.status.maintenance == first.status.maintenance
 
 

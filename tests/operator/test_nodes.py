@@ -12,7 +12,19 @@ from halcyon_operator.decide.placement import placement_of
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.objects.build import build
 from halcyon_operator.observe.jobsets import parse_jobset
-from tests.operator.builders import EXHAUSTED, at, deleted, disrupted, ended, jobset, observed, pod, rfc, run, termination
+from tests.operator.builders import (
+    EXHAUSTED,
+    at,
+    deleted,
+    disrupted,
+    ended,
+    jobset,
+    observed,
+    pod,
+    rfc,
+    run,
+    termination,
+)
 from tests.operator.test_attempts import HASH, condition, deletions
 from tests.suite import promises
 
@@ -63,7 +75,9 @@ ECHO = ended(1, 50, termination("failed", 1, message="the words do not matter", 
         ([on("a", 0, **ended(83, 50, termination("runChanged", 83))), on("b", 1, **ended(1, 51))], []),
     ],
 )
-def test_only_the_first_failed_node_of_a_process_group_is_blamed(pods: list[dict[str, Any]], expected: list[str]) -> None:
+def test_only_the_first_failed_node_of_a_process_group_is_blamed(
+    pods: list[dict[str, Any]], expected: list[str]
+) -> None:
     assert blames(pods) == expected
 
 
@@ -75,7 +89,9 @@ def test_only_the_first_failed_node_of_a_process_group_is_blamed(pods: list[dict
         ("", False, "failed", 1),
     ],
 )
-def test_a_process_group_whose_pods_got_no_node_is_not_a_failure(second: str, missing: bool, cause: str, failures: int) -> None:
+def test_a_process_group_whose_pods_got_no_node_is_not_a_failure(
+    second: str, missing: bool, cause: str, failures: int
+) -> None:
     first = on("a", 0, **ended(1, 50, termination("failed", 1, othersMissing=missing)))
     other = deleted(on(second, 1, phase="Pending", containerStatuses=[]), 51, grace=0)
     seen = observed(run(status()), jobsets=[jobset(restarts=1, counted=1)], pods=[first, other])
@@ -179,7 +195,11 @@ def test_avoided_nodes_are_used_again_when_the_run_finds_no_others() -> None:
     assert deletions(early) == []
     late = reconcile(observed(run(waits), **seen), at(301))
     assert deletions(late) == [("JobSet", "demo-1")]
-    assert (late.status.history[-1].cause, late.status.placement.avoided, late.status.placement.blames) == ("moved", [], [])
+    assert (late.status.history[-1].cause, late.status.placement.avoided, late.status.placement.blames) == (
+        "moved",
+        [],
+        [],
+    )
     assert "NodesTakenBack" in [event.reason for event in late.events]
     assert condition(late, "Stalled")[0] == "False"
 
@@ -191,5 +211,7 @@ def test_an_avoided_node_is_used_again_after_a_time_or_after_a_resume() -> None:
     assert current_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_399))
     assert not current_avoided(view.status.placement.avoided, view.spec.recovery.bad_nodes, at(86_401))
     closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(9), "cause": "suspended"}]
-    resumed = reconcile(observed(run(status(placement=placement("aa", avoided="a"), phase="Suspended", history=closed))), at(60))
+    resumed = reconcile(
+        observed(run(status(placement=placement("aa", avoided="a"), phase="Suspended", history=closed))), at(60)
+    )
     assert (resumed.status.attempt, resumed.status.placement) == (2, None)

@@ -85,7 +85,10 @@ def test_a_clone_waits_until_its_source_run_has_taken_its_root_from_defaults() -
         assert "base" in ready(cluster)
         assert "there is no TrainingRun" not in ready(cluster)
         assert (cluster.jobset, cluster.status["attempt"]) == (None, 0)
-    assert ready(cluster) == "spec.from.run: waits for run base to begin, which is Suspended; until then, it has no checkpoint root"
+    assert (
+        ready(cluster)
+        == "spec.from.run: waits for run base to begin, which is Suspended; until then, it has no checkpoint root"
+    )
     taken = {"name": "default", "values": {"checkpoint.rootPrefix": '"s3://team"'}}
     cluster.api.objects[BASE] = other | {"status": {"phase": "Running", "attempt": 1, "defaults": taken}}
     cluster.settle()
@@ -95,7 +98,9 @@ def test_a_clone_waits_until_its_source_run_has_taken_its_root_from_defaults() -
 def test_runs_that_wait_for_each_other_do_not_copy_each_others_messages() -> None:
     other = base()
     del other["spec"]["checkpoint"]
-    conditions = [{"type": "Ready", "status": "False", "reason": "AwaitsRun", "message": "waits for run demo to succeed"}]
+    conditions = [
+        {"type": "Ready", "status": "False", "reason": "AwaitsRun", "message": "waits for run demo to succeed"}
+    ]
     conditions[0]["lastTransitionTime"] = "2026-11-20T12:00:00Z"
     for phase in ("Pending", "Failed"):
         cluster = SimulatedCluster(run(**CLONE))

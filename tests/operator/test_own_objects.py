@@ -1,7 +1,8 @@
 """Whatever objects are in the cluster, the operator touches only what belongs to the run that it reconciles.
 
-Tested once for the decisions (the objects that a decision names) and once with I/O (every request to the API server), with damaged objects
-and with objects that only look like the run's own: with a foreign owner, a foreign name or forged labels.
+Tested once for the decisions (the objects that a decision names) and once with I/O (every request to the API server),
+with damaged objects and with objects that only look like the run's own: with a foreign owner, a foreign name or forged
+labels.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ def is_own(manifest: dict[str, Any], uid: str) -> bool:
     metadata = manifest["metadata"]
     (owner,) = metadata["ownerReferences"]
     named = OWN_NAME.fullmatch(metadata["name"]) is not None and metadata["namespace"] == "default"
-    return named and owner["controller"] is True and (owner["kind"], owner["name"], owner["uid"]) == ("TrainingRun", "demo", uid)
+    return (
+        named
+        and owner["controller"] is True
+        and (owner["kind"], owner["name"], owner["uid"]) == ("TrainingRun", "demo", uid)
+    )
 
 
 def is_confined(manifest: dict[str, Any]) -> bool:
@@ -76,7 +81,9 @@ def is_confined(manifest: dict[str, Any]) -> bool:
     pods = [job["template"]["spec"]["template"]["spec"] for job in manifest["spec"]["replicatedJobs"]]
     safe = all(pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"] for pod in pods)
     open_doors = {"hostNetwork", "hostPID", "hostIPC", "initContainers", "nodeName"}
-    return safe and not any(open_doors & set(pod) or any("hostPath" in volume for volume in pod.get("volumes", [])) for pod in pods)
+    return safe and not any(
+        open_doors & set(pod) or any("hostPath" in volume for volume in pod.get("volumes", [])) for pod in pods
+    )
 
 
 def jobset_lists() -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -89,10 +96,16 @@ def check(decision: Decision, seen: Observed) -> None:
     uid = seen.run.uid
     probes = () if seen.probe is None else (seen.probe.jobset,)
     found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in (*probes, *seen.jobsets)}
-    maps = {(seen.config_map.name, seen.config_map.uid): seen.config_map.owner_uid} if seen.config_map is not None else {}
+    maps = (
+        {(seen.config_map.name, seen.config_map.uid): seen.config_map.owner_uid} if seen.config_map is not None else {}
+    )
     for deletion in decision.delete:
         if deletion.kind == "TrainingRun":
-            assert (deletion.name, deletion.uid, deletion.resource_version) == (seen.run.name, uid, seen.run.resource_version)
+            assert (deletion.name, deletion.uid, deletion.resource_version) == (
+                seen.run.name,
+                uid,
+                seen.run.resource_version,
+            )
             assert seen.run.spec is not None
             assert seen.run.spec.ttl_seconds_after_finished is not None
             continue
@@ -131,7 +144,9 @@ def check_a_decision_names_only_objects_of_the_run(data: st.DataObject) -> None:
         document,
         jobsets=tuple(map(parse_jobset, data.draw(jobset_lists()))),
         probe=probe,
-        config_map=parse_object("ConfigMap", data.draw(foreign_objects("ConfigMap"))) if data.draw(st.booleans()) else None,
+        config_map=parse_object("ConfigMap", data.draw(foreign_objects("ConfigMap")))
+        if data.draw(st.booleans())
+        else None,
     )
     if seen.probe is not None and any(seen.probe.jobset.uid == jobset.uid for jobset in seen.jobsets):
         seen = replace(seen, probe=None)
@@ -162,7 +177,11 @@ class HostileApi:
 
     def owned(self) -> set[tuple[object, object]]:
         """Name and uid of all objects that the run controls."""
-        own = [thing for thing in [*self.jobsets, *self.named.values()] if controller_uid(mapping(value_at(thing, "metadata"))) == UID]
+        own = [
+            thing
+            for thing in [*self.jobsets, *self.named.values()]
+            if controller_uid(mapping(value_at(thing, "metadata"))) == UID
+        ]
         own += [pod for pod in self.pods if controller_uid(mapping(value_at(pod, "metadata"))) and self._labelled(pod)]
         return {(text(value_at(thing, "metadata", "name")), text(value_at(thing, "metadata", "uid"))) for thing in own}
 
@@ -170,7 +189,9 @@ class HostileApi:
     def _labelled(pod: Any) -> bool:
         return value_at(pod, "metadata", "labels", names.LABEL_RUN_UID) == UID
 
-    async def request(self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any) -> dict[str, Any]:
+    async def request(
+        self, method: str, path: str, resource: str, *, query: Any = None, body: Any = None, **_: Any
+    ) -> dict[str, Any]:
         self.requests.append((method, path, body))
         if method != "GET":
             return self._write(resource, body)
@@ -178,11 +199,16 @@ class HostileApi:
             return self.run
         if resource == WORKLOADS:
             if (code := self._data.draw(st.sampled_from([200, 200, 200, 403, 404]))) == 200:
-                return mapping(self._data.draw(st.sampled_from([{"items": self.workloads}, {"items": self._data.draw(JUNK)}])))
+                return mapping(
+                    self._data.draw(st.sampled_from([{"items": self.workloads}, {"items": self._data.draw(JUNK)}]))
+                )
             raise (NotFound if code == 404 else ApiError)(code, "Refused", "because")
         if path.endswith(("/jobsets", "/pods")):
             assert query["labelSelector"] == "halcyon.dev/run=demo"
-            return {"items": self.jobsets if resource == "jobsets" else self.pods, "metadata": {"continue": self._data.draw(st.integers())}}
+            return {
+                "items": self.jobsets if resource == "jobsets" else self.pods,
+                "metadata": {"continue": self._data.draw(st.integers())},
+            }
         if self._data.draw(st.booleans()):
             raise NotFound(404, "NotFound", "")
         if resource == PLURAL:
@@ -211,7 +237,9 @@ class HostileApi:
             return self._data.draw(st.sampled_from(HEADS))
         reported = report(*group, progress=PROGRESS) if self._data.draw(st.booleans()) else report(*group)
         body = json.dumps(spoil(reported.document(), self._data)).encode()
-        return parse_report(body, "demo", group) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
+        return (
+            parse_report(body, "demo", group) if self._data.draw(st.booleans()) else ReportReading(problem="x" * 10_000)
+        )
 
     async def send_save_request(self, ask: SaveAsk) -> str:
         assert ask.ip in {text(value_at(pod, "status", "podIP")) for pod in self.pods}
@@ -240,7 +268,9 @@ def no_crash() -> Iterator[None]:
 RUN_PATH = f"/apis/{API_VERSION}/namespaces/default/{PLURAL}/demo"
 WRITES = {
     "PATCH": re.compile(re.escape(RUN_PATH) + "/status"),
-    "POST": re.compile(r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1|apis/events\.k8s\.io/v1)/namespaces/default/(jobsets|configmaps|events)"),
+    "POST": re.compile(
+        r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1|apis/events\.k8s\.io/v1)/namespaces/default/(jobsets|configmaps|events)"
+    ),
     "DELETE": re.compile(
         r"/(apis/jobset\.x-k8s\.io/v1alpha2|api/v1)/namespaces/default/((jobsets|configmaps)/"
         + OWN_NAME.pattern
@@ -257,7 +287,9 @@ def reconcile_four_times(api: HostileApi, data: st.DataObject) -> None:
     workloads = Workloads(cluster, lambda: 0.0)
     observer = Observer(cluster, api, api, pod_endings, settings, nodes, workloads=workloads)  # type: ignore[arg-type]
     queue: WorkQueue[tuple[str, str]] = WorkQueue(lambda: 0.0)
-    controller = Controller(queue, observer, cluster, pod_endings, metrics, WriteWatch(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api)
+    controller = Controller(
+        queue, observer, cluster, pod_endings, metrics, WriteWatch(lambda: 0.0), "i", lambda: at(60), lambda: 0.0, api
+    )
     nodes.saw(spoil(NODE, data))
 
     async def some() -> None:
@@ -307,7 +339,9 @@ def check_any_answer_of_kueue_is_tolerated(data: st.DataObject) -> None:
     api = HostileApi(data)
     held = jobset(1)
     held["metadata"]["labels"][LABEL_QUEUE] = "research"
-    api.run = run({"attempt": 1, "jobSetUid": "jobset-1", "jobSetName": "demo-1"}, scheduling={"queue": {"name": "research"}})
+    api.run = run(
+        {"attempt": 1, "jobSetUid": "jobset-1", "jobSetName": "demo-1"}, scheduling={"queue": {"name": "research"}}
+    )
     api.jobsets = [held | {"spec": {"suspend": True}}]
     reconcile_four_times(api, data)
     assert any(path.endswith("/namespaces/default/workloads") for _, path, _ in api.requests)

@@ -39,7 +39,9 @@ def environment(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_without_settings_of_the_owner_pods_are_restricted() -> None:
-    assert template({}, **V6E) == template({"security": {"gpu": {"privileged": True}, "v5e": {"privileged": True}}}, **V6E)
+    assert template({}, **V6E) == template(
+        {"security": {"gpu": {"privileged": True}, "v5e": {"privileged": True}}}, **V6E
+    )
     pod = template({}, **V6E)["spec"]
     assert pod["securityContext"]["runAsUser"] == 65532
     assert not {"hostNetwork", "dnsPolicy", "imagePullSecrets"} & set(pod)
@@ -66,7 +68,9 @@ def test_pods_can_get_capabilities_for_locked_memory() -> None:
     assert context["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK", "SYS_RESOURCE"]}
     assert (context["runAsNonRoot"], context["allowPrivilegeEscalation"]) == (False, False)
     admin = template({"security": {"tpu": {"capabilities": ["SYS_ADMIN"], "runAsUser": 0}}}, **V6E)
-    assert trainer(admin)["securityContext"]["allowPrivilegeEscalation"] is True, "the API server rejects any other value"
+    assert trainer(admin)["securityContext"]["allowPrivilegeEscalation"] is True, (
+        "the API server rejects any other value"
+    )
 
 
 def test_no_user_id_is_set_if_the_namespace_assigns_user_ids() -> None:
@@ -83,11 +87,15 @@ def test_the_sidecar_of_a_privileged_fabric_is_privileged() -> None:
     assert "privileged" not in restricted["securityContext"]
 
 
-@pytest.mark.parametrize(("wanted", "one", "two"), [("never", False, False), ("multislice", False, True), ("always", True, True)])
+@pytest.mark.parametrize(
+    ("wanted", "one", "two"), [("never", False, False), ("multislice", False, True), ("always", True, True)]
+)
 def test_pods_use_the_host_network_as_configured(wanted: str, one: bool, two: bool) -> None:
     for spec, expected in ((V6E, one), (TWO_SLICES, two)):
         pod = template({"security": {"tpu": {"hostNetwork": wanted}}}, **spec)["spec"]
-        assert (pod.get("hostNetwork"), pod.get("dnsPolicy")) == ((True, "ClusterFirstWithHostNet") if expected else (None, None))
+        assert (pod.get("hostNetwork"), pod.get("dnsPolicy")) == (
+            (True, "ClusterFirstWithHostNet") if expected else (None, None)
+        )
 
 
 def test_annotations_pull_secrets_certificates_and_proxy() -> None:
@@ -102,12 +110,18 @@ def test_annotations_pull_secrets_certificates_and_proxy() -> None:
     made = template(pods, more, **FAST)
     annotations = made["metadata"]["annotations"]
     assert annotations["example.com/team"] == "a"
-    assert annotations["networking.gke.io/default-interface"] == "eth0", "annotations for the hardware must override the owner's"
+    assert annotations["networking.gke.io/default-interface"] == "eth0", (
+        "annotations for the hardware must override the owner's"
+    )
     assert made["spec"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
-    assert {"name": "ca", "configMap": {"name": "trust", "items": [{"key": "all.pem", "path": "ca.crt"}]}} in made["spec"]["volumes"]
+    assert {"name": "ca", "configMap": {"name": "trust", "items": [{"key": "all.pem", "path": "ca.crt"}]}} in made[
+        "spec"
+    ]["volumes"]
     assert {"name": "ca", "mountPath": "/etc/halcyon/ca", "readOnly": True} in trainer(made)["volumeMounts"]
     given = environment(made)
-    assert {given[name] for name in ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "REQUESTS_CA_BUNDLE")} == {"/etc/halcyon/ca/ca.crt"}
+    assert {given[name] for name in ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "REQUESTS_CA_BUNDLE")} == {
+        "/etc/halcyon/ca/ca.crt"
+    }
     assert given["HTTPS_PROXY"] == given["https_proxy"] == "http://proxy:3128"
     assert "HTTP_PROXY" not in given
     excluded = given["no_proxy"].split(",")
@@ -165,7 +179,9 @@ LABELLED = {"labels": {"owner": "platform", "team": "none"}, "runLabels": ["team
 
 
 def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
-    view = parse_run_view(run(scheduling__labels={"team": "language"}, recovery__elastic={"minSlices": 1, "maxSlices": 2}))
+    view = parse_run_view(
+        run(scheduling__labels={"team": "language"}, recovery__elastic={"minSlices": 1, "maxSlices": 2})
+    )
     assert view.spec is not None
     settings = settings_of(trainerPods=LABELLED)
     made = build_jobset(view, view.spec, settings, 1, 0, 0), build_probe(view, view.spec, settings, 1)
@@ -180,9 +196,21 @@ def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
     ("labels", "pods", "sentence"),
     [
         ({"team": "a"}, LABELLED, ""),
-        ({"team": "a"}, {}, "spec.scheduling.labels[team]: this installation lets runs set no label; leave it out, or have"),
-        ({"owner": "me"}, LABELLED, "spec.scheduling.labels[owner]: this installation lets runs set team; leave it out, or have"),
-        ({"jobset.sigs.k8s.io/jobset-name": "x"}, LABELLED, "'jobset.sigs.k8s.io/jobset-name' is a label of Kubernetes or Halcyon"),
+        (
+            {"team": "a"},
+            {},
+            "spec.scheduling.labels[team]: this installation lets runs set no label; leave it out, or have",
+        ),
+        (
+            {"owner": "me"},
+            LABELLED,
+            "spec.scheduling.labels[owner]: this installation lets runs set team; leave it out, or have",
+        ),
+        (
+            {"jobset.sigs.k8s.io/jobset-name": "x"},
+            LABELLED,
+            "'jobset.sigs.k8s.io/jobset-name' is a label of Kubernetes or Halcyon",
+        ),
         ({"job-name": "x"}, LABELLED, "'job-name' is a label of Kubernetes or Halcyon"),
     ],
 )
@@ -224,7 +252,9 @@ def test_the_trainers_document_has_no_variables() -> None:
         ("XLA_FLAGS", (), False),
     ],
 )
-def test_other_variables_need_the_permission_of_the_operators_owner(name: str, allowed: tuple[str, ...], goes: bool) -> None:
+def test_other_variables_need_the_permission_of_the_operators_owner(
+    name: str, allowed: tuple[str, ...], goes: bool
+) -> None:
     seen = observed(run(env=[{"name": name, "value": "1"}]), settings=settings_of(trainerPods={"variables": allowed}))
     decision = reconcile(seen, at(0))
     assert decision.status is not None

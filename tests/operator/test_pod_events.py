@@ -1,5 +1,5 @@
-"""Why a pod does not start, if only its events say so. Events are read beside the reconciliations, seldom, with a limit, and their text is
-cleaned."""
+"""Why a pod does not start, if only its events say so. Events are read beside the reconciliations, seldom, with a
+limit, and their text is cleaned."""
 
 from __future__ import annotations
 
@@ -38,9 +38,18 @@ UID, NAME = "pod-1-0-0-0", "demo-1-s-0-0-abcde"
 MOUNT = 'MountVolume.SetUp failed for volume "keys" : secret "bucket-keys" not found'
 
 
-def event(reason: str = "FailedMount", message: Any = MOUNT, *, at: float = 200, uid: str = UID, **more: Any) -> dict[str, Any]:
+def event(
+    reason: str = "FailedMount", message: Any = MOUNT, *, at: float = 200, uid: str = UID, **more: Any
+) -> dict[str, Any]:
     about = {"kind": "Pod", "name": NAME, "uid": uid}
-    return {"involvedObject": about, "type": "Warning", "reason": reason, "message": message, "lastTimestamp": rfc(at), **more}
+    return {
+        "involvedObject": about,
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": rfc(at),
+        **more,
+    }
 
 
 def waiting(scheduled: float = 100) -> dict[str, Any]:
@@ -84,7 +93,9 @@ def test_the_newest_warning_is_reported() -> None:
     cluster.api.events = [event("FailedCreatePodSandBox", "no network", at=100), event(at=200)]
     settle_messages(cluster)
     assert ready(cluster)["reason"] == "PodsNotStarting"
-    sentence = f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
+    sentence = (
+        f": ContainerCreating; FailedMount: {MOUNT}; `kubectl describe pod demo-1-s-0-0-abcde` has all its events"
+    )
     assert ready(cluster)["message"].endswith(sentence)
     cluster.api.events.append(event("FailedCreatePodSandBox", "no network", at=300))
     cluster.now += PAUSE_SECONDS
@@ -102,7 +113,9 @@ REFUSALS = (
 )
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=["quota", "LimitRange", "label", "webhook", "serviceAccountName", "priorityClassName"])
+@pytest.mark.parametrize(
+    "refusal", REFUSALS, ids=["quota", "LimitRange", "label", "webhook", "serviceAccountName", "priorityClassName"]
+)
 def test_the_reason_why_no_pod_is_made_is_reported_within_seconds(refusal: str) -> None:
     cluster = SimulatedCluster(run())
     cluster.settle()  # the first slice has its pod, the second one has none
@@ -112,7 +125,10 @@ def test_the_reason_why_no_pod_is_made_is_reported_within_seconds(refusal: str) 
     settle_messages(cluster)
     conditions = {one["type"]: (one["status"], one["reason"]) for one in cluster.status["conditions"]}
     assert (conditions["Ready"], conditions["Degraded"]) == (("False", "PodsRefused"), ("True", "PodsRefused"))
-    assert ready(cluster)["message"] == f"attempt 1: Job demo-1-s-1 cannot make its pods, FailedCreate: Error creating: {refusal}"
+    assert (
+        ready(cluster)["message"]
+        == f"attempt 1: Job demo-1-s-1 cannot make its pods, FailedCreate: Error creating: {refusal}"
+    )
     cluster.add_pod(pod(slice_index=1))
     cluster.now += MISSING_PAUSE_SECONDS
     settle_messages(cluster)
@@ -156,7 +172,17 @@ def test_without_events_the_state_of_the_pod_is_reported(events: list[dict[str, 
         event(message=["x"]),
         event(lastTimestamp="yesterday"),
     ],
-    ids=["normal", "of another pod", "before it had its node", "two words", "markup", "long", "no text", "a list", "no time"],
+    ids=[
+        "normal",
+        "of another pod",
+        "before it had its node",
+        "two words",
+        "markup",
+        "long",
+        "no text",
+        "a list",
+        "no time",
+    ],
 )
 def test_events_that_are_no_warning_about_the_pod_are_ignored(other: dict[str, Any]) -> None:
     assert newest_warning(POD, [other]) is None
@@ -183,7 +209,12 @@ def test_a_message_is_cleaned_and_cut() -> None:
 
 @given(junk=JUNK)
 def test_malformed_events_are_ignored(junk: Any) -> None:
-    spoilt = [junk, {**event(), "message": junk}, {**event(), "involvedObject": junk}, {**event(), "lastTimestamp": junk, "series": junk}]
+    spoilt = [
+        junk,
+        {**event(), "message": junk},
+        {**event(), "involvedObject": junk},
+        {**event(), "lastTimestamp": junk, "series": junk},
+    ]
     found = newest_warning(POD, spoilt)
     assert found is None or found.reason == "FailedMount"
 
@@ -237,7 +268,9 @@ def test_a_reconciliation_never_waits_for_events_and_requests_them_once_a_minute
         now[0] += PAUSE_SECONDS
         reads.of(key, [late()], JOB_SET, STATUS)
         await rounds()
-        assert reads.of(key, [late()], JOB_SET, STATUS) is None, "events that cannot be read any more must not be reported for ever"
+        assert reads.of(key, [late()], JOB_SET, STATUS) is None, (
+            "events that cannot be read any more must not be reported for ever"
+        )
         await reads.close()
 
     asyncio.run(story())
@@ -248,8 +281,15 @@ def test_events_are_requested_only_for_the_first_late_pod_of_a_run() -> None:
         events = Events()
         events.go.set()
         reads = PodEvents(events, lambda key: None, lambda: at(1000), lambda: 0.0)
-        reads.of(("default", "demo"), [late(uid="b", process=(0, 1)), late(), late(uid="c", running=True, process=(0, 0))], JOB_SET, STATUS)
-        reads.of(("default", "other"), [late(uid="not,yet=late"), late(uid="late", scheduled_at=at(900))], JOB_SET, STATUS)
+        reads.of(
+            ("default", "demo"),
+            [late(uid="b", process=(0, 1)), late(), late(uid="c", running=True, process=(0, 0))],
+            JOB_SET,
+            STATUS,
+        )
+        reads.of(
+            ("default", "other"), [late(uid="not,yet=late"), late(uid="late", scheduled_at=at(900))], JOB_SET, STATUS
+        )
         await rounds()
         assert events.asked == [NAME]
 

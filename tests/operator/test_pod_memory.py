@@ -50,13 +50,15 @@ def test_every_row_has_an_amount_for_every_shape() -> None:
         for topology in topologies:
             shape = row.shape(topology)
             assert shape is not None
-            assert not shape.machine_type or shape.machine_type in HOST_MEMORY_GIB, f"{row.name}: give the memory of {shape.machine_type}"
+            assert not shape.machine_type or shape.machine_type in HOST_MEMORY_GIB, (
+                f"{row.name}: give the memory of {shape.machine_type}"
+            )
 
 
 @pytest.mark.parametrize("host", HOST_MEMORY_GIB.values())
 def test_enough_memory_is_left_for_the_node(host: int) -> None:
-    """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave at least as much again to the
-    node's other pods."""
+    """GKE reserves about 2 % of a large machine's memory and 10 % of a small one's. Its guides leave at least as much
+    again to the node's other pods."""
     left = left_of_host_gib(host)
     assert 0.75 * host < left < host - 4
 
@@ -64,9 +66,14 @@ def test_enough_memory_is_left_for_the_node(host: int) -> None:
 def test_the_owner_sets_memory_by_type_and_the_run_overrides_the_owner() -> None:
     ours = settings_of(podMemory={"cpu": "2Gi", "nvidia": "none"})
     assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1"})) == ("2Gi", "2Gi")
-    assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}})) == ("1Gi", "1Gi")
+    assert memory(pod(ours, accelerator={"type": "cpu", "topology": "2x1", "hostResources": {"memory": "1Gi"}})) == (
+        "1Gi",
+        "1Gi",
+    )
     assert memory(pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})) == (None, None)
-    assert pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "4"}
+    assert pod(ours, accelerator={"type": "nvidia", "topology": "1x4"})["containers"][0]["resources"]["limits"] == {
+        "nvidia.com/gpu": "4"
+    }
 
 
 def test_a_probe_requests_the_memory_of_a_real_pod() -> None:

@@ -23,7 +23,20 @@ from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.observe.workloads import Workloads, newest, parse_workload
 from tests.document_changes import changed
-from tests.operator.builders import at, deleted, ended, head, jobset, observed, pod, report, rfc, run, settings_of, termination
+from tests.operator.builders import (
+    at,
+    deleted,
+    ended,
+    head,
+    jobset,
+    observed,
+    pod,
+    report,
+    rfc,
+    run,
+    settings_of,
+    termination,
+)
 
 QUEUED: dict[str, Any] = {"name": "research", "priorityClass": "normal"}
 WITH_KUEUE = settings_of(kueue={"enabled": True})
@@ -37,7 +50,13 @@ def workload(**conditions: Any) -> dict[str, Any]:
         "spec": {"queueName": "research", "active": True},
         "status": {
             "conditions": [
-                {"type": name, "status": str(truth), "reason": reason, "message": message, "lastTransitionTime": rfc(seconds)}
+                {
+                    "type": name,
+                    "status": str(truth),
+                    "reason": reason,
+                    "message": message,
+                    "lastTransitionTime": rfc(seconds),
+                }
                 for name, (truth, reason, message, seconds) in plain.items()
             ]
         },
@@ -45,9 +64,16 @@ def workload(**conditions: Any) -> dict[str, Any]:
     return changed(document, {name.replace("__", "."): value for name, value in conditions.items() if "__" in name})
 
 
-NO_QUOTA = workload(QuotaReserved=(False, "Pending", "insufficient unused quota for cpu in flavor default, 1 more needed", 5))
+NO_QUOTA = workload(
+    QuotaReserved=(False, "Pending", "insufficient unused quota for cpu in flavor default, 1 more needed", 5)
+)
 PREEMPTED = workload(
-    Evicted=(True, "Preempted", "Preempted to accommodate a workload (UID: 7) due to prioritization in the ClusterQueue", 100),
+    Evicted=(
+        True,
+        "Preempted",
+        "Preempted to accommodate a workload (UID: 7) due to prioritization in the ClusterQueue",
+        100,
+    ),
     QuotaReserved=(True, "QuotaReserved", "Quota reserved in ClusterQueue all", 10),
     Admitted=(True, "Admitted", "The workload is admitted", 10),
 )
@@ -64,16 +90,26 @@ class QueuedRun:
         self.reconcile(1)
 
     def reconcile(
-        self, seconds: float, found: WorkloadReading | dict[str, Any] | None = None, *, held: bool = True, restarts: int = 0, **seen: Any
+        self,
+        seconds: float,
+        found: WorkloadReading | dict[str, Any] | None = None,
+        *,
+        held: bool = True,
+        restarts: int = 0,
+        **seen: Any,
     ) -> Decision:
-        """One reconciliation, with a JobSet that the queue holds or not, once the run has one. A deleted JobSet exists as long as its
-        pods."""
+        """One reconciliation, with a JobSet that the queue holds or not, once the run has one. A deleted JobSet exists
+        as long as its pods."""
         reading = parse_workload(found) if isinstance(found, dict) else found
         jobsets: list[dict[str, Any]] = []
         if (attempt := self.status.get("attempt")) and seconds > 1:
-            made = jobset(attempt, restarts=restarts, deleting=f"demo-{attempt}" in self._deleted) | {"spec": {"suspend": held}}
+            made = jobset(attempt, restarts=restarts, deleting=f"demo-{attempt}" in self._deleted) | {
+                "spec": {"suspend": held}
+            }
             made["metadata"]["labels"][LABEL_QUEUE] = "research"
-            made["metadata"]["creationTimestamp"] = rfc(self._made_at.setdefault(attempt, 1 if attempt == 1 else seconds))
+            made["metadata"]["creationTimestamp"] = rfc(
+                self._made_at.setdefault(attempt, 1 if attempt == 1 else seconds)
+            )
             jobsets = [made] if seen.get("pods") or made["metadata"]["name"] not in self._deleted else []
         known = {"settings": WITH_KUEUE, "workload": reading, "progress_written_at": at(-1000)}
         decision = reconcile(observed(self.document, jobsets=jobsets, **known, **seen), at(seconds))
@@ -109,7 +145,8 @@ def leaving(seconds: float, *, saved: bool = False) -> list[dict[str, Any]]:
     return gone
 
 
-# Created objects ------------------------------------------------------------------------------------------------------------------------
+# Created objects
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def made(**spec: Any) -> dict[str, Any]:
@@ -131,7 +168,9 @@ def test_only_kueue_places_pods_if_the_queue_has_a_topology() -> None:
     spec = {"accelerator": {"type": "v5e", "topology": "4x4", "slices": 2}, "trainer__batchSize": 32}
     exclusive = "alpha.jobset.sigs.k8s.io/exclusive-topology"
     assert exclusive in made(**spec, scheduling={"queue": QUEUED})["metadata"]["annotations"]
-    placed = made(**spec, scheduling={"queue": QUEUED | {"topology": {"required": "rack", "slice": "example.com/host-group"}}})
+    placed = made(
+        **spec, scheduling={"queue": QUEUED | {"topology": {"required": "rack", "slice": "example.com/host-group"}}}
+    )
     assert exclusive not in placed["metadata"].get("annotations", {})
     template = placed["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
     assert template["metadata"]["annotations"] == {
@@ -169,9 +208,13 @@ def test_a_queued_run_is_rejected_at_once_if_kueue_is_not_enabled() -> None:
     assert "kueue.enabled" in found.message
 
 
-# Waiting --------------------------------------------------------------------------------------------------------------------------------
+# Waiting
+# ----------------------------------------------------------------------------------------------------------------------
 
-RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQueue all", 9), "status__admission": {"clusterQueue": "all"}}
+RESERVED = {
+    "QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQueue all", 9),
+    "status__admission": {"clusterQueue": "all"},
+}
 
 
 @pytest.mark.parametrize(
@@ -209,9 +252,13 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
             False,
         ),
         (
-            workload(Evicted=(True, "Deactivated", "exceeding the maximum number of re-queuing retries", 9), spec__active=False),
+            workload(
+                Evicted=(True, "Deactivated", "exceeding the maximum number of re-queuing retries", 9),
+                spec__active=False,
+            ),
             "QueueDeactivated",
-            "Workload jobset-demo-1-abcde is deactivated after Deactivated: exceeding the maximum number of re-queuing retries",
+            "Workload jobset-demo-1-abcde is deactivated after Deactivated: exceeding the maximum number of re-queuing "
+            "retries",
             True,
         ),
         (
@@ -226,7 +273,9 @@ RESERVED = {"QuotaReserved": (True, "QuotaReserved", "Quota reserved in ClusterQ
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-def test_a_queued_run_reports_what_it_waits_for_and_since_when(found: Any, reason: str, text: str, stalled: bool) -> None:
+def test_a_queued_run_reports_what_it_waits_for_and_since_when(
+    found: Any, reason: str, text: str, stalled: bool
+) -> None:
     story = QueuedRun()
     decision = story.reconcile(20, found)
     assert story.status["phase"] == "Queued"
@@ -268,7 +317,9 @@ def test_waiting_and_admission_are_each_reported_once() -> None:
     reasons = [event.reason for seconds in (2, 20, 40) for event in story.reconcile(seconds, NO_QUOTA).events]
     assert reasons.count("Queued") == 1
     events = story.reconcile(61, held=False).events
-    assert [event.message for event in events if event.reason == "Admitted"] == ["Attempt 1 was admitted by queue research after 60 s"]
+    assert [event.message for event in events if event.reason == "Admitted"] == [
+        "Attempt 1 was admitted by queue research after 60 s"
+    ]
     assert not [event for event in story.reconcile(62, held=False).events if event.reason in ("Admitted", "Queued")]
 
 
@@ -290,14 +341,15 @@ def test_a_suspended_run_leaves_the_queue() -> None:
     assert [(one.kind, one.name) for one in story.reconcile(3, NO_QUOTA).delete] == [("JobSet", "demo-1")]
 
 
-# Eviction -------------------------------------------------------------------------------------------------------------------------------
+# Eviction
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_losing_the_quota_has_its_own_cause_and_uses_no_budget() -> None:
     story = QueuedRun()
     story.admitted()
-    # Kueue suspends the JobSet; the processes save and end. The operator deletes the JobSet at once, because Kueue could admit it again
-    # meanwhile.
+    # Kueue suspends the JobSet; the processes save and end. The operator deletes the JobSet at once, because Kueue
+    # could admit it again meanwhile.
     decision = story.reconcile(101, PREEMPTED, pods=leaving(101))
     assert [(one.kind, one.name) for one in decision.delete] == [("JobSet", "demo-1")]
     assert [event.reason for event in decision.events if event.type == "Warning"] == ["QueueEvicted"]
@@ -325,13 +377,17 @@ def test_losing_the_quota_has_its_own_cause_and_uses_no_budget() -> None:
     assert story.status["goodput"]["seconds"]["capacityWait"] - waited == pytest.approx(100)
     # It resumes at the step at which it stopped.
     story.reconcile(210, held=False)
-    story.reconcile(220, held=False, pods=[pod(2, 0, 0)], report=report(2, 0, step=51, resumed=50, first=215), head=head(50))
+    story.reconcile(
+        220, held=False, pods=[pod(2, 0, 0)], report=report(2, 0, step=51, resumed=50, first=215), head=head(50)
+    )
     assert (story.status["phase"], story.status["history"][1]["fromStep"]) == ("Running", 50)
     assert story.status["goodput"]["lostSteps"] == 0
 
 
 def test_a_process_group_that_jobset_restarted_keeps_its_place_in_the_queue() -> None:
-    """A Job may see the exit code of a saving process before its pods are deleted; then JobSet's rule counts the next restart."""
+    """A Job may see the exit code of a saving process before its pods are deleted; then JobSet's rule counts the next
+    restart.
+    """
     story = QueuedRun()
     story.admitted()
     decision = story.reconcile(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True), head=head(50))
@@ -342,8 +398,19 @@ def test_a_process_group_that_jobset_restarted_keeps_its_place_in_the_queue() ->
     assert story.status["restarts"]["queueEvicted"] == 1
     assert story.status["queue"]["waitingSince"] == rfc(100)
     story.reconcile(210, held=False, restarts=1)
-    story.reconcile(220, held=False, restarts=1, pods=[pod(1, 1, 0)], report=report(1, 1, step=51, resumed=50, first=215), head=head(50))
-    assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == ("Running", 1, 50)
+    story.reconcile(
+        220,
+        held=False,
+        restarts=1,
+        pods=[pod(1, 1, 0)],
+        report=report(1, 1, step=51, resumed=50, first=215),
+        head=head(50),
+    )
+    assert (story.status["phase"], story.status["attempt"], story.status["history"][1]["fromStep"]) == (
+        "Running",
+        1,
+        50,
+    )
 
 
 def test_processes_readmitted_while_the_operator_was_down_train_on_in_the_same_attempt() -> None:
@@ -352,7 +419,11 @@ def test_processes_readmitted_while_the_operator_was_down_train_on_in_the_same_a
     again = [pod(1, 0, 0), pod(1, 0, 1)]
     for one in again:
         one["metadata"] |= {"uid": f"{one['metadata']['uid']}-again", "creationTimestamp": rfc(300)}
-    seen: dict[str, Any] = {"gone": leaving(101, saved=True), "report": report(step=60, resumed=50, first=310), "head": head(50)}
+    seen: dict[str, Any] = {
+        "gone": leaving(101, saved=True),
+        "report": report(step=60, resumed=50, first=310),
+        "head": head(50),
+    }
     decision = story.reconcile(320, held=False, pods=again, **seen)
     assert (decision.delete, story.status["phase"], story.condition("Ready")[1]) == ((), "Running", "Running")
     # Its later end has its own cause.
@@ -378,7 +449,12 @@ def test_a_run_that_a_user_deactivated_stays_out_of_the_queue_until_reactivated(
     for one in again:
         one["metadata"] |= {"uid": f"{one['metadata']['uid']}-again", "creationTimestamp": rfc(1101)}
     story.reconcile(
-        1120, held=False, pods=again, gone=leaving(101, saved=True), report=report(step=60, resumed=50, first=1110), head=head(50)
+        1120,
+        held=False,
+        pods=again,
+        gone=leaving(101, saved=True),
+        report=report(step=60, resumed=50, first=1110),
+        head=head(50),
     )
     assert (story.status["phase"], story.condition("Ready")[1], story.status["attempt"]) == ("Running", "Running", 1)
 
@@ -405,7 +481,9 @@ def test_an_earlier_eviction_is_not_taken_for_the_cause_of_a_later_end() -> None
     story = QueuedRun()
     story.admitted()
     story.reconcile(105, PREEMPTED, restarts=1, pods=leaving(101, saved=True))
-    story.reconcile(108, PREEMPTED, restarts=1)  # the Workload has this condition as long as the next process group waits
+    story.reconcile(
+        108, PREEMPTED, restarts=1
+    )  # the Workload has this condition as long as the next process group waits
     second = [pod(1, 1, 0), pod(1, 1, 1)]
     story.reconcile(110, held=False, restarts=1, pods=second, report=report(1, 1, step=60, resumed=50, first=109))
     gone = [deleted(second[0], 120), second[1]]
@@ -434,8 +512,12 @@ def test_pods_that_never_started_use_no_budget_and_no_attempt_number() -> None:
     for seconds in (72, 100, 500):
         assert story.reconcile(seconds, late, gone=gone).delete == ()
         assert (story.status["phase"], story.condition("Queued")[1]) == ("Queued", "WaitingToRequeue")
-    assert (story.status["queue"]["eviction"]["reason"], story.status["queue"]["waitingSince"]) == ("PodsReadyTimeout", rfc(70))
-    # Admitted again, it is the same process group. The ends of the earlier pods have nothing to do with its end, and neither has the queue.
+    assert (story.status["queue"]["eviction"]["reason"], story.status["queue"]["waitingSince"]) == (
+        "PodsReadyTimeout",
+        rfc(70),
+    )
+    # Admitted again, it is the same process group. The ends of the earlier pods have nothing to do with its end, and
+    # neither has the queue.
     pods = [pod(1, 0, index) for index in range(2)]
     for one in pods:
         one["metadata"]["uid"] += "-again"
@@ -447,7 +529,9 @@ def test_pods_that_never_started_use_no_budget_and_no_attempt_number() -> None:
     assert [entry.get("cause") for entry in story.status["history"]] == ["podDeleted", None]
 
 
-@pytest.mark.parametrize("reason", ["PodsReadyTimeout", "AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures"])
+@pytest.mark.parametrize(
+    "reason", ["PodsReadyTimeout", "AdmissionCheck", "ClusterQueueStopped", "LocalQueueStopped", "NodeFailures"]
+)
 def test_every_reason_for_losing_the_quota_is_reported_by_name(reason: str) -> None:
     story = QueuedRun()
     story.admitted()
@@ -463,7 +547,8 @@ def test_every_reason_for_losing_the_quota_is_reported_by_name(reason: str) -> N
     }
 
 
-# Reading --------------------------------------------------------------------------------------------------------------------------------
+# Reading
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 class Api:
@@ -472,9 +557,16 @@ class Api:
     def __init__(self, *items: dict[str, Any], error: ApiError | None = None) -> None:
         self.items, self.error, self.asked = items, error, 0
 
-    async def request(self, method: str, path: str, resource: str, *, query: dict[str, str], **_: Any) -> dict[str, Any]:
+    async def request(
+        self, method: str, path: str, resource: str, *, query: dict[str, str], **_: Any
+    ) -> dict[str, Any]:
         self.asked += 1
-        expected = ("GET", "/apis/kueue.x-k8s.io/v1beta2/namespaces/ns/workloads", "workloads", "kueue.x-k8s.io/job-uid=u")
+        expected = (
+            "GET",
+            "/apis/kueue.x-k8s.io/v1beta2/namespaces/ns/workloads",
+            "workloads",
+            "kueue.x-k8s.io/job-uid=u",
+        )
         assert (method, path, resource, query["labelSelector"]) == expected
         if self.error is not None:
             raise self.error
@@ -519,7 +611,9 @@ def test_a_queue_label_set_by_kueue_counts_like_a_requested_queue() -> None:
         "jobSetUid": "jobset-1",
         "history": [{"attempt": 1, "restart": 0, "startedAt": rfc(0)}],
     }
-    decision = reconcile(observed(run(started), jobsets=[held], settings=WITH_KUEUE, workload=parse_workload(NO_QUOTA)), at(60))
+    decision = reconcile(
+        observed(run(started), jobsets=[held], settings=WITH_KUEUE, workload=parse_workload(NO_QUOTA)), at(60)
+    )
     assert decision.status is not None
     assert decision.status.phase == "Queued"
     assert decision.status.queue is not None

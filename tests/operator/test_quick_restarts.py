@@ -1,4 +1,6 @@
-"""For a faster restart the operator deletes the pods of an evicted group, and makes the Job controller look at the Job that failed."""
+"""For a faster restart the operator deletes the pods of an evicted group, and makes the Job controller look at the Job
+that failed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ from tests.operator.test_nodes import status
 TRAINING: dict[str, Any] = status()
 
 
-def reconciled(*pods: dict[str, Any], jobset: dict[str, Any] = jobset(), status: dict[str, Any] = TRAINING, **spec: Any) -> Decision:  # noqa: B008
+def reconciled(
+    *pods: dict[str, Any],
+    jobset: dict[str, Any] = jobset(),  # noqa: B008
+    status: dict[str, Any] = TRAINING,
+    **spec: Any,
+) -> Decision:
     return reconcile(observed(run(status, **spec), jobsets=[jobset], pods=list(pods)), at(60))
 
 
@@ -77,11 +84,22 @@ def test_pods_of_the_previous_process_group_cause_no_deletions() -> None:
     second = TRAINING | {
         "jobSetRestarts": 1,
         "history": [
-            {"attempt": 1, "restart": 1, "startedAt": "2026-11-20T12:00:40Z", "fromStep": 0, "firstStepAt": "2026-11-20T12:00:50Z"},
+            {
+                "attempt": 1,
+                "restart": 1,
+                "startedAt": "2026-11-20T12:00:40Z",
+                "fromStep": 0,
+                "firstStepAt": "2026-11-20T12:00:50Z",
+            },
             {**TRAINING["history"][0], "endedAt": "2026-11-20T12:00:30Z", "cause": "preempted"},
         ],
     }
-    assert deleted_pods(reconciled(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)) == []
+    assert (
+        deleted_pods(
+            reconciled(pod(restart=1), deleted(pod(slice_index=1), 50), jobset=jobset(restarts=1), status=second)
+        )
+        == []
+    )
 
 
 def test_stopping_a_run_deletes_only_its_jobset() -> None:
@@ -108,9 +126,19 @@ ECHO = termination("failed", 1, peerLost=1)
         ([failed(1, 51), failed(1, 51, slice_index=1)], 0),
         ([pod(), deleted(failed(42, slice_index=1), 40)], 1),
     ],
-    ids=["the only one", "beside a running pod", "the first", "reserved exit code", "not an echo", "in the same second", "in deletion"],
+    ids=[
+        "the only one",
+        "beside a running pod",
+        "the first",
+        "reserved exit code",
+        "not an echo",
+        "in the same second",
+        "in deletion",
+    ],
 )
-def test_the_job_controller_looks_at_once_at_the_job_whose_pod_has_failed_first(pods: list[dict[str, Any]], slice_index: int) -> None:
+def test_the_job_controller_looks_at_once_at_the_job_whose_pod_has_failed_first(
+    pods: list[dict[str, Any]], slice_index: int
+) -> None:
     assert reconciled(*pods).sync == (JobSync(f"demo-1-s-{slice_index}", f"job-{slice_index}"),)
 
 
@@ -167,12 +195,20 @@ class Refusing:
         raise ApiError(self.code, "Refused", "")
 
 
-@pytest.mark.parametrize("restart", [0, 1], ids=["of the present process group", "of the group that the JobSet has replaced"])
+@pytest.mark.parametrize(
+    "restart", [0, 1], ids=["of the present process group", "of the group that the JobSet has replaced"]
+)
 def test_a_deleted_pod_that_has_failed_is_removed_without_its_grace_period(restart: int) -> None:
     second = TRAINING | {
         "jobSetRestarts": 1,
         "history": [
-            {"attempt": 1, "restart": 1, "startedAt": "2026-11-20T12:00:40Z", "fromStep": 0, "firstStepAt": "2026-11-20T12:00:50Z"},
+            {
+                "attempt": 1,
+                "restart": 1,
+                "startedAt": "2026-11-20T12:00:40Z",
+                "fromStep": 0,
+                "firstStepAt": "2026-11-20T12:00:50Z",
+            },
             {**TRAINING["history"][0], "endedAt": "2026-11-20T12:00:30Z", "cause": "preempted"},
         ],
     }
@@ -183,7 +219,12 @@ def test_a_deleted_pod_that_has_failed_is_removed_without_its_grace_period(resta
 
 @pytest.mark.parametrize(
     "other",
-    [pod(**ended(42, 55)), deleted(pod(**ended(0, 55)), 50), deleted(pod(**ended(42, 55)), 50, grace=0), deleted(pod(), 50)],
+    [
+        pod(**ended(42, 55)),
+        deleted(pod(**ended(0, 55)), 50),
+        deleted(pod(**ended(42, 55)), 50, grace=0),
+        deleted(pod(), 50),
+    ],
     ids=["not deleted", "succeeded", "already removed", "still runs"],
 )
 def test_no_other_pod_is_removed_without_its_grace_period(other: dict[str, Any]) -> None:

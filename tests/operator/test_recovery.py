@@ -30,7 +30,8 @@ from tests.operator.test_attempts import condition, deletions, status
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "recovery.md"
 EVERYTHING = [
-    RecoveryFacts(*facts) for facts in product(CAUSES, get_args(Committed), get_args(Budget), get_args(Node), CAPACITIES, get_args(Edit))
+    RecoveryFacts(*facts)
+    for facts in product(CAUSES, get_args(Committed), get_args(Budget), get_args(Node), CAPACITIES, get_args(Edit))
 ]
 
 
@@ -47,7 +48,9 @@ def test_every_cause_is_named() -> None:
 
 def test_exactly_the_rules_that_stop_a_run_have_a_reason() -> None:
     for rule in RULES:
-        reasons = [rule.reason or (cause.end.reason if isinstance(cause, EndCause) else "") for cause in rule.cause or ()]
+        reasons = [
+            rule.reason or (cause.end.reason if isinstance(cause, EndCause) else "") for cause in rule.cause or ()
+        ]
         assert all(reasons) if rule.action == "stop" else not rule.reason, rule
     assert {"RestartsExhausted", "Diverged", "Fenced"} <= STICKY_REASONS
     assert "Succeeded" not in STICKY_REASONS
@@ -66,7 +69,9 @@ def test_the_table_keeps_the_promises_of_the_guide() -> None:
             assert facts.edit == "waits"
             assert facts.committed == "yes" or facts.cause != "none", f"an edit must cost no step: {facts}"
         if action in ("elsewhere", "anywhere", "smaller") and facts.cause == "none":
-            assert facts.capacity in ("fewer", "avoided"), f"a process group that trains and has its nodes must not be stopped: {facts}"
+            assert facts.capacity in ("fewer", "avoided"), (
+                f"a process group that trains and has its nodes must not be stopped: {facts}"
+            )
         if action == "larger":
             assert facts.capacity == "more"
             assert facts.committed == "yes" or facts.cause != "none", f"growing must cost no step: {facts}"
@@ -75,7 +80,16 @@ def test_the_table_keeps_the_promises_of_the_guide() -> None:
 @pytest.mark.parametrize("cause", [cause for cause in EndCause if cause not in ("completed", "suspended")])
 @pytest.mark.parametrize("failures", [0, 4])
 def test_the_operator_follows_the_table_when_the_jobset_has_failed(cause: EndCause, failures: int) -> None:
-    closed = [{"attempt": 1, "restart": 0, "startedAt": rfc(0), "endedAt": rfc(50), "cause": cause.value, "message": "so it was"}]
+    closed = [
+        {
+            "attempt": 1,
+            "restart": 0,
+            "startedAt": rfc(0),
+            "endedAt": rfc(50),
+            "cause": cause.value,
+            "message": "so it was",
+        }
+    ]
     before = run(status(history=closed, failuresWithoutCheckpoint=failures))
     decision = reconcile(observed(before, jobsets=[jobset(outcome="Failed", reason=EXHAUSTED)]), at(60))
     rule = decide(RecoveryFacts(cause=cause, budget="spent" if failures > 3 and cause in FAILURES else "left"))

@@ -27,7 +27,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("word", sorted(word for word in SAID if not word.startswith(("process_", "python_", "halcyon_operator_build"))))
+@pytest.mark.parametrize(
+    "word", sorted(word for word in SAID if not word.startswith(("process_", "python_", "halcyon_operator_build")))
+)
 def test_every_name_that_the_operator_reports_is_in_the_reference(word: str) -> None:
     assert f"`{word}`" in TEXT
 
@@ -64,7 +66,11 @@ def test_the_reference_has_the_reasons_of_events_and_no_others() -> None:
 
 
 def test_every_reason_is_given_somewhere() -> None:
-    """The type checker rejects a reason that the types do not have; here, the types have no reason that nothing gives."""
+    """The type checker rejects a reason that the types do not have; here, the types have no reason that nothing
+    gives.
+    """
     sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != Path(reasons.__file__ or ""))
-    unused = [one for one in (*get_args(reasons.OwnStallReason), *get_args(reasons.ChangeReason)) if f'"{one}"' not in sources]
+    unused = [
+        one for one in (*get_args(reasons.OwnStallReason), *get_args(reasons.ChangeReason)) if f'"{one}"' not in sources
+    ]
     assert unused == []

@@ -13,7 +13,20 @@ from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.objects.build import build
-from tests.operator.builders import EXHAUSTED, REFUSED, UID, at, ended, head, jobset, observed, pod, rfc, run, termination
+from tests.operator.builders import (
+    EXHAUSTED,
+    REFUSED,
+    UID,
+    at,
+    ended,
+    head,
+    jobset,
+    observed,
+    pod,
+    rfc,
+    run,
+    termination,
+)
 from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, kinds, status
 from tests.operator.training import messages, reconcile_training
@@ -35,7 +48,9 @@ def restart_of(decision: Any) -> dict[str, Any]:
 def test_a_new_value_requests_a_checkpoint_and_then_a_new_attempt() -> None:
     seen = reconciled(asked())
     assert restart_of(seen) == {"value": "now", "requestedAt": rfc(60), "attempt": 1, "outcome": "waiting"}
-    assert messages(seen, "RestartPending") == ["A restart was asked for (now): asking for a checkpoint, from which a new attempt goes on"]
+    assert messages(seen, "RestartPending") == [
+        "A restart was asked for (now): asking for a checkpoint, from which a new attempt goes on"
+    ]
     assert condition(seen, "Running") == condition(seen, "Reconciling") == ("True", "RestartPending")
     assert seen.status.condition("Ready").message.endswith("; a restart waits for a checkpoint")
     (ask,) = seen.asks
@@ -92,9 +107,15 @@ def test_a_restart_needs_no_checkpoint_while_no_process_trains(stage: str) -> No
 
 @pytest.mark.parametrize(
     ("reported", "taken", "limit"),
-    [({}, None, MAX_ACCEPT_SECONDS), ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS), ({}, 21, MAX_SAVE_SECONDS)],
+    [
+        ({}, None, MAX_ACCEPT_SECONDS),
+        ({"checkpointError": "denied"}, 21, MAX_ACCEPT_SECONDS),
+        ({}, 21, MAX_SAVE_SECONDS),
+    ],
 )
-def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(reported: dict[str, Any], taken: int | None, limit: float) -> None:
+def test_the_wait_for_a_trainer_that_does_not_save_is_bounded(
+    reported: dict[str, Any], taken: int | None, limit: float
+) -> None:
     document = asked(reconciled(asked()).status.document())
     assert reconciled(document, now=60 + limit - 1, reported=reported, taken=taken).delete == ()
     assert deletions(reconciled(document, now=60 + limit, reported=reported, taken=taken)) == [("JobSet", "demo-1")]
@@ -113,7 +134,9 @@ def test_a_waiting_edit_takes_effect_with_the_restart() -> None:
 def test_a_run_that_has_not_started_is_not_started_twice() -> None:
     first = reconcile(observed(asked({})), at(60))
     assert (first.status.attempt, restart_of(first)["outcome"]) == (1, "passedOver")
-    assert messages(first, "RestartPassedOver") == ["The restart that was asked for (now) is passed over: the run has not begun"]
+    assert messages(first, "RestartPassedOver") == [
+        "The restart that was asked for (now) is passed over: the run has not begun"
+    ]
     story = SimulatedCluster(asked({}))
     story.settle()
     assert story.status["attempt"] == 1
@@ -122,7 +145,10 @@ def test_a_run_that_has_not_started_is_not_started_twice() -> None:
 def test_an_attempt_without_pods_counts_as_the_restart() -> None:
     minted = status(jobSetUid=None, history=[])
     decision = reconcile(observed(asked(minted)), at(60))
-    assert (restart_of(decision)["outcome"], kinds(decision)) == ("restarted", [("ConfigMap", "demo-1"), ("JobSet", "demo-1")])
+    assert (restart_of(decision)["outcome"], kinds(decision)) == (
+        "restarted",
+        [("ConfigMap", "demo-1"), ("JobSet", "demo-1")],
+    )
     waits = jobset() | {"spec": {"suspend": True}}
     waits["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team"
     queued = reconciled(asked(status(history=[])), jobsets=[waits], pods=[], stage="none", saved=None)
@@ -181,7 +207,11 @@ def test_a_finished_run_ignores_the_request() -> None:
     story.settle()
     story.annotate("now", names.ANNOTATION_RESTART)
     story.settle()
-    assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == ("Succeeded", 1, "passedOver")
+    assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == (
+        "Succeeded",
+        1,
+        "passedOver",
+    )
 
 
 def test_a_restart_request_continues_a_stopped_crash_loop_with_a_new_budget() -> None:
@@ -190,13 +220,19 @@ def test_a_restart_request_continues_a_stopped_crash_loop_with_a_new_budget() ->
     stopped = reconcile(observed(run(before), jobsets=[failed], pods=[pod(1, 3, **ended(1, 55, "boom"))]), at(60))
     assert condition(stopped, "Stalled") == ("True", "RestartsExhausted")
     seen = reconcile(observed(asked(stopped.status.document()), jobsets=[failed]), at(500))
-    assert (seen.status.phase, deletions(seen), seen.status.failures_without_checkpoint) == ("Restarting", [("JobSet", "demo-1")], 0)
+    assert (seen.status.phase, deletions(seen), seen.status.failures_without_checkpoint) == (
+        "Restarting",
+        [("JobSet", "demo-1")],
+        0,
+    )
     minted = reconcile(observed(asked(seen.status.document())), at(510))
     assert (minted.status.attempt, minted.status.restarts.failed, restart_of(minted)["outcome"]) == (2, 1, "restarted")
     created = reconcile(observed(asked(minted.status.document())), at(511))
     assert build(created.create[1])["spec"]["failurePolicy"]["maxRestarts"] == 3
     swept = reconcile(observed(asked(stopped.status.document())), at(500))
-    assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), "also if all objects of the attempt are deleted"
+    assert (swept.status.attempt, swept.status.failures_without_checkpoint) == (2, 0), (
+        "also if all objects of the attempt are deleted"
+    )
 
 
 def test_a_requested_restart_of_a_stopped_run_is_not_counted_as_an_edit() -> None:
@@ -241,5 +277,9 @@ def test_a_requested_restart_survives_the_death_of_operator_and_process_group() 
     story.settle()
     story._start_operator()
     story.settle()
-    assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == ("Running", 2, "restarted")
+    assert (story.status["phase"], story.status["attempt"], story.status["restart"]["outcome"]) == (
+        "Running",
+        2,
+        "restarted",
+    )
     assert {cause: count for cause, count in story.status["restarts"].items() if count} == {"total": 1, "requested": 1}

@@ -23,7 +23,10 @@ WATCHED = {(verb, resource) for verb in ("list", "watch") for resource in ("trai
 """Requests of kopf for the handlers, and of the resync."""
 
 NOT_CALLED = {("update", "trainingruns/finalizers")}
-"""If the admission plugin is on, an owner reference that blocks the owner's deletion needs this right. No request uses it."""
+"""If the admission plugin is on, an owner reference that blocks the owner's deletion needs this right.
+
+No request uses it.
+"""
 
 
 def hangs(cluster: SimulatedCluster) -> None:
@@ -36,7 +39,12 @@ def hangs(cluster: SimulatedCluster) -> None:
 def granted() -> set[tuple[str, str]]:
     block = re.search(r'define "halcyon.rules" -?}}\n(.*?){{-? end', HELPERS.read_text(), re.DOTALL)
     assert block is not None
-    return {(verb, resource) for rule in yaml.safe_load(block[1]) for resource in rule["resources"] for verb in rule["verbs"]}
+    return {
+        (verb, resource)
+        for rule in yaml.safe_load(block[1])
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
 
 def test_the_granted_rights_are_exactly_the_used_ones() -> None:

@@ -1,5 +1,5 @@
-"""The operator's metrics of each run, for dashboards and alerts: derived from spec and status, bounded in number, and removed with the
-run."""
+"""The operator's metrics of each run, for dashboards and alerts: derived from spec and status, bounded in number, and
+removed with the run."""
 
 from __future__ import annotations
 
@@ -51,10 +51,16 @@ class SampledMetrics:
         self.metrics.saw_run(KEY, parsed, parsed, parse_run_view(run(**spec)).spec)
 
     def __call__(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"halcyon_run_{name}", {"namespace": KEY[0], "run": KEY[1], **labels})
+        return self.metrics.registry.get_sample_value(
+            f"halcyon_run_{name}", {"namespace": KEY[0], "run": KEY[1], **labels}
+        )
 
     def lines(self) -> list[str]:
-        return [line for line in generate_latest(self.metrics.registry).decode().splitlines() if line.startswith("halcyon_run_")]
+        return [
+            line
+            for line in generate_latest(self.metrics.registry).decode().splitlines()
+            if line.startswith("halcyon_run_")
+        ]
 
 
 def test_a_training_run_has_the_metrics_of_its_status() -> None:
@@ -64,7 +70,9 @@ def test_a_training_run_has_the_metrics_of_its_status() -> None:
     assert (sampled("attempt"), sampled("step"), sampled("planned_steps")) == (2, 57, 100)
     assert (sampled("devices"), sampled("hosts")) == (16, 4)
     assert sampled("restarts_total", cause="preempted") == 2
-    assert sampled("restarts_total", cause="hung") == 0, "it must exist from the start, so that the first restart is an increase"
+    assert sampled("restarts_total", cause="hung") == 0, (
+        "it must exist from the start, so that the first restart is an increase"
+    )
     assert sampled("failures_without_checkpoint") == 1
     assert (sampled("checkpoint_step"), sampled("checkpoint_timestamp_seconds")) == (40, 1767225600)
     assert (sampled("save_interval_steps"), sampled("save_interval_seconds")) == (20, 120)
@@ -79,7 +87,9 @@ def test_a_training_run_has_the_metrics_of_its_status() -> None:
         ({"everySteps": 10, "everySeconds": 60, "auto": True}, None, 120),
     ],
 )
-def test_the_interval_between_saves_is_the_one_that_counts(save: dict[str, Any], steps: float | None, seconds: float) -> None:
+def test_the_interval_between_saves_is_the_one_that_counts(
+    save: dict[str, Any], steps: float | None, seconds: float
+) -> None:
     sampled = SampledMetrics(STATUS, checkpoint__save=save)
     assert (sampled("save_interval_steps"), sampled("save_interval_seconds")) == (steps, seconds)
 
@@ -113,7 +123,8 @@ def test_unknown_values_have_no_sample_and_an_invalid_document_is_tolerated() ->
 
 def test_a_run_has_a_bounded_number_of_samples_and_leaves_none() -> None:
     sampled = SampledMetrics(
-        STATUS | {"conditions": [STALLED | {"type": kind} for kind in ("Stalled", "Degraded", "Queued", "Ready", "Failed")]}
+        STATUS
+        | {"conditions": [STALLED | {"type": kind} for kind in ("Stalled", "Degraded", "Queued", "Ready", "Failed")]}
     )
     assert len(sampled.lines()) <= 32
     assert {line.partition("{")[0] for line in sampled.lines()} <= {metric.name for metric in RUN_METRICS}

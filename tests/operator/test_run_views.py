@@ -1,4 +1,6 @@
-"""A run's spec is parsed once for each of its states, and never taken from another run for which it means something else."""
+"""A run's spec is parsed once for each of its states, and never taken from another run for which it means something
+else.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def bucket(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     for name, value in gateway.environment.items():
         monkeypatch.setenv(name, value)
     (gateway.folder / "bucket").mkdir(exist_ok=True)
-    return S3Store("bucket", config={"endpoint": gateway.endpoint, "region": "us-east-1"}, client_options={"allow_http": True})
+    return S3Store(
+        "bucket", config={"endpoint": gateway.endpoint, "region": "us-east-1"}, client_options={"allow_http": True}
+    )
 
 
 def test_a_head_that_is_as_before_is_not_decoded_again(gateway: Gateway, bucket: S3Store) -> None:
@@ -82,7 +84,8 @@ def test_a_large_head_is_decoded_in_a_thread_and_a_larger_one_is_refused(
         for name, content in (("small", encode_head(small)), ("large", encode_head(large)), ("huge", b" " * 2**21)):
             bucket.put(f"{name}/HEAD", content)
         readings = [
-            await reader.read(CheckpointSpec(root=f"s3://bucket/{name}", endpoint=gateway.endpoint)) for name in ("small", "large", "huge")
+            await reader.read(CheckpointSpec(root=f"s3://bucket/{name}", endpoint=gateway.endpoint))
+            for name in ("small", "large", "huge")
         ]
         assert readings[:2] == [HeadFound(small), HeadFound(large)]
         assert isinstance(readings[2], HeadUnreachable)

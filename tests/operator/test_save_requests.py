@@ -1,5 +1,5 @@
-"""Requested checkpoints: the request is sent until a trainer accepts it, and recorded with the step that serves it, whatever happens
-meanwhile."""
+"""Requested checkpoints: the request is sent until a trainer accepts it, and recorded with the step that serves it,
+whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -92,7 +92,13 @@ def test_the_newest_checkpoint_serves_the_request_if_no_process_trains(phase: st
     document = asking(phase=phase)
     document["spec"]["suspend"] = phase == "Suspended"
     if phase == "Succeeded":
-        condition = {"type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "", "lastTransitionTime": rfc(50)}
+        condition = {
+            "type": "Succeeded",
+            "status": "True",
+            "reason": "Succeeded",
+            "message": "",
+            "lastTransitionTime": rfc(50),
+        }
         document["status"]["conditions"] = [condition]
     decision = reconcile(observed(document, head=head(10)), NOW)
     assert decision.status.save_request.step == 10
@@ -114,7 +120,8 @@ def test_a_save_request_survives_the_death_of_operator_and_process_group() -> No
     assert [(where, step) for _, where, step in cluster.asked] == [((1, 0), 20)]
     assert cluster.status["saveRequest"]["askedStep"] == 20
     assert "step" not in cluster.status["saveRequest"]
-    # The process group that accepted the request ends before it saves. The next one resumes from an older step and gets the request, too.
+    # The process group that accepted the request ends before it saves. The next one resumes from an older step and gets
+    # the request, too.
     cluster.jobset["status"] = {"restarts": 1, "restartsCountTowardsMax": 0}
     for place in [place for place in cluster.api.objects if place.startswith(PODS)]:
         del cluster.api.objects[place]

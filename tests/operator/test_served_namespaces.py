@@ -48,7 +48,9 @@ def test_serving_the_whole_cluster_needs_no_check_of_namespaces() -> None:
     assert asyncio.run(served_namespaces(Namespaces([None]), ())) == ()
 
 
-@pytest.mark.parametrize("later", [{"a"}, {"a", "b", "c"}, set()], ids=["one is deleted", "one is created again", "all are deleted"])
+@pytest.mark.parametrize(
+    "later", [{"a"}, {"a", "b", "c"}, set()], ids=["one is deleted", "one is created again", "all are deleted"]
+)
 def test_a_changed_set_of_namespaces_ends_the_wait_and_an_outage_does_not(later: set[str]) -> None:
     cluster = Namespaces([{"a", "b"}, {"a", "b"}, None, {"a", "b"}, later])
     asyncio.run(asyncio.wait_for(other_namespaces(cluster, ("a", "b", "c"), ("a", "b"), cluster.sleep), limit(10)))

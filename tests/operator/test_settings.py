@@ -21,7 +21,8 @@ from tests.suite.limits import limit
         ({"trainerPods": {"security": {"v99": {}}}}, "trainerPods.security: 'v99' is no accelerator; name a type"),
         (
             {"trainerPods": {"security": {"tpu": {"capabilities": ["IPC_LOCK"]}}}},
-            "trainerPods.security.tpu: capabilities: Kubernetes gives added capabilities to root only; set runAsUser: 0",
+            "trainerPods.security.tpu: capabilities: Kubernetes gives added capabilities to root only; set runAsUser: "
+            "0",
         ),
         (
             {"trainerPods": {"security": {"tpu": {"capabilities": ["CAP_IPC_LOCK"], "runAsUser": 0}}}},
@@ -41,7 +42,10 @@ from tests.suite.limits import limit
             {"trainerPods": {"runLabels": ["kueue.x-k8s.io/queue-name"]}},
             "trainerPods.runLabels: 'kueue.x-k8s.io/queue-name' is a label of Kubernetes",
         ),
-        ({"trainerPods": {"cache": {"claim": "a", "hostPath": "/b"}}}, "trainerPods.cache: claim and hostPath cannot be used together"),
+        (
+            {"trainerPods": {"cache": {"claim": "a", "hostPath": "/b"}}},
+            "trainerPods.cache: claim and hostPath cannot be used together",
+        ),
         ({"trainerPods": {"cache": {"hostPath": "/a/../b"}}}, "trainerPods.cache.hostPath"),
         ({"trainerPods": {"nothing": 1}}, "trainerPods.nothing"),
         ({"proxy": {"https": "http://user:password@proxy"}}, "proxy.https"),
@@ -78,7 +82,9 @@ def test_text_that_is_not_json_is_reported_by_the_name_of_its_variable() -> None
 def test_an_operator_with_invalid_settings_ends_with_one_line(settings: dict[str, Any] | None, sentence: str) -> None:
     given = {} if settings is None else {VARIABLE: json.dumps(settings)}
     command = [sys.executable, "-m", "halcyon_operator"]
-    ended = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, timeout=limit(60), check=False)
+    ended = subprocess.run(
+        command, env=os.environ | given, capture_output=True, text=True, timeout=limit(60), check=False
+    )
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 1
     assert sentence in json.loads(line)["message"]

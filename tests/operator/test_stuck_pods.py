@@ -1,4 +1,7 @@
-"""A pod that hangs is reported with the fix. One that does not end is force-deleted only if the operator's owner allows it."""
+"""A pod that hangs is reported with the fix.
+
+One that does not end is force-deleted only if the operator's owner allows it.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,13 @@ POD = "pod-1-0-0-0"
 
 
 def dying(seconds: float, doomed: dict[str, Any] | None = None) -> Any:
-    """A run whose JobSet is in deletion, and whose only pod got its signal at second 100, which the operator has seen for some seconds."""
+    """A run whose JobSet is in deletion, and whose only pod got its signal at second 100, which the operator has seen
+    for some seconds.
+    """
     pods = [doomed or deleted(pod(), 100, GRACE)]
-    return observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: seconds})
+    return observed(
+        run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: seconds}
+    )
 
 
 def test_a_pod_that_ends_in_time_is_not_reported() -> None:
@@ -47,8 +54,10 @@ def test_a_stuck_pod_is_reported_with_its_node_and_the_fix() -> None:
     truth, reason, message = verdict(decision, "Degraded")
     assert (truth, reason) == ("True", "PodStuckTerminating")
     assert message == (
-        f"pod demo-1-s-0-0-abcde on node node-a should have ended by {rfc(100 + GRACE)} and is still there; if the node is gone, delete "
-        "the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force --grace-period=0`) or taint the node "
+        f"pod demo-1-s-0-0-abcde on node node-a should have ended by {rfc(100 + GRACE)} and is still there; if the "
+        "node is gone, delete "
+        "the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force --grace-period=0`) or taint the "
+        "node "
         "(`kubectl taint node node-a node.kubernetes.io/out-of-service=gone:NoExecute`)"
     )
     assert verdict(decision, "Ready") == ("False", "PodStuckTerminating", message)
@@ -70,7 +79,10 @@ CONSENT = settings_of(stuckPods={"forceDelete": True})
 
 
 def test_a_clock_that_is_ahead_kills_no_pod_inside_its_grace_period() -> None:
-    """The time in the pod is the API server's. The operator measures the wait itself, from when it first saw the deletion."""
+    """The time in the pod is the API server's.
+
+    The operator measures the wait itself, from when it first saw the deletion.
+    """
     early = replace(dying(5), settings=CONSENT)
     for ahead in (420, 100_000):
         decision = reconcile(early, at(105 + ahead))
@@ -84,7 +96,9 @@ def test_a_clock_that_is_ahead_kills_no_pod_inside_its_grace_period() -> None:
     assert seen.seconds(("default", "demo"), pods) == {POD: 40.0}
     assert seen.seconds(("default", "other"), pods) == {POD: 0.0}
     assert seen.seconds(("default", "demo"), []) == {}
-    assert seen.seconds(("default", "demo"), pods) == {POD: 0.0}, "another pod of this uid cannot be, and a pod that is gone is forgotten"
+    assert seen.seconds(("default", "demo"), pods) == {POD: 0.0}, (
+        "another pod of this uid cannot be, and a pod that is gone is forgotten"
+    )
 
 
 @pytest.mark.parametrize("phase", ["Running", "Failed"])
@@ -94,7 +108,10 @@ def test_a_finalizer_that_keeps_a_pod_is_named_and_not_forced(phase: str) -> Non
     decision = reconcile(replace(dying(GRACE + 300, kept), settings=CONSENT), at(100 + GRACE + 300))
     truth, reason, message = verdict(decision, "Degraded")
     assert (truth, reason) == ("True", "PodStuckTerminating")
-    assert "; its finalizer example.com/billing keeps it: mend the controller that set it, or remove it (`kubectl patch pod " in message
+    assert (
+        "; its finalizer example.com/billing keeps it: mend the controller that set it, or remove it (`kubectl patch "
+        "pod " in message
+    )
     assert decision.delete == (), "a deletion by force does not remove a finalizer"
 
 
@@ -109,7 +126,9 @@ def test_a_stuck_pod_is_force_deleted_if_the_owner_allows_it() -> None:
 @pytest.mark.parametrize("status", [{}, {"phase": "Failed"}], ids=["not deleted", "ended"])
 def test_only_a_stuck_pod_is_force_deleted(status: dict[str, Any]) -> None:
     pods = [deleted(pod(**status), 100, GRACE)] if status else [pod()]
-    seen = observed(run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: 100_000.0})
+    seen = observed(
+        run(STATUS), jobsets=[jobset(deleting=True)], pods=pods, head=head(5), deleting_seconds={POD: 100_000.0}
+    )
     decision = reconcile(replace(seen, settings=CONSENT), at(100_000))
     assert not any(deletion.force for deletion in decision.delete)
 
@@ -155,10 +174,14 @@ def test_a_forced_deletion_has_a_grace_period_of_zero() -> None:
 # Pods that do not start
 
 
-def waiting(reason: str = "ContainerCreating", message: str = "", *, sandbox: str | None = None, scheduled: float = 100) -> dict[str, Any]:
+def waiting(
+    reason: str = "ContainerCreating", message: str = "", *, sandbox: str | None = None, scheduled: float = 100
+) -> dict[str, Any]:
     conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc(scheduled)}]
     if sandbox is not None:
-        conditions.append({"type": "PodReadyToStartContainers", "status": sandbox, "lastTransitionTime": rfc(scheduled)})
+        conditions.append(
+            {"type": "PodReadyToStartContainers", "status": sandbox, "lastTransitionTime": rfc(scheduled)}
+        )
     state = {"waiting": {"reason": reason, "message": message}} if reason else {}
     return pod(phase="Pending", conditions=conditions, containerStatuses=[{"name": "trainer", "state": state}])
 
@@ -166,7 +189,9 @@ def waiting(reason: str = "ContainerCreating", message: str = "", *, sandbox: st
 def starts(*pods: dict[str, Any], seconds: float) -> tuple[str, str, str]:
     decision = reconcile(observed(run(STATUS), jobsets=[jobset()], pods=[*pods], head=head(5)), at(seconds))
     assert decision.status is not None
-    assert verdict(decision, "Degraded")[0] == ("True" if verdict(decision, "Ready")[1] == "PodsNotStarting" else "False")
+    assert verdict(decision, "Degraded")[0] == (
+        "True" if verdict(decision, "Ready")[1] == "PodsNotStarting" else "False"
+    )
     return verdict(decision, "Ready")
 
 
@@ -174,13 +199,18 @@ def test_a_pod_has_five_minutes_to_start() -> None:
     assert starts(waiting(), seconds=399)[1] == "Starting"
     truth, reason, message = starts(waiting(), seconds=400)
     assert (truth, reason) == ("False", "PodsNotStarting")
-    assert message.startswith(f"attempt 1: pod demo-1-s-0-0-abcde on node node-a has not started since {rfc(100)}: ContainerCreating; ")
+    assert message.startswith(
+        f"attempt 1: pod demo-1-s-0-0-abcde on node node-a has not started since {rfc(100)}: ContainerCreating; "
+    )
 
 
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        (waiting(sandbox="False"), "its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox)"),
+        (
+            waiting(sandbox="False"),
+            "its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox)",
+        ),
         (waiting(sandbox="True"), "its volumes and its network are there, and its image is not"),
         (waiting("PodInitializing", sandbox="True"), "PodInitializing; its volumes and its network are there"),
         (waiting(), "a volume, its network or its image is missing"),
@@ -208,8 +238,16 @@ def test_foreign_text_stays_out_of_the_status(reason: str) -> None:
 @pytest.mark.parametrize(
     ("what", "until", "sentence"),
     [
-        ("checkpointRoot", rfc(400), f"the trainer retries the store of its checkpoint root, which denies access until {rfc(400)}"),
-        ("dataSource", rfc(400), f"the trainer retries the store of its data, which denies access or does not answer until {rfc(400)}"),
+        (
+            "checkpointRoot",
+            rfc(400),
+            f"the trainer retries the store of its checkpoint root, which denies access until {rfc(400)}",
+        ),
+        (
+            "dataSource",
+            rfc(400),
+            f"the trainer retries the store of its data, which denies access or does not answer until {rfc(400)}",
+        ),
         ("tokenCache", "<some text>", "the trainer retries the store of its token caches, which denies access"),
     ],
 )

@@ -35,7 +35,9 @@ def test_a_suspended_run_is_asked_for_a_checkpoint_and_stopped_when_it_is_commit
     cluster.now += MAX_SAVE_SECONDS / 2  # longer than any grace period
     cluster.head = head(45)
     cluster.settle()
-    assert (cluster.jobset is not None, cluster.status["phase"]) == (True, "Suspending"), "step 45 is not the last step, so it must wait"
+    assert (cluster.jobset is not None, cluster.status["phase"]) == (True, "Suspending"), (
+        "step 45 is not the last step, so it must wait"
+    )
     cluster.head = head(50)
     cluster.settle()
     assert (cluster.status["phase"], cluster.jobset) == ("Suspended", None)

@@ -55,7 +55,9 @@ def test_no_field_of_a_run_names_a_namespace() -> None:
 
 CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 SANDBOX = REPOSITORY / "trainer" / "halcyon" / "sandbox" / "execution.py"  # the process of a model's program
-SOURCES = [path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+SOURCES = [
+    path for folder in ("crds", "operator", "trainer", "cli") for path in sorted((REPOSITORY / folder).rglob("*.py"))
+]
 
 
 def test_no_input_can_be_executed_as_code() -> None:
@@ -68,11 +70,15 @@ def test_no_input_can_be_executed_as_code() -> None:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if (path, called) != (SANDBOX, "exec"):
-                    assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "os.system"), f"{path}:{node.lineno}"
+                    assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "os.system"), (
+                        f"{path}:{node.lineno}"
+                    )
                 given = {keyword.arg: keyword.value for keyword in node.keywords}
                 for unsafe in ("shell", "allow_pickle"):
                     value = given.get(unsafe)
-                    assert value is None or (isinstance(value, ast.Constant) and value.value is False), f"{path}:{node.lineno}"
+                    assert value is None or (isinstance(value, ast.Constant) and value.value is False), (
+                        f"{path}:{node.lineno}"
+                    )
 
 
 def test_there_is_no_webhook() -> None:

@@ -1,7 +1,7 @@
 """Every parser of cluster data is total: it accepts any JSON value, and reads less of a damaged one.
 
-The table has every function and method of the operator that takes foreign data, and the parsers of the contract that it uses. A new
-function that is not in the table fails the test.
+The table has every function and method of the operator that takes foreign data, and the parsers of the contract that it
+uses. A new function that is not in the table fails the test.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ from tests.operator.test_jobset_version import NEW as SCHEMA
 pytestmark = pytest.mark.slow
 
 KEY = ("default", "demo")
-LEASE = {"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 12, "leaseTransitions": 3}}
+LEASE = {
+    "metadata": {"resourceVersion": "1"},
+    "spec": {"holderIdentity": "a", "leaseDurationSeconds": 12, "leaseTransitions": 3},
+}
 RUN = run(STATUS | LATER_STATUS, defaults="ours", after={"run": "base"})
 DEFAULTS = defaults(image="x:1", scheduling__nodeSelector={"a": "b"}, checkpoint__rootPrefix="s3://bucket/all")
 
@@ -123,7 +126,10 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "kube.election.parse_lease": (parse_lease, LEASE),
     "run.health.WriteWatch.saw": (_echo, "7"),
     "run.health.WriteWatch.record_write": (_echo, "7"),
-    "observe.jobsets.controller_uid": (lambda document: controller_uid(untrusted.mapping(document)), jobset()["metadata"]),
+    "observe.jobsets.controller_uid": (
+        lambda document: controller_uid(untrusted.mapping(document)),
+        jobset()["metadata"],
+    ),
     "observe.jobsets.parse_jobset": (parse_jobset, jobset()),
     "observe.jobsets.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
     "kube.jobset_version.knows_the_rules": (knows_the_rules, SCHEMA),
@@ -140,7 +146,10 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "model.untrusted.moment": (_plain, "2026-01-01T00:00:00Z"),
     "model.untrusted.sequence": (_plain, []),
     "model.untrusted.text": (_plain, "x"),
-    "observe.pod_events.newest_warning": (lambda document: newest_warning(parse_pod(pod()), (document,)), {"type": "Warning"}),
+    "observe.pod_events.newest_warning": (
+        lambda document: newest_warning(parse_pod(pod()), (document,)),
+        {"type": "Warning"},
+    ),
     "observe.pods.parse_pod": (parse_pod, pod()),
     "objects.probe.is_probe": (is_probe, jobset()),
     "observe.runs.parse_run_view": (parse_run_view, RUN),
@@ -179,7 +188,9 @@ def _functions(package: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{place}.{name}", thing
             elif inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
                 members = ((member, found) for member, found in vars(thing).items() if inspect.isfunction(found))
-                yield from ((f"{place}.{name}.{member}", found) for member, found in members if not member.startswith("_"))
+                yield from (
+                    (f"{place}.{name}.{member}", found) for member, found in members if not member.startswith("_")
+                )
 
 
 def test_every_function_that_takes_foreign_data_is_in_the_table() -> None:

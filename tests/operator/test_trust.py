@@ -51,7 +51,9 @@ def test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number(name: str, attem
     cluster.edit(image="other:2")
     for _ in range(20):
         asyncio.run(cluster.reconcile_once())
-        alien = cluster.api.objects.pop(f"{JOBSETS}/{name}")  # the simulated controllers must act on the run's own JobSet
+        alien = cluster.api.objects.pop(
+            f"{JOBSETS}/{name}"
+        )  # the simulated controllers must act on the run's own JobSet
         cluster.tick()
         cluster.api.objects[f"{JOBSETS}/{name}"] = alien
     assert cluster.status["attempt"] == attempt
@@ -63,16 +65,25 @@ THEIRS = [{"kind": "Job", "name": "theirs", "uid": "theirs", "controller": True}
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"name": "demo-0", "ownerReferences": []}, {"ownerReferences": THEIRS}, {"name": "demo-1-aaa", "ownerReferences": THEIRS}],
+    [
+        {},
+        {"name": "demo-0", "ownerReferences": []},
+        {"ownerReferences": THEIRS},
+        {"name": "demo-1-aaa", "ownerReferences": THEIRS},
+    ],
     ids=["no controller", "no controller, a fitting name", "a foreign Job", "a foreign Job, another JobSet"],
 )
 def test_a_foreign_pod_with_the_runs_labels_does_not_belong_to_the_run(change: dict[str, Any]) -> None:
-    """Otherwise it would be read as the run's process 0 (its name sorts first), end the run by its exit code, or delay the next attempt."""
+    """Otherwise it would be read as the run's process 0 (its name sorts first), end the run by its exit code, or delay
+    the next attempt.
+    """
     cluster = training()
     alien = foreign_pod(cluster, **change)
     if change.get("name") == "demo-1-aaa":
         alien["metadata"]["labels"][names.JOBSET_UID_LABEL] = "another"
-    alien["status"] |= ended(80, cluster.now, termination("badConfiguration", 80, attempt=1, message="ended by a stranger"))
+    alien["status"] |= ended(
+        80, cluster.now, termination("badConfiguration", 80, attempt=1, message="ended by a stranger")
+    )
     add(cluster, PODS, alien, "Pod")
     observed = asyncio.run(cluster.observer.observe(*KEY, None))
     assert observed is not None

@@ -1,5 +1,5 @@
-"""The cache of the watches: a reconciliation without a change costs no request, any other asks the API server first, and no decision
-depends on stale data."""
+"""The cache of the watches: a reconciliation without a change costs no request, any other asks the API server first,
+and no decision depends on stale data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.polls import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MAX_AT_ONCE, PATIENCE_SECONDS, Polls
+from halcyon_operator.observe.polls import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    MAX_AT_ONCE,
+    PATIENCE_SECONDS,
+    Polls,
+)
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.run.controller import Controller
@@ -44,7 +50,10 @@ class Watched(FakeApi):
 
 
 class WatchedCluster(SimulatedCluster):
-    """The simulated cluster with an operator that uses the watch cache. Each of its watches is sometimes late by one reconciliation."""
+    """The simulated cluster with an operator that uses the watch cache.
+
+    Each of its watches is sometimes late by one reconciliation.
+    """
 
     def __init__(self, document: dict[str, Any], lag: random.Random | None = None) -> None:
         self.lag = lag
@@ -59,7 +68,9 @@ class WatchedCluster(SimulatedCluster):
         super()._start_operator()
         self.cache = WatchCache()
         cluster, metrics = Cluster(self.api), Metrics()  # type: ignore[arg-type]
-        observer = Observer(cluster, self, self, self.pod_endings, SETTINGS, self.notices, token=lambda: "the-token", cache=self.cache)  # type: ignore[arg-type]
+        observer = Observer(
+            cluster, self, self, self.pod_endings, SETTINGS, self.notices, token=lambda: "the-token", cache=self.cache
+        )  # type: ignore[arg-type]
         echo = WriteWatch(lambda: self.now)
         self.controller = Controller(
             self.queue, observer, cluster, self.pod_endings, metrics, echo, "test", self.clock, lambda: self.now, self
@@ -327,7 +338,9 @@ def test_a_trainer_that_answers_is_waited_for_and_its_first_answer_is_reported()
         trainers.answers.clear()
         trainers.refuses.clear()
         began = loop.time()
-        assert (await polls.read(key, trainer, 80)).report is not None, "the last report must be used until the poll has failed"
+        assert (await polls.read(key, trainer, 80)).report is not None, (
+            "the last report must be used until the poll has failed"
+        )
         assert loop.time() - began <= PATIENCE_SECONDS + 0.01
         await asyncio.sleep(3)
         assert len(changed) == 3

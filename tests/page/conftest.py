@@ -1,4 +1,6 @@
-"""Fixtures for the chat page: one Chromium for a module, one server for all tests of a process, a new browser profile for each test."""
+"""Fixtures for the chat page: one Chromium for a module, one server for all tests of a process, a new browser profile
+for each test.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tests.suite.builds import cache
 from tests.suite.limits import limit
 
 
-@pytest.fixture(scope="module")  # not longer: while it runs, its event loop is that of the main thread, and other tests have their own
+@pytest.fixture(
+    scope="module"
+)  # not longer: while it runs, its event loop is that of the main thread, and other tests have their own
 def browser() -> Iterator[Browser]:
     program = ensure_chromium(cache(), ConsoleProgress(Console(stderr=True)))
     milliseconds = limit(20) * 1000
@@ -44,12 +48,17 @@ def server(shared_server: ChatServer) -> ChatServer:
 @pytest.fixture
 def page(browser: Browser, server: ChatServer) -> Iterator[Page]:
     """The chat page in a new profile. The test fails on any uncaught error, and on any request to another server."""
-    context = browser.new_context(base_url=server.address, viewport={"width": 1000, "height": 700}, color_scheme="light")
+    context = browser.new_context(
+        base_url=server.address, viewport={"width": 1000, "height": 700}, color_scheme="light"
+    )
     context.set_default_timeout(limit(20) * 1000)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith((server.address, "blob:")) else errors.append(request.url))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith((server.address, "blob:")) else errors.append(request.url),
+    )
     page.goto("/")
     expect(page.get_by_label("Model")).to_be_enabled()
     yield page

@@ -1,7 +1,8 @@
-"""A server for tests of the chat page: it serves the page's files and plays OpenAI's HTTP contract with scripted answers.
+"""A server for tests of the chat page: it serves the page's files and plays OpenAI's HTTP contract with scripted
+answers.
 
-A test lists the answers before it asks. Inside an answer, `HOLD` waits until the test releases it, so a test sees the page in the middle of
-an answer without a fixed time.
+A test lists the answers before it asks. Inside an answer, `HOLD` waits until the test releases it, so a test sees the
+page in the middle of an answer without a fixed time.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             if self._allowed():
-                self._json(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.chat.models]})
+                self._json(
+                    200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.chat.models]}
+                )
             return
         path = PAGE / ("index.html" if self.path == "/" else self.path.lstrip("/"))
         if not path.is_file() or path.parent not in (PAGE, PAGE / "assets"):
@@ -141,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._event("[DONE]")
 
     def _hold(self) -> None:
-        """Wait for the test, or notice that the browser has closed the connection: then it is readable and has no data."""
+        """Wait for the test, or notice that the browser has closed the connection: then it is readable and has no
+        data.
+        """
         for _ in range(limit(30) * 20):
             if self.chat.released.acquire(timeout=0.05):
                 return
@@ -162,7 +167,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, status: int, document: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         content = json.dumps(document).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)

@@ -1,4 +1,6 @@
-"""The chat page is usable by keyboard alone, with a screen reader, in light and dark, on a narrow screen, and without motion."""
+"""The chat page is usable by keyboard alone, with a screen reader, in light and dark, on a narrow screen, and without
+motion.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def violations(page: Page) -> list[dict[str, Any]]:
         session.detach()
     found = page.evaluate("() => axe.run({resultTypes: ['violations', 'incomplete']})")
     serious = [one for one in found["incomplete"] if one["id"] != "color-contrast"]
-    return [{"rule": one["id"], "nodes": [node["html"] for node in one["nodes"]]} for one in [*found["violations"], *serious]]
+    return [
+        {"rule": one["id"], "nodes": [node["html"] for node in one["nodes"]]}
+        for one in [*found["violations"], *serious]
+    ]
 
 
 @pytest.mark.parametrize("width", [1000, 360], ids=["wide", "narrow"])
@@ -59,7 +64,9 @@ def test_no_rule_of_accessibility_is_broken(page: Page, server: ChatServer, sche
     ask(page, "Wait")
     expect(answers(page).nth(2)).to_contain_text("Half")
     assert violations(page) == []
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the screen"
+    )
     page.get_by_role("button", name="Stop", exact=True).click()
     answered(page, "You stopped", 3)
     page.get_by_role("button", name="Edit").first.click()
@@ -109,7 +116,9 @@ def test_the_tree_of_roles_that_a_screen_reader_gets(page: Page, server: ChatSer
 
 
 def test_finished_parts_of_an_answer_are_announced_once(page: Page, server: ChatServer) -> None:
-    """What enters the live region outside the part that still changes is announced: each paragraph once, and no half of one."""
+    """What enters the live region outside the part that still changes is announced: each paragraph once, and no half of
+    one.
+    """
     server.script(Text(["First par", "agraph.\n\n", HOLD, "Second", HOLD, " paragraph."]))
     page.evaluate("""() => {
         window.announced = [];
@@ -149,7 +158,16 @@ def test_the_keyboard_alone_reaches_everything(page: Page, server: ChatServer) -
     for _ in range(16):
         page.keyboard.press("Tab")
         order.append(page.evaluate(focused))
-    wanted = ["Go to the message box", "tiny-llamatiny-qwen3", "Export", "Settings", "New conversation", "question", "Delete", "Edit"]
+    wanted = [
+        "Go to the message box",
+        "tiny-llamatiny-qwen3",
+        "Export",
+        "Settings",
+        "New conversation",
+        "question",
+        "Delete",
+        "Edit",
+    ]
     wanted += ["Copy code", "code", "Copy", "Regenerate", "message", "Send"]
     start = order.index(wanted[0])
     assert order[start : start + len(wanted)] == wanted[: len(order) - start]
@@ -169,7 +187,9 @@ def test_the_settings_dialog_keeps_the_focus_and_gives_it_back(page: Page) -> No
     page.keyboard.press("Enter")
     for _ in range(15):
         page.keyboard.press("Tab")
-        assert page.evaluate("() => document.activeElement === document.body || Boolean(document.activeElement.closest('dialog'))")
+        assert page.evaluate(
+            "() => document.activeElement === document.body || Boolean(document.activeElement.closest('dialog'))"
+        )
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(opener).to_be_focused()

@@ -29,7 +29,9 @@ def test_an_answer_is_shown_while_it_comes(page: Page, server: ChatServer) -> No
     expect(answer.locator("figcaption")).to_contain_text("python")
     expect(page.get_by_role("heading", level=1)).to_have_text("What is 6 times 7?")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
-    assert server.requests == [{"model": "tiny-llama", "messages": [{"role": "user", "content": "What is 6 times 7?"}], "stream": True}]
+    assert server.requests == [
+        {"model": "tiny-llama", "messages": [{"role": "user", "content": "What is 6 times 7?"}], "stream": True}
+    ]
 
 
 def test_the_whole_conversation_is_sent_with_the_next_message(page: Page, server: ChatServer) -> None:
@@ -112,14 +114,19 @@ def test_the_wait_for_a_busy_server_can_be_stopped(page: Page, server: ChatServe
         (Rejected(429, "Come back tomorrow.", {"Retry-After": "86400"}), "Come back tomorrow."),
         (Rejected(500, ""), "The server answered with status 500."),
         (Text(["half an ans"], finish=None), "The connection ended before the answer was complete."),
-        (Text(["half"], finish=None, events=[json.dumps({"error": {"message": "The engine stopped."}})]), "The engine stopped."),
+        (
+            Text(["half"], finish=None, events=[json.dumps({"error": {"message": "The engine stopped."}})]),
+            "The engine stopped.",
+        ),
         (Text(["half"], finish=None, events=["{not json"]), "The server sent a piece of the answer that is not valid."),
         (Text(["cut"], finish="length"), "The answer reached the limit of tokens."),
         (Text([]), "The model answered with no text."),
     ],
     ids=["rejected", "long-wait", "without-message", "broken-off", "error-event", "not-json", "length", "empty"],
 )
-def test_the_page_says_plainly_why_an_answer_ended(page: Page, server: ChatServer, answer: Text | Rejected, shown: str) -> None:
+def test_the_page_says_plainly_why_an_answer_ended(
+    page: Page, server: ChatServer, answer: Text | Rejected, shown: str
+) -> None:
     server.script(answer, Text(["Good."]))
     ask(page, "question")
     answered(page, shown)
@@ -148,7 +155,12 @@ def test_an_api_key_is_asked_for_and_kept_for_the_tab_only(page: Page, server: C
 def test_settings_are_sent_and_stay_after_a_reload(page: Page, server: ChatServer) -> None:
     server.script(Text(["Yes."]))
     page.get_by_role("button", name="Settings").click()
-    for label, value in {"Temperature": "0.7", "Top-p": "0.9", "Max tokens": "64", "System message": "Answer in one word."}.items():
+    for label, value in {
+        "Temperature": "0.7",
+        "Top-p": "0.9",
+        "Max tokens": "64",
+        "System message": "Answer in one word.",
+    }.items():
         page.get_by_label(label).fill(value)
     page.get_by_role("button", name="Save").click()
     page.reload()

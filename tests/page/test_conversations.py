@@ -1,4 +1,6 @@
-"""Conversations in the browser: several, after a reload, in two tabs, exported, deleted, and when the storage is full."""
+"""Conversations in the browser: several, after a reload, in two tabs, exported, deleted, and when the storage is
+full.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ def test_conversations_stay_after_a_reload_and_can_be_exported(page: Page, serve
         ["second question", "Two."],
         ["first question", "One."],
     ]
-    assert exported["conversations"][1]["messages"][1] == {"role": "assistant", "content": "One.", "model": "tiny-llama", "finish": "stop"}
+    assert exported["conversations"][1]["messages"][1] == {
+        "role": "assistant",
+        "content": "One.",
+        "model": "tiny-llama",
+        "finish": "stop",
+    }
 
 
 def test_a_deleted_conversation_can_be_brought_back(page: Page, server: ChatServer) -> None:

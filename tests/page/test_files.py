@@ -13,7 +13,11 @@ from tests.page.server import PAGE
 
 ASSETS = PAGE / "assets"
 VENDORED = json.loads((PAGE / "vendored.json").read_text())["packages"]
-OWN = sorted(path for path in ASSETS.glob("*.js") if path.name not in {package["file"].rpartition("/")[2] for package in VENDORED})
+OWN = sorted(
+    path
+    for path in ASSETS.glob("*.js")
+    if path.name not in {package["file"].rpartition("/")[2] for package in VENDORED}
+)
 LARGEST_BYTES = 200_000
 INDEX = (PAGE / "index.html").read_text()
 
@@ -48,7 +52,11 @@ def test_the_page_is_small_and_has_no_further_files() -> None:
 
 
 def test_the_page_has_no_inline_code_and_names_only_its_own_files() -> None:
-    inline = [attrs for tag, attrs in ELEMENTS if tag == "style" or "style" in attrs or (tag == "script" and "src" not in attrs)]
+    inline = [
+        attrs
+        for tag, attrs in ELEMENTS
+        if tag == "style" or "style" in attrs or (tag == "script" and "src" not in attrs)
+    ]
     handlers = [attrs for _, attrs in ELEMENTS if any(name.startswith("on") for name in attrs)]
     assert (inline, handlers) == ([], [])
     names = [attrs.get("src") or attrs.get("href") or "" for tag, attrs in ELEMENTS if tag in ("script", "link")]
@@ -62,13 +70,20 @@ def test_the_policy_of_the_page_permits_nothing_inline_and_nothing_foreign() -> 
     assert policy is not None
     directives = {name: values for name, *values in (part.split() for part in policy.split(";"))}
     assert directives["default-src"] == ["'none'"]
-    assert {value for values in directives.values() for value in values} == {"'none'", "'self'", "'script'", "dompurify"}
+    assert {value for values in directives.values() for value in values} == {
+        "'none'",
+        "'self'",
+        "'script'",
+        "dompurify",
+    }
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
 def test_a_module_makes_no_elements_or_code_from_text(path: object) -> None:
     text = re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(), flags=re.DOTALL)  # type: ignore[attr-defined]
-    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(|setAttribute\(.on", text)
+    assert not re.findall(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(|setAttribute\(.on", text
+    )
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
@@ -77,7 +92,10 @@ def test_every_import_and_every_element_of_a_module_exists(path: object) -> None
     for names, module in re.findall(r'^import (?:\{([^}]*)\} from )?"\./([^"]+)";', text, re.MULTILINE):
         other = (ASSETS / module).read_text()
         for name in filter(None, re.split(r"[,\s]+", names)):
-            assert re.search(rf"^export (?:async )?(?:function\*?|class|const) {name}\b", other, re.MULTILINE), (module, name)
+            assert re.search(rf"^export (?:async )?(?:function\*?|class|const) {name}\b", other, re.MULTILINE), (
+                module,
+                name,
+            )
     known = {attrs["id"] for _, attrs in ELEMENTS if "id" in attrs}
     assert set(re.findall(r'\bat\("([^"]+)"\)', text)) <= known
 

@@ -37,9 +37,24 @@ def test_hostile_markdown_stays_text(page: Page, server: ChatServer) -> None:
     ask(page, "<img src=x onerror=hacked=1> & <b>bold</b>")
     answer = answered(page, "clobbered")
     # The page of the fixture fails this test after any request to another server.
-    for forbidden in ("img", "script", "iframe", "svg", "style", "form", "input", "b", "[id]:not(h2)", "[name]", "[style]", "[onerror]"):
+    for forbidden in (
+        "img",
+        "script",
+        "iframe",
+        "svg",
+        "style",
+        "form",
+        "input",
+        "b",
+        "[id]:not(h2)",
+        "[name]",
+        "[style]",
+        "[onerror]",
+    ):
         expect(answer.locator(f".content {forbidden}")).to_have_count(0)
-    addresses = answer.locator("a").evaluate_all("links => links.map((link) => [link.getAttribute('href'), link.rel, link.target])")
+    addresses = answer.locator("a").evaluate_all(
+        "links => links.map((link) => [link.getAttribute('href'), link.rel, link.target])"
+    )
     safe = ["noopener noreferrer", "_blank"]
     plain = ["https://attacker.example/", "https://attacker.example/?stolen=conversation", "https://example.org/page"]
     assert addresses == [[address, *safe] for address in plain]
@@ -73,7 +88,9 @@ def test_damaged_entries_of_the_storage_are_passed_over_and_kept(page: Page) -> 
         "halcyon.chat.settings": '{"temperature": "hot", "maxTokens": -1, "theme": "<script>"}',
         "another.page": "data",
     }
-    page.evaluate("entries => { for (const [name, text] of Object.entries(entries)) localStorage.setItem(name, text); }", kept)
+    page.evaluate(
+        "entries => { for (const [name, text] of Object.entries(entries)) localStorage.setItem(name, text); }", kept
+    )
     page.reload()
     expect(page.get_by_label("Model")).to_be_enabled()
     expect(page.locator("#list li")).to_have_count(0)

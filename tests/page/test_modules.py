@@ -1,4 +1,6 @@
-"""The modules of the page without elements, in a real Chromium: events, repetition, conversations, storage, settings, Markdown."""
+"""The modules of the page without elements, in a real Chromium: events, repetition, conversations, storage, settings,
+Markdown.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,27 @@ def test_events_are_the_same_however_the_stream_is_cut(page: Page, stream: str, 
 
 
 def test_an_event_without_an_end_is_an_error(page: Page) -> None:
-    endless = "const p = new m.EventParser(); try { for (let n = 0; n < 20; n += 1) p.feed(x); } catch (e) { return e.message; }"
+    endless = (
+        "const p = new m.EventParser(); try { for (let n = 0; n < 20; n += 1) p.feed(x); } catch (e) { return "
+        "e.message; }"
+    )
     assert "too long" in call(page, "sse", endless, "data: " + "x" * 100_000)
     assert "too long" in call(page, "sse", endless, "data: x" * 10_000 + "\n" + "data: " + "x" * 100_000 + "\n")
 
 
 def test_the_time_of_the_next_try(page: Page) -> None:
     now = 1_700_000_000_000  # 2023-11-14T22:13:20Z
-    headers = ["7", " 0 ", "Tue, 14 Nov 2023 22:13:50 GMT", "Tue, 14 Nov 2023 22:00:00 GMT", "soon", "-5", "1.5", "", None]
+    headers = [
+        "7",
+        " 0 ",
+        "Tue, 14 Nov 2023 22:13:50 GMT",
+        "Tue, 14 Nov 2023 22:00:00 GMT",
+        "soon",
+        "-5",
+        "1.5",
+        "",
+        None,
+    ]
     found = call(page, "retry", f"return x.map((header) => m.retryAfter(header, {now}));", headers)
     assert found == [7, 0, 30, 0, None, None, None, None, None]
     errors = [
@@ -68,7 +83,12 @@ def test_the_time_of_the_next_try(page: Page) -> None:
         [503, None, 1],
         [500, 3, 1],
     ]
-    waits = call(page, "retry", "return x.map(([status, retryAfter, tried]) => m.waitBefore({status, retryAfter}, tried));", errors)
+    waits = call(
+        page,
+        "retry",
+        "return x.map(([status, retryAfter, tried]) => m.waitBefore({status, retryAfter}, tried));",
+        errors,
+    )
     assert waits == [7, 1, 1, 8, None, None, 3, None, None]
 
 
@@ -99,9 +119,13 @@ def test_the_oldest_conversations_leave_and_no_more_than_needed(page: Page, seed
     rng = random.Random(seed)
     cases = []
     for _ in range(200):
-        sizes = [{"id": f"c{n}", "updated": rng.randrange(1000), "size": rng.randrange(50)} for n in range(rng.randrange(8))]
+        sizes = [
+            {"id": f"c{n}", "updated": rng.randrange(1000), "size": rng.randrange(50)} for n in range(rng.randrange(8))
+        ]
         cases.append([sizes, rng.randrange(110), {"count": rng.randrange(1, 6), "size": 100}])
-    found = call(page, "conversations", "return x.map(([others, size, limits]) => m.toRemove(others, size, limits));", cases)
+    found = call(
+        page, "conversations", "return x.map(([others, size, limits]) => m.toRemove(others, size, limits));", cases
+    )
     for (others, size, limits), removed in zip(cases, found, strict=True):
         if size > limits["size"]:
             assert removed is None
@@ -259,7 +283,9 @@ def test_a_text_that_comes_in_pieces_looks_like_the_whole_text(page: Page, text:
                 return parent.innerHTML;
             }),
         };"""
-    found = call(page, "streaming", code, {"text": text, "cuts": [list(text), *(pieces_of(text, seed) for seed in range(6))]})
+    found = call(
+        page, "streaming", code, {"text": text, "cuts": [list(text), *(pieces_of(text, seed) for seed in range(6))]}
+    )
     assert [cut for cut in found["cut"] if cut != found["whole"]] == []
     assert len(found["whole"]) > len(text)
 

@@ -1,7 +1,9 @@
-"""Adapters as peft writes them, on the models of `tests.trainer.weights.goldens`, with the logits that peft computes with each.
+"""Adapters as peft writes them, on the models of `tests.trainer.weights.goldens`, with the logits that peft computes
+with each.
 
-Each case is a LoraConfig and changes of its adapter_config.json, which peft reads again from the folder: so that file alone decides the
-logits. ``make parity`` calls this with ``--check``, in an environment with transformers, torch and peft:
+Each case is a LoraConfig and changes of its adapter_config.json, which peft reads again from the folder: so that file
+alone decides the logits. ``make parity`` calls this with ``--check``, in an environment with transformers, torch and
+peft:
 
     ~/.cache/halcyon/transformers-…/bin/python -m tests.parity.adapters [--check]
 """
@@ -29,12 +31,16 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "patterns": ("llama", {"target_modules": ["q_proj", "up_proj", "down_proj"], "use_rslora": True, "lora_alpha": 3,
         "rank_pattern": {"q_proj": 4, r"layers\.1\..*up_proj": 3},
         "alpha_pattern": {"layers.0.self_attn.q_proj": 5, "q_proj": 7, "own_proj": 9, "down": 11}}, {}),
-    "open-patterns": ("llama", {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"q)|(.*v_pro": 31, "x|q_proj": 2}}, {}),
-    "layers": ("llama", {"target_modules": ["k_proj", "gate_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}, {}),
-    "excluded": ("llama", {"target_modules": r".*_proj", "exclude_modules": r".*\.(mlp\.\w+|self_attn\.[kvo]_proj)"}, {}),
+    "open-patterns": ("llama", {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"q)|(.*v_pro": 31,
+    "x|q_proj": 2}}, {}),
+    "layers": ("llama", {"target_modules": ["k_proj", "gate_proj"], "layers_to_transform": [1],
+    "layers_pattern": "layers"}, {}),
+    "excluded": ("llama", {"target_modules": r".*_proj", "exclude_modules": r".*\.(mlp\.\w+|self_attn\.[kvo]_proj)"},
+    {}),
     "all-linear": ("llama", {"target_modules": ALL}, {"target_modules": "all-linear"}),
     "head": ("llama", {"target_modules": ["lm_head", "o_proj"]}, {}),
-    "dora-inputs-first": ("llama", {"target_modules": ["q_proj", "down_proj"], "use_dora": True}, {"fan_in_fan_out": True}),
+    "dora-inputs-first": ("llama", {"target_modules": ["q_proj", "down_proj"], "use_dora": True},
+    {"fan_in_fan_out": True}),
     "gpt2-dora": ("gpt2", {**SQUARE, "fan_in_fan_out": True}, {}),
     "gpt2-dora-outputs-first": ("gpt2", {**SQUARE, "fan_in_fan_out": True}, {"fan_in_fan_out": False}),
     "no-alpha": ("llama", {"target_modules": ["v_proj"]}, {"lora_alpha": None}),
@@ -65,18 +71,27 @@ def write(folder: Path, case: str) -> None:
     with torch.no_grad():
         computed = PeftModel.from_pretrained(loaded(base), str(folder)).eval()(tokens).logits
         plain = loaded(base)(tokens).logits
-    np.savez(folder / "logits.npz", tokens=tokens.numpy(), logits=computed.numpy(), base=np.abs((computed - plain).numpy()).max())
+    np.savez(
+        folder / "logits.npz",
+        tokens=tokens.numpy(),
+        logits=computed.numpy(),
+        base=np.abs((computed - plain).numpy()).max(),
+    )
 
 
 def loaded(base: str) -> Any:
     """A base model in float32."""
-    return transformers.AutoModelForCausalLM.from_pretrained(BASES / base, dtype=torch.float32, attn_implementation="eager").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        BASES / base, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
 
 
 def same(one: Path, other: Path) -> bool:
     """Whether two folders of a case have the same logits and the same adapter_config.json."""
     here, there = (np.load(folder / "logits.npz")["logits"] for folder in (one, other))
-    configs = ({**json.loads((folder / "adapter_config.json").read_text()), "target_modules": None} for folder in (one, other))
+    configs = (
+        {**json.loads((folder / "adapter_config.json").read_text()), "target_modules": None} for folder in (one, other)
+    )
     return float(np.abs(here - there).max()) <= 1e-5 * float(np.abs(there).max()) and next(configs) == next(configs)
 
 

@@ -1,8 +1,8 @@
 """Compares models of random configurations with transformers: see `make parity`.
 
-Reads the folders of `tests.parity.draw` as an import reads them, computes logits, loss and the gradient of every weight, and writes each
-model again as an export does, into ``exported``. The truth is what transformers computes in float64. Some draws amplify rounding: there,
-transformers itself has a large error in float32, and so may we.
+Reads the folders of `tests.parity.draw` as an import reads them, computes logits, loss and the gradient of every
+weight, and writes each model again as an export does, into ``exported``. The truth is what transformers computes in
+float64. Some draws amplify rounding: there, transformers itself has a large error in float32, and so may we.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def differences(folder: Path) -> dict[str, float]:
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
     def computed(model: Any) -> Any:
-        inputs, weights = Inputs(tokens, segments=segments), hax.named(counted.astype(np.float32), ("batch", "position"))
+        inputs, weights = (
+            Inputs(tokens, segments=segments),
+            hax.named(counted.astype(np.float32), ("batch", "position")),
+        )
         loss = jax.value_and_grad(lambda model: next_token_sums(model, inputs, targets, weights).loss)
         return model.logits(model(inputs).features).array, loss(model)
 
@@ -64,7 +67,11 @@ def differences(folder: Path) -> dict[str, float]:
     own = in_file(files, gradient)
     assert present <= own.keys(), present - own.keys()
     export(folder / "exported", files, model)
-    found = {"logits": np.asarray(logits), "loss": np.asarray(loss), **{f"gradient {name}": array for name, array in own.items()}}
+    found = {
+        "logits": np.asarray(logits),
+        "loss": np.asarray(loss),
+        **{f"gradient {name}": array for name, array in own.items()},
+    }
     return errors(found, expected)
 
 
@@ -77,7 +84,9 @@ def in_file(files: ModelFolder, tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree like the model by the names of the file."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
     arrays = {path: np.asarray(leaf.array) for path, leaf in zip(files.leaves, leaves, strict=True)}
-    return {name: tensor.values(lambda path, region: arrays[path][region]) for name, tensor in files.layout.tensors.items()}
+    return {
+        name: tensor.values(lambda path, region: arrays[path][region]) for name, tensor in files.layout.tensors.items()
+    }
 
 
 def export(folder: Path, files: ModelFolder, model: Any) -> None:
@@ -85,7 +94,9 @@ def export(folder: Path, files: ModelFolder, model: Any) -> None:
     folder.mkdir(exist_ok=True)
     config = files.config
     save_file(
-        {name: np.ascontiguousarray(array) for name, array in in_file(files, model).items()}, folder / "model.safetensors", {"format": "pt"}
+        {name: np.ascontiguousarray(array) for name, array in in_file(files, model).items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
     )
     written = {
         "architectures": [config.family.architectures[0]],
@@ -99,7 +110,10 @@ def export(folder: Path, files: ModelFolder, model: Any) -> None:
 
 
 def main() -> int:
-    """Compare the folders, and print each that differs. Fails too if a whole family was refused, or there is no model."""
+    """Compare the folders, and print each that differs.
+
+    Fails too if a whole family was refused, or there is no model.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+")
     failed = refused = 0
@@ -122,17 +136,22 @@ def main() -> int:
         failed += bool(wrong)
         if wrong:
             shown = ", ".join(f"{name} {error:.1e}" for name, error in list(wrong.items())[:4])
-            sys.stdout.write(f"{folder.name}: differs in {len(wrong)} of {len(found)}: {shown}; {allowed:.1e} is allowed\n")
+            sys.stdout.write(
+                f"{folder.name}: differs in {len(wrong)} of {len(found)}: {shown}; {allowed:.1e} is allowed\n"
+            )
         else:
             sys.stdout.write(f"{folder.name}: at most {max(found.values()):.1e} of {allowed:.1e}\n")
         sys.stdout.flush()
         jax.clear_caches()
     sys.stdout.write(
-        f"{len(folders) - failed - refused} of {len(folders)} models have the numbers of transformers; {refused} were refused\n"
+        f"{len(folders) - failed - refused} of {len(folders)} models have the numbers of transformers; {refused} were "
+        "refused\n"
     )
     missing = [family for family, number in compared.items() if number == 0]
     for family in missing:
-        sys.stdout.write(f"{family}: every model was refused, so nothing was compared; draw more, or with another seed\n")
+        sys.stdout.write(
+            f"{family}: every model was refused, so nothing was compared; draw more, or with another seed\n"
+        )
     return failed > 0 or bool(missing) or not folders
 
 

@@ -135,7 +135,10 @@ def mistral(draw: Draw) -> dict[str, Any]:
 
 def mixtral(draw: Draw) -> dict[str, Any]:
     settings = mistral(draw)
-    if settings["rope_parameters"]["rope_type"] in ("llama3", "yarn"):  # transformers 5 fails at these without the size of a head
+    if settings["rope_parameters"]["rope_type"] in (
+        "llama3",
+        "yarn",
+    ):  # transformers 5 fails at these without the size of a head
         settings.setdefault("head_dim", settings["hidden_size"] // settings["num_attention_heads"])
     return settings | draw.routed("num_local_experts")
 
@@ -147,7 +150,11 @@ def gemma(draw: Draw) -> dict[str, Any]:
 
 def patterned_gemma(draw: Draw) -> dict[str, Any]:
     settings = draw.common(most_layers=8)
-    settings |= {"attention_bias": draw.flag(), "hidden_activation": draw.one(*ACTIVATIONS), "sliding_window": draw.window()}
+    settings |= {
+        "attention_bias": draw.flag(),
+        "hidden_activation": draw.one(*ACTIVATIONS),
+        "sliding_window": draw.window(),
+    }
     settings |= {"query_pre_attn_scalar": draw.one(3, 16), "final_logit_softcapping": draw.one(None, 2.0, 30.0)}
     return settings | draw.layer_types(settings["num_hidden_layers"], "sliding_attention", "full_attention")
 
@@ -164,7 +171,11 @@ def gemma3(draw: Draw) -> dict[str, Any]:
 def qwen(draw: Draw) -> dict[str, Any]:
     settings = draw.common() | {"hidden_act": draw.one(*ACTIVATIONS), "rope_parameters": draw.rope()}
     if draw.flag():
-        settings |= {"use_sliding_window": True, "sliding_window": draw.window(), "max_window_layers": draw.one(1, 2, 28)}
+        settings |= {
+            "use_sliding_window": True,
+            "sliding_window": draw.window(),
+            "max_window_layers": draw.one(1, 2, 28),
+        }
         settings |= draw.layer_types(settings["num_hidden_layers"], "sliding_attention", "full_attention")
     return settings
 
@@ -176,7 +187,11 @@ def qwen3(draw: Draw) -> dict[str, Any]:
 def qwen3_moe(draw: Draw) -> dict[str, Any]:
     settings = draw.common(head_dim=draw.flag()) | draw.routed("num_experts")
     settings |= {"hidden_act": draw.one(*ACTIVATIONS), "rope_parameters": draw.rope(), "attention_bias": draw.flag()}
-    settings |= {"moe_intermediate_size": draw.one(3, 6), "norm_topk_prob": draw.flag(), "decoder_sparse_step": draw.one(1, 1, 2, 3)}
+    settings |= {
+        "moe_intermediate_size": draw.one(3, 6),
+        "norm_topk_prob": draw.flag(),
+        "decoder_sparse_step": draw.one(1, 1, 2, 3),
+    }
     settings |= {"mlp_only_layers": draw.one([], [0], [1, 3])}
     return settings | ({"use_sliding_window": True, "sliding_window": draw.window()} if draw.flag() else {})
 
@@ -194,7 +209,11 @@ def olmo3(draw: Draw) -> dict[str, Any]:
 
 
 def gpt_oss(draw: Draw) -> dict[str, Any]:
-    settings = draw.common() | draw.routed("num_local_experts") | {"attention_bias": draw.flag(), "sliding_window": draw.window()}
+    settings = (
+        draw.common()
+        | draw.routed("num_local_experts")
+        | {"attention_bias": draw.flag(), "sliding_window": draw.window()}
+    )
     settings |= {"swiglu_limit": draw.one(0.3, 7.0), "swiglu_alpha": draw.one(1.0, 1.702)}
     settings |= {"rope_parameters": draw.rope()} if draw.flag(0.8) else {}
     return settings | draw.layer_types(settings["num_hidden_layers"], "sliding_attention", "full_attention")
@@ -204,8 +223,16 @@ def deepseek_v3(draw: Draw) -> dict[str, Any]:
     settings = draw.common(head_dim=False) | draw.corrected()
     settings |= {"num_key_value_heads": settings["num_attention_heads"], "attention_bias": draw.flag(0.3)}
     settings |= {"q_lora_rank": draw.one(None, 5), "kv_lora_rank": draw.one(3, 8), "v_head_dim": draw.one(3, 6)}
-    settings |= {"qk_nope_head_dim": draw.one(3, 8), "qk_rope_head_dim": draw.one(2, 6), "rope_interleave": draw.flag(0.7)}
-    return settings | {"hidden_act": draw.one(*ACTIVATIONS), "rope_parameters": draw.rope(factor=False), "num_mtp_layers": 0}
+    settings |= {
+        "qk_nope_head_dim": draw.one(3, 8),
+        "qk_rope_head_dim": draw.one(2, 6),
+        "rope_interleave": draw.flag(0.7),
+    }
+    return settings | {
+        "hidden_act": draw.one(*ACTIVATIONS),
+        "rope_parameters": draw.rope(factor=False),
+        "num_mtp_layers": 0,
+    }
 
 
 def glm4_moe(draw: Draw) -> dict[str, Any]:
@@ -227,7 +254,9 @@ def apertus(draw: Draw) -> dict[str, Any]:
 
 def qwen35(draw: Draw) -> dict[str, Any]:
     settings = draw.common(most_layers=6) | {"head_dim": draw.one(4, 8, 12), "attention_bias": draw.flag()}
-    settings["rms_norm_eps"] = draw.one(0.003, 0.1)  # outputs of states are small, and a norm without it amplifies their rounding
+    settings["rms_norm_eps"] = draw.one(
+        0.003, 0.1
+    )  # outputs of states are small, and a norm without it amplifies their rounding
     key_heads = draw.one(1, 2, 3)
     settings |= {"linear_num_key_heads": key_heads, "linear_num_value_heads": key_heads * draw.one(1, 2, 3)}
     settings |= {
@@ -235,7 +264,10 @@ def qwen35(draw: Draw) -> dict[str, Any]:
         "linear_value_head_dim": draw.one(3, 5),
         "linear_conv_kernel_dim": draw.one(1, 2, 4),
     }
-    settings |= {"hidden_act": draw.one(*ACTIVATIONS), "rope_parameters": draw.rope() | {"partial_rotary_factor": draw.one(0.5, 1.0)}}
+    settings |= {
+        "hidden_act": draw.one(*ACTIVATIONS),
+        "rope_parameters": draw.rope() | {"partial_rotary_factor": draw.one(0.5, 1.0)},
+    }
     return settings | draw.layer_types(settings["num_hidden_layers"], "linear_attention", "full_attention")
 
 
@@ -286,6 +318,8 @@ def former(family: str, config: dict[str, Any]) -> dict[str, Any]:
     if fraction is not None:
         config["partial_rotary_factor"] = fraction
     kind = rope.pop("rope_type")
-    key = "type" if kind == "linear" and family not in NESTED else "rope_type"  # which transformers 5 reads in flat settings alone
+    key = (
+        "type" if kind == "linear" and family not in NESTED else "rope_type"
+    )  # which transformers 5 reads in flat settings alone
     config["rope_scaling"] = None if kind == "default" else {key: kind, **rope}
     return config

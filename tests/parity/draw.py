@@ -1,11 +1,13 @@
 """Draws random configurations of every family, and computes with transformers what `tests.parity.compare` compares.
 
-It runs in an environment with transformers and torch (see `make parity`), and imports nothing of this project but its tests. For each draw
-it writes a folder as ``save_pretrained`` does, in half of the draws with the keys of transformers 4 for rotary positions. It then loads the
-folder again, so that config.json alone decides the numbers, and writes ``expected.npz``: tokens, logits, and the gradient of every weight.
-These are computed in float64. The largest error of transformers in float32 is there too, because some draws amplify rounding.
+It runs in an environment with transformers and torch (see `make parity`), and imports nothing of this project but its
+tests. For each draw it writes a folder as ``save_pretrained`` does, in half of the draws with the keys of transformers
+4 for rotary positions. It then loads the folder again, so that config.json alone decides the numbers, and writes
+``expected.npz``: tokens, logits, and the gradient of every weight. These are computed in float64. The largest error of
+transformers in float32 is there too, because some draws amplify rounding.
 
-``--check`` loads the folders that `tests.parity.compare` exported, and compares their logits with those of the first model.
+``--check`` loads the folders that `tests.parity.compare` exported, and compares their logits with those of the first
+model.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def check(folder: Path) -> bool:
     with torch.no_grad(), in_float64():
         found = list(outputs(model, expected["tokens"]))
     largest = np.abs(expected["logits"]).max()
-    error = max(float(np.abs(one.numpy() - expected["logits"][row, part]).max()) for row, _, part, one in found) / largest
+    error = (
+        max(float(np.abs(one.numpy() - expected["logits"][row, part]).max()) for row, _, part, one in found) / largest
+    )
     if error > TOLERANCE:
         sys.stdout.write(f"{folder.name}: exported logits differ by {error:.1e} of the largest\n")
     return error <= TOLERANCE
@@ -104,10 +108,15 @@ def main() -> int:
                 write_draw(folder, family, 1000 * number + place)
                 drawn.add(family)
             except Exception:
-                sys.stdout.write(f"{folder.name}: transformers computes no such model: {traceback.format_exc(limit=-1)}\n")
+                sys.stdout.write(
+                    f"{folder.name}: transformers computes no such model: {traceback.format_exc(limit=-1)}\n"
+                )
     missing = [family for family in given.families if family not in drawn]
     for family in missing:
-        sys.stdout.write(f"{family}: transformers computes none of its models, so nothing is compared; draw more, or with another seed\n")
+        sys.stdout.write(
+            f"{family}: transformers computes none of its models, so nothing is compared; draw more, or with another "
+            "seed\n"
+        )
     return bool(missing)
 
 

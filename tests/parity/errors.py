@@ -23,6 +23,8 @@ def errors(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> 
     gradients = {name: array for name, array in truth.items() if name.startswith("gradient ")}
     largest = max(float(np.abs(array).max()) for array in gradients.values())
     for name, array in gradients.items():
-        allowed = max(float(np.abs(array).max()), 0.01 * largest)  # a gradient that should be zero is rounding of the others
+        allowed = max(
+            float(np.abs(array).max()), 0.01 * largest
+        )  # a gradient that should be zero is rounding of the others
         measured[name] = float(np.abs(found[name] - array).max() / allowed)
     return measured

@@ -1,7 +1,8 @@
-"""Trains small models and exports them, for `tests.parity.read_exports`: chat models of several kinds of tokenizer, and a base model.
+"""Trains small models and exports them, for `tests.parity.read_exports`: chat models of several kinds of tokenizer, and
+a base model.
 
-Beside each exported folder it writes ``<name>.json``, with what Halcyon computes of the folder: ids and score of a text, and the ids of a
-prompt and of its most likely continuation, up to the token that ends it.
+Beside each exported folder it writes ``<name>.json``, with what Halcyon computes of the folder: ids and score of a
+text, and the ids of a prompt and of its most likely continuation, up to the token that ends it.
 
     python -m tests.parity.exports FOLDER
 """
@@ -45,9 +46,18 @@ def base(folder: Path, kind: str) -> Path:
     tokenizer = KINDS[kind]()
     tokens = max(token["id"] for token in tokenizer.document["added_tokens"]) + 1
     tensors = {
-        name: 0.05 * value if value.ndim > 1 else np.ones_like(value) for name, value in llama_tensors(width=WIDTH, tokens=tokens).items()
+        name: 0.05 * value if value.ndim > 1 else np.ones_like(value)
+        for name, value in llama_tensors(width=WIDTH, tokens=tokens).items()
     }
-    write_folder(folder, tensors, hidden_size=WIDTH, vocab_size=tokens, max_position_embeddings=256, bos_token_id=None, eos_token_id=None)
+    write_folder(
+        folder,
+        tensors,
+        hidden_size=WIDTH,
+        vocab_size=tokens,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     for name, content in tokenizer.files.items():
         (folder / name).write_bytes(content)
     (folder / "chat_template.jinja").write_bytes((TEMPLATES / "jinja" / f"{PUBLISHED[kind]}.jinja").read_bytes())
@@ -67,7 +77,9 @@ def documents(folder: Path) -> dict[str, dict[str, Any]]:
     spec["trainer"] = {"steps": 30, "batchSize": 4, "sequenceLength": 128}
     runs["base"] = example | {"spec": spec}
     capitals = folder / "capitals.jsonl"
-    capitals.write_text("".join(line for line in CONVERSATIONS.read_text().splitlines(keepends=True) if '"What is the capital' in line))
+    capitals.write_text(
+        "".join(line for line in CONVERSATIONS.read_text().splitlines(keepends=True) if '"What is the capital' in line)
+    )
     for kind in PUBLISHED:
         origin = str(base(folder / f"base-{kind}", kind))
         spec = example["spec"] | {

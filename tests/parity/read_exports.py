@@ -1,6 +1,8 @@
-"""Reads the folders of `tests.parity.exports` with transformers: the same ids and score of a text, and the same continuation up to its end.
+"""Reads the folders of `tests.parity.exports` with transformers: the same ids and score of a text, and the same
+continuation up to its end.
 
-It runs in an environment with transformers and torch (see `make parity`), and imports nothing of this project but its tests.
+It runs in an environment with transformers and torch (see `make parity`), and imports nothing of this project but its
+tests.
 
     ~/.cache/halcyon/transformers-…/bin/python -m tests.parity.read_exports FOLDER
 """
@@ -24,7 +26,10 @@ TOLERANCE = 1e-4
 
 def differences(folder: Path, expected: dict[str, Any]) -> Iterator[str]:
     """What transformers computes otherwise of an exported folder, each as a sentence."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+    )
     text = tokenizer(TEXT, return_tensors="pt").input_ids
     if text[0].tolist() != expected["text"]:
         yield f"the ids of the text are {text[0].tolist()}, not {expected['text']}"
@@ -36,7 +41,9 @@ def differences(folder: Path, expected: dict[str, Any]) -> Iterator[str]:
     prompt = text
     if expected["chat"]:
         messages = [{"role": "user", "content": QUESTION}]
-        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True).input_ids
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).input_ids
     if prompt[0].tolist() != expected["prompt"]:
         yield f"the ids of the prompt are {prompt[0].tolist()}, not {expected['prompt']}"
     said = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=MOST_TOKENS, do_sample=False)
@@ -54,8 +61,12 @@ def main() -> int:
     folder: Path = parser.parse_args().folder
     logging.set_verbosity_error()
     files = sorted(folder.glob("*.json"))
-    found = [f"{file.stem}: {one}" for file in files for one in differences(folder / file.stem, json.loads(file.read_text()))]
-    sys.stdout.write("".join(f"{one}\n" for one in found) + f"{len(files)} exported folders, {len(found)} differences\n")
+    found = [
+        f"{file.stem}: {one}" for file in files for one in differences(folder / file.stem, json.loads(file.read_text()))
+    ]
+    sys.stdout.write(
+        "".join(f"{one}\n" for one in found) + f"{len(files)} exported folders, {len(found)} differences\n"
+    )
     return 1 if found or not files else 0
 
 

@@ -23,7 +23,15 @@ from tests.parity import compare
         ({"llama-0": 3e-4}, 1e-6, True),
         ({"llama-0": 3e-4}, 2e-4, False),
     ],
-    ids=("no model", "all equal", "one refused", "a family refused", "one differs", "one rounds worse", "rounding is amplified"),
+    ids=(
+        "no model",
+        "all equal",
+        "one refused",
+        "a family refused",
+        "one differs",
+        "one rounds worse",
+        "rounding is amplified",
+    ),
 )
 def test_parity_fails_if_a_family_was_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: dict[str, float | None], rounding: float, status: bool

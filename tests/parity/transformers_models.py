@@ -1,7 +1,7 @@
 """Random models of transformers: how they are made, what they compute, and the names of their tensors in files.
 
-`tests.parity.draw` and the goldens of `tests.trainer.models` use it, in an environment with transformers and torch. It imports nothing of
-this project.
+`tests.parity.draw` and the goldens of `tests.trainer.models` use it, in an environment with transformers and torch. It
+imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | corrections
 
 
-def fill(model: Any, noise: np.random.Generator, dtype: type[np.floating[Any]], *, offset: bool) -> dict[str, np.ndarray]:
+def fill(
+    model: Any, noise: np.random.Generator, dtype: type[np.floating[Any]], *, offset: bool
+) -> dict[str, np.ndarray]:
     """Give a model random weights.
 
     Args:
@@ -60,7 +62,10 @@ def _random(name: str, shape: tuple[int, ...], noise: np.random.Generator, offse
 
 
 def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, torch.Tensor]]:
-    """Row, number, positions and logits of each document. Each is computed alone, so they depend on no mask of segments."""
+    """Row, number, positions and logits of each document.
+
+    Each is computed alone, so they depend on no mask of segments.
+    """
     for row, lengths in enumerate(DOCUMENTS):
         start = 0
         for number, length in enumerate(lengths, 1):
@@ -73,7 +78,9 @@ def outputs(model: Any, tokens: np.ndarray) -> Iterator[tuple[int, int, slice, t
 
 @contextlib.contextmanager
 def in_float64() -> Iterator[None]:
-    """Within, what transformers computes in float32 by name is computed in float64: norms, softmaxes, rotary positions and states."""
+    """Within, what transformers computes in float32 by name is computed in float64: norms, softmaxes, rotary positions
+    and states.
+    """
     with (
         mock.patch.multiple(torch, float32=torch.float64, float=torch.float64),
         mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
@@ -82,7 +89,10 @@ def in_float64() -> Iterator[None]:
 
 
 def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows, what a model computes of them, and the sum of the cross entropies. Gradients of that sum stay in the parameters."""
+    """The rows, what a model computes of them, and the sum of the cross entropies.
+
+    Gradients of that sum stay in the parameters.
+    """
     segments = np.zeros(tokens.shape, np.int32)
     logits = np.zeros((*tokens.shape, model.config.vocab_size))
     total = torch.zeros(())
@@ -101,4 +111,7 @@ def computed(model: Any, tokens: np.ndarray, targets: np.ndarray) -> dict[str, n
 
 def gradients(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """The gradients of weights by name; zeros without one."""
-    return {name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy() for name, value in weights.items()}
+    return {
+        name: np.zeros(value.shape, np.float32) if value.grad is None else value.grad.numpy()
+        for name, value in weights.items()
+    }

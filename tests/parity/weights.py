@@ -11,7 +11,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def computed_weights(shapes: Shapes) -> dict[str, np.ndarray]:
-    """Weights by name: float32, uniform. They are computed with integers alone, so they are the same everywhere and need no file."""
+    """Weights by name: float32, uniform.
+
+    They are computed with integers alone, so they are the same everywhere and need no file.
+    """
     return {name: _computed(name, shape) for name, shape in shapes.items()}
 
 
@@ -19,7 +22,11 @@ def _computed(name: str, shape: tuple[int, ...]) -> np.ndarray:
     numbers = computed_integers(name, int(np.prod(shape)))
     uniform = ((numbers >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23) - np.float32(1)).reshape(shape)
     is_norm = "norm" in name or ".ln_" in name
-    return np.float32(1) + np.float32(0.3) * uniform if is_norm and not name.endswith("bias") else np.float32(0.5) * uniform
+    return (
+        np.float32(1) + np.float32(0.3) * uniform
+        if is_norm and not name.endswith("bias")
+        else np.float32(0.5) * uniform
+    )
 
 
 def computed_integers(name: str, count: int) -> np.ndarray:
@@ -33,7 +40,10 @@ def computed_integers(name: str, count: int) -> np.ndarray:
 
 
 def in_files(kind: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors by their names in files. In a model, transformers keeps the experts of a layer in one tensor; most files do not."""
+    """Tensors by their names in files.
+
+    In a model, transformers keeps the experts of a layer in one tensor; most files do not.
+    """
     found: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         if kind == "mixtral":
@@ -44,6 +54,10 @@ def in_files(kind: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
             continue
         gate, up, down = ("w1", "w3", "w2") if kind == "mixtral" else ("gate_proj", "up_proj", "down_proj")
         for number, matrix in enumerate(value):
-            parts = dict(zip((gate, up), np.split(matrix, 2), strict=True)) if last == "gate_up_proj" else {down: matrix}
-            found |= {f"{prefix}.experts.{number}.{part}.weight": np.ascontiguousarray(one) for part, one in parts.items()}
+            parts = (
+                dict(zip((gate, up), np.split(matrix, 2), strict=True)) if last == "gate_up_proj" else {down: matrix}
+            )
+            found |= {
+                f"{prefix}.experts.{number}.{part}.weight": np.ascontiguousarray(one) for part, one in parts.items()
+            }
     return found

@@ -1,8 +1,8 @@
 """`python -m tests.programs.compile ROW`: compiles one program and prints its plan as one line of JSON.
 
-One process compiles for one accelerator. The compiler's answer is kept in ``$HALCYON_CACHE/programs``, under a hash of all that the
-compiler gets: the traced program, its options, its flags and the versions of the packages. So a program whose code did not change is only
-traced.
+One process compiles for one accelerator. The compiler's answer is kept in ``$HALCYON_CACHE/programs``, under a hash of
+all that the compiler gets: the traced program, its options, its flags and the versions of the packages. So a program
+whose code did not change is only traced.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def plan_of_row(row: Row) -> Plan:
             memory = {kind: getattr(compiled.memory_analysis(), f"{kind}_size_in_bytes", 0) for kind in _KINDS}
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(gzip.compress(json.dumps({"seconds": seconds, "memory": memory, "hlo": compiled.as_text()}).encode()))
+            partial.write_bytes(
+                gzip.compress(json.dumps({"seconds": seconds, "memory": memory, "hlo": compiled.as_text()}).encode())
+            )
             partial.replace(path)
     stored = Stored(json.loads(gzip.decompress(path.read_bytes())))
     return plan_of(

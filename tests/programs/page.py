@@ -1,4 +1,5 @@
-"""`python -m tests.programs.page`: compiles all programs and writes docs/programs.md. `make programs ARGS=--page` runs it.
+"""`python -m tests.programs.page`: compiles all programs and writes docs/programs.md. `make programs ARGS=--page` runs
+it.
 
 The pure part is `page`, which makes the text from the plans.
 """
@@ -27,8 +28,10 @@ _TITLES = {
     "1B": "1B: Llama 3.2 1B",
     "8B": "8B: Llama 3 8B",
     "MoE": "MoE: widths of Qwen3-30B-A3B, 4 layers",
-    "hybrid": "Hybrid: widths of Qwen3-Next with 8 of 128 experts, 4 layers, of which one has attention and three have delta nets",
-    "MLA": "MLA: attention of DeepSeek V3 with 16 heads, 64 experts of width 1,408, 3 layers, of which two have experts",
+    "hybrid": "Hybrid: widths of Qwen3-Next with 8 of 128 experts, 4 layers, of which one has attention and three have "
+    "delta nets",
+    "MLA": "MLA: attention of DeepSeek V3 with 16 heads, 64 experts of width 1,408, 3 "
+    "layers, of which two have experts",
 }
 _HEAD = f"""\
 # Programs
@@ -57,7 +60,9 @@ over `fsdp`, and defaults for all else. Each row is a test of `make programs`, w
 def compiled(row: Row) -> Document:
     """The plan of a row, from a process of its own; one with ``error`` if the compiler rejects the program."""
     command = [sys.executable, "-m", "tests.programs.compile", row.name]
-    ended = subprocess.run(command, cwd=REPOSITORY, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False
+    )
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if line.strip()]
         return {"error": lines[-1] if lines else f"exit status {ended.returncode}"}
@@ -66,7 +71,11 @@ def compiled(row: Row) -> Document:
 
 def kernels(plan: Document, scope: str) -> list[dict[str, Any]]:
     """The calls of kernels of a part of the model, without library products."""
-    return [call for call in plan["calls"] if call["scope"] == scope and not call["target"].startswith(("__cublas$", "__cudnn$"))]
+    return [
+        call
+        for call in plan["calls"]
+        if call["scope"] == scope and not call["target"].startswith(("__cublas$", "__cudnn$"))
+    ]
 
 
 def product_loops(plan: Document, scope: str) -> list[dict[str, Any]]:
@@ -84,7 +93,9 @@ def times(loops: Sequence[int | None]) -> int:
 
 def gathered_in_loops(plan: Document) -> int:
     """Bytes of the largest array that is gathered inside a loop."""
-    return max((row["largest_bytes"] for row in plan["traffic"] if row["kind"] == "all-gather" and row["depth"]), default=0)
+    return max(
+        (row["largest_bytes"] for row in plan["traffic"] if row["kind"] == "all-gather" and row["depth"]), default=0
+    )
 
 
 def covered(plan: Document) -> float | None:
@@ -98,7 +109,10 @@ def _kernels(plan: Document, scope: str) -> str:
     for call in kernels(plan, scope):
         found[call["target"], call["phase"]] += call["count"] * times(call["loops"])
     names = {"recomputed": "computed again"}
-    return ", ".join(f"{count} {names.get(phase, phase)} (`{target}`)" for (target, phase), count in sorted(found.items())) or "none"
+    return (
+        ", ".join(f"{count} {names.get(phase, phase)} (`{target}`)" for (target, phase), count in sorted(found.items()))
+        or "none"
+    )
 
 
 def _loops(plan: Document, scope: str) -> str:
@@ -120,7 +134,9 @@ def _line(row: Row, plan: Document) -> str:
     cells = [row.accelerator]
     experts = row.model in WITH_EXPERTS
     if "error" in plan:
-        return f"| {row.accelerator} | no program: {plan['error'][:300].replace('|', ' ')} |{' |' * (9 if experts else 7)}"
+        return (
+            f"| {row.accelerator} | no program: {plan['error'][:300].replace('|', ' ')} |{' |' * (9 if experts else 7)}"
+        )
     cells += [_kernels(plan, "attention"), _loops(plan, "attention")]
     cells += [_kernels(plan, "experts"), _loops(plan, "experts")] if experts else []
     share = covered(plan)
@@ -153,7 +169,8 @@ def page(plans: Mapping[str, Document], versions: Mapping[str, str]) -> str:
         lines += [
             "## Missing",
             "",
-            "Known to be missing in these programs; the tests of these rows fail when it appears, so that this list is kept:",
+            "Known to be missing in these programs; the tests of these rows fail when it appears, so that this list is "
+            "kept:",
             "",
         ]
         lines += [f"- {each}" for each in pending]

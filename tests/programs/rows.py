@@ -1,7 +1,7 @@
 """The programs of docs/programs.md: hardware and model, and what must be in each program.
 
-`PENDING` names the rows whose kernel Halcyon does not have yet. Their tests must fail until then; the change that adds the kernel takes
-the name out.
+`PENDING` names the rows whose kernel Halcyon does not have yet. Their tests must fail until then; the change that adds
+the kernel takes the name out.
 """
 
 from __future__ import annotations
@@ -23,34 +23,39 @@ _EXPERTS: dict[str, Any] = {"numExpertsPerTok": 8}
 MODELS: dict[str, dict[str, Any]] = {
     "1B": {
         "llama": {
-            "layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64, "tieEmbeddings": True,
+            "layers": 16, "hiddenSize": 2048, "intermediateSize": 8192, "heads": 32, "kvHeads": 8, "headDim": 64,
+            "tieEmbeddings": True,
         }
     },
-    "8B": {"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "heads": 32, "kvHeads": 8, "headDim": 128}},
+    "8B": {"llama": {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14336, "heads": 32, "kvHeads": 8,
+    "headDim": 128}},
     "MoE": {
         "qwen3Moe": _EXPERTS
         | {
-            "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 6144, "numAttentionHeads": 32, "numKeyValueHeads": 4,
+            "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 6144, "numAttentionHeads": 32,
+            "numKeyValueHeads": 4,
             "headDim": 128, "numExperts": 128, "moeIntermediateSize": 768,
         }
     },
     "hybrid": {
         "qwen3Next": _EXPERTS
         | {
-            "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 5120, "numAttentionHeads": 16, "numKeyValueHeads": 2,
+            "numHiddenLayers": 4, "hiddenSize": 2048, "intermediateSize": 5120, "numAttentionHeads": 16,
+            "numKeyValueHeads": 2,
             "headDim": 256, "numExperts": 128, "moeIntermediateSize": 512,
         }
     },
     "MLA": {
         "deepseekV3": _EXPERTS
         | {
-            "numHiddenLayers": 3, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 16, "nRoutedExperts": 64,
+            "numHiddenLayers": 3, "hiddenSize": 2048, "intermediateSize": 8192, "numAttentionHeads": 16,
+            "nRoutedExperts": 64,
             "moeIntermediateSize": 1408, "qkNopeHeadDim": 128, "qkRopeHeadDim": 64, "vHeadDim": 128, "kvLoraRank": 512,
         }
     },
 }  # fmt: skip
-"""Widths of Llama 3.2 1B, Llama 3 8B, Qwen3-30B-A3B, Qwen3-Next (with 8 of 128 experts) and DeepSeek V3's attention with 16 heads. Models
-with experts have few layers; a loop over more of them would be the same program."""
+"""Widths of Llama 3.2 1B, Llama 3 8B, Qwen3-30B-A3B, Qwen3-Next (with 8 of 128 experts) and DeepSeek V3's attention
+with 16 heads. Models with experts have few layers; a loop over more of them would be the same program."""
 WITH_EXPERTS = ("MoE", "hybrid", "MLA")
 
 
@@ -91,7 +96,12 @@ class Row:
 
 SLOW_TO_COMPILE = frozenset({("v6e", "hybrid"), ("v7x", "hybrid"), ("v7x", "MLA")})
 """Left out: libtpu takes up to eight minutes for such a program, and `v5p` has the row."""
-ROWS = tuple(Row(accelerator, model) for model in MODELS for accelerator in TOPOLOGIES if (accelerator, model) not in SLOW_TO_COMPILE)
+ROWS = tuple(
+    Row(accelerator, model)
+    for model in MODELS
+    for accelerator in TOPOLOGIES
+    if (accelerator, model) not in SLOW_TO_COMPILE
+)
 
 Promise = Literal["attention", "experts", "overlap"]
 """What a test of a row asks: kernels in every layer of attention, kernels of experts, or covered collectives."""

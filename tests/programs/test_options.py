@@ -16,7 +16,8 @@ from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.compiler import COMPILER_OPTIONS, generation_of, options_of
 
 HARDWARE = {
-    "v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2", "v7x": "2x2x1", "a100": "1x2", "l4": "1x2", "h200": "1x8", "b200": "1x8",
+    "v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2", "v7x": "2x2x1", "a100": "1x2", "l4": "1x2",
+    "h200": "1x8", "b200": "1x8",
 }  # fmt: skip
 """Topologies of several devices."""
 

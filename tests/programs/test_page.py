@@ -10,17 +10,44 @@ import pytest
 from tests.programs.page import PAGE, covered, gathered_in_loops, kernels, page, product_loops
 from tests.programs.rows import OVERLAP, PENDING, ROWS
 
-CALL = {"target": "mosaic_gpu_v2", "kernel": "attend", "phase": "forward", "scope": "attention", "loops": [16], "count": 1}
+CALL = {
+    "target": "mosaic_gpu_v2",
+    "kernel": "attend",
+    "phase": "forward",
+    "scope": "attention",
+    "loops": [16],
+    "count": 1,
+}
 PLAN: dict[str, Any] = {
     "calls": [CALL, CALL | {"phase": "backward", "count": 2}, CALL | {"target": "__cublas$gemm", "phase": "backward"}],
     "loops": [
-        {"trips": None, "outer": [16, 4], "operation": "jit(step)/jvp(experts)/experts/while", "calls": 0, "products": 3},
+        {
+            "trips": None,
+            "outer": [16, 4],
+            "operation": "jit(step)/jvp(experts)/experts/while",
+            "calls": 0,
+            "products": 3,
+        },
         {"trips": 8, "outer": [], "operation": "jit(step)/attention/while", "calls": 0, "products": 0},
     ],
     "products": [{"dtype": "bf16", "depth": 1, "count": 2, "times": 1032, "flops": 10}],
     "traffic": [
-        {"kind": "all-gather", "axes": ["fsdp"], "times": 4, "size_bytes": 400, "depth": 1, "largest_bytes": 33_600_000},
-        {"kind": "all-gather", "axes": ["fsdp"], "times": 1, "size_bytes": 900, "depth": 0, "largest_bytes": 900_000_000},
+        {
+            "kind": "all-gather",
+            "axes": ["fsdp"],
+            "times": 4,
+            "size_bytes": 400,
+            "depth": 1,
+            "largest_bytes": 33_600_000,
+        },
+        {
+            "kind": "all-gather",
+            "axes": ["fsdp"],
+            "times": 1,
+            "size_bytes": 900,
+            "depth": 0,
+            "largest_bytes": 900_000_000,
+        },
     ],
     "memory": {"step": 5_800_000_000},
     "overlap": {"computation": 1.0, "collectives": 0.5, "waited": 0.1},
@@ -31,7 +58,9 @@ PLAN: dict[str, Any] = {
 def test_a_row_has_the_kernels_loops_and_figures_of_its_plan() -> None:
     text = page({row.name: PLAN for row in ROWS}, {"jax": "1"})
     attention = "16 forward (`mosaic_gpu_v2`), 32 backward (`mosaic_gpu_v2`)"
-    (line,) = [line for line in text.partition("## MoE")[2].partition("##")[0].splitlines() if line.startswith("| h200")]
+    (line,) = [
+        line for line in text.partition("## MoE")[2].partition("##")[0].splitlines() if line.startswith("| h200")
+    ]
     assert sorted(line.split("|")[2].strip().split(", ")) == sorted(attention.split(", "))
     assert line.endswith("| none | none | 1: 64 d | 1,032 bf16 | 5.8 GB | 80% | 33.6 MB | 19 |")
 
@@ -50,4 +79,6 @@ def test_a_program_that_the_compiler_rejects_has_the_reason_in_its_row() -> None
 def test_every_row_is_on_the_page_and_every_expectation_names_a_row() -> None:
     names = {row.name for row in ROWS}
     assert set().union(*PENDING.values(), OVERLAP) <= names
-    assert len(re.findall(rf"^\| ({'|'.join(sorted({row.accelerator for row in ROWS}))}) \|", PAGE.read_text(), re.MULTILINE)) == len(names)
+    assert len(
+        re.findall(rf"^\| ({'|'.join(sorted({row.accelerator for row in ROWS}))}) \|", PAGE.read_text(), re.MULTILINE)
+    ) == len(names)

@@ -1,4 +1,7 @@
-"""What is in the programs of docs/programs.md. `make programs` runs these tests; they need the compilers of the extras `cuda` and `tpu`."""
+"""What is in the programs of docs/programs.md.
+
+`make programs` runs these tests; they need the compilers of the extras `cuda` and `tpu`.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,15 @@ def parameter(row: Row, *marks: pytest.MarkDecorator) -> Any:
 
 
 def rows(promise: Promise, names: tuple[str, ...]) -> Any:
-    """The rows with these names. One whose program does not have the promise yet must fail: a pass means that it is no longer pending."""
+    """The rows with these names.
+
+    One whose program does not have the promise yet must fail: a pass means that it is no longer pending.
+    """
     missing = pytest.mark.xfail(reason="pending", strict=True, raises=AssertionError)
     chosen = [row for row in ROWS if row.name in names]
-    return pytest.mark.parametrize("row", [parameter(row, *([missing] if row.name in PENDING[promise] else [])) for row in chosen])
+    return pytest.mark.parametrize(
+        "row", [parameter(row, *([missing] if row.name in PENDING[promise] else [])) for row in chosen]
+    )
 
 
 def layers_with_attention(row: Row) -> int:
@@ -56,7 +64,11 @@ def layers_with_attention(row: Row) -> int:
 
 def calls(row: Row, phase: str) -> int:
     """Calls of attention kernels in a part of a step."""
-    found = [call for call in kernels(plan(row), "attention") if call["target"] in ATTENTION_KERNELS and call["phase"] == phase]
+    found = [
+        call
+        for call in kernels(plan(row), "attention")
+        if call["target"] in ATTENTION_KERNELS and call["phase"] == phase
+    ]
     return sum(call["count"] * times(call["loops"]) for call in found)
 
 

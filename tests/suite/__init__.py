@@ -1,1 +1,3 @@
-"""The test suite: tiers and parts, limits, the record and the report of a run, and the page of promises and their tests."""
+"""The test suite: tiers and parts, limits, the record and the report of a run, and the page of promises and their
+tests.
+"""

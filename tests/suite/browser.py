@@ -1,4 +1,7 @@
-"""The Chromium that tests of the chat page drive: that of the system. If it is missing, the Debian package is installed."""
+"""The Chromium that tests of the chat page drive: that of the system.
+
+If it is missing, the Debian package is installed.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ def refusal(*, is_root: bool, has_apt: bool) -> str | None:
     """The reason why Chromium cannot be installed, with the fix; None if it can. Pure."""
     if is_root and has_apt:
         return None
-    return "The tests of the chat page need Chromium: install Chromium or Google Chrome, or run as root on a Debian machine."
+    return (
+        "The tests of the chat page need Chromium: install Chromium or Google Chrome, or run as root on a Debian "
+        "machine."
+    )
 
 
 def _find() -> Path | None:

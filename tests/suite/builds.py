@@ -1,4 +1,7 @@
-"""The builds that a tier needs: Go programs and images. They are ready before the tests that use them, so no test waits for a build."""
+"""The builds that a tier needs: Go programs and images.
+
+They are ready before the tests that use them, so no test waits for a build.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,16 @@ _STORE_AND_QUEUES = (programs.VERSITYGW, programs.KUEUE)
 _READERS = (programs.PROMTOOL, programs.KUBECONFORM, programs.KSTATUS)
 """Tools that read objects of Halcyon."""
 _MORE_READERS = (programs.PROMETHEUS, programs.ARGO, programs.ACTIONLINT, programs.HELM3)
-"""Further tools that read objects of Halcyon; only tests with the marker `variant` use them, because their builds take minutes."""
-_CONTROLLERS = (programs.AGENT_SANDBOX, programs.FLUX_SOURCE, programs.FLUX_KUSTOMIZE, programs.FLUX_HELM, programs.ARGOCD)
+"""Further tools that read objects of Halcyon; only tests with the marker `variant` use them, because their builds take
+minutes.
+"""
+_CONTROLLERS = (
+    programs.AGENT_SANDBOX,
+    programs.FLUX_SOURCE,
+    programs.FLUX_KUSTOMIZE,
+    programs.FLUX_HELM,
+    programs.ARGOCD,
+)
 """Controllers of others; `make test` uses only the CRDs in their source."""
 _IMAGES = (Buildable.BASE, Buildable.OPERATOR, Buildable.TRAINER, Buildable.VERSITYGW)
 

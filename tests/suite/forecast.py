@@ -1,8 +1,9 @@
 """Forecast of the duration of a run of the suite on this machine, printed at the start. Pure.
 
-The seconds of the tier `test` are those of a run's report on a machine with the factor 1. The programs (before they became one module) were
-measured on the reference machine, which has two idle cores. The images were measured on a busy machine. The tier `all` is a run on a
-machine with the factor 1 and nothing built (5,452 seconds), less the builds. The tier `long` is an estimate: it is not measured yet.
+The seconds of the tier `test` are those of a run's report on a machine with the factor 1. The programs (before they
+became one module) were measured on the reference machine, which has two idle cores. The images were measured on a busy
+machine. The tier `all` is a run on a machine with the factor 1 and nothing built (5,452 seconds), less the builds. The
+tier `long` is an estimate: it is not measured yet.
 """
 
 from __future__ import annotations
@@ -30,4 +31,7 @@ def sentence(tier: Tier, missing: Collection[str], factor: float) -> str:
     line = f"{tier.command} takes about {expected:.0f} minutes on this machine (factor {factor:.2f}{builds})."
     if expected <= LONGEST_MINUTES:
         return line
-    return f"{line} That is more than {LONGEST_MINUTES} minutes: where CI ends a run after 90 minutes, this one will not finish."
+    return (
+        f"{line} That is more than {LONGEST_MINUTES} minutes: where CI ends a run after 90 minutes, this one will not "
+        "finish."
+    )

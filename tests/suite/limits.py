@@ -1,7 +1,7 @@
 """Time limits are multiplied by the machine's factor, and the report of a failed test says how slow the machine was.
 
-The factor is measured once, before the workers start, unless `HALCYON_MACHINE_FACTOR` gives it. `until` multiplies its own limit; every
-other limit is written `limit(SECONDS)`.
+The factor is measured once, before the workers start, unless `HALCYON_MACHINE_FACTOR` gives it. `until` multiplies its
+own limit; every other limit is written `limit(SECONDS)`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ def describe(factor: float, passed: ProcessorTime) -> str:
     """How slow the machine was, for the report of a test that failed. Pure."""
     busy = 1 - passed.idle / passed.total if passed.total > 0 else 0.0
     return (
-        f"At the start the machine was {factor:.2f} times as slow as the reference machine, and limits are that much longer. "
-        f"Since this test began its processors were busy for {busy:.0%} of the time, and {passed.stolen_share:.0%} of it was stolen."
+        f"At the start the machine was {factor:.2f} times as slow as the reference machine, and limits are that much "
+        "longer. "
+        f"Since this test began its processors were busy for {busy:.0%} of the time, and {passed.stolen_share:.0%} of "
+        "it was stolen."
     )
 
 

@@ -1,7 +1,7 @@
 """Makes docs/testing.md: which test proves which promise, and which command runs it.
 
-The page is made from the collected tests, so it cannot name a test that no longer exists. `python -m tests.suite.generate` writes it. A
-fast test compares it with the suite whenever the whole suite is collected.
+The page is made from the collected tests, so it cannot name a test that no longer exists. `python -m
+tests.suite.generate` writes it. A fast test compares it with the suite whenever the whole suite is collected.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def _case(item: pytest.Item) -> Case:
     markers = {marker.name for marker in item.iter_markers()}
     words = {marker.kwargs["words"] for marker in item.iter_markers(promises.MARK)}
     rows = {marker.kwargs["row"] for marker in item.iter_markers("fault")}
-    return Case(item.nodeid.partition("[")[0].partition("@")[0], tier_of(markers), part_of(markers), frozenset(words | rows))
+    return Case(
+        item.nodeid.partition("[")[0].partition("@")[0], tier_of(markers), part_of(markers), frozenset(words | rows)
+    )
 
 
 def expected() -> dict[str, dict[str, None]]:
@@ -113,7 +115,9 @@ def page(found: Iterable[Case]) -> str:
         for promise in words:
             for number, ((test, part), tiers) in enumerate(proved.get(promise, {}).items()):
                 commands = ", ".join(f"`{tier.command}`" for tier in tiers)
-                lines.append(f"| {promise if number == 0 else ''} | `{test.removeprefix('tests/')}` | {part} | {commands} |")
+                lines.append(
+                    f"| {promise if number == 0 else ''} | `{test.removeprefix('tests/')}` | {part} | {commands} |"
+                )
         lines.append("")
     return "\n".join(lines)
 

@@ -16,7 +16,9 @@ def _promise(words: str, page: str = README) -> pytest.MarkDecorator:
 
 
 ONE_DOCUMENT = _promise("One `TrainingRun` document says what to train and where")
-SAME_LOSSES = _promise("the run goes on from a verified checkpoint with **bitwise the same losses** as an undisturbed run")
+SAME_LOSSES = _promise(
+    "the run goes on from a verified checkpoint with **bitwise the same losses** as an undisturbed run"
+)
 LAPTOP = _promise("the same document trains on a laptop with `halcyon train run.yaml`")
 NOTHING_RUNNING = _promise("leaves nothing running")
 ONE_NAMESPACE = _promise("The operator serves the namespace that it is installed in")
@@ -38,7 +40,10 @@ GOODPUT = _promise("Goodput and lost time, by cause, over all attempts: in the s
 REPORT = _promise("as a picture (`halcyon report`)")
 FEWER_SLICES = _promise("A run goes on with fewer slices, grows back at a checkpoint")
 BAD_NODES = _promise("avoids nodes that fail")
-QUEUE = _promise("In a queue of Kueue it waits for quota, reports the reason, yields to a run of higher priority, and loses no step by it")
+QUEUE = _promise(
+    "In a queue of Kueue it waits for quota, reports the reason, yields to a run of higher priority, and loses no step "
+    "by it"
+)
 DEFAULTS = _promise("The common settings of a team are defaults that never change under a run")
 TWO_REPLICAS = _promise("The operator can run as two replicas")
 

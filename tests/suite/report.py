@@ -45,7 +45,11 @@ def document(tier: str, steps: list[Step], before: Reading, after: Reading) -> d
     return {
         "tier": tier,
         "seconds": round(sum(step.seconds for step in steps), 1),
-        "machine": {"factor": round(before.factor, 2), "factorAfter": round(after.factor, 2), "stolen": round(after.stolen, 3)},
+        "machine": {
+            "factor": round(before.factor, 2),
+            "factorAfter": round(after.factor, 2),
+            "stolen": round(after.stolen, 3),
+        },
         "cores": before.cores,
         "steps": [
             {
@@ -64,7 +68,15 @@ def document(tier: str, steps: list[Step], before: Reading, after: Reading) -> d
 
 def show(console: Console, tier: str, steps: list[Step], before: Reading, after: Reading) -> None:
     """Print the report."""
-    table = Table("step", "seconds", "passed", "skipped", "failed", "", title=f"make {'test' if tier == 'test' else f'test-{tier}'}")
+    table = Table(
+        "step",
+        "seconds",
+        "passed",
+        "skipped",
+        "failed",
+        "",
+        title=f"make {'test' if tier == 'test' else f'test-{tier}'}",
+    )
     for column in table.columns[1:5]:
         column.justify = "right"
     for step in steps:

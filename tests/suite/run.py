@@ -1,7 +1,7 @@
 """Runs the suite: measures the machine, prints a forecast of the duration, runs the steps, and prints the report.
 
-A failed step does not stop the next ones, so one run shows every failure. Only the cluster tests are left out if the cluster does not
-start.
+A failed step does not stop the next ones, so one run shows every failure. Only the cluster tests are left out if the
+cluster does not start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from tests.suite.tiers import SuitePart, Tier, expression, folder
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / ".halcyon" / "tests"
 CLUSTER_TESTS_BEGAN = "HALCYON_CLUSTER_TESTS_BEGAN"
-"""Start of the first test on the cluster, as an ISO time: for the test that checks all requests of the cluster tests."""
+"""Start of the first test on the cluster, as an ISO time: for the test that checks all requests of the cluster tests.
+"""
 ALL_CLUSTER_TESTS_RAN = "HALCYON_ALL_CLUSTER_TESTS_RAN"
 """1 if every test of the part `cluster` has run and passed."""
 NO_TESTS = 5
@@ -55,8 +56,8 @@ class Workers:
 def workers(part: SuitePart, cores: int) -> Workers:
     """How the tests of a part are distributed on a machine with this number of cores. Pure.
 
-    Tests that start processes sometimes wait, so there is one worker more than there are cores. Cluster tests wait more than they compute,
-    and all share one node on any machine.
+    Tests that start processes sometimes wait, so there is one worker more than there are cores. Cluster tests wait more
+    than they compute, and all share one node on any machine.
     """
     match part:
         case SuitePart.FAST | SuitePart.SLOW:
@@ -72,7 +73,18 @@ def workers(part: SuitePart, cores: int) -> Workers:
 def pytest_command(part: SuitePart, tier: Tier, cores: int, record: Path) -> list[str]:
     """The command that runs the tests of a part. Pure."""
     spread = workers(part, cores).arguments()
-    return [sys.executable, "-m", "pytest", "-q", *spread, "-m", expression(part, tier), "--record", str(record), folder(part)]
+    return [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        *spread,
+        "-m",
+        expression(part, tier),
+        "--record",
+        str(record),
+        folder(part),
+    ]
 
 
 class Run:
@@ -110,7 +122,9 @@ class Run:
             self._step("check", lambda: _exit_status(["make", "check"]))
         for part in (one for one in self._parts if one in (SuitePart.FAST, SuitePart.SLOW)):
             if part is SuitePart.SLOW:
-                code = self._step("programs", lambda: self._report_error(lambda: builds.make_programs(self._tier, self._progress)))
+                code = self._step(
+                    "programs", lambda: self._report_error(lambda: builds.make_programs(self._tier, self._progress))
+                )
                 os.environ[builds.ALL_BUILT] = "" if code else "1"
             self._tests(part)
         if on_cluster := [part for part in self._parts if part in (SuitePart.CLUSTER, SuitePart.ALONE)]:
@@ -148,13 +162,18 @@ class Run:
         """The tests that compile for accelerators have an environment of their own, which the Makefile makes."""
         record = FOLDER / f"{SuitePart.PROGRAMS}.json"
         record.unlink(missing_ok=True)
-        self._step("accelerator programs", lambda: _exit_status(["make", "programs", f"ARGS=--record {record}"]), record)
+        self._step(
+            "accelerator programs", lambda: _exit_status(["make", "programs", f"ARGS=--record {record}"]), record
+        )
 
     def _on_cluster(self, parts: Sequence[SuitePart]) -> None:
         cluster = open_cluster(progress=self._progress)
         ran_already = cluster.status().ready
         try:
-            for name, work in (("images", lambda: builds.make_images(self._tier, self._progress)), ("cluster up", cluster.up)):
+            for name, work in (
+                ("images", lambda: builds.make_images(self._tier, self._progress)),
+                ("cluster up", cluster.up),
+            ):
                 if self._step(name, lambda work=work: self._report_error(work)):
                     return
             os.environ[CLUSTER_TESTS_BEGAN] = datetime.now(UTC).isoformat()

@@ -1,4 +1,6 @@
-"""No test uses a fixed number as a time limit, which suits only one machine: limits grow with the machine's factor (see `limits`)."""
+"""No test uses a fixed number as a time limit, which suits only one machine: limits grow with the machine's factor (see
+`limits`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 SKIPPED = ("bench/", *(f"accelerator/{name}" for name in ("measure.py", "run.py", "torch_attention.py")))
-"""What is not checked: benchmarks measure speed, and the script for accelerators has the limits that its command line gives."""
+"""What is not checked: benchmarks measure speed, and the script for accelerators has the limits that its command line
+gives.
+"""
 SCALE_THEMSELVES = {
     ("connect", "timeout_seconds"),
     ("holds_within", "timeout_seconds"),
@@ -24,10 +28,16 @@ SCALE_THEMSELVES = {
 """Functions that multiply this argument by the factor themselves, so that `limit` would multiply it twice."""
 ALLOWED = {
     "devcluster/test_edges.py": {'run(["sleep", "60"], timeout_seconds=0.05)': "the test is that the time passes"},
-    "page/server.py": {"self.chat.released.acquire(timeout=0.05)": "one of many looks; the loop around them has the limit"},
-    "trainer/checkpoint/test_saving.py": {"second.join(0.2)": "nothing happens meanwhile; a longer time would show nothing more"},
+    "page/server.py": {
+        "self.chat.released.acquire(timeout=0.05)": "one of many looks; the loop around them has the limit"
+    },
+    "trainer/checkpoint/test_saving.py": {
+        "second.join(0.2)": "nothing happens meanwhile; a longer time would show nothing more"
+    },
     "trainer/storage/test_store.py": {"Store(unreachable, timeout_seconds=0.3)": "the test is that the time passes"},
-    "trainer/parallel/test_sync_point.py": {"waiting.join(0.1)": "nothing happens meanwhile; a longer time would show nothing more"},
+    "trainer/parallel/test_sync_point.py": {
+        "waiting.join(0.1)": "nothing happens meanwhile; a longer time would show nothing more"
+    },
     "trainer/parallel/test_process_group.py": {
         'join(f"127.0.0.1:{free_port()}", 1, 2, None, timeout_seconds=0.2)': "the test is that the time passes",
     },
@@ -64,7 +74,9 @@ def bare_limits(source: str) -> list[tuple[int, str]]:
         return []
     tree = ast.parse(source)
     numbers = _constants(tree) | _imported(tree)
-    found = {(node.lineno, ast.get_source_segment(source, node) or "") for node in ast.walk(tree) if _is_bare(node, numbers)}
+    found = {
+        (node.lineno, ast.get_source_segment(source, node) or "") for node in ast.walk(tree) if _is_bare(node, numbers)
+    }
     return sorted(found)
 
 
@@ -73,7 +85,10 @@ def _is_bare(node: ast.AST, numbers: Names) -> bool:
         case ast.Call():
             return any(_is_number(value, numbers) for value in _limits(node)) or _spelled_apart(node.args)
         case ast.BinOp(op=ast.Add()):
-            return any(_is_now(one) and _is_number(other, numbers) for one, other in itertools.permutations((node.left, node.right)))
+            return any(
+                _is_now(one) and _is_number(other, numbers)
+                for one, other in itertools.permutations((node.left, node.right))
+            )
         case ast.Constant(value=str() as text):
             return _FLAG.search(text) is not None
         case ast.List() | ast.Tuple():
@@ -118,7 +133,10 @@ def _grows(parameter: str, function: ast.AST) -> bool:
 def _spelled_apart(words: list[ast.expr]) -> bool:
     """Whether a word is `--timeout` and the next one a number."""
     texts = [word.value if isinstance(word, ast.Constant) and isinstance(word.value, str) else "" for word in words]
-    return any(one.startswith("--") and one.endswith("timeout") and _SECONDS.fullmatch(other) for one, other in itertools.pairwise(texts))
+    return any(
+        one.startswith("--") and one.endswith("timeout") and _SECONDS.fullmatch(other)
+        for one, other in itertools.pairwise(texts)
+    )
 
 
 def _is_number(node: ast.expr, numbers: Names) -> bool:
@@ -138,13 +156,20 @@ def _is_now(node: ast.expr) -> bool:
 
 
 def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    return (
+        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    )
 
 
 def _constants(tree: ast.Module) -> Names:
     """Names in a module, and in its classes, whose values are numbers."""
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
-    assigned = [node for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None]
+    assigned = [
+        node
+        for body in bodies
+        for node in body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+    ]
     found: set[str] = set()
     for node in assigned:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -181,11 +206,15 @@ def test_no_test_has_a_bare_limit() -> None:
                 used.add((name, text))
             else:
                 faults.append(f"tests/{name}:{line}: {' '.join(text.split())[:120]}")
-    assert not faults, "\n".join(["write limit(SECONDS), from tests.suite.limits, where a limit is a bare number:", *faults])
+    assert not faults, "\n".join(
+        ["write limit(SECONDS), from tests.suite.limits, where a limit is a bare number:", *faults]
+    )
     assert used == allowed, "the list of exceptions names calls that no longer exist"
 
 
-IMPORTS = "from tests.faults.test_network import PATIENCE as LONG\nOWN = 60\nTWICE = 2 * OWN\n\nclass Case:\n    HERE = 7\n\n"
+IMPORTS = (
+    "from tests.faults.test_network import PATIENCE as LONG\nOWN = 60\nTWICE = 2 * OWN\n\nclass Case:\n    HERE = 7\n\n"
+)
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,24 @@ def test_a_file_and_a_group_each_stay_on_one_worker(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / f"test_{name}.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {Path(__file__).parents[2]}\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadgroup", "-p", "no:cacheprovider", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "3",
+        "--dist",
+        "loadgroup",
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path),
+    ]
     command[3:3] = ["-p", "xdist"]
     alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # four processes would import all plugins
-    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False, timeout=limit(120))
+    done = subprocess.run(
+        command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False, timeout=limit(120)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     groups = [

@@ -23,7 +23,12 @@ def chosen(tmp_path: Path, known: str) -> str:
     (programs / "uv").chmod(0o755)
     environment = {"PATH": str(programs), "HOME": str(tmp_path)}
     found = subprocess.run(
-        [make, "--file", MAKEFILE, "--eval", SHOW, "show"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        [make, "--file", MAKEFILE, "--eval", SHOW, "show"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return found.stdout.strip()
 

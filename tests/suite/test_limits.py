@@ -63,7 +63,9 @@ def test_the_suite_scales_the_timeout_of_a_test(request: pytest.FixtureRequest) 
 
 
 @pytest.mark.parametrize(
-    ("given", "worker", "factor"), [(None, False, "3.25"), ("7", False, "7"), (None, True, None)], ids=["measured", "given", "in a worker"]
+    ("given", "worker", "factor"),
+    [(None, False, "3.25"), ("7", False, "7"), (None, True, None)],
+    ids=["measured", "given", "in a worker"],
 )
 def test_the_factor_is_measured_once_for_all_processes(
     monkeypatch: pytest.MonkeyPatch, given: str | None, worker: bool, factor: str | None
@@ -86,7 +88,9 @@ def test_the_slowness_of_the_machine_is_described() -> None:
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_a_failed_test_reports_how_slow_the_machine_was(monkeypatch: pytest.MonkeyPatch, five_times_as_slow: None, failed: bool) -> None:
+def test_a_failed_test_reports_how_slow_the_machine_was(
+    monkeypatch: pytest.MonkeyPatch, five_times_as_slow: None, failed: bool
+) -> None:
     times = itertools.chain([ProcessorTime(100, 0, 0)], itertools.repeat(ProcessorTime(200, 10, 40)))
     monkeypatch.setattr(limits.machine, "processor_time", lambda: next(times))
     plugin = MachineReport()

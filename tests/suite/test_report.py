@@ -41,19 +41,39 @@ def test_a_part_that_ended_early_has_an_empty_record(tmp_path: Path) -> None:
 
 
 def test_the_report_shows_each_step_the_slowest_files_the_machine_and_the_failures() -> None:
-    record = Record({f"file{number}.py::test": float(number) for number in range(12)}, {"passed": 11, "failed": 1}, ["file3.py::test"])
+    record = Record(
+        {f"file{number}.py::test": float(number) for number in range(12)},
+        {"passed": 11, "failed": 1},
+        ["file3.py::test"],
+    )
     steps = [Step("check", 30.0, 0), Step("fast", 90.0, 1, record)]
     console = Console(record=True, width=120, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     report.show(console, "test", steps, QUIET, BUSY)
     console.file.close()
     text = console.export_text()
-    for expected in ("check", "exit 1", "2.0 min", "file11.py", "FAILED file3.py::test", "1.00 times", "2.50 times", "30% of its"):
+    for expected in (
+        "check",
+        "exit 1",
+        "2.0 min",
+        "file11.py",
+        "FAILED file3.py::test",
+        "1.00 times",
+        "2.50 times",
+        "30% of its",
+    ):
         assert expected in text
     assert "file1.py" not in text, "only the ten slowest"
     document = json.loads(json.dumps(report.document("test", steps, QUIET, BUSY)))
     assert document["seconds"] == 120.0
     assert document["machine"] == {"factor": 1.0, "factorAfter": 2.5, "stolen": 0.3}
-    assert document["steps"][1] == {"name": "fast", "seconds": 90.0, "code": 1, "passed": 11, "failed": 1, "failures": ["file3.py::test"]}
+    assert document["steps"][1] == {
+        "name": "fast",
+        "seconds": 90.0,
+        "code": 1,
+        "passed": 11,
+        "failed": 1,
+        "failures": ["file3.py::test"],
+    }
     assert next(iter(document["slowestFiles"].items())) == ("file11.py", 11.0)
 
 

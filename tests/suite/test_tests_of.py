@@ -25,6 +25,8 @@ def test_the_distance_is_the_number_of_imports() -> None:
 
 def test_the_nearest_test_of_a_file_comes_first() -> None:
     command = [sys.executable, "-m", "tests.suite.tests_of", "operator/halcyon_operator/run/work_queue.py"]
-    printed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True, timeout=limit(60)).stdout
+    printed = subprocess.run(
+        command, cwd=REPOSITORY, check=True, capture_output=True, text=True, timeout=limit(60)
+    ).stdout
     assert "1 tests/operator/test_work_queue.py" in printed.splitlines()
     assert printed.splitlines()[0].startswith("1 ")

@@ -8,7 +8,9 @@ from _pytest.mark.expression import Expression
 from tests.suite.tiers import SuitePart, Tier, expression, part_of, tier_of
 
 MARKERS = ("alone", "cluster", "long", "programs", "slow", "variant")
-COMBINATIONS = [frozenset(chosen) for size in range(len(MARKERS) + 1) for chosen in itertools.combinations(MARKERS, size)]
+COMBINATIONS = [
+    frozenset(chosen) for size in range(len(MARKERS) + 1) for chosen in itertools.combinations(MARKERS, size)
+]
 CHOSEN = {(part, tier): Expression.compile(expression(part, tier)) for part in SuitePart for tier in Tier}
 
 

@@ -1,7 +1,7 @@
 """Lists the tests of a file of the source, nearest first: `make tests-of FILE=trainer/halcyon/models/stack.py`.
 
-The distance of a test is the number of imports from it to the file: 1 if the test imports the file itself, 2 if it imports a module that
-does, and so on. Helpers of tests count as modules.
+The distance of a test is the number of imports from it to the file: 1 if the test imports the file itself, 2 if it
+imports a module that does, and so on. Helpers of tests count as modules.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def main() -> None:
     module = module_of(path, REPOSITORY if folder == "tests" else REPOSITORY / folder)
     found = distances(module, importers(tests))
     rows = sorted(
-        (found[name], str(file.relative_to(REPOSITORY))) for name, file in tests.items() if name in found and file.name.startswith("test_")
+        (found[name], str(file.relative_to(REPOSITORY)))
+        for name, file in tests.items()
+        if name in found and file.name.startswith("test_")
     )
     for distance, name in rows[:SHOWN]:
         print(distance, name)

@@ -55,12 +55,18 @@ _TIERS = {Tier.TEST: "not variant and not long", Tier.ALL: "not long", Tier.LONG
 
 
 def expression(part: SuitePart, tier: Tier) -> str:
-    """The value of pytest's `-m` that selects the tests of a part in a tier. The tier `all` includes the tier `test`."""
+    """The value of pytest's `-m` that selects the tests of a part in a tier.
+
+    The tier `all` includes the tier `test`.
+    """
     return f"{_PARTS[part]} and {_TIERS[tier]}"
 
 
 def folder(part: SuitePart) -> str:
-    """The folder that has all tests of a part. Each worker process imports every file of it, so a smaller folder saves time."""
+    """The folder that has all tests of a part.
+
+    Each worker process imports every file of it, so a smaller folder saves time.
+    """
     if part is SuitePart.PROGRAMS:
         return "tests/programs"
     return "tests/cluster" if part in (SuitePart.CLUSTER, SuitePart.ALONE) else "tests"

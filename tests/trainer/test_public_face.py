@@ -22,7 +22,11 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert set(halcyon.__all__) <= set(dir(halcyon))
     with pytest.raises(
         AttributeError,
-        match=r"module 'halcyon' has no attribute 'loop'; it has Completion, Hooks, Inputs, Outputs, StepView, Trained, build_model",
+        match=r"module 'halcyon' has no attribute 'loop'; it has Completion, Hooks, Inputs, Outputs, StepView, Trained, "
+        r""
+        r""
+        r""
+        r"build_model",
     ):
         _ = halcyon.loop
 
@@ -37,14 +41,21 @@ def test_a_model_is_built_and_run_with_public_names_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("use", ["from halcyon import train", "from halcyon_cli.main import app; app(['train', 'no.yaml'])"])
+@pytest.mark.parametrize(
+    "use", ["from halcyon import train", "from halcyon_cli.main import app; app(['train', 'no.yaml'])"]
+)
 def test_without_jax_the_trainer_says_what_it_needs(use: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.modules['jax'] = None; {use}"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"import sys; sys.modules['jax'] = None; {use}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 1
     sentence = ended.stderr.splitlines()[-1].removeprefix("ImportError: ")
-    assert sentence.startswith("the package jax is not installed; this needs Halcyon's trainer: Python 3.12 or later and ")
+    assert sentence.startswith(
+        "the package jax is not installed; this needs Halcyon's trainer: Python 3.12 or later and "
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Halcyon's trainer: sharded training of language models. A run that is killed at any moment resumes with bitwise the same losses.
+"""Halcyon's trainer: sharded training of language models. A run that is killed at any moment resumes with bitwise the
+same losses.
 
 Names for library users:
 
@@ -76,7 +77,9 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'halcyon' has no attribute {name!r}; it has {', '.join(__all__)}")
     if importlib.util.find_spec("jax") is None:
-        from halcyon_api.package import missing  # the process of a sandboxed program imports this file, and has no other package
+        from halcyon_api.package import (
+            missing,
+        )  # the process of a sandboxed program imports this file, and has no other package
 
         raise ImportError(missing("jax"))
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,7 @@
-"""The sections of a report card, as values that Markdown and HTML are written from. Pure, but for the pictures, which matplotlib draws."""
+"""The sections of a report card, as values that Markdown and HTML are written from.
+
+Pure, but for the pictures, which matplotlib draws.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ from halcyon_cli.report import MEANINGS
 from halcyon_cli.timeline import span
 
 NONE = "-"
-_OWN_COLUMNS = frozenset({"step", "time", "loss", "gradientNorm", "learningRate", "tokens", "tokensPerSecond", "etaSeconds", "seconds"})
+_OWN_COLUMNS = frozenset(
+    {"step", "time", "loss", "gradientNorm", "learningRate", "tokens", "tokensPerSecond", "etaSeconds", "seconds"}
+)
 _MOST_METRICS = 12
 
 
@@ -136,7 +141,9 @@ def _hardware(place: Any) -> str:
         return NONE
     slices = f" x {place['slices']}" if place.get("slices", 1) > 1 else ""
     kind = place.get("deviceKind", "")
-    return f"{place.get('accelerator', '')} {place.get('topology', '')}{slices}, {place.get('provisioning', '')} ({kind})"
+    return (
+        f"{place.get('accelerator', '')} {place.get('topology', '')}{slices}, {place.get('provisioning', '')} ({kind})"
+    )
 
 
 def _time(stages: Sequence[Stage]) -> Iterator[Block]:
@@ -189,7 +196,10 @@ def _results(stages: Sequence[Stage]) -> Iterator[Block]:
     if not rows:
         return
     yield Table(("result", *(f"#{stage.run}" for stage in stages)), tuple(rows))
-    words = ["Tasks are those of the newest model of each stage, so a column and the one before it are after and before the stage."]
+    words = [
+        "Tasks are those of the newest model of each stage, so a column and the one before it are after and before the "
+        "stage."
+    ]
     words.append("± is the standard error. CORE and ChatCORE are means of centred accuracies: random answers have 0.")
     words.append("Held-out results are the first and the last of a stage, each on the stage's own held-out text.")
     yield Paragraph(" ".join(words))
@@ -248,7 +258,13 @@ def _original(stages: Sequence[Stage]) -> Iterator[Block]:
         )
         for row in ROWS
     ]
-    gpt2 = ("GPT-2, 1.5 billion parameters", "leaderboard, its goal", NONE, _number(CORE_OF_GPT2), *(NONE for _ in range(2 + len(tasks))))
+    gpt2 = (
+        "GPT-2, 1.5 billion parameters",
+        "leaderboard, its goal",
+        NONE,
+        _number(CORE_OF_GPT2),
+        *(NONE for _ in range(2 + len(tasks))),
+    )
     titles = ("run", "source", "#hours", "#CORE", "#ChatCORE", "#bits per byte", *(f"#{name}" for name in tasks))
     yield Table(titles, (mine, *rows, gpt2))
     yield Paragraph(f"Rows of the original are from github.com/karpathy/nanochat. {' '.join(comparable(of_core))}")

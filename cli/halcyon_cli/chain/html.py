@@ -1,4 +1,6 @@
-"""A report card as one HTML file without scripts and without requests: it can be mailed, archived and opened anywhere."""
+"""A report card as one HTML file without scripts and without requests: it can be mailed, archived and opened
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -40,4 +42,5 @@ def _block(block: Block) -> str:
         case Curves():
             return f"<figure>{inline(draw_curves([block.history]))}</figure>"
         case Sample():
-            return f"<h3>{escape(block.title)}</h3><blockquote>{escape(block.prompt)}</blockquote><pre>{escape(block.answer)}</pre>"
+            title, prompt, answer = (escape(text) for text in (block.title, block.prompt, block.answer))
+            return f"<h3>{title}</h3><blockquote>{prompt}</blockquote><pre>{answer}</pre>"

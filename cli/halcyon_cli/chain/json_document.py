@@ -49,10 +49,18 @@ def _stage_document(stage: Stage, price: float | None) -> dict[str, Any]:
         "complete": stage.history.complete if stage.history is not None else None,
         "tokens": stage.tokens,
         "sources": [
-            {"name": one.name, "share": one.share, "tokens": one.tokens, "epochs": one.epochs, "heldOutSequences": one.held_out}
+            {
+                "name": one.name,
+                "share": one.share,
+                "tokens": one.tokens,
+                "epochs": one.epochs,
+                "heldOutSequences": one.held_out,
+            }
             for one in stage.sources
         ],
-        "place": {name: value for name, value in stage.place.items() if name not in ("event", "time", "attempt", "restart")},
+        "place": {
+            name: value for name, value in stage.place.items() if name not in ("event", "time", "attempt", "restart")
+        },
         "chipHours": stage.chip_hours,
         "cost": stage.cost(price),
         "seconds": stage.seconds.document(),

@@ -1,4 +1,7 @@
-"""A report card as Markdown. It has no pictures: a curve is a line of small bars, which every reader of Markdown shows. Pure."""
+"""A report card as Markdown.
+
+It has no pictures: a curve is a line of small bars, which every reader of Markdown shows. Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ from halcyon_cli.history_report import series
 from halcyon_cli.status_view import sparkline
 
 _WIDTH = 60
-_CURVES = (("loss", "loss"), ("gradientNorm", "gradient norm"), ("learningRate", "learning rate"), ("tokensPerSecond", "tokens per second"))
+_CURVES = (
+    ("loss", "loss"),
+    ("gradientNorm", "gradient norm"),
+    ("learningRate", "learning rate"),
+    ("tokensPerSecond", "tokens per second"),
+)
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
 
 

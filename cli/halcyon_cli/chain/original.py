@@ -1,7 +1,8 @@
 """Figures of the original nanochat, which the report card shows beside those of a chain. Pure.
 
-The sources are its repository, github.com/karpathy/nanochat: the leaderboard "time to GPT-2" (``dev/LEADERBOARD.md``, March 2026), and the
-report card in the README of its first commit (October 2025). All of them were measured on eight H100 GPUs.
+The sources are its repository, github.com/karpathy/nanochat: the leaderboard "time to GPT-2" (``dev/LEADERBOARD.md``,
+March 2026), and the report card in the README of its first commit (October 2025). All of them were measured on eight
+H100 GPUs.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def comparable(core_tasks: int) -> list[str]:
     found: list[str] = []
     if core_tasks == CORE_TASKS:
         found.append(
-            f"CORE is comparable: solved examples, their order and the rules are those of the original. Equal runs are within "
+            "CORE is comparable: solved examples, their order and the rules are those of the original. Equal runs are "
+            "within "
             f"±{CORE_NOISE}. The published CORE takes at most 500 examples of each task while a run trains."
         )
     elif core_tasks:
@@ -78,6 +80,10 @@ def comparable(core_tasks: int) -> list[str]:
     else:
         found.append("CORE was not run, so no accuracy is comparable.")
     found.append("Tasks and ChatCORE are not comparable: the prompts and the chat template are Halcyon's own.")
-    found.append("Bits per byte are comparable on the same held-out text only; the original's is a shard of its own web text.")
-    found.append("Hours of the original are those of its training alone, on eight H100; those of a chain count every second.")
+    found.append(
+        "Bits per byte are comparable on the same held-out text only; the original's is a shard of its own web text."
+    )
+    found.append(
+        "Hours of the original are those of its training alone, on eight H100; those of a chain count every second."
+    )
     return found

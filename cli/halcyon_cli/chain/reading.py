@@ -1,8 +1,8 @@
 """Reads the stages of a chain from their roots, and follows the lineage that each run has recorded.
 
-A root is one stage. A run that began from another one recorded the root of that run, so the chain is read backwards from its last run. The
-root of a run of task ``evaluate`` is not a stage: its results belong to the run whose checkpoint it evaluated. The notes name everything
-that cannot be read, and the report is made without it.
+A root is one stage. A run that began from another one recorded the root of that run, so the chain is read backwards
+from its last run. The root of a run of task ``evaluate`` is not a stage: its results belong to the run whose checkpoint
+it evaluated. The notes name everything that cannot be read, and the report is made without it.
 """
 
 from __future__ import annotations
@@ -90,12 +90,16 @@ class _Reader:
         results = _results_in(store, self._notes)
         if evaluation is not None:
             self._evaluating.append((evaluation, results))
-            self._follow(evaluation.root, evaluation.run, f"the run {evaluation.run}, whose checkpoint {store.root} evaluates,")
+            self._follow(
+                evaluation.root, evaluation.run, f"the run {evaluation.run}, whose checkpoint {store.root} evaluates,"
+            )
             return
         stage = _stage_in(store, results)
         if stage is None:
             if asked:
-                raise Rejected(f"{store.root} has no history, no checkpoint and no results; give the checkpoint root of a run")
+                raise Rejected(
+                    f"{store.root} has no history, no checkpoint and no results; give the checkpoint root of a run"
+                )
             self._notes.append(f"{store.root} has no history, no checkpoint and no results, so its run is not shown")
             return
         origin = stage.origin
@@ -145,20 +149,29 @@ class _Reader:
         for evaluation, results in self._evaluating:
             owner = _owner(stages, evaluation.root, evaluation.run)
             if owner is None:
-                notes.append(f"the results of the run {evaluation.owner.name} are not shown, because the run {evaluation.run} is not there")
+                notes.append(
+                    f"the results of the run {evaluation.owner.name} are not shown, because the run {evaluation.run} "
+                    "is not there"
+                )
                 continue
             stage = stages[owner]
-            stages[owner] = replace(stage, evaluations=_by_step((*stage.evaluations, evaluation)), results=_merged(stage.results, results))
+            stages[owner] = replace(
+                stage, evaluations=_by_step((*stage.evaluations, evaluation)), results=_merged(stage.results, results)
+            )
             if not evaluation.finished:
                 notes.append(f"the run {evaluation.owner.name} has not evaluated everything yet")
         for place, results in self._results:
             owner = _owner(stages, _address(place), None)
             if owner is None:
-                notes.append(f"the results of `halcyon eval {place}` are not shown, because this root is no stage of the chain")
+                notes.append(
+                    f"the results of `halcyon eval {place}` are not shown, because this root is no stage of the chain"
+                )
                 continue
             stage = stages[owner]
             if results.step < 0:  # of the newest checkpoint
-                results = results.model_copy(update={"step": stage.manifest.step if stage.manifest is not None else stage.last_step})
+                results = results.model_copy(
+                    update={"step": stage.manifest.step if stage.manifest is not None else stage.last_step}
+                )
             stages[owner] = replace(stage, results=_merged(stage.results, (results,)))
         if not stages:
             raise Rejected(f"there is no training in the chain: {'; '.join(notes)}")
@@ -223,7 +236,9 @@ def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:
 
     keys = [key for key in store.list(TASKS_PREFIX) if results_step(key) is not None]
     found = {key: parse_results(store.read(key).data) for key in keys}
-    notes += (f"{store.root}/{key} is damaged, so its results are not shown" for key, one in found.items() if one is None)
+    notes += (
+        f"{store.root}/{key} is damaged, so its results are not shown" for key, one in found.items() if one is None
+    )
     return _merged((), tuple(one for one in found.values() if one is not None))
 
 

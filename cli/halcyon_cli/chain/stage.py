@@ -114,7 +114,11 @@ class Stage:
     def origin(self) -> Origin | None:
         """What the run begins from."""
         place = self.place
-        return Origin(place.get("fromRun"), place.get("fromRoot")) if place.get("fromRun") or place.get("fromRoot") else None
+        return (
+            Origin(place.get("fromRun"), place.get("fromRoot"))
+            if place.get("fromRun") or place.get("fromRoot")
+            else None
+        )
 
     @property
     def after(self) -> str | None:
@@ -134,7 +138,11 @@ class Stage:
     @property
     def parameters(self) -> int | None:
         """Number of parameters, with the padding of the vocabulary; None without a checkpoint."""
-        leaves = [leaf for leaf in self.manifest.leaves if leaf.path.startswith(_MODEL_PREFIX)] if self.manifest is not None else []
+        leaves = (
+            [leaf for leaf in self.manifest.leaves if leaf.path.startswith(_MODEL_PREFIX)]
+            if self.manifest is not None
+            else []
+        )
         return sum(math.prod(leaf.shape) for leaf in leaves) or None
 
     @property
@@ -156,9 +164,15 @@ class Stage:
 
     @property
     def tokens(self) -> int | None:
-        """Tokens that the stage trained on, repeated steps not counted; None if the sizes of its batches are not recorded."""
+        """Tokens that the stage trained on, repeated steps not counted; None if the sizes of its batches are not
+        recorded.
+        """
         trainer = self._trainer
-        return None if trainer is None else _tokens_before(trainer, self.last_step) - _tokens_before(trainer, self.first_step)
+        return (
+            None
+            if trainer is None
+            else _tokens_before(trainer, self.last_step) - _tokens_before(trainer, self.first_step)
+        )
 
     @property
     def _trainer(self) -> TrainerSpec | None:
@@ -221,7 +235,10 @@ class Stage:
     def last_samples(self) -> dict[str, tuple[int, tuple[AnswerSample, ...]]]:
         """The newest answers to each task, with the step of the model."""
         newest = {one.task: found for found in self.results for one in found.samples}
-        return {task: (found.step, tuple(one for one in found.samples if one.task == task)) for task, found in newest.items()}
+        return {
+            task: (found.step, tuple(one for one in found.samples if one.task == task))
+            for task, found in newest.items()
+        }
 
     @property
     def last_results(self) -> dict[str, tuple[int, TaskNumbers]]:
@@ -233,7 +250,11 @@ class Stage:
         """The newest CORE and ChatCORE, with their steps."""
         found: dict[str, tuple[int, float]] = {}
         for one in self.results:
-            found |= {name: (one.step, value) for name, value in (("CORE", one.core), ("ChatCORE", one.chat_core)) if value is not None}
+            found |= {
+                name: (one.step, value)
+                for name, value in (("CORE", one.core), ("ChatCORE", one.chat_core))
+                if value is not None
+            }
         return found
 
     @property
@@ -246,14 +267,22 @@ class Stage:
     def held_out(self) -> list[tuple[int, float, float | None]]:
         """Step, loss and bits per byte of each evaluation on all sources together, in the order of steps."""
         rows = [row for row in self._evaluations() if "reward" not in row]  # the loss of rewards is none of text
-        found = [(row["step"], row["loss"], row.get("bitsPerByte")) for row in rows if isinstance(row.get("loss"), (int, float))]
-        found += [(one.checkpoint.step, one.loss, one.bits_per_byte) for one in self.evaluations if one.loss is not None]
+        found = [
+            (row["step"], row["loss"], row.get("bitsPerByte"))
+            for row in rows
+            if isinstance(row.get("loss"), (int, float))
+        ]
+        found += [
+            (one.checkpoint.step, one.loss, one.bits_per_byte) for one in self.evaluations if one.loss is not None
+        ]
         return sorted(found, key=lambda one: one[0])
 
     @property
     def held_out_rewards(self) -> list[tuple[int, float]]:
         """Step and mean reward of each evaluation of reinforcement learning, in the order of steps."""
-        return sorted((row["step"], row["reward"]) for row in self._evaluations() if isinstance(row.get("reward"), (int, float)))
+        return sorted(
+            (row["step"], row["reward"]) for row in self._evaluations() if isinstance(row.get("reward"), (int, float))
+        )
 
     def _evaluations(self) -> list[Mapping[str, Any]]:
         """The evaluations on all sources together."""
@@ -273,7 +302,11 @@ def _size(description: Any) -> int | None:
 
 def _kind(section: Any) -> str:
     """The member of a choice that is set."""
-    return next((name for name, value in section.items() if isinstance(value, dict)), "") if isinstance(section, dict) else ""
+    return (
+        next((name for name, value in section.items() if isinstance(value, dict)), "")
+        if isinstance(section, dict)
+        else ""
+    )
 
 
 def seconds_of(stages: Sequence[Stage]) -> GoodputSeconds:
@@ -282,6 +315,9 @@ def seconds_of(stages: Sequence[Stage]) -> GoodputSeconds:
 
 
 def cost_of(stages: Sequence[Stage], price: float | None) -> float | None:
-    """Cost of some stages together; None: no cost is known. `price`, if it is given, replaces the prices of the documents."""
+    """Cost of some stages together; None: no cost is known.
+
+    `price`, if it is given, replaces the prices of the documents.
+    """
     known = [cost for stage in stages if (cost := stage.cost(price)) is not None]
     return math.fsum(known) if known else None

@@ -22,8 +22,8 @@ def diff(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if something differs, and 2
-    if the comparison fails. Fields from defaults have the values that the run has recorded."""
+    """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if
+    something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded."""
     from halcyon.errors import TrainerExit
     from halcyon.weights.model_file import read_model
     from halcyon_api.defaults.files import with_root_prefix, with_values
@@ -48,7 +48,9 @@ def diff(
         except (InvalidRun, TrainerExit) as error:
             raise Rejected(about_file(file, str(error))) from None
         if wanted.metadata.name != run:
-            raise Rejected(f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run")
+            raise Rejected(
+                f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run"
+            )
         if live is None:
             say(f"there is no run {run} in namespace {runs.namespace}: applying creates it")
             raise typer.Exit(1)

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 Run = Annotated[str, typer.Argument(help="Name of the TrainingRun.", metavar="RUN")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace of the run. Default: the kubeconfig's.")
+]
 Wait = Annotated[bool, typer.Option(help="Wait until it is done.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.")]
 

@@ -33,41 +33,56 @@ def report(
     namespace: Namespace = None,
     context: Context = None,
     file: Annotated[
-        Path | None, typer.Option(help="Read the run from this YAML or JSON file (- for standard input) instead of the cluster.")
+        Path | None,
+        typer.Option(help="Read the run from this YAML or JSON file (- for standard input) instead of the cluster."),
     ] = None,
     svg: Annotated[
-        Path | None, typer.Option(help="Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT.")
+        Path | None,
+        typer.Option(help="Write a picture to this SVG file: the time line of a RUN, the curves of a ROOT."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="With a ROOT: write the whole report, with curves and time line, to this file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="With a ROOT: write the whole report, with curves and time line, to this file.")
+    ] = None,
     table: Annotated[
-        Path | None, typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output).")
+        Path | None,
+        typer.Option("--csv", help="With a ROOT: write the numbers of the steps to this file (- for standard output)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     chain: Annotated[
-        bool, typer.Option("--chain", help="Report on the chain of runs that ends with this ROOT, or with each of several.")
+        bool,
+        typer.Option("--chain", help="Report on the chain of runs that ends with this ROOT, or with each of several."),
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="With --chain: write the report to this Markdown file.")] = None,
     price: Annotated[
-        float | None, typer.Option(min=0, help="With --chain: price of a chip hour. Default: accelerator.pricePerChipHour of each run.")
+        float | None,
+        typer.Option(
+            min=0, help="With --chain: price of a chip hour. Default: accelerator.pricePerChipHour of each run."
+        ),
     ] = None,
     results: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="With --chain: a folder of `halcyon eval --results`; may be repeated.")
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="With --chain: a folder of `halcyon eval --results`; may be repeated."),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses too.
+    """Show where the time of a run went: seconds by cause, its process groups, and a time line. With a ROOT, its losses
+    too.
 
-    The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read it. With --chain:
-    the report card of a chain of runs, from the first to the one whose ROOT is given."""
+    The checkpoint root of a run holds its whole history, during the run and years later; no cluster is needed to read
+    it. With --chain: the report card of a chain of runs, from the first to the one whose ROOT is given."""
     with reporting_errors():
         if chain:
             if file is not None or svg is not None or table is not None:
-                raise Rejected("--file, --svg and --csv are for one run; with --chain, give --html, --markdown or --json")
+                raise Rejected(
+                    "--file, --svg and --csv are for one run; with --chain, give --html, --markdown or --json"
+                )
             _report_chain(runs, html, markdown, price, results or (), endpoint, region, as_json=as_json)
             return
         if len(runs) > 1 or markdown is not None or price is not None or results:
-            raise Rejected("several runs, --markdown, --price and --results need --chain; `halcyon compare` compares runs")
+            raise Rejected(
+                "several runs, --markdown, --price and --results need --chain; `halcyon compare` compares runs"
+            )
         (run,) = runs
         if file is None and is_root(run):
             _report_root(history_of_root(run, endpoint, region), svg, html, table, as_json=as_json)
@@ -96,7 +111,10 @@ def _report_root(history: History, svg: Path | None, html: Path | None, table: P
 
     now = time.time()
     if as_json:
-        sys.stdout.write(json.dumps(_document(history_report.report_of(history, now)) | history_report.document(history), indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps(_document(history_report.report_of(history, now)) | history_report.document(history), indent=2)
+            + "\n"
+        )
     elif str(table) != "-":
         console().print(history_view(history, now))
     if svg is not None:
@@ -132,7 +150,11 @@ def _report_chain(
     from halcyon_cli.chain.reading import read_chain
 
     with report_root_errors():
-        found = read_chain([root_store(one, endpoint, region) for one in places], lambda root: root_store(root, endpoint, region), results)
+        found = read_chain(
+            [root_store(one, endpoint, region) for one in places],
+            lambda root: root_store(root, endpoint, region),
+            results,
+        )
     card = card_of(found, price, time.time())
     if as_json:
         write_json(document(found, price))
@@ -154,14 +176,18 @@ def compare(
     places: Places,
     namespace: Namespace = None,
     context: Context = None,
-    svg: Annotated[Path | None, typer.Option(help="Write the curves of all runs in one picture to this SVG file.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Write the curves of all runs in one picture to this SVG file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports of all runs as a JSON list.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves in one picture.
+    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves
+    in one picture.
 
-    A name is that of a run in the cluster, which has the address of its root. If this is an address inside the cluster, give --endpoint."""
+    A name is that of a run in the cluster, which has the address of its root. If this is an address inside the cluster,
+    give --endpoint."""
     from halcyon_cli import history_report
     from halcyon_cli.history_view import comparison_view
 
@@ -169,11 +195,15 @@ def compare(
     with reporting_errors():
         runs = cache(lambda: Runs(ClusterAccess(context, namespace)))
         histories = [
-            history_of_root(place, endpoint, region) if is_root(place) else history_of_run(runs(), place, endpoint, region)
+            history_of_root(place, endpoint, region)
+            if is_root(place)
+            else history_of_run(runs(), place, endpoint, region)
             for place in places
         ]
         if as_json:
-            write_json([_document(history_report.report_of(one, now)) | history_report.document(one) for one in histories])
+            write_json(
+                [_document(history_report.report_of(one, now)) | history_report.document(one) for one in histories]
+            )
         else:
             console().print(comparison_view(histories, now))
         if svg is not None:
@@ -183,17 +213,25 @@ def compare(
 
 
 def _read(file: Path, run: str) -> dict[str, Any]:
-    """Read a run from a file with the run, or with a list that contains it, as `kubectl get --output yaml` prints it."""
+    """Read a run from a file with the run, or with a list that contains it, as `kubectl get --output yaml` prints
+    it.
+    """
     try:
         text = sys.stdin.read() if str(file) == "-" else read_text(file)
         document = read_document(text)
     except OSError as error:
-        raise Rejected(f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`") from None
+        raise Rejected(
+            f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`"
+        ) from None
     except (InvalidYaml, UnicodeDecodeError):
         raise Rejected(f"{file}: not YAML and not JSON") from None
     items = document.get("items", [document]) if isinstance(document, dict) else []
     for item in items:
-        if isinstance(item, dict) and isinstance(metadata := item.get("metadata"), dict) and metadata.get("name") == run:
+        if (
+            isinstance(item, dict)
+            and isinstance(metadata := item.get("metadata"), dict)
+            and metadata.get("name") == run
+        ):
             return item
     raise Rejected(f"{file} holds no run with the name {run}")
 

@@ -1,4 +1,6 @@
-"""Commands that ask the operator, or the trainers, for something: checkpoint, profile, suspend, resume, restart and refresh."""
+"""Commands that ask the operator, or the trainers, for something: checkpoint, profile, suspend, resume, restart and
+refresh.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def checkpoint(
         runs = Runs(ClusterAccess(context, namespace))
         before = parse_status(runs.get(run).get("status"))
         if before.phase in AT_REST:
-            saved = f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
+            saved = (
+                f"; its newest checkpoint is of step {before.checkpoint.step}" if before.checkpoint is not None else ""
+            )
             raise Rejected(f"run {run} is {before.phase} and trains no steps, so there is nothing new to save{saved}")
         value = _new_value()
         runs.patch(run, {"metadata": {"annotations": {names.ANNOTATION_CHECKPOINT: value}}})
@@ -56,7 +60,9 @@ def profile(
         document = runs.get(run)
         pods = [pod.metadata.name for pod in runs.pods(run) if pod.status.phase == "Running"]
         if not pods:
-            raise Rejected(f"run {run} has no running pod, so there is no step to profile; see kubectl halcyon status {run}")
+            raise Rejected(
+                f"run {run} has no running pod, so there is no step to profile; see kubectl halcyon status {run}"
+            )
         port = document.get("spec", {}).get("telemetry", {}).get("port", 9400)
         command = ["halcyon", "profile-here", "--steps", str(steps), "--port", str(port)]
         for pod in pods if everywhere else pods[:1]:
@@ -90,7 +96,10 @@ def restart(
     context: Context = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new pods train.")] = True,
 ) -> None:
-    """Save a checkpoint, delete all pods, and continue with new ones. The operator does this, even if this command is interrupted."""
+    """Save a checkpoint, delete all pods, and continue with new ones.
+
+    The operator does this, even if this command is interrupted.
+    """
     with reporting_errors():
         runs = Runs(ClusterAccess(context, namespace))
         before = parse_status(runs.get(run).get("status"))
@@ -140,7 +149,9 @@ def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait
 def _problem(status: TrainingRunStatus) -> str:
     """Return why a run's document is not valid together with its defaults; empty if it is valid."""
     stalled = status.condition("Stalled")
-    return stalled.message if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
+    return (
+        stalled.message if stalled is not None and (stalled.status, stalled.reason) == ("True", "InvalidSpec") else ""
+    )
 
 
 def _generation(document: dict[str, Any]) -> int:

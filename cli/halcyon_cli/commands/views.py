@@ -71,7 +71,10 @@ def _status_of_root(place: str, endpoint: str | None, region: str | None, *, wat
     elif not watch:
         console().print(status_view(history, time.time()))
     else:
-        with Live(status_view(history, time.time()), console=Console(), auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        with (
+            Live(status_view(history, time.time()), console=Console(), auto_refresh=False) as live,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             while not history.groups[-1].ended:
                 time.sleep(_WATCH_SECONDS)
                 history = history_of_root(place, endpoint, region)
@@ -92,7 +95,10 @@ def top(
         if output is not None:
             write_json([_summary(run) for run in found])
             return
-        rows = [(run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status"))) for run in found]
+        rows = [
+            (run["metadata"].get("namespace", ""), run["metadata"]["name"], parse_status(run.get("status")))
+            for run in found
+        ]
         console().print(fleet_view(rows, datetime.now(UTC)))
 
 

@@ -13,7 +13,9 @@ from halcyon_cli.errors import Rejected
 
 
 def wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool], generation: int = 0) -> None:
-    """Wait until `done` is true for a status with at least this observedGeneration; an older status describes the run before the edit."""
+    """Wait until `done` is true for a status with at least this observedGeneration; an older status describes the run
+    before the edit.
+    """
     for _, found in _status_changes(runs, run, generation):
         if done(found):
             return
@@ -32,7 +34,10 @@ def saved_step(runs: Runs, run: str, value: str) -> int:
             return request.step
         if found.phase in AT_REST:
             saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
-            raise Rejected(f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds {saved}")
+            raise Rejected(
+                f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds "
+                f"{saved}"
+            )
     raise AssertionError("changes have no end")
 
 

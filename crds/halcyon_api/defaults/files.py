@@ -1,4 +1,6 @@
-"""Reads runs and their defaults from files, for a laptop and for checks without a cluster, with the same merge as the operator."""
+"""Reads runs and their defaults from files, for a laptop and for checks without a cluster, with the same merge as the
+operator.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,14 @@ def load_resolved(
         overrides: Changes of the run, each ``PATH=VALUE`` (`halcyon_api.overrides`).
 
     Raises:
-        InvalidRun: A file is missing or not YAML, a change does not fit the schema, or the run with its defaults is not valid.
+        InvalidRun: A file is missing or not YAML, a change does not fit the schema, or the run with its defaults is not
+            valid.
     """
     found, folder = (read_one(document), document.parent) if isinstance(document, Path) else (dict(document), Path())
     run, values = with_changes(found, folder, read_model, overrides), load_defaults(defaults)
-    return parse_run(with_values(run, with_root_prefix(values, [run], checkpoint_root) if checkpoint_root is not None else values))
+    return parse_run(
+        with_values(run, with_root_prefix(values, [run], checkpoint_root) if checkpoint_root is not None else values)
+    )
 
 
 def with_changes(document: Any, folder: Path, read_model: ReadModel | None, overrides: Sequence[str]) -> Any:
@@ -70,7 +75,9 @@ def with_changes(document: Any, folder: Path, read_model: ReadModel | None, over
     """
     changes = [parse_override(text) for text in overrides]
     before = with_overrides(document, [change for change in changes if names_model_file(change)])
-    return with_overrides(with_model(before, folder, read_model), [change for change in changes if not names_model_file(change)])
+    return with_overrides(
+        with_model(before, folder, read_model), [change for change in changes if not names_model_file(change)]
+    )
 
 
 def with_root_prefix(values: Mapping[str, Any], documents: Sequence[Any], root: str) -> Values:
@@ -78,7 +85,8 @@ def with_root_prefix(values: Mapping[str, Any], documents: Sequence[Any], root: 
 
     Args:
         values: The units of the runs' defaults.
-        documents: The runs. If one has settings of an S3 store, the prefix is on S3, because they are not valid elsewhere.
+        documents: The runs. If one has settings of an S3 store, the prefix is on S3, because they are not valid
+            elsewhere.
         root: The prefix if no run has such settings.
     """
     specs = [cast("dict[str, Any]", document).get("spec") for document in documents if isinstance(document, dict)]
@@ -88,12 +96,14 @@ def with_root_prefix(values: Mapping[str, Any], documents: Sequence[Any], root: 
 
 
 def with_values(document: Any, values: Mapping[str, Any], namespace: str | None = None) -> Any:
-    """A run's document with its defaults filled in. A document of another form is returned unchanged; the schema rejects it later.
+    """A run's document with its defaults filled in. A document of another form is returned unchanged; the schema
+    rejects it later.
 
     Args:
         document: As it was read.
         values: The units of its defaults.
-        namespace: Namespace of the run, which overrides that of its document. Default: that of its document, or `default`.
+        namespace: Namespace of the run, which overrides that of its document. Default: that of its document, or
+            `default`.
     """
     whole: dict[str, Any] = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     spec, found = whole.get("spec"), whole.get("metadata")

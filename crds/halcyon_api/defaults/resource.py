@@ -38,12 +38,17 @@ class CheckpointPrefix(RuledModel):
     """Where the runs' checkpoints are kept and when they are made."""
 
     root_prefix: (
-        Annotated[str, StringConstraints(max_length=900), Field(json_schema_extra={"pattern": _PREFIX_PATTERN}, pattern=_PREFIX_PATTERN)]
+        Annotated[
+            str,
+            StringConstraints(max_length=900),
+            Field(json_schema_extra={"pattern": _PREFIX_PATTERN}, pattern=_PREFIX_PATTERN),
+        ]
         | None
     ) = Field(
         default=None,
         description=(
-            "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. file:///PATH, s3://BUCKET or "
+            "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. "
+            "file:///PATH, s3://BUCKET or "
             "gs://BUCKET, with or without a path."
         ),
     )
@@ -71,10 +76,16 @@ def _part(source: type[ApiModel], path: str) -> type[ApiModel]:
         elif section is not None and any(unit.path.startswith(f"{child}.") for unit in UNITS):
             fields[name] = (_part(section, child) | None, _field(info))
     base = CheckpointPrefix if path == "checkpoint" else ApiModel
-    title = f"Defaults{''.join(part[0].upper() + part[1:] for part in path.split('.'))}" if path else "TrainingRunDefaultsSpec"
+    title = (
+        f"Defaults{''.join(part[0].upper() + part[1:] for part in path.split('.'))}"
+        if path
+        else "TrainingRunDefaultsSpec"
+    )
     documented = base.__doc__ if path else source.__doc__
     checks = {} if path else {"each_variable_once": field_validator("env")(_each_once)}
-    return create_model(title, __base__=base, __doc__=documented, __module__=__name__, __validators__=checks, **cast("Any", fields))
+    return create_model(
+        title, __base__=base, __doc__=documented, __module__=__name__, __validators__=checks, **cast("Any", fields)
+    )
 
 
 def _each_once(env: list[VariableSpec] | None) -> list[VariableSpec] | None:
@@ -117,11 +128,13 @@ class DefaultsMeta(ApiModel):
 
 
 class TrainingRunDefaults(ApiModel):
-    """Values for fields that TrainingRuns of its namespace do not set. In the operator's namespace: for TrainingRuns of all namespaces."""
+    """Values for fields that runs of its namespace do not set; in the operator's namespace, for runs everywhere."""
 
     api_version: Literal["halcyon.dev/v1alpha1"] = Field(description="Version of this document's schema.")
     kind: Literal["TrainingRunDefaults"] = Field(description="Kind of the document.")
-    metadata: DefaultsMeta = Field(description="Name and namespace of the defaults. A run without `spec.defaults` uses `default`.")
+    metadata: DefaultsMeta = Field(
+        description="Name and namespace of the defaults. A run without `spec.defaults` uses `default`."
+    )
     spec: TrainingRunDefaultsSpec = Field(description="The values, in the structure of a run's `spec`.")  # type: ignore[valid-type] # pyright: ignore[reportInvalidTypeForm]
 
 

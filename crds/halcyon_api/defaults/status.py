@@ -32,7 +32,10 @@ class DefaultsSource(RecordModel):
 
 
 class DefaultsStatus(RecordModel):
-    """The values that the run took from its defaults. Later edits of the defaults apply only after a request to refresh them."""
+    """The values that the run took from its defaults.
+
+    Later edits of the defaults apply only after a request to refresh them.
+    """
 
     name: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(
         default=DEFAULT_NAME, description="`spec.defaults` when they were taken."
@@ -41,10 +44,12 @@ class DefaultsStatus(RecordModel):
         default="", description="Annotation `halcyon.dev/refresh-defaults` when they were taken."
     )
     sources: Annotated[list[DefaultsSource], Field(max_length=2)] = Field(
-        default_factory=list[DefaultsSource], description="The sources: that in the run's namespace, then that in the operator's."
+        default_factory=list[DefaultsSource],
+        description="The sources: that in the run's namespace, then that in the operator's.",
     )
     values: InForce = Field(
-        default_factory=dict[str, str], description="All values of the defaults, by path, as JSON text. The run's document overrides them."
+        default_factory=dict[str, str],
+        description="All values of the defaults, by path, as JSON text. The run's document overrides them.",
     )
 
 

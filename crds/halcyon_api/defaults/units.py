@@ -1,11 +1,11 @@
 """The table of fields that a run may take from its defaults, and the merge. Pure; accepts any document, valid or not.
 
-The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list, or an object such
-as `checkpoint.save`, is never combined from two documents. Only a map is merged key by key, and the list of variables by their names. No
-field that determines the mathematics of a run is in the table.
+The unit of the merge is a row of the table. A unit is taken whole from the most specific document that sets it: a list,
+or an object such as `checkpoint.save`, is never combined from two documents. Only a map is merged key by key, and the
+list of variables by their names. No field that determines the mathematics of a run is in the table.
 
-A document that sets the root (a run by `root`, defaults by `rootPrefix`) also decides its store. So if a document sets the root, no store
-unit is taken from a less specific document, and no Secret is sent to the endpoint of another owner.
+A document that sets the root (a run by `root`, defaults by `rootPrefix`) also decides its store. So if a document sets
+the root, no store unit is taken from a less specific document, and no Secret is sent to the endpoint of another owner.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def merged(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> Values:
 
 
 def kept_place(recorded: Mapping[str, Any], fresh: Mapping[str, Any]) -> Values:
-    """Fresh units, but the recorded root prefix and store units if the prefix has changed: the root of a run must not change."""
+    """Fresh units, but the recorded root prefix and store units if the prefix has changed: the root of a run must not
+    change.
+    """
     if recorded.get(PREFIX) == fresh.get(PREFIX):
         return dict(fresh)
     place = {path: value for path, value in recorded.items() if path in _PLACE}
@@ -164,7 +166,10 @@ def _at(node: object, path: str) -> Any:
 
 
 def _put(document: dict[str, Any], path: str, value: Any) -> None:
-    """Set a field, and create missing sections above it. If a section is not an object, do nothing: the schema rejects it later."""
+    """Set a field, and create missing sections above it.
+
+    If a section is not an object, do nothing: the schema rejects it later.
+    """
     *sections, field = path.split(".")
     node: Any = document
     for section in sections:

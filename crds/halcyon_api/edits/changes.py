@@ -79,7 +79,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...
 
 def recorded(values: Mapping[str, Any]) -> dict[str, str]:
     """The editable fields in the form of ``status.inForce``. A value that is too long is replaced by its hash."""
-    texts = {path: json.dumps(value, sort_keys=True, ensure_ascii=False) for path, value in values.items() if class_of(path) != "frozen"}
+    texts = {
+        path: json.dumps(value, sort_keys=True, ensure_ascii=False)
+        for path, value in values.items()
+        if class_of(path) != "frozen"
+    }
     return {path: text if len(text) <= MAX_VALUE else json.dumps(_digest(text)) for path, text in texts.items()}
 
 
@@ -88,7 +92,10 @@ def _digest(text: str) -> str:
 
 
 def read_recorded(texts: Mapping[str, str]) -> Values:
-    """The fields of ``status.inForce``. Values that cannot be read are ignored, because any user may have changed the status."""
+    """The fields of ``status.inForce``.
+
+    Values that cannot be read are ignored, because any user may have changed the status.
+    """
     found: Values = {}
     for path, text in texts.items():
         try:
@@ -107,7 +114,10 @@ def shown(value: Any) -> str:
 
 
 def _present(tree: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[tuple[Leaf, Any]]:
-    """The fields that a document has, and their values. Skips the sections that it lacks: it has few of the hundreds of fields."""
+    """The fields that a document has, and their values.
+
+    Skips the sections that it lacks: it has few of the hundreds of fields.
+    """
     for name, below in tree.items():
         value = document.get(name)
         if isinstance(below, Leaf):

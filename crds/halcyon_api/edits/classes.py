@@ -1,7 +1,8 @@
-"""The table of edits: the class of each field of ``spec``. The API server, the operator, ``kubectl halcyon diff`` and the docs use it.
+"""The table of edits: the class of each field of ``spec``. The API server, the operator, ``kubectl halcyon diff`` and
+the docs use it.
 
-A row applies to everything below its path, except where a longer path has a row of its own. ``*`` in a path matches any one name. So each
-field has exactly one class. A test finds a new field in a section without a row.
+A row applies to everything below its path, except where a longer path has a row of its own. ``*`` in a path matches any
+one name. So each field has exactly one class. A test finds a new field in a section without a row.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ class EditRule:
 _ROUNDING = "later losses may differ in their last digits"
 
 EDIT_RULES: tuple[EditRule, ...] = (
-    EditRule("defaults", "live", "applied at once; each field that then differs is an edit of its own class", starts_again=False),
+    EditRule(
+        "defaults",
+        "live",
+        "applied at once; each field that then differs is an edit of its own class",
+        starts_again=False,
+    ),
     EditRule("image", "atCheckpoint", "the image of a pod cannot change"),
     EditRule("imagePullPolicy", "live", "used at the next pull of an image, with the next attempt"),
     EditRule("env", "atCheckpoint", "processes get their environment when they start"),
@@ -47,7 +53,9 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("after", "live", "checked before the first attempt only", starts_again=False),
     EditRule("task", "frozen", "another task is another run"),
     EditRule("accelerator", "atCheckpoint", "pods are placed once; the batch and the order of the data stay"),
-    EditRule("accelerator.pricePerChipHour", "live", "only reports use it, from the next attempt on", starts_again=False),
+    EditRule(
+        "accelerator.pricePerChipHour", "live", "only reports use it, from the next attempt on", starts_again=False
+    ),
     EditRule("mesh", "atCheckpoint", "arrays are sharded again from the checkpoint"),
     EditRule("model", "frozen", "the arrays of the checkpoint have its shapes"),
     EditRule("adapter", "frozen", "the arrays of the checkpoint have its shapes"),
@@ -60,10 +68,14 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("average", "frozen", "the checkpoints hold its state"),
     EditRule("trainer", "frozen", "the finished steps would have been different"),
     EditRule("trainer.steps", "atCheckpoint", "if the finished steps would have been the same (see below)"),
-    EditRule("trainer.microbatches", "atCheckpoint", f"changes only in how many parts a batch is computed; {_ROUNDING}"),
+    EditRule(
+        "trainer.microbatches", "atCheckpoint", f"changes only in how many parts a batch is computed; {_ROUNDING}"
+    ),
     EditRule("trainer.remat", "atCheckpoint", f"changes only what is recomputed; {_ROUNDING}"),
     EditRule("trainer.unroll", "atCheckpoint", f"changes only the loop over blocks; {_ROUNDING}"),
-    EditRule("trainer.offload", "atCheckpoint", "changes only in which memory arrays are between two updates, and no number"),
+    EditRule(
+        "trainer.offload", "atCheckpoint", "changes only in which memory arrays are between two updates, and no number"
+    ),
     EditRule("trainer.attention", "atCheckpoint", f"computes the same numbers up to rounding; {_ROUNDING}"),
     EditRule("trainer.determinism", "atCheckpoint", f"changes only the order of additions on GPUs; {_ROUNDING}"),
     EditRule("trainer.evaluation", "atCheckpoint", "changes no step"),
@@ -72,11 +84,17 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("checkpoint.root", "frozen", "a root always belongs to the same run"),
     EditRule("export", "atCheckpoint", "the trainer reads it when it starts; an export changes no step"),
     EditRule("recovery", "atCheckpoint", "the trainer and its pods are created with it"),
-    EditRule("recovery.maxRestarts", "live", "used in the operator's count at once, in that of the JobSet with the next attempt"),
+    EditRule(
+        "recovery.maxRestarts",
+        "live",
+        "used in the operator's count at once, in that of the JobSet with the next attempt",
+    ),
     EditRule("recovery.elastic", "live", "only the operator uses it"),
     EditRule("recovery.badNodes", "live", "only the operator uses it"),
     EditRule(
-        "recovery.divergence.spike.windowSteps", "frozen", "the checkpoints hold that many losses; spike must not be added or removed"
+        "recovery.divergence.spike.windowSteps",
+        "frozen",
+        "the checkpoints hold that many losses; spike must not be added or removed",
     ),
     EditRule("scheduling", "atCheckpoint", "pods are placed once"),
     EditRule("scheduling.queue", "atCheckpoint", "an attempt enters a queue once; the next attempt enters the new one"),

@@ -12,7 +12,10 @@ from halcyon_api.edits.classes import class_of, leaves_of, section_of
 RULED_BY_THEIR_SECTION = ("recovery.divergence.spike",)
 """Sections that have their own rule, because it concerns more than one field."""
 LEFT_TO_DEFAULTS = ("checkpoint.root",)
-"""Fields that the document may leave to the defaults. A rule of the whole run ensures that they are not added or removed later."""
+"""Fields that the document may leave to the defaults.
+
+A rule of the whole run ensures that they are not added or removed later.
+"""
 
 
 def frozen_rules(model: type[ApiModel]) -> tuple[dict[str, str], ...]:
@@ -28,7 +31,11 @@ def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
     for name, field in model.model_fields.items():
         child = f"{path}.{field.alias or to_camel(name)}".removeprefix(".")
         section = section_of(field.annotation)
-        below = [leaf.path for leaf in leaves_of(section, child)] if section is not None and section.model_fields else [child]
+        below = (
+            [leaf.path for leaf in leaves_of(section, child)]
+            if section is not None and section.model_fields
+            else [child]
+        )
         frozen = [class_of(leaf) == "frozen" for leaf in below]
         if not any(frozen) or child in RULED_BY_THEIR_SECTION:
             continue
@@ -36,10 +43,17 @@ def _rules(model: type[ApiModel], path: str) -> Iterator[dict[str, str]]:
         if child in LEFT_TO_DEFAULTS:
             yield _frozen(f"!has(self.{child}) || !has(oldSelf.{child}) || self.{child} == oldSelf.{child}", child)
         elif section is None or all(frozen):
-            # A section is compared as a whole: with a rule for each of its fields the definition would be too long for an annotation.
-            yield _frozen(_equal(child, optional=optional), child, " (`kubectl halcyon diff` names the fields)" if len(below) > 1 else "")
+            # A section is compared as a whole: with a rule for each of its fields the definition would be too long for
+            # an annotation.
+            yield _frozen(
+                _equal(child, optional=optional),
+                child,
+                " (`kubectl halcyon diff` names the fields)" if len(below) > 1 else "",
+            )
         elif optional:
-            raise ValueError(f"{child}: a section that may be absent must be frozen as a whole, or be in RULED_BY_THEIR_SECTION")
+            raise ValueError(
+                f"{child}: a section that may be absent must be frozen as a whole, or be in RULED_BY_THEIR_SECTION"
+            )
         else:
             yield from _rules(section, child)
 

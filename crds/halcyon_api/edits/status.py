@@ -1,4 +1,6 @@
-"""``status.inForce`` and ``status.edit``: the field values that the run uses now, and an edit that waits for a checkpoint."""
+"""``status.inForce`` and ``status.edit``: the field values that the run uses now, and an edit that waits for a
+checkpoint.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """When ``trainer.steps`` may change: if every finished step would have been the same with the new number.
 
-Two parts of a step depend on the number of steps: its learning rate, if the schedule ends with the run, and its batch, if a longer run is
-simulated (`simulateTokens`). So the number may change with a constant rate, with a cosine with `decaySteps`, and before the decay of `wsd`.
-It may not change with `phases` or `otherSchedules`, whose lengths are shares of the run.
+Two parts of a step depend on the number of steps: its learning rate, if the schedule ends with the run, and its batch,
+if a longer run is simulated (`simulateTokens`). So the number may change with a constant rate, with a cosine with
+`decaySteps`, and before the decay of `wsd`. It may not change with `phases` or `otherSchedules`, whose lengths are
+shares of the run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, 
 
 
 def settled_steps(optimizer: OptimizerSpec, steps: int) -> int | None:
-    """Number of first steps whose learning rate, weight decay and momentum do not depend on the number of steps; None: all steps.
+    """Number of first steps whose learning rate, weight decay and momentum do not depend on the number of steps; None:
+    all steps.
 
     Args:
         optimizer: ``spec.optimizer`` of the run.
@@ -48,7 +50,10 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     if new < done:
         return f"spec.trainer.steps: {done} steps are done, so {new} are too few; give at least {done}"
     if rehearsal:
-        return f"spec.trainer.steps: must not change with data.mixture.simulateTokens, because the data depends on it; {fix}"
+        return (
+            "spec.trainer.steps: must not change with data.mixture.simulateTokens, because the data depends on it; "
+            f"{fix}"
+        )
     settled = [steps for steps in (settled_steps(optimizer, old), settled_steps(optimizer, new)) if steps is not None]
     if not settled or done <= min(settled):
         return None
@@ -56,7 +61,8 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     whole = f"{kind} decays over all steps" if kind == "cosine" else f"{kind} depends on the number of steps"
     why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else whole
     return (
-        f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than with {old}, because "
+        f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than "
+        f"with {old}, because "
         f"{why}; {fix}"
     )
 
@@ -76,10 +82,13 @@ def steps_rule() -> dict[str, str]:
     )
     return cel(
         f"{new}.trainer.steps == {old}.trainer.steps || {none_done} || {back} || "
-        f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && !has({new}.optimizer.otherSchedules) && "
+        f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && "
+        f"!has({new}.optimizer.otherSchedules) && "
         f"({settled}))",
-        "trainer.steps may change only while the steps that are done would have been the same: not below them, not with "
-        "data.mixture.simulateTokens or optimizer.otherSchedules, and with schedule constant, cosine with decaySteps, or wsd before its "
+        "trainer.steps may change only while the steps that are done would have been the same: not below them, not "
+        "with "
+        "data.mixture.simulateTokens or optimizer.otherSchedules, and with schedule constant, cosine with decaySteps, "
+        "or wsd before its "
         "decay; else begin a new run from this one's checkpoint (spec.from)",
         field_path=".spec.trainer.steps",
         reason="FieldValueForbidden",

@@ -1,1 +1,3 @@
-"""Generators of the files that follow from the types: the CRDs, JSON schemas, reference pages, and the scripts for Argo CD."""
+"""Generators of the files that follow from the types: the CRDs, JSON schemas, reference pages, and the scripts for Argo
+CD.
+"""

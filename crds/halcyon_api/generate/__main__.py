@@ -17,7 +17,11 @@ def generated_files() -> dict[Path, str]:
     defaults = crd.render(crd.defaults_definition())
     return {
         REPOSITORY / "crds" / crd.CRD_FILE.name: crd.render(),
-        REPOSITORY / "charts" / "halcyon" / "files" / crd.CRD_FILE.name: crd.render(),  # Helm reads only files inside the chart
+        REPOSITORY
+        / "charts"
+        / "halcyon"
+        / "files"
+        / crd.CRD_FILE.name: crd.render(),  # Helm reads only files inside the chart
         REPOSITORY / "crds" / crd.DEFAULTS_CRD_FILE.name: defaults,
         REPOSITORY / "charts" / "halcyon" / "files" / crd.DEFAULTS_CRD_FILE.name: defaults,
         REPOSITORY / "charts" / "halcyon" / "files" / "limits.yaml": limits.render(),
@@ -35,7 +39,11 @@ def generated_files() -> dict[Path, str]:
 
 def stale_files() -> list[Path]:
     """The generated files whose text on disk differs from the generated text."""
-    return [path for path, text in generated_files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    return [
+        path
+        for path, text in generated_files().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:

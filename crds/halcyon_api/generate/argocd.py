@@ -1,7 +1,9 @@
-"""The ConfigMap with the health check and the actions of TrainingRuns for Argo CD, made from the scripts in ``gitops/argocd``.
+"""The ConfigMap with the health check and the actions of TrainingRuns for Argo CD, made from the scripts in
+``gitops/argocd``.
 
-The scripts have the file layout of Argo CD's own repository, so that it could include them unchanged. Today, Argo CD needs the same text in
-its ConfigMap ``argocd-cm``: the health script under one key, all actions as a YAML document under another.
+The scripts have the file layout of Argo CD's own repository, so that it could include them unchanged. Today, Argo CD
+needs the same text in its ConfigMap ``argocd-cm``: the health script under one key, all actions as a YAML document
+under another.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def config_map() -> dict[str, Any]:
     """The ConfigMap as a plain document."""
     actions = SCRIPTS / "actions"
     definitions = [
-        {"name": path.parent.name, "action.lua": path.read_text(encoding="utf-8")} for path in sorted(actions.glob("*/action.lua"))
+        {"name": path.parent.name, "action.lua": path.read_text(encoding="utf-8")}
+        for path in sorted(actions.glob("*/action.lua"))
     ]
     customized = {"discovery.lua": (actions / "discovery.lua").read_text(encoding="utf-8"), "definitions": definitions}
     return {

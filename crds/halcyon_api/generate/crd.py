@@ -1,9 +1,9 @@
 """Generates the custom resource definition from the types.
 
-A structural schema allows less than JSON Schema: no ``$ref``, no ``anyOf`` with null, no titles, no ``additionalProperties: false`` next
-to properties (the API server itself rejects unknown fields), and exclusive bounds are flags. `structural_schema` converts pydantic's
-output, adds the CEL rules of each class, and requires a bound for every string, list and map, because the API server estimates the cost of
-its rules from those bounds.
+A structural schema allows less than JSON Schema: no ``$ref``, no ``anyOf`` with null, no titles, no
+``additionalProperties: false`` next to properties (the API server itself rejects unknown fields), and exclusive bounds
+are flags. `structural_schema` converts pydantic's output, adds the CEL rules of each class, and requires a bound for
+every string, list and map, because the API server estimates the cost of its rules from those bounds.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def custom_resource_definition(*, in_full: bool = False) -> Schema:
     """The CRD of TrainingRun as a plain document.
 
     Args:
-        in_full: Whether each kind of a model or a source, and each section of the status, has all descriptions, for readers of the
-            reference and of JSON schemas.
+        in_full: Whether each kind of a model or a source, and each section of the status, has all descriptions, for
+            readers of the reference and of JSON schemas.
     """
     schema = _object_schema(training_run.TrainingRun)
     properties = schema["properties"]
@@ -73,7 +73,9 @@ def definitions() -> list[Schema]:
     return [custom_resource_definition(), defaults_definition()]
 
 
-def _definition(kind: str, plural: str, singular: str, short_name: str, categories: list[str], schema: Schema, more: Schema) -> Schema:
+def _definition(
+    kind: str, plural: str, singular: str, short_name: str, categories: list[str], schema: Schema, more: Schema
+) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -89,7 +91,15 @@ def _definition(kind: str, plural: str, singular: str, short_name: str, categori
                 "shortNames": [short_name],
                 **({"categories": categories} if categories else {}),
             },
-            "versions": [{"name": training_run.VERSION, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}, **more}],
+            "versions": [
+                {
+                    "name": training_run.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                    **more,
+                }
+            ],
         },
     }
 
@@ -108,8 +118,9 @@ def _object_schema(model: type[BaseModel]) -> Schema:
 def _leave_to_defaults(spec: Schema) -> None:
     """Remove the schema defaults of all fields that a run may take from its TrainingRunDefaults.
 
-    Otherwise the API server would fill them in, and the stored object would look as if the user had set them. The sections keep an empty
-    default, because rules rely on their existence. The description has the built-in default instead.
+    Otherwise the API server would fill them in, and the stored object would look as if the user had set them. The
+    sections keep an empty default, because rules rely on their existence. The description has the built-in default
+    instead.
     """
     for unit in UNITS:
         *sections, name = unit.path.split(".")
@@ -121,7 +132,11 @@ def _leave_to_defaults(spec: Schema) -> None:
         built_in = field.pop("default", None)
         if built_in is not None and "Default:" not in field["description"]:
             default_text = (
-                "none" if built_in in ([], {}) else "the defaults of its members" if isinstance(built_in, dict) else f"`{built_in}`"
+                "none"
+                if built_in in ([], {})
+                else "the defaults of its members"
+                if isinstance(built_in, dict)
+                else f"`{built_in}`"
             )
             field["description"] += f" Default: that of TrainingRunDefaults, else {default_text}."
     section, name = ROOT.split(".")
@@ -134,10 +149,11 @@ def _leave_to_defaults(spec: Schema) -> None:
 
 
 def _describe_once(choice: Schema) -> None:
-    """Give a long description that several kinds (of models, of sources) have for a field only in the first; the others refer to it.
+    """Give a long description that several kinds (of models, of sources) have for a field only in the first; the others
+    refer to it.
 
-    Members of a section that refers have no description: its reference leads to them. Otherwise the descriptions would be a tenth of the
-    definition, which must fit into an annotation.
+    Members of a section that refers have no description: its reference leads to them. Otherwise the descriptions would
+    be a tenth of the definition, which must fit into an annotation.
     """
     first: dict[tuple[str, str], str] = {}
 
@@ -157,7 +173,8 @@ def _describe_once(choice: Schema) -> None:
 
 
 def _describe_sections_once(status: Schema) -> None:
-    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs first.
+    """Describe the members of a section that occurs several times, such as the seconds by cause, only where it occurs
+    first.
 
     This concerns sections without sections inside.
     """
@@ -232,7 +249,10 @@ def _json_schema(model: type[BaseModel]) -> Schema:
 
 @functools.cache
 def _rules_of_edits() -> dict[type[ApiModel], tuple[dict[str, str], ...]]:
-    """The rules that compare a run with the run before an edit, by the class that has them. Only the API server evaluates them."""
+    """The rules that compare a run with the run before an edit, by the class that has them.
+
+    Only the API server evaluates them.
+    """
     spec = training_run.TrainingRunSpec
     return {spec: frozen_rules(spec)}
 
@@ -250,10 +270,18 @@ class _Types:
         choice = [model.one_of_rule()] if issubclass(model, OneOf) else []
         if not issubclass(model, ApiModel):
             return choice
-        return [*choice, *_rules_of_edits().get(model, ()), *model.cel_rules, *(rule.for_api_server() for rule in model.rules)]
+        return [
+            *choice,
+            *_rules_of_edits().get(model, ()),
+            *model.cel_rules,
+            *(rule.for_api_server() for rule in model.rules),
+        ]
 
     def section_defaults(self, name: str) -> dict[str, Schema]:
-        """Defaults of optional sections. They are complete: the API server validates a default before it fills in the defaults inside."""
+        """Defaults of optional sections.
+
+        They are complete: the API server validates a default before it fills in the defaults inside.
+        """
         found: dict[str, Schema] = {}
         for field_name, field in self.classes[name].model_fields.items():
             value = field.get_default(call_default_factory=True) if field.default_factory else None
@@ -304,7 +332,9 @@ def _rewrite(node: Schema, types: _Types, path: str) -> Schema:
     if "const" in node:
         node["enum"] = [node.pop("const")]
     if "properties" in node:
-        node["properties"] = {name: _rewrite(child, types, f"{path}.{name}") for name, child in node["properties"].items()}
+        node["properties"] = {
+            name: _rewrite(child, types, f"{path}.{name}") for name, child in node["properties"].items()
+        }
         for name, default in defaults.items():
             node["properties"][name]["default"] = default
     if "items" in node:
@@ -328,7 +358,9 @@ def _without_null(node: Schema) -> Schema:
 
 
 def _int_or_word(node: Schema) -> Schema:
-    """``anyOf: [integer, constant text]`` becomes a field of both types, where bounds are for numbers and the pattern is for text."""
+    """``anyOf: [integer, constant text]`` becomes a field of both types, where bounds are for numbers and the pattern
+    is for text.
+    """
     choices: list[Schema] = node.get("anyOf", [])
     if len(choices) != 2 or choices[0].get("type") != "integer" or "const" not in choices[1]:
         return node
@@ -343,7 +375,9 @@ def _flag_exclusive_bounds(node: Schema) -> None:
         if exclusive in node:
             node[bound] = node[exclusive]
             node[exclusive] = True
-    if node.get("type") == "integer" and not {"minimum", "maximum"} <= node.keys():  # bounds are narrower than those of any format
+    if (
+        node.get("type") == "integer" and not {"minimum", "maximum"} <= node.keys()
+    ):  # bounds are narrower than those of any format
         node["format"] = "int64"
 
 
@@ -363,4 +397,6 @@ def _check_bounds(node: Schema, path: str) -> None:
 
 def render(definition: Schema | None = None) -> str:
     """A committed file's text. Default: that of TrainingRun."""
-    return HEADER + yaml.safe_dump(definition or custom_resource_definition(), sort_keys=False, width=140, allow_unicode=True)
+    return HEADER + yaml.safe_dump(
+        definition or custom_resource_definition(), sort_keys=False, width=140, allow_unicode=True
+    )

@@ -48,10 +48,16 @@ def render() -> str:
     parts = [_HEADER + "".join(f"| {_name(edit)} | {meaning} |\n" for edit, meaning in MEANINGS.items())]
     for edit in MEANINGS:
         rows = [row for row in EDIT_RULES if row.edit == edit]
-        parts.append(f"## {_name(edit)}\n\n| field | why |\n|---|---|\n" + "".join(f"| `{row.path}` | {row.why} |\n" for row in rows))
+        parts.append(
+            f"## {_name(edit)}\n\n| field | why |\n|---|---|\n"
+            + "".join(f"| `{row.path}` | {row.why} |\n" for row in rows)
+        )
     parts.append(_STARTS_AGAIN.format(fields=", ".join(f"`{row.path}`" for row in EDIT_RULES if not row.starts_again)))
     parts.append(_STEPS)
-    parts.append("## Field by field\n\n| field | class |\n|---|---|\n" + "".join(_line(leaf.path) for leaf in leaves_of(TrainingRunSpec)))
+    parts.append(
+        "## Field by field\n\n| field | class |\n|---|---|\n"
+        + "".join(_line(leaf.path) for leaf in leaves_of(TrainingRunSpec))
+    )
     return "\n".join(parts)
 
 

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE, Accelerator, Fabric
-from halcyon_api.hardware.compiler import COMPILER_OPTIONS, FIRST_JAX, GENERATION_TITLES, LEFT_OUT, CompilerOption, LeftOut
+from halcyon_api.hardware import (
+    PROVISIONING_AS_OF,
+    PROVISIONING_LABELS,
+    PROVISIONING_SOURCE,
+    TABLE,
+    Accelerator,
+    Fabric,
+)
+from halcyon_api.hardware.compiler import (
+    COMPILER_OPTIONS,
+    FIRST_JAX,
+    GENERATION_TITLES,
+    LEFT_OUT,
+    CompilerOption,
+    LeftOut,
+)
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
@@ -175,7 +189,8 @@ def render() -> str:
     rows = TABLE.values()
     parts = [
         _HEADER.format(tried=tried),
-        "## Any node\n\n`cpu` needs no special hardware: a topology is `HOSTSxDEVICES`, hosts with virtual JAX devices. Choose the nodes,\n"
+        "## Any node\n\n`cpu` needs no special hardware: a topology is `HOSTSxDEVICES`, hosts with virtual JAX "
+        "devices. Choose the nodes,\n"
         "if necessary, by `scheduling.nodeSelector`.\n",
         "## TPU slices on GKE\n",
         _table(
@@ -210,10 +225,13 @@ def render() -> str:
         ),
         _GPU_TEXT.strip() + "\n",
         _COMPILER_TEXT.lstrip()
-        + _table(("option", "value", "hardware", "programs", "reason", "source"), (_option(row) for row in COMPILER_OPTIONS)),
+        + _table(
+            ("option", "value", "hardware", "programs", "reason", "source"), (_option(row) for row in COMPILER_OPTIONS)
+        ),
         _LEFT_OUT_TEXT.lstrip() + _table(("option", "hardware", "reason"), (_left_out(row) for row in LEFT_OUT)),
         (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
-        (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip() + "\n",
+        (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip()
+        + "\n",
         (_PROVISIONING_TEXT + "\n".join(_provisioning())).strip() + "\n",
         _PROVISIONING_NOTES.strip() + "\n",
         _MESH_TEXT.strip() + "\n",
@@ -229,7 +247,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _tpu(row: Accelerator) -> tuple[str, ...]:
-    cubes = f"; AxBxC in multiples of 4{', rising' if row.rising_sides else ''}, up to {row.max_cubes} cubes" if row.max_cubes else ""
+    cubes = (
+        f"; AxBxC in multiples of 4{', rising' if row.rising_sides else ''}, up to {row.max_cubes} cubes"
+        if row.max_cubes
+        else ""
+    )
     label = next(iter(row.node_labels.values()))
     hosts = {shape.chips_per_host for name in row.topologies if (shape := row.shape(name)) is not None}
     machine = " or ".join(f"`{row.machine.format(chips=chips)}`" for chips in sorted(hosts))
@@ -258,10 +280,18 @@ def _left_out(row: LeftOut) -> tuple[str, ...]:
 
 
 def _fabric(name: str, fabric: Fabric) -> str:
-    interfaces = f"{fabric.interfaces[0][0]} to {fabric.interfaces[-1][0]} in {fabric.interfaces[0][1]} to {fabric.interfaces[-1][1]}"
-    paths = {path.path: path.read_only for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar else ()))}
+    interfaces = (
+        f"{fabric.interfaces[0][0]} to {fabric.interfaces[-1][0]} in {fabric.interfaces[0][1]} to "
+        f"{fabric.interfaces[-1][1]}"
+    )
+    paths = {
+        path.path: path.read_only
+        for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar else ()))
+    }
     directories = ", ".join(f"`{path}`{'' if read_only else ' (writable)'}" for path, read_only in paths.items())
-    sidecar = f"`{fabric.sidecar.image}`, {', '.join(fabric.sidecar.capabilities)}" if fabric.sidecar is not None else "none"
+    sidecar = (
+        f"`{fabric.sidecar.image}`, {', '.join(fabric.sidecar.capabilities)}" if fabric.sidecar is not None else "none"
+    )
     return f"| `{name}` | {fabric.name} | {interfaces} | {directories} | {sidecar} | `{fabric.plugin}` |"
 
 

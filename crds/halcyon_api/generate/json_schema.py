@@ -1,7 +1,9 @@
-"""The JSON schemas of TrainingRun and TrainingRunDefaults, generated from the CRDs, for editors and for checks without an API server.
+"""The JSON schemas of TrainingRun and TrainingRunDefaults, generated from the CRDs, for editors and for checks without
+an API server.
 
-A JSON schema cannot express the CEL rules of the API server, but it finds unknown fields, wrong types and violations of "exactly one of".
-Another schema is for patches of a run, such as Kustomize overlays: it has the same fields, and none is required.
+A JSON schema cannot express the CEL rules of the API server, but it finds unknown fields, wrong types and violations of
+"exactly one of". Another schema is for patches of a run, such as Kustomize overlays: it has the same fields, and none
+is required.
 """
 
 from __future__ import annotations
@@ -62,13 +64,17 @@ def _whole(definition: Schema) -> tuple[Schema, Schema]:
 
 
 def patch_schema() -> Schema:
-    """The schema of a strategic-merge or merge patch of a document: the same fields, none required, null to remove a field."""
+    """The schema of a strategic-merge or merge patch of a document: the same fields, none required, null to remove a
+    field.
+    """
     schema = cast("Schema", _without_demands(document_schema()))
     return schema | {"title": f"Patch of a {training_run.KIND}"}
 
 
 def plain_schema(node: Schema) -> Schema:
-    """A part of the structural schema as plain JSON Schema: no unknown fields, exclusive bounds as numbers, choices as ``oneOf``."""
+    """A part of the structural schema as plain JSON Schema: no unknown fields, exclusive bounds as numbers, choices as
+    ``oneOf``.
+    """
     found = {key: value for key, value in node.items() if not key.startswith("x-kubernetes-") and key != "format"}
     if node.get("x-kubernetes-int-or-string"):
         found["type"] = ["integer", "string"]

@@ -1,8 +1,9 @@
-"""The rules of the chart's `limits`: what a policy of the API server (ValidatingAdmissionPolicy) checks in each namespace, in CEL.
+"""The rules of the chart's `limits`: what a policy of the API server (ValidatingAdmissionPolicy) checks in each
+namespace, in CEL.
 
-The rules do not depend on the owner's lists: the chart's template writes each limit of a set as a variable of the policy with the limit's
-name, such as ``variables.images``, and adds the rules of that limit. A field that an edit does not change is not checked again, so that a
-run can always be suspended.
+The rules do not depend on the owner's lists: the chart's template writes each limit of a set as a variable of the
+policy with the limit's name, such as ``variables.images``, and adds the rules of that limit. A field that an edit does
+not change is not checked again, so that a run can always be suspended.
 """
 
 from __future__ import annotations
@@ -43,11 +44,18 @@ class _Limits:
             self._rule(
                 "image",
                 f"VALUE == '' || {begins}",
-                fix=_fix("images", "take an image that begins with", lead="leave it out for the trainer that belongs to the operator"),
+                fix=_fix(
+                    "images",
+                    "take an image that begins with",
+                    lead="leave it out for the trainer that belongs to the operator",
+                ),
             ),
         )
         digest = "VALUE == '' || VALUE.contains('@sha256:')"
-        yield _limit("imageDigests", self._rule("image", digest, "must be given by its digest in", fix="', as NAME@sha256:DIGEST'"))
+        yield _limit(
+            "imageDigests",
+            self._rule("image", digest, "must be given by its digest in", fix="', as NAME@sha256:DIGEST'"),
+        )
         below = "(!(VALUE + '/').contains('/../') && variables.roots.exists(prefix, (VALUE + '/').startsWith(prefix)))"
         leads = {self._root: "", "data.cache.root": "leave it out for one below spec.checkpoint.root"}
         if self._of_run:
@@ -57,29 +65,46 @@ class _Limits:
         yield _limit("roots", *(self._rule(field, f"VALUE == '' || {below}", fix=fix) for field, fix in fixes.items()))
         yield self._endpoints()
         classes = ("scheduling.priorityClassName", "scheduling.queue.priorityClass")
-        yield _limit("priorityClasses", *(self._in_list("priorityClasses", field, lead="leave it out") for field in classes))
+        yield _limit(
+            "priorityClasses", *(self._in_list("priorityClasses", field, lead="leave it out") for field in classes)
+        )
         if self._of_run:
             yield self._listed("types", "accelerator.type", optional=False)
             yield _limit("slices", *map(self._at_most, ("accelerator.slices", "recovery.elastic.maxSlices")))
             allowed = "variables.gpuDirect || VALUE != 'gpuDirect'"
-            yield _limit("gpuDirect", self._rule("accelerator.network", allowed, unset="'standard'", fix="'; leave it out'"))
+            yield _limit(
+                "gpuDirect", self._rule("accelerator.network", allowed, unset="'standard'", fix="'; leave it out'")
+            )
             yield self._sources()
 
     def _rule(
-        self, field: str, holds: str, refusal: str = "is not allowed in", *, fix: str, unset: str = "''", unchanged: str = "OLD == VALUE"
+        self,
+        field: str,
+        holds: str,
+        refusal: str = "is not allowed in",
+        *,
+        fix: str,
+        unset: str = "''",
+        unchanged: str = "OLD == VALUE",
     ) -> dict[str, str]:
         """The rule of a field. In expressions VALUE stands for the value of the field, OLD for that before the edit."""
         new, old = (self._value(document, field, unset) for document in ("object", "oldObject"))
-        expression = f"{holds} || (request.operation == 'UPDATE' && {unchanged})".replace("VALUE", new).replace("OLD", old)
+        expression = f"{holds} || (request.operation == 'UPDATE' && {unchanged})".replace("VALUE", new).replace(
+            "OLD", old
+        )
         return _rule(expression, f"spec.{field}", f"string({new})", fix, refusal)
 
     def _listed(self, limit: str, field: str, *, unset: str = "''", optional: bool = True) -> Rules:
         return _limit(limit, self._in_list(limit, field, unset=unset, optional=optional))
 
-    def _in_list(self, limit: str, field: str, *, unset: str = "''", optional: bool = True, lead: str = "") -> dict[str, str]:
+    def _in_list(
+        self, limit: str, field: str, *, unset: str = "''", optional: bool = True, lead: str = ""
+    ) -> dict[str, str]:
         """The rule that a field has a value of a list."""
         holds = f"VALUE in variables.{limit}"
-        return self._rule(field, f"VALUE == '' || {holds}" if optional else holds, unset=unset, fix=_fix(limit, "take", lead=lead))
+        return self._rule(
+            field, f"VALUE == '' || {holds}" if optional else holds, unset=unset, fix=_fix(limit, "take", lead=lead)
+        )
 
     def _at_most(self, field: str) -> dict[str, str]:
         fix = "' may have; take fewer'"
@@ -87,8 +112,9 @@ class _Limits:
         return self._rule(field, "VALUE <= variables.slices", refusal, unset="1", fix=fix, unchanged="OLD >= VALUE")
 
     def _endpoints(self) -> Rules:
-        """A bucket's name alone does not identify its store. The endpoint of a document with an s3:// address and without an endpoint is
-        ``aws``; it is empty if there is neither, because then the address comes from defaults, which have been checked themselves."""
+        """A bucket's name alone does not identify its store. The endpoint of a document with an s3:// address and
+        without an endpoint is ``aws``; it is empty if there is neither, because then the address comes from defaults,
+        which have been checked themselves."""
 
         def endpoint(document: str) -> str:
             roots = ", ".join(self._value(document, field) for field in (self._root, "data.cache.root"))
@@ -97,7 +123,8 @@ class _Limits:
 
         value, aws = "variables.endpoint", "none, which is AWS"
         holds = (
-            f"{value} == '' || {value} in variables.endpoints || (request.operation == 'UPDATE' && {value} == ({endpoint('oldObject')}))"
+            f"{value} == '' || {value} in variables.endpoints || (request.operation == 'UPDATE' && {value} == "
+            f"({endpoint('oldObject')}))"
         )
         names = f"variables.endpoints.map(entry, entry == 'aws' ? '{aws}' : entry)"
         fix = _fix("endpoints", "take", none="no s3:// address is", names=names)
@@ -105,17 +132,27 @@ class _Limits:
         return _limit("endpoints", rule, endpoint=endpoint("object"))
 
     def _sources(self) -> Rules:
-        """The pods of a run read these addresses with their identity. Paths without a scheme are not limited: they are files of the pod,
-        in its image or in volumes that the run names."""
+        """The pods of a run read these addresses with their identity. Paths without a scheme are not limited: they are
+        files of the pod, in its image or in volumes that the run names."""
         foreign = (
             "variables.reads.map(read, {'field': read.field, 'addresses': dyn(read.addresses.filter(address, "
             "address.contains('://') && !address.startsWith('file://') && ((address + '/').contains('/../') || "
-            "!variables.sources.exists(prefix, (address + '/').startsWith(prefix)))))}).filter(read, read.addresses.size() > 0)"
+            "!variables.sources.exists(prefix, (address + '/').startsWith(prefix)))))}).filter(read, "
+            "read.addresses.size() > 0)"
         )
-        holds = f"variables.foreign.size() == 0 || (request.operation == 'UPDATE' && variables.reads == {_reads('oldObject')})"
+        holds = (
+            "variables.foreign.size() == 0 || (request.operation == 'UPDATE' && variables.reads == "
+            f"{_reads('oldObject')})"
+        )
         fix = _fix("sources", "an address below", lead="take a file of the image or of a volume")
         first = "variables.foreign[0]"
-        rule = _rule(holds, "an address in spec.data.sources or spec.tokenizer", f"{first}.addresses[0]", fix, name=f"{first}.field")
+        rule = _rule(
+            holds,
+            "an address in spec.data.sources or spec.tokenizer",
+            f"{first}.addresses[0]",
+            fix,
+            name=f"{first}.field",
+        )
         return _limit("sources", rule, reads=_reads("object"), foreign=foreign)
 
     def _value(self, document: str, field: str, unset: str = "''") -> str:
@@ -123,7 +160,11 @@ class _Limits:
         section: type[ApiModel] | None = self._document
         names = ("spec", *field.split("."))
         for name in names:
-            known = {each.alias or to_camel(key): each for key, each in section.model_fields.items()} if section is not None else {}
+            known = (
+                {each.alias or to_camel(key): each for key, each in section.model_fields.items()}
+                if section is not None
+                else {}
+            )
             section = section_of(known[name].annotation)
         return f"{document}.{'.?'.join(names)}.orValue({unset})"
 
@@ -133,13 +174,19 @@ def _limit(limit: str, *rules: dict[str, str], **variables: str) -> Rules:
     return {"limit": limit, "variables": named, "validations": list(rules)}
 
 
-def _rule(expression: str, field: str, value: str, fix: str, refusal: str = "is not allowed in", name: str = "") -> dict[str, str]:
-    """A rule with its message. `value`, `fix` and `name`, that of the field if it is only known from the document, are expressions."""
+def _rule(
+    expression: str, field: str, value: str, fix: str, refusal: str = "is not allowed in", name: str = ""
+) -> dict[str, str]:
+    """A rule with its message.
+
+    `value`, `fix` and `name`, that of the field if it is only known from the document, are expressions.
+    """
     return {
         "expression": expression,
         "reason": "Forbidden",
         "message": f"{field} is not allowed in this namespace",
-        "messageExpression": f"{name or repr(field)} + ': ' + {value} + ' {refusal} namespace ' + request.namespace + {fix}",
+        "messageExpression": f"{name or repr(field)} + ': ' + {value} + ' {refusal} namespace ' + "
+        f"request.namespace + {fix}",
     }
 
 
@@ -154,16 +201,25 @@ def _fix(limit: str, take: str, *, lead: str = "", none: str = "none is", names:
 
 def _reads(document: str) -> str:
     """The addresses of a run's data and tokenizer, by field, as an expression."""
-    kinds = {to_camel(kind): section_of(DataSourceSpec.model_fields[kind].annotation) for kind in DataSourceSpec.kinds()}
-    files = [f"source.?{name}.?paths.orValue([])" for name, kind in kinds.items() if kind is not None and "paths" in kind.model_fields]
+    kinds = {
+        to_camel(kind): section_of(DataSourceSpec.model_fields[kind].annotation) for kind in DataSourceSpec.kinds()
+    }
+    files = [
+        f"source.?{name}.?paths.orValue([])"
+        for name, kind in kinds.items()
+        if kind is not None and "paths" in kind.model_fields
+    ]
     files.append("source.?huggingFace.?dataset.optMap(name, ['hf://datasets/' + name]).orValue([])")
     sources = (
         f"{document}.spec.?data.?sources.orValue([]).map(source, "
         f"{{'field': dyn('spec.data.sources[' + source.name + ']'), 'addresses': dyn({' + '.join(files)})}})"
     )
-    tokenizers = {to_camel(kind): section_of(TokenizerSpec.model_fields[kind].annotation) for kind in TokenizerSpec.kinds()}
+    tokenizers = {
+        to_camel(kind): section_of(TokenizerSpec.model_fields[kind].annotation) for kind in TokenizerSpec.kinds()
+    }
     read = [
-        f"{{'field': dyn('spec.tokenizer.{name}.path'), 'addresses': dyn([{document}.spec.?tokenizer.?{name}.?path.orValue('')])}}"
+        f"{{'field': dyn('spec.tokenizer.{name}.path'), 'addresses': "
+        f"dyn([{document}.spec.?tokenizer.?{name}.?path.orValue('')])}}"
         for name, kind in tokenizers.items()
         if kind is not None and "path" in kind.model_fields
     ]

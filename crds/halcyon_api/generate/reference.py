@@ -1,4 +1,6 @@
-"""Renders the references of the resources from the schemas of the CRDs, so that they match what the API server enforces."""
+"""Renders the references of the resources from the schemas of the CRDs, so that they match what the API server
+enforces.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,13 @@ def render_defaults() -> str:
 def _units() -> str:
     lines = ["## How they are merged\n", "| field | from two documents |", "|---|---|"]
     for unit in UNITS:
-        how = "merged key by key" if unit.merged else "merged by name, each entry whole" if unit.named else "the more specific one, whole"
+        how = (
+            "merged key by key"
+            if unit.merged
+            else "merged by name, each entry whole"
+            if unit.named
+            else "the more specific one, whole"
+        )
         lines.append(f"| `{unit.path}` | {how}{', not below a document that sets the root' if unit.store else ''} |")
     return "\n".join(lines) + "\n"
 
@@ -64,7 +72,10 @@ def _tables(path: str, schema: Schema) -> Iterator[str]:
     rows: list[str] = []
     nested: list[tuple[str, Schema]] = []
     for name, field in schema.get("properties", {}).items():
-        rows.append(f"| `{name}` | {_type(field)} | {_default(field, name in required)} | {_cell(field.get('description', ''))} |")
+        rows.append(
+            f"| `{name}` | {_type(field)} | {_default(field, name in required)} | "
+            f"{_cell(field.get('description', ''))} |"
+        )
         inner = field.get("items", field)
         if inner.get("properties"):
             nested.append((f"{path}.{name}{'[]' if 'items' in field else ''}", inner))
@@ -78,7 +89,10 @@ def _type(field: Schema) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{choice}`" for choice in field["enum"])
     if field.get("x-kubernetes-int-or-string"):
-        return f"{_type({**field, 'type': 'integer', 'x-kubernetes-int-or-string': False})} \\| `{field['pattern'].strip('^$')}`"
+        return (
+            f"{_type({**field, 'type': 'integer', 'x-kubernetes-int-or-string': False})} \\| "
+            f"`{field['pattern'].strip('^$')}`"
+        )
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     if "additionalProperties" in field:

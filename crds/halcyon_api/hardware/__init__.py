@@ -1,4 +1,7 @@
-"""The table of all hardware that a run can use. The schema, its rules, the operator, the trainer and docs/hardware.md read it."""
+"""The table of all hardware that a run can use.
+
+The schema, its rules, the operator, the trainer and docs/hardware.md read it.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,10 @@ PROVISIONING_LABELS: dict[Provisioning, str] = {
 """Label, and taint, with the value ``true``, of the nodes of a kind of provisioning."""
 
 PROVISIONING_SOURCE = (
-    "GKE's guides to flex-start and to flex-start with queued provisioning; constants of GKE's cluster autoscaler (`gke-flex-start` is a "
-    "label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's TPU examples (`gke-queued`)"
+    "GKE's guides to flex-start and to flex-start with queued provisioning; constants of GKE's cluster autoscaler "
+    "(`gke-flex-start` is a "
+    "label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's TPU examples "
+    "(`gke-queued`)"
 )
 PROVISIONING_AS_OF = "2026-11-21"
 
@@ -63,7 +68,14 @@ def row_of_device(kind: str) -> Accelerator | None:
 def suggestion(name: str) -> str | None:
     """The accelerator type most similar to an unknown name; None if none is similar."""
     wanted = name.strip().lower().replace("_", "-").removeprefix("tpu-").removeprefix("nvidia-")
-    names = {alias.removeprefix("tpu-").removeprefix("nvidia-"): row.name for row in TABLE.values() for alias in (*row.aliases, row.name)}
+    names = {
+        alias.removeprefix("tpu-").removeprefix("nvidia-"): row.name
+        for row in TABLE.values()
+        for alias in (*row.aliases, row.name)
+    }
     if near := difflib.get_close_matches(wanted, names, n=1, cutoff=0.6):
         return names[near[0]]
-    return next((names[known] for known in sorted(names, key=len, reverse=True) if len(known) > 1 and wanted.startswith(known)), None)
+    return next(
+        (names[known] for known in sorted(names, key=len, reverse=True) if len(known) > 1 and wanted.startswith(known)),
+        None,
+    )

@@ -1,8 +1,9 @@
 """Options of XLA by generation of hardware, each with its reason.
 
-The trainer passes them with each program that it compiles, in a cluster and on a user's machine alike. An option that the user's
-``XLA_FLAGS`` or ``LIBTPU_INIT_ARGS`` names is left to the user. `LEFT_OUT` has options that other projects set, with the reason why they
-are not here. The figures in the reasons are of programs that were compiled without the hardware; none was measured on it.
+The trainer passes them with each program that it compiles, in a cluster and on a user's machine alike. An option that
+the user's ``XLA_FLAGS`` or ``LIBTPU_INIT_ARGS`` names is left to the user. `LEFT_OUT` has options that other projects
+set, with the reason why they are not here. The figures in the reasons are of programs that were compiled without the
+hardware; none was measured on it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class CompilerOption:
     one_block: bool = False
     """Only for programs that compute one block in an iteration of their loops (``trainer.unroll``)."""
     since: tuple[int, int] = FIRST_JAX
-    """First version of JAX whose compiler was seen to take the option. A compiler that does not know it ends the run."""
+    """First version of JAX whose compiler was seen to take the option.
+
+    A compiler that does not know it ends the run.
+    """
 
 
 COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
@@ -55,9 +59,12 @@ COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
         ("xla_gpu_pipeline_all_gather", "xla_gpu_pipeline_all_reduce", "xla_gpu_pipeline_reduce_scatter"),
         "COLLECTIVE_PIPELINING_MODE_ON",
         ("cc9", "cc10"),
-        "gathers the parameters of a block during the block before it, and adds up its gradients during the next one: 85 % covered instead "
-        "of 59 % (8B on H200), 88 % instead of 73 % (70B on H200), 84 % instead of 58 % (8B on B200). Needs memory for a second block: 1.0 "
-        "GB (8B on H200), 7.7 GB (70B). Without the option for sums it is 62 %, because XLA makes scatters of sums after this; with "
+        "gathers the parameters of a block during the block before it, and adds up its gradients during the next one: "
+        "85 % covered instead "
+        "of 59 % (8B on H200), 88 % instead of 73 % (70B on H200), 84 % instead of 58 % (8B on B200). Needs memory for "
+        "a second block: 1.0 "
+        "GB (8B on H200), 7.7 GB (70B). Without the option for sums it is 62 %, because XLA makes scatters of sums "
+        "after this; with "
         "two blocks in one iteration it is 63 %. On A100 nothing changes",
         "JAX-Toolbox, rosetta/docs/GPU_performance.md, with the names of older versions",
         several_devices=True,
@@ -68,7 +75,8 @@ COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
         ("xla_tpu_scoped_vmem_limit_kib",),
         98_304,
         ("v6e",),
-        "lets one operation use 96 of the 128 MB of VMEM of a chip. An ideal device then computes a step of 8B in 1.5 % less time",
+        "lets one operation use 96 of the 128 MB of VMEM of a chip. An ideal device then computes a step of 8B in 1.5 "
+        "% less time",
         "MaxText, benchmarks/xla_flags_library.py",
     ),
 )
@@ -102,7 +110,8 @@ LEFT_OUT: tuple[LeftOut, ...] = (
             "xla_gpu_all_reduce_combine_threshold_bytes",
         ),
         _GPU,
-        "with 512 MB a block is sent as one array, which no product of the block can cover: 4 % instead of 51 % (8B, 4 layers)",
+        "with 512 MB a block is sent as one array, which no product of the block can cover: 4 % instead of 51 % (8B, 4 "
+        "layers)",
     ),
     LeftOut(
         ("xla_gpu_experimental_parallel_collective_overlap_limit",),
@@ -110,7 +119,10 @@ LEFT_OUT: tuple[LeftOut, ...] = (
         "with 4, 43 % covered instead of 51 % (8B, 4 layers)",
     ),
     LeftOut(
-        ("xla_gpu_enable_analytical_sol_latency_estimator", "xla_gpu_experimental_enable_heuristic_collective_combining"),
+        (
+            "xla_gpu_enable_analytical_sol_latency_estimator",
+            "xla_gpu_experimental_enable_heuristic_collective_combining",
+        ),
         _GPU,
         "`true` for the first one and `false` for the second one give the same program",
     ),
@@ -122,7 +134,8 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut(
         ("xla_gpu_enable_command_buffer",),
         _GPU,
-        "XLA records fusions, products of libraries and custom calls as CUDA graphs by default, kernels of Mosaic GPU too. The text of a "
+        "XLA records fusions, products of libraries and custom calls as CUDA graphs by default, kernels of Mosaic GPU "
+        "too. The text of a "
         "program does not show it, so only a GPU can tell what more would gain",
     ),
     LeftOut(
@@ -132,7 +145,8 @@ LEFT_OUT: tuple[LeftOut, ...] = (
             "xla_tpu_enable_async_collective_fusion_multiple_steps",
         ),
         "TPUs",
-        "for v5e, libtpu does it by default: the program is the same. For v5p and v6e, libtpu 0.0.50 refuses to compile with them, because "
+        "for v5e, libtpu does it by default: the program is the same. For v5p and v6e, libtpu 0.0.50 refuses to "
+        "compile with them, because "
         "results could be wrong",
     ),
     LeftOut(
@@ -148,12 +162,17 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut(
         ("xla_jf_spmd_threshold_for_windowed_einsum_mib",),
         "TPUs",
-        "divides products into steps, with sends between them, by default. With a threshold that forbids it nothing is covered (v5p)",
+        "divides products into steps, with sends between them, by default. With a threshold that forbids it nothing is "
+        "covered (v5p)",
     ),
     LeftOut(
-        ("xla_tpu_enable_sparse_core_collective_offload_all_gather", "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter"),
+        (
+            "xla_tpu_enable_sparse_core_collective_offload_all_gather",
+            "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter",
+        ),
         "TPUs",
-        "41 % covered instead of 20 % (v6e), 57 % instead of 51 % (v5p). MaxText sets them together with `xla_sc_disjoint_spmem` and a "
+        "41 % covered instead of 20 % (v6e), 57 % instead of 51 % (v5p). MaxText sets them together with "
+        "`xla_sc_disjoint_spmem` and a "
         "configuration of the chip that libtpu 0.0.50 does not know, so they have to be tried on a TPU first",
     ),
 )

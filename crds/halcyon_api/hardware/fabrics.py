@@ -1,8 +1,9 @@
 """The fast networks of Google's GPU machines.
 
-The facts are from Google's manifests and configurations in its container-engine-accelerators collection. Where those have a privileged
-container, they also have an unprivileged variant, which is used here: GKE's device injector (an annotation) adds the devices, and the
-sidecar has single capabilities. The networks have the names of Google's guides; a cluster must use these names.
+The facts are from Google's manifests and configurations in its container-engine-accelerators collection. Where those
+have a privileged container, they also have an unprivileged variant, which is used here: GKE's device injector (an
+annotation) adds the devices, and the sidecar has single capabilities. The networks have the names of Google's guides; a
+cluster must use these names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
 
 LIBRARIES = "/usr/local/nvidia/lib64"
-_SOURCE = "Google's container-engine-accelerators collection: manifests and release notes of gpudirect-{}, read 2026-11-22"
+_SOURCE = (
+    "Google's container-engine-accelerators collection: manifests and release notes of gpudirect-{}, read 2026-11-22"
+)
 _NODE_LIBRARIES = HostPath("nvidia-libraries", "/home/kubernetes/bin/nvidia/lib64", LIBRARIES)
 _NODE_NVIDIA = HostPath("nvidia", "/home/kubernetes/bin/nvidia", "/usr/local/nvidia")
 _NODE_GIB = HostPath("gib", "/home/kubernetes/bin/gib", "/usr/local/gib")
@@ -80,7 +83,10 @@ TCPXO = Fabric(
     plugin="us-docker.pkg.dev/gce-ai-infra/gpudirect-tcpxo/nccl-plugin-gpudirecttcpx-dev:v1.0.15",
     source=_SOURCE.format("tcpxo"),
     interfaces=tuple((f"eth{number}", f"vpc{number}") for number in range(1, 9)),
-    host_paths=(_NODE_LIBRARIES, HostPath("aperture-devices", "/dev/aperture_devices", "/dev/aperture_devices", read_only=False)),
+    host_paths=(
+        _NODE_LIBRARIES,
+        HostPath("aperture-devices", "/dev/aperture_devices", "/dev/aperture_devices", read_only=False),
+    ),
     environment={
         "LD_LIBRARY_PATH": LIBRARIES,
         "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",

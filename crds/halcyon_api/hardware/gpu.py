@@ -1,7 +1,7 @@
 """NVIDIA GPUs on GKE, and on any nodes that offer ``nvidia.com/gpu``.
 
-A topology is ``HOSTSxGPUS``; one process drives all GPUs of a host. Memory and peak performance are those of NVIDIA's data sheets (dense
-bfloat16, without sparsity), and so are the narrow types: those with a higher peak.
+A topology is ``HOSTSxGPUS``; one process drives all GPUs of a host. Memory and peak performance are those of NVIDIA's
+data sheets (dense bfloat16, without sparsity), and so are the narrow types: those with a higher peak.
 """
 
 from __future__ import annotations

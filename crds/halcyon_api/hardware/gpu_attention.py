@@ -3,9 +3,11 @@
 The facts are of its sources and of programs that were compiled for each compute capability, forward and backward
 (tests/trainer/models/test_tokamax_attention.py lowers programs for four of them):
 
-- Mosaic GPU: its backward pass exists for compute capability 9 and 10 only. Its widest head follows from the shared memory of one block.
-- Triton: its backward pass has no soft cap, and reads the ranges of keys (documents, windows) from a table of one byte for each query and
-  key. Reading that table does not compile for compute capability 12. Compute capability 8.6, 8.9 and 12 have 99 KB of shared memory.
+- Mosaic GPU: its backward pass exists for compute capability 9 and 10 only. Its widest head follows from the shared
+  memory of one block.
+- Triton: its backward pass has no soft cap, and reads the ranges of keys (documents, windows) from a table of one byte
+  for each query and key. Reading that table does not compile for compute capability 12. Compute capability 8.6, 8.9 and
+  12 have 99 KB of shared memory.
 """
 
 from __future__ import annotations
@@ -69,13 +71,18 @@ def gpu_kernels(compute_capability: tuple[int, int]) -> tuple[GpuKernel, ...]:
     if major == 9:
         return (GpuKernel(mosaic, 256, 256, soft_cap=True),)
     if major == 10:
-        return (GpuKernel(mosaic, 192, 192, soft_cap=True), GpuKernel(triton, 256, 256, soft_cap=False, keeps_table=True))
+        return (
+            GpuKernel(mosaic, 192, 192, soft_cap=True),
+            GpuKernel(triton, 256, 256, soft_cap=False, keeps_table=True),
+        )
     if compute_capability in ((8, 0), (8, 7)):
         return (GpuKernel(triton, 256, 256, soft_cap=False, keeps_table=True),)
     return (GpuKernel(triton, 256, 128, soft_cap=False, ranges=major < 12, keeps_table=True),)
 
 
-def gpu_kernel(compute_capability: tuple[int, int], head_size: int, value_size: int, *, soft_cap: bool, ranges: bool) -> GpuKernel | str:
+def gpu_kernel(
+    compute_capability: tuple[int, int], head_size: int, value_size: int, *, soft_cap: bool, ranges: bool
+) -> GpuKernel | str:
     """The fastest kernel for a call, or a clause that says what is lacking.
 
     Args:

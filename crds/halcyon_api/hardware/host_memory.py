@@ -1,7 +1,8 @@
 """The memory that a trainer pod requests, by machine type.
 
-A pod with accelerators is alone on its host, so it may use all memory that the node itself does not need. The request is also the limit,
-so that a memory leak ends only the process that leaks. The sizes of the machines are those of Google's tables of machine types.
+A pod with accelerators is alone on its host, so it may use all memory that the node itself does not need. The request
+is also the limit, so that a memory leak ends only the process that leaks. The sizes of the machines are those of
+Google's tables of machine types.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def pod_memory_gib(row: Accelerator, shape: Shape, offloaded_bytes: int = 0) -> 
     Args:
         row: The hardware.
         shape: One topology of it.
-        offloaded_bytes: What each device of the run keeps in its host's memory. A machine of known size gives a pod all that it has; other
-            pods request this in addition, twice: a save copies it.
+        offloaded_bytes: What each device of the run keeps in its host's memory. A machine of known size gives a pod all
+            that it has; other pods request this in addition, twice: a save copies it.
     """
     host = HOST_MEMORY_GIB.get(shape.machine_type)
     if host is not None:

@@ -39,7 +39,10 @@ class HostPath:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A container that moves the trainer's data. It runs as root, with these capabilities only, and is not privileged."""
+    """A container that moves the trainer's data.
+
+    It runs as root, with these capabilities only, and is not privileged.
+    """
 
     name: str
     image: str
@@ -109,7 +112,9 @@ class Accelerator:
     process_addresses: bool = False
     """TPU: libtpu reads ``TPU_PROCESS_ADDRESSES`` in place of ``TPU_WORKER_HOSTNAMES``."""
     devices_per_host: tuple[int, ...] = ()
-    """cpu and GPU: allowed numbers of devices per host, for a topology HOSTSxDEVICES; empty: see `max_devices_per_host`."""
+    """cpu and GPU: allowed numbers of devices per host, for a topology HOSTSxDEVICES; empty: see
+    `max_devices_per_host`.
+    """
     part_hosts_provisioning: tuple[Provisioning, ...] = ()
     """GPU: provisioning of hosts with fewer devices than the largest host; empty: as for the largest host."""
     max_devices_per_host: int = 0
@@ -140,7 +145,9 @@ class Accelerator:
             return self._slice(topology, sides)
         if len(sides) != 2 or not 1 <= sides[0] <= self.max_hosts or not self._has(sides[1]):
             return None
-        return Shape(sides[0], sides[1], sides[1], self.machine_types.get(sides[1]) or self.machine.format(chips=sides[1]))
+        return Shape(
+            sides[0], sides[1], sides[1], self.machine_types.get(sides[1]) or self.machine.format(chips=sides[1])
+        )
 
     @property
     def largest_host(self) -> int:
@@ -153,8 +160,13 @@ class Accelerator:
     def topology_sentence(self) -> str:
         """Allowed values of ``accelerator.topology``, as the end of a sentence that begins with "topology of NAME "."""
         if self.family == "tpu":
-            cubes = f" or AxBxC with sides that are multiples of 4{', do not fall' if self.rising_sides else ''} and make at most "
-            return f"must be one of {', '.join(self.topologies)}" + (f"{cubes}{self.max_cubes} cubes of 4x4x4" if self.max_cubes else "")
+            cubes = (
+                f" or AxBxC with sides that are multiples of 4{', do not fall' if self.rising_sides else ''} and make "
+                "at most "
+            )
+            return f"must be one of {', '.join(self.topologies)}" + (
+                f"{cubes}{self.max_cubes} cubes of 4x4x4" if self.max_cubes else ""
+            )
         if self.devices_per_host:
             counts = " or ".join(map(str, self.devices_per_host))
             return f"is HOSTSxDEVICES with at most {self.max_hosts} hosts and {counts} devices a host"
@@ -166,7 +178,10 @@ class Accelerator:
         chips = math.prod(sides)
         chips_per_host = 1 if chips == 1 else 4
         return Shape(
-            chips // chips_per_host, chips_per_host, chips_per_host * self.devices_per_chip, self.machine.format(chips=chips_per_host)
+            chips // chips_per_host,
+            chips_per_host,
+            chips_per_host * self.devices_per_chip,
+            self.machine.format(chips=chips_per_host),
         )
 
     def _made_of_cubes(self, sides: tuple[int, ...]) -> bool:

@@ -1,9 +1,10 @@
 """TPU slices on GKE.
 
-Labels, machine types and topologies are those of the table of systems of xpk 1.13.1, Google's job launcher. Memory and peak performance of
-a chip, the narrow types, and the number of JAX devices per chip are from Google's system architecture pages. Slices of one host with
-eight chips (``ct5lp-hightpu-8t``, ``ct6e-standard-8t``) have the label of the two-host slice ``2x4`` and are not in the table: if a cluster
-has both, `scheduling.nodeSelector` must distinguish them.
+Labels, machine types and topologies are those of the table of systems of xpk 1.13.1, Google's job launcher. Memory and
+peak performance of a chip, the narrow types, and the number of JAX devices per chip are from Google's system
+architecture pages. Slices of one host with eight chips (``ct5lp-hightpu-8t``, ``ct6e-standard-8t``) have the label of
+the two-host slice ``2x4`` and are not in the table: if a cluster has both, `scheduling.nodeSelector` must distinguish
+them.
 """
 
 from __future__ import annotations

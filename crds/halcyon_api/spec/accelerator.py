@@ -1,7 +1,7 @@
 """``spec.accelerator``: the hardware of a run.
 
-The table of accelerator types is in `halcyon_api.hardware`. TPU topologies have the names of GKE. All other types have a topology
-``HOSTSxDEVICES``: GPUs, and ``cpu``, with which any mesh can be tried on any machine.
+The table of accelerator types is in `halcyon_api.hardware`. TPU topologies have the names of GKE. All other types have
+a topology ``HOSTSxDEVICES``: GPUs, and ``cpu``, with which any mesh can be tried on any machine.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ class HostResources(ApiModel):
 
     cpu: Quantity | None = Field(default=None, description="CPUs of one host, such as `2` or `500m`.")
     memory: Quantity | None = Field(
-        default=None, description="Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."
+        default=None,
+        description="Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md.",
     )
     ephemeral_storage: Quantity | None = Field(
-        default=None, description="Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit."
+        default=None,
+        description="Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit.",
     )
 
 
@@ -83,7 +85,10 @@ def _exists(row: Accelerator) -> str:
         exists = f"self.topology in [{_quoted(row.topologies)}]"
         if row.max_cubes:
             rising = " && sides.isSorted()" if row.rising_sides else ""
-            cubes = f"sides.all(side, side % 4 == 0) && sides[0] * sides[1] * sides[2] <= {row.max_cubes * CHIPS_OF_A_CUBE}{rising}"
+            cubes = (
+                "sides.all(side, side % 4 == 0) && sides[0] * sides[1] * sides[2] <= "
+                f"{row.max_cubes * CHIPS_OF_A_CUBE}{rising}"
+            )
             # CEL has no variables: a list with the list of the sides stands for one.
             exists += f" || [{_SIDES}.map(side, int(side))].all(sides, sides.size() == 3 && {cubes})"
         return exists
@@ -124,7 +129,8 @@ def _part_bought_rule(row: Accelerator) -> Rule:
         f"self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)} || "
         f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
         lambda self: self.type != row.name or _whole_hosts(self) or self.provisioning in row.part_hosts_provisioning,
-        f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, or use whole hosts",
+        f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, "
+        "or use whole hosts",
         ".provisioning",
     )
 
@@ -133,7 +139,8 @@ def _part_fabric_rule(row: Accelerator) -> Rule:
     return Rule(
         f"self.network == 'standard' || self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)}",
         lambda self: self.network == "standard" or self.type != row.name or _whole_hosts(self),
-        f"network gpuDirect of {row.name} exists for hosts with {row.largest_host} devices only; leave it out, or use whole hosts",
+        f"network gpuDirect of {row.name} exists for hosts with {row.largest_host} devices only; leave it out, or use "
+        "whole hosts",
         ".network",
     )
 
@@ -142,7 +149,10 @@ _WHOLE_HOSTS = f"int({_SIDES}[1]) == {{0}}"
 
 
 def _whole_hosts(accelerator: Any) -> bool:
-    """Whether a host has all devices that a host of this type can have. True for an invalid topology, which another rule reports."""
+    """Whether a host has all devices that a host of this type can have.
+
+    True for an invalid topology, which another rule reports.
+    """
     shape = accelerator.row.shape(accelerator.topology)
     return shape is None or shape.devices_per_host == accelerator.row.largest_host
 
@@ -159,7 +169,9 @@ _FLEX_START = (
 )
 
 
-_FLEX_START_SLICES = [f"{name} {topology}" for name, topologies in _SLICES_OF_ONE_HOST.items() for topology in topologies]
+_FLEX_START_SLICES = [
+    f"{name} {topology}" for name, topologies in _SLICES_OF_ONE_HOST.items() for topology in topologies
+]
 
 
 def _bought_rules() -> Iterator[Rule]:
@@ -174,7 +186,8 @@ def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     return Rule(
         f"!(self.provisioning in [{_quoted(kinds)}]) || self.type in [{_quoted(names)}]",
         lambda self: self.provisioning not in kinds or self.type in names,
-        f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; leave it out for the "
+        f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; "
+        "leave it out for the "
         "others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
         ".provisioning",
     )
@@ -185,47 +198,62 @@ class AcceleratorSpec(RuledModel):
 
     type: AcceleratorType = Field(
         description=(
-            "Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any nodes that offer "
+            "Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any "
+            "nodes that offer "
             "nvidia.com/gpu). docs/hardware.md describes each."
         )
     )
-    topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = Field(
-        default="1x1",
-        description=(
-            "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: HOSTSxDEVICES, such as "
-            "`2x8` for two hosts with eight GPUs each, or with eight JAX devices each for cpu."
-        ),
+    topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = (
+        Field(
+            default="1x1",
+            description=(
+                "Shape of one slice. TPU: the chip topology as GKE names it, such as `4x4` or `4x4x8`. GPU and cpu: "
+                "HOSTSxDEVICES, such as "
+                "`2x8` for two hosts with eight GPUs each, or with eight JAX devices each for cpu."
+            ),
+        )
     )
     slices: Annotated[int, Field(ge=1, le=MAX_SLICES)] = Field(
-        default=1, description="Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`)."
+        default=1,
+        description="Number of identical slices that train together. Data parallelism spans them (`mesh.dcn.replica`).",
     )
     provisioning: Provisioning = Field(
         default="onDemand",
         description=(
-            "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or `queued` (flex-start "
+            "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or "
+            "`queued` (flex-start "
             "with queued provisioning: all nodes at once; needs `scheduling.queue`)."
         ),
     )
-    reservation: ObjectName | None = Field(default=None, description="Name of the reservation, with `provisioning: reservation`.")
+    reservation: ObjectName | None = Field(
+        default=None, description="Name of the reservation, with `provisioning: reservation`."
+    )
     reservation_project: ProjectId | None = Field(
         default=None, description="Project that owns the reservation, if it is not the cluster's project."
     )
     network: Literal["standard", "gpuDirect"] = Field(
         default="standard",
         description=(
-            "Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security profile) or `gpuDirect` "
-            "(the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a sidecar that runs as "
+            "Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security "
+            "profile) or `gpuDirect` "
+            "(the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a "
+            "sidecar that runs as "
             "root; the operator's settings must allow it)."
         ),
     )
     compute_domain: ObjectName | None = Field(
         default=None,
         description=(
-            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink connects the hosts."
+            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink "
+            "connects the hosts."
         ),
     )
-    host_resources: HostResources = Field(default_factory=HostResources, description="CPU and memory of each host's trainer container.")
-    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = Field(default=None, description="Price of a chip hour.")
+    host_resources: HostResources = Field(
+        default_factory=HostResources, description="CPU and memory of each host's trainer container."
+    )
+    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = Field(
+        default=None, description="Price of a chip hour."
+    )
 
     rules: ClassVar = (
         *_topology_rules(),
@@ -247,7 +275,10 @@ class AcceleratorSpec(RuledModel):
         Rule(
             f"self.provisioning != 'flexStart' || !(self.type in [{_quoted(list(_SLICES_OF_ONE_HOST))}]) || "
             f"self.type + ' ' + self.topology in [{_quoted(_FLEX_START_SLICES)}]",
-            lambda self: self.provisioning != "flexStart" or self.topology in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,)),
+            lambda self: (
+                self.provisioning != "flexStart"
+                or self.topology in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,))
+            ),
             _FLEX_START,
             ".topology",
         ),

@@ -16,7 +16,8 @@ Pattern = Annotated[str, StringConstraints(max_length=128)]
 class LoraSpec(ApiModel):
     """Low-rank adaptation (Hu et al. 2021): ``x W + (alpha / rank) x A B``, where only A and B are trained, in float32.
 
-    DoRA (Liu et al. 2024) also trains the length of each column of the sum. ``rsLora`` (Kalajdzievski 2023) divides by the root of `rank`.
+    DoRA (Liu et al. 2024) also trains the length of each column of the sum. ``rsLora`` (Kalajdzievski 2023) divides by
+    the root of `rank`.
     """
 
     rank: int = Field(default=8, ge=1, le=4096, description="Columns of A.")

@@ -1,7 +1,7 @@
 """``trainer.attention``: which implementation computes attention.
 
-All implementations compute the same function, so the field may change at a checkpoint. They add in different orders, so the losses after
-the change may differ in their last digits.
+All implementations compute the same function, so the field may change at a checkpoint. They add in different orders, so
+the losses after the change may differ in their last digits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ ATTENTION: dict[AttentionName, str] = {
 """What each implementation does."""
 
 ATTENTION_DESCRIPTION = (
-    f"Implementation of attention: {'; '.join(f'`{name}` {meaning}' for name, meaning in ATTENTION.items())}. All compute the same numbers "
+    f"Implementation of attention: {'; '.join(f'`{name}` {meaning}' for name, meaning in ATTENTION.items())}. All "
+    "compute the same numbers "
     "up to rounding. The log and the status name the one in use."
 )
 
@@ -64,7 +65,8 @@ ATTENTION_RULES = (
     Rule(
         f"!({_NAME} in [{_listed(list(NARROW_KERNELS))}]) || self.trainer.precision.compute == 'bfloat16'",
         lambda self: self.trainer.attention not in NARROW_KERNELS or self.trainer.precision.compute == "bfloat16",
-        "trainer.attention: splash and tokamax compute in bfloat16; set trainer.precision.compute to bfloat16, or use auto",
+        "trainer.attention: splash and tokamax compute in bfloat16; set trainer.precision.compute to bfloat16, or use "
+        "auto",
         ".trainer.attention",
     ),
     Rule(

@@ -22,14 +22,18 @@ class EmaSqrtSpec(ApiModel):
     """Exponential moving average whose decay then grows to 1 with the square root of the steps."""
 
     decay: Decay = Field(default=0.999, description="Share of the old average in each step until `fromStep`.")
-    from_step: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(description="Steps done when the decay begins to grow.")
+    from_step: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        description="Steps done when the decay begins to grow."
+    )
     steps: Count = Field(description="Steps until it is 1 and the average stays.")
 
 
 class LastKSpec(ApiModel):
     """Mean of the last models (LAWA, Kaddour 2022)."""
 
-    models: Annotated[int, Field(ge=2, le=64)] = Field(default=6, description="Number of models. Each needs the memory of the parameters.")
+    models: Annotated[int, Field(ge=2, le=64)] = Field(
+        default=6, description="Number of models. Each needs the memory of the parameters."
+    )
     every_steps: Count = Field(description="Steps between two models.")
 
 
@@ -37,5 +41,7 @@ class AverageSpec(OneOf):
     """An average of the parameters: exactly one member."""
 
     ema: EmaSpec | None = Field(default=None, description="Exponential moving average.")
-    ema_sqrt: EmaSqrtSpec | None = Field(default=None, description="Exponential moving average that ends with the square root.")
+    ema_sqrt: EmaSqrtSpec | None = Field(
+        default=None, description="Exponential moving average that ends with the square root."
+    )
     last_k: LastKSpec | None = Field(default=None, description="Mean of the last models.")

@@ -1,7 +1,7 @@
 """``spec.checkpoint``: where checkpoints are kept and when they are made.
 
-A root belongs to one run. Its address is checked here for every reader of the document: an allowed scheme, no credentials, no query, and
-no ``..`` that would lead out of the root.
+A root belongs to one run. Its address is checked here for every reader of the document: an allowed scheme, no
+credentials, no query, and no ``..`` that would lead out of the root.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from pydantic.alias_generators import to_snake
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds
 
 _ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
-_ROOT_MESSAGE = "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, without `..`"
+_ROOT_MESSAGE = (
+    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, "
+    "without `..`"
+)
 
 
 @dataclass(frozen=True)
 class CheckpointRoot:
-    """A parsed root: scheme, bucket (empty for files) and path without leading and final slash (for files: absolute)."""
+    """A parsed root: scheme, bucket (empty for files) and path without leading and final slash (for files:
+    absolute).
+    """
 
     scheme: Literal["file", "s3", "gs"]
     bucket: str
@@ -37,16 +42,23 @@ class SecretName(ApiModel):
 class SaveSpec(ApiModel):
     """When a checkpoint is made. The end of the run always makes one; a preemption makes one if there is time."""
 
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(default=100, description="Save every N steps; 0: not by steps.")
-    every_seconds: Seconds = Field(default=0, description="Save when the newest checkpoint is older than this; 0: not by time.")
+    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=100, description="Save every N steps; 0: not by steps."
+    )
+    every_seconds: Seconds = Field(
+        default=0, description="Save when the newest checkpoint is older than this; 0: not by time."
+    )
     auto: bool = Field(
         default=False,
         description=(
-            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops so far (Young, Daly); "
+            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops so "
+            "far (Young, Daly); "
             "everySteps and everySeconds are then ignored."
         ),
     )
-    before_evaluation: bool = Field(default=False, description="Save before each evaluation, so that a failed evaluation loses no step.")
+    before_evaluation: bool = Field(
+        default=False, description="Save before each evaluation, so that a failed evaluation loses no step."
+    )
 
 
 class PermanentSpec(ApiModel):
@@ -54,7 +66,8 @@ class PermanentSpec(ApiModel):
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every N steps.")
     until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
-        default=None, description="Last step of this entry; the next entry counts from there. Default: the end of the run."
+        default=None,
+        description="Last step of this entry; the next entry counts from there. Default: the end of the run.",
     )
 
 
@@ -64,7 +77,8 @@ class VerifySpec(ApiModel):
     every_saves: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=10,
         description=(
-            "Read the checkpoint of every Nth save back in full, in the background, and mark it bad if a byte is wrong; 0: never. The "
+            "Read the checkpoint of every Nth save back in full, in the background, and mark it bad if a byte is "
+            "wrong; 0: never. The "
             "newest checkpoint that passed is kept until a newer one passes."
         ),
     )
@@ -86,14 +100,17 @@ class CheckpointSpec(RuledModel):
 
     root: Annotated[str, StringConstraints(max_length=1024)] = Field(
         description=(
-            "Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: "
+            "Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or "
+            "gs://BUCKET/PATH. Default: "
             "PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."
         ),
         json_schema_extra={"pattern": _ROOT_PATTERN},
     )
-    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = Field(
-        default=None,
-        description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
+    endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
+        Field(
+            default=None,
+            description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
+        )
     )
     region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
         default=None,
@@ -102,29 +119,36 @@ class CheckpointSpec(RuledModel):
     credentials_secret: SecretName | None = Field(
         default=None,
         description=(
-            "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the pod's service account."
+            "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the "
+            "pod's service account."
         ),
     )
     volume_claim: ObjectName | None = Field(
         default=None,
         description=(
-            "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator cannot read it and "
+            "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
+            "cannot read it and "
             "uses the trainer's reports instead."
         ),
     )
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=300,
         description=(
-            "How long a starting process retries an object store that rejects its credentials, before it ends with exit code 85; 0: no "
-            "retry. The store of a source or of a tokenizer that rejects access or does not answer is retried as long; then the code is 87."
+            "How long a starting process retries an object store that rejects its credentials, before it ends with "
+            "exit code 85; 0: no "
+            "retry. The store of a source or of a tokenizer that rejects access or does not answer is retried as long; "
+            "then the code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
     verify: VerifySpec = Field(default_factory=VerifySpec, description="How often a committed checkpoint is read back.")
-    keep: Annotated[int, Field(ge=2, le=1000)] = Field(default=2, description="Number of newest checkpoints to keep, at least 2.")
+    keep: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=2, description="Number of newest checkpoints to keep, at least 2."
+    )
     permanent: Annotated[list[PermanentSpec], Field(max_length=16)] = Field(
         default=[],
-        description="Steps that are always saved and kept forever, whatever `save` and `keep` say; in rising order of untilStep.",
+        description="Steps that are always saved and kept forever, whatever `save` and `keep` say; in rising order of "
+        "untilStep.",
     )
 
     rules: ClassVar = (
@@ -135,7 +159,10 @@ class CheckpointSpec(RuledModel):
             ".root",
             lambda self: _instead(self.root),
         ),
-        *(_belongs(field, scheme) for field, scheme in (("endpoint", "s3"), ("volumeClaim", "file"), ("credentialsSecret", "s3"))),
+        *(
+            _belongs(field, scheme)
+            for field, scheme in (("endpoint", "s3"), ("volumeClaim", "file"), ("credentialsSecret", "s3"))
+        ),
     )
 
     @model_validator(mode="after")

@@ -28,9 +28,13 @@ class RandomOrderSpec(ApiModel):
 
 
 class BlockOrderSpec(ApiModel):
-    """Blocks of neighbouring sequences in random order, shuffled within a window of blocks: fewer, larger reads from an object store."""
+    """Blocks of neighbouring sequences in random order, shuffled within a window of blocks: fewer, larger reads from an
+    object store.
+    """
 
-    block_sequences: Annotated[int, Field(ge=1, le=16_777_216)] = Field(default=256, description="Sequences of a block, which is one read.")
+    block_sequences: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
+        default=256, description="Sequences of a block, which is one read."
+    )
     window_blocks: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=512, description="Blocks of a window, whose sequences are shuffled together and held in memory."
     )
@@ -54,7 +58,9 @@ class OrderSpec(OneOf):
     random: RandomOrderSpec | None = Field(default=None, description="A full shuffle.")
     blocks: BlockOrderSpec | None = Field(default=None, description="A shuffle of blocks, for slow object stores.")
     windows: WindowOrderSpec | None = Field(
-        default=None, description="A shuffle inside windows of the text: training may begin while the token cache is still being built."
+        default=None,
+        description="A shuffle inside windows of the text: training may begin while the token "
+        "cache is still being built.",
     )
     sequential: SequentialOrderSpec | None = Field(
         default=None, description="No shuffle: training may begin while the token cache is still being built."
@@ -65,13 +71,17 @@ class SourceWeightSpec(ApiModel):
     """The weight of one source."""
 
     source: SourceName = Field(description="Name of the source.")
-    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(description="Share, relative to the other weights.")
+    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] = Field(
+        description="Share, relative to the other weights."
+    )
 
 
 class MixtureScheduleEntry(ApiModel):
     """The weights from one step on."""
 
-    from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="First step (counted from 0) with these weights.")
+    from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
+        description="First step (counted from 0) with these weights."
+    )
     weights: Annotated[list[SourceWeightSpec], Field(min_length=1, max_length=64)] = Field(
         description="Weights from this step on. A source that is not listed has weight 0."
     )
@@ -82,7 +92,9 @@ class MixtureSpec(ApiModel):
 
     block_sequences: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=2048,
-        description="Sequences of a mixture block. In each block every source has its exact share, rounded to sequences, in random order.",
+        description="Sequences of a mixture block. In each block every source has its exact "
+        "share, rounded to sequences, in "
+        "random order.",
     )
     schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Mixture schedule: other weights from given steps on, in rising order of `fromStep`."
@@ -90,17 +102,21 @@ class MixtureSpec(ApiModel):
     stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
         default="restart",
         description=(
-            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps need more data than "
-            "the first exhausted source has is rejected at its start. `allExhausted`: the same for the last exhausted source."
+            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps "
+            "need more data than "
+            "the first exhausted source has is rejected at its start. `allExhausted`: the same for the last exhausted "
+            "source."
         ),
     )
     last_batch: Literal["pad", "drop"] = Field(
-        default="drop", description="If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out."
+        default="drop",
+        description="If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out.",
     )
     simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = Field(
         default=None,
         description=(
-            "Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as many epochs of it."
+            "Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as "
+            "many epochs of it."
         ),
     )
 
@@ -111,8 +127,10 @@ class CacheSpec(ApiModel):
     root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None,
         description=(
-            "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data may share it. "
-            "Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`."
+            "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data "
+            "may share it. "
+            "Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials are those of "
+            "`checkpoint`."
         ),
         json_schema_extra={"pattern": _CACHE_PATTERN},
     )
@@ -155,11 +173,15 @@ class DataSpec(RuledModel):
     ] = Field(description="The sources of text.")
     mixture: MixtureSpec = Field(default_factory=MixtureSpec, description="How the sources are mixed.")
     order: OrderSpec = Field(
-        default_factory=lambda: OrderSpec(random=RandomOrderSpec()), description="Order of a source's sequences: exactly one member."
+        default_factory=lambda: OrderSpec(random=RandomOrderSpec()),
+        description="Order of a source's sequences: exactly one member.",
     )
-    validation: ValidationSpec = Field(default_factory=ValidationSpec, description="The held-out part, which is never trained on.")
+    validation: ValidationSpec = Field(
+        default_factory=ValidationSpec, description="The held-out part, which is never trained on."
+    )
     attend_across_documents: bool = Field(
-        default=False, description="true: a token also attends to earlier documents of its sequence. false: only to its own document."
+        default=False,
+        description="true: a token also attends to earlier documents of its sequence. false: only to its own document.",
     )
     cache: CacheSpec = Field(default_factory=CacheSpec, description="The token cache.")
     volume: DataVolumeSpec | None = Field(default=None, description="A volume with data.")
@@ -172,13 +194,15 @@ class DataSpec(RuledModel):
             ".sources",
         ),
         Rule(
-            "!self.sources.exists(source, has(source.weight)) || self.sources.exists(source, has(source.weight) && source.weight > 0.0)",
+            "!self.sources.exists(source, has(source.weight)) || self.sources.exists(source, has(source.weight) && "
+            "source.weight > 0.0)",
             lambda self: any(source.weight is None or source.weight > 0 for source in self.sources),
             "at least one source needs a weight above 0",
             ".sources",
         ),
         Rule(
-            "self.mixture.schedule.all(entry, entry.weights.all(share, self.sources.exists(source, source.name == share.source)))",
+            "self.mixture.schedule.all(entry, entry.weights.all(share, self.sources.exists(source, source.name == "
+            "share.source)))",
             lambda self: not _unknown_sources(self),
             "mixture.schedule names a source that is not in sources",
             ".mixture.schedule",

@@ -1,7 +1,7 @@
 """``trainer.determinism``: whether the same steps give the same bits each time, or may be faster without that.
 
-Only GPUs have operations that add in an order which changes from run to run. XLA replaces them by others, or rejects them, with one option
-(https://openxla.org/xla/determinism). CPUs and TPUs add in a fixed order in any case.
+Only GPUs have operations that add in an order which changes from run to run. XLA replaces them by others, or rejects
+them, with one option (https://openxla.org/xla/determinism). CPUs and TPUs add in a fixed order in any case.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ DETERMINISM: dict[Determinism, str] = {
 }
 """What each value promises."""
 
-DETERMINISM_DESCRIPTION = f"{'; '.join(f'`{name}`: {text}' for name, text in DETERMINISM.items())}. Restarts continue exactly with both."
+DETERMINISM_DESCRIPTION = (
+    f"{'; '.join(f'`{name}`: {text}' for name, text in DETERMINISM.items())}. Restarts continue exactly with both."
+)
 
 UNORDERED = (
     "scatters, which add by atomic operations",
@@ -48,12 +50,22 @@ def in_effect(determinism: Determinism, platform: str) -> InEffect:
         platform: ``cpu``, ``gpu`` or ``tpu``.
     """
     if platform != "gpu":
-        ignored = f"trainer.determinism: {determinism} changes nothing on this platform ({platform}): " if determinism != "bitwise" else ""
-        return InEffect("bitwise", f"{ignored}all operations add in a fixed order, so the same steps give the same bits")
+        ignored = (
+            f"trainer.determinism: {determinism} changes nothing on this platform ({platform}): "
+            if determinism != "bitwise"
+            else ""
+        )
+        return InEffect(
+            "bitwise", f"{ignored}all operations add in a fixed order, so the same steps give the same bits"
+        )
     if determinism == "bitwise":
-        return InEffect("bitwise", f"XLA leaves out operations that add in a changing order ({', '.join(UNORDERED)}); fast allows them")
+        return InEffect(
+            "bitwise",
+            f"XLA leaves out operations that add in a changing order ({', '.join(UNORDERED)}); fast allows them",
+        )
     return InEffect(
         "fast",
-        f"XLA may use operations that add in a changing order ({', '.join(UNORDERED)}), so losses of repeated steps differ in their last "
+        f"XLA may use operations that add in a changing order ({', '.join(UNORDERED)}), so losses of repeated steps "
+        "differ in their last "
         "digits; a restart still continues from the exact state, with the same batches",
     )

@@ -1,4 +1,6 @@
-"""``spec.trainer.evaluation``: when a run evaluates, the named sets of an evaluation, tasks, the best checkpoint and early stopping."""
+"""``spec.trainer.evaluation``: when a run evaluates, the named sets of an evaluation, tasks, the best checkpoint and
+early stopping.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class TagSpec(ApiModel):
     """A named set of sources."""
 
     name: SourceName = Field(description="Its name.")
-    sources: Annotated[list[SourceName], Field(min_length=1, max_length=64)] = Field(description="Names of its sources.")
+    sources: Annotated[list[SourceName], Field(min_length=1, max_length=64)] = Field(
+        description="Names of its sources."
+    )
 
 
 class BySourceSpec(ApiModel):
@@ -35,7 +39,9 @@ class BestSpec(ApiModel):
     patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="Stop, as a success, after this many evaluations without improvement."
     )
-    min_improvement: Annotated[float, Field(ge=0, le=1000)] = Field(default=0.0, description="Least decrease that counts.")
+    min_improvement: Annotated[float, Field(ge=0, le=1000)] = Field(
+        default=0.0, description="Least decrease that counts."
+    )
 
     @property
     def key(self) -> str:
@@ -44,7 +50,10 @@ class BestSpec(ApiModel):
 
 
 class TasksSpec(ApiModel):
-    """Tasks, from files in the trainer's file system. A model is asked in conversations, unless its objective is ``nextToken``."""
+    """Tasks, from files in the trainer's file system.
+
+    A model is asked in conversations, unless its objective is ``nextToken``.
+    """
 
     files: Annotated[dict[str, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)] = Field(
         description="Path of each, by its name; `core`: the bundle of CORE."
@@ -62,12 +71,15 @@ class EvaluationSpec(RuledModel):
     batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None,
         description=(
-            f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task `evaluate`, where the "
+            f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
+            "`evaluate`, where the "
             "maximum is per source."
         ),
     )
     by_source: BySourceSpec | None = Field(default=None, description="Evaluate each source alone, on `batches` each.")
-    best: BestSpec | None = Field(default=None, description="Save a checkpoint at each improvement, and never delete the best.")
+    best: BestSpec | None = Field(
+        default=None, description="Save a checkpoint at each improvement, and never delete the best."
+    )
     tasks: TasksSpec | None = Field(default=None, description="Tasks to run.")
 
     rules: ClassVar = (
@@ -79,7 +91,11 @@ class EvaluationSpec(RuledModel):
         ),
         Rule(
             "!has(self.best) || has(self.bySource) || (!has(self.best.of) && self.best.average == 'micro')",
-            lambda self: self.best is None or self.by_source is not None or (self.best.of is None and self.best.average == "micro"),
+            lambda self: (
+                self.best is None
+                or self.by_source is not None
+                or (self.best.of is None and self.best.average == "micro")
+            ),
             "best.of and a macro average need bySource; set bySource: {}",
             ".best",
         ),

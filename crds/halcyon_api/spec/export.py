@@ -18,12 +18,14 @@ class ExportSpec(RuledModel):
     """Exports of the model during the training, in the files of Hugging Face. The training does not wait for them."""
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
-        description="Export after every N steps, and after the last one. Each of these steps is saved as a checkpoint too."
+        description="Export after every N steps, and after the last one. Each of these steps is "
+        "saved as a checkpoint too."
     )
     root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None,
         description=(
-            "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below `checkpoint.root`. An S3 "
+            "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
+            "`checkpoint.root`. An S3 "
             "store's endpoint, region and credentials are those of `checkpoint`."
         ),
         json_schema_extra={"pattern": ROOT_PATTERN},
@@ -49,7 +51,9 @@ class ExportSpec(RuledModel):
         """The address of the exports of a run with these checkpoints."""
         root = self.root or f"{checkpoint.root.rstrip('/')}/{_FOLDER}"
         s3 = root.startswith("s3://")
-        return CheckpointSpec(root=root, endpoint=checkpoint.endpoint if s3 else None, region=checkpoint.region if s3 else None)
+        return CheckpointSpec(
+            root=root, endpoint=checkpoint.endpoint if s3 else None, region=checkpoint.region if s3 else None
+        )
 
 
 def _is_address(root: str) -> bool:

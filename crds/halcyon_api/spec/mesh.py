@@ -1,7 +1,8 @@
 """``spec.mesh``: how the devices are arranged into named axes.
 
-Axes of ``ici`` are inside a slice, on the fast interconnect; axes of ``dcn`` span slices over the data-centre network. An axis of size -1
-gets the devices that the other axes leave. Operator and trainer both call `resolve_mesh` to compute the sizes.
+Axes of ``ici`` are inside a slice, on the fast interconnect; axes of ``dcn`` span slices over the data-centre network.
+An axis of size -1 gets the devices that the other axes leave. Operator and trainer both call `resolve_mesh` to compute
+the sizes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ class MeshSpec(ApiModel):
 
 
 class ResolvedMesh(ApiModel):
-    """Sizes of all mesh axes, outermost first. Give a new axis the default 1, because recorded meshes do not have it."""
+    """Sizes of all mesh axes, outermost first.
+
+    Give a new axis the default 1, because recorded meshes do not have it.
+    """
 
     replica: int = _resolved("replica")
     data: int = _resolved("data")
@@ -133,13 +137,15 @@ def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
         sizes = product({name: size for name, size in ici.items() if size > 0})
         sizes += f" = {fixed}" if " x " in sizes else ""
         raise InvalidMesh(
-            f"spec.mesh.ici: {sizes} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a slice; "
+            f"spec.mesh.ici: {sizes} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a "
+            "slice; "
             f"choose axes whose product {'divides' if rest else 'is'} {devices}, or -1 for the rest"
         )
     ici |= dict.fromkeys(rest, devices // fixed)
     replica = topology.slices if mesh.dcn.replica == REST else mesh.dcn.replica
     if replica != topology.slices:
         raise InvalidMesh(
-            f"spec.mesh.dcn.replica: {replica} is not the number of slices, {topology.slices}; set it to -1 or {topology.slices}"
+            f"spec.mesh.dcn.replica: {replica} is not the number of slices, {topology.slices}; set it to -1 or "
+            f"{topology.slices}"
         )
     return ResolvedMesh(replica=replica, **ici)

@@ -1,6 +1,7 @@
 """``spec.model``: the architecture. Sizes are numbers of features unless stated otherwise.
 
-Fields have the names of Hugging Face's ``config.json`` in camelCase. The older ``llama`` and ``gpt2`` keep some names of their own.
+Fields have the names of Hugging Face's ``config.json`` in camelCase. The older ``llama`` and ``gpt2`` keep some names
+of their own.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ _FILE = "hugging_face"
 
 
 class ModelFileSpec(ApiModel):
-    """A model of a config.json. The programs that read this document from a file replace it by the section that the file describes."""
+    """A model of a config.json.
+
+    The programs that read this document from a file replace it by the section that the file describes.
+    """
 
     config: Uri = Field(
         description=(
-            "The `config.json` or the folder with it: a path, from the folder of the document if it is relative, s3://, gs://, or "
+            "The `config.json` or the folder with it: a path, from the folder of the document if it is relative, "
+            "s3://, gs://, or "
             "hf://OWNER/NAME."
         )
     )
@@ -73,7 +78,8 @@ class ModelSpec(OneOf, RuledModel):
     hugging_face: ModelFileSpec | None = Field(
         default=None,
         description=(
-            "The model of a Hugging Face `config.json`, only in a document that `halcyon` or `kubectl halcyon` reads from a file. "
+            "The model of a Hugging Face `config.json`, only in a document that `halcyon` or `kubectl halcyon` reads "
+            "from a file. "
             "`halcyon resolve` prints the document with the model's own section."
         ),
     )
@@ -82,7 +88,8 @@ class ModelSpec(OneOf, RuledModel):
         Rule(
             "!has(self.huggingFace)",
             lambda self: self.hugging_face is None,
-            "huggingFace names a file, which only a command reads; print the document with its model by `halcyon resolve RUN.YAML`, and "
+            "huggingFace names a file, which only a command reads; print the document with its model by `halcyon "
+            "resolve RUN.YAML`, and "
             "apply that",
             ".huggingFace",
         ),

@@ -1,4 +1,7 @@
-"""The size of a model, computed by its section. `mesh`, `validation`, the trainer's FLOPs and its memory estimate use only this."""
+"""The size of a model, computed by its section.
+
+`mesh`, `validation`, the trainer's FLOPs and its memory estimate use only this.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,12 @@ class ModelShape:
     block_parameters: int
     """Parameters of the largest block, which a device gathers before it computes with it."""
     product_weights: int
-    """Weights of the matrix products that a token passes through, the output head included; of experts, those that it goes to."""
+    """Weights of the matrix products that a token passes through, the output head included; of experts, those that it
+    goes to.
+    """
     attention_width: int
-    """Features of a head's queries plus those of its values, times query heads, summed over the blocks whose attention sees the whole
-    sequence: the multiplications of a query with one position."""
+    """Features of a head's queries plus those of its values, times query heads, summed over the blocks whose attention
+    sees the whole sequence: the multiplications of a query with one position."""
     splits: tuple[Split, ...]
     """The sizes that mesh axes divide, in the order of the section's fields."""
     windowed_width: int = 0
@@ -52,15 +57,20 @@ class ModelShape:
     def flops_per_token(self, sequence_length: int, *, frozen: bool = False) -> int:
         """Floating-point operations, forward and backward, for each token of a training step.
 
-        After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the whole square of
-        positions (the causal mask is not deducted), and twice as many backward as forward. A query of a windowed block counts only the
-        positions of its window. A recurrent state counts its reading, its correction and its output, position by position. Recomputation,
-        embedding look-ups, norms, short convolutions, softmax and the optimizer do not count.
+        After Chowdhery et al. 2022 (PaLM, appendix B): two for each weight of a matrix product, attention over the
+        whole square of positions (the causal mask is not deducted), and twice as many backward as forward. A query of a
+        windowed block counts only the positions of its window. A recurrent state counts its reading, its correction and
+        its output, position by position. Recomputation, embedding look-ups, norms, short convolutions, softmax and the
+        optimizer do not count.
 
         Args:
             sequence_length: Tokens of a sequence.
-            frozen: Whether the weights are frozen beside an adapter, so that they have no product for a gradient of their own. The products
-                of the adapter are not counted.
+            frozen: Whether the weights are frozen beside an adapter, so that they have no product for a gradient of
+                their own. The products of the adapter are not counted.
         """
-        scores_and_values = self.attention_width * sequence_length + self.windowed_width * min(self.window, sequence_length)
-        return 3 * 2 * (self.product_weights + self.state_products + scores_and_values) - (2 * self.product_weights if frozen else 0)
+        scores_and_values = self.attention_width * sequence_length + self.windowed_width * min(
+            self.window, sequence_length
+        )
+        return 3 * 2 * (self.product_weights + self.state_products + scores_and_values) - (
+            2 * self.product_weights if frozen else 0
+        )

@@ -1,7 +1,7 @@
 """``trainer.precision.narrowProducts``: the finer choices for factors of 8 bits and less.
 
-A field that is left out depends on the type and on the other fields; `NarrowProducts.of` has the rules. docs/design/numbers.md has the
-reasons.
+A field that is left out depends on the type and on the other fields; `NarrowProducts.of` has the rules.
+docs/design/numbers.md has the reasons.
 """
 
 from __future__ import annotations
@@ -30,34 +30,42 @@ class NarrowProductsSpec(ApiModel):
     scales: Scales | None = Field(
         default=None,
         description=(
-            "The values that share a scale. row: those that one sum goes over, so a token's numbers do not depend on other tokens; tensor: "
-            "all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for each 32 or 16 values. Default: row."
+            "The values that share a scale. row: those that one sum goes over, so a token's numbers do not depend on "
+            "other tokens; tensor: "
+            "all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for each 32 or 16 values. "
+            "Default: row."
         ),
     )
     gradients: Float8 | None = Field(
         default=None,
         description=(
-            "Type of the gradients that are factors, for float8 only. e4m3 has 3 bits after the first one, e5m2 has 2 and a larger range. "
-            "Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 with scales by row, e5m2 by tensor."
+            "Type of the gradients that are factors, for float8 only. e4m3 has 3 bits after the first one, e5m2 has 2 "
+            "and a larger range. "
+            "Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 with scales by row, e5m2 "
+            "by tensor."
         ),
     )
     fast_accumulation: FastAccumulation | None = Field(
         default=None,
         description=(
-            "The products of float8 that GPUs of compute capability 9 may add up in about 14 bits, which is faster. forward: all but those "
+            "The products of float8 that GPUs of compute capability 9 may add up in about 14 bits, which is faster. "
+            "forward: all but those "
             "for gradients. Default: never."
         ),
     )
     parameter_gradients: bool | None = Field(
         default=None,
         description=(
-            "Whether products for gradients of parameters are narrow too. Their sums go over all tokens of a device. Default: true for "
+            "Whether products for gradients of parameters are narrow too. Their sums go over all tokens of a device. "
+            "Default: true for "
             "float8 and mxfp8, false for int8; nvfp4 has none."
         ),
     )
     head: bool | None = Field(
         default=None,
-        description="Whether the three products of the output head are narrow, for float8 and mxfp8 only. Default: true for these.",
+        description="Whether the three products of the output head are narrow, for float8 and "
+        "mxfp8 only. Default: true for "
+        "these.",
     )
 
 
@@ -91,6 +99,8 @@ class NarrowProducts:
             scales=scales,
             gradients=given.gradients or ("e4m3" if scales == "row" else "e5m2"),
             fast_accumulation=given.fast_accumulation or "never",
-            parameter_gradients=kind in ("float8", "mxfp8") if given.parameter_gradients is None else given.parameter_gradients,
+            parameter_gradients=kind in ("float8", "mxfp8")
+            if given.parameter_gradients is None
+            else given.parameter_gradients,
             head=kind in HEAD_TYPES if given.head is None else given.head,
         )

@@ -1,4 +1,6 @@
-"""``spec.objective``: what the training minimizes. Each kind has its own metrics, and may have its own form of batch."""
+"""``spec.objective``: what the training minimizes. Each kind has its own metrics, and may have its own form of
+batch.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,21 @@ class NextTokenSpec(ApiModel):
     """Cross entropy of the next token, in nats, over all tokens with a loss weight."""
 
     z_loss: float = Field(
-        default=0.0, ge=0, le=1000, description="Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022)."
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the squared logarithm of the softmax's denominator (Chowdhery et al. 2022).",
     )
 
 
 class FinetuneSpec(ApiModel):
-    """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and padded."""
+    """Cross entropy of the assistant's tokens, in nats. Rows hold whole conversations, packed by best fit and
+    padded.
+    """
 
-    weighting: Literal["token", "conversation"] = Field(default="token", description="What has the same weight in the loss.")
+    weighting: Literal["token", "conversation"] = Field(
+        default="token", description="What has the same weight in the loss."
+    )
     buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Number of conversations to choose the best fit from."
     )
@@ -30,14 +39,20 @@ class DpoSpec(ApiModel):
     """Direct preference optimization (Rafailov et al. 2023, equation 7)."""
 
     beta: float = Field(default=0.1, gt=0, le=1000, description="Weight of the distance to the reference.")
-    label_smoothing: float = Field(default=0.0, ge=0, le=0.49, description="Share of pairs whose order is assumed to be wrong.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, le=0.49, description="Share of pairs whose order is assumed to be wrong."
+    )
 
 
 class IpoSpec(ApiModel):
     """Identity preference optimization (Azar et al. 2023, equation 17)."""
 
-    beta: float = Field(default=0.1, gt=0, le=1000, description="Weight of the distance to the reference (the paper's tau).")
-    per_token: bool = Field(default=False, description="Use the mean of an answer's log-probabilities instead of their sum.")
+    beta: float = Field(
+        default=0.1, gt=0, le=1000, description="Weight of the distance to the reference (the paper's tau)."
+    )
+    per_token: bool = Field(
+        default=False, description="Use the mean of an answer's log-probabilities instead of their sum."
+    )
 
 
 class SimpoSpec(ApiModel):
@@ -60,7 +75,9 @@ class PreferenceSpec(OneOf):
     ipo: IpoSpec | None = Field(default=None, description="IPO.")
     simpo: SimpoSpec | None = Field(default=None, description="SimPO.")
     orpo: OrpoSpec | None = Field(default=None, description="ORPO.")
-    pairs_per_row: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Maximum number of pairs in a row of the batch.")
+    pairs_per_row: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Maximum number of pairs in a row of the batch."
+    )
 
     @property
     def has_reference(self) -> bool:
@@ -75,20 +92,27 @@ REWARD_PATTERN = r"^(gsm8k|spellingBee|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0
 
 
 class PolicySpec(ApiModel):
-    """Group relative policy optimization (Shao et al. 2024): sampled answers with rewards. A row of the batch is an answer."""
+    """Group relative policy optimization (Shao et al. 2024): sampled answers with rewards. A row of the batch is an
+    answer.
+    """
 
     reward: Annotated[str, StringConstraints(max_length=253, pattern=REWARD_PATTERN)] = Field(
         description="`gsm8k`, `spellingBee`, or a function, as `package.module:function`."
     )
     group_size: Annotated[int, Field(ge=2, le=1024)] = Field(default=8, description="Answers to each prompt.")
-    max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = Field(default=256, description="Maximum tokens of an answer.")
+    max_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = Field(
+        default=256, description="Maximum tokens of an answer."
+    )
     temperature: float = Field(default=1.0, gt=0, le=100, description="Of sampling and loss.")
     advantage: Advantage = Field(
-        default="standardized", description="Reward minus the mean of its group; `standardized`: divided by the deviation."
+        default="standardized",
+        description="Reward minus the mean of its group; `standardized`: divided by the deviation.",
     )
     deviation: Deviation = Field(
         default="population",
-        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao et al. (2024, 4.1.2) name none.",
+        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao "
+        "et al. (2024, 4.1.2) name "
+        "none.",
     )
     deviation_epsilon: float = Field(default=1e-6, ge=0, le=1000, description="Added to the deviation.")
     normalization: Literal["token", "sequence", "constant"] = Field(
@@ -98,7 +122,9 @@ class PolicySpec(ApiModel):
     clip_low: float = Field(default=0.2, ge=0, le=1, description="The ratio is clipped at 1 - clipLow.")
     clip_high: float = Field(default=0.2, ge=0, le=1000, description="The ratio is clipped at 1 + clipHigh.")
     beta: float = Field(default=0.0, ge=0, le=1000, description="Weight of the KL to the first weights.")
-    updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Steps with the same sampling weights.")
+    updates_per_rollout: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Steps with the same sampling weights."
+    )
 
     @property
     def has_reference(self) -> bool:

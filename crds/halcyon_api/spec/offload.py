@@ -9,7 +9,8 @@ Offload = Literal["none", "optimizer", "auto"]
 
 OFFLOAD: dict[Offload, str] = {
     "none": "nothing",
-    "optimizer": "the optimizer state and the average of the parameters, at the cost of a copy in each direction in each step",
+    "optimizer": "the optimizer state and the average of the parameters, at the cost of a copy in "
+    "each direction in each step",
     "auto": "`optimizer` if no step fits into the memory of a device without it, else `none`",
 }
 """What each value keeps there."""
@@ -18,5 +19,6 @@ AUTOMATIC_OFFLOAD: tuple[Offload, ...] = ("none", "optimizer")
 """The values that `auto` chooses from, the faster one first."""
 
 OFFLOAD_DESCRIPTION = (
-    f"What is in the host's memory between two updates. {'; '.join(f'`{name}`: {kept}' for name, kept in OFFLOAD.items())}."
+    "What is in the host's memory between two updates. "
+    f"{'; '.join(f'`{name}`: {kept}' for name, kept in OFFLOAD.items())}."
 )

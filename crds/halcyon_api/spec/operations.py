@@ -16,7 +16,10 @@ from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.spec.watch import WatchSpec
 
 LabelKey = Annotated[
-    str, StringConstraints(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+    str,
+    StringConstraints(
+        max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+    ),
 ]
 """Key of a label or taint, such as ``nvidia.com/gpu.product``."""
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
@@ -29,15 +32,21 @@ SliceCount = Annotated[int, Field(ge=1, le=MAX_SLICES)]
 
 
 class ElasticSpec(RuledModel):
-    """The range of slices on which the run may train. Batch, order of the data and (except for rounding) losses stay the same."""
+    """The range of slices on which the run may train.
+
+    Batch, order of the data and (except for rounding) losses stay the same.
+    """
 
     min_slices: SliceCount = Field(description="Minimum number of slices. The run waits if fewer find nodes.")
     max_slices: SliceCount | None = Field(
         default=None,
-        description="Maximum number of slices, used where there is room. The run begins with `accelerator.slices`, which is the default.",
+        description="Maximum number of slices, used where there is room. The run begins with "
+        "`accelerator.slices`, which is "
+        "the default.",
     )
     shrink_after_seconds: Seconds = Field(
-        default=300, description="Continue with the slices that have nodes after the others have waited this long for nodes."
+        default=300,
+        description="Continue with the slices that have nodes after the others have waited this long for nodes.",
     )
     grow_after_seconds: Seconds = Field(
         default=120, description="Search for room for more slices after the run has trained this long on fewer."
@@ -59,12 +68,16 @@ class BadNodesSpec(ApiModel):
 
     blames: Annotated[int, Field(ge=0, le=100)] = Field(
         default=2,
-        description="Avoid a node after this many blames, if it has more than twice as many as any other node. 0: never.",
+        description="Avoid a node after this many blames, if it has more than twice as many as "
+        "any other node. 0: never.",
     )
-    max_nodes: Annotated[int, Field(ge=1, le=16)] = Field(default=2, description="Maximum number of nodes avoided at a time.")
+    max_nodes: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=2, description="Maximum number of nodes avoided at a time."
+    )
     expire_seconds: Seconds = Field(default=86_400, description="Time for which a blame counts.")
     give_up_seconds: Seconds = Field(
-        default=300, description="Stop avoiding nodes after pods have waited this long for a node while some nodes are avoided."
+        default=300,
+        description="Stop avoiding nodes after pods have waited this long for a node while some nodes are avoided.",
     )
 
 
@@ -74,21 +87,28 @@ class RecoverySpec(ApiModel):
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=10,
         description=(
-            "Restarts after failures in a row without a new checkpoint. One more failure stops the run as `Stalled`. Preemptions do not "
+            "Restarts after failures in a row without a new checkpoint. One more failure stops the run as `Stalled`. "
+            "Preemptions do not "
             "count."
         ),
     )
-    grace_period_seconds: Seconds = Field(default=30, description="Time between a pod's preemption notice and its end, for the last save.")
+    grace_period_seconds: Seconds = Field(
+        default=30, description="Time between a pod's preemption notice and its end, for the last save."
+    )
     step_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=60,
         description=(
-            "A step counts as hung when it takes longer than this and longer than ten times the 99th percentile of earlier steps of its "
+            "A step counts as hung when it takes longer than this and longer than ten times the 99th percentile of "
+            "earlier steps of its "
             "size."
         ),
     )
-    divergence: DivergenceSpec = Field(default_factory=DivergenceSpec, description="The reaction to a loss that is not finite or jumps.")
+    divergence: DivergenceSpec = Field(
+        default_factory=DivergenceSpec, description="The reaction to a loss that is not finite or jumps."
+    )
     elastic: ElasticSpec | None = Field(
-        default=None, description="Continue with fewer slices while there is no room for all. Default: wait for all slices."
+        default=None,
+        description="Continue with fewer slices while there is no room for all. Default: wait for all slices.",
     )
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec, description="When a node is avoided.")
 
@@ -127,7 +147,8 @@ class SchedulingSpec(ApiModel):
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(
         default={},
         description=(
-            "Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type `nvidia` or `cpu`, "
+            "Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type "
+            "`nvidia` or `cpu`, "
             "on any Kubernetes."
         ),
     )
@@ -138,11 +159,14 @@ class SchedulingSpec(ApiModel):
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
     queue: QueueSpec | None = Field(
         default=None,
-        description="Wait in a Kueue queue until there is quota for all slices at once. Default: create the pods at once.",
+        description="Wait in a Kueue queue until there is quota for all slices at once. "
+        "Default: create the pods at once.",
     )
     service_account_name: ObjectName | None = Field(
         default=None,
-        description="ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted.",
+        description="ServiceAccount whose cloud identity the pods have. Default: the "
+        "namespace's `default`. No token is "
+        "mounted.",
     )
 
     labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(
@@ -167,7 +191,9 @@ class SchedulingSpec(ApiModel):
 class ProfileSpec(ApiModel):
     """A window of steps that every process profiles. The files are below `profiles/` in the checkpoint root."""
 
-    at_step: Annotated[int, Field(ge=2, le=1_000_000_000)] = Field(description="First step of the window, counted from 1.")
+    at_step: Annotated[int, Field(ge=2, le=1_000_000_000)] = Field(
+        description="First step of the window, counted from 1."
+    )
     steps: ProfiledSteps = Field(default=USUAL_PROFILED_STEPS, description="Number of steps.")
 
 

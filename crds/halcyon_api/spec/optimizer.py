@@ -12,7 +12,14 @@ from pydantic.alias_generators import to_camel
 
 from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
 from halcyon_api.spec.rules.adafactor import AdafactorSpec
-from halcyon_api.spec.rules.adam_variants import AdamHSpec, AdamMiniSpec, AdemamixSpec, AdoptSpec, MarsSpec, ScheduleFreeSpec
+from halcyon_api.spec.rules.adam_variants import (
+    AdamHSpec,
+    AdamMiniSpec,
+    AdemamixSpec,
+    AdoptSpec,
+    MarsSpec,
+    ScheduleFreeSpec,
+)
 from halcyon_api.spec.rules.adamw import AdamWSpec
 from halcyon_api.spec.rules.clip import ClipSpec
 from halcyon_api.spec.rules.common import UpdateRule
@@ -46,11 +53,17 @@ class OptimizerSpec(OneOf, RuledModel):
     """Learning rate, schedule, weight decay, clipping, and the update rule: exactly one member."""
 
     learning_rate: float = Field(default=3e-4, gt=0, description="Peak learning rate.")
-    schedule: ScheduleSpec = Field(default_factory=cosine, description="Learning rate schedule: exactly one member. Default: `cosine`.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay.")
+    schedule: ScheduleSpec = Field(
+        default_factory=cosine, description="Learning rate schedule: exactly one member. Default: `cosine`."
+    )
+    weight_decay: float = Field(
+        default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay."
+    )
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
     clip: ClipSpec | None = Field(default=None, description="Clipping besides that of the norm.")
-    other_schedules: OtherSchedulesSpec | None = Field(default=None, description="Schedules besides that of the learning rate.")
+    other_schedules: OtherSchedulesSpec | None = Field(
+        default=None, description="Schedules besides that of the learning rate."
+    )
     adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
     lion: LionSpec | None = Field(default=None, description="Lion.")
     muon: MuonSpec | None = Field(default=None, description="Muon.")
@@ -94,7 +107,8 @@ class OptimizerSpec(OneOf, RuledModel):
         return tuple(dict.fromkeys((self.kind, *(group.rule for group in self.groups or () if group.rule is not None))))
 
     def settings_of(self, group: GroupSpec) -> ApiModel:
-        """The settings of the rule of a group: those of the run if the group has the run's rule, else the defaults; then the group's own.
+        """The settings of the rule of a group: those of the run if the group has the run's rule, else the defaults;
+        then the group's own.
 
         Raises:
             InvalidGroup: The rule does not have one of the group's own settings, or not with this value.

@@ -18,7 +18,8 @@ class HuggingFaceOriginSpec(ApiModel):
 
     path: Uri = Field(
         description=(
-            "The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, s3://, gs://, or "
+            "The folder with `config.json` and `model.safetensors` or its parts: a path in the trainer's file system, "
+            "s3://, gs://, or "
             "hf://OWNER/NAME. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
         )
     )
@@ -26,27 +27,32 @@ class HuggingFaceOriginSpec(ApiModel):
 
 
 class OriginSpec(RuledModel):
-    """What the new run begins with: a checkpoint of another run, or a model in files. Both are only read; the new run writes to its own
-    root from the start.
+    """What the new run begins with: a checkpoint of another run, or a model in files. Both are only read; the new run
+    writes to its own root from the start.
     """
 
     run: RunName | None = Field(
         default=None,
-        description="Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon import`.",
+        description="Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon "
+        "import`.",
     )
     step: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
-        default=None, description="Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
+        default=None,
+        description="Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins.",
     )
     root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None,
         description=(
-            "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read from that "
+            "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read "
+            "from that "
             "TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
         ),
         json_schema_extra={"pattern": ROOT_PATTERN},
     )
     hugging_face: HuggingFaceOriginSpec | None = Field(
-        default=None, description="A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."
+        default=None,
+        description="A model in the files of Hugging Face, instead of `run`. Its `config.json` "
+        "must be that of `model`.",
     )
 
     weights_only: bool | None = Field(default=None, description="Take only the weights of `run`, at step 0.")

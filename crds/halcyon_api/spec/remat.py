@@ -21,4 +21,7 @@ REMAT: dict[Remat, str] = {
 AUTOMATIC_REMAT: tuple[Remat, ...] = ("none", "dots", "attention", "full")
 """The policies that `auto` chooses from, the one with the least recomputation first."""
 
-REMAT_DESCRIPTION = f"What the forward pass keeps for the backward pass. {'; '.join(f'`{name}`: {kept}' for name, kept in REMAT.items())}."
+REMAT_DESCRIPTION = (
+    "What the forward pass keeps for the backward pass. "
+    f"{'; '.join(f'`{name}`: {kept}' for name, kept in REMAT.items())}."
+)

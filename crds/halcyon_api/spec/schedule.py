@@ -1,4 +1,7 @@
-"""``spec.optimizer.schedule`` and ``otherSchedules``: what changes from step to step. All are pure functions of the step."""
+"""``spec.optimizer.schedule`` and ``otherSchedules``: what changes from step to step.
+
+All are pure functions of the step.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ Share = Annotated[float, Field(ge=0)]
 CycleStep = Annotated[int, Field(ge=1)]
 MAX_CYCLES = 256
 
-Shape = Literal["constant", "linear", "cosine", "squareRoot", "inverseSquareRoot", "inverse", "polynomial", "power", "exponential"]
+Shape = Literal[
+    "constant", "linear", "cosine", "squareRoot", "inverseSquareRoot", "inverse", "polynomial", "power", "exponential"
+]
 FirstRate = Literal["atStart", "afterOneStep"]
 ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
 """The shapes that reach `minRatio` only if it is above 0."""
@@ -38,14 +43,16 @@ class CosineScheduleSpec(ApiModel):
     decay_steps: DecaySteps | None = Field(
         default=None,
         description=(
-            "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. Default: the last step of "
+            "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. "
+            "Default: the last step of "
             "the run; `trainer.steps` must then not change after the warm-up."
         ),
     )
 
 
 class WsdScheduleSpec(ApiModel):
-    """Warm-up, stable, decay (Hu et al. 2024): the learning rate rises linearly, stays, and falls linearly over the last steps.
+    """Warm-up, stable, decay (Hu et al. 2024): the learning rate rises linearly, stays, and falls linearly over the
+    last steps.
 
     `trainer.steps` may change until the decay begins. As `phases`: `shape: linear`, `firstRate: afterOneStep`.
     """
@@ -60,7 +67,9 @@ class PhasesScheduleSpec(RuledModel):
 
     shape: Shape = Field(default="cosine", description="Curve of the decay.")
     warmup: Share = Field(default=0.0, description="Linear warm-up from 0, in the first cycle.")
-    decay: Share | None = Field(default=None, description="Decay at the end of a cycle. Default: all after the warm-up.")
+    decay: Share | None = Field(
+        default=None, description="Decay at the end of a cycle. Default: all after the warm-up."
+    )
     min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last rate as a share of the peak.")
     rewarmup: Share = Field(default=0.0, description="Warm-up of later cycles, from the last rate.")
     cycles: CycleStep | None = Field(default=None, description="Number of equal cycles.")
@@ -74,7 +83,8 @@ class PhasesScheduleSpec(RuledModel):
         default="atStart",
         description=(
             "Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. "
-            "`afterOneStep`: that one step later, so above 0 in a warm-up, and the last step has the last rate. `cosine`, `wsd` and "
+            "`afterOneStep`: that one step later, so above 0 in a warm-up, and the last step has the last rate. "
+            "`cosine`, `wsd` and "
             "`constant` have the latter."
         ),
     )
@@ -95,9 +105,12 @@ class ScheduleSpec(OneOf):
 
     constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
     cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
-    wsd: WsdScheduleSpec | None = Field(default=None, description="Warm-up, constant, then a linear decay over the last steps.")
+    wsd: WsdScheduleSpec | None = Field(
+        default=None, description="Warm-up, constant, then a linear decay over the last steps."
+    )
     phases: PhasesScheduleSpec | None = Field(
-        default=None, description="Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps."
+        default=None,
+        description="Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps.",
     )
 
 

@@ -15,7 +15,10 @@ FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
 RowNumber = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
-_PATHS = "Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, gs://, https:// or hf://datasets/…"
+_PATHS = (
+    "Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, gs://, https:// "
+    "or hf://datasets/…"
+)
 
 
 class StdlibSourceSpec(ApiModel):
@@ -37,13 +40,19 @@ class TextSourceSpec(ApiModel):
 
 
 class JsonlSourceSpec(ApiModel):
-    """JSON Lines, plain, `.gz` or `.zst`; one line is one row. A file that holds one JSON array has its elements as rows."""
+    """JSON Lines, plain, `.gz` or `.zst`; one line is one row.
+
+    A file that holds one JSON array has its elements as rows.
+    """
 
     paths: Paths = Field(description=_PATHS)
 
 
 class CsvSourceSpec(ApiModel):
-    """CSV in UTF-8 with a header, plain, `.gz` or `.zst`; a record is a row whose fields are texts. Values in quotes may have line ends."""
+    """CSV in UTF-8 with a header, plain, `.gz` or `.zst`; a record is a row whose fields are texts.
+
+    Values in quotes may have line ends.
+    """
 
     paths: Paths = Field(description=_PATHS)
 
@@ -63,12 +72,14 @@ class ParquetSourceSpec(ApiModel):
 class HuggingFaceSourceSpec(ApiModel):
     """A data set by name, loaded with Hugging Face's `datasets`, which the image must contain."""
 
-    dataset: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] = Field(
-        description="Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load."
-    )
+    dataset: Annotated[
+        str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    ] = Field(description="Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load.")
     config: FieldName | None = Field(default=None, description="Configuration of the data set.")
     split: FieldName = Field(default="train", description="Split of the data set.")
-    revision: FieldName | None = Field(default=None, description="Commit or tag. Set it: the newest version may change during a run.")
+    revision: FieldName | None = Field(
+        default=None, description="Commit or tag. Set it: the newest version may change during a run."
+    )
 
 
 def _of_calendar(day: str) -> str:
@@ -80,7 +91,9 @@ def _of_calendar(day: str) -> str:
     return day
 
 
-Day = Annotated[str, StringConstraints(max_length=10, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_of_calendar)]
+Day = Annotated[
+    str, StringConstraints(max_length=10, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_of_calendar)
+]
 
 Template = Annotated[str, StringConstraints(max_length=65_536)]
 
@@ -90,7 +103,9 @@ _DATE = "Day that the template prints with `strftime_now`: YYYY-MM-DD. Default: 
 class TextFormatSpec(ApiModel):
     """Each row is a text."""
 
-    field: FieldName = Field(default="text", description="Field of a row that holds the text. Plain text files have no fields.")
+    field: FieldName = Field(
+        default="text", description="Field of a row that holds the text. Plain text files have no fields."
+    )
 
     @property
     def row_fields(self) -> tuple[str, ...]:
@@ -104,17 +119,20 @@ class ChatFormatSpec(ApiModel):
     messages_field: FieldName | None = Field(
         default=None,
         description=(
-            "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, prompt and completion, "
+            "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, "
+            "prompt and completion, "
             "KTO."
         ),
     )
     tools_field: FieldName | None = Field(
-        default=None, description="Field with the tools that the template shows. Default: `tools`, without `messagesField`."
+        default=None,
+        description="Field with the tools that the template shows. Default: `tools`, without `messagesField`.",
     )
     template: Template | None = Field(
         default=None,
         description=(
-            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, else that beside "
+            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, else "
+            "that beside "
             "`tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
         ),
     )
@@ -129,11 +147,15 @@ class PreferenceFormatSpec(ApiModel):
     """Each row is a pair of conversations: a preferred one and a rejected one."""
 
     chosen_field: FieldName | None = Field(
-        default=None, description="Field with the preferred conversation or answer. Default: recognised, usually `chosen`."
+        default=None,
+        description="Field with the preferred conversation or answer. Default: recognised, usually `chosen`.",
     )
-    rejected_field: FieldName | None = Field(default=None, description="Field with the rejected one. Default: recognised.")
+    rejected_field: FieldName | None = Field(
+        default=None, description="Field with the rejected one. Default: recognised."
+    )
     prompt_field: FieldName | None = Field(
-        default=None, description="Field with the prompt, if the others hold answers. Default: recognised, unless both are named."
+        default=None,
+        description="Field with the prompt, if the others hold answers. Default: recognised, unless both are named.",
     )
     template: Template | None = Field(default=None, description="As in `chat`.")
     date: Day | None = Field(default=None, description="As in `chat`.")
@@ -146,7 +168,8 @@ class PromptFormatSpec(ApiModel):
         default=None, description="Field with the prompt: a text, or messages. Default: recognised, as in `chat`."
     )
     reference_field: FieldName | None = Field(
-        default=None, description="Field with the reference. Default: the answer of the form, or the assistant's last message."
+        default=None,
+        description="Field with the reference. Default: the answer of the form, or the assistant's last message.",
     )
     template: Template | None = Field(default=None, description="As in `chat`.")
     date: Day | None = Field(default=None, description="As in `chat`.")
@@ -156,7 +179,9 @@ class PrebuiltFormatSpec(ApiModel):
     """Each row is a list of token ids."""
 
     tokens_field: FieldName = Field(default="tokens", description="Field with the token ids.")
-    weights_field: FieldName | None = Field(default=None, description="Field with a loss weight, 0 to 1, for each token id.")
+    weights_field: FieldName | None = Field(
+        default=None, description="Field with a loss weight, 0 to 1, for each token id."
+    )
 
     @property
     def row_fields(self) -> tuple[str, ...]:
@@ -169,7 +194,9 @@ class FormatSpec(OneOf):
 
     text: TextFormatSpec | None = Field(default=None, description="A text.")
     chat: ChatFormatSpec | None = Field(default=None, description="A conversation.")
-    preference: PreferenceFormatSpec | None = Field(default=None, description="A preferred and a rejected conversation.")
+    preference: PreferenceFormatSpec | None = Field(
+        default=None, description="A preferred and a rejected conversation."
+    )
     prebuilt: PrebuiltFormatSpec | None = Field(default=None, description="Token ids.")
     prompt: PromptFormatSpec | None = Field(default=None, description="A prompt and a reference.")
 
@@ -189,23 +216,34 @@ CONVERSATION_FORMATS = ("chat", "preference", "prompt")
 
 
 class ConcatenateSpec(ApiModel):
-    """All documents one after the other, cut every `sequenceLength` tokens. Only the last sequence may be dropped or padded."""
+    """All documents one after the other, cut every `sequenceLength` tokens.
+
+    Only the last sequence may be dropped or padded.
+    """
 
 
 class PackSpec(ApiModel):
     """Each sequence holds whole neighbouring documents, as many as fit."""
 
-    max_segments: Annotated[int, Field(ge=1, le=65_536)] = Field(default=64, description="Maximum number of documents in a sequence.")
+    max_segments: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        default=64, description="Maximum number of documents in a sequence."
+    )
     too_long: Literal["left", "right", "drop", "raise"] = Field(
         default="left",
-        description="For a document longer than a sequence: keep its left end, keep its right end, drop it, or stop with an error.",
+        description="For a document longer than a sequence: keep its left end, keep its right "
+        "end, drop it, or stop with an "
+        "error.",
     )
 
 
 class BestFitSpec(ApiModel):
-    """Every sequence begins with a document and is full: the longest document that fits is added, and the last one is cropped."""
+    """Every sequence begins with a document and is full: the longest document that fits is added, and the last one is
+    cropped.
+    """
 
-    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=1000, description="Number of documents to choose the best fit from.")
+    buffer: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1000, description="Number of documents to choose the best fit from."
+    )
 
 
 class LayoutSpec(OneOf):
@@ -236,13 +274,17 @@ class RowsSpec(RuledModel):
 class HeldOutSpec(ApiModel):
     """The held-out part of a source, which is never trained on."""
 
-    fraction: float = Field(ge=0, le=1, description="Share of the source's sequences; 1: the source is used for evaluation only.")
+    fraction: float = Field(
+        ge=0, le=1, description="Share of the source's sequences; 1: the source is used for evaluation only."
+    )
 
 
 class DataSourceSpec(OneOf):
     """One source of text: a name and exactly one kind."""
 
-    name: SourceName = Field(description="Name of the source. It seeds the source's order: a new name changes this source's order only.")
+    name: SourceName = Field(
+        description="Name of the source. It seeds the source's order: a new name changes this source's order only."
+    )
     stdlib: StdlibSourceSpec | None = Field(default=None, description="Text of the Python standard library.")
     text: TextSourceSpec | None = Field(default=None, description="Plain text files.")
     jsonl: JsonlSourceSpec | None = Field(default=None, description="JSON Lines.")
@@ -264,7 +306,8 @@ class DataSourceSpec(OneOf):
 
     weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = Field(
         default=None,
-        description="Share of the training sequences, relative to other sources. Set it for all or none. Default: the source's size.",
+        description="Share of the training sequences, relative to other sources. Set it for all or none. Default: the "
+        "source's size.",
     )
     format: FormatSpec = Field(
         default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="Format of the rows: exactly one member."

@@ -9,16 +9,23 @@ from pydantic import Field, StringConstraints
 from halcyon_api.base import ApiModel, OneOf
 
 VOCABULARY_MULTIPLE = 64
-"""The model's vocabulary is that of the tokenizer, rounded up to a multiple of this, so that every usual tensor axis divides it."""
+"""The model's vocabulary is that of the tokenizer, rounded up to a multiple of this, so that every usual tensor axis
+divides it.
+"""
 
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\s-].*$")]
-"""Address of a file: a path in the trainer's file system (`~`: the home directory), or file://, s3://, gs://, https:// or hf://."""
+"""Address of a file: a path in the trainer's file system (`~`: the home directory), or file://, s3://, gs://, https://
+or hf://.
+"""
 
 TokenText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class ByteTokenizerSpec(ApiModel):
-    """Every byte is a token; three more tokens mark the beginning, the end and padding. Needs no training and no download."""
+    """Every byte is a token; three more tokens mark the beginning, the end and padding.
+
+    Needs no training and no download.
+    """
 
 
 class BpeTokenizerSpec(ApiModel):
@@ -28,7 +35,8 @@ class BpeTokenizerSpec(ApiModel):
         default=32_768, description="Number of tokens, special tokens and the 256 bytes included."
     )
     sample_bytes: Annotated[int, Field(ge=1, le=1_000_000_000_000)] = Field(
-        default=2_000_000_000, description="Largest sample to train on, in bytes of text, taken from the sources by weight, in order."
+        default=2_000_000_000,
+        description="Largest sample to train on, in bytes of text, taken from the sources by weight, in order.",
     )
     special_tokens: Annotated[list[TokenText], Field(max_length=256)] = Field(
         default=[], description="Further special tokens, after the merges, in addition to those of documents and chats."
@@ -38,9 +46,15 @@ class BpeTokenizerSpec(ApiModel):
 class TokenizerJsonSpec(ApiModel):
     """A ``tokenizer.json`` as the Hugging Face libraries write it."""
 
-    path: Uri = Field(description="The file, or a directory with it: a path, s3://, gs://, https://, or hf://OWNER/NAME.")
-    beginning: TokenText | None = Field(default=None, description="Token that begins a document. Default: found by the usual names.")
-    end: TokenText | None = Field(default=None, description="Token that ends a document. Default: found by the usual names.")
+    path: Uri = Field(
+        description="The file, or a directory with it: a path, s3://, gs://, https://, or hf://OWNER/NAME."
+    )
+    beginning: TokenText | None = Field(
+        default=None, description="Token that begins a document. Default: found by the usual names."
+    )
+    end: TokenText | None = Field(
+        default=None, description="Token that ends a document. Default: found by the usual names."
+    )
 
 
 class TiktokenSpec(ApiModel):
@@ -49,7 +63,9 @@ class TiktokenSpec(ApiModel):
     encoding: Literal["gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"] = Field(
         description="Name of the encoding. It sets the split pattern and the special tokens."
     )
-    path: Uri | None = Field(default=None, description="File of mergeable ranks. Default: the file that tiktoken downloads or has cached.")
+    path: Uri | None = Field(
+        default=None, description="File of mergeable ranks. Default: the file that tiktoken downloads or has cached."
+    )
 
 
 class SentencePieceSpec(ApiModel):
@@ -61,7 +77,9 @@ class SentencePieceSpec(ApiModel):
 class TokenizerSpec(OneOf):
     """The tokenizer: exactly one member."""
 
-    byte: ByteTokenizerSpec | None = Field(default=None, description="One token for each byte of UTF-8, and three special ones.")
+    byte: ByteTokenizerSpec | None = Field(
+        default=None, description="One token for each byte of UTF-8, and three special ones."
+    )
     bpe: BpeTokenizerSpec | None = Field(default=None, description="Byte-level BPE trained on the run's own sources.")
     tokenizer_json: TokenizerJsonSpec | None = Field(default=None, description="A `tokenizer.json` file.")
     tiktoken: TiktokenSpec | None = Field(default=None, description="An encoding of tiktoken.")

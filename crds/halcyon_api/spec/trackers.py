@@ -43,10 +43,15 @@ class MlflowSpec(ApiModel):
 
 
 class TrackersSpec(ApiModel):
-    """Trackers; any number of them. Process 0 writes to them. A tracker that fails ends with one warning, and the run trains on."""
+    """Trackers; any number of them.
+
+    Process 0 writes to them. A tracker that fails ends with one warning, and the run trains on.
+    """
 
     json_lines: JsonLinesSpec | None = Field(default=None, description="A file of JSON lines.")
     tensor_board: TensorBoardSpec | None = Field(default=None, description="TensorBoard.")
-    wandb: WandbSpec | None = Field(default=None, description="Weights & Biases, set up by its own variables, such as `WANDB_API_KEY`.")
+    wandb: WandbSpec | None = Field(
+        default=None, description="Weights & Biases, set up by its own variables, such as `WANDB_API_KEY`."
+    )
     trackio: TrackioSpec | None = Field(default=None, description="Trackio, set up by its own variables.")
     mlflow: MlflowSpec | None = Field(default=None, description="MLflow at `MLFLOW_TRACKING_URI`.")

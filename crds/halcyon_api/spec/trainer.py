@@ -22,9 +22,9 @@ PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 MomentsType = Literal["float32", "bfloat16", "float8"]
 """Type of the stored moments of an update rule."""
 NARROW_MOMENTS_BETA = 0.95
-"""Largest decay rate of a moment in bfloat16 that is rounded to the nearest number. Neighbouring bfloat16 numbers differ by up to 2**-7
-(relative), so rounding stops a decay by a share of 1 - beta while the moment still has an error of 2**-8 / (1 - beta): 8 % for 0.95, 39 %
-for 0.99; for 0.999 it never changes."""
+"""Largest decay rate of a moment in bfloat16 that is rounded to the nearest number. Neighbouring bfloat16 numbers
+differ by up to 2**-7 (relative), so rounding stops a decay by a share of 1 - beta while the moment still has an error
+of 2**-8 / (1 - beta): 8 % for 0.95, 39 % for 0.99; for 0.999 it never changes."""
 
 
 class PrecisionSpec(ApiModel):
@@ -33,45 +33,55 @@ class PrecisionSpec(ApiModel):
     parameters: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost in rounding, unless "
+            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost "
+            "in rounding, unless "
             "`rounding` is stochastic."
         ),
     )
     rounding: Literal["stochastic"] | None = Field(
         default=None,
         description=(
-            "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that small updates are "
+            "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
+            "that small updates are "
             "not lost on average. Default: to the nearest number."
         ),
     )
     moments: MomentsType = Field(
         default="float32",
         description=(
-            "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and `beta2` of at most "
-            f"{NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more slowly. float8 is a quarter of the bytes "
-            "of float32: a scale for each row, stochastic rounding, second moments as their roots; vectors stay float32."
+            "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
+            "`beta2` of at most "
+            f"{NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more slowly. float8 is a "
+            "quarter of the bytes "
+            "of float32: a scale for each row, stochastic rounding, second moments as their roots; vectors stay "
+            "float32."
         ),
     )
     moments_rounding: Literal["stochastic"] | None = Field(
         default=None,
         description=(
-            "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow decay is not lost on "
+            "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
+            "decay is not lost on "
             "average. Default: to the nearest number. float8 is always rounded stochastically."
         ),
     )
     compute: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and positions are always "
+            "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and "
+            "positions are always "
             "float32."
         ),
     )
     products: NarrowType | None = Field(
         default=None,
         description=(
-            "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head (float8, mxfp8) and "
-            "experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers and attention stay "
-            "in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type `compute`."
+            "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
+            "(float8, mxfp8) and "
+            "experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers "
+            "and attention stay "
+            "in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type "
+            "`compute`."
         ),
     )
     narrow_products: NarrowProductsSpec | None = Field(
@@ -112,7 +122,9 @@ def _number_or_auto(most: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Microbatches = Annotated[Annotated[int, Field(ge=1, le=MAX_MICROBATCHES)] | Literal["auto"], _number_or_auto(MAX_MICROBATCHES)]
+Microbatches = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_MICROBATCHES)] | Literal["auto"], _number_or_auto(MAX_MICROBATCHES)
+]
 Unroll = Annotated[Annotated[int, Field(ge=1, le=MAX_UNROLL)] | Literal["auto"], _number_or_auto(MAX_UNROLL)]
 
 
@@ -125,12 +137,15 @@ class TrainerSpec(ApiModel):
     )
     sequence_length: SequenceLength = Field(default=1024, description="Tokens of a sequence.")
     batch_schedule: Annotated[list[BatchScheduleEntry], Field(max_length=32)] = Field(
-        default=[], description="Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of `fromStep`."
+        default=[],
+        description="Batch schedule: other batch sizes and sequence lengths from given steps on, in rising order of "
+        "`fromStep`.",
     )
     microbatches: Microbatches = Field(
         default=1,
         description=(
-            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same up to rounding. "
+            "Number of parts of a step's batch, computed one after the other to save memory. The result is the same up "
+            "to rounding. "
             "`auto`: the least number whose step fits into the memory of a device; 1 if its size is not known."
         ),
     )

@@ -1,7 +1,8 @@
 """``spec.env``: environment variables of the trainer's processes.
 
-The operator's owner lists the names that a run may set. Three rules hold always: a run cannot set a name that Halcyon or the owner sets; a
-variable that loads code must be listed by its whole name; a secret value comes from a Secret and is never part of the document.
+The operator's owner lists the names that a run may set. Three rules hold always: a run cannot set a name that Halcyon
+or the owner sets; a variable that loads code must be listed by its whole name; a secret value comes from a Secret and
+is never part of the document.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class SecretKeyRef(ApiModel):
     """A key of a Secret in the run's namespace. The operator never reads it; the kubelet gives it to the pods."""
 
     name: ObjectName = Field(description="Name of the Secret.")
-    key: Annotated[str, StringConstraints(max_length=253, pattern=r"^[-._A-Za-z0-9]+$")] = Field(description="Key in the Secret.")
+    key: Annotated[str, StringConstraints(max_length=253, pattern=r"^[-._A-Za-z0-9]+$")] = Field(
+        description="Key in the Secret."
+    )
 
 
 class VariableSource(ApiModel):
@@ -84,7 +87,8 @@ class VariableSpec(RuledModel):
             details=shows("name"),
         ),
         Rule(
-            f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, self.name.startsWith(begin))",
+            f"!(self.name in {list(RESERVED)!r}) && !{list(RESERVED_BEGINNINGS)!r}.exists(begin, "
+            "self.name.startsWith(begin))",
             lambda self: not is_reserved(self.name),
             "this name is reserved for Halcyon or the operator's owner; leave it out",
             ".name",
@@ -93,7 +97,8 @@ class VariableSpec(RuledModel):
         Rule(
             f"!has(self.value) || !{list(SECRET_ENDINGS)!r}.exists(end, self.name.endsWith(end))",
             lambda self: self.value is None or not self.name.endswith(SECRET_ENDINGS),
-            "a name that ends in _TOKEN, _KEY, _SECRET or _PASSWORD takes its value from a Secret; use valueFrom.secretKeyRef",
+            "a name that ends in _TOKEN, _KEY, _SECRET or _PASSWORD takes its value from a Secret; use "
+            "valueFrom.secretKeyRef",
             ".value",
             shows("name"),
         ),
@@ -125,4 +130,7 @@ def is_allowed_pattern(pattern: str) -> bool:
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:
     """Whether the patterns that the owner allows let a run set a variable."""
     loads_code = name.endswith(CODE_ENDINGS)
-    return any(name == pattern or (not loads_code and pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in patterns)
+    return any(
+        name == pattern or (not loads_code and pattern.endswith("*") and name.startswith(pattern[:-1]))
+        for pattern in patterns
+    )

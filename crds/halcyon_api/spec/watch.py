@@ -21,7 +21,9 @@ class WatchSpec(ApiModel):
         default=["gradients", "parameters", "updates"],
         description="`updates` adds their ratio to the parameters; `activations` are the outputs of blocks.",
     )
-    histograms: bool = Field(default=False, description="Also histograms of the magnitudes, for the history and for hooks.")
+    histograms: bool = Field(
+        default=False, description="Also histograms of the magnitudes, for the history and for hooks."
+    )
 
     def is_due(self, step: int) -> bool:
         """Whether a step is watched. `step` counts from 1."""

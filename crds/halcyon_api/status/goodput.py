@@ -1,7 +1,7 @@
 """The causes by which a run's time is counted. Every second belongs to exactly one cause.
 
-A trainer process counts its own seconds by what its loop does or waits for. The operator adds the times that no process can measure
-(waiting for hardware, restarting, steps that had to be repeated) and keeps the sums over all attempts.
+A trainer process counts its own seconds by what its loop does or waits for. The operator adds the times that no process
+can measure (waiting for hardware, restarting, steps that had to be repeated) and keeps the sums over all attempts.
 """
 
 from __future__ import annotations
@@ -25,18 +25,26 @@ class GoodputSeconds(_Account):
 
     productive_step: float = Field(default=0.0, ge=0, description="Steps that were kept.")
     startup: float = Field(
-        default=0.0, ge=0, description="From scheduled pods to processes that start to join each other: image, container, imports."
+        default=0.0,
+        ge=0,
+        description="From scheduled pods to processes that start to join each other: image, container, imports.",
     )
     join: float = Field(default=0.0, ge=0, description="Waiting for the other processes.")
     restore: float = Field(default=0.0, ge=0, description="Building or restoring the state.")
     compile: float = Field(default=0.0, ge=0, description="Tracing, compiling and the first step of a process.")
     data_wait: float = Field(default=0.0, ge=0, description="Waiting for token caches or for a batch.")
-    save_blocking: float = Field(default=0.0, ge=0, description="The training loop waited for a checkpoint, the last save included.")
+    save_blocking: float = Field(
+        default=0.0, ge=0, description="The training loop waited for a checkpoint, the last save included."
+    )
     evaluation: float = Field(default=0.0, ge=0, description="Evaluating.")
     lost_work: float = Field(default=0.0, ge=0, description="Steps that had to be repeated.")
     capacity_wait: float = Field(default=0.0, ge=0, description="Pods waiting for hardware.")
-    operator_delay: float = Field(default=0.0, ge=0, description="From the end of the processes to new pods: JobSet and operator.")
-    other: float = Field(default=0.0, ge=0, description="Everything else: processes that are ending, and time without a report.")
+    operator_delay: float = Field(
+        default=0.0, ge=0, description="From the end of the processes to new pods: JobSet and operator."
+    )
+    other: float = Field(
+        default=0.0, ge=0, description="Everything else: processes that are ending, and time without a report."
+    )
 
     @property
     def total(self) -> float:
@@ -67,8 +75,12 @@ def cause_label(cause: str) -> str:
 class WorldAccount(_Account):
     """The seconds of the present process group, or of the next one while there is none."""
 
-    seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="Since the end of the previous process group.")
-    process: GoodputSeconds | None = Field(default=None, description="Seconds in the last report of its process; absent before the first.")
+    seconds: GoodputSeconds = Field(
+        default_factory=GoodputSeconds, description="Since the end of the previous process group."
+    )
+    process: GoodputSeconds | None = Field(
+        default=None, description="Seconds in the last report of its process; absent before the first."
+    )
 
 
 class CarriedGoodput(_Account):
@@ -82,11 +94,15 @@ class Goodput(_Account):
     """The time of a run by cause, and the share of it that was productive."""
 
     ratio: float = Field(ge=0, le=1, description="Productive seconds divided by wall seconds.")
-    wall_seconds: float = Field(ge=0, description="Seconds from the first start to `countedUntil`, without suspensions.")
+    wall_seconds: float = Field(
+        ge=0, description="Seconds from the first start to `countedUntil`, without suspensions."
+    )
     productive_seconds: float = Field(ge=0, description="Seconds in steps that were kept.")
     lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
     seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="All wall seconds by cause.")
     suspended_seconds: float = Field(default=0.0, ge=0, description="Seconds of suspension. They are in no other sum.")
     counted_until: Timestamp | None = Field(default=None, description="All time up to this moment is counted.")
     current: WorldAccount = Field(default_factory=WorldAccount, description="The present process group.")
-    carried: CarriedGoodput = Field(default_factory=CarriedGoodput, description="Sums over the process groups no longer in `history`.")
+    carried: CarriedGoodput = Field(
+        default_factory=CarriedGoodput, description="Sums over the process groups no longer in `history`."
+    )

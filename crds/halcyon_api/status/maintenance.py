@@ -27,7 +27,9 @@ class SaveRequestStatus(NoticeModel):
     value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="Value of the request.")
     requested_at: Timestamp = Field(description="When the request was first seen.")
     asked_step: int | None = Field(default=None, ge=0, description="Steps done when the trainer recorded the request.")
-    step: int | None = Field(default=None, ge=0, description="Step of the checkpoint that serves it: the first one after the request.")
+    step: int | None = Field(
+        default=None, ge=0, description="Step of the checkpoint that serves it: the first one after the request."
+    )
 
 
 class NodeNotice(NoticeModel):
@@ -36,8 +38,10 @@ class NodeNotice(NoticeModel):
     node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Name of the node.")
     notice: Notice = Field(
         description=(
-            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the maintenance window has begun; "
-            "`underway`: maintenance is in progress; `terminating`: the machine ends soon; `draining`: the autoscaler removes the node; "
+            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the maintenance "
+            "window has begun; "
+            "`underway`: maintenance is in progress; `terminating`: the machine ends soon; `draining`: the autoscaler "
+            "removes the node; "
             "`cordoned`: closed for new pods; `outOfService`: the node is out of service."
         )
     )
@@ -48,5 +52,9 @@ class NodeNotice(NoticeModel):
 class MaintenanceStatus(NoticeModel):
     """Notices of the run's nodes, and the checkpoint requested because of them."""
 
-    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(description="Notices by node, at most 64.")
-    save: SaveRequestStatus | None = Field(default=None, description="The last checkpoint that was requested because of a notice.")
+    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(
+        description="Notices by node, at most 64."
+    )
+    save: SaveRequestStatus | None = Field(
+        default=None, description="The last checkpoint that was requested because of a notice."
+    )

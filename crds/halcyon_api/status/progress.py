@@ -1,6 +1,7 @@
 """The reports of a trainer: the progress report of ``/status`` and the termination report of an ended container.
 
-Both are JSON of bounded size. The operator does not trust them: it shows them, but reads the checkpoint root itself before it decides.
+Both are JSON of bounded size. The operator does not trust them: it shows them, but reads the checkpoint root itself
+before it decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
 from halcyon_api.task_results import REPORTED_TASKS
 
-Stage = Literal["starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"]
+Stage = Literal[
+    "starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"
+]
 
 
 def _reported(cause: EndCause) -> EndCause:
@@ -49,7 +52,9 @@ class SourceEvaluation(ReportModel):
 
     source: SourceName = Field(description="Name of the source.")
     loss: float | None = Field(default=None, description="Nats per token.")
-    bits_per_byte: float | None = Field(default=None, description="Bits per byte of text; absent if the tokens have no text.")
+    bits_per_byte: float | None = Field(
+        default=None, description="Bits per byte of text; absent if the tokens have no text."
+    )
     tokens: StepNumber = Field(default=0, description="Tokens predicted.")
     sequences: StepNumber = Field(default=0, description="Sequences evaluated.")
 
@@ -63,7 +68,8 @@ class Evaluated(ReportModel):
         description="Path below that run's root."
     )
     sources: Annotated[list[SourceEvaluation], Field(max_length=64)] = Field(
-        default_factory=list[SourceEvaluation], description="Sources whose evaluation is complete, in the order of the document."
+        default_factory=list[SourceEvaluation],
+        description="Sources whose evaluation is complete, in the order of the document.",
     )
 
 
@@ -74,26 +80,47 @@ class Progress(ReportModel):
     steps: StepNumber = Field(default=0, description="Steps, or batches, of the whole run.")
     tokens: StepNumber = Field(default=0, description="Tokens trained on, or evaluated.")
     loss: float | None = Field(default=None, description="Training loss of the last reported step, in nats per token.")
-    tokens_per_second: float | None = Field(default=None, description="Tokens trained on, or evaluated, per second, over the last steps.")
-    mfu: float | None = Field(default=None, description="Model FLOPs utilisation, between 0 and 1; absent if the device's peak is unknown.")
+    tokens_per_second: float | None = Field(
+        default=None, description="Tokens trained on, or evaluated, per second, over the last steps."
+    )
+    mfu: float | None = Field(
+        default=None, description="Model FLOPs utilisation, between 0 and 1; absent if the device's peak is unknown."
+    )
     eta_seconds: float | None = Field(default=None, description="Seconds until the last step at the present speed.")
     evaluation_loss: float | None = Field(default=None, description="Loss on the held-out part, in nats per token.")
-    bits_per_byte: float | None = Field(default=None, description="Loss on the held-out part, in bits per byte of text.")
-    load_balance_loss: float | None = Field(
-        default=None, description="Models with experts: mean balance loss of the routers; 1 if every expert gets the same number of tokens."
+    bits_per_byte: float | None = Field(
+        default=None, description="Loss on the held-out part, in bits per byte of text."
     )
-    z_loss: float | None = Field(default=None, description="Objective `nextToken` with `zLoss`: mean z-loss, without its weight.")
+    load_balance_loss: float | None = Field(
+        default=None,
+        description="Models with experts: mean balance loss of the routers; 1 if every expert gets the same number of "
+        "tokens.",
+    )
+    z_loss: float | None = Field(
+        default=None, description="Objective `nextToken` with `zLoss`: mean z-loss, without its weight."
+    )
     router_z_loss: float | None = Field(default=None, description="Models with experts: mean z-loss of the routers.")
     expert_load_max: float | None = Field(
-        default=None, description="Models with experts: tokens of the busiest expert of any layer, divided by the mean of its layer."
+        default=None,
+        description="Models with experts: tokens of the busiest expert of any layer, divided by the mean of its layer.",
     )
-    preference_accuracy: float | None = Field(default=None, description="Objective `preference`: share of pairs in the right order.")
+    preference_accuracy: float | None = Field(
+        default=None, description="Objective `preference`: share of pairs in the right order."
+    )
     reward_margin: float | None = Field(default=None, description="Its mean difference of rewards.")
     reward: float | None = Field(default=None, description="Objective `policy`: mean reward.")
-    evaluated: Evaluated | None = Field(default=None, description="The checkpoint that a run of task `evaluate` evaluates.")
-    tasks: Annotated[dict[str, float], Field(max_length=32)] | None = Field(default=None, description="Results by task.")
-    save_interval_seconds: float | None = Field(default=None, description="Seconds between saves, if saves are made by time.")
-    exported_step: StepNumber | None = Field(default=None, description="Step of the newest complete export, if the run has `export`.")
+    evaluated: Evaluated | None = Field(
+        default=None, description="The checkpoint that a run of task `evaluate` evaluates."
+    )
+    tasks: Annotated[dict[str, float], Field(max_length=32)] | None = Field(
+        default=None, description="Results by task."
+    )
+    save_interval_seconds: float | None = Field(
+        default=None, description="Seconds between saves, if saves are made by time."
+    )
+    exported_step: StepNumber | None = Field(
+        default=None, description="Step of the newest complete export, if the run has `export`."
+    )
     attention: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z, ]*$")] | None = Field(
         default=None, description="The implementation of attention in use; several if the calls of the model differ."
     )
@@ -102,9 +129,12 @@ class Progress(ReportModel):
     )
     best_step: StepNumber | None = Field(default=None, description="Step of the best evaluation.")
     best_evaluation: float | None = Field(default=None, description="Its value.")
-    stopped_early: bool | None = Field(default=None, description="Whether evaluations that did not improve ended the run.")
+    stopped_early: bool | None = Field(
+        default=None, description="Whether evaluations that did not improve ended the run."
+    )
     plan: Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9., ]*$")] | None = Field(
-        default=None, description="How a step uses the devices: mesh, microbatches, remat policy and memory of one device."
+        default=None,
+        description="How a step uses the devices: mesh, microbatches, remat policy and memory of one device.",
     )
 
     @field_validator("tasks")
@@ -130,7 +160,9 @@ class CheckpointProgress(ReportModel):
     path: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Path below the root.")
     time: Timestamp = Field(description="When it was committed.")
     size_bytes: int | None = Field(default=None, ge=0, description="Size of all its files, in bytes.")
-    verified: bool | None = Field(default=None, description="Whether it was read back in full after its commit, and every byte was right.")
+    verified: bool | None = Field(
+        default=None, description="Whether it was read back in full after its commit, and every byte was right."
+    )
 
 
 StoreWaitFor = Literal["checkpointRoot", "tokenCache", "dataSource"]
@@ -163,20 +195,30 @@ class ProgressReport(ReportModel):
     process_index: int = Field(ge=0, description="Index of the process in its process group.")
     stage: Stage = Field(description="What the process is doing.")
     started_at: Timestamp = Field(description="Start of the process.")
-    resumed_step: StepNumber | None = Field(default=None, description="Steps already done when this process resumed the run.")
+    resumed_step: StepNumber | None = Field(
+        default=None, description="Steps already done when this process resumed the run."
+    )
     first_step_at: Timestamp | None = Field(default=None, description="End of the first step of this process.")
     last_step_at: Timestamp | None = Field(default=None, description="End of the last step of this process.")
-    startup_seconds: StartupSeconds = Field(default_factory=StartupSeconds, description="Durations of the phases of the start.")
+    startup_seconds: StartupSeconds = Field(
+        default_factory=StartupSeconds, description="Durations of the phases of the start."
+    )
     seconds: GoodputSeconds = Field(
         default_factory=GoodputSeconds, description="Every second from the start of the process to `time`, by cause."
     )
     time: Timestamp | None = Field(default=None, description="When the report was made.")
     progress: Progress = Field(default_factory=Progress, description="Progress of the run.")
     checkpoint: CheckpointProgress | None = Field(default=None, description="The newest committed checkpoint.")
-    fallback_reason: ShortText | None = Field(default=None, description="If an older checkpoint than the newest was restored: the reason.")
-    head_loss: ShortText | None = Field(default=None, description="If this start had to rebuild HEAD from the checkpoints: the reason.")
+    fallback_reason: ShortText | None = Field(
+        default=None, description="If an older checkpoint than the newest was restored: the reason."
+    )
+    head_loss: ShortText | None = Field(
+        default=None, description="If this start had to rebuild HEAD from the checkpoints: the reason."
+    )
     checkpoint_error: ShortText | None = Field(default=None, description="If the last save failed: the reason.")
-    waiting: StoreWait | None = Field(default=None, description="The store that the process waits for and retries, if any.")
+    waiting: StoreWait | None = Field(
+        default=None, description="The store that the process waits for and retries, if any."
+    )
     save_requests: Annotated[list[SaveRequestTaken], Field(max_length=MAX_REMEMBERED_REQUESTS)] | None = Field(
         default=None, description="The last checkpoint requests that this process has recorded."
     )
@@ -195,21 +237,28 @@ class TerminationReport(ReportModel):
     step: StepNumber = Field(default=0, description="Steps done.")
     checkpoint_step: StepNumber | None = Field(default=None, description="Step of the newest committed checkpoint.")
     progress: Progress | None = Field(
-        default=None, description="Last progress, from process 0: the operator may not have polled it before the process ended."
+        default=None,
+        description="Last progress, from process 0: the operator may not have polled it before the process ended.",
     )
     saved: Saved | None = Field(
         default=None,
         description=(
-            "After a preemption notice. `step`: the last step was saved; `inFlight`: only the save in flight was saved; `none`: neither."
+            "After a preemption notice. `step`: the last step was saved; `inFlight`: only the save in flight was "
+            "saved; `none`: neither."
         ),
     )
-    epoch_attempt: int | None = Field(default=None, ge=0, description="If fenced: attempt of the epoch that owns the root.")
+    epoch_attempt: int | None = Field(
+        default=None, ge=0, description="If fenced: attempt of the epoch that owns the root."
+    )
     peer_lost: int | None = Field(
-        default=None, ge=0, description="Index of the process that ended first and made this process end: that process has the cause."
+        default=None,
+        ge=0,
+        description="Index of the process that ended first and made this process end: that process has the cause.",
     )
     others_missing: bool | None = Field(
         default=None,
-        description="Whether the process gave up waiting for the others at the start: they, or their pods, have the cause.",
+        description="Whether the process gave up waiting for the others at the start: they, or "
+        "their pods, have the cause.",
     )
     seconds: GoodputSeconds | None = Field(default=None, description="Every second of the process, by cause.")
     time: Timestamp = Field(description="When the process ended.")

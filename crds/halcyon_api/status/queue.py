@@ -23,7 +23,9 @@ class QueueEviction(QueueModel):
 
     attempt: int = Field(ge=0, description="Attempt of the process group.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
-    reason: Word = Field(description="Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`.")
+    reason: Word = Field(
+        description="Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`."
+    )
     message: Text = Field(default="", description="Kueue's message.")
     time: Timestamp = Field(description="Time of the eviction.")
 
@@ -32,5 +34,7 @@ class QueueStatus(QueueModel):
     """The queue of the present attempt."""
 
     name: Word = Field(description="LocalQueue.")
-    waiting_since: Timestamp | None = Field(default=None, description="Since when the run waits for admission; absent once admitted.")
+    waiting_since: Timestamp | None = Field(
+        default=None, description="Since when the run waits for admission; absent once admitted."
+    )
     eviction: QueueEviction | None = Field(default=None, description="The last time the queue took its quota back.")

@@ -17,7 +17,8 @@ class RestartStatus(SaveRequestStatus):
     attempt: int = Field(ge=0, description="Attempt when the request was first seen; the next attempt is the restart.")
     outcome: RestartOutcome = Field(
         description=(
-            "`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the request; "
+            "`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the "
+            "request; "
             "`passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."
         )
     )

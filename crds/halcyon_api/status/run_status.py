@@ -19,12 +19,16 @@ from halcyon_api.status.progress import CheckpointProgress, Progress, StartupSec
 from halcyon_api.status.queue import QueueStatus
 from halcyon_api.status.restart import RestartStatus
 
-Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"]
+Phase = Literal[
+    "Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"
+]
 
 AT_REST: frozenset[Phase] = frozenset({"Suspended", "Succeeded", "Failed"})
 """Phases in which a run has no working pods, and the operator changes nothing without an edit."""
 
-ConditionType = Literal["Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed"]
+ConditionType = Literal[
+    "Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed"
+]
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 MAX_HISTORY = 32
@@ -46,7 +50,9 @@ class Condition(StatusModel):
     )
     message: Text = Field(default="", description="One sentence for the user.")
     last_transition_time: Timestamp = Field(description="When `status` last changed.")
-    observed_generation: Annotated[int, Field(ge=0)] = Field(default=0, description="Generation of the spec that the condition is about.")
+    observed_generation: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Generation of the spec that the condition is about."
+    )
 
 
 class _Total(StatusModel):
@@ -54,8 +60,12 @@ class _Total(StatusModel):
 
 
 def _counter(name: str) -> Any:
-    """The field that counts restarts, with the sentence of the cause of the same name, or of the only cause that it counts."""
-    cause = next((cause for cause in EndCause if cause == name), None) or next(cause for cause in EndCause if cause.counter == name)
+    """The field that counts restarts, with the sentence of the cause of the same name, or of the only cause that it
+    counts.
+    """
+    cause = next((cause for cause in EndCause if cause == name), None) or next(
+        cause for cause in EndCause if cause.counter == name
+    )
     limit = " Counts against `recovery.maxRestarts`." if cause.end.budget == "failure" else ""
     return int, Field(default=0, ge=0, description=cause.end.found + limit)
 
@@ -72,7 +82,9 @@ class RunCheckpoint(CheckpointProgress):
 
     source: Literal["root", "trainer"] = Field(
         default="root",
-        description="`root`: read from the root by the operator. `trainer`: reported, because the operator cannot read the root.",
+        description="`root`: read from the root by the operator. `trainer`: reported, because the "
+        "operator cannot read the "
+        "root.",
     )
 
 
@@ -101,11 +113,14 @@ class HistoryEntry(StatusModel):
     seconds: GoodputSeconds | None = Field(
         default=None,
         description=(
-            "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later group count as "
+            "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later "
+            "group count as "
             "productive here."
         ),
     )
-    unseen_seconds: float = Field(default=0.0, ge=0, description="Part of `other`: time after the last report of a process.")
+    unseen_seconds: float = Field(
+        default=0.0, ge=0, description="Part of `other`: time after the last report of a process."
+    )
 
 
 class TrainingRunStatus(StatusModel):
@@ -115,9 +130,15 @@ class TrainingRunStatus(StatusModel):
     phase: Phase = Field(default="Pending", description="The conditions summarized in one word.")
     conditions: Annotated[
         list[Condition],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+        Field(
+            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        ),
     ] = Field(default_factory=list[Condition], description="Conditions of the run.")
-    attempt: int = Field(default=0, ge=0, description="Number of the present attempt. It never decreases, and fences the checkpoint root.")
+    attempt: int = Field(
+        default=0,
+        ge=0,
+        description="Number of the present attempt. It never decreases, and fences the checkpoint root.",
+    )
     attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         default=None, description="Hash of the part of the spec that the present attempt was created from."
     )
@@ -125,7 +146,9 @@ class TrainingRunStatus(StatusModel):
         default=None, description="The values that the run took from its TrainingRunDefaults at its first attempt."
     )
     in_force: InForce | None = Field(
-        default=None, description="The editable fields of the spec that are not at their default, with the values that the run uses now."
+        default=None,
+        description="The editable fields of the spec that are not at their default, with the "
+        "values that the run uses now.",
     )
     edit: EditStatus | None = Field(default=None, description="The edit that waits for a checkpoint, if there is one.")
     job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(
@@ -135,12 +158,18 @@ class TrainingRunStatus(StatusModel):
         default=None, description="UID of that JobSet; absent until it exists."
     )
     job_set_restarts: int = Field(default=0, ge=0, description="Restarts of that JobSet when it was last read.")
-    job_set_restarts_counted: int = Field(default=0, ge=0, description="How many of them the JobSet counted as failures.")
+    job_set_restarts_counted: int = Field(
+        default=0, ge=0, description="How many of them the JobSet counted as failures."
+    )
     root_attempt: int = Field(
-        default=0, ge=0, description="Highest attempt known to have owned the checkpoint root. The next attempt gets a higher number."
+        default=0,
+        ge=0,
+        description="Highest attempt known to have owned the checkpoint root. The next attempt gets a higher number.",
     )
     failures_without_checkpoint: int = Field(
-        default=0, ge=0, description="Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit."
+        default=0,
+        ge=0,
+        description="Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit.",
     )
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
     progress: Progress | None = Field(default=None, description="Progress of the run.")
@@ -148,11 +177,19 @@ class TrainingRunStatus(StatusModel):
     save_request: SaveRequestStatus | None = Field(
         default=None, description="The last checkpoint request, by the annotation `halcyon.dev/checkpoint`."
     )
-    restart: RestartStatus | None = Field(default=None, description="The last restart request, by the annotation `halcyon.dev/restart`.")
-    maintenance: MaintenanceStatus | None = Field(default=None, description="Notices of the run's nodes, such as maintenance, if any.")
-    goodput: Goodput | None = Field(default=None, description="The share of time spent on training steps that were kept.")
+    restart: RestartStatus | None = Field(
+        default=None, description="The last restart request, by the annotation `halcyon.dev/restart`."
+    )
+    maintenance: MaintenanceStatus | None = Field(
+        default=None, description="Notices of the run's nodes, such as maintenance, if any."
+    )
+    goodput: Goodput | None = Field(
+        default=None, description="The share of time spent on training steps that were kept."
+    )
     topology: TopologyStatus | None = Field(default=None, description="The hardware of the present attempt.")
-    placement: PlacementStatus | None = Field(default=None, description="Number of slices and avoided nodes, with the reasons.")
+    placement: PlacementStatus | None = Field(
+        default=None, description="Number of slices and avoided nodes, with the reasons."
+    )
     queue: QueueStatus | None = Field(default=None, description="The queue of the present attempt.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
         default_factory=list[HistoryEntry], description="The last process groups, oldest first."

@@ -1,7 +1,7 @@
 """Requests for a checkpoint: the body of ``POST /save``, its answer, and the entry in the progress report.
 
-A request has an id. A process acts only once on the same id, so a client may repeat a request. A checkpoint of the step at which the
-request came, or of a later step, serves it, because it holds everything trained until then.
+A request has an id. A process acts only once on the same id, so a client may repeat a request. A checkpoint of the step
+at which the request came, or of a later step, serves it, because it holds everything trained until then.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class SaveRequestTaken(ApiModel):
     model_config = ConfigDict(extra="ignore")
 
     id: RequestId = Field(description="Id of the request.")
-    step: int = Field(ge=0, description="Steps done when the request came. A checkpoint of this step or a later one serves it.")
+    step: int = Field(
+        ge=0, description="Steps done when the request came. A checkpoint of this step or a later one serves it."
+    )
 
 
 def request_id(kind: str, text: str) -> str:

@@ -1,16 +1,19 @@
 """The next step of a run's attempts: keep one, stop one, mint (number) one, create one, or stop the run. Pure.
 
-Three tables choose it, each from top to bottom: the cases of `BEFORE`, then the decision table by the cause of the last end if the attempt
-has a JobSet (`by_cause`), else the cases of `next_attempt`. The reference page shows the same tables.
+Three tables choose it, each from top to bottom: the cases of `BEFORE`, then the decision table by the cause of the last
+end if the attempt has a JobSet (`by_cause`), else the cases of `next_attempt`. The reference page shows the same
+tables.
 
-The basic rule: at any moment at most one attempt may have pods, and its number is recorded before its JobSet exists. So a new attempt takes
-five reconciles. Each of them may be the first one of a restarted operator:
+The basic rule: at any moment at most one attempt may have pods, and its number is recorded before its JobSet exists. So
+a new attempt takes five reconciles. Each of them may be the first one of a restarted operator:
 
-1. Stop: the end of the old attempt is written with its cause, its hash is replaced by a mark that matches no spec, and its JobSet is
+1. Stop: the end of the old attempt is written with its cause, its hash is replaced by a mark that matches no spec, and
+  its JobSet is
    deleted in the foreground.
 2. Wait: until that JobSet and every pod of the run are deleted, and then the old ConfigMap.
 3. Mint: the new number is written into the status, if the run still has the observed resource version.
-4. Create: ConfigMap and JobSet with the recorded number, if the number never had a JobSet (`status.jobSetUid` is empty) and no epoch of it
+4. Create: ConfigMap and JobSet with the recorded number, if the number never had a JobSet (`status.jobSetUid` is empty)
+  and no epoch of it
    has written to the root.
 5. Keep: the JobSet is seen, its uid is written."""
 
@@ -41,7 +44,8 @@ def current_jobset(observed: Observed) -> JobSetView | None:
         (
             jobset
             for jobset in own_jobsets(observed)
-            if jobset.name == names.jobset_name(observed.run.name, status.attempt) and status.job_set_uid in (None, jobset.uid)
+            if jobset.name == names.jobset_name(observed.run.name, status.attempt)
+            and status.job_set_uid in (None, jobset.uid)
         ),
         None,
     )
@@ -82,13 +86,24 @@ def _saves_first(situation: Situation) -> Keep | None:
     status, jobset = situation.status, situation.jobset
     if not situation.spec.suspend or jobset is None:
         return None
-    at_work = jobset.outcome == "running" and not jobset.deleting and not jobset.suspended and status.attempt_spec_hash != RETIRED
-    waits = at_work and trains(status) and status.edit is not None and not saved(situation.observed, status, situation.now)
+    at_work = (
+        jobset.outcome == "running"
+        and not jobset.deleting
+        and not jobset.suspended
+        and status.attempt_spec_hash != RETIRED
+    )
+    waits = (
+        at_work and trains(status) and status.edit is not None and not saved(situation.observed, status, situation.now)
+    )
     return Keep(jobset) if waits else None
 
 
 def _suspend(situation: Situation) -> Step | None:
-    return (remains_of_attempt(situation.observed, EndCause.SUSPENDED, "suspended") or Rest()) if situation.spec.suspend else None
+    return (
+        (remains_of_attempt(situation.observed, EndCause.SUSPENDED, "suspended") or Rest())
+        if situation.spec.suspend
+        else None
+    )
 
 
 def _stay_stalled(situation: Situation) -> StayStalled | None:
@@ -138,16 +153,32 @@ def _evicted_by_queue(situation: Situation) -> Stop | None:
 
 BEFORE: tuple[Case, ...] = (
     Case("the run has succeeded, and `trainer.steps` was not raised since", "nothing", _done_before),
-    Case("the JobSet has completed after the last step, and `trainer.steps` was not raised", "the run has succeeded", _completed),
-    Case("the JobSet has completed, and its last report or checkpoint may still come", "waits for up to 30 s", _completed_unseen),
+    Case(
+        "the JobSet has completed after the last step, and `trainer.steps` was not raised",
+        "the run has succeeded",
+        _completed,
+    ),
+    Case(
+        "the JobSet has completed, and its last report or checkpoint may still come",
+        "waits for up to 30 s",
+        _completed_unseen,
+    ),
     Case("`suspend: true` while processes train and their save is not committed", "waits for the save", _saves_first),
     Case("`suspend: true`", "deletes the JobSet, whatever the cause of its end, and rests", _suspend),
     Case("the run is stopped, without an edit or a requested restart that may fix it", "nothing", _stay_stalled),
-    Case("there is another JobSet of the run, or the attempt's own one is being deleted", "deletes it and waits", _left_over),
+    Case(
+        "there is another JobSet of the run, or the attempt's own one is being deleted",
+        "deletes it and waits",
+        _left_over,
+    ),
     Case("the end of the attempt is recorded, and its JobSet still exists", "deletes the JobSet", _ended),
     Case("a user has suspended the JobSet itself", "waits until the user resumes it", _suspended_by_hand),
     Case("a user has resumed it", "a new attempt", _resumed_by_hand),
-    Case("the run was stopped or its JobSet has ended, and an edit or a requested restart waits", "a new attempt", _renewed),
+    Case(
+        "the run was stopped or its JobSet has ended, and an edit or a requested restart waits",
+        "a new attempt",
+        _renewed,
+    ),
     Case("the queue has taken the attempt's quota", "a new attempt, which waits in the queue", _evicted_by_queue),
 )
 """What no cause changes."""

@@ -1,8 +1,8 @@
 """The pause before the next attempt, after ends that do not count as failures and had no checkpoint. Pure.
 
-A store that denies access may work again in a minute or in a day, and a preemption is not the run's fault, so neither stops a run. But a
-run that restarts again and again without a checkpoint wastes hardware. So the pause before its next attempt grows, up to half an hour; a
-checkpoint, an edit or a requested restart ends it."""
+A store that denies access may work again in a minute or in a day, and a preemption is not the run's fault, so neither
+stops a run. But a run that restarts again and again without a checkpoint wastes hardware. So the pause before its next
+attempt grows, up to half an hour; a checkpoint, an edit or a requested restart ends it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Backoff:
     """Time of the newest of these ends."""
 
     def is_over(self, now: datetime) -> bool:
-        """Whether the next attempt may be created. An end in the future means that the clock was set back, so there is no wait."""
+        """Whether the next attempt may be created.
+
+        An end in the future means that the clock was set back, so there is no wait.
+        """
         return now >= self.until or self.ended - now > LARGEST_SKEW
 
 
@@ -51,9 +54,13 @@ def backoff_of(status: TrainingRunStatus) -> Backoff | None:
     cause = cause_named(newest.cause)
     if cause.end.budget == "store":
         ends = _ends_in_a_row(status, (cause,))
-        return Backoff(EndReason(cause.end.reason), ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+        return (
+            Backoff(EndReason(cause.end.reason), ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+        )
     if cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
-        return Backoff(RESTARTS_WITHOUT_CHECKPOINT, ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended)
+        return Backoff(
+            RESTARTS_WITHOUT_CHECKPOINT, ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended
+        )
     return None
 
 

@@ -1,8 +1,8 @@
 """Blames a node for an end, and chooses the nodes to avoid. Pure.
 
-When one process ends, the others end too, so only the node of the first process can be blamed, and only if that process is certain.
-Kubernetes writes whole seconds; processes that report that another process had ended before them do not count. A process group on a single
-node blames no node, because the cause may be the program."""
+When one process ends, the others end too, so only the node of the first process can be blamed, and only if that process
+is certain. Kubernetes writes whole seconds; processes that report that another process had ended before them do not
+count. A process group on a single node blames no node, because the cause may be the program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
 
 
 def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
-    """The end of a process group, with cause `noRoom` if its processes gave up waiting for others whose pods had no node."""
+    """The end of a process group, with cause `noRoom` if its processes gave up waiting for others whose pods had no
+    node.
+    """
     pods = [ending.node for ending in observed.endings if ending.group == group]
     pods += [pod.node for pod in observed.pods if pod.group == group]
     starved = end.cause == EndCause.FAILED and end.others_missing and not all(pods)
@@ -55,7 +57,9 @@ def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: dateti
     if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
         return None
     known = {node.node for node in avoided}
-    counts = Counter(blame.node for blame in placement.blames if blame.node not in known and _fresh(blame.time, settings, now))
+    counts = Counter(
+        blame.node for blame in placement.blames if blame.node not in known and _fresh(blame.time, settings, now)
+    )
     ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < settings.blames or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
         return None
@@ -78,5 +82,8 @@ def _began(ending: PodEnding) -> bool:
 
 
 def _replaceable(spec: TrainingRunSpec) -> bool:
-    """Whether another node can replace a node. The nodes of a TPU slice of several hosts belong together, so none can be replaced."""
+    """Whether another node can replace a node.
+
+    The nodes of a TPU slice of several hosts belong together, so none can be replaced.
+    """
     return spec.accelerator.row.family != "tpu" or spec.accelerator.resolve().hosts_per_slice == 1

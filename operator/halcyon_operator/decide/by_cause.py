@@ -92,8 +92,10 @@ def _stop_message(reason: StallReason, status: TrainingRunStatus, spec: Training
         return f"{again}; find the other writer, then ask for a restart (kubectl halcyon restart)"
     if reason == "RestartsExhausted":
         return (
-            f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and recovery.maxRestarts is "
-            f"{spec.recovery.max_restarts}; the last: {message}; read `kubectl logs -l halcyon.dev/run={run_name}`, then edit the "
+            f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and "
+            "recovery.maxRestarts is "
+            f"{spec.recovery.max_restarts}; the last: {message}; read `kubectl logs -l halcyon.dev/run={run_name}`, "
+            "then edit the "
             "spec, or ask for a restart (kubectl halcyon restart)"
         )
     return message

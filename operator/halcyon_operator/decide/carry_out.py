@@ -1,4 +1,7 @@
-"""Converts the next step of a run to the decision: status, plans, deletions, events, time of the next reconcile. Pure."""
+"""Converts the next step of a run to the decision: status, plans, deletions, events, time of the next reconcile.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide import events, steps
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.decide.conditions import Description, stalled, with_description
-from halcyon_operator.decide.describe import describe_attempt, describe_success, describe_transition, recorded_description
+from halcyon_operator.decide.describe import (
+    describe_attempt,
+    describe_success,
+    describe_transition,
+    recorded_description,
+)
 from halcyon_operator.decide.early_stop import final_step, last_progress
 from halcyon_operator.decide.edits import with_edits_in_force
 from halcyon_operator.decide.follow import count_next_attempt
@@ -52,7 +60,8 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             if description.phase == "Queued":
                 interval = max(MAX_WORKLOAD_AGE_SECONDS, observed.pace_seconds)
             return Decision(
-                described(status, description), requeue_after=interval if description.phase == "Running" else _soon(status, interval, now)
+                described(status, description),
+                requeue_after=interval if description.phase == "Running" else _soon(status, interval, now),
             )
         case steps.Finish(jobset):
             return _finish(observed, _vanished(status, now), spec, jobset, now)
@@ -61,7 +70,11 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
         case steps.Stop(cause, message, placement):
             group = present_group(status)
             status = with_end(status, group, cause, message, now, None)
-            ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if cause == EndCause.QUEUE_EVICTED else ()
+            ended = (
+                events.ended(status, group, GroupEnd(cause, message), restarting=True)
+                if cause == EndCause.QUEUE_EVICTED
+                else ()
+            )
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause.end.by_user:
                 update["failures_without_checkpoint"] = 0
@@ -72,13 +85,23 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 update["root_attempt"] = max(status.root_attempt, highest)
             status = status.model_copy(update=update)
             description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
-            return Decision(described(status, description), _all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS)
+            return Decision(
+                described(status, description), _all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS
+            )
         case steps.Wait(message):
-            return Decision(described(_vanished(status, now), describe_transition(status, spec, message)), requeue_after=SOON_SECONDS)
+            return Decision(
+                described(_vanished(status, now), describe_transition(status, spec, message)),
+                requeue_after=SOON_SECONDS,
+            )
         case steps.Await(message):
-            return Decision(described(status, Description("Pending", "AwaitsRun", message)), requeue_after=later(observed))
+            return Decision(
+                described(status, Description("Pending", "AwaitsRun", message)), requeue_after=later(observed)
+            )
         case steps.HoldBack(reason, message, seconds):
-            return Decision(described(_vanished(status, now), Description("Restarting", reason, message)), requeue_after=max(1.0, seconds))
+            return Decision(
+                described(_vanished(status, now), Description("Restarting", reason, message)),
+                requeue_after=max(1.0, seconds),
+            )
         case steps.DiscardConfigMap(message):
             return Decision(
                 described(_vanished(status, now), describe_transition(status, spec, message)),
@@ -96,7 +119,9 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             description = describe_transition(status, spec, f"creating attempt {status.attempt}")
             if observed.create_refusal:
                 description = Description(description.phase, "CreateRefused", observed.create_refusal)
-            return Decision(described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS)
+            return Decision(
+                described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS
+            )
         case steps.Rest():
             at = f" at step {resume_step(status)}" if resume_step(status) else ""
             description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
@@ -113,7 +138,10 @@ def later(observed: Observed) -> float:
 
 
 def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
-    """Seconds until the next reconcile of a starting process group: a tenth of its age. Its events and first report start one at once."""
+    """Seconds until the next reconcile of a starting process group: a tenth of its age.
+
+    Its events and first report start one at once.
+    """
     entry = last_entry(status, status.attempt)
     waited = seconds_between(entry.started_at, now) if entry is not None else 0.0
     return min(interval, max(SOON_SECONDS, waited / 10))
@@ -126,7 +154,10 @@ def _with_defaults(status: TrainingRunStatus, run: RunView, attempt: int) -> Cha
 
 
 def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted: str) -> TrainingRunStatus:
-    """The status of an attempt that continues. While an edit waits, the status keeps the state that the attempt was created from."""
+    """The status of an attempt that continues.
+
+    While an edit waits, the status keeps the state that the attempt was created from.
+    """
     if status.edit is not None:
         return status
     in_force = dict(run.fields) if status.in_force is None else status.in_force
@@ -142,7 +173,13 @@ def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
 
 
 def _numbered(
-    status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str, attempt: int, wanted: str, pardon: bool, now: datetime
+    status: TrainingRunStatus,
+    spec: TrainingRunSpec,
+    run_name: str,
+    attempt: int,
+    wanted: str,
+    pardon: bool,
+    now: datetime,
 ) -> TrainingRunStatus:
     placement = next_placement(status, spec, now, fresh=pardon)
     update: dict[str, object] = {
@@ -170,16 +207,21 @@ def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpe
     if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
         spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
     run, attempt = observed.run, status.attempt
-    jobset = JobSetPlan(run, spec, observed.settings, attempt, resume_step(status), remaining, avoided, observed.fresh_token)
+    jobset = JobSetPlan(
+        run, spec, observed.settings, attempt, resume_step(status), remaining, avoided, observed.fresh_token
+    )
     return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
 
 
-def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None, now: datetime) -> Decision:
+def _finish(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None, now: datetime
+) -> Decision:
     end = (jobset.finished_at if jobset is not None else None) or now
     update: dict[str, object] = {
         "finished_at": status.finished_at or stamp(end),
         "topology": status.topology or _topology(spec, spec.accelerator.slices),
-        # A run whose root was already finished has no recorded fields yet. They are needed to find a later edit with more steps.
+        # A run whose root was already finished has no recorded fields yet. They are needed to find a later edit with
+        # more steps.
         "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
     if spec.task == "evaluate":
@@ -188,7 +230,13 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
         last, step = last_progress(observed, status), final_step(observed, status, spec)
         early = step < spec.trainer.steps
         tokens = last.tokens if early else spec.trainer.tokens
-        final = {"step": step, "steps": spec.trainer.steps, "tokens": tokens, "eta_seconds": None, "stopped_early": early or None}
+        final = {
+            "step": step,
+            "steps": spec.trainer.steps,
+            "tokens": tokens,
+            "eta_seconds": None,
+            "stopped_early": early or None,
+        }
         update["progress"] = last.model_copy(update=final)
     status = passed_over(status).model_copy(update=update)
     status = with_description(status, describe_success(status, spec), observed.run.generation, now)
@@ -196,7 +244,10 @@ def _finish(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec
 
 
 def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
-    """The decision for a finished run. Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay."""
+    """The decision for a finished run.
+
+    Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay.
+    """
     if spec.ttl_seconds_after_finished is None:
         return Decision(status)
     finished = moment(status.finished_at) or now
@@ -219,4 +270,6 @@ def _config_map(observed: Observed) -> tuple[Deletion, ...]:
 
 def _topology(spec: TrainingRunSpec, slices: int) -> TopologyStatus:
     topology = on_slices(spec, slices).accelerator.resolve()
-    return TopologyStatus(slices=topology.slices, hosts=topology.processes, devices=topology.devices, mesh=run_mesh(spec, topology))
+    return TopologyStatus(
+        slices=topology.slices, hosts=topology.processes, devices=topology.devices, mesh=run_mesh(spec, topology)
+    )

@@ -1,8 +1,8 @@
 """The state of the checkpoint root: its newest checkpoint, its owner, and the attempt that owns it.
 
-They are read from the root's HEAD. If the operator cannot read it, the trainers' reports are used instead, and the status shows it
-(`status.checkpoint.source`). A known checkpoint is never dropped because HEAD does not exist: the next attempt is started with its step,
-and the trainer then refuses to begin again from step 0."""
+They are read from the root's HEAD. If the operator cannot read it, the trainers' reports are used instead, and the
+status shows it (`status.checkpoint.source`). A known checkpoint is never dropped because HEAD does not exist: the next
+attempt is started with its step, and the trainer then refuses to begin again from step 0."""
 
 from __future__ import annotations
 
@@ -27,14 +27,20 @@ def with_checkpoint(observed: Observed, now: datetime) -> TrainingRunStatus:
         if foreign_owner(observed) is not None:
             return status
         newest = head.head.newest
-        update: dict[str, object] = {"root_attempt": max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT))}
+        update: dict[str, object] = {
+            "root_attempt": max(status.root_attempt, min(head.head.epoch.attempt, LARGEST_EXACT))
+        }
         if newest is not None:
             update["checkpoint"] = _from_root(newest, now)
         return status.model_copy(update=update)
     if isinstance(head, HeadUnreachable):
         known = [] if status.checkpoint is None else [status.checkpoint]
-        # For the same step the later source wins: the status, reports of ended processes, the report of the running one (most detail).
-        newest = sorted([*known, *_from_endings(observed, now), *_from_report(observed, now)], key=lambda checkpoint: checkpoint.step)
+        # For the same step the later source wins: the status, reports of ended processes, the report of the running one
+        # (most detail).
+        newest = sorted(
+            [*known, *_from_endings(observed, now), *_from_report(observed, now)],
+            key=lambda checkpoint: checkpoint.step,
+        )
         return status.model_copy(update={"checkpoint": newest[-1]}) if newest else status
     return status
 
@@ -85,13 +91,20 @@ def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
     return [
         _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)
         for ending in observed.endings
-        if (report := ending.report) is not None and report.checkpoint_step is not None and report.checkpoint_step > known
+        if (report := ending.report) is not None
+        and report.checkpoint_step is not None
+        and report.checkpoint_step > known
     ]
 
 
 def _from_trainer(step: int, attempt: int, path: str, time: str, size_bytes: int | None) -> RunCheckpoint:
     return RunCheckpoint(
-        step=min(step, LARGEST_EXACT), attempt=min(attempt, LARGEST_EXACT), path=path, time=time, size_bytes=size_bytes, source="trainer"
+        step=min(step, LARGEST_EXACT),
+        attempt=min(attempt, LARGEST_EXACT),
+        path=path,
+        time=time,
+        size_bytes=size_bytes,
+        source="trainer",
     )
 
 

@@ -1,8 +1,9 @@
 """Phase and conditions of a run, computed from one description of its state.
 
-The conditions follow the conventions of kstatus readers (Argo CD, Flux, ``kubectl wait``): `Ready` means that the run is in the state of
-its spec, also while `spec.suspend` suspends it. `Reconciling` is true only during a change that needs no user. `Stalled` is true only if
-nothing happens until a user changes something. Every type exists from the first reconcile, so that ``kubectl wait`` finds it."""
+The conditions follow the conventions of kstatus readers (Argo CD, Flux, ``kubectl wait``): `Ready` means that the run
+is in the state of its spec, also while `spec.suspend` suspends it. `Reconciling` is true only during a change that
+needs no user. `Stalled` is true only if nothing happens until a user changes something. Every type exists from the
+first reconcile, so that ``kubectl wait`` finds it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ STUCK_TERMINATING: StartReason = "PodStuckTerminating"
 NOT_STARTING: StartReason = "PodsNotStarting"
 """Reason of a run that waits for a pod that has a node and does not start: see `late_pods`."""
 REFUSED: StartReason = "PodsRefused"
-"""Reason of a run whose pods are not made: a quota, a policy or a webhook refuses them, or they name an object that does not exist."""
+"""Reason of a run whose pods are not made: a quota, a policy or a webhook refuses them, or they name an object that
+does not exist.
+"""
 _DEGRADED_REASONS = (*HELD_REASONS, STUCK_TERMINATING, NOT_STARTING, REFUSED)
 _OWN_CONDITION: dict[Phase, ConditionType] = {
     "Queued": "Queued",
@@ -51,7 +54,9 @@ class Description:
     """Reason why nothing happens until a user changes something; empty: the run continues without a user."""
     stalled_message: str = ""
     pending: Literal["EditPending", "RestartPending", ""] = ""
-    """Reason of a change that waits for a checkpoint while the run trains: `EDIT_PENDING` or `RESTART_PENDING`; empty: none waits."""
+    """Reason of a change that waits for a checkpoint while the run trains: `EDIT_PENDING` or `RESTART_PENDING`; empty:
+    none waits.
+    """
 
 
 def stalled(reason: StallReason, message: str) -> Description:
@@ -59,13 +64,22 @@ def stalled(reason: StallReason, message: str) -> Description:
     return Description("Failed", reason, message, stalled=reason, stalled_message=message)
 
 
-def with_description(status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> TrainingRunStatus:
-    """The status with phase and conditions of a description. A condition keeps its transition time while its status is unchanged."""
+def with_description(
+    status: TrainingRunStatus, description: Description, generation: int, now: datetime
+) -> TrainingRunStatus:
+    """The status with phase and conditions of a description.
+
+    A condition keeps its transition time while its status is unchanged.
+    """
     conditions = [_condition(kind, status, description, generation, now) for kind in get_args(ConditionType)]
-    return status.model_copy(update={"phase": description.phase, "conditions": conditions, "observed_generation": generation})
+    return status.model_copy(
+        update={"phase": description.phase, "conditions": conditions, "observed_generation": generation}
+    )
 
 
-def _condition(kind: ConditionType, status: TrainingRunStatus, description: Description, generation: int, now: datetime) -> Condition:
+def _condition(
+    kind: ConditionType, status: TrainingRunStatus, description: Description, generation: int, now: datetime
+) -> Condition:
     holds, reason, message = _degraded(status, description) if kind == "Degraded" else _truth(kind, description)
     truth = "True" if holds else "False"
     known = status.condition(kind)
@@ -80,7 +94,9 @@ def _condition(kind: ConditionType, status: TrainingRunStatus, description: Desc
 
 
 def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool, str, str]:
-    """Whether a run has fewer slices than its spec sets, waits before its next attempt, or waits for a pod that does not start or end."""
+    """Whether a run has fewer slices than its spec sets, waits before its next attempt, or waits for a pod that does
+    not start or end.
+    """
     if description.reason in _DEGRADED_REASONS:
         return True, description.reason, description.message
     why = status.placement.reason if status.placement is not None else None
@@ -98,6 +114,10 @@ def _truth(kind: ConditionType, description: Description) -> tuple[bool, str, st
         return bool(description.stalled), description.stalled or "NotStalled", description.stalled_message
     if kind == "Reconciling":
         holds = (description.phase in _ON_ITS_WAY or bool(description.pending)) and not description.stalled
-        return holds, (description.pending or description.reason) if holds else "NothingToDo", description.message if holds else ""
+        return (
+            holds,
+            (description.pending or description.reason) if holds else "NothingToDo",
+            description.message if holds else "",
+        )
     holds = _OWN_CONDITION.get(description.phase) == kind
     return holds, description.reason if holds else f"Not{kind}", description.message if holds else ""

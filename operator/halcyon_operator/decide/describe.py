@@ -35,7 +35,10 @@ _WAITING_REASONS: dict[str, StartReason] = {
     "Unschedulable": "Unschedulable",
     "SchedulingGated": "Unschedulable",
 }
-"""The run's reason for each reason of the kubelet or the scheduler why a pod does not start. The pod starts once the cause is removed."""
+"""The run's reason for each reason of the kubelet or the scheduler why a pod does not start.
+
+The pod starts once the cause is removed.
+"""
 
 _STORES: dict[StoreWaitFor, str] = {
     "checkpointRoot": "checkpoint root, which denies access",
@@ -59,21 +62,31 @@ def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobS
         message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
         if not had_processes(observed, status, group):
             message = (
-                f"JobSet {jobset.name} was suspended before it had pods, as Kueue does with manageJobsWithoutQueueName; name a queue in "
+                f"JobSet {jobset.name} was suspended before it had pods, as Kueue does with "
+                "manageJobsWithoutQueueName; name a queue in "
                 "spec.scheduling.queue, have the owner of Kueue exempt the namespace, or resume the JobSet"
             )
         return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
-    if (held := held_sentence([pod for pod in observed.pods if pod.group == group])) is not None and jobset.outcome == "running":
+    if (
+        held := held_sentence([pod for pod in observed.pods if pod.group == group])
+    ) is not None and jobset.outcome == "running":
         return Description("Restarting" if conclude(observed.endings, group) is not None else "Running", HELD, held)
     if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
         return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
     if entry is not None and entry.first_step_at is not None:
-        training = f"attempt {group.attempt}, restart {group.restart} is {_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
+        training = (
+            f"attempt {group.attempt}, restart {group.restart} is "
+            f"{_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
+        )
         report = observed.report
         failed = report.checkpoint_error if report is not None and (report.attempt, report.restart) == group else None
         problem = f", but the last save failed: {failed}" if failed is not None else ""
         if observed.run.spec is not None and observed.run.spec.suspend:
-            return Description("Suspending", "Suspending", f"{training}{problem}; a checkpoint is asked for, then the hardware is released")
+            return Description(
+                "Suspending",
+                "Suspending",
+                f"{training}{problem}; a checkpoint is asked for, then the hardware is released",
+            )
         asked = "; a restart waits for a checkpoint" if restart_waits(status) else ""
         pending = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else ""
         reason = "CheckpointsFailing" if problem else pending or "Running"
@@ -105,15 +118,25 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
         return Description("Succeeded", "Succeeded", "the token caches of all sources are complete")
     if spec.task == "evaluate":
         return Description("Succeeded", "Succeeded", _evaluated(status.progress))
-    where = f"; the last checkpoint is {status.checkpoint.path}" if status.checkpoint is not None and status.checkpoint.path else ""
+    where = (
+        f"; the last checkpoint is {status.checkpoint.path}"
+        if status.checkpoint is not None and status.checkpoint.path
+        else ""
+    )
     if status.attempt == 0:
         step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
-        already = f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to train{where}"
+        already = (
+            f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to "
+            f"train{where}"
+        )
         return Description("Succeeded", "Succeeded", already)
     progress = status.progress
     if progress is not None and progress.stopped_early and progress.step < spec.trainer.steps:
         best = f"; the best evaluation is that of step {progress.best_step}" if progress.best_step is not None else ""
-        early = f"stopped early after step {progress.step} of {spec.trainer.steps}, because its evaluations did not improve{best}{where}"
+        early = (
+            f"stopped early after step {progress.step} of {spec.trainer.steps}, because its evaluations did not "
+            f"improve{best}{where}"
+        )
         return Description("Succeeded", "Succeeded", early)
     return Description("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
 
@@ -121,7 +144,9 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
 def _evaluated(progress: Progress | None) -> str:
     """The result of a run of task `evaluate`, as one sentence."""
     if progress is None or progress.evaluated is None:
-        return "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
+        return (
+            "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
+        )
     numbers = [f"{progress.evaluation_loss:.4f} nats per token"] if progress.evaluation_loss is not None else []
     if not numbers and not progress.tasks:
         numbers = ["a loss that is not a number"]
@@ -147,7 +172,9 @@ def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[Pod
     if not pods:
         if observed.pods:
             old = observed.pods[0]
-            return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (f" from node {old.node}" if old.node else "")
+            return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (
+                f" from node {old.node}" if old.node else ""
+            )
         hint = f"if that takes long, `kubectl describe jobs --selector {names.LABEL_RUN}={observed.run.name}` shows why"
         return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {hint}"
     if running < wanted:
@@ -181,5 +208,8 @@ def _refusal(warning: PodWarning | None) -> str | None:
 
 def _reach(observed: Observed) -> str:
     if isinstance(observed.head, HeadUnreachable):
-        return f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the trainer reports them"
+        return (
+            f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the "
+            "trainer reports them"
+        )
     return ""

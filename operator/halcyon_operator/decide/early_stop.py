@@ -1,7 +1,7 @@
 """The last step of a run whose processes are done: that of its document, or an earlier one. Pure.
 
-A run may stop early because its evaluations did not improve. If nothing says that, exit code 0 before the last step is a fault of the
-program in the image, and the run has not succeeded.
+A run may stop early because its evaluations did not improve. If nothing says that, exit code 0 before the last step is
+a fault of the program in the image, and the run has not succeeded.
 """
 
 from __future__ import annotations
@@ -45,22 +45,30 @@ def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     """One sentence about a run whose processes ended with exit code 0 before its last step."""
     done, run = steps_done(observed, status), observed.run.name
     return (
-        f"all processes ended with exit code 0, but only {done} of {spec.trainer.steps} steps are known to be done; read "
-        f"`kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart (kubectl halcyon restart)"
+        f"all processes ended with exit code 0, but only {done} of {spec.trainer.steps} steps are known to be done; "
+        "read "
+        f"`kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart "
+        "(kubectl halcyon restart)"
     )
 
 
 def completion(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
 ) -> Literal["completed", "endedEarly", "unseen"]:
-    """What it means that all processes of a JobSet have ended with exit code 0; `unseen`: the last report may still come."""
+    """What it means that all processes of a JobSet have ended with exit code 0; `unseen`: the last report may still
+    come.
+    """
     if spec.task != "train" or last_progress(observed, status).stopped_early:
         return "completed"
     planned = planned_steps(status)
     if steps_done(observed, status) >= min(spec.trainer.steps, planned or spec.trainer.steps):
         return "completed"
     leader_reported = any(ending.process == (0, 0) for ending in _reported(observed, status))
-    if not leader_reported and jobset.finished_at is not None and (now - jobset.finished_at).total_seconds() < UNSEEN_SECONDS:
+    if (
+        not leader_reported
+        and jobset.finished_at is not None
+        and (now - jobset.finished_at).total_seconds() < UNSEEN_SECONDS
+    ):
         return "unseen"
     best = spec.trainer.evaluation.best
     may_stop_early = best is not None and best.patience is not None and not leader_reported and resume_step(status) > 0
@@ -70,8 +78,8 @@ def completion(
 def final_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int:
     """Steps done at the end of a run of task ``train`` that has succeeded.
 
-    If the last report of the trainer did not arrive, the last checkpoint says whether a run with ``evaluation.best.patience`` stopped
-    early: a run saves its last step before it ends.
+    If the last report of the trainer did not arrive, the last checkpoint says whether a run with
+    ``evaluation.best.patience`` stopped early: a run saves its last step before it ends.
     """
     best, steps = spec.trainer.evaluation.best, spec.trainer.steps
     if best is None or best.patience is None:

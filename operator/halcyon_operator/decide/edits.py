@@ -1,9 +1,11 @@
-"""The effect of an edit of the spec: some fields take effect at once, others wait for a checkpoint and a new attempt. Pure.
+"""The effect of an edit of the spec: some fields take effect at once, others wait for a checkpoint and a new attempt.
+Pure.
 
-`status.inForce` has the editable fields that the run uses. A difference to the spec is an edit. A live field takes effect at once. For
-any other field the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint contains all steps that were done when the
-edit was seen, the attempt is stopped (`attempts.py`), and the next one is created with the fields as they are then. If the run does not
-train, there is no wait. The wait is also limited: a trainer that does not answer, or whose saves fail, is stopped, and saves if it can."""
+`status.inForce` has the editable fields that the run uses. A difference to the spec is an edit. A live field takes
+effect at once. For any other field the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint
+contains all steps that were done when the edit was seen, the attempt is stopped (`attempts.py`), and the next one is
+created with the fields as they are then. If the run does not train, there is no wait. The wait is also limited: a
+trainer that does not answer, or whose saves fail, is stopped, and saves if it can."""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ STEPS = "trainer.steps"
 SUSPEND = "suspend"
 
 
-def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime) -> Change:
+def with_edits(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, wanted_hash: str, now: datetime
+) -> Change:
     """Compare the spec with the fields in force.
 
     Args:
@@ -62,11 +66,15 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
     events: tuple[Event, ...] = ()
     # A field whose value the attempt already has needs no new attempt, such as a mesh that equals the suggested one.
     if taken := live if edited else found:
-        in_force = {path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}}
+        in_force = {
+            path: text for path, text in status.in_force.items() if path not in {change.path for change in taken}
+        }
         in_force |= {change.path: run.fields[change.path] for change in taken if change.path in run.fields}
         status = status.model_copy(update={"in_force": in_force})
     if live:
-        events += (Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),)
+        events += (
+            Event("Normal", "EditApplied", f"In force at once: {sentence(live)}", f"edit/{run.generation}/live"),
+        )
     if jobset is None or jobset.outcome != "running" or jobset.deleting or status.attempt_spec_hash == RETIRED:
         return Change(status, events, retry=retry)
     waiting = trains(status) and spec.task == "train"
@@ -84,7 +92,9 @@ def with_edits(observed: Observed, status: TrainingRunStatus, jobset: JobSetView
 def _then(spec: TrainingRunSpec, waiting: bool) -> str:
     """Clause about the next action after an edit that is not live."""
     if spec.suspend:
-        return "asking for a checkpoint, then the hardware is released" if waiting else "the hardware is released at once"
+        return (
+            "asking for a checkpoint, then the hardware is released" if waiting else "the hardware is released at once"
+        )
     return "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
 
 
@@ -95,7 +105,10 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
     if not found:
         return Change(changed)
     step = resume_step(status)
-    message = f"In force with attempt {attempt}, {f'from step {step} on' if step else 'from the beginning'}: {sentence(found)}"
+    message = (
+        f"In force with attempt {attempt}, {f'from step {step} on' if step else 'from the beginning'}: "
+        f"{sentence(found)}"
+    )
     return Change(changed, (Event("Normal", "EditApplied", message, f"edit/attempt/{attempt}"),))
 
 

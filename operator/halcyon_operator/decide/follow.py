@@ -1,9 +1,10 @@
-"""Updates the status from the JobSet of the present attempt: its process groups, their ends, the restarts and their counts.
+"""Updates the status from the JobSet of the present attempt: its process groups, their ends, the restarts and their
+counts.
 
-The JobSet's own counters give the number of restarts and of counted restarts, also for the time when the operator was down. The reason of a
-restart comes from the endings of the pods, if they were seen. Otherwise a restart that the JobSet counted is a failure, and one that it did
-not count is a preemption. `status.jobSetRestarts` and `status.jobSetRestartsCounted` have the counters of the last reconcile, so every
-restart is counted exactly once."""
+The JobSet's own counters give the number of restarts and of counted restarts, also for the time when the operator was
+down. The reason of a restart comes from the endings of the pods, if they were seen. Otherwise a restart that the JobSet
+counted is a failure, and one that it did not count is a preemption. `status.jobSetRestarts` and
+`status.jobSetRestartsCounted` have the counters of the last reconcile, so every restart is counted exactly once."""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ from halcyon_operator.decide.recovery import FAILURES
 from halcyon_operator.decide.spec_hash import RETIRED
 from halcyon_operator.model.decision import Change, Event
 from halcyon_operator.model.endings import GroupEnd, conclude
-from halcyon_operator.model.history import entry_of, present_group, resumed_step, shown, with_end, with_group, with_report
+from halcyon_operator.model.history import (
+    entry_of,
+    present_group,
+    resumed_step,
+    shown,
+    with_end,
+    with_group,
+    with_report,
+)
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import JobSetView, Observed
@@ -70,7 +79,9 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
         return Change(status)
     resumed = events.resumed(status, group, report, step)
     status = with_report(status, group, report)
-    if observed.run.spec is None or observed.run.spec.task != "data":  # a run that only builds token caches does no steps
+    if (
+        observed.run.spec is None or observed.run.spec.task != "data"
+    ):  # a run that only builds token caches does no steps
         status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
     return Change(status, resumed)
 
@@ -78,7 +89,9 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
 def _end_of_group(
     observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
 ) -> tuple[Change, int] | None:
-    """The change at the end of the present process group, and its number of failures; None if the group has not ended."""
+    """The change at the end of the present process group, and its number of failures; None if the group has not
+    ended.
+    """
     if jobset.outcome == "failed" and _is_open(status, group):
         refused = jobset.failure_reason == JOBSET_REFUSED
         end = _concluded(observed, status, group, refused=refused)
@@ -96,7 +109,9 @@ def _end_of_group(
     return None
 
 
-def _completed(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime) -> Change:
+def _completed(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
+) -> Change:
     """The change at the end of a process group whose processes have all ended with exit code 0."""
     spec, at = observed.run.spec, jobset.finished_at or now
     if spec is None or spec.task != "train":
@@ -139,8 +154,13 @@ def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) ->
     return Change(started, events.attempt_started(started))
 
 
-def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> tuple[Change, int]:
-    """Count every restart since the last reconcile. Returns the change, and the number of failures among the restarts."""
+def _account_restarts(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
+) -> tuple[Change, int]:
+    """Count every restart since the last reconcile.
+
+    Returns the change, and the number of failures among the restarts.
+    """
     before, after = status.job_set_restarts, max(status.job_set_restarts, jobset.restarts)
     counted = min(max(0, jobset.restarts_counted - status.job_set_restarts_counted), after - before)
     attempt = status.attempt
@@ -160,14 +180,29 @@ def _account_restarts(observed: Observed, status: TrainingRunStatus, jobset: Job
         status = _with_blame(observed, status, ProcessGroup(attempt, restart), end)
         ended += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
     if unseen:
-        restarts = count_restart(count_restart(restarts, EndCause.FAILED, unseen_failures), EndCause.PREEMPTED, unseen - unseen_failures)
+        restarts = count_restart(
+            count_restart(restarts, EndCause.FAILED, unseen_failures), EndCause.PREEMPTED, unseen - unseen_failures
+        )
         cause = EndCause.FAILED if unseen_failures else EndCause.PREEMPTED
-        status = with_end(status, ProcessGroup(attempt, before), cause, "the JobSet restarted it while the operator was down", now, None)
-    update = {"restarts": restarts, "job_set_restarts": after, "job_set_restarts_counted": status.job_set_restarts_counted + counted}
+        status = with_end(
+            status,
+            ProcessGroup(attempt, before),
+            cause,
+            "the JobSet restarted it while the operator was down",
+            now,
+            None,
+        )
+    update = {
+        "restarts": restarts,
+        "job_set_restarts": after,
+        "job_set_restarts_counted": status.job_set_restarts_counted + counted,
+    }
     return Change(status.model_copy(update=update), ended), failures + unseen_failures
 
 
-def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
+def _concluded(
+    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False
+) -> GroupEnd | None:
     end = conclude(observed.endings, group, refused=refused)
     if end is not None and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
         end = None
@@ -177,7 +212,8 @@ def _concluded(observed: Observed, status: TrainingRunStatus, group: ProcessGrou
 def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
     """Whether the seen deletions may be the JobSet's own clean-up, because a process ended without its end being seen.
 
-    This happens after an outage of the API server or a watch: the pod that ended first is deleted at once, the others after their save.
+    This happens after an outage of the API server or a watch: the pod that ended first is deleted at once, the others
+    after their save.
     """
     known = {ending.process for ending in observed.endings if ending.group == group}
     known |= {pod.process for pod in observed.pods if pod.group == group}
@@ -193,8 +229,8 @@ def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGro
 
 
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
-    """Count failures in a row without a new checkpoint. With a new checkpoint, all failures since the last reconcile count as one, because
-    their order is unknown."""
+    """Count failures in a row without a new checkpoint. With a new checkpoint, all failures since the last reconcile
+    count as one, because their order is unknown."""
     old = before.checkpoint.step if before.checkpoint is not None else 0
     new = status.checkpoint.step if status.checkpoint is not None else 0
     count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures

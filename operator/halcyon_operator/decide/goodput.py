@@ -1,12 +1,13 @@
 """Goodput: every second since a run first started is counted under exactly one cause.
 
-Time is counted forward, from the end of the last count (`goodput.countedUntil`) to now, and never twice. The time of a process group begins
-where the last one ended. Until its pods exist, the time counts as operator delay; until all pods have a node, as a wait for capacity; until
-its first process runs, as startup. After that the reports of the process divide the time. Time without a known cause (a container runs and
-has not reported yet) is counted at a later reconcile. Suspension is left out.
+Time is counted forward, from the end of the last count (`goodput.countedUntil`) to now, and never twice. The time of a
+process group begins where the last one ended. Until its pods exist, the time counts as operator delay; until all pods
+have a node, as a wait for capacity; until its first process runs, as startup. After that the reports of the process
+divide the time. Time without a known cause (a container runs and has not reported yet) is counted at a later reconcile.
+Suspension is left out.
 
-Steps that a later process group repeats were lost, with their share of the step time. They are known once the later group reports the step
-at which it resumed, so the sums are computed again at each reconcile (`measure`)."""
+Steps that a later process group repeats were lost, with their share of the step time. They are known once the later
+group reports the step at which it resumed, so the sums are computed again at each reconcile (`measure`)."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> Tra
     history: list[HistoryEntry] = []
     for entry in status.history:
         open_before = bool(history) and history[-1].seconds is None
-        history.append(entry if entry.seconds is not None or open_before else _counted(entry, observed, status, book, now))
+        history.append(
+            entry if entry.seconds is not None or open_before else _counted(entry, observed, status, book, now)
+        )
     if not history or history[-1].seconds is not None:
         _count_between(observed.run.status, status, book, now)
     status = status.model_copy(update={"history": history})
@@ -45,7 +48,10 @@ def account(observed: Observed, status: TrainingRunStatus, now: datetime) -> Tra
 
 @dataclass
 class _Book:
-    """The seconds of the present process group, by cause. Times and durations are whole milliseconds, so that sums are exact."""
+    """The seconds of the present process group, by cause.
+
+    Times and durations are whole milliseconds, so that sums are exact.
+    """
 
     until: int
     milliseconds: dict[str, int]
@@ -58,7 +64,12 @@ class _Book:
         if known is None:
             return cls(_milliseconds(started), dict.fromkeys(CAUSES, 0), None, 0)
         until = moment(known.counted_until) or started
-        return cls(_milliseconds(until), known.current.seconds.milliseconds(), known.current.process, round(1000 * known.suspended_seconds))
+        return cls(
+            _milliseconds(until),
+            known.current.seconds.milliseconds(),
+            known.current.process,
+            round(1000 * known.suspended_seconds),
+        )
 
     def advance(self, to: datetime, cause: str) -> int:
         """Count the time up to `to`, if it is not counted yet. Returns the counted milliseconds."""
@@ -80,8 +91,8 @@ class _Book:
         lost = max(0, news["lost_work"])
         news |= {"productive_step": news["productive_step"] + lost, "lost_work": 0}
         news = {cause: max(0, count) for cause, count in news.items()}
-        # The clocks of process and operator differ, and reports may come from two processes of the group: reports give the shares of the
-        # causes, the operator's clock gives the time.
+        # The clocks of process and operator differ, and reports may come from two processes of the group: reports give
+        # the shares of the causes, the operator's clock gives the time.
         for cause, share in _shares(news, self._take(at)).items():
             self.milliseconds[cause] += share
         lost = min(lost, self.milliseconds["productive_step"])
@@ -102,7 +113,9 @@ class _Book:
             wall_seconds=0.0,
             productive_seconds=0.0,
             suspended_seconds=self.suspended / 1000,
-            counted_until=(_EPOCH + self.until * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            counted_until=(_EPOCH + self.until * _MILLISECOND)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
             current=WorldAccount(seconds=GoodputSeconds.of_milliseconds(self.milliseconds), process=self.process),
             carried=before.carried if before is not None else CarriedGoodput(),
         )
@@ -113,7 +126,9 @@ class _Book:
         return span
 
 
-def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime) -> HistoryEntry:
+def _counted(
+    entry: HistoryEntry, observed: Observed, status: TrainingRunStatus, book: _Book, now: datetime
+) -> HistoryEntry:
     """An entry of the history with all known time counted; complete if its process group has ended."""
     pods = [pod for pod in observed.pods if pod.group == _group(entry)]
     hosts = status.topology.hosts if status.topology is not None else len(pods)
@@ -136,7 +151,9 @@ def _counted(entry: HistoryEntry, observed: Observed, status: TrainingRunStatus,
     unseen = book.advance(end, "other" if reported_before else "startup")
     update: dict[str, object] = {"seconds": book.close(), "unseen_seconds": unseen / 1000 if reported_before else 0.0}
     # A process group does some more steps after the preemption notice. Its termination reports have the last step.
-    done = [ending.report.step for ending in observed.endings if ending.group == _group(entry) and ending.report is not None]
+    done = [
+        ending.report.step for ending in observed.endings if ending.group == _group(entry) and ending.report is not None
+    ]
     if entry.from_step is not None and done:
         update["to_step"] = max(entry.to_step or 0, *done)
     return entry.model_copy(update=update)
@@ -151,7 +168,12 @@ def _newest_report(entry: HistoryEntry, observed: Observed, now: datetime) -> tu
         reported.append((at, living.seconds))
     for ending in observed.endings:
         last = ending.report
-        if ending.group == group and last is not None and last.seconds is not None and (at := moment(last.time)) is not None:
+        if (
+            ending.group == group
+            and last is not None
+            and last.seconds is not None
+            and (at := moment(last.time)) is not None
+        ):
             reported.append((at, last.seconds))
     believed = [(at, seconds) for at, seconds in reported if max(seconds.model_dump().values()) < _LONGEST_LIFE_SECONDS]
     if not believed:
@@ -185,10 +207,15 @@ def _count_between(before: TrainingRunStatus, status: TrainingRunStatus, book: _
     """Count the wait of a run without a process group until now."""
     if status.phase == "Succeeded":
         return
-    if {"Suspending", "Suspended"} & {before.phase, status.phase} or before.phase == "Succeeded":  # succeeded before, but got more steps
+    if {"Suspending", "Suspended"} & {
+        before.phase,
+        status.phase,
+    } or before.phase == "Succeeded":  # succeeded before, but got more steps
         book.leave_out(now)
         return
-    stopped = any((condition := one.condition("Stalled")) is not None and condition.status == "True" for one in (before, status))
+    stopped = any(
+        (condition := one.condition("Stalled")) is not None and condition.status == "True" for one in (before, status)
+    )
     book.advance(now, "other" if stopped else "operator_delay")
 
 

@@ -1,8 +1,8 @@
 """The cost and success of growing to more slices, and when a run may try again. Pure.
 
-Growing costs two starts, and another run may take the room first. The first growth is tried as soon as there is room. A growth is lost if
-its pods find no node, or if the room is lost before the growth has paid for itself. After a lost growth there is a pause, each time twice
-as long, and long enough that growing costs at most a twentieth of the time."""
+Growing costs two starts, and another run may take the room first. The first growth is tried as soon as there is room. A
+growth is lost if its pods find no node, or if the room is lost before the growth has paid for itself. After a lost
+growth there is a pause, each time twice as long, and long enough that growing costs at most a twentieth of the time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from halcyon_api.status.placement import PlacementStatus
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 
 SHARE = 20
-"""A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost."""
+"""A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost.
+"""
 HANDOVER_SECONDS = 10.0
-"""Time for which a probe holds its room for the larger attempt, whose pods preempt it by their priority. Then the probe is deleted."""
+"""Time for which a probe holds its room for the larger attempt, whose pods preempt it by their priority.
+
+Then the probe is deleted.
+"""
 GROWN_PATIENCE_SECONDS = 60.0
 """Longest wait for nodes after a growth. There was room before, so after this time another run has taken it.
 
-It is longer than the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods: to give up a growth
-too early costs more than to give it up a little late.
+It is longer than the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods:
+to give up a growth too early costs more than to give it up a little late.
 """
 _LONGEST_PAUSE_SECONDS = 86_400.0
 
@@ -28,17 +32,26 @@ _LONGEST_PAUSE_SECONDS = 86_400.0
 def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementStatus:
     """The placement of a run that continues with more slices."""
     before = placement.grown_from if placement.grown_from is not None else placement.slices
-    return placement.model_copy(update={"slices": slices, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None})
+    return placement.model_copy(
+        update={"slices": slices, "grown_from": before, "grown_at": stamp(now), "grow_not_before": None}
+    )
 
 
 def shrunk(placement: PlacementStatus, slices: int) -> PlacementStatus:
     """The placement of a run that continues with fewer slices. The time of the growth stays until its cost is known."""
     lost = placement.lost_growths + 1 if placement.grown_from is not None else 0
-    update = {"slices": slices, "grown_from": None, "lost_growths": lost, "grown_at": placement.grown_at if lost else None}
+    update = {
+        "slices": slices,
+        "grown_from": None,
+        "lost_growths": lost,
+        "grown_at": placement.grown_at if lost else None,
+    }
     return placement.model_copy(update=update)
 
 
-def with_growth_cost(placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime) -> PlacementStatus:
+def with_growth_cost(
+    placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime
+) -> PlacementStatus:
     """The placement, updated with the cost of the last growth.
 
     Args:
@@ -85,4 +98,6 @@ def probe_holds_room(placement: PlacementStatus, now: datetime, *, made: bool, t
     """
     if placement.grown_from is None or trains:
         return False
-    return not made or (placement.waiting_since is not None and seconds_between(placement.waiting_since, now) < HANDOVER_SECONDS)
+    return not made or (
+        placement.waiting_since is not None and seconds_between(placement.waiting_since, now) < HANDOVER_SECONDS
+    )

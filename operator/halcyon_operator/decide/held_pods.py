@@ -1,10 +1,11 @@
 """Pods that another container keeps alive after their trainer has ended, such as the proxy of a service mesh. Pure.
 
-The kubelet reports the end of a pod when all its containers have ended, so Job and JobSet wait for the other container. But the trainer's
-end is the end of the run's work. So it counts after `HELD_SECONDS`, in which the other container may end by itself: if all trainers have
-ended with exit code 0, the JobSet counts as completed, and is deleted. Any other held pod is deleted: the kubelet then stops the container,
-and Job and JobSet act on the trainer's exit code. A native sidecar (a container of `initContainers` with ``restartPolicy: Always``) holds
-no pod, because the kubelet stops it after the trainer.
+The kubelet reports the end of a pod when all its containers have ended, so Job and JobSet wait for the other container.
+But the trainer's end is the end of the run's work. So it counts after `HELD_SECONDS`, in which the other container may
+end by itself: if all trainers have ended with exit code 0, the JobSet counts as completed, and is deleted. Any other
+held pod is deleted: the kubelet then stops the container, and Job and JobSet act on the trainer's exit code. A native
+sidecar (a container of `initContainers` with ``restartPolicy: Always``) holds no pod, because the kubelet stops it
+after the trainer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def held_container(pod: PodView) -> str:
 
 
 def with_held_ends(observed: Observed, now: datetime) -> Observed:
-    """The observation in which a JobSet has completed if all trainers of its process group have ended with 0 and containers hold pods."""
+    """The observation in which a JobSet has completed if all trainers of its process group have ended with 0 and
+    containers hold pods.
+    """
     return replace(observed, jobsets=tuple(_with_held_end(observed, jobset, now) for jobset in observed.jobsets))
 
 
@@ -49,7 +52,9 @@ def _with_held_end(observed: Observed, jobset: JobSetView, now: datetime) -> Job
     return replace(jobset, outcome="completed", finished_at=last, held_by=container)
 
 
-def with_held_pods(decision: Decision, observed: Observed, step: Step, jobset: JobSetView | None, now: datetime) -> Decision:
+def with_held_pods(
+    decision: Decision, observed: Observed, step: Step, jobset: JobSetView | None, now: datetime
+) -> Decision:
     """The decision, with the deletions that release the hardware of held pods, and the time of the next look at them.
 
     Args:
@@ -66,10 +71,16 @@ def with_held_pods(decision: Decision, observed: Observed, step: Step, jobset: J
             return decision
         return replace(decision, delete=(*decision.delete, Deletion("JobSet", jobset.name, jobset.uid)))
     held = [pod for pod in _pods(observed, jobset) if held_container(pod) and pod.ending is not None]
-    due = [pod for pod in held if pod.ending is not None and pod.ending.exit_code != 0 and _since_end(pod, now) >= HELD_SECONDS]
+    due = [
+        pod
+        for pod in held
+        if pod.ending is not None and pod.ending.exit_code != 0 and _since_end(pod, now) >= HELD_SECONDS
+    ]
     known = {(deletion.kind, deletion.uid) for deletion in decision.delete}
     gone = tuple(Deletion("Pod", pod.name, pod.uid) for pod in due if ("Pod", pod.uid) not in known)
-    events = tuple(Event("Warning", "PodHeld", f"Deleting pod {pod.name}: {held_clause(pod)}", f"held/{pod.uid}") for pod in due)
+    events = tuple(
+        Event("Warning", "PodHeld", f"Deleting pod {pod.name}: {held_clause(pod)}", f"held/{pod.uid}") for pod in due
+    )
     waits = [HELD_SECONDS - _since_end(pod, now) for pod in held if _since_end(pod, now) < HELD_SECONDS]
     again = min((seconds for seconds in (decision.requeue_after, *waits) if seconds is not None), default=None)
     return replace(decision, delete=decision.delete + gone, events=decision.events + events, requeue_after=again)
@@ -86,7 +97,10 @@ def held_sentence(pods: list[PodView]) -> str | None:
     if not held:
         return None
     others = f", and {len(held) - 1} more" if len(held) > 1 else ""
-    return f"pod {held[0].name}{others}: {held_clause(held[0])}; {HELD_SECONDS:.0f} s after its end, the trainer's exit code decides"
+    return (
+        f"pod {held[0].name}{others}: {held_clause(held[0])}; {HELD_SECONDS:.0f} s after its end, the trainer's exit "
+        "code decides"
+    )
 
 
 def _pods(observed: Observed, jobset: JobSetView) -> list[PodView]:

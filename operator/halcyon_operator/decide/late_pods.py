@@ -1,7 +1,8 @@
-"""Describes late pods: pods that have a node and do not start, because a volume, a network or an image is missing. Pure.
+"""Describes late pods: pods that have a node and do not start, because a volume, a network or an image is missing.
+Pure.
 
-The status shows identifiers and the operator's own sentences about them. Text from a node or a controller may be long and is untrusted, so
-only the newest event is shown, cleaned and cut (`pod_events`)."""
+The status shows identifiers and the operator's own sentences about them. Text from a node or a controller may be long
+and is untrusted, so only the newest event is shown, cleaned and cut (`pod_events`)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,10 @@ def _why(pod: PodView, warning: PodWarning | None) -> str:
     if pod.waiting_reason not in ("", "ContainerCreating", "PodInitializing"):
         return f"; {describe}"
     if pod.sandbox_ready is False:
-        return f"; its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox): {describe}"
+        return (
+            "; its volumes are not mounted, or its network is not there (FailedMount, FailedCreatePodSandBox): "
+            f"{describe}"
+        )
     if pod.sandbox_ready is True:
         return f"; its volumes and its network are there, and its image is not: {describe}"
     return f"; a volume, its network or its image is missing: {describe}"

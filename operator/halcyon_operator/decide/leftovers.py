@@ -28,21 +28,28 @@ def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Sto
 
 
 def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
-    """The step for objects of an earlier run of the same name. A new attempt would fence its trainers before their last save.
+    """The step for objects of an earlier run of the same name. A new attempt would fence its trainers before their last
+    save.
 
     Objects without an owner stay until a user deletes them: the operator changes only objects of the run.
     """
     if status.attempt > 0:
         return None
     run, whose = observed.run, "of an earlier run of this name"
-    jobsets = [jobset for jobset in observed.jobsets if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)]
+    jobsets = [
+        jobset
+        for jobset in observed.jobsets
+        if jobset.owner_uid != run.uid and names.is_attempt_name(run.name, jobset.name)
+    ]
     for jobset in jobsets:
         if jobset.outcome == "running" and not jobset.deleting and not jobset.owner_uid:
-            # A background deletion removes the JobSet first, and its controller, which lags, may then create its Jobs once more.
+            # A background deletion removes the JobSet first, and its controller, which lags, may then create its Jobs
+            # once more.
             fix = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
             return Stall(
                 "NameTaken",
-                f"JobSet {jobset.name} {whose}, which was deleted without it, still runs; delete it ({fix}): its pods save, "
+                f"JobSet {jobset.name} {whose}, which was deleted without it, still runs; delete it ({fix}): its pods "
+                "save, "
                 "and this run goes on from there",
             )
     if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
@@ -63,7 +70,9 @@ def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait
     kind = "JobSet" if foreign else "ConfigMap" if observed.config_map is not None and own is None else None
     if kind is None:
         return None
-    return Stall("NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name")
+    return Stall(
+        "NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name"
+    )
 
 
 def next_free_attempt(observed: Observed, highest: int) -> int:

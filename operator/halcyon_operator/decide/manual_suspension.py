@@ -1,8 +1,8 @@
 """A JobSet that a user suspends, such as an administrator who needs the hardware or drains a cluster. Pure.
 
-The operator only shows it, and records the end of the process group at once. So even after its own restart it knows that this JobSet must
-not continue when it is resumed: the new processes would have the epoch of processes that may still be ending. The operator then creates a
-new attempt."""
+The operator only shows it, and records the end of the process group at once. So even after its own restart it knows
+that this JobSet must not continue when it is resumed: the new processes would have the epoch of processes that may
+still be ending. The operator then creates a new attempt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.views import JobSetView, Observed
 
 
-def with_manual_suspension(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> TrainingRunStatus:
+def with_manual_suspension(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
+) -> TrainingRunStatus:
     """The status with the end of a process group whose JobSet a user has suspended.
 
     Args:

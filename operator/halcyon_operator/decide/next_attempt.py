@@ -22,7 +22,8 @@ def _foreign_root(situation: Situation) -> Stall | None:
     if owner is None:
         return None
     return Stall(
-        "CheckpointRootTaken", f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own"
+        "CheckpointRootTaken",
+        f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
     )
 
 
@@ -47,7 +48,9 @@ def _blocked(unmet: prerequisites.UnmetPrerequisite) -> Stall | Await:
 
 
 def _missing_origin(situation: Situation) -> Stall | Await | None:
-    """The step of a run that begins from another run's checkpoint while that root is not known; None if the run can begin."""
+    """The step of a run that begins from another run's checkpoint while that root is not known; None if the run can
+    begin.
+    """
     observed, status, spec = situation.observed, situation.status, situation.spec
     origin = spec.origin
     if origin is None or origin.run is None or status.checkpoint is not None:
@@ -58,13 +61,15 @@ def _missing_origin(situation: Situation) -> Stall | Await | None:
     if root is None:
         return Stall(
             "OriginUnknown",
-            f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace}, so its checkpoint root is not "
+            f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace}, so its "
+            "checkpoint root is not "
             "known; correct the name, or make this run with spec.from.root",
         )
     if root.startswith("file://"):
         return Stall(
             "OriginUnknown",
-            f"spec.from: the checkpoints of run {origin.run} are in {root}, on a volume that this run's pods do not have; copy one to this "
+            f"spec.from: the checkpoints of run {origin.run} are in {root}, on a volume that this run's pods do not "
+            "have; copy one to this "
             "run's root (halcyon checkpoints copy) and make the run without spec.from",
         )
     return None
@@ -84,7 +89,11 @@ def _create(situation: Situation) -> Step | None:
 
 
 def _old_config_map(situation: Situation) -> DiscardConfigMap | None:
-    return DiscardConfigMap("removing the last attempt's ConfigMap") if own_config_map(situation.observed) is not None else None
+    return (
+        DiscardConfigMap("removing the last attempt's ConfigMap")
+        if own_config_map(situation.observed) is not None
+        else None
+    )
 
 
 def _held_back(situation: Situation) -> HoldBack | None:
@@ -94,7 +103,8 @@ def _held_back(situation: Situation) -> HoldBack | None:
     if hold is None or hold.is_over(now) or restart_waits(status) or situation.released or situation.retry:
         return None
     message = (
-        f"{last_message(status)}; {hold.ends} ends in a row without a checkpoint, so the next attempt is made at {stamp(hold.until)} "
+        f"{last_message(status)}; {hold.ends} ends in a row without a checkpoint, so the next attempt is made at "
+        f"{stamp(hold.until)} "
         "(an edit or a requested restart makes it at once)"
     )
     return HoldBack(hold.reason, message, (hold.until - now).total_seconds())
@@ -108,7 +118,9 @@ def _highest(situation: Situation) -> int:
 def _exhausted(situation: Situation) -> Stall | None:
     if (highest := _highest(situation)) < names.MAX_ATTEMPT:
         return None
-    return Stall("AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root")
+    return Stall(
+        "AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root"
+    )
 
 
 def new_attempt(situation: Situation) -> NewAttempt:
@@ -122,9 +134,17 @@ AFTER_ATTEMPT: tuple[Case, ...] = (
     Case("the root belongs to another run", "stops: `CheckpointRootTaken`", _foreign_root),
     Case("the last step is committed, and exported if the run has `export`", "the run has succeeded", _already_done),
     Case("`after` names a run that has not succeeded", "waits for it, or stops if it cannot succeed", _prerequisite),
-    Case("`from` names a run without a checkpoint root that pods can read", "waits for it, or stops: `OriginUnknown`", _missing_origin),
+    Case(
+        "`from` names a run without a checkpoint root that pods can read",
+        "waits for it, or stops: `OriginUnknown`",
+        _missing_origin,
+    ),
     Case("objects of an earlier run of this name are left", "waits for their end, or stops: `NameTaken`", _earlier_run),
-    Case("the number of the next attempt is recorded, and the spec is still that of this number", "creates its objects", _create),
+    Case(
+        "the number of the next attempt is recorded, and the spec is still that of this number",
+        "creates its objects",
+        _create,
+    ),
     Case("the ConfigMap of the last attempt is left", "deletes it", _old_config_map),
     Case("ends without a checkpoint, or a store that cannot be reached, cause a pause", "waits", _held_back),
     Case("all numbers of attempts are used", "stops: `AttemptsExhausted`", _exhausted),

@@ -1,7 +1,7 @@
 """The number of slices of a run, and the room for fewer or more. Pure.
 
-Nodes are not read: the scheduler's results show whether there is room. The run's own pods show it for its present slices, the pods of a
-probe for more slices (`room_probe.py`)."""
+Nodes are not read: the scheduler's results show whether there is room. The run's own pods show it for its present
+slices, the pods of a probe for more slices (`room_probe.py`)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,24 @@ def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementS
     return status.placement or PlacementStatus(slices=slices, wanted_slices=wanted_slices(spec))
 
 
-def with_room(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime) -> TrainingRunStatus:
+def with_room(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
+) -> TrainingRunStatus:
     """The status with the observed room for the present attempt, and for a larger one."""
     placement = placement_of(status, spec)
-    if (spec.recovery.elastic is None and not placement.avoided) or jobset.deleting or status.attempt_spec_hash == RETIRED:
+    if (
+        (spec.recovery.elastic is None and not placement.avoided)
+        or jobset.deleting
+        or status.attempt_spec_hash == RETIRED
+    ):
         return status
     update: dict[str, object] = {"wanted_slices": wanted_slices(spec), "waiting_since": None}
     # While a queue holds the JobSet, its pods need no node.
-    if jobset.outcome == "running" and not jobset.suspended and not _all_placed(observed, status, spec, placement.slices, jobset):
+    if (
+        jobset.outcome == "running"
+        and not jobset.suspended
+        and not _all_placed(observed, status, spec, placement.slices, jobset)
+    ):
         update["waiting_since"] = placement.waiting_since or stamp(now)
     room = None if update["waiting_since"] else _room(observed, spec, placement, now)
     if room is None:
@@ -63,7 +73,11 @@ def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRun
     if elastic is not None and waited >= patience(placement, elastic) and smaller(observed, status, spec) is not None:
         return "fewer"
     settings = spec.recovery.bad_nodes
-    return "avoided" if current_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds else "short"
+    return (
+        "avoided"
+        if current_avoided(placement.avoided, settings, now) and waited >= settings.give_up_seconds
+        else "short"
+    )
 
 
 def smaller(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int | None:
@@ -87,7 +101,10 @@ def first_slices(status: TrainingRunStatus, spec: TrainingRunSpec, *, fresh: boo
 
 
 def next_placement(status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime, *, fresh: bool) -> PlacementStatus:
-    """The placement of the next attempt. With `fresh` all blames are dropped, because the user has handled the failures."""
+    """The placement of the next attempt.
+
+    With `fresh` all blames are dropped, because the user has handled the failures.
+    """
     before, slices = placement_of(status, spec), first_slices(status, spec, fresh=fresh)
     return PlacementStatus(
         slices=slices,
@@ -108,7 +125,9 @@ def trains(status: TrainingRunStatus) -> bool:
     return entry is not None and entry.first_step_at is not None and entry.ended_at is None
 
 
-def _all_placed(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView) -> bool:
+def _all_placed(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView
+) -> bool:
     """Whether every process of the present group has a node."""
     group = ProcessGroup(status.attempt, jobset.restarts)
     placed = {pod.process for pod in observed.pods if pod.group == group and pod.node}
@@ -133,11 +152,16 @@ def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus,
         return None
     looked = (now - probe.jobset.created_at).total_seconds() if probe.jobset.created_at is not None else 0.0
     everything = larger[-1] == usable_slices(spec)[-1]
-    return larger[-1] if everything or placement.room_since is not None or looked >= elastic.grow_after_seconds else None
+    return (
+        larger[-1] if everything or placement.room_since is not None or looked >= elastic.grow_after_seconds else None
+    )
 
 
 def _whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
-    """The number of complete slices of some pods. If a slice is a node pool, its hosts belong together; else any hosts form a slice."""
+    """The number of complete slices of some pods.
+
+    If a slice is a node pool, its hosts belong together; else any hosts form a slice.
+    """
     hosts = spec.accelerator.resolve().hosts_per_slice
     processes = {pod.process for pod in pods}
     if not spec.accelerator.row.pool_is_slice:

@@ -1,9 +1,9 @@
 """A run in a queue: since when it waits, for what, and whether the queue ended its processes. Pure.
 
-The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and exit. The JobSet is deleted at the first
-reconcile, and the next attempt enters the queue when the pods have ended. Otherwise Kueue might admit the JobSet again while its processes
-still save, and the new processes would have the same epoch. The reason is written into `status.queue.eviction` at the same reconcile,
-because these exits look like those of deleted pods."""
+The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and exit. The JobSet is
+deleted at the first reconcile, and the next attempt enters the queue when the pods have ended. Otherwise Kueue might
+admit the JobSet again while its processes still save, and the new processes would have the same epoch. The reason is
+written into `status.queue.eviction` at the same reconcile, because these exits look like those of deleted pods."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ TAKEN_UP_SECONDS = 60.0
 """Time for Kueue to create a Workload. After it the message lists what the user can check."""
 
 
-def with_queue(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime) -> TrainingRunStatus:
+def with_queue(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime
+) -> TrainingRunStatus:
     """The status with the state of the queue. Must be called before the restarts since the last reconcile are counted.
 
     Args:
@@ -67,8 +69,8 @@ def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessG
 def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
     """Whether a queue has evicted the present process group, so that the JobSet must never be admitted again.
 
-    False for a deactivated Workload, because the Workload of the next attempt would be active. False for processes that had failed before:
-    while their pods exist, JobSet still handles the failure.
+    False for a deactivated Workload, because the Workload of the next attempt would be active. False for processes that
+    had failed before: while their pods exist, JobSet still handles the failure.
     """
     group, seen = ProcessGroup(status.attempt, jobset.restarts), observed.workload
     if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
@@ -78,14 +80,20 @@ def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
 
 
 def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
-    """The end of a process group, with cause `queueEvicted` if the queue had taken its quota back; None if no end is known."""
+    """The end of a process group, with cause `queueEvicted` if the queue had taken its quota back; None if no end is
+    known.
+    """
     queue = status.queue
     if queue is None or queue.eviction is None or not _is_of(queue.eviction, group):
         return end
     message = evicted_sentence(queue)
     if end is None:
         return GroupEnd(EndCause.QUEUE_EVICTED, message, moment(queue.eviction.time))
-    return replace(end, cause=EndCause.QUEUE_EVICTED, message=f"{message}; {end.message}") if end.cause.end.evicted else end
+    return (
+        replace(end, cause=EndCause.QUEUE_EVICTED, message=f"{message}; {end.message}")
+        if end.cause.end.evicted
+        else end
+    )
 
 
 def evicted_sentence(queue: QueueStatus) -> str:
@@ -93,7 +101,9 @@ def evicted_sentence(queue: QueueStatus) -> str:
     eviction = queue.eviction
     if eviction is None:
         return f"queue {queue.name} suspended the JobSet"
-    return f"queue {queue.name} took its quota back, {eviction.reason}" + (f": {eviction.message.rstrip('.')}" if eviction.message else "")
+    return f"queue {queue.name} took its quota back, {eviction.reason}" + (
+        f": {eviction.message.rstrip('.')}" if eviction.message else ""
+    )
 
 
 def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
@@ -135,7 +145,9 @@ def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView,
     if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
         return None
     evicted, known = seen.evicted, status.queue.eviction if status.queue is not None else None
-    recorded = known is not None and known.time == stamp(evicted.at or now)  # the Workload keeps the condition while the next group waits
+    recorded = known is not None and known.time == stamp(
+        evicted.at or now
+    )  # the Workload keeps the condition while the next group waits
     if entry is None or entry.ended_at is not None or recorded:
         return None
     return QueueEviction(
@@ -153,11 +165,15 @@ def _why(
     """Reason and clause about what a run waits for. A reason that is a `StallReason` needs a user."""
     match reading:
         case NoKueue():
-            why = "the cluster does not serve Kueue's Workloads (kueue.x-k8s.io/v1beta2); install Kueue, or leave scheduling.queue out"
+            why = (
+                "the cluster does not serve Kueue's Workloads (kueue.x-k8s.io/v1beta2); install Kueue, or leave "
+                "scheduling.queue out"
+            )
             return "KueueMissing", why
         case NoWorkload() if waited_seconds > TAKEN_UP_SECONDS:
             why = (
-                f"Kueue has made no Workload for JobSet {jobset.name}; see that it runs, that jobset.x-k8s.io/jobset is among its "
+                f"Kueue has made no Workload for JobSet {jobset.name}; see that it runs, that jobset.x-k8s.io/jobset "
+                "is among its "
                 "integrations, and that it manages this namespace"
             )
             return "WaitingForKueue", why
@@ -168,16 +184,24 @@ def _why(
         case _:
             because = f" ({reading.reason})" if isinstance(reading, WorkloadUnread) else ""
             why = f"the reason is in its Workload, which the operator does not read{because}"
-            return "WaitingForQuota", f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}"
+            return (
+                "WaitingForQuota",
+                f"{why}: kubectl describe workloads --selector kueue.x-k8s.io/job-uid={jobset.uid}",
+            )
 
 
 def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | StallReason, str]:
     if seen.finished is not None:
-        why = f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit the run"
+        why = (
+            f"Kueue does not start it, {seen.finished.reason}: {seen.finished.message}; fix what it names, then edit "
+            "the run"
+        )
         return "QueueRefused", why
     if not seen.active:
         after = f" after {seen.evicted.reason}: {seen.evicted.message}" if seen.evicted is not None else ""
-        why = f"Workload {seen.name} is deactivated{after}; set its spec.active to true, or suspend the run and resume it"
+        why = (
+            f"Workload {seen.name} is deactivated{after}; set its spec.active to true, or suspend the run and resume it"
+        )
         return "QueueDeactivated", why
     if seen.admitted:
         return "Admitted", "it is admitted, and about to start"
@@ -186,7 +210,9 @@ def _of_workload(seen: WorkloadView, now: datetime) -> tuple[QueueReason | Stall
         return "WaitingToRequeue", f"it is queued again at {stamp(seen.requeue_at)}{after}"
     if seen.unreserved is None:
         pending = [check for check in seen.checks if check.state != "Ready"]
-        states = "; ".join(f"{check.name} is {check.state}" + (f": {check.message}" if check.message else "") for check in pending)
+        states = "; ".join(
+            f"{check.name} is {check.state}" + (f": {check.message}" if check.message else "") for check in pending
+        )
         where = f"quota is reserved in ClusterQueue {seen.cluster_queue}"
         return "WaitingForAdmissionCheck", f"{where}; {states}" if states else where
     missing = seen.unreserved

@@ -1,7 +1,8 @@
 """Requests that make a restart faster: deletions of pods, and a change of a Job. Pure.
 
-Without them a run restarts too, up to three seconds later, because the kubelet and the Job controller act on most changes in rounds of a
-second. They act at once on the deletion of a pod and on a change of a Job's spec. docs/design/recovery.md lists the waits."""
+Without them a run restarts too, up to three seconds later, because the kubelet and the Job controller act on most
+changes in rounds of a second. They act at once on the deletion of a pod and on a change of a Job's spec.
+docs/design/recovery.md lists the waits."""
 
 from __future__ import annotations
 
@@ -24,9 +25,10 @@ MAX_PODS = 64
 def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
     """The pods to delete so that a process group ends faster, because one of its pods is being deleted.
 
-    The other pods are deleted too. They would end anyway, because the processes notify each other and save together, but the kubelet looks
-    only once a second whether a container has ended. And a deleted pod that has failed is deleted without its grace period: no container
-    runs any more, but the kubelet would remove the pod in its next round. The Job's finalizer keeps it until the Job has counted it.
+    The other pods are deleted too. They would end anyway, because the processes notify each other and save together,
+    but the kubelet looks only once a second whether a container has ended. And a deleted pod that has failed is deleted
+    without its grace period: no container runs any more, but the kubelet would remove the pod in its next round. The
+    Job's finalizer keeps it until the Job has counted it.
 
     Args:
         observed: The observation.
@@ -48,10 +50,11 @@ def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSet
 
 
 def job_to_sync(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[JobSync, ...]:
-    """The Job whose pod has failed first, so that the Job controller does not collect changes for another second; or none.
+    """The Job whose pod has failed first, so that the Job controller does not collect changes for another second; or
+    none.
 
-    One Job is enough: when it has failed, the JobSet replaces or stops all of them. A reserved exit code comes first, because it stops the
-    run, and a process that ended because of another one is never the first.
+    One Job is enough: when it has failed, the JobSet replaces or stops all of them. A reserved exit code comes first,
+    because it stops the run, and a process that ended because of another one is never the first.
     """
     if jobset.deleting or jobset.suspended or jobset.outcome != "running":
         return ()
@@ -76,10 +79,15 @@ def _own_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:
 def _peers(pods: list[PodView], group: ProcessGroup) -> list[PodView]:
     """The pods that run beside one that is being deleted.
 
-    Only after the first step: before it, a process may not handle the signal as a preemption notice, and its exit would count as a failure.
+    Only after the first step: before it, a process may not handle the signal as a preemption notice, and its exit would
+    count as a failure.
     """
     peers = [pod for pod in pods if pod.group == group]
-    return [pod for pod in peers if pod.running and not pod.deleting and not pod.over] if any(pod.deleting for pod in peers) else []
+    return (
+        [pod for pod in peers if pod.running and not pod.deleting and not pod.over]
+        if any(pod.deleting for pod in peers)
+        else []
+    )
 
 
 def _rank(ending: PodEnding) -> tuple[bool, datetime]:

@@ -1,8 +1,10 @@
-"""The centre of the operator: computes a decision from an observation of a run and the time. Pure, and defined for every observation.
+"""The centre of the operator: computes a decision from an observation of a run and the time. Pure, and defined for
+every observation.
 
-Level-triggered: all state between two reconciles is in the cluster, so the operator may be killed at any moment. A reconcile first updates
-the status (`checkpoint_status`, `follow`), then chooses the next step (`attempts`), converts it to a decision (`carry_out`), and describes
-the run in its conditions (`describe`, `conditions`). A `Change` is passed from step to step.
+Level-triggered: all state between two reconciles is in the cluster, so the operator may be killed at any moment. A
+reconcile first updates the status (`checkpoint_status`, `follow`), then chooses the next step (`attempts`), converts it
+to a decision (`carry_out`), and describes the run in its conditions (`describe`, `conditions`). A `Change` is passed
+from step to step.
 """
 
 from __future__ import annotations
@@ -82,30 +84,45 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     return decision
 
 
-def _completed(decision: Decision, observed: Observed, change: Change, jobset: JobSetView | None, now: datetime) -> Decision:
-    """The decision with all events and requests, the status only if it needs a write, and the time of the next reconcile."""
+def _completed(
+    decision: Decision, observed: Observed, change: Change, jobset: JobSetView | None, now: datetime
+) -> Decision:
+    """The decision with all events and requests, the status only if it needs a write, and the time of the next
+    reconcile.
+    """
     status, before = decision.status or change.status, observed.run.status
     waits_for_save = jobset is not None and (status.edit is not None or restart_waits(status))
     written = status_to_write(observed, account(observed, status, now), now)
     if written is not None and any(deletion.resource_version for deletion in decision.delete):
-        # The write changes the run's resource version, so a deletion with the observed version waits for the next reconcile.
+        # The write changes the run's resource version, so a deletion with the observed version waits for the next
+        # reconcile.
         decision = replace(decision, delete=(), events=(), requeue_after=0.0)
     found = change.events + decision.events
     if written is not None:
-        found += events.state_changed(before, written) + events.placement_changed(before, written) + queue_changed(before, written, now)
+        found += (
+            events.state_changed(before, written)
+            + events.placement_changed(before, written)
+            + queue_changed(before, written, now)
+        )
     again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if change.asks or waits_for_save else None
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(written, decision.delete, decision.sync, decision.create, found, change.asks, soonest)
 
 
 def _reading_head(observed: Observed, now: datetime) -> Decision:
-    """Show that the run was seen. The next step needs the checkpoints in the root; the answer of its store starts the next reconcile."""
+    """Show that the run was seen.
+
+    The next step needs the checkpoints in the root; the answer of its store starts the next reconcile.
+    """
     run = observed.run
     if run.status.conditions:
         return Decision(requeue_after=LATER_SECONDS)
-    description = Description("Pending", "ReadingCheckpointRoot", "reading the checkpoint root for a checkpoint to continue from")
+    description = Description(
+        "Pending", "ReadingCheckpointRoot", "reading the checkpoint root for a checkpoint to continue from"
+    )
     return Decision(
-        status_to_write(observed, with_description(run.status, description, run.generation, now), now), requeue_after=LATER_SECONDS
+        status_to_write(observed, with_description(run.status, description, run.generation, now), now),
+        requeue_after=LATER_SECONDS,
     )
 
 
@@ -137,6 +154,10 @@ def _invalid(observed: Observed, status: TrainingRunStatus, now: datetime) -> De
     else:
         at_work = describe_attempt(observed, status, jobset, now)
         description = Description(
-            at_work.phase, at_work.reason, at_work.message, "InvalidSpec", f"{message}; attempt {status.attempt} goes on as it was"
+            at_work.phase,
+            at_work.reason,
+            at_work.message,
+            "InvalidSpec",
+            f"{message}; attempt {status.attempt} goes on as it was",
         )
     return Decision(with_description(status, description, observed.run.generation, now), requeue_after=later(observed))

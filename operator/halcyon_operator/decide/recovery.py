@@ -1,8 +1,9 @@
 """The recovery decisions of a run: the decision table, as data. Pure.
 
-Six facts are computed from the observation (`recovery_facts.py`), the first rule of `RULES` that matches them gives the action, and
-`by_cause.py` converts it to a step. docs/reference/recovery.md shows the same rules (`recovery_reference.py`). A test checks that every
-combination of facts has a rule, that every rule is the first one for some combination, and that every cause is named."""
+Six facts are computed from the observation (`recovery_facts.py`), the first rule of `RULES` that matches them gives the
+action, and `by_cause.py` converts it to a step. docs/reference/recovery.md shows the same rules
+(`recovery_reference.py`). A test checks that every combination of facts has a rule, that every rule is the first one
+for some combination, and that every cause is named."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ Cause = EndCause | Literal["none"]
 """Why the last process group ended, until the next one trains; `none` while one trains, and before the first group."""
 
 Committed = Literal["yes", "no"]
-"""Whether a checkpoint was committed since the last failure; if there is room for more slices: since the room was found. If an edit or a
-restart waits: whether all steps that were done when it was seen are saved, or the longest wait is over."""
+"""Whether a checkpoint was committed since the last failure; if there is room for more slices: since the room was
+found. If an edit or a restart waits: whether all steps that were done when it was seen are saved, or the longest wait
+is over."""
 
 Budget = Literal["left", "spent"]
-"""Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint, three losses of the
-root in a row, and ten free ends in a row without a checkpoint."""
+"""Whether another failure is allowed. The limits are `recovery.maxRestarts` failures in a row without a checkpoint,
+three losses of the root in a row, and ten free ends in a row without a checkpoint."""
 
 Node = Literal["clear", "blamed"]
 """Whether there is a node to avoid after many blames, and moving off it loses no step (no process group trains)."""
@@ -39,13 +41,17 @@ CAUSES: tuple[Cause, ...] = ("none", *EndCause)
 CAPACITIES: dict[Capacity, str] = {
     "enough": "every pod has a node",
     "short": "pods wait for nodes",
-    "fewer": "pods have waited for `recovery.elastic.shrinkAfterSeconds`, and a smaller number of slices that can be used has nodes",
+    "fewer": (
+        "pods have waited for `recovery.elastic.shrinkAfterSeconds`, and a smaller number of slices that can be used "
+        "has nodes"
+    ),
     "avoided": "pods have waited for `recovery.badNodes.giveUpSeconds` while nodes are avoided",
     "more": "the run has fewer slices than `wantedSlices`, and a probe holds room for more",
 }
 
 ACTIONS: dict[Action, str] = {
-    "same": "continue with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has failed, a new attempt",
+    "same": "continue with the same slices: the processes train on, the JobSet restarts them, or, if the JobSet has "
+    "failed, a new attempt",
     "pause": "a new attempt with the same slices after a pause that grows each time",
     "edited": "a new attempt with the present spec, which may be unchanged",
     "elsewhere": "a new attempt with the same slices that does not use the blamed node",
@@ -144,7 +150,11 @@ RULES: tuple[Rule, ...] = (
 """Read from top to bottom: the first rule that matches decides."""
 
 STICKY_REASONS: frozenset[str] = frozenset(
-    rule.reason or cause.end.reason for rule in RULES if rule.action == "stop" for cause in rule.cause or () if isinstance(cause, EndCause)
+    rule.reason or cause.end.reason
+    for rule in RULES
+    if rule.action == "stop"
+    for cause in rule.cause or ()
+    if isinstance(cause, EndCause)
 )
 """Reasons of a stalled run that hold until the spec is edited or a restart is requested."""
 

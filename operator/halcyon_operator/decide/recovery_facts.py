@@ -23,7 +23,13 @@ _STARTED_AGAIN: frozenset[EndCause] = frozenset(ENDED) - {EndCause.FENCED}
 
 
 def recovery_facts(
-    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime, *, edited: bool = False
+    observed: Observed,
+    status: TrainingRunStatus,
+    spec: TrainingRunSpec,
+    jobset: JobSetView,
+    now: datetime,
+    *,
+    edited: bool = False,
 ) -> RecoveryFacts:
     """The facts about a run whose present attempt has a JobSet."""
     failed = jobset.outcome != "running"  # one that has completed is seen here only if it ended early
@@ -86,7 +92,9 @@ def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> B
     elif cause in FREE:
         # Only for the present attempt: after a pause the next attempt is allowed.
         ended = next((entry for entry in reversed(status.history) if entry.cause), None)
-        spent = ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
+        spent = (
+            ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
+        )
     else:
         spent = status.failures_without_checkpoint > spec.recovery.max_restarts
     return "spent" if spent else "left"

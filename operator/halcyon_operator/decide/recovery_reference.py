@@ -1,4 +1,5 @@
-"""The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md``.
+"""The reference page of recovery decisions: ``python -m halcyon_operator.decide.recovery_reference >
+docs/reference/recovery.md``.
 
 It is generated from the tables by which the operator itself decides; a test compares the committed page with it.
 """
@@ -74,7 +75,9 @@ def render() -> str:
     parts += [f"| `{name}` | {meaning} |" for name, meaning in CAPACITIES.items()]
     parts += ["\n| action | |\n|---|---|"]
     parts += [f"| **{name}** | {meaning} |" for name, meaning in ACTIONS.items()]
-    parts += ["\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"]
+    parts += [
+        "\n| cause | checkpoint | budget | node | capacity | edit | action | why |\n|---|---|---|---|---|---|---|---|"
+    ]
     parts += map(_line, RULES)
     parts += ["", _AFTER_ATTEMPT, _cases(AFTER_ATTEMPT), "", _CAUSES]
     parts += map(_cause_line, EndCause)
@@ -83,7 +86,9 @@ def render() -> str:
 
 
 def _cases(rows: tuple[Case, ...]) -> str:
-    return "\n".join(["| case | what the operator does |", "|---|---|", *(f"| {row.when} | {row.then} |" for row in rows)])
+    return "\n".join(
+        ["| case | what the operator does |", "|---|---|", *(f"| {row.when} | {row.then} |" for row in rows)]
+    )
 
 
 def _cause_line(cause: EndCause) -> str:
@@ -100,7 +105,9 @@ def _reason_line(cause: EndCause) -> str:
 
 def _line(rule: Rule) -> str:
     causes = ", ".join(f"`{cause}`" for cause in rule.cause) if rule.cause is not None else ""
-    conditions = (f"{value}" if value else "" for value in (rule.committed, rule.budget, rule.node, rule.capacity, rule.edit))
+    conditions = (
+        f"{value}" if value else "" for value in (rule.committed, rule.budget, rule.node, rule.capacity, rule.edit)
+    )
     of_causes = (cause.end.reason for cause in rule.cause or () if isinstance(cause, EndCause))
     reasons = [rule.reason] if rule.reason else of_causes if rule.action == "stop" else ()
     action = " ".join([f"**{rule.action}**", ", ".join(f"`{reason}`" for reason in reasons)]).rstrip()

@@ -1,13 +1,13 @@
 """A restart that a user requests by a new value of the annotation. Pure.
 
-It works like an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`). When a checkpoint contains all steps
-that were done when the request was seen, the attempt is stopped (`attempts.py`), and the next one begins with that checkpoint. The longest
-wait is that of an edit (`edits.py`).
+It works like an edit that changes nothing: the trainer is asked for a checkpoint (`save_requests.py`). When a
+checkpoint contains all steps that were done when the request was seen, the attempt is stopped (`attempts.py`), and the
+next one begins with that checkpoint. The longest wait is that of an edit (`edits.py`).
 
-Level-triggered: `status.restart` has the number of the attempt that was present when the request was seen. The write that records the next
-attempt's number, for any reason, also marks the request as done. So a restart happens once, even if the operator is restarted meanwhile. A
-request that comes while there is no pod to replace is passed over and never served: a user who resumes a run a week later gets no second
-restart."""
+Level-triggered: `status.restart` has the number of the attempt that was present when the request was seen. The write
+that records the next attempt's number, for any reason, also marks the request as done. So a restart happens once, even
+if the operator is restarted meanwhile. A request that comes while there is no pod to replace is passed over and never
+served: a user who resumes a run a week later gets no second restart."""
 
 from __future__ import annotations
 
@@ -54,10 +54,15 @@ def with_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetVi
         return _closed(status, known, "restarted", "Restarted", message)
     if status.restart is not None and status.restart.waits:
         return Change(status.model_copy(update={"restart": known}))
-    waiting = trains(status) and observed.run.spec.task == "train" and jobset is not None and jobset.outcome == "running"
+    waiting = (
+        trains(status) and observed.run.spec.task == "train" and jobset is not None and jobset.outcome == "running"
+    )
     then = "asking for a checkpoint, from which a new attempt goes on" if waiting else "a new attempt is made at once"
     event = Event(
-        "Normal", "RestartPending", f"A restart was asked for ({_shown(known)}): {then}", f"restart/{status.attempt}/{known.value}"
+        "Normal",
+        "RestartPending",
+        f"A restart was asked for ({_shown(known)}): {then}",
+        f"restart/{status.attempt}/{known.value}",
     )
     return Change(status.model_copy(update={"restart": known}), (event,))
 
@@ -68,7 +73,10 @@ def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
     if known is None or not known.waits:
         return Change(status)
     step = resume_step(status)
-    message = f"Attempt {attempt} follows as was asked for ({_shown(known)}), {f'from step {step} on' if step else 'from the beginning'}"
+    message = (
+        f"Attempt {attempt} follows as was asked for ({_shown(known)}), "
+        f"{f'from step {step} on' if step else 'from the beginning'}"
+    )
     return _closed(status, known, "restarted", "Restarted", message)
 
 
@@ -88,7 +96,9 @@ def restart_clause(status: TrainingRunStatus) -> str:
     known = status.restart
     if known is None:
         return "a restart was asked for"
-    return f"a restart was asked for ({_shown(known)})" + (f"; saved at step {known.step}" if known.step is not None else "")
+    return f"a restart was asked for ({_shown(known)})" + (
+        f"; saved at step {known.step}" if known.step is not None else ""
+    )
 
 
 def _taken(known: RestartStatus | None, value: str, attempt: int, now: datetime) -> RestartStatus:
@@ -115,11 +125,21 @@ def _has_only_new_pods(observed: Observed, status: TrainingRunStatus, jobset: Jo
     """Whether the recorded attempt has no pod yet, so that all its pods will be newer than the request."""
     if jobset is None:
         return status.job_set_uid is None and not observed.pods
-    return jobset.suspended and bool(jobset.queue) and not observed.pods and not jobset.deleting and status.attempt_spec_hash != RETIRED
+    return (
+        jobset.suspended
+        and bool(jobset.queue)
+        and not observed.pods
+        and not jobset.deleting
+        and status.attempt_spec_hash != RETIRED
+    )
 
 
 def _closed(
-    status: TrainingRunStatus, known: RestartStatus, outcome: RestartOutcome, reason: ChangeReason | Literal[""], message: str
+    status: TrainingRunStatus,
+    known: RestartStatus,
+    outcome: RestartOutcome,
+    reason: ChangeReason | Literal[""],
+    message: str,
 ) -> Change:
     update = {"restart": known.model_copy(update={"outcome": outcome})}
     events = (Event("Normal", reason, message, f"restart/{known.attempt}/{known.value}/{outcome}"),) if reason else ()

@@ -1,8 +1,9 @@
-"""When a probe searches for room for more slices. A probe is a JobSet whose pods request the same resources as the run's and do nothing.
-Pure.
+"""When a probe searches for room for more slices. A probe is a JobSet whose pods request the same resources as the
+run's and do nothing. Pure.
 
-If its pods run, there is room. They hold the room until the run has saved and stopped, and have pulled the image by then. Autoscalers treat
-them like other pods. There is at most one probe, and only while the run trains: if pods of the run itself wait for nodes, it is deleted."""
+If its pods run, there is room. They hold the room until the run has saved and stopped, and have pulled the image by
+then. Autoscalers treat them like other pods. There is at most one probe, and only while the run trains: if pods of the
+run itself wait for nodes, it is deleted."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def missing_slices(observed: Observed, status: TrainingRunStatus, spec: Training
         return 0
     entry = entry_of(status, present_group(status))
     since = entry.first_step_at if entry is not None else None
-    if observed.probe is None and (seconds_between(since, now) < elastic.grow_after_seconds or not may_probe(placement, now)):
+    if observed.probe is None and (
+        seconds_between(since, now) < elastic.grow_after_seconds or not may_probe(placement, now)
+    ):
         return 0
     return max(0, max(usable_slices(spec), default=0) - placement.slices)
 
@@ -43,7 +46,8 @@ def plan_probe(
         status: The run's status after this reconcile.
         spec: The run's spec; None if its attempt does not run.
         now: The time.
-        holding: Whether the old attempt is being stopped because of the probe's room, or the new one has not taken that room yet.
+        holding: Whether the old attempt is being stopped because of the probe's room, or the new one has not taken that
+            room yet.
     """
     probe = observed.probe
     missing = missing_slices(observed, status, spec, now) if spec is not None else 0
@@ -57,6 +61,8 @@ def plan_probe(
     return (), (Deletion("JobSet", probe.jobset.name, probe.jobset.uid),)
 
 
-def _plan(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, now: datetime) -> ProbePlan:
+def _plan(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, now: datetime
+) -> ProbePlan:
     avoided = current_avoided(placement_of(status, spec).avoided, spec.recovery.bad_nodes, now)
     return ProbePlan(observed.run, spec, observed.settings, slices, tuple(node.node for node in avoided))

@@ -1,8 +1,10 @@
-"""Requests for checkpoints: from a user (an annotation or an edit), from a node (a notice), or from a run before it grows. Pure.
+"""Requests for checkpoints: from a user (an annotation or an edit), from a node (a notice), or from a run before it
+grows. Pure.
 
-Level-triggered: a request stays in the status until a checkpoint serves it. It is sent to process 0 at every reconcile until the trainer's
-report contains it; the process accepts the same request only once. A checkpoint serves it if it contains the step at which the trainer
-accepted it. So a request survives the end of the operator and of the trainer, and a lost answer."""
+Level-triggered: a request stays in the status until a checkpoint serves it. It is sent to process 0 at every reconcile
+until the trainer's report contains it; the process accepts the same request only once. A checkpoint serves it if it
+contains the step at which the trainer accepted it. So a request survives the end of the operator and of the trainer,
+and a lost answer."""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from halcyon_api.edits.status import EditStatus
-from halcyon_api.status.maintenance import MAX_NOTICES, MAX_REQUEST_VALUE, MaintenanceStatus, NodeNotice, Notice, SaveRequestStatus
+from halcyon_api.status.maintenance import (
+    MAX_NOTICES,
+    MAX_REQUEST_VALUE,
+    MaintenanceStatus,
+    NodeNotice,
+    Notice,
+    SaveRequestStatus,
+)
 from halcyon_api.status.restart import RestartStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.status.save_requests import SaveRequest, request_id
@@ -24,7 +33,9 @@ from halcyon_operator.model.views import JobSetView, NoticeView, Observed
 SOON = timedelta(minutes=5)
 """Time before a scheduled maintenance when a checkpoint is requested."""
 COVERED_SECONDS = 60.0
-"""Time after a notice in which further notices request no checkpoint: the machines of a slice get their notices one after the other."""
+"""Time after a notice in which further notices request no checkpoint: the machines of a slice get their notices one
+after the other.
+"""
 
 AnyRequest = TypeVar("AnyRequest", bound=SaveRequestStatus)
 
@@ -56,7 +67,10 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
         request = request_id("user", f"{observed.run.uid}/{user.value}")
         user = _pursue(user, request, observed, status, jobset, asks)
         if user.step is not None:
-            message = f"The checkpoint of step {user.step} holds all that was trained when it was asked for ({text(user.value, 64)})"
+            message = (
+                f"The checkpoint of step {user.step} holds all that was trained when it was asked for "
+                f"({text(user.value, 64)})"
+            )
             events.append(Event("Normal", "CheckpointSaved", message, f"saved/{request}"))
     maintenance, noticed = _maintenance(observed, status, jobset, now)
     events += noticed
@@ -66,7 +80,10 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
         maintenance = maintenance.model_copy(update={"save": save})
     _ask_for_growth(observed, status, jobset, asks)
     update: dict[str, object] = {"save_request": user, "maintenance": maintenance}
-    update |= {"edit": _for_edit(observed, status, jobset, asks), "restart": _for_restart(observed, status, jobset, asks)}
+    update |= {
+        "edit": _for_edit(observed, status, jobset, asks),
+        "restart": _for_restart(observed, status, jobset, asks),
+    }
     return Change(status.model_copy(update=update), tuple(events), tuple(asks))
 
 
@@ -78,8 +95,12 @@ def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> Sav
     return SaveRequestStatus(value=value, requested_at=stamp(now))
 
 
-def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]) -> None:
-    """Request a checkpoint when there is room for more slices: the run grows at a checkpoint, and the probe costs money until then."""
+def _ask_for_growth(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]
+) -> None:
+    """Request a checkpoint when there is room for more slices: the run grows at a checkpoint, and the probe costs money
+    until then.
+    """
     placement = status.placement
     if placement is None or placement.room_since is None or resume_step(status) > (placement.room_step or 0):
         return
@@ -87,7 +108,9 @@ def _ask_for_growth(observed: Observed, status: TrainingRunStatus, jobset: JobSe
     _pursue(found, request_id("room", f"{observed.run.uid}/{found.value}"), observed, status, jobset, asks)
 
 
-def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]) -> EditStatus | None:
+def _for_edit(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]
+) -> EditStatus | None:
     """Request a checkpoint for an edit that waits for one."""
     edit = status.edit
     if edit is None or edit.save.step is not None:
@@ -96,7 +119,9 @@ def _for_edit(observed: Observed, status: TrainingRunStatus, jobset: JobSetView 
     return edit.model_copy(update={"save": _pursue(edit.save, request, observed, status, jobset, asks)})
 
 
-def _for_restart(observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]) -> RestartStatus | None:
+def _for_restart(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]
+) -> RestartStatus | None:
     """Request a checkpoint for a restart that waits for one."""
     restart = status.restart
     if restart is None or not restart.waits or restart.step is not None:
@@ -113,12 +138,19 @@ def _pursue(
     jobset: JobSetView | None,
     asks: list[SaveAsk],
 ) -> AnyRequest:
-    """Update a request: whether the trainer has accepted it, and whether a checkpoint serves it. Send it if it is not accepted yet."""
+    """Update a request: whether the trainer has accepted it, and whether a checkpoint serves it.
+
+    Send it if it is not accepted yet.
+    """
     newest = status.checkpoint.step if status.checkpoint is not None else None
     if status.phase in ("Succeeded", "Suspended") and newest is not None:
-        return wanted.model_copy(update={"step": newest})  # the run does not train, so the newest checkpoint contains all steps
+        return wanted.model_copy(
+            update={"step": newest}
+        )  # the run does not train, so the newest checkpoint contains all steps
     report = observed.report
-    group = ProcessGroup(status.attempt, jobset.restarts) if jobset is not None and jobset.outcome == "running" else None
+    group = (
+        ProcessGroup(status.attempt, jobset.restarts) if jobset is not None and jobset.outcome == "running" else None
+    )
     if report is not None and group is not None and group == (report.attempt, report.restart):
         taken = next((one for one in report.save_requests or () if one.id == request), None)
         if taken is not None:
@@ -147,11 +179,16 @@ def _maintenance(
         return None, ()
     seen = {(one.node, one.notice): one for one in known.notices} if known is not None else {}
     listed = [_listed(notice, now) for notice in observed.notices]
-    notices = [seen.get((one.node, one.notice), one) for one in sorted(listed, key=lambda one: (one.node, one.notice))[:MAX_NOTICES]]
+    notices = [
+        seen.get((one.node, one.notice), one)
+        for one in sorted(listed, key=lambda one: (one.node, one.notice))[:MAX_NOTICES]
+    ]
     fresh = [one for one in notices if (one.node, one.notice) not in seen]
     save = known.save if known is not None else None
     if any(one.notice != "scheduled" for one in fresh) and not _covered(save, now):
-        save = SaveRequestStatus(value=f"{fresh[0].node} {fresh[0].notice} {stamp(now)}"[:MAX_REQUEST_VALUE], requested_at=stamp(now))
+        save = SaveRequestStatus(
+            value=f"{fresh[0].node} {fresh[0].notice} {stamp(now)}"[:MAX_REQUEST_VALUE], requested_at=stamp(now)
+        )
     return MaintenanceStatus(notices=notices, save=save), _notice_events(fresh)
 
 
@@ -159,7 +196,9 @@ def _listed(notice: NoticeView, now: datetime) -> NodeNotice:
     kind: Notice = notice.notice
     if notice.at is not None and notice.at - now <= SOON:
         kind = "soon"
-    return NodeNotice(node=notice.node, notice=kind, at=None if notice.at is None else stamp(notice.at), seen_at=stamp(now))
+    return NodeNotice(
+        node=notice.node, notice=kind, at=None if notice.at is None else stamp(notice.at), seen_at=stamp(now)
+    )
 
 
 def _covered(save: SaveRequestStatus | None, now: datetime) -> bool:

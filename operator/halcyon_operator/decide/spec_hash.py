@@ -1,7 +1,8 @@
 """Decides which edits of a spec need a new attempt.
 
-An attempt is created from one state of the spec, and its objects never change. `status.attemptSpecHash` is the hash of that state, without
-the fields that only the operator uses or that can wait for the next attempt: those of class `live` (`halcyon_api.edits`).
+An attempt is created from one state of the spec, and its objects never change. `status.attemptSpecHash` is the hash of
+that state, without the fields that only the operator uses or that can wait for the next attempt: those of class `live`
+(`halcyon_api.edits`).
 
 Fields with their default value are left out, so that a newer version of the schema with more fields restarts nothing.
 """
@@ -42,7 +43,9 @@ def attempt_spec_hash(spec: TrainingRunSpec) -> str:
     """Hash of the state of the spec that an attempt is created from."""
     document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
     _leave_out_default_kinds(document, spec)
-    canonical = json.dumps({key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        {key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:40]
 
 
@@ -57,7 +60,11 @@ def _leave_out_default_kinds(document: dict[str, Any], section: ApiModel) -> Non
         value, key = getattr(section, name), field.alias or name
         if key not in document or not isinstance(value, ApiModel):
             continue
-        if isinstance(value, OneOf) and field.default_factory is not None and value == field.get_default(call_default_factory=True):
+        if (
+            isinstance(value, OneOf)
+            and field.default_factory is not None
+            and value == field.get_default(call_default_factory=True)
+        ):
             del document[key]
         else:
             _leave_out_default_kinds(document[key], value)

@@ -1,9 +1,10 @@
 """When a status is written.
 
-Tokens per second and the wall clock change at every reconcile. A status with no other difference is written at most every
-`telemetry.statusIntervalSeconds`, so that a reconcile after a pod event causes no write. A status in which only the clock advances, for
-example while a run waits for hardware, is written at most every minute, and not at all while a run waits for a user. The number of started
-pods is written every few seconds, so that a thousand pods that start one by one do not cause a thousand writes."""
+Tokens per second and the wall clock change at every reconcile. A status with no other difference is written at most
+every `telemetry.statusIntervalSeconds`, so that a reconcile after a pod event causes no write. A status in which only
+the clock advances, for example while a run waits for hardware, is written at most every minute, and not at all while a
+run waits for a user. The number of started pods is written every few seconds, so that a thousand pods that start one by
+one do not cause a thousand writes."""
 
 from __future__ import annotations
 
@@ -31,25 +32,29 @@ def status_to_write(observed: Observed, status: TrainingRunStatus, now: datetime
     if not observed.run.raw_status or _without_messages(old) != _without_messages(new):
         return status
     if _without_numbers(old) != _without_numbers(new):
-        too_soon = written is not None and status.phase in _COUNTING and 0 <= (now - written).total_seconds() < COUNT_SECONDS
+        too_soon = (
+            written is not None and status.phase in _COUNTING and 0 <= (now - written).total_seconds() < COUNT_SECONDS
+        )
         return None if too_soon else status
     standing = old.get("progress") == new.get("progress")
     if standing and (written is None or status.phase in AT_REST):
         return None
     if written is None:
         return status
-    interval = max(CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds)
+    interval = max(
+        CLOCK_SECONDS if standing or spec is None else spec.telemetry.status_interval_seconds, observed.pace_seconds
+    )
     elapsed = (now - written).total_seconds()
-    # A reconcile may come up to half a second early, which must not double the interval. If the clock was set back, the last write is in
-    # the future, and waiting until then would stop all writes.
+    # A reconcile may come up to half a second early, which must not double the interval. If the clock was set back, the
+    # last write is in the future, and waiting until then would stop all writes.
     return status if elapsed >= interval - 0.5 or elapsed < 0 else None
 
 
 def is_routine(observed: Observed, status: TrainingRunStatus) -> bool:
     """Whether a status differs from the recorded one only in progress, goodput and messages."""
-    return bool(observed.run.raw_status) and _without_messages(status_document(observed.run.status)) == _without_messages(
-        status_document(status)
-    )
+    return bool(observed.run.raw_status) and _without_messages(
+        status_document(observed.run.status)
+    ) == _without_messages(status_document(status))
 
 
 def status_document(status: TrainingRunStatus) -> dict[str, Any]:
@@ -63,5 +68,8 @@ def _without_numbers(document: dict[str, Any]) -> dict[str, Any]:
 
 def _without_messages(document: dict[str, Any]) -> dict[str, Any]:
     """The status without volatile numbers and without the messages of conditions."""
-    conditions = [{key: value for key, value in condition.items() if key != "message"} for condition in document.get("conditions", [])]
+    conditions = [
+        {key: value for key, value in condition.items() if key != "message"}
+        for condition in document.get("conditions", [])
+    ]
     return _without_numbers(document) | {"conditions": conditions}

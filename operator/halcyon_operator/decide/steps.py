@@ -19,7 +19,9 @@ class Keep:
 
 @dataclass(frozen=True)
 class Finish:
-    """The run is done: the attempt's JobSet has completed, or no longer exists and the last step's checkpoint is in the root."""
+    """The run is done: the attempt's JobSet has completed, or no longer exists and the last step's checkpoint is in the
+    root.
+    """
 
     jobset: JobSetView | None
 
@@ -102,4 +104,18 @@ class StayStalled:
     """The run is already stalled; the status has the reason."""
 
 
-Step = Keep | Finish | Finished | Stop | Wait | Await | HoldBack | DiscardConfigMap | NewAttempt | Create | Rest | Stall | StayStalled
+Step = (
+    Keep
+    | Finish
+    | Finished
+    | Stop
+    | Wait
+    | Await
+    | HoldBack
+    | DiscardConfigMap
+    | NewAttempt
+    | Create
+    | Rest
+    | Stall
+    | StayStalled
+)

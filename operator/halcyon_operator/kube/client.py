@@ -1,6 +1,7 @@
 """Requests to the Kubernetes API in plain JSON, with the official client's connection and credentials.
 
-The client's generated classes are not used: they reject fields that they do not know, and their objects need more memory than the JSON."""
+The client's generated classes are not used: they reject fields that they do not know, and their objects need more
+memory than the JSON."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ class Conflict(ApiError):
     """The object was changed after it was read, or already exists."""
 
 
-def path_of(api_version: str, plural: str, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+def path_of(
+    api_version: str, plural: str, namespace: str | None, name: str | None = None, subresource: str | None = None
+) -> str:
     """The path of a resource in the API."""
     base = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
     parts = [base]
@@ -131,8 +134,8 @@ class KubernetesApi:
         verb = method.lower()
         try:
             if method in _WITH_OBJECT and not path.endswith("/status"):
-                # Without this the API server silently drops an unknown field. For a status it should: the resource definition may be
-                # older than the operator, and the fields that it knows must be written.
+                # Without this the API server silently drops an unknown field. For a status it should: the resource
+                # definition may be older than the operator, and the fields that it knows must be written.
                 query = {**(query or {}), "fieldValidation": "Strict"}
             url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
             headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._agent}
@@ -148,7 +151,9 @@ class KubernetesApi:
             code = int(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._requests.labels(verb, resource, "none").inc()
-            raise ApiError(0, "Unreachable", f"the API server did not answer: {type(error).__name__}: {error}") from error
+            raise ApiError(
+                0, "Unreachable", f"the API server did not answer: {type(error).__name__}: {error}"
+            ) from error
         self._requests.labels(verb, resource, str(code)).inc()
         document = _parse(content)
         if code < 400:
@@ -176,7 +181,9 @@ async def connect(requests: Counter, agent: str = "halcyon-operator") -> Kuberne
         else:
             await loader.load_kube_config(client_configuration=configuration)
     except (kubernetes_config.ConfigException, OSError) as error:
-        raise NoCluster(f"no way to a Kubernetes API server ({error}); run inside a cluster, or set KUBECONFIG") from None
+        raise NoCluster(
+            f"no way to a Kubernetes API server ({error}); run inside a cluster, or set KUBECONFIG"
+        ) from None
     return KubernetesApi(ApiClient(configuration), requests, agent)
 
 
@@ -186,7 +193,10 @@ def inside_cluster() -> bool:
 
 
 def _message(document: dict[str, Any]) -> str:
-    """The API server's message. For an unknown field the message begins with the whole object; only the part about the field is kept."""
+    """The API server's message.
+
+    For an unknown field the message begins with the whole object; only the part about the field is kept.
+    """
     message = value_at(document, "message")
     if isinstance(message, str) and (begin := message.find(_STRICT)) >= 0:
         return text(message[begin:])

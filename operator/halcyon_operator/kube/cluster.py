@@ -1,8 +1,8 @@
 """Everything that the operator reads from the cluster and writes to it, and so the list of its rights.
 
-Lists are read from the API server, never from the watch cache. ConfigMaps and JobSets are only created and deleted: the objects of an
-attempt never change, but for a deadline without effect that makes the Job controller act at once. A create fails if the name exists, so the
-operator never takes over an object of another owner."""
+Lists are read from the API server, never from the watch cache. ConfigMaps and JobSets are only created and deleted: the
+objects of an attempt never change, but for a deadline without effect that makes the Job controller act at once. A
+create fails if the name exists, so the operator never takes over an object of another owner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 from halcyon_api import names
 from halcyon_api.defaults.resource import PLURAL as DEFAULTS
 from halcyon_api.training_run import API_VERSION, PLURAL
-from halcyon_operator.kube.client import MERGE_PATCH, METADATA_ONLY, ApiError, Conflict, KubernetesApi, NotFound, path_of
+from halcyon_operator.kube.client import (
+    MERGE_PATCH,
+    METADATA_ONLY,
+    ApiError,
+    Conflict,
+    KubernetesApi,
+    NotFound,
+    path_of,
+)
 from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
 from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.kube.merge_patch import merge_patch
@@ -54,7 +62,8 @@ class Cluster:
         self._api = api
 
     async def check(self) -> None:
-        """Check that the API server serves the resources that the operator needs, and that JobSet supports the rules of an attempt.
+        """Check that the API server serves the resources that the operator needs, and that JobSet supports the rules of
+        an attempt.
 
         Raises:
             MissingApi: A resource is missing, or JobSet is too old.
@@ -78,7 +87,9 @@ class Cluster:
         if known is False:
             raise MissingApi(TOO_OLD)
         if known is None:
-            logger.warning("the API server does not describe JobSets; a JobSet API without %s rejects every attempt", FIELD)
+            logger.warning(
+                "the API server does not describe JobSets; a JobSet API without %s rejects every attempt", FIELD
+            )
 
     async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A TrainingRun; None if it does not exist."""
@@ -105,9 +116,15 @@ class Cluster:
         query = {"limit": str(PAGE)} | ({} if kind == "trainingruns" else {"labelSelector": names.LABEL_RUN})
         found: list[tuple[ObjectKey, int]] = []
         while True:
-            page = await self._api.request("GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY)
+            page = await self._api.request(
+                "GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY
+            )
             for item in sequence(page.get("items")):
-                key: ObjectKey = kind, text(value_at(item, "metadata", "namespace")), text(value_at(item, "metadata", "name"))
+                key: ObjectKey = (
+                    kind,
+                    text(value_at(item, "metadata", "namespace")),
+                    text(value_at(item, "metadata", "name")),
+                )
                 found.append((key, integer(value_at(item, "metadata", "resourceVersion")) or 0))
             token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
@@ -116,10 +133,19 @@ class Cluster:
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
         """JobSets with a run's label."""
-        return tuple([jobset async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE) for jobset in page])
+        return tuple(
+            [
+                jobset
+                async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE)
+                for jobset in page
+            ]
+        )
 
     async def pods(self, namespace: str, run: str, parse: Callable[[object], T]) -> tuple[T, ...]:
-        """Pods with a run's label. Each is parsed at once, so that only one page of documents is in memory at a time."""
+        """Pods with a run's label.
+
+        Each is parsed at once, so that only one page of documents is in memory at a time.
+        """
         pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
         return tuple([parse(document) async for page in pages for document in page])
 
@@ -137,7 +163,10 @@ class Cluster:
         Raises:
             NotFound: The cluster does not serve Workloads.
         """
-        path, query = path_of(KUEUE_API_VERSION, WORKLOADS, namespace), {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"}
+        path, query = (
+            path_of(KUEUE_API_VERSION, WORKLOADS, namespace),
+            {"labelSelector": f"{LABEL_JOB_UID}={jobset_uid}"},
+        )
         return sequence((await self._api.request("GET", path, WORKLOADS, query=query)).get("items"))
 
     async def warnings(self, namespace: str, kind: str, name: str) -> tuple[object, ...]:
@@ -146,8 +175,13 @@ class Cluster:
         Raises:
             ApiError: The operator may not list them, or the API server did not answer.
         """
-        query = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name},type=Warning", "limit": str(EVENT_PAGE)}
-        return sequence((await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items"))
+        query = {
+            "fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name},type=Warning",
+            "limit": str(EVENT_PAGE),
+        }
+        return sequence(
+            (await self._api.request("GET", path_of("v1", "events", namespace), "events", query=query)).get("items")
+        )
 
     async def create(self, manifest: Manifest) -> None:
         """Create an object.
@@ -160,7 +194,10 @@ class Cluster:
         await self._api.request("POST", path, plural, query={"fieldManager": names.FIELD_MANAGER}, body=manifest)
 
     async def delete(self, namespace: str, deletion: Deletion) -> None:
-        """Delete an object after all objects that it owns. Does nothing if the object does not exist, was replaced or was changed."""
+        """Delete an object after all objects that it owns.
+
+        Does nothing if the object does not exist, was replaced or was changed.
+        """
         api_version, plural = _DELETED[deletion.kind]
         unchanged = {"resourceVersion": deletion.resource_version} if deletion.resource_version else {}
         # A pod owns nothing, and a foreground deletion would only keep the pod's name longer.
@@ -168,20 +205,29 @@ class Cluster:
         at_once = {"gracePeriodSeconds": 0} if deletion.force else {}
         options = {"propagationPolicy": policy, "preconditions": {"uid": deletion.uid, **unchanged}, **at_once}
         try:
-            await self._api.request("DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options)
+            await self._api.request(
+                "DELETE", path_of(api_version, plural, namespace, deletion.name), plural, body=options
+            )
         except (NotFound, Conflict):
             return
 
     async def sync_job(self, namespace: str, job: JobSync) -> None:
-        """Make the Job controller look at a Job now: it does so when the Job's spec changes, and collects other changes for a second.
+        """Make the Job controller look at a Job now: it does so when the Job's spec changes, and collects other changes
+        for a second.
 
-        The change is a deadline of 68 years. Does nothing if the Job does not exist, was replaced, or if the change is not allowed.
+        The change is a deadline of 68 years. Does nothing if the Job does not exist, was replaced, or if the change is
+        not allowed.
         """
         body = {"metadata": {"uid": job.uid}, "spec": {"activeDeadlineSeconds": _NO_DEADLINE}}
         query = {"fieldManager": names.FIELD_MANAGER}
         try:
             await self._api.request(
-                "PATCH", path_of("batch/v1", "jobs", namespace, job.name), "jobs", query=query, body=body, content_type=MERGE_PATCH
+                "PATCH",
+                path_of("batch/v1", "jobs", namespace, job.name),
+                "jobs",
+                query=query,
+                body=body,
+                content_type=MERGE_PATCH,
             )
         except ApiError as error:
             if not 400 <= error.code < 500:
@@ -200,10 +246,15 @@ class Cluster:
         body = {"metadata": {"resourceVersion": run.resource_version}, "status": merge_patch(run.raw_status, status)}
         path = path_of(API_VERSION, PLURAL, run.namespace, run.name, "status")
         query = {"fieldManager": names.FIELD_MANAGER}
-        return await self._api.request("PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH)
+        return await self._api.request(
+            "PATCH", path, f"{PLURAL}/status", query=query, body=body, content_type=MERGE_PATCH
+        )
 
     async def post(self, run: RunView, event: Event, instance: str, now: datetime) -> None:
-        """Create an event about a run. An error is ignored: the event already exists, or the API server rejects events."""
+        """Create an event about a run.
+
+        An error is ignored: the event already exists, or the API server rejects events.
+        """
         body = event_manifest(run, event, instance, now)
         try:
             await self._api.request("POST", path_of("events.k8s.io/v1", "events", run.namespace), "events", body=body)
@@ -216,7 +267,9 @@ class Cluster:
         except NotFound:
             return None
 
-    async def _pages(self, api_version: str, plural: str, namespace: str, run: str, size: int) -> AsyncIterator[tuple[object, ...]]:
+    async def _pages(
+        self, api_version: str, plural: str, namespace: str, run: str, size: int
+    ) -> AsyncIterator[tuple[object, ...]]:
         query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(size)}
         while True:
             page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)

@@ -1,10 +1,11 @@
 """Leader election: which operator process may write, by one Lease of coordination.k8s.io. Pure: clocks are arguments.
 
-The holder renews the Lease every `renew_seconds`. It may write to the cluster until `hold_seconds` after the start of its last successful
-write of the Lease, and not longer, even if the API server, the network or its own process fails meanwhile. The other processes wait until
-the Lease has been unchanged for `lease_seconds` since they saw the last change; clocks of different machines are never compared. A change
-is seen after its write has started, so the next holder starts at least `lease_seconds - hold_seconds` after the last one stopped. A
-request in flight ends within that time.
+The holder renews the Lease every `renew_seconds`. It may write to the cluster until `hold_seconds` after the start of
+its last successful write of the Lease, and not longer, even if the API server, the network or its own process fails
+meanwhile. The other processes wait until the Lease has been unchanged for `lease_seconds` since they saw the last
+change; clocks of different machines are never compared. A change is seen after its write has started, so the next
+holder starts at least `lease_seconds - hold_seconds` after the last one stopped. A request in flight ends within that
+time.
 
 A Lease without a holder was released: the first process that sees it may take it."""
 
@@ -62,12 +63,23 @@ def parse_lease(document: object) -> LeaseRecord:
 
 
 def lease_document(record: LeaseRecord, namespace: str, name: str) -> dict[str, Any]:
-    """The document of a Lease. An update contains the resource version that the Lease must still have; a creation has none."""
+    """The document of a Lease.
+
+    An update contains the resource version that the Lease must still have; a creation has none.
+    """
     times = {"acquireTime": record.acquired, "renewTime": record.renewed}
-    spec: dict[str, Any] = {"leaseDurationSeconds": max(1, record.duration_seconds), "leaseTransitions": record.transitions}
+    spec: dict[str, Any] = {
+        "leaseDurationSeconds": max(1, record.duration_seconds),
+        "leaseTransitions": record.transitions,
+    }
     spec |= {field: value for field, value in times.items() if value}
     metadata = {"name": name, "namespace": namespace} | ({"resourceVersion": record.version} if record.version else {})
-    return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec | {"holderIdentity": record.holder}}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Lease",
+        "metadata": metadata,
+        "spec": spec | {"holderIdentity": record.holder},
+    }
 
 
 class Election:
@@ -138,14 +150,21 @@ class Election:
         self._held_until = began + self.terms.hold_seconds if record.holder == self.identity else None
 
     def begin_write(self) -> None:
-        """Record that a write of the Lease has started. Without its answer, the Lease must be read before the next write."""
+        """Record that a write of the Lease has started.
+
+        Without its answer, the Lease must be read before the next write.
+        """
         self._seen = replace(self._seen, version="")
 
     def release(self, wall: datetime) -> LeaseRecord | None:
-        """The Lease without a holder, for a holder that stops to write; None if this candidate does not hold the Lease."""
+        """The Lease without a holder, for a holder that stops to write; None if this candidate does not hold the
+        Lease.
+        """
         self._held_until = None
         if not self.known:
             return None
-        record = replace(self._seen, holder="", duration_seconds=1, renewed=wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+        record = replace(
+            self._seen, holder="", duration_seconds=1, renewed=wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        )
         self.begin_write()
         return record

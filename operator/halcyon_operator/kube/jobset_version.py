@@ -1,8 +1,8 @@
 """Checks whether the cluster's JobSet supports the rules of an attempt. Pure.
 
-Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining rules then match every
-failed Job, and a trainer that must not be restarted is restarted forever. The schema that the API server publishes shows whether the field
-exists; every account may read it."""
+Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining rules
+then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the API
+server publishes shows whether the field exists; every account may read it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
 FIELD = "onJobFailureMessagePatterns"
 INSTALL = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
 TOO_OLD = (
-    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is restarted forever; {INSTALL}"
+    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is "
+    f"restarted forever; {INSTALL}"
 )
 
 
@@ -33,5 +34,8 @@ def create_refusal(kind: str, message: str) -> str:
         message: The API server's message.
     """
     if kind == "JobSet" and "unknown field" in message:
-        return f"JobSet was refused, because the cluster's JobSet does not support all of its fields; {INSTALL}: {text(message, 500)}"
+        return (
+            f"JobSet was refused, because the cluster's JobSet does not support all of its fields; {INSTALL}: "
+            f"{text(message, 500)}"
+        )
     return f"{kind} was refused: {message}"

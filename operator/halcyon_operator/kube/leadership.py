@@ -1,8 +1,9 @@
 """Holds the operator's Lease, and runs the work while the Lease is held.
 
-The rules are in `election`; here are the requests, the clock and the task. The work starts when the Lease is held, and its coroutine is
-cancelled when the process may not write any more. The API client then rejects all writes, so a process that was paused and continues late
-writes nothing. The watches run all the time, so that the next holder has a full cache at once."""
+The rules are in `election`; here are the requests, the clock and the task. The work starts when the Lease is held, and
+its coroutine is cancelled when the process may not write any more. The API client then rejects all writes, so a process
+that was paused and continues late writes nothing. The watches run all the time, so that the next holder has a full
+cache at once."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ def seconds() -> float:
 def process_identity(pod: str) -> str:
     """The name of this process in an election.
 
-    In a pod it is the pod's name: the kubelet restarts a container only after the last one has ended, so a process that finds its own name
-    in the Lease may continue as the holder. Outside a pod every process has its own name.
+    In a pod it is the pod's name: the kubelet restarts a container only after the last one has ended, so a process that
+    finds its own name in the Lease may continue as the holder. Outside a pod every process has its own name.
     """
     return pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -90,7 +91,9 @@ class Leadership:
             while True:
                 await self._try()
                 if self.leads and term is None:
-                    logger.info("leading: lease %s/%s is held by %s", self._namespace, self._name, self._election.identity)
+                    logger.info(
+                        "leading: lease %s/%s is held by %s", self._namespace, self._name, self._election.identity
+                    )
                     term = asyncio.create_task(work())
                 pause = self._election.terms.renew_seconds if self.leads else self._election.terms.poll_seconds
                 if term is None:
@@ -102,7 +105,9 @@ class Leadership:
                     await term
                     return
                 if not self.leads:
-                    logger.warning("not leading any more: lease %s/%s could not be renewed in time", self._namespace, self._name)
+                    logger.warning(
+                        "not leading any more: lease %s/%s could not be renewed in time", self._namespace, self._name
+                    )
                     await _end(term)
                     term = None
         finally:
@@ -138,7 +143,9 @@ class Leadership:
         if record.version:
             written = await self._api.request("PUT", self._path(), "leases", body=body, fenced=False)
         else:
-            written = await self._api.request("POST", path_of(API_VERSION, "leases", self._namespace), "leases", body=body, fenced=False)
+            written = await self._api.request(
+                "POST", path_of(API_VERSION, "leases", self._namespace), "leases", body=body, fenced=False
+            )
         self._election.record_write(parse_lease(written), began)
 
     async def _release(self) -> None:

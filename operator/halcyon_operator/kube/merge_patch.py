@@ -7,7 +7,10 @@ from typing import Any, cast
 
 
 def merge_patch(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, Any]:
-    """The smallest patch from `old` to `new`: members that differ, null for removed members. A list that differs is sent whole."""
+    """The smallest patch from `old` to `new`: members that differ, null for removed members.
+
+    A list that differs is sent whole.
+    """
     patch: dict[str, Any] = dict.fromkeys(key for key in old if key not in new)
     for key, value in new.items():
         before = old.get(key)

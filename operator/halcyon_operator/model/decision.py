@@ -1,8 +1,8 @@
 """The result of a reconcile, as plain values.
 
-`run.controller` carries it out in this order: status, deletions, creations, events, requests to trainers. The status is written first, only
-if the run still has the observed resource version. So a conclusion is recorded before its evidence is deleted, and an attempt's number is
-recorded before the first object of that attempt exists."""
+`run.controller` carries it out in this order: status, deletions, creations, events, requests to trainers. The status is
+written first, only if the run still has the observed resource version. So a conclusion is recorded before its evidence
+is deleted, and an attempt's number is recorded before the first object of that attempt exists."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ class SaveAsk:
 
 @dataclass(frozen=True)
 class Change:
-    """The status after one step of a reconcile, and the events and requests of the step. `reconcile` passes it from step to step."""
+    """The status after one step of a reconcile, and the events and requests of the step.
+
+    `reconcile` passes it from step to step.
+    """
 
     status: TrainingRunStatus
     events: tuple[Event, ...] = ()
@@ -121,7 +124,11 @@ class Change:
     def then(self, later: Change) -> Change:
         """This change followed by the next one, which began with this change's status."""
         return Change(
-            later.status, self.events + later.events, self.asks + later.asks, later.refusal or self.refusal, later.retry or self.retry
+            later.status,
+            self.events + later.events,
+            self.asks + later.asks,
+            later.refusal or self.refusal,
+            later.retry or self.retry,
         )
 
     def updated(self, status: TrainingRunStatus) -> Change:

@@ -1,9 +1,10 @@
 """Why a process group ended.
 
-When one process ends, the others end too: they see a broken connection and abort, and the JobSet deletes the remaining pods. So the cause
-is the earliest trouble of any pod, not the most frequent one, and not the job that the JobSet names (which may be a later one). Kubernetes
-writes whole seconds, so troubles in the same second are ordered by which can cause the others: a disruption can cause a deletion and an
-exit; a reserved exit code and an exit after a save are deliberate; a crash may be the effect of another crash."""
+When one process ends, the others end too: they see a broken connection and abort, and the JobSet deletes the remaining
+pods. So the cause is the earliest trouble of any pod, not the most frequent one, and not the job that the JobSet names
+(which may be a later one). Kubernetes writes whole seconds, so troubles in the same second are ordered by which can
+cause the others: a disruption can cause a deletion and an exit; a reserved exit code and an exit after a save are
+deliberate; a crash may be the effect of another crash."""
 
 from __future__ import annotations
 
@@ -43,8 +44,9 @@ class GroupEnd:
 def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
     """One ending for each pod, from several observations of it.
 
-    The latest observation shows how the pod ended. The observation with the earliest trouble shows how the end began: after the kubelet has
-    finished a deleted pod, the API server overwrites the time of the deletion, and the exit then seems to be the first trouble.
+    The latest observation shows how the pod ended. The observation with the earliest trouble shows how the end began:
+    after the kubelet has finished a deleted pod, the API server overwrites the time of the deletion, and the exit then
+    seems to be the first trouble.
     """
     merged: dict[str, PodEnding] = {}
     for ending in (ending for group in groups for ending in group):
@@ -61,8 +63,8 @@ def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:
 def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tuple[PodEnding, ...]:
     """The known endings, one for each process of a group: the ending of its newest pod.
 
-    Two pods have the same process and group only if a queue evicted the first one and its JobSet was resumed before the next attempt. The
-    ending of the first pod then does not concern the present processes.
+    Two pods have the same process and group only if a queue evicted the first one and its JobSet was resumed before the
+    next attempt. The ending of the first pod then does not concern the present processes.
 
     Args:
         pods: The present pods.
@@ -73,7 +75,9 @@ def seen_endings(pods: Iterable[PodView], noted: Iterable[PodEnding] = ()) -> tu
     newest = {(ending.group, ending.process): ending for ending in sorted(merged, key=lambda one: one.at)}
     alive = {(pod.group, pod.process) for pod in pods if pod.ending is None}
     return tuple(
-        ending for ending in merged if ending is newest[ending.group, ending.process] and (ending.group, ending.process) not in alive
+        ending
+        for ending in merged
+        if ending is newest[ending.group, ending.process] and (ending.group, ending.process) not in alive
     )
 
 
@@ -91,7 +95,8 @@ def cause_of(ending: PodEnding) -> EndCause:
 
 
 def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool = False) -> GroupEnd | None:
-    """The end of a process group from the endings of its pods; None if no pod of the group failed, was deleted or disrupted.
+    """The end of a process group from the endings of its pods; None if no pod of the group failed, was deleted or
+    disrupted.
 
     Args:
         endings: Endings of pods of any group.
@@ -108,7 +113,9 @@ def conclude(endings: Iterable[PodEnding], group: ProcessGroup, *, refused: bool
     if any(ending.evicted for ending in candidates):
         # The others saved and ended with it, perhaps before it.
         candidates = [
-            ending for ending in candidates if ending.evicted or ending.trouble != "exited" or cause_of(ending) != EndCause.PREEMPTED
+            ending
+            for ending in candidates
+            if ending.evicted or ending.trouble != "exited" or cause_of(ending) != EndCause.PREEMPTED
         ]
     if not candidates:
         return None
@@ -133,7 +140,11 @@ def is_echo(ending: PodEnding) -> bool:
 def ending_sentence(ending: PodEnding) -> str:
     """One sentence for the user about the ending of a pod."""
     if ending.trouble == "disrupted":
-        return f"pod {ending.name} was disrupted: {ending.message}" if ending.message else f"pod {ending.name} was disrupted"
+        return (
+            f"pod {ending.name} was disrupted: {ending.message}"
+            if ending.message
+            else f"pod {ending.name} was disrupted"
+        )
     if ending.trouble == "deleted":
         return f"pod {ending.name} was deleted"
     if ending.evicted:
@@ -142,14 +153,22 @@ def ending_sentence(ending: PodEnding) -> str:
     code = f"exit code {ending.exit_code}" if ending.exit_code is not None else "no exit code"
     if ending.report is not None and ending.report.message:
         return f"{ending.report.message} (pod {ending.name}, {code})"
-    return f"pod {ending.name} ended with {code}: {ending.message}" if ending.message else f"pod {ending.name} ended with {code}"
+    return (
+        f"pod {ending.name} ended with {code}: {ending.message}"
+        if ending.message
+        else f"pod {ending.name} ended with {code}"
+    )
 
 
 def _save_clause(first: PodEnding, reports: Iterable[TerminationReport]) -> str:
     """Clause about the save after a preemption notice; empty if the ending itself reports it."""
     if first.trouble == "exited":
         return ""
-    leader = min((report for report in reports if report.saved is not None), key=lambda report: report.process_index, default=None)
+    leader = min(
+        (report for report in reports if report.saved is not None),
+        key=lambda report: report.process_index,
+        default=None,
+    )
     return f"; {leader.message}" if leader is not None else ""
 
 
@@ -162,7 +181,12 @@ def _order(ending: PodEnding, refused: bool) -> tuple[datetime, int, ProcessInde
     if refused:
         return ending.at, 0, ending.process, ending.uid
     rank = TROUBLE_RANKS[ending.trouble]
-    return ending.at, _RANKS.get(cause_of(ending), rank) if ending.trouble == "exited" else rank, ending.process, ending.uid
+    return (
+        ending.at,
+        _RANKS.get(cause_of(ending), rank) if ending.trouble == "exited" else rank,
+        ending.process,
+        ending.uid,
+    )
 
 
 def _epoch(reports: Iterable[TerminationReport]) -> int | None:

@@ -1,8 +1,9 @@
 """The S3 endpoints that a run may use. Pure.
 
-A request sends the id of the access key, the session token and a signature to the server at the endpoint. So neither the operator nor a
-trainer may send a request to an address that only the author of a run chose: the owner lists the endpoints with their scheme, and no other
-endpoint is used. A root without an endpoint is in the cloud's own store, at an address that no field of a run can change."""
+A request sends the id of the access key, the session token and a signature to the server at the endpoint. So neither
+the operator nor a trainer may send a request to an address that only the author of a run chose: the owner lists the
+endpoints with their scheme, and no other endpoint is used. A root without an endpoint is in the cloud's own store, at
+an address that no field of a run can change."""
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ def endpoint_refusal(endpoint: str | None, listed: Iterable[str]) -> str | None:
     if endpoint is None or normal(endpoint) in map(normal, listed):
         return None
     return (
-        f"spec.checkpoint.endpoint: this installation sends no credentials to {endpoint}; take an endpoint that it lists, or have the "
+        f"spec.checkpoint.endpoint: this installation sends no credentials to {endpoint}; take an endpoint that it "
+        "lists, or have the "
         "operator's owner add this one to objectStore.s3.endpoints in the chart"
     )

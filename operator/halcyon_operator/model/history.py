@@ -1,4 +1,7 @@
-"""The history of a run: a bounded list with one entry for each process group. Sums keep the seconds of entries that are dropped."""
+"""The history of a run: a bounded list with one entry for each process group.
+
+Sums keep the seconds of entries that are dropped.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,12 @@ def with_end(
     return _replace(
         status,
         entry,
-        {"cause": cause, "message": text(message, 1024) or None, "ended_at": stamp(at), "to_step": max(steps, default=None)},
+        {
+            "cause": cause,
+            "message": text(message, 1024) or None,
+            "ended_at": stamp(at),
+            "to_step": max(steps, default=None),
+        },
     )
 
 
@@ -75,10 +83,14 @@ def resumed_step(report: ProgressReport) -> int | None:
 
 
 def shown(progress: Progress, before: Progress | None) -> Progress:
-    """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are reported."""
+    """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are
+    reported.
+    """
     if before is not None:
         kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated", "tasks")
-        progress = progress.model_copy(update={name: getattr(before, name) for name in kept if getattr(progress, name) is None})
+        progress = progress.model_copy(
+            update={name: getattr(before, name) for name in kept if getattr(progress, name) is None}
+        )
 
     def rounded(value: float | None, digits: int) -> float | None:
         return None if value is None else round(value, digits)
@@ -92,13 +104,17 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
             "loss": rounded(progress.loss, 4),
             "evaluation_loss": rounded(progress.evaluation_loss, 4),
             "bits_per_byte": rounded(progress.bits_per_byte, 4),
-            "tasks": None if progress.tasks is None else {name: round(value, 4) for name, value in progress.tasks.items()},
+            "tasks": None
+            if progress.tasks is None
+            else {name: round(value, 4) for name, value in progress.tasks.items()},
             "best_evaluation": rounded(progress.best_evaluation, 4),
             "mfu": rounded(progress.mfu, 4),
             "tokens_per_second": rounded(progress.tokens_per_second, 1),
             "eta_seconds": rounded(progress.eta_seconds, 0),
             "save_interval_seconds": rounded(progress.save_interval_seconds, 0),
-            "evaluated": None if progress.evaluated is None else progress.evaluated.model_copy(update={"sources": sources}),
+            "evaluated": None
+            if progress.evaluated is None
+            else progress.evaluated.model_copy(update={"sources": sources}),
         }
     )
 

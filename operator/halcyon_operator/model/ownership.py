@@ -1,8 +1,8 @@
 """Decides which pods, JobSets and ConfigMaps belong to a run. Pure.
 
-Every user who may create pods in a namespace can give them a run's labels, so labels alone are no proof. A pod belongs to the run if a Job
-controls it and if its labels contain the uid of a JobSet that the run controls. A user who may create Jobs there can still make a pod that
-looks the same: see docs/design/threat-model.md."""
+Every user who may create pods in a namespace can give them a run's labels, so labels alone are no proof. A pod belongs
+to the run if a Job controls it and if its labels contain the uid of a JobSet that the run controls. A user who may
+create Jobs there can still make a pod that looks the same: see docs/design/threat-model.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEn
 
 def own_jobset_uids(run: RunView, jobsets: Iterable[JobSetView]) -> frozenset[str]:
     """The uids of the JobSets that a run controls, and of the recorded JobSet, which may be deleted before its pods."""
-    own = (jobset.uid for jobset in jobsets if run.uid and jobset.owner_uid == run.uid and names.is_attempt_name(run.name, jobset.name))
+    own = (
+        jobset.uid
+        for jobset in jobsets
+        if run.uid and jobset.owner_uid == run.uid and names.is_attempt_name(run.name, jobset.name)
+    )
     return frozenset(uid for uid in (*own, run.status.job_set_uid or "") if uid)
 
 
@@ -25,12 +29,18 @@ def is_own(pod: PodView | PodEnding, run: RunView, jobset_uids: frozenset[str]) 
 
 
 def own_jobsets(observed: Observed) -> tuple[JobSetView, ...]:
-    """JobSets that the run controls and that have a name of its attempts. The operator does not touch any other JobSet."""
+    """JobSets that the run controls and that have a name of its attempts.
+
+    The operator does not touch any other JobSet.
+    """
     return tuple(jobset for jobset in observed.jobsets if _controls(observed, jobset))
 
 
 def highest_own(observed: Observed) -> int:
-    """The highest attempt that has a JobSet. It is above the recorded attempt if the status was lost or changed by hand."""
+    """The highest attempt that has a JobSet.
+
+    It is above the recorded attempt if the status was lost or changed by hand.
+    """
     return max((int(jobset.name.rpartition("-")[2]) for jobset in own_jobsets(observed)), default=0)
 
 

@@ -1,4 +1,5 @@
-"""The reasons that the operator gives to users in one word: those of this file, and those of the rows in `halcyon_api.ends`.
+"""The reasons that the operator gives to users in one word: those of this file, and those of the rows in
+`halcyon_api.ends`.
 
 The type checker rejects every other one, and a test compares the reference with them."""
 
@@ -77,10 +78,19 @@ StartReason = Literal[
 ]
 """Why a run does not start yet; it goes on by itself once the cause is removed."""
 
-QueueReason = Literal["Admitted", "WaitingForQuota", "WaitingForAdmissionCheck", "WaitingToRequeue", "WaitingForKueue", "QueueInadmissible"]
+QueueReason = Literal[
+    "Admitted",
+    "WaitingForQuota",
+    "WaitingForAdmissionCheck",
+    "WaitingToRequeue",
+    "WaitingForKueue",
+    "QueueInadmissible",
+]
 """Why a run is queued."""
 
-RunReason = Phase | StartReason | QueueReason | StallReason | Literal["EditPending", "RestartPending", "CheckpointsFailing"]
+RunReason = (
+    Phase | StartReason | QueueReason | StallReason | Literal["EditPending", "RestartPending", "CheckpointsFailing"]
+)
 """The reason of the condition `Ready`: the phase itself if there is no other one."""
 
 EventReason = StallReason | ChangeReason

@@ -1,9 +1,9 @@
 """The operator's settings: the values of the chart that its process reads, with their names and their nesting. Pure.
 
-The chart passes them as one JSON document; `values.yaml` describes each value, and tests/chart/test_settings.py compares names, types and
-defaults. The author of a run can change none of them: neither privilege, nor volumes of the node, nor a proxy. By default pods have the
-restricted security profile. The owner can set more rights by accelerator: TPU runtimes and fast GPU networks lock memory or open devices,
-and some clusters assign the user ids themselves."""
+The chart passes them as one JSON document; `values.yaml` describes each value, and tests/chart/test_settings.py
+compares names, types and defaults. The author of a run can change none of them: neither privilege, nor volumes of the
+node, nor a proxy. By default pods have the restricted security profile. The owner can set more rights by accelerator:
+TPU runtimes and fast GPU networks lock memory or open devices, and some clusters assign the user ids themselves."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ VARIABLE = "HALCYON_SETTINGS"
 USER_ID = 65532
 DEFAULT = "default"
 FREE_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NCCL_*", "HF_TOKEN")
-"""Variables that runs may set by default: settings of the compiler and of the communication between devices, and the token for the Hugging
-Face hub. None of them loads code into the trainer's image."""
+"""Variables that runs may set by default: settings of the compiler and of the communication between devices, and the
+token for the Hugging Face hub. None of them loads code into the trainer's image."""
 NO_MEMORY = "none"
 """Used instead of an amount: the pods request no memory."""
 
@@ -86,7 +86,10 @@ class TrainerPods(ApiModel):
     def _known_accelerators(cls, security: dict[str, PodSecurity]) -> dict[str, PodSecurity]:
         for name in security:
             if name not in (DEFAULT, *get_args(Family), *TABLE):
-                raise ValueError(f"{name[:80]!r} is no accelerator; name a type of docs/hardware.md, a family (tpu, gpu, cpu) or {DEFAULT}")
+                raise ValueError(
+                    f"{name[:80]!r} is no accelerator; name a type of docs/hardware.md, a family (tpu, gpu, cpu) or "
+                    f"{DEFAULT}"
+                )
         return security
 
     @field_validator("labels", "run_labels")
@@ -101,12 +104,16 @@ class TrainerPods(ApiModel):
     def _patterns(cls, variables: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in variables:
             if not is_allowed_pattern(pattern):
-                raise ValueError(f"{pattern[:80]!r} cannot be allowed; write a name of capital letters, or its beginning and `*`")
+                raise ValueError(
+                    f"{pattern[:80]!r} cannot be allowed; write a name of capital letters, or its beginning and `*`"
+                )
         return variables
 
     def security_of(self, row: Accelerator) -> PodSecurity:
         """The security of pods on an accelerator: the setting for its type, else for its family, else the default."""
-        return next((self.security[name] for name in (row.name, row.family, DEFAULT) if name in self.security), PodSecurity())
+        return next(
+            (self.security[name] for name in (row.name, row.family, DEFAULT) if name in self.security), PodSecurity()
+        )
 
 
 class CaBundle(ApiModel):

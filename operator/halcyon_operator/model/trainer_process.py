@@ -18,7 +18,11 @@ def first_process(pods: tuple[PodView, ...], group: ProcessGroup) -> PodView | N
 
 def trainer_port(run: RunView) -> int:
     """Telemetry port of the present processes. The spec may already have another port for the next ones."""
-    port = read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT) if run.status.in_force is not None else None
+    port = (
+        read_recorded(run.status.in_force).get("telemetry.port", DEFAULT_PORT)
+        if run.status.in_force is not None
+        else None
+    )
     if isinstance(port, int) and 0 < port <= _LAST_PORT:
         return port
     return run.spec.telemetry.port if run.spec is not None else DEFAULT_PORT

@@ -1,7 +1,8 @@
 """Readers of untrusted data that never raise.
 
-Objects in the cluster may have been written by a newer version, by hand, or with bad intent. Each function here takes any JSON value and
-returns a value of the wanted type, or an empty one. So a damaged object can only have less effect."""
+Objects in the cluster may have been written by a newer version, by hand, or with bad intent. Each function here takes
+any JSON value and returns a value of the wanted type, or an empty one. So a damaged object can only have less
+effect."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ MAX_TEXT = 1024
 _MAX_INTEGER = 2**63
 _MAX_COUNT = 2**31 - 1
 LARGEST_EXACT = 2**53
-"""Largest whole number that every JSON reader keeps exactly. Larger claims are rejected, because no status could hold them."""
+"""Largest whole number that every JSON reader keeps exactly.
+
+Larger claims are rejected, because no status could hold them.
+"""
 
 
 def value_at(value: object, *path: str | int) -> object:
@@ -72,7 +76,10 @@ def count(value: object) -> int:
 
 
 def moment(value: object) -> datetime | None:
-    """A point in time from RFC 3339, in UTC; None for any other value. Years before 2000 or after 2200 count as damage."""
+    """A point in time from RFC 3339, in UTC; None for any other value.
+
+    Years before 2000 or after 2200 count as damage.
+    """
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:

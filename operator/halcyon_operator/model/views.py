@@ -67,11 +67,17 @@ class JobSetView:
     replicas: int = 0
     """Slices."""
     suspended: bool = False
-    """Whether a queue or a user suspended it, so that it has no pods. The operator suspends a run by deleting its JobSet."""
+    """Whether a queue or a user suspended it, so that it has no pods.
+
+    The operator suspends a run by deleting its JobSet.
+    """
     queue: str = ""
     """Name of its queue; empty: no queue."""
     held_by: str = ""
-    """Container that keeps its pods alive after all trainers have ended with exit code 0; empty: none does. See `held_pods`."""
+    """Container that keeps its pods alive after all trainers have ended with exit code 0; empty: none does.
+
+    See `held_pods`.
+    """
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class PodEnding:
     report: TerminationReport | None = None
     message: str = ""
     evicted: str = ""
-    """Why the kubelet evicted the pod for what the pod itself used, such as too much local storage; empty: it did not."""
+    """Why the kubelet evicted the pod for what the pod itself used, such as too much local storage; empty: it did not.
+    """
     node: str = ""
     ran: bool = False
     """Whether its process started. A pod that is deleted before its start also has an exit code."""
@@ -242,7 +249,9 @@ class Observed:
     """JobSets with the run's label, and any JobSet that has the name of the present attempt's JobSet."""
     pods: tuple[PodView, ...] = ()
     earlier_pods: tuple[PodView, ...] = ()
-    """Trainer pods of an earlier run with the same name, by the uid in their labels; empty once this run has an attempt."""
+    """Trainer pods of an earlier run with the same name, by the uid in their labels; empty once this run has an
+    attempt.
+    """
     probe: ProbeView | None = None
     """The probe for more slices. Its JobSet and its pods are not in `jobsets` and `pods`."""
     endings: tuple[PodEnding, ...] = ()

@@ -1,8 +1,9 @@
 """The parts of a pod with which GPUs of several hosts use the fast network of their machine. Pure.
 
-Only a run that requests it (`accelerator.network: gpuDirect`), in an installation that allows it, gets these parts: directories of the node
-(read-only where the fabric allows it), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own
-container stays restricted. The sidecar is an init container that keeps running, so that it ends with the trainer."""
+Only a run that requests it (`accelerator.network: gpuDirect`), in an installation that allows it, gets these parts:
+directories of the node (read-only where the fabric allows it), and for TCPX and TCPXO a sidecar that runs as root with
+a few capabilities. The trainer's own container stays restricted. The sidecar is an init container that keeps running,
+so that it ends with the trainer."""
 
 from __future__ import annotations
 
@@ -19,17 +20,26 @@ SOCKETS_VOLUME = "fabric-sockets"
 
 def pod_annotations(fabric: Fabric) -> dict[str, str]:
     """Annotations of the pod: its networks, and the device files of its sidecar."""
-    interfaces = [{"interfaceName": name, "network": network} for name, network in (("eth0", "default"), *fabric.interfaces)]
+    interfaces = [
+        {"interfaceName": name, "network": network} for name, network in (("eth0", "default"), *fabric.interfaces)
+    ]
     found = {DEFAULT_INTERFACE_ANNOTATION: "eth0", INTERFACES_ANNOTATION: json.dumps(interfaces)}
     if fabric.sidecar is not None:
-        found[DEVICES_ANNOTATION + fabric.sidecar.name] = "".join(f"- path: {path}\n" for path in fabric.sidecar.devices)
+        found[DEVICES_ANNOTATION + fabric.sidecar.name] = "".join(
+            f"- path: {path}\n" for path in fabric.sidecar.devices
+        )
     return found
 
 
 def volumes(fabric: Fabric) -> list[dict[str, Any]]:
     """Volumes of the pod."""
-    paths = {path.name: path for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar is not None else ()))}
-    found: list[dict[str, Any]] = [{"name": path.name, "hostPath": {"path": path.path, "type": "Directory"}} for path in paths.values()]
+    paths = {
+        path.name: path
+        for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar is not None else ()))
+    }
+    found: list[dict[str, Any]] = [
+        {"name": path.name, "hostPath": {"path": path.path, "type": "Directory"}} for path in paths.values()
+    ]
     return found + ([{"name": SOCKETS_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}}] if fabric.socket_directory else [])
 
 
@@ -65,6 +75,7 @@ def _container(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:
 
 def _mounts(fabric: Fabric, paths: tuple[HostPath, ...]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": path.name, "mountPath": path.mount_path} | ({"readOnly": True} if path.read_only else {}) for path in paths
+        {"name": path.name, "mountPath": path.mount_path} | ({"readOnly": True} if path.read_only else {})
+        for path in paths
     ]
     return found + ([{"name": SOCKETS_VOLUME, "mountPath": fabric.socket_directory}] if fabric.socket_directory else [])

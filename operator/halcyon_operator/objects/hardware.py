@@ -1,8 +1,9 @@
 """Converts the accelerator section to settings of the scheduler, the device plugins, libtpu and NCCL. Pure.
 
-`halcyon_api.hardware` has one row for each accelerator; this module converts the row to selectors, tolerations, resources, annotations,
-volumes and environment. A TPU slice is a node pool: a selector for accelerator and topology matches any slice of that shape, and JobSet's
-exclusive placement keeps the pods of one job (one slice of the run) together in one node pool, apart from other jobs."""
+`halcyon_api.hardware` has one row for each accelerator; this module converts the row to selectors, tolerations,
+resources, annotations, volumes and environment. A TPU slice is a node pool: a selector for accelerator and topology
+matches any slice of that shape, and JobSet's exclusive placement keeps the pods of one job (one slice of the run)
+together in one node pool, apart from other jobs."""
 
 from __future__ import annotations
 
@@ -83,7 +84,10 @@ def node_requirements(
     volumes, mounts = (fabric.volumes(fast), fabric.mounts(fast)) if fast is not None else ([], [])
     if row.memory_backed_shm:
         volumes.append(
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, pod_memory_gib(row, shape) // SHM_SHARE)}Gi"}}
+            {
+                "name": "shm",
+                "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, pod_memory_gib(row, shape) // SHM_SHARE)}Gi"},
+            }
         )
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 a mount point inside the pod
     claim = accelerator.compute_domain
@@ -91,14 +95,18 @@ def node_requirements(
         node_selector=_selector(accelerator, spec.scheduling),
         tolerations=_tolerations(accelerator, spec.scheduling),
         resources={"requests": dict(amounts), "limits": dict(amounts)} if amounts else {},
-        jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: NODE_POOL_LABEL} if row.pool_is_slice and shape.hosts > 1 else {},
+        jobset_annotations={EXCLUSIVE_TOPOLOGY_ANNOTATION: NODE_POOL_LABEL}
+        if row.pool_is_slice and shape.hosts > 1
+        else {},
         affinity=_avoiding(avoided),
         pod_annotations=fabric.pod_annotations(fast) if fast is not None else {},
         environment=row.environment | (fast.environment if fast is not None else {}),
         volumes=volumes,
         mounts=mounts,
         sidecars=fabric.sidecars(fast) if fast is not None else [],
-        resource_claims=[{"name": COMPUTE_DOMAIN_CLAIM, "resourceClaimTemplateName": claim}] if claim is not None else [],
+        resource_claims=[{"name": COMPUTE_DOMAIN_CLAIM, "resourceClaimTemplateName": claim}]
+        if claim is not None
+        else [],
     )
 
 
@@ -134,7 +142,11 @@ def _avoiding(nodes: Sequence[str]) -> dict[str, Any]:
     if not nodes:
         return {}
     names = {"key": HOSTNAME_LABEL, "operator": "NotIn", "values": sorted(nodes)}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [names]}]}}}
+    return {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [names]}]}
+        }
+    }
 
 
 def multislice_environment(
@@ -158,7 +170,9 @@ def multislice_environment(
         {"name": "TPU_WORKER_ID", **from_pod(names.JOB_COMPLETION_INDEX)},
     ]
     if accelerator.row.process_addresses:
-        variables.append({"name": "TPU_PROCESS_ADDRESSES", "value": ",".join(f"{host}:{TPU_PROCESS_PORT}" for host in hostnames)})
+        variables.append(
+            {"name": "TPU_PROCESS_ADDRESSES", "value": ",".join(f"{host}:{TPU_PROCESS_PORT}" for host in hostnames)}
+        )
         variables.append({"name": "TPU_PROCESS_PORT", "value": str(TPU_PROCESS_PORT)})
     elif hosts_per_slice > 1:
         variables.append({"name": "TPU_WORKER_HOSTNAMES", "value": ",".join(hostnames)})

@@ -2,14 +2,17 @@
 
 How the JobSet recovers even while no operator runs:
 
-- A pod that Kubernetes disrupts (eviction, preemption, loss of its node), and a trainer that saved and exited (exit code 42), fail their
-  Job at once with a message about it. The JobSet then restarts the whole process group and does not count the restart.
+- A pod that Kubernetes disrupts (eviction, preemption, loss of its node), and a trainer that saved and exited (exit
+  code 42), fail their Job at once with a message about it. The JobSet then restarts the whole process group and does
+  not count the restart.
 - A reserved exit code fails the Job too, and the JobSet stops: the operator decides.
-- Any other failure fails the Job by its backoff limit of 0. The JobSet restarts the process group and counts the restart.
+- Any other failure fails the Job by its backoff limit of 0. The JobSet restarts the process group and counts the
+  restart.
 
-The order of the rules matters for two reasons: an evicted pod also has an exit code, and the last rule of the failure policy matches every
-Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which is not JobSet's default. Every field that
-JobSet's webhook would fill in is set here, because JobSet's controller relies on them and the webhook may be off.
+The order of the rules matters for two reasons: an evicted pod also has an exit code, and the last rule of the failure
+policy matches every Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which
+is not JobSet's default. Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
+on them and the webhook may be off.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
 
 _NOT_FOR_TRAINERS = ("after", "defaults", "env")
-"""Fields that a trainer does not need. Its image may be a version that does not know them; `env` is in the pod's environment."""
+"""Fields that a trainer does not need.
+
+Its image may be a version that does not know them; `env` is in the pod's environment.
+"""
 
 
 def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
@@ -50,7 +56,11 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
         spec: The run's spec on the attempt's number of slices. Default: the user's spec with its defaults filled in.
     """
     # The document contains the built-in defaults, because the trainer's image may be a version with other defaults.
-    whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec is None or spec == run.spec else spec.document()
+    whole = (
+        resolved(run.raw_spec, BUILT_IN, run.namespace, run.name)
+        if spec is None or spec == run.spec
+        else spec.document()
+    )
     document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -95,7 +105,8 @@ def build_jobset(
         # Kueue then chooses the nodes, so JobSet must not choose them.
         annotations.pop(EXCLUSIVE_TOPOLOGY_ANNOTATION, None)
         requirements = replace(
-            requirements, pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice)
+            requirements,
+            pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice),
         )
     metadata, more = _metadata(run, attempt, annotations), settings.trainer_pods.labels | spec.scheduling.labels
     return {
@@ -112,7 +123,8 @@ def build_jobset(
             "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
             "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
             "failurePolicy": _failure_policy(remaining_restarts),
-            # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without quota.
+            # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without
+            # quota.
             "suspend": queue is not None,
             "replicatedJobs": [
                 {
@@ -129,7 +141,14 @@ def build_jobset(
                             "podReplacementPolicy": "Failed",
                             "podFailurePolicy": _pod_failure_policy(),
                             "template": pod_template(
-                                run, spec, settings, attempt, resume_step, more | labels(run, attempt), requirements, save_token
+                                run,
+                                spec,
+                                settings,
+                                attempt,
+                                resume_step,
+                                more | labels(run, attempt),
+                                requirements,
+                                save_token,
                             ),
                         },
                     },
@@ -173,7 +192,11 @@ def _pod_failure_policy() -> dict[str, Any]:
     def exit_codes(*codes: int) -> dict[str, Any]:
         return {
             "action": "FailJob",
-            "onExitCodes": {"containerName": names.TRAINER_CONTAINER, "operator": "In", "values": sorted(map(int, codes))},
+            "onExitCodes": {
+                "containerName": names.TRAINER_CONTAINER,
+                "operator": "In",
+                "values": sorted(map(int, codes)),
+            },
         }
 
     disrupted = {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
@@ -195,7 +218,9 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
         "restartStrategy": "BlockingRecreate",
         "rules": [
             rule(RULE_PREEMPTED, "RestartJobSetAndIgnoreMaxRestarts", ".*DisruptionTarget.*"),
-            rule(RULE_SAVED, "RestartJobSetAndIgnoreMaxRestarts", f".*failed with exit code {int(ExitCode.PREEMPTED)} .*"),
+            rule(
+                RULE_SAVED, "RestartJobSetAndIgnoreMaxRestarts", f".*failed with exit code {int(ExitCode.PREEMPTED)} .*"
+            ),
             rule(RULE_REFUSED, "FailJobSet"),
         ],
     }

@@ -1,9 +1,10 @@
 """Labels and annotations that put a JobSet into a Kueue queue. Pure.
 
-A JobSet with the label of a queue is created suspended. Kueue makes one Workload for all its slices, and ends the suspension when there is
-quota for all of them and every admission check has passed. Until then the JobSet has no pods; without Kueue it never gets any. When Kueue
-takes the quota back, it suspends the JobSet again and writes the reason into the Workload. Kueue also writes node selectors, tolerations
-and labels of the flavor into the pod template of the suspended JobSet, so the operator never compares that template with its own."""
+A JobSet with the label of a queue is created suspended. Kueue makes one Workload for all its slices, and ends the
+suspension when there is quota for all of them and every admission check has passed. Until then the JobSet has no pods;
+without Kueue it never gets any. When Kueue takes the quota back, it suspends the JobSet again and writes the reason
+into the Workload. Kueue also writes node selectors, tolerations and labels of the flavor into the pod template of the
+suspended JobSet, so the operator never compares that template with its own."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def jobset_labels(queue: QueueSpec | None) -> dict[str, str]:
     """Labels that put a JobSet into a queue; none without a queue."""
     if queue is None:
         return {}
-    return {LABEL_QUEUE: queue.name} | ({LABEL_PRIORITY_CLASS: queue.priority_class} if queue.priority_class is not None else {})
+    return {LABEL_QUEUE: queue.name} | (
+        {LABEL_PRIORITY_CLASS: queue.priority_class} if queue.priority_class is not None else {}
+    )
 
 
 def jobset_annotations(queue: QueueSpec | None) -> dict[str, str]:

@@ -10,17 +10,24 @@ from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurit
 
 CA_DIRECTORY = "/etc/halcyon/ca"
 _CA_VARIABLES = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that name the file of certificates for OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`, and curl."""
+"""Variables that name the file of certificates for OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`,
+and curl.
+"""
 _NEVER_BY_PROXY = ("localhost", "127.0.0.1", "::1", ".svc", "169.254.169.254", "metadata.google.internal")
-"""Addresses inside the cluster and on the node, never reached by the proxy: the other processes, and the identity of the pod."""
+"""Addresses inside the cluster and on the node, never reached by the proxy: the other processes, and the identity of
+the pod.
+"""
 
 
 def pod_security(profile: PodSecurity) -> dict[str, Any]:
     """Security context of a pod."""
     user = profile.run_as_user
     context: dict[str, Any] = {"runAsNonRoot": user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
-    # A cluster that gives each namespace a range of ids rejects every other id, and sets user and group of volumes itself.
-    return context if user == "namespace" else {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user} | context
+    # A cluster that gives each namespace a range of ids rejects every other id, and sets user and group of volumes
+    # itself.
+    return (
+        context if user == "namespace" else {"runAsNonRoot": user != 0, "runAsUser": user, "runAsGroup": user} | context
+    )
 
 
 def container_security(profile: PodSecurity) -> dict[str, Any]:
@@ -43,7 +50,11 @@ def container_security(profile: PodSecurity) -> dict[str, Any]:
 
 def volume_security(profile: PodSecurity) -> dict[str, Any]:
     """The group of a pod's volumes, as part of its security context."""
-    return {} if profile.run_as_user == "namespace" else {"fsGroup": profile.run_as_user, "fsGroupChangePolicy": "OnRootMismatch"}
+    return (
+        {}
+        if profile.run_as_user == "namespace"
+        else {"fsGroup": profile.run_as_user, "fsGroupChangePolicy": "OnRootMismatch"}
+    )
 
 
 def with_settings(
@@ -102,7 +113,9 @@ def proxy_variables(proxy: Proxy, cluster_domain: str) -> list[dict[str, str]]:
         return []
     values = {"HTTPS_PROXY": proxy.https, "HTTP_PROXY": proxy.http}
     values["NO_PROXY"] = ",".join(dict.fromkeys((*_NEVER_BY_PROXY, f".{cluster_domain}", *proxy.exclude)))
-    return [{"name": name, "value": value} for known, value in values.items() if value for name in (known, known.lower())]
+    return [
+        {"name": name, "value": value} for known, value in values.items() if value for name in (known, known.lower())
+    ]
 
 
 def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], cache: Cache, namespace: str, directory: str) -> None:

@@ -1,4 +1,7 @@
-"""The pod template of a trainer: the restricted security profile, the injected environment, the probes and the mounts. Pure."""
+"""The pod template of a trainer: the restricted security profile, the injected environment, the probes and the mounts.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,22 @@ from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.settings import PodSecurity, Settings
 from halcyon_operator.model.views import RunView
-from halcyon_operator.objects.hardware import MEGASCALE_PORT, TPU_METRICS_PORT, NodeRequirements, from_pod, multislice_environment
+from halcyon_operator.objects.hardware import (
+    MEGASCALE_PORT,
+    TPU_METRICS_PORT,
+    NodeRequirements,
+    from_pod,
+    multislice_environment,
+)
 from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_settings
 
 CACHE_DIRECTORY = "/var/cache/halcyon"
 TMP_SIZE_LIMIT = "32Gi"
 CACHE_SIZE_LIMIT = "64Gi"
-"""Limit for compiled programs and cached files. A pod that writes more is evicted, so that it cannot fill the node's disk."""
+"""Limit for compiled programs and cached files.
+
+A pod that writes more is evicted, so that it cannot fill the node's disk.
+"""
 TERMINATION_LOG = "/dev/termination-log"
 
 _SOURCES = {
@@ -30,7 +42,10 @@ _SOURCES = {
 
 _STARTUP_PERIOD_SECONDS = 2
 _STARTUP_FAILURES = 150
-"""Startup limit: five minutes, for an image's first imports from a cold disk. The trainer answers before it compiles or restores."""
+"""Startup limit: five minutes, for an image's first imports from a cold disk.
+
+The trainer answers before it compiles or restores.
+"""
 
 
 SPOT_GRACE_SECONDS = 15
@@ -74,9 +89,13 @@ def pod_template(
         "priorityClassName": spec.scheduling.priority_class_name,
         "serviceAccountName": spec.scheduling.service_account_name,
     }
-    metadata = {"labels": labels} | ({"annotations": requirements.pod_annotations} if requirements.pod_annotations else {})
+    metadata = {"labels": labels} | (
+        {"annotations": requirements.pod_annotations} if requirements.pod_annotations else {}
+    )
     template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
-    return with_settings(template, settings, spec.accelerator.row, spec.accelerator.slices, run.namespace, CACHE_DIRECTORY)
+    return with_settings(
+        template, settings, spec.accelerator.row, spec.accelerator.slices, run.namespace, CACHE_DIRECTORY
+    )
 
 
 def _container(
@@ -89,10 +108,15 @@ def _container(
     mounts: list[dict[str, Any]],
     save_token: str,
 ) -> dict[str, Any]:
-    ports = [{"name": "telemetry", "containerPort": spec.telemetry.port}, {"name": "coordinator", "containerPort": names.COORDINATOR_PORT}]
+    ports = [
+        {"name": "telemetry", "containerPort": spec.telemetry.port},
+        {"name": "coordinator", "containerPort": names.COORDINATOR_PORT},
+    ]
     environment = _environment(run, spec, settings, attempt, resume_step, save_token)
     own = {variable.name: variable for variable in spec.env}
-    environment += [{"name": name, "value": value} for name, value in requirements.environment.items() if name not in own]
+    environment += [
+        {"name": name, "value": value} for name, value in requirements.environment.items() if name not in own
+    ]
     environment += [_variable(variable) for variable in own.values()]
     if any(variable["name"] == "MEGASCALE_PORT" for variable in environment):
         ports.append({"name": "megascale", "containerPort": MEGASCALE_PORT})
@@ -115,7 +139,11 @@ def _container(
         "securityContext": container_security(PodSecurity()),
         "volumeMounts": mounts,
     }
-    claims = {"claims": [{"name": claim["name"]} for claim in requirements.resource_claims]} if requirements.resource_claims else {}
+    claims = (
+        {"claims": [{"name": claim["name"]} for claim in requirements.resource_claims]}
+        if requirements.resource_claims
+        else {}
+    )
     resources = requirements.resources | claims
     return container | ({"resources": resources} if resources else {})
 
@@ -124,7 +152,10 @@ def _variable(variable: VariableSpec) -> dict[str, Any]:
     """A variable of the run. Its value is literal: `$(NAME)` in it is not expanded."""
     if variable.value is not None:
         return {"name": variable.name, "value": variable.value.replace("$(", "$$(")}
-    return {"name": variable.name, "valueFrom": variable.value_from.document() if variable.value_from is not None else {}}
+    return {
+        "name": variable.name,
+        "valueFrom": variable.value_from.document() if variable.value_from is not None else {},
+    }
 
 
 def _probe() -> dict[str, Any]:
@@ -184,7 +215,9 @@ def _volumes(run: RunView, spec: TrainingRunSpec, attempt: int) -> tuple[list[di
         volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": spec.checkpoint.volume_claim}})
         mounts.append({"name": "checkpoints", "mountPath": parse_root(spec.checkpoint.root).path})
     if spec.data.volume is not None:
-        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": spec.data.volume.claim, "readOnly": True}})
+        volumes.append(
+            {"name": "data", "persistentVolumeClaim": {"claimName": spec.data.volume.claim, "readOnly": True}}
+        )
         mounts.append({"name": "data", "mountPath": spec.data.volume.mount_path, "readOnly": True})
     return volumes, mounts
 

@@ -1,7 +1,7 @@
 """The JobSet that probes for room for more slices: like the run's JobSet, but its pods do nothing. Pure.
 
-It is a JobSet so that its pods are placed by the same rules as those of the run (a slice in one node pool), and so that the operator needs
-no additional rights.
+It is a JobSet so that its pods are placed by the same rules as those of the run (a slice in one node pool), and so that
+the operator needs no additional rights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def is_probe(document: object) -> bool:
     return value_at(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
 
 
-def build_probe(run: RunView, spec: TrainingRunSpec, settings: Settings, slices: int, avoided: Sequence[str] = ()) -> Manifest:
+def build_probe(
+    run: RunView, spec: TrainingRunSpec, settings: Settings, slices: int, avoided: Sequence[str] = ()
+) -> Manifest:
     """The JobSet of a probe.
 
     Args:
@@ -52,7 +54,14 @@ def build_probe(run: RunView, spec: TrainingRunSpec, settings: Settings, slices:
         names.LABEL_RUN_UID: run.uid,
         names.LABEL_ROLE: names.ROLE_PROBE,
     }
-    owner = {"apiVersion": API_VERSION, "kind": KIND, "name": run.name, "uid": run.uid, "controller": True, "blockOwnerDeletion": True}
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": run.name,
+        "uid": run.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
     metadata: dict[str, Any] = {
         "name": names.probe_name(run.name),
         "namespace": run.namespace,
@@ -87,7 +96,8 @@ def build_probe(run: RunView, spec: TrainingRunSpec, settings: Settings, slices:
     return {
         "apiVersion": JOBSET_API_VERSION,
         "kind": "JobSet",
-        "metadata": metadata | ({"annotations": requirements.jobset_annotations} if requirements.jobset_annotations else {}),
+        "metadata": metadata
+        | ({"annotations": requirements.jobset_annotations} if requirements.jobset_annotations else {}),
         "spec": {
             "network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True},
             "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},

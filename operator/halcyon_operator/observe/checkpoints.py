@@ -1,8 +1,8 @@
 """Reads the HEAD of a checkpoint root, with the operator's own identity and never with a Secret of a run.
 
-An unreadable root is not an error: the operator cannot mount volumes of pods, and a bucket may be open to the trainers only. The operator
-then uses the trainers' reports, and the status shows it. An unchanged HEAD is neither transferred nor decoded again. A large HEAD is
-decoded in a thread, so that it does not block the event loop or other runs."""
+An unreadable root is not an error: the operator cannot mount volumes of pods, and a bucket may be open to the trainers
+only. The operator then uses the trainers' reports, and the status shows it. An unchanged HEAD is neither transferred
+nor decoded again. A large HEAD is decoded in a thread, so that it does not block the event loop or other runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ SMALL_HEAD_BYTES = 16 * 2**10
 MAX_ROOTS = 4096
 """Roots whose last HEAD is kept."""
 MAX_STORES = 64
-"""Clients that are kept. One client serves all roots of a bucket: a new one takes a quarter of a megabyte and tens of milliseconds."""
+"""Clients that are kept.
+
+One client serves all roots of a bucket: a new one takes a quarter of a megabyte and tens of milliseconds.
+"""
 
 _ERROR_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status(?: code)?:? \(?([1-5][0-9]{2})\b")
@@ -78,7 +81,9 @@ class Checkpoints:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 key = f"{root.path}/{HEAD_KEY}" if root.path else HEAD_KEY
-                result = await obstore.get_async(self._store(root, spec), key, options={"if_none_match": tag} if tag else None)
+                result = await obstore.get_async(
+                    self._store(root, spec), key, options={"if_none_match": tag} if tag else None
+                )
                 if result.meta["size"] > MAX_HEAD_BYTES:
                     return _too_large(result.meta["size"])
                 body = bytes(await result.bytes_async())
@@ -96,7 +101,8 @@ class Checkpoints:
         except TimeoutError:
             return HeadUnreachable(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (BaseError, OSError, ValueError) as error:
-            # The error text contains the store's answer, which may be a page of an internal service, so it is not shown.
+            # The error text contains the store's answer, which may be a page of an internal service, so it is not
+            # shown.
             return HeadUnreachable(_failed(error))
 
     async def _decode(self, body: bytes) -> HeadReading:
@@ -163,7 +169,9 @@ def _failed(error: Exception) -> str:
 
 
 def _too_large(size_bytes: int) -> HeadUnreachable:
-    return HeadUnreachable(f"its HEAD has {size_bytes:,} bytes, and more than {MAX_HEAD_BYTES:,} are not read; keep fewer checkpoints")
+    return HeadUnreachable(
+        f"its HEAD has {size_bytes:,} bytes, and more than {MAX_HEAD_BYTES:,} are not read; keep fewer checkpoints"
+    )
 
 
 def parse_head(body: bytes) -> HeadReading:

@@ -1,7 +1,7 @@
 """A circuit breaker for an endpoint: after several requests without an answer it pauses, then allows one trial request.
 
-A store that never answers costs the whole timeout of each request. All roots in a store share its circuit, so an outage costs a few
-requests, independent of the number of runs. Any answer closes the circuit, even a rejection."""
+A store that never answers costs the whole timeout of each request. All roots in a store share its circuit, so an outage
+costs a few requests, independent of the number of runs. Any answer closes the circuit, even a rejection."""
 
 from __future__ import annotations
 

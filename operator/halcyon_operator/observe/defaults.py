@@ -1,9 +1,10 @@
 """When a run takes its defaults, and which values it takes. Pure.
 
-A run takes them once: their values are written into `status.defaults` together with the number of its first attempt. From then on the run
-is defined by its document and that record, so an edit of the defaults changes no run that has begun. A run takes its defaults again when
-its annotation gets a new value or `spec.defaults` changes. The difference is then an edit of the run like any other, with a checkpoint and
-a new attempt if the field needs one. Nothing is written into `spec`."""
+A run takes them once: their values are written into `status.defaults` together with the number of its first attempt.
+From then on the run is defined by its document and that record, so an edit of the defaults changes no run that has
+begun. A run takes its defaults again when its annotation gets a new value or `spec.defaults` changes. The difference is
+then an edit of the run like any other, with a checkpoint and a new attempt if the field needs one. Nothing is written
+into `spec`."""
 
 from __future__ import annotations
 
@@ -14,7 +15,14 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.base import MAX_NAME_LENGTH
 from halcyon_api.defaults.resource import KIND, parse_defaults
-from halcyon_api.defaults.status import DEFAULT_NAME, DefaultsSource, DefaultsStatus, read_values, recorded_request, written
+from halcyon_api.defaults.status import (
+    DEFAULT_NAME,
+    DefaultsSource,
+    DefaultsStatus,
+    read_values,
+    recorded_request,
+    written,
+)
 from halcyon_api.defaults.units import ROOT, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
 from halcyon_api.edits.status import MAX_VALUE
 from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
@@ -49,7 +57,10 @@ class Taken:
 
 
 def wanted(document: object) -> tuple[str, str]:
-    """Name of the defaults that a run's document requests, and the value of the request. An empty name requests none."""
+    """Name of the defaults that a run's document requests, and the value of the request.
+
+    An empty name requests none.
+    """
     name = value_at(document, "spec", "defaults")
     name = name if isinstance(name, str) and len(name) <= MAX_NAME_LENGTH else DEFAULT_NAME
     request = text(value_at(document, "metadata", "annotations", names.ANNOTATION_REFRESH_DEFAULTS), MAX_REQUEST_VALUE)
@@ -83,17 +94,24 @@ def taken(document: object, status: TrainingRunStatus, read: FoundDefaults | Non
             parse_defaults(found)
         except InvalidRun as error:
             metadata = mapping(value_at(found, "metadata"))
-            return Taken(None, recorded, f"{KIND} {text(metadata.get('namespace'))}/{text(metadata.get('name'))}: {text(str(error), 1024)}")
+            return Taken(
+                None,
+                recorded,
+                f"{KIND} {text(metadata.get('namespace'))}/{text(metadata.get('name'))}: {text(str(error), 1024)}",
+            )
         values = merged(values, values_of_defaults(value_at(found, "spec")))
     if status.attempt > 0:
         values = kept_place(recorded, values)
     texts = written(values)
     if long := next((path for path, value in texts.items() if len(value) > MAX_VALUE), None):
         sentence = (
-            f"spec.{long} of the defaults has {len(texts[long]):,} characters as JSON, and at most {MAX_VALUE:,} can be taken; shorten it"
+            f"spec.{long} of the defaults has {len(texts[long]):,} characters as JSON, and at most {MAX_VALUE:,} can "
+            "be taken; shorten it"
         )
         return Taken(None, recorded, sentence)
-    record = DefaultsStatus(name=name, request=request, sources=[_source(found) for found in read.documents][:2], values=texts)
+    record = DefaultsStatus(
+        name=name, request=request, sources=[_source(found) for found in read.documents][:2], values=texts
+    )
     return Taken(record, values)
 
 

@@ -1,7 +1,8 @@
 """How long this process has seen that pods are being deleted.
 
-The time in a pod is that of the API server. If the operator's clock is ahead of it, a comparison of both would kill pods inside their grace
-period. So the wait is measured by one clock, from the moment when the operator first sees the deletion: after a restart it begins again."""
+The time in a pod is that of the API server. If the operator's clock is ahead of it, a comparison of both would kill
+pods inside their grace period. So the wait is measured by one clock, from the moment when the operator first sees the
+deletion: after a restart it begins again."""
 
 from __future__ import annotations
 

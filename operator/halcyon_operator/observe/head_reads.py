@@ -1,12 +1,13 @@
 """Reads HEADs in the background, so that a store that does not answer delays only its own runs.
 
-A reconcile waits a moment for a store that answered the last request, because such a store answers in milliseconds. Any other store is read
-in the background: the reconcile ends, and the run is reconciled again when the answer arrives. A decision about a new attempt needs a
-reading whose request was made after the run's JobSets and pods were seen in their present state (`HeadPending` until then). A run with a
-running attempt uses the last reading.
+A reconcile waits a moment for a store that answered the last request, because such a store answers in milliseconds. Any
+other store is read in the background: the reconcile ends, and the run is reconciled again when the answer arrives. A
+decision about a new attempt needs a reading whose request was made after the run's JobSets and pods were seen in their
+present state (`HeadPending` until then). A run with a running attempt uses the last reading.
 
-Each endpoint gets a few requests at a time, and an endpoint that does not answer gets none for a while (`circuit`). The runs of a namespace
-share a few slots for endpoints that have not answered yet, so that many such endpoints do not delay other namespaces."""
+Each endpoint gets a few requests at a time, and an endpoint that does not answer gets none for a while (`circuit`). The
+runs of a namespace share a few slots for endpoints that have not answered yet, so that many such endpoints do not delay
+other namespaces."""
 
 from __future__ import annotations
 
@@ -75,7 +76,9 @@ class _Root:
     """Runs to reconcile again when the answer arrives."""
 
     def answer(self, asked: float, now: float) -> HeadReading | None:
-        """The reading, if its request was made at the time of the question or later, and if it is not too old; else None."""
+        """The reading, if its request was made at the time of the question or later, and if it is not too old; else
+        None.
+        """
         return self.reading if self.began >= asked and now - self.ended < UNREACHABLE_SECONDS else None
 
 
@@ -106,14 +109,17 @@ class HeadReads:
         self._questions: OrderedDict[RunKey, _Question] = OrderedDict()
         self._unproven: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
 
-    async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable = None, max_age_seconds: float = 0.0) -> HeadReading:
+    async def read(
+        self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable = None, max_age_seconds: float = 0.0
+    ) -> HeadReading:
         """The newest known HEAD of a run's root.
 
         Args:
             key: The run.
             spec: Address of its root.
             seen_state: The state of the run's JobSets and pods. A reading is valid while this state does not change.
-            max_age_seconds: For a run with a running attempt: longest age of a reading. An older one is used until a newer one arrives.
+            max_age_seconds: For a run with a running attempt: longest age of a reading. An older one is used until a
+                newer one arrives.
         """
         address = spec.root, spec.endpoint, spec.region
         root, now = _recent(self._roots, address, _Root, MAX_ROOTS), self._clock()
@@ -195,7 +201,10 @@ def _endpoint_of(spec: CheckpointSpec) -> Hashable:
 
 
 def _recent(table: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
-    """The value of a key, created if it is missing. If there are too many values, the least recently used one is dropped."""
+    """The value of a key, created if it is missing.
+
+    If there are too many values, the least recently used one is dropped.
+    """
     value = table.get(key)
     if value is None:
         value = table[key] = make()

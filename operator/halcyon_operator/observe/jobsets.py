@@ -14,7 +14,9 @@ def parse_jobset(document: object) -> JobSetView:
     """The view of a JobSet. Never raises."""
     metadata = mapping(value_at(document, "metadata"))
     status = mapping(value_at(document, "status"))
-    conditions = {text(value_at(condition, "type")): mapping(condition) for condition in sequence(status.get("conditions"))}
+    conditions = {
+        text(value_at(condition, "type")): mapping(condition) for condition in sequence(status.get("conditions"))
+    }
     completed, failed = (_holds(conditions.get(kind)) for kind in ("Completed", "Failed"))
     end = conditions.get("Completed" if completed else "Failed", {})
     return JobSetView(
@@ -30,7 +32,9 @@ def parse_jobset(document: object) -> JobSetView:
         failure_message="" if completed else text(end.get("message")),
         finished_at=moment(end.get("lastTransitionTime")) if completed or failed else None,
         created_at=moment(metadata.get("creationTimestamp")),
-        replicas=sum(count(value_at(job, "replicas")) for job in sequence(value_at(document, "spec", "replicatedJobs"))),
+        replicas=sum(
+            count(value_at(job, "replicas")) for job in sequence(value_at(document, "spec", "replicatedJobs"))
+        ),
         suspended=value_at(document, "spec", "suspend") is True,
         queue=text(value_at(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
     )

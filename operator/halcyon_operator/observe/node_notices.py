@@ -1,7 +1,8 @@
 """Maintenance notices of nodes, which come before the signal to their pods.
 
-They are read from labels, taints and the cordon of a node, which Google's maintenance handler, the cluster autoscaler, Karpenter, AWS' node
-termination handler and ``kubectl drain`` set. Only nodes with notices are kept, and for each run only the nodes of its pods."""
+They are read from labels, taints and the cordon of a node, which Google's maintenance handler, the cluster autoscaler,
+Karpenter, AWS' node termination handler and ``kubectl drain`` set. Only nodes with notices are kept, and for each run
+only the nodes of its pods."""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ def notices_of(node: object) -> tuple[NoticeView, ...]:
 
 
 class NodeNotices:
-    """Nodes with notices, and the runs to reconcile when a notice appears or ends. All calls come from one event loop."""
+    """Nodes with notices, and the runs to reconcile when a notice appears or ends.
+
+    All calls come from one event loop.
+    """
 
     def __init__(self) -> None:
         self._notices: dict[str, tuple[NoticeView, ...]] = {}
@@ -73,7 +77,10 @@ class NodeNotices:
         return tuple(key for key, nodes in self._nodes.items() if name in nodes)
 
     def on(self, key: RunKey, nodes: Iterable[str]) -> tuple[NoticeView, ...]:
-        """The notices of a run's nodes, sorted by node. The nodes are remembered until the next call, or until `forget`."""
+        """The notices of a run's nodes, sorted by node.
+
+        The nodes are remembered until the next call, or until `forget`.
+        """
         self._nodes[key] = here = frozenset(filter(None, nodes))
         return tuple(notice for node in sorted(here & self._notices.keys()) for notice in self._notices[node])
 

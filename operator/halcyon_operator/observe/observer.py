@@ -52,7 +52,9 @@ HEAD_AGE_SECONDS = 10.0
 class ReadsHeads(Protocol):
     """Reads HEADs of checkpoint roots."""
 
-    async def read(self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float) -> HeadReading:
+    async def read(
+        self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float
+    ) -> HeadReading:
         """The newest known HEAD of a run's root."""
         ...
 
@@ -68,7 +70,9 @@ class ReadsProgress(Protocol):
 class ReadsWarnings(Protocol):
     """Reads why pods do not start."""
 
-    def of(self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus) -> PodWarning | None:
+    def of(
+        self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus
+    ) -> PodWarning | None:
         """The newest warning about the pods of a process group, as far as known."""
         ...
 
@@ -130,8 +134,12 @@ class Observer:
         self._own = OwnJobSets()
         self._deletions = SeenDeletions(timer)
 
-    async def observe_from_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """The observation of a run from the watch cache, without a request to the API server; None if no attempt runs."""
+    async def observe_from_cache(
+        self, namespace: str, name: str, progress_written_at: datetime | None
+    ) -> Observed | None:
+        """The observation of a run from the watch cache, without a request to the API server; None if no attempt
+        runs.
+        """
         key = namespace, name
         run = self._cache.run(key) if self._cache is not None else None
         if run is None or self._cache is None or run.defaults_due:
@@ -157,7 +165,9 @@ class Observer:
         """
         key = namespace, name
         document, jobset_documents, seen = await asyncio.gather(
-            self._cluster.run(namespace, name), self._cluster.jobsets(namespace, name), self._cluster.pods(namespace, name, SeenPod)
+            self._cluster.run(namespace, name),
+            self._cluster.jobsets(namespace, name),
+            self._cluster.pods(namespace, name, SeenPod),
         )
         if self._cache is not None:
             self._cache.listed(key, document, jobset_documents, seen)
@@ -207,7 +217,9 @@ class Observer:
             jobsets=jobsets,
             pods=pods,
             probe=probe,
-            endings=seen_endings(pods, (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))),
+            endings=seen_endings(
+                pods, (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))
+            ),
             head=head,
             origin=origin,
             origin_root=origin_root,
@@ -225,7 +237,9 @@ class Observer:
             pace_seconds=self._pace(),
         )
 
-    def _warning(self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> PodWarning | None:
+    def _warning(
+        self, key: RunKey, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None
+    ) -> PodWarning | None:
         """Why the first late pod of the run's process group does not start, or why it has too few pods."""
         if self._warnings is None or alive is None:
             return None
@@ -238,12 +252,15 @@ class Observer:
             return ()
         return self._nodes.on(key, (pod.node for pod in pods if not pod.over))
 
-    async def _named(self, run: RunView, jobsets: tuple[JobSetView, ...]) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
+    async def _named(
+        self, run: RunView, jobsets: tuple[JobSetView, ...]
+    ) -> tuple[tuple[JobSetView, ...], ObjectView | None]:
         """JobSet and ConfigMap with the names of the present attempt's objects. Any object may own them."""
         name = names.jobset_name(run.name, run.status.attempt)
         known = any(jobset.name == name for jobset in jobsets)
         jobset, config_map = await asyncio.gather(
-            _nothing() if known else self._cluster.jobset(run.namespace, name), self._cluster.config_map(run.namespace, name)
+            _nothing() if known else self._cluster.jobset(run.namespace, name),
+            self._cluster.config_map(run.namespace, name),
         )
         found = jobsets if jobset is None else (*jobsets, parse_jobset(jobset))
         return found, None if config_map is None else parse_object("ConfigMap", config_map)
@@ -257,7 +274,10 @@ class Observer:
         return await self._heads.read((run.namespace, run.name), run.spec.checkpoint, _writers(run, jobsets, pods), age)
 
     async def _origin(self, run: RunView, alive: JobSetView | None) -> tuple[Prerequisite | None, str | None]:
-        """The run of `spec.from` if it has no root yet, and its root. Not read once this run has a checkpoint of its own."""
+        """The run of `spec.from` if it has no root yet, and its root.
+
+        Not read once this run has a checkpoint of its own.
+        """
         origin = run.spec.origin if run.spec is not None else None
         if (
             origin is None
@@ -283,16 +303,23 @@ class Observer:
         return tuple(chain)
 
     async def _defaults(self, document: object, run: RunView) -> FoundDefaults:
-        """The defaults that the run would take: from each namespace those with the wanted name, else those named `default`."""
+        """The defaults that the run would take: from each namespace those with the wanted name, else those named
+        `default`.
+        """
         name, _ = wanted(document)
         namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
         exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
         found = [
-            document if document is not None or name == DEFAULT_NAME else await self._cluster.defaults(namespace, DEFAULT_NAME)
+            document
+            if document is not None or name == DEFAULT_NAME
+            else await self._cluster.defaults(namespace, DEFAULT_NAME)
             for namespace, document in zip(namespaces, exact, strict=True)
         ]
         return FoundDefaults(
-            name, namespaces, tuple(document for document in found if document is not None), any(document is not None for document in exact)
+            name,
+            namespaces,
+            tuple(document for document in found if document is not None),
+            any(document is not None for document in exact),
         )
 
     async def _workload(self, run: RunView, alive: JobSetView | None, max_age_seconds: float) -> WorkloadReading | None:
@@ -305,19 +332,28 @@ class Observer:
         if run.spec is None or alive is None or run.deleting:
             return ReportReading()
         pod = first_process(pods, ProcessGroup(run.status.attempt, alive.restarts))
-        return ReportReading() if pod is None else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
+        return (
+            ReportReading()
+            if pod is None
+            else await self._trainers.read((run.namespace, run.name), pod, trainer_port(run))
+        )
 
 
 def _own_pods(
     run: RunView, own: frozenset[str], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
 ) -> tuple[tuple[PodView, ...], ProbeView | None]:
-    """The pods of a run's attempts, and its probe. Pods that have the run's labels but belong to no JobSet of the run are left out."""
+    """The pods of a run's attempts, and its probe.
+
+    Pods that have the run's labels but belong to no JobSet of the run are left out.
+    """
     seen = tuple(seen)
     pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
     probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
     if probe is None:
         return pods, None
-    return pods, ProbeView(probe, tuple(pod.view for pod in seen if pod.probe and is_own(pod.view, run, frozenset({probe.uid}))))
+    return pods, ProbeView(
+        probe, tuple(pod.view for pod in seen if pod.probe and is_own(pod.view, run, frozenset({probe.uid})))
+    )
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:

@@ -17,7 +17,8 @@ _MOST_RUNS = 4096
 class OwnJobSets:
     """The uids of the JobSets that runs control or controlled, kept in memory.
 
-    A JobSet may be deleted before its last pod, and a user with the right to write the status may remove its uid from there.
+    A JobSet may be deleted before its last pod, and a user with the right to write the status may remove its uid from
+    there.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Endings of pods that the watch showed. A JobSet that restarts its process group deletes the pods within seconds.
 
-Kept in memory only: a conclusion from an ending is written into the run's status at once, and an operator that was down uses the counters
-of the JobSet. Bounded, so that no run can fill the operator's memory."""
+Kept in memory only: a conclusion from an ending is written into the run's status at once, and an operator that was down
+uses the counters of the JobSet. Bounded, so that no run can fill the operator's memory."""
 
 from __future__ import annotations
 

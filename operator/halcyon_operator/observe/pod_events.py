@@ -1,12 +1,13 @@
 """Reads the newest warning event about a pod that does not start, or about a Job whose pods are not made.
 
-Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work (FailedCreatePodSandBox), a quota
-or a webhook that refuses the pod (FailedCreate, an event of the Job). A reconcile never waits for the answer. The events are listed in the
-background, for one late pod of a run at most once a minute, and for one Job without pods every ten seconds; the run is reconciled again if
-the warning has changed. Without the right to list events, the run's condition shows only what the pods themselves report.
+Some causes are only in events: a volume that is not mounted (FailedMount), a network that does not work
+(FailedCreatePodSandBox), a quota or a webhook that refuses the pod (FailedCreate, an event of the Job). A reconcile
+never waits for the answer. The events are listed in the background, for one late pod of a run at most once a minute,
+and for one Job without pods every ten seconds; the run is reconciled again if the warning has changed. Without the
+right to list events, the run's condition shows only what the pods themselves report.
 
-Every user who may create events in the namespace can write such a text. So it is shown but has no other effect, its length is bounded, and
-credentials in URLs are removed."""
+Every user who may create events in the namespace can write such a text. So it is shown but has no other effect, its
+length is bounded, and credentials in URLs are removed."""
 
 from __future__ import annotations
 
@@ -86,7 +87,11 @@ class PodEvents:
     """
 
     def __init__(
-        self, events: ListsEvents, changed: Callable[[RunKey], None], clock: Callable[[], datetime], timer: Callable[[], float]
+        self,
+        events: ListsEvents,
+        changed: Callable[[RunKey], None],
+        clock: Callable[[], datetime],
+        timer: Callable[[], float],
     ) -> None:
         self._events = events
         self._changed = changed
@@ -95,7 +100,9 @@ class PodEvents:
         self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def of(self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus) -> PodWarning | None:
+    def of(
+        self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus
+    ) -> PodWarning | None:
         """The newest known warning about the first late pod, else about the first object whose pods are missing.
 
         Starts a new request in the background if one is due.
@@ -109,7 +116,10 @@ class PodEvents:
         late = late_pods(pods, self._clock())
         if late and _UID.fullmatch(late[0].uid):
             return self._newest(key, Subject("Pod", late[0].name, late[0].uid, late[0].scheduled_at), PAUSE_SECONDS)
-        found = (self._newest(key, subject, MISSING_PAUSE_SECONDS) for subject in without_pods(pods, jobset, status, self._clock()))
+        found = (
+            self._newest(key, subject, MISSING_PAUSE_SECONDS)
+            for subject in without_pods(pods, jobset, status, self._clock())
+        )
         return next((warning for warning in found if warning is not None), None)
 
     def _newest(self, key: RunKey, subject: Subject, pause: float) -> PodWarning | None:
@@ -144,8 +154,12 @@ class PodEvents:
             self._changed(key)
 
 
-def without_pods(pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus, now: datetime) -> tuple[Subject, ...]:
-    """The first Job of a process group that has had too few pods for `MISSING_SECONDS`, and the JobSet if there is no pod at all."""
+def without_pods(
+    pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus, now: datetime
+) -> tuple[Subject, ...]:
+    """The first Job of a process group that has had too few pods for `MISSING_SECONDS`, and the JobSet if there is no
+    pod at all.
+    """
     entry, topology = entry_of(status, ProcessGroup(status.attempt, jobset.restarts)), status.topology
     since = moment(entry.started_at) if entry is not None else jobset.created_at
     if topology is None or since is None or (now - since).total_seconds() < MISSING_SECONDS or jobset.suspended:

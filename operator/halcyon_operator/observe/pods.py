@@ -1,7 +1,8 @@
 """Parses a pod document of the API server into a `PodView` with its ending.
 
-A pod's end has up to three signs: the API server marks it for a disruption, a client deletes it, or its process ends. The earliest one is
-the reason: an evicted pod is deleted later and its process ends too, and a crashed pod is deleted afterwards."""
+A pod's end has up to three signs: the API server marks it for a disruption, a client deletes it, or its process ends.
+The earliest one is the reason: an evicted pod is deleted later and its process ends too, and a crashed pod is deleted
+afterwards."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def parse_pod(document: object) -> PodView:
         created_at=moment(metadata.get("creationTimestamp")),
         scheduled_at=_scheduled_at(status),
         gone_by=moment(metadata.get("deletionTimestamp")),
-        deleted_by_force=metadata.get("deletionTimestamp") is not None and metadata.get("deletionGracePeriodSeconds") == 0,
+        deleted_by_force=metadata.get("deletionTimestamp") is not None
+        and metadata.get("deletionGracePeriodSeconds") == 0,
         sandbox_ready=_sandbox_ready(status),
         save_token=_save_token(document),
         run_uid=text(value_at(metadata, "labels", names.LABEL_RUN_UID)),
@@ -69,7 +71,10 @@ def _finalizers(metadata: dict[str, object]) -> tuple[str, ...]:
 
 
 def _ip(value: object) -> str:
-    """The pod's address, for requests. Names and link-local addresses (such as a machine's metadata server) are rejected."""
+    """The pod's address, for requests.
+
+    Names and link-local addresses (such as a machine's metadata server) are rejected.
+    """
     try:
         address = ip_address(text(value, 64))
     except ValueError:
@@ -124,11 +129,17 @@ def _scheduled_at(status: dict[str, object]) -> datetime | None:
 
 
 def _sandbox_ready(status: dict[str, object]) -> bool | None:
-    found = (one for one in map(mapping, sequence(status.get("conditions"))) if one.get("type") == "PodReadyToStartContainers")
+    found = (
+        one
+        for one in map(mapping, sequence(status.get("conditions")))
+        if one.get("type") == "PodReadyToStartContainers"
+    )
     return next((one.get("status") == "True" for one in found), None)
 
 
-def _ending(metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str) -> PodEnding | None:
+def _ending(
+    metadata: dict[str, object], status: dict[str, object], container: dict[str, object], node: str
+) -> PodEnding | None:
     terminated = mapping(value_at(container, "state", "terminated"))
     ended = bool(terminated) or status.get("phase") in ("Failed", "Succeeded")
     troubles = _troubles(metadata, status, terminated, ended)
@@ -169,14 +180,26 @@ def _troubles(
 
     for condition in map(mapping, sequence(status.get("conditions"))):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
-            add("disrupted", moment(condition.get("lastTransitionTime")), condition.get("reason"), condition.get("message"))
+            add(
+                "disrupted",
+                moment(condition.get("lastTransitionTime")),
+                condition.get("reason"),
+                condition.get("message"),
+            )
     if (gone_at := moment(metadata.get("deletionTimestamp"))) is not None:
         # The timestamp is the end of the grace period; the deletion was requested before it.
-        add("deleted", gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)))
+        add(
+            "deleted",
+            gone_at - timedelta(seconds=min(count(metadata.get("deletionGracePeriodSeconds")), _MAX_GRACE_SECONDS)),
+        )
     if ended:
         report = _report(terminated.get("message"), _group(metadata))
         parts = (report.message,) if report else (terminated.get("reason"), terminated.get("message"))
-        add("exited", moment(terminated.get("finishedAt")), *(parts if terminated else (status.get("reason"), status.get("message"))))
+        add(
+            "exited",
+            moment(terminated.get("finishedAt")),
+            *(parts if terminated else (status.get("reason"), status.get("message"))),
+        )
     return found
 
 

@@ -1,9 +1,10 @@
 """Polls trainers in the background, so that pods that do not answer delay nothing.
 
-A reconcile waits a moment for a trainer that answered the last request, because such a trainer answers in milliseconds. Any other trainer
-is polled in the background: the reconcile continues with the last report, and the run is reconciled again when the answer arrives. A
-trainer that never answers is polled less and less often. A trainer that rejects the connection, for example while it imports its libraries,
-is polled every second at first. At most `MAX_AT_ONCE` requests run at a time."""
+A reconcile waits a moment for a trainer that answered the last request, because such a trainer answers in milliseconds.
+Any other trainer is polled in the background: the reconcile continues with the last report, and the run is reconciled
+again when the answer arrives. A trainer that never answers is polled less and less often. A trainer that rejects the
+connection, for example while it imports its libraries, is polled every second at first. At most `MAX_AT_ONCE` requests
+run at a time."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ def parse_prerequisite(name: str, document: object) -> Prerequisite:
         return Prerequisite(name)
     status = parse_status(value_at(document, "status"))
     waits = status.phase != "Succeeded" and status.attempt == 0
-    return Prerequisite(name, status.phase, _message(status), text(value_at(document, "spec", "after", "run")) if waits else "")
+    return Prerequisite(
+        name, status.phase, _message(status), text(value_at(document, "spec", "after", "run")) if waits else ""
+    )
 
 
 def _message(status: TrainingRunStatus) -> str:

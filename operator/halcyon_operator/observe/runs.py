@@ -2,7 +2,8 @@
 
 Status and spec are parsed separately, so that a damaged status does not make a valid spec invalid, or the reverse.
 
-A run is parsed every few seconds while it trains, and its spec seldom changes, so parsed specs are kept by their text."""
+A run is parsed every few seconds while it trains, and its spec seldom changes, so parsed specs are kept by their
+text."""
 
 from __future__ import annotations
 
@@ -26,7 +27,10 @@ from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec,
 
 MAX_PROBLEM_TEXT = 2048
 _KEPT_SPECS = 4096
-"""Parsed specs that are kept. The views of the watch cache hold the same objects, so a spec in use costs only its text more."""
+"""Parsed specs that are kept.
+
+The views of the watch cache hold the same objects, so a spec in use costs only its text more.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def parse_run_view(document: object, defaults: FoundDefaults | None = None) -> R
 
 
 def _parse_spec(metadata: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpec:
-    place = {name: metadata[name] for name in ("name", "namespace") if name in metadata}  # some rules compare the spec with it
+    place = {
+        name: metadata[name] for name in ("name", "namespace") if name in metadata
+    }  # some rules compare the spec with it
     try:
         return _kept(json.dumps([place, raw_spec]))
     except (RecursionError, ValueError):  # deeper than any valid spec, or with a number longer than any valid one
@@ -99,7 +105,10 @@ def _parsed(place: dict[str, object], raw_spec: dict[str, object]) -> _ParsedSpe
 
 
 def _with_mesh(parsed: _ParsedSpec, status: TrainingRunStatus) -> TrainingRunSpec | None:
-    """The spec with a mesh: that of the document, else the recorded one, else the suggested one. It must not change without an edit."""
+    """The spec with a mesh: that of the document, else the recorded one, else the suggested one.
+
+    It must not change without an edit.
+    """
     if parsed.spec is None or status.topology is None:
         return parsed.suggested
     recorded = pinned(parsed.spec, status.topology.mesh)
@@ -111,25 +120,33 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
     problems: list[str] = []
     if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
         problems.append(
-            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs a PersistentVolumeClaim, because the files in a pod are lost "
+            "spec.checkpoint.volumeClaim: a file:// root in a cluster needs a PersistentVolumeClaim, because the files "
+            "in a pod are lost "
             "when the pod ends; set one, or use an s3:// or gs:// root"
         )
-    if spec.export is not None and spec.export.place(spec.checkpoint).root.startswith("file://") and not _on_volume(spec):
+    if (
+        spec.export is not None
+        and spec.export.place(spec.checkpoint).root.startswith("file://")
+        and not _on_volume(spec)
+    ):
         problems.append(
-            "spec.export.root: a file:// folder in a cluster must lie below the file:// root of checkpoint, on its volumeClaim, because "
+            "spec.export.root: a file:// folder in a cluster must lie below the file:// root of checkpoint, on its "
+            "volumeClaim, because "
             "the files in a pod are lost when the pod ends; leave export.root out, or use s3:// or gs://"
         )
     if spec.data.volume is not None:
         taken = [path for path in _mount_paths(spec) if _nested(path, spec.data.volume.mount_path)]
         if taken:
             problems.append(
-                f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has something else; "
+                f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has "
+                "something else; "
                 "choose another path"
             )
     accelerator = spec.accelerator
     if accelerator.row.family == "tpu" and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
         problems.append(
-            f"spec.accelerator.slices: GKE connects only slices of several hosts, and a {accelerator.topology} slice has one; "
+            f"spec.accelerator.slices: GKE connects only slices of several hosts, and a {accelerator.topology} slice "
+            "has one; "
             "choose a topology of at least 8 chips, or one slice"
         )
     if accelerator.provisioning == "queued" and spec.scheduling.queue is None:

@@ -1,6 +1,7 @@
 """Reads the progress report of a run's first trainer process, and requests checkpoints from it.
 
-A pod runs code of users. So its answer is bounded in time and size, must belong to this run, attempt and restart, and is not trusted."""
+A pod runs code of users. So its answer is bounded in time and size, must belong to this run, attempt and restart, and
+is not trusted."""
 
 from __future__ import annotations
 
@@ -54,9 +55,15 @@ def parse_report(body: bytes, run: str, group: ProcessGroup) -> ReportReading:
         return ReportReading(problem=f"its report is not valid: {where} ({fault['type']})")
     if report.run != run or (report.attempt, report.restart) != group:
         whose = "this" if report.run == run else "another"
-        return ReportReading(problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run")
+        return ReportReading(
+            problem=f"the address answers for attempt {report.attempt}, restart {report.restart} of {whose} run"
+        )
     numbers = (*report.progress.counts, report.resumed_step or 0)
-    return ReportReading(report) if max(numbers) <= LARGEST_EXACT else ReportReading(problem="its report has numbers that are too large")
+    return (
+        ReportReading(report)
+        if max(numbers) <= LARGEST_EXACT
+        else ReportReading(problem="its report has numbers that are too large")
+    )
 
 
 class Trainers:
@@ -99,7 +106,9 @@ class Trainers:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
             # A new connection for each request: a kept one could lead to the predecessor of a restarted trainer.
-            self._http = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
+            self._http = aiohttp.ClientSession(
+                timeout=timeout, connector=aiohttp.TCPConnector(force_close=True), trust_env=False
+            )
         return self._http
 
     async def _ask(self, http: aiohttp.ClientSession, url: str, run: str, group: ProcessGroup) -> ReportReading:

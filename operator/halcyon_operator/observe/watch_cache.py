@@ -1,8 +1,10 @@
-"""The last state that the watches have shown: every run with its JobSets and pods, parsed once and kept as plain values.
+"""The last state that the watches have shown: every run with its JobSets and pods, parsed once and kept as plain
+values.
 
-With it, the reconcile of an unchanged run needs no request. The cache is only used to find out that nothing has changed. Every write is
-decided from present answers of the API server, because the watches of several kinds lag by different times and do not repeat events that
-they missed. The cache keeps values instead of documents: the document of a pod needs fifty times the memory."""
+With it, the reconcile of an unchanged run needs no request. The cache is only used to find out that nothing has
+changed. Every write is decided from present answers of the API server, because the watches of several kinds lag by
+different times and do not repeat events that they missed. The cache keeps values instead of documents: the document of
+a pod needs fifty times the memory."""
 
 from __future__ import annotations
 
@@ -106,7 +108,9 @@ class WatchCache:
         """Record a JobSet of a run, or its deletion."""
         item = _object_key("jobsets", document)
         if self._newer(item, _version(document), deleted):
-            _put(self._jobsets, key, item[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document)))
+            _put(
+                self._jobsets, key, item[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document))
+            )
 
     def saw_pod(self, key: RunKey, pod: SeenPod, *, deleted: bool = False) -> None:
         """Record a pod of a run, or its deletion."""
@@ -114,7 +118,10 @@ class WatchCache:
             _put(self._pods, key, pod.key[2], None if deleted else pod)
 
     def listed(self, key: RunKey, run: object, jobsets: Iterable[object], pods: Iterable[SeenPod]) -> None:
-        """Record all objects of a run, as listed by the API server. Other objects are dropped: the watch may have missed their deletion."""
+        """Record all objects of a run, as listed by the API server.
+
+        Other objects are dropped: the watch may have missed their deletion.
+        """
         jobsets, pods = tuple(jobsets), tuple(pods)
         self._drop("jobsets", key, self._jobsets, {text(value_at(thing, "metadata", "name")) for thing in jobsets})
         self._drop("pods", key, self._pods, {pod.key[2] for pod in pods})

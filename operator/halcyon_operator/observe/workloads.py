@@ -1,7 +1,8 @@
 """Reads the Workloads of JobSets that wait in Kueue queues.
 
-Workloads have no label of a run, so a watch would return all Workloads of the cluster. An admission or eviction is visible in the JobSet,
-which is watched; the reason for waiting is read at intervals, and only while the JobSet waits."""
+Workloads have no label of a run, so a watch would return all Workloads of the cluster. An admission or eviction is
+visible in the JobSet, which is watched; the reason for waiting is read at intervals, and only while the JobSet
+waits."""
 
 from __future__ import annotations
 
@@ -84,7 +85,9 @@ def parse_workload(document: object) -> WorkloadView:
         evicted=_parsed_condition(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
         finished=_parsed_condition(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
         checks=tuple(
-            AdmissionCheck(text(value_at(one, "name"), MAX_WORD), text(value_at(one, "state")), text(value_at(one, "message")))
+            AdmissionCheck(
+                text(value_at(one, "name"), MAX_WORD), text(value_at(one, "state")), text(value_at(one, "message"))
+            )
             for one in sequence(status.get("admissionChecks"))
         ),
         requeue_at=moment(value_at(status, "requeueState", "requeueAt")),
@@ -104,5 +107,7 @@ def _holds(condition: dict[str, object] | None) -> bool:
 
 def _parsed_condition(condition: dict[str, object]) -> WorkloadCondition:
     return WorkloadCondition(
-        text(condition.get("reason"), MAX_WORD), text(condition.get("message"), 1024), moment(condition.get("lastTransitionTime"))
+        text(condition.get("reason"), MAX_WORD),
+        text(condition.get("message"), 1024),
+        moment(condition.get("lastTransitionTime")),
     )

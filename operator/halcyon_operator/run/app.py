@@ -1,9 +1,10 @@
 """Connects the operator to kopf: defines the watched kinds, and builds and runs the parts of the operator.
 
-Kopf keeps the watch streams open, through reconnects and expired credentials, and delivers every event. Only ``on.event`` handlers are
-used. They write nothing into the objects (no finalizers, annotations or progress), so a TrainingRun can be deleted while no operator runs,
-and the removed operator leaves nothing behind in the cluster. Each handler puts the run into the queue; the ending of a pod is also
-recorded in `PodEndings`, because the pod may be deleted before the next reconcile."""
+Kopf keeps the watch streams open, through reconnects and expired credentials, and delivers every event. Only
+``on.event`` handlers are used. They write nothing into the objects (no finalizers, annotations or progress), so a
+TrainingRun can be deleted while no operator runs, and the removed operator leaves nothing behind in the cluster. Each
+handler puts the run into the queue; the ending of a pod is also recorded in `PodEndings`, because the pod may be
+deleted before the next reconcile."""
 
 from __future__ import annotations
 
@@ -105,7 +106,16 @@ async def run_operator(settings: Settings, pod_name: str) -> None:
         warnings=warnings,
     )
     controller = Controller(
-        queue, observer, cluster, pod_endings, metrics, echo, identity, lambda: datetime.now(UTC), time.monotonic, trainers
+        queue,
+        observer,
+        cluster,
+        pod_endings,
+        metrics,
+        echo,
+        identity,
+        lambda: datetime.now(UTC),
+        time.monotonic,
+        trainers,
     )
     if leadership is not None:
         api.fence(lambda: leadership.seconds_left)
@@ -113,9 +123,13 @@ async def run_operator(settings: Settings, pod_name: str) -> None:
     def leads() -> bool:
         return leadership is None or leadership.leads
 
-    metrics.watch(lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads)
+    metrics.watch(
+        lambda: float(len(queue)) if leads() else 0.0, lambda: max(echo.lag_seconds, audit.lag_seconds), leads
+    )
     ready = asyncio.Event()
-    server = HttpServer(metrics, lambda: health_problem(echo, audit, controller.longest_reconcile_seconds), ready.is_set)
+    server = HttpServer(
+        metrics, lambda: health_problem(echo, audit, controller.longest_reconcile_seconds), ready.is_set
+    )
     await server.start(settings.metrics.port)
 
     async def lead() -> None:
@@ -151,14 +165,22 @@ async def run_operator(settings: Settings, pod_name: str) -> None:
 
 
 def handlers(
-    queue: WorkQueue[RunKey], pod_endings: PodEndings, echo: WriteWatch, cache: WatchCache, nodes: NodeNotices | None = None
+    queue: WorkQueue[RunKey],
+    pod_endings: PodEndings,
+    echo: WriteWatch,
+    cache: WatchCache,
+    nodes: NodeNotices | None = None,
 ) -> kopf.OperatorRegistry:
     """The handlers of all watched kinds. Nodes are watched only if `nodes` is given."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     def login(**arguments: Any) -> kopf.ConnectionInfo | None:  # pyright: ignore[reportUnusedFunction]
-        return kopf.login_with_service_account(**arguments) if inside_cluster() else kopf.login_with_kubeconfig(**arguments)
+        return (
+            kopf.login_with_service_account(**arguments)
+            if inside_cluster()
+            else kopf.login_with_kubeconfig(**arguments)
+        )
 
     def enqueue_dependents(key: RunKey) -> None:
         """Reconcile the runs that wait for this one."""
@@ -209,7 +231,8 @@ def handlers(
 
 
 def pause_after_pod(pods: int) -> float:
-    """Seconds from a change of a pod to the reconcile of its run. With many pods a reconcile takes long, and they change one by one.
+    """Seconds from a change of a pod to the reconcile of its run. With many pods a reconcile takes long, and they
+    change one by one.
 
     Args:
         pods: Number of the run's pods.
@@ -232,7 +255,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = 20
     settings.queueing.exit_timeout = 1
-    # Kopf keeps the last document of each object for this time. With thousands of starting pods these use most of the memory.
+    # Kopf keeps the last document of each object for this time. With thousands of starting pods these use most of the
+    # memory.
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
@@ -258,7 +282,9 @@ async def _wait_for_api(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[
         await asyncio.sleep(delay)
 
 
-async def _run_together(loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]) -> None:
+async def _run_together(
+    loops: Sequence[Coroutine[None, None, None]], registry: kopf.OperatorRegistry, namespaces: tuple[str, ...]
+) -> None:
     """Run kopf and the operator's own loops until a signal comes, or until any of them fails.
 
     At a signal the operator's own loops end first, so that the Lease is released at once; kopf needs longer.

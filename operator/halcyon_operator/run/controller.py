@@ -1,12 +1,13 @@
 """The control loop: take a run from the queue, observe it, decide, carry the decision out.
 
-A run is reconciled by one worker at a time; many runs are reconciled in parallel. A failed reconcile is logged, counted in the metrics,
-reported in an Event of the run (unless the API server itself is the reason), and retried after a growing delay; other runs are not
-affected. A conflict is not a failure: the run was changed between the observation and the write, so it is reconciled again.
+A run is reconciled by one worker at a time; many runs are reconciled in parallel. A failed reconcile is logged, counted
+in the metrics, reported in an Event of the run (unless the API server itself is the reason), and retried after a
+growing delay; other runs are not affected. A conflict is not a failure: the run was changed between the observation and
+the write, so it is reconciled again.
 
-A reconcile begins with the watch cache, which needs no request. If the decision is more than new progress, the run is observed again from
-the API server, and the decision is made from that observation. So an idle run needs no request, and no important decision depends on a
-watch."""
+A reconcile begins with the watch cache, which needs no request. If the decision is more than new progress, the run is
+observed again from the API server, and the decision is made from that observation. So an idle run needs no request, and
+no important decision depends on a watch."""
 
 from __future__ import annotations
 
@@ -38,13 +39,17 @@ logger = logging.getLogger(__name__)
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
 CHECK_SECONDS = 0.3
-"""Seconds between two runs that are checked without an event, with three reads each; shorter if there are more than a thousand runs."""
+"""Seconds between two runs that are checked without an event, with three reads each; shorter if there are more than a
+thousand runs.
+"""
 
 
 class ObservesRuns(Protocol):
     """Collects observations."""
 
-    async def observe_from_cache(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
+    async def observe_from_cache(
+        self, namespace: str, name: str, progress_written_at: datetime | None
+    ) -> Observed | None:
         """The observation from the watch cache; None if the cache is not enough."""
         ...
 
@@ -124,7 +129,10 @@ class Controller:
 
     @property
     def longest_reconcile_seconds(self) -> float:
-        """Age of the oldest running reconcile. Every request has a time limit, so a reconcile ends unless the process is stuck."""
+        """Age of the oldest running reconcile.
+
+        Every request has a time limit, so a reconcile ends unless the process is stuck.
+        """
         now = self._timer()
         return max((now - started for started in list(self._at_work.values())), default=0.0)
 
@@ -142,7 +150,10 @@ class Controller:
             self._queue.add(key)
 
     def stop_managing(self) -> None:
-        """Stop to manage the runs: another operator does it now. Drop all state except the posted events, because it gets out of date."""
+        """Stop to manage the runs: another operator does it now.
+
+        Drop all state except the posted events, because it gets out of date.
+        """
         self._metrics.stand_down()
         self._written_at.clear()
         self._refusals.clear()
@@ -232,7 +243,10 @@ class Controller:
         problem = await self._trainers.send_save_request(ask) if self._trainers is not None else ""
         if problem:
             request = ask.request
-            message = f"Attempt {request.attempt}, restart {request.restart} cannot be asked for a checkpoint: {problem}; trying again"
+            message = (
+                f"Attempt {request.attempt}, restart {request.restart} cannot be asked for a checkpoint: {problem}; "
+                "trying again"
+            )
             key = f"ask/{request.id}/{request.attempt}.{request.restart}"
             await self._post(run, Event("Warning", "SaveNotAsked", message, key))
 
@@ -253,7 +267,9 @@ class Controller:
             await self._cluster.create(manifest)
         except ApiError as error:
             message = f"The run cannot probe for room for more slices, and tries again: {error}"
-            await self._post(run, Event("Warning", "ProbeRefused", message, f"probe/{run.status.attempt}/{error.reason}"))
+            await self._post(
+                run, Event("Warning", "ProbeRefused", message, f"probe/{run.status.attempt}/{error.reason}")
+            )
 
     async def _post(self, run: RunView, event: Event) -> None:
         known = (run.uid, event.key)
@@ -268,7 +284,9 @@ class Controller:
     async def _post_error(self, run: RunView, error: Exception) -> None:
         message = f"The operator cannot manage this run: {type(error).__name__}: {text(str(error), 500)}"
         try:
-            await self._post(run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}"))
+            await self._post(
+                run, Event("Warning", "ReconcileFailed", message, f"error/{type(error).__name__}/{run.generation}")
+            )
         except Exception:
             logger.exception("%s/%s: cannot post an event", run.namespace, run.name)
 

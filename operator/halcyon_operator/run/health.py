@@ -1,8 +1,9 @@
 """Checks that the watches show the operator's own writes.
 
-The event loop works if it answers at all. The watch streams work if they show the operator's own writes: every status write changes a
-watched object, so the new resource version must come back as an event. A stream that is open but silent, for example behind a load
-balancer, is detected by a write that does not come back. Resource versions increase within a collection, so a later version counts too."""
+The event loop works if it answers at all. The watch streams work if they show the operator's own writes: every status
+write changes a watched object, so the new resource version must come back as an event. A stream that is open but
+silent, for example behind a load balancer, is detected by a write that does not come back. Resource versions increase
+within a collection, so a later version counts too."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ class WriteWatch:
         self._seen: dict[RunKey, int] = {}
 
     def record_write(self, key: RunKey, resource_version: object) -> None:
-        """Record a write of an object, with its new resource version. The watch may have shown it before the answer arrived."""
+        """Record a write of an object, with its new resource version.
+
+        The watch may have shown it before the answer arrived.
+        """
         version = integer(resource_version)
         if version is not None and version > self._seen.get(key, 0):
             since = self._expected[key][1] if key in self._expected else self._clock()

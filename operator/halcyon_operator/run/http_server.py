@@ -1,4 +1,6 @@
-"""/metrics, /healthz and /readyz, served by the operator's own event loop: if it hangs, the kubelet gets no answer and restarts it."""
+"""/metrics, /healthz and /readyz, served by the operator's own event loop: if it hangs, the kubelet gets no answer and
+restarts it.
+"""
 
 from __future__ import annotations
 
@@ -49,4 +51,8 @@ class HttpServer:
         return web.Response(status=503, text=f"{problem}\n") if problem else web.Response(text="ok\n")
 
     async def _show_readiness(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="the watches are not filled yet\n")
+        return (
+            web.Response(text="ok\n")
+            if self._ready()
+            else web.Response(status=503, text="the watches are not filled yet\n")
+        )

@@ -1,7 +1,7 @@
 """The operator's Prometheus metrics. Names and units follow Prometheus' conventions.
 
-Only goodput and the metrics of `run_metrics` have a run's name as label, and are removed with the run. No other label has more values with
-more runs."""
+Only goodput and the metrics of `run_metrics` have a run's name as label, and are removed with the run. No other label
+has more values with more runs."""
 
 from __future__ import annotations
 
@@ -41,8 +41,12 @@ class Metrics:
         self.restarts = self._counter("restarts", "Restarts of runs, by cause.", "cause")
         self.api_requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
         self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
-        self.head_reads = self._counter("checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result")
-        self.watch_lag_seconds = self._gauge("watch_lag_seconds", "Age of the operator's oldest write that its watch has not shown it yet.")
+        self.head_reads = self._counter(
+            "checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result"
+        )
+        self.watch_lag_seconds = self._gauge(
+            "watch_lag_seconds", "Age of the operator's oldest write that its watch has not shown it yet."
+        )
         self.leader = self._gauge("leader", "1 if this operator holds the Lease and writes, 0 if it stands by.")
         self._goodput = _GoodputCollector()
         self._runs = RunCollector()
@@ -65,13 +69,17 @@ class Metrics:
     def _histogram(self, name: str, help_text: str) -> Histogram:
         return Histogram(f"halcyon_operator_{name}", help_text, buckets=_SECONDS, registry=self.registry)
 
-    def watch(self, queue_depth: Callable[[], float], watch_lag_seconds: Callable[[], float], leads: Callable[[], bool]) -> None:
+    def watch(
+        self, queue_depth: Callable[[], float], watch_lag_seconds: Callable[[], float], leads: Callable[[], bool]
+    ) -> None:
         """Set the functions that are called at every scrape."""
         self.leader.set_function(lambda: float(leads()))
         self.queue_depth.set_function(queue_depth)
         self.watch_lag_seconds.set_function(watch_lag_seconds)
 
-    def saw_run(self, key: RunKey, before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None) -> None:
+    def saw_run(
+        self, key: RunKey, before: TrainingRunStatus, after: TrainingRunStatus, spec: TrainingRunSpec | None = None
+    ) -> None:
         """Record a change of a run's status; `spec` is None if the document is not valid."""
         if self._phases.get(key) != after.phase:
             self._phases[key] = after.phase
@@ -109,7 +117,10 @@ class _GoodputCollector:
         self._runs: dict[RunKey, tuple[float, dict[str, float]]] = {}
 
     def saw(self, key: RunKey, goodput: Goodput) -> None:
-        """Record a run's goodput. A counter never decreases: seconds that later move to another cause are counted in both."""
+        """Record a run's goodput.
+
+        A counter never decreases: seconds that later move to another cause are counted in both.
+        """
         _, before = self._runs.get(key, (0.0, {}))
         seconds = {cause: max(before.get(cause, 0.0), getattr(goodput.seconds, cause)) for cause in BADPUT_CAUSES}
         self._runs[key] = goodput.ratio, seconds
@@ -120,9 +131,13 @@ class _GoodputCollector:
 
     def collect(self) -> Iterator[Metric]:
         """The samples of all runs."""
-        ratio = GaugeMetricFamily("halcyon_goodput_ratio", "Share of a run's time in steps that were kept.", labels=("namespace", "run"))
+        ratio = GaugeMetricFamily(
+            "halcyon_goodput_ratio", "Share of a run's time in steps that were kept.", labels=("namespace", "run")
+        )
         badput = CounterMetricFamily(
-            "halcyon_badput_seconds_total", "Seconds of a run outside steps that were kept, by cause.", labels=("namespace", "run", "cause")
+            "halcyon_badput_seconds_total",
+            "Seconds of a run outside steps that were kept, by cause.",
+            labels=("namespace", "run", "cause"),
         )
         for key, (value, seconds) in list(self._runs.items()):
             ratio.add_metric(key, value)

@@ -1,7 +1,8 @@
 """The metrics with a run's name as label, for dashboards and alerts about runs whose pods may be deleted.
 
-They are computed from a run's spec and status at each reconcile, kept as plain samples, and removed with the run. A run has about thirty of
-them, and all label values come from the contract, so their number increases only with the number of runs."""
+They are computed from a run's spec and status at each reconcile, kept as plain samples, and removed with the run. A run
+has about thirty of them, and all label values come from the contract, so their number increases only with the number of
+runs."""
 
 from __future__ import annotations
 
@@ -66,7 +67,11 @@ def _tasks(_: TrainingRunSpec | None, status: TrainingRunStatus) -> Iterator[Sam
 
 
 def _held(status: TrainingRunStatus, what: Literal["devices", "hosts"]) -> float:
-    return float(getattr(status.topology, what)) if status.topology is not None and status.phase in PHASES_WITH_DEVICES else 0.0
+    return (
+        float(getattr(status.topology, what))
+        if status.topology is not None and status.phase in PHASES_WITH_DEVICES
+        else 0.0
+    )
 
 
 def _checkpoint_time(_: TrainingRunSpec | None, status: TrainingRunStatus) -> float | None:
@@ -108,7 +113,13 @@ def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -
 
 
 RUN_METRICS = (
-    RunMetric("halcyon_run_phase", "gauge", "Always 1; the label is the phase of the run.", lambda _, s: [((s.phase,), 1.0)], ("phase",)),
+    RunMetric(
+        "halcyon_run_phase",
+        "gauge",
+        "Always 1; the label is the phase of the run.",
+        lambda _, s: [((s.phase,), 1.0)],
+        ("phase",),
+    ),
     RunMetric(
         "halcyon_run_condition",
         "gauge",
@@ -124,7 +135,10 @@ RUN_METRICS = (
         _one(lambda _, s: _held(s, "devices")),
     ),
     RunMetric(
-        "halcyon_run_hosts", "gauge", "Hosts that the run holds or waits for; 0 while it needs none.", _one(lambda _, s: _held(s, "hosts"))
+        "halcyon_run_hosts",
+        "gauge",
+        "Hosts that the run holds or waits for; 0 while it needs none.",
+        _one(lambda _, s: _held(s, "hosts")),
     ),
     RunMetric(
         "halcyon_run_queued_timestamp_seconds",
@@ -139,7 +153,9 @@ RUN_METRICS = (
         "Failures in a row without a new checkpoint.",
         _one(lambda _, s: s.failures_without_checkpoint),
     ),
-    RunMetric("halcyon_run_step", "gauge", "Steps done. With task `evaluate`: batches evaluated.", _one(_steps("step"))),
+    RunMetric(
+        "halcyon_run_step", "gauge", "Steps done. With task `evaluate`: batches evaluated.", _one(_steps("step"))
+    ),
     RunMetric("halcyon_run_planned_steps", "gauge", "Steps, or batches, of the whole run.", _one(_steps("steps"))),
     RunMetric(
         "halcyon_run_evaluation_loss_nats",
@@ -178,8 +194,18 @@ RUN_METRICS = (
         "When the present process group ended its first step, in seconds since 1970.",
         _one(_first_step_time),
     ),
-    RunMetric("halcyon_run_save_interval_steps", "gauge", "Steps between saves, if saves are made by steps.", _one(_interval_steps)),
-    RunMetric("halcyon_run_save_interval_seconds", "gauge", "Seconds between saves, if saves are made by time.", _one(_interval_seconds)),
+    RunMetric(
+        "halcyon_run_save_interval_steps",
+        "gauge",
+        "Steps between saves, if saves are made by steps.",
+        _one(_interval_steps),
+    ),
+    RunMetric(
+        "halcyon_run_save_interval_seconds",
+        "gauge",
+        "Seconds between saves, if saves are made by time.",
+        _one(_interval_seconds),
+    ),
 )
 
 

@@ -1,8 +1,8 @@
 """Finds which of the configured namespaces can be served now.
 
-When a namespace is deleted, the operator's rights in it are deleted too. A rejected watch ends the process, and would end it again after
-each start, for all other namespaces. So a namespace without rights is left out and checked again at intervals; when the set changes, the
-process ends and starts again with the new set."""
+When a namespace is deleted, the operator's rights in it are deleted too. A rejected watch ends the process, and would
+end it again after each start, for all other namespaces. So a namespace without rights is left out and checked again at
+intervals; when the set changes, the process ends and starts again with the new set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Serves(Protocol):
         ...
 
 
-async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> tuple[str, ...]:
+async def served_namespaces(
+    cluster: Serves, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep
+) -> tuple[str, ...]:
     """Wait until at least one namespace can be served, and return those that can. Empty means the whole cluster.
 
     Raises:
@@ -44,7 +46,9 @@ async def served_namespaces(cluster: Serves, namespaces: tuple[str, ...], sleep:
     return ()
 
 
-async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep) -> None:
+async def other_namespaces(
+    cluster: Serves, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep
+) -> None:
     """Wait until the set of namespaces that can be served has changed."""
     while True:
         await sleep(CHECK_SECONDS)
@@ -54,7 +58,9 @@ async def other_namespaces(cluster: Serves, namespaces: tuple[str, ...], served:
             logger.debug("cannot check which namespaces can be served: %s", error)
             continue
         if now != served:
-            logger.warning("the namespaces that can be served are now %s: starting again with them", ", ".join(now) or "none")
+            logger.warning(
+                "the namespaces that can be served are now %s: starting again with them", ", ".join(now) or "none"
+            )
             return
 
 

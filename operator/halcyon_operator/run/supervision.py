@@ -1,7 +1,8 @@
 """Checks one operator process: lists all objects at intervals, and decides whether the process is healthy.
 
-Each list has two uses. The watches must have shown every object in it (`watch_audit`). And all its runs are reconciled, even without an
-event, together with the runs that only the watches have shown: the event about their deletion may have been lost."""
+Each list has two uses. The watches must have shown every object in it (`watch_audit`). And all its runs are reconciled,
+even without an event, together with the runs that only the watches have shown: the event about their deletion may have
+been lost."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
 WARM_SECONDS = 0.1
 FIRST_LIST_SECONDS = 5.0
-"""Seconds until the list is read again if the watches have not shown all of it, because objects may be deleted meanwhile."""
+"""Seconds until the list is read again if the watches have not shown all of it, because objects may be deleted
+meanwhile.
+"""
 
 
 class Supervision:

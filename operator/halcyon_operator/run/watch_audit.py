@@ -1,8 +1,9 @@
-"""Checks that the watches show all objects: at the start, before this process is ready, and every few minutes after that.
+"""Checks that the watches show all objects: at the start, before this process is ready, and every few minutes after
+that.
 
-A list of names and versions is read from the API server, and the watches must show every object in it at that version or a later one. So a
-standby operator, which writes nothing, also detects a broken watch, even in a quiet cluster. A deleted object is not expected any more once
-the next list does not have it."""
+A list of names and versions is read from the API server, and the watches must show every object in it at that version
+or a later one. So a standby operator, which writes nothing, also detects a broken watch, even in a quiet cluster. A
+deleted object is not expected any more once the next list does not have it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """A work queue of keys for level-triggered controllers in asyncio.
 
-Kopf delivers events by object but has no queue that several kinds of objects share. This queue works like the work queues of Go
-controllers: a waiting key is not added twice, a key that is being processed waits until that is done, a key can be added for later, and a
-failed key returns after a delay that doubles, with a random part so that many keys do not return at once.
+Kopf delivers events by object but has no queue that several kinds of objects share. This queue works like the work
+queues of Go controllers: a waiting key is not added twice, a key that is being processed waits until that is done, a
+key can be added for later, and a failed key returns after a delay that doubles, with a random part so that many keys do
+not return at once.
 
-Keys of different groups take turns: a group with a thousand waiting keys delays the only key of another group by at most one key."""
+Keys of different groups take turns: a group with a thousand waiting keys delays the only key of another group by at
+most one key."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Attention: the error of each implementation against ``reference`` in float32, and (``attention-speed``) its time beside torch's.
+"""Attention: the error of each implementation against ``reference`` in float32, and (``attention-speed``) its time
+beside torch's.
 
-Queries, keys and values are random; the errors are norms of differences, relative to the norm of the reference's values or gradients. In
-bfloat16 the inputs are rounded first, so the reference computes with the same numbers. ``same bits`` says whether a second call with the
-same arrays returned the same values and gradients.
+Queries, keys and values are random; the errors are norms of differences, relative to the norm of the reference's values
+or gradients. In bfloat16 the inputs are rounded first, so the reference computes with the same numbers. ``same bits``
+says whether a second call with the same arrays returned the same values and gradients.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def mask_of(case: Case, ids: NamedArray) -> Mask | None:
     return functools.reduce(lambda left, right: left & right, (parts[word] for word in case.mask.split(" + ")))
 
 
-def program(case: Case, name: Implementation | None, *, gradients: bool, dtype: Any = None, chosen: list[Choice] | None = None) -> Any:
+def program(
+    case: Case, name: Implementation | None, *, gradients: bool, dtype: Any = None, chosen: list[Choice] | None = None
+) -> Any:
     """A compiled call: from the arrays and the ids to the results, and the gradients by query, key, value and sinks.
 
     Raises:
@@ -129,7 +132,9 @@ def program(case: Case, name: Implementation | None, *, gradients: bool, dtype: 
 
 
 def programs(cases: list[tuple[Case, Implementation]], **keywords: Any) -> list[Any]:
-    """The programs of several calls, compiled side by side; a string with the reason in the place of one that cannot be compiled."""
+    """The programs of several calls, compiled side by side; a string with the reason in the place of one that cannot be
+    compiled.
+    """
 
     def compiled(one: Callable[[], Any] | str) -> Any:
         if isinstance(one, str):
@@ -167,7 +172,9 @@ def _errors(options: Options) -> Iterator[Row]:
     ]
     many, few, features = heads[-1]
     cases += [
-        Case(heads=many, kv_heads=few, features=features, mask=mask, dtype="bfloat16", soft_cap=cap, sinks=sinks, **sizes)
+        Case(
+            heads=many, kv_heads=few, features=features, mask=mask, dtype="bfloat16", soft_cap=cap, sinks=sinks, **sizes
+        )
         for mask in masks[:2]
         for cap, sinks in ((20.0, False), (None, True))
     ]
@@ -180,7 +187,9 @@ def _errors(options: Options) -> Iterator[Row]:
 def _compared(cases: list[Case]) -> Iterator[Row]:
     named = [(case, name) for case in cases for name in NAMES if name != "reference" or case.dtype != "float32"]
     compiled = dict(zip(named, programs(named, gradients=True), strict=True))
-    right = dict(zip(cases, programs([(case, "reference") for case in cases], gradients=True, dtype=jnp.float32), strict=True))
+    right = dict(
+        zip(cases, programs([(case, "reference") for case in cases], gradients=True, dtype=jnp.float32), strict=True)
+    )
     for case in cases:
         arrays, ids = case.arrays(), jnp.asarray(case.ids())
         wide = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
@@ -242,7 +251,10 @@ def _speed(options: Options) -> Iterator[Row]:
                     yield {**case.facts, "implementation": name, "error": both}
                 continue
             try:
-                times = [milliseconds(lambda run=run, arrays=arrays, ids=ids: run(arrays, ids), most=10) for run in (forward, both)]
+                times = [
+                    milliseconds(lambda run=run, arrays=arrays, ids=ids: run(arrays, ids), most=10)
+                    for run in (forward, both)
+                ]
             except Exception as error:
                 yield {**case.facts, "implementation": name, "error": brief(error)}
                 continue
@@ -255,7 +267,9 @@ def _speed(options: Options) -> Iterator[Row]:
 
 
 def _speed_row(case: Case, name: str, forward: float, both: float, pairs: int) -> Row:
-    """Operations are those of the pairs that the mask shows: 4 a feature forward, and 2.5 times as many backward (Dao 2023)."""
+    """Operations are those of the pairs that the mask shows: 4 a feature forward, and 2.5 times as many backward (Dao
+    2023).
+    """
     operations = 4 * pairs * case.heads * case.features
     return {
         **{name: value for name, value in case.facts.items() if name != "type"},
@@ -287,14 +301,20 @@ def _torch(options: Options, cases: list[Case]) -> list[dict[str, Any]]:
         return nothing
     asked = [
         {
-            "rows": case.rows, "length": case.length, "heads": case.heads, "kv_heads": case.kv_heads, "features": case.features,
+            "rows": case.rows, "length": case.length, "heads": case.heads, "kv_heads": case.kv_heads,
+            "features": case.features,
             "mask": case.mask, "window": case.window, "ids": case.ids().tolist(),
         }
         for case in cases
     ]  # fmt: skip
     try:
         said = subprocess.run(
-            [options.torch, TORCH], input=json.dumps(asked), capture_output=True, text=True, check=True, timeout=options.seconds / 2
+            [options.torch, TORCH],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=options.seconds / 2,
         )
         return json.loads(said.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:

@@ -1,4 +1,5 @@
-"""Whether two runs of the same steps have the same bits, and what that costs: 20 steps of the 1B Llama with each `trainer.determinism`.
+"""Whether two runs of the same steps have the same bits, and what that costs: 20 steps of the 1B Llama with each
+`trainer.determinism`.
 
 Attention is that of ``auto``, with documents apart.
 """
@@ -24,7 +25,9 @@ def rows(options: Options) -> Iterator[Row]:
     model, vocabulary = options.pick(({"llama": LLAMA_1B}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
     batch, length = options.pick((4, 8192), (2, 64))
     for determinism in DETERMINISM:
-        training = Training(spec_of(model, f"trainer.determinism={determinism}", batch=batch, length=length), vocabulary)
+        training = Training(
+            spec_of(model, f"trainer.determinism={determinism}", batch=batch, length=length), vocabulary
+        )
         steps = options.pick(STEPS, 3)
         first, seconds, losses = training.run(training.initial(), steps, least=steps)
         kept = jax.tree.map(np.asarray, first.model)  # in the host's memory: two states may not fit

@@ -20,7 +20,9 @@ def rows(options: Options) -> Iterator[Row]:
     yield {"what": "memory: read an array and write another", "ms": taken, "GB/s": 2 * size / taken / 1e6}
     width = options.pick(8192, 256)
     for name, dtype in (("bfloat16", jnp.bfloat16), ("float8", jnp.float8_e4m3fn), ("float32", jnp.float32)):
-        left, right = (jax.random.normal(jax.random.key(seed), (width, width), jnp.float32).astype(dtype) for seed in (1, 2))
+        left, right = (
+            jax.random.normal(jax.random.key(seed), (width, width), jnp.float32).astype(dtype) for seed in (1, 2)
+        )
         if name == "float8":
             right = right.T  # the library's products in 8 bits want this order
             numbers = (((1,), (1,)), ((), ()))
@@ -29,7 +31,9 @@ def rows(options: Options) -> Iterator[Row]:
         precision = jax.lax.Precision.HIGHEST if name == "float32" else None
         out = jnp.float32 if name == "float32" else jnp.bfloat16
 
-        def product(x: jax.Array, y: jax.Array, numbers: tuple = numbers, precision: object = precision, out: object = out) -> jax.Array:
+        def product(
+            x: jax.Array, y: jax.Array, numbers: tuple = numbers, precision: object = precision, out: object = out
+        ) -> jax.Array:
             return jax.lax.dot_general(x, y, numbers, precision=precision, preferred_element_type=out)
 
         row: Row = {"what": f"product of {width} x {width} matrices, {name}"}
@@ -41,4 +45,8 @@ def rows(options: Options) -> Iterator[Row]:
             continue
         flops = 2 * width**3 / taken * 1e3
         peak = peak_flops()
-        yield row | {"ms": taken, "TFLOP/s": flops / 1e12, "of the bfloat16 peak": None if peak is None else flops / peak}
+        yield row | {
+            "ms": taken,
+            "TFLOP/s": flops / 1e12,
+            "of the bfloat16 peak": None if peak is None else flops / peak,
+        }

@@ -1,7 +1,7 @@
 """Text from the nanochat model of depth 12, bfloat16: Halcyon's engine, and the original's where there is a checkout.
 
-``prefill`` is the time of texts of one token: of the prompt, which all texts share. ``decode`` is the time of the further tokens. Both
-sides have random weights, the same lengths, and no choice by chance.
+``prefill`` is the time of texts of one token: of the prompt, which all texts share. ``decode`` is the time of the
+further tokens. Both sides have random weights, the same lengths, and no choice by chance.
 """
 
 from __future__ import annotations
@@ -43,9 +43,17 @@ def rows(options: Options) -> Iterator[Row]:
     prompts = [np.random.default_rng(seed).integers(1, vocabulary, prompt_tokens).tolist() for seed in range(4)]
     for count in counts:
         engine = Engine(model, slots=count, length=prompt_tokens + tokens, compute_dtype=DTYPE, share=False)
-        times = [(_halcyon(engine, prompts[turn], count, 1), _halcyon(engine, prompts[turn], count, tokens)) for turn in range(4)][1:]
+        times = [
+            (_halcyon(engine, prompts[turn], count, 1), _halcyon(engine, prompts[turn], count, tokens))
+            for turn in range(4)
+        ][1:]
         yield _row("Halcyon", count, tokens, times)
-    questions = {"generate": {"prompt": prompts[0], "tokens": tokens, "temperature": 0.0}, "letters": [], "endings": [], "answers": []}
+    questions = {
+        "generate": {"prompt": prompts[0], "tokens": tokens, "temperature": 0.0},
+        "letters": [],
+        "endings": [],
+        "answers": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "questions"
         path.write_text(json.dumps(questions))
@@ -54,7 +62,9 @@ def rows(options: Options) -> Iterator[Row]:
                 return
             for count in counts:
                 found = [peer.ask(f"generate {count}") for _ in range(options.pick(3, 2))][1:]
-                yield _row("nanochat", count, tokens, [(one["first"][0], one["first"][0] + one["later"][0]) for one in found])
+                yield _row(
+                    "nanochat", count, tokens, [(one["first"][0], one["first"][0] + one["later"][0]) for one in found]
+                )
 
 
 def _halcyon(engine: Engine, prompt: list[int], count: int, tokens: int) -> float:

@@ -1,9 +1,10 @@
-"""The experts of one layer of Qwen3-30B-A3B (128 experts of 2048 x 768, 8 for each token) on 32,768 tokens, by several products.
+"""The experts of one layer of Qwen3-30B-A3B (128 experts of 2048 x 768, 8 for each token) on 32,768 tokens, by several
+products.
 
-``Halcyon`` is what the trainer takes on this device, ``Halcyon float8`` the same with ``precision.products: float8``, where the device has
-it, and ``Halcyon blocks`` its loop over blocks of rows; the others are `tests.accelerator.candidates`. The groups are uneven: the routes
-are drawn with weights that fall from the first expert to the last, and one expert gets no row. Errors are relative to the same products
-in float32.
+``Halcyon`` is what the trainer takes on this device, ``Halcyon float8`` the same with ``precision.products: float8``,
+where the device has it, and ``Halcyon blocks`` its loop over blocks of rows; the others are
+`tests.accelerator.candidates`. The groups are uneven: the routes are drawn with weights that fall from the first expert
+to the last, and one expert gets no row. Errors are relative to the same products in float32.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def with_gradients(product: Callable[..., jax.Array], outer: Callable[..., jax.A
 
     def backward(kept: Any, cotangent: jax.Array) -> Any:
         rows, matrices, sizes = kept
-        return product(cotangent, matrices, sizes, transposed=True), outer(rows, cotangent, sizes).astype(matrices.dtype), None
+        return (
+            product(cotangent, matrices, sizes, transposed=True),
+            outer(rows, cotangent, sizes).astype(matrices.dtype),
+            None,
+        )
 
     multiply.defvjp(lambda rows, matrices, sizes: (product(rows, matrices, sizes), (rows, matrices, sizes)), backward)
     return multiply
@@ -79,7 +84,11 @@ def rows(options: Options) -> Iterator[Row]:
     x, by = (jax.random.normal(key, (tokens * each, width), jnp.float32).astype(jnp.bfloat16) for key in keys[3:])
     operations = 2 * tokens * each * width * mlp * 3
     taken = _dense(tokens * each, width, mlp)
-    yield {"product": "one matrix for all rows", "forward and backward ms": taken, "TFLOP/s": 3 * operations / taken / 1e9}
+    yield {
+        "product": "one matrix for all rows",
+        "forward and backward ms": taken,
+        "TFLOP/s": 3 * operations / taken / 1e9,
+    }
     expected = _reference(x, weights, sizes, by)
     for name, product in products().items():
 
@@ -94,7 +103,8 @@ def rows(options: Options) -> Iterator[Row]:
             errors = [error_of(one, right) for one, right in zip((out, found[0], *found[1]), expected, strict=True)]
             again = both(x, weights)
             same = all(
-                bool(jnp.array_equal(one, other)) for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(again[1]), strict=True)
+                bool(jnp.array_equal(one, other))
+                for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(again[1]), strict=True)
             )
             del out, found, again
             times = [milliseconds(lambda run=run: run(x, weights), most=10) for run in (forward, both)]
@@ -129,7 +139,9 @@ def _dense(rows: int, width: int, mlp: int) -> float:
 
 
 def _reference(x: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array, by: jax.Array) -> tuple[jax.Array, ...]:
-    """Values and gradients in float32: one expert after the other, each with its own rows, padded to the largest group."""
+    """Values and gradients in float32: one expert after the other, each with its own rows, padded to the largest
+    group.
+    """
     ends = np.cumsum(np.asarray(sizes))
     most = int(np.max(np.asarray(sizes)))
     wide = jnp.pad(x, ((0, most), (0, 0))), jnp.pad(by, ((0, most), (0, 0)))
@@ -144,7 +156,11 @@ def _reference(x: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array, b
             return dot(jax.nn.silu(dot(rows, gate)) * dot(rows, up), down)
 
         value, pull = jax.vjp(
-            out, jnp.where(mine, rows.astype(jnp.float32), 0), gate.astype(jnp.float32), up.astype(jnp.float32), down.astype(jnp.float32)
+            out,
+            jnp.where(mine, rows.astype(jnp.float32), 0),
+            gate.astype(jnp.float32),
+            up.astype(jnp.float32),
+            down.astype(jnp.float32),
         )
         return value, *pull(jnp.where(mine, cotangent.astype(jnp.float32), 0))
 
@@ -152,7 +168,11 @@ def _reference(x: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array, b
     for number, end in enumerate(ends):
         count = int(sizes[number])
         begin = int(end) - count
-        found = of_expert(*(weight[number] for weight in weights), *(jax.lax.dynamic_slice_in_dim(one, begin, most) for one in wide), count)
+        found = of_expert(
+            *(weight[number] for weight in weights),
+            *(jax.lax.dynamic_slice_in_dim(one, begin, most) for one in wide),
+            count,
+        )
         for place, one in enumerate(found):
             parts[place].append(one[:count] if place < 2 else one)
     return tuple(jnp.concatenate(part) if place < 2 else jnp.stack(part) for place, part in enumerate(parts))

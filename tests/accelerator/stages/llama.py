@@ -1,7 +1,8 @@
 """A step of a Llama of 1.2 billion parameters (the shape of Llama 3.2 1B) on one device, in bfloat16 with AdamW.
 
-MFU = tokens a second x FLOPs of the model for a token / peak. The FLOPs are those of the metric ``mfu``: all products of parameters three
-times, and the whole square of attention; the peak is that of the hardware table, in dense bfloat16, also for products in 8 bits.
+MFU = tokens a second x FLOPs of the model for a token / peak. The FLOPs are those of the metric ``mfu``: all products
+of parameters three times, and the whole square of attention; the peak is that of the hardware table, in dense bfloat16,
+also for products in 8 bits.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ STEPS = 20
 
 
 def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
-    """One row: a length or none, and words of `FIELDS`; with ``remat``, the policy is the one that ``remat: auto`` takes."""
+    """One row: a length or none, and words of `FIELDS`; with ``remat``, the policy is the one that ``remat: auto``
+    takes.
+    """
     length = int(case[0]) if case[0].isdigit() else 8192
     batch, length = options.pick((32_768 // length, length), (2, 64))
     model, vocabulary = options.pick(({"llama": LLAMA_1B}, VOCABULARY), ({"llama": LLAMA_TINY}, 512))
@@ -72,7 +75,8 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
         calls[call.target] += call.times
     yield {
         "length": length,
-        "fields": ", ".join(setting.rpartition("precision.")[2].removeprefix("trainer.") for setting in settings) or "default",
+        "fields": ", ".join(setting.rpartition("precision.")[2].removeprefix("trainer.") for setting in settings)
+        or "default",
         "remat": training.spec.trainer.remat,
         "attention": ", ".join(training.program.attention_choices),
         "compile s": training.compile_seconds,
@@ -88,7 +92,9 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
 
 
 def _fitting(spec: object, vocabulary: int) -> Training:
-    """The training with the least recomputation that fits, as `halcyon.run.fitting` chooses it for one number of microbatches."""
+    """The training with the least recomputation that fits, as `halcyon.run.fitting` chooses it for one number of
+    microbatches.
+    """
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     for policy in AUTOMATIC_REMAT:
         automatic = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"remat": "auto"})})

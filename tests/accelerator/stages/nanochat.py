@@ -1,7 +1,9 @@
-"""One training step of the nanochat model of depth 12, bfloat16: Halcyon's with the document of `halcyon dial`, and the original's.
+"""One training step of the nanochat model of depth 12, bfloat16: Halcyon's with the document of `halcyon dial`, and the
+original's.
 
-The original runs under torch.compile with its own optimizer, and its own choice of attention (torch's, where its kernels are not
-installed). Both compute attention over the whole sequence (pattern ``L``); a second row of Halcyon has the windows of the usual pattern.
+The original runs under torch.compile with its own optimizer, and its own choice of attention (torch's, where its
+kernels are not installed). Both compute attention over the whole sequence (pattern ``L``); a second row of Halcyon has
+the windows of the usual pattern.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ def rows(options: Options) -> Iterator[Row]:
     """Halcyon's rows, then the original's."""
     depth, length, batch, vocabulary = options.pick((12, 2048, 16, 32_768), (2, 64, 2, 512))
     for pattern in ("L", "SSSL"):
-        found = dial(Choices(depth, length, vocabulary, window_pattern=pattern, batch_tokens=batch * length, steps=1000))
+        found = dial(
+            Choices(depth, length, vocabulary, window_pattern=pattern, batch_tokens=batch * length, steps=1000)
+        )
         settings = document(found)["spec"]
         settings["optimizer"].pop("otherSchedules", None) if options.dry else None
         changes = ("data.attendAcrossDocuments=true", "trainer.remat=none")

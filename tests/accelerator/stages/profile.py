@@ -1,4 +1,6 @@
-"""A profile of one step of the 1B Llama: the share of the device's time by kind of kernel, and the largest gap between two kernels."""
+"""A profile of one step of the 1B Llama: the share of the device's time by kind of kernel, and the largest gap between
+two kernels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A run of `halcyon train` that SIGKILL ends, and that the same command continues: its losses, bit for bit, beside an undisturbed run's."""
+"""A run of `halcyon train` that SIGKILL ends, and that the same command continues: its losses, bit for bit, beside an
+undisturbed run's.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ FOLDER = Path(__file__).parent
 DATE = "2026-03-09"
 """The day that templates print."""
 
-TEMPLATES: dict[str, str] = {path.stem: path.read_text(encoding="utf-8") for path in sorted((FOLDER / "jinja").glob("*.jinja"))}
+TEMPLATES: dict[str, str] = {
+    path.stem: path.read_text(encoding="utf-8") for path in sorted((FOLDER / "jinja").glob("*.jinja"))
+}
 ABOUT = {
     "bos-each-turn": "a beginning token before each turn",
     "channels": "channels, a date, parameters as types, thoughts of the last turn only, as gpt-oss",
@@ -47,19 +49,29 @@ class Difference(NamedTuple):
     @property
     def messages(self) -> list[dict[str, str]]:
         """The messages."""
-        return [{"role": ("user", "assistant")[place % 2], "content": content} for place, content in enumerate(self.contents)]
+        return [
+            {"role": ("user", "assistant")[place % 2], "content": content}
+            for place, content in enumerate(self.contents)
+        ]
 
 
-_TURNS = "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}%s{% else %}{{ m.content }}{% endif %}{% endfor %}"
+_TURNS = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}%s{% else %}{{ m.content }}{% "
+    "endif %}{% endfor %}"
+)
 DIFFERENCES = {
     "character of several tokens": Difference(
         "gpt2", _TURNS.replace("%s", "{% generation %}{{ m.content }}{% endgeneration %}"), ("a", "b😀", "c", "d")
     ),
     "first character": Difference(
-        "wordpiece", _TURNS.replace("%s", "{% generation %}{{ '\\n' + m.content }}<|end|>{% endgeneration %}"), ("a", "b", "c", "d")
+        "wordpiece",
+        _TURNS.replace("%s", "{% generation %}{{ '\\n' + m.content }}<|end|>{% endgeneration %}"),
+        ("a", "b", "c", "d"),
     ),
     "last character": Difference(
-        "wordpiece", _TURNS.replace("%s", "{% generation %}{{ m.content + '\\n' }}{% endgeneration %}"), ("a", "b", "c", "d")
+        "wordpiece",
+        _TURNS.replace("%s", "{% generation %}{{ m.content + '\\n' }}{% endgeneration %}"),
+        ("a", "b", "c", "d"),
     ),
     "special token in a message": Difference(
         "gpt2",
@@ -71,7 +83,8 @@ DIFFERENCES = {
 
 WITHOUT_BLOCKS = {
     "channels": (
-        "the thoughts and the answer are one turn, so what stands between them counts too, as it does when a model generates it",
+        "the thoughts and the answer are one turn, so what stands between them counts too, as it does when a model "
+        "generates it",
         ("thinking", "thinking-tools"),
     ),
     "halcyon": (
@@ -79,9 +92,12 @@ WITHOUT_BLOCKS = {
         ("calls-as-text", "thinking-tools", "tools"),
     ),
     "mistral-ids": (
-        "the tools stand before the last question, so the text does not begin with the prompt of an earlier answer: its space is missed",
+        "the tools stand before the last question, so the text does not begin with the prompt of an earlier answer: "
+        "its space is missed",
         ("tools",),
     ),
     "trims": ("the header of a turn has the number of the words of the answer", tuple(CONVERSATIONS)),
 }
-"""The templates and conversations of which the assistant's spans are not found exactly without generation blocks, and why."""
+"""The templates and conversations of which the assistant's spans are not found exactly without generation blocks, and
+why.
+"""

@@ -14,7 +14,9 @@ GOLDENS = FOLDER / "goldens"
 OTHERS = GOLDENS / "others.json"
 """The versions, the ids of a text with other settings, and what transformers makes of the differences."""
 REASONS = ("first character", "last character", "character of several tokens")
-"""Why a mask of transformers differs from the tokens that the spans share a character with (`tests.parity.templates.make`)."""
+"""Why a mask of transformers differs from the tokens that the spans share a character with
+(`tests.parity.templates.make`).
+"""
 
 
 def names() -> list[str]:
@@ -25,9 +27,10 @@ def names() -> list[str]:
 def read(name: str) -> dict[str, Any]:
     """The goldens of a tokenizer.
 
-    ``texts``: the ids of each text. ``cases``: for each template and conversation ``ids``, ``counted`` (the stretches of tokens that the
-    mask counts), ``prompt`` (the ids up to the last answer), or the ``error`` of the template. Where the mask of transformers leaves out or
-    adds tokens, ``exact`` has the stretches of all tokens that share a character with a span, and ``why`` the reasons.
+    ``texts``: the ids of each text. ``cases``: for each template and conversation ``ids``, ``counted`` (the stretches
+    of tokens that the mask counts), ``prompt`` (the ids up to the last answer), or the ``error`` of the template. Where
+    the mask of transformers leaves out or adds tokens, ``exact`` has the stretches of all tokens that share a character
+    with a span, and ``why`` the reasons.
     """
     return json.loads(lzma.decompress((GOLDENS / f"{name}.json.xz").read_bytes()))
 

@@ -1,8 +1,9 @@
 # ruff: noqa: RUF001, S106 - special tokens have typographic signs, and are no passwords
-"""The tokenizers of the cases: each is a tokenizer.json and a tokenizer_config.json, made of the vocabularies in vocabularies.json.
+"""The tokenizers of the cases: each is a tokenizer.json and a tokenizer_config.json, made of the vocabularies in
+vocabularies.json.
 
-Each has the parts of a published kind: what splits and changes a text, what stands around it, and how its special tokens take white space.
-It imports nothing that an environment with transformers lacks.
+Each has the parts of a published kind: what splits and changes a text, what stands around it, and how its special
+tokens take white space. It imports nothing that an environment with transformers lacks.
 """
 
 from __future__ import annotations
@@ -22,24 +23,31 @@ Json = dict[str, Any]
 MARKS = (
     "<|im_start|>", "<|im_end|>", "<|endoftext|>",
     "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>",
-    "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]",
+    "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
     "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
     "<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>",
     "<start_of_turn>", "<end_of_turn>",
-    "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>",
+    "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>",
+    "<｜tool▁call▁begin｜>",
     "<｜tool▁call▁end｜>", "<｜tool▁sep｜>", "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>", "<｜tool▁output▁begin｜>",
+
     "<｜tool▁output▁end｜>",
     "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>",
-    "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|START_RESPONSE|>",
+    "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>",
+    "<|START_RESPONSE|>",
     "<|END_RESPONSE|>",
-    "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>", "<|python_start|>", "<|python_end|>", "<|output_start|>",
+    "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>", "<|python_start|>", "<|python_end|>",
+    "<|output_start|>",
     "<|output_end|>",
 )  # fmt: skip
 """The special tokens of all templates."""
 WORDS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 """Added tokens that are not special, as in Qwen 3."""
 
-QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 LLAMA_SPLIT = QWEN_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
 R50K_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -55,7 +63,10 @@ class Kind:
     about: str
     """For the page."""
     native: bytes = field(default=b"", repr=False)
-    """The same vocabulary in the form of the library that it is of: tiktoken's ranks, or a SentencePiece model. Empty: there is none."""
+    """The same vocabulary in the form of the library that it is of: tiktoken's ranks, or a SentencePiece model.
+
+    Empty: there is none.
+    """
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -78,19 +89,37 @@ def _added(content: str, token: int, **options: bool) -> Json:
 
 
 def _document(model: Json, special: Sequence[str] = (), words: Sequence[str] = (), **parts: Any) -> Json:
-    """A tokenizer.json whose special tokens have the ids after those of the model; those that the model has keep theirs."""
-    vocabulary = model["vocab"] if isinstance(model["vocab"], dict) else {piece: token for token, (piece, _) in enumerate(model["vocab"])}
+    """A tokenizer.json whose special tokens have the ids after those of the model; those that the model has keep
+    theirs.
+    """
+    vocabulary = (
+        model["vocab"]
+        if isinstance(model["vocab"], dict)
+        else {piece: token for token, (piece, _) in enumerate(model["vocab"])}
+    )
     following = iter(range(len(vocabulary), len(vocabulary) + len(special) + len(words)))
     added = [_added(name, vocabulary[name] if name in vocabulary else next(following)) for name in special]
     added += [_added(name, next(following), special=False) for name in words]
     none = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
-    return {"version": "1.0", **none, "added_tokens": sorted(added, key=lambda token: token["id"]), **parts, "model": model}
+    return {
+        "version": "1.0",
+        **none,
+        "added_tokens": sorted(added, key=lambda token: token["id"]),
+        **parts,
+        "model": model,
+    }
 
 
 def _bpe(name: str, first: Sequence[str] = (), **options: Any) -> Json:
     stored = _vocabularies()[name]
     vocabulary = {piece: token for token, piece in enumerate([*first, *stored["pieces"]])}
-    none: Json = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    none: Json = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+    }
     plain: Json = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
     return none | plain | options | {"vocab": vocabulary, "merges": stored["merges"]}
 
@@ -125,7 +154,9 @@ def _id(document: Json, content: str) -> int:
 
 def gpt2() -> Kind:
     post = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
-    document = _document(_bpe("byte_level"), MARKS, pre_tokenizer=_byte_level(), post_processor=post, decoder=_byte_level())
+    document = _document(
+        _bpe("byte_level"), MARKS, pre_tokenizer=_byte_level(), post_processor=post, decoder=_byte_level()
+    )
     settings = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
     return Kind(document, settings, "byte-level BPE as GPT-2, with one token for beginning and end")
 
@@ -136,7 +167,9 @@ def roberta() -> Kind:
     ends = {"cls": ["<s>", _id(document, "<s>")], "sep": ["</s>", _id(document, "</s>")]}
     document["post_processor"] = {"type": "RobertaProcessing", **ends, "trim_offsets": True, "add_prefix_space": True}
     settings = {"bos_token": "<s>", "eos_token": "</s>", "add_prefix_space": True}
-    return Kind(document, settings, "byte-level BPE with a space before each part, and offsets without spaces, as RoBERTa")
+    return Kind(
+        document, settings, "byte-level BPE with a space before each part, and offsets without spaces, as RoBERTa"
+    )
 
 
 def qwen() -> Kind:
@@ -151,7 +184,9 @@ def qwen() -> Kind:
         decoder=_byte_level(),
     )
     settings = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "add_bos_token": False}
-    return Kind(document, settings, "byte-level BPE with NFC, no beginning token, and `<think>` as an added word, as Qwen 3")
+    return Kind(
+        document, settings, "byte-level BPE with NFC, no beginning token, and `<think>` as an added word, as Qwen 3"
+    )
 
 
 def llama3() -> Kind:
@@ -175,9 +210,17 @@ def tiktoken() -> Kind:
     document["model"]["vocab"]["<|endoftext|>"] = document["added_tokens"][0]["id"] = 50256
     letters = {chr(byte): byte for byte in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))}
     letters |= {chr(0x100 + place): byte for place, byte in enumerate(sorted(set(range(256)) - {*letters.values()}))}
-    lines = (f"{base64.b64encode(bytes(letters[sign] for sign in piece)).decode()} {token}\n" for piece, token in rank.items())
+    lines = (
+        f"{base64.b64encode(bytes(letters[sign] for sign in piece)).decode()} {token}\n"
+        for piece, token in rank.items()
+    )
     ends = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
-    return Kind(document, ends, "ranks of tiktoken, read as ranks and compared with their tokenizer.json", "".join(lines).encode())
+    return Kind(
+        document,
+        ends,
+        "ranks of tiktoken, read as ranks and compared with their tokenizer.json",
+        "".join(lines).encode(),
+    )
 
 
 def _sentence_piece(special: Sequence[str], **parts: Any) -> Json:
@@ -202,7 +245,9 @@ def sentence_piece() -> Kind:
     vocabulary |= {token["content"]: token["id"] for token in document["added_tokens"]}
     stored = _vocabularies()["pieces"]["pieces"]
     pairs = [(piece[:at], piece[at:]) for piece in stored for at in range(1, len(piece))]
-    document["model"]["merges"] = [f"{first} {last}" for first, last in pairs if first in vocabulary and last in vocabulary]
+    document["model"]["merges"] = [
+        f"{first} {last}" for first, last in pairs if first in vocabulary and last in vocabulary
+    ]
     return Kind(
         document,
         _SENTENCE_PIECE,
@@ -214,13 +259,21 @@ def sentence_piece() -> Kind:
 def _metaspace(scheme: str) -> Kind:
     split = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
     document = _sentence_piece(MARKS, pre_tokenizer=split, post_processor=_around({"<s>": 1}, {}))
-    return Kind(document, _SENTENCE_PIECE, f"Metaspace `{scheme}` and bytes for unknown characters, as converted SentencePiece models")
+    return Kind(
+        document,
+        _SENTENCE_PIECE,
+        f"Metaspace `{scheme}` and bytes for unknown characters, as converted SentencePiece models",
+    )
 
 
 def prepend() -> Kind:
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     document = _sentence_piece((), normalizer=_sequence("normalizers", {"type": "Prepend", "prepend": "▁"}, space))
-    return Kind(document, _SENTENCE_PIECE | {"add_bos_token": True}, "the `Prepend` normalizer and no mark as a special token, as Llama 2")
+    return Kind(
+        document,
+        _SENTENCE_PIECE | {"add_bos_token": True},
+        "the `Prepend` normalizer and no mark as a special token, as Llama 2",
+    )
 
 
 def phi() -> Kind:
@@ -229,7 +282,9 @@ def phi() -> Kind:
     for token in document["added_tokens"][3:]:
         token["rstrip"] = True
     settings = {"bos_token": "<s>", "eos_token": "<|endoftext|>", "add_bos_token": False}
-    return Kind(document, settings, "the `Prepend` normalizer, and special tokens that take white space after them, as Phi 3")
+    return Kind(
+        document, settings, "the `Prepend` normalizer, and special tokens that take white space after them, as Phi 3"
+    )
 
 
 def gemma() -> Kind:
@@ -237,7 +292,9 @@ def gemma() -> Kind:
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
     back = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
     decoder = _sequence("decoders", back, {"type": "ByteFallback"}, {"type": "Fuse"})
-    document = _sentence_piece(MARKS, normalizer=space, pre_tokenizer=split, decoder=decoder, post_processor=_around({"<s>": 1}, {}))
+    document = _sentence_piece(
+        MARKS, normalizer=space, pre_tokenizer=split, decoder=decoder, post_processor=_around({"<s>": 1}, {})
+    )
     return Kind(document, _SENTENCE_PIECE, "a normalizer for spaces and nothing before a text, as Gemma")
 
 
@@ -268,7 +325,13 @@ def wordpiece() -> Kind:
             "vocab": {piece: token for token, piece in enumerate(pieces)},
         },
         ("[PAD]", "[CLS]", "[SEP]", "[UNK]", *MARKS),
-        normalizer={"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True},
+        normalizer={
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
         pre_tokenizer={"type": "BertPreTokenizer"},
         post_processor=_around({"[CLS]": 1}, {"[SEP]": 2}),
         decoder={"type": "WordPiece", "prefix": "##", "cleanup": True},
@@ -323,6 +386,9 @@ SETTINGS: Mapping[str, tuple[str, Json]] = {
     "no end wanted, against the post-processor": ("wordpiece", {"add_eos_token": False}),
     "end wanted, against the post-processor": ("unigram", {"add_eos_token": True}),
     "another beginning than that of the post-processor": ("llama3", {"bos_token": "<|endoftext|>"}),
-    "another beginning than that of the post-processor, wanted": ("llama3", {"bos_token": "<|endoftext|>", "add_bos_token": True}),
+    "another beginning than that of the post-processor, wanted": (
+        "llama3",
+        {"bos_token": "<|endoftext|>", "add_bos_token": True},
+    ),
 }
 """Other settings of a kind, which change what stands around a text."""

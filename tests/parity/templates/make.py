@@ -4,8 +4,8 @@ It runs in the environment of `make parity`, which calls it with ``--check``:
 
     ~/.cache/halcyon/transformers-…/bin/python -m tests.parity.templates.make
 
-The mask of `apply_chat_template` asks for the token of the first and of the last character of each span of the assistant. So it is not the
-mask of all tokens that share a character with a span, where
+The mask of `apply_chat_template` asks for the token of the first and of the last character of each span of the
+assistant. So it is not the mask of all tokens that share a character with a span, where
 
 - the first character has no token: it counts nothing of this span, nor of all later ones;
 - the last character has no token, or the very first one: it counts everything to the end of the conversation;
@@ -54,7 +54,10 @@ def loaded(kind: Kind) -> Any:
 
 
 def case(tokenizer: Any, plain: tokenizers.Tokenizer, template: str, conversation: dict[str, Any]) -> dict[str, Any]:
-    """The golden of a conversation. ``plain``: the tokenizer without its post-processor, which may cut white space off the offsets."""
+    """The golden of a conversation.
+
+    ``plain``: the tokenizer without its post-processor, which may cut white space off the offsets.
+    """
     messages, tools = conversation["messages"], conversation.get("tools")
     given = {"tools": tools, "chat_template": template}
     try:
@@ -99,7 +102,9 @@ def goldens(kind: Kind) -> dict[str, Any]:
     return {
         "texts": {name: tokenizer(text)["input_ids"] for name, text in TEXTS.items()},
         "cases": {
-            template: {name: case(tokenizer, plain, source, conversation) for name, conversation in CONVERSATIONS.items()}
+            template: {
+                name: case(tokenizer, plain, source, conversation) for name, conversation in CONVERSATIONS.items()
+            }
             for template, source in TEMPLATES.items()
         },
     }
@@ -127,7 +132,9 @@ def others() -> dict[str, Any]:
 def lines(document: dict[str, dict[str, Any]]) -> str:
     """A document as JSON, with a line for each entry."""
     parts = [
-        f" {json.dumps(name)}: {{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in entries.items()) + "\n }"
+        f" {json.dumps(name)}: {{\n"
+        + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in entries.items())
+        + "\n }"
         for name, entries in document.items()
     ]
     return "{\n" + ",\n".join(parts) + "\n}\n"

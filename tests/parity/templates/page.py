@@ -56,7 +56,12 @@ the `{% generation %}` blocks are taken out, so that Halcyon finds what the assi
 def page() -> str:
     """The page."""
     versions = json.loads(OTHERS.read_text(encoding="utf-8"))["versions"]
-    counts = {"templates": len(TEMPLATES), "conversations": len(CONVERSATIONS), "texts": len(TEXTS), "kinds": len(KINDS)}
+    counts = {
+        "templates": len(TEMPLATES),
+        "conversations": len(CONVERSATIONS),
+        "texts": len(TEXTS),
+        "kinds": len(KINDS),
+    }
     rows = [_tokenizer_row(name) for name in KINDS]
     templates = [_row(f"`{name}`", ABOUT[name], _without_blocks(name)) for name in TEMPLATES]
     return HEAD.format(**versions, **counts) + "".join(rows) + TEMPLATES_HEAD + "".join(templates)
@@ -67,7 +72,11 @@ def _tokenizer_row(name: str) -> str:
     refused = sum("error" in golden for golden in cases)
     other = [golden["why"] for golden in cases if "exact" in golden]
     reasons = Counter(reason for why in other for reason in why)
-    named = f"{len(other)}: {_list(f'{reason} in {reasons[reason]}' for reason in REASONS if reasons[reason])}" if other else "0"
+    named = (
+        f"{len(other)}: {_list(f'{reason} in {reasons[reason]}' for reason in REASONS if reasons[reason])}"
+        if other
+        else "0"
+    )
     return _row(f"`{name}`", KINDS[name]().about, str(len(cases) - refused - len(other)), named, str(refused))
 
 
@@ -75,7 +84,9 @@ def _without_blocks(name: str) -> str:
     if name not in WITHOUT_BLOCKS:
         return "same"
     reason, conversations = WITHOUT_BLOCKS[name]
-    where = "all conversations" if len(conversations) == len(CONVERSATIONS) else _list(f"`{one}`" for one in conversations)
+    where = (
+        "all conversations" if len(conversations) == len(CONVERSATIONS) else _list(f"`{one}`" for one in conversations)
+    )
     return f"other in {where}: {reason}"
 
 

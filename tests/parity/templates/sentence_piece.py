@@ -23,7 +23,9 @@ def sentence_piece_model(vocabulary: Mapping[str, int], ranked: Sequence[str], c
     data = b""
     for piece in sorted(vocabulary, key=vocabulary.__getitem__):
         kind = CONTROL if piece in control else NORMAL if piece in scores else BYTE
-        data += _message(1, _text(1, piece) + _float(2, scores.get(piece, 0.0)) + _number(3, UNKNOWN if piece == "<unk>" else kind))
+        data += _message(
+            1, _text(1, piece) + _float(2, scores.get(piece, 0.0)) + _number(3, UNKNOWN if piece == "<unk>" else kind)
+        )
     trainer = _number(3, 2) + _number(4, len(vocabulary)) + _number(35, 1)
     ids = _number(40, 0) + _number(41, 1) + _number(42, 2) + _number(43, -1)
     normalizer = _text(1, "identity") + _number(3, 1) + _number(4, 0) + _number(5, 1)

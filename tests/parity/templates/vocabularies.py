@@ -1,5 +1,6 @@
 # ruff: noqa: S106 - special tokens are no passwords
-"""Trains the small vocabularies of `kinds`, and writes vocabularies.json. They are trained once, so that the goldens stay as they are.
+"""Trains the small vocabularies of `kinds`, and writes vocabularies.json. They are trained once, so that the goldens
+stay as they are.
 
 python -m tests.parity.templates.vocabularies
 """
@@ -31,7 +32,9 @@ def byte_level() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=560, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts(), trainers.BpeTrainer(vocab_size=560, initial_alphabet=alphabet, show_progress=False)
+    )
     return tokenizer
 
 
@@ -49,7 +52,9 @@ def unigram() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
-    tokenizer.train_from_iterator(texts(), trainers.UnigramTrainer(vocab_size=320, unk_token="<unk>", show_progress=False))
+    tokenizer.train_from_iterator(
+        texts(), trainers.UnigramTrainer(vocab_size=320, unk_token="<unk>", show_progress=False)
+    )
     return tokenizer
 
 
@@ -59,7 +64,9 @@ def words() -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=360, limit_alphabet=90, special_tokens=["[UNK]"], show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=360, limit_alphabet=90, special_tokens=["[UNK]"], show_progress=False
+    )
     tokenizer.train_from_iterator(texts(), trainer)
     return tokenizer
 
@@ -75,7 +82,9 @@ def stored(tokenizer: Tokenizer) -> Mapping[str, Any]:
 
 def main() -> None:
     found = {made.__name__: stored(made()) for made in (byte_level, pieces, unigram, words)}
-    lines = (f" {json.dumps(name)}: {json.dumps(vocabulary, separators=(',', ':'))}" for name, vocabulary in found.items())
+    lines = (
+        f" {json.dumps(name)}: {json.dumps(vocabulary, separators=(',', ':'))}" for name, vocabulary in found.items()
+    )
     Path(VOCABULARIES).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

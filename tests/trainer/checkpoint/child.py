@@ -1,6 +1,7 @@
 """Child processes of the checkpoint and fault tests: ``python -m tests.trainer.checkpoint.child ROLE JSON``.
 
-A child prints one JSON line for each event that the test waits for. If an error ends it, its exit code is that of the error.
+A child prints one JSON line for each event that the test waits for. If an error ends it, its exit code is that of the
+error.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def train(root: Root, options: dict[str, Any]) -> None:
     """Restore, check the bits, then save `steps` steps one after another without a pause."""
     devices = mesh(2, 2)
     callbacks = Callbacks(
-        on_commit=lambda save: say(event="committed", step=save.checkpoint.step), on_failure=lambda text: say(event="failed", text=text)
+        on_commit=lambda save: say(event="committed", step=save.checkpoint.step),
+        on_failure=lambda text: say(event="failed", text=text),
     )
     with open_root(root, epoch=given_epoch(options), callbacks=callbacks) as checkpointer:
         restored = checkpointer.restore(template(devices))
@@ -73,7 +75,9 @@ def told(root: Root, options: dict[str, Any]) -> None:
     """For each input line, save one step, and wait for its success or failure."""
     limits = Limits(parts_seconds=options["partsSeconds"], request_seconds=options["requestSeconds"])
     devices = mesh(2, 2)
-    with open_root(root, limits=limits, callbacks=Callbacks(on_failure=lambda text: say(event="failed", text=text))) as checkpointer:
+    with open_root(
+        root, limits=limits, callbacks=Callbacks(on_failure=lambda text: say(event="failed", text=text))
+    ) as checkpointer:
         for step, _ in enumerate(sys.stdin, 1):
             checkpointer.save(step, on(devices, numbers(step)), position(step))
             checkpointer._join()
@@ -94,7 +98,9 @@ def swap(root: Root, options: dict[str, Any]) -> None:
 
 
 def spawner(root: Root, options: dict[str, Any]) -> None:
-    """For each input line, fork a child that runs the role `play` after all imports are done, so that no kill costs a new interpreter."""
+    """For each input line, fork a child that runs the role `play` after all imports are done, so that no kill costs a
+    new interpreter.
+    """
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -111,7 +117,10 @@ def spawner(root: Root, options: dict[str, Any]) -> None:
 
 
 def zombie(root: Root, options: dict[str, Any]) -> None:
-    """Commit step 1, then stop itself (SIGSTOP) before write number `writes` of the save of step 2. After SIGCONT, continue normally."""
+    """Commit step 1, then stop itself (SIGSTOP) before write number `writes` of the save of step 2.
+
+    After SIGCONT, continue normally.
+    """
     from halcyon.storage import store
 
     writes = itertools.count()
@@ -138,7 +147,9 @@ def zombie(root: Root, options: dict[str, Any]) -> None:
 
 
 def member(root: Root, options: dict[str, Any]) -> None:
-    """One process of a process group: restore the newest checkpoint and check its bits, then save `steps` more steps."""
+    """One process of a process group: restore the newest checkpoint and check its bits, then save `steps` more
+    steps.
+    """
     from jax.sharding import PartitionSpec
 
     from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, join, leave
@@ -156,8 +167,12 @@ def member(root: Root, options: dict[str, Any]) -> None:
     try:
         limits = Limits(parts_seconds=limit(options.get("seconds", 60)), request_seconds=limit(30), shared_read_bytes=0)
         read_backs = _spoil_read_backs(root, options["readBack"]) if "readBack" in options else None
-        callbacks = Callbacks(on_warning=lambda text: say(event="warned", text=text), on_read_back=_reports_read_backs(read_backs))
-        with open_root(root, epoch=given_epoch(options), processes=group, limits=limits, callbacks=callbacks) as checkpointer:
+        callbacks = Callbacks(
+            on_warning=lambda text: say(event="warned", text=text), on_read_back=_reports_read_backs(read_backs)
+        )
+        with open_root(
+            root, epoch=given_epoch(options), processes=group, limits=limits, callbacks=callbacks
+        ) as checkpointer:
             if options.get("tellFiles"):
                 _tell_files()
             paths = _tell_reads() if options.get("tellFiles") else []
@@ -207,7 +222,10 @@ def _reports_read_backs(read_backs: threading.Semaphore | None) -> Callable[[Any
 
 
 def _spoil_read_backs(root: Root, victim: int) -> threading.Semaphore:
-    """Reverse the bytes of a file of process `victim` before step 2 is read back. The semaphore counts the checkpoints read back."""
+    """Reverse the bytes of a file of process `victim` before step 2 is read back.
+
+    The semaphore counts the checkpoints read back.
+    """
     from halcyon.checkpoint import readback as module
 
     read_back = module.read_back

@@ -109,7 +109,9 @@ SHARDINGS: dict[str, PartitionSpec] = {
 def numbers(step: int) -> dict[str, np.ndarray]:
     """The state at a step, as NumPy arrays: many types and unusual values, which depend only on the step."""
     random = np.random.default_rng(step)
-    bits = random.integers(0, 2**32, (16, 8), np.uint32)  # every bit pattern: NaNs with payloads, infinities, denormals, -0
+    bits = random.integers(
+        0, 2**32, (16, 8), np.uint32
+    )  # every bit pattern: NaNs with payloads, infinities, denormals, -0
     return {
         "bias": random.standard_normal(8).astype(np.float32),
         "counts": random.integers(-(2**31), 2**31, (8, 3)).astype(np.int32),
@@ -122,7 +124,9 @@ def numbers(step: int) -> dict[str, np.ndarray]:
     }
 
 
-def on(device_mesh: Mesh, arrays: dict[str, Any], shardings: dict[str, PartitionSpec] = SHARDINGS) -> dict[str, jax.Array]:
+def on(
+    device_mesh: Mesh, arrays: dict[str, Any], shardings: dict[str, PartitionSpec] = SHARDINGS
+) -> dict[str, jax.Array]:
     """The arrays on a mesh of any number of processes."""
     return {
         name: jax.make_array_from_callback(
@@ -149,7 +153,9 @@ def same_bits(state: dict[str, Any], arrays: dict[str, Any]) -> bool:
         return _bits(left) == _bits(right)
 
     return state.keys() == arrays.keys() and all(
-        np.shape(state[name]) == np.shape(arrays[name]) and state[name].dtype == arrays[name].dtype and same(state[name], arrays[name])
+        np.shape(state[name]) == np.shape(arrays[name])
+        and state[name].dtype == arrays[name].dtype
+        and same(state[name], arrays[name])
         for name in arrays
     )
 

@@ -21,7 +21,9 @@ class Child:
         self.events: list[dict[str, Any]] = []
 
     def hear(self, *kinds: str) -> dict[str, Any]:
-        """Read up to the next event of one of these kinds (of any kind without arguments); an empty one after the child has ended."""
+        """Read up to the next event of one of these kinds (of any kind without arguments); an empty one after the child
+        has ended.
+        """
         for line in self.popen.stdout:
             if line.startswith("{"):
                 self.events.append(json.loads(line))

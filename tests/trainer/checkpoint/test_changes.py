@@ -29,7 +29,11 @@ OTHER_KIND = ("spec.model.gpt2 is {} but was not set", "spec.model.llama is not 
     ("now", "then", "clauses"),
     [
         ({"model": {"llama": {"layers": 4}}}, {"model": {"llama": {"layers": 4}}}, SAME),
-        ({"model": {"llama": {"layers": 6}}}, {"model": {"llama": {"layers": 4}}}, ("spec.model.llama.layers is 6 but was 4",)),
+        (
+            {"model": {"llama": {"layers": 6}}},
+            {"model": {"llama": {"layers": 4}}},
+            ("spec.model.llama.layers is 6 but was 4",),
+        ),
         ({"model": {"gpt2": {}}}, {"model": {"llama": {}}}, OTHER_KIND),
         (sources("a", "b"), sources("a", "c"), ("spec.data.sources[1].name is b but was c",)),
         ({"data": {"sources": [1]}}, {"data": {"sources": [1, 2]}}, ("spec.data.sources is [1] but was [1, 2]",)),
@@ -49,7 +53,14 @@ def test_a_section_with_the_same_document_and_another_hash_is_named() -> None:
 
 
 def test_the_sentence_is_bounded() -> None:
-    clauses = differences(prints(model={f"f{n}": n for n in range(9)}), prints(model={f"f{n}": n + 1 for n in range(9)}))
+    clauses = differences(
+        prints(model={f"f{n}": n for n in range(9)}), prints(model={f"f{n}": n + 1 for n in range(9)})
+    )
     text = sentence(clauses, 400, "file:///root")
-    assert text.startswith("the checkpoint at step 400 in file:///root was made with another configuration: spec.model.f0 is 0 but was 1; ")
-    assert "and 4 more fields differ; set it back to go on, or give the changed run a spec.checkpoint.root of its own" in text
+    assert text.startswith(
+        "the checkpoint at step 400 in file:///root was made with another configuration: spec.model.f0 is 0 but was 1; "
+    )
+    assert (
+        "and 4 more fields differ; set it back to go on, or give the changed run a spec.checkpoint.root of its own"
+        in text
+    )

@@ -1,4 +1,6 @@
-"""Replicated pieces are distributed over their holders: all processes compute the same assignment, and the loads are balanced."""
+"""Replicated pieces are distributed over their holders: all processes compute the same assignment, and the loads are
+balanced.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from halcyon.checkpoint.chunk_owners import Held, assign, who_holds
 from halcyon.checkpoint.snapshot import Snapshotter
 from tests.trainer.checkpoint.helpers import SHARDINGS, mesh, numbers, on
 
-PIECES = st.lists(st.tuples(st.integers(0, 1000), st.sets(st.integers(0, 5), min_size=1).map(lambda one: tuple(sorted(one)))), max_size=60)
+PIECES = st.lists(
+    st.tuples(st.integers(0, 1000), st.sets(st.integers(0, 5), min_size=1).map(lambda one: tuple(sorted(one)))),
+    max_size=60,
+)
 
 
 @given(PIECES, st.dictionaries(st.integers(0, 5), st.integers(0, 3000)))
@@ -29,7 +34,10 @@ def test_every_piece_goes_to_one_of_its_holders_and_the_loads_add_up(
     assert {process: load for process, load in loads.items() if load} == {
         process: load
         for process in range(6)
-        if (load := before.get(process, 0) + sum(size for to, (size, _) in zip(chosen, pieces, strict=True) if to == process))
+        if (
+            load := before.get(process, 0)
+            + sum(size for to, (size, _) in zip(chosen, pieces, strict=True) if to == process)
+        )
     }
     again = dict(before)
     assert assign([size for size, _ in pieces], [group for _, group in pieces], again) == chosen
@@ -50,16 +58,25 @@ def test_a_process_with_a_large_load_gets_no_more_pieces() -> None:
 
 def test_the_holders_of_each_piece_of_an_array_are_found() -> None:
     sharding = NamedSharding(mesh(2, 2), PartitionSpec("fsdp"))
-    assert who_holds(sharding, (4, 3)) == (Held((slice(0, 2), slice(0, 3)), (0,)), Held((slice(2, 4), slice(0, 3)), (0,)))
+    assert who_holds(sharding, (4, 3)) == (
+        Held((slice(0, 2), slice(0, 3)), (0,)),
+        Held((slice(2, 4), slice(0, 3)), (0,)),
+    )
 
 
 @pytest.mark.parametrize("on_host", [True, False])
 def test_a_share_is_copied_bitwise(monkeypatch: pytest.MonkeyPatch, on_host: bool) -> None:
-    """Three processes that all hold the whole state; from host memory, or as from an accelerator with a few transfers at a time."""
+    """Three processes that all hold the whole state; from host memory, or as from an accelerator with a few transfers
+    at a time.
+    """
     monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 64)
     monkeypatch.setattr(snapshot, "_on_host", lambda device, sharding: on_host)
     monkeypatch.setattr(snapshot, "_EXTRA_DEVICE_BYTES", 100)
-    monkeypatch.setattr(snapshot, "who_holds", lambda sharding, shape: [Held(one.region, (0, 1, 2)) for one in who_holds(sharding, shape)])
+    monkeypatch.setattr(
+        snapshot,
+        "who_holds",
+        lambda sharding, shape: [Held(one.region, (0, 1, 2)) for one in who_holds(sharding, shape)],
+    )
     arrays = numbers(3)
     state = on(mesh(2, 2), arrays, dict.fromkeys(SHARDINGS, PartitionSpec()))
     taken = [Snapshotter(process, 3).take(state) for process in range(3)]
@@ -79,7 +96,9 @@ def test_a_share_is_copied_bitwise(monkeypatch: pytest.MonkeyPatch, on_host: boo
 
 def test_a_share_does_not_change_when_the_state_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 1 << 10)
-    monkeypatch.setattr(snapshot, "who_holds", lambda sharding, shape: [Held(one.region, (0, 1)) for one in who_holds(sharding, shape)])
+    monkeypatch.setattr(
+        snapshot, "who_holds", lambda sharding, shape: [Held(one.region, (0, 1)) for one in who_holds(sharding, shape)]
+    )
     spoil = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     state = {"x": jnp.arange(1024.0)}
     taken = Snapshotter(0, 2).take(state)

@@ -1,4 +1,6 @@
-"""Deletion: the newest checkpoints stay, only provably unused files are deleted, and an interrupted deletion is continued."""
+"""Deletion: the newest checkpoints stay, only provably unused files are deleted, and an interrupted deletion is
+continued.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def test_an_interrupted_deletion_is_continued(file_root: Root) -> None:
     going = head.committed[2:]
     (file_root.folder / going[0].path / "COMMIT").unlink()
     shutil.rmtree(file_root.folder / going[0].path / "data" / "weight")
-    changed = head.model_copy(update={"committed": head.committed[:2], "deleting": tuple(entry.path for entry in going)})
+    changed = head.model_copy(
+        update={"committed": head.committed[:2], "deleting": tuple(entry.path for entry in going)}
+    )
     (file_root.folder / "HEAD").write_bytes(encode_head(changed))
     assert set(list_checkpoints(file_root.spec).unfinished) == {entry.path for entry in going}
     fill(file_root, 5)
@@ -96,7 +100,9 @@ def test_leftovers_of_a_kill_in_the_first_write_are_deleted(file_root: Root) -> 
 
 @pytest.mark.parametrize("leftover", ["HEAD.__lock", "HEAD_0123456789abcdef.__lock", "PROBE.__lock"])
 def test_lock_files_of_a_killed_writer_never_get_into_head(file_root: Root, leftover: str) -> None:
-    """TensorStore writes a value to its lock file, so the end of a longer old lock file would stay in the next value."""
+    """TensorStore writes a value to its lock file, so the end of a longer old lock file would stay in the next
+    value.
+    """
     fill(file_root, 1)
     (file_root.folder / leftover).write_bytes(b"J" * 100_000)
     fill(file_root, 2)
@@ -105,7 +111,10 @@ def test_lock_files_of_a_killed_writer_never_get_into_head(file_root: Root, left
 
 
 def test_nothing_is_deleted_by_a_process_that_has_lost_the_root(file_root: Root) -> None:
-    """It listed a prefix of the newer epoch. Only its read of HEAD after the listing prevents the deletion of that prefix."""
+    """It listed a prefix of the newer epoch.
+
+    Only its read of HEAD after the listing prevents the deletion of that prefix.
+    """
     state = on(mesh(2, 2), numbers(1))
     with open_root(file_root, epoch=epoch(1)) as old:
         old.save(1, state, position(1))

@@ -16,7 +16,19 @@ from halcyon.commands.main import app
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from tests.trainer.checkpoint.helpers import Root, epoch, fill, mesh, numbers, on, open_root, position, same_bits, template, with_keep
+from tests.trainer.checkpoint.helpers import (
+    Root,
+    epoch,
+    fill,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    same_bits,
+    template,
+    with_keep,
+)
 from tests.trainer.telemetry.history.rows import Recorder, group, row
 
 

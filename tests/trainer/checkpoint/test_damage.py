@@ -211,7 +211,8 @@ def test_a_damaged_head_without_any_checkpoint_stops(root: Root) -> None:
     fill(root)
     (root.folder / "HEAD").write_bytes(b"{}")
     with pytest.raises(
-        NoValidCheckpoint, match=r"HEAD does not carry the hash of its content in checkpoint root .* no committed checkpoint lies there"
+        NoValidCheckpoint,
+        match=r"HEAD does not carry the hash of its content in checkpoint root .* no committed checkpoint lies there",
     ):
         open_root(root)
 

@@ -56,5 +56,7 @@ def test_an_error_has_the_same_exit_code_on_every_process(error: TrainerExit, ki
 
 def test_only_the_first_process_works() -> None:
     given: list[str] = []
-    assert decide(Process(0, given), "file:///root", lambda: {"rewards": [0.1, -2.5e-300]}) == {"rewards": [0.1, -2.5e-300]}
+    assert decide(Process(0, given), "file:///root", lambda: {"rewards": [0.1, -2.5e-300]}) == {
+        "rewards": [0.1, -2.5e-300]
+    }
     assert decide(Process(1, given), "file:///root", lambda: {"rewards": []}) == {"rewards": [0.1, -2.5e-300]}

@@ -7,7 +7,17 @@ import pytest
 from halcyon.checkpoint import Limits, list_checkpoints
 from halcyon.errors import NoValidCheckpoint
 from halcyon_api.spec.checkpoint import PermanentSpec
-from tests.trainer.checkpoint.helpers import Root, fill, mesh, numbers, open_root, same_bits, snapshot_of, template, with_keep
+from tests.trainer.checkpoint.helpers import (
+    Root,
+    fill,
+    mesh,
+    numbers,
+    open_root,
+    same_bits,
+    snapshot_of,
+    template,
+    with_keep,
+)
 
 
 def damage(root: Root, *steps: int) -> None:
@@ -31,7 +41,9 @@ def test_three_damaged_checkpoints_are_skipped(file_root: Root) -> None:
 
 
 def test_beyond_the_limit_nothing_is_restored_and_the_error_names_the_tried_checkpoints(file_root: Root) -> None:
-    """The only valid checkpoint is a permanent one from the start of the run, so a restore of it would lose nearly all steps."""
+    """The only valid checkpoint is a permanent one from the start of the run, so a restore of it would lose nearly all
+    steps.
+    """
     spec = file_root.spec.model_copy(update={"keep": 4, "permanent": [PermanentSpec(every_steps=1, until_step=1)]})
     root = Root(spec, file_root.folder)
     fill(root, 1, 20, 30, 40, 50)
@@ -43,8 +55,10 @@ def test_beyond_the_limit_nothing_is_restored_and_the_error_names_the_tried_chec
         with open_root(root, expected_step=50) as checkpointer, pytest.raises(NoValidCheckpoint) as caught:
             checkpointer.restore(template(mesh(2, 2)))
         assert str(caught.value) == (
-            f"none of the 4 newest checkpoints in {root.spec.root} verifies ({tried}), and a run does not go further back by itself; "
-            "restore the files from a backup, or copy an older one, such as step 1, to a root of its own (halcyon checkpoints copy) and "
+            f"none of the 4 newest checkpoints in {root.spec.root} verifies ({tried}), and a run does not go further "
+            "back by itself; "
+            "restore the files from a backup, or copy an older one, such as step 1, to a root of its own (halcyon "
+            "checkpoints copy) and "
             "set spec.checkpoint.root to that"
         )
         assert root.head["bad"] == []

@@ -1,4 +1,6 @@
-"""A full disk costs the new checkpoint, but never the training, nor one of the two newest checkpoints, nor a pinned or permanent one."""
+"""A full disk costs the new checkpoint, but never the training, nor one of the two newest checkpoints, nor a pinned or
+permanent one.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,8 @@ def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, mon
             checkpointer.finish()
         head = (root.folder / "HEAD").read_bytes()
         sentence = (
-            r"^the checkpoint at step 3 was not saved: checkpoint root .* has no space left; free some .* \(.* \d+ bytes are free, 15"
+            r"^the checkpoint at step 3 was not saved: checkpoint root .* has no space left; free some .* \(.* \d+ "
+            r"bytes are free, 15"
         )
         checkpointer.save(3, on(devices, large(3)), position(3))
         with pytest.raises(SaveFailed, match=sentence):
@@ -73,7 +76,9 @@ def test_a_save_onto_a_full_disk_fails_and_leaves_no_files(small_disk: Path, mon
         with monkeypatch.context() as blind:  # some network file systems do not report their free space
             blind.setattr(Store, "free_bytes", lambda store: None)
             checkpointer.save(3, on(devices, large(3)), position(3))
-            with pytest.raises(SaveFailed, match=sentence.replace(r"\(.* \d+ bytes are free, 15", r"No space left on device")):
+            with pytest.raises(
+                SaveFailed, match=sentence.replace(r"\(.* \d+ bytes are free, 15", r"No space left on device")
+            ):
                 checkpointer.finish()
         assert failures == [checkpointer.last_error]
         assert (root.folder / "HEAD").read_bytes() == head
@@ -104,7 +109,9 @@ def committed(root: Root) -> list[int]:
 
 
 def roomy(small_disk: Path, **changes: object) -> Root:
-    """A run that keeps more checkpoints than fit on the disk: a file takes at least a page of 4 KiB, a checkpoint about 30 pages."""
+    """A run that keeps more checkpoints than fit on the disk: a file takes at least a page of 4 KiB, a checkpoint about
+    30 pages.
+    """
     spec = CheckpointSpec(root=f"file://{small_disk}/root", keep=10)
     return Root(spec.model_copy(update=changes), small_disk / "root")
 
@@ -129,7 +136,9 @@ def test_the_oldest_dispensable_checkpoint_is_deleted_so_that_the_save_succeeds(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
 @pytest.mark.parametrize("tells_free", [True, False], ids=["before the save", "in the middle of it"])
-def test_compiled_programs_are_deleted_before_any_checkpoint(small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool) -> None:
+def test_compiled_programs_are_deleted_before_any_checkpoint(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, tells_free: bool
+) -> None:
     root = roomy(small_disk)
     warnings: list[str] = []
     with open_root(root, callbacks=Callbacks(on_warning=warnings.append)) as checkpointer:
@@ -158,7 +167,9 @@ def test_compiled_programs_take_no_room_that_checkpoints_need(small_disk: Path, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount; see above")
-def test_space_is_freed_before_the_first_byte_if_there_is_too_little(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_freed_before_the_first_byte_if_there_is_too_little(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = roomy(small_disk)
     warnings: list[str] = []
     with open_root(root, callbacks=Callbacks(on_warning=warnings.append)) as checkpointer:
@@ -190,7 +201,10 @@ def committed_now(root: Root) -> list[int]:
 def test_a_save_whose_head_finds_no_space_is_repeated_or_keeps_its_files(
     file_root: Root, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
-    """A write that the disk rejected did not arrive. But if HEAD cannot be read, it may have changed, and then the files stay."""
+    """A write that the disk rejected did not arrive.
+
+    But if HEAD cannot be read, it may have changed, and then the files stay.
+    """
     root = with_keep(file_root, 10)
     fill(root, 1, 2, 3)
     swap, read = Store.swap, Store.read
@@ -221,7 +235,9 @@ def test_a_save_whose_head_finds_no_space_is_repeated_or_keeps_its_files(
         assert committed(root) == [4, 3, 2]
     else:
         assert committed_now(root) == [3, 2, 1]
-        assert len(list((root.folder / "steps").iterdir())) == 4, "files of a checkpoint that may be committed were deleted"
+        assert len(list((root.folder / "steps").iterdir())) == 4, (
+            "files of a checkpoint that may be committed were deleted"
+        )
 
 
 @pytest.mark.slow
@@ -239,16 +255,36 @@ def test_several_processes_repeat_a_save_together(small_disk: Path) -> None:
 
 @pytest.mark.parametrize(
     ("steps", "pinned", "gone"),
-    [((9, 8), (), None), ((9, 8, 7), (), 7), ((9, 8, 7, 6), (6,), 7), ((9, 8, 5), (), None), ((9, 8, 7, 5), (7,), None), ((9,), (), None)],
+    [
+        ((9, 8), (), None),
+        ((9, 8, 7), (), 7),
+        ((9, 8, 7, 6), (6,), 7),
+        ((9, 8, 5), (), None),
+        ((9, 8, 7, 5), (7,), None),
+        ((9,), (), None),
+    ],
 )
 def test_only_the_oldest_dispensable_checkpoint_may_be_deleted_early(
     steps: tuple[int, ...], pinned: tuple[int, ...], gone: int | None
 ) -> None:
     entries = [
-        CommittedStep(step=step, epoch=epoch(1), path=f"{step}/", manifest_sha256="0" * 64, size_bytes=1, time="2026-01-01T00:00:00Z")
+        CommittedStep(
+            step=step,
+            epoch=epoch(1),
+            path=f"{step}/",
+            manifest_sha256="0" * 64,
+            size_bytes=1,
+            time="2026-01-01T00:00:00Z",
+        )
         for step in steps
     ]
-    head = Head(owner=OWNER, epoch=epoch(1), committed=tuple(entries), pinned=tuple(f"{step}/" for step in pinned), deleting=("old/",))
+    head = Head(
+        owner=OWNER,
+        epoch=epoch(1),
+        committed=tuple(entries),
+        pinned=tuple(f"{step}/" for step in pinned),
+        deleting=("old/",),
+    )
     retention = Retention(10, (PermanentSpec(every_steps=5),))
     after = with_early_deletion(head, retention)
     assert [entry.step for entry in after.committed] == [step for step in steps if step != gone]
@@ -256,5 +292,13 @@ def test_only_the_oldest_dispensable_checkpoint_may_be_deleted_early(
 
 
 def test_a_quota_is_a_full_disk_and_too_many_open_files_are_not() -> None:
-    texts = ("No space left on device [os_error_code='28']", "Disk quota exceeded [os_error_code='122']", "Too many open files")
-    assert [from_tensorstore(ValueError(f"RESOURCE_EXHAUSTED: Failed writing: {text}")).is_full for text in texts] == [True, True, False]
+    texts = (
+        "No space left on device [os_error_code='28']",
+        "Disk quota exceeded [os_error_code='122']",
+        "Too many open files",
+    )
+    assert [from_tensorstore(ValueError(f"RESOURCE_EXHAUSTED: Failed writing: {text}")).is_full for text in texts] == [
+        True,
+        True,
+        False,
+    ]

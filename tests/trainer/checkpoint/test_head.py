@@ -21,7 +21,14 @@ ROOT = "s3://bucket/run"
 
 def entry(step: int, attempt: int = 1, nonce: str = "x") -> CommittedStep:
     prefix = step_prefix(step, attempt, nonce)
-    return CommittedStep(step=step, epoch=epoch(attempt), path=prefix, manifest_sha256="0" * 64, size_bytes=1, time="2026-01-01T00:00:00Z")
+    return CommittedStep(
+        step=step,
+        epoch=epoch(attempt),
+        path=prefix,
+        manifest_sha256="0" * 64,
+        size_bytes=1,
+        time="2026-01-01T00:00:00Z",
+    )
 
 
 def head(*entries: CommittedStep, attempt: int = 2, **changes: Any) -> Head:
@@ -50,14 +57,18 @@ def test_outside_a_cluster_the_next_attempt_is_minted() -> None:
 
 @pytest.mark.parametrize(("present", "mine"), [(epoch(4), epoch(3, 9)), (epoch(4, 2), epoch(4, 1))])
 def test_an_older_epoch_is_fenced(present: Any, mine: Any) -> None:
-    with pytest.raises(Fenced, match=f"taken by the newer epoch {present}, so this process of epoch {mine} may not") as caught:
+    with pytest.raises(
+        Fenced, match=f"taken by the newer epoch {present}, so this process of epoch {mine} may not"
+    ) as caught:
         taken(head(epoch=present), epoch=mine)
     assert caught.value.owner_attempt == 4
 
 
 @pytest.mark.parametrize("other", [Owner(namespace="team", name="other"), Owner(namespace="rivals", name="run")])
 def test_another_runs_root_is_rejected_and_a_recreated_run_keeps_its_root(other: Owner) -> None:
-    with pytest.raises(RootTaken, match=f"{ROOT} belongs to the run team/run, not to {other.namespace}/{other.name}; give each run"):
+    with pytest.raises(
+        RootTaken, match=f"{ROOT} belongs to the run team/run, not to {other.namespace}/{other.name}; give each run"
+    ):
         taken(head(), owner=other)
     assert taken(head(), owner=Owner(namespace="team", name="run", uid="b")).owner.uid == "b"
 
@@ -116,7 +127,9 @@ def test_orphans_are_the_prefixes_that_head_does_not_name() -> None:
 
 
 def test_files_of_the_current_writers_next_checkpoint_are_no_orphans() -> None:
-    """A process may know of a commit and write its part of the next checkpoint while process 0 still cleans up after that commit."""
+    """A process may know of a commit and write its part of the next checkpoint while process 0 still cleans up after
+    that commit.
+    """
     ours, older = step_prefix(20, 1, "ab12-1"), step_prefix(15, 1, "9f9f-1")
     assert orphans([older, ours], head(writer="ab12")) == (older,)
 

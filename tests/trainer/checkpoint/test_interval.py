@@ -10,7 +10,9 @@ from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, ope
 
 
 def goodput(interval: float, cost: float, mean: float) -> float:
-    """Share of the time spent on steps that are kept: whole intervals between stops, minus the time that each save blocks."""
+    """Share of the time spent on steps that are kept: whole intervals between stops, minus the time that each save
+    blocks.
+    """
     up = np.random.default_rng(0).exponential(mean, 200_000)
     return float((up // interval * (interval - cost)).sum() / up.sum())
 

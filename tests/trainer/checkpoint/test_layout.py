@@ -1,4 +1,6 @@
-"""The layout is a pure function of shapes: every element is in exactly one file, no file is too large, no two arrays share a folder."""
+"""The layout is a pure function of shapes: every element is in exactly one file, no file is too large, no two arrays
+share a folder.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,14 @@ def test_how_shards_are_split(shard: tuple[int, ...], itemsize: int, limit: int,
 
 @given(SHAPES, st.data())
 def test_chunks_of_a_region_cover_it_once(shape: tuple[int, ...], data: st.DataObject) -> None:
-    chunk = tuple(data.draw(st.sampled_from([part for part in range(1, size + 1) if size % part == 0])) for size in shape)
+    chunk = tuple(
+        data.draw(st.sampled_from([part for part in range(1, size + 1) if size % part == 0])) for size in shape
+    )
     leaf = ManifestLeaf(path="x", shape=shape, dtype="float32", chunk_shape=chunk)
     starts = [data.draw(st.integers(0, size - 1)) for size in shape]
-    region = tuple(slice(start, data.draw(st.integers(start + 1, size))) for start, size in zip(starts, shape, strict=True))
+    region = tuple(
+        slice(start, data.draw(st.integers(start + 1, size))) for start, size in zip(starts, shape, strict=True)
+    )
     hits = np.zeros(shape, int)
     files = expected_files([leaf])
     for indices in chunks_of(leaf, region):
@@ -88,8 +94,12 @@ def test_plain_paths_are_their_own_folders() -> None:
     assert folder("a[0]/b") == "a=5B0=5D=2Fb"
 
 
-@pytest.mark.parametrize(("parameters", "least", "most"), [(1e8, 2_000, 2_500), (8e9, 2_000, 5_000), (405e9, 15_000, 40_000)])
-def test_a_larger_state_has_larger_chunks_and_a_bounded_number_of_files(parameters: float, least: int, most: int) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "least", "most"), [(1e8, 2_000, 2_500), (8e9, 2_000, 5_000), (405e9, 15_000, 40_000)]
+)
+def test_a_larger_state_has_larger_chunks_and_a_bounded_number_of_files(
+    parameters: float, least: int, most: int
+) -> None:
     """Stacked matrices of a Llama on 64 devices, three times: the parameters and AdamW's two moments."""
     width = 64 * round((parameters / 12 / 32) ** 0.5 / 64)
     mesh = AbstractMesh((64,), ("fsdp",))

@@ -36,21 +36,34 @@ def test_epochs_of_a_cluster_and_of_a_laptop(root: Root) -> None:
 
 
 REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
-    ({"epoch": epoch(3, 9)}, Fenced, r"was taken by the newer epoch 4\.0, so this process of epoch 3\.9 may not write there"),
-    ({"owner": Owner(namespace="tests", name="another")}, RootTaken, "belongs to the run tests/run, not to tests/another; give each run"),
+    (
+        {"epoch": epoch(3, 9)},
+        Fenced,
+        r"was taken by the newer epoch 4\.0, so this process of epoch 3\.9 may not write there",
+    ),
+    (
+        {"owner": Owner(namespace="tests", name="another")},
+        RootTaken,
+        "belongs to the run tests/run, not to tests/another; give each run",
+    ),
     (
         {
             "epoch": epoch(5),
-            "fingerprints": Fingerprints(sections={"spec.model": "1" * 64}, documents={"spec.model": {"llama": {"layers": 6}}}),
+            "fingerprints": Fingerprints(
+                sections={"spec.model": "1" * 64}, documents={"spec.model": {"llama": {"layers": 6}}}
+            ),
         },
         RunChanged,
-        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.llama\.layers is 6 but was 4; set it back",
+        r"the checkpoint at step 1 in .* was made with another configuration: spec\.model\.llama\.layers is 6 but was "
+        r"4; set it back",
     ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "kind", "text"), REFUSALS)
-def test_a_refused_process_changes_nothing(root: Root, changes: dict[str, Any], kind: type[TrainerExit], text: str) -> None:
+def test_a_refused_process_changes_nothing(
+    root: Root, changes: dict[str, Any], kind: type[TrainerExit], text: str
+) -> None:
     fill(root, 1, epoch=epoch(4))
     before = snapshot_of(root.folder)
     with pytest.raises(kind, match=text) as caught:
@@ -60,7 +73,10 @@ def test_a_refused_process_changes_nothing(root: Root, changes: dict[str, Any], 
 
 
 def test_a_run_that_had_a_checkpoint_never_starts_silently_from_step_0(root: Root) -> None:
-    with pytest.raises(NoValidCheckpoint, match=r"the run had a checkpoint at step 40, but .* holds none; correct spec\.checkpoint\.root"):
+    with pytest.raises(
+        NoValidCheckpoint,
+        match=r"the run had a checkpoint at step 40, but .* holds none; correct spec\.checkpoint\.root",
+    ):
         open_root(root, expected_step=40)
     assert not root.folder.exists()
     fill(root)
@@ -82,7 +98,9 @@ def test_a_later_process_of_the_same_epoch_takes_over(root: Root) -> None:
 def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     root = Root(CheckpointSpec(root=f"file://{tmp_path}/file/root"), tmp_path)
-    with pytest.raises(RootUnusable, match=r"^checkpoint root file://.*/file/root cannot be used; correct spec\.checkpoint\.root \("):
+    with pytest.raises(
+        RootUnusable, match=r"^checkpoint root file://.*/file/root cannot be used; correct spec\.checkpoint\.root \("
+    ):
         open_root(root)
 
 
@@ -96,12 +114,16 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
 
 def test_a_bucket_that_does_not_exist(s3_root: Root) -> None:
     root = Root(s3_root.spec.model_copy(update={"root": "s3://no-such-bucket/run"}), s3_root.folder)
-    with pytest.raises(RootUnusable, match=r"^checkpoint root s3://no-such-bucket/run does not exist; create the bucket, or correct"):
+    with pytest.raises(
+        RootUnusable, match=r"^checkpoint root s3://no-such-bucket/run does not exist; create the bucket, or correct"
+    ):
         open_root(root)
 
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
-def test_wrong_credentials_are_refused_and_not_repeated(s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_wrong_credentials_are_refused_and_not_repeated(
+    s3_root: Root, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     wrong = "mistaken-and-secret"
     monkeypatch.setenv(variable, wrong)
     with pytest.raises(RootUnusable, match="refuses access; give the run's credentials the right to list") as caught:
@@ -114,7 +136,9 @@ def test_wrong_credentials_are_refused_and_not_repeated(s3_root: Root, monkeypat
 def test_a_store_that_cannot_be_reached_is_no_failure_of_the_run(s3_root: Root) -> None:
     """A crash would be counted: a long outage would use up the restart budget and stop the run permanently."""
     root = Root(s3_root.spec.model_copy(update={"endpoint": "http://127.0.0.1:9"}), s3_root.folder)
-    with pytest.raises(RootUnusable, match=r"^checkpoint root s3://.* could not be reached; look at the store and the network"):
+    with pytest.raises(
+        RootUnusable, match=r"^checkpoint root s3://.* could not be reached; look at the store and the network"
+    ):
         open_root(root, limits=Limits(request_seconds=1))
 
 
@@ -136,7 +160,9 @@ class _Careless(http.server.BaseHTTPRequestHandler):
             bucket = urlsplit(self.path).path.rstrip("/")
             keys = [path.removeprefix(f"{bucket}/") for path in sorted(self.objects)] if self.lists else []
             contents = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
-            body = f'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>'
+            body = (
+                f'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>'
+            )
             self._answer(200, body.encode())
         else:
             body = self.objects.get(self.path)
@@ -201,7 +227,9 @@ OVERWRITES = r"does not support conditional writes \(\d of 7 succeeded where one
     [(False, True, CREATES), (True, True, CREATES), (True, False, r"lists late \(a key just written is not listed\)")],
     ids=["ignores", "reads first", "lists late"],
 )
-def test_a_store_that_cannot_fence_is_rejected_with_the_missing_guarantee(s3_root: Root, compares: bool, lists: bool, problem: str) -> None:
+def test_a_store_that_cannot_fence_is_rejected_with_the_missing_guarantee(
+    s3_root: Root, compares: bool, lists: bool, problem: str
+) -> None:
     with careless_store(compares=compares, lists=lists) as endpoint:
         root = Root(s3_root.spec.model_copy(update={"endpoint": endpoint}), s3_root.folder)
         with pytest.raises(RootUnusable, match=problem):
@@ -219,8 +247,8 @@ def test_doctor_names_the_guarantees_that_a_store_lacks(s3_root: Root, compares:
 
 
 def test_no_two_writes_of_the_probe_have_the_same_content(s3_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generation of S3 is a hash of the content. If a retry wrote the same content, two writers would pass although the store is
-    correct."""
+    """A generation of S3 is a hash of the content. If a retry wrote the same content, two writers would pass although
+    the store is correct."""
     count, written = Store.count_concurrent_swaps, list[bytes]()
 
     def first_answers_lost(store: Store, key: str, values: Sequence[bytes], generation: bytes) -> int:

@@ -13,7 +13,18 @@ from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunCh
 from halcyon_api.checkpoint_documents import Fingerprints, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
-from tests.trainer.checkpoint.helpers import OneProcess, Root, epoch, fill, mesh, numbers, same_bits, snapshot_of, template, with_keep
+from tests.trainer.checkpoint.helpers import (
+    OneProcess,
+    Root,
+    epoch,
+    fill,
+    mesh,
+    numbers,
+    same_bits,
+    snapshot_of,
+    template,
+    with_keep,
+)
 
 OWN = CheckpointSpec(root="file:///own")
 
@@ -55,11 +66,18 @@ def test_a_clone_starts_from_the_named_or_newest_step_and_only_reads_the_root(so
 
 def test_a_damaged_newest_checkpoint_is_skipped_but_a_damaged_named_one_is_not(source: Root) -> None:
     for path in source.files():
-        if "000000000006" in str(path) and "/data/" in str(path) and path.suffix != ".json" and path.stat().st_size > 100:
+        if (
+            "000000000006" in str(path)
+            and "/data/" in str(path)
+            and path.suffix != ".json"
+            and path.stat().st_size > 100
+        ):
             path.write_bytes(b"x" * path.stat().st_size)
     begun = begin(source)
     assert (begun.step, [bad.step for bad in begun.skipped]) == (4, [6])
-    with pytest.raises(NoValidCheckpoint, match=r"no checkpoint of run run in .* verifies \(step 6: .*name another spec\.from\.step"):
+    with pytest.raises(
+        NoValidCheckpoint, match=r"no checkpoint of run run in .* verifies \(step 6: .*name another spec\.from\.step"
+    ):
         begin(source, step=6)
 
 
@@ -69,14 +87,26 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
         RunChanged,
         r"spec\.model\.llama\.layers is 6 but was 4; a run that begins from another one keeps",
     ),
-    ({"fingerprints": prints(vocab=600)}, RunChanged, r"spec\.tokenizer\.bpe\.vocabSize is 600 but was 512; a run that begins"),
+    (
+        {"fingerprints": prints(vocab=600)},
+        RunChanged,
+        r"spec\.tokenizer\.bpe\.vocabSize is 600 but was 512; a run that begins",
+    ),
     (
         {"fingerprints": prints(sha="u")},
         RunChanged,
         r"tokenizer\.sha256 is u but was t; a run that begins from another one keeps its model",
     ),
-    ({"steps": 6}, RunChanged, r"spec\.trainer\.steps: 6 must be more than the 6 steps that run run had done at its checkpoint"),
-    ({"step": 5}, NoValidCheckpoint, r"run run has no checkpoint of step 5 in .* \(any more\); its steps are 6, 4, 2; pin a"),
+    (
+        {"steps": 6},
+        RunChanged,
+        r"spec\.trainer\.steps: 6 must be more than the 6 steps that run run had done at its checkpoint",
+    ),
+    (
+        {"step": 5},
+        NoValidCheckpoint,
+        r"run run has no checkpoint of step 5 in .* \(any more\); its steps are 6, 4, 2; pin a",
+    ),
     ({"run": "other"}, RootTaken, r"is of run tests/run, not of tests/other; correct spec\.from"),
     ({"namespace": "elsewhere"}, RootTaken, r"is of run tests/run, not of elsewhere/run; correct spec\.from"),
 ]
@@ -93,7 +123,9 @@ def test_an_unusable_source_checkpoint_is_reported_in_one_sentence(
 def test_arrays_of_another_state_are_reported(source: Root) -> None:
     surplus = {**template(mesh(2, 2)), "window": np.zeros(3, np.float32)}
     with pytest.raises(
-        RunChanged, match=r"the state has an array window that the checkpoint does not have .*keeps its model, adapter and tokenizer"
+        RunChanged,
+        match=r"the state has an array window that the checkpoint does not have .*keeps its model, adapter and "
+        r"tokenizer",
     ):
         begin(source, template=surplus)
 

@@ -1,4 +1,6 @@
-"""Several processes on one root: they share data only through the root, and restore checkpoints of any number of processes."""
+"""Several processes on one root: they share data only through the root, and restore checkpoints of any number of
+processes.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,17 @@ class WriterGroup:
 
     def __init__(self, root: Root, count: int, **options: Any) -> None:
         roots = options.pop("roots", {})
-        common = {"coordinator": f"127.0.0.1:{free_port()}", "count": count, "devices": 4 // count, "mesh": [4, 1], "steps": 0} | options
+        common = {
+            "coordinator": f"127.0.0.1:{free_port()}",
+            "count": count,
+            "devices": 4 // count,
+            "mesh": [4, 1],
+            "steps": 0,
+        } | options
         self._stack = contextlib.ExitStack()
         self.children = [
-            self._stack.enter_context(Child("member", roots.get(index, root), **common, index=index)) for index in range(count)
+            self._stack.enter_context(Child("member", roots.get(index, root), **common, index=index))
+            for index in range(count)
         ]
 
     def run(self) -> list[int]:
@@ -49,11 +58,16 @@ class WriterGroup:
 
 
 @pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.variant)])
-def test_one_process_restores_what_four_saved_and_four_what_one_saved(request: pytest.FixtureRequest, kind: str) -> None:
+def test_one_process_restores_what_four_saved_and_four_what_one_saved(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
     root: Root = request.getfixturevalue(f"{kind}_root")
     with WriterGroup(root, 4, steps=2, shardings=BY_ROWS) as group:
         assert group.run() == [0] * 4, group.children[0].noise()
-        assert group.events_of("committed") == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
+        assert (
+            group.events_of("committed")
+            == [[{"event": "committed", "step": step, "newest": step} for step in (1, 2)]] * 4
+        )
     newest = list_checkpoints(root.spec).committed[0]
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
     assert manifest.process_count == 4
@@ -93,7 +107,9 @@ HALVES: dict[str, list[Any]] = {"weight": ["fsdp"], "half": [None, "fsdp"], "bia
 def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     request: pytest.FixtureRequest, kind: str, grid: list[int], shardings: dict[str, list[Any]]
 ) -> None:
-    """All arrays replicated over four processes, or split in two with two replicas: each process writes and reads about a quarter."""
+    """All arrays replicated over four processes, or split in two with two replicas: each process writes and reads about
+    a quarter.
+    """
     root: Root = request.getfixturevalue(f"{kind}_root")
     options: dict[str, Any] = {"mesh": grid, "shardings": shardings, "chunkBytes": 64, "tellFiles": True}
     with WriterGroup(root, 4, steps=2, **options) as group:
@@ -102,7 +118,9 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
     newest = list_checkpoints(root.spec).committed[0]
     assert verify_checkpoint(root.spec, newest) == ()
     manifest = Manifest.model_validate_json((root.folder / newest.path / "MANIFEST.json").read_bytes())
-    assert sorted(path for files in wrote for path in files) == [file.path for file in manifest.files], "each file by one process"
+    assert sorted(path for files in wrote for path in files) == [file.path for file in manifest.files], (
+        "each file by one process"
+    )
     sizes = [sum(size for path, size in files.items() if "/c" in path) for files in wrote]
     assert max(sizes) - min(sizes) <= 2 * (64 + 4), "the sizes differ by at most two chunks"
     metadata = [sum("zarr.json" in path for path in files) for files in wrote]
@@ -112,7 +130,9 @@ def test_every_replica_writes_its_share_and_reads_it_for_the_others(
         assert group.run() == [0] * 4, group.children[0].noise()
         assert group.events_of("restored") == [[{"event": "restored", "step": 2, "right": True, "skipped": []}]] * 4
         reads = [events[-1]["files"] for events in group.events_of("read")]
-    assert sorted(path for paths in reads for path in paths) == [file.path for file in manifest.files], "each file by one process"
+    assert sorted(path for paths in reads for path in paths) == [file.path for file in manifest.files], (
+        "each file by one process"
+    )
     assert max(map(len, reads)) - min(map(len, reads)) <= 4
 
     with open_root(root) as checkpointer:
@@ -130,7 +150,9 @@ def test_all_processes_agree_on_damage_that_one_of_them_reads(file_root: Root) -
     with WriterGroup(file_root, 4, mesh=[2, 2], shardings=HALVES) as group:
         assert group.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
-        assert group.events_of("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        assert (
+            group.events_of("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        )
 
 
 def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root) -> None:
@@ -142,7 +164,9 @@ def test_all_processes_fall_back_together_when_one_finds_damage(file_root: Root)
     with WriterGroup(file_root, 4, shardings=BY_ROWS) as group:
         assert group.run() == [0] * 4
         reason = "data/weight/c/3/0 does not have the hash that the manifest names"
-        assert group.events_of("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        assert (
+            group.events_of("restored") == [[{"event": "restored", "step": 1, "right": True, "skipped": [reason]}]] * 4
+        )
     assert [bad["reason"] for bad in file_root.head["bad"]] == [reason]
 
 

@@ -1,4 +1,6 @@
-"""Checkpoints read back after their commit: a verified one is marked and kept; a damaged one is set aside and a new save requested."""
+"""Checkpoints read back after their commit: a verified one is marked and kept; a damaged one is set aside and a new
+save requested.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,26 @@ from halcyon.storage.failures import StoreFailure
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head
 from halcyon_api.spec.checkpoint import VerifySpec
 from tests.suite.limits import limit
-from tests.trainer.checkpoint.helpers import OWNER, NeverAnswered, Root, epoch, mesh, numbers, on, open_root, position, template
+from tests.trainer.checkpoint.helpers import (
+    OWNER,
+    NeverAnswered,
+    Root,
+    epoch,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    template,
+)
 from tests.trainer.checkpoint.test_process_groups import WriterGroup
 
 
 def reading(root: Root, every: int, **changes: Any) -> Root:
     """The same root, where every `every`-th checkpoint is read back."""
-    return Root(root.spec.model_copy(update={"verify": VerifySpec(every_saves=every), **changes}), root.folder, root.environment)
+    return Root(
+        root.spec.model_copy(update={"verify": VerifySpec(every_saves=every), **changes}), root.folder, root.environment
+    )
 
 
 def save(checkpointer: Checkpointer, step: int) -> None:
@@ -52,7 +67,11 @@ def test_every_nth_checkpoint_is_read_back_and_the_newest_verified_one_is_kept(r
             save(checkpointer, step)
             if step == 3:
                 assert read_backs.next() == (3, None)
-        assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {5: None, 4: None, 3: "passed"}
+        assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {
+            5: None,
+            4: None,
+            3: "passed",
+        }
         save(checkpointer, 6)
         assert read_backs.next() == (6, None)
         save(checkpointer, 7)
@@ -90,7 +109,9 @@ def test_a_checkpoint_damaged_after_its_commit_is_set_aside_and_a_new_save_is_re
     assert (restored.step, restored.skipped) == (3, ())
 
 
-def test_neither_a_save_nor_the_end_of_the_run_waits_for_the_read_back(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_a_save_nor_the_end_of_the_run_waits_for_the_read_back(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = reading(file_root, 1)
     begun = threading.Event()
 
@@ -105,7 +126,11 @@ def test_neither_a_save_nor_the_end_of_the_run_waits_for_the_read_back(file_root
         assert begun.wait(limit(60))
         for step in (2, 3, 4):
             save(checkpointer, step)
-        assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {4: None, 3: None, 1: "wanted"}
+        assert {entry.step: entry.verification for entry in list_checkpoints(root.spec).committed} == {
+            4: None,
+            3: None,
+            1: "wanted",
+        }
     assert checkpointer.last_error is None
 
 
@@ -118,7 +143,10 @@ def test_a_store_that_does_not_answer_is_no_damage(file_root: Root, monkeypatch:
     monkeypatch.setattr(readback, "read_file", refuse)
     warned = threading.Event()
     with open_root(
-        root, callbacks=Callbacks(on_warning=lambda text: warned.set() if "could not be read back: UNAVAILABLE" in text else None)
+        root,
+        callbacks=Callbacks(
+            on_warning=lambda text: warned.set() if "could not be read back: UNAVAILABLE" in text else None
+        ),
     ) as checkpointer:
         save(checkpointer, 1)
         assert warned.wait(limit(60))
@@ -143,12 +171,19 @@ def test_every_process_reads_what_it_wrote(file_root: Root, victim: int) -> None
         [],
     ]
     assert [bad["step"] for bad in root.head["bad"]] == [2]
-    assert [(entry["step"], entry.get("verification")) for entry in root.head["committed"]] == [(4, "passed"), (3, None)]
+    assert [(entry["step"], entry.get("verification")) for entry in root.head["committed"]] == [
+        (4, "passed"),
+        (3, None),
+    ]
 
 
 def head(*states: str | None) -> Head:
     """A HEAD whose steps count down to 1, with these verifications."""
-    return Head(owner=OWNER, epoch=epoch(1), committed=tuple(entry(len(states) - number, state) for number, state in enumerate(states)))
+    return Head(
+        owner=OWNER,
+        epoch=epoch(1),
+        committed=tuple(entry(len(states) - number, state) for number, state in enumerate(states)),
+    )
 
 
 def entry(step: int, state: str | None = None) -> CommittedStep:

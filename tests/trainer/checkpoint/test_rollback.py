@@ -1,18 +1,31 @@
-"""A return to an earlier checkpoint: which one, which batches are left out, and what HEAD then says. A table, without files."""
+"""A return to an earlier checkpoint: which one, which batches are left out, and what HEAD then says.
+
+A table, without files.
+"""
 
 from __future__ import annotations
 
 from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, in_force, until
-from halcyon_api.checkpoint_documents import CommittedStep, Epoch, EvaluationRecord, Head, Owner, decode_head, encode_head
+from halcyon_api.checkpoint_documents import (
+    CommittedStep,
+    Epoch,
+    EvaluationRecord,
+    Head,
+    Owner,
+    decode_head,
+    encode_head,
+)
 
 EPOCH = Epoch(attempt=2, restart=1)
 
 
 def entry(step: int) -> CommittedStep:
     time = "2026-01-01T00:00:00Z"
-    return CommittedStep(step=step, epoch=EPOCH, path=f"steps/{step}/", manifest_sha256="0" * 64, size_bytes=1, time=time)
+    return CommittedStep(
+        step=step, epoch=EPOCH, path=f"steps/{step}/", manifest_sha256="0" * 64, size_bytes=1, time=time
+    )
 
 
 def head_of(*steps: int, pinned: tuple[str, ...] = ()) -> Head:

@@ -12,7 +12,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from halcyon.checkpoint import layout, list_checkpoints, verify_checkpoint
 from halcyon.errors import RunChanged
 from halcyon_api.checkpoint_documents import Manifest
-from tests.trainer.checkpoint.helpers import SHARDINGS, Root, epoch, fill, mesh, numbers, on, open_root, position, same_bits, template
+from tests.trainer.checkpoint.helpers import (
+    SHARDINGS,
+    Root,
+    epoch,
+    fill,
+    mesh,
+    numbers,
+    on,
+    open_root,
+    position,
+    same_bits,
+    template,
+)
 
 TRANSPOSED = {
     "weight": PartitionSpec("tensor", "fsdp"),
@@ -60,14 +72,19 @@ def test_restores_onto_any_mesh(file_root: Root, rows: int, columns: int, shardi
         restored = checkpointer.restore(wanted)
     assert restored is not None
     assert same_bits(restored.state, numbers(5))
-    assert {name: array.sharding for name, array in restored.state.items()} == {name: shape.sharding for name, shape in wanted.items()}
+    assert {name: array.sharding for name, array in restored.state.items()} == {
+        name: shape.sharding for name, shape in wanted.items()
+    }
 
 
 @pytest.mark.parametrize(("saved", "wanted"), [("bfloat16", "float32"), ("float32", "bfloat16")])
 def test_a_state_of_another_type_is_rejected(file_root: Root, saved: str, wanted: str) -> None:
     moments = np.linspace(-1, 1, 16)
     fill(file_root, 1, make=lambda step: {"mu": moments.astype(saved)})
-    with open_root(file_root) as checkpointer, pytest.raises(RunChanged, match=rf"mu is {wanted}\[16\], the checkpoint's is {saved}"):
+    with (
+        open_root(file_root) as checkpointer,
+        pytest.raises(RunChanged, match=rf"mu is {wanted}\[16\], the checkpoint's is {saved}"),
+    ):
         checkpointer.restore({"mu": moments.astype(wanted)})
 
 
@@ -81,7 +98,9 @@ def test_an_array_serves_as_template_and_a_named_array_keeps_its_axes(file_root:
     assert restored.state["a"].axes == state["a"].axes
     assert np.array_equal(restored.state["a"].array, state["a"].array)
     assert (int(restored.state["n"]), float(restored.state["x"])) == (3, 0.1)
-    manifest = Manifest.model_validate_json((file_root.folder / restored.checkpoint.path / "MANIFEST.json").read_bytes())
+    manifest = Manifest.model_validate_json(
+        (file_root.folder / restored.checkpoint.path / "MANIFEST.json").read_bytes()
+    )
     assert {leaf.path: leaf.axes for leaf in manifest.leaves} == {"a": ("heads", "embed"), "n": None, "x": None}
 
 
@@ -116,17 +135,28 @@ def test_a_restored_state_may_be_donated(file_root: Root) -> None:
     assert same_bits({"weight": restored.state["weight"]}, {"weight": before["weight"]})
 
 
-def test_a_replicated_array_is_written_once_and_a_large_shard_in_parts(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replicated_array_is_written_once_and_a_large_shard_in_parts(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 1 << 10)
     devices = mesh(4, 2)
-    arrays = {"all": np.arange(512, dtype=np.float32).reshape(8, 64), "rows": np.arange(2048, dtype=np.float32).reshape(8, 256)}
+    arrays = {
+        "all": np.arange(512, dtype=np.float32).reshape(8, 64),
+        "rows": np.arange(2048, dtype=np.float32).reshape(8, 256),
+    }
     specs = {"all": PartitionSpec(), "rows": PartitionSpec("fsdp", None)}
     fill(file_root, 1, make=lambda step: on(devices, arrays, specs))
-    names = [str(path.relative_to(file_root.folder)).split("/data/")[-1] for path in file_root.files() if "/data/" in str(path)]
+    names = [
+        str(path.relative_to(file_root.folder)).split("/data/")[-1]
+        for path in file_root.files()
+        if "/data/" in str(path)
+    ]
     assert sorted(name for name in names if name.startswith("all/c")) == ["all/c/0/0", "all/c/1/0"]
     assert sorted(name for name in names if name.startswith("rows/c")) == [f"rows/c/{row}/0" for row in range(8)]
     shapes = {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(mesh(2, 4), PartitionSpec(None, "tensor")))
+        name: jax.ShapeDtypeStruct(
+            array.shape, array.dtype, sharding=NamedSharding(mesh(2, 4), PartitionSpec(None, "tensor"))
+        )
         for name, array in arrays.items()
     }
     with open_root(file_root) as checkpointer:
@@ -136,7 +166,10 @@ def test_a_replicated_array_is_written_once_and_a_large_shard_in_parts(file_root
 
 
 def test_zeros_have_a_file_too(file_root: Root) -> None:
-    """By default Zarr does not write a chunk that equals its fill value. A lost chunk would then look like a chunk of zeros."""
+    """By default Zarr does not write a chunk that equals its fill value.
+
+    A lost chunk would then look like a chunk of zeros.
+    """
     arrays = {"zeros": np.zeros((8, 4), np.float32)}
     fill(file_root, 1, make=lambda step: on(mesh(4, 2), arrays, {"zeros": PartitionSpec("fsdp")}))
     names = [path.name for path in file_root.files() if "/zeros/c/" in str(path)]

@@ -60,11 +60,14 @@ def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeyp
         save(checkpointer, 1)
         checkpointer.finish()
         mend = unplug(
-            monkeypatch, "write", lambda write, store, key, data: write(store, key, data[:-9] if key.endswith("weight/c/1/0") else data)
+            monkeypatch,
+            "write",
+            lambda write, store, key, data: write(store, key, data[:-9] if key.endswith("weight/c/1/0") else data),
         )
         save(checkpointer, 2)
         with pytest.raises(
-            SaveFailed, match=r"step 2 was not saved: .* the store accepted steps/.*/data/[a-z]*/c/1/0 but does not hold it"
+            SaveFailed,
+            match=r"step 2 was not saved: .* the store accepted steps/.*/data/[a-z]*/c/1/0 but does not hold it",
         ):
             checkpointer.finish()
         mend()
@@ -76,7 +79,9 @@ def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeyp
     assert committed(file_root) == [3, 1]
 
 
-def test_a_file_that_vanished_before_the_commit_fails_the_save(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanished_before_the_commit_fails_the_save(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_files = saving.write_files
 
     def lose_one(*args: Any, **options: Any) -> Any:
@@ -114,7 +119,9 @@ def test_the_files_of_a_commit_with_a_lost_answer_stay_until_head_decides(
             checkpointer.finish()
         mend()
         assert committed(file_root) == ([2, 1] if arrived else [1])
-        assert len(list((file_root.folder / "steps").iterdir())) == 2, "files of a checkpoint that may be committed were deleted"
+        assert len(list((file_root.folder / "steps").iterdir())) == 2, (
+            "files of a checkpoint that may be committed were deleted"
+        )
         save(checkpointer, 3)
         checkpointer.finish()
         assert checkpointer.last_error is None
@@ -122,7 +129,9 @@ def test_the_files_of_a_commit_with_a_lost_answer_stay_until_head_decides(
     assert len(list((file_root.folder / "steps").iterdir())) == 2
 
 
-def test_a_swap_that_the_driver_retried_is_not_reported_as_lost(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_swap_that_the_driver_retried_is_not_reported_as_lost(
+    file_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first try succeeded, so the answer to the second one is that it lost."""
 
     def twice(swap: Any, store: Store, key: str, data: bytes, generation: bytes) -> Any:
@@ -153,7 +162,12 @@ def test_one_save_is_in_flight_and_the_next_waits_for_it(file_root: Root, monkey
     state = {"x": jnp.zeros(4)}
     with open_root(file_root) as checkpointer:
         checkpointer.save(1, state, position(1))
-        until(lambda: bool(begun), timeout_seconds=60, interval_seconds=0.01, failure=lambda: "the first save does not begin")
+        until(
+            lambda: bool(begun),
+            timeout_seconds=60,
+            interval_seconds=0.01,
+            failure=lambda: "the first save does not begin",
+        )
         second = threading.Thread(target=lambda: checkpointer.save(2, {"x": jnp.ones(4)}, position(2)))
         second.start()
         second.join(0.2)
@@ -204,7 +218,9 @@ opened.save(1, {"x": jax.numpy.zeros(3)}, position(1))
 raise SystemExit(7)
 """
     command = [sys.executable, "-c", program, file_root.spec.root]
-    ended = subprocess.run(command, env=child_environment(file_root), cwd=REPOSITORY, timeout=limit(50), capture_output=True, text=True)
+    ended = subprocess.run(
+        command, env=child_environment(file_root), cwd=REPOSITORY, timeout=limit(50), capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stderr) == (7, "")
 
 
@@ -227,11 +243,19 @@ def test_an_error_in_a_callback_is_raised_at_the_next_call(file_root: Root) -> N
             {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int32), "c": np.zeros(1)},
             "the state has an array c that the checkpoint does not have",
         ),
-        ({"a": np.zeros(4, np.float32), "b": np.zeros(2, np.int32)}, r"array a is float32\[4\], the checkpoint's is float32\[3\]"),
-        ({"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int64)}, r"array b is int64\[2\], the checkpoint's is int32\[2\]"),
+        (
+            {"a": np.zeros(4, np.float32), "b": np.zeros(2, np.int32)},
+            r"array a is float32\[4\], the checkpoint's is float32\[3\]",
+        ),
+        (
+            {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int64)},
+            r"array b is int64\[2\], the checkpoint's is int32\[2\]",
+        ),
     ],
 )
-def test_arrays_that_differ_from_the_checkpoint_are_named(file_root: Root, wanted: dict[str, np.ndarray], text: str) -> None:
+def test_arrays_that_differ_from_the_checkpoint_are_named(
+    file_root: Root, wanted: dict[str, np.ndarray], text: str
+) -> None:
     fill(file_root, 1, make=lambda step: SAVED)
     with open_root(file_root) as checkpointer, pytest.raises(RunChanged, match=text):
         checkpointer.restore(wanted)
@@ -249,7 +273,8 @@ def test_a_root_that_fails_while_restoring_is_no_damage(file_root: Root, monkeyp
     with open_root(file_root) as checkpointer:
         unplug(monkeypatch, "read", unavailable)
         with pytest.raises(
-            Exception, match=r"could not be reached; look at the store and the network \(UNAVAILABLE: connection reset\)"
+            Exception,
+            match=r"could not be reached; look at the store and the network \(UNAVAILABLE: connection reset\)",
         ) as caught:
             checkpointer.restore(template(mesh(2, 2)))
         assert caught.value.exit_code == ExitCode.ROOT_UNUSABLE
@@ -262,4 +287,8 @@ def test_paths_of_a_deep_state_become_folders(tmp_path: Path, file_root: Root) -
     state = {"model": [{"w/x": np.arange(3.0)}, {"w/x": np.arange(4.0)}], "count": 1}
     fill(file_root, 1, make=lambda step: state)
     prefix = list_checkpoints(file_root.spec).committed[0].path
-    assert sorted(path.name for path in (file_root.folder / prefix / "data").iterdir()) == ["count", "model.0.w=2Fx", "model.1.w=2Fx"]
+    assert sorted(path.name for path in (file_root.folder / prefix / "data").iterdir()) == [
+        "count",
+        "model.0.w=2Fx",
+        "model.1.w=2Fx",
+    ]

@@ -1,4 +1,6 @@
-"""Unknown prefixes in a root are found without listing the keys of known checkpoints, and a long list is shown in pages."""
+"""Unknown prefixes in a root are found without listing the keys of known checkpoints, and a long list is shown in
+pages.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_no_key_of_a_known_checkpoint_is_listed(s3_root: Root, monkeypatch: pyte
 
     monkeypatch.setattr(Store, "list_between", recording)
     monkeypatch.delattr(Store, "list")
-    assert unlisted_prefixes(Store(s3_root.spec), [entry["path"] for entry in s3_root.head["committed"]]) == tuple(paths)
+    assert unlisted_prefixes(Store(s3_root.spec), [entry["path"] for entry in s3_root.head["committed"]]) == tuple(
+        paths
+    )
     assert listed == [f"{paths[0]}data/x/c/{number}" for number in range(2)]
 
 

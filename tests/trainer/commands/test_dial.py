@@ -15,7 +15,9 @@ from halcyon_api.validation import find_problems
 
 FIGURES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "nanochat_figures.json").read_text())
 """Computed by the original's code (commit 92d63d4) for a vocabulary of 32,768 tokens."""
-EACH = pytest.mark.parametrize("figures", FIGURES, ids=[f"d{one['depth']}-{one['ratio']}-{one['sequenceLength']}" for one in FIGURES])
+EACH = pytest.mark.parametrize(
+    "figures", FIGURES, ids=[f"d{one['depth']}-{one['ratio']}-{one['sequenceLength']}" for one in FIGURES]
+)
 _PATTERNS = {
     "head": "untied_head.*",
     "embedding": "embedding.*",
@@ -58,7 +60,10 @@ def test_sizes_horizon_batch_and_rates_are_those_of_the_original(figures: dict[s
 
 @EACH
 def test_the_window_and_the_operations_of_a_token_are_those_of_the_original(figures: dict[str, Any]) -> None:
-    """A window of the original is the number of positions before a token. It counts the operations of one position fewer."""
+    """A window of the original is the number of positions before a token.
+
+    It counts the operations of one position fewer.
+    """
     ours = found(figures)
     assert (ours.window or figures["window"] + 1) == figures["window"] + 1
     counted = ours.model.shape(32_768, figures["sequenceLength"]).flops_per_token(figures["sequenceLength"])
@@ -87,8 +92,16 @@ def test_the_document_is_valid_and_names_every_number(figures: dict[str, Any]) -
 
 
 def test_each_law_can_be_overridden() -> None:
-    ours = dial(Choices(12, batch_tokens=2**18, steps=100, weight_decay=0.1, matrix_rate=0.01, warmdown=0.5, warmup_steps=10))
-    assert (ours.batch_tokens, ours.batch_size, ours.steps, ours.warmdown_steps, ours.warmup_steps) == (2**18, 128, 100, 50, 10)
+    ours = dial(
+        Choices(12, batch_tokens=2**18, steps=100, weight_decay=0.1, matrix_rate=0.01, warmdown=0.5, warmup_steps=10)
+    )
+    assert (ours.batch_tokens, ours.batch_size, ours.steps, ours.warmdown_steps, ours.warmup_steps) == (
+        2**18,
+        128,
+        100,
+        50,
+        10,
+    )
     assert ours.learning_rate == pytest.approx(0.01 * 0.5**0.5)
     assert {name: law for name, _, law in ours.laws() if law == "given"}.keys() == {"batch_tokens", "steps"}
     assert all(law for _, _, law in ours.laws())

@@ -1,4 +1,6 @@
-"""The summary of a run: its parameters and FLOPs add up to those of the model, and its bytes to those of the program."""
+"""The summary of a run: its parameters and FLOPs add up to those of the model, and its bytes to those of the
+program.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ def run_of(family: str = "llama", **changes: Any) -> TrainingRun:
     trainer = {"steps": 10, "batchSize": 8, "sequenceLength": 32}
     accelerator = {"type": "cpu", "topology": "1x4", "slices": 1}
     return parse_run(
-        document(spec__accelerator=accelerator, spec__model={family: SMALL_FAMILIES[family]}, spec__trainer=trainer, **changes)
+        document(
+            spec__accelerator=accelerator,
+            spec__model={family: SMALL_FAMILIES[family]},
+            spec__trainer=trainer,
+            **changes,
+        )
     )
 
 
@@ -45,7 +52,11 @@ def test_the_rows_add_up_to_the_model_and_to_its_flops(family: str) -> None:
     assert found.parameter_count == shape.parameters
     assert found.active_parameters == shape.active_parameters
     weights = sum(row.flops_per_token for row in found.parameters)
-    assert found.flops_per_token == flops_per_token(run.spec.model, 32, found.vocabulary) == weights + found.attention_flops_per_token
+    assert (
+        found.flops_per_token
+        == flops_per_token(run.spec.model, 32, found.vocabulary)
+        == weights + found.attention_flops_per_token
+    )
     rest = shape.attention_width * 32 + shape.windowed_width * min(shape.window, 32) + shape.state_products
     assert found.attention_flops_per_token == pytest.approx(6 * rest, abs=len(found.parameters)), "experts are rounded"
 
@@ -58,13 +69,21 @@ def test_bytes_are_those_of_the_program() -> None:
     assert sizes == state_bytes(program.template), "the step count has four bytes"
     assert [row.path for row in found.state] == ["1.count", "1.mu", "1.nu"]
     assert found.state[1].elements == parameter_count(program.template.model)
-    assert found.device.parameters < sum(row.size_bytes for row in found.parameters) / 3, "four devices share the parameters"
+    assert found.device.parameters < sum(row.size_bytes for row in found.parameters) / 3, (
+        "four devices share the parameters"
+    )
 
 
 def test_shares_come_from_the_weights_of_the_document() -> None:
-    sources = [{"name": "a", "stdlib": {}, "weight": 3.0}, {"name": "b", "stdlib": {}, "weight": 1.0, "validation": {"fraction": 0.5}}]
+    sources = [
+        {"name": "a", "stdlib": {}, "weight": 3.0},
+        {"name": "b", "stdlib": {}, "weight": 1.0, "validation": {"fraction": 0.5}},
+    ]
     rows = source_rows(run_of(spec__data={"sources": sources}).spec)
-    assert [(row.name, row.kind, row.share, row.held_out) for row in rows] == [("a", "stdlib", 0.75, 0.01), ("b", "stdlib", 0.25, 0.5)]
+    assert [(row.name, row.kind, row.share, row.held_out) for row in rows] == [
+        ("a", "stdlib", 0.75, 0.01),
+        ("b", "stdlib", 0.25, 0.5),
+    ]
     rows = source_rows(run_of(spec__data={"sources": [{"name": "a", "stdlib": {}}, {"name": "b", "stdlib": {}}]}).spec)
     assert [row.share for row in rows] == [None, None], "sizes are known once the text is tokenized"
 
@@ -75,7 +94,13 @@ def test_the_page_fits_into_a_terminal_and_shows_every_part() -> None:
         for part in run_page(summary_of(run_of("deepseekV3"))):
             shown.print(part)
     text = captured.get()
-    for word in ("small: deepseekV3 on cpu, 4 devices, mesh fsdp 4", "expert", "active for a token", "optimizer state", "2,560"):
+    for word in (
+        "small: deepseekV3 on cpu, 4 devices, mesh fsdp 4",
+        "expert",
+        "active for a token",
+        "optimizer state",
+        "2,560",
+    ):
         assert word in text, word
     assert max(map(len, text.splitlines())) <= 140
 

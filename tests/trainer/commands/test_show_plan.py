@@ -21,7 +21,9 @@ from tests.trainer.weights.folders import GOLDENS
 pytestmark = pytest.mark.slow
 
 
-def show(run: dict[str, Any], directory: Path, *options: str, command: tuple[str, ...] = ("plan",)) -> subprocess.CompletedProcess[str]:
+def show(
+    run: dict[str, Any], directory: Path, *options: str, command: tuple[str, ...] = ("plan",)
+) -> subprocess.CompletedProcess[str]:
     path = directory / "run.yaml"
     path.write_text(yaml.safe_dump(run))
     line = [sys.executable, "-m", "halcyon.commands.main", "show", *command, str(path), *options]
@@ -52,14 +54,20 @@ def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: 
     run = document(
         spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"},
         spec__model={"huggingFace": {"config": "base/config.json"}},
-        spec__trainer={"steps": 10, "batchSize": 8, "sequenceLength": 32, "attention": "splash", "precision": {"compute": "bfloat16"}},
+        spec__trainer={
+            "steps": 10,
+            "batchSize": 8,
+            "sequenceLength": 32,
+            "attention": "splash",
+            "precision": {"compute": "bfloat16"},
+        },
     )
     ended = show(run, tmp_path)
     assert ended.returncode == 0, ended.stderr
     said = " ".join(ended.stdout.split())
     assert (
-        "Compiled for cpu with attention auto instead of splash, so the numbers differ somewhat: the compiler for v5e is in the extra tpu"
-        in said
+        "Compiled for cpu with attention auto instead of splash, so the numbers differ somewhat: the compiler for v5e "
+        "is in the extra tpu" in said
     )
 
 
@@ -88,6 +96,8 @@ def test_the_update_of_every_parameter_is_shown_and_a_group_without_one_is_an_er
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert {row["rule"] for row in rows} == {"adamw", "lion", "frozen"}
     assert all((row["state_bytes"] == 0) is (row["rule"] == "frozen") for row in rows)
-    ended = show(document(spec__optimizer={"adamw": {}, "groups": [{"match": "*.atention.*"}]}), tmp_path, command=("optimizer",))
+    ended = show(
+        document(spec__optimizer={"adamw": {}, "groups": [{"match": "*.atention.*"}]}), tmp_path, command=("optimizer",)
+    )
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
     assert "spec.optimizer.groups[0]: no parameter has match *.atention.*" in ended.stderr

@@ -32,7 +32,9 @@ def text_source(*paths: Path | str, name: str = "corpus", **settings: Any) -> Da
 
 
 def stdlib_source(*include: Any) -> DataSourceSpec:
-    return DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec(include=list(include)) if include else StdlibSourceSpec())
+    return DataSourceSpec(
+        name="stdlib", stdlib=StdlibSourceSpec(include=list(include)) if include else StdlibSourceSpec()
+    )
 
 
 def open_text(
@@ -96,7 +98,9 @@ def open_text(
 
 
 class CountingTokenizer:
-    """A tokenizer with a large vocabulary whose special tokens do not occur, so that all tokens of a stream can be different."""
+    """A tokenizer with a large vocabulary whose special tokens do not occur, so that all tokens of a stream can be
+    different.
+    """
 
     vocab_size = 2**20
     fingerprint = "0" * 64

@@ -1,4 +1,7 @@
-"""One host of a process group that loads batches and then waits until it is killed. Its process has already imported all modules."""
+"""One host of a process group that loads batches and then waits until it is killed.
+
+Its process has already imported all modules.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +75,8 @@ def digests(batch: Batch) -> dict[int, str]:
         mine: dict[int, bytes] = {}
         for shard in batch[name].addressable_shards:
             values = np.asarray(shard.data).reshape(-1, batch["tokens"].shape[2])
-            mine |= {int(row): value.tobytes() for row, value in zip(rows[shard.index[:2]].ravel(), values, strict=True)}
+            mine |= {
+                int(row): value.tobytes() for row, value in zip(rows[shard.index[:2]].ravel(), values, strict=True)
+            }
         found = {row: found.get(row, b"") + content for row, content in mine.items()}
     return {row: hashlib.blake2b(content, digest_size=8).hexdigest() for row, content in found.items()}

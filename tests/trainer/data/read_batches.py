@@ -2,8 +2,8 @@
 
 Usage: ``python -m tests.trainer.data.read_batches INDEX COUNT DEVICES COORDINATOR CORPUS CACHE OUTPUT``.
 
-All processes start at the same time; one builds the token cache and the others wait. Each writes the rows of its own devices for a few
-steps, and the evaluation of a fixed model, to OUTPUT.
+All processes start at the same time; one builds the token cache and the others wait. Each writes the rows of its own
+devices for a few steps, and the evaluation of a fixed model, to OUTPUT.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
-    return Sums(jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"]))
+    return Sums(
+        jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"])
+    )
 
 
 def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
@@ -58,7 +60,9 @@ def bytes_of_a_batch(dataset: Dataset, sharding: NamedSharding) -> int:
 def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, cache: Path, output: Path) -> None:
     group = join(coordinator, index, count, devices)
     dataset = open_text(
-        sources=[text_source(corpus / name, name=name, weight=weight) for name, weight in (("first", 2), ("second", 1))],
+        sources=[
+            text_source(corpus / name, name=name, weight=weight) for name, weight in (("first", 2), ("second", 1))
+        ],
         sequence_length=LENGTH,
         batch_size=BATCH_SIZE,
         fraction=0.2,
@@ -76,7 +80,9 @@ def main(index: int, count: int, devices: int, coordinator: str, corpus: Path, c
             for name, array in batch.items():
                 rows = np.arange(BATCH_SIZE).reshape(array.shape[:2])
                 for shard in array.addressable_shards:
-                    for row, values in zip(rows[shard.index[:2]].ravel(), np.asarray(shard.data).reshape(-1, array.shape[2]), strict=True):
+                    for row, values in zip(
+                        rows[shard.index[:2]].ravel(), np.asarray(shard.data).reshape(-1, array.shape[2]), strict=True
+                    ):
                         found[f"{step}/{name}/{row}"] = values
     table = np.random.default_rng(0).uniform(0.1, 9.0, (64, 64)).astype(np.float32)
     step_sums = jax.jit(make_evaluation_step(table_loss, dataset.tokenizer.token_bytes))

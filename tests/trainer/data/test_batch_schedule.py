@@ -1,4 +1,6 @@
-"""A schedule gives each step its sequences by a formula and each sequence its step; it skips sequences only at the end of a stage."""
+"""A schedule gives each step its sequences by a formula and each sequence its step; it skips sequences only at the end
+of a stage.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +58,21 @@ def test_steps_follow_one_another_without_gap_or_overlap(schedule: BatchSchedule
 @given(schedules(), st.integers(0, 60), st.booleans())
 def test_steps_within_a_number_of_sequences(schedule: BatchSchedule, limit: int, partial: bool) -> None:
     steps = schedule.steps_within(limit, partial=partial)
-    fits = (lambda step: schedule.positions(step)[0].min() < limit) if partial else (lambda step: schedule.positions(step)[0].max() < limit)
+    fits = (
+        (lambda step: schedule.positions(step)[0].min() < limit)
+        if partial
+        else (lambda step: schedule.positions(step)[0].max() < limit)
+    )
     assert all(fits(step) for step in range(steps))
     assert not fits(steps)
 
 
 def test_a_stage_that_begins_inside_a_sequence_skips_the_rest_of_it() -> None:
     schedule = BatchSchedule(
-        steps=10, batch_size=3, sequence_length=4, stages=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)]
+        steps=10,
+        batch_size=3,
+        sequence_length=4,
+        stages=[BatchScheduleEntry(from_step=1, batch_size=2, sequence_length=8)],
     )
     assert [array.tolist() for array in schedule.positions(0)] == [[0, 0, 1], [0, 1, 0]]
     assert [array.tolist() for array in schedule.positions(1)] == [[2, 3], [0, 0]]
@@ -75,7 +84,10 @@ def test_a_stage_keeps_the_values_that_it_does_not_set() -> None:
             steps=100,
             batch_size=4,
             sequence_length=16,
-            batch_schedule=[BatchScheduleEntry(from_step=10, batch_size=8), BatchScheduleEntry(from_step=200, sequence_length=64)],
+            batch_schedule=[
+                BatchScheduleEntry(from_step=10, batch_size=8),
+                BatchScheduleEntry(from_step=200, sequence_length=64),
+            ],
         )
     )
     assert [(schedule.batch_size(step), schedule.sequence_length(step)) for step in (0, 9, 10, 99, 200)] == [
@@ -109,8 +121,10 @@ def test_lengths_that_do_not_divide_are_reported_by_field() -> None:
     )
     run = spec_of("file:///nowhere", [{"name": "source", "stdlib": {}}], trainer=spec.document())
     assert [str(problem) for problem in find_problems(run)] == [
-        "spec.trainer.sequenceLength: 48 does not divide 64, the longest sequence of the run; choose a length that does",
-        "spec.trainer.batchSchedule[1].sequenceLength: 50 does not divide 64, the longest sequence of the run; choose a length that does",
+        "spec.trainer.sequenceLength: 48 does not divide 64, the longest sequence of the run; choose a length that "
+        "does",
+        "spec.trainer.batchSchedule[1].sequenceLength: 50 does not divide 64, the longest sequence of the run; choose "
+        "a length that does",
     ]
     with pytest.raises(ValueError, match="48 does not divide the longest one, 64"):
         build_schedule(spec)

@@ -1,4 +1,6 @@
-"""The batches of objectives that keep conversations whole: which tokens count, how conversations and pairs are weighted and separated."""
+"""The batches of objectives that keep conversations whole: which tokens count, how conversations and pairs are weighted
+and separated.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,10 @@ from tests.trainer.data.corpus import at
 
 SPEECH = "abcdefghijklmnopqrstuvwxyz "
 TEMPLATE = (
-    "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% else %}{% for part in message.content %}"
-    "{% if part.type == 'python_output' %}{{ part.text }}{% else %}{% generation %}{{ part.text }}{% endgeneration %}{% endif %}"
+    "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% else %}{% for part in "
+    "message.content %}"
+    "{% if part.type == 'python_output' %}{{ part.text }}{% else %}{% generation %}{{ part.text }}{% endgeneration "
+    "%}{% endif %}"
     "{% endfor %}{% endif %}{% endfor %}"
 )
 CHAT: dict[str, Any] = {"chat": {"template": TEMPLATE}}
@@ -41,7 +45,9 @@ def talk(number: int, question: int, answer: int) -> list[dict[str, Any]]:
     return [{"role": "user", "content": "ASKED " + speech(number, question)}, {"role": "assistant", "content": parts}]
 
 
-def opened(tmp_path: Path, rows: Sequence[Any], objective: dict[str, Any], form: dict[str, Any], length: int, **trainer: Any) -> Dataset:
+def opened(
+    tmp_path: Path, rows: Sequence[Any], objective: dict[str, Any], form: dict[str, Any], length: int, **trainer: Any
+) -> Dataset:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = TrainingRunSpec.model_validate(
@@ -76,7 +82,9 @@ TALKS = [{"messages": talk(number, question=5 + 7 * number % 60, answer=1 + 11 *
 
 @pytest.mark.parametrize("length", [2, 3, 40, 128, 512])
 def test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length(tmp_path: Path, length: int) -> None:
-    """Questions are up to 70 tokens long, so short rows would hold questions alone if the rows were cut from their beginnings."""
+    """Questions are up to 70 tokens long, so short rows would hold questions alone if the rows were cut from their
+    beginnings.
+    """
     dataset = opened(tmp_path, TALKS, {"finetune": {}}, CHAT, length)
     assert not dataset.streams
     examples = every_row(dataset)
@@ -85,7 +93,13 @@ def test_every_row_counts_and_only_the_assistant_counts_at_any_sequence_length(t
     assert "ASKED" not in text
     assert "OUTPUT" not in text
     shares = examples.conversation_weights
-    conversations = len({(row, segment) for row, place in np.argwhere(examples.weights > 0) for segment in [examples.segments[row, place]]})
+    conversations = len(
+        {
+            (row, segment)
+            for row, place in np.argwhere(examples.weights > 0)
+            for segment in [examples.segments[row, place]]
+        }
+    )
     assert conversations == len(TALKS)
     assert shares.sum() == pytest.approx(len(TALKS), rel=1e-5)
     np.testing.assert_array_equal(shares > 0, examples.weights > 0)
@@ -100,7 +114,9 @@ def test_conversations_of_a_row_are_separate_without_a_token_that_begins_them(tm
     there = examples.tokens != dataset.tokenizer.pad_id
     asked = np.frombuffer(b"ASKED", np.uint8)
     first = np.zeros_like(there)
-    first[:, : 1 - len(asked)] = (np.lib.stride_tricks.sliding_window_view(examples.tokens, len(asked), axis=1) == asked).all(-1)
+    first[:, : 1 - len(asked)] = (
+        np.lib.stride_tricks.sliding_window_view(examples.tokens, len(asked), axis=1) == asked
+    ).all(-1)
     np.testing.assert_array_equal(begins & there, first & there)
     np.testing.assert_array_equal(examples.positions == 0, begins)
 
@@ -111,7 +127,8 @@ def test_a_pair_is_two_documents_of_one_row_in_order(tmp_path: Path) -> None:
     assert len(examples) == len(pairs)
     for row in range(len(pairs)):
         texts = [
-            dataset.tokenizer.decode(examples.targets[row][(examples.weights[row] > 0) & (examples.segments[row] == n)]) for n in (1, 2)
+            dataset.tokenizer.decode(examples.targets[row][(examples.weights[row] > 0) & (examples.segments[row] == n)])
+            for n in (1, 2)
         ]
         assert f"{row}+1" in texts[0]
         assert f"{row + 100}+1" in texts[1]

@@ -1,4 +1,6 @@
-"""A batch is a pure function of the run document and the step; training and validation share no token; no token is lost."""
+"""A batch is a pure function of the run document and the step; training and validation share no token; no token is
+lost.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def corpus(tmp_path: Path) -> Path:
 def trained(dataset: Dataset, first: int, last: int) -> BatchRows:
     """The rows of the steps ``first`` to ``last - 1``, concatenated."""
     rows = [dataset.train_rows(step) for step in range(first, last)]
-    return BatchRows(*(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")), rows[0].length)
+    return BatchRows(
+        *(np.concatenate([getattr(row, name) for row in rows]) for name in ("source", "sequence", "part")),
+        rows[0].length,
+    )
 
 
 def epoch_of(dataset: Dataset, epoch: int) -> np.ndarray:
@@ -84,7 +89,9 @@ def test_targets_follow_their_inputs() -> None:
     assert np.array_equal(examples.targets[counted], examples.tokens[counted] + 1)
     assert (examples.tokens.dtype, examples.targets.dtype, examples.weights.dtype) == (np.int32, np.int32, np.float32)
     assert examples.segments.dtype == np.int32
-    assert examples.tokens.shape == examples.targets.shape == examples.weights.shape == examples.segments.shape == (16, 8)
+    assert (
+        examples.tokens.shape == examples.targets.shape == examples.weights.shape == examples.segments.shape == (16, 8)
+    )
 
 
 def test_the_last_sequence_is_padded_with_weight_0() -> None:
@@ -137,7 +144,10 @@ def test_packed_documents_have_a_segment_each(tmp_path: Path, layout: dict[str, 
 
 
 def test_without_a_begin_token_the_ends_of_documents_are_read() -> None:
-    """As in GPT-2 and Qwen: a document is its text and the end token, which is a target. Nothing predicts how the next one begins."""
+    """As in GPT-2 and Qwen: a document is its text and the end token, which is a target.
+
+    Nothing predicts how the next one begins.
+    """
     mark = 1000
     tokenizer = CountingTokenizer(bos_id=mark, eos_id=mark, pad_id=mark)
     stream = np.array([1, 2, mark, 3, mark, 4, 5, mark, 6, 7], np.uint32)
@@ -148,20 +158,27 @@ def test_without_a_begin_token_the_ends_of_documents_are_read() -> None:
     assert examples.weights.tolist() == [[1, 1, 0, 1, 0, 1, 1, 0, 1, 0, 0]]
     assert examples.segments[0, :10].tolist() == [1, 1, 1, 2, 2, 3, 3, 3, 4, 4]
     halves = dataset_of_tokens(stream, schedule=BatchSchedule(steps=1, batch_size=1, sequence_length=4), **settings)
-    assert at(halves, [0, 1]).segments.tolist() == [[1, 1, 1, 2], [1, 1, 1, 2]], "a sequence may begin inside of a document"
+    assert at(halves, [0, 1]).segments.tolist() == [[1, 1, 1, 2], [1, 1, 1, 2]], (
+        "a sequence may begin inside of a document"
+    )
 
 
 def test_loss_weights_are_those_of_the_targets() -> None:
     weights = np.arange(20, dtype=np.float32) / 20
     dataset = dataset_of_tokens(
-        np.arange(20, dtype=np.uint32), weights=weights, schedule=BatchSchedule(steps=1, batch_size=2, sequence_length=9)
+        np.arange(20, dtype=np.uint32),
+        weights=weights,
+        schedule=BatchSchedule(steps=1, batch_size=2, sequence_length=9),
     )
     examples = dataset.examples(dataset.train_rows(0))
     assert np.array_equal(examples.weights, weights[examples.targets])
 
 
 def test_every_sequence_has_a_positive_loss_weight(tmp_path: Path) -> None:
-    """Documents of one byte have the most boundaries. If all weights of a sequence were 0, its loss would be divided by 0."""
+    """Documents of one byte have the most boundaries.
+
+    If all weights of a sequence were 0, its loss would be divided by 0.
+    """
     for number in range(300):
         (tmp_path / f"{number:03d}").write_bytes(b"x")
     for length in (2, 3, 4, 7):
@@ -193,7 +210,10 @@ def test_batches_are_the_same_order_cut_in_pieces(batch_size: int) -> None:
 
 
 def test_stages_of_sizes_take_every_training_sequence_once_in_an_epoch() -> None:
-    """Batches of 4, 12 and 6; sequences of 8 tokens, quarters (2), halves (4), then 8 again. A stage starts with a new sequence."""
+    """Batches of 4, 12 and 6; sequences of 8 tokens, quarters (2), halves (4), then 8 again.
+
+    A stage starts with a new sequence.
+    """
     stages = [
         BatchScheduleEntry(from_step=10, batch_size=12),
         BatchScheduleEntry(from_step=15, sequence_length=2),
@@ -289,14 +309,20 @@ def test_a_partial_evaluation_takes_evenly_spaced_sequences() -> None:
 def test_each_source_holds_out_its_own_part_and_an_evaluation_sees_all_of_them(tmp_path: Path) -> None:
     fractions = {"first": None, "second": 0.5, "third": 1.0, "fourth": 0.0}
     sources = [
-        text_source(texts(tmp_path, name, 3), name=name, validation=None if fraction is None else HeldOutSpec(fraction=fraction))
+        text_source(
+            texts(tmp_path, name, 3), name=name, validation=None if fraction is None else HeldOutSpec(fraction=fraction)
+        )
         for name, fraction in fractions.items()
     ]
     dataset = open_text(sources=sources, fraction=0.2, batch_size=8)
     for source, fraction in zip(dataset.sources, (0.2, 0.5, 1.0, 0.0), strict=True):
         assert source.split.held_out == pytest.approx(fraction * source.split.total, abs=0.5)
     batches = dataset.validation_batches(10**6, 7)
-    seen = {(source, sequence) for rows in batches for source, sequence in zip(rows.source.tolist(), rows.sequence.tolist(), strict=True)}
+    seen = {
+        (source, sequence)
+        for rows in batches
+        for source, sequence in zip(rows.source.tolist(), rows.sequence.tolist(), strict=True)
+    }
     assert len(seen) == sum(len(rows) for rows in batches) == dataset.validation_sequences
     assert {source for source, _ in seen} == {0, 1, 2}
     rows = trained(dataset, 0, 2 * dataset.train_sequences // 8)
@@ -310,7 +336,9 @@ def test_each_source_holds_out_its_own_part_and_an_evaluation_sees_all_of_them(t
 
 
 def test_a_mixture_of_two_sources_has_its_shares(tmp_path: Path) -> None:
-    """The shares are exactly 3 to 1 in every block of 64 sequences, and each source's order does not depend on the other source."""
+    """The shares are exactly 3 to 1 in every block of 64 sequences, and each source's order does not depend on the
+    other source.
+    """
     few, many = texts(tmp_path, "few", 2), texts(tmp_path, "many", 9)
     sources = [text_source(few, name="few", weight=3), text_source(many, name="many", weight=1)]
     dataset = open_text(sources=sources, batch_size=16, mixture={"blockSequences": 64})
@@ -321,7 +349,9 @@ def test_a_mixture_of_two_sources_has_its_shares(tmp_path: Path) -> None:
     for name, index in (("few", 0), ("many", 1)):
         for tokens in examples.tokens[rows.source == index]:
             text = bytes(tokens[tokens < 256].astype(np.uint8))
-            assert not {b"few", b"many"} - {name.encode()} & {word for word in text.split() if word in (b"few", b"many")}
+            assert not {b"few", b"many"} - {name.encode()} & {
+                word for word in text.split() if word in (b"few", b"many")
+            }
     for name, folder, index in (("few", few, 0), ("many", many, 1)):
         mine = rows.sequence[rows.source == index]
         alone = trained(open_text(folder, name=name), 0, len(mine))
@@ -345,15 +375,21 @@ def test_rows_past_the_end_of_the_data_have_weight_0(tmp_path: Path) -> None:
     assert np.array_equal(examples.tokens[rest:], np.full((batch - rest, 16), PAD))
     assert not dataset.examples(dataset.train_rows(full + 1)).weights.any()
     for mixture, steps in ((pad, full + 2), (pad | {"lastBatch": "drop"}, full + 1)):
-        with pytest.raises(BadConfiguration, match=rf"^spec\.trainer\.steps: .*set steps to {steps - 1} or less, or stop to restart$"):
+        with pytest.raises(
+            BadConfiguration, match=rf"^spec\.trainer\.steps: .*set steps to {steps - 1} or less, or stop to restart$"
+        ):
             open_text(folder, fraction=0, batch_size=batch, steps=steps, mixture=mixture)
 
 
 def test_a_rehearsal_repeats_its_sequences_as_often_as_the_long_run(tmp_path: Path) -> None:
-    sources = [text_source(texts(tmp_path, name, files), name=name, weight=1) for name, files in (("small", 4), ("large", 12))]
+    sources = [
+        text_source(texts(tmp_path, name, files), name=name, weight=1) for name, files in (("small", 4), ("large", 12))
+    ]
     long_steps, steps, batch = 400, 100, 8
     long_run = open_text(sources=sources, batch_size=batch, steps=long_steps)
-    short = open_text(sources=sources, batch_size=batch, steps=steps, mixture={"simulateTokens": long_steps * batch * 16})
+    short = open_text(
+        sources=sources, batch_size=batch, steps=steps, mixture={"simulateTokens": long_steps * batch * 16}
+    )
     rows = trained(short, 0, steps)
     for index, (rehearsed, whole) in enumerate(zip(short.sources, long_run.sources, strict=True)):
         assert rehearsed.used == round(whole.used * steps / long_steps)
@@ -366,13 +402,19 @@ def test_a_rehearsal_repeats_its_sequences_as_often_as_the_long_run(tmp_path: Pa
         gaps = np.diff(np.concatenate([[0], np.sort(used), [whole.split.total - 1]]))
         assert gaps[1:-1].min() >= 3, "a quarter of the source, evenly spread over it"
         assert gaps.max() <= 6
-        epochs = [float(data.mixture.epochs(data.schedule.positions_before(end))[index]) for data, end in ((short, steps), (long_run, 400))]
+        epochs = [
+            float(data.mixture.epochs(data.schedule.positions_before(end))[index])
+            for data, end in ((short, steps), (long_run, 400))
+        ]
         assert epochs[0] == pytest.approx(epochs[1], rel=0.02)
     assert np.array_equal(held_out(short), held_out(long_run)), "both are evaluated on the same text"
 
 
 def test_the_weights_of_a_mixture_change_with_a_step(tmp_path: Path) -> None:
-    sources = [text_source(texts(tmp_path, name, 4), name=name, weight=weight) for name, weight in (("first", 1), ("second", 0))]
+    sources = [
+        text_source(texts(tmp_path, name, 4), name=name, weight=weight)
+        for name, weight in (("first", 1), ("second", 0))
+    ]
     dataset = open_text(
         sources=sources,
         batch_size=16,
@@ -434,7 +476,10 @@ def test_an_index_outside_is_an_error() -> None:
 
 def test_a_source_with_only_empty_files_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[mine\].*: all its (files|documents) are empty; give it some text$"):
+    with pytest.raises(
+        BadConfiguration,
+        match=r"^spec\.data\.sources\[mine\].*: all its (files|documents) are empty; give it some text$",
+    ):
         open_text(tmp_path, name="mine")
 
 
@@ -442,7 +487,8 @@ def test_evaluation_without_held_out_text_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text("short")
     for fraction in (0.0, 0.1):
         with pytest.raises(
-            BadConfiguration, match=r"^spec\.data\.validation\.fraction: .* of 1 sequences holds none out, but .* raise the fraction"
+            BadConfiguration,
+            match=r"^spec\.data\.validation\.fraction: .* of 1 sequences holds none out, but .* raise the fraction",
         ):
             open_text(tmp_path, fraction=fraction, every_steps=10)
     assert open_text(tmp_path, fraction=0.1).validation_sequences == 0

@@ -1,4 +1,6 @@
-"""Sources of each kind and form become the same documents, and the commands and the log say which form was recognised."""
+"""Sources of each kind and form become the same documents, and the commands and the log say which form was
+recognised.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,19 @@ from halcyon_api.training_run import load_run
 from tests.trainer.data.corpus import at
 
 WORDS = [f"w{number * number}x{number * 7}" for number in range(400)]
-QUESTIONS = [(f"Why {' '.join(WORDS[n : n + 4])}?", f'Because, "{" ".join(WORDS[9 * n : 9 * n + 9])}".\nSo.') for n in range(40)]
-TALKS = [{"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]} for asked, said in QUESTIONS]
+QUESTIONS = [
+    (f"Why {' '.join(WORDS[n : n + 4])}?", f'Because, "{" ".join(WORDS[9 * n : 9 * n + 9])}".\nSo.') for n in range(40)
+]
+TALKS = [
+    {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
+    for asked, said in QUESTIONS
+]
 FORMS: dict[str, list[dict[str, Any]]] = {
     "messages": TALKS,
-    "ShareGPT": [{"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": said}]} for asked, said in QUESTIONS],
+    "ShareGPT": [
+        {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": said}]}
+        for asked, said in QUESTIONS
+    ],
     "Alpaca": [{"instruction": asked, "input": "", "output": said} for asked, said in QUESTIONS],
     "prompt and completion": [{"prompt": asked, "completion": said} for asked, said in QUESTIONS],
     "question and answer": [{"question": asked, "answer": said} for asked, said in QUESTIONS],
@@ -50,7 +60,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         parquet.write_table(pa.Table.from_pylist(rows), path)
     elif kind in ("csv", "tsv"):
         text = io.StringIO(newline="")
-        cells = [{name: cell if isinstance(cell, str) else json.dumps(cell) for name, cell in row.items()} for row in rows]
+        cells = [
+            {name: cell if isinstance(cell, str) else json.dumps(cell) for name, cell in row.items()} for row in rows
+        ]
         writer = csv.DictWriter(text, list(rows[0]), delimiter="," if kind == "csv" else "\t")
         writer.writeheader()
         writer.writerows(cells)
@@ -69,7 +81,10 @@ def run(
     kind: str | None = None,
     tokenizer: dict[str, Any] | None = None,
 ) -> Path:
-    """A run document of one source. Its tokenizer is trained on the source, so equal tokens mean equal texts for the training too."""
+    """A run document of one source.
+
+    Its tokenizer is trained on the source, so equal tokens mean equal texts for the training too.
+    """
     kind = kind or {".json": "jsonl"}.get(file.suffix, file.suffix[1:])
     document: dict[str, Any] = {
         "apiVersion": "halcyon.dev/v1alpha1",
@@ -116,26 +131,39 @@ def test_each_kind_and_form_gives_the_tokens_of_messages(tmp_path: Path, kind: s
         np.testing.assert_array_equal(getattr(at(dataset, rows), name), getattr(at(wanted, rows), name))
 
 
-LABELLED = [{"prompt": asked, "completion": said, "label": number % 3 > 0} for number, (asked, said) in enumerate(QUESTIONS)]
+LABELLED = [
+    {"prompt": asked, "completion": said, "label": number % 3 > 0} for number, (asked, said) in enumerate(QUESTIONS)
+]
 
 
 PLAIN = (
-    "{% for m in messages %}({{ m.role }}){% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}"
+    "{% for m in messages %}({{ m.role }}){% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% "
+    "endgeneration %}{% else %}"
     "{{ m.content }}{% endif %}{% endfor %}"
 )
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
 def test_answers_with_a_false_label_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
-    path = run(tmp_path, write(tmp_path / f"rows.{kind}", LABELLED), {"chat": {"template": PLAIN}}, tokenizer={"byte": {}})
+    path = run(
+        tmp_path, write(tmp_path / f"rows.{kind}", LABELLED), {"chat": {"template": PLAIN}}, tokenizer={"byte": {}}
+    )
     good = [talk for number, talk in enumerate(TALKS) if number % 3]
-    wanted, _ = opened(run(tmp_path, write(tmp_path / "wanted.jsonl", good), {"chat": {"template": PLAIN}}, tokenizer={"byte": {}}))
+    wanted, _ = opened(
+        run(tmp_path, write(tmp_path / "wanted.jsonl", good), {"chat": {"template": PLAIN}}, tokenizer={"byte": {}})
+    )
     dataset, ledgers = opened(path)
     np.testing.assert_array_equal(at(dataset, np.arange(5)).tokens, at(wanted, np.arange(5)).tokens)
     ledger = ledgers["talks"]
-    assert (ledger.rows, ledger.rejected_rows, ledger.documents, sum(shard.empty_rows for shard in ledger.shards)) == (40, 14, 26, 0)
+    assert (ledger.rows, ledger.rejected_rows, ledger.documents, sum(shard.empty_rows for shard in ledger.shards)) == (
+        40,
+        14,
+        26,
+        0,
+    )
     sentence = (
-        "source talks has the form prompt and completion with labels (KTO): prompt, completion, label; 14 of 40 rows left out, because the "
+        "source talks has the form prompt and completion with labels (KTO): prompt, completion, label; 14 of 40 rows "
+        "left out, because the "
         "label is false"
     )
     for command in ("build", "stats", "show"):
@@ -146,7 +174,8 @@ def test_answers_with_a_false_label_are_left_out_and_counted(tmp_path: Path, kin
 def test_rows_whose_labels_are_all_false_leave_nothing_to_learn(tmp_path: Path) -> None:
     rows = [row | {"label": False} for row in LABELLED]
     with pytest.raises(
-        BadConfiguration, match=r"sources\[talks\]: the label of each row is false, so there is no answer to learn; give rows"
+        BadConfiguration,
+        match=r"sources\[talks\]: the label of each row is false, so there is no answer to learn; give rows",
     ):
         opened(run(tmp_path, write(tmp_path / "rows.jsonl", rows), {"chat": {}}))
 
@@ -154,7 +183,9 @@ def test_rows_whose_labels_are_all_false_leave_nothing_to_learn(tmp_path: Path) 
 def test_pairs_of_texts_are_those_of_conversations(tmp_path: Path) -> None:
     texts = [{"prompt": asked, "chosen": said, "rejected": "No."} for asked, said in QUESTIONS]
     bad = [{"messages": [talk["messages"][0], {"role": "assistant", "content": "No."}]} for talk in TALKS]
-    whole = [{"chosen": talk["messages"], "rejected": other["messages"]} for talk, other in zip(TALKS, bad, strict=True)]
+    whole = [
+        {"chosen": talk["messages"], "rejected": other["messages"]} for talk, other in zip(TALKS, bad, strict=True)
+    ]
     found = [
         at(
             opened(
@@ -183,8 +214,10 @@ def test_a_row_of_another_form_is_named_with_its_file(tmp_path: Path, kind: str)
     with pytest.raises(BadConfiguration) as refused:
         opened(run(tmp_path, folder, {"chat": {}}, kind=kind))
     assert str(refused.value) == (
-        f"spec.data.sources[talks].format.chat.messagesField: row 0 (counted from 0) of {folder}/b.{kind} has no field 'conversations', "
-        "only instruction, input, output; the form of the source is ShareGPT: conversations; name the field, fix the row, or put rows of "
+        f"spec.data.sources[talks].format.chat.messagesField: row 0 (counted from 0) of {folder}/b.{kind} has no field "
+        "'conversations', "
+        "only instruction, input, output; the form of the source is ShareGPT: conversations; name the field, fix the "
+        "row, or put rows of "
         "another form into a source of their own"
     )
 
@@ -195,12 +228,14 @@ def test_a_first_row_of_no_form_is_named_before_anything_is_built(tmp_path: Path
         opened(run(tmp_path, file, {"chat": {}}))
     assert str(refused.value).startswith(
         f"spec.data.sources[talks].format.chat: row 0 (counted from 0) of {file} "
-        "has no field 'messages', only body, title, and no other known form of a conversation; name the field in messagesField, or "
+        "has no field 'messages', only body, title, and no other known form of a conversation; name the field in "
+        "messagesField, or "
         "give rows with one of these: messages; conversations (ShareGPT); "
     )
     (tmp_path / "rows.csv").write_text("title,body\ny,x\n")
     with pytest.raises(
-        BadConfiguration, match=r"sources\[talks\]\.csv: .*rows\.csv has no field 'messages', only title, body, and no other"
+        BadConfiguration,
+        match=r"sources\[talks\]\.csv: .*rows\.csv has no field 'messages', only title, body, and no other",
     ):
         opened(run(tmp_path, tmp_path / "rows.csv", {"chat": {}}))
 
@@ -208,26 +243,42 @@ def test_a_first_row_of_no_form_is_named_before_anything_is_built(tmp_path: Path
 def test_a_build_that_continues_keeps_the_form_of_the_first_row(tmp_path: Path) -> None:
     """The rows after the first shard would be unlabelled by themselves."""
     rows = [LABELLED[1], *(row | {"label": "no truth value"} for row in LABELLED[2:])]
-    path = run(tmp_path, write(tmp_path / "rows.jsonl", LABELLED), {"chat": {"template": PLAIN}}, tokenizer={"byte": {}})
+    path = run(
+        tmp_path, write(tmp_path / "rows.jsonl", LABELLED), {"chat": {"template": PLAIN}}, tokenizer={"byte": {}}
+    )
     spec = load_run(path).spec
     (source,) = spec.data.sources
     worker = Worker(
-        Job(BYTE, source.format, "spec.data.sources[talks]", Access(), (), "uint16", "uint8", of_first_row(source.format, rows[0]))
+        Job(
+            BYTE,
+            source.format,
+            "spec.data.sources[talks]",
+            Access(),
+            (),
+            "uint16",
+            "uint8",
+            of_first_row(source.format, rows[0]),
+        )
     )
     write(tmp_path / "rows.jsonl", rows[1:])
     (piece,) = pieces(source, list_files(source, Access()), Access())
-    with pytest.raises(BadConfiguration, match="has a text in the field 'label', which is the label of an answer in the first row"):
+    with pytest.raises(
+        BadConfiguration, match="has a text in the field 'label', which is the label of an answer in the first row"
+    ):
         list(worker(piece))
 
 
 def test_token_ids_need_lists(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("tokens\n1 2 3\n")
-    with pytest.raises(BadConfiguration, match=r"prebuilt\.tokensField: row 0 .* has a field 'tokens' that is no list of whole numbers"):
+    with pytest.raises(
+        BadConfiguration, match=r"prebuilt\.tokensField: row 0 .* has a field 'tokens' that is no list of whole numbers"
+    ):
         opened(run(tmp_path, tmp_path / "rows.csv", {"prebuilt": {}}, objective="nextToken", tokenizer={"byte": {}}))
 
 
 TEMPLATE = (
-    "{% for m in messages %}<|user_start|><|user_end|>{{ m.content }}{% if m.role == 'assistant' %}{% generation %}<|python_start|>"
+    "{% for m in messages %}<|user_start|><|user_end|>{{ m.content }}{% if m.role == 'assistant' %}{% generation "
+    "%}<|python_start|>"
     "<|python_end|><|assistant_end|>{% endgeneration %}{% endif %}{% endfor %}"
 )
 
@@ -247,7 +298,8 @@ def test_rows_given_as_text_are_warned_of(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.csv", FORMS["prompt and completion"])
     path = run(tmp_path, file, {"text": {}}, objective="nextToken", kind="text")
     sentence = (
-        f"warning: spec.data.sources[talks].text: {file} looks like a file of rows, and text takes a whole file, with all its marks, as "
+        f"warning: spec.data.sources[talks].text: {file} looks like a file of rows, and text takes a whole file, with "
+        "all its marks, as "
         "one document; write csv: {paths: …} to read its rows"
     )
     for command in ("build", "stats", "show"):

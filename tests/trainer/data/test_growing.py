@@ -1,4 +1,6 @@
-"""Batches from a growing token cache are bitwise those from the finished one; readers wait for missing text, and get the build's error."""
+"""Batches from a growing token cache are bitwise those from the finished one; readers wait for missing text, and get
+the build's error.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def two_sources(root: Path, corpus: Path, order: dict[str, Any], **more: Any) -> TrainingRunSpec:
     sources = [jsonl(corpus / "web.jsonl", "web", weight=3), jsonl(corpus / "books.jsonl", "books", weight=1)]
-    settings = {"data__order": order, "data__cache": {"shardTokens": 4096, "workers": 1}, "data__validation": {"fraction": 0.05}}
+    settings = {
+        "data__order": order,
+        "data__cache": {"shardTokens": 4096, "workers": 1},
+        "data__validation": {"fraction": 0.05},
+    }
     trainer = {"steps": STEPS, "batchSize": BATCH, "sequenceLength": 32, "evaluation": {"everySteps": 5, "batches": 2}}
     return spec_of(f"file://{root}", sources, trainer=trainer, **settings, **more)
 
@@ -103,7 +109,9 @@ def same(one: Dataset, other: Dataset, rows: BatchRows) -> None:
 
 def spec_with(**data: Any) -> DataSpec:
     source = {"name": "web", "text": {"paths": ["/corpus"]}}
-    return DataSpec.model_validate({"sources": [source], "order": {"sequential": {}}, **data}, by_alias=True, by_name=False)
+    return DataSpec.model_validate(
+        {"sources": [source], "order": {"sequential": {}}, **data}, by_alias=True, by_name=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +160,9 @@ def test_a_growing_cache_gives_bitwise_the_batches_of_the_whole_one(corpus: Path
     assert len(held) == counts["web"] + 1
     assert held[:-1] == sorted(held[:-1])
     assert held[0] < held[-2]
-    assert whole.mixture.epochs(whole.schedule.positions_before(STEPS)).max() > 1, "more than one epoch must be compared"
+    assert whole.mixture.epochs(whole.schedule.positions_before(STEPS)).max() > 1, (
+        "more than one epoch must be compared"
+    )
     for batch, expected in zip(dataset.validation_batches(2, BATCH), whole.validation_batches(2, BATCH), strict=True):
         assert np.array_equal(batch.sequence, expected.sequence)
         same(dataset, whole, batch)
@@ -165,7 +175,9 @@ def test_an_evaluation_takes_the_first_held_out_sequences_as_soon_as_they_exist(
     (expected,) = whole.validation_batches(1, 30)
     assert np.bincount(expected.source).tolist() == [23, 7], "three to one"
     for index, (source, count) in enumerate(zip(whole.sources, (23, 7), strict=True)):
-        assert np.array_equal(expected.sequence[expected.source == index], source.split.validation_sequences(np.arange(count)))
+        assert np.array_equal(
+            expected.sequence[expected.source == index], source.split.validation_sequences(np.arange(count))
+        )
     progress, dataset = growing_dataset(spec, grown(caches, web=1, books=1))
     assert not dataset.holds_validation(30)
     with ThreadPoolExecutor(1) as pool:
@@ -232,13 +244,22 @@ def test_a_cache_that_is_rebuilt_while_a_run_reads_it_is_reported(corpus: Path) 
     progress, dataset = growing_dataset(spec, grown(caches, web=2, books=1))
     other = caches.ledgers["web"]
     shards = (other.shards[1], other.shards[0], *other.shards[2:4])
-    progress.update(replace(caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}))
+    progress.update(
+        replace(
+            caches, ledgers={**caches.ledgers, "web": other.model_copy(update={"shards": shards, "finished": False})}
+        )
+    )
     with pytest.raises(DamagedData, match=r"/web was rebuilt while a run read it"):
         dataset.train_rows(0)
 
 
 def written(path: Path, spec: TrainingRunSpec) -> Path:
-    document = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "r"}, "spec": spec.document()}
+    document = {
+        "apiVersion": "halcyon.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": "r"},
+        "spec": spec.document(),
+    }
     path.write_text(yaml.safe_dump(document))
     return path
 
@@ -287,7 +308,9 @@ def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
     caches = in_background(spec, "one")
     assert not caches.progress.wait_for(lambda: shards_of(caches) > 0, 0)
     gate.let(4)
-    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20))
+    assert caches.progress.wait_for(
+        lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20)
+    )
     dataset = dataset_of(spec, cache_store(spec), caches.progress.caches, caches.progress)
     assert not ledger_of(spec.checkpoint.root).finished
     first = dataset.examples(dataset.train_rows(0))
@@ -302,7 +325,9 @@ def test_a_run_begins_with_the_first_shard_and_the_cache_ends_as_any_other(
     assert first.tokens.tobytes() == expected.examples(expected.train_rows(0)).tokens.tobytes()
 
 
-def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_sources_have_a_shard_before_any_has_two(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = two_sources(tmp_path, corpus, ORDERS[0])
     seen: list[tuple[int, int]] = []
     tell = CacheProgress.update
@@ -313,7 +338,9 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
 
     monkeypatch.setattr(CacheProgress, "update", noted)
     caches = in_background(spec, "one")
-    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and caches.progress.caches.finished(spec.data), limit(20))
+    assert caches.progress.wait_for(
+        lambda: caches.progress.latest is not None and caches.progress.caches.finished(spec.data), limit(20)
+    )
     caches.close()
     whole = {name: len(ledger.shards) for name, ledger in caches.progress.caches.ledgers.items()}
     together = [(web, books) for web, books in seen if web and books < whole["books"] and web < whole["web"]]
@@ -327,7 +354,10 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
     [
         ({"much": 0, "little": 0}, "much"),
         ({"much": 100, "little": 0}, "little"),
-        ({"much": 100, "little": 60}, "little"),  # less than a portion, so it cannot be used yet, however little is needed
+        (
+            {"much": 100, "little": 60},
+            "little",
+        ),  # less than a portion, so it cannot be used yet, however little is needed
         ({"much": 100, "little": 100}, "much"),
         ({"much": 900, "little": 100}, "much"),
         ({"much": 1000, "little": 100}, "much"),
@@ -338,7 +368,9 @@ def test_all_sources_have_a_shard_before_any_has_two(tmp_path: Path, corpus: Pat
     ],
 )
 def test_the_source_that_is_used_up_first_is_built_next(tokens: dict[str, int], expected: str) -> None:
-    weights = positive_weights(spec_with(sources=[{"name": name, "text": {"paths": ["/a"]}, "weight": weight} for name, weight in WEIGHTS]))
+    weights = positive_weights(
+        spec_with(sources=[{"name": name, "text": {"paths": ["/a"]}, "weight": weight} for name, weight in WEIGHTS])
+    )
     assert next_source(tokens, weights, {"much": 100, "little": 100, "unmixed": 100}) == expected
 
 
@@ -363,7 +395,9 @@ def test_a_build_that_is_stopped_keeps_its_shards_and_gives_the_lock_back(
     assert after.shards[: len(committed.shards)] == committed.shards
 
 
-def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_jsonl(tmp_path / "c.jsonl", 400)
     with path.open("a") as stream:
         stream.write('{"other": 1}\n')
@@ -401,17 +435,24 @@ def test_a_failed_build_ends_the_wait_in_every_process_of_the_run(tmp_path: Path
         ensure_caches(spec, process="four", run="tests/run")
 
 
-def test_data_can_be_inspected_while_its_cache_is_built(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_can_be_inspected_while_its_cache_is_built(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = one_source(tmp_path, corpus / "web.jsonl")
     gate = Gate(monkeypatch)
     caches = in_background(spec, "one")
     gate.let(4)
-    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20))
+    assert caches.progress.wait_for(
+        lambda: caches.progress.latest is not None and may_begin(spec, caches.progress.latest), limit(20)
+    )
     dataset, found = inspect_dataset(spec, process="looking")
     assert not found.ledgers["web"].finished
     assert dataset.train_sequences > 0
     assert len(dataset.train_rows(0)) == 4
-    sentence = r"^spec\.data\.sources\[web\]: its token cache is not complete: it has the first \d+ sequences .* choose an earlier step"
+    sentence = (
+        r"^spec\.data\.sources\[web\]: its token cache is not complete: it has the first \d+ sequences .* choose an "
+        r"earlier step"
+    )
     with pytest.raises(BadConfiguration, match=sentence):
         dataset.train_rows(10**5)
     result = CliRunner().invoke(app, ["stats", str(written(tmp_path / "run.yaml", spec))])
@@ -440,10 +481,14 @@ def test_growth_changes_no_fingerprint_and_other_text_does(tmp_path: Path, corpu
     assert clause.startswith("data.sources.web.filesSha256 is "), "also if only the end differs"
 
 
-def test_small_sources_are_built_without_worker_processes(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_sources_are_built_without_worker_processes(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert (corpus / "web.jsonl").stat().st_size < build.SMALL_BYTES
     monkeypatch.setattr("halcyon.data.cache.pool.ProcessPoolExecutor", None)
     spec = one_source(tmp_path, corpus / "web.jsonl", workers=3)
     caches = in_background(spec, "one")
-    assert caches.progress.wait_for(lambda: caches.progress.latest is not None and caches.progress.caches.finished(spec.data), limit(20))
+    assert caches.progress.wait_for(
+        lambda: caches.progress.latest is not None and caches.progress.caches.finished(spec.data), limit(20)
+    )
     caches.close()

@@ -20,7 +20,16 @@ from tests.trainer.data.corpus import distinct_tokens
 from tests.trainer.support.batches import FIELDS, NO_SEGMENTS
 from tests.trainer.support.meshes import mesh_of
 
-MESHES = [(1, 1, 1, 1), (1, 1, 4, 1), (1, 4, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 2), (1, 1, 1, 8), (2, 2, 1, 2)]
+MESHES = [
+    (1, 1, 1, 1),
+    (1, 1, 4, 1),
+    (1, 4, 1, 1),
+    (2, 1, 2, 1),
+    (2, 1, 1, 2),
+    (1, 1, 2, 2),
+    (1, 1, 1, 8),
+    (2, 2, 1, 2),
+]
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_BYTES = 16 * 8 * 4 * 3
 """Size of a batch of `watched`: 16 sequences of 8 positions."""
@@ -136,7 +145,10 @@ def test_rows_that_several_devices_share_are_made_once(watched: Watched) -> None
 
 
 def test_the_first_batch_does_not_wait_for_later_batches(watched: Watched) -> None:
-    """The first batch comes although all others are blocked. (Levanter requests 32 batches before the first comes: its issue #5382.)"""
+    """The first batch comes although all others are blocked.
+
+    (Levanter requests 32 batches before the first comes: its issue #5382.)
+    """
     watched.held = threading.Event()
     with loader(watched, batch_sharding(1, 1, 4, 1), depth=32, threads=4) as batches:
         batch = batches.batch(0)
@@ -173,7 +185,9 @@ def test_one_batch_is_made_ahead_however_little_memory_there_is(watched: Watched
 
 
 def test_memory_is_counted_in_batches_of_the_coming_size() -> None:
-    """The memory for eight batches of 16 sequences holds only one of 128, also in the step before the larger batches begin."""
+    """The memory for eight batches of 16 sequences holds only one of 128, also in the step before the larger batches
+    begin.
+    """
     watched = watch(stages=[BatchScheduleEntry(from_step=6, batch_size=128)])
     with loader(watched, batch_sharding(1, 1, 1, 1), memory_bytes=8 * BATCH_BYTES) as batches:
         for step, end in enumerate((2, 4, 6, 6, 6, 7, 8, 9)):
@@ -194,7 +208,9 @@ def test_any_step_may_follow_any_other(watched: Watched) -> None:
         for step, ahead in ((5, 1), (6, 2), (1_000_000_000, 2), (7, 2), (7, 2), (0, 2), (3, 2), (4, 2)):
             expected = watched.expected(step).tokens
             assert np.array_equal(np.asarray(batches.batch(step)["tokens"])[0], expected)
-            assert set(batches._ahead) == set(range(step + 1, step + 1 + ahead)), "batches made for other steps are dropped"
+            assert set(batches._ahead) == set(range(step + 1, step + 1 + ahead)), (
+                "batches made for other steps are dropped"
+            )
     # A jump costs its own batch, at most the two batches made ahead, and two more that were made ahead during a wait.
     assert len(watched.steps) <= 8 + 3 * 6
 

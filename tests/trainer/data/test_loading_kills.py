@@ -53,13 +53,20 @@ def write_corpus(folder: Path) -> Path:
     for name, files in (("even", 5), ("packed", 40), ("fitted", 25)):
         (folder / name).mkdir(parents=True)
         for number in range(files):
-            lines = (f"{name} {number}, {line} times {number + 2} is {line * (number + 2)}.\n" for line in range(5 + number * 37 % 90))
+            lines = (
+                f"{name} {number}, {line} times {number + 2} is {line * (number + 2)}.\n"
+                for line in range(5 + number * 37 % 90)
+            )
             (folder / name / f"{number:02d}.txt").write_text("".join(lines))
     return folder
 
 
 def spec_at(root: str, corpus: Path, endpoint: str | None = None) -> TrainingRunSpec:
-    layouts = {"even": {"concatenate": {}}, "packed": {"pack": {"maxSegments": 4, "tooLong": "left"}}, "fitted": {"bestFit": {"buffer": 8}}}
+    layouts = {
+        "even": {"concatenate": {}},
+        "packed": {"pack": {"maxSegments": 4, "tooLong": "left"}},
+        "fitted": {"bestFit": {"buffer": 8}},
+    }
     sources = [
         {"name": name, "text": {"paths": [str(corpus / name)]}, "layout": layout, "weight": weight}
         for weight, (name, layout) in enumerate(layouts.items(), 1)
@@ -115,7 +122,10 @@ def start(
     context = multiprocessing.get_context("forkserver")
     # Each process is forked from one that has imported everything, so that kills hit the loading and not the imports.
     context.set_forkserver_preload(["tests.trainer.data.load_child"])
-    started = [context.Process(target=load_batches, args=(life, host, folder / f"{host}"), daemon=True) for host in range(hosts)]
+    started = [
+        context.Process(target=load_batches, args=(life, host, folder / f"{host}"), daemon=True)
+        for host in range(hosts)
+    ]
     for process in started:
         process.start()
     return started
@@ -173,12 +183,16 @@ def undisturbed(places: list[Place], tmp_path: Path) -> Rows:
     run_out(start(places[0], folder, hosts=1, first_step=0, chance=random.Random(0)), folder)
     found = rows_of(folder, 1)
     assert len(found) == 400 * 24 + 400 * 48
-    assert len({tuple(found[step, row] for row in range(24)) for step in range(STEPS)}) == STEPS, "all batches must be different"
+    assert len({tuple(found[step, row] for row in range(24)) for step in range(STEPS)}) == STEPS, (
+        "all batches must be different"
+    )
     return found
 
 
 @pytest.mark.parametrize("wanted_kills", [FEW_KILLS, pytest.param(KILLS, marks=pytest.mark.variant)], ids=["6", "33"])
-def test_sigkills_in_loading_change_no_row(places: list[Place], undisturbed: Rows, tmp_path: Path, wanted_kills: dict[int, int]) -> None:
+def test_sigkills_in_loading_change_no_row(
+    places: list[Place], undisturbed: Rows, tmp_path: Path, wanted_kills: dict[int, int]
+) -> None:
     for hosts, wanted in wanted_kills.items():
         chance, kills, folder = random.Random(hosts), 0, tmp_path / f"{hosts}"
         folder.mkdir()
@@ -187,7 +201,9 @@ def test_sigkills_in_loading_change_no_row(places: list[Place], undisturbed: Row
             place = chance.choice(places)
             # Leaves room for the other kills; hits the opening, the first batch or a later one.
             goal = first + chance.randint(0, (STEPS - first) // (wanted - kills + 1))
-            group = start(place, folder, hosts=hosts, first_step=first, last_step=min(goal + AHEAD, STEPS - 1) - 1, chance=chance)
+            group = start(
+                place, folder, hosts=hosts, first_step=first, last_step=min(goal + AHEAD, STEPS - 1) - 1, chance=chance
+            )
             wait_for_step(group, folder, goal)
             time.sleep(chance.uniform(0, 0.01))  # a random delay
             assert reached(folder, hosts) < STEPS
@@ -197,5 +213,7 @@ def test_sigkills_in_loading_change_no_row(places: list[Place], undisturbed: Row
             assert victim.exitcode == -signal.SIGKILL
             end(group)  # the next start is of the whole process group
             kills += 1
-        run_out(start(chance.choice(places), folder, hosts=hosts, first_step=reached(folder, hosts), chance=chance), folder)
+        run_out(
+            start(chance.choice(places), folder, hosts=hosts, first_step=reached(folder, hosts), chance=chance), folder
+        )
         assert rows_of(folder, hosts) == undisturbed

@@ -31,7 +31,9 @@ def run(tmp_path: Path) -> Path:
     for name, files in (("poems", 6), ("proofs", 3)):
         (tmp_path / name).mkdir()
         for number in range(files):
-            (tmp_path / name / f"{number}.txt").write_text("".join(f"{name} {number}, line {line}.\n" for line in range(20 + 30 * number)))
+            (tmp_path / name / f"{number}.txt").write_text(
+                "".join(f"{name} {number}, line {line}.\n" for line in range(20 + 30 * number))
+            )
     (tmp_path / "poems" / "5.txt").write_text("\x1b[31mred alert\x07\x9b" * 9)
     document: dict[str, Any] = {
         "apiVersion": "halcyon.dev/v1alpha1",
@@ -79,7 +81,9 @@ def dataset_of(run: Path) -> Dataset:
 
 @pytest.mark.parametrize("step", [1, 10, 11, 20, 21, 30])
 def test_a_step_of_the_log_is_traced_to_its_documents_in_one_command(run: Path, step: int) -> None:
-    """Before, at and after a change of sizes, the files' own bytes are the tokens of the batch that the loop numbers ``step - 1``."""
+    """Before, at and after a change of sizes, the files' own bytes are the tokens of the batch that the loop numbers
+    ``step - 1``.
+    """
     shown = look("show", run, "--step", step, "--no-text")
     dataset, tokenizer = dataset_of(run), load(BYTE)
     rows = dataset.train_rows(step - 1)
@@ -106,7 +110,9 @@ def test_a_step_of_the_log_is_traced_to_its_documents_in_one_command(run: Path, 
             assert float(counted) == weights.sum()
             found += tokens[int(first) : int(last) + 1]
         counts = examples.weights[row] > 0
-        assert np.array_equal(np.array(found[:-1])[: counts.sum()], examples.tokens[row][: min(len(found) - 1, counts.sum())])
+        assert np.array_equal(
+            np.array(found[:-1])[: counts.sum()], examples.tokens[row][: min(len(found) - 1, counts.sum())]
+        )
         assert np.array_equal(np.array(found[1:]), examples.targets[row][: len(found) - 1])
 
 
@@ -115,7 +121,9 @@ def test_a_build_reports_its_result_and_finds_it_the_next_time(run: Path) -> Non
     for name, source in dataset_of(run).description["sources"].items():
         assert re.search(rf"{name} +{source['tokens']:,} tokens, 1 shard  [\d,]+ docs/s", first)
         for shown in (first, second):
-            assert re.search(rf"{name} +\d+ +0 +{source['documents']:,} +{source['tokens']:,} +{source['sizeBytes']:,} ", shown)
+            assert re.search(
+                rf"{name} +\d+ +0 +{source['documents']:,} +{source['tokens']:,} +{source['sizeBytes']:,} ", shown
+            )
     assert "docs/s" not in second
 
 
@@ -141,7 +149,8 @@ def test_hosts_share_a_batch(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"), [("3", [3]), ("0:2", [0, 1]), ("6:", [6, 7]), (":2", [0, 1]), (":", list(range(BATCH))), ("6:99", [6, 7])]
+    ("rows", "expected"),
+    [("3", [3]), ("0:2", [0, 1]), ("6:", [6, 7]), (":2", [0, 1]), (":", list(range(BATCH))), ("6:99", [6, 7])],
 )
 def test_rows_may_be_chosen(run: Path, rows: str, expected: list[int]) -> None:
     assert list(map(int, re.findall(r"(?m)^row (\d+): ", look("show", run, "--no-text", "--rows", rows)))) == expected
@@ -179,7 +188,9 @@ def test_a_picture_shows_every_source_and_its_counts(run: Path, tmp_path: Path) 
             assert f" {epochs[index]:.3f} " in text
             assert f"Tokens of a document, {source.name}: {contents['documents']:,} documents" in text
     content = (tmp_path / "stats.svg").read_text()
-    assert re.findall(r"(?:https?:|url\(\"?)(?!//www\.w3\.org/2000/svg)(?!#)", content) == [], "it must load nothing from elsewhere"
+    assert re.findall(r"(?:https?:|url\(\"?)(?!//www\.w3\.org/2000/svg)(?!#)", content) == [], (
+        "it must load nothing from elsewhere"
+    )
 
 
 def test_a_histogram_counts_every_document_once() -> None:
@@ -210,7 +221,10 @@ def test_a_run_that_takes_its_root_from_defaults_is_inspected_with_them(run: Pat
     head = {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRunDefaults", "metadata": {"name": "default"}}
     defaults.write_text(yaml.safe_dump(head | {"spec": spec}))
     look("build", run, "--defaults", defaults)
-    assert {path.name for path in (tmp_path / "team" / "default" / "looked-at" / "data").iterdir()} >= {"poems", "proofs"}
+    assert {path.name for path in (tmp_path / "team" / "default" / "looked-at" / "data").iterdir()} >= {
+        "poems",
+        "proofs",
+    }
     for command in ("show", "stats"):
         assert "poems" in look(command, run, "--defaults", defaults)
     assert not (tmp_path / "root").exists()

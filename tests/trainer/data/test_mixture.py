@@ -1,4 +1,6 @@
-"""A mixture gives every source its share in every block, uses each sequence once an epoch, and no source changes another's order."""
+"""A mixture gives every source its share in every block, uses each sequence once an epoch, and no source changes
+another's order.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def asked_for(mixture: Mixture, positions: int) -> list[list[int]]:
 
 @settings(deadline=None)
 @given(some_weights, st.integers(1, 300), st.integers(0, MAX_BLOCKS - 100))
-def test_every_block_has_exact_shares_and_debts_stay_small(weights: list[float], block_sequences: int, first: int) -> None:
+def test_every_block_has_exact_shares_and_debts_stay_small(
+    weights: list[float], block_sequences: int, first: int
+) -> None:
     shares = Shares(weights, block_sequences)
     whole = sum(map(Fraction, weights))
     exact = [Fraction(weight) * block_sequences / whole for weight in weights]
@@ -61,7 +65,10 @@ def test_debts_of_a_million_blocks_stay_below_one_sequence() -> None:
 def test_each_source_gives_its_ranks_in_order(weights: list[float], starts: list[int], block: int, seed: int) -> None:
     """Also across blocks and stages with any start; the counts before a position equal the number of ranks taken."""
     firsts = sorted({0, *starts})
-    stages = [(first, weights[number % len(weights) :] + weights[: number % len(weights)]) for number, first in enumerate(firsts)]
+    stages = [
+        (first, weights[number % len(weights) :] + weights[: number % len(weights)])
+        for number, first in enumerate(firsts)
+    ]
     names = [f"source-{number}" for number in range(len(weights))]
     mixture = Mixture(names, [7] * len(names), stages, block_sequences=block, seed=seed)
     sources, ranks = mixture.locate(np.arange(120))
@@ -87,7 +94,9 @@ def test_single_positions_equal_those_of_the_whole_mixture(first: int, size: int
 
 
 def test_a_source_of_weight_0_has_no_effect_at_any_place_in_the_list() -> None:
-    """Levanter keys a source's shuffle by its index in the list, so that removing a source of weight 0 reorders the others."""
+    """Levanter keys a source's shuffle by its index in the list, so that removing a source of weight 0 reorders the
+    others.
+    """
     without = Mixture(["maths", "web"], [50, 90], [(0, [1, 3]), (77, [2, 1])], block_sequences=10, seed=4)
     sources, ranks = without.locate(np.arange(500))
     for names, weights in [(["books", "maths", "web"], (0, 1, 2)), (["web", "books", "maths"], (1, 2, 0))]:
@@ -149,7 +158,9 @@ def test_the_mixture_of_a_key_never_changes() -> None:
 
 
 def test_far_positions_cost_no_more() -> None:
-    """Positions around 2 × 10**12 (a trillion tokens are 244 million sequences of 4096) are computed directly, without iterating."""
+    """Positions around 2 × 10**12 (a trillion tokens are 244 million sequences of 4096) are computed directly, without
+    iterating.
+    """
     mixture = Mixture(["a", "b"], [10**8, 10**9], [(0, [1, 3]), (10**8 + 1, [2, 1])])
     position = 2 * 10**12
     sources, ranks = mixture.locate(np.arange(position, position + 1000))
@@ -208,7 +219,9 @@ def test_invalid_mixtures_are_rejected(names: list[str], sizes: list[int], stage
 
 
 def data_of(weights: dict[str, float | None], **mixture: Any) -> DataSpec:
-    sources = [DataSourceSpec(name=name, weight=weight, text=TextSourceSpec(paths=["/x"])) for name, weight in weights.items()]
+    sources = [
+        DataSourceSpec(name=name, weight=weight, text=TextSourceSpec(paths=["/x"])) for name, weight in weights.items()
+    ]
     return DataSpec(sources=sources, mixture=MixtureSpec(**mixture))
 
 
@@ -234,12 +247,17 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
         (
             data_of({"a": 1.0, "b": 1.0}),
             {"a": 5, "b": 0},
-            "spec.data.sources[b].weight: the source has no sequences to train on; set its weight to 0, or give it more text",
+            "spec.data.sources[b].weight: the source has no sequences to train on; set its weight to 0, or give it "
+            "more text",
         ),
         (
-            data_of({"a": 1.0, "b": 0}, schedule=[MixtureScheduleEntry(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])]),
+            data_of(
+                {"a": 1.0, "b": 0},
+                schedule=[MixtureScheduleEntry(from_step=5, weights=[SourceWeightSpec(source="b", weight=2)])],
+            ),
             {"a": 5, "b": 0},
-            "spec.data.mixture.schedule[0].weights[b]: the source has no sequences to train on; set its weight to 0, or give it more text",
+            "spec.data.mixture.schedule[0].weights[b]: the source has no sequences to train on; set its weight to 0, "
+            "or give it more text",
         ),
         (
             data_of({"a": None, "b": None}),
@@ -256,7 +274,10 @@ def test_sources_without_sequences_are_reported_by_field(data: DataSpec, sizes: 
 
 def test_a_source_for_evaluation_alone_needs_no_weight() -> None:
     mixture = build_mixture(
-        data_of({"a": None, "b": None}), {"a": 5, "b": 0}, BatchSchedule(steps=1, batch_size=2, sequence_length=2), seed=0
+        data_of({"a": None, "b": None}),
+        {"a": 5, "b": 0},
+        BatchSchedule(steps=1, batch_size=2, sequence_length=2),
+        seed=0,
     )
     assert mixture.ranks(100).tolist() == [100, 0]
 
@@ -270,7 +291,8 @@ def test_the_error_for_a_run_longer_than_its_data_names_the_limit() -> None:
     assert 40 < limit < 48  # three of every four are from b
     assert stop_problem(mixture, schedule, pad_last=False) == (
         f"spec.trainer.steps: 50 steps need more than the {limit} sequences after which "
-        "spec.data.mixture.stop: firstExhausted ends the data (exhausted: b); set steps to 5 or less, or stop to restart"
+        "spec.data.mixture.stop: firstExhausted ends the data (exhausted: b); set steps to 5 or less, or stop to "
+        "restart"
     )
     assert "set steps to 6 or less" in str(stop_problem(mixture, schedule, pad_last=True))
     assert stop_problem(mixture, BatchSchedule(steps=5, batch_size=8, sequence_length=16), pad_last=False) is None

@@ -32,7 +32,15 @@ def read_batches(corpus: Path, directory: Path, *, processes: int) -> list[dict[
     started = [
         Forked(
             "tests.trainer.data.read_batches",
-            [str(index), str(processes), str(4 // processes), coordinator, str(corpus), str(directory / "cache"), str(output)],
+            [
+                str(index),
+                str(processes),
+                str(4 // processes),
+                coordinator,
+                str(corpus),
+                str(directory / "cache"),
+                str(output),
+            ],
             environment,
         )
         for index, output in enumerate(outputs)
@@ -52,8 +60,12 @@ def test_one_to_four_processes_see_the_same_batches(tmp_path: Path) -> None:
     for number in range(30):
         folder = corpus / ("first" if number % 3 else "second")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:02d}.txt").write_text("".join(f"{number} times {factor} is {number * factor}.\n" for factor in range(30)))
-    groups = {processes: read_batches(corpus, tmp_path / str(processes), processes=processes) for processes in (1, 2, 3, 4)}
+        (folder / f"{number:02d}.txt").write_text(
+            "".join(f"{number} times {factor} is {number * factor}.\n" for factor in range(30))
+        )
+    groups = {
+        processes: read_batches(corpus, tmp_path / str(processes), processes=processes) for processes in (1, 2, 3, 4)
+    }
     alone = groups[1][0]
     batches = {name for name in alone if "/" in name}
     assert len(batches) == len(STEPS) * 4 * BATCH_SIZE

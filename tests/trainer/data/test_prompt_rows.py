@@ -1,4 +1,6 @@
-"""The rows of the objective `policy`: each step has whole groups in the order of the data set; a prompt that is too long is rejected."""
+"""The rows of the objective `policy`: each step has whole groups in the order of the data set; a prompt that is too
+long is rejected.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def opened(folder: Path, rows: list[Any], *, length: int = 24, most: int = 8, ba
 
 
 def test_steps_have_whole_groups_of_prompts_with_whole_references(tmp_path: Path) -> None:
-    rows = [{"question": f"{number}+1?", "answer": f"{number} and one make " + "#" * 40 + f" {number + 1}"} for number in range(10)]
+    rows = [
+        {"question": f"{number}+1?", "answer": f"{number} and one make " + "#" * 40 + f" {number + 1}"}
+        for number in range(10)
+    ]
     data = opened(tmp_path, rows)
     assert (data.train_sequences, data.validation_sequences) == (8, 2)
     seen: list[str] = []
@@ -63,7 +68,9 @@ def test_a_prompt_without_room_for_its_answer_is_rejected(tmp_path: Path) -> Non
     with pytest.raises(BadConfiguration) as found:
         opened(tmp_path, rows)
     assert "spec.data.sources[sums]: the prompt of row 1 (counted from 0) of " in str(found.value)
-    assert "has 17 tokens, and spec.trainer.sequenceLength leaves 16 beside an answer of 8; raise it to 25" in str(found.value)
+    assert "has 17 tokens, and spec.trainer.sequenceLength leaves 16 beside an answer of 8; raise it to 25" in str(
+        found.value
+    )
 
 
 def test_a_sequence_is_repeated_in_the_rows_of_a_step() -> None:
@@ -75,4 +82,8 @@ def test_a_sequence_is_repeated_in_the_rows_of_a_step() -> None:
 def test_rows_of_a_call_are_groups() -> None:
     found = prompted([Question(np.array([5, 6], np.int32), ""), Question(np.array([7], np.int32), "")], 2, 3, first=4)
     assert found.tokens.tolist() == [[5, 6, 0]] * 2 + [[7, 0, 0]] * 2
-    assert (found.counts.tolist(), found.prompts.tolist(), found.answers.tolist()) == ([2, 2, 1, 1], [4, 4, 5, 5], [0, 1, 0, 1])
+    assert (found.counts.tolist(), found.prompts.tolist(), found.answers.tolist()) == (
+        [2, 2, 1, 1],
+        [4, 4, 5, 5],
+        [0, 1, 0, 1],
+    )

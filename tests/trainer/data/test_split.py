@@ -1,4 +1,6 @@
-"""Held-out and training sequences are disjoint, cover all sequences, and are evenly spread, for any number of sequences."""
+"""Held-out and training sequences are disjoint, cover all sequences, and are evenly spread, for any number of
+sequences.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,8 @@ def test_impossible_splits_are_refused() -> None:
 
 
 some_shares = st.one_of(
-    st.floats(0, 1), st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.51, 2 / 3, 0.9, 0.999, 1.0, 1e-12, 1 - 1e-12])
+    st.floats(0, 1),
+    st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.51, 2 / 3, 0.9, 0.999, 1.0, 1e-12, 1 - 1e-12]),
 )
 
 
@@ -100,8 +103,12 @@ def test_a_source_that_grows_keeps_its_held_out_sequences(total: int, more: int,
         validation = split.validation_sequences(np.arange(split.held_out))
         assert np.array_equal(np.sort(np.concatenate([training, validation])), np.arange(split.total))
         assert split.held_out == pytest.approx(fraction * split.total, abs=1.01)
-    assert np.array_equal(after.training_sequences(np.arange(before.training)), before.training_sequences(np.arange(before.training)))
-    assert np.array_equal(after.validation_sequences(np.arange(before.held_out)), before.validation_sequences(np.arange(before.held_out)))
+    assert np.array_equal(
+        after.training_sequences(np.arange(before.training)), before.training_sequences(np.arange(before.training))
+    )
+    assert np.array_equal(
+        after.validation_sequences(np.arange(before.held_out)), before.validation_sequences(np.arange(before.held_out))
+    )
     if 0 < fraction < 1 and total >= 2:
         first = before.training_sequences(np.array([0])), before.validation_sequences(np.array([0]))
         assert first == (0, 1), "with two sequences or more, neither side is empty"

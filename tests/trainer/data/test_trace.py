@@ -54,7 +54,10 @@ def test_any_part_of_the_stream_has_the_documents_of_the_whole(spec: TrainingRun
         reader = Watched(store, "web", ledger, Memory(1 << 20))
         first, ends = reader.documents_around(start, start + length)
         span = Spans(np.zeros(1, np.int32), np.array([start]), np.array([length], np.int32))
-        (near, near_documents), (far, far_documents) = split_at_documents(span, ends), split_at_documents(span, all_ends)
+        (near, near_documents), (far, far_documents) = (
+            split_at_documents(span, ends),
+            split_at_documents(span, all_ends),
+        )
         assert np.array_equal(first + near_documents, far_documents)
         assert np.array_equal(near.start, far.start)
         assert np.array_equal(near.length, far.length)
@@ -84,12 +87,16 @@ def test_the_rows_of_a_step_are_traced(spec: TrainingRunSpec) -> None:
         assert sum(excerpt.tokens for excerpt in excerpts) == 17
 
 
-def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_of_several_shards_are_found_from_each_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some shards hold no end of a document."""
     monkeypatch.setattr(ensure, "pieces", functools.partial(pieces, target_bytes=500))
     store, caches = ensure_caches(
         spec_of(
-            f"file://{tmp_path}/root", [jsonl(write_jsonl(tmp_path / "c.jsonl", 100))], data__cache={"workers": 1, "shardTokens": 1024}
+            f"file://{tmp_path}/root",
+            [jsonl(write_jsonl(tmp_path / "c.jsonl", 100))],
+            data__cache={"workers": 1, "shardTokens": 1024},
         ),
         process="p",
     )
@@ -98,7 +105,10 @@ def test_documents_of_several_shards_are_found_from_each_of_them(tmp_path: Path,
     ends = reader.document_ends()
     # Merges the documents of three shards in the middle into one that ends in the fourth.
     first = len(ledger.shards) // 2
-    joined = [shard.model_copy(update={"documents": 0}) if first <= at < first + 3 else shard for at, shard in enumerate(ledger.shards)]
+    joined = [
+        shard.model_copy(update={"documents": 0}) if first <= at < first + 3 else shard
+        for at, shard in enumerate(ledger.shards)
+    ]
     counts = [shard.documents for shard in ledger.shards]
     begin, end = sum(counts[:first]), sum(counts[: first + 3])
     long = TokenReader(store, "web", ledger.model_copy(update={"shards": tuple(joined)}), Memory(1 << 20))

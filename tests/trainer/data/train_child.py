@@ -1,7 +1,8 @@
 """``halcyon`` with builds that work in small pieces and commit only as many shards as a file says.
 
-Usage: ``python -m tests.trainer.data.train_child train RUN.YAML ...``, with the path of the file in GATE. A builder that is silent for
-LOCK_TIMEOUT_SECONDS counts as dead. A test so controls how much text exists at each step, on a machine of any speed.
+Usage: ``python -m tests.trainer.data.train_child train RUN.YAML ...``, with the path of the file in GATE. A builder
+that is silent for LOCK_TIMEOUT_SECONDS counts as dead. A test so controls how much text exists at each step, on a
+machine of any speed.
 """
 
 from __future__ import annotations

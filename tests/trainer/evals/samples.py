@@ -11,17 +11,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ARC_HUB = [
-    {"id": "1", "question": "What melts in the sun?", "choices": {"text": ["ice", "rock"], "label": ["A", "B"]}, "answerKey": "A"},
-    {"id": "2", "question": "Which is a metal?", "choices": {"text": ["wood", "air", "iron"], "label": ["1", "2", "3"]}, "answerKey": "3"},
+    {
+        "id": "1",
+        "question": "What melts in the sun?",
+        "choices": {"text": ["ice", "rock"], "label": ["A", "B"]},
+        "answerKey": "A",
+    },
+    {
+        "id": "2",
+        "question": "Which is a metal?",
+        "choices": {"text": ["wood", "air", "iron"], "label": ["1", "2", "3"]},
+        "answerKey": "3",
+    },
 ]
 ARC_AUTHORS = [
     {
         "id": "1",
-        "question": {"stem": "What melts in the sun?", "choices": [{"text": "ice", "label": "A"}, {"text": "rock", "label": "B"}]},
+        "question": {
+            "stem": "What melts in the sun?",
+            "choices": [{"text": "ice", "label": "A"}, {"text": "rock", "label": "B"}],
+        },
         "answerKey": "A",
     }
 ]
-MMLU_HUB = [{"question": "2 + 2 = ?", "subject": "elementary_mathematics", "choices": ["3", "4", "5", "6"], "answer": 1}]
+MMLU_HUB = [
+    {"question": "2 + 2 = ?", "subject": "elementary_mathematics", "choices": ["3", "4", "5", "6"], "answer": 1}
+]
 GSM8K = [
     {
         "question": "A pen costs $2. What do 6 pens and a $1,000 desk cost?",
@@ -31,9 +46,11 @@ GSM8K = [
 HUMAN_EVAL = [
     {
         "task_id": "Sample/0",
-        "prompt": 'from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    """ Add the numbers.\n    """\n',
+        "prompt": 'from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    """ '
+        'Add the numbers.\n    """\n',
         "canonical_solution": "    return sum(numbers)\n",
-        "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n",
+        "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n    assert "
+        "candidate([]) == 0\n",
         "entry_point": "total",
     }
 ]
@@ -63,16 +80,21 @@ def core_bundle(folder: Path, rows: int = 6) -> Path:
     """A bundle with one task of each kind."""
     data = folder / "eval_data"
     data.mkdir(parents=True)
-    choices = [{"query": f"Question {number}: is it", "choices": ["yes", "no", "no never"], "gold": number % 3} for number in range(rows)]
+    choices = [
+        {"query": f"Question {number}: is it", "choices": ["yes", "no", "no never"], "gold": number % 3}
+        for number in range(rows)
+    ]
     schema = [
-        {"context_options": [f"The cat {number}", f"The dogs {number}"], "continuation": "sleeps here", "gold": 0} for number in range(rows)
+        {"context_options": [f"The cat {number}", f"The dogs {number}"], "continuation": "sleeps here", "gold": 0}
+        for number in range(rows)
     ]
     language = [{"context": f" Numbers: {number} {number} ", "continuation": f"{number}"} for number in range(rows)]
     for name, found in (("choice", choices), ("schema", schema), ("language", language)):
         lines(data / f"{name}.jsonl", found)
     (folder / "core.yaml").write_text(
         "icl_tasks:\n"
-        "- {label: choice, dataset_uri: choice.jsonl, num_fewshot: [2], icl_task_type: multiple_choice, continuation_delimiter: ' '}\n"
+        "- {label: choice, dataset_uri: choice.jsonl, num_fewshot: [2], icl_task_type: multiple_choice, "
+        "continuation_delimiter: ' '}\n"
         "- {label: schema, dataset_uri: schema.jsonl, num_fewshot: [0], icl_task_type: schema}\n"
         "- {label: language, dataset_uri: language.jsonl, num_fewshot: [3], icl_task_type: language_modeling}\n"
     )

@@ -18,7 +18,16 @@ from halcyon.evals import core, human_eval, spelling_bee
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.example import GivenReply, MultipleChoice, OpenQuestion, conversation
 from halcyon.evals.gsm8k import final_number
-from halcyon.evals.results import Answer, centred, chat_core_of, core_of, document_of, parse_results, pass_at_k, result_of
+from halcyon.evals.results import (
+    Answer,
+    centred,
+    chat_core_of,
+    core_of,
+    document_of,
+    parse_results,
+    pass_at_k,
+    result_of,
+)
 from halcyon.evals.sandbox.running import Program
 from halcyon.inference.arithmetic import calculate
 from halcyon_api.task_results import TASK_NAMES, results_key, results_step
@@ -34,13 +43,17 @@ def test_multiple_choice_is_the_same_from_each_published_file(tmp_path: Path) ->
     one, other = hub[0], authors[0]
     assert isinstance(one, MultipleChoice)
     assert isinstance(other, MultipleChoice)
-    assert (one.prompt, one.answers, one.gold) == (other.prompt, other.answers, other.gold) == (one.prompt, ("A", "B"), 0)
+    assert (
+        (one.prompt, one.answers, one.gold) == (other.prompt, other.answers, other.gold) == (one.prompt, ("A", "B"), 0)
+    )
     assert "- ice=A\n- rock=B\n" in one.prompt.messages[0]["content"]
     assert (hub[1].answers, hub[1].gold) == (("1", "2", "3"), 2)  # type: ignore[union-attr]
     assert [one.name, other.name] == ["arc.parquet row 1", "arc.jsonl line 1"]
 
     (tmp_path / "mmlu").mkdir()
-    (tmp_path / "mmlu" / "elementary_mathematics_test.csv").write_text('"2 + 2 = ?",3,4,5,6,B\n"two\nlines",a,b,c,d,D\n')
+    (tmp_path / "mmlu" / "elementary_mathematics_test.csv").write_text(
+        '"2 + 2 = ?",3,4,5,6,B\n"two\nlines",a,b,c,d,D\n'
+    )
     mmlu = BENCHMARKS["mmlu"]
     (published,) = mmlu.read(samples.parquet(tmp_path / "mmlu.parquet", samples.MMLU_HUB)).examples
     table = mmlu.read(tmp_path / "mmlu").examples
@@ -59,7 +72,9 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
     ]
     grade = BENCHMARKS["gsm8k"].grade
     assert grade is not None
-    assert [grade(word_problem, text) for text in ("#### 1012", "so\n#### $1,012.00.", "1012", "#### 1013", "#### ")] == [
+    assert [
+        grade(word_problem, text) for text in ("#### 1012", "so\n#### $1,012.00.", "1012", "#### 1013", "#### ")
+    ] == [
         True,
         True,
         False,
@@ -94,7 +109,9 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
     ],
 )
 def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> None:
-    (example,) = BENCHMARKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)).examples
+    (example,) = (
+        BENCHMARKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)).examples
+    )
     assert isinstance(example, OpenQuestion)
     program = human_eval.grade(example, answer)
     assert isinstance(program, Program)
@@ -119,7 +136,12 @@ def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> 
         ),
         ("mmlu", "a.csv", "q,1,2,3,4,E\n", "a.csv line 1: the answer is E, which is none of A, B, C, D"),
         ("mmlu", "a.csv", "q,1,2\n", "a.csv line 1: the row has no field 5"),
-        ("gsm8k", "a.jsonl", '{"question": "q", "answer": "12"}', "a.jsonl line 1: the field answer does not end with #### and a number"),
+        (
+            "gsm8k",
+            "a.jsonl",
+            '{"question": "q", "answer": "12"}',
+            "a.jsonl line 1: the field answer does not end with #### and a number",
+        ),
         (
             "humaneval",
             "a.jsonl",
@@ -152,7 +174,10 @@ def test_an_unknown_task_is_named() -> None:
 
 
 def test_the_calculator_computes_and_nothing_else() -> None:
-    assert [calculate(one) for one in ("12/60", "0.2*50", "1,000 + 24", "-(3 - 5)", "7 // 2", "'strawberry'.count('r')", "2*3 ")] == [
+    assert [
+        calculate(one)
+        for one in ("12/60", "0.2*50", "1,000 + 24", "-(3 - 5)", "7 // 2", "'strawberry'.count('r')", "2*3 ")
+    ] == [
         "0.2",
         "10.0",
         "1024",
@@ -161,10 +186,24 @@ def test_the_calculator_computes_and_nothing_else() -> None:
         "3",
         "6",
     ]
-    refused = ("9**9**9", "1/0", "__import__('os')", "x", "'a' * 9999999", "(1", "1e308*10", "'a'.upper()", "[1]*9", "1 if 2 else 3", "")
+    refused = (
+        "9**9**9",
+        "1/0",
+        "__import__('os')",
+        "x",
+        "'a' * 9999999",
+        "(1",
+        "1e308*10",
+        "'a'.upper()",
+        "[1]*9",
+        "1 if 2 else 3",
+        "",
+    )
     with warnings.catch_warnings(action="error"):
         assert [calculate(one) for one in ("1is 1", r"'\d'.count('d')")] == [None, "1"]
-    assert [calculate(one) for one in (*refused, "(" * 400, "1+" * 1000 + "1", "99999999*" * 20 + "1")] == [None] * (len(refused) + 3)
+    assert [calculate(one) for one in (*refused, "(" * 400, "1+" * 1000 + "1", "99999999*" * 20 + "1")] == [None] * (
+        len(refused) + 3
+    )
 
 
 def test_accuracy_has_its_standard_error() -> None:
@@ -211,7 +250,11 @@ def test_the_averages_need_all_their_tasks() -> None:
 
 def test_the_contract_has_the_names_of_all_tasks() -> None:
     assert tuple(BENCHMARKS) == TASK_NAMES
-    assert [results_step(key) for key in (results_key(7), results_key(7, of_command=True), "tasks/notes.txt")] == [7, 7, None]
+    assert [results_step(key) for key in (results_key(7), results_key(7, of_command=True), "tasks/notes.txt")] == [
+        7,
+        7,
+        None,
+    ]
 
 
 def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path) -> None:
@@ -221,7 +264,8 @@ def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path)
         ("schema", "schema", 0, " ", 0.5),
         ("language", "language_modeling", 3, " ", 0.0),
     ]
-    # The published evaluation renders templates of this form; the shots of example n are a sample with the seed 1234 + n.
+    # The published evaluation renders templates of this form; the shots of example n are a sample with the seed 1234 +
+    # n.
     template = jinja2.Template(
         "{% for one in shots %}{{ one.query }} {{ one.choices[one.gold] }}\n\n{% endfor %}{{ item.query }} {{ choice }}"
     )
@@ -231,7 +275,8 @@ def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path)
     for number, example in enumerate(found):
         shots = random.Random(1234 + number).sample([other for other in range(len(rows)) if other != number], 2)
         expected = [
-            template.render(shots=[rows[shot] for shot in shots], item=rows[number], choice=choice) for choice in rows[number]["choices"]
+            template.render(shots=[rows[shot] for shot in shots], item=rows[number], choice=choice)
+            for choice in rows[number]["choices"]
         ]
         assert (list(example.texts), example.gold) == (expected, rows[number]["gold"])
     (first, *_) = core.read_examples(tasks[2], most=4)
@@ -245,8 +290,16 @@ def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path)
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("dataset_uri: choice.jsonl", "dataset_uri: ../choice.jsonl", "the task choice has no dataset_uri inside of eval_data"),
-        ("icl_task_type: schema", "icl_task_type: other", "the task schema has icl_task_type other; it can be multiple_choice"),
+        (
+            "dataset_uri: choice.jsonl",
+            "dataset_uri: ../choice.jsonl",
+            "the task choice has no dataset_uri inside of eval_data",
+        ),
+        (
+            "icl_task_type: schema",
+            "icl_task_type: other",
+            "the task schema has icl_task_type other; it can be multiple_choice",
+        ),
         ("num_fewshot: [2]", "num_fewshot: [6]", "6 rows are too few for 6 solved examples"),
         ("label: schema", "label: unknown", "the task unknown has no row in eval_meta_data.csv"),
         ("icl_tasks", "tasks", "it has no list icl_tasks"),
@@ -267,7 +320,9 @@ def test_a_baseline_that_no_accuracy_is_above_is_rejected(tmp_path: Path, percen
     path = bundle / "eval_meta_data.csv"
     head, first, *others = path.read_text().splitlines()
     place = head.split(",").index("Random baseline")
-    path.write_text("\n".join([head, ",".join([*first.split(",")[:place], percent, *first.split(",")[place + 1 :]]), *others]))
+    path.write_text(
+        "\n".join([head, ",".join([*first.split(",")[:place], percent, *first.split(",")[place + 1 :]]), *others])
+    )
     with pytest.raises(BadConfiguration, match="the random baseline of choice is no number from 0 to less than 100"):
         core.read_bundle(bundle)
 

@@ -22,7 +22,8 @@ def test_batches_have_the_numbers_of_single_texts(monkeypatch: pytest.MonkeyPatc
     size, positions = model.vocab.size, model.max_position.size
     random = np.random.default_rng(0)
     spans = [
-        Span(random.integers(0, size, length).astype(np.int32), start) for length, start in [(3, 1), (9, 8), (16, 4), (20, 19), (12, 2)]
+        Span(random.integers(0, size, length).astype(np.int32), start)
+        for length, start in [(3, 1), (9, 8), (16, 4), (20, 19), (12, 2)]
     ]
     prefix = random.integers(0, size, 7).astype(np.int32)
     spans += [Span(np.append(prefix, token).astype(np.int32), 7) for token in (3, 5, 8)]  # letters after one text
@@ -30,9 +31,15 @@ def test_batches_have_the_numbers_of_single_texts(monkeypatch: pytest.MonkeyPatc
     spans.append(Span(np.append(prefix, greedy).astype(np.int32), 7))
     long = random.integers(0, size, positions + 6).astype(np.int32)
     spans += [Span(long, positions + 2)]  # it loses its beginning
-    for text, sizes in ((11, (1, 2, 5)), (16, (3, 3)), (positions - 3, (3, 1))):  # endings of one text, also at the end of the positions
+    for text, sizes in (
+        (11, (1, 2, 5)),
+        (16, (3, 3)),
+        (positions - 3, (3, 1)),
+    ):  # endings of one text, also at the end of the positions
         begin = random.integers(0, size, text)
-        spans += [Span(np.concatenate((begin, random.integers(0, size, more))).astype(np.int32), text) for more in sizes]
+        spans += [
+            Span(np.concatenate((begin, random.integers(0, size, more))).astype(np.int32), text) for more in sizes
+        ]
 
     monkeypatch.setattr(likelihood, "MAX_LOGIT_BYTES_CPU", size * 4 * 2)  # two positions in a block
     found = Likelihoods(model, batch_tokens=64).scores(spans)

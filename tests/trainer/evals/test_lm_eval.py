@@ -49,7 +49,9 @@ def test_without_the_package_one_sentence_names_it(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("add_bos_token", [None, False, True])
-def test_the_beginning_token_is_where_the_harness_has_it(adds: bool, add_bos_token: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_beginning_token_is_where_the_harness_has_it(
+    adds: bool, add_bos_token: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before a context by the switch, else as the tokenizer does; always where there is no context."""
     spans: list[Span] = []
 
@@ -92,7 +94,8 @@ def test_a_file_says_what_stands_before_a_text(processor: str | None, prefix: tu
                 "special": True,
             }
         ],
-        "post_processor": token and {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {processor: token}},
+        "post_processor": token
+        and {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {processor: token}},
         "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
     }
     tokenizer = JsonTokenizer(TokenizerDefinition("tokenizerJson", json.dumps(document).encode()))

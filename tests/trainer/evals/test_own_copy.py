@@ -1,4 +1,6 @@
-"""The copy of a sharded model on the devices of one process: the same model without padding, which answers the same on several devices."""
+"""The copy of a sharded model on the devices of one process: the same model without padding, which answers the same on
+several devices.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_a_copy_answers_alike_on_one_device_and_on_several(tmp_path: Path) -> No
         with tracing_own():
             found.append((runner.run(easy)[1], runner.run(spelling)[1]))
     (one_easy, one_spelling), (easy_on_four, spelling_on_four) = found
-    alone, together = (np.concatenate([answer.facts["logLikelihoods"] for answer in answers]) for answers in (one_easy, easy_on_four))
+    alone, together = (
+        np.concatenate([answer.facts["logLikelihoods"] for answer in answers]) for answers in (one_easy, easy_on_four)
+    )
     np.testing.assert_allclose(alone, together, rtol=1e-4)
     assert [answer.facts["text"] for answer in one_spelling] == [answer.facts["text"] for answer in spelling_on_four]
     assert any(answer.facts["tokens"] > 10 for answer in one_spelling)
@@ -50,11 +54,14 @@ def test_a_copy_answers_alike_on_one_device_and_on_several(tmp_path: Path) -> No
 
 def test_a_share_keeps_what_a_result_needs_and_the_first_texts() -> None:
     answers = [
-        Answer(str(number), number % 2 == 0, {"text": f"text {number}", "tokens": 3}, "a", 1.5, 7, (True, False)) for number in range(5)
+        Answer(str(number), number % 2 == 0, {"text": f"text {number}", "tokens": 3}, "a", 1.5, 7, (True, False))
+        for number in range(5)
     ]
     (written,) = gathered_bytes(1, _Share(answers).written())
     read = _Share.read(written)
     assert (read.end, [one.share for one in read.answers]) == ("done", [0.5] * 5)
     assert [dict(one.facts) for one in read.answers] == [{"text": f"text {number}"} for number in range(3)] + [{}, {}]
-    assert [(one.is_right, one.group, one.nats, one.size_bytes) for one in read.answers] == [(one.is_right, "a", 1.5, 7) for one in answers]
+    assert [(one.is_right, one.group, one.nats, one.size_bytes) for one in read.answers] == [
+        (one.is_right, "a", 1.5, 7) for one in answers
+    ]
     assert _Share.read(_Share(end="failed", error="why").written()).error == "why"

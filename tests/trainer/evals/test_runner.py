@@ -44,7 +44,9 @@ class Scripted:
         tokens = prompt.tolist()
         self.submitted.append(tokens)
         begin = next(given for given in self._scripts if tuple(tokens[: len(given)]) == given)
-        self._requests.append(SimpleNamespace(begin=begin, text=tokens[len(begin) :], left=sampling.max_tokens, ends=ends, over=False))
+        self._requests.append(
+            SimpleNamespace(begin=begin, text=tokens[len(begin) :], left=sampling.max_tokens, ends=ends, over=False)
+        )
         return len(self._requests) - 1
 
     def cancel(self, number: int) -> None:
@@ -67,7 +69,10 @@ class Scripted:
 class Marked(ByteTokenizer):
     """The byte tokenizer with the marks of conversations."""
 
-    special_tokens: Mapping[str, int] = {**SPECIAL_TOKENS, **{mark: 300 + place for place, mark in enumerate(CHAT_MARKS)}}
+    special_tokens: Mapping[str, int] = {
+        **SPECIAL_TOKENS,
+        **{mark: 300 + place for place, mark in enumerate(CHAT_MARKS)},
+    }
 
     def decode(self, tokens: np.ndarray) -> str:
         return super().decode(tokens[tokens < 256])
@@ -115,7 +120,15 @@ def test_tasks_and_core_from_files_to_results(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     by_name = {result["task"]: result for result in document["tasks"]}
     assert [result["examples"] for result in document["tasks"]] == [2, 1, 1, 1, 1, 1]
-    assert set(by_name["arc-easy"]) == {"task", "examples", "accuracy", "standardError", "baseline", "centred", "seconds"}
+    assert set(by_name["arc-easy"]) == {
+        "task",
+        "examples",
+        "accuracy",
+        "standardError",
+        "baseline",
+        "centred",
+        "seconds",
+    }
     assert by_name["mmlu"]["groups"] == {"elementary_mathematics": by_name["mmlu"]["accuracy"]}
     assert by_name["smoltalk"]["bitsPerByte"] > 0
     centred = [by_name[name]["centred"] for name in ("arc-easy", "arc-challenge", "mmlu", "gsm8k", "humaneval")]
@@ -203,7 +216,10 @@ def test_a_divided_model_has_the_same_results(tmp_path: Path) -> None:
         (["--task", "arc=x"], "there is no task 'arc'"),
         (["--task", "gsm8k=nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
         (["--core", "nowhere"], "nowhere: it has no file core.yaml"),
-        (["--task", "spelling-bee={words}", "--answers", "4"], "--answers 4: at temperature 0 all answers are the same"),
+        (
+            ["--task", "spelling-bee={words}", "--answers", "4"],
+            "--answers 4: at temperature 0 all answers are the same",
+        ),
         (["--task", "spelling-bee={words}", "--keep"], "--keep: hf:/nowhere is no checkpoint root"),
     ],
 )
@@ -215,14 +231,19 @@ def test_bad_arguments_are_refused_before_the_model_is_read(arguments: list[str]
     assert message in done.output
 
 
-def test_programs_are_refused_before_the_model_is_read_where_they_are_not_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_are_refused_before_the_model_is_read_where_they_are_not_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from halcyon.evals.sandbox import landlock, running
 
     monkeypatch.setattr(landlock, "version", lambda: 0)
     running.check.cache_clear()
     path = samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)
     done = CliRunner().invoke(app, ["eval", "hf:/nowhere", "--task", f"humaneval={path}"])
-    assert (done.exit_code, done.output.startswith("model-written programs cannot be run safely on this machine")) == (80, True)
+    assert (done.exit_code, done.output.startswith("model-written programs cannot be run safely on this machine")) == (
+        80,
+        True,
+    )
     running.check.cache_clear()
 
 

@@ -44,7 +44,10 @@ def test_a_model_is_asked_with_the_template_that_it_is_trained_with(
     document = run_document(tmp_path / "root")
     document["spec"]["objective"] = {objective: settings.get(objective, {})}
     document["spec"]["data"] = {
-        "sources": [{"name": f"source-{number}", "jsonl": {"paths": ["a.jsonl"]}, "format": form} for number, form in enumerate(forms)]
+        "sources": [
+            {"name": f"source-{number}", "jsonl": {"paths": ["a.jsonl"]}, "format": form}
+            for number, form in enumerate(forms)
+        ]
     }
     store = Store(CheckpointSpec(root=f"file://{tmp_path / 'root'}"))
     store.write(f"{HUGGING_FACE_PREFIX}chat_template.jinja", OF_FILES.encode())
@@ -66,7 +69,9 @@ def test_hosts_with_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.
     tasks = spec.trainer.evaluation.tasks
     assert tasks is not None
     benchmarks = read_of_document(tasks)
-    with pytest.raises(BadConfiguration, match=f"process 1 reads other examples of task {benchmarks[1].name} than process 0; give all "):
+    with pytest.raises(
+        BadConfiguration, match=f"process 1 reads other examples of task {benchmarks[1].name} than process 0; give all "
+    ):
         SharedRunner(benchmarks, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 2), Mock())
 
 
@@ -84,12 +89,16 @@ def test_only_a_fault_of_the_document_ends_an_evaluation_for_good(
 ) -> None:
     monkeypatch.setattr("halcyon.evals.shared.own_copy", Mock(side_effect=error))
     document = run_document(tmp_path / "root")
-    document["spec"]["trainer"]["evaluation"] = {"tasks": {"files": {"arc-easy": str(lines(tmp_path / "arc.jsonl", ARC_HUB))}}}
+    document["spec"]["trainer"]["evaluation"] = {
+        "tasks": {"files": {"arc-easy": str(lines(tmp_path / "arc.jsonl", ARC_HUB))}}
+    }
     spec = parse_run(document).spec
     tasks = spec.trainer.evaluation.tasks
     assert tasks is not None
     benchmarks = read_of_document(tasks)
-    runner = SharedRunner(benchmarks, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 1), Mock())
+    runner = SharedRunner(
+        benchmarks, spec, load(BYTE), Asking(False), Store(spec.checkpoint), ProcessGroup(0, 1), Mock()
+    )
     with pytest.raises(TrainerExit, match=f"task arc-easy on the model of step 4: {reason}") as caught:
         runner.of_checkpoint(4, None, "0" * 64, lambda: None)
     assert type(caught.value) is kind

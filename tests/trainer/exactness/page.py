@@ -113,7 +113,9 @@ def page(results: Results) -> str:
         (_FIRST_STEPS, _first_steps(results.get("first steps", {}))),
         (_MESHES, _meshes(results.get("losses", {}))),
     )
-    return "".join(head + "\n".join(lines) + "\n" for head, lines in tables) + _REPEATED.format(unordered="; ".join(UNORDERED))
+    return "".join(head + "\n".join(lines) + "\n" for head, lines in tables) + _REPEATED.format(
+        unordered="; ".join(UNORDERED)
+    )
 
 
 def _families(results: Results) -> Iterable[str]:
@@ -123,7 +125,10 @@ def _families(results: Results) -> Iterable[str]:
     by_kind[ORIGINAL].append(ORIGINAL)
     for kind, names in by_kind.items():
         errors = [_largest(results.get(table, {}), names) for table in ("logits", "gradients")]
-        kept = ["same bits" if all(name in results.get(table, {}) for name in names) else "not measured" for table in ("import", "export")]
+        kept = [
+            "same bits" if all(name in results.get(table, {}) for name in names) else "not measured"
+            for table in ("import", "export")
+        ]
         if kind == ORIGINAL:
             kept = ["none", "none"]
         yield "| " + " | ".join((f"`{kind}`", ", ".join(names), *errors, *kept)) + " |"
@@ -155,5 +160,7 @@ def _meshes(figures: dict[str, float]) -> Iterable[str]:
     for mesh in sorted(by_mesh, key=lambda mesh: (mesh.count(" x "), mesh)):
         cases = by_mesh[mesh]
         models = ", ".join(sorted({f"`{model}`" for model, *_ in cases}))
-        ways = sorted({f"{count}, gathered once" if accelerator != "cpu" else str(count) for _, count, accelerator, _ in cases})
+        ways = sorted(
+            {f"{count}, gathered once" if accelerator != "cpu" else str(count) for _, count, accelerator, _ in cases}
+        )
         yield f"| {mesh} | {models} | {'; '.join(ways)} | {at_most(max(figure for *_, figure in cases))} |"

@@ -1,6 +1,7 @@
 """What the tests of exactness measured: `results.json`, from which docs/exactness.md is made.
 
-``pytest --exactness`` lets each of these tests write its figure after it has passed. Without the option they only pass or fail.
+``pytest --exactness`` lets each of these tests write its figure after it has passed. Without the option they only pass
+or fail.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 Table = Literal[
-    "logits", "gradients", "import", "export", "first steps", "losses", "rule paper", "rule mesh", "rule resume", "rule accumulation",
+    "logits", "gradients", "import", "export", "first steps", "losses", "rule paper", "rule mesh", "rule resume",
+    "rule accumulation",
     "rule hosts", "rule float64",
 ]  # fmt: skip
-"""The tests. Figures are the largest error, as a part of the largest value, of ``logits`` and ``gradients``; the number of tensors with
-the same bits of ``import`` and ``export``; the largest error of ``first steps``, as a part of the number; the largest difference of
-``losses``. The tables of update rules are for
-docs/reference/optimizers.md (`tests.trainer.optim.page`)."""
+"""The tests. Figures are the largest error, as a part of the largest value, of ``logits`` and ``gradients``; the number
+of tensors with the same bits of ``import`` and ``export``; the largest error of ``first steps``, as a part of the
+number; the largest difference of ``losses``. The tables of update rules are for docs/reference/optimizers.md
+(`tests.trainer.optim.page`)."""
 
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -43,7 +43,9 @@ def test_a_family_that_is_not_measured_shows_as_such() -> None:
     assert all(line.count("not measured") == (2 if f"`{ORIGINAL}`" in line else 4) for line in lines)
 
 
-@pytest.mark.parametrize(("figure", "text"), [(0.0, "0"), (1.0e-6, "1e-6"), (1.01e-6, "2e-6"), (9.5e-7, "1e-6"), (4.768e-7, "5e-7")])
+@pytest.mark.parametrize(
+    ("figure", "text"), [(0.0, "0"), (1.0e-6, "1e-6"), (1.01e-6, "2e-6"), (9.5e-7, "1e-6"), (4.768e-7, "5e-7")]
+)
 def test_figures_are_rounded_up(figure: float, text: str) -> None:
     assert at_most(figure) == text
 

@@ -39,11 +39,19 @@ def test_a_variable_from_a_secret_must_be_set_by_the_user() -> None:
 def test_a_local_run_has_its_variables_before_jax_reads_them(tmp_path: Path) -> None:
     document = run_document(tmp_path / "root", slices=1, steps=1)
     flags = {"name": "XLA_FLAGS", "value": f"--xla_dump_to={tmp_path / 'programs'}"}
-    document["spec"]["env"] = [flags, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
+    document["spec"]["env"] = [
+        flags,
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+    ]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
     environ = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "HF_TOKEN")}
-    script = "import sys; sys.argv = ['halcyon', 'train', 'run.yaml', '--json']; from halcyon.commands.main import app; app()"
+    script = (
+        "import sys; sys.argv = ['halcyon', 'train', 'run.yaml', '--json']; from halcyon.commands.main import app; "
+        "app()"
+    )
     command = [sys.executable, "-c", script]
-    output = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True, timeout=limit(120)).stdout
+    output = subprocess.run(
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True, timeout=limit(120)
+    ).stdout
     assert list((tmp_path / "programs").iterdir()), "the compiler used the flag"
     assert "spec.env[HF_TOKEN]: a Secret of a cluster has its value" in output

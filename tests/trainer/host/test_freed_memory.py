@@ -39,11 +39,15 @@ FOR_A_WHILE = "with freed_memory_kept(): bytearray(BLOCK_BYTES)"
 def new_pages(setting: str) -> list[float]:
     """The share of the bytes of repeated blocks that needed new pages: in the main thread, and in another thread."""
     command = [sys.executable, "-c", PAGE_FAULTS.replace("{setting}", setting)]
-    return [float(share) for share in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
+    return [
+        float(share) for share in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
-@pytest.mark.parametrize("setting", ["keep_freed_memory()", f"keep_freed_memory()\n{FOR_A_WHILE}"], ids=["alone", "with a block inside"])
+@pytest.mark.parametrize(
+    "setting", ["keep_freed_memory()", f"keep_freed_memory()\n{FOR_A_WHILE}"], ids=["alone", "with a block inside"]
+)
 def test_a_process_that_keeps_freed_memory_uses_its_pages_again(setting: str) -> None:
     assert all(share < 0.05 for share in new_pages(setting))
 
@@ -55,7 +59,9 @@ def test_other_processes_return_their_memory_after_the_block() -> None:
 
 
 @pytest.mark.parametrize("on_processor", [True, False])
-def test_only_processes_that_compute_on_the_processor_keep_freed_memory(monkeypatch: pytest.MonkeyPatch, on_processor: bool) -> None:
+def test_only_processes_that_compute_on_the_processor_keep_freed_memory(
+    monkeypatch: pytest.MonkeyPatch, on_processor: bool
+) -> None:
     calls: list[None] = []
     monkeypatch.setattr(process_group, "keep_freed_memory", lambda: calls.append(None))
     join(None, 0, 1, jax.device_count() if on_processor else None)

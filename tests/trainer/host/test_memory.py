@@ -15,7 +15,13 @@ from halcyon.host.memory import machine_memory
         ({"proc/meminfo": "MemTotal:  1000 kB\nMemFree: 5 kB\n"}, 1_024_000),
         ({"proc/meminfo": "MemTotal:  1000 kB\n", "sys/fs/cgroup/memory.max": "4096\n"}, 4096),
         ({"proc/meminfo": "MemTotal:  1000 kB\n", "sys/fs/cgroup/memory.max": "max\n"}, 1_024_000),
-        ({"proc/meminfo": "MemTotal:  1000 kB\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, 1_024_000),
+        (
+            {
+                "proc/meminfo": "MemTotal:  1000 kB\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            1_024_000,
+        ),
     ],
 )
 def test_the_memory_of_a_machine_and_of_a_container(tmp_path: Path, files: dict[str, str], limit: int) -> None:

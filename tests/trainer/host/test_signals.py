@@ -16,7 +16,9 @@ def test_a_signal_to_another_thread_is_received_while_the_main_thread_waits() ->
     received, release, before = threading.Event(), threading.Event(), signal.getsignal(signal.SIGTERM)
     other = threading.Thread(target=release.wait)
     other.start()
-    signals = SignalThread((signal.SIGTERM,), lambda numbers: received.set() if signal.SIGTERM in numbers else None, name="test")
+    signals = SignalThread(
+        (signal.SIGTERM,), lambda numbers: received.set() if signal.SIGTERM in numbers else None, name="test"
+    )
     try:
         assert other.ident is not None
         # A handler in the main thread would run only after its wait.

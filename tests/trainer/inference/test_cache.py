@@ -18,10 +18,13 @@ from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, GPT2, LENGTH, LLAMA, VOCAB, logits, make, named
 
 _SHOWN = ("gemma2", "deepseek-v3", "qwen3-next", "nanochat")
-"""Windows and soft caps, latent attention, gated delta nets, the embedding before each token. The other families are further cases."""
+"""Windows and soft caps, latent attention, gated delta nets, the embedding before each token.
+
+The other families are further cases.
+"""
 _TOLERANCE = {"qwen3-next": 5e-5}
-"""A part of the greatest logit. By default 1e-5. Here six layers of gated delta nets and experts amplify rounding: with the large weights
-of these tests, a shorter sequence differs by 4e-6 of it even without a cache."""
+"""A part of the greatest logit. By default 1e-5. Here six layers of gated delta nets and experts amplify rounding: with
+the large weights of these tests, a shorter sequence differs by 4e-6 of it even without a cache."""
 _EVERY = [pytest.param(name, id=name, marks=() if name in _SHOWN else pytest.mark.variant) for name in FAMILIES]
 _CALLS = ((6, (6, 4)), (6, (2, 6)), (1, (1, 1)), (1, (1, 1)))
 """Tokens of each call, and those that count in each row. Six tokens are more than a window of five."""
@@ -57,7 +60,9 @@ def test_logits_with_a_cache_are_those_without(name: str) -> None:
         found, cache = _continued(model, cache, jnp.asarray(padded), jnp.asarray(counts, jnp.int32))
         for row, count in enumerate(counts):
             ours, theirs = found[row, :count], expected[row, done[row] : done[row] + count]
-            np.testing.assert_allclose(ours, theirs, atol=_TOLERANCE.get(name, 1e-5) * max(1.0, np.abs(expected).max()), rtol=1e-5)
+            np.testing.assert_allclose(
+                ours, theirs, atol=_TOLERANCE.get(name, 1e-5) * max(1.0, np.abs(expected).max()), rtol=1e-5
+            )
             np.testing.assert_array_equal(np.argmax(ours, -1), np.argmax(theirs, -1))
         done += counts
         np.testing.assert_array_equal(cache.lengths, done)

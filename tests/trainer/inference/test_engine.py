@@ -57,7 +57,10 @@ def _model(spec: ModelSpec) -> CausalLM:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name == "mistral" else pytest.mark.variant) for name in ("mistral", "llama", "gemma2", "qwen3-next")],
+    [
+        pytest.param(name, marks=() if name == "mistral" else pytest.mark.variant)
+        for name in ("mistral", "llama", "gemma2", "qwen3-next")
+    ],
 )
 def test_a_text_does_not_depend_on_the_requests_beside_it(name: str) -> None:
     """Six requests share three slots, and pages for fewer requests than that."""
@@ -71,24 +74,39 @@ def test_a_text_does_not_depend_on_the_requests_beside_it(name: str) -> None:
     prompt, settings = _REQUESTS[0]
     text = list(prompt)
     for _ in range(settings.max_tokens):  # the most likely token of the model without a cache
-        text.append(int(np.argmax(logits(model, named(np.pad(text, (0, 16 - len(text)))[None].astype(np.int32)))[0, len(text) - 1])))
+        text.append(
+            int(
+                np.argmax(
+                    logits(model, named(np.pad(text, (0, 16 - len(text)))[None].astype(np.int32)))[0, len(text) - 1]
+                )
+            )
+        )
     assert together[0] == text[len(prompt) :]
 
 
 @pytest.mark.slow
 def test_shared_beginnings_do_not_change_a_bit() -> None:
-    """Prompts share chunks of different lengths, while their pages are short; also with a penalty for tokens of the shared part."""
+    """Prompts share chunks of different lengths, while their pages are short; also with a penalty for tokens of the
+    shared part.
+    """
     model = make.__wrapped__(TIED_LLAMA, length=512)
     beginning = _NOISE.integers(0, VOCAB.size, 330)
-    prompts = [np.concatenate((beginning[:at], _NOISE.integers(0, VOCAB.size, 5))) for at in (40, 64, 70, 130, 200, 260, 330, 330)]
-    requests = [(prompt, Sampling(6, seed=seed, repetition_penalty=1.3)) for seed, prompt in enumerate([*prompts, prompts[3]])]
+    prompts = [
+        np.concatenate((beginning[:at], _NOISE.integers(0, VOCAB.size, 5)))
+        for at in (40, 64, 70, 130, 200, 260, 330, 330)
+    ]
+    requests = [
+        (prompt, Sampling(6, seed=seed, repetition_penalty=1.3)) for seed, prompt in enumerate([*prompts, prompts[3]])
+    ]
 
     def computed(share: bool) -> tuple[list[list[tuple[int, float]]], int]:
         engine = Engine(model, slots=3, pages=40, share=share)
         numbers = [engine.submit(*request) for request in requests]
         found = _finished(engine, numbers)
         assert engine.free_pages == engine.pages
-        return [[(one.id, one.log_prob) for one in found[number]] for number in numbers], sum(found[number][0].reused for number in numbers)
+        return [[(one.id, one.log_prob) for one in found[number]] for number in numbers], sum(
+            found[number][0].reused for number in numbers
+        )
 
     alone, none = computed(share=False)
     together, reused = computed(share=True)
@@ -191,13 +209,18 @@ def test_ends_alternatives_and_cancellations() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("with_apart", [False, pytest.param(True, marks=pytest.mark.variant)])
 def test_a_text_does_not_depend_on_the_calls_that_compute_it(with_apart: bool) -> None:
-    """Calls of one step and of up to sixteen, and also with blocks apart; some texts end by a token, one is cancelled."""
+    """Calls of one step and of up to sixteen, and also with blocks apart; some texts end by a token, one is
+    cancelled.
+    """
     model = _model(LLAMA)
 
     def texts(seconds: float, **changed: Any) -> tuple[list[list[tuple[int, float]]], int]:
         times = itertools.count(0.0, seconds)
         engine = _engine(model, clock=lambda: next(times), **changed)
-        numbers = [engine.submit(prompt, settings, ends=range(number, 24, 7)) for number, (prompt, settings) in enumerate(_REQUESTS)]
+        numbers = [
+            engine.submit(prompt, settings, ends=range(number, 24, 7))
+            for number, (prompt, settings) in enumerate(_REQUESTS)
+        ]
         calls, decode = 0, engine._programs.decode
 
         def counted(*arguments: Any) -> Any:
@@ -225,12 +248,16 @@ def test_a_text_does_not_depend_on_the_calls_that_compute_it(with_apart: bool) -
     apart, _ = texts(0.0, apart=True) if with_apart else (one, 0)
     for text, expected in zip(apart, one, strict=True):
         assert [token for token, _ in text] == [token for token, _ in expected]
-        np.testing.assert_allclose([log_prob for _, log_prob in text], [log_prob for _, log_prob in expected], rtol=1e-5)
+        np.testing.assert_allclose(
+            [log_prob for _, log_prob in text], [log_prob for _, log_prob in expected], rtol=1e-5
+        )
 
 
 def test_a_request_that_does_not_fit_is_refused() -> None:
     engine = _engine(_model(LLAMA))
-    with pytest.raises(ValueError, match="a prompt of 60 tokens and a text of 9 are longer than 64 tokens; shorten the prompt, or set"):
+    with pytest.raises(
+        ValueError, match="a prompt of 60 tokens and a text of 9 are longer than 64 tokens; shorten the prompt, or set"
+    ):
         engine.submit([1] * 60, Sampling(9))
     with pytest.raises(ValueError, match="longer than 16 tokens"):
         _engine(_model(LLAMA), pages=1).submit([1] * 10, Sampling(9))

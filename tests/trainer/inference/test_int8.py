@@ -52,7 +52,11 @@ def test_a_product_in_blocks_is_the_product(rows: int, monkeypatch: pytest.Monke
     np.testing.assert_allclose(found.array, expected.array, rtol=1e-5, atol=1e-6)
     both = int8_product(x, integers, scale, (weight.resolve_axis("embed"),), integers=True)
     # Each of the sixteen products has the error of a rounded activation, at most half of 1/127 of the greatest one.
-    bound = np.abs(np.asarray(x.array)).max() / 254 * np.abs(np.asarray((integers.astype(jnp.float32) * scale).array)).sum(-1).max()
+    bound = (
+        np.abs(np.asarray(x.array)).max()
+        / 254
+        * np.abs(np.asarray((integers.astype(jnp.float32) * scale).array)).sum(-1).max()
+    )
     assert np.abs(np.asarray(both.array - expected.array)).max() <= bound
 
 
@@ -66,7 +70,8 @@ def _divergence(ours: Any, theirs: Any) -> float:
 def test_the_probabilities_of_a_model_stay_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 256)
     wide = changed(LLAMA, hidden_size=64, intermediate_size=128, heads=4, kv_heads=2)
-    # Matrices with a standard deviation of about 1 / sqrt(inputs): larger ones saturate attention, which amplifies every error.
+    # Matrices with a standard deviation of about 1 / sqrt(inputs): larger ones saturate attention, which amplifies
+    # every error.
     model = jax.tree.map(lambda leaf: leaf * 0.4 if leaf.ndim > 2 else leaf, make.__wrapped__(wide, length=32))
     tokens = _NOISE.integers(0, VOCAB.size, (2, 24))
     expected = halcyon.logits(model, tokens)
@@ -83,7 +88,9 @@ def test_an_engine_writes_with_weights_in_8_bits(spec: ModelSpec, monkeypatch: p
     """Its tokens are the most likely ones of the model with the same integers as plain weights."""
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)
     model = quantized(make.__wrapped__(spec, length=32))
-    kinds = {type(node) for node in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, Int8Linear | Int8Embedding))}
+    kinds = {
+        type(node) for node in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, Int8Linear | Int8Embedding))
+    }
     assert {Int8Linear, Int8Embedding} <= kinds
     engine = Engine(model, slots=2)
     prompt = _NOISE.integers(0, VOCAB.size, 7)

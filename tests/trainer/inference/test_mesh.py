@@ -18,7 +18,10 @@ from tests.trainer.models.cases import FAMILIES, LLAMA, VOCAB, make, shapes
 from tests.trainer.weights.folders import GOLDENS
 
 _NOISE = np.random.default_rng(3)
-_REQUESTS = [(_NOISE.integers(0, VOCAB.size, 3), Sampling(8, 0.0)), (_NOISE.integers(0, VOCAB.size, 20), Sampling(8, 1.0, seed=5))]
+_REQUESTS = [
+    (_NOISE.integers(0, VOCAB.size, 3), Sampling(8, 0.0)),
+    (_NOISE.integers(0, VOCAB.size, 20), Sampling(8, 1.0, seed=5)),
+]
 
 
 def _texts(engine: Engine) -> list[list[tuple[int, float]]]:
@@ -45,7 +48,9 @@ def test_a_divided_model_writes_the_same_texts(name: str) -> None:
         np.testing.assert_allclose([value for _, value in text], [value for _, value in expected], rtol=1e-5, atol=1e-5)
     arrays = [x for group in engine._state.cache.groups.values() for x in group.arrays if group.entries]
     assert arrays
-    assert all(x.addressable_shards[0].data.size == x.size // 2 for x in arrays)  # each device has the cache of its heads
+    assert all(
+        x.addressable_shards[0].data.size == x.size // 2 for x in arrays
+    )  # each device has the cache of its heads
 
 
 @pytest.mark.slow
@@ -68,9 +73,15 @@ def test_a_model_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_mesh_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(BadConfiguration, match="--mesh data=2: only the axis tensor can divide a model that writes text; give tensor=N"):
+    with pytest.raises(
+        BadConfiguration, match="--mesh data=2: only the axis tensor can divide a model that writes text; give tensor=N"
+    ):
         tensor_mesh("data=2")
-    with pytest.raises(BadConfiguration, match=r"--mesh tensor=64: this process has \d+ devices; give tensor=\d+ or less"):
+    with pytest.raises(
+        BadConfiguration, match=r"--mesh tensor=64: this process has \d+ devices; give tensor=\d+ or less"
+    ):
         tensor_mesh("tensor=64")
-    with pytest.raises(BadConfiguration, match="--mesh: tensor=4 does not divide the 2 kv_heads of the model; give a divisor of 2"):
+    with pytest.raises(
+        BadConfiguration, match="--mesh: tensor=4 does not divide the 2 kv_heads of the model; give a divisor of 2"
+    ):
         with_mesh(shapes(LLAMA), tensor_mesh("tensor=4"))

@@ -27,10 +27,14 @@ TOKENS = np.random.default_rng(0).integers(0, VOCAB.size, (2, 6)).astype(np.int3
 def pair(spec: ModelSpec) -> tuple[CausalLM, CausalLM]:
     """A model, and the same one with padding whose logits would be the greatest."""
     exact = make.__wrapped__(spec, length=LENGTH)
-    shapes = jax.eval_shape(lambda: build_model(spec, PADDED, Axis("position", LENGTH), tokens=VOCAB.size, key=jax.random.key(0)))
+    shapes = jax.eval_shape(
+        lambda: build_model(spec, PADDED, Axis("position", LENGTH), tokens=VOCAB.size, key=jax.random.key(0))
+    )
 
     def wider(shape: Any, leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, [(0, new - old) for new, old in zip(shape.shape, leaf.shape, strict=True)], constant_values=9.0)
+        return jnp.pad(
+            leaf, [(0, new - old) for new, old in zip(shape.shape, leaf.shape, strict=True)], constant_values=9.0
+        )
 
     padded = [wider(*both) for both in zip(jax.tree.leaves(shapes), jax.tree.leaves(exact), strict=True)]
     return exact, jax.tree.unflatten(jax.tree.structure(shapes), padded)
@@ -89,7 +93,9 @@ def test_an_engine_chooses_and_scores_as_without_padding(models: tuple[CausalLM,
 @pytest.mark.variant
 def test_answers_of_a_training_have_no_padding(models: tuple[CausalLM, CausalLM]) -> None:
     shape = RolloutShape(4, 6, 20, PADDED.size, 2.0, (1,), "float32")
-    prompts = Prompted(np.tile(TOKENS, (2, 1)), np.full(4, 6, np.int32), np.arange(4, dtype=np.uint32), np.zeros(4, np.uint32))
+    prompts = Prompted(
+        np.tile(TOKENS, (2, 1)), np.full(4, 6, np.int32), np.arange(4, dtype=np.uint32), np.zeros(4, np.uint32)
+    )
     found = Rollouts(mesh_of(), shape, 0)(models[1], prompts, 0, 0)
     assert found.tokens.max() < VOCAB.size
     assert len(np.unique(found.tokens)) > 5

@@ -22,7 +22,9 @@ ENDS = (1, 2)
 NOISE = np.random.default_rng(2)
 COUNTS = np.repeat(np.array([1, 6, 3, 4], np.int32), GROUP)
 TOKENS = np.repeat(NOISE.integers(3, VOCAB.size, (4, PROMPT)), GROUP, 0).astype(np.int32)
-PROMPTED = Prompted(TOKENS, COUNTS, np.repeat(np.arange(4, dtype=np.uint32), GROUP), np.tile(np.arange(GROUP, dtype=np.uint32), 4))
+PROMPTED = Prompted(
+    TOKENS, COUNTS, np.repeat(np.arange(4, dtype=np.uint32), GROUP), np.tile(np.arange(GROUP, dtype=np.uint32), 4)
+)
 
 
 class Adder:

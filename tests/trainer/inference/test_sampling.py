@@ -19,7 +19,9 @@ _filtered, _next_tokens = jax.jit(filtered), jax.jit(next_tokens)
 def _controls(rows: int = 1, **changed: Any) -> Controls:
     """Plain settings for some rows; a changed one is a number, or one for each row."""
     values = {**_PLAIN, **changed}
-    return Controls(**{name: jnp.broadcast_to(jnp.asarray(x, _TYPES.get(name, jnp.float32)), (rows,)) for name, x in values.items()})
+    return Controls(
+        **{name: jnp.broadcast_to(jnp.asarray(x, _TYPES.get(name, jnp.float32)), (rows,)) for name, x in values.items()}
+    )
 
 
 def _left(probabilities: list[float], **changed: Any) -> list[int]:
@@ -36,7 +38,10 @@ def test_filters_leave_the_tokens_of_their_definitions() -> None:
     assert _left(probabilities, top_p=0.66) == [1, 3, 4]
     assert _left(probabilities, top_p=1e-6) == [1]
     assert _left(probabilities, min_p=0.3) == [1, 3, 4]
-    assert _left(probabilities, top_k=3, top_p=0.7) == [1, 3]  # 0.4 + 0.25 of the 0.85 that top-k leaves are more than 0.7
+    assert _left(probabilities, top_k=3, top_p=0.7) == [
+        1,
+        3,
+    ]  # 0.4 + 0.25 of the 0.85 that top-k leaves are more than 0.7
     assert _left([0.25, 0.25, 0.25, 0.25], top_k=2) == [0, 1]  # of equal tokens the first ones
 
 
@@ -53,7 +58,10 @@ def test_tokens_are_as_frequent_as_their_probabilities() -> None:
     found = np.bincount(_next_tokens(logits, jnp.zeros((rows, 4), bool), controls), minlength=4) / rows
     np.testing.assert_allclose(found, probabilities, atol=0.03)
     squared = probabilities**2 / np.sum(probabilities**2)
-    found = np.bincount(_next_tokens(logits, jnp.zeros((rows, 4), bool), controls._replace(temperature=jnp.full(rows, 0.5))), minlength=4)
+    found = np.bincount(
+        _next_tokens(logits, jnp.zeros((rows, 4), bool), controls._replace(temperature=jnp.full(rows, 0.5))),
+        minlength=4,
+    )
     np.testing.assert_allclose(found / rows, squared, atol=0.03)
 
 

@@ -32,7 +32,10 @@ def test_token_ids_give_the_completion_of_their_text() -> None:
     assert bare[0].prompt == tuple(ids[0][1:]), "no token is put before the ids"
     without = halcyon.generate(model, None, ids, **settings)
     # Without a tokenizer, ids that no tokenizer has may be chosen.
-    known = [next((at for at, token in enumerate(one.tokens) if token >= tokenizer.vocab_size), len(one.tokens)) for one in without]
+    known = [
+        next((at for at, token in enumerate(one.tokens) if token >= tokenizer.vocab_size), len(one.tokens))
+        for one in without
+    ]
     shared = [min(count, len(other.tokens)) for count, other in zip(known, expected, strict=True)]
     assert min(shared) > 0
     assert [one.tokens[:count] for one, count in zip(without, shared, strict=True)] == [

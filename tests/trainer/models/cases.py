@@ -34,7 +34,9 @@ VOCAB = hax.Axis("vocab", 24)
 LENGTH = 12
 
 LLAMA = ModelSpec(llama=LlamaSpec(layers=3, hidden_size=24, intermediate_size=40, heads=6, kv_heads=2))
-TIED_LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0))
+TIED_LLAMA = ModelSpec(
+    llama=LlamaSpec(layers=2, hidden_size=16, intermediate_size=24, heads=4, tie_embeddings=True, rope_theta=100.0)
+)
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=3, hidden_size=24, heads=4))
 
 
@@ -44,11 +46,35 @@ def changed(spec: ModelSpec, **fields: Any) -> ModelSpec:
     return ModelSpec.model_validate({spec.kind: member})
 
 
-_SIZES: Any = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
+_SIZES: Any = {
+    "num_hidden_layers": 3,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+}
 _ROUTED: Any = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "n_shared_experts": 2}
-_EXPERTS: Any = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 10, "decoder_sparse_step": 2, "mlp_only_layers": [3]}
-_LATENT: Any = {"num_key_value_heads": None, "kv_lora_rank": 13, "qk_nope_head_dim": 4, "qk_rope_head_dim": 6, "v_head_dim": 8}
-_DELTA: Any = {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 5, "linear_value_head_dim": 9}
+_EXPERTS: Any = {
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 10,
+    "decoder_sparse_step": 2,
+    "mlp_only_layers": [3],
+}
+_LATENT: Any = {
+    "num_key_value_heads": None,
+    "kv_lora_rank": 13,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 8,
+}
+_DELTA: Any = {
+    "head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 5,
+    "linear_value_head_dim": 9,
+}
 _DELTA |= {"linear_conv_kernel_dim": 3}
 FAMILIES = {
     "llama": LLAMA,
@@ -64,29 +90,54 @@ FAMILIES = {
     "olmo2": ModelSpec(olmo2=Olmo2Spec(**_SIZES, attention_bias=True)),
     "olmo3": ModelSpec(olmo3=Olmo3Spec(**_SIZES | {"num_hidden_layers": 6}, sliding_window=5)),
     "mixtral": ModelSpec(mixtral=MixtralSpec(**_SIZES, num_local_experts=4, sliding_window=5)),
-    "qwen3-moe": ModelSpec(qwen3_moe=Qwen3MoeSpec(**_SIZES | {"num_hidden_layers": 5}, **_EXPERTS, attention_bias=True)),
+    "qwen3-moe": ModelSpec(
+        qwen3_moe=Qwen3MoeSpec(**_SIZES | {"num_hidden_layers": 5}, **_EXPERTS, attention_bias=True)
+    ),
     "gpt-oss": ModelSpec(gpt_oss=GptOssSpec(**_SIZES, num_local_experts=4, num_experts_per_tok=2, sliding_window=5)),
-    "deepseek-v3": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, n_group=4, topk_group=2)),
+    "deepseek-v3": ModelSpec(
+        deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, n_group=4, topk_group=2)
+    ),
     "deepseek-v3-no-rank": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT | {"v_head_dim": 4}, **_ROUTED)),
-    "deepseek-v3-biases": ModelSpec(deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, attention_bias=True)),
+    "deepseek-v3-biases": ModelSpec(
+        deepseek_v3=DeepseekV3Spec(**_SIZES | _LATENT, **_ROUTED, q_lora_rank=9, attention_bias=True)
+    ),
     "glm4-moe": ModelSpec(glm4_moe=Glm4MoeSpec(**_SIZES, **_ROUTED, head_dim=8, attention_bias=True, use_qk_norm=True)),
     "apertus": ModelSpec(apertus=ApertusSpec(**_SIZES, attention_bias=True)),
     "apertus-relu2": ModelSpec(apertus=ApertusSpec(**_SIZES, hidden_act="relu2")),
     "qwen3-next": ModelSpec(
         qwen3_next=Qwen3NextSpec(
-            **_SIZES | {"num_hidden_layers": 6}, **_DELTA, **_EXPERTS, shared_expert_intermediate_size=14, attention_bias=True
+            **_SIZES | {"num_hidden_layers": 6},
+            **_DELTA,
+            **_EXPERTS,
+            shared_expert_intermediate_size=14,
+            attention_bias=True,
         )
     ),
     "nanochat": ModelSpec(
-        nanochat=NanochatSpec(depth=5, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=5)
+        nanochat=NanochatSpec(
+            depth=5, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=5
+        )
     ),
     "qwen3.5": ModelSpec(qwen3_next=Qwen3NextSpec(**_SIZES | {"num_hidden_layers": 5}, **_DELTA, num_experts=0)),
 }
 """A small model of every family, some with options; between them, each number that a shape depends on."""
 EVERY_FAMILY = pytest.mark.parametrize("spec", FAMILIES.values(), ids=FAMILIES)
-_WITH_OTHER_PARTS = ("llama-options", "gpt2-options", "gemma2", "olmo3", "qwen3-moe", "gpt-oss", "deepseek-v3", "nanochat")
+_WITH_OTHER_PARTS = (
+    "llama-options",
+    "gpt2-options",
+    "gemma2",
+    "olmo3",
+    "qwen3-moe",
+    "gpt-oss",
+    "deepseek-v3",
+    "nanochat",
+)
 EVERY_PART = pytest.mark.parametrize(
-    "spec", [pytest.param(spec, id=name, marks=() if name in _WITH_OTHER_PARTS else pytest.mark.variant) for name, spec in FAMILIES.items()]
+    "spec",
+    [
+        pytest.param(spec, id=name, marks=() if name in _WITH_OTHER_PARTS else pytest.mark.variant)
+        for name, spec in FAMILIES.items()
+    ],
 )
 """Every family. Those whose parts others have too are further cases."""
 
@@ -95,13 +146,18 @@ ARCHITECTURES = pytest.mark.parametrize("spec", [LLAMA, TIED_LLAMA, GPT2], ids=[
 
 def shapes(spec: ModelSpec, vocab: hax.Axis = VOCAB, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
     """The shapes and types of the model."""
-    build = functools.partial(build_model, spec, vocab, hax.Axis("position", length), dtype=dtype, key=jax.random.key(0))
+    build = functools.partial(
+        build_model, spec, vocab, hax.Axis("position", length), dtype=dtype, key=jax.random.key(0)
+    )
     return jax.eval_shape(build)
 
 
 @functools.cache
 def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> CausalLM:
-    """A model with random parameters, also in norms and biases, so that each affects the result. It needs no compilation."""
+    """A model with random parameters, also in norms and biases, so that each affects the result.
+
+    It needs no compilation.
+    """
     noise = np.random.default_rng(1)
     with_numbers = {
         Role.MATRIX: lambda shape: 0.3 * noise.standard_normal(shape),
@@ -115,7 +171,9 @@ def make(spec: ModelSpec, length: int = LENGTH, dtype: str = "float32") -> Causa
     }
     model = shapes(spec, length=length, dtype=dtype)
     return jax.tree.map(
-        lambda role, leaf: hax.named(jnp.asarray(with_numbers[role](leaf.array.shape), leaf.dtype), leaf.axis_names), roles(model), model
+        lambda role, leaf: hax.named(jnp.asarray(with_numbers[role](leaf.array.shape), leaf.dtype), leaf.axis_names),
+        roles(model),
+        model,
     )
 
 
@@ -141,7 +199,13 @@ def logits(model: CausalLM, tokens: NamedArray, segments: NamedArray | None = No
 
 @functools.partial(jax.value_and_grad, has_aux=True)
 def loss_and_gradient(
-    model: CausalLM, tokens: NamedArray, targets: NamedArray, weights: NamedArray, segments: NamedArray, *, dtype: str = "float32"
+    model: CausalLM,
+    tokens: NamedArray,
+    targets: NamedArray,
+    weights: NamedArray,
+    segments: NamedArray,
+    *,
+    dtype: str = "float32",
 ) -> tuple[jax.Array, jax.Array]:
     """((sum of weighted losses, sum of weights), gradient)."""
     total, weight, *_ = next_token_sums(model, Inputs(tokens, segments=segments), targets, weights, compute_dtype=dtype)

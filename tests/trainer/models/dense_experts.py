@@ -1,4 +1,7 @@
-"""A mixture of experts without dispatch: every expert is computed for every token, and weighted. In float32, without code of the part."""
+"""A mixture of experts without dispatch: every expert is computed for every token, and weighted.
+
+In float32, without code of the part.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import jax.numpy as jnp
 
 
 def dense_mixture(moe: Any, x: jax.Array, groups: int = 1, kept_groups: int = 1) -> jax.Array:
-    """The output of a `MixtureOfExperts` for tokens [token, embed], with the weights of all other experts set to zero."""
+    """The output of a `MixtureOfExperts` for tokens [token, embed], with the weights of all other experts set to
+    zero.
+    """
     routing, router, experts = moe.router.routing, moe.router, moe.experts
     logits = x @ router.weight.array + (0 if router.bias is None else router.bias.array)
     scores = jax.nn.softmax(logits) if routing.scores == "softmax" else 1 / (1 + jnp.exp(-logits))

@@ -19,8 +19,9 @@ from halcyon.models.parts.tokamax import operation
 def interpreted_triton() -> Iterator[None]:
     """Run the Triton kernels of tokamax on the processor, in Pallas' interpreter.
 
-    Two things that the interpreter of JAX 0.12 lacks are replaced: the index of a program inside a condition (the kernel's conditions hold
-    for all programs, where queries and keys have the same blocks), and loads of booleans with a mask.
+    Two things that the interpreter of JAX 0.12 lacks are replaced: the index of a program inside a condition (the
+    kernel's conditions hold for all programs, where queries and keys have the same blocks), and loads of booleans with
+    a mask.
     """
     vjp, block = operation("attention.pallas_triton_vjp"), operation("attention.pallas_triton").block
     load, mode = block.plgpu.load, jax._src.config.pallas_tpu_interpret_mode_context_manager  # type: ignore[attr-defined]

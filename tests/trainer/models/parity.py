@@ -41,7 +41,9 @@ class Golden:
 
     def named(self, kind: str) -> dict[str, np.ndarray]:
         """The arrays of all weights: ``weight`` or ``gradient``, by name."""
-        return {name.removeprefix(f"{kind} "): array for name, array in self.arrays.items() if name.startswith(f"{kind} ")}
+        return {
+            name.removeprefix(f"{kind} "): array for name, array in self.arrays.items() if name.startswith(f"{kind} ")
+        }
 
     @property
     def spec(self) -> ModelSpec:
@@ -52,17 +54,25 @@ class Golden:
 
     def layout(self) -> tuple[CausalLM, WeightLayout]:
         """The shapes of the model, and where its parameters lie in the tensors."""
-        vocab, length = hax.Axis("vocab", self.arrays["logits"].shape[-1]), hax.Axis("position", self.arrays["tokens"].shape[1])
+        vocab, length = (
+            hax.Axis("vocab", self.arrays["logits"].shape[-1]),
+            hax.Axis("position", self.arrays["tokens"].shape[1]),
+        )
         shapes = jax.eval_shape(functools.partial(build_model, self.spec, vocab, length, key=jax.random.key(0)))
         return shapes, WeightLayout(form_of_config(self.config).tensors(self.spec.value), leaf_shapes(shapes))
 
     def model(self) -> CausalLM:
         """The model with the golden's weights."""
         shapes, layout = self.layout()
-        tensors = {str(layout.canonical(name)): array.astype(np.float32) for name, array in self.named("weight").items()}
+        tensors = {
+            str(layout.canonical(name)): array.astype(np.float32) for name, array in self.named("weight").items()
+        }
         layout.check({name: tensor.shape for name, tensor in tensors.items()})
         rows = lambda name, start, stop: tensors[name][start:stop]  # noqa: E731
-        arrays = [layout.read(leaf.path, tuple(slice(0, size) for size in leaf.shape), rows) for leaf in layout.leaves.values()]
+        arrays = [
+            layout.read(leaf.path, tuple(slice(0, size) for size in leaf.shape), rows)
+            for leaf in layout.leaves.values()
+        ]
         return jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(array) for array in arrays])
 
     def in_file(self, tree: Any) -> dict[str, np.ndarray]:
@@ -70,4 +80,8 @@ class Golden:
         _, layout = self.layout()
         leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, NamedArray))
         arrays = {path: np.asarray(leaf.array) for path, leaf in zip(layout.leaves, leaves, strict=True)}
-        return {name: tensor.values(lambda path, region: arrays[path][region]) for name, tensor in layout.tensors.items() if tensor.views}
+        return {
+            name: tensor.values(lambda path, region: arrays[path][region])
+            for name, tensor in layout.tensors.items()
+            if tensor.views
+        }

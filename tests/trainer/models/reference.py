@@ -69,7 +69,9 @@ def llama_logits(p: Parameters, spec: LlamaSpec, tokens: np.ndarray, segments: n
         v = np.einsum("le,ekh->lkh", h, w["attention/value/weight"])
         q, k = rotate(q, spec.rope_theta), rotate(k, spec.rope_theta)
         group = spec.heads // spec.key_value_heads
-        heads = [attention(q[:, head], k[:, head // group], v[:, head // group], segments) for head in range(spec.heads)]
+        heads = [
+            attention(q[:, head], k[:, head // group], v[:, head // group], segments) for head in range(spec.heads)
+        ]
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
         x = x + np.concatenate(heads, axis=-1) @ output
         h = rms_norm(x, w["mlp_norm/weight"], spec.norm_epsilon)
@@ -86,7 +88,8 @@ def gpt2_logits(p: Parameters, spec: Gpt2Spec, tokens: np.ndarray, segments: np.
         w = {path.removeprefix("blocks/"): array[layer] for path, array in p.items() if path.startswith("blocks/")}
         h = layer_norm(x, w["attention_norm/weight"], w["attention_norm/bias"], spec.norm_epsilon)
         q, k, v = (
-            np.einsum("le,ehs->lhs", h, w[f"attention/{part}/weight"]) + w[f"attention/{part}/bias"] for part in ("query", "key", "value")
+            np.einsum("le,ehs->lhs", h, w[f"attention/{part}/weight"]) + w[f"attention/{part}/bias"]
+            for part in ("query", "key", "value")
         )
         heads = [attention(q[:, head], k[:, head], v[:, head], segments) for head in range(spec.heads)]
         output = w["attention/output/weight"].reshape(spec.hidden_size, spec.hidden_size)
@@ -105,7 +108,12 @@ def logits(p: Parameters, spec: LlamaSpec | Gpt2Spec, tokens: np.ndarray, segmen
 
 
 def loss_sum(
-    p: Parameters, spec: LlamaSpec | Gpt2Spec, tokens: np.ndarray, targets: np.ndarray, weights: np.ndarray, segments: np.ndarray
+    p: Parameters,
+    spec: LlamaSpec | Gpt2Spec,
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    segments: np.ndarray,
 ) -> float:
     """Sum of weight x cross entropy over the batch, in nats."""
     of_target = np.take_along_axis(softmax(logits(p, spec, tokens, segments)), targets[..., None], axis=-1)[..., 0]

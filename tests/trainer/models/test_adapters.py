@@ -1,4 +1,6 @@
-"""Adapters: they compute what the merged weights compute, train alone, and are refused where they would have no effect."""
+"""Adapters: they compute what the merged weights compute, train alone, and are refused where they would have no
+effect.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ TOKENS = named(np.random.default_rng(0).integers(0, 24, (2, 8), np.int32))
 _MARKS = {"llama": (), "deepseek-v3": (pytest.mark.slow,)}
 """Latent attention and experts take some seconds; the other families are further cases."""
 EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=_MARKS.get(name, (pytest.mark.variant,))) for name in FAMILIES], ids=list(FAMILIES)
+    "name",
+    [pytest.param(name, marks=_MARKS.get(name, (pytest.mark.variant,))) for name in FAMILIES],
+    ids=list(FAMILIES),
 )
 
 
@@ -43,7 +47,11 @@ def adapted(model: CausalLM, **lora: Any) -> CausalLM:
     noise = np.random.default_rng(3)
 
     def moved(flag: bool, leaf: Any) -> Any:
-        return leaf + hax.named(0.05 * noise.standard_normal(leaf.array.shape).astype(np.float32), leaf.axes) if flag else leaf
+        return (
+            leaf + hax.named(0.05 * noise.standard_normal(leaf.array.shape).astype(np.float32), leaf.axes)
+            if flag
+            else leaf
+        )
 
     model = with_adapter(model, LoraSpec(rank=3, **lora), jax.random.key(0))
     return jax.tree.map(moved, trained_with_adapter(model), model)
@@ -58,7 +66,8 @@ def test_merged_weights_compute_what_the_adapters_compute(name: str) -> None:
     model = adapted(make.__wrapped__(FAMILIES[name], length=8))  # documents with lists cannot be keys of a cache
     found, expected = logits(model), logits(merged(model))
     assert not has_adapter(merged(model))
-    # Rounding in float32: norms and delta nets amplify it most. A wrong merge differs by a thousandth and more, as below.
+    # Rounding in float32: norms and delta nets amplify it most. A wrong merge differs by a thousandth and more, as
+    # below.
     assert np.abs(found - expected).max() <= (5e-5 if name == "qwen3-next" else 1e-5) * np.abs(expected).max()
     assert np.abs(found - logits(base_of(model))).max() > 1e-3 * np.abs(expected).max()
     check_used(model)
@@ -72,7 +81,9 @@ def test_dora_scales_the_columns_and_a_new_adapter_changes_nothing() -> None:
     model = adapted(plain, dora=True, rs_lora=True, alpha=4.0)
     assert np.abs(logits(model) - logits(merged(model))).max() <= 3e-6 * np.abs(logits(model)).max()
     (adapter, weight) = next(
-        (node.adapter, merged(model)) for node in jax.tree.leaves(model, is_leaf=_is_linear) if _is_linear(node) and node.adapter
+        (node.adapter, merged(model))
+        for node in jax.tree.leaves(model, is_leaf=_is_linear)
+        if _is_linear(node) and node.adapter
     )
     assert adapter.scale == 4.0 / 3**0.5
     query: Any = weight.blocks.stacked.attention.query.weight.array  # type: ignore[attr-defined]
@@ -84,7 +95,9 @@ def _is_linear(node: Any) -> bool:
 
 
 def test_only_adapters_are_trained_and_both_parts_join_to_the_model() -> None:
-    model = with_adapter(make(LLAMA, length=8), LoraSpec(targets=["*.attention.*", "*.mlp.up.weight"]), jax.random.key(0))
+    model = with_adapter(
+        make(LLAMA, length=8), LoraSpec(targets=["*.attention.*", "*.mlp.up.weight"]), jax.random.key(0)
+    )
     assert {adapter_path(path) for path, _ in adaptable(model)} >= {
         "blocks.stacked.attention.query.adapter",
         "blocks.stacked.mlp.up.adapter",
@@ -108,14 +121,20 @@ def test_masks_of_dropout_depend_on_the_sequence_the_layer_and_the_map() -> None
     swapped = logits(with_dropout(model, seeds[::-1]))
     assert not np.array_equal(once, swapped)
     own = with_dropout(model, seeds)
-    found = [np.asarray(node.adapter.seeds.array) for node in jax.tree.leaves(own, is_leaf=_is_linear) if _is_linear(node) and node.adapter]
+    found = [
+        np.asarray(node.adapter.seeds.array)
+        for node in jax.tree.leaves(own, is_leaf=_is_linear)
+        if _is_linear(node) and node.adapter
+    ]
     assert found[0].shape == (3, 2)
     assert len(np.unique(np.concatenate(found))) == sum(one.size for one in found)
 
 
 def test_the_mean_of_many_masks_is_the_input() -> None:
     model = adapted(make(LLAMA, length=8), dropout=0.25)
-    adapter = dataclasses.replace(model.blocks.stacked.attention.query.adapter, seeds=hax.arange(hax.Axis("batch", 400), dtype=jnp.uint32))  # type: ignore[attr-defined]
+    adapter = dataclasses.replace(
+        model.blocks.stacked.attention.query.adapter, seeds=hax.arange(hax.Axis("batch", 400), dtype=jnp.uint32)
+    )  # type: ignore[attr-defined]
     ones = hax.ones((hax.Axis("batch", 400), hax.Axis("position", 8), hax.Axis("embed", 24)))
     dropped = np.asarray(adapter._dropped(ones).array)
     assert set(np.unique(dropped)) == {0.0, np.float32(4 / 3)}

@@ -17,7 +17,9 @@ from halcyon.models.parts.attention_choice import Implementation
 from halcyon.models.parts.masks import Block, Causal, Mask, Prefix, Segments, Window
 from tests.trainer.models.plain_attention import Sees, plain_attention
 
-BATCH, POSITION, HEADS, GROUP, SIZE, VALUE = hax.make_axes(batch=2, position=32, kv_heads=2, q_heads_per_group=2, head_size=4, value_size=6)
+BATCH, POSITION, HEADS, GROUP, SIZE, VALUE = hax.make_axes(
+    batch=2, position=32, kv_heads=2, q_heads_per_group=2, head_size=4, value_size=6
+)
 KEYS = POSITION.alias("key_position")
 LONGER = KEYS.resize(48)
 STARTS = np.array([[0, 5, 6, 19], [0, 11, 12, 30]])
@@ -47,7 +49,10 @@ MASKS: dict[str, tuple[Mask | None, Sees]] = {
         (Causal() & Window(9)) | Prefix(3),
         lambda row, query, key: query - 9 < key <= query or key < 3,
     ),
-    "nothing-for-some": (Causal() & Prefix(4) & Window(12), lambda row, query, key: query - 12 < key <= query and key < 4),
+    "nothing-for-some": (
+        Causal() & Prefix(4) & Window(12),
+        lambda row, query, key: query - 12 < key <= query and key < 4,
+    ),
     "nothing-at-all": (Prefix(0), lambda row, query, key: False),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -118,12 +123,16 @@ def check(
     how = {name: option for name, option in options.items() if name != "sinks"}
     how["block"] = block
     narrow = tuple(each.astype(dtype) for each in given)
-    (_, out), gradients = weighed(narrow, mask, weights.astype(dtype), implementation=implementation, with_sinks=with_sinks, **how)
+    (_, out), gradients = weighed(
+        narrow, mask, weights.astype(dtype), implementation=implementation, with_sinks=with_sinks, **how
+    )
     wide = tuple(np.asarray(each.array.astype(jnp.float32), np.float64) for each in narrow)
 
     def plain(query: np.ndarray, key: np.ndarray, value: np.ndarray, sinks: np.ndarray) -> np.ndarray:
         scale = how.get("scale", SIZE.size**-0.5)
-        return plain_attention(query, key, value, sees, scale=scale, soft_cap=how.get("soft_cap"), sinks=sinks if with_sinks else None)
+        return plain_attention(
+            query, key, value, sees, scale=scale, soft_cap=how.get("soft_cap"), sinks=sinks if with_sinks else None
+        )
 
     tolerance = {"float32": 2e-5, "bfloat16": 3e-2}[dtype]
     found = np.asarray(out.rearrange((BATCH, POSITION, HEADS, GROUP, VALUE)).array.astype(jnp.float32))
@@ -138,7 +147,9 @@ def check(
         leaf = np.asarray(gradient.array.astype(jnp.float32), np.float64)
         direction = np.random.default_rng(which).standard_normal(leaf.shape)
         expected = difference(wide, which, direction, loss)
-        assert float((leaf * direction).sum()) == pytest.approx(expected, abs=tolerance * (1 + 20 * np.linalg.norm(leaf))), which
+        assert float((leaf * direction).sum()) == pytest.approx(
+            expected, abs=tolerance * (1 + 20 * np.linalg.norm(leaf))
+        ), which
 
 
 @BOTH
@@ -169,7 +180,9 @@ def test_bfloat16_stays_near(options: str, implementation: Implementation) -> No
 
 @BOTH
 @pytest.mark.parametrize("window", [None, 11])
-def test_queries_that_continue_a_sequence_see_the_earlier_keys(window: int | None, implementation: Implementation) -> None:
+def test_queries_that_continue_a_sequence_see_the_earlier_keys(
+    window: int | None, implementation: Implementation
+) -> None:
     """48 keys; the 32 queries are at the last 32 positions."""
     mask = Causal(16) if window is None else Causal(16) & Window(window, 16)
     check(mask, lambda row, query, key: query + 16 - (window or 100) < key <= query + 16, {}, implementation, LONGER)
@@ -179,7 +192,9 @@ def test_a_range_of_keys_is_as_narrow_as_the_mask_and_never_narrower() -> None:
     for mask, sees in MASKS.values():
         if mask is None:
             continue
-        visible = np.asarray(mask.visible(Block.all_of(POSITION), Block.all_of(KEYS)).broadcast_to((BATCH, POSITION, KEYS)).array)
+        visible = np.asarray(
+            mask.visible(Block.all_of(POSITION), Block.all_of(KEYS)).broadcast_to((BATCH, POSITION, KEYS)).array
+        )
         for first in range(0, 32, 8):
             begin, end = mask.key_range(first, first + 7, 32)
             outside = np.ones(32, bool)
@@ -199,7 +214,9 @@ def test_blocks_that_the_mask_hides_are_not_computed() -> None:
     weights = np.zeros((2, 32, 2, 2, 6), np.float32)
     weights[:, 24:] = 1
     given, mask = (query, key, spoiled, sinks), Causal() & Window(8)
-    (total, _), gradients = weighed(given, mask, hax.named(weights, (BATCH, POSITION, HEADS, GROUP, VALUE)), implementation="blockwise")
+    (total, _), gradients = weighed(
+        given, mask, hax.named(weights, (BATCH, POSITION, HEADS, GROUP, VALUE)), implementation="blockwise"
+    )
     del total
     last = np.asarray(gradients[0].array)[:, 24:]
     assert np.isfinite(last).all()
@@ -236,7 +253,9 @@ def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
 
         def loss(query, key, value):
             keys = key.resolve_axis("key_position")
-            return hax.sum(attention(query, key, value, Causal(), position=position, key_position=keys, head_size=SIZE, block=64)).scalar()
+            return hax.sum(
+                attention(query, key, value, Causal(), position=position, key_position=keys, head_size=SIZE, block=64)
+            ).scalar()
 
         return jax.jit(jax.grad(loss, (0, 1, 2))).lower(query, key, key).compile().memory_analysis().temp_size_in_bytes
 

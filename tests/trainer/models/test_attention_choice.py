@@ -11,13 +11,24 @@ import pytest
 
 from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_blocks import Form
-from halcyon.models.parts.attention_choice import CannotServe, Choice, Request, Target, attending, best, kernel_on, refusal
+from halcyon.models.parts.attention_choice import (
+    CannotServe,
+    Choice,
+    Request,
+    Target,
+    attending,
+    best,
+    kernel_on,
+    refusal,
+)
 from halcyon.models.parts.masks import Causal, Mask, Prefix, Segments, Window
 from halcyon.parallel.partition import computing
 from tests.trainer.support.meshes import mesh_of
 
 CPU, TPU = Target("cpu"), Target("tpu")
-HOPPER, AMPERE, BLACKWELL, DESKTOP, OLD = (Target("gpu", version) for version in ((9, 0), (8, 0), (10, 0), (12, 0), (7, 5)))
+HOPPER, AMPERE, BLACKWELL, DESKTOP, OLD = (
+    Target("gpu", version) for version in ((9, 0), (8, 0), (10, 0), (12, 0), (7, 5))
+)
 ROCM = Target("gpu")
 
 
@@ -35,7 +46,12 @@ def request(
     rows: bool = True,
 ) -> Request:
     position = hax.Axis("position", length)
-    axes = (position, hax.Axis("key_position", keys or length), hax.Axis("head_size", head), hax.Axis("value", value or head))
+    axes = (
+        position,
+        hax.Axis("key_position", keys or length),
+        hax.Axis("head_size", head),
+        hax.Axis("value", value or head),
+    )
     return Request(Form(*axes, cap, 512), mask or Causal(), jnp.dtype(dtype), sinks, parts, rows)
 
 
@@ -102,7 +118,12 @@ def test_auto_picks(target: Target, wanted: Request, picked: str) -> None:
         ("tokamax", ROCM, request(), "it has kernels for NVIDIA GPUs"),
         ("tokamax", OLD, request(), "on GPUs of compute capability 7.5, there is no kernel; one needs 8.0 or later"),
         ("tokamax", HOPPER, request(dtype=jnp.float32), "its products would round float32 numbers"),
-        ("tokamax", AMPERE, request(cap=50.0), "on GPUs of compute capability 8.0, the Triton kernel has no soft cap of the scores"),
+        (
+            "tokamax",
+            AMPERE,
+            request(cap=50.0),
+            "on GPUs of compute capability 8.0, the Triton kernel has no soft cap of the scores",
+        ),
         ("tokamax", AMPERE, request(131_072, mask=SEGMENTS), "its backward pass would keep a table of"),
         ("tokamax", DESKTOP, request(mask=SEGMENTS), "the Triton kernel neither keeps documents apart nor has windows"),
         ("tokamax", HOPPER, request(head=512), "the Mosaic GPU kernel computes heads of at most 256 features, not 512"),
@@ -119,7 +140,9 @@ def test_a_refusal_has_its_reason(name: Any, target: Target, wanted: Request, re
     assert reason in (refusal(name, wanted, target) or "")
 
 
-@pytest.mark.parametrize(("target", "kernel"), [(HOPPER, "mosaic_gpu"), (BLACKWELL, "mosaic_gpu"), (AMPERE, "triton"), (DESKTOP, "triton")])
+@pytest.mark.parametrize(
+    ("target", "kernel"), [(HOPPER, "mosaic_gpu"), (BLACKWELL, "mosaic_gpu"), (AMPERE, "triton"), (DESKTOP, "triton")]
+)
 def test_each_generation_of_gpus_has_a_kernel(target: Target, kernel: str) -> None:
     assert kernel_on(request(), target) == kernel
 
@@ -136,7 +159,9 @@ def shape_of(position: int = 64) -> jax.ShapeDtypeStruct:
     queries, size = hax.Axis("position", position), hax.Axis("head_size", 8)
     query, keys = hax.zeros((hax.Axis("batch", 2), queries, size)), queries.alias("key_position")
     key = query.rename({"position": "key_position"})
-    return jax.eval_shape(lambda: attention(query, key, key, Causal(), position=queries, key_position=keys, head_size=size))
+    return jax.eval_shape(
+        lambda: attention(query, key, key, Causal(), position=queries, key_position=keys, head_size=size)
+    )
 
 
 def test_the_context_decides_and_hears_the_choice() -> None:
@@ -155,7 +180,8 @@ def test_the_context_decides_and_hears_the_choice() -> None:
 
 def test_a_named_one_that_cannot_serve_is_refused_in_a_sentence() -> None:
     message = (
-        "spec.trainer.attention: tokamax cannot compute this model's attention: it has kernels for NVIDIA GPUs, and this is cpu; use auto"
+        "spec.trainer.attention: tokamax cannot compute this model's attention: it has kernels for NVIDIA GPUs, and "
+        "this is cpu; use auto"
     )
     with attending("tokamax", CPU), pytest.raises(CannotServe, match=f"^{message}"):
         shape_of()

@@ -1,4 +1,6 @@
-"""Every implementation of attention computes what the reference computes: values and gradients, for random shapes, masks and options."""
+"""Every implementation of attention computes what the reference computes: values and gradients, for random shapes,
+masks and options.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Case(NamedTuple):
         return masks[self.mask]
 
 
-def cases(*, lengths: st.SearchStrategy[int], masks: tuple[str, ...] = NAMES, options: bool = True) -> st.SearchStrategy[Case]:
+def cases(
+    *, lengths: st.SearchStrategy[int], masks: tuple[str, ...] = NAMES, options: bool = True
+) -> st.SearchStrategy[Case]:
     return st.builds(
         Case,
         length=lengths,
@@ -77,10 +81,16 @@ def random(noise: np.random.Generator, dtype: str, *axes: hax.Axis) -> NamedArra
     return hax.named(jnp.asarray(noise.standard_normal([axis.size for axis in axes]), dtype), axes)
 
 
-def computed(case: Case, implementation: Implementation, context: contextlib.AbstractContextManager[Any] | None = None) -> list[np.ndarray]:
+def computed(
+    case: Case, implementation: Implementation, context: contextlib.AbstractContextManager[Any] | None = None
+) -> list[np.ndarray]:
     """The result, and the gradients with respect to query, key, value and sinks."""
     batch, position = hax.Axis("batch", 2), hax.Axis("position", case.length)
-    keys, heads, group = position.alias("key_position"), hax.Axis("kv_heads", case.kv_heads), hax.Axis("q_heads_per_group", case.group)
+    keys, heads, group = (
+        position.alias("key_position"),
+        hax.Axis("kv_heads", case.kv_heads),
+        hax.Axis("q_heads_per_group", case.group),
+    )
     size, value = hax.Axis("head_size", 8), hax.Axis("value_size", case.value_size)
     noise = np.random.default_rng(case.seed)
     array = functools.partial(random, noise, case.dtype)
@@ -143,22 +153,32 @@ def splash_equals_the_reference(case: Case) -> None:
 
 ANY = cases(lengths=st.integers(1, 50))
 SPLIT = cases(lengths=st.sampled_from([12, 24, 36, 48, 60]))
-MESHES = st.sampled_from(["context 2", "data 2 x context 2 x tensor 2", "expert 2 x context 4", "context 3 x tensor 2", "context 6"])
-KERNEL = cases(lengths=st.sampled_from([128, 256]), masks=("none", "causal", "window", "segments", "segments-window", "window-alone"))
+MESHES = st.sampled_from(
+    ["context 2", "data 2 x context 2 x tensor 2", "expert 2 x context 4", "context 3 x tensor 2", "context 6"]
+)
+KERNEL = cases(
+    lengths=st.sampled_from([128, 256]),
+    masks=("none", "causal", "window", "segments", "segments-window", "window-alone"),
+)
 
 test_blocks = FEW(given(ANY)(blocks_equal_the_reference))
 test_rings = FEW(given(SPLIT, MESHES)(a_ring_equals_the_reference))
 test_splash = settings(max_examples=2)(given(KERNEL)(splash_equals_the_reference))
 test_more_blocks = pytest.mark.slow(pytest.mark.variant(MANY(given(ANY)(blocks_equal_the_reference))))
 test_more_rings = pytest.mark.slow(pytest.mark.variant(MANY(given(SPLIT, MESHES)(a_ring_equals_the_reference))))
-test_more_splash = pytest.mark.slow(pytest.mark.variant(settings(max_examples=20)(given(KERNEL)(splash_equals_the_reference))))
+test_more_splash = pytest.mark.slow(
+    pytest.mark.variant(settings(max_examples=20)(given(KERNEL)(splash_equals_the_reference)))
+)
 
 
 def test_a_program_for_a_tpu_calls_splash() -> None:
     """Lowered for TPUs without one. The kernels take all rows together: no loop."""
     batch, position, size = hax.Axis("batch", 2), hax.Axis("position", 256), hax.Axis("head_size", 128)
     keys, heads = position.alias("key_position"), hax.Axis("heads", 2)
-    query, key = hax.zeros((batch, position, heads, size), dtype=jnp.bfloat16), hax.zeros((batch, keys, heads, size), dtype=jnp.bfloat16)
+    query, key = (
+        hax.zeros((batch, position, heads, size), dtype=jnp.bfloat16),
+        hax.zeros((batch, keys, heads, size), dtype=jnp.bfloat16),
+    )
     ids = hax.zeros((batch, position), dtype=jnp.int32)
 
     def loss(query: NamedArray, key: NamedArray, ids: NamedArray) -> jax.Array:

@@ -1,4 +1,6 @@
-"""A config.json that leaves keys out has the defaults of the class in transformers, and each form of rotary positions is read as there."""
+"""A config.json that leaves keys out has the defaults of the class in transformers, and each form of rotary positions
+is read as there.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def read(architecture: str, **changes: Any) -> Any:
         ("Qwen3_5ForCausalLM", 4),
     ],
 )
-def test_absent_key_value_heads_are_those_of_the_class_and_null_means_one_for_each_head(architecture: str, heads: int) -> None:
+def test_absent_key_value_heads_are_those_of_the_class_and_null_means_one_for_each_head(
+    architecture: str, heads: int
+) -> None:
     assert read(architecture).key_value_heads == heads
     assert read(architecture, num_key_value_heads=None).key_value_heads == 32
 
@@ -73,7 +77,10 @@ def test_the_written_rounding_of_a_ramp_is_read_again(architecture: str, truncat
 
 
 def test_all_layers_of_a_qwen_may_have_windows() -> None:
-    assert read("Qwen2ForCausalLM", use_sliding_window=True, max_window_layers=0).layers_by_type == ("sliding_attention",) * 2
+    assert (
+        read("Qwen2ForCausalLM", use_sliding_window=True, max_window_layers=0).layers_by_type
+        == ("sliding_attention",) * 2
+    )
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -95,14 +102,20 @@ def test_rotary_positions_are_read_where_transformers_reads_them() -> None:
     beside = read("Olmo3ForCausalLM", rope_parameters=nested | {"truncate": False}).rope_scaling
     assert beside.truncate is False, "it stands beside the objects of the kinds of layers"
     for architecture in ("Olmo3ForCausalLM", "Gemma3ForCausalLM"):
-        flat = read(architecture, rope_scaling=YARN | {"truncate": False}, original_max_position_embeddings=8).rope_scaling
+        flat = read(
+            architecture, rope_scaling=YARN | {"truncate": False}, original_max_position_embeddings=8
+        ).rope_scaling
         assert (flat.truncate, flat.original_max_position_embeddings) == (None, 16), "both classes look at neither"
-    glm = read("Glm4MoeForCausalLM", head_dim=8, rope_parameters=YARN | {"rope_theta": 7.0, "partial_rotary_factor": 0.75})
+    glm = read(
+        "Glm4MoeForCausalLM", head_dim=8, rope_parameters=YARN | {"rope_theta": 7.0, "partial_rotary_factor": 0.75}
+    )
     assert (glm.partial_rotary_factor, glm.rope_scaling.factor) == (0.75, 4.0)
     assert read("LlamaForCausalLM", rope_scaling=YARN, rope_parameters={}).rope_scaling.factor == 4.0
     for changes in ({"factor": 2.0}, {"rope_type": "linear"}):
         name, value = next(iter(changes.items()))
-        with pytest.raises(BadConfiguration, match=f"{name} is {YARN[name]} in rope_parameters and {value} in rope_scaling"):
+        with pytest.raises(
+            BadConfiguration, match=f"{name} is {YARN[name]} in rope_parameters and {value} in rope_scaling"
+        ):
             read("LlamaForCausalLM", rope_parameters=YARN, rope_scaling=YARN | changes)
     with pytest.raises(BadConfiguration, match=r"factor is 4.0 in rope_parameters and 2.0 in rope_scaling"):
         read("Olmo3ForCausalLM", rope_parameters=nested, rope_scaling=YARN | {"factor": 2.0})

@@ -1,4 +1,6 @@
-"""A model of the user's own package: that of the guide, and every way in which a class or its configuration is refused."""
+"""A model of the user's own package: that of the guide, and every way in which a class or its configuration is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_the_model_of_the_guide_computes_and_counts(package: Path) -> None:
     first = np.asarray(segments.array).argmax(1)
     earlier = tokens.array.at[np.arange(len(first)), first - 1].set(0)
     changed = np.asarray(logits(model, hax.named(earlier, tokens.axis_names), segments))
-    assert np.array_equal(found[np.arange(len(first)), first], changed[np.arange(len(first)), first]), "a segment sees the one before"
+    assert np.array_equal(found[np.arange(len(first)), first], changed[np.arange(len(first)), first]), (
+        "a segment sees the one before"
+    )
 
     (total, weight), gradient = losses(model, tokens, targets, weights, segments)
     assert np.isfinite(float(total / weight))
@@ -92,17 +96,36 @@ MODULES = {
 @pytest.mark.parametrize(
     ("path", "config", "message"),
     [
-        ("nowhere.models:Model", {}, r"class: nowhere\.models does not import \(ModuleNotFoundError: No module named 'nowhere'\); correct"),
-        ("broken:Model", {}, r"class: broken does not import \(ModuleNotFoundError: No module named 'no_such_package'\); correct the path"),
-        ("twogram:Twogram", {}, r"class: the module twogram has no Twogram; the nearest model in it is TwoGram; correct the path"),
+        (
+            "nowhere.models:Model",
+            {},
+            r"class: nowhere\.models does not import \(ModuleNotFoundError: No module named 'nowhere'\); correct",
+        ),
+        (
+            "broken:Model",
+            {},
+            r"class: broken does not import \(ModuleNotFoundError: No module named 'no_such_package'\); correct the "
+            r"path",
+        ),
+        (
+            "twogram:Twogram",
+            {},
+            r"class: the module twogram has no Twogram; the nearest model in it is TwoGram; correct the path",
+        ),
         ("plain:Model", {}, r"class: plain:Model is no subclass of halcyon\.models\.CausalLM; docs/guides"),
         ("plain:number", {}, r"class: plain:number is no subclass of halcyon\.models\.CausalLM"),
         ("halves:Half", {}, r"class: halves:Half is abstract: it lacks __call__, .*head"),
         ("bare:Bare", {}, r"class: bare:Bare lacks Config and init"),
-        ("twogram:TwoGram", {"depth": 3}, r"config: twogram:TwoGram does not take it: .* unexpected keyword argument 'depth'; correct"),
+        (
+            "twogram:TwoGram",
+            {"depth": 3},
+            r"config: twogram:TwoGram does not take it: .* unexpected keyword argument 'depth'; correct",
+        ),
     ],
 )
-def test_a_class_or_configuration_that_is_refused(package: Path, path: str, config: dict[str, Any], message: str) -> None:
+def test_a_class_or_configuration_that_is_refused(
+    package: Path, path: str, config: dict[str, Any], message: str
+) -> None:
     for name, code in MODULES.items():
         (package / f"{name}.py").write_text(code)
     with pytest.raises(BadConfiguration, match=rf"^spec\.model\.custom\.{message}") as refused:
@@ -111,7 +134,9 @@ def test_a_class_or_configuration_that_is_refused(package: Path, path: str, conf
 
 
 def test_a_model_that_cannot_be_built_is_refused(package: Path) -> None:
-    with pytest.raises(BadConfiguration, match=r"^spec\.model\.custom\.class: twogram:TwoGram cannot build the model \(TypeError"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.model\.custom\.class: twogram:TwoGram cannot build the model \(TypeError"
+    ):
         shapes(custom(width="wide"))
 
 
@@ -139,7 +164,9 @@ def test_the_form_of_a_class_is_checked_by_the_schema() -> None:
 def test_a_size_that_the_mesh_does_not_divide_is_named(package: Path) -> None:
     run = parse_run(document(**{"class": "twogram:TwoGram", "config": {"width": 12}}))
     assert run_mesh(run.spec).fsdp == 8
-    with pytest.raises(BadConfiguration, match=r"the axis embed of the parameter embedding\.weight has 12 elements.*fsdp.*8, does not"):
+    with pytest.raises(
+        BadConfiguration, match=r"the axis embed of the parameter embedding\.weight has 12 elements.*fsdp.*8, does not"
+    ):
         build_program(run.spec, 100, mesh_of(fsdp=8))
 
 

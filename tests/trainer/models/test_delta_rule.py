@@ -20,7 +20,9 @@ def drawn(positions: int, seed: int = 0, *, alike: float = 0.0) -> tuple[np.ndar
     """Queries, keys of length 1, values, decays and rates. `alike`: the part of a vector that all keys share."""
     noise = np.random.default_rng(seed)
     query = noise.standard_normal((2, KEY_HEADS, positions, KEY_SIZE))
-    key = (1 - alike) * noise.standard_normal(query.shape) + alike * 10 * noise.standard_normal((2, KEY_HEADS, 1, KEY_SIZE))
+    key = (1 - alike) * noise.standard_normal(query.shape) + alike * 10 * noise.standard_normal(
+        (2, KEY_HEADS, 1, KEY_SIZE)
+    )
     key /= np.linalg.norm(key, axis=-1, keepdims=True)
     value = noise.standard_normal((2, KEY_HEADS, VALUE_HEADS, positions, VALUE_SIZE))
     log_decay = -np.exp(noise.standard_normal(value.shape[:-1]) - 2)
@@ -92,7 +94,9 @@ def test_gradients_of_the_gated_delta_rule_are_those_of_the_recurrence() -> None
 
 
 def test_keys_that_are_nearly_the_same_lose_no_precision() -> None:
-    """The triangular system of a chunk is then badly conditioned for powers of its matrix, but not for its inverse by blocks."""
+    """The triangular system of a chunk is then badly conditioned for powers of its matrix, but not for its inverse by
+    blocks.
+    """
     arrays = drawn(64, alike=0.95)
     starts = np.zeros((2, 64), bool)
     expected = recurrence(arrays, starts)

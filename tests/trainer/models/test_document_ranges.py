@@ -38,7 +38,9 @@ MASKS: dict[str, Callable[[Segments], Mask]] = {
     "documents-or-prefix": lambda documents: (Causal() & documents) | Prefix(3),
     "documents-or-documents": lambda documents: (Window(3) & documents) | (Causal() & documents),
     "documents-and-prefix": lambda documents: Causal() & documents & Prefix(hax.named(jnp.asarray([40, 64]), BATCH)),
-    "keys": lambda documents: Causal() & Segments(documents.of_queries, documents.of_queries.rename({"position": "key_position"})),
+    "keys": lambda documents: (
+        Causal() & Segments(documents.of_queries, documents.of_queries.rename({"position": "key_position"}))
+    ),
 }
 
 
@@ -50,7 +52,9 @@ def test_a_range_holds_all_visible_keys_whatever_the_ids(name: str, seed: int, r
     mask = MASKS[name](segments(ids.astype(np.int32)))
     found = mask.block_ranges(POSITION, KEYS, BLOCK)
     assert mask.has_block_ranges == (found is not None)
-    visible = np.asarray(mask.visible(Block.all_of(POSITION), Block.all_of(KEYS)).rearrange((BATCH, POSITION, KEYS)).array)
+    visible = np.asarray(
+        mask.visible(Block.all_of(POSITION), Block.all_of(KEYS)).rearrange((BATCH, POSITION, KEYS)).array
+    )
     blocks = visible.reshape(2, 8, BLOCK, 8, BLOCK).any((0, 2, 4))
     if found is not None:
         for number, (first, end) in enumerate(zip(found.first, found.end, strict=True)):
@@ -68,7 +72,8 @@ def test_a_range_is_as_narrow_as_the_documents_of_all_rows() -> None:
 
 
 def gradients(implementation: Implementation, scale: int, hidden: float) -> list[np.ndarray]:
-    """The gradients of the losses of one document, which fills its blocks, by its own arrays; all arrays are `hidden` in other blocks.
+    """The gradients of the losses of one document, which fills its blocks, by its own arrays; all arrays are `hidden`
+    in other blocks.
 
     Args:
         implementation: Computes it.
@@ -144,6 +149,8 @@ def test_the_bits_are_those_of_the_whole_range(
     narrow = run()
     monkeypatch.setattr(Segments, "block_ranges", Mask.block_ranges)
     monkeypatch.setattr(Segments, "has_block_ranges", Mask.has_block_ranges)
-    monkeypatch.setattr(splash_attention, "shared_blocks", lambda queries, keys, block: jnp.ones((queries.shape[1] // block,) * 2, bool))
+    monkeypatch.setattr(
+        splash_attention, "shared_blocks", lambda queries, keys, block: jnp.ones((queries.shape[1] // block,) * 2, bool)
+    )
     for found, whole in zip(narrow, run(), strict=True):
         assert found.tobytes() == whole.tobytes()

@@ -1,4 +1,6 @@
-"""Each document in a packed row is predicted only from itself: its loss is the same as in a row with no other document."""
+"""Each document in a packed row is predicted only from itself: its loss is the same as in a row with no other
+document.
+"""
 
 from __future__ import annotations
 
@@ -82,11 +84,15 @@ IMPLEMENTATIONS: dict[AttentionName, tuple[int, str, Target, str]] = {
         pytest.param("tokamax", marks=pytest.mark.slow),
     ],
 )
-def test_other_tokens_of_one_document_change_no_bit_of_the_losses_and_gradients_of_the_others(name: AttentionName) -> None:
+def test_other_tokens_of_one_document_change_no_bit_of_the_losses_and_gradients_of_the_others(
+    name: AttentionName,
+) -> None:
     length, dtype, target, mesh = IMPLEMENTATIONS[name]
     noise = np.random.default_rng(3)
     tokens, targets, others = noise.integers(0, VOCAB.size, (3, 2, length), np.int32)
-    segments = np.searchsorted([length // 5, length // 2 + 7, length - 9], np.arange(length), side="right").astype(np.int32)
+    segments = np.searchsorted([length // 5, length // 2 + 7, length - 9], np.arange(length), side="right").astype(
+        np.int32
+    )
     segments = np.stack((segments, segments // 2))
     flipped = segments == 1
     weights = np.where(flipped, 0.0, noise.random((2, length))).astype(np.float32)
@@ -94,7 +100,9 @@ def test_other_tokens_of_one_document_change_no_bit_of_the_losses_and_gradients_
     compute = jax.jit(loss_and_gradient, static_argnames="dtype")
 
     def run(tokens: np.ndarray) -> tuple[float, list[np.ndarray]]:
-        (loss, _), gradient = compute(make(LLAMA, length), named(tokens), named(targets), named(weights), named(segments), dtype=dtype)
+        (loss, _), gradient = compute(
+            make(LLAMA, length), named(tokens), named(targets), named(weights), named(segments), dtype=dtype
+        )
         return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
 
     interpreted = interpreted_triton() if name == "tokamax" else contextlib.nullcontext()

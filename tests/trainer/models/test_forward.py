@@ -13,7 +13,19 @@ from halcyon.models.stack import with_remat
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.remat import Remat
 from tests.trainer.models import reference
-from tests.trainer.models.cases import ARCHITECTURES, GPT2, LENGTH, LLAMA, VOCAB, batch, changed, logits, losses, make, named
+from tests.trainer.models.cases import (
+    ARCHITECTURES,
+    GPT2,
+    LENGTH,
+    LLAMA,
+    VOCAB,
+    batch,
+    changed,
+    logits,
+    losses,
+    make,
+    named,
+)
 
 
 @ARCHITECTURES
@@ -23,7 +35,9 @@ def test_logits_are_those_of_the_reference(spec: ModelSpec, packed: bool) -> Non
     tokens, _, _, segments = batch()
     ours = logits(model, tokens, segments if packed else None)
     one_segment = np.zeros_like(segments.array)
-    expected = reference.logits(reference.parameters_of(model), spec.value, tokens.array, segments.array if packed else one_segment)
+    expected = reference.logits(
+        reference.parameters_of(model), spec.value, tokens.array, segments.array if packed else one_segment
+    )
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
 
@@ -37,7 +51,9 @@ def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSpec) -> 
     noise = np.random.default_rng(3)
 
     def shifted(path: str, by: np.ndarray) -> float:
-        return reference.loss_sum({**parameters, path: parameters[path] + by}, spec.value, *(np.asarray(each.array) for each in arrays))
+        return reference.loss_sum(
+            {**parameters, path: parameters[path] + by}, spec.value, *(np.asarray(each.array) for each in arrays)
+        )
 
     assert float(weight) == pytest.approx(float(np.sum(arrays[2].array)), rel=1e-6)
     assert float(total) == pytest.approx(shifted("embedding/weight", np.zeros(1)), rel=1e-5)
@@ -48,7 +64,9 @@ def test_loss_and_every_gradient_are_those_of_the_reference(spec: ModelSpec) -> 
         difference = (shifted(path, 1e-5 * direction) - shifted(path, -1e-5 * direction)) / 2e-5
         size = np.linalg.norm(leaf)
         assert float((leaf * direction).sum()) == pytest.approx(difference, abs=1e-3 * size + 1e-5), path
-        assert size > 1e-3 or path == "blocks/attention/key/bias", path  # softmax does not change if all scores change by the same number
+        assert size > 1e-3 or path == "blocks/attention/key/bias", (
+            path
+        )  # softmax does not change if all scores change by the same number
 
 
 @ARCHITECTURES
@@ -61,10 +79,13 @@ def test_a_later_token_does_not_change_earlier_logits(spec: ModelSpec) -> None:
     assert (before[:, 7:] != after[:, 7:]).any(axis=-1).all()
 
 
-@pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
+@pytest.mark.parametrize(
+    "spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)]
+)
 def test_rematerialisation_changes_no_number(spec: ModelSpec) -> None:
     kept, recomputed = (losses(model, *batch()) for model in (make(spec), with_remat(make(spec), "full")))
-    # Relative to the largest gradient of all: that of a key's bias is 0 but for rounding, because softmax ignores a constant.
+    # Relative to the largest gradient of all: that of a key's bias is 0 but for rounding, because softmax ignores a
+    # constant.
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept[1]))
     for left, right in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * scale)
@@ -81,15 +102,25 @@ def test_rematerialisation_keeps_one_carry_a_block() -> None:
 @ARCHITECTURES
 def test_the_backward_pass_keeps_no_second_copy_of_the_weights(spec: ModelSpec) -> None:
     model = make(spec)
-    forward = next(each for each in _equations(losses.trace(model, *batch()).jaxpr.jaxpr) if each.primitive.name == "scan")
+    forward = next(
+        each for each in _equations(losses.trace(model, *batch()).jaxpr.jaxpr) if each.primitive.name == "scan"
+    )
     ends = zip(forward.outvars, forward.params["jaxpr"].jaxpr.outvars, strict=True)
-    kept = [stacked.aval.shape for stacked, one in ends if stacked.aval.shape != one.aval.shape]  # the others are carried
-    matrices = {leaf.array.shape for path, leaf in reference.named_leaves(model).items() if path.startswith("blocks/") and leaf.ndim > 2}
+    kept = [
+        stacked.aval.shape for stacked, one in ends if stacked.aval.shape != one.aval.shape
+    ]  # the others are carried
+    matrices = {
+        leaf.array.shape
+        for path, leaf in reference.named_leaves(model).items()
+        if path.startswith("blocks/") and leaf.ndim > 2
+    }
     assert kept
     assert not matrices & set(kept)
 
 
-@pytest.mark.parametrize("spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)])
+@pytest.mark.parametrize(
+    "spec", [pytest.param(LLAMA, id="llama"), pytest.param(GPT2, id="gpt2", marks=pytest.mark.variant)]
+)
 def test_bfloat16_is_close_and_keeps_the_required_operations_in_float32(spec: ModelSpec) -> None:
     model, arrays = make(spec), batch()
     (wide, _), _ = losses(model, *arrays)
@@ -108,7 +139,9 @@ def _equations(program: Any) -> Iterator[Any]:
     """Every equation of a jaxpr, including those of inner jaxprs."""
     for equation in program.eqns:
         yield equation
-        for inner in jax.tree.leaves(equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")):
+        for inner in jax.tree.leaves(
+            equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")
+        ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from _equations(inner)
@@ -119,7 +152,9 @@ def _operand_types(program: Any) -> dict[str, set[jnp.dtype]]:
     found: dict[str, set[jnp.dtype]] = {}
     for equation in _equations(program):
         types = {variable.aval.dtype for variable in equation.invars if hasattr(variable.aval, "dtype")}
-        found.setdefault(equation.primitive.name, set()).update(each for each in types if jnp.issubdtype(each, jnp.floating))
+        found.setdefault(equation.primitive.name, set()).update(
+            each for each in types if jnp.issubdtype(each, jnp.floating)
+        )
     return found
 
 
@@ -135,7 +170,9 @@ def test_positions_may_be_given(spec: ModelSpec) -> None:
     model, (tokens, *_) = make(spec), batch()
 
     def features(first: int | None) -> jax.Array:
-        positions = None if first is None else named(np.broadcast_to(np.arange(first, first + 5, dtype=np.int32), (4, 5)))
+        positions = (
+            None if first is None else named(np.broadcast_to(np.arange(first, first + 5, dtype=np.int32), (4, 5)))
+        )
         return model(Inputs(named(tokens.array[:, :5]), positions=positions)).features.array
 
     np.testing.assert_allclose(features(None), features(0), rtol=1e-4, atol=1e-4)

@@ -48,7 +48,9 @@ def test_each_row_is_multiplied_with_the_matrix_of_its_group(implementation: str
     expected = np.zeros((ROWS, OUTPUTS), np.float32)
     for group, part in enumerate(groups_of(ends)):
         expected[part] = rows[part] @ matrices[group]
-    np.testing.assert_allclose(product(rows, matrices, sizes_of(ends), implementation=implementation), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        product(rows, matrices, sizes_of(ends), implementation=implementation), expected, atol=1e-5
+    )
     turned = np.swapaxes(matrices, 1, 2)
     found = product(rows, turned, sizes_of(ends), transposed=True, implementation=implementation)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -102,18 +104,27 @@ def test_the_kernel_computes_groups_of_several_tiles(ends: list[int]) -> None:
     for turned, transposed in ((matrices, False), (np.swapaxes(matrices, 1, 2), True)):
         np.testing.assert_allclose(row_tiles(rows, turned, sizes_of(ends), transposed=transposed), expected, atol=1e-4)
     np.testing.assert_allclose(
-        outer_tiles(rows, others, sizes_of(ends)), np.stack([rows[part].T @ others[part] for part in groups_of(ends)]), atol=1e-4
+        outer_tiles(rows, others, sizes_of(ends)),
+        np.stack([rows[part].T @ others[part] for part in groups_of(ends)]),
+        atol=1e-4,
     )
 
 
-row_tiles = jax.jit(functools.partial(row_products, into=jnp.float32, tile=TILE, interpret=True), static_argnames="transposed")
+row_tiles = jax.jit(
+    functools.partial(row_products, into=jnp.float32, tile=TILE, interpret=True), static_argnames="transposed"
+)
 outer_tiles = jax.jit(functools.partial(outer_products, tile=TILE, interpret=True))
 
 
 def test_programs_of_the_kernel_write_no_row_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter runs them in order, and the next group would hide a row too many. A GPU runs them in any order, here the reverse."""
+    """The interpreter runs them in order, and the next group would hide a row too many.
+
+    A GPU runs them in any order, here the reverse.
+    """
     place = grouped_kernel._place
-    monkeypatch.setattr(grouped_kernel, "_place", lambda at, down, across, band: place(down * across - 1 - at, down, across, band))
+    monkeypatch.setattr(
+        grouped_kernel, "_place", lambda at, down, across, band: place(down * across - 1 - at, down, across, band)
+    )
     rows, matrices = drawn(100, 40), drawn(3, 40, 24)
     sizes = jnp.asarray([37, 0, 21], jnp.int32)
     found = row_products(rows, matrices, sizes, transposed=False, into=jnp.float32, tile=TILE, interpret=True)
@@ -124,9 +135,14 @@ def test_programs_of_the_kernel_write_no_row_twice(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("gpu", ["a100", "l4", "h200", "b200"])
 def test_a_program_for_nvidia_gpus_has_one_kernel_and_no_loop(gpu: str) -> None:
     sizes = jax.ShapeDtypeStruct((8,), jnp.int32)
-    rows, matrices, others = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((4096, 256), (8, 256, 128), (4096, 128)))
+    rows, matrices, others = (
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((4096, 256), (8, 256, 128), (4096, 128))
+    )
     for call, arguments in (
-        (lambda *given: grouped_product(*given), (rows, matrices)),  # JAX keeps the trace of a function, and each target needs its own
+        (
+            lambda *given: grouped_product(*given),
+            (rows, matrices),
+        ),  # JAX keeps the trace of a function, and each target needs its own
         (lambda *given: grouped_product(*given, transposed=True), (others, matrices)),
         (lambda *given: grouped_outer(*given), (rows, others)),
     ):
@@ -140,6 +156,8 @@ def test_a_program_for_nvidia_gpus_has_one_kernel_and_no_loop(gpu: str) -> None:
 def test_devices_without_the_kernel_take_another_implementation(target: Target, expected: int) -> None:
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((64, 16), (4, 16, 16))]
     with attending("auto", target):
-        program = str(jax.make_jaxpr(lambda *given: grouped_product(*given))(*shapes, jax.ShapeDtypeStruct((4,), jnp.int32)))
+        program = str(
+            jax.make_jaxpr(lambda *given: grouped_product(*given))(*shapes, jax.ShapeDtypeStruct((4,), jnp.int32))
+        )
     assert program.count("ragged_dot_general") == expected
     assert "pallas_call" not in program

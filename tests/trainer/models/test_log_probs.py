@@ -1,4 +1,6 @@
-"""Log-probabilities of tokens equal the textbook formula, on one device and on meshes, and any function of them can be differentiated."""
+"""Log-probabilities of tokens equal the textbook formula, on one device and on meshes, and any function of them can be
+differentiated.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ ON_MESHES = pytest.mark.parametrize(
 )
 
 
-def textbook(features: jax.Array, head: jax.Array, tokens: jax.Array, soft_cap: float | None) -> tuple[jax.Array, jax.Array]:
+def textbook(
+    features: jax.Array, head: jax.Array, tokens: jax.Array, soft_cap: float | None
+) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities and log-totals, each [batch, position]."""
     logits = jnp.einsum("bpe,ev->bpv", features.astype(jnp.float32), head.astype(jnp.float32), precision="highest")
     logits = logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
@@ -87,7 +91,9 @@ def test_values_and_gradients_are_those_of_the_textbook(
         mesh = build_mesh(resolved, jax.devices()[: resolved.devices])
         placed = [jax.device_put(each, shardings(each, mesh, COMPUTE_AXES)) for each in (features, tokens)]
         with computing(mesh):
-            (value, found), gradients = gradient(placed[0], jax.device_put(head, shardings(head, mesh, PARAMETER_AXES)), placed[1])
+            (value, found), gradients = gradient(
+                placed[0], jax.device_put(head, shardings(head, mesh, PARAMETER_AXES)), placed[1]
+            )
     exact = dtype == "float32"
     assert float(value) == pytest.approx(float(expected), rel=1e-5 if exact else 1e-3)
     for mine, plain in zip((found.log_probs.array, found.log_totals.array), by_token, strict=True):
@@ -95,11 +101,15 @@ def test_values_and_gradients_are_those_of_the_textbook(
     for mine, plain in zip(gradients, by_arguments, strict=True):
         assert mine.dtype == plain.dtype
         left, right = np.asarray(mine.rearrange(plain.axes).array, np.float32), np.asarray(plain.array, np.float32)
-        np.testing.assert_allclose(left, right, rtol=1e-4 if exact else 0.05, atol=(1e-5 if exact else 0.02) * np.abs(right).max())
+        np.testing.assert_allclose(
+            left, right, rtol=1e-4 if exact else 0.05, atol=(1e-5 if exact else 0.02) * np.abs(right).max()
+        )
 
 
 @ON_MESHES
-@pytest.mark.parametrize(("z_loss", "soft_cap"), [(0.0, None), pytest.param(0.1, None, marks=pytest.mark.variant), (0.1, 2.0)])
+@pytest.mark.parametrize(
+    ("z_loss", "soft_cap"), [(0.0, None), pytest.param(0.1, None, marks=pytest.mark.variant), (0.1, 2.0)]
+)
 def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
     resolved: ResolvedMesh | None, z_loss: float, soft_cap: float | None
 ) -> None:
@@ -109,7 +119,10 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
 
     def fused(features: Any, head: Any) -> jax.Array:
         return (
-            3.0 * cross_entropy(features, head, tokens, weights, Softmax(EMBED, VOCAB, soft_cap), z_loss=z_loss, max_logit_bytes=1000).total
+            3.0
+            * cross_entropy(
+                features, head, tokens, weights, Softmax(EMBED, VOCAB, soft_cap), z_loss=z_loss, max_logit_bytes=1000
+            ).total
         )
 
     def summed(features: Any, head: Any) -> jax.Array:
@@ -118,7 +131,9 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
         return 3.0 * hax.sum(losses * weights).scalar()
 
     def both() -> list[Any]:
-        return [jax.jit(jax.value_and_grad(each, (0, 1)))(features, head) for each in (fused, summed)] + [jax.jit(fused)(features, head)]
+        return [jax.jit(jax.value_and_grad(each, (0, 1)))(features, head) for each in (fused, summed)] + [
+            jax.jit(fused)(features, head)
+        ]
 
     if resolved is None:
         one, other, alone = both()
@@ -138,7 +153,9 @@ def test_cross_entropy_and_z_loss_equal_weighted_sums_of_log_probs(
 def test_rows_that_pad_the_vocabulary_change_nothing(
     resolved: ResolvedMesh | None, rows: int, z_loss: float, soft_cap: float | None
 ) -> None:
-    """Values and gradients are those of the head without these rows, whatever they hold; they themselves get no gradient."""
+    """Values and gradients are those of the head without these rows, whatever they hold; they themselves get no
+    gradient.
+    """
     features, head, tokens = arrays("float32")
     tokens = hax.named(tokens.array % rows, tokens.axes)
     weights = hax.named(jnp.asarray(np.random.default_rng(1).random((8, 12)), jnp.float32), (BATCH, POSITION))
@@ -152,7 +169,10 @@ def test_rows_that_pad_the_vocabulary_change_nothing(
         return preference(found.log_probs.array, found.log_totals.array)
 
     def both(head: Any, softmax: Softmax) -> list[Any]:
-        return [jax.jit(jax.value_and_grad(each, (0, 1)), static_argnums=2)(features, head, softmax) for each in (fused, of_log_probs)]
+        return [
+            jax.jit(jax.value_and_grad(each, (0, 1)), static_argnums=2)(features, head, softmax)
+            for each in (fused, of_log_probs)
+        ]
 
     expected = both(head["vocab", hax.ds(0, rows)], exact)
     large = hax.named(head.array.at[:, rows:].set(30.0), head.axes)
@@ -184,7 +204,9 @@ def test_logits_are_never_all_in_memory_at_once() -> None:
 
     def loss(features: Any, head: Any) -> jax.Array:
         tokens = hax.zeros((batch, position), jnp.int32)
-        return jnp.sum(token_log_probs(features, head, tokens, Softmax(EMBED, vocab), max_logit_bytes=1 << 21).log_probs.array ** 2)
+        return jnp.sum(
+            token_log_probs(features, head, tokens, Softmax(EMBED, vocab), max_logit_bytes=1 << 21).log_probs.array ** 2
+        )
 
     scratch = jax.jit(jax.grad(loss, (0, 1))).lower(features, head).compile().memory_analysis().temp_size_in_bytes
     assert scratch < 8 * 256 * 4096 * 4 / 2

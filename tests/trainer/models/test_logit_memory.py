@@ -65,7 +65,9 @@ def loops(function: Any, *arguments: Any) -> list[int]:
         for equation in jaxpr.eqns:
             if equation.primitive.name == "scan":
                 found.append(equation.params["length"])
-            for inner in jax.tree.leaves(equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")):
+            for inner in jax.tree.leaves(
+                equation.params, is_leaf=lambda each: hasattr(each, "eqns") or hasattr(each, "jaxpr")
+            ):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
                     search(inner)
@@ -77,7 +79,10 @@ def loops(function: Any, *arguments: Any) -> list[int]:
 @pytest.mark.parametrize(("kind", "turns"), [("cpu", 64), ("NVIDIA H200", 8), ("TPU v5 lite", 32)])
 def test_the_loss_of_a_large_batch_takes_few_turns_on_a_device_with_much_memory(kind: str, turns: int) -> None:
     """The batch and the vocabulary of a Llama of 1 billion parameters."""
-    shapes = [jax.ShapeDtypeStruct([axis.size for axis in axes], jnp.float32) for axes in ((BATCH, POSITION, EMBED), (VOCAB, EMBED))]
+    shapes = [
+        jax.ShapeDtypeStruct([axis.size for axis in axes], jnp.float32)
+        for axes in ((BATCH, POSITION, EMBED), (VOCAB, EMBED))
+    ]
 
     def loss(features: jax.Array, head: jax.Array) -> jax.Array:
         rows = (BATCH, POSITION)
@@ -92,7 +97,9 @@ def test_the_step_of_a_run_has_the_blocks_of_its_mesh(monkeypatch: pytest.Monkey
     """A described device decides, also where the program is traced on a processor."""
     program = program_of(spec__trainer__sequenceLength=16)
     found: list[str] = []
-    monkeypatch.setattr("halcyon.step.program.logits_for", lambda device: found.append(device.device_kind) or logits_for(device))
+    monkeypatch.setattr(
+        "halcyon.step.program.logits_for", lambda device: found.append(device.device_kind) or logits_for(device)
+    )
     with program.tracing():
         pass
     assert found == [mesh_of().devices.flat[0].device_kind]
@@ -106,7 +113,9 @@ def test_the_number_of_blocks_changes_no_number_but_its_rounding() -> None:
     targets = hax.named(jnp.asarray(noise.integers(0, 32, (2, 64)), jnp.int32), (batch, position))
 
     def loss(features: Any, head: Any, most: int) -> jax.Array:
-        return cross_entropy(features, head, targets, hax.ones((batch, position)), Softmax(embed, vocab), max_logit_bytes=most).total
+        return cross_entropy(
+            features, head, targets, hax.ones((batch, position)), Softmax(embed, vocab), max_logit_bytes=most
+        ).total
 
     few, many = (jax.value_and_grad(loss, (0, 1))(features, head, most) for most in (MIB, 1024))
     for left, right in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):

@@ -32,7 +32,9 @@ def plain(features, head, targets, weights):
 
 
 @pytest.mark.parametrize(
-    ("logit_bytes", "transposed"), [(1, False), (1000, True), (1 << 20, False)], ids=["a-block-a-position", "some-blocks", "one-block"]
+    ("logit_bytes", "transposed"),
+    [(1, False), (1000, True), (1 << 20, False)],
+    ids=["a-block-a-position", "some-blocks", "one-block"],
 )
 def test_values_and_gradients_are_those_of_the_textbook(arrays, logit_bytes, transposed):
     features, head, targets, weights = arrays
@@ -40,7 +42,10 @@ def test_values_and_gradients_are_those_of_the_textbook(arrays, logit_bytes, tra
         head = head.rearrange((VOCAB, EMBED))
 
     def ours(features, head):
-        return 3.0 * cross_entropy(features, head, targets, weights, Softmax(EMBED, VOCAB), max_logit_bytes=logit_bytes).total
+        return (
+            3.0
+            * cross_entropy(features, head, targets, weights, Softmax(EMBED, VOCAB), max_logit_bytes=logit_bytes).total
+        )
 
     def textbook(features, head):
         return 3.0 * plain(features, head.rearrange((EMBED, VOCAB)), targets, weights)
@@ -54,9 +59,9 @@ def test_values_and_gradients_are_those_of_the_textbook(arrays, logit_bytes, tra
 
 def test_huge_logits_do_not_overflow(arrays):
     features, head, targets, weights = arrays
-    value, gradient = jax.jit(jax.value_and_grad(lambda f: cross_entropy(f * 1e4, head, targets, weights, Softmax(EMBED, VOCAB)).total))(
-        features
-    )
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda f: cross_entropy(f * 1e4, head, targets, weights, Softmax(EMBED, VOCAB)).total)
+    )(features)
     assert np.isfinite(float(value))
     assert np.isfinite(np.asarray(gradient.array)).all()
 
@@ -91,7 +96,12 @@ def test_logits_are_never_all_in_memory_at_once():
 
     def loss(features, head):
         return cross_entropy(
-            features, head, hax.zeros(rows, jnp.int32), hax.ones(rows), Softmax(EMBED, VOCAB.resize(4096)), max_logit_bytes=1 << 21
+            features,
+            head,
+            hax.zeros(rows, jnp.int32),
+            hax.ones(rows),
+            Softmax(EMBED, VOCAB.resize(4096)),
+            max_logit_bytes=1 << 21,
         ).total
 
     scratch = jax.jit(jax.grad(loss, (0, 1))).lower(features, head).compile().memory_analysis().temp_size_in_bytes

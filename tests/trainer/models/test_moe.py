@@ -1,4 +1,6 @@
-"""A mixture of experts equals the dense computation of all experts, on one device and on a mesh, however uneven the load is."""
+"""A mixture of experts equals the dense computation of all experts, on one device and on a mesh, however uneven the
+load is.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ QWEN = Routing(3, normalised=False)
 DEEPSEEK = Routing(3, "sigmoid", scale=2.5, groups=4, kept_groups=2)
 
 
-def make(routing: Routing, *, bias: bool = False, shared: bool = False, experts: int = EXPERTS, seed: int = 0) -> MixtureOfExperts:
+def make(
+    routing: Routing, *, bias: bool = False, shared: bool = False, experts: int = EXPERTS, seed: int = 0
+) -> MixtureOfExperts:
     """A mixture with random weights, biases and correction."""
     embed, mlp = Axis("embed", EMBED), Axis("mlp", MLP)
     keys = iter(jax.random.split(jax.random.key(seed), 8))
@@ -62,12 +66,15 @@ def make(routing: Routing, *, bias: bool = False, shared: bool = False, experts:
 
 def tokens(seed: int = 0) -> hax.NamedArray:
     return hax.named(
-        jnp.asarray(np.random.default_rng(seed).standard_normal((ROWS, LENGTH, EMBED)), jnp.float32), ("batch", "position", "embed")
+        jnp.asarray(np.random.default_rng(seed).standard_normal((ROWS, LENGTH, EMBED)), jnp.float32),
+        ("batch", "position", "embed"),
     )
 
 
 def skewed(moe: MixtureOfExperts, x: hax.NamedArray, offsets: Any) -> tuple[MixtureOfExperts, hax.NamedArray]:
-    """The mixture and the tokens, with a number added to the logit of each expert for all tokens: their first feature is 1."""
+    """The mixture and the tokens, with a number added to the logit of each expert for all tokens: their first feature
+    is 1.
+    """
     weight = moe.router.weight
     added = hax.named(weight.array.at[0].add(jnp.asarray(offsets, jnp.float32)), weight.axes)
     return eqx.tree_at(lambda moe: moe.router.weight, moe, added), hax.named(x.array.at[..., 0].set(1.0), x.axes)
@@ -111,7 +118,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", few_of(KINDS, ["mixtral", "deepseek"]))
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), busy=st.integers(0, EXPERTS), much=st.sampled_from([0.0, 3.0, 50.0]))
-def test_values_and_gradients_are_those_of_all_experts_computed_for_all_tokens(kind: str, seed: int, busy: int, much: float) -> None:
+def test_values_and_gradients_are_those_of_all_experts_computed_for_all_tokens(
+    kind: str, seed: int, busy: int, much: float
+) -> None:
     """`busy` experts get nearly all tokens, the others few or none."""
     routing, options = KINDS[kind]
     moe, x = skewed(make(routing, seed=seed, **options), tokens(seed), np.where(np.arange(EXPERTS) < busy, much, 0.0))
@@ -123,7 +132,9 @@ def test_the_kernel_for_gpus_has_the_same_values_and_gradients(busy: int, monkey
     """In Pallas' interpreter; `busy` experts get nearly all tokens, and some experts get none."""
     monkeypatch.setattr(grouped_product, "_best", lambda target: "kernel")
     moe, x = skewed(make(MIXTRAL), tokens(), np.where(np.arange(EXPERTS) < busy, 50.0, 0.0))
-    by_kernel = jax.jit(lambda moe, x: found(moe, x))  # a function of its own, so that no trace of another implementation is kept
+    by_kernel = jax.jit(
+        lambda moe, x: found(moe, x)
+    )  # a function of its own, so that no trace of another implementation is kept
     assert "pallas_call" in str(jax.make_jaxpr(lambda moe, x: found(moe, x))(moe, x))
     assert_near(by_kernel(moe, x), expected(moe, x))
 
@@ -141,16 +152,26 @@ def test_a_token_with_one_expert_gets_its_output_alone() -> None:
 
 MESHES = [
     pytest.param(ResolvedMesh(replica=1, data=1, fsdp=1, expert=8, tensor=1), id="expert-8", marks=pytest.mark.variant),
-    pytest.param(ResolvedMesh(replica=1, data=1, fsdp=2, expert=4, tensor=1), id="fsdp-expert", marks=pytest.mark.variant),
-    pytest.param(ResolvedMesh(replica=2, data=1, fsdp=1, expert=2, tensor=2), id="replica-expert-tensor", marks=pytest.mark.variant),
+    pytest.param(
+        ResolvedMesh(replica=1, data=1, fsdp=2, expert=4, tensor=1), id="fsdp-expert", marks=pytest.mark.variant
+    ),
+    pytest.param(
+        ResolvedMesh(replica=2, data=1, fsdp=1, expert=2, tensor=2),
+        id="replica-expert-tensor",
+        marks=pytest.mark.variant,
+    ),
     pytest.param(ResolvedMesh(replica=1, data=1, fsdp=2, expert=2, context=2, tensor=1), id="fsdp-expert-context"),
-    pytest.param(ResolvedMesh(replica=1, data=2, fsdp=2, expert=1, tensor=2), id="no-expert", marks=pytest.mark.variant),
+    pytest.param(
+        ResolvedMesh(replica=1, data=2, fsdp=2, expert=1, tensor=2), id="no-expert", marks=pytest.mark.variant
+    ),
 ]
 
 
 @pytest.mark.parametrize("resolved", MESHES)
 @pytest.mark.parametrize("kind", ["gpt-oss", pytest.param("deepseek", marks=pytest.mark.variant)])
-def test_a_mesh_changes_nothing_even_if_all_tokens_choose_the_experts_of_one_device(resolved: ResolvedMesh, kind: str) -> None:
+def test_a_mesh_changes_nothing_even_if_all_tokens_choose_the_experts_of_one_device(
+    resolved: ResolvedMesh, kind: str
+) -> None:
     routing, options = KINDS[kind]
     mesh = build_mesh(resolved)
     spread: Any = None
@@ -161,7 +182,10 @@ def test_a_mesh_changes_nothing_even_if_all_tokens_choose_the_experts_of_one_dev
 
     for offsets in (np.zeros(EXPERTS), np.where(np.arange(EXPERTS) < 2, 50.0, 0.0)):
         moe, x = skewed(make(routing, **options), tokens(), offsets)
-        placed = jax.device_put(moe, shardings(moe, mesh, PARAMETER_AXES)), jax.device_put(x, shardings(x, mesh, COMPUTE_AXES))
+        placed = (
+            jax.device_put(moe, shardings(moe, mesh, PARAMETER_AXES)),
+            jax.device_put(x, shardings(x, mesh, COMPUTE_AXES)),
+        )
         with computing(mesh):
             spread = spread or jax.jit(on_mesh)
             assert_near(spread(*placed), expected(moe, x))
@@ -182,7 +206,9 @@ def test_no_device_holds_the_whole_batch_or_all_experts() -> None:
         program = jax.jit(lambda moe, x: constrain(gradient(moe, x), mesh)).lower(*shapes).compile()
     text = program.as_text() or ""
     assert "all-to-all" in text
-    largest = max(int(np.prod([int(size) for size in dims.split(",")])) for dims in re.findall(r"f32\[([\d,]+)\]", text))
+    largest = max(
+        int(np.prod([int(size) for size in dims.split(",")])) for dims in re.findall(r"f32\[([\d,]+)\]", text)
+    )
     assert largest < rows * length * EMBED, "an array of the size of the whole batch"
     assert not re.search(rf"f32\[{experts},{EMBED},{MLP}\]", text), "the weights of all experts"
 
@@ -192,7 +218,10 @@ def test_rounds_are_as_many_as_the_busiest_device_needs(monkeypatch: pytest.Monk
     monkeypatch.setattr(dispatch, "SLACK", 1)
     moe, x = make(MIXTRAL), tokens()
     mesh = build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, expert=8, tensor=1))
-    placed = jax.device_put(moe, shardings(moe, mesh, PARAMETER_AXES)), jax.device_put(x, shardings(x, mesh, COMPUTE_AXES))
+    placed = (
+        jax.device_put(moe, shardings(moe, mesh, PARAMETER_AXES)),
+        jax.device_put(x, shardings(x, mesh, COMPUTE_AXES)),
+    )
     with computing(mesh):
         assert_near(jax.jit(lambda *inputs: found(*inputs))(*placed), expected(moe, x))
 
@@ -228,7 +257,9 @@ def test_the_balance_loss_is_one_for_an_even_load_and_the_number_of_experts_for_
 
 @pytest.mark.parametrize("resolved", [None, ResolvedMesh(replica=1, data=1, fsdp=2, expert=2, context=2, tensor=1)])
 def test_tokens_without_weight_are_no_part_of_the_report(resolved: ResolvedMesh | None) -> None:
-    """The report of rows that are padded by half, and of a row of padding alone; and its gradient, with that of the corrections."""
+    """The report of rows that are padded by half, and of a row of padding alone; and its gradient, with that of the
+    corrections.
+    """
     moe, x = make(DEEPSEEK), tokens()
     weights = np.ones((ROWS, LENGTH), np.float32)
     weights[:, LENGTH // 2 :] = weights[-1] = 0
@@ -237,7 +268,9 @@ def test_tokens_without_weight_are_no_part_of_the_report(resolved: ResolvedMesh 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def penalty(moe: MixtureOfExperts, x: hax.NamedArray, weights: Any, of_row: Any) -> tuple[jax.Array, Any]:
         named = None if weights is None else hax.named(weights, ("batch", "position"))
-        aux, found = reported(jax.tree.map(lambda leaf: leaf[None], moe(x, named)[1]), RouterLosses(0.5, 0.25, correction=0.1))
+        aux, found = reported(
+            jax.tree.map(lambda leaf: leaf[None], moe(x, named)[1]), RouterLosses(0.5, 0.25, correction=0.1)
+        )
         return jnp.sum(found.array * of_row), {name: numbers.array for name, numbers in aux.items()}
 
     half = x["position", hax.ds(0, LENGTH // 2)]
@@ -262,7 +295,9 @@ def test_the_report_of_a_model_is_the_mean_over_its_layers() -> None:
     reports = [compute(make(MIXTRAL, seed=seed), tokens()) for seed in (1, 2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
     aux, penalty = reported(stacked, RouterLosses(balance=0.5, z=0.25))
-    balances, zs = (np.mean([np.asarray(getattr(one, name).array) for one in reports], 0) for name in ("balance_loss", "z_loss"))
+    balances, zs = (
+        np.mean([np.asarray(getattr(one, name).array) for one in reports], 0) for name in ("balance_loss", "z_loss")
+    )
     np.testing.assert_allclose(penalty.array, 0.5 * balances + 0.25 * zs, rtol=1e-6)
     assert aux["expert_load"].axis_names == ("layers", "batch", "routes")
     np.testing.assert_allclose(aux["load_balance_loss"].array, balances, rtol=1e-6)
@@ -280,7 +315,9 @@ def test_a_correction_is_moved_against_the_load_and_changes_no_loss() -> None:
     assert float(value) == 0
     expected = 0.5 * (np.asarray(load.array)[0] - 1).sum(0)
     np.testing.assert_allclose(gradient.router.correction.array, expected, atol=1e-5)
-    assert gradient.router.correction.array[0] > 0 > gradient.router.correction.array[-1], "descent lowers that of the busy expert"
+    assert gradient.router.correction.array[0] > 0 > gradient.router.correction.array[-1], (
+        "descent lowers that of the busy expert"
+    )
     still = jax.jit(jax.grad(lambda moe: penalty(moe, 0.0)[0]))(moe)
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(still))
 

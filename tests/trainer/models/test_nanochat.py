@@ -1,4 +1,6 @@
-"""nanochat computes what the original computes: logits, loss, the gradient of every weight, and three steps of its optimizer."""
+"""nanochat computes what the original computes: logits, loss, the gradient of every weight, and three steps of its
+optimizer.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,20 @@ def computed() -> tuple[np.ndarray, float, CausalLM, CausalLM]:
         return next_token_sums(model, Inputs(tokens), targets, weights).loss / weights.size, logits
 
     model: Any = model_of("weight")
-    groups = adamw_groups(SIZES["n_embd"], RATE, embedding=RATES["embedding_lr"], head=RATES["unembedding_lr"], scalar=RATES["scalar_lr"])
-    spec = OptimizerSpec.model_validate({"learningRate": RATE, "maxGradientNorm": 0.0, "muonAdamw": {}, "groups": groups})
+    groups = adamw_groups(
+        SIZES["n_embd"], RATE, embedding=RATES["embedding_lr"], head=RATES["unembedding_lr"], scalar=RATES["scalar_lr"]
+    )
+    spec = OptimizerSpec.model_validate(
+        {"learningRate": RATE, "maxGradientNorm": 0.0, "muonAdamw": {}, "groups": groups}
+    )
     optimizer = build_optimizer(spec, model)
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
     def step(model: Any, state: Any, rate: Any, momentum: Any, decay: Any) -> Any:
         (value, logits), gradient = loss(model)
-        changes, state = optimizer.update(gradient, state, model, learning_rate=rate, momentum=momentum, weight_decay=decay)
+        changes, state = optimizer.update(
+            gradient, state, model, learning_rate=rate, momentum=momentum, weight_decay=decay
+        )
         return logits, value, gradient, jax.tree.map(lambda one, change: one + change, model, changes), state
 
     state, first = optimizer.init(model), None
@@ -62,7 +70,8 @@ def errors(found: Any, expected: Any) -> dict[str, np.ndarray]:
     """The errors of each array, as a part of its largest value."""
     ours, theirs = named_leaves(found), named_leaves(expected)
     return {
-        path: np.abs(np.asarray(ours[path].rearrange(leaf.axes).array) - np.asarray(leaf.array)) / np.abs(leaf.array).max()
+        path: np.abs(np.asarray(ours[path].rearrange(leaf.axes).array) - np.asarray(leaf.array))
+        / np.abs(leaf.array).max()
         for path, leaf in theirs.items()
     }
 
@@ -80,7 +89,9 @@ def test_logits_loss_and_every_gradient_are_those_of_the_original(measured: Call
 
 
 def test_three_steps_of_the_optimizer_are_those_of_the_original() -> None:
-    """AdamW divides a gradient by its size, so an element whose gradient is nearly 0 has a large error: few of them may."""
+    """AdamW divides a gradient by its size, so an element whose gradient is nearly 0 has a large error: few of them
+    may.
+    """
     for path, error in errors(computed()[3], model_of("after")).items():
         assert np.quantile(error, 0.999) <= 2e-4, (path, error.max())
         assert error.max() <= 2e-2, path
@@ -93,7 +104,9 @@ def test_the_smear_and_the_value_embeddings_matter() -> None:
 
     def without(where: Callable[[Any], bool]) -> np.ndarray:
         found = [leaf * 0 if where(path) else leaf for path, leaf in named_leaves(model).items()]
-        changed: Any = jax.tree.unflatten(jax.tree.structure(model, is_leaf=lambda leaf: isinstance(leaf, hax.NamedArray)), found)
+        changed: Any = jax.tree.unflatten(
+            jax.tree.structure(model, is_leaf=lambda leaf: isinstance(leaf, hax.NamedArray)), found
+        )
         return np.asarray(changed.logits(changed(Inputs(tokens)).features).array)
 
     whole = without(lambda path: False)

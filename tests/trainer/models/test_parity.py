@@ -1,7 +1,7 @@
 """Every family computes what transformers computes: logits, loss, and the gradient of every weight, in float32.
 
-The goldens are tiny models with random weights, whose config.json and tensors are read as an import reads them. Their rows are longer than
-the windows, and hold several documents and padding.
+The goldens are tiny models with random weights, whose config.json and tensors are read as an import reads them. Their
+rows are longer than the windows, and hold several documents and padding.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ CASES = [pytest.param(name, marks=() if name in ONE_OF_EACH_PART else pytest.mar
 
 def test_every_family_has_a_golden() -> None:
     """That of nanochat is made by the original: see test_nanochat.py."""
-    assert {Golden.load(name).spec.kind for name in NAMES} == {to_camel(kind) for kind in ModelSpec.kinds()} - {"custom", "nanochat"}
+    assert {Golden.load(name).spec.kind for name in NAMES} == {to_camel(kind) for kind in ModelSpec.kinds()} - {
+        "custom",
+        "nanochat",
+    }
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -54,7 +57,10 @@ def test_logits_loss_and_every_gradient_are_those_of_transformers(name: str, mea
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
     def computed(model: Any) -> Any:
-        inputs, weights = Inputs(tokens, segments=segments), hax.named(counted.astype(np.float32), ("batch", "position"))
+        inputs, weights = (
+            Inputs(tokens, segments=segments),
+            hax.named(counted.astype(np.float32), ("batch", "position")),
+        )
         loss = jax.value_and_grad(lambda model: next_token_sums(model, inputs, targets, weights).loss)
         return model.logits(model(inputs).features).array, loss(model)
 
@@ -90,14 +96,45 @@ def test_a_written_config_is_read_as_the_same_section(name: str) -> None:
 
 
 OF_NO_MODEL = {
-    *("architectures", "model_type", "transformers_version", "_name_or_path", "dtype", "vocab_size", "use_cache", "return_dict"),
-    *("output_hidden_states", "output_attentions", "chunk_size_feed_forward", "is_encoder_decoder", "problem_type", "pretraining_tp"),
+    *(
+        "architectures",
+        "model_type",
+        "transformers_version",
+        "_name_or_path",
+        "dtype",
+        "vocab_size",
+        "use_cache",
+        "return_dict",
+    ),
+    *(
+        "output_hidden_states",
+        "output_attentions",
+        "chunk_size_feed_forward",
+        "is_encoder_decoder",
+        "problem_type",
+        "pretraining_tp",
+    ),
     *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id"),
 }
-"""Entries that every class has and that decide nothing that a decoder computes, and those that an export writes for every family."""
+"""Entries that every class has and that decide nothing that a decoder computes, and those that an export writes for
+every family.
+"""
 NEVER_SET = {
-    *("use_bidirectional_attention", "add_cross_attention", "partial_rotary_factor", "qk_head_dim", "_sliding_window_pattern"),
-    *("output_router_logits", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
+    *(
+        "use_bidirectional_attention",
+        "add_cross_attention",
+        "partial_rotary_factor",
+        "qk_head_dim",
+        "_sliding_window_pattern",
+    ),
+    *(
+        "output_router_logits",
+        "summary_type",
+        "summary_use_proj",
+        "summary_activation",
+        "summary_proj_to_labels",
+        "summary_first_dropout",
+    ),
 }
 """Entries that an export leaves out, and an import accepts with the value of the class alone, or computes."""
 
@@ -145,4 +182,6 @@ def test_norms_in_narrow_types_have_the_bits_of_transformers(scaling: Scaling) -
     # The mean is a sum in another order, which may move a value across the border between two neighbours.
     assert differing.mean() < 0.002
     others = [other for other in ("rounded", "wide", "offset") if other != scaling]
-    assert all((golden[other] != golden[scaling]).mean() > 0.05 for other in others), "the golden must tell the variants apart"
+    assert all((golden[other] != golden[scaling]).mean() > 0.05 for other in others), (
+        "the golden must tell the variants apart"
+    )

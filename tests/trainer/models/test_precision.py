@@ -23,7 +23,17 @@ from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.mesh import ResolvedMesh
-from tests.trainer.models.cases import EVERY_PART, FAMILIES, GPT2, TIED_LLAMA, VOCAB, loss_and_gradient, make, named, shapes
+from tests.trainer.models.cases import (
+    EVERY_PART,
+    FAMILIES,
+    GPT2,
+    TIED_LLAMA,
+    VOCAB,
+    loss_and_gradient,
+    make,
+    named,
+    shapes,
+)
 from tests.trainer.models.reference import named_leaves
 
 pytestmark = pytest.mark.slow
@@ -31,7 +41,8 @@ pytestmark = pytest.mark.slow
 FREQUENT = 5
 """The token at about nine tenths of all positions of a batch."""
 SIZES = pytest.mark.parametrize(
-    ("length", "rows"), [pytest.param(256, 4, id="T256-B4"), pytest.param(2048, 8, id="T2048-B8", marks=pytest.mark.variant)]
+    ("length", "rows"),
+    [pytest.param(256, 4, id="T256-B4"), pytest.param(2048, 8, id="T2048-B8", marks=pytest.mark.variant)],
 )
 MESHES = [
     None,
@@ -43,7 +54,9 @@ MESHES = [
 
 def tokens_of(length: int, rows: int) -> np.ndarray:
     noise = np.random.default_rng(0)
-    return np.where(noise.random((rows, length)) < 0.9, FREQUENT, noise.integers(0, VOCAB.size, (rows, length))).astype(np.int32)
+    return np.where(noise.random((rows, length)) < 0.9, FREQUENT, noise.integers(0, VOCAB.size, (rows, length))).astype(
+        np.int32
+    )
 
 
 def off(found: Any, expected: Any) -> float:
@@ -53,7 +66,10 @@ def off(found: Any, expected: Any) -> float:
 
 
 def errors(found: Any, expected: Any) -> dict[str, float]:
-    """The relative error of the gradient of each parameter. Gradients that are only rounding, as of the biases of keys, are left out."""
+    """The relative error of the gradient of each parameter.
+
+    Gradients that are only rounding, as of the biases of keys, are left out.
+    """
     wanted = {path: np.asarray(leaf.array, np.float64) for path, leaf in named_leaves(expected).items()}
     whole = max(np.linalg.norm(each) for each in wanted.values())
     counted = {path for path, each in wanted.items() if np.linalg.norm(each) > 1e-5 * whole}
@@ -99,7 +115,9 @@ def test_gradients_by_token_and_by_position_are_those_of_wide_compute(spec, leng
     model = make(spec, length=length)
     tokens = tokens_of(length, rows)
     targets = np.roll(tokens, -1, axis=1)
-    arrays = [named(each) for each in (tokens, targets, np.ones(tokens.shape, np.float32), np.zeros(tokens.shape, np.int32))]
+    arrays = [
+        named(each) for each in (tokens, targets, np.ones(tokens.shape, np.float32), np.zeros(tokens.shape, np.int32))
+    ]
     gradients = jax.jit(lambda *inputs, dtype: loss_and_gradient(*inputs, dtype=dtype)[1], static_argnames="dtype")
     narrow, wide = (named_leaves(gradients(model, *arrays, dtype=dtype)) for dtype in ("bfloat16", "float32"))
     for path in ("embedding/weight", "positions/weight") if spec is GPT2 else ("embedding/weight",):
@@ -122,7 +140,16 @@ def test_gradients_of_keys_and_values_do_not_get_worse_with_more_blocks_of_queri
     @functools.partial(jax.jit, static_argnames=("dtype", "block"))
     def gradient(key, value, dtype, block):
         def loss(key, value):
-            out = attention(query.astype(dtype), key, value, Causal(), position=length, key_position=keys, head_size=size, block=block)
+            out = attention(
+                query.astype(dtype),
+                key,
+                value,
+                Causal(),
+                position=length,
+                key_position=keys,
+                head_size=size,
+                block=block,
+            )
             return hax.sum((out * weights.astype(dtype)).astype(jnp.float32)).scalar()
 
         return jax.grad(loss, (0, 1))(key.astype(dtype), value.astype(dtype))
@@ -140,8 +167,9 @@ FURTHER = [pytest.param(family, marks=pytest.mark.variant) for family in ("qwen3
 def test_the_gradient_of_copies_of_a_sequence_is_that_of_one_times_their_number(family):
     """Each gradient is a sum of equal terms: those of norms of each form, biases, sinks, routers and experts too.
 
-    Rounding the sum to bfloat16 just once would make it wrong by 1/1000; a sum in bfloat16 is wrong by much more. The gradient of one
-    copy is that of a batch in which the others have the weight 0, so that both sums have the same terms to the last bit.
+    Rounding the sum to bfloat16 just once would make it wrong by 1/1000; a sum in bfloat16 is wrong by much more. The
+    gradient of one copy is that of a batch in which the others have the weight 0, so that both sums have the same terms
+    to the last bit.
     """
     model, copies = make(FAMILIES[family], length=8), 256
     gradients = jax.jit(loss_and_gradient, static_argnames="dtype")
@@ -173,7 +201,9 @@ def equations(program: Jaxpr) -> Iterator[JaxprEqn]:
 
 
 def narrow_sums(program: Jaxpr) -> list[str]:
-    """Sums with a bfloat16 result: over rows of the batch, over positions (except in a matrix product), and those of embedding look-ups."""
+    """Sums with a bfloat16 result: over rows of the batch, over positions (except in a matrix product), and those of
+    embedding look-ups.
+    """
     found = []
     for equation in equations(program):
         if not equation.outvars or getattr(equation.outvars[0].aval, "dtype", None) != jnp.bfloat16:
@@ -200,7 +230,9 @@ def test_no_sum_over_the_batch_is_narrow(spec, parameters, monkeypatch):
     def gradient(model, tokens, targets, weights, segments):
         arrays = [hax.named(each, ("batch", "position")) for each in (tokens, targets, weights, segments)]
         inputs = Inputs(arrays[0], segments=arrays[3])
-        return jax.grad(lambda model: next_token_sums(model, inputs, *arrays[1:3], compute_dtype="bfloat16").loss)(model)
+        return jax.grad(lambda model: next_token_sums(model, inputs, *arrays[1:3], compute_dtype="bfloat16").loss)(
+            model
+        )
 
     program = jax.make_jaxpr(gradient)(model, *rows)
     assert narrow_sums(program.jaxpr) == []

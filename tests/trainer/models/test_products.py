@@ -1,4 +1,6 @@
-"""Products of 8 bits and less: the error of one rounding, scales that depend on nothing else, and gradients in all roles."""
+"""Products of 8 bits and less: the error of one rounding, scales that depend on nothing else, and gradients in all
+roles.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ KINDS: tuple[NarrowType, ...] = get_args(NarrowType)
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SCALED = pytest.mark.parametrize("kind", ["float8", "int8"])
 ROUNDING = {"float8": 0.05, "int8": 0.015, "mxfp8": 0.05, "nvfp4": 0.2}
-"""Relative error of a product of normally distributed factors: both are rounded, by up to 2**-4 of a value, 1/254 of the greatest, or in
-nvfp4 by up to 2**-2 of a value."""
+"""Relative error of a product of normally distributed factors: both are rounded, by up to 2**-4 of a value, 1/254 of
+the greatest, or in nvfp4 by up to 2**-2 of a value."""
 
 ALLOWED = {"float8": 0.55, "int8": 0.15, "mxfp8": 0.55}
 """Relative error of a gradient of a small model, where few rounded values are in a sum."""
@@ -90,7 +92,11 @@ SUMS = [
 def dot(products: NarrowProducts, role: ProductRole, subscripts: str, x: np.ndarray, y: np.ndarray) -> jax.Array:
     """An einsum by `narrow_dot`."""
     (left, right), out = subscripts.split("->")[0].split(","), subscripts.split("->")[1]
-    axes = {name: Axis(name, size) for names, shape in ((left, x.shape), (right, y.shape)) for name, size in zip(names, shape, strict=True)}
+    axes = {
+        name: Axis(name, size)
+        for names, shape in ((left, x.shape), (right, y.shape))
+        for name, size in zip(names, shape, strict=True)
+    }
     named = [hax.named(jnp.asarray(array), [axes[name] for name in names]) for names, array in ((left, x), (right, y))]
     over = [axes[name] for name in left if name in right]
     return narrow_dot(products, role, *named, over, into=jnp.float32, order=tuple(axes[name] for name in out)).array
@@ -106,14 +112,18 @@ def dot(products: NarrowProducts, role: ProductRole, subscripts: str, x: np.ndar
     ids=lambda one: "-".join(map(str, dataclasses.astuple(one))),
 )
 @pytest.mark.parametrize(("subscripts", "shapes"), SUMS)
-def test_a_product_has_the_error_of_rounding_alone(products: NarrowProducts, subscripts: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+def test_a_product_has_the_error_of_rounding_alone(
+    products: NarrowProducts, subscripts: str, shapes: tuple[tuple[int, ...], ...]
+) -> None:
     x, y = (numbers(*shape, seed=seed) for seed, shape in enumerate(shapes))
     exact = np.einsum(subscripts, x.astype(np.float64), y)
     by_tensor = 1.2 if products.scales == "tensor" else 1.0
     for role in get_args(ProductRole):
         if is_narrow(products, role) or role == "forward":
             coarse = 2 if products.gradients == "e5m2" and role != "forward" else 1
-            assert 1e-4 < off(dot(products, role, subscripts, x, y), exact) < coarse * by_tensor * ROUNDING[products.kind]
+            assert (
+                1e-4 < off(dot(products, role, subscripts, x, y), exact) < coarse * by_tensor * ROUNDING[products.kind]
+            )
 
 
 @SCALED
@@ -129,16 +139,22 @@ def test_gradients_are_the_factors_with_the_other_type() -> None:
     """With e5m2, the gradient is rounded to it, and the weight or the activations to e4m3."""
     x, y = numbers(6, 64), numbers(64, 7, seed=1)
     for role, kinds in (("inputs", ("e5m2", "e4m3")), ("parameters", ("e4m3", "e5m2"))):
-        pairs = [rounded(kind, jnp.asarray(array), (at,)) for kind, array, at in zip(kinds, (x, y), (1, 0), strict=True)]
+        pairs = [
+            rounded(kind, jnp.asarray(array), (at,)) for kind, array, at in zip(kinds, (x, y), (1, 0), strict=True)
+        ]
         left, right = (np.asarray(found, np.float64) * np.asarray(scale, np.float64) for found, scale in pairs)
-        np.testing.assert_allclose(dot(choices("float8", gradients="e5m2"), role, "ri,io->ro", x, y), left @ right, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            dot(choices("float8", gradients="e5m2"), role, "ri,io->ro", x, y), left @ right, rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", ["float8", "int8", "mxfp8"])
 def test_a_token_has_the_same_product_in_any_batch(kind: NarrowType) -> None:
     x, y = numbers(8, 64) * np.logspace(-3, 3, 8, dtype=np.float32)[:, None], numbers(64, 7, seed=1)
     products = choices(kind)
-    np.testing.assert_array_equal(dot(products, "forward", "ri,io->ro", x, y)[2:4], dot(products, "forward", "ri,io->ro", x[2:4], y))
+    np.testing.assert_array_equal(
+        dot(products, "forward", "ri,io->ro", x, y)[2:4], dot(products, "forward", "ri,io->ro", x[2:4], y)
+    )
 
 
 @pytest.mark.parametrize("kind", ["float8", "int8", "mxfp8"])
@@ -153,7 +169,9 @@ def test_numbers_that_are_not_finite_stay_visible(kind: NarrowType, wrong: float
 
 @EVERY_KIND
 def test_a_product_of_zeros_is_zero(kind: NarrowType) -> None:
-    assert (dot(choices(kind), "forward", "ri,io->ro", np.zeros((3, 32), np.float32), np.zeros((32, 2), np.float32)) == 0).all()
+    assert (
+        dot(choices(kind), "forward", "ri,io->ro", np.zeros((3, 32), np.float32), np.zeros((32, 2), np.float32)) == 0
+    ).all()
 
 
 @pytest.mark.parametrize("kind", ["mxfp8", "nvfp4"])
@@ -190,7 +208,8 @@ def test_the_gradient_of_a_softmax_keeps_its_small_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "scales", "implementation"), list(itertools.product(("float8", "int8"), ("row", "tensor"), ("blocks", "kernel")))
+    ("kind", "scales", "implementation"),
+    list(itertools.product(("float8", "int8"), ("row", "tensor"), ("blocks", "kernel"))),
 )
 def test_experts_have_the_error_of_rounding_alone(
     kind: NarrowType, scales: str, implementation: str, monkeypatch: pytest.MonkeyPatch
@@ -243,7 +262,8 @@ def test_defaults_depend_on_the_type(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"), [("llama", "int8"), ("gpt2", "float8"), *(pytest.param(*case, marks=pytest.mark.variant) for case in FURTHER)]
+    ("family", "kind"),
+    [("llama", "int8"), ("gpt2", "float8"), *(pytest.param(*case, marks=pytest.mark.variant) for case in FURTHER)],
 )
 def test_a_model_with_narrow_products_has_about_the_same_gradient(family: str, kind: NarrowType) -> None:
     model, arrays = make(SPECS[family]), batch()
@@ -261,6 +281,13 @@ _gradients: Any = jax.jit(loss_and_gradient, compiler_options={"xla_backend_opti
 
 
 def test_an_axis_of_any_name_is_summed() -> None:
-    one = Linear.init((Axis("a", 8),), (Axis("b", 3), Axis("c", 2)), std=1.0, dtype=jnp.dtype("float32"), bias=True, key=jax.random.key(0))
+    one = Linear.init(
+        (Axis("a", 8),),
+        (Axis("b", 3), Axis("c", 2)),
+        std=1.0,
+        dtype=jnp.dtype("float32"),
+        bias=True,
+        key=jax.random.key(0),
+    )
     x = hax.named(jnp.asarray(numbers(5, 8)), ("rows", "a"))
     assert off(with_products(one, choices("int8"))(x).array, one(x).array) < ROUNDING["int8"]

@@ -20,7 +20,11 @@ def rotation(entries: dict[str, Any]) -> dict[str, Any]:
     found = {name: rotation(value) if isinstance(value, dict) else value for name, value in entries.items()}
     if found.get("partial_rotary_factor") == 1.0:
         del found["partial_rotary_factor"]
-    return {name: value for name, value in found.items() if value not in (None, 0) and name != "type" and not name.startswith("mrope_")}
+    return {
+        name: value
+        for name, value in found.items()
+        if value not in (None, 0) and name != "type" and not name.startswith("mrope_")
+    }
 
 
 def test_every_family_has_a_published_config() -> None:
@@ -43,7 +47,11 @@ def test_a_published_config_is_read_as_in_transformers(name: str) -> None:
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),  # a run has no dropout
         "reorder_and_upcast_attn": False,  # changes the rounding of float16 alone
         **({"n_inner": 4 * written["n_embd"]} if "n_embd" in written and expected["n_inner"] is None else {}),
-        **({"head_dim": written["hidden_size"] // written["num_attention_heads"]} if expected.get("head_dim", 0) is None else {}),
+        **(
+            {"head_dim": written["hidden_size"] // written["num_attention_heads"]}
+            if expected.get("head_dim", 0) is None
+            else {}
+        ),
         **({"hidden_activation": expected.get("hidden_act")} if expected.get("hidden_activation", "") is None else {}),
         **({"sliding_window": written.get("sliding_window")} if expected.get("use_sliding_window") is False else {}),
     }

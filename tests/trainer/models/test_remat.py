@@ -26,20 +26,27 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"llama": {"layers": LAYERS, "hiddenSize": 16, "intermediateSize": 32, "heads": 2}},
     "gpt2": {"gpt2": {"layers": LAYERS, "hiddenSize": 16, "heads": 2}},
     "gemma3": {"gemma3": SIZES | {"numHiddenLayers": LAYERS, "slidingWindow": 16, "headDim": 8}},
-    # Each of its halves must repeat the pattern of windows: groups of one repetition would be those of the policy `full`.
+    # Each of its halves must repeat the pattern of windows: groups of one repetition would be those of the policy
+    # `full`.
     "nanochat": {"nanochat": {"depth": 2 * LAYERS, "hiddenSize": 32, "headDim": 8, "slidingWindow": 16}},
     "mixtral": {"mixtral": SIZES | {"numHiddenLayers": LAYERS, "numLocalExperts": 4}},
 }
 """One scan, one with inputs, runs of unlike blocks, blocks with outputs."""
 RECOMPUTES: tuple[Remat, ...] = ("dots", "attention", "full", "nested")
 TOLERANCE = 1e-6
-"""Largest difference of a gradient, as a share of the largest gradient. XLA may fuse recomputed operations differently."""
+"""Largest difference of a gradient, as a share of the largest gradient.
+
+XLA may fuse recomputed operations differently.
+"""
 
 
 def program(family: str, remat: Remat) -> tuple[Any, Any]:
     """The gradient of the loss as a function of a model, and the model."""
     spec = ModelSpec.model_validate(FAMILIES[family], by_alias=True)
-    batch, tokens = Axis("batch", ROWS), np.random.default_rng(0).integers(0, VOCAB.size, (ROWS, LENGTH + 1)).astype(np.int32)
+    batch, tokens = (
+        Axis("batch", ROWS),
+        np.random.default_rng(0).integers(0, VOCAB.size, (ROWS, LENGTH + 1)).astype(np.int32),
+    )
 
     def loss(model: Any) -> jax.Array:
         inputs, targets = (hax.named(jnp.asarray(part), (batch, POSITION)) for part in (tokens[:, :-1], tokens[:, 1:]))
@@ -71,7 +78,10 @@ def variants(names: Any, fast: Any) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("family", "remat"),
-    variants([(family, remat) for family in FAMILIES for remat in (*RECOMPUTES, "offload")], [("llama", "dots"), ("llama", "nested")]),
+    variants(
+        [(family, remat) for family in FAMILIES for remat in (*RECOMPUTES, "offload")],
+        [("llama", "dots"), ("llama", "nested")],
+    ),
 )
 def test_a_policy_changes_no_loss(family: str, remat: Remat) -> None:
     (loss, gradients), (expected, expected_gradients) = computed(family, remat), computed(family, "none")
@@ -81,7 +91,9 @@ def test_a_policy_changes_no_loss(family: str, remat: Remat) -> None:
         np.testing.assert_allclose(found, right, rtol=0, atol=TOLERANCE * largest)
 
 
-@pytest.mark.parametrize("family", ["llama", *(pytest.param(name, marks=pytest.mark.variant) for name in FAMILIES if name != "llama")])
+@pytest.mark.parametrize(
+    "family", ["llama", *(pytest.param(name, marks=pytest.mark.variant) for name in FAMILIES if name != "llama")]
+)
 def test_each_policy_needs_less_memory_than_the_one_before(family: str) -> None:
     needs = [temporary_bytes(family, remat) for remat in ("none", *RECOMPUTES)]
     assert needs == sorted(needs, reverse=True)
@@ -93,7 +105,8 @@ def test_every_policy_is_stated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "blocks", "size"), [(1, 1, 1), (4, 1, 2), (12, 1, 3), (36, 1, 6), (32, 1, 4), (61, 1, 1), (2, 6, 1), (8, 2, 2)]
+    ("length", "blocks", "size"),
+    [(1, 1, 1), (4, 1, 2), (12, 1, 3), (36, 1, 6), (32, 1, 4), (61, 1, 1), (2, 6, 1), (8, 2, 2)],
 )
 def test_groups_keep_about_the_square_root_of_the_layers(length: int, blocks: int, size: int) -> None:
     assert group_size(length, blocks) == size

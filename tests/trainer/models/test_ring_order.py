@@ -1,4 +1,6 @@
-"""The tables of a ring: every visible pair of positions is computed exactly once, and the work of causal attention is even."""
+"""The tables of a ring: every visible pair of positions is computed exactly once, and the work of causal attention is
+even.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from haliax import Axis
 from halcyon.models.parts.masks import Block, Causal, Mask, Prefix, Window
 from halcyon.models.parts.ring_order import RingOrder, ring_order
 
-MASKS: list[Mask | None] = [None, Causal(), Causal() & Window(5), Window(3), Causal() | Prefix(20), Causal() & Prefix(7)]
+MASKS: list[Mask | None] = [
+    None,
+    Causal(),
+    Causal() & Window(5),
+    Window(3),
+    Causal() | Prefix(20),
+    Causal() & Prefix(7),
+]
 
 
 def computed_pairs(order: RingOrder, positions: int) -> np.ndarray:
@@ -27,14 +36,18 @@ def computed_pairs(order: RingOrder, positions: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mask", MASKS, ids=str)
-@pytest.mark.parametrize(("positions", "devices", "block"), [(48, 2, 4), (48, 4, 3), (48, 3, 100), (48, 6, 2), (45, 3, 4), (16, 1, 4)])
+@pytest.mark.parametrize(
+    ("positions", "devices", "block"), [(48, 2, 4), (48, 4, 3), (48, 3, 100), (48, 6, 2), (45, 3, 4), (16, 1, 4)]
+)
 def test_every_visible_pair_is_computed_once(mask: Mask | None, positions: int, devices: int, block: int) -> None:
     order = ring_order(mask, positions, devices, block)
     position = Axis("position", positions)
     keys = position.alias("key_position")
     visible = np.ones((positions, positions), bool)
     if mask is not None:
-        visible = np.asarray(mask.visible(Block.all_of(position), Block.all_of(keys)).broadcast_to((position, keys)).array)
+        visible = np.asarray(
+            mask.visible(Block.all_of(position), Block.all_of(keys)).broadcast_to((position, keys)).array
+        )
     found = computed_pairs(order, positions)
     assert found.max() <= 1
     assert found[visible].min(initial=1) == 1
@@ -56,7 +69,8 @@ def test_a_window_needs_neighbours_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "block", "expected"), [(4096, 512, 512), (8 * 1009, 512, 1009), (8 * 1536, 512, 512), (8 * 600, 512, 300)]
+    ("positions", "block", "expected"),
+    [(4096, 512, 512), (8 * 1009, 512, 1009), (8 * 1536, 512, 512), (8 * 600, 512, 300)],
 )
 def test_a_block_divides_a_run(positions: int, block: int, expected: int) -> None:
     assert ring_order(Causal(), positions, 4, block).block == expected

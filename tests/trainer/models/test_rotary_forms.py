@@ -1,4 +1,7 @@
-"""Rotary positions of a config.json are those of transformers, or rejected. The goldens are of `tests.parity.rotary`."""
+"""Rotary positions of a config.json are those of transformers, or rejected.
+
+The goldens are of `tests.parity.rotary`.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ def computed(section: Any) -> dict[str, Any]:
     if isinstance(section, Gemma3Spec | Olmo3Spec):
         ropes["sliding_attention"] = Rope(section.rope_local_base_freq or section.rope_theta)
     found = {
-        name: {"frequencies": frequencies(rope, rope.rotated(hax.Axis("features", size)) // 2), "factor": magnitude(rope)}
+        name: {
+            "frequencies": frequencies(rope, rope.rotated(hax.Axis("features", size)) // 2),
+            "factor": magnitude(rope),
+        }
         for name, rope in ropes.items()
     }
     return found | ({"scale": _score_scale(section)} if isinstance(section, DeepseekV3Spec) else {})
@@ -64,7 +70,10 @@ def test_rotary_positions_are_those_of_transformers_or_refused(family: str) -> N
         written = form_of_section(section).write(section, 64)
         again = read(family, written)
         names = ("rope_theta", "rope_scaling", "rope_local_base_freq", "partial_rotary_factor")
-        assert all(getattr(again, name, None) == getattr(section, name, None) for name in names), (case["document"], written)
+        assert all(getattr(again, name, None) == getattr(section, name, None) for name in names), (
+            case["document"],
+            written,
+        )
     assert results["read"] >= 8
 
 
@@ -84,11 +93,14 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ({"rope_scaling": YARN | {"attn_factor": 0.5}}, "rope_scaling: attn_factor is 0.5, which Halcyon does not compute for rope_type"),
+        ({"rope_scaling": YARN | {"attn_factor": 0.5}},
+        "rope_scaling: attn_factor is 0.5, which Halcyon does not compute for rope_type"),
         ({"rope_parameters": YARN | {"extrapolation_factor": 2.0}}, "rope_parameters: extrapolation_factor is 2.0"),
-        ({"rope_scaling": LINEAR | {"attention_factor": 0.7}}, "attention_factor is 0.7, .* does not compute for rope_type linear"),
+        ({"rope_scaling": LINEAR | {"attention_factor": 0.7}},
+        "attention_factor is 0.7, .* does not compute for rope_type linear"),
         ({"rope_scaling": YARN | {"low_freq_factor": 1.0}}, "low_freq_factor is 1.0"),
-        ({"rope_parameters": {"rope_type": "default", "factor": 2.0}}, "factor is 2.0, .* does not compute for rope_type default"),
+        ({"rope_parameters": {"rope_type": "default", "factor": 2.0}},
+        "factor is 2.0, .* does not compute for rope_type default"),
         ({"rope_scaling": YARN | {"short_factor": [1.0]}}, "short_factor is"),
         ({"rope_scaling": YARN | {"of_next_year": 0}}, "of_next_year is 0"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type is dynamic"),
@@ -97,9 +109,12 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
         ({"rope_scaling": LINEAR | {"type": "yarn"}}, "rope_type is linear, and type is yarn"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not 1"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor is not 1"),
-        ({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}}, "rope_theta is 7.0, and 5.0 beside rope_parameters"),
-        ({"rope_scaling": YARN, "rope_parameters": YARN | {"rope_theta": 7.0}}, "rope_theta is 7.0 in rope_parameters and 10000.0"),
-        ({"rope_scaling": YARN, "rope_parameters": YARN | {"beta_fast": 8.0}}, "beta_fast is 8.0 in rope_parameters and None"),
+        ({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}},
+        "rope_theta is 7.0, and 5.0 beside rope_parameters"),
+        ({"rope_scaling": YARN, "rope_parameters": YARN | {"rope_theta": 7.0}},
+        "rope_theta is 7.0 in rope_parameters and 10000.0"),
+        ({"rope_scaling": YARN, "rope_parameters": YARN | {"beta_fast": 8.0}},
+        "beta_fast is 8.0 in rope_parameters and None"),
         ({"rope_parameters": {"full_attention": YARN, "sliding_attention": LINEAR}}, "full_attention is"),
         ({"rope_scaling": YARN | {"factor": float("inf")}}, "factor: Input should be a finite number"),
         ({"rope_theta": float("nan")}, "rope_theta is NaN, not a finite number"),
@@ -113,9 +128,17 @@ def test_an_entry_that_is_not_computed_is_refused(document: dict[str, Any], sent
 def test_entries_that_change_nothing_are_read() -> None:
     """Among them are those of published files: factors of YaRN that are 1, and the positions of images."""
     plain = read("llama", {"rope_scaling": YARN})
-    for more in ({"attn_factor": 1}, {"extrapolation_factor": 1.0}, {"mrope_section": [2, 3, 3]}, {"type": "yarn"}, {"short_factor": None}):
+    for more in (
+        {"attn_factor": 1},
+        {"extrapolation_factor": 1.0},
+        {"mrope_section": [2, 3, 3]},
+        {"type": "yarn"},
+        {"short_factor": None},
+    ):
         assert read("llama", {"rope_scaling": YARN | more}) == plain
-    assert read("llama", {"rope_parameters": {"partial_rotary_factor": 1.0}, "partial_rotary_factor": 1}) == read("llama", {})
+    assert read("llama", {"rope_parameters": {"partial_rotary_factor": 1.0}, "partial_rotary_factor": 1}) == read(
+        "llama", {}
+    )
     deepseek = read("deepseek_v3", {"rope_scaling": LINEAR | {"mscale_all_dim": 0.4}})
     assert deepseek.rope_scaling.mscale_all_dim == 0.4, "it scales the scores"
     assert form_of_section(deepseek).write(deepseek, 64)["rope_scaling"]["mscale_all_dim"] == 0.4

@@ -1,4 +1,6 @@
-"""A scan over blocks equals a Python loop over them: with inputs and outputs of each block, and with blocks of several kinds."""
+"""A scan over blocks equals a Python loop over them: with inputs and outputs of each block, and with blocks of several
+kinds.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ def test_kinds_are_runs_of_repeated_patterns(kinds: str, expected: list[tuple[in
     assert [(run.first, "".join(run.pattern), run.repetitions) for run in runs_of(kinds)] == expected
 
 
-@pytest.mark.parametrize("kinds", [kinds for kinds in RUNS if kinds] + ["sf" * 200 + "s", "s" * 300, "abcdefghijklmnopqrstuvwxyz"])
+@pytest.mark.parametrize(
+    "kinds", [kinds for kinds in RUNS if kinds] + ["sf" * 200 + "s", "s" * 300, "abcdefghijklmnopqrstuvwxyz"]
+)
 def test_runs_are_all_kinds_in_order(kinds: str) -> None:
     runs = runs_of(kinds)
     assert "".join("".join(run.pattern) * run.repetitions for run in runs) == kinds

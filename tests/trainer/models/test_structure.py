@@ -55,7 +55,10 @@ def test_parameter_count_is_the_closed_form():
 
 
 def idle_parameters(model, experts=None):
-    """Parameters of experts that a token does not go to: of these `experts` parameters. Default: those of all experts."""
+    """Parameters of experts that a token does not go to: of these `experts` parameters.
+
+    Default: those of all experts.
+    """
     by_path = named_leaves(model)
     if experts is None:
         experts = sum(leaf.array.size for path, leaf in by_path.items() if "mlp/experts/" in path)
@@ -80,7 +83,11 @@ def test_the_shape_of_a_section_is_that_of_the_built_model(spec):
 
 
 PUBLISHED = {
-    "llama-2-7b": (ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32)), 32_000, 6_738_415_616),
+    "llama-2-7b": (
+        ModelSpec(llama=LlamaSpec(layers=32, hidden_size=4096, intermediate_size=11008, heads=32)),
+        32_000,
+        6_738_415_616,
+    ),
     "gpt2": (ModelSpec(gpt2=Gpt2Spec()), 50_257, 124_439_808),
     "qwen2.5-0.5b": (
         ModelSpec(qwen2=Qwen2Spec(**sizes_of(24, 896, 4864, 14, 2), tie_word_embeddings=True)),
@@ -94,10 +101,18 @@ PUBLISHED = {
     ),
     "mistral-7b": (ModelSpec(mistral=MistralSpec(**sizes_of(32, 4096, 14336, 32, 8))), 32_000, 7_241_732_096),
     "gemma-2b": (ModelSpec(gemma=GemmaSpec(**sizes_of(18, 2048, 16384, 8, 1), head_dim=256)), 256_000, 2_506_172_416),
-    "gemma-2-2b": (ModelSpec(gemma2=Gemma2Spec(**sizes_of(26, 2304, 9216, 8, 4), head_dim=256)), 256_000, 2_614_341_888),
+    "gemma-2-2b": (
+        ModelSpec(gemma2=Gemma2Spec(**sizes_of(26, 2304, 9216, 8, 4), head_dim=256)),
+        256_000,
+        2_614_341_888,
+    ),
     "gemma-3-1b": (ModelSpec(gemma3=Gemma3Spec(**sizes_of(26, 1152, 6912, 4, 1), head_dim=256)), 262_144, 999_885_952),
     "mixtral-8x7b": (ModelSpec(mixtral=MixtralSpec(**sizes_of(32, 4096, 14336, 32, 8))), 32_000, 46_702_792_704),
-    "qwen3-30b-a3b": (ModelSpec(qwen3_moe=Qwen3MoeSpec(**sizes_of(48, 2048, 6144, 32, 4), head_dim=128)), 151_936, 30_532_122_624),
+    "qwen3-30b-a3b": (
+        ModelSpec(qwen3_moe=Qwen3MoeSpec(**sizes_of(48, 2048, 6144, 32, 4), head_dim=128)),
+        151_936,
+        30_532_122_624,
+    ),
     "gpt-oss-20b": (
         ModelSpec(gpt_oss=GptOssSpec(**sizes_of(24, 2880, 2880, 64, 8), head_dim=64, num_local_experts=32)),
         201_088,
@@ -132,7 +147,9 @@ def test_parameter_count_of_published_models(spec, vocab, expected):
 
 @ARCHITECTURES
 def test_flops_per_token_agree_with_the_compiler(spec):
-    """XLA counts slightly more FLOPs for one block's gradient and never fewer, because it also counts softmax, norms and masks."""
+    """XLA counts slightly more FLOPs for one block's gradient and never fewer, because it also counts softmax, norms
+    and masks.
+    """
     wide = changed(spec, layers=1, hidden_size=96, heads=6, intermediate_size=256)
     rows, length = 4, 64
     model = shapes(wide, length=length)
@@ -142,7 +159,9 @@ def test_flops_per_token_agree_with_the_compiler(spec):
 
 
 def test_flops_per_token_match_a_calculation_by_hand():
-    """GPT-2 small at length 1024: 6 × 123.5 M weights of matrix products + 12 × 12 × 768 × 1024 for attention (PaLM, appendix B)."""
+    """GPT-2 small at length 1024: 6 × 123.5 M weights of matrix products + 12 × 12 × 768 × 1024 for attention (PaLM,
+    appendix B).
+    """
     weights = 12 * 12 * 768**2 + 768 * 50_257
     assert flops_per_token(ModelSpec(gpt2=Gpt2Spec()), 1024, 50_257) == 6 * weights + 12 * 12 * 768 * 1024
 
@@ -178,9 +197,9 @@ ATTENTION = {
     "qwen3-next": (1 * 6 * (8 + 8), 0, 5 * 3 * 6 * 5 * 9),
     "qwen3.5": (1 * 6 * (8 + 8), 0, 4 * 3 * 6 * 5 * 9),
 }
-"""Multiplications of a query with one position in layers that see the whole sequence, and in those that see 5 positions: layers, times
-heads, times the features of a head's queries and of its values. Then those of a position with states: layers, times 3, times heads, times
-the features of a head's keys, times those of its values."""
+"""Multiplications of a query with one position in layers that see the whole sequence, and in those that see 5
+positions: layers, times heads, times the features of a head's queries and of its values. Then those of a position with
+states: layers, times 3, times heads, times the features of a head's keys, times those of its values."""
 
 
 @pytest.mark.parametrize("name", ATTENTION)
@@ -214,7 +233,9 @@ def test_roles_say_what_a_parameter_is_for(spec):
         else Role.NORM
         if "norm" in path
         else Role.BIAS
-        if path.endswith(("bias", "sinks", "correction", "positive", "negative", "log_decay", "decay_shift", "factor", "backout"))
+        if path.endswith(
+            ("bias", "sinks", "correction", "positive", "negative", "log_decay", "decay_shift", "factor", "backout")
+        )
         else Role.CONVOLUTION
         if "_convolution/" in path
         else Role.HEAD
@@ -260,7 +281,9 @@ def test_a_parameter_without_a_role_is_refused():
 @ARCHITECTURES
 def test_the_initial_distribution_is_that_of_the_spec(spec):
     wide = changed(spec, hidden_size=96, heads=6, intermediate_size=512, initializer_std=0.05)
-    leaves = named_leaves(jax.jit(lambda: build_model(wide, hax.Axis("vocab", 512), hax.Axis("position", 256), key=jax.random.key(0)))())
+    leaves = named_leaves(
+        jax.jit(lambda: build_model(wide, hax.Axis("vocab", 512), hax.Axis("position", 256), key=jax.random.key(0)))()
+    )
     for path, leaf in leaves.items():
         values = np.asarray(leaf.array)
         if "norm" in path and path.endswith("weight"):
@@ -272,7 +295,11 @@ def test_the_initial_distribution_is_that_of_the_spec(spec):
             std = 0.05 / np.sqrt(2 * wide.value.layers) if into_stream else 0.05
             assert values.std() == pytest.approx(std, rel=0.03), path
             assert abs(values.mean()) < 0.03 * std + 3 * std / np.sqrt(values.size), path
-    drawn = [np.asarray(leaf.array).ravel()[:50] for path, leaf in leaves.items() if "norm" not in path and not path.endswith("bias")]
+    drawn = [
+        np.asarray(leaf.array).ravel()[:50]
+        for path, leaf in leaves.items()
+        if "norm" not in path and not path.endswith("bias")
+    ]
     assert len({array.tobytes() for array in drawn}) == len(drawn)
     for path, leaf in leaves.items():
         if path.startswith("blocks/mlp") and "norm" not in path and path.endswith("weight"):

@@ -1,4 +1,5 @@
-"""The kernels of tokamax for GPUs: the Triton kernel's numbers in Pallas' interpreter, and what is in programs for each generation.
+"""The kernels of tokamax for GPUs: the Triton kernel's numbers in Pallas' interpreter, and what is in programs for each
+generation.
 
 Mosaic GPU kernels cannot be interpreted. Before and after them runs the code that the Triton kernel is tested with.
 """
@@ -32,8 +33,12 @@ AMPERE = Target.of(GPUS["a100"])
     [
         pytest.param(Case(24, 2, 2, 8, "segments", 9, None, True, "bfloat16", 8, 1), id="documents and sinks"),
         pytest.param(Case(130, 2, 1, 16, "window", 9, None, False, "bfloat16", 8, 2), id="window and wide values"),
-        pytest.param(Case(40, 2, 3, 8, "causal", 9, None, True, "bfloat16", 8, 3), id="sinks", marks=pytest.mark.variant),
-        pytest.param(Case(200, 4, 1, 8, "segments", 9, None, False, "bfloat16", 8, 4), id="documents", marks=pytest.mark.variant),
+        pytest.param(
+            Case(40, 2, 3, 8, "causal", 9, None, True, "bfloat16", 8, 3), id="sinks", marks=pytest.mark.variant
+        ),
+        pytest.param(
+            Case(200, 4, 1, 8, "segments", 9, None, False, "bfloat16", 8, 4), id="documents", marks=pytest.mark.variant
+        ),
     ],
 )
 def test_the_triton_kernel_computes_what_the_reference_does(case: Case) -> None:

@@ -20,9 +20,12 @@ from tests.trainer.step.test_program import program_of
 
 FAST: list[tuple[str, Remat, int]] = [("llama", "full", 2), ("llama", "attention", 5)]
 MORE: list[tuple[str, Remat, int]] = [
-    ("gpt2", "none", 2), ("llama", "nested", 2), ("mixtral", "dots", 3), ("gemma3", "full", 12), ("nanochat", "none", 8),
+    ("gpt2", "none", 2), ("llama", "nested", 2), ("mixtral", "dots", 3), ("gemma3", "full", 12), ("nanochat", "none",
+    8),
 ]  # fmt: skip
-"""Blocks of one kind; blocks that follow the loop; inputs of each block; groups; experts; repetitions of a pattern; two stacks."""
+"""Blocks of one kind; blocks that follow the loop; inputs of each block; groups; experts; repetitions of a pattern; two
+stacks.
+"""
 
 
 def iterations_of(program: str) -> Counter[int]:
@@ -36,7 +39,11 @@ def computed(family: str, remat: Remat, blocks: int) -> tuple[float, list[np.nda
     model = with_unroll(build(), blocks)
     compiled = run.lower(model).compile()
     loss, gradients = compiled(model)
-    return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(gradients)], iterations_of(compiled.as_text() or "")
+    return (
+        float(loss),
+        [np.asarray(leaf) for leaf in jax.tree.leaves(gradients)],
+        iterations_of(compiled.as_text() or ""),
+    )
 
 
 @pytest.mark.parametrize(("family", "remat", "blocks"), variants([*FAST, *MORE], FAST))
@@ -80,7 +87,9 @@ def test_an_iteration_computes_whole_repetitions(loop: Loop, inputs: int, merges
 def test_auto_unrolls_where_gpus_exchange_arrays_in_each_block() -> None:
     assert unrolled_blocks("auto", "gpu", {"fsdp": 8}, pipelined=False) == AUTOMATIC_UNROLL
     assert unrolled_blocks("auto", "gpu", {"fsdp": 1, "tensor": 2}, pipelined=False) == AUTOMATIC_UNROLL
-    assert unrolled_blocks("auto", "gpu", {"replica": 2, "data": 4, "fsdp": 1}, pipelined=False) == 1, "gradients are sent after the loop"
+    assert unrolled_blocks("auto", "gpu", {"replica": 2, "data": 4, "fsdp": 1}, pipelined=False) == 1, (
+        "gradients are sent after the loop"
+    )
     assert unrolled_blocks("auto", "gpu", {"fsdp": 8}, pipelined=True) == 1
     assert unrolled_blocks("auto", "tpu", {"fsdp": 8}, pipelined=False) == 1
     assert unrolled_blocks("auto", "cpu", {"fsdp": 8}, pipelined=False) == 1

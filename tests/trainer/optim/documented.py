@@ -1,4 +1,6 @@
-"""The settings that docs/reference/optimizers.md recommends for each rule, and that tests/bench/bench_optimizers.py measures."""
+"""The settings that docs/reference/optimizers.md recommends for each rule, and that tests/bench/bench_optimizers.py
+measures.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,19 @@ class Recommended:
     options: dict[str, float] = field(default_factory=dict[str, float])
     by_adamw: tuple[str, ...] = ()
 
-    def optimizer(self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any]) -> dict[str, Any]:
+    def optimizer(
+        self, rule: str, learning_rate: float, weight_decay: float, schedule: dict[str, Any]
+    ) -> dict[str, Any]:
         """``spec.optimizer`` of the run with this rule. The schedule is one with `warmupSteps`."""
         if self.schedule is not None:
             schedule = {self.schedule: {"warmupSteps": next(iter(schedule.values()))["warmupSteps"]}}
         group = {"roles": [*self.by_adamw], "rule": "adamw", "learningRate": self.rate_of_adamw}
         groups = {"groups": [group]} if self.by_adamw else {}
-        common = {"learningRate": learning_rate * self.rate, "weightDecay": weight_decay * self.decay, "schedule": schedule}
+        common = {
+            "learningRate": learning_rate * self.rate,
+            "weightDecay": weight_decay * self.decay,
+            "schedule": schedule,
+        }
         return {**common, rule: self.options, **groups}
 
     @property
@@ -40,11 +48,15 @@ class Recommended:
 
     def sentence(self) -> str:
         """The settings for a table."""
-        parts = [f"{name} x {factor:g}" for name, factor in (("rate", self.rate), ("decay", self.decay)) if factor != 1.0]
+        parts = [
+            f"{name} x {factor:g}" for name, factor in (("rate", self.rate), ("decay", self.decay)) if factor != 1.0
+        ]
         parts += [f"schedule `{self.schedule}`"] if self.schedule else []
         parts += [f"`{name}`: {value:g}" for name, value in self.options.items()]
         if self.by_adamw:
-            parts.append(f"a group `{{roles: [{', '.join(self.by_adamw)}], rule: adamw, learningRate: {self.rate_of_adamw:g}}}`")
+            parts.append(
+                f"a group `{{roles: [{', '.join(self.by_adamw)}], rule: adamw, learningRate: {self.rate_of_adamw:g}}}`"
+            )
         return ", ".join(parts) or "as AdamW"
 
 

@@ -1,6 +1,8 @@
-"""Schedules of Levanter, and the same schedules here. ``levanter_rates.json`` has the rates that Levanter's own code computes.
+"""Schedules of Levanter, and the same schedules here. ``levanter_rates.json`` has the rates that Levanter's own code
+computes.
 
-Levanter's settings are those of its `OptimizerConfig`, at commit 9263f81. Its peak rate is `PEAK`, the run has `STEPS` steps.
+Levanter's settings are those of its `OptimizerConfig`, at commit 9263f81. Its peak rate is `PEAK`, the run has `STEPS`
+steps.
 """
 
 from __future__ import annotations

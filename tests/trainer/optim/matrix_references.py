@@ -1,6 +1,7 @@
 """The papers' algorithms for one matrix at a time, in plain NumPy and float64.
 
-Matrices are [inputs, outputs]; the papers write the transpose. Each class has one method: the next weights from a gradient.
+Matrices are [inputs, outputs]; the papers write the transpose. Each class has one method: the next weights from a
+gradient.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ class _Bases:
         if self.bases is None:
             self.bases = [np.linalg.eigh(mean)[1][:, ::-1] for mean in (self.left, self.right)]
         elif self.count % self.every == 0:
-            self.bases = [np.linalg.qr(mean @ basis)[0] for mean, basis in zip((self.left, self.right), self.bases, strict=True)]
+            self.bases = [
+                np.linalg.qr(mean @ basis)[0] for mean, basis in zip((self.left, self.right), self.bases, strict=True)
+            ]
         self.count += 1
 
 
@@ -162,7 +165,9 @@ class SoapMuon(_WithMomentum):
 
 
 class Kron(_WithMomentum):
-    """Li 2024: the equivariant gradient step of the triangular factors, with the author's scale, balance, damping and clipping."""
+    """Li 2024: the equivariant gradient step of the triangular factors, with the author's scale, balance, damping and
+    clipping.
+    """
 
     left: Any = None
     right: Any = None

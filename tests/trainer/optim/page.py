@@ -92,7 +92,9 @@ TABLES: tuple[Table, ...] = ("rule paper", "rule mesh", "rule resume", "rule acc
 
 def page(results: Results) -> str:
     """The text of the page."""
-    float64 = " and ".join(f"{at_most(figure)} for `{case}`" for case, figure in results.get("rule float64", {}).items())
+    float64 = " and ".join(
+        f"{at_most(figure)} for `{case}`" for case, figure in results.get("rule float64", {}).items()
+    )
     tested = _TESTED.replace("{float64}", float64 or "not measured")
     return _HEAD + "\n".join(_rules()) + "\n" + tested + "\n".join(_figures(results)) + "\n" + _LEFT_OUT
 
@@ -102,13 +104,16 @@ def _rules() -> Iterable[str]:
     yield "|---|---|---|---|"
     for kind in OptimizerSpec.kinds():
         spec: Any = OptimizerSpec.model_validate({kind: {}})
-        about = (type(spec.value).__doc__ or "").strip().splitlines()[0]
+        about = " ".join((type(spec.value).__doc__ or "").strip().split("\n\n")[0].split())
         yield f"| `{spec.kind}` | {about} | {spec.value.moments} | {RECOMMENDED.of(spec.kind).sentence()} |"
 
 
 def _figures(results: Results) -> Iterable[str]:
     cases = dict.fromkeys(
-        [*(to_camel(kind) for kind in OptimizerSpec.kinds()), *sorted({case for t in TABLES for case in results.get(t, {})})]
+        [
+            *(to_camel(kind) for kind in OptimizerSpec.kinds()),
+            *sorted({case for t in TABLES for case in results.get(t, {})}),
+        ]
     )
     for case in cases:
         yield "| " + " | ".join([f"`{case}`", *(_figure(results, table, case) for table in TABLES)]) + " |"

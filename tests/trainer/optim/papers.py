@@ -1,6 +1,7 @@
 """The update rules in NumPy and float64, written from the papers and without code of the trainer.
 
-Each function takes the settings of a rule, the blocks of one parameter, and its gradients, and returns the parameter after each step.
+Each function takes the settings of a rule, the blocks of one parameter, and its gradients, and returns the parameter
+after each step.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def adafactor(rule: Any, case: Case) -> Array:
 
 
 def adopt(rule: Any, case: Case) -> Array:
-    """Taniguchi et al. 2024, algorithm 2 with clipping by t ** (1 / 4). The first gradient only makes the second moment."""
+    """Taniguchi et al. 2024, algorithm 2 with clipping by t ** (1 / 4). The first gradient only makes the second
+    moment.
+    """
     p, m = case.start.copy(), 0.0
     v = case.gradients[0] ** 2
     for t, (g, rate) in enumerate(zip(case.gradients[1:], case.rates[1:], strict=True), 1):

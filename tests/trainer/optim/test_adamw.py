@@ -30,7 +30,9 @@ def rate(number: int) -> float:
 
 
 def _update(optimizer, gradient, model, rate, state=None):
-    return optimizer.update(gradient, optimizer.init(model) if state is None else state, model, learning_rate=jnp.float32(rate))
+    return optimizer.update(
+        gradient, optimizer.init(model) if state is None else state, model, learning_rate=jnp.float32(rate)
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-3, 10.0], ids=["unclipped", "clipped"])
@@ -39,7 +41,10 @@ def test_twenty_steps_are_those_of_the_definition(scale):
     optimizer = build_optimizer(OPTIMIZER, model)
     noise = np.random.default_rng(0)
     paths = list(named_leaves(model))
-    gradients = [[scale * noise.standard_normal(leaf.shape).astype(np.float32) for leaf in jax.tree.leaves(model)] for _ in range(STEPS)]
+    gradients = [
+        [scale * noise.standard_normal(leaf.shape).astype(np.float32) for leaf in jax.tree.leaves(model)]
+        for _ in range(STEPS)
+    ]
 
     @jax.jit
     def update(model, state, gradient, done):
@@ -50,7 +55,9 @@ def test_twenty_steps_are_those_of_the_definition(scale):
     expected = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(model)]
     first, second = [np.zeros_like(each) for each in expected], [np.zeros_like(each) for each in expected]
     for number in range(1, STEPS + 1):
-        ours, state = update(ours, state, jax.tree.unflatten(jax.tree.structure(model), gradients[number - 1]), number - 1)
+        ours, state = update(
+            ours, state, jax.tree.unflatten(jax.tree.structure(model), gradients[number - 1]), number - 1
+        )
         norm = np.sqrt(sum((each.astype(np.float64) ** 2).sum() for each in gradients[number - 1]))
         for index, gradient in enumerate(gradients[number - 1]):
             g = gradient * min(1.0, 1.0 / norm)
@@ -72,7 +79,11 @@ def test_decay_touches_linear_maps_only(spec):
     role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     parameters = named_leaves(model)
     for path, leaf in named_leaves(updates).items():
-        expected = -0.1 * 0.5 * parameters[path].array if role_of[path] in (Role.MATRIX, Role.HEAD) else jnp.zeros_like(leaf.array)
+        expected = (
+            -0.1 * 0.5 * parameters[path].array
+            if role_of[path] in (Role.MATRIX, Role.HEAD)
+            else jnp.zeros_like(leaf.array)
+        )
         np.testing.assert_allclose(leaf.array, expected, rtol=1e-6, err_msg=path)
     touched = {path for path, does in zip(parameters, jax.tree.leaves(decays(model)), strict=True) if does}
     assert {path.rsplit("/", 1)[-1] for path in touched} == {"weight"}
@@ -103,7 +114,9 @@ def test_moments_have_their_own_type_and_the_sharding_of_the_parameters(paramete
     mesh = build_mesh(ResolvedMesh(replica=1, data=2, fsdp=2, tensor=2))
     of_parameters = [sharding.spec for sharding in jax.tree.leaves(shardings(model, mesh))]
     of_moments = [
-        sharding.spec for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings(state, mesh)), strict=True) if leaf.ndim
+        sharding.spec
+        for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(shardings(state, mesh)), strict=True)
+        if leaf.ndim
     ]
     assert of_moments == of_parameters * 2
 
@@ -117,7 +130,9 @@ def test_the_first_state_is_zero():
 @pytest.mark.parametrize("parameters", ["float32", "bfloat16"])
 @pytest.mark.parametrize("beta2", [0.95, 0.99, 0.999])
 def test_the_second_moment_decays_as_defined_for_narrow_parameters_too(parameters, beta2):
-    """Up to 2,000 zero gradients after a nonzero one: a moment in bfloat16 would not change, because each change is below its rounding."""
+    """Up to 2,000 zero gradients after a nonzero one: a moment in bfloat16 would not change, because each change is
+    below its rounding.
+    """
     spec = OPTIMIZER.model_copy(update={"adamw": ADAMW.model_copy(update={"beta2": beta2}), "max_gradient_norm": 0.0})
     model = make(LLAMA, dtype=parameters)
     optimizer = build_optimizer(spec, model)
@@ -140,6 +155,8 @@ def test_updates_are_rounded_once_where_parameters_are_narrow():
     spec = OptimizerSpec(learning_rate=0.1, weight_decay=0.3, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
     optimizer = build_optimizer(spec, model)
     updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
-    for weight, update in zip(jax.tree.leaves(model.blocks.stacked.mlp), jax.tree.leaves(updates.blocks.stacked.mlp), strict=True):
+    for weight, update in zip(
+        jax.tree.leaves(model.blocks.stacked.mlp), jax.tree.leaves(updates.blocks.stacked.mlp), strict=True
+    ):
         assert update.dtype == jnp.float32
         np.testing.assert_allclose(update, -0.1 * 0.3 * weight.astype(jnp.float32), rtol=1e-6)

@@ -1,4 +1,6 @@
-"""Averages of the parameters: each is that of plain NumPy, leaves the training alone, and is sharded and typed as stated."""
+"""Averages of the parameters: each is that of plain NumPy, leaves the training alone, and is sharded and typed as
+stated.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ EMBED, LAYERS = hax.Axis("embed", 4), hax.Axis("layer", 2)
 def models(dtype: Any = jnp.float32) -> list[dict[str, Any]]:
     noise = np.random.default_rng(0)
     values = noise.normal(size=(STEPS + 1, 2, 4)).astype(np.float32)
-    return [{"w": hax.named(jnp.asarray(one, dtype), (LAYERS, EMBED)), "b": jnp.asarray(one[0, 0], dtype)} for one in values]
+    return [
+        {"w": hax.named(jnp.asarray(one, dtype), (LAYERS, EMBED)), "b": jnp.asarray(one[0, 0], dtype)} for one in values
+    ]
 
 
 def expected(document: dict[str, Any], seen: list[np.ndarray]) -> np.ndarray:
@@ -91,7 +95,9 @@ def test_an_average_changes_no_number_of_the_training_and_a_dropped_update_is_no
     ends: list[Any] = []
     for average in (None, {"ema": {"decay": 0.5}}):
         more: dict[str, Any] = {} if average is None else {"spec__average": average}
-        program = program_of(spec__recovery__divergence={"nonFinite": "skip"}, spec__data__attendAcrossDocuments=True, **more)
+        program = program_of(
+            spec__recovery__divergence={"nonFinite": "skip"}, spec__data__attendAcrossDocuments=True, **more
+        )
         state = initial_state(program.build_state, program.template)
         with program.tracing():
             step = jax.jit(program.train_step)

@@ -35,8 +35,12 @@ def test_clipping_by_value_and_by_output_is_that_of_the_paper() -> None:
 
 def test_clipping_is_part_of_the_update_and_has_no_state() -> None:
     model = tiny(np.random.default_rng(0))
-    plain_rule, clipping = (build_optimizer(spec_of(maxGradientNorm=0, **further), model) for further in ({}, {"clip": {"value": 0.01}}))
-    assert jax.tree.structure(jax.eval_shape(plain_rule.init, model)) == jax.tree.structure(jax.eval_shape(clipping.init, model))
+    plain_rule, clipping = (
+        build_optimizer(spec_of(maxGradientNorm=0, **further), model) for further in ({}, {"clip": {"value": 0.01}})
+    )
+    assert jax.tree.structure(jax.eval_shape(plain_rule.init, model)) == jax.tree.structure(
+        jax.eval_shape(clipping.init, model)
+    )
     # The second moment of AdamW shows the gradient that the rule got.
     _, state = jax.jit(lambda model: clipping.update(model, clipping.init(model), model, learning_rate=0.1))(model)
     largest = max(float(np.abs(np.asarray(leaf)).max()) for leaf in jax.tree.leaves(state[1].nu))

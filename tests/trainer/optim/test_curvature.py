@@ -26,7 +26,9 @@ class Linear:
 
     def sampled(self, model: jax.Array, batch: Batch, seeds: jax.Array) -> Batch:
         """See `halcyon.step.curvature.Samples`."""
-        drawn = jax.vmap(lambda seed, logits: jax.random.categorical(jax.random.key(seed), logits))(seeds, batch["inputs"] @ model)
+        drawn = jax.vmap(lambda seed, logits: jax.random.categorical(jax.random.key(seed), logits))(
+            seeds, batch["inputs"] @ model
+        )
         return {**batch, "targets": drawn[:, None]}
 
 
@@ -75,11 +77,18 @@ def test_random_directions_give_the_diagonal_of_the_hessian() -> None:
 
 
 def test_an_objective_that_samples_nothing_cannot_serve_the_estimator() -> None:
-    tokens, pairs = cast("Objective", SimpleNamespace(per_token=True)), cast("Objective", SimpleNamespace(per_token=False))
+    tokens, pairs = (
+        cast("Objective", SimpleNamespace(per_token=True)),
+        cast("Objective", SimpleNamespace(per_token=False)),
+    )
     check_estimator("hutchinson", tokens)
-    with pytest.raises(BadConfiguration, match=r"sophia\.estimator: gaussNewton needs the objective nextToken; use hutchinson"):
+    with pytest.raises(
+        BadConfiguration, match=r"sophia\.estimator: gaussNewton needs the objective nextToken; use hutchinson"
+    ):
         check_estimator("gaussNewton", tokens)
     check_estimator(None, pairs)
     for estimator in ("hutchinson", "gaussNewton"):
-        with pytest.raises(BadConfiguration, match=r"spec\.optimizer\.sophia: it needs an objective that weighs each token alone"):
+        with pytest.raises(
+            BadConfiguration, match=r"spec\.optimizer\.sophia: it needs an objective that weighs each token alone"
+        ):
             check_estimator(estimator, pairs)

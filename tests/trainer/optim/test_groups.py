@@ -28,13 +28,17 @@ from tests.trainer.models.cases import LLAMA, make, shapes
 
 
 def optimizer(*groups: dict[str, Any], **settings: Any) -> OptimizerSpec:
-    return OptimizerSpec.model_validate_json(json.dumps({"adamw": {}, "maxGradientNorm": 0, **settings, "groups": list(groups)}))
+    return OptimizerSpec.model_validate_json(
+        json.dumps({"adamw": {}, "maxGradientNorm": 0, **settings, "groups": list(groups)})
+    )
 
 
 def changes(spec: OptimizerSpec, model: Any, rate: float = 0.1) -> dict[str, np.ndarray]:
     rule = build_optimizer(spec, model)
     gradients = jax.tree.map(jnp.ones_like, model)
-    found = jax.jit(lambda model: rule.update(gradients, rule.init(model), model, learning_rate=jnp.float32(rate))[0])(model)
+    found = jax.jit(lambda model: rule.update(gradients, rule.init(model), model, learning_rate=jnp.float32(rate))[0])(
+        model
+    )
     flat = jax.tree_util.tree_leaves_with_path(found, is_leaf=is_named)
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf.array) for path, leaf in flat}
 
@@ -60,7 +64,9 @@ def test_a_group_has_its_own_rate_decay_and_rule() -> None:
         if ".attention." in path:
             np.testing.assert_allclose(change, 0.5 * plain[path], rtol=1e-6)
         elif path.startswith("embedding"):
-            np.testing.assert_allclose(change, plain[path] - 0.1 * 2.0 * np.asarray(weights[path]), rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(
+                change, plain[path] - 0.1 * 2.0 * np.asarray(weights[path]), rtol=1e-5, atol=1e-7
+            )
         elif ".mlp." in path:
             np.testing.assert_array_equal(change, np.full_like(change, -0.1))
         else:
@@ -79,7 +85,10 @@ def test_frozen_parameters_have_no_state_and_no_change() -> None:
 @pytest.mark.parametrize(
     ("groups", "sentence"),
     [
-        ([{"match": "*.atention.*"}], r"spec\.optimizer\.groups\[0\]: no parameter has match \*\.atention\.\*; the paths are such as "),
+        (
+            [{"match": "*.atention.*"}],
+            r"spec\.optimizer\.groups\[0\]: no parameter has match \*\.atention\.\*; the paths are such as ",
+        ),
         ([{"match": "*", "roles": ["router"]}], r"no parameter has match \* and roles router"),
         ([{"match": "*.atention.*", "frozen": True}], r"no parameter has match \*\.atention"),
         (
@@ -88,7 +97,9 @@ def test_frozen_parameters_have_no_state_and_no_change() -> None:
         ),
     ],
 )
-def test_a_selection_without_a_parameter_or_with_one_of_another_group_is_rejected(groups: list[dict[str, Any]], sentence: str) -> None:
+def test_a_selection_without_a_parameter_or_with_one_of_another_group_is_rejected(
+    groups: list[dict[str, Any]], sentence: str
+) -> None:
     with pytest.raises(BadConfiguration, match=sentence):
         check_groups(LLAMA, optimizer(*groups), None)
 
@@ -105,7 +116,9 @@ def test_a_run_that_trains_nothing_is_rejected() -> None:
         ({"match": "*", "frozen": True, "weightDecay": 0.0}, "a frozen group is not updated"),
     ],
 )
-def test_a_group_without_a_selection_or_with_settings_that_have_no_effect_is_rejected(group: dict[str, Any], sentence: str) -> None:
+def test_a_group_without_a_selection_or_with_settings_that_have_no_effect_is_rejected(
+    group: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         optimizer(group)
 
@@ -113,7 +126,8 @@ def test_a_group_without_a_selection_or_with_settings_that_have_no_effect_is_rej
 def test_the_overview_shows_groups_rules_and_bytes_of_the_state() -> None:
     model = shapes(LLAMA)
     spec = optimizer(
-        {"match": "*.mlp.*", "frozen": True}, {"roles": ["embedding"], "rule": "lion", "learningRate": 0.1, "weightDecay": 0.5}
+        {"match": "*.mlp.*", "frozen": True},
+        {"roles": ["embedding"], "rule": "lion", "learningRate": 0.1, "weightDecay": 0.5},
     )
     flags = trained(spec, model)
     state = jax.eval_shape(build_optimizer(spec, split(model, flags)[0]).init, split(model, flags)[0])
@@ -122,7 +136,13 @@ def test_the_overview_shows_groups_rules_and_bytes_of_the_state() -> None:
     sizes = dict(zip(paths(model), (leaf.size for leaf in jax.tree.leaves(model)), strict=True))
     for path, row in rows.items():
         if ".mlp." in path:
-            assert (row.group, row.rule, row.rate_factor, row.weight_decay, row.state_bytes) == ("groups[0]", "frozen", 0.0, 0.0, 0)
+            assert (row.group, row.rule, row.rate_factor, row.weight_decay, row.state_bytes) == (
+                "groups[0]",
+                "frozen",
+                0.0,
+                0.0,
+                0,
+            )
         elif row.role == "embedding":
             assert (row.group, row.rule, row.rate_factor, row.weight_decay) == ("groups[1]", "lion", 0.1, 0.5)
             assert row.state_bytes == 4 * sizes[path]
@@ -152,12 +172,24 @@ def test_a_group_has_its_own_betas_and_epsilon() -> None:
     ("group", "field", "sentence"),
     [
         ({"beta1": 0.9}, "beta1", "muon takes no beta1; leave beta1 out, or choose another rule"),
-        ({"rule": "adafactor", "beta2": 0.5}, "beta2", "adafactor takes no beta2; leave beta2 out, or choose another rule"),
-        ({"rule": "scheduleFree", "beta1": 0.0}, "beta1", "scheduleFree takes no beta1 of 0; leave beta1 out, or choose another rule"),
+        (
+            {"rule": "adafactor", "beta2": 0.5},
+            "beta2",
+            "adafactor takes no beta2; leave beta2 out, or choose another rule",
+        ),
+        (
+            {"rule": "scheduleFree", "beta1": 0.0},
+            "beta1",
+            "scheduleFree takes no beta1 of 0; leave beta1 out, or choose another rule",
+        ),
     ],
 )
-def test_a_setting_that_the_rule_of_the_group_does_not_take_is_rejected(group: dict[str, Any], field: str, sentence: str) -> None:
-    run = document(spec__optimizer={"muon": {}, "groups": [{"match": "*.attention.*", **group}]}, spec__trainer__precision={})
+def test_a_setting_that_the_rule_of_the_group_does_not_take_is_rejected(
+    group: dict[str, Any], field: str, sentence: str
+) -> None:
+    run = document(
+        spec__optimizer={"muon": {}, "groups": [{"match": "*.attention.*", **group}]}, spec__trainer__precision={}
+    )
     spec = parse_run(run).spec
     assert [str(problem) for problem in find_problems(spec)] == [f"spec.optimizer.groups[0].{field}: {sentence}"]
     with pytest.raises(BadConfiguration, match=rf"groups\[0\]\.{field}: {sentence}"):
@@ -171,7 +203,9 @@ def test_schedules_of_decay_and_momentum_are_those_of_the_rule_of_the_run() -> N
         {"match": "*.mlp.*", "beta1": 0.5},
         {"roles": ["embedding"], "rule": "adamw", "beta1": 0.5, "weightDecay": 0.4},
     ]
-    spec = OptimizerSpec.model_validate({"muonAdamw": {}, "weightDecay": 0.2, "maxGradientNorm": 0.0, "groups": [groups[0], groups[2]]})
+    spec = OptimizerSpec.model_validate(
+        {"muonAdamw": {}, "weightDecay": 0.2, "maxGradientNorm": 0.0, "groups": [groups[0], groups[2]]}
+    )
     rest, attention, embedding = groups_of(spec, model)
     assert (rest.decay_follows, attention.decay_follows, embedding.decay_follows) == (True, True, False)
     assert (rest.momentum_follows, attention.momentum_follows, embedding.momentum_follows) == (True, True, False)
@@ -219,7 +253,9 @@ def test_a_slow_decay_of_any_rule_is_refused_in_bfloat16(optimizer: dict[str, An
 
 
 def test_a_rule_that_needs_float32_is_refused_in_a_narrow_type() -> None:
-    run = document(spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "ademamix"}]}, spec__trainer__precision={})
+    run = document(
+        spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "ademamix"}]}, spec__trainer__precision={}
+    )
     assert not find_problems(parse_run(run).spec)
     run = document(
         spec__optimizer={"adamw": {}, "groups": [{"match": "*", "rule": "scheduleFree"}]},
@@ -227,7 +263,8 @@ def test_a_rule_that_needs_float32_is_refused_in_a_narrow_type() -> None:
     )
     assert [str(problem) for problem in find_problems(parse_run(run).spec)] == [
         "spec.trainer.precision.moments: the update rule scheduleFree stores its moments in float32; use float32",
-        "spec.trainer.precision.parameters: the mean that scheduleFree keeps needs float32; use float32, or another update rule",
+        "spec.trainer.precision.parameters: the mean that scheduleFree keeps needs float32; use float32, or another "
+        "update rule",
     ]
 
 

@@ -36,7 +36,11 @@ DECLARED = {
     "experts": Parameter(Role.EXPERT, (EMBED,), (MLP,), (LAYERS, EXPERTS)),
 }
 """All are 16 x 24 or its transpose: one stack of 12."""
-ORDER = {"query": (LAYERS, EMBED, HEADS, SIZE), "output": (EMBED, LAYERS, HEADS, SIZE), "experts": (LAYERS, EXPERTS, EMBED, MLP)}
+ORDER = {
+    "query": (LAYERS, EMBED, HEADS, SIZE),
+    "output": (EMBED, LAYERS, HEADS, SIZE),
+    "experts": (LAYERS, EXPERTS, EMBED, MLP),
+}
 
 
 def arrays() -> dict[str, Any]:
@@ -78,7 +82,10 @@ def test_a_stack_over_devices_equals_its_matrices_one_by_one(on: str) -> None:
 @pytest.mark.variant
 def test_no_device_gathers_a_stack() -> None:
     layers, mesh = LAYERS.resize(8), mesh_from("fsdp 4")
-    declared = {"up": Parameter(Role.MATRIX, (EMBED,), (MLP,), (layers,)), "down": Parameter(Role.MATRIX, (MLP,), (EMBED,), (layers,))}
+    declared = {
+        "up": Parameter(Role.MATRIX, (EMBED,), (MLP,), (layers,)),
+        "down": Parameter(Role.MATRIX, (MLP,), (EMBED,), (layers,)),
+    }
     tree = {"up": hax.zeros((layers, EMBED, MLP)), "down": hax.zeros((layers, MLP, EMBED))}
     placed = shardings(tree, mesh)
 
@@ -87,7 +94,9 @@ def test_no_device_gathers_a_stack() -> None:
 
     with computing(mesh):
         text = jax.jit(compute, in_shardings=(placed,), out_shardings=placed).lower(tree).compile().as_text()
-    assert set(re.findall(r" (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)) == {"all-to-all"}
+    assert set(re.findall(r" (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)) == {
+        "all-to-all"
+    }
 
 
 def test_a_stack_is_filled_up_to_the_number_of_parts() -> None:
@@ -117,7 +126,9 @@ def test_a_side_that_is_too_large_has_no_factor() -> None:
     bases = jax.eval_shape(lambda: first_bases(Matrices({"up": large})))
     assert bases.left["up"].array.shape == (3, 16, 16)
     assert bases.right["up"].array.shape == (3, 1)
-    assert Matrices({"up": large}).new(Kind.RIGHT, lambda form: jnp.eye(form.shape(Kind.RIGHT)[-1]))["up"].array.sum() == 3
+    assert (
+        Matrices({"up": large}).new(Kind.RIGHT, lambda form: jnp.eye(form.shape(Kind.RIGHT)[-1]))["up"].array.sum() == 3
+    )
 
 
 def test_hidden_matrices_are_the_linear_maps_between_features_of_every_family() -> None:

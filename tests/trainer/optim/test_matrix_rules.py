@@ -30,7 +30,10 @@ RATE, DECAY = 0.02, 0.3
 SIZES: Any = {"layers": 2, "hidden_size": 8, "heads": 2}
 WIDE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=12, kv_heads=1))
 SQUARE = ModelSpec(llama=LlamaSpec(**SIZES, intermediate_size=8))
-"""All hidden matrices are square. Eigenvectors of the larger side of others are not unique as long as few gradients are known."""
+"""All hidden matrices are square.
+
+Eigenvectors of the larger side of others are not unique as long as few gradients are known.
+"""
 
 CASES: dict[str, tuple[ModelSpec, dict[str, Any], Any]] = {
     "muon": (WIDE, {"muon": {}}, references.Muon),
@@ -67,7 +70,9 @@ def gradients_of(model: Any, steps: int = STEPS) -> list[Any]:
     noise, structure = np.random.default_rng(0), jax.tree.structure(model)
     means = [noise.standard_normal(leaf.shape) for leaf in jax.tree.leaves(model)]
     return [
-        jax.tree.unflatten(structure, [(mean + 0.5 * noise.standard_normal(mean.shape)).astype(np.float32) for mean in means])
+        jax.tree.unflatten(
+            structure, [(mean + 0.5 * noise.standard_normal(mean.shape)).astype(np.float32) for mean in means]
+        )
         for _ in range(steps)
     ]
 
@@ -96,7 +101,8 @@ class Flat:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("muon", "soapMuon", "kron") else pytest.mark.variant) for name in CASES]
+    "name",
+    [pytest.param(name, marks=() if name in ("muon", "soapMuon", "kron") else pytest.mark.variant) for name in CASES],
 )
 def test_twenty_steps_are_those_of_the_paper(name: str, measured: Callable[..., None]) -> None:
     family, rule, reference = CASES[name]
@@ -137,7 +143,9 @@ def test_twenty_steps_are_those_of_the_paper(name: str, measured: Callable[..., 
                 further = (flat[path].matrices(noise[path])[index],) if path in noise else ()
                 decay_or_width = width if reference is references.Scion else decay_of(path)
                 rate = RATE if path in hidden else RATE * shared.others.learning_rate
-                expected[path][index] = rules[path][index].step(expected[path][index], one, rate, decay_or_width, *further)
+                expected[path][index] = rules[path][index].step(
+                    expected[path][index], one, rate, decay_or_width, *further
+                )
     largest = 0.0
     for path, leaf in named_leaves(ours).items():
         largest = max(largest, float(np.abs(flat[path].matrices(leaf.array) - expected[path]).max()))
@@ -155,12 +163,16 @@ def noise_of(model: Any, hidden: set[str], key: Any) -> dict[str, Any]:
     return dict(zip([path for path in paths if path in hidden], [leaf.array for leaf in drawn], strict=True))
 
 
-@pytest.mark.parametrize(("name", "iterations", "least", "most"), [("quintic", 5, 0.65, 1.25), ("polarExpress", 8, 0.999, 1.001)])
+@pytest.mark.parametrize(
+    ("name", "iterations", "least", "most"), [("quintic", 5, 0.65, 1.25), ("polarExpress", 8, 0.999, 1.001)]
+)
 def test_singular_values_end_near_1(name: Any, iterations: int, least: float, most: float) -> None:
     noise = np.random.default_rng(0)
     left, right = (np.linalg.qr(noise.standard_normal((size, size)))[0] for size in (12, 30))
     values = np.geomspace(0.01, 1.0, 12)
-    stack = np.stack([left @ (values[:, None] * right[:12]), 1e-6 * left @ (values[:, None] * right[:12])]).astype(np.float32)
+    stack = np.stack([left @ (values[:, None] * right[:12]), 1e-6 * left @ (values[:, None] * right[:12])]).astype(
+        np.float32
+    )
     for x in (stack, stack.mT):
         found = np.linalg.svd(orthogonalize(jnp.asarray(x), name, iterations), compute_uv=False)
         assert least < found.min() < found.max() < most

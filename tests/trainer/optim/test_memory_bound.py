@@ -1,4 +1,6 @@
-"""The memory that the contract counts for a run is at most that of the real state and of the compiled step, for each update rule."""
+"""The memory that the contract counts for a run is at most that of the real state and of the compiled step, for each
+update rule.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ WITH_FACTORS = ("soap", "soapMuon", "kron")
 def deep() -> CausalLM:
     """Nearly all of its parameters are in hidden matrices."""
     spec = ModelSpec(llama=LlamaSpec(layers=8, hidden_size=256, intermediate_size=512, heads=8))
-    build = functools.partial(build_model, spec, hax.Axis("vocab", 64), hax.Axis("position", 8), dtype="float32", key=jax.random.key(0))
+    build = functools.partial(
+        build_model, spec, hax.Axis("vocab", 64), hax.Axis("position", 8), dtype="float32", key=jax.random.key(0)
+    )
     return jax.eval_shape(build)
 
 
@@ -55,7 +59,12 @@ def test_the_bound_holds_for_the_parameters_of_every_family(family: str) -> None
 
 
 CLASSES = OptimizerSpec.rule_classes()
-CASES = [(rule, kind) for rule in RULES for kind in ("float32", "bfloat16", "float8") if kind == "float32" or not CLASSES[rule].wide_only]
+CASES = [
+    (rule, kind)
+    for rule in RULES
+    for kind in ("float32", "bfloat16", "float8")
+    if kind == "float32" or not CLASSES[rule].wide_only
+]
 FIRST = [("adamw", "float32"), ("lion", "bfloat16"), ("adafactor", "float32")]
 
 

@@ -1,4 +1,6 @@
-"""Moments in bfloat16 and in 8 bits: small errors, no bias, the same bits on every mesh, and the bytes that the type promises."""
+"""Moments in bfloat16 and in 8 bits: small errors, no bias, the same bits on every mesh, and the bytes that the type
+promises.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def model() -> Any:
 def gradients(number: int) -> Any:
     """Gradients whose rows and elements differ by orders of magnitude."""
     noise = np.random.default_rng(number)
-    return jax.tree.map(lambda x: jnp.asarray(noise.standard_normal(x.shape) * 10.0 ** noise.uniform(-4, 0, x.shape), jnp.float32), model())
+    return jax.tree.map(
+        lambda x: jnp.asarray(noise.standard_normal(x.shape) * 10.0 ** noise.uniform(-4, 0, x.shape), jnp.float32),
+        model(),
+    )
 
 
 def update(optimizer: Any, state: Any, gradient: Any, number: int) -> tuple[Any, Any]:
@@ -57,7 +62,11 @@ def named(state: Any) -> list[tuple[str, Any]]:
     """The field and the array of each named array of a rule's state."""
     entries = jax.tree_util.tree_leaves_with_path(state, is_leaf=is_named)
     known = MEANS | SQUARES | FACTORS
-    return [(next((entry.name for entry in path if getattr(entry, "name", "") in known), ""), x) for path, x in entries if is_named(x)]
+    return [
+        (next((entry.name for entry in path if getattr(entry, "name", "") in known), ""), x)
+        for path, x in entries
+        if is_named(x)
+    ]
 
 
 @pytest.mark.slow
@@ -92,15 +101,20 @@ def test_moments_of_8_bits_are_near_those_of_float32() -> None:
         facts = jnp.finfo(value.array.dtype)
         distance = np.maximum(np.abs(right) * 2.0**-facts.nmant, spread * float(facts.smallest_subnormal))
         assert (np.abs(found * spread - right) <= distance).all()
-        assert (np.abs(found).max(over) > float(facts.max) / 2 / (1 + 1 / 8)).all()  # the scale uses the range of the type
+        assert (
+            np.abs(found).max(over) > float(facts.max) / 2 / (1 + 1 / 8)
+        ).all()  # the scale uses the range of the type
         if field in SQUARES:
             assert ((found > 0) | (right == 0)).all()
-    assert rows == len(scales) == 2 * (1 + 7 + 1)  # both moments of the embedding, the matrices of a layer, and the head
+    assert (
+        rows == len(scales) == 2 * (1 + 7 + 1)
+    )  # both moments of the embedding, the matrices of a layer, and the head
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "rule", [pytest.param(rule, marks=() if rule in ("adamw", "lion", "muon") else pytest.mark.variant) for rule in NARROW]
+    "rule",
+    [pytest.param(rule, marks=() if rule in ("adamw", "lion", "muon") else pytest.mark.variant) for rule in NARROW],
 )
 def test_an_update_of_moments_of_8_bits_points_where_that_of_float32_does(rule: str) -> None:
     wide, narrow = (after(rule, kind)[0] for kind in ("float32", "float8"))
@@ -124,7 +138,10 @@ def test_moments_of_8_bits_take_a_quarter_of_the_bytes(rule: str) -> None:
 @pytest.mark.parametrize("on", ["fsdp 4", pytest.param("fsdp 2 x tensor 2", marks=pytest.mark.variant)])
 @pytest.mark.parametrize("kind", ["float8", pytest.param("bfloat16", marks=pytest.mark.variant)])
 def test_every_mesh_stores_the_same_bits(on: str, kind: Any) -> None:
-    """The mesh splits the rows of most arrays here. Lion's momentum needs no sum over a row, so only the rounding could differ."""
+    """The mesh splits the rows of most arrays here.
+
+    Lion's momentum needs no sum over a row, so only the rounding could differ.
+    """
     optimizer = build_optimizer(spec_of("lion"), model(), kind, "stochastic")
     mesh, first = mesh_from(on), optimizer.init(model())
     placed = [shardings(tree, mesh) for tree in (first, gradients(0))]
@@ -160,7 +177,9 @@ def test_a_slow_decay_goes_on_if_moments_are_rounded_stochastically(kind: Any, r
 
     @jax.jit
     def many(state: Any) -> Any:
-        return jax.lax.scan(lambda state, number: (update(optimizer, state, zeros, number)[1], None), state, jnp.arange(1, 201))[0]
+        return jax.lax.scan(
+            lambda state, number: (update(optimizer, state, zeros, number)[1], None), state, jnp.arange(1, 201)
+        )[0]
 
     first = update(optimizer, optimizer.init(model()), ones, 0)[1]
     share = mean(many(first)) / mean(first)

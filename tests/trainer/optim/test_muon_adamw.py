@@ -1,4 +1,7 @@
-"""Muon beside AdamW in groups. `tests/trainer/models/test_nanochat.py` compares its steps with those of the original."""
+"""Muon beside AdamW in groups.
+
+`tests/trainer/models/test_nanochat.py` compares its steps with those of the original.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ FIGURES = json.loads((Path(__file__).parents[1] / "commands" / "nanochat_figures
 
 
 def optimizer_of(*groups: dict[str, Any]) -> OptimizerSpec:
-    return OptimizerSpec.model_validate({"learningRate": 0.02, "weightDecay": 0.3, "muonAdamw": {}, "groups": list(groups)})
+    return OptimizerSpec.model_validate(
+        {"learningRate": 0.02, "weightDecay": 0.3, "muonAdamw": {}, "groups": list(groups)}
+    )
 
 
 def test_each_parameter_has_the_state_of_its_group() -> None:
@@ -72,7 +77,9 @@ def test_a_mesh_gives_the_same_update(on: str) -> None:
     expected, mesh = jax.jit(update)(model, gradient), mesh_from(on)
     placed = shardings(model, mesh)
     with computing(mesh):
-        found = jax.jit(update, in_shardings=(placed, placed), out_shardings=placed)(*jax.device_put((model, gradient), (placed, placed)))
+        found = jax.jit(update, in_shardings=(placed, placed), out_shardings=placed)(
+            *jax.device_put((model, gradient), (placed, placed))
+        )
     for path, leaf in named_leaves(expected).items():
         ours = np.asarray(named_leaves(found)[path].array)
         np.testing.assert_allclose(ours, leaf.array, atol=1e-4 * np.abs(leaf.array).max(), err_msg=path)

@@ -1,4 +1,6 @@
-"""Schedules of phases: rates equal to Levanter's for the same settings, cycles, and refusals; weight decay, momentum and batch size."""
+"""Schedules of phases: rates equal to Levanter's for the same settings, cycles, and refusals; weight decay, momentum
+and batch size.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,13 @@ def test_each_of_levanters_schedules_is_compared() -> None:
 def test_the_other_shapes_are_those_of_optax_and_of_their_paper() -> None:
     count, share = jnp.arange(STEPS), 0.2
     found = {shape: rates({"shape": shape, "minRatio": share}) for shape in ("polynomial", "exponential", "squareRoot")}
-    np.testing.assert_allclose(found["polynomial"], optax.polynomial_schedule(PEAK, PEAK * share, 2.0, STEPS)(count), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["polynomial"], optax.polynomial_schedule(PEAK, PEAK * share, 2.0, STEPS)(count), rtol=1e-5
+    )
     np.testing.assert_allclose(found["exponential"], optax.exponential_decay(PEAK, STEPS, share)(count), rtol=1e-5)
-    np.testing.assert_allclose(found["squareRoot"], PEAK * (1 - (1 - share) * np.sqrt(np.arange(STEPS) / STEPS)), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["squareRoot"], PEAK * (1 - (1 - share) * np.sqrt(np.arange(STEPS) / STEPS)), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,21 +76,34 @@ def test_cycles(phases: dict[str, Any], expected: list[Cycle]) -> None:
 
 
 def test_weight_decay_and_momentum_follow_their_points() -> None:
-    points = [{"at": 0, "momentum": 0.85}, {"at": 0.25, "weightDecay": 1.0}, {"at": 40, "momentum": 0.95}, {"at": 1, "weightDecay": 0.0}]
+    points = [
+        {"at": 0, "momentum": 0.85},
+        {"at": 0.25, "weightDecay": 1.0},
+        {"at": 40, "momentum": 0.95},
+        {"at": 1, "weightDecay": 0.0},
+    ]
     at = update_arguments(optimizer({}, weightDecay=0.2, otherSchedules={"points": points}), 100)
-    found = [{name: pytest.approx(float(value), abs=1e-6) for name, value in at(step).items()} for step in (0, 20, 70, 99)]
+    found = [
+        {name: pytest.approx(float(value), abs=1e-6) for name, value in at(step).items()} for step in (0, 20, 70, 99)
+    ]
     assert found == [
         {"weight_decay": 0.2, "momentum": 0.85},
         {"weight_decay": 0.2, "momentum": 0.90},
         {"weight_decay": 0.08, "momentum": 0.95},
         {"weight_decay": 0.2 / 75, "momentum": 0.95},
     ]
-    assert not update_arguments(optimizer({}), 100)(0), "a value without a schedule must stay a constant of the compiled program"
+    assert not update_arguments(optimizer({}), 100)(0), (
+        "a value without a schedule must stay a constant of the compiled program"
+    )
 
 
 @pytest.mark.parametrize(("rule", "factors"), [("linear", [1, 1, 2, 2, 4, 4]), ("sqrt", [1, 1, 2**0.5, 2**0.5, 2, 2])])
 def test_the_rate_grows_with_the_batch(rule: str, factors: list[float]) -> None:
-    entries = [{"fromStep": 2, "batchSize": 16}, {"fromStep": 3, "sequenceLength": 16}, {"fromStep": 4, "batchSize": 32}]
+    entries = [
+        {"fromStep": 2, "batchSize": 16},
+        {"fromStep": 3, "sequenceLength": 16},
+        {"fromStep": 4, "batchSize": 32},
+    ]
     spec = optimizer({"shape": "constant"}, otherSchedules={"rateByBatchSize": rule})
     rate = learning_rate(spec, 6, trainer(6, batchSchedule=entries))
     assert [float(rate(done)) for done in range(6)] == pytest.approx([PEAK * factor for factor in factors])

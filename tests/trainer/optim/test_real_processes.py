@@ -57,9 +57,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """``spec.optimizer`` of each run. Its schedule is constant."""
 LIMITS = {"bases": 2e-4}
-"""Largest difference of a parameter between hosts and one process. Default: 1e-6. In a basis of `soap`, a direction with nearly no gradient
-gets an update of the size of the rate, and rounding decides its sign: a parameter may differ by two such updates. With a rate of 0.001 the
-losses differed by 1.3e-5, so this run has a tenth of that rate. For steps in float64 see test_training.py."""
+"""Largest difference of a parameter between hosts and one process. Default: 1e-6. In a basis of `soap`, a direction
+with nearly no gradient gets an update of the size of the rate, and rounding decides its sign: a parameter may differ by
+two such updates. With a rate of 0.001 the losses differed by 1.3e-5, so this run has a tenth of that rate. For steps in
+float64 see test_training.py."""
 
 
 def document(folder: Path, root: str, case: str, *, hosts: int = 1, microbatches: int = 1) -> dict[str, Any]:
@@ -133,12 +134,16 @@ def test_the_cases_have_every_rule() -> None:
 @pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("case", CASES)
-def test_every_rule_resumes_bitwise_through_sigkill(folders: dict[str, Path], case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rule_resumes_bitwise_through_sigkill(
+    folders: dict[str, Path], case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, losses = folders[case], dict[int, float]()
     expected = trained_alone(folder, case)
     monkeypatch.setenv("HANG", "4,0")  # the process waits in the fifth step until it is killed
     killed = document(folder, "killed", case)
-    for number, group in enumerate(each_restart(killed, folder / "killed-log", module="tests.trainer.support.trouble_child")):
+    for number, group in enumerate(
+        each_restart(killed, folder / "killed-log", module="tests.trainer.support.trouble_child")
+    ):
         if number == 0:
             group.leader.wait_for(seen_step(3))
             monkeypatch.delenv("HANG")

@@ -21,7 +21,9 @@ VALUES = np.concatenate((SPREAD, [0.0, -0.0, 1.0, -1.0])).astype(np.float32)
 
 
 def neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bfloat16 numbers next to float32 ones, towards zero and away from it; both are the number itself if it is a bfloat16 number."""
+    """The bfloat16 numbers next to float32 ones, towards zero and away from it; both are the number itself if it is a
+    bfloat16 number.
+    """
     below = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
     above = ((x.view(np.uint32) | np.uint32(0xFFFF)) + np.uint32(1)).view(np.float32)
     return below, np.where(below == x, x, above)
@@ -33,7 +35,9 @@ def test_a_number_goes_to_one_of_its_neighbours_with_its_mean() -> None:
     found = np.asarray(jax.jit(stochastically_rounded)(x, KEY).astype(jnp.float32))
     below, above = neighbours(VALUES)
     assert ((found == below) | (found == above)).all()
-    share = np.where(above == below, 0.0, (VALUES - below) / np.where(above == below, 1.0, above - below).astype(np.float64))
+    share = np.where(
+        above == below, 0.0, (VALUES - below) / np.where(above == below, 1.0, above - below).astype(np.float64)
+    )
     np.testing.assert_allclose((found != below).mean(0), share, atol=5 * 0.5 / draws**0.5)
 
 

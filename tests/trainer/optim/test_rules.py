@@ -1,4 +1,6 @@
-"""The rules for single parameters against the algorithms of their papers, and their states on a mesh (matrices: test_matrix_rules.py)."""
+"""The rules for single parameters against the algorithms of their papers, and their states on a mesh (matrices:
+test_matrix_rules.py).
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def trained(spec: OptimizerSpec, mesh: Mesh | None = None) -> tuple[Any, Any, li
     """The model and the state after all steps, with the gradients and the estimates of curvature."""
     noise = np.random.default_rng(0)
     model, rule = tiny(noise), build_optimizer(spec, tiny(noise))
-    gradients, estimates = [tiny(noise) for _ in range(STEPS)], [jax.tree.map(np.abs, tiny(noise)) for _ in range(STEPS)]
+    gradients, estimates = (
+        [tiny(noise) for _ in range(STEPS)],
+        [jax.tree.map(np.abs, tiny(noise)) for _ in range(STEPS)],
+    )
 
     def step(model: Any, state: Any, gradient: Any, estimate: Any, rate: jax.Array, done: jax.Array) -> Any:
         arguments = {"learning_rate": rate, "step": done, "curvature": lambda: estimate}
@@ -60,12 +65,18 @@ def trained(spec: OptimizerSpec, mesh: Mesh | None = None) -> tuple[Any, Any, li
     compiled = jax.jit(step, out_shardings=placed)
     state = jax.jit(rule.init, out_shardings=None if placed is None else placed[1])(model)
     for number in range(STEPS):
-        model, state = compiled(model, state, gradients[number], estimates[number], jnp.float32(RATES[number]), jnp.int32(number))
+        model, state = compiled(
+            model, state, gradients[number], estimates[number], jnp.float32(RATES[number]), jnp.int32(number)
+        )
     return model, state, gradients, estimates
 
 
-@pytest.mark.parametrize(("name", "settings"), [pytest.param(*case, marks=[] if case in FEW else [pytest.mark.variant]) for case in CASES])
-def test_twenty_steps_are_those_of_the_paper(name: str, settings: dict[str, Any], measured: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"), [pytest.param(*case, marks=[] if case in FEW else [pytest.mark.variant]) for case in CASES]
+)
+def test_twenty_steps_are_those_of_the_paper(
+    name: str, settings: dict[str, Any], measured: Callable[..., None]
+) -> None:
     spec = spec_of(name, settings)
     model, _, gradients, estimates = trained(spec)
     start = plain(tiny(np.random.default_rng(0)))
@@ -84,12 +95,16 @@ def test_twenty_steps_are_those_of_the_paper(name: str, settings: dict[str, Any]
     wanted = PAPERS[name](spec.value, cases)
     for (role, found), expected in zip(plain(model), wanted, strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5, err_msg=role)
-    largest = max(float(np.abs(found - expected).max()) for (_, found), expected in zip(plain(model), wanted, strict=True))
+    largest = max(
+        float(np.abs(found - expected).max()) for (_, found), expected in zip(plain(model), wanted, strict=True)
+    )
     measured("rule paper", " ".join([name, *settings]), largest)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "adafactor" else [pytest.mark.variant]) for name in PAPERS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "adafactor" else [pytest.mark.variant]) for name in PAPERS]
+)
 def test_four_devices_train_like_one_and_share_the_state(name: str) -> None:
     spec = spec_of(name, {})
     alone, *_ = trained(spec)

@@ -1,4 +1,6 @@
-"""Learning rate schedules, as a table of rates by step, and as phases; the shapes and cycles of phases: ``test_phases.py``."""
+"""Learning rate schedules, as a table of rates by step, and as phases; the shapes and cycles of phases:
+``test_phases.py``.
+"""
 
 import itertools
 import math
@@ -102,7 +104,9 @@ def formula(schedule: ScheduleSpec, steps: int, peak: float):
 def test_a_spelling_has_bitwise_the_rates_of_its_formula(schedule: dict[str, object], steps: int):
     """A run that goes on with another version, or with more steps, needs the same bits."""
     spec, done = ScheduleSpec.model_validate(schedule), jnp.arange(steps + 20)
-    ours, expected = (np.asarray(jax.jit(jax.vmap(curve))(done)) for curve in (rate(spec, steps), formula(spec, steps, 0.8)))
+    ours, expected = (
+        np.asarray(jax.jit(jax.vmap(curve))(done)) for curve in (rate(spec, steps), formula(spec, steps, 0.8))
+    )
     np.testing.assert_array_equal(ours, expected)
     np.testing.assert_array_equal(
         [rate(spec, steps)(place) for place in done[::50]], [formula(spec, steps, 0.8)(place) for place in done[::50]]
@@ -120,13 +124,21 @@ def test_a_warm_up_from_the_start_of_the_curve_has_bitwise_the_rates_of_its_form
     [
         ({"constant": {"warmupSteps": 4}}, {"shape": "constant", "warmup": 4}),
         ({"cosine": {"warmupSteps": 4}}, {"shape": "cosine", "warmup": 4}),
-        ({"wsd": {"warmupSteps": 4, "decaySteps": 5, "minRatio": 0.2}}, {"shape": "linear", "warmup": 4, "decay": 5, "minRatio": 0.2}),
+        (
+            {"wsd": {"warmupSteps": 4, "decaySteps": 5, "minRatio": 0.2}},
+            {"shape": "linear", "warmup": 4, "decay": 5, "minRatio": 0.2},
+        ),
     ],
 )
 def test_each_schedule_is_a_spelling_of_phases(spelling: dict[str, object], phases: dict[str, object]):
-    one_on, at_start = (ScheduleSpec.model_validate({"phases": phases | {"firstRate": first}}) for first in ("afterOneStep", "atStart"))
+    one_on, at_start = (
+        ScheduleSpec.model_validate({"phases": phases | {"firstRate": first}}) for first in ("afterOneStep", "atStart")
+    )
     done = jnp.arange(12)
-    rates = [np.asarray(jax.vmap(rate(schedule))(done)) for schedule in (ScheduleSpec.model_validate(spelling), one_on, at_start)]
+    rates = [
+        np.asarray(jax.vmap(rate(schedule))(done))
+        for schedule in (ScheduleSpec.model_validate(spelling), one_on, at_start)
+    ]
     np.testing.assert_array_equal(rates[0], rates[1])
     assert rates[1][:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert rates[2][:5] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])

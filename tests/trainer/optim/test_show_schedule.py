@@ -20,7 +20,9 @@ def test_curves_in_the_terminal_as_json_and_as_a_picture(tmp_path: Path) -> None
     others = {"points": [{"at": 0, "weightDecay": 1}, {"at": 1, "weightDecay": 0}]}
     run = tmp_path / "run.yaml"
     run.write_text(
-        yaml.safe_dump(document(spec__optimizer={"learningRate": 0.5, "schedule": schedule, "otherSchedules": others, "adamw": {}}))
+        yaml.safe_dump(
+            document(spec__optimizer={"learningRate": 0.5, "schedule": schedule, "otherSchedules": others, "adamw": {}})
+        )
     )
     picture = tmp_path / "schedule.svg"
     shown = CliRunner().invoke(app, ["show", "schedule", str(run), "--svg", str(picture)])
@@ -28,10 +30,34 @@ def test_curves_in_the_terminal_as_json_and_as_a_picture(tmp_path: Path) -> None
     assert "batch size: 8 at each step" in shown.stdout
     assert "momentum: 0.9 at each step" in shown.stdout
     assert picture.read_text(encoding="utf-8").startswith("<svg")
-    found = json.loads(CliRunner().invoke(app, ["show", "schedule", str(run), "--json", "--set", "spec.trainer.batchSize=4"]).stdout)
+    found = json.loads(
+        CliRunner().invoke(app, ["show", "schedule", str(run), "--json", "--set", "spec.trainer.batchSize=4"]).stdout
+    )
     assert found["steps"] == list(range(1, 11))
-    assert [round(rate, 4) for rate in found["learning rate"]] == [0.0, 0.25, 0.5, 0.4375, 0.375, 0.3125, 0.25, 0.1875, 0.125, 0.0625]
-    assert [round(decay, 3) for decay in found["weight decay"]] == [0.1, 0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01]
+    assert [round(rate, 4) for rate in found["learning rate"]] == [
+        0.0,
+        0.25,
+        0.5,
+        0.4375,
+        0.375,
+        0.3125,
+        0.25,
+        0.1875,
+        0.125,
+        0.0625,
+    ]
+    assert [round(decay, 3) for decay in found["weight decay"]] == [
+        0.1,
+        0.09,
+        0.08,
+        0.07,
+        0.06,
+        0.05,
+        0.04,
+        0.03,
+        0.02,
+        0.01,
+    ]
     assert set(found["batch size"]) == {4}
 
 

@@ -1,8 +1,8 @@
 """Training steps with every update rule: microbatches, a mesh, and a checkpoint in between change nothing.
 
-`soap` and `soapMuon` turn their parameters into bases of eigenvectors of squares of gradients. A square loses twice the digits of a small
-singular value, and each direction of a basis gets an update of the same size. So the rounding of sums grows by several orders. A test in
-float64 shows that nothing else differs.
+`soap` and `soapMuon` turn their parameters into bases of eigenvectors of squares of gradients. A square loses twice the
+digits of a small singular value, and each direction of a basis gets an update of the same size. So the rounding of sums
+grows by several orders. A test in float64 shows that nothing else differs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def optimizer_of(case: str) -> dict[str, Any]:
         groups = [{"match": "*.mlp.*", "frozen": True}, {"roles": ["embedding"], "rule": "lion", "learningRate": 0.1}]
         return {"adamw": {}, "groups": groups}
     name, _, estimator = case.partition(" ")
-    return {name: ({"estimator": estimator} if estimator else {}) | ({"everySteps": _EVERY[name]} if name in _EVERY else {})}
+    return {
+        name: ({"estimator": estimator} if estimator else {}) | ({"everySteps": _EVERY[name]} if name in _EVERY else {})
+    }
 
 
 def spec_of(run: dict[str, Any]) -> TrainingRunSpec:
@@ -85,10 +87,12 @@ def compiled(case: str, on: str, microbatches: int) -> tuple[Program, Any]:
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x4", "slices": 1},
         spec__model={"llama": {"layers": 2, "hiddenSize": 16, "intermediateSize": 16, "heads": 2}},
-        spec__optimizer={"learningRate": 1e-3, "schedule": {"constant": {}}} | optimizer_of(case.removeprefix("float8 ")),
+        spec__optimizer={"learningRate": 1e-3,
+        "schedule": {"constant": {}}} | optimizer_of(case.removeprefix("float8 ")),
         spec__average={"ema": {"decay": 0.9}},
         spec__trainer={
-            "steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "attention": "reference",
+            "steps": STEPS, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches,
+            "attention": "reference",
             "precision": {"moments": moments},
         },
     )  # fmt: skip
@@ -100,12 +104,18 @@ def batch(program: Program, number: int, microbatches: int) -> Any:
     """Weights differ between rows, and some are 0, so a mean of means would give another update."""
     noise = np.random.default_rng(number)
     tokens = noise.integers(0, 60, (ROWS, LENGTH + 1)).astype(np.int32)
-    weights = (noise.random((ROWS, LENGTH)) * (noise.random((ROWS, LENGTH)) > np.linspace(0, 0.8, ROWS)[:, None])).astype(np.float32)
+    weights = (
+        noise.random((ROWS, LENGTH)) * (noise.random((ROWS, LENGTH)) > np.linspace(0, 0.8, ROWS)[:, None])
+    ).astype(np.float32)
     arrays = (tokens[:, :-1], tokens[:, 1:], weights, np.zeros((ROWS, LENGTH), np.int32))
-    return batch_of(*(jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays))
+    return batch_of(
+        *(jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays)
+    )
 
 
-def trained(case: str, on: str = ALONE, microbatches: int = 1, *, start: Any = None, steps: range = range(STEPS)) -> tuple[Program, Any]:
+def trained(
+    case: str, on: str = ALONE, microbatches: int = 1, *, start: Any = None, steps: range = range(STEPS)
+) -> tuple[Program, Any]:
     program, step = compiled(case, on, microbatches)
     state = initial_state(program.build_state, program.template) if start is None else start
     control = jax.device_put(np.zeros(program.mesh.size, np.int32), program.control_sharding)
@@ -142,7 +152,9 @@ def test_four_devices_train_like_one(case: str, measured: Callable[..., None]) -
 @pytest.mark.variant
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize(("case", "most"), [("soap", 1e-11), ("soapMuon", 1e-8)])
-def test_in_float64_rules_with_bases_train_like_the_full_batch_too(case: str, most: float, measured: Callable[..., None]) -> None:
+def test_in_float64_rules_with_bases_train_like_the_full_batch_too(
+    case: str, most: float, measured: Callable[..., None]
+) -> None:
     found = max(difference(case, ALONE, 4), difference(case, "fsdp 2 x tensor 2", 1))
     assert {leaf.dtype for leaf in parameters(case)} == {np.dtype(np.float64)}
     assert found <= most
@@ -150,7 +162,11 @@ def test_in_float64_rules_with_bases_train_like_the_full_batch_too(case: str, mo
 
 
 @pytest.mark.parametrize("case", [*_EACH, "float8 groups"])
-def test_a_run_that_resumes_from_a_checkpoint_has_the_same_bits(case: str, file_root: Root, measured: Callable[..., None]) -> None:  # noqa: F811
+def test_a_run_that_resumes_from_a_checkpoint_has_the_same_bits(
+    case: str,
+    file_root: Root,  # noqa: F811
+    measured: Callable[..., None],
+) -> None:
     _, calm = trained(case)
     program, state = trained(case, steps=range(2))
     with open_root(file_root) as checkpointer:
@@ -162,7 +178,8 @@ def test_a_run_that_resumes_from_a_checkpoint_has_the_same_bits(case: str, file_
     assert restored is not None
     _, state = trained(case, start=restored.state, steps=range(2, STEPS))
     differing = sum(
-        np.asarray(left).tobytes() != np.asarray(right).tobytes() for left, right in zip(*map(jax.tree.leaves, (state, calm)), strict=True)
+        np.asarray(left).tobytes() != np.asarray(right).tobytes()
+        for left, right in zip(*map(jax.tree.leaves, (state, calm)), strict=True)
     )
     assert differing == 0
     measured("rule resume", case, len(jax.tree.leaves(state)))

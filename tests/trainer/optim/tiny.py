@@ -44,7 +44,9 @@ def tiny(noise: np.random.Generator, scale: float = 1.0) -> Any:
 
 
 def plain(model: Any) -> list[tuple[str, np.ndarray]]:
-    """Each parameter with its role, without stacks and in float64: matrices are [outputs or tokens, inputs or features]."""
+    """Each parameter with its role, without stacks and in float64: matrices are [outputs or tokens, inputs or
+    features].
+    """
     weight, scale = (np.asarray(one.array, np.float64) for one in (model.weight, model.scale))
     return [
         ("embedding", np.asarray(model.table.array, np.float64)),

@@ -27,14 +27,38 @@ QWEN3: dict[str, Any] = {"qwen3": SIZES | {"numHiddenLayers": 2, "attentionBias"
 EXPERTS: dict[str, Any] = SIZES | {"numHiddenLayers": 2, "intermediateSize": 8, "numExpertsPerTok": 2}
 GPT_OSS: dict[str, Any] = {"gptOss": EXPERTS | {"numLocalExperts": 8, "slidingWindow": 4}}
 """Sinks, and biases of the experts."""
-LATENT: dict[str, Any] = {"qLoraRank": 8, "kvLoraRank": 8, "qkNopeHeadDim": 4, "qkRopeHeadDim": 2, "vHeadDim": 8, "numKeyValueHeads": 4}
-DEEPSEEK: dict[str, Any] = {"deepseekV3": EXPERTS | LATENT | {"nRoutedExperts": 8, "moeIntermediateSize": 8, "routerCorrectionCoef": 0.01}}
+LATENT: dict[str, Any] = {
+    "qLoraRank": 8,
+    "kvLoraRank": 8,
+    "qkNopeHeadDim": 4,
+    "qkRopeHeadDim": 2,
+    "vHeadDim": 8,
+    "numKeyValueHeads": 4,
+}
+DEEPSEEK: dict[str, Any] = {
+    "deepseekV3": EXPERTS | LATENT | {"nRoutedExperts": 8, "moeIntermediateSize": 8, "routerCorrectionCoef": 0.01}
+}
 """Values of another size than keys, a shared expert, and a layer without experts."""
-DELTA: dict[str, Any] = {"linearNumKeyHeads": 2, "linearNumValueHeads": 4, "linearKeyHeadDim": 4, "linearValueHeadDim": 6, "headDim": 8}
-QWEN3_NEXT: dict[str, Any] = {"qwen3Next": EXPERTS | DELTA | {"numHiddenLayers": 4, "numExperts": 8, "moeIntermediateSize": 8}}
+DELTA: dict[str, Any] = {
+    "linearNumKeyHeads": 2,
+    "linearNumValueHeads": 4,
+    "linearKeyHeadDim": 4,
+    "linearValueHeadDim": 6,
+    "headDim": 8,
+}
+QWEN3_NEXT: dict[str, Any] = {
+    "qwen3Next": EXPERTS | DELTA | {"numHiddenLayers": 4, "numExperts": 8, "moeIntermediateSize": 8}
+}
 """States of gated delta nets beside attention with a gate, and a shared MLP with a factor."""
 NANOCHAT: dict[str, Any] = {
-    "nanochat": {"depth": 4, "hiddenSize": 32, "headDim": 8, "numKeyValueHeads": 2, "windowPattern": "SL", "slidingWindow": 4}
+    "nanochat": {
+        "depth": 4,
+        "hiddenSize": 32,
+        "headDim": 8,
+        "numKeyValueHeads": 2,
+        "windowPattern": "SL",
+        "slidingWindow": 4,
+    }
 }
 """A smear, value embeddings, and a norm without weights."""
 MODELS = {
@@ -96,7 +120,10 @@ MORE: list[Any] = [
     for models, meshes in (
         (("llama", "tied", "gpt2"), DENSE + CONTEXT),
         (FURTHER[:4], ("data 2 x fsdp 2 x tensor 2", "replica 2 x tensor 2", "fsdp 2 x context 2 x tensor 2")),
-        (FURTHER[4:], ("fsdp 2 x context 2 x tensor 2", "fsdp 2 x expert 2 x context 2", "expert 2 x context 2 x tensor 2")),
+        (
+            FURTHER[4:],
+            ("fsdp 2 x context 2 x tensor 2", "fsdp 2 x expert 2 x context 2", "expert 2 x context 2 x tensor 2"),
+        ),
         (("mixtral",), EXPERT),
     )
     for model in models

@@ -52,7 +52,9 @@ def test_parameters_at_rest(path, partition):
 
 
 def test_the_batch_is_split_over_all_data_axes_and_its_positions_over_context():
-    assert named_sharding(mesh_of(FULL), ("batch", "position")).spec == PartitionSpec(("replica", "data", "fsdp", "expert"), "context")
+    assert named_sharding(mesh_of(FULL), ("batch", "position")).spec == PartitionSpec(
+        ("replica", "data", "fsdp", "expert"), "context"
+    )
 
 
 def test_tensor_axes_agree_at_rest_and_in_computation():
@@ -107,7 +109,9 @@ def test_loss_and_gradient_are_those_of_one_device(spec, resolved, capfd):
     rows = jax.device_put(arrays, shardings(arrays, mesh, COMPUTE_AXES))
     with computing(mesh):
         together = jax.jit(lambda *inputs: constrain(loss_and_gradient(*inputs), mesh))(spread, *rows)
-    assert "rematerialization" not in capfd.readouterr().err  # XLA's warning when it copies an array to every device to reshard it
+    assert (
+        "rematerialization" not in capfd.readouterr().err
+    )  # XLA's warning when it copies an array to every device to reshard it
     for left, right in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * float(jnp.abs(left).max()) + 1e-5)
 

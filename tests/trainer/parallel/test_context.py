@@ -19,7 +19,9 @@ from tests.trainer.support.meshes import mesh_of
 
 
 def loss_and_gradient(model: Any, tokens: Any, targets: Any, weights: Any, segments: Any, positions: Any) -> Any:
-    return jax.value_and_grad(lambda model: next_token_sums(model, Inputs(tokens, positions, segments), targets, weights).loss)(model)
+    return jax.value_and_grad(
+        lambda model: next_token_sums(model, Inputs(tokens, positions, segments), targets, weights).loss
+    )(model)
 
 
 @pytest.mark.parametrize("spec", [LLAMA, pytest.param(GPT2, marks=pytest.mark.variant)], ids=["llama", "gpt2"])
@@ -32,7 +34,10 @@ def test_given_positions_mean_the_same_on_a_mesh_that_splits_them(spec: ModelSpe
     inputs = (*arrays, named(positions.astype(np.int32)))
     alone = jax.jit(loss_and_gradient)(model, *inputs)
     mesh = mesh_of(fsdp=2, context=2, tensor=2)
-    spread, rows = jax.device_put(model, shardings(model, mesh)), jax.device_put(inputs, shardings(inputs, mesh, COMPUTE_AXES))
+    spread, rows = (
+        jax.device_put(model, shardings(model, mesh)),
+        jax.device_put(inputs, shardings(inputs, mesh, COMPUTE_AXES)),
+    )
     with computing(mesh):
         together = jax.jit(lambda *inputs: constrain(loss_and_gradient(*inputs), mesh))(spread, *rows)
     for left, right in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):

@@ -59,7 +59,9 @@ def test_only_devices_that_are_faster_are_accepted(products: NarrowType | None, 
         return
     with pytest.raises(BadConfiguration) as refused:
         check_narrow(precision, [device])
-    assert str(refused.value).startswith(f"spec.trainer.precision.products: {products} needs a device that is faster in it, and JAX sees ")
+    assert str(refused.value).startswith(
+        f"spec.trainer.precision.products: {products} needs a device that is faster in it, and JAX sees "
+    )
 
 
 def test_every_device_counts() -> None:

@@ -46,7 +46,8 @@ def test_a_mesh_that_the_devices_do_not_fill_is_refused():
     with pytest.raises(BadConfiguration) as refusal:
         build_mesh(ResolvedMesh(replica=2, data=1, fsdp=4, tensor=2))
     assert str(refusal.value) == (
-        "spec.mesh: replica 2 x fsdp 4 x tensor 2 needs 16 devices but JAX sees 8 cpu devices; make spec.accelerator.topology and "
+        "spec.mesh: replica 2 x fsdp 4 x tensor 2 needs 16 devices but JAX sees 8 cpu devices; make "
+        "spec.accelerator.topology and "
         "slices agree with the machines, or change the mesh"
     )
 
@@ -68,5 +69,7 @@ def test_tpu_slices_follow_the_slice_indices_of_the_chips():
 )
 def test_slices_that_differ_from_the_spec_are_rejected(slice_of, found):
     wanted = 2 if found.startswith("2 slices of 1") else 4
-    with pytest.raises(BadConfiguration, match=f"spec.accelerator.slices: the mesh has {wanted} but the TPU devices report {found}"):
+    with pytest.raises(
+        BadConfiguration, match=f"spec.accelerator.slices: the mesh has {wanted} but the TPU devices report {found}"
+    ):
         group_by_slice([Chip(number, slice_index=index) for number, index in enumerate(slice_of)], wanted)

@@ -30,7 +30,9 @@ def test_a_signal_is_recorded_and_its_former_handler_is_restored() -> None:
 
 
 def test_a_notice_is_recorded_at_the_signal_and_not_at_the_next_python_call() -> None:
-    """A C call such as a step holds the main thread: Python's handler runs only after it, but the listening thread runs before."""
+    """A C call such as a step holds the main thread: Python's handler runs only after it, but the listening thread runs
+    before.
+    """
     with PreemptionNotice() as notice:
         handled: list[bool] = []
         notice._on_signal = lambda *_: handled.append(True)  # type: ignore[method-assign]

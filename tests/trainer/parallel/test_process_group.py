@@ -192,7 +192,9 @@ def test_a_bad_coordinator_is_refused(coordinator: str | None, message: str) -> 
 
 
 def test_a_missing_coordinator_is_reported() -> None:
-    with pytest.raises(CouldNotJoin, match=r"process 1 of 2 waited 0 s for the others at .*: the coordinator does not answer"):
+    with pytest.raises(
+        CouldNotJoin, match=r"process 1 of 2 waited 0 s for the others at .*: the coordinator does not answer"
+    ):
         join(f"127.0.0.1:{free_port()}", 1, 2, None, timeout_seconds=0.2)
 
 
@@ -207,7 +209,9 @@ def test_the_wait_for_missing_processes_ends_after_the_timeout() -> None:
         "    print(error, flush=True)\n"
         "    os._exit(5)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=limit(PATIENCE), check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=limit(PATIENCE), check=False
+    )
     assert ended.returncode == 5
     assert "process 0 of 2 waited 1 s for the others" in ended.stdout
     assert "some of them have not joined" in ended.stdout

@@ -77,6 +77,8 @@ def test_a_port_that_never_opens_is_reported():
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
         time = Time()
-        with pytest.raises(NoCoordinator, match=rf"the coordinator does not answer at 127\.0\.0\.1:{port} \(Connection refused\)"):
+        with pytest.raises(
+            NoCoordinator, match=rf"the coordinator does not answer at 127\.0\.0\.1:{port} \(Connection refused\)"
+        ):
             wait_until_listening("127.0.0.1", port, deadline=0.2, clock=time, sleep=time.sleep)
         assert time.now >= 0.2

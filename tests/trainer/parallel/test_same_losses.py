@@ -38,7 +38,13 @@ def losses(
 ) -> list[float]:
     """Losses of a run on a mesh; see `mesh_from`. On v5e the memory suffices to gather the parameters."""
     precision = {"compute": compute} | ({"products": products} if products else {})
-    settings = {"batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat, "precision": precision}
+    settings = {
+        "batchSize": ROWS,
+        "sequenceLength": LENGTH,
+        "microbatches": microbatches,
+        "remat": remat,
+        "precision": precision,
+    }
     run = document(
         spec__accelerator={"type": kind, "topology": {"v5e": "2x4", "v7x": "2x2x1"}.get(kind, "1x8"), "slices": 1},
         spec__model=MODELS[model],
@@ -58,7 +64,12 @@ def losses(
             noise.random((ROWS, LENGTH)) > np.linspace(0, 0.9, ROWS)[:, None],
             np.cumsum(noise.random((ROWS, LENGTH)) < 0.2, 1),
         )
-        arrays = (tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32), weights.astype(np.float32), documents.astype(np.int32))
+        arrays = (
+            tokens[:, :-1].astype(np.int32),
+            tokens[:, 1:].astype(np.int32),
+            weights.astype(np.float32),
+            documents.astype(np.int32),
+        )
         parts = (jax.device_put(each.reshape(microbatches, -1, LENGTH), program.batch_sharding) for each in arrays)
         state, metrics = step(state, batch_of(*parts), control)
         found.append(float(metrics.loss))
@@ -70,7 +81,9 @@ def losses(
     ("model", "on", "microbatches", "kind"),
     [*FEW, *(pytest.param(*each, marks=pytest.mark.variant) for each in MORE)],
 )
-def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, kind: str, measured: Callable[..., None]) -> None:
+def test_losses_are_those_of_one_device(
+    model: str, on: str, microbatches: int, kind: str, measured: Callable[..., None]
+) -> None:
     difference = float(np.abs(np.subtract(losses(model, on, microbatches, kind), losses(model))).max())
     assert difference <= 1e-5
     measured("losses", losses_case(model, on, microbatches, kind), difference)
@@ -88,7 +101,9 @@ def test_losses_are_those_of_one_device(model: str, on: str, microbatches: int, 
     ],
 )
 def test_remat_policies_have_the_losses_of_one_device_that_keeps_all(remat: str, on: str, microbatches: int) -> None:
-    np.testing.assert_allclose(losses("four layers", on, microbatches, remat=remat), losses("four layers"), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        losses("four layers", on, microbatches, remat=remat), losses("four layers"), rtol=0, atol=1e-5
+    )
 
 
 def test_losses_in_narrow_compute_are_about_those_of_one_device() -> None:

@@ -27,9 +27,19 @@ LEAST_BYTES = 4 * EMBED * 8
 LLAMA = {"layers": 3, "hiddenSize": EMBED, "intermediateSize": MLP, "heads": 4}
 
 
-def program_on(sizes: tuple[int, ...], *, context: int = 1, kind: str = "cpu", microbatches: int = 1, tied: bool = False) -> Program:
-    """The program of a Llama on a mesh of these sizes (see `mesh_of`). On v5e the memory suffices to gather all parameters."""
-    settings = {"batchSize": BATCH, "sequenceLength": LENGTH, "microbatches": microbatches, "precision": {"compute": "bfloat16"}}
+def program_on(
+    sizes: tuple[int, ...], *, context: int = 1, kind: str = "cpu", microbatches: int = 1, tied: bool = False
+) -> Program:
+    """The program of a Llama on a mesh of these sizes (see `mesh_of`).
+
+    On v5e the memory suffices to gather all parameters.
+    """
+    settings = {
+        "batchSize": BATCH,
+        "sequenceLength": LENGTH,
+        "microbatches": microbatches,
+        "precision": {"compute": "bfloat16"},
+    }
     run = document(
         spec__accelerator={"type": kind, "topology": "2x4" if kind == "v5e" else "1x8", "slices": 1},
         spec__model={"llama": LLAMA | {"tieEmbeddings": tied}},
@@ -40,7 +50,9 @@ def program_on(sizes: tuple[int, ...], *, context: int = 1, kind: str = "cpu", m
 
 def traffic(program: Program) -> list[Collective]:
     """The collectives of a step, except those of scalars and vectors."""
-    return [one for one in collectives(program.compile_step(BATCH, LENGTH).as_text() or "") if one.size_bytes >= LEAST_BYTES]
+    return [
+        one for one in collectives(program.compile_step(BATCH, LENGTH).as_text() or "") if one.size_bytes >= LEAST_BYTES
+    ]
 
 
 def of(found: list[Collective], kind: str, *, least: int = 0) -> list[int]:
@@ -60,7 +72,9 @@ def test_embedding_and_head_are_gathered_once_and_their_gradients_scattered_once
     assert of(found, "all-gather") == [TABLE_BYTES] * 2
     assert of(found, "reduce-scatter") == [TABLE_BYTES] * 2
     assert of(found, "all-reduce", least=MATRIX_BYTES + 1) == []
-    assert max(one.size_bytes for one in found if one.depth) == MATRIX_BYTES, "loops send parts of a block, nothing of the head"
+    assert max(one.size_bytes for one in found if one.depth) == MATRIX_BYTES, (
+        "loops send parts of a block, nothing of the head"
+    )
 
 
 def test_replicas_add_up_their_gradients_after_the_last_microbatch() -> None:
@@ -76,7 +90,11 @@ def test_microbatches_send_as_much_as_one_batch_where_memory_allows(sizes: tuple
     program = program_on(sizes, kind="v5e", microbatches=4)
     found = traffic(program)
     assert [one for one in found if one.depth] == []
-    sent = [4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(program.template.model) if 4 * math.prod(leaf.shape) >= LEAST_BYTES]
+    sent = [
+        4 * math.prod(leaf.shape)
+        for leaf in jax.tree.leaves(program.template.model)
+        if 4 * math.prod(leaf.shape) >= LEAST_BYTES
+    ]
     assert of(found, "all-gather") == of(found, "reduce-scatter") == sorted(sent)
 
 
@@ -88,7 +106,10 @@ def test_a_tensor_axis_divides_the_data_that_is_sent(kind: str) -> None:
 
 
 def test_keys_travel_around_the_ring_and_are_never_gathered() -> None:
-    """Each device has an eighth of the positions. It gathers the ids of segments, once, and no other array with a position axis."""
+    """Each device has an eighth of the positions.
+
+    It gathers the ids of segments, once, and no other array with a position axis.
+    """
     program = program_on((), context=8).compile_step(BATCH, LENGTH).as_text() or ""
     found = [one for one in collectives(program) if one.size_bytes >= LEAST_BYTES]
     share = 4 * BATCH * (LENGTH // 8) * EMBED
@@ -97,7 +118,9 @@ def test_keys_travel_around_the_ring_and_are_never_gathered() -> None:
     assert max(sent) <= share, "keys, or values, of one device"
     gathered = [one for one in found if one.kind in ("all-gather", "all-to-all", "collective-broadcast")]
     assert [(one.dtype, math.prod(one.shape), one.depth) for one in gathered] == [("s32", BATCH * LENGTH, 0)]
-    assert max(one.size_bytes for one in found if one.kind == "all-reduce") == TABLE_BYTES, "only gradients of parameters are summed"
+    assert max(one.size_bytes for one in found if one.kind == "all-reduce") == TABLE_BYTES, (
+        "only gradients of parameters are summed"
+    )
 
 
 def test_devices_of_a_tensor_axis_share_the_positions_between_attention_and_mlp() -> None:
@@ -108,6 +131,8 @@ def test_devices_of_a_tensor_axis_share_the_positions_between_attention_and_mlp(
     assert f"bf16[3,{rows},{LENGTH},{EMBED}]" not in text
     found = [one for one in collectives(text) if one.depth and one.size_bytes >= LEAST_BYTES]
     activations = [one for one in found if one.axes(MESH_AXES, (1, 4, 1, 1, 1, 2)) == ("tensor",)]
-    assert {one.kind for one in activations} == {"all-gather", "all-reduce"}, "on CPU XLA scatters a sum by an all-reduce"
+    assert {one.kind for one in activations} == {"all-gather", "all-reduce"}, (
+        "on CPU XLA scatters a sum by an all-reduce"
+    )
     assert max(one.size_bytes for one in activations) == 4 * rows * LENGTH * EMBED, "positions of one device's rows"
     assert {one.kind for one in found if one not in activations} == {"all-reduce"}, "gradients of a block, over data"

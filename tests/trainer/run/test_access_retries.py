@@ -1,4 +1,6 @@
-"""A store that refuses the credentials for a while: the run retries with a growing delay, until the configured limit."""
+"""A store that refuses the credentials for a while: the run retries with a growing delay, until the configured
+limit.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def behind(s3_root: Root, proxy: Proxy) -> Root:
 
 def shorten_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the delays to a tenth; the last try stays at the end of the time."""
-    monkeypatch.setattr("halcyon.storage.retry_budget.delay_seconds", lambda tries, left: delay_seconds(tries, 10 * left) / 10)
+    monkeypatch.setattr(
+        "halcyon.storage.retry_budget.delay_seconds", lambda tries, left: delay_seconds(tries, 10 * left) / 10
+    )
 
 
 class RecordedWaits:
@@ -77,7 +81,9 @@ class RecordedWaits:
         )
 
 
-def first(number: int, fault: Fault, concerns: Callable[[Request], bool] = lambda request: True) -> Callable[[Request], Fault]:
+def first(
+    number: int, fault: Fault, concerns: Callable[[Request], bool] = lambda request: True
+) -> Callable[[Request], Fault]:
     """The fault for the first `number` requests that it concerns."""
     seen = 0
 
@@ -93,7 +99,18 @@ def first(number: int, fault: Fault, concerns: Callable[[Request], bool] = lambd
 
 @pytest.mark.parametrize(
     ("tries", "left", "seconds"),
-    [(1, 300, 1), (2, 300, 2), (3, 300, 4), (4, 300, 8), (5, 300, 15), (6, 300, 15), (10_000, 300, 15), (5, 3, 3), (1, 0, 0), (1, -1, 0)],
+    [
+        (1, 300, 1),
+        (2, 300, 2),
+        (3, 300, 4),
+        (4, 300, 8),
+        (5, 300, 15),
+        (6, 300, 15),
+        (10_000, 300, 15),
+        (5, 3, 3),
+        (1, 0, 0),
+        (1, -1, 0),
+    ],
 )
 def test_the_delay_grows_up_to_a_bound_and_ends_with_the_retry_budget(tries: int, left: float, seconds: float) -> None:
     assert delay_seconds(tries, left) == seconds
@@ -152,7 +169,9 @@ def test_concurrent_requests_share_one_wait(behind: Root, proxy: Proxy) -> None:
     assert len(recorded.waits) == 1
 
 
-@pytest.mark.parametrize("fault", [Status(404, "NoSuchBucket"), Status(400, "EntityTooLarge")], ids=["no bucket", "too large"])
+@pytest.mark.parametrize(
+    "fault", [Status(404, "NoSuchBucket"), Status(400, "EntityTooLarge")], ids=["no bucket", "too large"]
+)
 def test_failures_that_no_wait_can_fix_are_reported_at_once(behind: Root, proxy: Proxy, fault: Status) -> None:
     recorded = RecordedWaits()
     proxy.decide = lambda request: fault
@@ -194,7 +213,9 @@ def test_a_root_that_stays_refused_is_unusable(behind: Root, proxy: Proxy) -> No
 def test_a_notice_ends_the_wait_for_a_root(behind: Root, proxy: Proxy) -> None:
     retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
-    with pytest.raises(Preempted, match=r"^a notice of preemption came while the checkpoint root s3://.* refused access; "):
+    with pytest.raises(
+        Preempted, match=r"^a notice of preemption came while the checkpoint root s3://.* refused access; "
+    ):
         open_root(behind, retry_budget=retry_budget)
 
 
@@ -213,12 +234,19 @@ def test_a_save_that_is_refused_is_reported_and_not_waited_for(behind: Root, pro
 
 def document(tmp_path: Path, root: Root, **checkpoint: Any) -> dict[str, Any]:
     run = run_document(tmp_path / "root", slices=1, steps=4)
-    run["spec"]["checkpoint"] = {"root": root.spec.root, "endpoint": root.spec.endpoint, "save": {"everySteps": 2}, **checkpoint}
+    run["spec"]["checkpoint"] = {
+        "root": root.spec.root,
+        "endpoint": root.spec.endpoint,
+        "save": {"everySteps": 2},
+        **checkpoint,
+    }
     return run
 
 
 def refused(events: list[dict[str, Any]]) -> list[str]:
-    return [event["message"] for event in events if event.get("event") == "warning" and "refuses access" in event["message"]]
+    return [
+        event["message"] for event in events if event.get("event") == "warning" and "refuses access" in event["message"]
+    ]
 
 
 @pytest.mark.slow
@@ -227,7 +255,10 @@ def refused(events: list[dict[str, Any]]) -> list[str]:
 def test_a_training_waits_until_its_credentials_are_accepted(
     tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, slices: int
 ) -> None:
-    """The store refuses the first requests of the token caches and of the root. The run then trains as if nothing had happened."""
+    """The store refuses the first requests of the token caches and of the root.
+
+    The run then trains as if nothing had happened.
+    """
     proxy.decide = lambda request: DENIED
     run = document(tmp_path, behind)
     run["spec"]["accelerator"]["slices"] = slices
@@ -248,7 +279,9 @@ def test_a_training_waits_until_its_credentials_are_accepted(
 
 @pytest.mark.slow
 @rows.CREDENTIALS
-def test_a_training_whose_credentials_stay_rejected_exits_with_85(tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials) -> None:
+def test_a_training_whose_credentials_stay_rejected_exits_with_85(
+    tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials
+) -> None:
     proxy.decide = lambda request: DENIED
     group = start_processes(document(tmp_path, behind, accessRetrySeconds=2), tmp_path / "run")
     try:

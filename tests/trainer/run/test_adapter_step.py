@@ -1,4 +1,6 @@
-"""A training with an adapter: what it trains and stores, and that dropout changes neither with microbatches nor with the mesh."""
+"""A training with an adapter: what it trains and stores, and that dropout changes neither with microbatches nor with
+the mesh.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,31 @@ def spec_of(lora: dict[str, Any] | None, model: dict[str, Any] = TINY, **trainer
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | trainer
     adapter = {} if lora is None else {"spec__adapter": {"lora": lora}}
     optimizer = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
-    return parse_run(document(spec__model=model, spec__from=ORIGIN, spec__optimizer=optimizer, spec__trainer=trainer, **adapter)).spec
+    return parse_run(
+        document(spec__model=model, spec__from=ORIGIN, spec__optimizer=optimizer, spec__trainer=trainer, **adapter)
+    ).spec
 
 
 def test_only_the_adapter_has_moments_and_a_state_without_one_is_as_before() -> None:
-    program = build_program(spec_of({"rank": 2, "targets": ["*.query.*"], "trainAlso": ["norm.weight"]}), VOCABULARY, mesh_of())
+    program = build_program(
+        spec_of({"rank": 2, "targets": ["*.query.*"], "trainAlso": ["norm.weight"]}), VOCABULARY, mesh_of()
+    )
     plain = build_program(spec_of(None), VOCABULARY, mesh_of())
-    trained = {"blocks.stacked.attention.query.adapter.down", "blocks.stacked.attention.query.adapter.up", "norm.weight"}
+    trained = {
+        "blocks.stacked.attention.query.adapter.down",
+        "blocks.stacked.attention.query.adapter.up",
+        "norm.weight",
+    }
     found = {leaf.path: leaf for leaf in flatten(program.template)}
-    assert {path for path in found if path.startswith("optimizer_state.1.mu.")} == {f"optimizer_state.1.mu.{path}" for path in trained}
+    assert {path for path in found if path.startswith("optimizer_state.1.mu.")} == {
+        f"optimizer_state.1.mu.{path}" for path in trained
+    }
     assert {path for path in found if path.startswith("model.") and ".adapter." not in path} == {
         leaf.path for leaf in flatten(plain.template) if leaf.path.startswith("model.")
     }
-    narrow = build_program(spec_of({"rank": 2}, precision={"parameters": "bfloat16"}), VOCABULARY, mesh_of()).template.model
+    narrow = build_program(
+        spec_of({"rank": 2}, precision={"parameters": "bfloat16"}), VOCABULARY, mesh_of()
+    ).template.model
     assert narrow.blocks.stacked.attention.query.adapter.up.dtype == jnp.float32
     assert narrow.blocks.stacked.attention.query.weight.dtype == jnp.bfloat16
     assert plain.trained is None
@@ -84,7 +98,12 @@ def test_dropout_is_a_function_of_seed_step_and_row_and_frozen_parameters_keep_t
     """One device with the whole batch, and four devices with two microbatches, compute the same."""
     noise = np.random.default_rng(0)
     tokens, targets = noise.integers(0, VOCABULARY, (2, ROWS, LENGTH)).astype(np.int32)
-    batch = {"tokens": tokens, "targets": targets, "weights": np.ones(tokens.shape, np.float32), "segments": np.zeros_like(tokens)}
+    batch = {
+        "tokens": tokens,
+        "targets": targets,
+        "weights": np.ones(tokens.shape, np.float32),
+        "segments": np.zeros_like(tokens),
+    }
     lora = {"rank": 2, "dropout": 0.5, "targets": ["*.value.*", "*.up.*"]}
     whole = build_program(spec_of(lora), VOCABULARY, mesh_of())
     divided = build_program(spec_of(lora, microbatches=2), VOCABULARY, mesh_of(data=2, fsdp=2))
@@ -98,11 +117,18 @@ def test_dropout_is_a_function_of_seed_step_and_row_and_frozen_parameters_keep_t
 
 @pytest.mark.slow
 @pytest.mark.variant
-@pytest.mark.parametrize("mesh", [{"fsdp": 2, "tensor": 2}, {"expert": 2, "tensor": 2}, {"data": 2, "expert": 2}], ids=str)
+@pytest.mark.parametrize(
+    "mesh", [{"fsdp": 2, "tensor": 2}, {"expert": 2, "tensor": 2}, {"data": 2, "expert": 2}], ids=str
+)
 def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int]) -> None:
     noise = np.random.default_rng(0)
     tokens, targets = noise.integers(0, VOCABULARY, (2, ROWS, LENGTH)).astype(np.int32)
-    batch = {"tokens": tokens, "targets": targets, "weights": np.ones(tokens.shape, np.float32), "segments": np.zeros_like(tokens)}
+    batch = {
+        "tokens": tokens,
+        "targets": targets,
+        "weights": np.ones(tokens.shape, np.float32),
+        "segments": np.zeros_like(tokens),
+    }
     model = {"mixtral": SMALL_FAMILIES["mixtral"] | {"numHiddenLayers": 1}}
     whole = build_program(spec_of({"rank": 2}, model), VOCABULARY, mesh_of())
     divided = build_program(spec_of({"rank": 2}, model, microbatches=2), VOCABULARY, mesh_of(**mesh))
@@ -110,7 +136,11 @@ def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int]) -> 
 
     def moved(path: Any, leaf: Any) -> np.ndarray:
         found = np.asarray(leaf)
-        return found + 0.1 * noise.standard_normal(found.shape).astype(np.float32) if "_adapter" in jax.tree_util.keystr(path) else found
+        return (
+            found + 0.1 * noise.standard_normal(found.shape).astype(np.float32)
+            if "_adapter" in jax.tree_util.keystr(path)
+            else found
+        )
 
     first = initial_state(whole.build_state, whole.template)
     first = dataclasses.replace(first, model=jax.tree_util.tree_map_with_path(moved, first.model))
@@ -118,4 +148,6 @@ def test_adapters_of_experts_train_alike_on_every_mesh(mesh: dict[str, int]) -> 
     (one, loss), (other, divided_loss) = stepped(whole, first, batch, 1), stepped(divided, first, batch, 2)
     assert divided_loss == pytest.approx(loss, rel=1e-5)
     for left, right in zip(flatten(one.optimizer_state), flatten(other.optimizer_state), strict=True):
-        np.testing.assert_allclose(np.asarray(left.value), np.asarray(right.value), rtol=2e-3, atol=1e-7, err_msg=left.path)
+        np.testing.assert_allclose(
+            np.asarray(left.value), np.asarray(right.value), rtol=2e-3, atol=1e-7, err_msg=left.path
+        )

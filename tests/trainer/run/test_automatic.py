@@ -28,7 +28,9 @@ def test_another_choice_that_was_recorded_meanwhile_ends_the_start(tmp_path: Pat
     choice.keep()
     choice.keep()
     choice._new = Choice(4, "none")
-    with pytest.raises(TrainerExit, match=r"another start of the run has recorded other automatic values in .*; start it again"):
+    with pytest.raises(
+        TrainerExit, match=r"another start of the run has recorded other automatic values in .*; start it again"
+    ):
         choice.keep()
 
 

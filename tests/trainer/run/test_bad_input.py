@@ -120,7 +120,9 @@ def test_a_changed_run_is_rejected_with_the_differing_field(
 
 
 def test_a_changed_file_is_refused_by_name(trained: Document, place: Path) -> None:
-    """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently change the data."""
+    """The token cache is of the old file: to continue would train on text that is gone; to rebuild would silently
+    change the data.
+    """
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
     code, report, events = train(trained, place / "group", attempt=2)
@@ -155,7 +157,9 @@ def test_both_fixes_for_a_changed_file_work(tmp_path: Path, shared_cache: bool) 
 
 
 def test_a_changed_data_set_is_refused_by_the_checkpoint_too(trained: Document, place: Path) -> None:
-    """If the token cache was deleted, a new one is built; but the checkpoint records the data that it was trained on."""
+    """If the token cache was deleted, a new one is built; but the checkpoint records the data that it was trained
+    on.
+    """
     before = (place / "root/HEAD").read_bytes()
     (place / "corpus/0.txt").write_text("something else altogether\n" * 50)
     shutil.rmtree(place / "root/data")
@@ -187,7 +191,9 @@ def test_an_older_epoch_is_fenced(trained: Document, place: Path) -> None:
     assert report["epochAttempt"] == 5
 
 
-def test_a_run_falls_back_from_a_flipped_bit_in_the_newest_checkpoint_and_reports_it(trained: Document, place: Path) -> None:
+def test_a_run_falls_back_from_a_flipped_bit_in_the_newest_checkpoint_and_reports_it(
+    trained: Document, place: Path
+) -> None:
     flip_a_bit(some_numbers(place / "root", 10))
     code, _, events = train(trained, place / "group", attempt=2, resume_step=10)
     assert code == ExitCode.DONE
@@ -223,7 +229,9 @@ def test_an_invalid_document_ends_with_one_sentence(tmp_path: Path) -> None:
     document["spec"]["modle"] = document["spec"].pop("model")
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(document))
-    ended = subprocess.run([sys.executable, "-m", "halcyon.commands.main", "train", str(path)], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "halcyon.commands.main", "train", str(path)], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
     assert "spec.modle: unknown field" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -74,7 +74,12 @@ FIRST_STEPS: list[tuple[dict[str, Any] | None, bool, bool, Kind | str]] = [
     (BASE | {"growVocabulary": True}, False, True, "weights"),
     (BASE, False, False, "otherRun"),
     (BASE | {"only": ["blocks.*"]}, False, False, r"spec\.from\.only: the checkpoint of run base is a whole training"),
-    (BASE | {"growVocabulary": True}, False, False, r"spec\.from\.growVocabulary: the checkpoint of run base is a whole training"),
+    (
+        BASE | {"growVocabulary": True},
+        False,
+        False,
+        r"spec\.from\.growVocabulary: the checkpoint of run base is a whole training",
+    ),
 ]
 
 
@@ -159,7 +164,9 @@ def test_a_store_without_the_bucket_is_named_with_its_field() -> None:
     def fail() -> None:
         raise StoreFailure("NOT_FOUND", "no such bucket")
 
-    with pytest.raises(RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \("):
+    with pytest.raises(
+        RootUnusable, match=r"^the folder s3://none/base does not exist; create the bucket, or correct spec.from \("
+    ):
         together(OneProcess(), "s3://none/base", fail)
 
 
@@ -181,7 +188,10 @@ def test_a_run_trains_imported_weights_and_its_export_is_loaded_again(tmp_path: 
     document["spec"]["checkpoint"]["keep"] = 4
     tensors = llama_tensors()
     random = np.random.default_rng(5)
-    tensors |= {name: random.standard_normal((259, 8)).astype(np.float32) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    tensors |= {
+        name: random.standard_normal((259, 8)).astype(np.float32)
+        for name in ("model.embed_tokens.weight", "lm_head.weight")
+    }
     folder = write_folder(tmp_path / "model", tensors, vocab_size=259)
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     import_model(store_of(folder), store_of(tmp_path / "base"), owner=Owner(namespace="tests", name="base"), clock=1e9)
@@ -190,7 +200,10 @@ def test_a_run_trains_imported_weights_and_its_export_is_loaded_again(tmp_path: 
         ("first", {"huggingFace": {"path": str(folder)}}),
         ("second", {"run": "base", "root": f"file://{tmp_path / 'base'}"}),
     ):
-        spec = document["spec"] | {"from": origin, "checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{tmp_path / name}"}}
+        spec = document["spec"] | {
+            "from": origin,
+            "checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{tmp_path / name}"},
+        }
         group = start_processes(document | {"spec": spec}, tmp_path / f"log-{name}")
         assert set(group.wait()) == {ExitCode.DONE}, group.leader.noise[-20:]
         losses.append(group.leader.losses())

@@ -11,7 +11,15 @@ from halcyon.checkpoint.retention import Retention, dispensable
 from halcyon.run.best import BestWatch
 from halcyon.telemetry.evaluated_sets import EvaluatedSets, averages
 from halcyon.telemetry.evaluation import Evaluation
-from halcyon_api.checkpoint_documents import CommittedStep, Epoch, EvaluationRecord, Head, Owner, decode_head, encode_head
+from halcyon_api.checkpoint_documents import (
+    CommittedStep,
+    Epoch,
+    EvaluationRecord,
+    Head,
+    Owner,
+    decode_head,
+    encode_head,
+)
 from halcyon_api.spec.evaluation import BestSpec
 
 EPOCH = Epoch(attempt=1, restart=0)
@@ -59,7 +67,9 @@ def test_a_run_stops_after_its_patience_and_a_resumed_run_at_the_same_step() -> 
     for step, loss in losses.items():
         improved = through.evaluated(step, sets(loss))
         seen[step] = (improved, through.stop is not None)
-        resumed = BestWatch(best, EvaluationRecord.model_validate_json(through.record.model_dump_json()) if through.record else None)
+        resumed = BestWatch(
+            best, EvaluationRecord.model_validate_json(through.record.model_dump_json()) if through.record else None
+        )
         assert (resumed.record, resumed.stop) == (through.record, through.stop)
         if through.stop:
             break
@@ -79,10 +89,18 @@ def test_another_number_begins_again_and_a_missing_evaluation_is_noticed() -> No
 
 
 def committed(step: int, best: int | None) -> CommittedStep:
-    record = None if best is None else EvaluationRecord(metric="loss", evaluated_step=step, best_step=best, best_value=1.0)
+    record = (
+        None if best is None else EvaluationRecord(metric="loss", evaluated_step=step, best_step=best, best_value=1.0)
+    )
     name = f"steps/{step:012d}.000001.x/"
     return CommittedStep(
-        step=step, epoch=EPOCH, path=name, manifest_sha256="0" * 64, size_bytes=1, time="2026-01-01T00:00:00Z", evaluation=record
+        step=step,
+        epoch=EPOCH,
+        path=name,
+        manifest_sha256="0" * 64,
+        size_bytes=1,
+        time="2026-01-01T00:00:00Z",
+        evaluation=record,
     )
 
 
@@ -103,7 +121,13 @@ def steps_after(saves: list[tuple[int, int | None]], keep: int = 2) -> list[int]
         ([(1, 1), (2, 1), (3, 3), (4, 3)], [4, 3]),
         ([(1, 1), (2, 1), (3, 1), (4, 1), (6, 5), (7, 5), (8, 5)], [8, 7, 1]),
     ],
-    ids=["no evaluations", "the best stays", "until a newer best is not alone", "then it goes", "the save of step 5 failed"],
+    ids=[
+        "no evaluations",
+        "the best stays",
+        "until a newer best is not alone",
+        "then it goes",
+        "the save of step 5 failed",
+    ],
 )
 def test_retention_never_deletes_the_best_checkpoint(saves: list[tuple[int, int | None]], kept: list[int]) -> None:
     assert steps_after(saves) == kept

@@ -1,4 +1,6 @@
-"""The two examples of docs/guides/finetuning-chat.md with tiny sizes: conversations, then pairs, and a stopped run goes on bitwise."""
+"""The two examples of docs/guides/finetuning-chat.md with tiny sizes: conversations, then pairs, and a stopped run goes
+on bitwise.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def trained_with_a_stop(run: dict[str, Any], log: Path) -> tuple[list[dict[str, 
 def numbers(events: list[dict[str, Any]]) -> dict[int, tuple[float, ...]]:
     """Loss and metrics of each step."""
     names = ("loss", "preferenceAccuracy", "rewardMargin", "chosenReward", "rejectedReward")
-    return {event["step"]: tuple(event.get(name, 0.0) for name in names) for event in events if event["event"] == "step"}
+    return {
+        event["step"]: tuple(event.get(name, 0.0) for name in names) for event in events if event["event"] == "step"
+    }
 
 
 def evaluations(events: list[dict[str, Any]]) -> list[float]:
@@ -78,7 +82,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_template_of_the_data_is_that_of_the_model(tmp_path: Path) -> None:
-    template = "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}{{ add_generation_prompt or '' }}"
+    template = (
+        "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}{{ "
+        "add_generation_prompt or '' }}"
+    )
     run = document("finetune-chat", tmp_path / "root")
     for source in run["spec"]["data"]["sources"]:
         source["format"] = {"chat": {"template": template}}
@@ -91,16 +98,22 @@ def test_preference_optimization_begins_at_the_reference_and_goes_on_bitwise(bas
     found = numbers(whole)
     loss, _, *rewards = found[1]
     assert loss == pytest.approx(math.log(2), rel=1e-6)
-    assert rewards == pytest.approx([0.0] * 3, abs=1e-5)  # not 0: the pass with a gradient may round in another way than the reference's
+    assert rewards == pytest.approx(
+        [0.0] * 3, abs=1e-5
+    )  # not 0: the pass with a gradient may round in another way than the reference's
     assert found[STEPS][0] < math.log(2)
     assert evaluations(whole)[-1] < math.log(2)
-    first, second = trained_with_a_stop(document("preference-dpo", tmp_path / "stopped", base), tmp_path / "stopped-log")
+    first, second = trained_with_a_stop(
+        document("preference-dpo", tmp_path / "stopped", base), tmp_path / "stopped-log"
+    )
     assert min(numbers(second)) > 3
     assert numbers(first) | numbers(second) == found
     assert evaluations(second)[-1] == evaluations(whole)[-1]
 
 
-@pytest.mark.parametrize("objective", [{"ipo": {}}, {"simpo": {}, "pairsPerRow": 2}, {"orpo": {}}], ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize(
+    "objective", [{"ipo": {}}, {"simpo": {}, "pairsPerRow": 2}, {"orpo": {}}], ids=lambda one: next(iter(one))
+)
 def test_the_other_losses_train_with_an_adapter(objective: dict[str, Any], base: Path, tmp_path: Path) -> None:
     adapter = {"lora": {"rank": 2, "dropout": 0.1}}
     run = document("preference-dpo", tmp_path / "root", base, adapter=adapter, objective={"preference": objective})
@@ -114,7 +127,9 @@ def test_the_other_losses_train_with_an_adapter(objective: dict[str, Any], base:
 def test_the_weighting_by_conversation_goes_on_bitwise(tmp_path: Path) -> None:
     objective = {"finetune": {"weighting": "conversation"}}
     whole = trained(document("finetune-chat", tmp_path / "whole", objective=objective), tmp_path / "log")
-    first, second = trained_with_a_stop(document("finetune-chat", tmp_path / "stopped", objective=objective), tmp_path / "stopped-log")
+    first, second = trained_with_a_stop(
+        document("finetune-chat", tmp_path / "stopped", objective=objective), tmp_path / "stopped-log"
+    )
     assert numbers(first) | numbers(second) == numbers(whole)
     assert evaluations(second)[-1] == evaluations(whole)[-1]
     counts = [event["tokens"] for event in whole if event["event"] == "step"]

@@ -49,7 +49,8 @@ def test_a_clone_continues_as_its_source_did_and_does_not_depend_on_it(tmp_path:
     assert [entry["step"] for entry in head["committed"]] == [20, 15, 10]
     assert snapshot_of(tmp_path / "root") == before, "the root of another run is only read"
 
-    # Another data order and learning rate, more steps; one process instead of two; after its first commit it no longer needs its source.
+    # Another data order and learning rate, more steps; one process instead of two; after its first commit it no longer
+    # needs its source.
     other = clone_of(source, tmp_path / "other-root", steps=10**6, seed=5)
     other["spec"]["optimizer"] = {"learningRate": 0.001, "schedule": {"constant": {}}, "adamw": {}}
     other["spec"]["accelerator"] = {"type": "cpu", "topology": "1x2"}
@@ -61,6 +62,8 @@ def test_a_clone_continues_as_its_source_did_and_does_not_depend_on_it(tmp_path:
     shutil.rmtree(tmp_path / "root")
     last = max(first.leader.losses())
     again = start_processes(
-        other | {"spec": other["spec"] | {"trainer": other["spec"]["trainer"] | {"steps": last + 3}}}, tmp_path / "other", attempt=2
+        other | {"spec": other["spec"] | {"trainer": other["spec"]["trainer"] | {"steps": last + 3}}},
+        tmp_path / "other",
+        attempt=2,
     )
     assert sorted(ended(again)) == [last + 1, last + 2, last + 3]

@@ -1,4 +1,6 @@
-"""A process finds its place in the process group: in a pod from the environment, on a laptop from the document alone."""
+"""A process finds its place in the process group: in a pod from the environment, on a laptop from the document
+alone.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def test_invalid_combinations_are_rejected_before_a_device_is_used(tmp_path: Pat
 def test_a_tpu_document_runs_locally_on_the_available_devices(tmp_path: Path) -> None:
     context = resolve_context(write(tmp_path, spec__accelerator={"type": "v6e", "topology": "4x4", "slices": 2}), {})
     assert adapt_to_devices(context, 8, "gpu").mesh.fsdp == 8
-    with pytest.raises(BadConfiguration, match=r"batchSize: 8 must be a multiple.*\(on 3 gpu devices of this machine\)"):
+    with pytest.raises(
+        BadConfiguration, match=r"batchSize: 8 must be a multiple.*\(on 3 gpu devices of this machine\)"
+    ):
         adapt_to_devices(context, 3, "gpu")
     with pytest.raises(BadConfiguration, match="JAX sees 3"):
         adapt_to_devices(resolve_context(write(tmp_path), {}), 3, "cpu")
@@ -93,7 +97,10 @@ def test_a_tpu_document_runs_locally_on_the_available_devices(tmp_path: Path) ->
 @pytest.mark.parametrize(("wanted", "extra"), [("v6e", "tpu"), ("h100", "cuda")])
 def test_a_machine_without_the_accelerator_is_used_only_if_requested(tmp_path: Path, wanted: str, extra: str) -> None:
     path = write(tmp_path, spec__accelerator={"type": wanted, "topology": "2x2" if wanted == "v6e" else "1x8"})
-    with pytest.raises(BadConfiguration, match=rf"pip install 'halcyon-train\[{extra}\]' .*, or train on the processor with --device cpu"):
+    with pytest.raises(
+        BadConfiguration,
+        match=rf"pip install 'halcyon-train\[{extra}\]' .*, or train on the processor with --device cpu",
+    ):
         adapt_to_devices(resolve_context(path, {}), 1, "cpu")
     meant = resolve_context(path, {}, on_cpu=True)
     assert meant.own_devices == 1
@@ -103,7 +110,11 @@ def test_a_machine_without_the_accelerator_is_used_only_if_requested(tmp_path: P
 def test_a_root_on_the_command_line_may_be_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for place, root in {"runs/a": f"{tmp_path}/runs/a", "~/runs/a": f"{tmp_path}/home/runs/a", "/runs/a": "/runs/a"}.items():
+    for place, root in {
+        "runs/a": f"{tmp_path}/runs/a",
+        "~/runs/a": f"{tmp_path}/home/runs/a",
+        "/runs/a": "/runs/a",
+    }.items():
         assert resolve_context(write(tmp_path), {}, checkpoint_root=place).run.spec.checkpoint.root == f"file://{root}"
 
 
@@ -116,7 +127,9 @@ def test_the_operators_mesh_is_used_if_the_document_has_none(tmp_path: Path) -> 
 
 
 def test_an_image_without_the_accelerators_jax_is_detected(tmp_path: Path) -> None:
-    environment = POD.model_copy(update={"slices": 1, "hosts_per_slice": 1, "devices_per_host": 1, "job_index": 0, "completion_index": 0})
+    environment = POD.model_copy(
+        update={"slices": 1, "hosts_per_slice": 1, "devices_per_host": 1, "job_index": 0, "completion_index": 0}
+    )
     path = write(tmp_path, spec__accelerator={"type": "l4", "topology": "1x1"})
     context = resolve_context(path, environment.variables())
     with pytest.raises(BadConfiguration, match=r"spec\.image: JAX sees no GPU but platform cpu .*ACCELERATOR=cuda"):
@@ -147,7 +160,9 @@ def test_exactly_the_fields_that_change_the_results_are_fingerprinted() -> None:
 
 
 def test_an_unknown_amount_of_memory_rejects_no_run() -> None:
-    spec = parse_run(document(spec__accelerator={"type": "cpu", "topology": "1x1"}, spec__trainer__batchSize=2**24)).spec
+    spec = parse_run(
+        document(spec__accelerator={"type": "cpu", "topology": "1x1"}, spec__trainer__batchSize=2**24)
+    ).spec
     check_memory(spec, run_mesh(spec), None, devices=1, where="this machine")
     with pytest.raises(BadConfiguration):
         check_memory(spec, run_mesh(spec), 2**30, devices=1, where="this machine")

@@ -1,4 +1,6 @@
-"""A run of a model of the user's own package: it trains, resumes bitwise, and ends with one sentence if the class does not import."""
+"""A run of a model of the user's own package: it trains, resumes bitwise, and ends with one sentence if the class does
+not import.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_a_custom_model_trains_and_resumes_bitwise(tmp_path: Path, monkeypatch: 
     assert whole[STEPS] < whole[1]
 
     stopped = group("stopped")
-    stopped.leader.wait_for(lambda events: any(event.get("step", 0) >= 3 for event in events if event["event"] == "step"))
+    stopped.leader.wait_for(
+        lambda events: any(event.get("step", 0) >= 3 for event in events if event["event"] == "step")
+    )
     stopped.signal(signal.SIGTERM, 0)
     first = stopped.ended()
     assert first.leader.report()["cause"] == "preempted"

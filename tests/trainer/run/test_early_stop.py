@@ -1,4 +1,6 @@
-"""A run whose evaluations do not improve stops as a success, keeps its best checkpoint, and decides the same after a restart."""
+"""A run whose evaluations do not improve stops as a success, keeps its best checkpoint, and decides the same after a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ def document(root: Path, patience: int, **save: Any) -> dict[str, Any]:
     best = {"average": "macro", "of": "all-text", "patience": patience, "minImprovement": 100.0}
     by_source = {"tags": [{"name": "all-text", "sources": ["corpus", "more"]}]}
     run = run_document(
-        root, slices=1, steps=30, evaluation={"everySteps": 4, "batches": 1, "bySource": by_source, "best": best}, logEverySteps=1
+        root,
+        slices=1,
+        steps=30,
+        evaluation={"everySteps": 4, "batches": 1, "bySource": by_source, "best": best},
+        logEverySteps=1,
     )
     corpus = run["spec"]["data"]["sources"][0]
     run["spec"]["data"] = {"sources": [corpus, {**corpus, "name": "more"}], "validation": {"fraction": 0.1}}
@@ -76,6 +82,7 @@ def test_an_evaluation_that_the_checkpoint_lacks_is_made_after_the_restart(tmp_p
     assert again.leader.losses() == {}
     assert again.leader.report()["message"].startswith("stopped early after step 12 of 30")
     numbers = [
-        [{**one, "seconds": 0, "time": 0, "attempt": 0} for one in evaluations(each) if one["step"] == 12] for each in (first, again)
+        [{**one, "seconds": 0, "time": 0, "attempt": 0} for one in evaluations(each) if one["step"] == 12]
+        for each in (first, again)
     ]
     assert numbers[0] == numbers[1] != []

@@ -1,4 +1,6 @@
-"""A run that loses a slice and gets it back has the losses of an undisturbed run, to rounding: the same batches in the same order."""
+"""A run that loses a slice and gets it back has the losses of an undisturbed run, to rounding: the same batches in the
+same order.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def sized(run: dict[str, Any], slices: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("steps", [30, pytest.param(60, marks=pytest.mark.variant)])
-def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
     calm = document(tmp_path, "calm-root", steps, **ELASTIC)
     group = start_processes(calm, tmp_path / "calm")
     assert group.wait() == [ExitCode.DONE] * 2
@@ -38,7 +42,9 @@ def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(tmp_path: P
     for attempt, (slices, stop) in enumerate(((2, steps // 6), (1, steps // 2), (2, None)), start=1):
         monkeypatch.setenv("AWAIT_NOTICE", f"{stop or -1},0")
         module = "tests.trainer.support.trouble_child"
-        group = start_processes(sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed, module=module)
+        group = start_processes(
+            sized(run, slices), tmp_path / "run", attempt=attempt, resume_step=committed, module=module
+        )
         try:
             if stop is not None:
                 group.leader.wait_for(seen_step(stop - 1))
@@ -55,6 +61,8 @@ def test_a_run_on_two_slices_then_one_then_two_has_the_losses_of_two(tmp_path: P
         sizes.append(len(group.processes))
     assert sizes == [2, 1, 2]
     assert sorted(losses) == list(range(1, steps + 1))
-    assert [losses[step] for step in sorted(losses)] == pytest.approx([expected[step] for step in sorted(losses)], rel=ROUNDING)
+    assert [losses[step] for step in sorted(losses)] == pytest.approx(
+        [expected[step] for step in sorted(losses)], rel=ROUNDING
+    )
     apart = [abs(expected[step + 1] - expected[step]) > 10 * ROUNDING * expected[step] for step in range(1, steps)]
     assert sum(apart) > steps / 2, "another batch would change the loss"

@@ -1,4 +1,6 @@
-"""Runs of task ``evaluate``: real processes evaluate another run's checkpoint, and report the same numbers as that run."""
+"""Runs of task ``evaluate``: real processes evaluate another run's checkpoint, and report the same numbers as that
+run.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,26 @@ TROUBLE = "tests.trainer.support.trouble_child"
 
 def corpus(folder: Path, sentence: str, lines: int = 400) -> dict[str, Any]:
     folder.mkdir(parents=True)
-    (folder / "text.txt").write_text("".join(f"{sentence} {number % 17} and {number * 31 % 101}.\n" for number in range(lines)))
+    (folder / "text.txt").write_text(
+        "".join(f"{sentence} {number % 17} and {number * 31 % 101}.\n" for number in range(lines))
+    )
     return {"text": {"paths": [str(folder)]}, "validation": {"fraction": 1}}
 
 
-def evaluating(source: dict[str, Any], root: Path, sources: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+def evaluating(
+    source: dict[str, Any], root: Path, sources: list[dict[str, Any]] | None = None, **more: Any
+) -> dict[str, Any]:
     """A run that evaluates the newest checkpoint of another run: the same document except for a few lines."""
     origin = {"run": source["metadata"]["name"], "root": source["spec"]["checkpoint"]["root"]}
     data = source["spec"]["data"] if sources is None else {"sources": sources}
-    spec = {**source["spec"], "task": "evaluate", "from": origin, "checkpoint": {"root": f"file://{root}"}, "data": data, **more}
+    spec = {
+        **source["spec"],
+        "task": "evaluate",
+        "from": origin,
+        "checkpoint": {"root": f"file://{root}"},
+        "data": data,
+        **more,
+    }
     return {**source, "metadata": {**source["metadata"], "name": "evaluation"}, "spec": spec}
 
 
@@ -58,7 +71,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], T
     return document, done(start_processes(document, folder / "run"))
 
 
-def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(
+    trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path
+) -> None:
     document, group = trained
     root = Path(document["spec"]["checkpoint"]["root"].removeprefix("file://"))
     before = snapshot_of(root)
@@ -70,7 +85,9 @@ def test_the_same_text_gives_the_same_bits_as_in_the_run_itself(trained: tuple[d
     assert snapshot_of(root) == before, "the root of another run is only read"
     report = found.leader.report()
     assert report["cause"] == "completed"
-    assert report["message"].startswith(f"the checkpoint of run tiny at step 20 has a loss of {expected['loss']:.4f} nats per token")
+    assert report["message"].startswith(
+        f"the checkpoint of run tiny at step 20 has a loss of {expected['loss']:.4f} nats per token"
+    )
     progress = report["progress"]
     assert (progress["step"], progress["steps"], progress["evaluationLoss"]) == (3, 3, expected["loss"])
     assert progress["evaluated"]["sources"] == [
@@ -106,7 +123,9 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     monkeypatch.setenv("HANG_EVALUATING", str(batches["short"] + 5))
     assert batches["long"] > batches["short"] + 5, "the hang is in the longer source"
     first = start_processes(again, tmp_path / "disturbed", module=TROUBLE)
-    first.leader.wait_for(lambda events: any(event.get("source") == "short" and event["event"] == "evaluation" for event in events))
+    first.leader.wait_for(
+        lambda events: any(event.get("source") == "short" and event["event"] == "evaluation" for event in events)
+    )
     kept = tmp_path / "again" / "evaluation.json"
     first.leader.wait_for(lambda _: kept.exists())
     first.signal(signal.SIGKILL, 0)
@@ -117,13 +136,16 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
     second.signal(signal.SIGTERM, 0)
     codes = second.wait()
     assert codes[0] == ExitCode.PREEMPTED, second.leader.noise[-20:]
-    assert second.leader.report()["message"] == "a notice of preemption came; the results of the evaluated sources are kept"
+    assert (
+        second.leader.report()["message"]
+        == "a notice of preemption came; the results of the evaluated sources are kept"
+    )
     third = done(start_processes(again, tmp_path / "disturbed", restart=2))
     reported = evaluations(third)
     assert "short" not in reported, "it has already been evaluated"
-    assert {name: value for name, value in reported[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")} == {
-        name: expected[None][name] for name in ("loss", "bitsPerByte", "tokens", "sequences")
-    }
+    assert {
+        name: value for name, value in reported[None].items() if name in ("loss", "bitsPerByte", "tokens", "sequences")
+    } == {name: expected[None][name] for name in ("loss", "bitsPerByte", "tokens", "sequences")}
     progress = third.leader.report()["progress"]
     assert [one["source"] for one in progress["evaluated"]["sources"]] == ["short", "long"]
     assert progress["step"] == progress["steps"] == sum(batches.values())
@@ -131,13 +153,17 @@ def test_sources_that_were_evaluated_are_not_evaluated_again(
 
 @pytest.mark.variant
 def test_a_trained_tokenizer_is_used_for_other_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer trained on a run's own text is kept: other text would give another tokenizer, which does not fit the model."""
+    """A tokenizer trained on a run's own text is kept: other text would give another tokenizer, which does not fit the
+    model.
+    """
     document = run_document(tmp_path / "root", slices=1, steps=4)
     document["spec"]["tokenizer"] = {"bpe": {"vocabSize": 512}}
     document["spec"]["optimizer"] = {"learningRate": 0.003, "schedule": {"constant": {}}, "adamw": {}}
     done(start_processes(document, tmp_path / "run"))
     other = [{"name": "other", **corpus(tmp_path / "other", "Wholly unlike, entirely other words:")}]
-    reported = evaluations(done(start_processes(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation")))
+    reported = evaluations(
+        done(start_processes(evaluating(document, tmp_path / "own", other), tmp_path / "evaluation"))
+    )
     assert math.isfinite(reported[None]["loss"])
     # The tokenizer is kept, so a run that starts from another run no longer needs that run.
     clone = {**document, "metadata": {**document["metadata"], "name": "clone"}}
@@ -172,13 +198,19 @@ def test_imported_weights_are_evaluated_as_in_a_run_that_begins_with_them(tmp_pa
     random = np.random.default_rng(3)
     tables = {"wte": (520, 16), "wpe": (128, 16)}
     tensors = tensors_of(GOLDENS / "gpt2")
-    tensors |= {f"transformer.{name}.weight": random.standard_normal(shape).astype(np.float32) for name, shape in tables.items()}
+    tensors |= {
+        f"transformer.{name}.weight": random.standard_normal(shape).astype(np.float32) for name, shape in tables.items()
+    }
     config = json.loads((GOLDENS / "gpt2" / "config.json").read_text()) | {"vocab_size": 520, "n_positions": 128}
     folder = write_folder(tmp_path / "model", tensors, config)
-    base = CliRunner().invoke(app, ["import", "hf", str(folder), "--root", str(tmp_path / "base"), "--run", "tests/base"])
+    base = CliRunner().invoke(
+        app, ["import", "hf", str(folder), "--root", str(tmp_path / "base"), "--run", "tests/base"]
+    )
     assert base.exit_code == 0, base.stderr
 
-    document = run_document(tmp_path / "root", slices=1, steps=1, sequenceLength=32, evaluation={"everySteps": 1, "batches": 2})
+    document = run_document(
+        tmp_path / "root", slices=1, steps=1, sequenceLength=32, evaluation={"everySteps": 1, "batches": 2}
+    )
     document["spec"] |= yaml.safe_load(base.stdout)["spec"]  # from and model
     document["spec"]["optimizer"] = {"learningRate": 1e-30, "schedule": {"constant": {}}, "adamw": {}}
     document["spec"]["data"]["validation"] = {"fraction": 0.2}
@@ -189,15 +221,21 @@ def test_imported_weights_are_evaluated_as_in_a_run_that_begins_with_them(tmp_pa
     assert (reported["step"], reported["tokens"], reported["loss"]) == (0, trained["tokens"], trained["loss"])
 
 
-def test_an_impossible_evaluation_is_rejected_in_one_sentence(trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path) -> None:
+def test_an_impossible_evaluation_is_rejected_in_one_sentence(
+    trained: tuple[dict[str, Any], TrainerProcesses], tmp_path: Path
+) -> None:
     document, _ = trained
     missing = evaluating(document, tmp_path / "missing")
     missing["spec"]["from"] = {**missing["spec"]["from"], "step": 7}
-    bigger = evaluating(document, tmp_path / "bigger", model={"llama": {**document["spec"]["model"]["llama"], "hiddenSize": 64}})
+    bigger = evaluating(
+        document, tmp_path / "bigger", model={"llama": {**document["spec"]["model"]["llama"], "hiddenSize": 64}}
+    )
     elsewhere = evaluating(document, tmp_path / "elsewhere")
     elsewhere["spec"]["from"] = {**elsewhere["spec"]["from"], "run": "somebody"}
     taken = evaluating(document, tmp_path / "taken")
-    started = [(start_processes(one, tmp_path / f"{number}"), one) for number, one in enumerate((missing, bigger, elsewhere))]
+    started = [
+        (start_processes(one, tmp_path / f"{number}"), one) for number, one in enumerate((missing, bigger, elsewhere))
+    ]
     expected = [
         (ExitCode.NO_VALID_CHECKPOINT, "spec.from.step: run tiny has no checkpoint of step 7"),
         (ExitCode.RUN_CHANGED, "spec.model.llama.hiddenSize"),

@@ -12,7 +12,16 @@ from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.errors import BadConfiguration
 from halcyon.run import fitting
 from halcyon.run.automatic import choice_key, keep_choice, read_choice
-from halcyon.run.fitting import Choice, choose, chosen, is_automatic, least_fitting, needed_bytes, with_choice, without_choice
+from halcyon.run.fitting import (
+    Choice,
+    choose,
+    chosen,
+    is_automatic,
+    least_fitting,
+    needed_bytes,
+    with_choice,
+    without_choice,
+)
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.mesh import run_mesh
@@ -28,12 +37,15 @@ POSSIBLE = (1, 2, 4, 8)
 OWNER = Owner(namespace="tests", name="small")
 
 
-def spec_of(*, microbatches: Any = "auto", remat: str = "auto", offload: str = "none", **changes: Any) -> TrainingRunSpec:
+def spec_of(
+    *, microbatches: Any = "auto", remat: str = "auto", offload: str = "none", **changes: Any
+) -> TrainingRunSpec:
     run = document(
         spec__accelerator={"type": "cpu", "topology": "1x2", "slices": 1},
         spec__model__llama__layers=8,
         spec__trainer={
-            "steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat, "offload": offload,
+            "steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH, "microbatches": microbatches, "remat": remat,
+            "offload": offload,
         },
         **changes,
     )  # fmt: skip
@@ -64,14 +76,19 @@ def test_the_search_finds_the_first_that_fits_and_asks_for_few(least: int) -> No
     ],
 )
 def test_more_microbatches_come_before_more_recomputation(bytes_of: dict[str, int], choice: Choice | None) -> None:
-    assert choose(POSSIBLE, AUTOMATIC_REMAT, ("none",), lambda one: bytes_of[one.remat] / one.microbatches <= 8) == choice
+    assert (
+        choose(POSSIBLE, AUTOMATIC_REMAT, ("none",), lambda one: bytes_of[one.remat] / one.microbatches <= 8) == choice
+    )
 
 
 @pytest.mark.parametrize(
-    ("state", "choice"), [(0, Choice(8, "none")), (4, Choice(8, "dots")), (7, Choice(8, "none", "optimizer")), (9, None)]
+    ("state", "choice"),
+    [(0, Choice(8, "none")), (4, Choice(8, "dots")), (7, Choice(8, "none", "optimizer")), (9, None)],
 )
 def test_the_memory_of_the_host_comes_last(state: int, choice: Choice | None) -> None:
-    """Here a step needs 40 or 20 bytes by microbatches, and a state that may be in the host's memory but for 2 bytes of it."""
+    """Here a step needs 40 or 20 bytes by microbatches, and a state that may be in the host's memory but for 2 bytes of
+    it.
+    """
 
     def fits(one: Choice) -> bool:
         held = state if one.offload == "none" else max(0, state - 6)
@@ -97,14 +114,19 @@ def test_a_run_takes_the_least_microbatches_whose_step_fits(monkeypatch: pytest.
         return found
 
     assert needs(1) > needs(2)
-    monkeypatch.setattr(fitting, "needed_bytes", lambda tried, *_: needs(tried.trainer.microbatches))  # compiles each step once
+    monkeypatch.setattr(
+        fitting, "needed_bytes", lambda tried, *_: needs(tried.trainer.microbatches)
+    )  # compiles each step once
     between = int((needs(1) + needs(2)) / 2 / 0.92)
     assert chosen(spec, VOCABULARY, mesh, between) == Choice(2, "none")
     assert chosen(spec, VOCABULARY, mesh, 100 * between) == Choice(1, "none")
 
 
 def test_a_run_that_fits_nowhere_is_rejected_with_its_need() -> None:
-    sentence = r"^spec.trainer.microbatches: a step with 4 microbatches and remat full needs at least [\d.]+ .B on a device of 1.0 kB; give"
+    sentence = (
+        r"^spec.trainer.microbatches: a step with 4 microbatches and remat full needs at least [\d.]+ .B on a device "
+        r"of 1.0 kB; give"
+    )
     with pytest.raises(BadConfiguration, match=sentence):
         chosen(spec_of(microbatches=4, remat="full"), VOCABULARY, mesh_of(fsdp=2), 1000)
 

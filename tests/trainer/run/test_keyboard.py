@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 
 Event = dict[str, Any]
 
-HEARS_INTERRUPTS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+HEARS_INTERRUPTS = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
 """Replaces itself by another program that receives SIGINT, even if the tests run in the background and ignore it."""
 
 
@@ -94,7 +96,9 @@ def long_run(tmp_path: Path, **telemetry: Any) -> dict[str, Any]:
     return document
 
 
-def test_an_interrupt_saves_and_the_next_start_continues(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+def test_an_interrupt_saves_and_the_next_start_continues(
+    tmp_path: Path, start: Callable[[dict[str, Any]], Typed]
+) -> None:
     first = start(long_run(tmp_path))
     first.until(step(3))
     first.interrupt()
@@ -122,11 +126,15 @@ def test_a_second_interrupt_exits_at_once(tmp_path: Path, start: Callable[[dict[
         assert last["message"].startswith("interrupted a second time; start again to go on from")
 
 
-def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
+def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(
+    tmp_path: Path, start: Callable[[dict[str, Any]], Typed]
+) -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         run = start(long_run(tmp_path, port=port))
         sentence = run.until(lambda event: event["event"] == "warning")["message"]
-        found = re.fullmatch(rf"port {port} is in use on this machine, so /status and /metrics are at (http://localhost:\d+)", sentence)
+        found = re.fullmatch(
+            rf"port {port} is in use on this machine, so /status and /metrics are at (http://localhost:\d+)", sentence
+        )
         assert found is not None, sentence
         assert httpx.get(f"{found[1]}/status", timeout=limit(10)).json()["run"] == run.events[-1]["run"]

@@ -47,11 +47,13 @@ def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
     budget = SaveBudget(12.0, 40.0, 3.0)
     assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
     assert LastSave("inFlight", 50, 45, budget).sentence() == (
-        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the save in flight, of step 45, was finished; "
+        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the save in flight, of step 45, "
+        "was finished; "
         "steps 46 to 50 will be done again"
     )
     assert LastSave("none", 50, 30, budget).sentence() == (
-        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so none was finished; steps 31 to 50 will be done again"
+        "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so none was finished; steps 31 to 50 will "
+        "be done again"
     )
     assert LastSave("none", 50, 30, budget, "the disk is full").sentence() == (
         "a notice of preemption came; the disk is full; steps 31 to 50 will be done again"
@@ -60,7 +62,10 @@ def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
 
 @pytest.mark.parametrize("step", [5, 10])
 def test_companions_stop_before_the_last_save_also_after_the_last_step(step: int) -> None:
-    """After the last step a notice ends its evaluation or its tasks. The next processes make them, and complete the exports."""
+    """After the last step a notice ends its evaluation or its tasks.
+
+    The next processes make them, and complete the exports.
+    """
     done: list[str] = []
 
     class Exports(Companion):

@@ -68,7 +68,11 @@ def test_a_notice_while_a_companion_completes_its_work_is_a_preemption_with_all_
     assert loop_with(done, [Recorded(done)])._completed(whole) is whole
     ended = loop_with(done, [Recorded(done, came=False)])._completed(whole)
     assert ended.preempted
-    assert (ended.last_save.saved, ended.last_save.committed_step, ended.last_save.budget.left_seconds) == ("step", 12, 20.0)
+    assert (ended.last_save.saved, ended.last_save.committed_step, ended.last_save.budget.left_seconds) == (
+        "step",
+        12,
+        20.0,
+    )
     assert done == ["finish", "finish"]
     assert loop_with(done, [Recorded(done)])._completed(TrainingEnd(5, preempted=True)).step == 5
     assert done == ["finish", "finish"], "a run that is preempted completes nothing"

@@ -1,4 +1,6 @@
-"""More steps for a started run: bitwise the losses of a run with these steps from the start; rejected if they change steps already done."""
+"""More steps for a started run: bitwise the losses of a run with these steps from the start; rejected if they change
+steps already done.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_a_run_can_get_more_steps_until_its_decay_has_begun(tmp_path: Path, monk
     wsd = {"wsd": {"warmupSteps": 3, "decaySteps": 5}}
     expected = losses(document(tmp_path / "whole-root", 26, wsd), tmp_path / "whole")
     monkeypatch.setenv("AWAIT_NOTICE", "8,0")
-    group = start_processes(document(tmp_path / "root", 20, wsd), tmp_path / "run", module="tests.trainer.support.trouble_child")
+    group = start_processes(
+        document(tmp_path / "root", 20, wsd), tmp_path / "run", module="tests.trainer.support.trouble_child"
+    )
     group.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
     group.signal(signal.SIGTERM, 0)
     assert group.wait() == [ExitCode.PREEMPTED]
@@ -52,6 +56,6 @@ def test_a_run_can_get_more_steps_until_its_decay_has_begun(tmp_path: Path, monk
     refused = start_processes(document(tmp_path / "root", 40, wsd), tmp_path / "run", attempt=3)
     assert refused.wait() == [ExitCode.RUN_CHANGED]
     assert (
-        "was made for 26 steps: spec.trainer.steps: the 26 steps that are done would have had other learning rates with 40"
-        in (refused.leader.report()["message"])
+        "was made for 26 steps: spec.trainer.steps: the 26 steps that are done would have had other learning rates "
+        "with 40" in (refused.leader.report()["message"])
     )

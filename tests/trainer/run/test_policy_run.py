@@ -1,4 +1,6 @@
-"""A run that learns from rewards, killed by SIGKILL inside a rollout or between rollout and step, goes on with the same bits."""
+"""A run that learns from rewards, killed by SIGKILL inside a rollout or between rollout and step, goes on with the same
+bits.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,13 @@ def document_of(folder: Path) -> dict[str, Any]:
     spec["trainer"]["evaluation"] = {"everySteps": STEPS, "batches": 1}
     spec["model"] = {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 24, "heads": 2}}
     form = {"prompt": {"field": "question", "referenceField": "answer", "template": "{{ messages[0]['content'] }}"}}
-    spec["data"] = {"sources": [{"name": "asked", "jsonl": {"paths": [str(rows)]}, "format": form}], "validation": {"fraction": 0.3}}
-    spec["objective"] = {"policy": {"reward": f"{MODULE}:different", "groupSize": 4, "maxTokens": 8, "updatesPerRollout": 2}}
+    spec["data"] = {
+        "sources": [{"name": "asked", "jsonl": {"paths": [str(rows)]}, "format": form}],
+        "validation": {"fraction": 0.3},
+    }
+    spec["objective"] = {
+        "policy": {"reward": f"{MODULE}:different", "groupSize": 4, "maxTokens": 8, "updatesPerRollout": 2}
+    }
     spec["optimizer"] = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
     spec["checkpoint"]["save"] = {"everySteps": 3}
     return found
@@ -75,7 +82,9 @@ def test_the_numbers_of_a_run_are_reported(calm: tuple[Path, list[dict[str, Any]
 def test_a_killed_run_has_the_same_losses_and_the_same_rollouts(
     moment: str, calm: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed at its fifth step and goes on from the third: the fourth is sampled by weights that only the checkpoint has."""
+    """It is killed at its fifth step and goes on from the third: the fourth is sampled by weights that only the
+    checkpoint has.
+    """
     monkeypatch.setenv("KILL", moment)
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
     monkeypatch.setenv("ROOT", str(tmp_path / "root"))

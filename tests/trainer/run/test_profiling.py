@@ -1,4 +1,7 @@
-"""A window of steps is profiled: by the document, and on request while the run trains. The losses stay the same, bit for bit."""
+"""A window of steps is profiled: by the document, and on request while the run trains.
+
+The losses stay the same, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,12 @@ def profiled(
         run["spec"]["telemetry"]["profile"] = profile
     group = start_processes(run, directory / name / "run")
     assert set(group.wait()) == {ExitCode.DONE}, group.leader.noise[-20:]
-    events = [event for process in group.processes for event in process.events if event.get("event") in ("profiled", "warning")]
+    events = [
+        event
+        for process in group.processes
+        for event in process.events
+        if event.get("event") in ("profiled", "warning")
+    ]
     return group.leader.losses(), events, root
 
 
@@ -57,5 +65,7 @@ def test_every_process_keeps_a_profile_of_the_window(tmp_path: Path) -> None:
 @pytest.mark.variant
 def test_a_profile_changes_no_loss(tmp_path: Path) -> None:
     losses, events, _ = profiled(tmp_path, "with", slices=1, profile={"atStep": 2, "steps": 100})
-    assert [(event["event"], event["step"], event["steps"]) for event in events] == [("profiled", 2, 7)], "it ends with the run"
+    assert [(event["event"], event["step"], event["steps"]) for event in events] == [("profiled", 2, 7)], (
+        "it ends with the run"
+    )
     assert losses == profiled(tmp_path, "without", slices=1, profile=None)[0]

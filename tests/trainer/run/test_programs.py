@@ -51,7 +51,9 @@ class Compilations:
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Any:
         assert not watched
         self.sizes.append((batch_size, sequence_length))
-        return self._program.compile_step(batch_size, sequence_length) if self._program else (batch_size, sequence_length)
+        return (
+            self._program.compile_step(batch_size, sequence_length) if self._program else (batch_size, sequence_length)
+        )
 
 
 STAGES = [
@@ -99,7 +101,9 @@ def test_training_continues_over_changes_of_batch_size(tmp_path: Path) -> None:
     control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
     with (
         ThreadPoolExecutor(1) as background,
-        Loader(dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7) as loader,
+        Loader(
+            dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7
+        ) as loader,
     ):
         steps = Programs(program, background, Kept())
         weights = []

@@ -1,4 +1,6 @@
-"""A chain of real runs, each with tasks: what is reported while they train, what their roots keep, and the report card of the chain."""
+"""A chain of real runs, each with tasks: what is reported while they train, what their roots keep, and the report card
+of the chain.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ TROUBLE = "tests.trainer.support.trouble_child"
 STEPS = 4
 
 
-def document(folder: Path, name: str, *, tasks: dict[str, Any] | None = None, slices: int = 1, **spec: Any) -> dict[str, Any]:
+def document(
+    folder: Path, name: str, *, tasks: dict[str, Any] | None = None, slices: int = 1, **spec: Any
+) -> dict[str, Any]:
     """A small run whose root is named as the run is."""
     evaluation: dict[str, Any] = {"everySteps": 2, "batches": 1}
     if tasks is not None:
@@ -73,7 +77,9 @@ def test_the_report_card_of_a_chain_that_trained_evaluated_and_is_not_complete(t
     second = document(tmp_path, "more", after={"run": "base"}, **{"from": origin | {"weightsOnly": True}})
     done(start_processes(second, tmp_path / "more-log"))
     last = {"run": "more", "root": f"file://{tmp_path / 'more'}"}
-    evaluation = document(tmp_path, "judge", task="evaluate", tasks={"files": tasks["files"], "most": 1}, **{"from": last})
+    evaluation = document(
+        tmp_path, "judge", task="evaluate", tasks={"files": tasks["files"], "most": 1}, **{"from": last}
+    )
     of_judge = done(start_processes(evaluation, tmp_path / "judge-log"))
     message = of_judge.leader.report()["message"]
     assert re.search(r"of 1 source; arc-easy \d\.\d{4}, arc-challenge \d\.\d{4}$", message), message
@@ -81,7 +87,9 @@ def test_the_report_card_of_a_chain_that_trained_evaluated_and_is_not_complete(t
     assert progress["step"] == progress["steps"] > 2, "each task counts as a batch"
 
     html, markdown = tmp_path / "card.html", tmp_path / "card.md"
-    shown = CliRunner().invoke(app, ["report", "--chain", str(tmp_path / "judge"), "--html", str(html), "--markdown", str(markdown)])
+    shown = CliRunner().invoke(
+        app, ["report", "--chain", str(tmp_path / "judge"), "--html", str(html), "--markdown", str(markdown)]
+    )
     assert shown.exit_code == 0, shown.output
     text = markdown.read_text()
     assert text.startswith("# Report card: base → more\n")
@@ -97,13 +105,19 @@ def test_the_report_card_of_a_chain_that_trained_evaluated_and_is_not_complete(t
     page = html.read_text()
     assert page.count("<svg") == 2
     assert "<script" not in page
-    read = json.loads(CliRunner().invoke(app, ["report", "--chain", str(tmp_path / "judge"), "--json", "--price", "3"]).stdout)
+    read = json.loads(
+        CliRunner().invoke(app, ["report", "--chain", str(tmp_path / "judge"), "--json", "--price", "3"]).stdout
+    )
     base, more = read["stages"]
     assert (base["run"], more["run"], more["from"]["run"], more["after"]) == ("base", "more", "base", "base")
     assert base["tokens"] == more["tokens"] == STEPS * 8 * 64
     assert base["cost"] == pytest.approx(3 * base["chipHours"])
     assert base["parameters"] == more["parameters"] > 0
-    assert base["tasks"]["arc-easy"] == {"step": STEPS, **found["tasks"][0]} | {"passAt": {}, "groups": {}, "answers": 1}
+    assert base["tasks"]["arc-easy"] == {"step": STEPS, **found["tasks"][0]} | {
+        "passAt": {},
+        "groups": {},
+        "answers": 1,
+    }
     assert more["tasks"]["arc-easy"]["examples"] == 1
     assert [one["step"] for one in more["heldOut"]] == [2, 4, 4]
     assert more["place"]["pricePerChipHour"] == 1.5
@@ -115,13 +129,17 @@ def test_the_report_card_of_a_chain_that_trained_evaluated_and_is_not_complete(t
 def test_a_run_stopped_and_killed_in_a_task_goes_on_bitwise_and_repeats_no_task(
     slices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = done(start_processes(document(tmp_path, "without", slices=slices), tmp_path / "without-log")).leader.losses()
+    expected = done(
+        start_processes(document(tmp_path, "without", slices=slices), tmp_path / "without-log")
+    ).leader.losses()
     run = document(tmp_path, "tiny", tasks={"files": files(tmp_path / "tasks"), "everySteps": 2}, slices=slices)
     results = tmp_path / "tiny" / results_key(2)
     monkeypatch.setenv("HANG_TASK", "arc-challenge")
     losses: dict[int, float] = {}
     found: list[tuple[int, str]] = []
-    for restart, (number, codes) in enumerate(((signal.SIGTERM, ExitCode.PREEMPTED), (signal.SIGKILL, -signal.SIGKILL), (None, 0))):
+    for restart, (number, codes) in enumerate(
+        ((signal.SIGTERM, ExitCode.PREEMPTED), (signal.SIGKILL, -signal.SIGKILL), (None, 0))
+    ):
         if number is None:
             monkeypatch.delenv("HANG_TASK")
         group = start_processes(run, tmp_path / "log", restart=restart, module=TROUBLE)
@@ -142,7 +160,10 @@ def test_a_run_stopped_and_killed_in_a_task_goes_on_bitwise_and_repeats_no_task(
 
 @pytest.mark.variant
 def test_a_task_that_cannot_be_run_is_a_warning_in_a_training_and_an_error_in_an_evaluation(tmp_path: Path) -> None:
-    path = samples.lines(tmp_path / "talk.jsonl", [{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}])
+    path = samples.lines(
+        tmp_path / "talk.jsonl",
+        [{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}],
+    )
     bundle = samples.core_bundle(tmp_path / "bundle")
     rows = [{"query": "q", "choices": ["yes " * 60, "no " * 60], "gold": 0} for _ in range(6)]
     samples.lines(bundle / "eval_data" / "choice.jsonl", rows)  # longer than the model's positions
@@ -150,11 +171,15 @@ def test_a_task_that_cannot_be_run_is_a_warning_in_a_training_and_an_error_in_an
     group = done(start_processes(run, tmp_path / "log"))
     assert tasks_of(group) == [(STEPS, "smoltalk")]
     (warning,) = [
-        event["message"] for event in group.leader.events if event["event"] == "warning" and "task core/choice" in event["message"]
+        event["message"]
+        for event in group.leader.events
+        if event["event"] == "warning" and "task core/choice" in event["message"]
     ]
     assert warning.endswith("; the run trains on without the tasks of this step")
     origin = {"run": "tiny", "root": f"file://{tmp_path / 'tiny'}"}
-    evaluation = document(tmp_path, "judge", task="evaluate", tasks={"files": {"core": str(bundle)}}, **{"from": origin})
+    evaluation = document(
+        tmp_path, "judge", task="evaluate", tasks={"files": {"core": str(bundle)}}, **{"from": origin}
+    )
     failed = start_processes(evaluation, tmp_path / "judge-log")
     assert failed.wait() == [ExitCode.BAD_CONFIGURATION]
     assert failed.leader.report()["message"].startswith("task core/choice on the model of step 4: ")
@@ -164,7 +189,9 @@ def test_a_task_that_cannot_be_run_is_a_warning_in_a_training_and_an_error_in_an
     assert asked.exit_code == 0, asked.output
     assert json.loads(asked.stdout)["step"] == STEPS
     of_command = json.loads((tmp_path / "tiny" / results_key(STEPS, of_command=True)).read_text())["tasks"]
-    assert of_command[0]["bitsPerByte"] == pytest.approx(kept(tmp_path, "tiny", STEPS)["tasks"][0]["bitsPerByte"]), "the same model"
+    assert of_command[0]["bitsPerByte"] == pytest.approx(kept(tmp_path, "tiny", STEPS)["tasks"][0]["bitsPerByte"]), (
+        "the same model"
+    )
     read = json.loads(CliRunner().invoke(app, ["report", "--chain", str(tmp_path / "tiny"), "--json"]).stdout)
     assert read["stages"][0]["tasks"]["smoltalk"]["bitsPerByte"] == of_command[0]["bitsPerByte"]
     assert "tiny: not all of its tasks are done" in read["missing"]

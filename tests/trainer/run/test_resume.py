@@ -1,4 +1,7 @@
-"""A run that notices stopped has bitwise the losses of an undisturbed run. (For kills see tests/faults/test_kills.py.)"""
+"""A run that notices stopped has bitwise the losses of an undisturbed run.
+
+(For kills see tests/faults/test_kills.py.)
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,12 @@ def collect(into: dict[int, float], group: TrainerProcesses, expected: dict[int,
         into[step] = loss
 
 
-def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that gets the notice does no further step before the notice arrives, however long the notice takes."""
+def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that gets the notice does no further step before the notice arrives, however long the notice
+    takes.
+    """
     expected = undisturbed(tmp_path)
     run = document(tmp_path, "root")
     losses: dict[int, float] = {}
@@ -114,7 +121,10 @@ def test_every_family_resumes_bitwise(tmp_path: Path, model: str) -> None:
 def test_saves_of_every_kind_are_made_and_the_required_ones_are_kept(tmp_path: Path) -> None:
     """Saves by steps, before evaluations, and permanent ones: the root keeps the two newest and the permanent ones."""
     run = document(tmp_path, "root", 36, slices=1, evaluation={"everySteps": 16, "batches": 1})
-    run["spec"]["checkpoint"] |= {"save": {"everySteps": 15, "beforeEvaluation": True}, "permanent": [{"everySteps": 9, "untilStep": 20}]}
+    run["spec"]["checkpoint"] |= {
+        "save": {"everySteps": 15, "beforeEvaluation": True},
+        "permanent": [{"everySteps": 9, "untilStep": 20}],
+    }
     group = start_processes(run, tmp_path / "run")
     assert group.wait() == [ExitCode.DONE]
     events = [event for event in group.leader.events if event.get("event") in ("checkpoint", "evaluation")]
@@ -155,7 +165,9 @@ def test_an_average_resumes_bitwise_through_sigkill_and_is_evaluated_and_exporte
     last = [event for event in calm.leader.events if event.get("event") == "evaluation"][-1]
     assert last["averageLoss"] > 0
     assert last["averageLoss"] != last["loss"]
-    assert exported(tmp_path / "root", tmp_path / "average", "average") != exported(tmp_path / "root", tmp_path / "model", "model")
+    assert exported(tmp_path / "root", tmp_path / "average", "average") != exported(
+        tmp_path / "root", tmp_path / "model", "model"
+    )
     model, _ = halcyon.load(str(tmp_path / "root"), weights="average")
     norm = second.array(second.leaves["average.model.norm.weight"])
     assert np.array_equal(np.asarray(model.norm.weight.array), norm)
@@ -167,7 +179,9 @@ def newest_checkpoint(root: Path) -> Checkpoint:
 
 
 def exported(root: Path, folder: Path, weights: str) -> bytes:
-    done = CliRunner().invoke(app, ["export", "hf", str(root), str(folder), "--weights", weights], env={"COLUMNS": "300"})
+    done = CliRunner().invoke(
+        app, ["export", "hf", str(root), str(folder), "--weights", weights], env={"COLUMNS": "300"}
+    )
     assert done.exit_code == 0, done.stderr
     return (folder / "model.safetensors").read_bytes()
 
@@ -202,11 +216,17 @@ def test_a_run_that_is_killed_while_it_goes_back_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.variant
-def test_a_return_past_a_spike_takes_the_best_evaluation_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Step 9 is a spike: the run goes back to step 5. The evaluation of step 8 is made again, and counts once; its history is that too."""
+def test_a_return_past_a_spike_takes_the_best_evaluation_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 9 is a spike: the run goes back to step 5.
+
+    The evaluation of step 8 is made again, and counts once; its history is that too.
+    """
     best = {"minImprovement": 100.0, "patience": 9}
     runs = [
-        document(tmp_path, name, 14, slices=1, evaluation={"everySteps": 4, "batches": 1, "best": best}) for name in ("calm-root", "root")
+        document(tmp_path, name, 14, slices=1, evaluation={"everySteps": 4, "batches": 1, "best": best})
+        for name in ("calm-root", "root")
     ]
     for run in runs:
         run["spec"]["data"]["validation"] = {"fraction": 0.1}

@@ -1,4 +1,5 @@
-"""A run whose batch size and sequence length change, killed around the change, has bitwise the losses of an undisturbed run.
+"""A run whose batch size and sequence length change, killed around the change, has bitwise the losses of an undisturbed
+run.
 
 `halcyon data show` shows for each step of its log the data that the step was trained on.
 """
@@ -24,7 +25,10 @@ STEPS = 20
 SIZES = {"sequenceLength": 32, "batchSchedule": [{"fromStep": 12, "batchSize": 4, "sequenceLength": 64}]}
 HOST = {"slices": 1, "topology": "1x2"}
 KILLS = (10, 12, 13)
-"""Steps done at each kill. The run saves every five steps, so a process killed before step 15 passes the change again."""
+"""Steps done at each kill.
+
+The run saves every five steps, so a process killed before step 15 passes the change again.
+"""
 
 
 def counted(run: Path, step: int) -> float:
@@ -34,10 +38,14 @@ def counted(run: Path, step: int) -> float:
     return sum(map(float, re.findall(r"(?m)^row \d+: .* (\S+) of \d+ targets count$", shown.output)))
 
 
-def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigkills_before_at_and_after_a_change_of_sizes_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "corpus").mkdir()
     for number in range(200):  # short documents: the number that begins in a step differs from step to step
-        (tmp_path / "corpus" / f"{number}.txt").write_text(f"{number} times {number} is {number**2}. " * (1 + number % 7))
+        (tmp_path / "corpus" / f"{number}.txt").write_text(
+            f"{number} times {number} is {number**2}. " * (1 + number % 7)
+        )
     expected = undisturbed(tmp_path, STEPS, **SIZES, **HOST)
     run = document(tmp_path, "root", STEPS, **SIZES, **HOST)
     losses: dict[int, float] = {}

@@ -1,4 +1,6 @@
-"""A notice during a save to a slow store: the save in flight is finished, and no save begins that would not fit into the grace period."""
+"""A notice during a save to a slow store: the save in flight is finished, and no save begins that would not fit into
+the grace period.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_a_save_in_flight_is_finished_and_no_other_save_begins(tmp_path: Path, g
             group.signal(signal.SIGUSR1, 0)
             assert commits.acquire(timeout=limit(60)), "no second save began"
             begun = max(leader.losses())
-            leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] > begun + 1 for event in events))
+            leader.wait_for(
+                lambda events: any(event.get("event") == "step" and event["step"] > begun + 1 for event in events)
+            )
             group.signal(signal.SIGTERM, 1)
             assert group.wait() == [ExitCode.PREEMPTED] * 2
         finally:

@@ -1,4 +1,6 @@
-"""A run on a token cache that is still being built trains, through kills, notices and failures, as on a finished cache."""
+"""A run on a token cache that is still being built trains, through kills, notices and failures, as on a finished
+cache.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ def wait_until_short_of_text(group: TrainerProcesses, run: dict[str, Any], *, sh
         dataset, caches = inspect_dataset(spec, process="looking")
         if len(caches.ledgers["web"].shards) < shards:
             return None
-        return next(step for step in range(spec.trainer.steps + 1) if step == spec.trainer.steps or not dataset.holds(step))
+        return next(
+            step for step in range(spec.trainer.steps + 1) if step == spec.trainer.steps or not dataset.holds(step)
+        )
 
     group.leader.wait_for(lambda events: 0 < steps_of(events) == text_for())
     return steps_of(group.leader.events)
@@ -156,7 +160,9 @@ def test_kills_and_notices_while_the_cache_is_built_change_nothing(
     assert last.wait() == [ExitCode.DONE]
     collect(last)
     assert found == expected
-    assert ledger_of(f"file://{tmp_path}/root").finished or len(ledger_of(f"file://{tmp_path}/root").shards) > len(before)
+    assert ledger_of(f"file://{tmp_path}/root").finished or len(ledger_of(f"file://{tmp_path}/root").shards) > len(
+        before
+    )
 
 
 def test_a_notice_before_the_first_text_ends_the_run_at_once(
@@ -167,11 +173,16 @@ def test_a_notice_before_the_first_text_ends_the_run_at_once(
     group.leader.wait_for(lambda events: any(event.get("event") == "joined" for event in events))
     group.signal(signal.SIGTERM, 0)
     assert group.wait() == [ExitCode.PREEMPTED]
-    assert group.leader.report()["message"] == "a notice of preemption came before the first step; there was nothing to save"
+    assert (
+        group.leader.report()["message"]
+        == "a notice of preemption came before the first step; there was nothing to save"
+    )
 
 
 @pytest.mark.variant
-def test_processes_wait_leave_and_fail_together(tmp_path: Path, corpus: Path, gate: Gate, groups_reaped: list[TrainerProcesses]) -> None:
+def test_processes_wait_leave_and_fail_together(
+    tmp_path: Path, corpus: Path, gate: Gate, groups_reaped: list[TrainerProcesses]
+) -> None:
     with (corpus / "web.jsonl").open("a") as stream:
         stream.write('{"other": 1}\n')
     # More steps than the valid rows suffice for, so the run meets the bad row before its end.

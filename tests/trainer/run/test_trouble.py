@@ -99,7 +99,9 @@ def test_each_timed_save_is_made_once(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.parametrize(("grace", "saved"), [(30, "step"), pytest.param(0, "none", marks=pytest.mark.variant)])
-def test_a_notice_makes_the_save_that_the_grace_period_allows(tmp_path: Path, start: Start, grace: int, saved: str) -> None:
+def test_a_notice_makes_the_save_that_the_grace_period_allows(
+    tmp_path: Path, start: Start, grace: int, saved: str
+) -> None:
     run = run_document(tmp_path / "root", steps=LONG_STEPS)
     run["spec"]["checkpoint"]["save"] = {"everySteps": 10}
     group = start(run, grace_seconds=grace)
@@ -130,7 +132,9 @@ def test_a_notice_ends_an_evaluation_and_the_step_is_saved(
     monkeypatch.setenv("NOTICE_EVALUATING", f"{number},1")
     first = start(run, module=MODULE, grace_seconds=30)
     assert first.wait() == [ExitCode.PREEMPTED] * 2, first.leader.output_tail()
-    assert [process.report()["message"] for process in first.processes] == [f"a notice of preemption came; step {step} is saved"] * 2
+    assert [process.report()["message"] for process in first.processes] == [
+        f"a notice of preemption came; step {step} is saved"
+    ] * 2
     assert [event["step"] for event in named(first, "evaluation")] == [4][:number]
     assert committed(tmp_path / "root") == [step]
 
@@ -141,7 +145,9 @@ def test_a_notice_ends_an_evaluation_and_the_step_is_saved(
     assert (last["step"], last["sequences"]) == (8, 40 * run["spec"]["trainer"]["batchSize"])
 
 
-def test_a_notice_ends_a_process_whose_main_thread_waits_to_join(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notice_ends_a_process_whose_main_thread_waits_to_join(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A signal does not end the wait if it comes just before it, or if the kernel gives it to another thread."""
     monkeypatch.setenv("HANG_JOINING", "1")
     process = start(run_document(tmp_path / "root", slices=1, topology="1x2"), module=MODULE).leader
@@ -174,10 +180,14 @@ def test_a_hung_step_ends_the_run_and_the_stacks_of_all_processes_are_kept(
         assert ("wait_for_a_batch_that_never_comes" in kept.read_text()) is (index == 1)
         assert "train.py" in ending["stacks"]
     assert reports[1]["message"].startswith("no step ended for ")
-    assert f"the stacks of its threads are in file://{tmp_path}/root/diagnostics/hung-1.4-1.txt" in reports[1]["message"]
+    assert (
+        f"the stacks of its threads are in file://{tmp_path}/root/diagnostics/hung-1.4-1.txt" in reports[1]["message"]
+    )
 
 
-def test_a_nan_loss_stops_the_run_before_its_step_is_committed(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_loss_stops_the_run_before_its_step_is_committed(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A save is due after the poisoned step; the step's numbers are fetched before the save."""
     monkeypatch.setenv("POISON", "14")
     run = run_document(tmp_path / "root", steps=40)
@@ -202,7 +212,9 @@ def test_a_nan_loss_stops_the_run_before_its_step_is_committed(tmp_path: Path, s
     assert mended.leader.losses()[16] < 10
 
 
-def test_a_run_with_a_dropped_update_resumes_bitwise(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_a_dropped_update_resumes_bitwise(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("POISON", "12")
     losses: list[dict[int, float]] = []
     for root in ("calm", "stopped"):
@@ -215,7 +227,9 @@ def test_a_run_with_a_dropped_update_resumes_bitwise(tmp_path: Path, start: Star
             group.leader.wait_for(seen_step(17))
             group.processes[1].popen.kill()
             group.wait()
-            assert group.leader.report()["peerLost"] == 1, "the operator must blame the node of process 1, not the node of this one"
+            assert group.leader.report()["peerLost"] == 1, (
+                "the operator must blame the node of process 1, not the node of this one"
+            )
             monkeypatch.delenv("HANG")
             found |= group.leader.losses()
             group = start(run, module=MODULE, restart=1, resume_step=committed(tmp_path / root)[0])

@@ -1,4 +1,6 @@
-"""Runs whose sources refuse access, or do not answer, at the start: they wait, and are then bitwise the same as runs that did not wait."""
+"""Runs whose sources refuse access, or do not answer, at the start: they wait, and are then bitwise the same as runs
+that did not wait.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def of_a_source(request: Request) -> bool:
 
 
 def out_of_reach(events: list[dict[str, Any]]) -> list[str]:
-    return [event["message"] for event in events if event.get("event") == "warning" and ".txt cannot be " in event["message"]]
+    return [
+        event["message"]
+        for event in events
+        if event.get("event") == "warning" and ".txt cannot be " in event["message"]
+    ]
 
 
 def wait_until_waiting(group: TrainerProcesses) -> None:
@@ -102,12 +108,17 @@ def test_a_training_waits_for_its_sources_and_is_bitwise_the_same(
 
 @pytest.mark.slow
 @rows.SOURCES
-@pytest.mark.parametrize("fault", [pytest.param(DENIED, id="refused"), pytest.param(REFUSE, id="no answer", marks=pytest.mark.variant)])
+@pytest.mark.parametrize(
+    "fault", [pytest.param(DENIED, id="refused"), pytest.param(REFUSE, id="no answer", marks=pytest.mark.variant)]
+)
 def test_a_training_whose_sources_stay_unreachable_exits_with_87(
     tmp_path: Path, behind: Root, proxy: Proxy, trials: Trials, fault: Fault
 ) -> None:
     proxy.decide = lambda request: fault if of_a_source(request) else PASS
-    group = ended(start_processes(document(tmp_path, behind, "run", accessRetrySeconds=2), tmp_path / "run"), ExitCode.DATA_UNREACHABLE)
+    group = ended(
+        start_processes(document(tmp_path, behind, "run", accessRetrySeconds=2), tmp_path / "run"),
+        ExitCode.DATA_UNREACHABLE,
+    )
     report = group.leader.report()
     assert report["cause"] == "dataUnreachable"
     assert report["message"].startswith("spec.data.sources[corpus].text.paths[0]: s3://")

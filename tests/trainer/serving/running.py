@@ -67,7 +67,9 @@ class Running:
 
     def openai(self, **settings: Any) -> openai.OpenAI:
         """The real client."""
-        client = openai.OpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "timeout": limit(120), "max_retries": 0, **settings})
+        client = openai.OpenAI(
+            **{"base_url": f"{self.url}/v1", "api_key": "none", "timeout": limit(120), "max_retries": 0, **settings}
+        )
         self.clients.append(client)
         return client
 
@@ -77,7 +79,12 @@ class Running:
 
     def wait_until_idle(self) -> None:
         """Wait until no text is left; then every page must be free."""
-        until(lambda: not self.worker.accepted, timeout_seconds=60, interval_seconds=0.02, failure=lambda: "texts are left")
+        until(
+            lambda: not self.worker.accepted,
+            timeout_seconds=60,
+            interval_seconds=0.02,
+            failure=lambda: "texts are left",
+        )
         free, pages = self.worker.free_pages
         assert free == pages
 
@@ -99,13 +106,20 @@ def running(
     worker = Worker(served, settings, limits, metrics)
     worker.start()
     service = Service(worker, limits, metrics, embedder)
-    server = Server(application(service, keys or Keys(()), only_local=only_local, page=page), worker, limits, lines.append)
+    server = Server(
+        application(service, keys or Keys(()), only_local=only_local, page=page), worker, limits, lines.append
+    )
     listener = bound("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     thread.start()
     try:
-        until(lambda: server.started, timeout_seconds=30, interval_seconds=0.01, failure=lambda: "the server does not start")
+        until(
+            lambda: server.started,
+            timeout_seconds=30,
+            interval_seconds=0.01,
+            failure=lambda: "the server does not start",
+        )
         yield Running(url, worker, metrics, server, thread, lines, clients)
     finally:
         for client in clients:
@@ -118,7 +132,9 @@ def running(
 
 @contextmanager
 def held(server: Running, after: int = 8) -> Iterator[threading.Event]:
-    """The engine waits after some steps, so that texts are in flight until the event is set, however fast the machine is."""
+    """The engine waits after some steps, so that texts are in flight until the event is set, however fast the machine
+    is.
+    """
     engine, gate, free = server.worker._current.engine, threading.Event(), iter(range(after))
     step = engine.step
 

@@ -46,7 +46,19 @@ def test_a_weak_key_is_refused_without_showing_it(key: str) -> None:
 def test_a_server_for_this_machine_answers_to_its_own_names() -> None:
     for host in ("localhost", "localhost:8000", "LocalHost", "[::1]", "127.0.0.1:8000", "[::1]:8000", ""):
         check_host(host)
-    for host in ("evil.example", "evil.example:8000", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example:80"):
+    for host in (
+        "evil.example",
+        "evil.example:8000",
+        "10.0.0.1",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:80",
+    ):
         with pytest.raises(ApiError, match="answers only to localhost"):
             check_host(host)
-    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "192.168.0.7")] == [True, True, False, False, False]
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "::", "192.168.0.7")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

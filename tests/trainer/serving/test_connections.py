@@ -119,7 +119,12 @@ def served(limits: Limits, app: Any = None, servers: list[Server] | None = None)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        until(lambda: server.started, timeout_seconds=30, interval_seconds=0.01, failure=lambda: "the server does not start")
+        until(
+            lambda: server.started,
+            timeout_seconds=30,
+            interval_seconds=0.01,
+            failure=lambda: "the server does not start",
+        )
         yield address
     finally:
         server.should_exit = True
@@ -179,8 +184,16 @@ def test_a_request_whose_headers_do_not_come_ends_the_connection(sent: bytes) ->
         (b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{", b"200"),
         (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{", b"401"),
         (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", b"401"),
-        (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\nGET /", b"400"),
-        (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: "
+            b"3\r\n\r\n0\r\n\r\nGET /",
+            b"400",
+        ),
+        (
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: "
+            b"chunked\r\n\r\n0\r\n\r\n",
+            b"400",
+        ),
         (b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", b"400"),
         (b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", b"400"),
         (b"nonsense\r\n\r\n", b"400"),
@@ -248,7 +261,10 @@ def test_a_client_that_does_not_take_its_answer_is_dropped() -> None:
 
 
 def test_a_connection_is_used_again_after_an_error_that_was_read() -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: application/json\r\n"
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: "
+        b"application/json\r\n"
+    )
     with served(Limits()) as address, connected(address) as client, client.makefile("rb") as lines:
         for _ in range(3):
             client.sendall(head + b"Content-Length: 1\r\n\r\n{")

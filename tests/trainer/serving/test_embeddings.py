@@ -109,7 +109,10 @@ def _refused(server: Running, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
         client.embeddings.create(model="other", input="a")
     assert (
-        server.metrics.registry.get_sample_value("halcyon_serving_requests_total", {"endpoint": "embeddings", "outcome": "completed"}) == 2
+        server.metrics.registry.get_sample_value(
+            "halcyon_serving_requests_total", {"endpoint": "embeddings", "outcome": "completed"}
+        )
+        == 2
     )
 
 

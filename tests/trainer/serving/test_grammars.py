@@ -24,9 +24,17 @@ COSTLY: dict[str, Any] = {
         "properties": {f"a{number}": {"type": "integer", "multipleOf": 10007 + 2 * number} for number in range(300)},
         "required": [f"a{number}" for number in range(300)],
     },
-    "inside of definitions": {"$defs": {"a": {"type": "integer", "multipleOf": 15485863}}, "type": "array", "items": {"$ref": "#/$defs/a"}},
+    "inside of definitions": {
+        "$defs": {"a": {"type": "integer", "multipleOf": 15485863}},
+        "type": "array",
+        "items": {"$ref": "#/$defs/a"},
+    },
 }
-GOOD: list[Any] = [{"type": "object"}, {"type": "object", "properties": _WHOLE, "required": list(_WHOLE)}, {"multipleOf": 1009}]
+GOOD: list[Any] = [
+    {"type": "object"},
+    {"type": "object", "properties": _WHOLE, "required": list(_WHOLE)},
+    {"multipleOf": 1009},
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +45,21 @@ def grammars(tiny: Served) -> Iterator[JsonGrammars]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a smaller prime", *(pytest.param(name, marks=pytest.mark.variant) for name in list(COSTLY)[1:])])
-def test_a_costly_schema_is_refused_by_its_limits_in_a_process_that_is_replaced(grammars: JsonGrammars, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["a smaller prime", *(pytest.param(name, marks=pytest.mark.variant) for name in list(COSTLY)[1:])]
+)
+def test_a_costly_schema_is_refused_by_its_limits_in_a_process_that_is_replaced(
+    grammars: JsonGrammars, name: str
+) -> None:
     with pytest.raises(SchemaLimit, match=r"takes more than 2 seconds or 128 MiB to compile; make it simpler"):
         grammars.of_schema(COSTLY[name])
     tried = grammars.checks.tried
     with pytest.raises(SchemaLimit, match="make it simpler"):
         grammars.of_schema(COSTLY[name])
     assert grammars.checks.tried == tried  # the result is known
-    (grammar,) = grammars.of_schema({"type": "object", "properties": {name: {"const": 1}}})  # a new process takes the next one
+    (grammar,) = grammars.of_schema(
+        {"type": "object", "properties": {name: {"const": 1}}}
+    )  # a new process takes the next one
     words = np.full(-(-grammars.tokens // 32), -1, np.int32)
     grammar.allow(words)
     assert words.any()
@@ -82,7 +96,9 @@ def test_the_grammars_of_all_requests_together_have_a_limit_of_memory(tiny: Serv
 
 @pytest.mark.slow
 def test_close_ends_a_compilation(grammars: JsonGrammars, tiny: Served) -> None:
-    other = JsonGrammars(tiny.tokenizer, tiny.ends, SchemaLimits(processor_seconds=600, seconds=600, memory_bytes=1 << 33))
+    other = JsonGrammars(
+        tiny.tokenizer, tiny.ends, SchemaLimits(processor_seconds=600, seconds=600, memory_bytes=1 << 33)
+    )
     failures: list[BaseException] = []
 
     def compile_it() -> None:
@@ -93,7 +109,12 @@ def test_close_ends_a_compilation(grammars: JsonGrammars, tiny: Served) -> None:
 
     thread = threading.Thread(target=compile_it)
     thread.start()
-    until(lambda: other.checks.busy > 0, timeout_seconds=60, interval_seconds=0.01, failure=lambda: "no process was started")
+    until(
+        lambda: other.checks.busy > 0,
+        timeout_seconds=60,
+        interval_seconds=0.01,
+        failure=lambda: "no process was started",
+    )
     other.checks.kill()
     thread.join()
     assert failures
@@ -102,7 +123,11 @@ def test_close_ends_a_compilation(grammars: JsonGrammars, tiny: Served) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "reason"),
-    [({"type": "wrong"}, "wrong"), ({"x-guidance": {"whitespace_flexible": True}}, "x-guidance; leave it out"), ({"$ref": "#/no"}, "no")],
+    [
+        ({"type": "wrong"}, "wrong"),
+        ({"x-guidance": {"whitespace_flexible": True}}, "x-guidance; leave it out"),
+        ({"$ref": "#/no"}, "no"),
+    ],
 )
 def test_a_wrong_schema_has_a_reason(grammars: JsonGrammars, schema: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -1,4 +1,6 @@
-"""Random requests never break a server; many clients at once, some of which leave, get the right texts and leave no page behind."""
+"""Random requests never break a server; many clients at once, some of which leave, get the right texts and leave no
+page behind.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,19 @@ from tests.trainer.serving.running import Running
 
 pytestmark = pytest.mark.slow
 
-_TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
+_TOOL = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+}
 GOOD: list[tuple[str, dict[str, Any]]] = [
     (
         "/v1/chat/completions",
         {
             "model": "tiny",
-            "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+            "messages": [
+                {"role": "system", "content": "s"},
+                {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            ],
             "max_tokens": 3,
             "temperature": 0.7,
             "top_p": 0.9,
@@ -60,16 +68,24 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
             "max_tokens": 3,
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": "x", "schema": {"type": "object", "properties": {"a": {"enum": [1, "b"]}}, "required": ["a"]}},
+                "json_schema": {
+                    "name": "x",
+                    "schema": {"type": "object", "properties": {"a": {"enum": [1, "b"]}}, "required": ["a"]},
+                },
             },
         },
     ),
-    ("/v1/completions", {"model": "tiny", "prompt": ["a", "b"], "max_tokens": 2, "n": 2, "logprobs": 2, "echo": False, "min_p": 0.1}),
+    (
+        "/v1/completions",
+        {"model": "tiny", "prompt": ["a", "b"], "max_tokens": 2, "n": 2, "logprobs": 2, "echo": False, "min_p": 0.1},
+    ),
     ("/v1/completions", {"prompt": [[1, 2, 3], [4]], "max_tokens": 2, "stream": True, "repetition_penalty": 1.2}),
 ]
 _VALUES: list[Any] = [
-    None, True, 0, -1, 1, 2**31, 2**63, -(2**70), 1e308, -0.5, "", "x", "\ud7ff\U0010ffff<|im_end|>", "a" * 3000, [], [None], [[]], {},
-    {"type": "text"}, {"$ref": "#"}, {"type": "object", "properties": {"a": {"$ref": "#"}}}, {"pattern": "(a+)+$"}, [1, "b", {}],
+    None, True, 0, -1, 1, 2**31, 2**63, -(2**70), 1e308, -0.5, "", "x", "\ud7ff\U0010ffff<|im_end|>", "a" * 3000, [],
+    [None], [[]], {},
+    {"type": "text"}, {"$ref": "#"}, {"type": "object", "properties": {"a": {"$ref": "#"}}}, {"pattern": "(a+)+$"}, [1,
+    "b", {}],
 ]  # fmt: skip
 
 
@@ -78,7 +94,11 @@ def mutated(noise: random.Random) -> tuple[str, bytes]:
     path, document = copy.deepcopy(noise.choice(GOOD))
     for _ in range(noise.choice((0, 1, 1, 1, 2, 4))):
         _change(document, noise)
-    data = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS, default=str) if _fits(document) else str(document).encode()
+    data = (
+        orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS, default=str)
+        if _fits(document)
+        else str(document).encode()
+    )
     if noise.random() < 0.15:
         at = noise.randrange(len(data) + 1)
         data = data[:at] + noise.randbytes(noise.randrange(4)) + data[at + noise.randrange(8) :]
@@ -166,7 +186,9 @@ async def _crowd(server: Running, count: int) -> int:
 
         async def streamed(number: int, leave_after: int | None) -> str | None:
             shown = ""
-            async with client.stream("POST", "/v1/chat/completions", json=_question(number) | {"stream": True}) as answer:
+            async with client.stream(
+                "POST", "/v1/chat/completions", json=_question(number) | {"stream": True}
+            ) as answer:
                 assert answer.status_code == 200
                 events = 0
                 async for line in answer.aiter_lines():

@@ -20,7 +20,11 @@ from tests.trainer.serving.running import Running, running
 
 IDLE, STREAMS = 4096, 32
 _MOST_BYTES = 200e6
-_STARTS = (b"", b"POST /v1/chat/comp", b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+_STARTS = (
+    b"",
+    b"POST /v1/chat/comp",
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+)
 
 
 def _resident_bytes() -> int:
@@ -33,7 +37,11 @@ async def _streams(server: Running, probes: list[int]) -> list[str]:
     async with httpx.AsyncClient(base_url=server.url, timeout=limit(240), limits=connections) as client:
 
         async def text(number: int) -> str:
-            question: dict[str, Any] = {"messages": [{"role": "user", "content": str(number)}], "max_tokens": 100, "seed": number}
+            question: dict[str, Any] = {
+                "messages": [{"role": "user", "content": str(number)}],
+                "max_tokens": 100,
+                "seed": number,
+            }
             shown = end = ""
             async with client.stream("POST", "/v1/chat/completions", json=question | {"stream": True}) as answer:
                 assert answer.status_code == 200
@@ -61,11 +69,15 @@ async def _streams(server: Running, probes: list[int]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("all_of_one_address", [False, True], ids=["with the defaults", "without a limit of an address"])
+@pytest.mark.parametrize(
+    "all_of_one_address", [False, True], ids=["with the defaults", "without a limit of an address"]
+)
 def test_idle_connections_disturb_no_stream(tiny: Served, all_of_one_address: bool, record_property: Any) -> None:
     if openable(2 * IDLE + 200) < 2 * IDLE + 200:
         pytest.skip("this process cannot open as many files")
-    limits = Limits(header_seconds=600, body_seconds=600, **({"connections_per_address": 2 * IDLE} if all_of_one_address else {}))
+    limits = Limits(
+        header_seconds=600, body_seconds=600, **({"connections_per_address": 2 * IDLE} if all_of_one_address else {})
+    )
     with running(tiny, limits) as server, ExitStack() as stack:
         probes: list[int] = []
         alone = asyncio.run(_streams(server, probes))

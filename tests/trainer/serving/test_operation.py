@@ -24,7 +24,13 @@ from tests.suite.limits import limit
 from tests.trainer.serving.running import SETTINGS, Running, held, running, write_model
 from tests.trainer.weights.folders import imported, store_of
 
-ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 150, "seed": 3, "temperature": 2}
+ASK: Any = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "hello"}],
+    "max_tokens": 150,
+    "seed": 3,
+    "temperature": 2,
+}
 KEY = "key-of-this-test-0123"
 
 
@@ -38,7 +44,12 @@ def asked(server: Running, **changes: Any) -> Iterator[Iterator[Any]]:
 
 
 def outcome(server: Running, name: str) -> float:
-    return server.metrics.registry.get_sample_value("halcyon_serving_requests_total", {"endpoint": "chat", "outcome": name}) or 0.0
+    return (
+        server.metrics.registry.get_sample_value(
+            "halcyon_serving_requests_total", {"endpoint": "chat", "outcome": name}
+        )
+        or 0.0
+    )
 
 
 def pages_in_use(server: Running) -> int:
@@ -58,9 +69,19 @@ def test_too_many_requests_get_429_and_a_lost_client_frees_its_pages(tiny: Serve
                 client.chat.completions.create(**ASK)
             assert int(refused.value.response.headers["retry-after"]) >= 1
             # The first part only says who speaks; it comes before the engine has begun the text.
-            until(lambda: pages_in_use(server) > 0, timeout_seconds=30, interval_seconds=0.01, failure=lambda: "the text has no pages")
+            until(
+                lambda: pages_in_use(server) > 0,
+                timeout_seconds=30,
+                interval_seconds=0.01,
+                failure=lambda: "the text has no pages",
+            )
         server.wait_until_idle()  # the client has closed the stream
-        until(lambda: outcome(server, "cancelled") == 1, timeout_seconds=10, interval_seconds=0.02, failure=lambda: "not counted")
+        until(
+            lambda: outcome(server, "cancelled") == 1,
+            timeout_seconds=10,
+            interval_seconds=0.02,
+            failure=lambda: "not counted",
+        )
         assert outcome(server, "overloaded") == 1
         assert client.chat.completions.create(**ASK | {"max_tokens": 2}).choices[0].finish_reason in ("stop", "length")
 
@@ -87,7 +108,12 @@ def test_a_key_does_not_show_what_another_key_asked(tiny: Served, share: Sharing
 
 @pytest.mark.slow
 def test_a_signal_lets_requests_in_flight_end(tiny: Served) -> None:
-    with running(tiny, Limits(drain_seconds=limit(60))) as server, held(server) as gate, asked(server) as parts, server.http() as http:
+    with (
+        running(tiny, Limits(drain_seconds=limit(60))) as server,
+        held(server) as gate,
+        asked(server) as parts,
+        server.http() as http,
+    ):
         http.get("/ready").raise_for_status()
         server.server.handle_exit(15, None)
         assert http.get("/ready").status_code == 503
@@ -106,7 +132,12 @@ def test_a_signal_lets_requests_in_flight_end(tiny: Served) -> None:
 def test_texts_that_are_too_long_for_the_end_say_so(tiny: Served) -> None:
     with running(tiny, Limits(drain_seconds=0)) as server, held(server) as gate, asked(server) as parts:
         server.server.handle_exit(15, None)
-        until(lambda: server.server.should_exit, timeout_seconds=10, interval_seconds=0.01, failure=lambda: "the time is not over")
+        until(
+            lambda: server.server.should_exit,
+            timeout_seconds=10,
+            interval_seconds=0.01,
+            failure=lambda: "the time is not over",
+        )
         gate.set()
         with pytest.raises(openai.APIError, match="the server ends"):
             list(parts)
@@ -129,7 +160,9 @@ def test_newer_checkpoints_are_taken_without_dropping_a_request(tmp_path: Path) 
             assert not follower.look()
             head = decode_head(store_of(root).read(HEAD_KEY).data or b"")
             (other / new.path).rename(root / new.path)
-            chunk = next(path for path in (root / new.path).rglob("*") if path.is_file() and "manifest" not in path.name.lower())
+            chunk = next(
+                path for path in (root / new.path).rglob("*") if path.is_file() and "manifest" not in path.name.lower()
+            )
             whole = chunk.read_bytes()
             chunk.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
             (root / HEAD_KEY).write_bytes(encode_head(head.model_copy(update={"committed": (new, old)})))
@@ -142,7 +175,12 @@ def test_newer_checkpoints_are_taken_without_dropping_a_request(tmp_path: Path) 
         assert after.choices[0].message.content != rest
         assert after.system_fingerprint != before.system_fingerprint
         server.wait_until_idle()
-        until(lambda: not server.worker.older, timeout_seconds=10, interval_seconds=0.02, failure=lambda: "the older engine stays")
+        until(
+            lambda: not server.worker.older,
+            timeout_seconds=10,
+            interval_seconds=0.02,
+            failure=lambda: "the older engine stays",
+        )
 
 
 def test_a_page_has_a_strict_policy_and_only_its_own_files(tmp_path: Path) -> None:
@@ -158,7 +196,9 @@ def test_a_page_has_a_strict_policy_and_only_its_own_files(tmp_path: Path) -> No
     class Idle:
         worker, limits, metrics = None, Limits(), Metrics()
 
-    client = TestClient(application(Idle(), Keys(()), only_local=True, page=tmp_path / "page"), base_url="http://localhost")  # pyright: ignore[reportArgumentType]
+    client = TestClient(
+        application(Idle(), Keys(()), only_local=True, page=tmp_path / "page"), base_url="http://localhost"
+    )  # pyright: ignore[reportArgumentType]
     for path, kind in (("/", "text/html; charset=utf-8"), ("/assets/chat.js", "text/javascript; charset=utf-8")):
         answer = client.get(path)
         assert answer.status_code == 200
@@ -212,12 +252,16 @@ def test_the_command_serves_until_sigterm(tmp_path: Path) -> None:
         "--length",
         "64",
     ]
-    with subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stderr is not None
             first = process.stderr.readline()
             assert first == f"serving tiny at http://127.0.0.1:{port}\n", first + process.stderr.read()
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json={"prompt": "a", "max_tokens": 2}, timeout=limit(60))
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/v1/completions", json={"prompt": "a", "max_tokens": 2}, timeout=limit(60)
+            )
             assert answer.json()["usage"]["completion_tokens"] >= 1
             process.send_signal(signal.SIGTERM)
             assert process.wait(limit(30)) == 0

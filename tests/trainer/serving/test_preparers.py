@@ -1,4 +1,6 @@
-"""Threads that prepare requests: a call that does not end is seen, and holds neither other requests nor the end of the process."""
+"""Threads that prepare requests: a call that does not end is seen, and holds neither other requests nor the end of the
+process.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_a_call_that_does_not_end_is_a_fault_and_waiting_calls_are_bounded() -> 
 
 
 @pytest.mark.slow
-def test_costly_schemas_are_refused_while_other_requests_are_answered(tiny: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costly_schemas_are_refused_while_other_requests_are_answered(
+    tiny: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate, both = threading.Event(), threading.Barrier(3)
     real = tiny.grammars.of_schema
 
@@ -90,7 +94,12 @@ def test_costly_schemas_are_refused_while_other_requests_are_answered(tiny: Serv
         both.wait(limit(60))  # both threads for schemas have one
         assert post(ASK).status_code == 200
         more: list[Future[httpx.Response]] = [pool.submit(post, of_schema({"const": number})) for number in range(8)]
-        until(lambda: server.worker.accepted == 10, timeout_seconds=30, interval_seconds=0.01, failure=lambda: "the requests do not wait")
+        until(
+            lambda: server.worker.accepted == 10,
+            timeout_seconds=30,
+            interval_seconds=0.01,
+            failure=lambda: "the requests do not wait",
+        )
         assert post(of_schema({"const": 9})).status_code == 429
         assert http.get("/ready").status_code == 200
         gate.set()
@@ -102,7 +111,12 @@ def test_costly_schemas_are_refused_while_other_requests_are_answered(tiny: Serv
             assert "\n" not in sentence
         assert {one.result().status_code for one in more} == {200}
         server.wait_until_idle()
-    until(lambda: not tiny.grammars.memory.taken_bytes, timeout_seconds=30, interval_seconds=0.01, failure=lambda: "grammars are kept")
+    until(
+        lambda: not tiny.grammars.memory.taken_bytes,
+        timeout_seconds=30,
+        interval_seconds=0.01,
+        failure=lambda: "grammars are kept",
+    )
 
 
 @pytest.mark.slow
@@ -115,9 +129,23 @@ def test_the_process_ends_although_a_request_is_never_prepared(tmp_path: Path) -
         "service.prepare, service._END_SECONDS = prepare, 0.1\n"
         "from halcyon.commands.main import app\napp()\n"
     )
-    command = [sys.executable, "-c", program, "serve", f"hf:{folder}", "--port", str(port), "--slots", "1", "--length", "64"]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "serve",
+        f"hf:{folder}",
+        "--port",
+        str(port),
+        "--slots",
+        "1",
+        "--length",
+        "64",
+    ]
     command += ["--drain-seconds", "0"]
-    with subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stderr is not None
             lines = iter(process.stderr.readline, "")

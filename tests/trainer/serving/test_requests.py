@@ -18,7 +18,11 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "input should be a valid list"),
     ({"messages": []}, "messages", "list should have at least 1 item"),
     ({"messages": [{"role": "boss", "content": "x"}]}, "messages.0.role", "input should be 'system'"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0", "input should be 'text'"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "messages.0.content.0",
+        "input should be 'text'",
+    ),
     ({"temperature": -1}, "temperature", "greater than or equal to 0"),
     ({"temperature": "hot"}, "temperature", "valid number"),
     ({"top_p": 2}, "top_p", "less than or equal to 1"),
@@ -35,8 +39,16 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"top_logprobs": 2}, "top_logprobs", "set logprobs: true too"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
     ({"tool_choice": "required"}, "tool_choice", "has no tools"),
-    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice", "no tool 'other'"),
-    ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "a request with tools has text answers"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+        "tool_choice",
+        "no tool 'other'",
+    ),
+    (
+        {"tools": [TOOL], "response_format": {"type": "json_object"}},
+        "response_format",
+        "a request with tools has text answers",
+    ),
     ({"response_format": {"type": "xml"}}, "response_format", "expected tags"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 99}}}},
@@ -101,7 +113,10 @@ def test_an_error_does_not_repeat_a_long_text(changes: dict[str, Any]) -> None:
 
 def test_every_field_of_the_client_is_accepted_if_it_changes_nothing() -> None:
     document = {
-        "messages": [{**HELLO[0], "refusal": None}, {"role": "assistant", "content": None, "annotations": [], "audio": None}],
+        "messages": [
+            {**HELLO[0], "refusal": None},
+            {"role": "assistant", "content": None, "annotations": [], "audio": None},
+        ],
         "frequency_penalty": 0,
         "logit_bias": None,
         "metadata": {"a": "b"},

@@ -103,13 +103,19 @@ def test_json_of_a_schema_is_valid(server: Running) -> None:
     assert plain.choices[0].message.content != several.choices[0].message.content
     with pytest.raises(openai.BadRequestError, match=r"response_format: the JSON schema cannot be used"):
         client.chat.completions.create(
-            **ASK, response_format={"type": "json_schema", "json_schema": {"name": "thing", "schema": {"type": "wrong"}}}
+            **ASK,
+            response_format={"type": "json_schema", "json_schema": {"name": "thing", "schema": {"type": "wrong"}}},
         )
 
 
 def test_a_required_tool_is_called_with_valid_arguments(server: Running) -> None:
     client = server.openai()
-    parameters = {"type": "object", "properties": {"at": {"enum": ["x"]}}, "required": ["at"], "additionalProperties": False}
+    parameters = {
+        "type": "object",
+        "properties": {"at": {"enum": ["x"]}},
+        "required": ["at"],
+        "additionalProperties": False,
+    }
     tools: Any = [{"type": "function", "function": {"name": "look", "parameters": parameters}}]
     ask = ASK | {"max_tokens": 60}
     for stream in (False, True):
@@ -128,7 +134,10 @@ def test_a_second_question_finds_the_beginning_of_the_first(server: Running) -> 
     assert second.usage is not None
     assert first.usage.prompt_tokens_details is not None
     assert second.usage.prompt_tokens_details is not None
-    assert (first.usage.prompt_tokens_details.cached_tokens, second.usage.prompt_tokens_details.cached_tokens) == (0, 64)
+    assert (first.usage.prompt_tokens_details.cached_tokens, second.usage.prompt_tokens_details.cached_tokens) == (
+        0,
+        64,
+    )
     assert first.choices[0].message.content == second.choices[0].message.content
 
 

@@ -33,7 +33,9 @@ def test_calls_are_separated_from_the_text(size: int) -> None:
     assert calls[0].id != calls[1].id
 
 
-@pytest.mark.parametrize("text", ["<tool_call>nothing</tool_call> after", "<tool_call>{}</tool_call>", "a <tool_call>{", "<tool_call>[1]"])
+@pytest.mark.parametrize(
+    "text", ["<tool_call>nothing</tool_call> after", "<tool_call>{}</tool_call>", "a <tool_call>{", "<tool_call>[1]"]
+)
 def test_what_is_no_call_stays_text(text: str) -> None:
     for size in (1, 4, 100):
         assert read(text, size) == (text, [])

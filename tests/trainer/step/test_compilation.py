@@ -71,7 +71,9 @@ def test_fast_leaves_out_only_the_option_of_gpus_that_costs_speed(monkeypatch: p
         assert compiler_options("fast") == compiler_options("bitwise")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options("bitwise") == compiler_options("fast") | {"xla_gpu_exclude_nondeterministic_ops": True}
-    assert compiler_options(runs_once=True)["xla_gpu_exclude_nondeterministic_ops"], "the state before the first step never differs"
+    assert compiler_options(runs_once=True)["xla_gpu_exclude_nondeterministic_ops"], (
+        "the state before the first step never differs"
+    )
 
 
 def mesh_of(device: Any, count: int) -> Any:
@@ -79,7 +81,8 @@ def mesh_of(device: Any, count: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("capability", "version", "pipelined"), [("9.0", (0, 12, 0), True), ("9.0", (0, 11, 2), False), ("8.0", (0, 12, 0), False)]
+    ("capability", "version", "pipelined"),
+    [("9.0", (0, 12, 0), True), ("9.0", (0, 11, 2), False), ("8.0", (0, 12, 0), False)],
 )
 def test_gpus_whose_compiler_has_the_options_send_for_one_block_during_the_next(
     monkeypatch: pytest.MonkeyPatch, capability: str, version: tuple[int, ...], pipelined: bool
@@ -113,7 +116,9 @@ def test_no_flag_of_the_user_changes_the_determinism(monkeypatch: pytest.MonkeyP
 def compiled(*, written_out: bool) -> jax.stages.Compiled:
     """Layers whose weights are gathered before their use, in a loop or unrolled."""
     mesh = jax.make_mesh((len(jax.devices()),), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
-    weights = jax.ShapeDtypeStruct((LAYERS, 64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
+    weights = jax.ShapeDtypeStruct(
+        (LAYERS, 64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, None, "fsdp"))
+    )
     rows = jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("fsdp")))
 
     def layer(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, None]:
@@ -153,7 +158,9 @@ def test_process_groups_on_cpu_keep_only_programs_that_storage_does_not_change(t
 
 
 def train(document: dict[str, Any], directory: Path, **options: Any) -> TrainerProcesses:
-    group = start_processes(document, directory, module="tests.trainer.support.cache_child", share_programs=False, **options)
+    group = start_processes(
+        document, directory, module="tests.trainer.support.cache_child", share_programs=False, **options
+    )
     assert group.wait() == [ExitCode.DONE] * len(group.processes)
     return group
 
@@ -165,12 +172,16 @@ def cached(group: TrainerProcesses) -> list[int]:
 
 def moved(document: dict[str, Any], root: Path) -> dict[str, Any]:
     """The document with another root."""
-    return document | {"spec": document["spec"] | {"checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{root}"}}}
+    return document | {
+        "spec": document["spec"] | {"checkpoint": document["spec"]["checkpoint"] | {"root": f"file://{root}"}}
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [30, pytest.param(100, marks=pytest.mark.variant)])
-def test_a_restarted_run_of_several_processes_reads_its_program_back_and_computes_the_same(tmp_path: Path, steps: int) -> None:
+def test_a_restarted_run_of_several_processes_reads_its_program_back_and_computes_the_same(
+    tmp_path: Path, steps: int
+) -> None:
     """Takes many steps, because a lost order of collectives changes the result only rarely."""
     document = run_document(tmp_path / "first", topology="1x2", steps=steps)
     document["spec"]["checkpoint"]["save"] = {"everySteps": steps // 2}

@@ -34,7 +34,9 @@ FAST = ("fsdp",)
 def spec_of(**changes: Any) -> TrainingRunSpec:
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | changes.pop("trainer", {})
     accelerator = {"type": "cpu", "topology": "1x8", "slices": 1}
-    return parse_run(document(spec__accelerator=accelerator, spec__model={"llama": LLAMA}, spec__trainer=trainer, **changes)).spec
+    return parse_run(
+        document(spec__accelerator=accelerator, spec__model={"llama": LLAMA}, spec__trainer=trainer, **changes)
+    ).spec
 
 
 @functools.cache
@@ -51,7 +53,9 @@ def shards(name: str) -> int:
     return math.prod(size for axis, size in MESHES[name].items() if axis in ("fsdp", "tensor"))
 
 
-each_mesh = pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.variant) for name in MESHES])
+each_mesh = pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.variant) for name in MESHES]
+)
 
 
 @each_mesh
@@ -59,7 +63,9 @@ def test_a_device_has_its_share_of_the_state(name: str) -> None:
     program, _ = compiled(name)
     parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.template.model))
     memory = plan(name).memory
-    assert parameters / shards(name) <= memory.parameters <= 1.1 * parameters / shards(name), "norms are not split over heads and features"
+    assert parameters / shards(name) <= memory.parameters <= 1.1 * parameters / shards(name), (
+        "norms are not split over heads and features"
+    )
     assert memory.gradients == memory.parameters
     assert memory.optimizer == pytest.approx(2 * memory.parameters, rel=0.01)
     assert memory.step is not None
@@ -73,7 +79,9 @@ def test_no_device_has_the_whole_model_or_the_whole_batch_at_once(name: str) -> 
     found = collectives(step.as_text() or "")
     largest = max(4 * leaf.size for leaf in jax.tree.leaves(program.template.model) if leaf.size)
     assert max(one.size_bytes for one in found if one.kind == "all-gather") <= largest
-    assert not [one for one in found if one.kind == "all-gather" and one.shape[:1] == (ROWS,)], "rows of the batch are gathered"
+    assert not [one for one in found if one.kind == "all-gather" and one.shape[:1] == (ROWS,)], (
+        "rows of the batch are gathered"
+    )
 
 
 @each_mesh
@@ -107,7 +115,9 @@ def test_traffic_adds_up_collectives_of_a_kind_and_leaves_small_ones_out() -> No
 
 
 def test_the_plan_is_one_line_in_the_status() -> None:
-    sentence = "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 1.0 GB in host memory, 3.5 GB of 16.0 GB"
+    sentence = (
+        "replica 2 x fsdp 4, 4 x 2 sequences of 1024 on a device, remat dots, 1.0 GB in host memory, 3.5 GB of 16.0 GB"
+    )
     assert PLAN.sentence() == sentence
     assert Progress(plan=sentence).plan == sentence
     assert event_fields(PLAN)["collectives"] == "all-gather over fsdp: 100.0 MB in 4"

@@ -75,9 +75,12 @@ SCHEDULES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=["wsd", "cosine", "cosine-until"])
 @pytest.mark.parametrize(
-    "dropped", [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))]
+    "dropped",
+    [{1, 4, 5}, *(pytest.param(each, marks=[pytest.mark.slow, pytest.mark.variant]) for each in ({0}, {7, 8}))],
 )
-def test_after_dropped_updates_the_reported_rate_is_used_and_the_decay_ends(schedule: dict[str, Any], dropped: set[int]) -> None:
+def test_after_dropped_updates_the_reported_rate_is_used_and_the_decay_ends(
+    schedule: dict[str, Any], dropped: set[int]
+) -> None:
     """Adam with both betas 0 moves a parameter by exactly the learning rate, against the gradient."""
     steps = 10
     common = {"learningRate": 0.25, "weightDecay": 0, "schedule": schedule}
@@ -142,7 +145,9 @@ def test_a_spike_of_the_gradient_norm_counts_if_the_rule_compares_norms() -> Non
     window = empty_window(policy)
     noise = np.random.default_rng(0)
     for _ in range(8):
-        verdict, window = judge(policy, jnp.float32(1.0 + 0.05 * noise.normal()), jnp.float32(2.0 + 0.1 * noise.normal()), window)
+        verdict, window = judge(
+            policy, jnp.float32(1.0 + 0.05 * noise.normal()), jnp.float32(2.0 + 0.1 * noise.normal()), window
+        )
         assert verdict == Verdict.HEALTHY
     assert window is not None
     verdict, after = judge(policy, jnp.float32(1.0), jnp.float32(9.0), window)
@@ -187,16 +192,23 @@ def test_policies_do_not_change_the_bits_of_a_healthy_run() -> None:
         {"nonFinite": "skip", "spike": {"sigmas": 50.0, "windowSteps": 8}},
     )
     for policy in policies:
-        program = program_of(spec__recovery__divergence=policy, spec__trainer__sequenceLength=64, spec__data__attendAcrossDocuments=True)
+        program = program_of(
+            spec__recovery__divergence=policy, spec__trainer__sequenceLength=64, spec__data__attendAcrossDocuments=True
+        )
         state = initial_state(program.build_state, program.template)
         step = program.compile_step(4, 64)
         control = jax.device_put(np.zeros(1, np.int32), program.control_sharding)
         losses = []
         for batch in tokens:
-            parts = (jax.device_put(part, program.batch_sharding) for part in (batch, np.roll(batch, -1), np.ones(batch.shape, np.float32)))
+            parts = (
+                jax.device_put(part, program.batch_sharding)
+                for part in (batch, np.roll(batch, -1), np.ones(batch.shape, np.float32))
+            )
             state, metrics = step(state, batch_of(*parts), control)
             losses.append(float(metrics.loss))
-        results.append((losses, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((state.model, state.optimizer_state))]))
+        results.append(
+            (losses, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((state.model, state.optimizer_state))])
+        )
     assert results[0] == results[1] == results[2]
 
 
@@ -204,10 +216,18 @@ def test_stop_names_the_step_its_numbers_and_the_fix() -> None:
     watch = DivergenceWatch(DivergenceSpec())
     assert watch.skipped(1, Verdict.HEALTHY, 2.0, 1.0, str) == ""
     with pytest.raises(Diverged) as stopped:
-        watch.skipped(12, Verdict.NON_FINITE, float("nan"), float("inf"), lambda: "the last good checkpoint is that of step 10 (steps/10/)")
+        watch.skipped(
+            12,
+            Verdict.NON_FINITE,
+            float("nan"),
+            float("inf"),
+            lambda: "the last good checkpoint is that of step 10 (steps/10/)",
+        )
     assert str(stopped.value) == (
-        "the loss of step 12 is not a number and its gradient norm infinite; the last good checkpoint is that of step 10 (steps/10/); "
-        "check the data of this step, then resume with recovery.divergence.nonFinite: skip, or make a new run with a lower learning rate"
+        "the loss of step 12 is not a number and its gradient norm infinite; the last good checkpoint is that of step "
+        "10 (steps/10/); "
+        "check the data of this step, then resume with recovery.divergence.nonFinite: skip, or make a new run with a "
+        "lower learning rate"
     )
     assert stopped.value.exit_code == ExitCode.DIVERGED == 86
     assert ExitCode.DIVERGED in FATAL_CODES
@@ -216,7 +236,9 @@ def test_stop_names_the_step_its_numbers_and_the_fix() -> None:
 def test_too_many_dropped_updates_in_a_row_stop_the_run() -> None:
     watch = DivergenceWatch(SPIKES)
     for step in range(1, MOST_SKIPPED_IN_A_ROW):
-        assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(step, Verdict.SPIKE, 9.0, 1.0, str)
+        assert "more than 4 standard deviations above the 8 steps before" in watch.skipped(
+            step, Verdict.SPIKE, 9.0, 1.0, str
+        )
     with pytest.raises(Diverged, match=f"the updates of {MOST_SKIPPED_IN_A_ROW} steps in a row were dropped"):
         watch.skipped(MOST_SKIPPED_IN_A_ROW, Verdict.SPIKE, 9.0, 1.0, str)
     assert watch.skipped(100, Verdict.HEALTHY, 2.0, 1.0, str) == ""

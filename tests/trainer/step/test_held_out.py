@@ -28,14 +28,22 @@ def batch_sharding(devices: int = 1) -> NamedSharding:
 
 def table_loss(table: jax.Array, batch: Batch, frozen: None, key: None) -> Sums:
     """A model whose loss is a table by input and target."""
-    return Sums(jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"]))
+    return Sums(
+        jnp.sum(batch["weights"] * table[batch["tokens"] % 64, batch["targets"] % 64]), jnp.sum(batch["weights"])
+    )
 
 
 TABLE = np.random.default_rng(0).uniform(0.1, 9.0, (64, 64)).astype(np.float32)
 
 
 def run(
-    dataset: Dataset, *, batches: int = 10**6, batch_size: int = 8, microbatches: int = 1, devices: int = 1, **options: Any
+    dataset: Dataset,
+    *,
+    batches: int = 10**6,
+    batch_size: int = 8,
+    microbatches: int = 1,
+    devices: int = 1,
+    **options: Any,
 ) -> Evaluation:
     step = jax.jit(make_evaluation_step(table_loss, dataset.tokenizer.token_bytes))
     table = jnp.asarray(TABLE)
@@ -73,7 +81,9 @@ def texts(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize(("batch_size", "microbatches", "devices"), LAYOUTS)
-def test_the_result_does_not_depend_on_how_it_is_computed(texts: Dataset, batch_size: int, microbatches: int, devices: int) -> None:
+def test_the_result_does_not_depend_on_how_it_is_computed(
+    texts: Dataset, batch_size: int, microbatches: int, devices: int
+) -> None:
     found = run(texts, batch_size=batch_size, microbatches=microbatches, devices=devices)
     loss, bits_per_byte, tokens, size_bytes = by_hand(texts)
     assert found.loss == pytest.approx(loss, rel=1e-6)
@@ -118,7 +128,9 @@ def test_documents_are_separated_as_in_training(texts: Dataset, segments: bool) 
     """A model whose loss is the segment of each input."""
     step = jax.jit(
         make_evaluation_step(
-            lambda model, batch, frozen, key: Sums(jnp.sum(batch["weights"] * batch.get("segments", 0)), jnp.sum(batch["weights"])),
+            lambda model, batch, frozen, key: Sums(
+                jnp.sum(batch["weights"] * batch.get("segments", 0)), jnp.sum(batch["weights"])
+            ),
             texts.tokenizer.token_bytes,
         )
     )
@@ -173,7 +185,13 @@ def test_a_diverged_model_is_reported_not_raised(texts: Dataset, value: float) -
 
     step = jax.jit(make_evaluation_step(objective, texts.tokenizer.token_bytes))
     found = evaluate(
-        texts, lambda batch: step(None, batch), batches=2, batch_size=4, microbatches=1, sharding=batch_sharding(), fields=NO_SEGMENTS
+        texts,
+        lambda batch: step(None, batch),
+        batches=2,
+        batch_size=4,
+        microbatches=1,
+        sharding=batch_sharding(),
+        fields=NO_SEGMENTS,
     )
     assert str(found.loss) == str(value)
 
@@ -182,4 +200,6 @@ def test_an_evaluation_of_nothing_is_an_error() -> None:
     dataset = distinct_tokens(100, sequence_length=8, fraction=0)
     unused: Callable[[Any], Any] = lambda batch: batch  # noqa: E731
     with pytest.raises(ValueError, match="nothing is held out"):
-        evaluate(dataset, unused, batches=1, batch_size=1, microbatches=1, sharding=batch_sharding(), fields=NO_SEGMENTS)
+        evaluate(
+            dataset, unused, batches=1, batch_size=1, microbatches=1, sharding=batch_sharding(), fields=NO_SEGMENTS
+        )

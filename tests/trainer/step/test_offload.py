@@ -1,4 +1,6 @@
-"""The optimizer state and the average in the host's memory: the same bits, the same checkpoints, and no copy on the devices."""
+"""The optimizer state and the average in the host's memory: the same bits, the same checkpoints, and no copy on the
+devices.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,12 @@ def trained(program: Program, state: Any = None, steps: range = range(STEPS)) ->
     control = jax.device_put(np.zeros(program.mesh.size, np.int32), program.control_sharding)
     for number in steps:
         tokens = np.random.default_rng(number).integers(0, 60, (2, ROWS // 2, LENGTH + 1)).astype(np.int32)
-        arrays = tokens[..., :-1], tokens[..., 1:], np.ones(tokens[..., 1:].shape, np.float32), np.zeros(tokens[..., 1:].shape, np.int32)
+        arrays = (
+            tokens[..., :-1],
+            tokens[..., 1:],
+            np.ones(tokens[..., 1:].shape, np.float32),
+            np.zeros(tokens[..., 1:].shape, np.int32),
+        )
         state, _ = step(state, batch_of(*(jax.device_put(each, program.batch_sharding) for each in arrays)), control)
     return state
 
@@ -66,17 +73,23 @@ def assert_same_bits(left: Any, right: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on", ["fsdp 2 x tensor 2", pytest.param("fsdp 1", marks=pytest.mark.variant)])
-@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in _FAST else pytest.mark.variant) for case in CASES])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in _FAST else pytest.mark.variant) for case in CASES]
+)
 def test_a_run_has_the_bits_of_one_without_offload_also_after_a_restart_on_the_devices(
     case: str,
     on: str,
     file_root: Root,  # noqa: F811
 ) -> None:
-    """The checkpoint of a run with offload is read by one without, so a checkpoint does not say where its arrays were."""
+    """The checkpoint of a run with offload is read by one without, so a checkpoint does not say where its arrays
+    were.
+    """
     plain, host = (program_of(case, on, offload) for offload in ("none", "optimizer"))
     calm = trained(plain)
     state = trained(host, steps=range(2))
-    assert {is_on_host(leaf) for leaf in jax.tree.leaves((state.optimizer_state, state.average)) if leaf.shape} == {True}
+    assert {is_on_host(leaf) for leaf in jax.tree.leaves((state.optimizer_state, state.average)) if leaf.shape} == {
+        True
+    }
     assert not any(map(is_on_host, jax.tree.leaves(state.model)))
     with open_root(file_root) as checkpointer:
         checkpointer.save(2, state, position(2))
@@ -86,14 +99,19 @@ def test_a_run_has_the_bits_of_one_without_offload_also_after_a_restart_on_the_d
         with open_root(file_root) as checkpointer:
             restored = checkpointer.restore(program.template)
         assert restored is not None
-        assert [leaf.sharding for leaf in jax.tree.leaves(restored.state)] == [leaf.sharding for leaf in jax.tree.leaves(program.template)]
+        assert [leaf.sharding for leaf in jax.tree.leaves(restored.state)] == [
+            leaf.sharding for leaf in jax.tree.leaves(program.template)
+        ]
         assert_same_bits(trained(program, restored.state, range(2, STEPS)), calm)
     assert_same_bits(plain.evaluated(calm), host.evaluated(trained(host)))
 
 
 def test_only_arrays_of_the_optimizer_and_the_average_are_in_the_memory_of_the_host() -> None:
     template = program_of("average", "fsdp 4", "optimizer").template
-    held = {name: {is_on_host(leaf) for leaf in jax.tree.leaves(part) if leaf.shape} for name, part in vars(template).items()}
+    held = {
+        name: {is_on_host(leaf) for leaf in jax.tree.leaves(part) if leaf.shape}
+        for name, part in vars(template).items()
+    }
     assert {name for name, found in held.items() if True in found} == {"optimizer_state", "average"}
     assert held["optimizer_state"] == held["average"] == {True}
     assert not any(is_on_host(leaf) for leaf in jax.tree.leaves(template) if not leaf.shape)
@@ -138,5 +156,7 @@ def test_devices_without_such_a_memory_are_refused() -> None:
     offloaded = TrainerSpec(steps=1, batch_size=1, offload="optimizer")
     check_host_memory(offloaded, [both])
     check_host_memory(TrainerSpec(steps=1, batch_size=1), [one])
-    with pytest.raises(BadConfiguration, match=r"^spec.trainer.offload: JAX has no memory of the host for these devices; choose none"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec.trainer.offload: JAX has no memory of the host for these devices; choose none"
+    ):
         check_host_memory(offloaded, [one])

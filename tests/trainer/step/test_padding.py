@@ -1,4 +1,6 @@
-"""A run trains as it would without the rows that pad its vocabulary: they stay zero, and all else is the same, with every update rule."""
+"""A run trains as it would without the rows that pad its vocabulary: they stay zero, and all else is the same, with
+every update rule.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def built(optimizer: dict[str, Any], mesh: str = "fsdp 1", model: str = "untied", tokens: int = TOKENS, **trainer: Any) -> Program:
+def built(
+    optimizer: dict[str, Any], mesh: str = "fsdp 1", model: str = "untied", tokens: int = TOKENS, **trainer: Any
+) -> Program:
     return build_program(spec_of(optimizer, model, **trainer), tokens, mesh_from(mesh))
 
 
@@ -101,12 +105,17 @@ def compared(monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any], limit: 
             assert not np.array_equal(rows, np.split(before[path][0], [TOKENS], vocab)[0]), path
             array = rows
         if path.startswith("model."):
-            np.testing.assert_allclose(array, expected[path][0], rtol=0, atol=limit * max(1, np.abs(array).max()), err_msg=path)
+            np.testing.assert_allclose(
+                array, expected[path][0], rtol=0, atol=limit * max(1, np.abs(array).max()), err_msg=path
+            )
     assert tables
 
 
 _LIMITS = {"soap": 0.05, "soapMuon": 0.05, "lion": 1e-4, "scion": 1e-4, "scheduleFree": 1e-4}
-"""Largest difference of a parameter after steps of about 0.02: bases of eigenvectors and signs enlarge rounding. Default: 1e-5."""
+"""Largest difference of a parameter after steps of about 0.02: bases of eigenvectors and signs enlarge rounding.
+
+Default: 1e-5.
+"""
 _RULES = {name: {name: {}} for name in RULES} | {
     "adamw with means": {"adamw": {"cautious": True, "clipUpdate": 0.2}},
 }
@@ -114,7 +123,8 @@ _RULES = {name: {name: {}} for name in RULES} | {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("adamw with means", "kron") else pytest.mark.variant) for name in _RULES]
+    "name",
+    [pytest.param(name, marks=() if name in ("adamw with means", "kron") else pytest.mark.variant) for name in _RULES],
 )
 def test_every_update_rule_trains_as_without_padding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compared(monkeypatch, _RULES[name], _LIMITS.get(name, 1e-5))
@@ -130,13 +140,17 @@ def test_every_update_rule_trains_as_without_padding(name: str, monkeypatch: pyt
         pytest.param("nanochat", "fsdp 2", marks=pytest.mark.variant),
     ],
 )
-def test_every_head_on_any_mesh_trains_as_without_padding(model: str, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_head_on_any_mesh_trains_as_without_padding(
+    model: str, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # With the usual epsilon, AdamW turns the rounding of gradients near zero into whole steps.
     compared(monkeypatch, {"adamw": {"epsilon": 0.001}}, 1e-4, model=model, mesh=mesh)
 
 
 def with_lower_logits(state: TrainState, by: float) -> TrainState:
-    """The same function of a tied GPT-2, with all logits lower: the first feature of the head's input is 1, and its weights are lower."""
+    """The same function of a tied GPT-2, with all logits lower: the first feature of the head's input is 1, and its
+    weights are lower.
+    """
     model: Any = state.model
 
     def first(x: Any, change: Any) -> Any:
@@ -144,7 +158,10 @@ def with_lower_logits(state: TrainState, by: float) -> TrainState:
 
     changes = (
         (lambda one: one.embedding.weight, first(model.embedding.weight, lambda at: at.add(-by))),
-        (lambda one: one.positions.weight, first(model.positions.weight, lambda at: at.add(by))),  # the embedded tokens stay
+        (
+            lambda one: one.positions.weight,
+            first(model.positions.weight, lambda at: at.add(by)),
+        ),  # the embedded tokens stay
         (lambda one: one.norm.weight, first(model.norm.weight, lambda at: at.set(0.0))),
         (lambda one: one.norm.bias, first(model.norm.bias, lambda at: at.set(1.0))),
     )

@@ -1,4 +1,6 @@
-"""The programs of a run: attention does not cross documents unless the run allows it, and each batch size has one compiled step."""
+"""The programs of a run: attention does not cross documents unless the run allows it, and each batch size has one
+compiled step.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_attention_does_not_cross_documents_unless_asked_to(tmp_path: Path, acro
         batch = loader.batch(0)
     assert np.asarray(batch["tokens"][:, 0, 4:]).tolist() == [[BOS, *b"same"]] * 2
     noise = np.random.default_rng(0)
-    model = jax.tree.map(lambda leaf: jax.device_put(noise.normal(size=leaf.shape).astype(leaf.dtype)), program.template.model)
+    model = jax.tree.map(
+        lambda leaf: jax.device_put(noise.normal(size=leaf.shape).astype(leaf.dtype)), program.template.model
+    )
     with program.tracing():
         sums = jax.jit(lambda model, batch: program.objective(model, batch, None, None))
 
@@ -66,7 +70,9 @@ def test_fast_is_in_effect_on_gpus_alone_and_the_sentence_says_what_it_gives_up(
 
 def test_the_programs_of_a_run_are_compiled_with_its_determinism() -> None:
     flag = "xla_gpu_exclude_nondeterministic_ops"
-    gpu = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")]), size=1)
+    gpu = SimpleNamespace(
+        devices=np.array([SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")]), size=1
+    )
 
     def options(determinism: str) -> dict[str, Any]:
         program = program_of(spec__trainer__determinism=determinism)
@@ -97,7 +103,10 @@ def test_attention_that_this_machine_cannot_compute_is_refused() -> None:
     accelerator = {"type": "v5e", "topology": "1x1"}
     precision = {"compute": "bfloat16"}
     program = program_of(
-        spec__accelerator=accelerator, spec__trainer={"steps": 1, "batchSize": 4, "precision": precision, "attention": "splash"}
+        spec__accelerator=accelerator,
+        spec__trainer={"steps": 1, "batchSize": 4, "precision": precision, "attention": "splash"},
     )
-    with pytest.raises(BadConfiguration, match="splash cannot compute this model's attention: it is a kernel for TPUs, and this is cpu"):
+    with pytest.raises(
+        BadConfiguration, match="splash cannot compute this model's attention: it is a kernel for TPUs, and this is cpu"
+    ):
         program.compile_step(4, 128)

@@ -20,11 +20,16 @@ from tests.trainer.support.meshes import mesh_of
 
 
 def objective(model: Any, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
-    """Squared error of a linear map, as a weighted sum. With segments, the expected value is the target plus the segment."""
+    """Squared error of a linear map, as a weighted sum.
+
+    With segments, the expected value is the target plus the segment.
+    """
     predicted = jnp.take(model["table"], batch["tokens"], axis=0)
     wanted = batch["targets"] + batch.get("segments", 0)
     squares = jnp.sum(batch["weights"] * (predicted - wanted) ** 2)
-    return Sums(squares, jnp.sum(batch["weights"]), {"distance": jnp.sum(batch["weights"] * jnp.abs(predicted - wanted))})
+    return Sums(
+        squares, jnp.sum(batch["weights"]), {"distance": jnp.sum(batch["weights"] * jnp.abs(predicted - wanted))}
+    )
 
 
 def one_step(
@@ -73,7 +78,9 @@ def test_a_step_increases_the_step_count() -> None:
     assert int(state.step) == 1
 
 
-@pytest.mark.parametrize(("control", "asked"), [((0, 0), 0), ((0, 1), 1), ((1, 2), 3), ((2, 1, 0, 2), 3), ((2, 0), 2), ((2, 1), 3)])
+@pytest.mark.parametrize(
+    ("control", "asked"), [((0, 0), 0), ((0, 1), 1), ((1, 2), 3), ((2, 1, 0, 2), 3), ((2, 0), 2), ((2, 1), 3)]
+)
 def test_a_request_of_any_process_reaches_all_processes(control: tuple[int, ...], asked: int) -> None:
     _, metrics = one_step(1, control=control)
     assert int(metrics.control) == asked
@@ -88,7 +95,9 @@ def test_stochastic_rounding_draws_other_numbers_in_each_step_and_the_same_in_a_
 
     def after(step: int, seed: int = 0, stochastic: bool = True) -> np.ndarray:
         state = TrainState(jnp.int32(step), model, optimizer.init(model))
-        train = make_train_step(pull, optimizer, lambda step: jnp.float32(1.0), mesh_of(), seed=seed, stochastic=stochastic)
+        train = make_train_step(
+            pull, optimizer, lambda step: jnp.float32(1.0), mesh_of(), seed=seed, stochastic=stochastic
+        )
         return np.asarray(jax.jit(train)(state, batch, control)[0].model["w"], np.float32)
 
     first = after(3)
@@ -114,7 +123,9 @@ def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
         return float(jax.jit(train_step)(state, batch_of(nothing), jnp.zeros(1, jnp.int32))[0].model["w"])
 
     assert gradient(0, 1, 0) == gradient(0, 1, 0)
-    assert len({gradient(step, microbatches, seed) for step in (0, 1) for microbatches in (1, 2) for seed in (0, 1)}) == 8
+    assert (
+        len({gradient(step, microbatches, seed) for step in (0, 1) for microbatches in (1, 2) for seed in (0, 1)}) == 8
+    )
 
 
 def norms(view: StepView) -> dict[str, jax.Array]:
@@ -154,12 +165,18 @@ def test_a_function_inside_the_step_sees_gradients_and_updates_and_changes_nothi
 @pytest.mark.parametrize(
     ("wrong", "error", "sentence"),
     [
-        ((InStep(lambda view: {"table": view.gradients["table"]}),), TypeError, r"in_step: table has the shape \(11,\)"),
+        (
+            (InStep(lambda view: {"table": view.gradients["table"]}),),
+            TypeError,
+            r"in_step: table has the shape \(11,\)",
+        ),
         ((InStep(norms), InStep(norms)), ValueError, "in_step: two numbers of a step have the name moved"),
         ((InStep(lambda view: {"distance": view.loss}),), ValueError, "have the name distance"),
     ],
 )
-def test_what_a_function_inside_the_step_must_return(wrong: tuple[InStep, ...], error: type[Exception], sentence: str) -> None:
+def test_what_a_function_inside_the_step_must_return(
+    wrong: tuple[InStep, ...], error: type[Exception], sentence: str
+) -> None:
     with pytest.raises(error, match=sentence):
         seen_steps(wrong, steps=1)
 

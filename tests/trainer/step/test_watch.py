@@ -1,4 +1,6 @@
-"""The watch: its numbers are those of the arrays, layer by layer; the steps between are the program of a run that watches nothing."""
+"""The watch: its numbers are those of the arrays, layer by layer; the steps between are the program of a run that
+watches nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ from tests.trainer.support.meshes import mesh_of
 from tests.trainer.telemetry.fakes import Scene
 
 LAYERS, EMBED = hax.Axis("layers", 2), hax.Axis("embed", 3)
-SGD: dict[str, Any] = {"spec__trainer": {"steps": 4, "batchSize": 1, "sequenceLength": 16}, "spec__data__attendAcrossDocuments": True}
+SGD: dict[str, Any] = {
+    "spec__trainer": {"steps": 4, "batchSize": 1, "sequenceLength": 16},
+    "spec__data__attendAcrossDocuments": True,
+}
 
 
 def test_each_number_is_that_of_its_layer() -> None:
@@ -56,17 +61,31 @@ def test_each_number_is_that_of_its_layer() -> None:
     assert not any(name.startswith("gradients/") for name in found)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((), None), ((700,), None), ((2, 3, 510), (1, 2)), ((5, 2), (0,)), ((4,), ())])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((), None), ((700,), None), ((2, 3, 510), (1, 2)), ((5, 2), (0,)), ((4,), ())]
+)
 def test_each_magnitude_is_in_the_bin_of_numpy(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
     noise = np.random.default_rng(0)
     values = np.asarray(noise.standard_normal(shape) * 4.0 ** noise.integers(-20, 4, shape), np.float32)
-    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, *HISTOGRAM_EDGES, *np.nextafter(np.float32(HISTOGRAM_EDGES), np.float32(0))]
+    edges = [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1e-40,
+        *HISTOGRAM_EDGES,
+        *np.nextafter(np.float32(HISTOGRAM_EDGES), np.float32(0)),
+    ]
     values.flat[: len(edges)] = edges[: values.size]
     over = tuple(range(len(shape))) if axes is None else axes
     kept = [axis for axis in range(len(shape)) if axis not in over]
     rows = np.abs(np.transpose(values, (*kept, *over)).reshape(*(shape[axis] for axis in kept), -1))
     limits = np.array([0.0, *HISTOGRAM_EDGES, np.inf])
-    expected = np.stack([((rows >= low) & ((rows < high) | (rows == high) & np.isinf(high))).sum(-1) for low, high in pairwise(limits)], -1)
+    expected = np.stack(
+        [((rows >= low) & ((rows < high) | (rows == high) & np.isinf(high))).sum(-1) for low, high in pairwise(limits)],
+        -1,
+    )
     np.testing.assert_array_equal(jax.jit(lambda values: bin_counts(values, axes))(values), expected)
     assert [block_of(size) for size in (1, 255, 352, 257)] == [1, 255, 176, 1]
 
@@ -109,7 +128,9 @@ def each(stacks: dict[str, Stack[Scaled]], x: hax.NamedArray, way: str) -> hax.N
         if way == "scan":
             x = stack.scan(lambda block, x, given: (block(x), None), x)[0]
         else:
-            x = stack.scan_kinds((("local", "global") * stack.layers.size)[: stack.layers.size], lambda kind, block, x: block(x), x)
+            x = stack.scan_kinds(
+                (("local", "global") * stack.layers.size)[: stack.layers.size], lambda kind, block, x: block(x), x
+            )
     return x
 
 
@@ -143,7 +164,9 @@ class Unchanged(eqx.Module):
 
 
 def test_only_the_watched_steps_run_the_watched_program() -> None:
-    """A run that watches compiles the same program for the other steps, and both programs compute the same step, bit for bit."""
+    """A run that watches compiles the same program for the other steps, and both programs compute the same step, bit
+    for bit.
+    """
     watch = {"everySteps": 2, "what": ["gradients", "parameters", "updates", "activations"]}
     plain, watching = program_of(**SGD), program_of(**SGD, spec__telemetry__watch=watch)
     assert watching.lower_step(1, 16).as_text() == plain.lower_step(1, 16).as_text()
@@ -155,7 +178,9 @@ def test_only_the_watched_steps_run_the_watched_program() -> None:
     with ThreadPoolExecutor(1) as background:
         steps = Programs(watching, background, Kept())
         ends = [
-            steps.of(batch, watched=each)(initial_state(watching.build_state, watching.template), batch, jnp.zeros(1, jnp.int32))
+            steps.of(batch, watched=each)(
+                initial_state(watching.build_state, watching.template), batch, jnp.zeros(1, jnp.int32)
+            )
             for each in (False, True)
         ]
     (before, numbers), (after, more) = ends
@@ -167,7 +192,9 @@ def test_only_the_watched_steps_run_the_watched_program() -> None:
     assert {name.split("/", 2)[2] for name in of_parameters} == {leaf.path for leaf in flatten(watching.template.model)}
     norms = [np.asarray(value) for name, value in more.watched.items() if name.startswith("gradients/norm/")]
     assert np.sqrt(sum(float(np.sum(norm**2)) for norm in norms)) == pytest.approx(float(more.gradient_norm), rel=1e-5)
-    np.testing.assert_allclose(np.asarray(more.watched["activations/norm/blocks"]), [np.linalg.norm(outputs)], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(more.watched["activations/norm/blocks"]), [np.linalg.norm(outputs)], rtol=1e-5
+    )
 
 
 @pytest.mark.variant
@@ -178,7 +205,8 @@ def test_the_activations_of_a_divided_batch_are_those_of_the_tokens_of_the_whole
         trainer = {"steps": 4, "batchSize": 8, "sequenceLength": 16, "microbatches": microbatches}
         watch = {"everySteps": 2, "what": ["activations"], "histograms": True}
         run = document(
-            spec__model=TINY, spec__trainer=trainer, spec__data__attendAcrossDocuments=True, spec__telemetry__watch=watch,
+            spec__model=TINY, spec__trainer=trainer, spec__data__attendAcrossDocuments=True,
+            spec__telemetry__watch=watch,
             spec__accelerator={"type": "cpu", "topology": f"1x{mesh.size}"},
             **({"spec__mesh": {"ici": {"data": 2, "fsdp": -1}}} if mesh.size > 1 else {}),
         )  # fmt: skip
@@ -200,7 +228,9 @@ def test_the_activations_of_a_divided_batch_are_those_of_the_tokens_of_the_whole
 
 def test_a_model_without_a_stack_has_no_blocks_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("halcyon.step.program.stacks_of", lambda model: {})
-    with pytest.raises(BadConfiguration, match=r"spec.telemetry.watch.what: the model has no .*Stack, so its blocks cannot be watched"):
+    with pytest.raises(
+        BadConfiguration, match=r"spec.telemetry.watch.what: the model has no .*Stack, so its blocks cannot be watched"
+    ):
         program_of(**SGD, spec__telemetry__watch={"everySteps": 2, "what": ["activations"]})
 
 

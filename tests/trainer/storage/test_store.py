@@ -63,7 +63,10 @@ def test_only_the_keys_below_a_prefix_are_listed_and_deleted(root: Root) -> None
 
 @pytest.mark.slow
 def test_four_processes_that_swap_one_key_never_lose_a_count(root: Root) -> None:
-    """Each increments the key until it has succeeded 25 times. If the store checked a condition by a read, two could win the same round."""
+    """Each increments the key until it has succeeded 25 times.
+
+    If the store checked a condition by a read, two could win the same round.
+    """
     count, wins = 4, 25
     with contextlib.ExitStack() as stack:
         children = [stack.enter_context(Child("race", root, wins=wins)) for _ in range(count)]
@@ -77,7 +80,11 @@ def test_four_processes_that_swap_one_key_never_lose_a_count(root: Root) -> None
 @pytest.mark.parametrize(
     ("document", "environment", "spec"),
     [
-        ({"root": "file:///data/run/"}, {}, {"driver": "file", "path": "/data/run/", "file_io_locking": {"mode": "none"}}),
+        (
+            {"root": "file:///data/run/"},
+            {},
+            {"driver": "file", "path": "/data/run/", "file_io_locking": {"mode": "none"}},
+        ),
         ({"root": "gs://bucket/team/run"}, KEYS, {"driver": "gcs", "bucket": "bucket", "path": "team/run/"}),
         ({"root": "s3://bucket/run"}, {}, S3),
         (
@@ -104,7 +111,8 @@ def test_the_spec_for_tensorstore_follows_from_the_document(
     ("text", "sentence"),
     [
         (
-            "RESOURCE_EXHAUSTED: Error writing: /x [OS error 28: ENOSPC No space left on device] [source locations='a.cc:1']",
+            "RESOURCE_EXHAUSTED: Error writing: /x [OS error 28: ENOSPC No space left on device] [source "
+            "locations='a.cc:1']",
             "has no space left; free some or enlarge it "
             "(RESOURCE_EXHAUSTED: Error writing: /x [OS error 28: ENOSPC No space left on device])",
         ),
@@ -121,8 +129,8 @@ def test_credentials_are_removed_from_the_errors_of_a_store(monkeypatch: pytest.
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     raw = (
-        "refused the-key-id the-secret\nGET http://b/?X-Amz-Credential=the-key-id%2F2026&X-Amz-Signature=abc, Signature=deadbeef "
-        + "x" * 999
+        "refused the-key-id the-secret\nGET http://b/?X-Amz-Credential=the-key-id%2F2026&X-Amz-Signature=abc, "
+        "Signature=deadbeef " + "x" * 999
     )
     text = clean(raw)
     assert not any(secret in text for secret in (*KEYS.values(), "abc", "deadbeef"))

@@ -1,14 +1,14 @@
 """A process that has imported the trainer and forks a child for each program that a test starts.
 
-``python -m tests.trainer.support.fork_server FD``. The import of the trainer takes longer than most tests of it. The server imports it once. It
-forks each child before JAX has a backend and before any thread runs, so the child is like a new interpreter: it has its own environment,
-arguments, working directory and standard streams, runs its module as ``__main__``, and starts at the time of the fork. Only the hash seed
-is the same in all children.
+``python -m tests.trainer.support.fork_server FD``. The import of the trainer takes longer than most tests of it. The
+server imports it once. It forks each child before JAX has a backend and before any thread runs, so the child is like a
+new interpreter: it has its own environment, arguments, working directory and standard streams, runs its module as
+``__main__``, and starts at the time of the fork. Only the hash seed is the same in all children.
 
-FD is a socket. Each message is a request (see `tests.trainer.support.forked`), with the descriptors of the child's three streams and of a socket
-for its exit. On that socket the server sends the child's process id and, after its end, its exit code. When the other end is closed, the
-server kills the child if it still runs, and reaps it; until then the process id belongs to this child. When FD is closed, the server kills
-all children.
+FD is a socket. Each message is a request (see `tests.trainer.support.forked`), with the descriptors of the child's
+three streams and of a socket for its exit. On that socket the server sends the child's process id and, after its end,
+its exit code. When the other end is closed, the server kills the child if it still runs, and reaps it; until then the
+process id belongs to this child. When FD is closed, the server kills all children.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def _open_streams() -> None:
     _streams_of_the_server.extend((sys.stdin, sys.stdout, sys.stderr))
     sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(
+        2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def main() -> None:

@@ -39,7 +39,12 @@ class Forked:
         self.stdout = os.fdopen(from_stdout, encoding="utf-8")
         self.stderr = os.fdopen(from_stderr, encoding="utf-8")
         self._line, line = socket.socketpair()
-        request = {"module": module, "arguments": arguments, "environment": dict(environment), "directory": str(REPOSITORY)}
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "environment": dict(environment),
+            "directory": str(REPOSITORY),
+        }
         text = json.dumps(request).encode()
         if len(text) > REQUEST_BYTES:
             raise ValueError("the request to the fork server is too long")
@@ -100,7 +105,9 @@ class Forked:
 def _server() -> socket.socket:
     """The socket of this process's fork server."""
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_", "AWS_"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_", "AWS_"))
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.trainer.support.fork_server", str(its.fileno())],
         cwd=REPOSITORY,

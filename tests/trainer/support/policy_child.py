@@ -1,7 +1,9 @@
-"""``halcyon`` with a reward, which kills itself once: ``python -m tests.trainer.support.policy_child train RUN.YAML ...``.
+"""``halcyon`` with a reward, which kills itself once: ``python -m tests.trainer.support.policy_child train RUN.YAML
+...``.
 
-KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the step. KILLED=FILE:
-the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it waits before.
+KILL=rollout:N: while the answers of batch N, counted from 0, are sampled; KILL=step:N: after their rewards, before the
+step. KILLED=FILE: the file that the process then makes; ROOT=FOLDER: the checkpoint root, for whose first checkpoint it
+waits before.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ number = -1
 def different(prompts: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> list[float]:
     """A pure reward that differs between almost all answers."""
     del prompts
-    return [sum(map(ord, answer)) % 97 / 97 + len(reference) for answer, reference in zip(answers, references, strict=True)]
+    return [
+        sum(map(ord, answer)) % 97 / 97 + len(reference) for answer, reference in zip(answers, references, strict=True)
+    ]
 
 
 def die_once(moment: str) -> None:

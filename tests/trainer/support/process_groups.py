@@ -1,4 +1,6 @@
-"""Starts real process groups of the trainer on this machine, as the operator and a JobSet do: same environment, same exit codes."""
+"""Starts real process groups of the trainer on this machine, as the operator and a JobSet do: same environment, same
+exit codes.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,18 @@ class Shared:
 shared = Shared()
 
 
-def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any) -> dict[str, Any]:
+def run_document(
+    root: Path, *, slices: int = 2, topology: str = "1x1", name: str = "tiny", **trainer: Any
+) -> dict[str, Any]:
     """A small run: a 2-layer Llama on eight text files, which are written beside the root."""
     corpus = root.parent / "corpus"
     if not corpus.exists():
         corpus.mkdir(parents=True)
         for number in range(8):
-            lines = (f"{number} times {factor} is {number * factor}, and {factor * 7919 % 101} is another.\n" for factor in range(300))
+            lines = (
+                f"{number} times {factor} is {number * factor}, and {factor * 7919 % 101} is another.\n"
+                for factor in range(300)
+            )
             (corpus / f"{number}.txt").write_text("".join(lines))
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
@@ -52,7 +59,11 @@ def run_document(root: Path, *, slices: int = 2, topology: str = "1x1", name: st
             "accelerator": {"type": "cpu", "topology": topology, "slices": slices},
             "model": {"llama": {"layers": 2, "hiddenSize": 32, "intermediateSize": 64, "heads": 4, "kvHeads": 2}},
             "data": {"sources": [{"name": "corpus", "text": {"paths": [str(corpus)]}}]},
-            "optimizer": {"learningRate": 0.003, "schedule": {"cosine": {"warmupSteps": min(5, trainer.get("steps", 30))}}, "adamw": {}},
+            "optimizer": {
+                "learningRate": 0.003,
+                "schedule": {"cosine": {"warmupSteps": min(5, trainer.get("steps", 30))}},
+                "adamw": {},
+            },
             "trainer": {"steps": 30, "batchSize": 8, "sequenceLength": 64, **trainer},
             "checkpoint": {"root": f"file://{root}", "save": {"everySteps": 5}},
             "telemetry": {"port": free_port()},
@@ -104,7 +115,9 @@ class Process:
             AssertionError: The limit passed, or the process ended first.
         """
         with self._changed:
-            met = holds_within(lambda: condition(self.events) or self.ended, timeout_seconds, pause=self._wait_for_change)
+            met = holds_within(
+                lambda: condition(self.events) or self.ended, timeout_seconds, pause=self._wait_for_change
+            )
             if not met or not condition(self.events):
                 raise AssertionError(self.output_tail())
 
@@ -223,9 +236,12 @@ def start_processes(
         grace_seconds: The grace period in the processes' environment.
         save_token: The token for checkpoint requests in the processes' environment.
         address: The address of process 0 for the others.
-        inside: For each process, a command that starts it in its place, such as a network namespace. Default: this machine.
-        own_interpreter: Start a new interpreter instead of forking: for a module that changes something before the trainer is imported.
-        share_programs: Use the programs that earlier runs of this document have compiled, and keep those of this run for later ones.
+        inside: For each process, a command that starts it in its place, such as a network namespace. Default: this
+            machine.
+        own_interpreter: Start a new interpreter instead of forking: for a module that changes something before the
+            trainer is imported.
+        share_programs: Use the programs that earlier runs of this document have compiled, and keep those of this run
+            for later ones.
     """
     directory.mkdir(parents=True, exist_ok=True)
     run = parse_run(document)
@@ -243,12 +259,17 @@ def start_processes(
     processes: list[Process] = []
     for index in range(count):
         port = free_port()
-        own = {**document, "spec": {**document["spec"], "telemetry": {**document["spec"].get("telemetry", {}), "port": port}}}
+        own = {
+            **document,
+            "spec": {**document["spec"], "telemetry": {**document["spec"].get("telemetry", {}), "port": port}},
+        }
         path = directory / f"run-{attempt}.{restart}.{index}.yaml"
         path.write_text(yaml.safe_dump(own))
         termination_log = directory / f"termination-{attempt}.{restart}.{index}"
         termination_log.write_text("")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_"))}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("HALCYON_", "JAX_", "XLA_"))
+        }
         environment["JAX_PLATFORMS"] = "cpu"
         environment["XLA_FLAGS"] = QUICK_FLAGS
         if not one_process:
@@ -273,7 +294,11 @@ def start_processes(
             environment |= pod.variables()
         place = inside[index] if inside else ()
         arguments = ["train", str(path), "--json", "--compilation-cache", str(compiled)]
-        popen = _started_in(place, module, arguments, environment) if place or own_interpreter else Forked(module, arguments, environment)
+        popen = (
+            _started_in(place, module, arguments, environment)
+            if place or own_interpreter
+            else Forked(module, arguments, environment)
+        )
         process = Process(index, popen, termination_log, port)
         process.follow()
         processes.append(process)
@@ -286,7 +311,9 @@ def _folder_of(document: dict[str, Any]) -> Path | None:
     return Path(path) if scheme == "file" else None
 
 
-def _started_in(place: Sequence[str], module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def _started_in(
+    place: Sequence[str], module: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
     """Start a new interpreter through the command `place`."""
     command = [*place, sys.executable, "-m", module, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,8 +1,8 @@
 """``halcyon`` that is killed while it goes back: ``python -m tests.trainer.support.rollback_child train RUN.YAML ...``.
 
-POISON=BATCH: the loss weights of the batch of this number, counted from 0, are not a number; with SPIKE set, its targets are bytes that the
-corpus does not have. KILLED=FILE: the process kills itself once,
-and then makes the file; KILL=before: before HEAD is changed, KILL=after: after it.
+POISON=BATCH: the loss weights of the batch of this number, counted from 0, are not a number; with SPIKE set, its
+targets are bytes that the corpus does not have. KILLED=FILE: the process kills itself once, and then makes the file;
+KILL=before: before HEAD is changed, KILL=after: after it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""``halcyon``, but half of the targets are the model's own choice: ``python -m tests.trainer.support.rollout_child train RUN.YAML``.
+"""``halcyon``, but half of the targets are the model's own choice: ``python -m tests.trainer.support.rollout_child
+train RUN.YAML``.
 
 The variables of `tests.trainer.support.trouble_child` work here too.
 """
@@ -26,7 +27,9 @@ from tests.trainer.support.trouble_child import install
 
 
 class Rollouts:
-    """Batches whose targets, in the second half of each sequence, are the most likely tokens of the model in the state."""
+    """Batches whose targets, in the second half of each sequence, are the most likely tokens of the model in the
+    state.
+    """
 
     def __init__(self, dataset: Dataset, program: Program, settings: TrainerSpec) -> None:
         self._text = dataset_batches(dataset, program, settings)

@@ -1,8 +1,9 @@
-"""Compiled programs that the runs of tests share, as a run and its restarts share them (see `halcyon.step.compilation`).
+"""Compiled programs that the runs of tests share, as a run and its restarts share them (see
+`halcyon.step.compilation`).
 
-The programs that a run puts into its checkpoint root are kept, also for later sessions, and copied to the next runs of the same document
-before they start. The key of a program depends on everything that it was compiled from, so a run loads only its own programs.
-`tests/trainer/step/test_compilation.py` tests compilation itself and shares no programs.
+The programs that a run puts into its checkpoint root are kept, also for later sessions, and copied to the next runs of
+the same document before they start. The key of a program depends on everything that it was compiled from, so a run
+loads only its own programs. `tests/trainer/step/test_compilation.py` tests compilation itself and shares no programs.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def kept_folder(environ: Mapping[str, str]) -> Path:
 
 
 def keep_programs(environ: Mapping[str, str]) -> None:
-    """Keep the programs that this process compiles for the next session: most of the time of the fast tests is compilation.
+    """Keep the programs that this process compiles for the next session: most of the time of the fast tests is
+    compilation.
 
-    There is one folder for each kind of processor, because code for another processor may not run. As in the trainer, a program is kept
-    only if it has no collectives in a loop. Small programs are kept too: there are thousands of them.
+    There is one folder for each kind of processor, because code for another processor may not run. As in the trainer, a
+    program is kept only if it has no collectives in a loop. Small programs are kept too: there are thousands of them.
     """
     import jax
     from jax._src import compilation_cache, lru_cache
@@ -50,7 +52,8 @@ def keep_programs(environ: Mapping[str, str]) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    # With a limit, JAX reads the sizes of all programs under a lock whenever it adds one. `forget` deletes old programs instead.
+    # With a limit, JAX reads the sizes of all programs under a lock whenever it adds one. `forget` deletes old programs
+    # instead.
     jax.config.update("jax_compilation_cache_max_size", -1)
     put = compilation_cache.put_executable_and_time
 
@@ -73,7 +76,8 @@ def keep_programs(environ: Mapping[str, str]) -> None:
 class MemoryMaps:
     """Frees the compiled programs of a process before it has too many memory maps.
 
-    Each program has three maps, and Linux gives a process 65,530. A process of many tests would end there, by a segmentation fault.
+    Each program has three maps, and Linux gives a process 65,530. A process of many tests would end there, by a
+    segmentation fault.
     """
 
     def __init__(self) -> None:
@@ -102,7 +106,8 @@ def forget(folder: Path, made_before: float) -> None:
 
 
 class Programs:
-    """The programs of runs, by document: files ``DOCUMENT/PROGRAM/ENTRY.SHA256``, the last two parts as in a checkpoint root.
+    """The programs of runs, by document: files ``DOCUMENT/PROGRAM/ENTRY.SHA256``, the last two parts as in a checkpoint
+    root.
 
     Several sessions and workers may use the folder at the same time.
     """
@@ -124,12 +129,16 @@ class Programs:
                 partial.replace(kept)
 
     def copy_into(self, root: Path, document: str) -> None:
-        """Copy the programs of a document into a root: for runs of several processes, each of which fetches the entries of its program."""
+        """Copy the programs of a document into a root: for runs of several processes, each of which fetches the entries
+        of its program.
+        """
         for path in self._kept(document):
             _copy(path, root / FOLDER / path.parent.name / path.name)
 
     def lend_here(self, directory: Path, document: str) -> None:
-        """Copy the programs of a document into JAX's own cache directory: for runs of one process, which find them there by key."""
+        """Copy the programs of a document into JAX's own cache directory: for runs of one process, which find them
+        there by key.
+        """
         for path in self._kept(document):
             _copy(path, directory / path.name.rpartition(".")[0])
 
@@ -138,11 +147,16 @@ class Programs:
 
 
 def document_key(spec: TrainingRunSpec, processes: int) -> str:
-    """A hash of what the programs of a run depend on, in its document and on this machine, and of the number of its processes."""
+    """A hash of what the programs of a run depend on, in its document and on this machine, and of the number of its
+    processes.
+    """
     from halcyon.step.compilation import processor
 
     document = spec.document()
-    sections = {name: document.get(name) for name in ("accelerator", "mesh", "model", "tokenizer", "optimizer", "objective", "trainer")}
+    sections = {
+        name: document.get(name)
+        for name in ("accelerator", "mesh", "model", "tokenizer", "optimizer", "objective", "trainer")
+    }
     depends = [sections, document.get("recovery"), processes, version("jax"), sys.version_info[:2], processor()]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -2,13 +2,14 @@
 
 Steps are counted from 0. A process that hangs cannot end before the test acts on it, on a machine of any speed.
 
-HANG=STEP,PROCESS: that process never gets the batch of that step. PATIENT=PROCESS: that process waits a thousand times longer for a step
-before it hangs. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only
-after the processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates hangs
-after this number of batches. NOTICE_EVALUATING=NUMBER,PROCESS: that process gets a notice before the second batch of the evaluation with
-this number, counted from 0. POISON=STEP: the loss weights of that step are NaN. STALL_EXPORT=STEP,PROCESS: that process writes no file of
-the export after that many steps. EXPORT_FILE_BYTES: the largest file of an export. HANG_TASK=NAME: that task of an evaluation goes on until
-a notice comes. HANG_JOINING=1: the process writes `JOINING` to standard error, and its main thread then waits and never joins the others.
+HANG=STEP,PROCESS: that process never gets the batch of that step. PATIENT=PROCESS: that process waits a thousand times
+longer for a step before it hangs. AWAIT_NOTICE=STEP,PROCESS: that process gets the batch of that step only after the
+processes agreed on their last step after a notice. HANG_EVALUATING=BATCHES: every process of a run that only evaluates
+hangs after this number of batches. NOTICE_EVALUATING=NUMBER,PROCESS: that process gets a notice before the second batch
+of the evaluation with this number, counted from 0. POISON=STEP: the loss weights of that step are NaN.
+STALL_EXPORT=STEP,PROCESS: that process writes no file of the export after that many steps. EXPORT_FILE_BYTES: the
+largest file of an export. HANG_TASK=NAME: that task of an evaluation goes on until a notice comes. HANG_JOINING=1: the
+process writes `JOINING` to standard error, and its main thread then waits and never joins the others.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class FakeTime:
 class Scene:
     """A reporter and its log, at noon; its process started two seconds before."""
 
-    def __init__(self, *, process_index: int = 0, work: Stage = "training", flops_per_token: float | None = None, **plan: Any) -> None:
+    def __init__(
+        self, *, process_index: int = 0, work: Stage = "training", flops_per_token: float | None = None, **plan: Any
+    ) -> None:
         self.time = FakeTime()
         self.stream = io.StringIO()
         identity = RunIdentity("demo", attempt=3, restart=1, process_index=process_index)
@@ -68,7 +70,9 @@ class Scene:
         time.pass_(3)
 
     def steps(self, first: int, last: int, *, seconds: float = 0.5) -> None:
-        """Report the steps ``first`` to ``last``, one every `seconds` seconds; the first step of a process ends at once."""
+        """Report the steps ``first`` to ``last``, one every `seconds` seconds; the first step of a process ends at
+        once.
+        """
         for step in range(first, last + 1):
             if self.reporter.observe().last_step is not None:
                 self.time.pass_(seconds)
@@ -101,7 +105,9 @@ class Built:
 
 
 def step_report(step: int, loss: float = 2.5) -> StepReport:
-    return StepReport(step=step, loss=loss, gradient_norm=1.25, learning_rate=0.001, tokens=4000.0, data_wait_seconds=0.125)
+    return StepReport(
+        step=step, loss=loss, gradient_norm=1.25, learning_rate=0.001, tokens=4000.0, data_wait_seconds=0.125
+    )
 
 
 def committed(step: int, *, attempt: int = 3) -> CommittedStep:

@@ -1,4 +1,6 @@
-"""Diagnostics: profiles on request, their folders below the root, percentiles, and the processes that the others wait for."""
+"""Diagnostics: profiles on request, their folders below the root, percentiles, and the processes that the others wait
+for.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ TOKEN = "the-secret-of-the-pod"  # noqa: S105
 
 
 def test_percentiles_are_nearest_ranks() -> None:
-    assert percentiles([float(number) for number in range(1, 101)]) == {"p50": 50.0, "p90": 90.0, "p99": 99.0, "count": 100}
+    assert percentiles([float(number) for number in range(1, 101)]) == {
+        "p50": 50.0,
+        "p90": 90.0,
+        "p99": 99.0,
+        "count": 100,
+    }
     assert percentiles([2.0]) == {"p50": 2.0, "p90": 2.0, "p99": 2.0, "count": 1}
     assert percentiles([]) == {}
 
@@ -46,12 +53,19 @@ def test_the_newest_profiles_stay_and_have_the_profile_numbers_every_process(tmp
         for process in (1, 0):
             identity = RunIdentity("run", attempt=1 + step // 4, restart=0, process_index=process)
             kept = keep_profile(
-                spec, identity, step, {f"process-{process}.trace.json.gz": b"x" * 10}, {"step": step}, timeout_seconds=limit(5)
+                spec,
+                identity,
+                step,
+                {f"process-{process}.trace.json.gz": b"x" * 10},
+                {"step": step},
+                timeout_seconds=limit(5),
             )
     assert (kept.size_bytes, kept.left_out) == (10, ())
     store = Store(spec)
     found = profile_folders(store)
-    assert [folder.split("/")[1] for folder in found] == [f"{step:012d}.{1 + step // 4}.0" for step in range(3, KEPT_PROFILES + 3)]
+    assert [folder.split("/")[1] for folder in found] == [
+        f"{step:012d}.{1 + step // 4}.0" for step in range(3, KEPT_PROFILES + 3)
+    ]
     assert profile_numbers(store, found[-1]) == {0: {"step": KEPT_PROFILES + 2}, 1: {"step": KEPT_PROFILES + 2}}
     store.write(f"{found[-1]}process-0.json", b"{")
     assert list(profile_numbers(store, found[-1])) == [1], "a damaged file is left out"

@@ -1,4 +1,6 @@
-"""The load of experts reaches the log, the status and Prometheus: the busiest and the least busy expert of each layer."""
+"""The load of experts reaches the log, the status and Prometheus: the busiest and the least busy expert of each
+layer.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def test_an_array_is_reported_by_layer() -> None:
 def test_the_load_of_experts_reaches_log_status_and_prometheus() -> None:
     scene = Scene()
     scene.start()
-    metrics = reported_metrics({"expert_load": LOAD, "load_balance_loss": np.float32(1.25), "router_z_loss": np.float32(0.5)})
+    metrics = reported_metrics(
+        {"expert_load": LOAD, "load_balance_loss": np.float32(1.25), "router_z_loss": np.float32(0.5)}
+    )
     scene.reporter.step_done(replace(step_report(1), metrics=metrics))
     progress = scene.reporter.report().progress
     assert (progress.expert_load_max, progress.load_balance_loss, progress.router_z_loss) == (2.5, 1.25, 0.5)

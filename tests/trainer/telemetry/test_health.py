@@ -74,7 +74,13 @@ def test_a_floor_above_the_ceiling_wins() -> None:
     ],
 )
 def test_the_health_verdict_depends_on_the_stage_and_the_time(
-    stage: Stage, stage_began: float, last_step: float | None, step_seconds: tuple[float, ...], now: float, healthy: bool, limit: float
+    stage: Stage,
+    stage_began: float,
+    last_step: float | None,
+    step_seconds: tuple[float, ...],
+    now: float,
+    healthy: bool,
+    limit: float,
 ) -> None:
     health = judge(HealthInputs(stage, stage_began, last_step, [step_seconds]), now, LIMITS)
     assert (health.healthy, health.limit_seconds) == (healthy, limit)
@@ -86,7 +92,16 @@ def test_every_stage_has_a_verdict() -> None:
 
 
 def test_the_verdict_is_a_sentence() -> None:
-    assert judge(HealthInputs("training", 0.0, 10.0, [(1.0,)]), 100.0, LIMITS).message == "stalled: no step ended for 90.0 s, limit 60.0 s"
-    assert judge(HealthInputs("compiling", 0.0, None, ()), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
-    assert judge(HealthInputs("training", 0.0, None, ()), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
+    assert (
+        judge(HealthInputs("training", 0.0, 10.0, [(1.0,)]), 100.0, LIMITS).message
+        == "stalled: no step ended for 90.0 s, limit 60.0 s"
+    )
+    assert (
+        judge(HealthInputs("compiling", 0.0, None, ()), 5.0, LIMITS).message
+        == "ok: compiling for 5.0 s, limit 7200.0 s"
+    )
+    assert (
+        judge(HealthInputs("training", 0.0, None, ()), 5.0, LIMITS).message
+        == "ok: no first step for 5.0 s, limit 7200.0 s"
+    )
     assert judge(HealthInputs("done", 0.0, None, ()), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"

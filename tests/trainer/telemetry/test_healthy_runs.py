@@ -1,4 +1,6 @@
-"""The hang watchdog ends no healthy run: steps of another size, long saves, waits for a store, a machine that was suspended."""
+"""The hang watchdog ends no healthy run: steps of another size, long saves, waits for a store, a machine that was
+suspended.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def test_a_step_of_a_new_size_has_the_time_of_a_first_step() -> None:
     scene.time.pass_(61)
     assert not scene.reporter.health().healthy, "all steps up to the change have a known size"
     scene.reporter.step_done(step_report(19))
-    scene.time.pass_(3000)  # step 20 has ended, but is not reported yet, because the loop waits for the program of step 21
+    scene.time.pass_(
+        3000
+    )  # step 20 has ended, but is not reported yet, because the loop waits for the program of step 21
     assert scene.reporter.health().healthy
     scene.reporter.step_done(step_report(20))
     scene.time.pass_(7000)  # the compilation
@@ -108,14 +112,20 @@ def test_time_while_the_machine_was_suspended_does_not_count() -> None:
 
 
 def test_the_watchdog_reports_a_pause_between_two_checks() -> None:
-    """The clock jumps by an hour between two checks, as for a stopped process. The watchdog reports the pause before the verdict."""
+    """The clock jumps by an hour between two checks, as for a stopped process.
+
+    The watchdog reports the pause before the verdict.
+    """
     pauses: list[float] = []
     looks: list[int] = []
     enough = threading.Event()
     asked = 0
 
     def clock() -> float:
-        """One hour later from the third check on. The clock is read once at the start, and before and after the verdict of each check."""
+        """One hour later from the third check on.
+
+        The clock is read once at the start, and before and after the verdict of each check.
+        """
         nonlocal asked
         asked += 1
         return time.monotonic() + (3600.0 if asked >= 6 else 0.0)
@@ -183,7 +193,9 @@ def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:
         done.append(message)
         ended.set()
 
-    watchdog = Watchdog(health, lambda *_: done.append("event"), stored, end, poll_seconds=0.01, exit_delay_seconds=0.01)
+    watchdog = Watchdog(
+        health, lambda *_: done.append("event"), stored, end, poll_seconds=0.01, exit_delay_seconds=0.01
+    )
     watchdog.tell(lambda: done.append("the others know"))
     asked.set()
     assert ended.wait(limit(30))

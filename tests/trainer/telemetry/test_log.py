@@ -60,7 +60,9 @@ def test_non_finite_numbers_are_written_as_strings() -> None:
 
 def test_values_of_all_kinds() -> None:
     text = "Größe\n\udc80"
-    line = encode_line({"array": np.int64(7), "flag": True, "text": text, "none": None, "other": ValueError("x"), "list": (1, None)})
+    line = encode_line(
+        {"array": np.int64(7), "flag": True, "text": text, "none": None, "other": ValueError("x"), "list": (1, None)}
+    )
     assert line.isascii()
     assert line.count("\n") == 1
     assert json.loads(line) == {"array": 7, "flag": True, "text": text, "other": "x", "list": [1, None]}
@@ -88,7 +90,9 @@ def test_lines_of_many_threads_stay_whole() -> None:
         thread.join()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 400
-    assert {(line["thread"], line["number"]) for line in lines} == {(thread, number) for thread in range(8) for number in range(50)}
+    assert {(line["thread"], line["number"]) for line in lines} == {
+        (thread, number) for thread in range(8) for number in range(50)
+    }
 
 
 def test_every_line_is_flushed() -> None:

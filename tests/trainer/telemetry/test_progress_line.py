@@ -124,7 +124,8 @@ log = open_log(sys.stdout, RunIdentity("{name}"), steps={steps})
 log.close()
 """
 FULL = (
-    'log.event("step", step=123456, loss=12.5, gradient_norm=1.0, learning_rate=0.1, tokens=9.0, tokens_per_second=1234567.8, '
+    'log.event("step", step=123456, loss=12.5, gradient_norm=1.0, learning_rate=0.1, tokens=9.0, '
+    "tokens_per_second=1234567.8, "
     "eta_seconds=12345.0, data_wait_seconds=0.0)"
 )
 
@@ -164,7 +165,15 @@ def test_json_lines_on_a_terminal_where_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (42.4, "0:42"), (59.6, "1:00"), (725, "12:05"), (12_000, "3:20:00"), (172_799, "47:59:59"), (187_200, "2d 4h")],
+    [
+        (0, "0:00"),
+        (42.4, "0:42"),
+        (59.6, "1:00"),
+        (725, "12:05"),
+        (12_000, "3:20:00"),
+        (172_799, "47:59:59"),
+        (187_200, "2d 4h"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -176,8 +185,16 @@ def test_durations(seconds: float, text: str) -> None:
         ("restored", {"step": 0, "path": None, "seconds": 1.25}, "new state in 1.2 s"),
         ("joined", {"processes": 1, "devices": 1, "seconds": 0.0}, "1 process, 1 device in 0.0 s"),
         ("fallback", {"step": 20, "reason": "bits flipped"}, "fell back to step 20: bits flipped"),
-        ("headRebuilt", {"step": 20, "reason": "HEAD is empty"}, "HEAD was rebuilt from the checkpoints: HEAD is empty"),
-        ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404}, "step 5: held-out loss 1.5000, 2.1640 bits per byte"),
+        (
+            "headRebuilt",
+            {"step": 20, "reason": "HEAD is empty"},
+            "HEAD was rebuilt from the checkpoints: HEAD is empty",
+        ),
+        (
+            "evaluation",
+            {"step": 5, "loss": 1.5, "bits_per_byte": 2.16404},
+            "step 5: held-out loss 1.5000, 2.1640 bits per byte",
+        ),
         ("evaluation", {"step": 5, "loss": 1.5, "bits_per_byte": None}, "step 5: held-out loss 1.5000"),
         ("evaluation", {"step": 5, "loss": 1.5, "sequences": 1}, "step 5: held-out loss 1.5000 of 1 sequence"),
         (
@@ -186,10 +203,18 @@ def test_durations(seconds: float, text: str) -> None:
             "step 5: held-out reward 0.2500 of 8 prompts, pass@1 0.2500, pass@4 0.5000",
         ),
         ("checkpointFailed", {"step": 5, "reason": "disk full"}, "step 5: checkpoint failed: disk full"),
-        ("exported", {"step": 5, "path": "file:///models/step-5", "seconds": 1.0}, "step 5: exported to file:///models/step-5"),
+        (
+            "exported",
+            {"step": 5, "path": "file:///models/step-5", "seconds": 1.0},
+            "step 5: exported to file:///models/step-5",
+        ),
         ("exportFailed", {"step": 5, "reason": "disk full"}, "step 5: export failed: disk full"),
         ("compiled", {"step": 1, "imports_seconds": 1.0, "compile_seconds": 2.5}, "first step after 3.5 s"),
-        ("error", {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"}, "attempt 4 owns the root"),
+        (
+            "error",
+            {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"},
+            "attempt 4 owns the root",
+        ),
         ("start", {"version": "0.1.0", "none": None}, "start: version 0.1.0"),
         ("start", {}, "start"),
     ],

@@ -71,7 +71,9 @@ def test_the_start_is_reported_in_its_parts() -> None:
     assert report.first_step_at == "2026-03-01T12:00:06.000Z"
     assert report.last_step_at == "2026-03-01T12:00:07.000Z"
     (compiled,) = scene.named("compiled")
-    assert {name: compiled[name] for name in ("step", "importsSeconds", "joinSeconds", "restoreSeconds", "compileSeconds")} == {
+    assert {
+        name: compiled[name] for name in ("step", "importsSeconds", "joinSeconds", "restoreSeconds", "compileSeconds")
+    } == {
         "step": 1,
         "importsSeconds": 2,
         "joinSeconds": 1,
@@ -131,7 +133,9 @@ def test_a_resumed_run_counts_from_its_beginning() -> None:
 def test_steps_of_different_sizes_count_as_many_tokens_as_they_have() -> None:
     """Batches of 1000 tokens for 50 steps, then of 4000."""
     scene = Scene(
-        tokens_before=lambda step: 1000 * min(step, 50) + 4000 * max(0, step - 50), flops_per_token=1.0, peak_flops_per_second=1e5
+        tokens_before=lambda step: 1000 * min(step, 50) + 4000 * max(0, step - 50),
+        flops_per_token=1.0,
+        peak_flops_per_second=1e5,
     )
     scene.start(resumed_step=40)
     scene.steps(41, 50, seconds=0.5)
@@ -202,7 +206,10 @@ def test_tokenizing_is_a_part_of_the_start_and_is_reported_at_intervals(process_
     }
     if process_index == 0:
         assert scene.named("compiled")[0]["dataSeconds"] == 25
-    assert {(source.source, source.rows) for source in scene.reporter.observe().sources.values()} == {("web", 26), ("code", 3)}
+    assert {(source.source, source.rows) for source in scene.reporter.observe().sources.values()} == {
+        ("web", 26),
+        ("code", 3),
+    }
 
 
 def test_every_second_of_a_start_has_one_part_also_during_background_tokenizing() -> None:
@@ -376,7 +383,9 @@ def test_a_fallback_is_reported() -> None:
     scene = Scene()
     scene.reporter.resumed(20, path="steps/y/", fallback_reason="step 30: a chunk's checksum is wrong")
     assert scene.reporter.report().fallback_reason == "step 30: a chunk's checksum is wrong"
-    assert [(event["step"], event["reason"]) for event in scene.named("fallback")] == [(20, "step 30: a chunk's checksum is wrong")]
+    assert [(event["step"], event["reason"]) for event in scene.named("fallback")] == [
+        (20, "step 30: a chunk's checksum is wrong")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -388,7 +397,9 @@ def test_a_fallback_is_reported() -> None:
         (EndCause.FAILED, "error", {"step": 9, "cause": "failed", "exitCode": 1, "message": "why"}, "starting"),
     ],
 )
-def test_the_end_of_a_run_is_logged_with_its_cause(cause: EndCause, event: str, fields: dict[str, object], stage: str) -> None:
+def test_the_end_of_a_run_is_logged_with_its_cause(
+    cause: EndCause, event: str, fields: dict[str, object], stage: str
+) -> None:
     scene = Scene(process_index=1)
     scene.reporter.ended(termination_report(IDENTITY, cause=cause, message="why", step=9))
     (written,) = scene.events
@@ -422,7 +433,11 @@ def test_a_resumed_evaluation_continues_its_count() -> None:
     reporter, time = scene.reporter, scene.time
     reporter.resumed(2000, path="steps/2000/")
     reporter.evaluates(Evaluated(run="base", step=2000, path="steps/2000/"), batches=10, batch_tokens=512, done=4)
-    assert (reporter.report().progress.step, reporter.report().resumed_step, reporter.report().stage) == (4, 4, "starting")
+    assert (reporter.report().progress.step, reporter.report().resumed_step, reporter.report().stage) == (
+        4,
+        4,
+        "starting",
+    )
     reporter.stage("compiling")
     time.pass_(3)
     reporter.evaluated_batch()
@@ -446,7 +461,9 @@ def test_a_resumed_evaluation_continues_its_count() -> None:
     assert (book.source, book.loss, book.bits_per_byte, book.tokens, book.sequences) == ("book", 1.5, 2.25, 1000, 8)
     # Evaluation is the purpose of the run, so it is productive time and not evaluation time.
     assert (report.seconds.productive_step, report.seconds.compile, report.seconds.evaluation) == (25.0, 3.0, 0.0)
-    assert [event["batch"] for event in scene.named("evaluating")] == [5, 7, 9, 10], "one line every ten seconds, and the last one"
+    assert [event["batch"] for event in scene.named("evaluating")] == [5, 7, 9, 10], (
+        "one line every ten seconds, and the last one"
+    )
     assert [event.get("source") for event in scene.named("evaluation")] == ["book", None]
 
 
@@ -500,15 +517,21 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.evaluates(Evaluated(run="base", step=3, path="steps/3/"), batches=1, batch_tokens=64)
     scene.reporter.evaluated_batch()
     scene.reporter.evaluation(3, Found(), source="book")  # type: ignore[arg-type]
-    parts = {name: Evaluation(nats=8.0, weight=4.0, size_bytes=4, sequences=1, seconds=0.1) for name in ("book", "code")}
+    parts = {
+        name: Evaluation(nats=8.0, weight=4.0, size_bytes=4, sequences=1, seconds=0.1) for name in ("book", "code")
+    }
     scene.reporter.evaluated_sets(3, EvaluatedSets(parts["book"], parts, {"text": ("book",)}))
     numbers = TaskNumbers(task="arc-easy", examples=2, accuracy=0.5, standard_error=0.5, centred=0.3, bits_per_byte=1.0)
     scene.reporter.task_done(3, numbers)
-    results = TaskResults(step=3, prompts="plain", tasks=(numbers,), core=0.1, finished=True, time="2026-01-01T00:00:00Z")
+    results = TaskResults(
+        step=3, prompts="plain", tasks=(numbers,), core=0.1, finished=True, time="2026-01-01T00:00:00Z"
+    )
     scene.reporter.tasks_done(results)
     assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
     scene.reporter.placed(dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
-    scene.reporter.profiled(2, 1, KeptProfile("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])})
+    scene.reporter.profiled(
+        2, 1, KeptProfile("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])}
+    )
     scene.reporter.checkpoint(committed(3), blocked_seconds=0.1)
     scene.reporter.verified_checkpoint(3)
     scene.reporter.checkpoint_failed("disk full")
@@ -558,7 +581,10 @@ def test_reports_are_consistent_while_the_loop_continues() -> None:
 
 
 def test_the_age_of_a_process_counts_from_its_start_not_from_its_imports() -> None:
-    script = "import time; time.sleep(0.3); from halcyon.telemetry.clock import process_age_seconds; print(process_age_seconds())"
+    script = (
+        "import time; time.sleep(0.3); from halcyon.telemetry.clock import process_age_seconds; "
+        "print(process_age_seconds())"
+    )
     age = float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
     assert age >= (0.29 if sys.platform == "linux" else 0.0)
     assert process_age_seconds() > 0
@@ -566,7 +592,9 @@ def test_the_age_of_a_process_counts_from_its_start_not_from_its_imports() -> No
 
 def test_telemetry_imports_neither_jax_nor_optional_packages() -> None:
     script = "import sys, halcyon.telemetry; print({'jax', 'numpy', 'prometheus_client', 'rich'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout == "set()\n"
+    )
 
 
 class _ProgressWithLoad(Progress):
@@ -583,7 +611,9 @@ def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(mo
     scene.reporter.step_done(replace(step_report(1), metrics=metrics))
     progress = scene.reporter.report().progress
     assert isinstance(progress, _ProgressWithLoad)
-    assert (progress.expert_load, progress.loss, progress.steps) == (0.75, 2.5, 100), "a metric must not replace an existing field"
+    assert (progress.expert_load, progress.loss, progress.steps) == (0.75, 2.5, 100), (
+        "a metric must not replace an existing field"
+    )
     (event,) = scene.named("step")
     assert (event["expertLoad"], event["other"], event["loss"]) == (0.75, 2.0, 2.5)
     assert scene.reporter.observe().last_step.metrics == metrics

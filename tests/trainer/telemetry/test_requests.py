@@ -1,4 +1,6 @@
-"""Requests for a checkpoint: who may send one; each asks for one save, until a save begins; a failed save is retried."""
+"""Requests for a checkpoint: who may send one; each asks for one save, until a save begins; a failed save is
+retried.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def post(client: httpx.Client, token: str = TOKEN, **changes: Any) -> httpx.Resp
     return client.post("/save", json=BODY | changes, headers={"Authorization": f"Bearer {token}"})
 
 
-def test_a_request_is_answered_at_once_with_its_step_and_shown(scene: Scene, requests: SaveRequests, client: httpx.Client) -> None:
+def test_a_request_is_answered_at_once_with_its_step_and_shown(
+    scene: Scene, requests: SaveRequests, client: httpx.Client
+) -> None:
     answer = post(client)
     assert (answer.status_code, answer.json()) == (202, {"id": "user-1", "step": 45})
     assert answer.headers["connection"] == "close", "the client would reuse a connection that is about to close"
@@ -65,14 +69,20 @@ def test_the_same_request_asks_only_once(scene: Scene, requests: SaveRequests, c
 
 
 @pytest.mark.parametrize("changes", [{"run": "other"}, {"attempt": 2}, {"attempt": 4}, {"restart": 0}])
-def test_a_request_for_another_process_group_is_rejected(changes: dict[str, Any], requests: SaveRequests, client: httpx.Client) -> None:
+def test_a_request_for_another_process_group_is_rejected(
+    changes: dict[str, Any], requests: SaveRequests, client: httpx.Client
+) -> None:
     answer = post(client, **changes)
     assert (answer.status_code, answer.text) == (409, "this is run demo, attempt 3, restart 1\n")
     assert not requests.wanted
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer"}])
-def test_a_request_without_the_token_is_rejected(header: dict[str, str], requests: SaveRequests, client: httpx.Client) -> None:
+@pytest.mark.parametrize(
+    "header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer"}]
+)
+def test_a_request_without_the_token_is_rejected(
+    header: dict[str, str], requests: SaveRequests, client: httpx.Client
+) -> None:
     answer = client.post("/save", json=BODY, headers=header)
     assert answer.status_code == 403
     assert TOKEN not in answer.text
@@ -143,4 +153,6 @@ def test_the_number_of_remembered_requests_is_bounded() -> None:
     requests = SaveRequests()
     for number in range(3 * MAX_REMEMBERED_REQUESTS):
         requests.request(f"r-{number}", number)
-    assert [taken.step for taken in requests.taken] == list(range(2 * MAX_REMEMBERED_REQUESTS, 3 * MAX_REMEMBERED_REQUESTS))
+    assert [taken.step for taken in requests.taken] == list(
+        range(2 * MAX_REMEMBERED_REQUESTS, 3 * MAX_REMEMBERED_REQUESTS)
+    )

@@ -45,7 +45,9 @@ def test_status_is_the_progress_report(scene: Scene, client: httpx.Client) -> No
     scene.steps(41, 45)
     answer = client.get("/status")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert ProgressReport.model_validate_json(answer.content) == scene.reporter.report().model_copy(update={"save_requests": []})
+    assert ProgressReport.model_validate_json(answer.content) == scene.reporter.report().model_copy(
+        update={"save_requests": []}
+    )
     assert answer.json()["progress"]["tokensPerSecond"] == 8192
 
 
@@ -71,7 +73,12 @@ def test_metrics_can_be_parsed_by_the_prometheus_client(scene: Scene, client: ht
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
     assert families["halcyon_trainer_step"].samples[0].value == 10
-    assert families["halcyon_trainer_info"].samples[0].labels == {"run": "demo", "attempt": "3", "restart": "1", "process": "0"}
+    assert families["halcyon_trainer_info"].samples[0].labels == {
+        "run": "demo",
+        "attempt": "3",
+        "restart": "1",
+        "process": "0",
+    }
 
 
 def test_other_paths_name_the_existing_paths(client: httpx.Client) -> None:
@@ -127,12 +134,16 @@ def test_in_a_pod_both_address_families_are_served_under_every_name(scene: Scene
         pytest.skip("this machine has no IPv6")
     with TelemetryServer(scene.reporter, 0, in_pod=True) as server:
         for host in ("[::1]", "127.0.0.1"):
-            answer = httpx.get(f"http://{host}:{server.port}/healthz", headers={"host": "10.0.0.1:9400"}, trust_env=False)
+            answer = httpx.get(
+                f"http://{host}:{server.port}/healthz", headers={"host": "10.0.0.1:9400"}, trust_env=False
+            )
             assert answer.status_code == 200
         assert server.host == "::"
 
 
-def test_elsewhere_only_this_machine_is_answered_under_its_own_names(server: TelemetryServer, client: httpx.Client) -> None:
+def test_elsewhere_only_this_machine_is_answered_under_its_own_names(
+    server: TelemetryServer, client: httpx.Client
+) -> None:
     assert server.host == "127.0.0.1"
     for host in ("localhost", f"localhost:{server.port}", "127.0.0.1", "[::1]:9400"):
         assert client.get("/status", headers={"host": host}).status_code == 200
@@ -140,7 +151,9 @@ def test_elsewhere_only_this_machine_is_answered_under_its_own_names(server: Tel
         for method, path in (("GET", "/status"), ("GET", "/metrics"), ("HEAD", "/healthz"), ("POST", "/save")):
             answer = client.request(method, path, headers={"host": host})
             assert (answer.status_code, answer.headers["connection"]) == (421, "close")
-            assert answer.text == ("" if method == "HEAD" else "this process answers only to localhost; use that name\n")
+            assert answer.text == (
+                "" if method == "HEAD" else "this process answers only to localhost; use that name\n"
+            )
 
 
 def _rest(client: socket.socket) -> bytes:
@@ -152,7 +165,9 @@ def _rest(client: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("sent", [b"X" * 60_000 + b" / HTTP/1.1\r\n\r\n", b"GET / " + b"X" * 60_000 + b"\r\n\r\n", b"G" * 70_000])
+@pytest.mark.parametrize(
+    "sent", [b"X" * 60_000 + b" / HTTP/1.1\r\n\r\n", b"GET / " + b"X" * 60_000 + b"\r\n\r\n", b"G" * 70_000]
+)
 def test_an_error_does_not_repeat_a_long_request(server: TelemetryServer, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=limit(30)) as client:
         client.sendall(sent)
@@ -179,7 +194,9 @@ def test_a_request_that_does_not_end_is_cut_although_bytes_drip(scene: Scene, se
         thread = threading.Thread(target=_drip, args=(client, ended))
         thread.start()
         client.settimeout(limit(60))
-        assert _rest(client).count(b"HTTP/1.1 200") == sent.count(b"GET /status") - (b"\r\n\r\n" not in sent and b"GET" in sent)
+        assert _rest(client).count(b"HTTP/1.1 200") == sent.count(b"GET /status") - (
+            b"\r\n\r\n" not in sent and b"GET" in sent
+        )
         ended.set()
         thread.join()
 
@@ -192,7 +209,9 @@ def _drip(client: socket.socket, ended: threading.Event) -> None:
             return
 
 
-def test_silent_clients_have_a_bounded_number_of_threads_and_keep_nobody_out(server: TelemetryServer, client: httpx.Client) -> None:
+def test_silent_clients_have_a_bounded_number_of_threads_and_keep_nobody_out(
+    server: TelemetryServer, client: httpx.Client
+) -> None:
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(120)]
@@ -211,7 +230,8 @@ def test_the_error_for_a_port_in_use_names_the_field(scene: Scene, server: Telem
     with pytest.raises(BadConfiguration) as refused:
         TelemetryServer(scene.reporter, server.port)
     assert str(refused.value) == (
-        f"spec.telemetry.port: port {server.port} is already in use on this machine; set another one, or end the process that has it"
+        f"spec.telemetry.port: port {server.port} is already in use on this machine; set another one, or end the "
+        "process that has it"
     )
     assert refused.value.exit_code == ExitCode.BAD_CONFIGURATION
 

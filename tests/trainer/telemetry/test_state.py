@@ -1,4 +1,6 @@
-"""The state is one value: readers get all of it at one moment, and `/status` and the listeners see what the loop reported."""
+"""The state is one value: readers get all of it at one moment, and `/status` and the listeners see what the loop
+reported.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,15 @@ def test_a_state_has_no_fields_but_its_own() -> None:
 
 def test_every_field_of_the_progress_is_known_to_the_state_or_computed_by_an_objective() -> None:
     """A field of `Progress` without a value of its name would stay empty without an error."""
-    metrics = {"load_balance_loss", "z_loss", "router_z_loss", "expert_load_max", "preference_accuracy", "reward_margin", "reward"}
+    metrics = {
+        "load_balance_loss",
+        "z_loss",
+        "router_z_loss",
+        "expert_load_max",
+        "preference_accuracy",
+        "reward_margin",
+        "reward",
+    }
     assert {name for name in Progress.model_fields if not hasattr(Scene().reporter.observe(), name)} == metrics
 
 

@@ -1,4 +1,7 @@
-"""The termination report fits into the size that Kubernetes keeps, and is always JSON. A user gets the last lines of a training."""
+"""The termination report fits into the size that Kubernetes keeps, and is always JSON.
+
+A user gets the last lines of a training.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,8 @@ def test_the_written_report_replaces_the_former_content(tmp_path: Path) -> None:
     )
     assert write_termination_report(file, report) is None
     assert file.read_text() == (
-        '{"cause":"fenced","exitCode":81,"message":"attempt 4 owns the root","run":"demo","attempt":3,"restart":1,"processIndex":0,'
+        '{"cause":"fenced","exitCode":81,"message":"attempt 4 owns the '
+        'root","run":"demo","attempt":3,"restart":1,"processIndex":0,'
         '"step":12,"checkpointStep":10,"epochAttempt":4,"time":"2026-03-01T12:00:00.000Z"}'
     )
 
@@ -64,11 +68,18 @@ def test_a_long_message_is_cut_to_the_size_that_fits(character: str) -> None:
 
 def test_as_many_sources_are_reported_as_fit() -> None:
     sources = [
-        SourceEvaluation(source=f"a-source-with-a-rather-long-name-{number}", loss=2.123456789, bits_per_byte=1.23456789, tokens=10**9)
+        SourceEvaluation(
+            source=f"a-source-with-a-rather-long-name-{number}",
+            loss=2.123456789,
+            bits_per_byte=1.23456789,
+            tokens=10**9,
+        )
         for number in range(64)
     ]
     evaluated = Evaluated(run="base", step=10, path="steps/10/", sources=sources)
-    report = termination_report(IDENTITY, cause=EndCause.COMPLETED, message="m" * 2000, progress=Progress(evaluated=evaluated))
+    report = termination_report(
+        IDENTITY, cause=EndCause.COMPLETED, message="m" * 2000, progress=Progress(evaluated=evaluated)
+    )
     written = encode_report(report)
     assert len(written) <= TERMINATION_MESSAGE_LIMIT
     read = TerminationReport.model_validate_json(written, by_alias=True)
@@ -89,7 +100,10 @@ def test_a_report_without_a_message_still_fits_in_little() -> None:
 def test_a_file_that_cannot_be_written_is_reported_and_not_raised(tmp_path: Path) -> None:
     report = termination_report(IDENTITY, cause=EndCause.COMPLETED, message="done")
     problem = write_termination_report(tmp_path / "none" / "log", report)
-    assert problem == f"the termination report could not be written to {tmp_path / 'none' / 'log'}: No such file or directory"
+    assert (
+        problem
+        == f"the termination report could not be written to {tmp_path / 'none' / 'log'}: No such file or directory"
+    )
     assert write_termination_report(None, report) is None
 
 
@@ -121,7 +135,9 @@ def test_a_complete_run_is_followed_by_its_report() -> None:
 def test_a_run_that_stopped_can_go_on() -> None:
     result, _, follows = lines("preempted", 12)
     assert "12 of 40 steps are done" in result
-    assert follows == "next    halcyon train 'my run.yaml' goes on from step 12; halcyon report /runs/tiny shows the run"
+    assert (
+        follows == "next    halcyon train 'my run.yaml' goes on from step 12; halcyon report /runs/tiny shows the run"
+    )
 
 
 def test_a_run_that_kept_nothing_has_no_such_lines() -> None:

@@ -1,4 +1,6 @@
-"""The times of a process: every second under exactly one cause, and the speed and the durations of steps from the times of their ends."""
+"""The times of a process: every second under exactly one cause, and the speed and the durations of steps from the times
+of their ends.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +149,13 @@ def test_the_histogram_counts_by_upper_bounds() -> None:
         now += seconds
         pace = pace.step_ended(now, step)
     buckets = dict(zip((*STEP_SECONDS_BUCKETS, "more"), pace.buckets, strict=True))
-    assert {bound: count for bound, count in buckets.items() if count} == {0.01: 2, 0.025: 1, 1.0: 1, 250.0: 1, "more": 1}
+    assert {bound: count for bound, count in buckets.items() if count} == {
+        0.01: 2,
+        0.025: 1,
+        1.0: 1,
+        250.0: 1,
+        "more": 1,
+    }
     assert pace.sum_seconds == pytest.approx(sum(durations))
 
 
@@ -176,7 +184,9 @@ def test_the_number_of_remembered_durations_is_bounded() -> None:
     for done in range(1, 100_000, 100):
         durations = durations.step_ended((done - 1) // 1000, 1.0, 100)
     assert max(len(known) for size in range(100) for known in durations.of({size: None})) == 512
-    assert durations.of({99: None}) == ((),), "with too many sizes the last ones stay unknown, with the limit of a compilation"
+    assert durations.of({99: None}) == ((),), (
+        "with too many sizes the last ones stay unknown, with the limit of a compilation"
+    )
 
 
 def test_steps_that_end_together_share_their_time() -> None:

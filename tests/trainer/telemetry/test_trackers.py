@@ -1,4 +1,6 @@
-"""Trackers: the numbers arrive in the program, a resumed run continues its series without double points, and no failure reaches the run."""
+"""Trackers: the numbers arrive in the program, a resumed run continues its series without double points, and no failure
+reaches the run.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,13 @@ def installed(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
 
 
-def feed(tracker: Tracker, resumed: int, last: int, *, end: str = "done", back: int | None = None, returns: int = 0) -> list[str]:
+def feed(
+    tracker: Tracker, resumed: int, last: int, *, end: str = "done", back: int | None = None, returns: int = 0
+) -> list[str]:
     """Hand the steps of one process to a tracker, and end as the process does. Returns the warnings.
 
-    With `back`, the process goes back to that step after the last one, and does the steps after it again with other losses."""
+    With `back`, the process goes back to that step after the last one, and does the steps after it again with other
+    losses."""
     warnings: list[str] = []
     thread = TrackerThread(
         "tracker",
@@ -48,9 +53,13 @@ def feed(tracker: Tracker, resumed: int, last: int, *, end: str = "done", back: 
     thread.record(Row("start", 0.0))
     thread.record(Row("restored", 0.0, {"step": resumed, "seconds": 1.0}))
     for step in range(resumed + 1, last + 1):
-        thread.record(Row("step", 100.0 + step, {"step": step, "loss": 1.0 / step, "eta_seconds": 1.0, "per_layer": (1.0, 2.0)}))
+        thread.record(
+            Row("step", 100.0 + step, {"step": step, "loss": 1.0 / step, "eta_seconds": 1.0, "per_layer": (1.0, 2.0)})
+        )
     if back is not None:
-        thread.record(Row("rolledBack", 150.0, {"step": last, "to_step": back, "batches": last - back, "reason": "jump"}))
+        thread.record(
+            Row("rolledBack", 150.0, {"step": last, "to_step": back, "batches": last - back, "reason": "jump"})
+        )
         for step in range(back + 1, last + 1):
             thread.record(Row("step", 150.0 + step, {"step": step, "loss": 2.0 / step}))
     thread.record(Row("evaluation", 200.0, {"step": last, "loss": 0.5, "source": None}))
@@ -72,7 +81,9 @@ def test_a_file_of_json_lines_has_each_step_once_after_a_kill(tmp_path: Path) ->
     assert feed(JsonLines(str(path)), 6, 12) == []
     head, *rows = rows_of(path)
     assert head == {"run": "tiny", "id": "c0ffee", "document": {"kind": "TrainingRun"}}
-    assert [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row] == [(step, 1.0 / step) for step in range(1, 13)]
+    assert [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row] == [
+        (step, 1.0 / step) for step in range(1, 13)
+    ]
     assert [row["step"] for row in rows if "evaluation/loss" in row] == [12]
     assert rows[-1] == {"event": "done", "goodput": 0.5}
     assert "train/eta_seconds" not in rows[0]
@@ -108,7 +119,9 @@ class Series(JsonLines):
 def test_each_return_to_a_checkpoint_begins_another_series() -> None:
     series = Series()
     assert feed(series, 0, 4, back=2) == []
-    assert series.steps == {"tiny c0ffee": [1, 2, 3, 4], "tiny (return 1) c0ffee-1": [3, 4, 4]}, "the last one is an evaluation"
+    assert series.steps == {"tiny c0ffee": [1, 2, 3, 4], "tiny (return 1) c0ffee-1": [3, 4, 4]}, (
+        "the last one is an evaluation"
+    )
     assert series.ends == ["rolledBack", "done"]
     again = Series()
     assert feed(again, 4, 5, returns=1) == []
@@ -183,7 +196,9 @@ def test_the_identity_of_a_series_stays_with_the_root(tmp_path: Path) -> None:
 
 
 def test_a_document_may_have_several_trackers() -> None:
-    spec = TrackersSpec.model_validate({"jsonLines": {"path": "/logs/run.jsonl"}, "wandb": {"project": "p"}, "mlflow": {"experiment": "e"}})
+    spec = TrackersSpec.model_validate(
+        {"jsonLines": {"path": "/logs/run.jsonl"}, "wandb": {"project": "p"}, "mlflow": {"experiment": "e"}}
+    )
     assert [name for name, _ in trackers_of(spec)] == ["jsonLines", "wandb", "mlflow"]
     assert trackers_of(TrackersSpec()) == []
 
@@ -192,7 +207,9 @@ def test_a_document_may_have_several_trackers() -> None:
     ("environ", "found"),
     [({"WANDB_MODE": "offline"}, True), ({"WANDB_API_KEY": "k"}, True), ({"NETRC": "/nowhere"}, False)],
 )
-def test_credentials_of_weights_and_biases_are_looked_up_without_a_question(environ: Mapping[str, str], found: bool) -> None:
+def test_credentials_of_weights_and_biases_are_looked_up_without_a_question(
+    environ: Mapping[str, str], found: bool
+) -> None:
     assert has_credentials(environ) is found
 
 
@@ -248,7 +265,9 @@ def check_twice(make: Callable[[], Tracker]) -> None:
 
 
 def losses_of(path: Path) -> list[tuple[int, float]]:
-    """Step and loss of each point in a file of Weights & Biases: records in blocks of 32 KiB, each in parts of the types 1 to 4."""
+    """Step and loss of each point in a file of Weights & Biases: records in blocks of 32 KiB, each in parts of the
+    types 1 to 4.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, whole, found = path.read_bytes(), 7, b"", []
@@ -261,7 +280,10 @@ def losses_of(path: Path) -> list[tuple[int, float]]:
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
-            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in Record.FromString(whole).history.item}
+            items = {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                for item in Record.FromString(whole).history.item
+            }
             if "train/loss" in items:
                 found.append((items["_step"], items["train/loss"]))
             whole = b""
@@ -271,7 +293,10 @@ def losses_of(path: Path) -> list[tuple[int, float]]:
 @pytest.mark.variant
 @installed("wandb")
 def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process has a folder of its own; together they have each step once. After a return to a checkpoint there is another series."""
+    """Each process has a folder of its own; together they have each step once.
+
+    After a return to a checkpoint there is another series.
+    """
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     assert feed(WeightsAndBiases("project"), 0, 9, end="error") == []

@@ -38,7 +38,15 @@ def test_before_the_first_step_there_is_no_loss() -> None:
     assert found["healthy"] == 1
     assert found["idle_limit_seconds"] == 900
     assert (
-        not {"loss_nats", "tokens_per_second", "mfu_ratio", "checkpoint_step", "evaluation_loss_nats", "resumed_step", "data_wait_ratio"}
+        not {
+            "loss_nats",
+            "tokens_per_second",
+            "mfu_ratio",
+            "checkpoint_step",
+            "evaluation_loss_nats",
+            "resumed_step",
+            "data_wait_ratio",
+        }
         & found.keys()
     )
     assert not any(name.startswith("tokenized") for name in found)
@@ -111,7 +119,11 @@ def test_a_training_run_has_all_metrics() -> None:
         "step_seconds_bucket{le=+Inf}": 9,
     }
     assert {name: found.get(name) for name in expected} == pytest.approx(expected)
-    assert found["last_step_timestamp_seconds"] == found["checkpoint_timestamp_seconds"] == pytest.approx(1_772_366_400 + 4 + 6 + 4.5)
+    assert (
+        found["last_step_timestamp_seconds"]
+        == found["checkpoint_timestamp_seconds"]
+        == pytest.approx(1_772_366_400 + 4 + 6 + 4.5)
+    )
 
 
 def test_a_diverged_loss_is_shown_as_such() -> None:
@@ -149,4 +161,6 @@ def test_names_follow_the_rules() -> None:
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m halcyon.telemetry.reference > docs/reference/metrics.md"
+    assert PAGE.read_text(encoding="utf-8") == render(), (
+        "run: python -m halcyon.telemetry.reference > docs/reference/metrics.md"
+    )

@@ -1,4 +1,6 @@
-"""Training of a tokenizer: the same file for any number of threads, bytes first and special tokens last; other libraries can load it."""
+"""Training of a tokenizer: the same file for any number of threads, bytes first and special tokens last; other
+libraries can load it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FINGERPRINT = "import sys; from tests.trainer.tokenizer.texts import trained; sy
 @pytest.mark.parametrize("threads", ["1", "2", "7"])
 def test_threads_and_hash_seeds_change_nothing(threads: str) -> None:
     environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
-    found = subprocess.run([sys.executable, "-c", FINGERPRINT], env=environment, check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-c", FINGERPRINT], env=environment, check=True, capture_output=True, text=True
+    ).stdout
     assert found == trained().fingerprint
 
 
@@ -39,7 +43,9 @@ def test_bytes_come_first_and_special_tokens_last() -> None:
     tokenizer = load(trained())
     special = [*OWN_SPECIAL_TOKENS, "<|more|>"]
     assert list(vocabulary.values()) == list(range(512 - len(special)))
-    assert list(tokenizer.special_tokens.items()) == [(name, 512 - len(special) + index) for index, name in enumerate(special)]
+    assert list(tokenizer.special_tokens.items()) == [
+        (name, 512 - len(special) + index) for index, name in enumerate(special)
+    ]
     assert tokenizer.vocab_size == 512
     assert [int(tokenizer.encode(chr(byte))[0]) for byte in range(128)] == list(range(128))
     assert "<|bos|>" in {name for name, index in tokenizer.special_tokens.items() if index == tokenizer.bos_id}
@@ -82,12 +88,20 @@ def test_little_text_gives_fewer_tokens() -> None:
             ["a"],
             600,
             ["<|bos|>"],
-            "spec.tokenizer.bpe.specialTokens: '<|bos|>' is given twice; name each token once, and do not name Halcyon's own tokens",
+            "spec.tokenizer.bpe.specialTokens: '<|bos|>' is given twice; name each token once, and do not name "
+            "Halcyon's own tokens",
         ),
-        (["a"], 266, [], "spec.tokenizer.bpe.vocabSize: 266 leaves no room for 256 bytes and 11 special tokens; use 267 or more"),
+        (
+            ["a"],
+            266,
+            [],
+            "spec.tokenizer.bpe.vocabSize: 266 leaves no room for 256 bytes and 11 special tokens; use 267 or more",
+        ),
     ],
 )
-def test_impossible_training_is_reported_in_one_sentence(texts: list[str], size: int, special: list[str], sentence: str) -> None:
+def test_impossible_training_is_reported_in_one_sentence(
+    texts: list[str], size: int, special: list[str], sentence: str
+) -> None:
     with pytest.raises(BadConfiguration) as caught:
         train_bpe(texts, size, special)
     assert str(caught.value) == sentence

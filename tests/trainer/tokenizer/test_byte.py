@@ -33,9 +33,18 @@ def test_the_ids_of_the_special_tokens_stay() -> None:
 
 def test_special_tokens_come_only_when_asked_for() -> None:
     assert TOKENIZER.encode("<|bos|>").tolist() == list(b"<|bos|>")
-    marked, empty = TOKENIZER.encode_rendered([RenderedText("<|bos|>a<|pad|><|eos|>é", [(0, 7), (8, 15), (15, 22)]), RenderedText("", [])])
+    marked, empty = TOKENIZER.encode_rendered(
+        [RenderedText("<|bos|>a<|pad|><|eos|>é", [(0, 7), (8, 15), (15, 22)]), RenderedText("", [])]
+    )
     assert marked.tokens.tolist() == [256, 97, 258, 257, 0xC3, 0xA9]
-    assert list(zip(marked.starts.tolist(), marked.ends.tolist(), strict=True)) == [(0, 7), (7, 8), (8, 15), (15, 22), (22, 23), (22, 23)]
+    assert list(zip(marked.starts.tolist(), marked.ends.tolist(), strict=True)) == [
+        (0, 7),
+        (7, 8),
+        (8, 15),
+        (15, 22),
+        (22, 23),
+        (22, 23),
+    ]
     assert empty.tokens.tolist() == []
     assert TOKENIZER.decode(np.array([256, 72, 105, 257, 258])) == "Hi"
 
@@ -45,4 +54,6 @@ def test_broken_utf_8_is_shown_not_raised() -> None:
 
 
 def test_the_fingerprint_never_changes() -> None:
-    assert TOKENIZER.fingerprint == BYTE.fingerprint == "47d09e3d5ede6f30dc086b2c71a098f1204dc9f442c74d00bc85359c23ce7532"
+    assert (
+        TOKENIZER.fingerprint == BYTE.fingerprint == "47d09e3d5ede6f30dc086b2c71a098f1204dc9f442c74d00bc85359c23ce7532"
+    )

@@ -1,4 +1,6 @@
-"""`halcyon tokenizer` trains on files of several kinds, writes atomically, compares tokenizers, and reports errors in one sentence."""
+"""`halcyon tokenizer` trains on files of several kinds, writes atomically, compares tokenizers, and reports errors in
+one sentence.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.trainer.tokenizer.texts import TRAINING, trained
 
 
 def halcyon(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
+    return CliRunner().invoke(
+        app, [str(argument) for argument in arguments], env={"COLUMNS": "200"}, catch_exceptions=False
+    )
 
 
 @pytest.fixture
@@ -44,10 +48,16 @@ def test_a_tokenizer_is_trained_on_files_and_compared(files: list[Path], tmp_pat
     assert result.exit_code == 0, result.output
     tokens = load(trained()).encode(TRAINING[0]).size
     row = next(line for line in result.stdout.splitlines() if "a.txt" in line)
-    assert [cell.strip() for cell in row.split("│")[2:5]] == ["100", f"{len(TRAINING[0].encode()) / tokens:.2f}", "1.00"]
+    assert [cell.strip() for cell in row.split("│")[2:5]] == [
+        "100",
+        f"{len(TRAINING[0].encode()) / tokens:.2f}",
+        "1.00",
+    ]
 
 
-def test_encodings_in_the_local_tiktoken_cache_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encodings_in_the_local_tiktoken_cache_are_compared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     assert "gpt2" not in halcyon("eval", "byte").stdout
     facts = ENCODINGS["gpt2"]
@@ -77,7 +87,11 @@ def test_every_sample_comes_back_and_its_bytes_are_counted() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', "a.jsonl: row 1 has no text in the field 'text'; name another with --field"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"other": "b"}\n',
+            "a.jsonl: row 1 has no text in the field 'text'; name another with --field",
+        ),
         ("a.txt", b"caf\xe9", "a.txt: row 0 is not UTF-8 (byte 3); convert it or leave it out"),
     ],
 )

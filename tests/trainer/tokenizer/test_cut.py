@@ -1,4 +1,6 @@
-"""Very long documents are cut at places that do not change the tokens, in bounded memory, from strings and from bytes."""
+"""Very long documents are cut at places that do not change the tokens, in bounded memory, from strings and from
+bytes.
+"""
 
 from __future__ import annotations
 

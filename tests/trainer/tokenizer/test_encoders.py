@@ -25,7 +25,9 @@ from halcyon.tokenizer.tokenizer_json import JsonTokenizer
 from tests.trainer.tokenizer.texts import HARD_TEXT, trained
 
 
-def definition_of(change: Callable[[dict[str, Any]], object] = lambda document: None, **options: str) -> TokenizerDefinition:
+def definition_of(
+    change: Callable[[dict[str, Any]], object] = lambda document: None, **options: str
+) -> TokenizerDefinition:
     """The trained tokenizer with a change in its file."""
     document = json.loads(trained().content)
     change(document)
@@ -41,7 +43,9 @@ def normalise(document: dict[str, Any]) -> None:
 
 
 def add_a_word(document: dict[str, Any]) -> None:
-    document["added_tokens"].append({**document["added_tokens"][-1], "id": 512, "content": "the  text", "special": False})
+    document["added_tokens"].append(
+        {**document["added_tokens"][-1], "id": 512, "content": "the  text", "special": False}
+    )
 
 
 VARIANTS = {
@@ -95,7 +99,10 @@ def test_text_comes_back_with_its_size_and_without_special_tokens(text: str) -> 
 def test_marked_text_has_the_special_tokens_that_it_spells(text: str) -> None:
     tokenizer = TOKENIZERS["ours"]
     marked = _marked(tokenizer, text)
-    assert marked.tolist() == tokenizers.Tokenizer.from_str(trained().content.decode()).encode(text, add_special_tokens=False).ids
+    assert (
+        marked.tolist()
+        == tokenizers.Tokenizer.from_str(trained().content.decode()).encode(text, add_special_tokens=False).ids
+    )
     assert marked.tolist().count(tokenizer.bos_id) == text.count("<|bos|>")
     assert tokenizer.decode(marked) == text.replace("<|bos|>", "")
 
@@ -109,7 +116,9 @@ def test_every_character_is_split_as_the_reference_splits_it(every: int) -> None
     texts = [f"a{c}b {c}{c}1{c} {c} \n{c}.{c}\n '{c}" for c in characters]
     for start in range(0, len(texts), 8192):
         batch = texts[start : start + 8192]
-        for text, fast, slow in zip(batch, TOKENIZERS["ours"].encode_batch(batch), REFERENCES["ours"].encode_batch(batch), strict=True):
+        for text, fast, slow in zip(
+            batch, TOKENIZERS["ours"].encode_batch(batch), REFERENCES["ours"].encode_batch(batch), strict=True
+        ):
             assert fast.tolist() == slow.ids, repr(text)
 
 
@@ -126,7 +135,9 @@ def test_an_encoder_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, ca
     for encoder in (FastEncoder, DigitPairEncoder):
         encode = encoder.__call__
 
-        def differ(self: Any, texts: Sequence[str], encode: Callable[..., list[np.ndarray]] = encode) -> list[np.ndarray]:
+        def differ(
+            self: Any, texts: Sequence[str], encode: Callable[..., list[np.ndarray]] = encode
+        ) -> list[np.ndarray]:
             return encode(self, [text.replace("\u0663", "3") for text in texts])
 
         monkeypatch.setattr(encoder, "__call__", differ)
@@ -138,7 +149,9 @@ def test_an_encoder_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, ca
     assert _marked(tokenizer, "a<|bos|>").tolist() == [97, tokenizer.bos_id]
 
 
-def test_a_tokenizer_that_the_fast_encoder_does_not_support_uses_the_reference(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tokenizer_that_the_fast_encoder_does_not_support_uses_the_reference(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "?": 2, "[EOS]": 3}, unk_token="?"))  # noqa: S106
     library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     library.add_special_tokens(["[EOS]"])
@@ -170,7 +183,11 @@ def test_digits_are_paired_from_the_left_and_never_over_the_end_of_a_text(texts:
     whole = "".join(texts)
     positions = np.array([index for index, character in enumerate(whole) if character.isdigit()], np.int64)
     starts = [0, *np.cumsum([len(text) for text in texts]).tolist()]
-    expected = [start + match.start() for text, start in zip(texts, starts, strict=False) for match in re.finditer("[0-9]{2}", text)]
+    expected = [
+        start + match.start()
+        for text, start in zip(texts, starts, strict=False)
+        for match in re.finditer("[0-9]{2}", text)
+    ]
     assert pairs_of(positions, np.array(starts[1:], np.int64)).tolist() == expected
 
 
@@ -192,11 +209,18 @@ def test_the_special_tokens_of_a_document_are_found_or_reported() -> None:
             token["content"] = token["content"].replace("bos", "start").replace("eos", "stop").replace("pad", "fill")
 
     named = load(definition_of(rename, beginning="<|start|>", end="<|stop|>"))
-    assert (named.bos_id, named.eos_id, named.pad_id) == (TOKENIZERS["ours"].bos_id, TOKENIZERS["ours"].eos_id, TOKENIZERS["ours"].eos_id)
-    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tokenizerJson\.end: no special token has one of the usual names"):
+    assert (named.bos_id, named.eos_id, named.pad_id) == (
+        TOKENIZERS["ours"].bos_id,
+        TOKENIZERS["ours"].eos_id,
+        TOKENIZERS["ours"].eos_id,
+    )
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.tokenizer\.tokenizerJson\.end: no special token has one of the usual names"
+    ):
         load(definition_of(rename))
     with pytest.raises(
-        BadConfiguration, match=r"^spec\.tokenizer\.tokenizerJson\.end: the tokenizer has no special token '<end>'; it has "
+        BadConfiguration,
+        match=r"^spec\.tokenizer\.tokenizerJson\.end: the tokenizer has no special token '<end>'; it has ",
     ):
         load(definition_of(end="<end>"))
 
@@ -209,7 +233,11 @@ def test_a_file_that_is_no_tokenizer_is_reported(content: bytes) -> None:
 
 def test_only_content_and_options_decide_the_fingerprint() -> None:
     assert definition_of().fingerprint == definition_of().fingerprint
-    others = [definition_of(normalise), definition_of(end="<|eos|>"), TokenizerDefinition("sentencePiece", definition_of().content)]
+    others = [
+        definition_of(normalise),
+        definition_of(end="<|eos|>"),
+        TokenizerDefinition("sentencePiece", definition_of().content),
+    ]
     assert len({definition_of().fingerprint, *(definition.fingerprint for definition in others)}) == 4
 
 

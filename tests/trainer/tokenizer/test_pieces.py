@@ -21,7 +21,9 @@ def of_folder() -> Tokenizer:
     return load(definition)
 
 
-@pytest.mark.parametrize("make", [lambda: load(BYTE), lambda: load(trained()), of_folder], ids=["byte", "bpe", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "make", [lambda: load(BYTE), lambda: load(trained()), of_folder], ids=["byte", "bpe", "tokenizer.json"]
+)
 def test_pieces_joined_are_the_text(make: object) -> None:
     assert callable(make)
     tokenizer: Tokenizer = make()

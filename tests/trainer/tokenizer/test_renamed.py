@@ -16,7 +16,9 @@ from tests.trainer.data.formats.published import loaded, tokenizer_of
 def special_in(tokenizer: Tokenizer, before: str, text: str, after: str) -> list[str]:
     """The special tokens of a text between two special tokens of a template."""
     whole, end = before + text + after, len(before) + len(text)
-    rendered = Spellings(tokenizer.special_tokens).rendered(whole, lambda start, stop: start < end and stop > len(before))
+    rendered = Spellings(tokenizer.special_tokens).rendered(
+        whole, lambda start, stop: start < end and stop > len(before)
+    )
     (found,) = tokenizer.encode_rendered([rendered])
     spellings = {token: name for name, token in tokenizer.special_tokens.items() if name not in ("<unk>", "[UNK]")}
     return [spellings[token] for token in found.tokens.tolist() if token in spellings]
@@ -63,7 +65,9 @@ def test_the_ids_of_a_text_are_those_of_the_tokenizer_itself() -> None:
     for name in KINDS:
         tokenizer = tokenizer_of(name)
         special = Spellings(tokenizer.special_tokens).rendered(text).special
-        plain, renamed = tokenizer.encode_rendered([RenderedText(text, special), RenderedText(text, special, spells=True)])
+        plain, renamed = tokenizer.encode_rendered(
+            [RenderedText(text, special), RenderedText(text, special, spells=True)]
+        )
         assert plain.tokens.tolist() == renamed.tokens.tolist(), name
         assert plain.starts.tolist() == renamed.starts.tolist(), name
         assert plain.ends.tolist() == renamed.ends.tolist(), name

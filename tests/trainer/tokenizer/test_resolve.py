@@ -36,7 +36,8 @@ def test_the_place_of_the_file_does_not_matter() -> None:
 def test_the_files_beside_a_vocabulary_say_what_its_special_tokens_mean() -> None:
     files = {
         "model/tokenizer.json": trained().content,
-        "model/tokenizer_config.json": b'{"bos_token": null, "eos_token": {"content": "<|user_end|>"}, "add_bos_token": false}',
+        "model/tokenizer_config.json": b'{"bos_token": null, "eos_token": {"content": "<|user_end|>"}, '
+        b'"add_bos_token": false}',
         "model/generation_config.json": b'{"eos_token_id": [7, 9]}',
     }
 
@@ -51,7 +52,9 @@ def test_the_files_beside_a_vocabulary_say_what_its_special_tokens_mean() -> Non
         assert (tokenizer.bos_id, tokenizer.prefix, tokenizer.suffix) == (None, (), ())
         assert tokenizer.eos_id == tokenizer.special_tokens["<|user_end|>"]
         assert tokenizer.ends == (tokenizer.eos_id, 7, 9)
-    files["model/tokenizer_config.json"] = b'{"bos_token": "<|bos|>", "eos_token": "<|eos|>", "add_bos_token": true, "add_eos_token": true}'
+    files["model/tokenizer_config.json"] = (
+        b'{"bos_token": "<|bos|>", "eos_token": "<|eos|>", "add_bos_token": true, "add_eos_token": true}'
+    )
     tokenizer = load(resolve(json_spec("model"), fetch))
     assert (tokenizer.prefix, tokenizer.suffix) == ((), ()), "the post-processor alone decides, as in transformers"
     files["model/tokenizer_config.json"] = b"[]"
@@ -73,7 +76,10 @@ def test_the_post_processor_says_what_stands_around_a_text() -> None:
         },
         "model": {"type": "BPE", "vocab": names, "merges": []},
     }
-    files = {"tokenizer.json": json.dumps(document).encode(), "tokenizer_config.json": b'{"bos_token": "<s>", "add_bos_token": false}'}
+    files = {
+        "tokenizer.json": json.dumps(document).encode(),
+        "tokenizer_config.json": b'{"bos_token": "<s>", "add_bos_token": false}',
+    }
     definition = definition_of(files)
     assert definition is not None
     tokenizer = load(definition)
@@ -101,5 +107,6 @@ def test_a_file_that_cannot_be_read_is_reported() -> None:
     with pytest.raises(BadConfiguration) as caught:
         resolve(json_spec("/data/tok"), fetch)
     assert str(caught.value) == (
-        "spec.tokenizer.tokenizerJson.path: /data/tok/tokenizer.json cannot be read (Permission denied); give a file that this run can read"
+        "spec.tokenizer.tokenizerJson.path: /data/tok/tokenizer.json cannot be read (Permission denied); give a file "
+        "that this run can read"
     )

@@ -1,4 +1,6 @@
-"""SentencePiece models: the ids equal the library's, special tokens come only on request, and long documents may be cut."""
+"""SentencePiece models: the ids equal the library's, special tokens come only on request, and long documents may be
+cut.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ def test_a_long_document_has_the_ids_of_the_whole(kind: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100])
 def test_a_file_that_is_no_model_is_reported(content: bytes) -> None:
     spec = TokenizerSpec(sentence_piece=SentencePieceSpec(path="some.model"))
-    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.path: this is not a SentencePiece model"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.tokenizer\.sentencePiece\.path: this is not a SentencePiece model"
+    ):
         load(resolve(spec, lambda uri: content if uri == "some.model" else b"{}"))
 
 

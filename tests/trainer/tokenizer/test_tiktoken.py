@@ -23,11 +23,15 @@ from tests.trainer.tokenizer.texts import HARD_TEXT, TRAINING
 
 
 def small_ranks(words: Iterable[str]) -> dict[bytes, int]:
-    """The 256 bytes and all prefixes of the words, shortest first: each merges from the next shorter prefix and a byte."""
+    """The 256 bytes and all prefixes of the words, shortest first: each merges from the next shorter prefix and a
+    byte.
+    """
     beginnings = {word.encode()[:length] for word in words for length in range(2, len(word.encode()) + 1)}
     return {
         data: rank
-        for rank, data in enumerate([*(bytes([byte]) for byte in range(256)), *sorted(beginnings, key=lambda data: (len(data), data))])
+        for rank, data in enumerate(
+            [*(bytes([byte]) for byte in range(256)), *sorted(beginnings, key=lambda data: (len(data), data))]
+        )
     }
 
 
@@ -76,7 +80,9 @@ def library_encoding(name: str) -> tiktoken.Encoding:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "load_tiktoken_bpe", lambda *_, **__: RANKS)
         facts = getattr(library, name)()
-    return tiktoken.Encoding(facts["name"], pat_str=facts["pat_str"], mergeable_ranks=RANKS, special_tokens=facts["special_tokens"])
+    return tiktoken.Encoding(
+        facts["name"], pat_str=facts["pat_str"], mergeable_ranks=RANKS, special_tokens=facts["special_tokens"]
+    )
 
 
 LIBRARY = {name: library_encoding(name) for name in TOKENIZERS}
@@ -108,15 +114,22 @@ def test_ranks_come_from_the_path_or_where_tiktoken_keeps_them(tmp_path: Path, m
     named = resolve(spec("ranks.tiktoken"), {"ranks.tiktoken": CONTENT}.__getitem__)
     assert named == TokenizerDefinition("tiktoken", CONTENT, {"encoding": "r50k_base"})
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: https://.*cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        BadConfiguration,
+        match=r"^spec\.tokenizer\.tiktoken\.path: https://.*cannot be read \(No such file or directory\)",
+    ):
         resolve(spec(), refuse)
-    with pytest.raises(BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: the download from https://.* is not the known file"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.tokenizer\.tiktoken\.path: the download from https://.* is not the known file"
+    ):
         resolve(spec(), lambda _: CONTENT)
     url = ENCODINGS["gpt2"].url
     monkeypatch.setitem(
         ENCODINGS,  # pyright: ignore[reportArgumentType]
         "gpt2",
-        type(ENCODINGS["gpt2"])(ENCODINGS["gpt2"].pattern, {"<|endoftext|>": 50256}, url, hashlib.sha256(CONTENT).hexdigest()),
+        type(ENCODINGS["gpt2"])(
+            ENCODINGS["gpt2"].pattern, {"<|endoftext|>": 50256}, url, hashlib.sha256(CONTENT).hexdigest()
+        ),
     )
     (tmp_path / hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()).write_bytes(CONTENT)
     assert resolve(spec(), refuse) == named

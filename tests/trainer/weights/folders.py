@@ -45,7 +45,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def llama_tensors(dtype: Any = np.float32, seed: int = 0, *, width: int = WIDTH, tokens: int = TOKENS) -> dict[str, np.ndarray]:
+def llama_tensors(
+    dtype: Any = np.float32, seed: int = 0, *, width: int = WIDTH, tokens: int = TOKENS
+) -> dict[str, np.ndarray]:
     """Random tensors of the model of `CONFIG`, with the names and shapes of published files."""
     keys = width // HEADS * KV_HEADS
     shapes: dict[str, tuple[int, ...]] = {
@@ -70,7 +72,9 @@ def llama_tensors(dtype: Any = np.float32, seed: int = 0, *, width: int = WIDTH,
     return {name: random.standard_normal(shape).astype(jnp.dtype(dtype)) for name, shape in shapes.items()}
 
 
-def write_folder(folder: Path, tensors: dict[str, np.ndarray], whole: dict[str, Any] | None = None, **config: Any) -> Path:
+def write_folder(
+    folder: Path, tensors: dict[str, np.ndarray], whole: dict[str, Any] | None = None, **config: Any
+) -> Path:
     """A folder with one safetensors file and a config.json: `whole`, or that of the tiny Llama with changes."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -108,7 +112,9 @@ def tensors_of(folder: Path) -> dict[str, np.ndarray]:
 
 def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(
-        one[name].dtype == other[name].dtype and one[name].shape == other[name].shape and one[name].tobytes() == other[name].tobytes()
+        one[name].dtype == other[name].dtype
+        and one[name].shape == other[name].shape
+        and one[name].tobytes() == other[name].tobytes()
         for name in one
     )
 

@@ -1,4 +1,6 @@
-"""Adapters in checkpoints and in the files of peft, and what a run takes from weights: all of them, a part, and rows of new tokens."""
+"""Adapters in checkpoints and in the files of peft, and what a run takes from weights: all of them, a part, and rows of
+new tokens.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,11 @@ from tests.trainer.run.test_beginning import begun, origin_of, spec_of
 from tests.trainer.weights.folders import GOLDENS, OWNER, TOKENS, llama_tensors, store_of, tensors_of, write_folder
 
 
-def checkpoint(base: Path, root: Path, *, whole: bool = False, averaged: bool = False, **lora: Any) -> tuple[Any, CausalLM]:
-    """A checkpoint of a run that trained an adapter of a folder's model, and that model. Every factor has random numbers.
+def checkpoint(
+    base: Path, root: Path, *, whole: bool = False, averaged: bool = False, **lora: Any
+) -> tuple[Any, CausalLM]:
+    """A checkpoint of a run that trained an adapter of a folder's model, and that model. Every factor has random
+    numbers.
 
     Args:
         base: The folder.
@@ -47,7 +52,9 @@ def checkpoint(base: Path, root: Path, *, whole: bool = False, averaged: bool = 
     spec = LoraSpec(rank=2, **lora)
     model = with_adapter(model, spec, jax.random.key(0))
     model = jax.tree.map(
-        lambda leaf, flag: jax.tree.map(lambda x: x + 0.1 * noise.standard_normal(x.shape).astype(np.float32), leaf) if flag else leaf,
+        lambda leaf, flag: (
+            jax.tree.map(lambda x: x + 0.1 * noise.standard_normal(x.shape).astype(np.float32), leaf) if flag else leaf
+        ),
         model,
         trained_with_adapter(model),
         is_leaf=lambda node: hasattr(node, "axis_names"),
@@ -63,7 +70,8 @@ def checkpoint(base: Path, root: Path, *, whole: bool = False, averaged: bool = 
         leaves |= {f"{EMA_PREFIX}{leaf.path}": leaf for leaf in flatten(model)}
         leaves[COUNT_PATH] = Leaf(COUNT_PATH, np.int32(3), None)
     described = [
-        ManifestLeaf(path=path, shape=one.shape, dtype=one.dtype.name, axes=one.axes, chunk_shape=one.shape) for path, one in leaves.items()
+        ManifestLeaf(path=path, shape=one.shape, dtype=one.dtype.name, axes=one.axes, chunk_shape=one.shape)
+        for path, one in leaves.items()
     ]
     entry = create_checkpoint(
         store_of(root),
@@ -86,7 +94,8 @@ def difference(one: CausalLM, other: CausalLM) -> float:
 
 @pytest.mark.parametrize(
     ("name", "lora"),
-    [("llama", {}), ("qwen3", {"dora": True, "rs_lora": True}), ("gpt2", {"targets": ["*.query.*", "*.value.*", "*.output.*"]}),
+    [("llama", {}), ("qwen3", {"dora": True, "rs_lora": True}), ("gpt2", {"targets": ["*.query.*", "*.value.*",
+    "*.output.*"]}),
      pytest.param("gpt2", {"dora": True, "targets": ["*.key.*", "*.output.*"]}, marks=pytest.mark.variant)],
 )  # fmt: skip
 def test_merged_exports_and_files_of_peft_hold_the_same_model(tmp_path: Path, name: str, lora: dict[str, Any]) -> None:
@@ -99,7 +108,9 @@ def test_merged_exports_and_files_of_peft_hold_the_same_model(tmp_path: Path, na
     assert difference(whole, wanted) <= 1e-6
     assert difference(halcyon.load(f"{tmp_path / 'root'}")[0], wanted) <= 1e-6
     export_adapter(stored, store_of(tmp_path / "adapter"))
-    import_model(store_of(base), store_of(tmp_path / "again"), owner=OWNER, adapter=store_of(tmp_path / "adapter"), clock=1e9)
+    import_model(
+        store_of(base), store_of(tmp_path / "again"), owner=OWNER, adapter=store_of(tmp_path / "adapter"), clock=1e9
+    )
     assert difference(halcyon.load(f"{tmp_path / 'again'}")[0], wanted) <= 1e-6
 
 
@@ -115,7 +126,9 @@ def test_an_average_of_a_run_with_an_adapter_is_exported_merged_and_alone(tmp_pa
     export_adapter(stored, store_of(tmp_path / "adapter"))
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     (down,) = (value for name, value in tensors.items() if "layers.0.mlp.up_proj.lora_A" in name)
-    (expected,) = (np.asarray(leaf.value)[0] for leaf in flatten(average) if leaf.path == "blocks.stacked.mlp.up.adapter.down")
+    (expected,) = (
+        np.asarray(leaf.value)[0] for leaf in flatten(average) if leaf.path == "blocks.stacked.mlp.up.adapter.down"
+    )
     np.testing.assert_allclose(down.reshape(-1), np.moveaxis(expected, -1, 0).reshape(-1), atol=1e-6)
 
 
@@ -148,7 +161,9 @@ def test_the_files_of_peft_have_its_names_and_shapes(tmp_path: Path) -> None:
 
 
 def test_queries_keys_and_values_in_one_tensor_get_one_adapter(tmp_path: Path) -> None:
-    stored, _ = checkpoint(GOLDENS / "gpt2", tmp_path / "root", targets=["*.query.*", "*.value.*"], rs_lora=True, alpha=3.0)
+    stored, _ = checkpoint(
+        GOLDENS / "gpt2", tmp_path / "root", targets=["*.query.*", "*.value.*"], rs_lora=True, alpha=3.0
+    )
     export_adapter(stored, store_of(tmp_path / "adapter"))
     found = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     up = found["base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"]
@@ -183,11 +198,17 @@ def test_files_that_are_no_adapter_of_the_model_are_refused(tmp_path: Path) -> N
     refused("more than low-rank maps", modules_to_save=["lm_head"])
     refused("is not complete", {key: one for key, one in tensors.items() if key != name})
     refused(r"the model's weight is \[8, 8\]", tensors | {name: np.zeros((2, 9), np.float32)})
-    refused("is no part of a low-rank adapter", tensors | {"base_model.model.x.lora_embedding_A": np.zeros((2, 9), np.float32)})
+    refused(
+        "is no part of a low-rank adapter",
+        tensors | {"base_model.model.x.lora_embedding_A": np.zeros((2, 9), np.float32)},
+    )
     with pytest.raises(BadConfiguration, match=r"has no adapter_config\.json"):
         import_model(store_of(base), store_of(tmp_path / "new"), owner=OWNER, adapter=store_of(base), clock=1e9)
     with pytest.raises(BadConfiguration, match=r"--adapter: the run of this checkpoint has no spec\.adapter"):
-        export_adapter(stored_model(store_of(tmp_path / "plain"), entry_of(store_of(tmp_path / "plain"), None)), store_of(tmp_path / "out"))
+        export_adapter(
+            stored_model(store_of(tmp_path / "plain"), entry_of(store_of(tmp_path / "plain"), None)),
+            store_of(tmp_path / "out"),
+        )
 
 
 def test_the_folder_of_an_adapter_has_the_tokenizer_and_the_template(tmp_path: Path) -> None:
@@ -222,10 +243,17 @@ def test_an_adapter_with_numbers_that_are_not_finite_is_not_exported(tmp_path: P
     arrays = stored.merged
     assert arrays is not None
     read = arrays.read_stored
-    arrays.read_stored = lambda path, region: read(path, region) * np.float32(np.nan if path.endswith("mlp.up.adapter.down") else 1)  # type: ignore[method-assign]
-    with pytest.raises(BadConfiguration, match=r"model.layers.0.mlp.up_proj.lora_A.weight has NaN or infinite numbers in the checkpoint"):
+    arrays.read_stored = lambda path, region: (
+        read(path, region) * np.float32(np.nan if path.endswith("mlp.up.adapter.down") else 1)
+    )  # type: ignore[method-assign]
+    with pytest.raises(
+        BadConfiguration,
+        match=r"model.layers.0.mlp.up_proj.lora_A.weight has NaN or infinite numbers in the checkpoint",
+    ):
         export_adapter(stored, store_of(tmp_path / "adapter"))
-    with pytest.raises(BadConfiguration, match=r"model.layers.0.mlp.up_proj.weight has NaN or infinite numbers in the checkpoint"):
+    with pytest.raises(
+        BadConfiguration, match=r"model.layers.0.mlp.up_proj.weight has NaN or infinite numbers in the checkpoint"
+    ):
         export_model(stored, store_of(tmp_path / "model"))
 
 
@@ -248,7 +276,10 @@ def test_a_part_of_the_weights_can_be_taken(tmp_path: Path, kind: str) -> None:
     assert found.weights.is_part
     paths = {leaf.path for leaf in flatten(found.weights.model)}
     assert paths == {leaf.path for leaf in flatten(program.template.model) if ".attention." in leaf.path}
-    for wrong, sentence in (("blocks.*.mlp.*", "the same sizes, or leave the parameter out"), ("heads.*", "matches no parameter")):
+    for wrong, sentence in (
+        ("blocks.*.mlp.*", "the same sizes, or leave the parameter out"),
+        ("heads.*", "matches no parameter"),
+    ):
         with pytest.raises(BadConfiguration, match=sentence):
             begun(spec_of(tmp_path, {**origin, "only": [wrong]}, intermediateSize=16))
 
@@ -260,7 +291,9 @@ def test_an_adapter_can_be_added_to_the_weights_that_a_run_begins_with(tmp_path:
     origin = {"huggingFace": {"path": str(base), "adapter": str(tmp_path / "adapter")}}
     found, _ = begun(spec_of(tmp_path, origin))
     wanted: Any = merged(model).blocks.stacked.mlp.up.weight.array  # type: ignore[attr-defined]
-    np.testing.assert_allclose(np.asarray(found.weights.model.blocks.stacked.mlp.up.weight.array), np.asarray(wanted), atol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(found.weights.model.blocks.stacked.mlp.up.weight.array), np.asarray(wanted), atol=1e-6
+    )
     assert jnp.dtype(found.weights.model.embedding.weight.dtype) == jnp.float32
     assert tensors_of(base).keys() == llama_tensors().keys()
 
@@ -275,9 +308,13 @@ def test_a_run_takes_only_the_weights_of_a_whole_training_with_its_adapter_added
     for leaf in flatten(found.weights.model):
         cut = tuple(slice(0, size) for size in leaf.shape)
         np.testing.assert_allclose(np.asarray(leaf.value), wanted[leaf.path][cut], atol=1e-6, err_msg=leaf.path)
-    assert {leaf.path for leaf in flatten(found.weights.model)} == {leaf.path for leaf in flatten(program.template.model)}
+    assert {leaf.path for leaf in flatten(found.weights.model)} == {
+        leaf.path for leaf in flatten(program.template.model)
+    }
     for field, value in (("only", ["blocks.*"]), ("growVocabulary", True)):
-        with pytest.raises(BadConfiguration, match=f"spec.from.{field}: the checkpoint of run base is a whole training"):
+        with pytest.raises(
+            BadConfiguration, match=f"spec.from.{field}: the checkpoint of run base is a whole training"
+        ):
             begun(spec_of(tmp_path, {name: origin[name] for name in ("run", "root")} | {field: value}), owner=OWNER)
 
 
@@ -294,9 +331,14 @@ def test_a_region_of_a_merged_weight_is_that_part_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_parameters_that_are_not_taken_begin_random(tmp_path: Path) -> None:
-    found, program = begun(spec_of(tmp_path, {**origin_of(tmp_path, "folder"), "only": ["blocks.*.attention.*"]}, intermediateSize=16))
+    found, program = begun(
+        spec_of(tmp_path, {**origin_of(tmp_path, "folder"), "only": ["blocks.*.attention.*"]}, intermediateSize=16)
+    )
     state = found.state(program)
-    fresh = {leaf.path: np.asarray(leaf.value) for leaf in flatten(initial_state(program.build_state, program.template).model)}
+    fresh = {
+        leaf.path: np.asarray(leaf.value)
+        for leaf in flatten(initial_state(program.build_state, program.template).model)
+    }
     base, _ = halcyon.load(f"hf:{tmp_path / 'model'}")
     taken = {leaf.path: np.asarray(leaf.value) for leaf in flatten(base)}
     for leaf in flatten(state.model):

@@ -1,4 +1,6 @@
-"""``halcyon checkpoints average``: the mean of float32 sums, as a checkpoint that a run begins with; other models are rejected."""
+"""``halcyon checkpoints average``: the mean of float32 sums, as a checkpoint that a run begins with; other models are
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from halcyon_api.ends import ExitCode
 from tests.trainer.weights.folders import llama_tensors, same_bits, store_of, tensors_of, write_folder
 
 
-def imported(tmp_path: Path, seed: int, dtype: Any = np.float32, tensors: dict[str, np.ndarray] | None = None, **config: Any) -> str:
+def imported(
+    tmp_path: Path, seed: int, dtype: Any = np.float32, tensors: dict[str, np.ndarray] | None = None, **config: Any
+) -> str:
     """A root with a model of random weights."""
     root = tmp_path / f"root-{seed}"
     folder = write_folder(tmp_path / f"model-{seed}", tensors or llama_tensors(dtype, seed), **config)
@@ -54,12 +58,17 @@ def test_each_element_is_the_rounded_mean_of_a_float32_sum(tmp_path: Path, dtype
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"rms_norm_eps": 1e-6}, "hold different models: model.llama.normEpsilon is 1e-05 and 1e-06; average checkpoints of one model"),
+        (
+            {"rms_norm_eps": 1e-6},
+            "hold different models: model.llama.normEpsilon is 1e-05 and 1e-06; average checkpoints of one model",
+        ),
         ({"dtype": "bfloat16"}, "has the type float32 in"),
         ({"vocab_size": 69}, "have 70 and 69 tokens; average checkpoints of one tokenizer"),
     ],
 )
-def test_checkpoints_of_other_models_are_rejected_in_one_sentence(tmp_path: Path, other: dict[str, Any], sentence: str) -> None:
+def test_checkpoints_of_other_models_are_rejected_in_one_sentence(
+    tmp_path: Path, other: dict[str, Any], sentence: str
+) -> None:
     dtype = other.pop("dtype", np.float32)
     tensors = llama_tensors(dtype, 2)
     for name in ("model.embed_tokens.weight", "lm_head.weight"):

@@ -1,4 +1,6 @@
-"""Exports during a run: each is complete or absent, goes on after an interruption, and has the bits of its checkpoint."""
+"""Exports during a run: each is complete or absent, goes on after an interruption, and has the bits of its
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Scene:
     def spec(self) -> CheckpointSpec:
         return CheckpointSpec(root=f"file://{self.root}")
 
-    def exporter(self, *, every: int = 5, steps: int = 12, process: int = 0, processes: int = 1, **spec: Any) -> Exporter:
+    def exporter(
+        self, *, every: int = 5, steps: int = 12, process: int = 0, processes: int = 1, **spec: Any
+    ) -> Exporter:
         return open_exports(
             ExportSpec(every_steps=every, **spec),
             self.spec,
@@ -60,7 +64,9 @@ class Scene:
             owner=OWNER,
             committed=self.entries,
             processes=OneProcess(process, processes) if process == 0 else Follows(self, process, processes),
-            callbacks=ExportCallbacks(lambda step, *_: self.complete.append(step), lambda step, why: self.failures.append((step, why))),
+            callbacks=ExportCallbacks(
+                lambda step, *_: self.complete.append(step), lambda step, why: self.failures.append((step, why))
+            ),
         )
 
     def export(self, **options: Any) -> Exporter:
@@ -94,7 +100,12 @@ class Follows:
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
         exports = store_of(self.scene.root / "exports")
-        return {"result": {"complete": [one.step for one in self.scene.entries if is_complete(exports, one)], "newest": None}}
+        return {
+            "result": {
+                "complete": [one.step for one in self.scene.entries if is_complete(exports, one)],
+                "newest": None,
+            }
+        }
 
     def barrier(self, name: str) -> None:
         """There is nothing to wait for."""
@@ -123,7 +134,9 @@ def test_steps_that_are_due_are_exported_with_the_bits_of_their_checkpoints(scen
     command = tmp_path / "command"
     scene.expected(10, command)
     names = sorted(file.name for file in command.iterdir())
-    assert [(name, (scene.folder(10) / name).read_bytes()) for name in names] == [(name, (command / name).read_bytes()) for name in names]
+    assert [(name, (scene.folder(10) / name).read_bytes()) for name in names] == [
+        (name, (command / name).read_bytes()) for name in names
+    ]
     again = scene.export()
     assert (scene.complete, again.complete_steps) == ([5, 10, 12], {5, 10, 12})
 
@@ -133,8 +146,13 @@ def test_a_type_can_be_chosen(scene: Scene) -> None:
     assert {one.dtype.name for one in tensors_of(scene.folder(10)).values()} == {"bfloat16"}
 
 
-def test_an_interrupted_export_is_continued_by_any_number_of_processes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Process 1 of 2 wrote its files, then both ended: no model is there. A single process writes the others, and completes it."""
+def test_an_interrupted_export_is_continued_by_any_number_of_processes(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1 of 2 wrote its files, then both ended: no model is there.
+
+    A single process writes the others, and completes it.
+    """
     monkeypatch.setattr(background, "FILE_BYTES", 2000)
     scene.export(process=1, processes=2)
     written = {file.name: file.stat().st_ino for file in scene.folder(10).iterdir()}
@@ -148,7 +166,9 @@ def test_an_interrupted_export_is_continued_by_any_number_of_processes(scene: Sc
     assert scene.complete == [5, 10, 12]
 
 
-def test_files_from_another_checkpoint_of_the_same_step_are_not_used(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_from_another_checkpoint_of_the_same_step_are_not_used(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(background, "FILE_BYTES", 2000)
     scene.export(process=1, processes=2)
     store = Store(CheckpointSpec(root=f"file://{scene.root}/exports"))
@@ -162,7 +182,9 @@ def test_files_from_another_checkpoint_of_the_same_step_are_not_used(scene: Scen
     assert same_bits(tensors_of(scene.folder(10)), llama_tensors(seed=10))
 
 
-def test_a_model_is_not_complete_before_every_process_has_written_its_files(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_not_complete_before_every_process_has_written_its_files(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(background, "FILE_BYTES", 2000)
     exporter = scene.exporter(processes=2, steps=10, every=10)
     exporter.begin(scene.entries)
@@ -178,7 +200,9 @@ def test_a_model_is_not_complete_before_every_process_has_written_its_files(scen
     assert scene.complete == [10]
 
 
-def test_a_store_that_fails_is_reported_once_and_the_end_of_the_run_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_is_reported_once_and_the_end_of_the_run_fails(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(background, "_LAST_RETRY_SECONDS", 0.01)
     exporter = scene.exporter(steps=10, every=10)
     (scene.root / "exports" / "step-10").write_text("a file where the folder should be")
@@ -205,12 +229,16 @@ def test_a_damaged_checkpoint_is_given_up_and_ends_nothing(scene: Scene) -> None
 def test_exports_of_an_earlier_run_of_the_same_name_are_replaced(scene: Scene) -> None:
     scene.export()
     earlier = {step: (scene.folder(step) / "model.safetensors").stat().st_ino for step in (5, 10, 12)}
-    scene.entries = [one.model_copy(update={"manifest_sha256": "0" * 64}) if one.step == 10 else one for one in scene.entries]
+    scene.entries = [
+        one.model_copy(update={"manifest_sha256": "0" * 64}) if one.step == 10 else one for one in scene.entries
+    ]
     exporter = scene.exporter()
     assert (exporter.complete_steps, exporter.newest_step) == ({5, 12}, 12)
     scene.entries = [one for one in scene.entries if one.step == 5]
     exporter = scene.exporter()
-    assert (exporter.complete_steps, exporter.newest_step) == ({5}, 5), "steps after the newest one are of an earlier run"
+    assert (exporter.complete_steps, exporter.newest_step) == ({5}, 5), (
+        "steps after the newest one are of an earlier run"
+    )
     document = scene.root / "exports" / "complete" / "step-5.json"
     document.write_text(document.read_text().replace(scene.entries[0].path, "steps/of-another-run/"))
     scene.export()
@@ -219,7 +247,9 @@ def test_exports_of_an_earlier_run_of_the_same_name_are_replaced(scene: Scene) -
     assert [step for step in now if now[step] != earlier[step]] == [5]
 
 
-def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of three exports, two wait for another process, and one fails."""
     monkeypatch.setattr(background, "FILE_BYTES", 2000)
     monkeypatch.setattr(background, "_LAST_RETRY_SECONDS", 0.01)
@@ -234,7 +264,9 @@ def test_a_pending_export_keeps_no_part_of_its_checkpoint_in_memory(scene: Scene
     exporter.close()
 
 
-def test_an_export_that_earlier_processes_complete_meanwhile_is_not_written_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_earlier_processes_complete_meanwhile_is_not_written_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late = scene.exporter(processes=2)
     scene.export()
     written = {file: file.stat().st_ino for file in scene.folder(10).iterdir() if file.suffix == ".safetensors"}
@@ -257,8 +289,13 @@ def test_abandoned_exports_end_without_a_wait_and_are_continued(scene: Scene, mo
 
 
 @pytest.mark.parametrize("step", [10, 12])
-def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Process 1 finds the damage. The run fails only if it is the export of its last step; the next process group tries again."""
+def test_damage_in_the_share_of_another_process_gives_the_export_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Process 1 finds the damage.
+
+    The run fails only if it is the export of its last step; the next process group tries again.
+    """
     monkeypatch.setattr(background, "FILE_BYTES", 1)
     path = next(entry.path for entry in scene.entries if entry.step == step)
     plan = plan_export(stored_model(store_of(scene.root), entry_of(store_of(scene.root), step)), file_bytes=1)
@@ -289,7 +326,9 @@ def test_damage_in_the_share_of_another_process_gives_the_export_up(scene: Scene
 def test_the_folder_of_another_runs_exports_is_rejected(scene: Scene) -> None:
     (scene.root / "exports").mkdir()
     (scene.root / "exports" / "OWNER").write_text("tests/other")
-    with pytest.raises(RootTaken, match=r"spec.export.root: .* holds the exports of run tests/other; give this run a folder of its own"):
+    with pytest.raises(
+        RootTaken, match=r"spec.export.root: .* holds the exports of run tests/other; give this run a folder of its own"
+    ):
         scene.exporter()
 
 
@@ -326,7 +365,9 @@ def test_a_checkpoint_is_kept_while_it_is_exported(tmp_path: Path) -> None:
 def test_a_reader_hears_of_failed_saves_and_of_commits_that_were_reported_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer of the second commit is lost, and the third save fails: the fourth save tells of the second checkpoint too."""
+    """The answer of the second commit is lost, and the third save fails: the fourth save tells of the second checkpoint
+    too.
+    """
 
     class Reader:
         def committed(self, entry: CommittedStep) -> None:
@@ -391,11 +432,15 @@ def test_a_model_without_a_form_of_hugging_face_is_rejected_before_the_start(tmp
     check_exportable(resolve_context(tmp_path / "run.yaml", {}))
     document["spec"]["model"] = {"nanochat": SMALL_FAMILIES["nanochat"]}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
-    with pytest.raises(BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec.export: .* has no form of Hugging Face to export; remove spec.export, or choose"
+    ):
         check_exportable(resolve_context(tmp_path / "run.yaml", {}))
 
 
-def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document = run_document(tmp_path / "root", slices=1, topology="1x1", steps=12)
     for preempted in (True, False):
         monkeypatch.setattr("halcyon.run.train.train", lambda *_, end=preempted, **__: TrainingEnd(12, preempted=end))
@@ -403,8 +448,13 @@ def test_an_interrupt_during_the_last_exports_leaves_a_run_incomplete(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Process 1 gets a notice while it has not written its files of step 5. The losses are those of a run without exports."""
+def test_a_run_exports_while_it_trains_and_through_a_preemption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1 gets a notice while it has not written its files of step 5.
+
+    The losses are those of a run without exports.
+    """
     calm = start_processes(run_document(tmp_path / "calm-root", steps=12, sequenceLength=16), tmp_path / "calm")
     assert calm.wait() == [ExitCode.DONE] * 2
     run = run_document(tmp_path / "root", steps=12, sequenceLength=16)
@@ -416,7 +466,9 @@ def test_a_run_exports_while_it_trains_and_through_a_preemption(tmp_path: Path, 
     losses: dict[int, float] = {}
     for number, group in enumerate(each_restart(run, tmp_path / "run", module="tests.trainer.support.trouble_child")):
         if number == 0:
-            group.leader.wait_for(lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events))
+            group.leader.wait_for(
+                lambda events: any(event.get("event") == "step" and event["step"] >= 7 for event in events)
+            )
             assert not (tmp_path / "models" / "step-5" / "config.json").exists()
             monkeypatch.setenv("AWAIT_NOTICE", "-1,-1")
             monkeypatch.setenv("STALL_EXPORT", "-1,-1")

@@ -57,7 +57,9 @@ def test_the_template_of_the_data_comes_first(
     assert template_to_export(of_run, files) == exported
 
 
-def test_a_root_answers_with_the_template_of_its_data_and_exports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_answers_with_the_template_of_its_data_and_exports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "root"
     imported(write_folder(tmp_path / "model", llama_tensors()), root)
     assert chat_template(str(root)) is None
@@ -74,7 +76,8 @@ def test_a_root_answers_with_the_template_of_its_data_and_exports_it(tmp_path: P
 
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 MARKS = ("<|im_start|>", "<|im_end|>")
@@ -91,13 +94,17 @@ MARKS = ("<|im_start|>", "<|im_end|>")
     ],
     ids=["text", "chat", "more", "own", "without"],
 )
-def test_an_export_names_every_token_at_which_an_answer_ends(template: str | None, given: list[str] | None, named: list[str]) -> None:
+def test_an_export_names_every_token_at_which_an_answer_ends(
+    template: str | None, given: list[str] | None, named: list[str]
+) -> None:
     definition = train_bpe(["a b c d"] * 10, 300, MARKS)
     tokenizer = load(definition)
     ids = tokenizer.special_tokens
     files = {"tokenizer.json": definition.content, "tokenizer_config.json": b"{}"}
     if given is not None:
-        files["generation_config.json"] = json.dumps({"eos_token_id": [ids[name] for name in given], "top_k": 3}).encode()
+        files["generation_config.json"] = json.dumps(
+            {"eos_token_id": [ids[name] for name in given], "top_k": 3}
+        ).encode()
     written = json.loads(exported_companions(files, definition, tokenizer, 64, template)["generation_config.json"])
     found = written["eos_token_id"]
     assert (found if isinstance(found, list) else [found]) == [ids[name] for name in named]
@@ -122,7 +129,10 @@ def test_an_export_names_every_token_at_which_an_answer_ends(template: str | Non
 def test_an_export_of_conversations_names_the_end_of_an_answer_where_programs_read_one_end(
     tmp_path: Path, form: dict[str, Any], template: str, given: str | None, named: str
 ) -> None:
-    """As chat models do. The converter of llama.cpp takes ``eos_token`` of tokenizer_config.json, and no list of ends."""
+    """As chat models do.
+
+    The converter of llama.cpp takes ``eos_token`` of tokenizer_config.json, and no list of ends.
+    """
     definition = train_bpe(["a b c d"] * 10, 300, MARKS)
     ids = load(definition).special_tokens
     folder = write_folder(tmp_path / "model", llama_tensors())
@@ -141,7 +151,9 @@ def test_an_export_of_conversations_names_the_end_of_an_answer_where_programs_re
     imported(folder, tmp_path / "root")
     stored = stored_model(store_of(tmp_path / "root"), entry_of(store_of(tmp_path / "root"), None))
     (kind,) = form
-    export_model(replace(stored, data=data({kind: {} if kind == "text" else {"template": template}})), store_of(tmp_path / "out"))
+    export_model(
+        replace(stored, data=data({kind: {} if kind == "text" else {"template": template}})), store_of(tmp_path / "out")
+    )
     written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
     assert written["config.json"]["eos_token_id"] == ids[named]
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -186,7 +198,9 @@ def test_a_format_without_a_template_takes_that_of_the_model_or_of_the_tokenizer
     base, other = tmp_path / "base", tmp_path / "other"
     write_folder(base, llama_tensors())
     other.mkdir()
-    (other / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"name": "default", "template": OTHER}]}))
+    (other / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": [{"name": "default", "template": OTHER}]})
+    )
     begun = {"from": {"huggingFace": {"path": str(base)}}}
     files = {"tokenizer": {"tokenizerJson": {"path": str(other / "tokenizer.json")}}}
     assert template_in(run(tmp_path)) is None, "Halcyon's own"
@@ -194,7 +208,9 @@ def test_a_format_without_a_template_takes_that_of_the_model_or_of_the_tokenizer
     assert template_in(run(tmp_path, **files)) == template_in(run(tmp_path, **begun, **files)) == OTHER
     (base / "chat_template.jinja").write_text(MINE)
     assert template_in(run(tmp_path, **begun, **files)) == MINE
-    chosen = {"sources": [{"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": {"template": OTHER}}}]}
+    chosen = {
+        "sources": [{"name": "talks", "jsonl": {"paths": ["talks.jsonl"]}, "format": {"chat": {"template": OTHER}}}]
+    }
     given = run(tmp_path, **begun, data=chosen)
     assert with_templates(given) is given
 
@@ -211,7 +227,9 @@ def test_a_document_may_name_the_file_of_a_template(tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "mine.jinja").write_text(MINE)
     named: Any = {"path": "templates/mine.jinja"}
-    document: Any = {"spec": {"data": {"sources": [{"format": {"text": {}}}, {"format": {"chat": {"template": named}}}]}}}
+    document: Any = {
+        "spec": {"data": {"sources": [{"format": {"text": {}}}, {"format": {"chat": {"template": named}}}]}}
+    }
     found = with_model(document, tmp_path, None)
     assert found["spec"]["data"]["sources"][1]["format"]["chat"] == {"template": MINE}
     assert document["spec"]["data"]["sources"][1]["format"]["chat"]["template"] is named, "not changed in place"

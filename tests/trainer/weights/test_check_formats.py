@@ -32,7 +32,11 @@ def validated(folder: Path, template: Any = None, row: Any = TALK, *, own: bool 
             "accelerator": {"type": "cpu"},
             "model": {"llama": {"layers": 1, "hiddenSize": 16, "intermediateSize": 16, "heads": 1}},
             "tokenizer": {"bpe": {"vocabSize": 1024}} if own else {"tokenizerJson": {"path": str(folder / "model")}},
-            "data": {"sources": [{"name": "talk", "jsonl": {"paths": [str(folder / "rows.jsonl")]}, "format": {"chat": chat}}]},
+            "data": {
+                "sources": [
+                    {"name": "talk", "jsonl": {"paths": [str(folder / "rows.jsonl")]}, "format": {"chat": chat}}
+                ]
+            },
             "objective": {"finetune": {}},
             "trainer": {"steps": 1, "batchSize": 1, "sequenceLength": 16},
             "checkpoint": {"root": f"file://{folder / 'root'}"},
@@ -56,7 +60,8 @@ def test_a_good_document_has_no_note(tmp_path: Path) -> None:
         (CHATML, "it has no {% generation %} block, so what the assistant says is found by rendering"),
         (
             "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}<|im_end|>{% endfor %}",
-            "<|im_end|>, which ends the assistant's turn, stands outside of {% generation %}, so the model does not learn to stop",
+            "<|im_end|>, which ends the assistant's turn, stands outside of {% generation %}, so the model does not "
+            "learn to stop",
         ),
         ("{{ strftime_now('%Y') }}" + CHATML, "it prints a date, and a training prints 2026-01-01; set"),
     ],
@@ -87,7 +92,9 @@ def test_the_template_beside_the_tokenizer_is_checked(tmp_path: Path) -> None:
     ],
     ids=["template", "no answer", "content"],
 )
-def test_a_template_or_a_row_that_cannot_be_used_is_a_problem(tmp_path: Path, template: str, row: Any, sentence: str) -> None:
+def test_a_template_or_a_row_that_cannot_be_used_is_a_problem(
+    tmp_path: Path, template: str, row: Any, sentence: str
+) -> None:
     code, text = validated(tmp_path, template, row)
     assert code == ExitCode.BAD_CONFIGURATION
     assert sentence in text

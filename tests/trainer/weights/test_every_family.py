@@ -16,7 +16,9 @@ from tests.trainer.models.parity import NAMES, Golden
 from tests.trainer.weights.folders import exported, imported, same_bits, write_folder
 
 FAST = ("gpt-oss", "deepseek-v3")
-"""They have every kind of entry of a weight map: experts, layers of two kinds, joined tensors, another order of features."""
+"""They have every kind of entry of a weight map: experts, layers of two kinds, joined tensors, another order of
+features.
+"""
 
 CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.variant, id=name) for name in NAMES]
 

@@ -1,4 +1,6 @@
-"""Import, export and loading of models in the files of Hugging Face, against the library ``safetensors`` and logits of ``transformers``."""
+"""Import, export and loading of models in the files of Hugging Face, against the library ``safetensors`` and logits of
+``transformers``.
+"""
 
 from __future__ import annotations
 
@@ -62,12 +64,16 @@ def test_import_and_export_are_inverse_to_each_other(tmp_path: Path, dtype: Any)
     imported(tmp_path / "first", tmp_path / "again")
     assert same_bits(exported(tmp_path / "again", tmp_path / "second"), original)
     assert (tmp_path / "second" / "model.safetensors").exists()
-    first_config, second_config = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second"))
+    first_config, second_config = (
+        json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second")
+    )
     assert first_config == second_config
     assert {name: first_config[name] for name in CONFIG} == CONFIG
 
 
-def test_an_import_reads_each_byte_once_and_an_export_reads_each_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_reads_each_byte_once_and_an_export_reads_each_chunk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The chunks are so small that matrices are cut, and the export keeps only a few of them in memory."""
     original = llama_tensors()
     size = sum(one.nbytes for one in original.values())
@@ -109,7 +115,9 @@ def test_parts_of_different_exports_are_not_mixed(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     exported(tmp_path / "root-1", folder, file_bytes=2000, part=0, parts=2)
     for root, options in (("root-2", {}), ("root-1", {"dtype": "bfloat16"})):
-        with pytest.raises(BadConfiguration, match="holds a part of another export; give all commands the same ROOT@STEP"):
+        with pytest.raises(
+            BadConfiguration, match="holds a part of another export; give all commands the same ROOT@STEP"
+        ):
             exported(tmp_path / root, folder, file_bytes=2000, part=1, parts=2, **options)
     (folder / "model-00002-of-00002.safetensors").write_bytes(b"of a killed command")
     with pytest.raises(BadConfiguration, match="holds files of an unfinished export; delete them"):
@@ -147,9 +155,21 @@ def test_every_place_may_be_an_object_store(s3_root: Root, tmp_path: Path) -> No
     for file in folder.iterdir():
         model_store.write(file.name, file.read_bytes())
     stores = ["--endpoint", endpoint]
-    done = command("import", "hf", f"{address}/model", "--root", f"{address}/base", *stores, "--root-endpoint", endpoint)
+    done = command(
+        "import", "hf", f"{address}/model", "--root", f"{address}/base", *stores, "--root-endpoint", endpoint
+    )
     assert done.exit_code == 0, done.stderr
-    done = command("export", "hf", f"{address}/base@0", f"{address}/out", *stores, "--to-endpoint", endpoint, "--file-bytes", "2000")
+    done = command(
+        "export",
+        "hf",
+        f"{address}/base@0",
+        f"{address}/out",
+        *stores,
+        "--to-endpoint",
+        endpoint,
+        "--file-bytes",
+        "2000",
+    )
     assert done.exit_code == 0, done.stderr
     assert same_bits(tensors_of(s3_root.folder / "out"), llama_tensors())
     model, _ = halcyon.load(f"hf:{address}/out", endpoint=endpoint)
@@ -178,11 +198,21 @@ def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_export_has_the_files_that_transformers_writes(case: str, tmp_path: Path) -> None:
-    """The same tensors, bit for bit, and every entry of config.json that decides the numbers: so it computes the same logits there."""
+    """The same tensors, bit for bit, and every entry of config.json that decides the numbers: so it computes the same
+    logits there.
+    """
     imported(GOLDENS / case, tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), tensors_of(GOLDENS / case))
     ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", GOLDENS / case))
-    free = {"transformers_version", "pretraining_tp", "bos_token_id", "eos_token_id", "pad_token_id", "rope_parameters", "use_cache"}
+    free = {
+        "transformers_version",
+        "pretraining_tp",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "rope_parameters",
+        "use_cache",
+    }
     differ = {name for name in theirs if ours.get(name) != theirs[name] and theirs[name] is not None} - free
     assert not {name for name in differ if name in ours and not name.endswith("_pdrop")}, differ
     if "rope_parameters" in theirs:
@@ -197,7 +227,10 @@ def test_an_export_keeps_the_longest_sequence_of_its_base(tmp_path: Path) -> Non
         store = store_of(tmp_path / case)
         stored = replace(stored_model(store, entry_of(store, None)), positions=8)
         export_model(stored, store_of(tmp_path / f"{case}-out"))
-        found, base = (json.loads((folder / "config.json").read_text())[positions] for folder in (tmp_path / f"{case}-out", GOLDENS / case))
+        found, base = (
+            json.loads((folder / "config.json").read_text())[positions]
+            for folder in (tmp_path / f"{case}-out", GOLDENS / case)
+        )
         assert found == (expected or base)
         assert base > 8
 
@@ -303,24 +336,33 @@ def test_the_commands_import_and_export(tmp_path: Path) -> None:
     assert same_bits(tensors_of(tmp_path / "out"), original)
     again = command("export", "hf", f"{tmp_path / 'Base_1'}@0", tmp_path / "out")
     assert (again.exit_code, "holds a model already" in again.stderr) == (ExitCode.BAD_CONFIGURATION, True)
-    assert "--part needs ROOT@STEP" in command("export", "hf", tmp_path / "Base_1", tmp_path / "new", "--part", "1/2").stderr
+    assert (
+        "--part needs ROOT@STEP"
+        in command("export", "hf", tmp_path / "Base_1", tmp_path / "new", "--part", "1/2").stderr
+    )
     assert "has no checkpoint of step 7" in command("export", "hf", f"{tmp_path / 'Base_1'}@7", tmp_path / "new").stderr
     again = command("import", "hf", tmp_path / "model", "--root", tmp_path / "Base_1")
     assert (again.exit_code, "holds checkpoints already" in again.stderr) == (ExitCode.ROOT_TAKEN, True)
 
 
-def test_a_file_that_s3_does_not_take_is_rejected_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_s3_does_not_take_is_rejected_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "S3_FILE_BYTES", 2000)
     stored = _stored(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
     plan = plan_export(stored)
-    with pytest.raises(BadConfiguration, match=r"model.safetensors has \d+ bytes, more than S3 takes in one request: its largest"):
+    with pytest.raises(
+        BadConfiguration, match=r"model.safetensors has \d+ bytes, more than S3 takes in one request: its largest"
+    ):
         plan.write(Store(CheckpointSpec(root="s3://bucket/out", endpoint="http://127.0.0.1:1")), "model.safetensors")
     plan.write(store_of(tmp_path / "out"), "model.safetensors")
 
 
 def test_an_export_says_why_it_has_no_tokenizer(tmp_path: Path) -> None:
     imported(write_folder(tmp_path / "model", llama_tensors()), tmp_path / "root")
-    assert "without a tokenizer: the root has none" in command("export", "hf", tmp_path / "root", tmp_path / "out").stdout
+    assert (
+        "without a tokenizer: the root has none" in command("export", "hf", tmp_path / "root", tmp_path / "out").stdout
+    )
     store = store_of(tmp_path / "root")
     model, entry = stored_model(store, entry_of(store, None)), entry_of(store, None)
     create_checkpoint(
@@ -344,7 +386,9 @@ def broken(folder: Path, what: str) -> None:
         case "shape":
             write_folder(folder, {**tensors, "model.norm.weight": np.zeros(9, np.float32)})
         case "lacking":
-            write_folder(folder, {name: one for name, one in tensors.items() if name != "model.layers.1.mlp.up_proj.weight"})
+            write_folder(
+                folder, {name: one for name, one in tensors.items() if name != "model.layers.1.mlp.up_proj.weight"}
+            )
         case "surplus":
             write_folder(folder, {**tensors, "model.layers.2.mlp.up_proj.weight": np.zeros((12, 8), np.float32)})
         case "architecture":
@@ -361,8 +405,12 @@ def broken(folder: Path, what: str) -> None:
             data = file.read_bytes()
             size = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + size])
-            header["lm_head.weight"] = header["model.embed_tokens.weight"]  # two tensors at one place, and a place without one
-            file.write_bytes(data[:8] + json.dumps(header, separators=(",", ":")).encode().ljust(size) + data[8 + size :])
+            header["lm_head.weight"] = header[
+                "model.embed_tokens.weight"
+            ]  # two tensors at one place, and a place without one
+            file.write_bytes(
+                data[:8] + json.dumps(header, separators=(",", ":")).encode().ljust(size) + data[8 + size :]
+            )
         case "type":
             write_folder(folder, {**tensors, "model.norm.weight": np.zeros(8, np.int8)})
         case "no file":
@@ -387,7 +435,10 @@ def broken(folder: Path, what: str) -> None:
         ("shape", r"the tensor model.norm.weight has the shape \[9\] in the files, and \[8\] by the configuration"),
         ("lacking", r"the files have no tensor model.layers.1.mlp.up_proj.weight"),
         ("surplus", r"the tensor model.layers.2.mlp.up_proj.weight is no part of this model"),
-        ("architecture", r"names LlamoForCausalLM, which Halcyon does not have; the nearest that it has is LlamaForCausalLM"),
+        (
+            "architecture",
+            r"names LlamoForCausalLM, which Halcyon does not have; the nearest that it has is LlamaForCausalLM",
+        ),
         ("truncated", r"model.safetensors is missing or truncated: it must have at least \d+ bytes"),
         ("header", r"model.safetensors is missing or truncated"),
         ("longer", r"model.safetensors is longer than the \d+ bytes that its header says"),
@@ -433,7 +484,9 @@ def test_the_check_of_a_files_length_reads_two_bytes(tmp_path: Path, monkeypatch
 def test_a_mask_of_another_type_beside_the_weights_is_ignored(tmp_path: Path, dtype: str) -> None:
     tensors = tensors_of(GOLDENS / "gpt2")
     masks = {f"h.{layer}.attn.bias": np.ones((1, 1, 4, 4), dtype) for layer in range(2)}
-    folder = write_folder(tmp_path / "model", {**tensors, **masks}, json.loads((GOLDENS / "gpt2" / "config.json").read_text()))
+    folder = write_folder(
+        tmp_path / "model", {**tensors, **masks}, json.loads((GOLDENS / "gpt2" / "config.json").read_text())
+    )
     imported(folder, tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), tensors)
 
@@ -449,8 +502,12 @@ def test_a_killed_import_can_be_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_an_import_whose_commit_has_no_answer_reads_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
-    """The store retries a compare-and-swap whose answer was lost, and finds the generation of its first try, or of another writer."""
+def test_an_import_whose_commit_has_no_answer_reads_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """The store retries a compare-and-swap whose answer was lost, and finds the generation of its first try, or of
+    another writer.
+    """
     swap = Store.swap
 
     def unanswered(store: Store, key: str, data: bytes, generation: bytes) -> None:
@@ -468,7 +525,9 @@ def test_an_import_whose_commit_has_no_answer_reads_it_back(tmp_path: Path, monk
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadConfiguration, match="there is no directory org/model; a model of the Hugging Face hub is hf://org/model"):
+    with pytest.raises(
+        BadConfiguration, match="there is no directory org/model; a model of the Hugging Face hub is hf://org/model"
+    ):
         halcyon.load("hf:org/model")
     with pytest.raises(BadConfiguration, match=r"after the @ comes a step"):
         halcyon.load(f"{tmp_path}@newest")

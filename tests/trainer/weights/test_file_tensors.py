@@ -30,7 +30,10 @@ TOKENS = np.random.default_rng(0).integers(0, 20, (2, 8))
 @functools.partial(jax.jit, static_argnums=1)
 def loss(model: Any, scale: float) -> jax.Array:
     scores = model.logits(model(Inputs(hax.named(jnp.asarray(TOKENS, jnp.int32), ("batch", "position")))).features)
-    return scale * hax.mean(hax.sum(hax.nn.log_softmax(scores, model.vocab)[model.vocab.name, 0:5], model.vocab.name)).scalar()
+    return (
+        scale
+        * hax.mean(hax.sum(hax.nn.log_softmax(scores, model.vocab)[model.vocab.name, 0:5], model.vocab.name)).scalar()
+    )
 
 
 def stored_tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,6 @@
-"""The steps of docs/guides/finetune.md on a tiny Qwen 3: config.json → document → training from the files → exports → logits."""
+"""The steps of docs/guides/finetune.md on a tiny Qwen 3: config.json → document → training from the files → exports →
+logits.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[3] / "examples" / "finetune-qwen3.yaml"
 BASE = GOLDENS / "qwen3"
 NO_UPDATE = 1e-30
-"""A learning rate whose updates are below the last bit of every weight: the exported model is the one of the golden logits."""
+"""A learning rate whose updates are below the last bit of every weight: the exported model is the one of the golden
+logits.
+"""
 
 
 def finetuned(tmp_path: Path, learning_rate: float) -> tuple[Path, dict[str, Any]]:
@@ -32,7 +36,9 @@ def finetuned(tmp_path: Path, learning_rate: float) -> tuple[Path, dict[str, Any
     spec = document["spec"]
     spec |= {name: small[name] for name in ("accelerator", "data", "telemetry", "checkpoint")}
     spec["trainer"] = (
-        spec["trainer"] | small["trainer"] | {"precision": {}, "evaluation": {"everySteps": 3, "batches": 1}, "logEverySteps": 1}
+        spec["trainer"]
+        | small["trainer"]
+        | {"precision": {}, "evaluation": {"everySteps": 3, "batches": 1}, "logEverySteps": 1}
     )
     spec["optimizer"] |= {"learningRate": learning_rate, "schedule": {"constant": {}}}
     spec["model"] = {"huggingFace": {"config": "base/config.json"}}
@@ -64,8 +70,12 @@ def test_the_logits_of_the_export_are_those_that_transformers_computes_of_the_ba
         expected = golden["logits"][:, :, :259]  # the run keeps the rows of its tokenizer's tokens
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
         tensors = {name: one[:259] if "embed_tokens" in name else one for name, one in tensors_of(BASE).items()}
-        assert same_bits(tensors_of(exports / f"step-{step}"), {name: np.ascontiguousarray(one) for name, one in tensors.items()})
-        assert json.loads((exports / f"step-{step}" / "config.json").read_text())["max_position_embeddings"] == positions
+        assert same_bits(
+            tensors_of(exports / f"step-{step}"), {name: np.ascontiguousarray(one) for name, one in tensors.items()}
+        )
+        assert (
+            json.loads((exports / f"step-{step}" / "config.json").read_text())["max_position_embeddings"] == positions
+        )
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             assert (exports / f"step-{step}" / name).read_bytes() == (BASE / name).read_bytes()
 
@@ -82,7 +92,9 @@ def test_the_export_of_a_trained_model_computes_what_its_checkpoint_computes(tmp
     config = json.loads((exports / "step-6" / "config.json").read_text())
     assert (config["architectures"], config["vocab_size"]) == (["Qwen3ForCausalLM"], 259)
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    other = transformers.AutoModelForCausalLM.from_pretrained(exports / "step-6", attn_implementation="eager", dtype=torch.float32).eval()
+    other = transformers.AutoModelForCausalLM.from_pretrained(
+        exports / "step-6", attn_implementation="eager", dtype=torch.float32
+    ).eval()
     with torch.no_grad():
         theirs = other(torch.tensor(golden["tokens"])).logits.numpy()
     assert np.abs(found - theirs).max() <= 1e-5 * np.abs(theirs).max()

@@ -1,6 +1,8 @@
-"""The first step of a run that begins with files is that of transformers: loss, gradient norm, losses of routers, evaluation.
+"""The first step of a run that begins with files is that of transformers: loss, gradient norm, losses of routers,
+evaluation.
 
-The vocabularies are odd, so rows pad them, and the documents leave padding in every batch (see runs/make.py for the expected numbers).
+The vocabularies are odd, so rows pad them, and the documents leave padding in every batch (see runs/make.py for the
+expected numbers).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from tests.trainer.weights.runs.cases import CASES, HELD_OUT, LENGTH, TRAINED, C
 pytestmark = pytest.mark.slow
 EXPECTED = json.loads((Path(__file__).parent / "runs" / "goldens.json").read_text())
 NO_UPDATE = 1e-30
-"""A learning rate whose updates are below the last bit of every weight: the evaluation after the step is that of the files."""
+"""A learning rate whose updates are below the last bit of every weight: the evaluation after the step is that of the
+files.
+"""
 IN_MAKE_TEST = ("gpt2-50257", "llama-32001", "mixtral-259")
 
 
@@ -43,16 +47,24 @@ def model_section(case: Case) -> dict[str, Any]:
 
 
 def tokenizer_section(case: Case, folder: Path) -> dict[str, Any]:
-    """``spec.tokenizer`` with as many tokens as the model. Those beyond the bytes stand for nothing; the last one begins documents."""
+    """``spec.tokenizer`` with as many tokens as the model.
+
+    Those beyond the bytes stand for nothing; the last one begins documents.
+    """
     if case.vocabulary == 259:
         return {"byte": {}}
-    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(f"<{number}>" for number in range(case.vocabulary - 257))]
+    alphabet = [
+        *sorted(pre_tokenizers.ByteLevel.alphabet()),
+        *(f"<{number}>" for number in range(case.vocabulary - 257)),
+    ]
     tokenizer = Tokenizer(models.BPE(vocab={text: number for number, text in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|endoftext|>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    return {"tokenizerJson": {"path": str(folder / "tokenizer.json"), "beginning": "<|endoftext|>", "end": "<|endoftext|>"}}
+    return {
+        "tokenizerJson": {"path": str(folder / "tokenizer.json"), "beginning": "<|endoftext|>", "end": "<|endoftext|>"}
+    }
 
 
 def source(folder: Path, name: str, documents: list[list[int]], *, held_out: float) -> dict[str, Any]:
@@ -63,8 +75,12 @@ def source(folder: Path, name: str, documents: list[list[int]], *, held_out: flo
     return {"name": name, "jsonl": {"paths": [str(path)]}, **form}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in IN_MAKE_TEST else pytest.mark.variant) for name in CASES])
-def test_the_first_step_and_the_evaluation_are_those_of_transformers(name: str, tmp_path: Path, measured: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_MAKE_TEST else pytest.mark.variant) for name in CASES]
+)
+def test_the_first_step_and_the_evaluation_are_those_of_transformers(
+    name: str, tmp_path: Path, measured: Callable[..., None]
+) -> None:
     case, expected = CASES[name], dict(EXPECTED[name])
     weights = computed_weights({key: tuple(shape) for key, shape in expected.pop("shapes").items()})
     write_folder(tmp_path / "base", in_files(case.kind, weights), case.config)

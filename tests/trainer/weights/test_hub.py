@@ -1,4 +1,6 @@
-"""``hf://OWNER/NAME``: downloaded by ``huggingface_hub`` with its token and its cache; the network is used for such names only."""
+"""``hf://OWNER/NAME``: downloaded by ``huggingface_hub`` with its token and its cache; the network is used for such
+names only.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ class Hub:
             return 401, b"{}", {"X-Error-Code": "GatedRepo"}
         if path.startswith("/api/models/owner/tiny/tree/"):
             files = [
-                {"type": "file", "path": one.name, "oid": _etag(one), "size": one.stat().st_size} for one in sorted(self.folder.iterdir())
+                {"type": "file", "path": one.name, "oid": _etag(one), "size": one.stat().st_size}
+                for one in sorted(self.folder.iterdir())
             ]
             return 200, json.dumps(files).encode(), {}
         if path.startswith("/api/models/"):
@@ -79,7 +82,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         def do_GET(self) -> None:
             status, body, headers = hub.answer(unquote(urlparse(self.path).path), self.headers.get("authorization"))
             self.send_response(status)
-            for name, value in {"content-length": str(len(body)), "content-type": "application/json", **headers}.items():
+            for name, value in {
+                "content-length": str(len(body)),
+                "content-type": "application/json",
+                **headers,
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
@@ -89,7 +96,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     Thread(target=hub.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     endpoint = f"http://127.0.0.1:{hub.server.server_address[1]}"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "secret")
     try:
@@ -133,17 +142,23 @@ def test_a_hub_that_does_not_answer_may_answer_later(hub: Hub) -> None:
 
 def test_without_the_package_a_name_of_the_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(BadConfiguration, match=r"^hf://owner/tiny needs the package huggingface_hub; install it, or give a directory"):
+    with pytest.raises(
+        BadConfiguration, match=r"^hf://owner/tiny needs the package huggingface_hub; install it, or give a directory"
+    ):
         halcyon.load("hf://owner/tiny")
 
 
-def test_a_name_without_a_scheme_is_a_directory_and_uses_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_name_without_a_scheme_is_a_directory_and_uses_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def connect(*_: object) -> None:
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadConfiguration, match=r"there is no directory owner/tiny; a model of the Hugging Face hub is hf://owner/tiny"):
+    with pytest.raises(
+        BadConfiguration, match=r"there is no directory owner/tiny; a model of the Hugging Face hub is hf://owner/tiny"
+    ):
         halcyon.load("hf:owner/tiny")
     write_folder(tmp_path / "owner" / "tiny", llama_tensors())
     model, _ = halcyon.load("hf:owner/tiny")

@@ -24,7 +24,9 @@ from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, changed
 
 LLAMA = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2))
-TIED = ModelSpec(llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True))
+TIED = ModelSpec(
+    llama=LlamaSpec(layers=2, hidden_size=8, intermediate_size=6, heads=4, kv_heads=2, tie_embeddings=True)
+)
 GPT2 = ModelSpec(gpt2=Gpt2Spec(layers=2, hidden_size=8, intermediate_size=6, heads=2))
 APERTUS = ModelSpec(apertus=ApertusSpec(num_hidden_layers=2, hidden_size=8, intermediate_size=6, num_attention_heads=2))
 GLM = ModelSpec(
@@ -42,7 +44,9 @@ TOKENS, PADDED, POSITIONS = 10, 12, 5
 
 
 def layout_of(spec: ModelSpec, sizes: dict[str, int]) -> WeightLayout:
-    shapes = eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, PADDED), hax.Axis(POSITION, POSITIONS), key=jax.random.key(0))
+    shapes = eqx.filter_eval_shape(
+        build_model, spec, hax.Axis(VOCAB, PADDED), hax.Axis(POSITION, POSITIONS), key=jax.random.key(0)
+    )
     return WeightLayout(form_of_section(spec.value).tensors(spec.value), leaf_shapes(shapes), sizes)
 
 
@@ -74,7 +78,9 @@ def test_reading_is_the_inverse_of_writing_for_every_region(spec: ModelSpec) -> 
     for path, values in parameters.items():
         expected = values.copy()
         leaf = layout.leaves[path]
-        expected[tuple(slice(TOKENS, None) if name == VOCAB else slice(None) for name in leaf.axes)] *= VOCAB not in leaf.axes
+        expected[tuple(slice(TOKENS, None) if name == VOCAB else slice(None) for name in leaf.axes)] *= (
+            VOCAB not in leaf.axes
+        )
         for number in range(8):
             bounds = [sorted(random.choice(size + 1, 2, replace=False)) for size in values.shape]
             region = whole(values.shape) if number == 0 else tuple(slice(int(low), int(high)) for low, high in bounds)
@@ -91,7 +97,9 @@ def test_a_region_reads_only_the_rows_that_it_needs() -> None:
         asked.append((name, start, stop))
         return tensors[name][start:stop]
 
-    layout.read("blocks.stacked.attention.query.weight", (slice(1, 2), slice(0, 8), slice(1, 2), slice(0, 2), slice(0, 2)), rows)
+    layout.read(
+        "blocks.stacked.attention.query.weight", (slice(1, 2), slice(0, 8), slice(1, 2), slice(0, 2), slice(0, 2)), rows
+    )
     assert asked == [("model.layers.1.self_attn.q_proj.weight", 4, 8)]
 
 
@@ -113,7 +121,9 @@ def test_gpt2_joins_query_key_and_value() -> None:
     layout = layout_of(GPT2, {})
     parameters = numbered(layout)
     tensors = in_file(layout, parameters)
-    fused = [parameters[f"blocks.stacked.attention.{name}.weight"][1].reshape(8, 8) for name in ("query", "key", "value")]
+    fused = [
+        parameters[f"blocks.stacked.attention.{name}.weight"][1].reshape(8, 8) for name in ("query", "key", "value")
+    ]
     assert np.array_equal(tensors["transformer.h.1.attn.c_attn.weight"], np.concatenate(fused, 1))
     biases = [parameters[f"blocks.stacked.attention.{name}.bias"][0].reshape(8) for name in ("query", "key", "value")]
     assert np.array_equal(tensors["transformer.h.0.attn.c_attn.bias"], np.concatenate(biases))
@@ -125,7 +135,9 @@ def test_gpt2_joins_query_key_and_value() -> None:
 def test_pieces_are_joined_within_any_number_of_shared_axes(within: int) -> None:
     """Within 2 axes, the pieces alternate, as gate and up do in the fused experts of gpt-oss."""
     leaves = tuple(
-        leaf for name in "ab" for leaf in leaf_shapes({name: hax.zeros((hax.Axis("in", 3), hax.Axis("heads", 2), hax.Axis("size", 4)))})
+        leaf
+        for name in "ab"
+        for leaf in leaf_shapes({name: hax.zeros((hax.Axis("in", 3), hax.Axis("heads", 2), hax.Axis("size", 4)))})
     )
     pieces = tuple(piece(name, ("heads", "size"), "in") for name in "ab")
     layout = WeightLayout(Tensors((Tensor("ab", pieces, Join(0, within)),)), leaves)
@@ -145,7 +157,9 @@ def test_experts_patterns_and_another_order_of_features() -> None:
     axes = (hax.Axis("layers", 2), hax.Axis("experts", 3), hax.Axis("embed", 2), hax.Axis("head_size", 4))
     leaves = leaf_shapes({"w": hax.zeros(axes)})
     name = "layers.{layers}.experts.{experts}.w"
-    halves = {"head_size": lambda size: np.arange(size).reshape(size // 2, 2).T.reshape(-1)}  # the file alternates the two halves
+    halves = {
+        "head_size": lambda size: np.arange(size).reshape(size // 2, 2).T.reshape(-1)
+    }  # the file alternates the two halves
     declared = Tensor(name, (piece("w", "head_size", "embed", orders=halves),), numbers={"layers": range(1, 4, 2)})
     layout = WeightLayout(Tensors((declared,)), leaves)
     parameters = numbered(layout)
@@ -154,7 +168,9 @@ def test_experts_patterns_and_another_order_of_features() -> None:
     ours = parameters["w"][1, 2].T
     assert np.array_equal(tensors["layers.3.experts.2.w"], ours[[0, 2, 1, 3]])
     region = (slice(1, 2), slice(1, 3), slice(0, 2), slice(1, 3))
-    assert np.array_equal(layout.read("w", region, lambda one, start, stop: tensors[one][start:stop]), parameters["w"][region])
+    assert np.array_equal(
+        layout.read("w", region, lambda one, start, stop: tensors[one][start:stop]), parameters["w"][region]
+    )
 
 
 def test_constants_are_written_and_another_value_is_rejected() -> None:
@@ -164,14 +180,18 @@ def test_constants_are_written_and_another_value_is_rejected() -> None:
     assert [tensors[name].tolist() for name in names] == [0.5, pytest.approx(-1e-6)] * 2
     shapes = {name: one.shape for name, one in tensors.items()}
     assert {shapes[name] for name in names} == {()}
-    layout.check({name: shape for name, shape in shapes.items() if name not in names})  # as in exports of former versions
+    layout.check(
+        {name: shape for name, shape in shapes.items() if name not in names}
+    )  # as in exports of former versions
 
     def rows(name: str, start: int, stop: int) -> np.ndarray:
         return tensors[name].reshape(1)[start:stop].astype(np.float16)
 
     layout.check_constants(tensors, rows)
     tensors[names[2]] = np.float32(0.6)
-    with pytest.raises(BadConfiguration, match=r"model\.layers\.1\.mlp\.act_fn\.beta is 0\.6\d* in the files, but .* only with 0\.5"):
+    with pytest.raises(
+        BadConfiguration, match=r"model\.layers\.1\.mlp\.act_fn\.beta is 0\.6\d* in the files, but .* only with 0\.5"
+    ):
         layout.check_constants(tensors, rows)
 
 
@@ -180,7 +200,9 @@ def test_layers_that_predict_further_tokens_are_ignored_and_other_layers_are_not
     norm, projection = "model.layers.2.input_layernorm.weight", "model.layers.2.eh_proj.weight"
     assert [layout.canonical(name, {norm, projection}) for name in (norm, projection)] == [None, None]
     for name in (norm, "model.layers.1.eh_proj.weight"):
-        with pytest.raises(BadConfiguration, match="is no part of this model"):  # num_hidden_layers is less than the files have
+        with pytest.raises(
+            BadConfiguration, match="is no part of this model"
+        ):  # num_hidden_layers is less than the files have
             layout.canonical(name, {name})
 
 
@@ -197,7 +219,9 @@ def test_a_declaration_that_does_not_cover_the_model_is_a_mistake() -> None:
 def test_a_tensor_of_another_shape_one_too_few_and_one_too_many_are_named() -> None:
     layout = layout_of(LLAMA, {VOCAB: TOKENS})
     shapes = {name: one.shape for name, one in layout.tensors.items()}
-    with pytest.raises(BadConfiguration, match=r"model.norm.weight has the shape \[9\] in the files, and \[8\] by the configuration"):
+    with pytest.raises(
+        BadConfiguration, match=r"model.norm.weight has the shape \[9\] in the files, and \[8\] by the configuration"
+    ):
         layout.check({**shapes, "model.norm.weight": (9,)})
     del shapes["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(BadConfiguration, match=r"no tensor model.layers.1.mlp.up_proj.weight"):
@@ -236,7 +260,9 @@ def test_scaled_rotary_positions_are_written_with_all_entries_that_transformers_
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:
-    with pytest.raises(BadConfiguration, match=r"architectures names LlamoForCausalLM.*nearest that it has is LlamaForCausalLM"):
+    with pytest.raises(
+        BadConfiguration, match=r"architectures names LlamoForCausalLM.*nearest that it has is LlamaForCausalLM"
+    ):
         form_of_config(ConfigReader({"architectures": ["LlamoForCausalLM"]}))
 
 
@@ -245,8 +271,14 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
     [
         ({"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.4}, "LlamaForCausalLM"),
         ({"architectures": ["Phi3ForCausalLM"], "sliding_window": 2047}, "MistralForCausalLM"),
-        ({"architectures": ["PhiMoEForCausalLM"], "num_local_experts": 16, "sliding_window": 2047}, "MixtralForCausalLM"),
-        ({"architectures": ["DeepseekV2ForCausalLM"], "kv_lora_rank": 512, "n_routed_experts": 64}, "DeepseekV3ForCausalLM"),
+        (
+            {"architectures": ["PhiMoEForCausalLM"], "num_local_experts": 16, "sliding_window": 2047},
+            "MixtralForCausalLM",
+        ),
+        (
+            {"architectures": ["DeepseekV2ForCausalLM"], "kv_lora_rank": 512, "n_routed_experts": 64},
+            "DeepseekV3ForCausalLM",
+        ),
         ({"architectures": ["KimiForCausalLM"], "kv_lora_rank": 512, "n_routed_experts": 64}, "DeepseekV3ForCausalLM"),
         ({"architectures": ["GPTBigCodeForCausalLM"], "n_embd": 2048}, "GPT2LMHeadModel"),
         ({"architectures": ["XForConditionalGeneration"], "text_config": {"num_experts": 8}}, "Qwen3MoeForCausalLM"),
@@ -292,12 +324,23 @@ def test_the_bytes_of_a_tensor_are_known_before_it_is_read() -> None:
 @pytest.mark.parametrize("experts", [0, 6])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_gated_delta_net_is_exported_in_the_form_that_fused_projections_names(fused: bool, experts: int) -> None:
-    """The files of Qwen3-Next have two projections fused by head, those of Qwen 3.5 have four; a reader finds the field again."""
+    """The files of Qwen3-Next have two projections fused by head, those of Qwen 3.5 have four; a reader finds the field
+    again.
+    """
     spec = changed(FAMILIES["qwen3.5"], fused_projections=fused, num_experts=experts, num_experts_per_tok=3)
     form = form_of_section(spec.value)
-    expected = {(True, 0): "qwen3_next", (True, 6): "qwen3_next", (False, 0): "qwen3_5_text", (False, 6): "qwen3_5_moe_text"}
+    expected = {
+        (True, 0): "qwen3_next",
+        (True, 6): "qwen3_next",
+        (False, 0): "qwen3_5_text",
+        (False, 6): "qwen3_5_moe_text",
+    }
     assert form.model_type == expected[fused, experts]
-    projections = {name.split(".linear_attn.")[1] for name in layout_of(spec, {VOCAB: TOKENS}).tensors if ".linear_attn.in_proj" in name}
+    projections = {
+        name.split(".linear_attn.")[1]
+        for name in layout_of(spec, {VOCAB: TOKENS}).tensors
+        if ".linear_attn.in_proj" in name
+    }
     parts = ("qkvz", "ba") if fused else ("qkv", "z", "b", "a")
     assert projections == {f"in_proj_{part}.weight" for part in parts}
     read = form.read(ConfigReader(form.write(spec.value, POSITIONS) | {"intermediate_size": 40}))

@@ -1,4 +1,6 @@
-"""The steps of docs/guides/finetune.md for an adapter, on a tiny Qwen 3: training, a preemption, and the two kinds of export."""
+"""The steps of docs/guides/finetune.md for an adapter, on a tiny Qwen 3: training, a preemption, and the two kinds of
+export.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``model: {huggingFace: {config: PATH}}`` becomes the plain section when a document is read; nothing else accepts it."""
+"""``model: {huggingFace: {config: PATH}}`` becomes the plain section when a document is read; nothing else accepts
+it.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def test_a_path_is_relative_to_the_document_and_may_be_the_folder(tmp_path: Path
     (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "base" / "other.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 3}))
     sections = [
-        yaml.safe_load(halcyon("resolve", written(tmp_path, name)).stdout) for name in ("base", "./base/config.json", "base/other.json")
+        yaml.safe_load(halcyon("resolve", written(tmp_path, name)).stdout)
+        for name in ("base", "./base/config.json", "base/other.json")
     ]
     assert [found["spec"]["model"]["llama"]["layers"] for found in sections] == [2, 2, 3]
     assert halcyon("validate", written(tmp_path, "base")).exit_code == 0
@@ -63,7 +66,9 @@ def test_the_weights_beside_the_file_may_be_quantised(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "base", llama_tensors(), quantised)
     found = yaml.safe_load(halcyon("resolve", written(tmp_path, "base")).stdout)
     assert found["spec"]["model"]["llama"]["layers"] == 2
-    with pytest.raises(BadConfiguration, match=r"config\.json: quantization_config is set, .* convert the model to bfloat16 first"):
+    with pytest.raises(
+        BadConfiguration, match=r"config\.json: quantization_config is set, .* convert the model to bfloat16 first"
+    ):
         imported(folder, tmp_path / "imported")
 
 
@@ -77,13 +82,18 @@ def test_a_document_without_such_a_model_is_printed_as_it_is(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({**CONFIG, "architectures": ["LamaForCausalLM"]}, "architectures names LamaForCausalLM, which Halcyon does not have; the nearest"),
+        (
+            {**CONFIG, "architectures": ["LamaForCausalLM"]},
+            "architectures names LamaForCausalLM, which Halcyon does not have; the nearest",
+        ),
         ({**CONFIG, "hidden_act": "mish"}, "hidden_act is"),
         ({"architectures": ["LlamaForCausalLM"]}, "has no "),
         (None, "there is no directory"),
     ],
 )
-def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path, command: str, config: dict[str, Any] | None, sentence: str) -> None:
+def test_a_file_that_is_no_model_is_one_sentence(
+    tmp_path: Path, command: str, config: dict[str, Any] | None, sentence: str
+) -> None:
     path = written(tmp_path, "base/config.json")
     if config is not None:
         (tmp_path / "base").mkdir()
@@ -102,7 +112,9 @@ def test_a_training_reports_such_a_file_before_it_starts(tmp_path: Path) -> None
 
 def test_without_a_command_that_reads_it_the_document_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = written(tmp_path, "base/config.json")
-    with pytest.raises(InvalidRun, match=r"huggingFace names a file, .*`halcyon resolve RUN.YAML`, and apply that$") as error:
+    with pytest.raises(
+        InvalidRun, match=r"huggingFace names a file, .*`halcyon resolve RUN.YAML`, and apply that$"
+    ) as error:
         parse_run(yaml.safe_load(path.read_text()))
     assert "exactly one" not in str(error.value)
 

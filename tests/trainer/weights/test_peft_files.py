@@ -1,4 +1,6 @@
-"""Adapters of peft are added to the weights of their model as peft adds them, or rejected with the field and the fix."""
+"""Adapters of peft are added to the weights of their model as peft adds them, or rejected with the field and the
+fix.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ def model_with(base: Path, adapter: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    "case", [case if case in ("patterns", "gpt2-dora-outputs-first") else pytest.param(case, marks=pytest.mark.variant) for case in CASES]
+    "case",
+    [
+        case if case in ("patterns", "gpt2-dora-outputs-first") else pytest.param(case, marks=pytest.mark.variant)
+        for case in CASES
+    ],
 )
 def test_an_adapter_computes_the_logits_of_peft(case: str) -> None:
     expected = load_arrays(ADAPTERS / case / "logits.npz")
@@ -48,7 +54,8 @@ def test_each_adapter_is_added_with_its_rank_and_its_alpha() -> None:
     """The variants of the test above, without a model."""
     config = read_adapter_config((ADAPTERS / "patterns" / "adapter_config.json").read_bytes(), "here")
     ranks = {
-        name: config.rank_of(f"model.layers.{name}") for name in ("0.self_attn.q_proj", "0.mlp.up_proj", "1.mlp.up_proj", "1.mlp.down_proj")
+        name: config.rank_of(f"model.layers.{name}")
+        for name in ("0.self_attn.q_proj", "0.mlp.up_proj", "1.mlp.up_proj", "1.mlp.down_proj")
     }
     assert list(ranks.values()) == [4, 2, 3, 2]
     assert config.scale_of("model.layers.0.self_attn.q_proj") == 5 / 2
@@ -62,7 +69,10 @@ def adapter(folder: Path, tensors: dict[str, np.ndarray] | None = None, **settin
     source = ADAPTERS / "init-gaussian"
     config = json.loads((source / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, **settings}))
-    save_file(load_file(source / "adapter_model.safetensors") if tensors is None else tensors, folder / "adapter_model.safetensors")
+    save_file(
+        load_file(source / "adapter_model.safetensors") if tensors is None else tensors,
+        folder / "adapter_model.safetensors",
+    )
     return folder
 
 
@@ -128,7 +138,9 @@ def refused(folder: Path, sentence: str) -> None:
         ("use_dora", True, "is not complete"),
     ],
 )  # fmt: skip
-def test_what_halcyon_does_not_compute_is_refused_with_its_field(tmp_path: Path, field: str, value: Any, sentence: str) -> None:
+def test_what_halcyon_does_not_compute_is_refused_with_its_field(
+    tmp_path: Path, field: str, value: Any, sentence: str
+) -> None:
     folder = adapter(tmp_path / "adapter", **{field: value})
     refused(folder, sentence)
     if "leave out" not in sentence and "complete" not in sentence:
@@ -145,9 +157,13 @@ def test_what_halcyon_does_not_compute_is_refused_with_its_field(tmp_path: Path,
         ("layers_pattern", r"(\w|\w\w|\.)*!"),
     ],
 )
-def test_a_pattern_that_needs_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch, field: str, value: Any) -> None:
+def test_a_pattern_that_needs_too_many_steps_is_refused(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: Any
+) -> None:
     monkeypatch.setattr(apart, "SECONDS", 0.1)
-    written = json.dumps({"peft_type": "LORA", "target_modules": "all-linear", "layers_to_transform": [0], field: value}).encode()
+    written = json.dumps(
+        {"peft_type": "LORA", "target_modules": "all-linear", "layers_to_transform": [0], field: value}
+    ).encode()
     config, module = read_adapter_config(written, "adapter_config.json"), "a" * 60
     with pytest.raises(OverBudget, match=rf"^adapter_config\.json: {field}: it needs more than 2 s of processor time"):
         _ = config.is_target(module), config.rank_of(module), config.scale_of(module)
@@ -155,7 +171,10 @@ def test_a_pattern_that_needs_too_many_steps_is_refused(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<index>a)", "(?i)a(?i)", "(" * 5000])
 def test_a_pattern_that_is_not_valid_is_refused(tmp_path: Path, pattern: str) -> None:
-    refused(adapter(tmp_path, layers_pattern=[pattern]), r"layers_pattern is .*: it is no regular expression \(.*\); correct it")
+    refused(
+        adapter(tmp_path, layers_pattern=[pattern]),
+        r"layers_pattern is .*: it is no regular expression \(.*\); correct it",
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +186,13 @@ def test_a_pattern_that_is_not_valid_is_refused(tmp_path: Path, pattern: str) ->
         {"eva_config": {"rho": 2.0}, "loftq_config": {"loftq_bits": 4}, "lora_dropout": 0.3, "peft_version": "9.9"},
         {"target_modules": r"model\.layers\.\d\.(self_attn|mlp)\.(q|down)_proj", "layers_to_transform": None},
         {"layers_to_transform": [0, 1], "layers_pattern": ["layers"], "exclude_modules": ["k_proj"]},
-        {"megatron_core": "other", "qalora_group_size": 8, "fan_in_fan_out": True, "ensure_weight_tying": True, "enable_lora": None},
+        {
+            "megatron_core": "other",
+            "qalora_group_size": 8,
+            "fan_in_fan_out": True,
+            "ensure_weight_tying": True,
+            "enable_lora": None,
+        },
     ],
 )
 def test_fields_that_change_nothing_are_read(tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -180,9 +205,15 @@ def test_numbers_that_are_not_finite_are_refused_with_their_tensor(tmp_path: Pat
         changed = tensors[DOWN].copy()
         changed[1, 3] = number
         refused(adapter(tmp_path / "adapter", tensors | {DOWN: changed}), f"{DOWN} has NaN or infinite numbers")
-        refused(adapter(tmp_path / "adapter", tensors | {DOWN: changed.astype(np.float16)}), f"{DOWN} has NaN or infinite numbers")
+        refused(
+            adapter(tmp_path / "adapter", tensors | {DOWN: changed.astype(np.float16)}),
+            f"{DOWN} has NaN or infinite numbers",
+        )
     large = {name: np.full_like(value, 3e30) for name, value in tensors.items()}
-    refused(adapter(tmp_path / "adapter", large), r"the weight of model\.layers\..* has NaN or infinite numbers with the adapter added")
+    refused(
+        adapter(tmp_path / "adapter", large),
+        r"the weight of model\.layers\..* has NaN or infinite numbers with the adapter added",
+    )
 
 
 def test_an_adapter_without_lengths_and_one_with_lengths_that_are_not_used_are_refused(tmp_path: Path) -> None:
@@ -192,7 +223,10 @@ def test_an_adapter_without_lengths_and_one_with_lengths_that_are_not_used_are_r
     settings = json.loads((source / "adapter_config.json").read_text())
     refused(adapter(tmp_path / "adapter", tensors, **{**settings, "use_dora": False}), "use_dora is not true")
     refused(adapter(tmp_path / "adapter", tensors | {lengths: tensors[lengths][:3]}, **settings), r"with \[3\] lengths")
-    refused(adapter(tmp_path / "adapter", {name: one for name, one in tensors.items() if name != lengths}, **settings), "not complete")
+    refused(
+        adapter(tmp_path / "adapter", {name: one for name, one in tensors.items() if name != lengths}, **settings),
+        "not complete",
+    )
 
 
 def test_tensors_that_are_no_low_rank_map_of_a_module_are_refused(tmp_path: Path) -> None:
@@ -216,7 +250,11 @@ def test_tensors_that_are_no_low_rank_map_of_a_module_are_refused(tmp_path: Path
 
 def test_an_adapter_of_a_tied_head_is_refused(tmp_path: Path) -> None:
     """The head of the sum would differ from the embedding."""
-    folder = adapter(tmp_path / "adapter", load_file(ADAPTERS / "head" / "adapter_model.safetensors"), target_modules=["lm_head", "o_proj"])
+    folder = adapter(
+        tmp_path / "adapter",
+        load_file(ADAPTERS / "head" / "adapter_model.safetensors"),
+        target_modules=["lm_head", "o_proj"],
+    )
     with pytest.raises(BadConfiguration, match="the model has no weight of its own there"):
         model_with(GOLDENS / "llama-tied", folder)
 
@@ -225,7 +263,9 @@ def test_a_folder_without_an_adapter_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     adapter(tmp_path / "run" / "first")
     adapter(tmp_path / "run" / "second")
-    refused(tmp_path / "run", r"no adapter_config\.json; it has several adapters, first, second; give the folder of one")
+    refused(
+        tmp_path / "run", r"no adapter_config\.json; it has several adapters, first, second; give the folder of one"
+    )
     folder = adapter(tmp_path / "pickled")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     refused(folder, r"no adapter_model\.safetensors but adapter_model\.bin; save it with peft as safetensors")

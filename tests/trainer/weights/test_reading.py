@@ -20,24 +20,39 @@ def test_entries_that_decide_nothing_may_differ() -> None:
     require_same(*qwen, "it")
     experts = [ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size)) for size in (16, 24)]
     require_same(*experts, "it")
-    mixed = [ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size, decoder_sparse_step=2)) for size in (16, 24)]
+    mixed = [
+        ModelSpec(qwen3_moe=Qwen3MoeSpec(**small, intermediate_size=size, decoder_sparse_step=2)) for size in (16, 24)
+    ]
     mixtral = [ModelSpec(mixtral=MixtralSpec(**small, intermediate_size=size)) for size in (16, 24)]
     for ours, theirs in (mixed, mixtral):
         with pytest.raises(BadConfiguration, match=r"it holds another model: intermediate_size is 24 there, and 16"):
             require_same(ours, theirs, "it")
-    windows = [ModelSpec(qwen3=Qwen3Spec(**small, use_sliding_window=True, max_window_layers=layers)) for layers in (1, 2)]
+    windows = [
+        ModelSpec(qwen3=Qwen3Spec(**small, use_sliding_window=True, max_window_layers=layers)) for layers in (1, 2)
+    ]
     with pytest.raises(BadConfiguration, match="layer_types"):
         require_same(*windows, "it")
 
 
 def test_a_run_can_begin_with_a_custom_model_of_the_same_section() -> None:
-    narrow, wide = (ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": width}}}) for width in (8, 16))
+    narrow, wide = (
+        ModelSpec.model_validate({"custom": {"class": "own.models:Model", "config": {"width": width}}})
+        for width in (8, 16)
+    )
     require_same(narrow, narrow, "spec.from: the checkpoint")
-    with pytest.raises(BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"):
+    with pytest.raises(
+        BadConfiguration, match=r"the checkpoint holds another custom model; set spec.model.custom to its section"
+    ):
         require_same(narrow, wide, "spec.from: the checkpoint")
 
 
 def test_another_factor_of_the_balance_loss_is_no_other_model() -> None:
-    sizes = {"numHiddenLayers": 2, "hiddenSize": 8, "intermediateSize": 12, "numAttentionHeads": 4, "numLocalExperts": 4}
+    sizes = {
+        "numHiddenLayers": 2,
+        "hiddenSize": 8,
+        "intermediateSize": 12,
+        "numAttentionHeads": 4,
+        "numLocalExperts": 4,
+    }
     ours = ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.01}})
     require_same(ours, ModelSpec.model_validate({"mixtral": sizes | {"routerAuxLossCoef": 0.0}}), "spec.from")

@@ -1,4 +1,6 @@
-"""Weights that mean something else than they seem to are rejected on import and on export, with the tensor or the file in the message."""
+"""Weights that mean something else than they seem to are rejected on import and on export, with the tensor or the file
+in the message.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from safetensors.numpy import save_file
 import halcyon
 from halcyon.errors import BadConfiguration
 from halcyon.weights.finite import is_finite
-from tests.trainer.weights.folders import GOLDENS, exported, imported, llama_tensors, same_bits, tensors_of, write_folder
+from tests.trainer.weights.folders import (
+    GOLDENS,
+    exported,
+    imported,
+    llama_tensors,
+    same_bits,
+    tensors_of,
+    write_folder,
+)
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 
@@ -63,7 +73,8 @@ def test_numbers_beyond_the_range_of_the_type_are_refused(tmp_path: Path) -> Non
     )
     imported(folder, tmp_path / "root")
     with pytest.raises(
-        BadConfiguration, match=f"the tensor {NAME} has numbers beyond the range of float16; set dtype to bfloat16 or float32"
+        BadConfiguration,
+        match=f"the tensor {NAME} has numbers beyond the range of float16; set dtype to bfloat16 or float32",
     ):
         exported(tmp_path / "root", tmp_path / "out", dtype="float16")
     assert same_bits(exported(tmp_path / "root", tmp_path / "whole"), tensors)
@@ -74,14 +85,21 @@ def test_a_tied_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> Non
     tensors = llama_tensors()
     head = "lm_head.weight"
     folder = write_folder(tmp_path / "model", tensors, tie_word_embeddings=True)
-    refused(folder, "tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight; set tie_word_embeddings to false")
+    refused(
+        folder,
+        "tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight; set tie_word_embeddings to "
+        "false",
+    )
     embedding = tensors["model.embed_tokens.weight"]
     refused(
-        write_folder(folder, {**tensors, head: embedding[:5]}, tie_word_embeddings=True), "lm_head.weight is not model.embed_tokens.weight"
+        write_folder(folder, {**tensors, head: embedding[:5]}, tie_word_embeddings=True),
+        "lm_head.weight is not model.embed_tokens.weight",
     )
     write_folder(folder, {**tensors, head: embedding}, tie_word_embeddings=True)
     imported(folder, tmp_path / "root")
-    assert same_bits(exported(tmp_path / "root", tmp_path / "out"), {name: one for name, one in tensors.items() if name != head})
+    assert same_bits(
+        exported(tmp_path / "root", tmp_path / "out"), {name: one for name, one in tensors.items() if name != head}
+    )
 
 
 def test_a_tensor_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -97,9 +115,18 @@ def test_a_tensor_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     }
     for file, part in files.items():
         save_file(part, folder / file, {"format": "pt"})
-    index = {name: file for file, part in files.items() for name in part if not (name == "model.norm.weight" and part is not first)}
+    index = {
+        name: file
+        for file, part in files.items()
+        for name in part
+        if not (name == "model.norm.weight" and part is not first)
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    refused(folder, r"the tensor model.norm.weight is in model-00001-of-00002.safetensors and in model-00002-of-00002.safetensors; delete")
+    refused(
+        folder,
+        r"the tensor model.norm.weight is in model-00001-of-00002.safetensors and in model-00002-of-00002.safetensors; "
+        r"delete",
+    )
     save_file(second, folder / "model-00002-of-00002.safetensors", {"format": "pt"})
     imported(folder, tmp_path / "whole")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
@@ -109,8 +136,12 @@ def test_a_tensor_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 def test_two_spellings_of_a_tensor_are_refused(tmp_path: Path) -> None:
     tensors = tensors_of(GOLDENS / "gpt2")
     other = {"ln_f.bias" if "transformer.ln_f.bias" in tensors else "transformer.ln_f.bias": np.zeros(16, np.float32)}
-    folder = write_folder(tmp_path / "model", {**tensors, **other}, json.loads((GOLDENS / "gpt2" / "config.json").read_text()))
-    refused(folder, r"(transformer\.)?ln_f.bias and (transformer\.)?ln_f.bias are the same tensor of the model; delete one")
+    folder = write_folder(
+        tmp_path / "model", {**tensors, **other}, json.loads((GOLDENS / "gpt2" / "config.json").read_text())
+    )
+    refused(
+        folder, r"(transformer\.)?ln_f.bias and (transformer\.)?ln_f.bias are the same tensor of the model; delete one"
+    )
 
 
 @pytest.mark.parametrize(

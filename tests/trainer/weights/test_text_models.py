@@ -1,4 +1,6 @@
-"""The text model of a model with images: its configuration is an object of its own, and its tensors have other names."""
+"""The text model of a model with images: its configuration is an object of its own, and its tensors have other
+names.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,12 @@ def test_a_gemma_3_with_images_has_the_defaults_of_its_class(tmp_path: Path) -> 
     assert (large.num_attention_heads, large.num_key_value_heads, large.head_size) == (32, 16, 128)
 
 
-@pytest.mark.parametrize(("outer", "inner", "tied"), [(False, True, False), (True, False, True), (None, False, False), (None, None, True)])
-def test_the_outer_object_says_whether_the_head_is_tied(tmp_path: Path, outer: bool | None, inner: bool | None, tied: bool) -> None:
+@pytest.mark.parametrize(
+    ("outer", "inner", "tied"), [(False, True, False), (True, False, True), (None, False, False), (None, None, True)]
+)
+def test_the_outer_object_says_whether_the_head_is_tied(
+    tmp_path: Path, outer: bool | None, inner: bool | None, tied: bool
+) -> None:
     name = "tie_word_embeddings"
     text = GEMMA_TEXT | ({} if inner is None else {name: inner})
     config = GEMMA | {"text_config": text} | ({} if outer is None else {name: outer})
@@ -68,18 +74,26 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, id=name, marks=() if name == "gemma-3" else pytest.mark.variant) for name, case in CASES.items()]
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name == "gemma-3" else pytest.mark.variant)
+        for name, case in CASES.items()
+    ],
 )
 def test_the_text_model_of_a_model_with_images_is_imported(case: tuple[str, str, str, str], tmp_path: Path) -> None:
     name, architecture, prefix, other = case
     golden = Golden.load(name)
     weights, text = golden.named("weight"), json.loads(golden.arrays["config"].tobytes())
-    renamed = {key.replace("model.", prefix, 1) if key.startswith("model.") else key: array for key, array in weights.items()}
+    renamed = {
+        key.replace("model.", prefix, 1) if key.startswith("model.") else key: array for key, array in weights.items()
+    }
     if golden.spec.value.tie_word_embeddings:  # transformers saved it in some versions
         name = "lm_head.weight" if prefix.startswith("model.") else "language_model.lm_head.weight"
         renamed |= {name: weights["model.embed_tokens.weight"]}
     elif prefix == "language_model.model.":
-        renamed = {f"language_model.{key}" if key.startswith("lm_head.") else key: array for key, array in renamed.items()}
+        renamed = {
+            f"language_model.{key}" if key.startswith("lm_head.") else key: array for key, array in renamed.items()
+        }
     del text["architectures"]
     config = {"architectures": [architecture], "text_config": text, "vision_config": {"hidden_size": 3}}
     imported(write_folder(tmp_path / "model", renamed | {other: np.zeros(3, np.float32)}, config), tmp_path / "root")
@@ -90,7 +104,11 @@ def test_an_adapter_has_the_names_of_the_model_with_images(tmp_path: Path) -> No
     golden = Golden.load("gemma3")
     weights, text = golden.named("weight"), json.loads(golden.arrays["config"].tobytes())
     renamed = {key.replace("model.", "model.language_model.", 1): array for key, array in weights.items()}
-    config = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {"hidden_size": 3}}
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": text,
+        "vision_config": {"hidden_size": 3},
+    }
     base = write_folder(tmp_path / "model", renamed, config)
     name, module = "model.layers.0.self_attn.q_proj.weight", "model.language_model.layers.0.self_attn.q_proj"
     outputs, inputs = weights[name].shape
@@ -99,12 +117,23 @@ def test_an_adapter_has_the_names_of_the_model_with_images(tmp_path: Path) -> No
     (tmp_path / "adapter").mkdir()
     factors = {f"base_model.model.{module}.lora_A.weight": down, f"base_model.model.{module}.lora_B.weight": up}
     save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["q_proj"], "alpha_pattern": {"language_model.*": 3}}
+    settings = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 1,
+        "target_modules": ["q_proj"],
+        "alpha_pattern": {"language_model.*": 3},
+    }
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
     imported(base, tmp_path / "root", adapter=store_of(tmp_path / "adapter"))
     found = exported(tmp_path / "root", tmp_path / "out")
-    np.testing.assert_allclose(found[name], weights[name] + 1.5 * up @ down, rtol=1e-3, atol=1e-3)  # the files have float16
-    assert same_bits({key: array for key, array in found.items() if key != name}, {key: weights[key] for key in weights if key != name})
+    np.testing.assert_allclose(
+        found[name], weights[name] + 1.5 * up @ down, rtol=1e-3, atol=1e-3
+    )  # the files have float16
+    assert same_bits(
+        {key: array for key, array in found.items() if key != name},
+        {key: weights[key] for key in weights if key != name},
+    )
 
 
 def test_experts_of_a_layer_in_one_tensor_are_imported(tmp_path: Path) -> None:
@@ -122,10 +151,14 @@ def test_experts_of_a_layer_in_one_tensor_are_imported(tmp_path: Path) -> None:
             experts[found[1]][found[3]][int(found[2])] = array
     assert experts
     for prefix, parts in experts.items():
-        gates, ups, downs = (np.stack([parts[part][number] for number in range(len(parts[part]))]) for part in ("gate", "up", "down"))
+        gates, ups, downs = (
+            np.stack([parts[part][number] for number in range(len(parts[part]))]) for part in ("gate", "up", "down")
+        )
         renamed |= {f"{prefix}.gate_up_proj": np.concatenate((gates, ups), 1), f"{prefix}.down_proj": downs}
     config = {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "text_config": text}
-    further = {f"mtp.layers.0.mlp.experts.{name}": np.zeros(3, np.float32) for name in ("gate_up_proj", "0.gate_proj.weight")}
+    further = {
+        f"mtp.layers.0.mlp.experts.{name}": np.zeros(3, np.float32) for name in ("gate_up_proj", "0.gate_proj.weight")
+    }
     imported(write_folder(tmp_path / "fused", renamed | further, config), tmp_path / "root")
     assert same_bits(exported(tmp_path / "root", tmp_path / "out"), weights)
     imported(write_folder(tmp_path / "separate", weights | further, config), tmp_path / "other")

@@ -1,4 +1,5 @@
-"""The checkpoint engine: fenced writers, atomic commits, a hash over every byte, fallback to an older checkpoint that verifies.
+"""The checkpoint engine: fenced writers, atomic commits, a hash over every byte, fallback to an older checkpoint that
+verifies.
 
 ``docs/design/checkpoints.md`` describes the protocol and its reasons.
 """

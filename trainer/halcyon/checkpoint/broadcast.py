@@ -1,8 +1,9 @@
-"""Sends bytes that one process has read to all processes that need them: on the main thread, by an all-gather among devices.
+"""Sends bytes that one process has read to all processes that need them: on the main thread, by an all-gather among
+devices.
 
-The store serves each file to one process of a group. That process sends it to the others over the network between accelerators, which is
-many times as fast. Only bytes are sent, so no conversion can change a value. All rounds have the same size, so one program is compiled for
-a restore of any size, and the memory of a round is bounded.
+The store serves each file to one process of a group. That process sends it to the others over the network between
+accelerators, which is many times as fast. Only bytes are sent, so no conversion can change a value. All rounds have the
+same size, so one program is compiled for a restore of any size, and the memory of a round is bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _ROUND_BYTES = 128 << 20
 """Most bytes that a process receives in a round."""
 _SMALL_BYTES = 1 << 20
 ALIGNMENT = 64
-"""Each piece of a stream begins at a multiple of this, in bytes: a CPU device can then use the memory without a copy."""
+"""Each piece of a stream begins at a multiple of this, in bytes: a CPU device can then use the memory without a copy.
+"""
 
 
 def partition_of(holders: Sequence[tuple[int, ...]], process_count: int) -> Partition | None:
@@ -33,11 +35,16 @@ def partition_of(holders: Sequence[tuple[int, ...]], process_count: int) -> Part
         process_count: Number of processes.
 
     Returns:
-        None if each group has one process, if a process is in two groups or in none, or if the groups have different sizes.
+        None if each group has one process, if a process is in two groups or in none, or if the groups have different
+        sizes.
     """
     groups = sorted(set(holders))
     members = [process for group in groups for process in group]
-    if sorted(members) != list(range(process_count)) or len({len(group) for group in groups}) != 1 or len(groups[0]) == 1:
+    if (
+        sorted(members) != list(range(process_count))
+        or len({len(group) for group in groups}) != 1
+        or len(groups[0]) == 1
+    ):
         return None
     return tuple(groups)
 
@@ -47,7 +54,9 @@ def stream_bytes(sizes: Sequence[int]) -> int:
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
-def broadcast(partition: Partition, mine: Sequence[np.ndarray], lengths: Sequence[int], longest: int) -> list[np.ndarray]:
+def broadcast(
+    partition: Partition, mine: Sequence[np.ndarray], lengths: Sequence[int], longest: int
+) -> list[np.ndarray]:
     """Exchange the pieces of the processes within each group. A collective of all processes.
 
     Args:
@@ -73,7 +82,9 @@ def broadcast(partition: Partition, mine: Sequence[np.ndarray], lengths: Sequenc
     streams = [np.empty(length, np.uint8) for length in lengths]
     devices = _devices()[jax.process_index()]
     for start in range(0, len(out), size):
-        rows = [out[start + number * part : start + (number + 1) * part].reshape(1, 1, 1, part) for number in range(local)]
+        rows = [
+            out[start + number * part : start + (number + 1) * part].reshape(1, 1, 1, part) for number in range(local)
+        ]
         shards = [jax.device_put(row, device) for row, device in zip(rows, devices, strict=True)]
         shape = (len(partition), members, local, part)
         gathered = gather(jax.make_array_from_single_device_arrays(shape, sharding, shards))

@@ -20,7 +20,8 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
         then: Fingerprints of the checkpoint.
 
     Returns:
-        Clauses such as ``spec.model.llama.layers is 6 but was 4``, in the order of the fields; empty when nothing differs.
+        Clauses such as ``spec.model.llama.layers is 6 but was 4``, in the order of the fields; empty when nothing
+        differs.
     """
     clauses = []
     for section in sorted(set(now.sections) | set(then.sections)):
@@ -28,7 +29,9 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
             continue
         found = [
             _clause(path, new, old)
-            for path, new, old in _walk(section, now.documents.get(section, _ABSENT), then.documents.get(section, _ABSENT))
+            for path, new, old in _walk(
+                section, now.documents.get(section, _ABSENT), then.documents.get(section, _ABSENT)
+            )
         ]
         clauses += found or [f"{section} has another fingerprint"]
     return tuple(clauses)
@@ -38,7 +41,8 @@ def sentence(clauses: tuple[str, ...], step: int, root: str) -> str:
     """The error message for the user."""
     more = f", and {len(clauses) - _MOST} more fields differ" if len(clauses) > _MOST else ""
     return (
-        f"the checkpoint at step {step} in {root} was made with another configuration: {'; '.join(clauses[:_MOST])}{more}; set it back "
+        f"the checkpoint at step {step} in {root} was made with another configuration: "
+        f"{'; '.join(clauses[:_MOST])}{more}; set it back "
         "to go on, or give the changed run a spec.checkpoint.root of its own"
     )
 

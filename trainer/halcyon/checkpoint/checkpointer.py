@@ -1,8 +1,9 @@
 """The interface of the checkpoint engine to the training loop: open, restore, save, finish.
 
-`save` blocks only for the copy into host memory. One background thread writes, verifies and commits, one save at a time and without device
-collectives (see `parts` and `commit`). It reports every error: a failed save sets `last_error`, and the next save tries again. `finish`
-raises if the last save failed. The next call raises `Fenced` if a newer epoch has taken the root.
+`save` blocks only for the copy into host memory. One background thread writes, verifies and commits, one save at a time
+and without device collectives (see `parts` and `commit`). It reports every error: a failed save sets `last_error`, and
+the next save tries again. `finish` raises if the last save failed. The next call raises `Fenced` if a newer epoch has
+taken the root.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
-from halcyon.checkpoint.results import NO_CALLBACKS, USUAL_LIMITS, Callbacks, CheckpointReader, Limits, Restored, RunRecord, SaveReport
+from halcyon.checkpoint.results import (
+    NO_CALLBACKS,
+    USUAL_LIMITS,
+    Callbacks,
+    CheckpointReader,
+    Limits,
+    Restored,
+    RunRecord,
+    SaveReport,
+)
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import Return
 from halcyon.checkpoint.saving import Follower, Leader, Saver
@@ -157,7 +167,12 @@ class Checkpointer:
         def work() -> dict[str, Any]:
             nonlocal keeper
             keeper, loss = take_root(
-                store, owner=owner, epoch=epoch, writer=token(), fingerprints=run.fingerprints, expected_step=expected_step
+                store,
+                owner=owner,
+                epoch=epoch,
+                writer=token(),
+                fingerprints=run.fingerprints,
+                expected_step=expected_step,
             )
             return {"head": keeper.head.document(), "loss": loss}
 
@@ -169,17 +184,30 @@ class Checkpointer:
         for process, view in enumerate(views):
             if view:
                 raise RootUnusable(
-                    f"process {process} of {processes.process_count} does not see the checkpoint root {store.root} that process 0 wrote "
-                    f"({view}); use an object store, or mount one shared volume on all hosts with spec.checkpoint.volumeClaim"
+                    f"process {process} of {processes.process_count} does not see the checkpoint root {store.root} "
+                    "that process 0 wrote "
+                    f"({view}); use an object store, or mount one shared volume on all hosts with "
+                    "spec.checkpoint.volumeClaim"
                 )
         checkpointer = cls(
-            store, stop, keeper, head, spec=spec, run=run, processes=processes, clock=clock, limits=limits, callbacks=callbacks
+            store,
+            stop,
+            keeper,
+            head,
+            spec=spec,
+            run=run,
+            processes=processes,
+            clock=clock,
+            limits=limits,
+            callbacks=callbacks,
         )
         checkpointer.head_loss = verdict["loss"]
         return checkpointer
 
     def opened(self) -> None:
-        """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported without a wait."""
+        """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported
+        without a wait.
+        """
         self._store.retry_budget = None
 
     def add_reader(self, reader: CheckpointReader, *, wants: Callable[[int], bool] = lambda step: False) -> None:
@@ -209,7 +237,10 @@ class Checkpointer:
 
     @property
     def committed(self) -> tuple[CommittedStep, ...]:
-        """The committed checkpoints that this process knows, newest first. After `restore` the same on every process."""
+        """The committed checkpoints that this process knows, newest first.
+
+        After `restore` the same on every process.
+        """
         return self._head.committed
 
     # Restoring
@@ -217,16 +248,19 @@ class Checkpointer:
     def restore(self, template: Any) -> Restored | None:
         """Read the newest checkpoint that verifies. A collective, for the main thread.
 
-        Skips at most `Limits.damaged_checkpoints` damaged checkpoints. If there are more, it raises, so that the user decides.
+        Skips at most `Limits.damaged_checkpoints` damaged checkpoints. If there are more, it raises, so that the user
+        decides.
 
         Args:
-            template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): the arrays to read, and their devices.
+            template: Tree of ``jax.ShapeDtypeStruct`` with shardings (or of arrays): the arrays to read, and their
+                devices.
 
         Returns:
             The state, bitwise as it was saved; None if the root is fresh.
 
         Raises:
-            NoValidCheckpoint: There are checkpoints, but none of the checkpoints that were tried verifies. Nothing is deleted or marked.
+            NoValidCheckpoint: There are checkpoints, but none of the checkpoints that were tried verifies. Nothing is
+                deleted or marked.
             RunChanged: The arrays of the checkpoint are not those of the template.
             Fenced: A newer epoch has the root.
         """
@@ -240,7 +274,9 @@ class Checkpointer:
                 break
             skipped.append(BadStep(path=entry.path, step=entry.step, reason=damage[:1024]))
         if self._head.committed and found is None:
-            raise NoValidCheckpoint(none_verifies(self._store.root, tuple(skipped), self._head.committed[len(skipped) :]))
+            raise NoValidCheckpoint(
+                none_verifies(self._store.root, tuple(skipped), self._head.committed[len(skipped) :])
+            )
         if skipped:
             bad = tuple(skipped)
             self._change_head(lambda head: with_bad(head, bad))
@@ -268,7 +304,8 @@ class Checkpointer:
         return self._head.skipped
 
     def inherit(self, past: tuple[SkippedBatches, ...]) -> None:
-        """Take over the returns of the run that this run begins from. A collective, for the main thread, before the first save.
+        """Take over the returns of the run that this run begins from. A collective, for the main thread, before the
+        first save.
 
         Raises:
             Fenced: A newer epoch has the root.
@@ -277,7 +314,8 @@ class Checkpointer:
         self._change_head(lambda head: head.model_copy(update={"skipped": past}))
 
     def go_back(self, back: Return) -> SkippedBatches | None:
-        """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main thread.
+        """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main
+        thread.
 
         Waits for the save in flight. Then call `restore`.
 
@@ -303,22 +341,26 @@ class Checkpointer:
             try:
                 return keeper.update(change).document() if keeper else {}
             except DamagedDocument as damage:
-                raise TrainerExit(f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt") from None
+                raise TrainerExit(
+                    f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt"
+                ) from None
 
         self._head = Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
 
     # Saving
 
     def should_save(self, step: int) -> bool:
-        """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on every process; saves by
-        time are not, so processes exchange `due` instead.
+        """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on
+        every process; saves by time are not, so processes exchange `due` instead.
         """
         every = 0 if self._spec.save.auto else self._spec.save.every_steps
         by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
         return by_steps or any(wants(step) for wants in self._wants)
 
     def due(self, now: float) -> bool:
-        """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a read-back found damage."""
+        """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a
+        read-back found damage.
+        """
         if self._save_wanted:
             return True
         every = self.interval_seconds
@@ -326,7 +368,10 @@ class Checkpointer:
 
     @property
     def interval_seconds(self) -> float | None:
-        """Seconds between saves by time; None without saves by time. With ``save.auto`` the processes measure different values."""
+        """Seconds between saves by time; None without saves by time.
+
+        With ``save.auto`` the processes measure different values.
+        """
         if not self._spec.save.auto:
             return self._spec.save.every_seconds or None
         head, last = self._head, self.last_save
@@ -346,11 +391,13 @@ class Checkpointer:
         since = self._saving_since
         return None if since is None else time.monotonic() - since
 
-    def save(self, step: int, state: Any, data_position: DataPosition, evaluation: EvaluationRecord | None = None) -> None:
+    def save(
+        self, step: int, state: Any, data_position: DataPosition, evaluation: EvaluationRecord | None = None
+    ) -> None:
         """Begin a checkpoint. All processes call it, on the main thread.
 
-        Waits for the save in flight. Does nothing if this step is already committed. Returns as soon as the state is copied into host
-        memory, so its buffers may be donated.
+        Waits for the save in flight. Does nothing if this step is already committed. Returns as soon as the state is
+        copied into host memory, so its buffers may be donated.
 
         Raises:
             Fenced: A newer epoch has the root.
@@ -360,7 +407,10 @@ class Checkpointer:
         self._join()
         self.poll()
         if self.newest is not None and step < self.newest.step:
-            raise ValueError(f"step {step} comes before the committed step {self.newest.step} in {self._store.root}; restore it first")
+            raise ValueError(
+                f"step {step} comes before the committed step {self.newest.step} in {self._store.root}; restore it "
+                "first"
+            )
         if self.newest is not None and step == self.newest.step:
             return
         copying = time.monotonic()
@@ -381,7 +431,9 @@ class Checkpointer:
             process_count=self._processes.process_count,
             run=self._run,
             data_position=data_position,
-            time=datetime.fromtimestamp(self._last_save_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            time=datetime.fromtimestamp(self._last_save_at, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
             evaluation=evaluation,
         )
         self._saving_since = copying
@@ -426,7 +478,10 @@ class Checkpointer:
         return self._failure or ""
 
     def close(self) -> None:
-        """Abandon the save in flight and the read-back, and stop the background threads. HEAD never lists an unfinished checkpoint."""
+        """Abandon the save in flight and the read-back, and stop the background threads.
+
+        HEAD never lists an unfinished checkpoint.
+        """
         self._stop.set()
         self._join()
         self._readback.join()
@@ -456,7 +511,9 @@ class Checkpointer:
     def _warn(self, text: str) -> None:
         self._callbacks.on_warning(text)
 
-    def _write(self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float) -> None:
+    def _write(
+        self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float
+    ) -> None:
         began = time.monotonic()
         error: str | None = None
         stopped = False
@@ -485,7 +542,9 @@ class Checkpointer:
         try:
             if error is None and self.last_save is not None:
                 for reader in self._readers:
-                    for entry in reversed(self._head.committed):  # one may be of a save whose commit was reported as failed
+                    for entry in reversed(
+                        self._head.committed
+                    ):  # one may be of a save whose commit was reported as failed
                         reader.committed(entry)
                 self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()
@@ -523,9 +582,13 @@ class Checkpointer:
 def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, retry_budget: RetryBudget | None) -> Store:
     main = threading.main_thread()
     try:
-        # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes may be dead.
+        # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes
+        # may be dead.
         return Store(
-            spec, abandoned=lambda: stop.is_set() or not main.is_alive(), timeout_seconds=limits.request_seconds, retry_budget=retry_budget
+            spec,
+            abandoned=lambda: stop.is_set() or not main.is_alive(),
+            timeout_seconds=limits.request_seconds,
+            retry_budget=retry_budget,
         )
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None

@@ -1,8 +1,8 @@
 """Assigns each replicated chunk to one of the processes that hold it, which then writes it or reads it.
 
-Every process that holds a replicated region could write each chunk of it. The largest chunks are assigned first, each to the holder with
-the fewest bytes so far; regions with a single holder count as its work from the start. The result is a function of global shapes and
-shardings, so all processes compute the same result without messages.
+Every process that holds a replicated region could write each chunk of it. The largest chunks are assigned first, each
+to the holder with the fewest bytes so far; regions with a single holder count as its work from the start. The result is
+a function of global shapes and shardings, so all processes compute the same result without messages.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class Held:
 
 
 def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[Held, ...]:
-    """The regions of an array with the processes that hold them, in the order of the sharding's devices. The same on every process."""
+    """The regions of an array with the processes that hold them, in the order of the sharding's devices.
+
+    The same on every process.
+    """
     holders: dict[RegionKey, set[int]] = {}
     regions: dict[RegionKey, Region] = {}
     device: Any

@@ -1,9 +1,10 @@
 """Encodes arrays as Zarr v3 files with TensorStore, with ``crc32c`` as the last codec of every chunk; and decodes them.
 
-TensorStore encodes into a key-value store in memory, so the bytes are known, and hashed for the manifest, before they are sent to a store.
-A file is the chunk's own memory followed by its checksum; only the checksum is taken from TensorStore. A test reads the files with
-TensorStore. The hash is checked before a file is decoded, so decoding is only a view: decoding with TensorStore would make three copies
-into fresh memory and cost more than the rest of a restore. The ``crc32c`` is for other Zarr readers.
+TensorStore encodes into a key-value store in memory, so the bytes are known, and hashed for the manifest, before they
+are sent to a store. A file is the chunk's own memory followed by its checksum; only the checksum is taken from
+TensorStore. A test reads the files with TensorStore. The hash is checked before a file is decoded, so decoding is only
+a view: decoding with TensorStore would make three copies into fresh memory and cost more than the rest of a restore.
+The ``crc32c`` is for other Zarr readers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def zarr_metadata(leaf: ManifestLeaf) -> dict[str, Any]:
 
 
 class Codecs:
-    """The codecs of a state's leaves: one for each form of array and thread, because a state may have 100,000 leaves of few forms."""
+    """The codecs of a state's leaves: one for each form of array and thread, because a state may have 100,000 leaves of
+    few forms.
+    """
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
@@ -79,10 +82,14 @@ class LeafCodec:
         return self._files.read(METADATA_KEY).result().value
 
     def encode(self, indices: Sequence[int], chunk: np.ndarray) -> tuple[memoryview, bytes]:
-        """The file of a chunk, in two pieces: the chunk's own memory, which must not change until it is written, and the checksum."""
+        """The file of a chunk, in two pieces: the chunk's own memory, which must not change until it is written, and
+        the checksum.
+        """
         key = chunk_key(indices)
         chunk = np.asarray(chunk, chunk.dtype.newbyteorder("<"), order="C")
-        self._array[chunk_region(self._leaf, indices)].write(chunk, can_reference_source_data_indefinitely=True).result()
+        self._array[chunk_region(self._leaf, indices)].write(
+            chunk, can_reference_source_data_indefinitely=True
+        ).result()
         checksum = self._files.read(key, byte_range=slice(chunk.nbytes, None)).result().value
         self._files.write(key, None).result()
         return chunk.reshape(-1).view(np.uint8).data, checksum

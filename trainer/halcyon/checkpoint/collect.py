@@ -2,17 +2,19 @@
 
 Only three kinds of prefixes are deleted:
 
-* Prefixes in ``HEAD.deleting``; a commit puts them there. The COMMIT mark is deleted first, so a half-deleted checkpoint never counts as
-  committed, not even when HEAD is lost; then the data; then the entry in HEAD. If the process is killed in between, the next writer
-  continues.
+* Prefixes in ``HEAD.deleting``; a commit puts them there. The COMMIT mark is deleted first, so a half-deleted
+  checkpoint never counts as committed, not even when HEAD is lost; then the data; then the entry in HEAD. If the
+  process is killed in between, the next writer continues.
 * Prefixes of this process's own failed saves.
-* Orphans: prefixes that HEAD does not name, that do not have our own nonce, and that were listed *before* HEAD was read and still named
-  us. Such a prefix was written by an older epoch, or by an older process of the same epoch: a newer writer writes only after it has changed
-  HEAD, so it had not begun at the time of the listing. A commit needs a compare-and-swap from a HEAD that names the writer, and HEAD names
-  us, so an orphan can never be committed. Prefixes with our own nonce are excluded, because all processes of the run use it: another
-  process may already write its part of the next checkpoint while this process still deletes.
+* Orphans: prefixes that HEAD does not name, that do not have our own nonce, and that were listed *before* HEAD was read
+  and still named us. Such a prefix was written by an older epoch, or by an older process of the same epoch: a newer
+  writer writes only after it has changed HEAD, so it had not begun at the time of the listing. A commit needs a
+  compare-and-swap from a HEAD that names the writer, and HEAD names us, so an orphan can never be committed. Prefixes
+  with our own nonce are excluded, because all processes of the run use it: another process may already write its part
+  of the next checkpoint while this process still deletes.
 
-A checkpoint in ``HEAD.bad`` keeps its files, so that users can inspect it. Keys that are not below a checkpoint prefix are not touched.
+A checkpoint in ``HEAD.bad`` keeps its files, so that users can inspect it. Keys that are not below a checkpoint prefix
+are not touched.
 """
 
 from __future__ import annotations
@@ -75,10 +77,12 @@ class Garbage:
 
 
 def garbage(store: Store) -> tuple[Garbage, ...]:
-    """Prefixes that any process may delete from a root, also one that does not own the root: the first and the third kind (see the module).
+    """Prefixes that any process may delete from a root, also one that does not own the root: the first and the third
+    kind (see the module).
 
-    Checkpoints in ``HEAD.deleting`` are no longer candidates for a restore. Orphans can never be committed, for the same reason as in the
-    module: the listing is older than the HEAD with which it is compared. Without HEAD nothing is garbage.
+    Checkpoints in ``HEAD.deleting`` are no longer candidates for a restore. Orphans can never be committed, for the
+    same reason as in the module: the listing is older than the HEAD with which it is compared. Without HEAD nothing is
+    garbage.
 
     Raises:
         DamagedDocument: HEAD cannot be read.

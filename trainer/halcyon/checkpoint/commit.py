@@ -1,9 +1,9 @@
 """Commits written files on process 0; the other processes read the outcome from the root.
 
-Process 0 waits for every part, compares the files that the parts name, the files that the arrays need and the files that the store lists,
-writes MANIFEST.json and COMMIT, and changes HEAD. Only the change of HEAD is the commit. Then the part documents are deleted. The other
-processes poll the root: if HEAD names the prefix, it is committed; if their own part is deleted and HEAD does not name the prefix, the save
-failed. No messages are needed.
+Process 0 waits for every part, compares the files that the parts name, the files that the arrays need and the files
+that the store lists, writes MANIFEST.json and COMMIT, and changes HEAD. Only the change of HEAD is the commit. Then the
+part documents are deleted. The other processes poll the root: if HEAD names the prefix, it is committed; if their own
+part is deleted and HEAD does not name the prefix, the save failed. No messages are needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ Sleep = Callable[[float], None]
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 _REQUESTS_A_SECOND = 500
-"""Approximate rate of all processes that wait for a commit together: HEAD is one object, and a store limits the rate of one object."""
+"""Approximate rate of all processes that wait for a commit together: HEAD is one object, and a store limits the rate of
+one object.
+"""
 
 
 class CommitFailed(Exception):
@@ -85,7 +87,8 @@ def gather_parts(
 ) -> tuple[ManifestFile, ...]:
     """Wait for the parts of all other processes.
 
-    If a process has no space left, the function still waits for the rest: before the second try no process may write to the first prefix.
+    If a process has no space left, the function still waits for the rest: before the second try no process may write to
+    the first prefix.
 
     Raises:
         CommitFailed: A process failed, or wrote no part in time; the message names the process.
@@ -173,7 +176,11 @@ def commit(
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
     try:
-        keeper.update(lambda head: with_up_time(with_read_back_mark(with_commit(head, entry, retention), read_back_every), up_milliseconds))
+        keeper.update(
+            lambda head: with_up_time(
+                with_read_back_mark(with_commit(head, entry, retention), read_back_every), up_milliseconds
+            )
+        )
     except StoreFailure as failure:
         if failure.is_full and store.folder is not None and keeper.is_unchanged():
             raise  # a full disk fails at once, so no change of HEAD can still arrive
@@ -198,7 +205,10 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
     start = f"{prefix}{DATA_PREFIX}"
     listed = {key.removeprefix(start) for key in store.list(start)}
     for what, wrong in (
-        ("twice among the parts", {path for path in named if named.count(path) > 1} if len(named) != len(set(named)) else set()),
+        (
+            "twice among the parts",
+            {path for path in named if named.count(path) > 1} if len(named) != len(set(named)) else set(),
+        ),
         ("missing from the parts", needed - set(named)),
         ("no file of this state", set(named) - needed),
         ("missing from the store", needed - listed),
@@ -209,7 +219,15 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
 
 
 def await_commit(
-    store: Store, prefix: str, process: int, processes: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep
+    store: Store,
+    prefix: str,
+    process: int,
+    processes: int,
+    epoch: Epoch,
+    writer: str,
+    *,
+    timeout_seconds: float,
+    sleep: Sleep,
 ) -> Head:
     """Wait, in a process other than 0, until process 0 has committed `prefix` or given it up.
 

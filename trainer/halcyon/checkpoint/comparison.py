@@ -1,7 +1,7 @@
 """Compares two checkpoints, array by array.
 
-Files are first compared by the hashes in the manifests, so only the chunks that differ are read if both checkpoints have the same chunks.
-Elements are compared bit for bit: two NaNs with the same bits are equal, 0.0 and -0.0 are not.
+Files are first compared by the hashes in the manifests, so only the chunks that differ are read if both checkpoints
+have the same chunks. Elements are compared bit for bit: two NaNs with the same bits are equal, 0.0 and -0.0 are not.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def compare(first: Checkpoint, second: Checkpoint) -> Iterator[LeafDifference]:
         elif here[path].dtype != there[path].dtype:
             yield LeafDifference(path, f"{here[path].dtype} in the first, {there[path].dtype} in the second")
         elif here[path].shape != there[path].shape:
-            yield LeafDifference(path, f"shape {list(here[path].shape)} in the first, {list(there[path].shape)} in the second")
+            yield LeafDifference(
+                path, f"shape {list(here[path].shape)} in the first, {list(there[path].shape)} in the second"
+            )
         else:
             difference = _values(first, second, here[path], there[path])
             if difference.elements:
@@ -120,7 +122,9 @@ def _values(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: Ma
     return LeafDifference(here.path, "values", elements, int(np.prod(here.shape, dtype=np.int64)), largest)
 
 
-def _pairs(first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: ManifestLeaf) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pairs(
+    first: Checkpoint, second: Checkpoint, here: ManifestLeaf, there: ManifestLeaf
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The pieces of both arrays that may differ."""
     if here.chunk_shape != there.chunk_shape:
         yield first.array(here), second.array(there)

@@ -59,8 +59,8 @@ def create_checkpoint(
 ) -> CommittedStep:
     """Write a checkpoint of step 0 into a fresh root and commit it.
 
-    HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed process leaves no checkpoint, and the work can
-    be started again.
+    HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed process leaves no
+    checkpoint, and the work can be started again.
 
     Args:
         to: A root without HEAD.
@@ -92,7 +92,9 @@ def create_checkpoint(
 
     def chunk(leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
         values = read(leaf, chunk_region(leaf, indices))
-        return write_file(to, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, values))
+        return write_file(
+            to, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, values)
+        )
 
     jobs: list[Callable[[], ManifestFile]] = []
     for leaf in leaves:

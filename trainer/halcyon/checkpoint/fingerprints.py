@@ -1,8 +1,9 @@
-"""Fingerprints of everything that decides the numbers of a run: they must be equal when the run continues from a checkpoint.
+"""Fingerprints of everything that decides the numbers of a run: they must be equal when the run continues from a
+checkpoint.
 
-The mesh, the microbatches, the image, the remat policy and the recovery settings may change between attempts: they decide where and how the
-same numbers are computed. The number of steps has a fingerprint because most schedules end with it; `halcyon_api.edits.steps` decides
-whether it may change nevertheless.
+The mesh, the microbatches, the image, the remat policy and the recovery settings may change between attempts: they
+decide where and how the same numbers are computed. The number of steps has a fingerprint because most schedules end
+with it; `halcyon_api.edits.steps` decides whether it may change nevertheless.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
 
 def fingerprints_of(sections: Mapping[str, Any]) -> Fingerprints:
     """Fingerprints of sections by name."""
-    return Fingerprints(sections={name: _sha256(section) for name, section in sections.items()}, documents=dict(sections))
+    return Fingerprints(
+        sections={name: _sha256(section) for name, section in sections.items()}, documents=dict(sections)
+    )
 
 
 def planned_steps(fingerprints: Fingerprints) -> int | None:

@@ -1,8 +1,9 @@
 """The changes of HEAD as pure functions, and the object that writes HEAD.
 
-The compare-and-swap of HEAD is the commit. A writer has the root while HEAD names its epoch *and* its writer nonce. A newer epoch takes the
-root from an older one. Of two processes of the same epoch (a pod was recreated while the old one was still running) the later takes it from
-the earlier. A writer that lost the root cannot change HEAD, because every change is a compare-and-swap from a HEAD that named this writer.
+The compare-and-swap of HEAD is the commit. A writer has the root while HEAD names its epoch *and* its writer nonce. A
+newer epoch takes the root from an older one. Of two processes of the same epoch (a pod was recreated while the old one
+was still running) the later takes it from the earlier. A writer that lost the root cannot change HEAD, because every
+change is a compare-and-swap from a HEAD that named this writer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verif
 from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import HEAD_KEY, BadStep, CommittedStep, DamagedDocument, Epoch, Head, Owner, decode_head, encode_head
+from halcyon_api.checkpoint_documents import (
+    HEAD_KEY,
+    BadStep,
+    CommittedStep,
+    DamagedDocument,
+    Epoch,
+    Head,
+    Owner,
+    decode_head,
+    encode_head,
+)
 
 
 def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
@@ -35,7 +46,8 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
         return Head(owner=owner, epoch=epoch or Epoch(attempt=1, restart=0), writer=writer, starts=1)
     if not head.owner.same_run(owner):
         raise RootTaken(
-            f"checkpoint root {root} belongs to the run {head.owner.namespace}/{head.owner.name}, not to {owner.namespace}/{owner.name}; "
+            f"checkpoint root {root} belongs to the run {head.owner.namespace}/{head.owner.name}, not to "
+            f"{owner.namespace}/{owner.name}; "
             "give each run a spec.checkpoint.root of its own"
         )
     if epoch is None:
@@ -48,15 +60,16 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
 def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
     newer = "epoch" if epoch < head.epoch else "process of epoch"
     return Fenced(
-        f"checkpoint root {root} was taken by the newer {newer} {head.epoch}, so this process of epoch {epoch} may not write there any "
+        f"checkpoint root {root} was taken by the newer {newer} {head.epoch}, so this process of epoch {epoch} may not "
+        "write there any "
         "more; let the newer one run",
         head.epoch.attempt,
     )
 
 
 def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
-    """HEAD after a commit. Checkpoints stay that `retention`, a pin, `kept_for_verification` or `kept_as_best` keeps. The deletion of the
-    others begins.
+    """HEAD after a commit. Checkpoints stay that `retention`, a pin, `kept_for_verification` or `kept_as_best` keeps.
+    The deletion of the others begins.
 
     An older checkpoint of the same step is superseded: it holds the same numbers, and ``keep`` counts different steps.
     """
@@ -70,7 +83,8 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
 
 
 def with_read_back_mark(head: Head, every_saves: int) -> Head:
-    """HEAD after its newest commit was counted. Every `every_saves` commits, the newest checkpoint is marked to be read back.
+    """HEAD after its newest commit was counted. Every `every_saves` commits, the newest checkpoint is marked to be read
+    back.
 
     Args:
         head: HEAD after the commit.
@@ -85,12 +99,16 @@ def with_read_back_mark(head: Head, every_saves: int) -> Head:
 
 def with_verified(head: Head, path: str) -> Head:
     """HEAD after a checkpoint was read back and every byte was correct."""
-    passed = tuple(one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed)
+    passed = tuple(
+        one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed
+    )
     return head.model_copy(update={"committed": passed})
 
 
 def with_damage(head: Head, bad: BadStep) -> Head:
-    """HEAD after a read-back found damage; unchanged if the checkpoint is being deleted, because then files may be missing."""
+    """HEAD after a read-back found damage; unchanged if the checkpoint is being deleted, because then files may be
+    missing.
+    """
     return with_bad(head, (bad,)) if any(one.path == bad.path for one in head.committed) else head
 
 
@@ -202,7 +220,8 @@ class HeadKeeper:
 
 
 def edit(store: Store, change: Callable[[Head], Head]) -> Head:
-    """Change HEAD in a process that does not have the root. Epoch and writer stay; the writer applies its next change to this HEAD.
+    """Change HEAD in a process that does not have the root. Epoch and writer stay; the writer applies its next change
+    to this HEAD.
 
     Raises:
         DamagedDocument: There is no HEAD, or it cannot be read.

@@ -49,7 +49,9 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
             head, damage = load_head(store, store.read(HEAD_KEY).data)
         except NoValidCheckpoint as error:
             head, damage = None, str(error)
-        candidates = [entry for entry in head.committed if before is None or entry.step < before] if head is not None else []
+        candidates = (
+            [entry for entry in head.committed if before is None or entry.step < before] if head is not None else []
+        )
         page = tuple(candidates[:limit])
         older = len(candidates) - len(page)
         first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)

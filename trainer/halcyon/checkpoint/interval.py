@@ -1,10 +1,11 @@
 """Computes the save interval from the cost of a save and from how often the run is stopped.
 
-Frequent saves cost the time for which each save blocks the loop. Rare saves cost the steps that are repeated after a stop. Young ("A
-first order approximation to the optimum checkpoint interval", 1974) derived the interval at which both cost the same; Daly ("A higher order
-estimate of the optimum checkpoint interval for restart dumps", 2006) added the terms that matter if saves are expensive or stops are
-frequent. Here the cost of a save is only the time for which it blocks the loop, because the rest runs beside the steps. Only one save is in
-flight at a time, so the interval is at least the duration of a save.
+Frequent saves cost the time for which each save blocks the loop. Rare saves cost the steps that are repeated after a
+stop. Young ("A first order approximation to the optimum checkpoint interval", 1974) derived the interval at which both
+cost the same; Daly ("A higher order estimate of the optimum checkpoint interval for restart dumps", 2006) added the
+terms that matter if saves are expensive or stops are frequent. Here the cost of a save is only the time for which it
+blocks the loop, because the rest runs beside the steps. Only one save is in flight at a time, so the interval is at
+least the duration of a save.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ FIRST_GUESS_SECONDS = 1.0
 
 
 def mean_time_between_stops(up_seconds: float, stops: int) -> float:
-    """Estimate in seconds, from the observed stops and a prior of one stop in `PRIOR_SECONDS`, whose weight falls with time.
+    """Estimate in seconds, from the observed stops and a prior of one stop in `PRIOR_SECONDS`, whose weight falls with
+    time.
 
     Args:
         up_seconds: Total time that the run has been up.

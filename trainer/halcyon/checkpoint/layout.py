@@ -1,8 +1,8 @@
 """The layout of a state in files, as a pure function of the arrays' global shapes and shardings.
 
-Every array of the state is one Zarr v3 array of regular chunks, with one file for each chunk. A chunk is a device's shard, or an equal part
-of a large shard, so each process writes only its own shards. Readers need only the global shape: they read the chunks that overlap the
-regions that they need, on any mesh.
+Every array of the state is one Zarr v3 array of regular chunks, with one file for each chunk. A chunk is a device's
+shard, or an equal part of a large shard, so each process writes only its own shards. Readers need only the global
+shape: they read the chunks that overlap the regions that they need, on any mesh.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import numpy as np
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 CHUNK_LIMIT_BYTES = 32 << 20
-"""Largest chunk of a small state, if its shape allows: bounds the memory of a save, and several files can be written in parallel."""
+"""Largest chunk of a small state, if its shape allows: bounds the memory of a save, and several files can be written in
+parallel.
+"""
 LARGEST_CHUNK_BYTES = 512 << 20
 FEW_FILES = 20_000
-"""Approximate number of files of a large state, whose chunks are larger: a store handles a few large objects faster than many small ones
-(docs/design/checkpoints.md)."""
+"""Approximate number of files of a large state, whose chunks are larger: a store handles a few large objects faster
+than many small ones (docs/design/checkpoints.md)."""
 METADATA_KEY = "zarr.json"
 _LONGEST_FOLDER = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
@@ -77,7 +79,10 @@ def flatten(state: Any) -> tuple[Leaf, ...]:
 def unflatten(template: Any, arrays: Sequence[Any]) -> Any:
     """A tree like `template` with `arrays` as its leaves, in the order of `flatten`."""
     entries, structure = jax.tree_util.tree_flatten(template, is_leaf=_is_named)
-    values = [type(entry)(array, entry.axes) if _is_named(entry) else array for entry, array in zip(entries, arrays, strict=True)]
+    values = [
+        type(entry)(array, entry.axes) if _is_named(entry) else array
+        for entry, array in zip(entries, arrays, strict=True)
+    ]
     return jax.tree_util.tree_unflatten(structure, values)
 
 
@@ -94,7 +99,10 @@ def _leaf(path: str, value: Any) -> Leaf:
     numeric = isinstance(value, (int, float, bool, np.generic, np.ndarray, jax.Array, jax.ShapeDtypeStruct))
     # A typed key of jax.random has a dtype that NumPy does not know.
     if not numeric or not isinstance(getattr(value, "dtype", np.dtype(int)), np.dtype):
-        raise TypeError(f"state leaf {path!r} is a {type(value).__name__} that no file can hold; keep only arrays of numbers in the state")
+        raise TypeError(
+            f"state leaf {path!r} is a {type(value).__name__} that no file can hold; keep only arrays of numbers in "
+            "the state"
+        )
     return Leaf(path, value, axes)
 
 
@@ -118,8 +126,8 @@ def describe(leaf: Leaf, limit_bytes: int) -> ManifestLeaf:
 def chunk_shape(shard: tuple[int, ...], itemsize: int, limit_bytes: int) -> tuple[int, ...]:
     """Split a shard evenly until a chunk is small enough.
 
-    Divides by the smallest prime factor of all dimensions, the first dimension first, so that a prime dimension (a vocabulary) is not cut
-    into single rows while another dimension can be halved.
+    Divides by the smallest prime factor of all dimensions, the first dimension first, so that a prime dimension (a
+    vocabulary) is not cut into single rows while another dimension can be halved.
 
     Args:
         shard: Shape of one device's shard.
@@ -141,7 +149,8 @@ def _smallest_factor(number: int) -> int:
 
 
 def folder(path: str) -> str:
-    """Folder of a leaf below ``data/``: its path, with characters that file systems or object stores may reject written as ``=XX``.
+    """Folder of a leaf below ``data/``: its path, with characters that file systems or object stores may reject written
+    as ``=XX``.
 
     No two paths share a folder: the escape is invertible, and a long path is cut and gets a hash of the path.
     """
@@ -171,7 +180,9 @@ def chunks_of(leaf: ManifestLeaf, region: Region | None = None) -> Iterator[tupl
     if math.prod(leaf.shape) == 0:
         return iter(())
     region = whole(leaf.shape) if region is None else region
-    ranges = (range(part.start // chunk, -(-part.stop // chunk)) for part, chunk in zip(region, leaf.chunk_shape, strict=True))
+    ranges = (
+        range(part.start // chunk, -(-part.stop // chunk)) for part, chunk in zip(region, leaf.chunk_shape, strict=True)
+    )
     return itertools.product(*ranges)
 
 
@@ -182,7 +193,10 @@ def whole(shape: Sequence[int]) -> Region:
 
 def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
     """JAX's index of a shard, whose slices may lack start or stop, as a region."""
-    return tuple(slice(part.start or 0, size if part.stop is None else part.stop) for part, size in zip(index, shape, strict=True))
+    return tuple(
+        slice(part.start or 0, size if part.stop is None else part.stop)
+        for part, size in zip(index, shape, strict=True)
+    )
 
 
 def expected_files(leaves: Sequence[ManifestLeaf]) -> set[str]:

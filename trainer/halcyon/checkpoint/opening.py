@@ -1,6 +1,8 @@
-"""Takes a root on process 0: checks that the root is usable, belongs to this run and has its fingerprints; then fences it.
+"""Takes a root on process 0: checks that the root is usable, belongs to this run and has its fingerprints; then fences
+it.
 
-All checks of the run come before the first write to HEAD, so a rejected process does not change HEAD or the checkpoints.
+All checks of the run come before the first write to HEAD, so a rejected process does not change HEAD or the
+checkpoints.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ def take_root(
 
 
 def _contended(root: str) -> TrainerExit:
-    return TrainerExit(f"checkpoint root {root} is taken by other processes again and again; make sure that only one run uses it")
+    return TrainerExit(
+        f"checkpoint root {root} is taken by other processes again and again; make sure that only one run uses it"
+    )
 
 
 def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None]:
@@ -104,7 +108,8 @@ def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None
         head = rebuild_head(store)
         if head is None:
             raise NoValidCheckpoint(
-                f"{damage} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from a backup, or give "
+                f"{damage} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from "
+                "a backup, or give "
                 "the run a new spec.checkpoint.root"
             ) from None
         return head, str(damage)
@@ -136,7 +141,9 @@ def entry_of(store: Store, step: int | None) -> CommittedStep:
     for entry in entries:
         if step in (None, entry.step):
             return entry
-    raise BadConfiguration(f"{store.root} has no checkpoint of step {step}; there are {', '.join(str(one.step) for one in entries)}")
+    raise BadConfiguration(
+        f"{store.root} has no checkpoint of step {step}; there are {', '.join(str(one.step) for one in entries)}"
+    )
 
 
 def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:
@@ -145,12 +152,14 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
     if head is not None and head.bad:
         raise NoValidCheckpoint(
             f"no checkpoint in {root} verifies ({len(head.bad)} are damaged, the newest at step "
-            f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new spec.checkpoint.root to begin "
+            f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new "
+            "spec.checkpoint.root to begin "
             "again"
         )
     if expected_step > 0:
         raise NoValidCheckpoint(
-            f"the run had a checkpoint at step {expected_step}, but {root} holds none; correct spec.checkpoint.root or restore its files, "
+            f"the run had a checkpoint at step {expected_step}, but {root} holds none; correct spec.checkpoint.root or "
+            "restore its files, "
             "or give the run a new root to begin again"
         )
 
@@ -166,12 +175,15 @@ def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[Committed
     reasons = "; ".join(f"step {bad.step}: {bad.reason[:_LONGEST_REASON]}" for bad in tried)
     if not older:
         return (
-            f"none of the {len(tried)} checkpoints in {root} verifies ({reasons}); restore the files from a backup, or give the run a new "
+            f"none of the {len(tried)} checkpoints in {root} verifies ({reasons}); restore the files from a backup, or "
+            "give the run a new "
             "spec.checkpoint.root to begin again"
         )
     return (
-        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and a run does not go further back by itself; "
-        f"restore the files from a backup, or copy an older one, such as step {older[0].step}, to a root of its own (halcyon checkpoints "
+        f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and a run does not go further "
+        "back by itself; "
+        f"restore the files from a backup, or copy an older one, such as step {older[0].step}, to a root of its own "
+        "(halcyon checkpoints "
         "copy) and set spec.checkpoint.root to that"
     )
 
@@ -191,7 +203,8 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
 
 
 def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str) -> Fingerprints:
-    """The run's fingerprints with the checkpoint's number of steps, if the new number does not change the steps that are done.
+    """The run's fingerprints with the checkpoint's number of steps, if the new number does not change the steps that
+    are done.
 
     Raises:
         RunChanged: The new number would change them.

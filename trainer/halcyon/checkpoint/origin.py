@@ -1,8 +1,9 @@
-"""Begins a run from a checkpoint of another run (``spec.from``). The other run's root is only read; that run may write to it meanwhile.
+"""Begins a run from a checkpoint of another run (``spec.from``). The other run's root is only read; that run may write
+to it meanwhile.
 
-The model and the tokenizer must be the same, because they give the arrays their meaning. From that step on the new run uses its own data
-and their order, seed, batch, learning rates and number of steps. The step number continues, so if nothing differs, the new run computes
-bitwise what the other run would have computed.
+The model and the tokenizer must be the same, because they give the arrays their meaning. From that step on the new run
+uses its own data and their order, seed, batch, learning rates and number of steps. The step number continues, so if
+nothing differs, the new run computes bitwise what the other run would have computed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from halcyon_api.spec.origin import OriginSpec
 
 _KEPT_SECTIONS = ("spec.model", "spec.tokenizer", ADAPTER)
 _FIX = (
-    "; a run that begins from another one keeps its model, adapter and tokenizer, so set them back, or set spec.from.weightsOnly, or "
+    "; a run that begins from another one keeps its model, adapter and tokenizer, so set them back, or set "
+    "spec.from.weightsOnly, or "
     "remove spec.from to begin at step 0"
 )
 
@@ -62,7 +64,8 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
     """
     if origin.root is None:
         raise BadConfiguration(
-            f"spec.from.root: only the operator can look up where the checkpoints of run {origin.run} are; outside of a cluster give its "
+            f"spec.from.root: only the operator can look up where the checkpoints of run {origin.run} are; outside of "
+            "a cluster give its "
             "checkpoint.root here"
         )
     endpoint, region = (own.endpoint, own.region) if origin.root.startswith("s3://") else (None, None)
@@ -70,7 +73,8 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
 
 
 def tokenizer_fingerprint(store: Store) -> str | None:
-    """Fingerprint of the trained tokenizer of the other run's checkpoints; None if no checkpoint records it, or it was not trained.
+    """Fingerprint of the trained tokenizer of the other run's checkpoints; None if no checkpoint records it, or it was
+    not trained.
 
     Raises:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
@@ -103,8 +107,8 @@ class OtherRun:
     processes: Processes
 
     def weights_alone(self) -> CommittedStep | None:
-        """The checkpoint to begin from, if it holds only weights, as an import or an average makes it, or if only these are wanted. None:
-        the run begins from a whole state. A collective, for the main thread.
+        """The checkpoint to begin from, if it holds only weights, as an import or an average makes it, or if only these
+        are wanted. None: the run begins from a whole state. A collective, for the main thread.
 
         Raises:
             RootTaken: The root belongs to another run than ``spec.from.run``.
@@ -113,7 +117,9 @@ class OtherRun:
 
         def work() -> dict[str, Any]:
             for entry, manifest in self._readable(self._candidates(self._head())):
-                only_weights = self.origin.takes_weights or all(leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves)
+                only_weights = self.origin.takes_weights or all(
+                    leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves
+                )
                 return {"entry": entry.document() if only_weights else None}
             return {"entry": None}
 
@@ -121,15 +127,23 @@ class OtherRun:
         return None if found is None else CommittedStep.model_validate(found)
 
     def restore(
-        self, template: Any, fingerprints: Fingerprints, *, steps: int | None, without_average: Any = None, part: bool = False
+        self,
+        template: Any,
+        fingerprints: Fingerprints,
+        *,
+        steps: int | None,
+        without_average: Any = None,
+        part: bool = False,
     ) -> Restored:
         """Read the state from which a run begins. A collective, for the main thread.
 
         Args:
-            template: The arrays to read and their shardings; see `Checkpointer.restore`. Arrays of another floating-point type are rounded.
+            template: The arrays to read and their shardings; see `Checkpointer.restore`. Arrays of another
+                floating-point type are rounded.
             fingerprints: Fingerprints of the new run.
             steps: ``spec.trainer.steps`` of the new run; None for a task without steps.
-            without_average: The template without its average of the parameters, which is read if the other run has no such average.
+            without_average: The template without its average of the parameters, which is read if the other run has no
+                such average.
             part: The template may be a part of the state, such as the model alone.
 
         Raises:
@@ -154,7 +168,16 @@ class OtherRun:
             agree = Agreement(self.processes, self.store.root, entry.step, fix=_FIX)
             shared = USUAL_LIMITS.shared_read_bytes
             try:
-                state = read_state(self.store, entry, template, agree, cast=True, part=part, spare=AVERAGE_PREFIX, share_from_bytes=shared)
+                state = read_state(
+                    self.store,
+                    entry,
+                    template,
+                    agree,
+                    cast=True,
+                    part=part,
+                    spare=AVERAGE_PREFIX,
+                    share_from_bytes=shared,
+                )
             except Damaged as damage:
                 skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
                 continue
@@ -162,7 +185,8 @@ class OtherRun:
             return Restored(entry.step, state, entry, tuple(skipped), past)
         reasons = "; ".join(f"step {bad.step}: {bad.reason[:200]}" for bad in skipped)
         raise NoValidCheckpoint(
-            f"spec.from: no checkpoint of run {self.origin.run} in {self.store.root} verifies ({reasons}); name another spec.from.step"
+            f"spec.from: no checkpoint of run {self.origin.run} in {self.store.root} verifies ({reasons}); name "
+            "another spec.from.step"
         )
 
     def _head(self) -> Head | None:
@@ -187,7 +211,8 @@ class OtherRun:
         if not found:
             steps = ", ".join(str(entry.step) for entry in head.committed[:10])
             raise NoValidCheckpoint(
-                f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {root} (any more); its steps are {steps}; "
+                f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {root} (any more); its "
+                f"steps are {steps}; "
                 "pin a checkpoint to keep it (halcyon checkpoints pin)"
             )
         return found
@@ -204,7 +229,8 @@ class OtherRun:
         for entry in found:
             if steps is not None and entry.step >= steps:
                 raise RunChanged(
-                    f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {run} had done at its checkpoint; "
+                    f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {run} had done at "
+                    "its checkpoint; "
                     "give more, or name an earlier spec.from.step"
                 )
             try:
@@ -214,7 +240,8 @@ class OtherRun:
             then = manifest.fingerprints
             if "spec.tokenizer" not in then.documents:  # imported weights
                 fingerprints, then = (
-                    fingerprints_of({name: each.documents[name] for name in ("spec.model",)}) for each in (fingerprints, then)
+                    fingerprints_of({name: each.documents[name] for name in ("spec.model",)})
+                    for each in (fingerprints, then)
                 )
             clauses = differences(_kept(fingerprints), _kept(then))
             if clauses:
@@ -223,7 +250,9 @@ class OtherRun:
 
 
 def _kept(fingerprints: Fingerprints) -> Fingerprints:
-    """The sections that must be the same, and the tokenizer's hash, because a tokenizer may be trained on the run's own text."""
+    """The sections that must be the same, and the tokenizer's hash, because a tokenizer may be trained on the run's own
+    text.
+    """
     documents = {name: fingerprints.documents[name] for name in _KEPT_SECTIONS if name in fingerprints.documents}
     data = fingerprints.documents.get("data")
     if isinstance(data, dict) and "tokenizerSha256" in data:

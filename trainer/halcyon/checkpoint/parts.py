@@ -1,8 +1,8 @@
 """Writes one process's part of a checkpoint: the files of its shards, then a part document that lists them.
 
-The processes communicate only through the root, because device collectives of a background thread would race with those of the step. The
-part document carries its own hash, so a truncated document is detected. A process that fails reports it in its part, if the store still
-accepts the write.
+The processes communicate only through the root, because device collectives of a background thread would race with those
+of the step. The part document carries its own hash, so a truncated document is detected. A process that fails reports
+it in its part, if the store still accepts the write.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region, chu
 from halcyon.checkpoint.snapshot import Shard, Snapshot
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Pieces, Store
-from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, ManifestLeaf, canonical_json
+from halcyon_api.checkpoint_documents import (
+    DATA_PREFIX,
+    DamagedDocument,
+    Document,
+    ManifestFile,
+    ManifestLeaf,
+    canonical_json,
+)
 
 WORKERS = 8
 """Number of files that one process writes or reads in parallel."""
@@ -85,7 +92,8 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
         snapshot: The shards to write.
 
     Raises:
-        StoreFailure: A write failed, or the store does not hold the file. No write is still running when this is raised.
+        StoreFailure: A write failed, or the store does not hold the file. No write is still running when this is
+            raised.
     """
     codecs = Codecs()
     jobs: list[Callable[[], ManifestFile]] = []
@@ -97,7 +105,10 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
         leaf = snapshot.leaves[shard.leaf]
         jobs += [
             lambda leaf=leaf, shard=shard, indices=indices: write_file(
-                store, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, _chunk(leaf, shard, indices))
+                store,
+                prefix,
+                f"{folder(leaf.path)}/{chunk_key(indices)}",
+                codecs.of(leaf).encode(indices, _chunk(leaf, shard, indices)),
             )
             for indices in chunks_of(leaf, shard.region)
         ]
@@ -114,7 +125,10 @@ def remove_files(store: Store, prefix: str, snapshot: Snapshot) -> None:
 
 
 def in_parallel(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Run jobs in `WORKERS` threads. After the first failure no further job starts; it is raised when all running jobs have ended."""
+    """Run jobs in `WORKERS` threads.
+
+    After the first failure no further job starts; it is raised when all running jobs have ended.
+    """
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="checkpoint-io") as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
@@ -130,7 +144,9 @@ def _chunk(leaf: ManifestLeaf, shard: Shard, indices: tuple[int, ...]) -> np.nda
 
 
 def write_file(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:
-    """Write one file below ``PREFIX/data/``, then read its last bytes: they contain the chunk's checksum, so they also prove the size."""
+    """Write one file below ``PREFIX/data/``, then read its last bytes: they contain the chunk's checksum, so they also
+    prove the size.
+    """
     key = f"{prefix}{DATA_PREFIX}{path}"
     hashed = hashlib.sha256()
     for piece in data:

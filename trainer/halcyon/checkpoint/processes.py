@@ -10,7 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from halcyon.errors import BadConfiguration, Fenced, NoValidCheckpoint, Preempted, RootTaken, RootUnusable, RunChanged, TrainerExit
+from halcyon.errors import (
+    BadConfiguration,
+    Fenced,
+    NoValidCheckpoint,
+    Preempted,
+    RootTaken,
+    RootUnusable,
+    RunChanged,
+    TrainerExit,
+)
 from halcyon.storage.failures import StoreFailure, as_exit
 
 _KINDS: tuple[type[TrainerExit], ...] = (
@@ -76,7 +85,9 @@ def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) 
             verdict = _as_verdict(as_exit(error, root))
         except Exception as error:
             failure = error
-            verdict = _as_verdict(TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}"))
+            verdict = _as_verdict(
+                TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}")
+            )
     verdict = processes.agree(verdict)
     if failure is not None:
         raise failure
@@ -88,4 +99,8 @@ def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) 
 
 def _as_verdict(error: TrainerExit) -> dict[str, Any]:
     kind = next(kind for kind in _KINDS if isinstance(error, kind))
-    return {"error": kind.__name__, "message": str(error), "ownerAttempt": error.owner_attempt if isinstance(error, Fenced) else 0}
+    return {
+        "error": kind.__name__,
+        "message": str(error),
+        "ownerAttempt": error.owner_attempt if isinstance(error, Fenced) else 0,
+    }

@@ -1,9 +1,9 @@
 """Reads a committed checkpoint back, in the background, to check that the store holds what was written.
 
-All processes read the checkpoint that HEAD marks as ``wanted``: each process reads the files that it wrote and whose hashes it knows;
-process 0 also reads MANIFEST.json and COMMIT. As in a save they communicate only through the root: each process writes a document below
-``PREFIX/checks/``, and process 0 gathers the documents and records the result in HEAD. The read-back runs beside the training and the next
-saves, with few requests at a time.
+All processes read the checkpoint that HEAD marks as ``wanted``: each process reads the files that it wrote and whose
+hashes it knows; process 0 also reads MANIFEST.json and COMMIT. As in a save they communicate only through the root:
+each process writes a document below ``PREFIX/checks/``, and process 0 gathers the documents and records the result in
+HEAD. The read-back runs beside the training and the next saves, with few requests at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import DATA_PREFIX, BadStep, CommittedStep, DamagedDocument, Document, ManifestFile, canonical_json
+from halcyon_api.checkpoint_documents import (
+    DATA_PREFIX,
+    BadStep,
+    CommittedStep,
+    DamagedDocument,
+    Document,
+    ManifestFile,
+    canonical_json,
+)
 
 CHECKS_PREFIX = "checks/"
 _WORKERS = 2
@@ -92,7 +100,9 @@ def report(store: Store, prefix: str, check: Check) -> None:
     )
 
 
-def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, timeout_seconds: float, sleep: Sleep) -> tuple[str, ...]:
+def gather_checks(
+    store: Store, prefix: str, own: Check, process_count: int, *, timeout_seconds: float, sleep: Sleep
+) -> tuple[str, ...]:
     """Wait, in process 0, for the checks of the other processes.
 
     Returns:
@@ -113,7 +123,8 @@ def gather_checks(store: Store, prefix: str, own: Check, process_count: int, *, 
                 waiting.remove(process)
         if waiting and time.monotonic() >= deadline:
             raise CheckMissing(
-                f"process {', '.join(map(str, sorted(waiting)))} of {process_count} wrote no check within {timeout_seconds:g} s"
+                f"process {', '.join(map(str, sorted(waiting)))} of {process_count} wrote no check within "
+                f"{timeout_seconds:g} s"
             )
         if waiting:
             sleep(_PAUSE_SECONDS)
@@ -145,7 +156,8 @@ class ReadBackWorker:
         processes: The processes.
         timeout_seconds: Longest wait of process 0 for the checks of the others.
         sleep: Waits this number of seconds, or raises `Abandoned`.
-        on_read_back: Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the result.
+        on_read_back: Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the
+            result.
         on_warning: Called with the reason why a checkpoint could not be read back.
         on_fatal: Called with an error that must end the training: a newer epoch has the root, or an unexpected error.
     """
@@ -173,9 +185,13 @@ class ReadBackWorker:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
-        """Read this process's files of a checkpoint in a thread: neither the next save nor the end of the run waits for it."""
+        """Read this process's files of a checkpoint in a thread: neither the next save nor the end of the run waits for
+        it.
+        """
         self.join()  # the thread has reported its last result: process 0 marks another checkpoint only after that
-        self._thread = threading.Thread(target=lambda: self._guarded(lambda: self._read(entry, files), entry), name="checkpoint-check")
+        self._thread = threading.Thread(
+            target=lambda: self._guarded(lambda: self._read(entry, files), entry), name="checkpoint-check"
+        )
         self._thread.start()
 
     def join(self) -> None:
@@ -200,7 +216,12 @@ class ReadBackWorker:
             report(self._store, entry.path, check)
             return
         found = gather_checks(
-            self._store, entry.path, check, self._processes.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep
+            self._store,
+            entry.path,
+            check,
+            self._processes.process_count,
+            timeout_seconds=self._timeout_seconds,
+            sleep=self._sleep,
         )
         remove_checks(self._store, entry.path)
         if not found:

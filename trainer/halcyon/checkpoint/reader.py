@@ -1,11 +1,12 @@
 """Reads arrays from a checkpoint into any sharding, by global index ranges.
 
-Each process computes which regions its devices need, reads the chunks that overlap them, and checks every file against the manifest before
-it decodes the file. The sharding of the writer decides only which files these are.
+Each process computes which regions its devices need, reads the chunks that overlap them, and checks every file against
+the manifest before it decodes the file. The sharding of the writer decides only which files these are.
 
-Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`): each file is read once
-in such a group, and checked by the process that reads it. The leaves are read in waves, so a process holds at most one wave in host memory.
-After the reads of a wave all processes agree that it is valid, before any process sends data to others.
+Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`):
+each file is read once in such a group, and checked by the process that reads it. The leaves are read in waves, so a
+process holds at most one wave in host memory. After the reads of a wave all processes agree that it is valid, before
+any process sends data to others.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ AVERAGE_PREFIX = "average."
 def holds_average(manifest: Manifest, template: Any) -> bool:
     """Whether a checkpoint has the arrays of the template's average, with their shapes."""
     shapes = {leaf.path: leaf.shape for leaf in manifest.leaves}
-    return all(shapes.get(leaf.path) == leaf.shape for leaf in flatten(template) if leaf.path.startswith(AVERAGE_PREFIX))
+    return all(
+        shapes.get(leaf.path) == leaf.shape for leaf in flatten(template) if leaf.path.startswith(AVERAGE_PREFIX)
+    )
 
 
 def match_leaves(
@@ -109,19 +112,21 @@ def read_state(
     Args:
         store: The root.
         entry: The checkpoint's entry in HEAD.
-        template: Tree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays. A leaf without a sharding is read into a NumPy array.
+        template: Tree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays. A leaf without a sharding is read into
+            a NumPy array.
         agree: Exchanges results among the processes.
         cast: Round arrays that were saved in another floating-point type.
         part: The template may be a part of the saved state.
         spare: The saved state may have further arrays whose paths begin with this.
-        share_from_bytes: In a checkpoint of at least this size, processes that need the same regions read each file only once.
+        share_from_bytes: In a checkpoint of at least this size, processes that need the same regions read each file
+            only once.
 
     Returns:
         A tree like the template, every array in its sharding.
 
     Raises:
-        Exception: The error that `agree` raises for `Damaged` (a file is damaged), `OtherState` (the arrays are not those of the template)
-            or `StoreFailure` (the store did not answer), here or on another process.
+        Exception: The error that `agree` raises for `Damaged` (a file is damaged), `OtherState` (the arrays are not
+            those of the template) or `StoreFailure` (the store did not answer), here or on another process.
     """
     files: dict[str, ManifestFile] = {}
     pairs: list[tuple[ManifestLeaf, Leaf]] = []
@@ -185,7 +190,9 @@ class _SharedReads:
     def __init__(self, process_count: int, *, worthwhile: bool) -> None:
         self._process_count = process_count
         # Processes that JAX does not connect (in a test) cannot send data to each other.
-        self._possible = worthwhile and process_count > 1 and process_count == jax.process_count() and devices_are_even()
+        self._possible = (
+            worthwhile and process_count > 1 and process_count == jax.process_count() and devices_are_even()
+        )
         self._known: dict[Any, Partition | None] = {}
         self._loads: dict[Partition, dict[int, int]] = {}
 
@@ -196,17 +203,30 @@ class _SharedReads:
         key = (leaf.sharding, leaf.shape)
         if key not in self._known:
             everybody = tuple(range(self._process_count))
-            held = (everybody,) if leaf.sharding is None else [one.processes for one in who_holds(leaf.sharding, leaf.shape)]
+            held = (
+                (everybody,)
+                if leaf.sharding is None
+                else [one.processes for one in who_holds(leaf.sharding, leaf.shape)]
+            )
             self._known[key] = partition_of(held, self._process_count)
         return self._known[key]
 
     def read(self, readers: Sequence[_LeafReader], agree: Agree) -> list[Any]:
         """Read one wave of leaves and put them on their devices."""
-        jobs: list[Callable[[], object]] = [job for reader in readers if reader.partition is None for job in reader.jobs()]
+        jobs: list[Callable[[], object]] = [
+            job for reader in readers if reader.partition is None for job in reader.jobs()
+        ]
         # The restore does not use zarr.json, but a missing or changed one is damage all the same.
-        jobs += [reader.check_metadata for reader in readers[jax.process_index() % self._process_count :: self._process_count]]
+        jobs += [
+            reader.check_metadata
+            for reader in readers[jax.process_index() % self._process_count :: self._process_count]
+        ]
         shared = [
-            _SharedRead(partition, [reader for reader in readers if reader.partition == partition], self._loads.setdefault(partition, {}))
+            _SharedRead(
+                partition,
+                [reader for reader in readers if reader.partition == partition],
+                self._loads.setdefault(partition, {}),
+            )
             for partition in sorted({reader.partition for reader in readers if reader.partition is not None})
         ]
 
@@ -240,14 +260,17 @@ class _SharedRead:
 
     def jobs(self) -> list[Callable[[], None]]:
         """One job for each chunk that this process reads."""
-        return [lambda number=number: self._fetch(number) for number, process in enumerate(self._by) if process == self._me]
+        return [
+            lambda number=number: self._fetch(number) for number, process in enumerate(self._by) if process == self._me
+        ]
 
     def _fetch(self, number: int) -> None:
         reader, indices = self._items[number]
         self._read[number] = reader.fetch(indices)
 
     def finish(self, longest: int) -> None:
-        """Exchange the chunks with the other processes of the group, and copy all of them into the regions. A collective.
+        """Exchange the chunks with the other processes of the group, and copy all of them into the regions. A
+        collective.
 
         Args:
             longest: Length of the longest stream of any process, in bytes.
@@ -268,7 +291,11 @@ class _SharedRead:
 
     def _length(self, process: int) -> int:
         return stream_bytes(
-            [reader.chunk_bytes(indices) for (reader, indices), by in zip(self._items, self._by, strict=True) if by == process]
+            [
+                reader.chunk_bytes(indices)
+                for (reader, indices), by in zip(self._items, self._by, strict=True)
+                if by == process
+            ]
         )
 
 
@@ -276,7 +303,13 @@ class _LeafReader:
     """Fills the regions of one leaf that this process's devices need."""
 
     def __init__(
-        self, store: Store, prefix: str, files: dict[str, ManifestFile], there: ManifestLeaf, leaf: Leaf, partition: Partition | None
+        self,
+        store: Store,
+        prefix: str,
+        files: dict[str, ManifestFile],
+        there: ManifestLeaf,
+        leaf: Leaf,
+        partition: Partition | None,
     ) -> None:
         self._store, self._prefix, self._files, self._there, self._leaf = store, prefix, files, there, leaf
         self._dtype = np.dtype(jnp.dtype(there.dtype))
@@ -301,7 +334,10 @@ class _LeafReader:
             if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
                 self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
         self.needed = dict(sorted(needed.items()))
-        """The chunks to read, and the regions that each overlaps. Processes that need the same chunks have the same order."""
+        """The chunks to read, and the regions that each overlaps.
+
+        Processes that need the same chunks have the same order.
+        """
 
     def jobs(self) -> list[Callable[[], None]]:
         """One job for each chunk. The jobs may run in parallel: no two write the same elements."""
@@ -342,8 +378,12 @@ class _LeafReader:
                 self._filled[key] = chunk  # the region is this chunk
                 continue
             shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(held, region, strict=True)]
-            source = tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, held, strict=True))
-            target = tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, region, strict=True))
+            source = tuple(
+                slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, held, strict=True)
+            )
+            target = tuple(
+                slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, region, strict=True)
+            )
             self._filled[key][target] = chunk[source]
 
     def array(self) -> Any:

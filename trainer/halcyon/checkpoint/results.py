@@ -20,7 +20,10 @@ class Limits:
     damaged_checkpoints: int = 3
     """Number of damaged checkpoints that a restore skips at most."""
     shared_read_bytes: int = 256 * 2**20
-    """Processes share the reads of checkpoints of at least this size. Of a smaller one each reads all that it needs, which is faster."""
+    """Processes share the reads of checkpoints of at least this size.
+
+    Of a smaller one each reads all that it needs, which is faster.
+    """
 
 
 USUAL_LIMITS = Limits()
@@ -75,7 +78,10 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Functions that the checkpoint engine calls in a background thread. The next call of the engine raises an error of a callback."""
+    """Functions that the checkpoint engine calls in a background thread.
+
+    The next call of the engine raises an error of a callback.
+    """
 
     on_commit: Callable[[SaveReport], object] = _ignore
     """Called after each commit."""
@@ -94,7 +100,10 @@ class CheckpointReader(Protocol):
     """Reads checkpoints of a run while it trains, such as an export. Called in a background thread."""
 
     def committed(self, entry: CommittedStep) -> None:
-        """A checkpoint was committed. Called on every process, with the same checkpoints, and again at later commits."""
+        """A checkpoint was committed.
+
+        Called on every process, with the same checkpoints, and again at later commits.
+        """
         ...
 
     def not_saved(self, step: int) -> None:

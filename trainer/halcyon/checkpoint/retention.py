@@ -1,10 +1,10 @@
 """Decides which checkpoints stay, and makes room for a save on a disk that may be too small.
 
-Before process 0 writes, it compares the free space with the size of the whole state; each other process compares it with the size of its
-own files, because all use the same file system. If space is tight, or the disk becomes full during a save, the compiled programs in the
-root are deleted first, because a restart can compile again. If that is not enough, one checkpoint is deleted early: the oldest that is not
-permanent, pinned, `kept_for_verification` or `kept_as_best`, and never one of the two newest. The free space of an object store is
-unknown, so nothing is deleted early.
+Before process 0 writes, it compares the free space with the size of the whole state; each other process compares it
+with the size of its own files, because all use the same file system. If space is tight, or the disk becomes full during
+a save, the compiled programs in the root are deleted first, because a restart can compile again. If that is not enough,
+one checkpoint is deleted early: the oldest that is not permanent, pinned, `kept_for_verification` or `kept_as_best`,
+and never one of the two newest. The free space of an object store is unknown, so nothing is deleted early.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from halcyon_api.spec.checkpoint import CheckpointSpec, PermanentSpec
 
 
 def kept_for_verification(committed: Sequence[CommittedStep]) -> frozenset[str]:
-    """Prefixes of checkpoints that stay because of their verification: the newest that passed, and a newer one that is still to be read.
+    """Prefixes of checkpoints that stay because of their verification: the newest that passed, and a newer one that is
+    still to be read.
 
     Args:
         committed: Newest first.
@@ -33,10 +34,11 @@ def kept_for_verification(committed: Sequence[CommittedStep]) -> frozenset[str]:
 
 
 def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[str]:
-    """Prefixes of the best checkpoints, by the evaluations that each of the newest checkpoints knows (`CommittedStep.evaluation`).
+    """Prefixes of the best checkpoints, by the evaluations that each of the newest checkpoints knows
+    (`CommittedStep.evaluation`).
 
-    A run that resumes from any of these checkpoints, such as after damage of the newest, finds the best checkpoint of its own evaluations.
-    If the save of the best step failed, the best one before it stays.
+    A run that resumes from any of these checkpoints, such as after damage of the newest, finds the best checkpoint of
+    its own evaluations. If the save of the best step failed, the best one before it stays.
 
     Args:
         committed: Newest first.
@@ -47,7 +49,12 @@ def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[s
         best = None if entry.evaluation is None else entry.evaluation.best_step
         if best is not None:
             kept = next((one for one in committed if one.step == best), None) or next(
-                (one for one in committed if one.step <= best and one.evaluation is not None and one.evaluation.best_step == one.step), None
+                (
+                    one
+                    for one in committed
+                    if one.step <= best and one.evaluation is not None and one.evaluation.best_step == one.step
+                ),
+                None,
             )
             found |= set() if kept is None else {kept.path}
     return frozenset(found)
@@ -110,7 +117,8 @@ def expect_room(store: Store, needed_bytes: int) -> None:
 
 
 def delete_programs(store: Store) -> int:
-    """Delete the compiled programs of a `file://` root. Returns their number; 0 for an object store, where nothing is deleted.
+    """Delete the compiled programs of a `file://` root. Returns their number; 0 for an object store, where nothing is
+    deleted.
 
     Raises:
         StoreFailure: The root does not answer.

@@ -1,8 +1,9 @@
 """The return of a run to an earlier checkpoint of itself, past batches that it then leaves out. Pure functions of HEAD.
 
-A return is one change of HEAD by compare-and-swap: the newer checkpoints leave ``committed``, and ``skipped`` gets an entry. So a process
-that is killed before the change does the same steps again and comes to the same decision, and one that is killed after it begins at the
-checkpoint with the entry. From then on the batch of each step is a function of the document and these entries (`batch_number`).
+A return is one change of HEAD by compare-and-swap: the newer checkpoints leave ``committed``, and ``skipped`` gets an
+entry. So a process that is killed before the change does the same steps again and comes to the same decision, and one
+that is killed after it begins at the checkpoint with the entry. From then on the batch of each step is a function of
+the document and these entries (`batch_number`).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Return:
         bad_step: The step, counted from 1.
         reason: The numbers of the step.
         further: Batches to leave out after that of the step.
-        by_step: Whether a checkpoint of a step was made because of the number of the step. Such a checkpoint is preferred, because
-            a run without preemptions has it too.
+        by_step: Whether a checkpoint of a step was made because of the number of the step. Such a checkpoint is
+            preferred, because a run without preemptions has it too.
     """
 
     bad_step: int
@@ -57,13 +58,18 @@ class Return:
         return next((entry for entry in before if self.by_step(entry.step)), before[0] if before else None)
 
     def applied(self, head: Head) -> Head:
-        """HEAD after the return; unchanged without a checkpoint to go back to. A pinned newer checkpoint keeps its files."""
+        """HEAD after the return; unchanged without a checkpoint to go back to.
+
+        A pinned newer checkpoint keeps its files.
+        """
         target = self.target(head)
         if target is None:
             return head
         end = batch_number(head.skipped, self.bad_step - 1) + 1 + self.further
         batches = end - batch_number(until(head.skipped, target.step), target.step)
-        entry = SkippedBatches(step=target.step, batches=batches, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch)
+        entry = SkippedBatches(
+            step=target.step, batches=batches, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch
+        )
         newer = [one for one in head.committed if one.step > target.step]
         kept = tuple(one for one in newer if one.path in head.pinned)
         why = f"the run went back to step {target.step}"
@@ -78,7 +84,8 @@ class Return:
 
 
 class KeepsNewestByStep:
-    """Keeps the newest checkpoint made by step while a run may go back to it (a `halcyon.checkpoint.results.CheckpointReader`).
+    """Keeps the newest checkpoint made by step while a run may go back to it (a
+    `halcyon.checkpoint.results.CheckpointReader`).
 
     Args:
         by_step: See `Return.by_step`.

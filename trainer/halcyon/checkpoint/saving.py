@@ -1,10 +1,11 @@
 """One save in the background: the role of process 0 (`Leader`) and of the other processes (`Follower`).
 
-Neither uses device collectives, which would race with those of the step loop: they communicate through the root (see `parts` and `commit`).
+Neither uses device collectives, which would race with those of the step loop: they communicate through the root (see
+`parts` and `commit`).
 
-A process that finds no space left deletes its files and reports it in its part. Process 0 waits for all parts, deletes the data and one
-checkpoint that may be deleted early (see `retention`), writes a mark below the prefix of a second try, and deletes the first try. The
-others see that their part is deleted, find the mark, and write once more.
+A process that finds no space left deletes its files and reports it in its part. Process 0 waits for all parts, deletes
+the data and one checkpoint that may be deleted early (see `retention`), writes a mark below the prefix of a second try,
+and deletes the first try. The others see that their part is deleted, find the mark, and write once more.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from halcyon.checkpoint.commit import (
 )
 from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
-from halcyon.checkpoint.retention import Retention, delete_programs, dispensable, expect_room, is_tight, with_early_deletion
+from halcyon.checkpoint.retention import (
+    Retention,
+    delete_programs,
+    dispensable,
+    expect_room,
+    is_tight,
+    with_early_deletion,
+)
 from halcyon.checkpoint.snapshot import Snapshot
 from halcyon.errors import Fenced
 from halcyon.storage.failures import Abandoned, StoreFailure
@@ -72,7 +80,9 @@ class Saver(Protocol):
 class Follower:
     """Every process except process 0: writes its part, then waits for the commit."""
 
-    def __init__(self, store: Store, process: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep) -> None:
+    def __init__(
+        self, store: Store, process: int, epoch: Epoch, writer: str, *, timeout_seconds: float, sleep: Sleep
+    ) -> None:
         self._store, self._process, self._epoch, self._writer = store, process, epoch, writer
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
         self.written: tuple[ManifestFile, ...] = ()
@@ -104,8 +114,13 @@ class Follower:
         except CommitFailed as given_up:
             raise failure or given_up from None
 
-    def _deliver(self, prefix: str, snapshot: Snapshot, part: Part, failure: Exception | None) -> tuple[Part, Exception | None]:
-        """Write the part document. A full disk has room for it again when this or another process has deleted its files."""
+    def _deliver(
+        self, prefix: str, snapshot: Snapshot, part: Part, failure: Exception | None
+    ) -> tuple[Part, Exception | None]:
+        """Write the part document.
+
+        A full disk has room for it again when this or another process has deleted its files.
+        """
         deadline = time.monotonic() + self._timeout_seconds
         while True:
             try:
@@ -161,14 +176,20 @@ class Leader:
             try:
                 return self._write(prefix, snapshot, about)
             except (StoreFailure, CommitFailed) as failure:
-                if not failure.is_full or made_room or not self._prepare_second_try(prefix, about.process_count, snapshot.state_bytes):
+                if (
+                    not failure.is_full
+                    or made_room
+                    or not self._prepare_second_try(prefix, about.process_count, snapshot.state_bytes)
+                ):
                     raise
         with self._cleaning(second_prefix(prefix)):
             return self._write(second_prefix(prefix), snapshot, about)
 
     def _write(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
         part, failure = _own_part(self._store, prefix, snapshot, 0, snapshot.state_bytes)
-        others = gather_parts(self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep)
+        others = gather_parts(
+            self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep
+        )
         if failure is not None:
             raise failure
         self.written = part.files
@@ -221,7 +242,8 @@ class Leader:
         freed = delete_programs(self._store) > 0
         if freed:
             self._warn(
-                f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint needs the space"
+                f"the compiled programs in {self._store.root} were deleted, so a restart compiles again: a checkpoint "
+                "needs the space"
             )
             if not is_tight(self._store, needed_bytes):
                 return True
@@ -230,11 +252,17 @@ class Leader:
             return freed
         self._keeper.update(lambda head: with_early_deletion(head, self._retention))
         finish_deletions(self._store, self._keeper)
-        self._warn(f"the checkpoint at step {entry.step} was deleted early: {self._store.root} has no room for it beside a new one")
+        self._warn(
+            f"the checkpoint at step {entry.step} was deleted early: {self._store.root} has no room for it beside a "
+            "new one"
+        )
         return True
 
     def _prepare_second_try(self, prefix: str, process_count: int, needed_bytes: int) -> bool:
-        """Make room and write the mark for the other processes, which read it when their parts are deleted. False if this failed."""
+        """Make room and write the mark for the other processes, which read it when their parts are deleted.
+
+        False if this failed.
+        """
         mark = f"{second_prefix(prefix)}{AGAIN_KEY}"
         try:
             self._store.delete_prefix(f"{prefix}{DATA_PREFIX}")
@@ -251,7 +279,8 @@ class Leader:
     def tidy(self) -> None:
         """See `Saver`."""
         self._delete_parts()
-        # HEAD has just been changed, so no earlier change of ours can still arrive: a prefix that HEAD does not name now is not committed.
+        # HEAD has just been changed, so no earlier change of ours can still arrive: a prefix that HEAD does not name
+        # now is not committed.
         named = {one.path for one in self._keeper.head.committed} | set(self._keeper.head.deleting)
         self._failed += [prefix for prefix in self._undecided if prefix not in named]
         self._undecided.clear()
@@ -272,7 +301,9 @@ class Leader:
             self._parts.pop()
 
 
-def _own_part(store: Store, prefix: str, snapshot: Snapshot, process: int, needed_bytes: int) -> tuple[Part, Exception | None]:
+def _own_part(
+    store: Store, prefix: str, snapshot: Snapshot, process: int, needed_bytes: int
+) -> tuple[Part, Exception | None]:
     """Write this process's files. A failure is returned, not raised, because the part must report it to process 0."""
     try:
         expect_room(store, needed_bytes)
@@ -294,7 +325,10 @@ def _full_part(store: Store, prefix: str, snapshot: Snapshot, process: int, fail
 
 
 def _ignoring_failures(work: Callable[[], object]) -> None:
-    """Run `work` and ignore its failure, because the failure of the save is reported. The next save deletes the remaining files."""
+    """Run `work` and ignore its failure, because the failure of the save is reported.
+
+    The next save deletes the remaining files.
+    """
     try:
         work()
     except (StoreFailure, DamagedDocument, Abandoned):

@@ -1,12 +1,13 @@
 """Copies the present state into separate host memory.
 
-A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is not enough: the copy is
-finished before `Snapshotter.take` returns. Only the arrays that this process writes are copied: of an array that is replicated over
-processes, the chunks that are assigned to this process (see `chunk_owners`), each from one of the devices that hold it.
+A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is not
+enough: the copy is finished before `Snapshotter.take` returns. Only the arrays that this process writes are copied: of
+an array that is replicated over processes, the chunks that are assigned to this process (see `chunk_owners`), each from
+one of the devices that hold it.
 
-The first write to fresh memory is slow (the kernel allocates pages one by one: on a small virtual machine that took thirty times as long as
-the copy itself), so the buffers are kept from one save to the next, and `prepare` allocates them before the first save. Transfers from
-accelerators allocate their own pages, which NumPy then owns.
+The first write to fresh memory is slow (the kernel allocates pages one by one: on a small virtual machine that took
+thirty times as long as the copy itself), so the buffers are kept from one save to the next, and `prepare` allocates
+them before the first save. Transfers from accelerators allocate their own pages, which NumPy then owns.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ class Snapshotter:
         leaves = flatten(template)
         for piece in self._plan(leaves).pieces:
             leaf = leaves[piece.leaf]
-            if leaf.sharding is not None and all(_on_host(device, leaf.sharding) for device in leaf.sharding.device_set):
+            if leaf.sharding is not None and all(
+                _on_host(device, leaf.sharding) for device in leaf.sharding.device_set
+            ):
                 self._buffer(leaf, piece.region).fill(0)
 
     def take(self, state: Any) -> Snapshot:
@@ -129,7 +132,9 @@ class Snapshotter:
                 continue
             data = shard.data
             if piece.region != piece.held:
-                data = jax.lax.dynamic_slice(data, [own.start for own in _within(piece)], [own.stop - own.start for own in _within(piece)])
+                data = jax.lax.dynamic_slice(
+                    data, [own.start for own in _within(piece)], [own.stop - own.start for own in _within(piece)]
+                )
                 extra_bytes += data.nbytes
             data.copy_to_host_async()  # all transfers run at once, within `_EXTRA_DEVICE_BYTES` of device memory
             under_way.append((piece, data))
@@ -140,7 +145,10 @@ class Snapshotter:
         return Snapshot(plan.leaves, tuple(copies), plan.metadata, plan.state_bytes)
 
     def _plan(self, leaves: Sequence[Leaf]) -> _Plan:
-        """The pieces that this process writes. Computed once, because the shapes of a state are the same in every save."""
+        """The pieces that this process writes.
+
+        Computed once, because the shapes of a state are the same in every save.
+        """
         form = tuple((leaf.path, leaf.shape, leaf.dtype, leaf.axes, leaf.sharding) for leaf in leaves)
         if self._plan_of is None or self._plan_of[0] != form:
             self._plan_of = form, _make_plan(leaves, self._process, self._process_count)
@@ -149,7 +157,9 @@ class Snapshotter:
     def _land(self, under_way: deque[tuple[_Piece, jax.Array]], copies: list[Shard]) -> int:
         """Wait for the oldest transfer. Returns the bytes of device memory that it used in addition to the state."""
         piece, data = under_way.popleft()
-        copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))  # the transfer allocated this memory, and nothing else uses it
+        copies.append(
+            Shard(piece.leaf, piece.region, np.asarray(data))
+        )  # the transfer allocated this memory, and nothing else uses it
         return 0 if piece.region == piece.held else data.nbytes
 
     def _copy(self, leaf: Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
@@ -203,7 +213,9 @@ def _bytes(leaf: Leaf, region: Region) -> int:
 
 def _within(piece: _Piece) -> Region:
     """The piece's region relative to the region that the devices hold."""
-    return tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True))
+    return tuple(
+        slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True)
+    )
 
 
 def _shards(leaf: Leaf) -> dict[RegionKey, list[Any]]:

@@ -1,7 +1,8 @@
 """Finds checkpoint prefixes in a root that are not known, without a listing of all keys.
 
-A root may hold ten thousand checkpoints of thousands of files each. In a file system only the names of the folders are listed. In an object
-store only the keys between the known prefixes are listed: one request for each gap, and no response has a file of a known checkpoint.
+A root may hold ten thousand checkpoints of thousands of files each. In a file system only the names of the folders are
+listed. In an object store only the keys between the known prefixes are listed: one request for each gap, and no
+response has a file of a known checkpoint.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def unlisted_prefixes(store: Store, known: Iterable[str], first: str = FIRST, la
     known = sorted(prefix for prefix in set(known) if first <= prefix < last)
     if store.folder is not None:
         named = set(known)
-        return tuple(prefix for prefix in prefixes(store.folders(STEPS_PREFIX)) if prefix not in named and first <= prefix < last)
+        return tuple(
+            prefix for prefix in prefixes(store.folders(STEPS_PREFIX)) if prefix not in named and first <= prefix < last
+        )
     begins = [first, *(f"{prefix[:-1]}0" for prefix in known)]
     return prefixes(store.list_between(list(zip(begins, [*known, last], strict=True))))

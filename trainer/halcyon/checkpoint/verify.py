@@ -1,8 +1,8 @@
 """Verifies checkpoints, and rebuilds a lost HEAD from them.
 
-The hashes form a chain: HEAD has its own hash and the hash of each manifest; COMMIT repeats the hash of the manifest; the manifest has the
-size and hash of every file. A file is valid only if the whole chain is, so a flipped bit, a truncated, a missing or an exchanged file is
-always detected.
+The hashes form a chain: HEAD has its own hash and the hash of each manifest; COMMIT repeats the hash of the manifest;
+the manifest has the size and hash of every file. A file is valid only if the whole chain is, so a flipped bit, a
+truncated, a missing or an exchanged file is always detected.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ def attempt_of(prefix: str) -> int:
 def rebuild_head(store: Store) -> Head | None:
     """A HEAD that is rebuilt from the checkpoints, for a root whose HEAD is lost; None if no checkpoint is committed.
 
-    A fenced writer may have written a COMMIT that HEAD never listed. The rebuilt HEAD lists it, because it is a complete checkpoint of the
-    same run, and the run's numbers at a step do not depend on the process that computed them. The epoch is the newest in all prefixes.
+    A fenced writer may have written a COMMIT that HEAD never listed. The rebuilt HEAD lists it, because it is a
+    complete checkpoint of the same run, and the run's numbers at a step do not depend on the process that computed
+    them. The epoch is the newest in all prefixes.
     """
     found = prefixes(store.list(STEPS_PREFIX) if store.folder is None else store.folders(STEPS_PREFIX))
     entries: list[tuple[CommittedStep, Manifest]] = []

@@ -47,7 +47,8 @@ class ModelArrays:
         return self.read_stored(path, region)
 
     def read_stored(self, path: str, region: Region) -> np.ndarray:
-        """A region of an array of the checkpoint, every byte verified. Rows beyond the array, of a vocabulary with more padding, are zero.
+        """A region of an array of the checkpoint, every byte verified. Rows beyond the array, of a vocabulary with more
+        padding, are zero.
 
         Raises:
             Damaged: A file is damaged.
@@ -57,14 +58,20 @@ class ModelArrays:
 
     def _read(self, leaf: ManifestLeaf, region: Region) -> np.ndarray:
         result = np.zeros([part.stop - part.start for part in region], jnp.dtype(leaf.dtype))
-        inside = tuple(slice(min(part.start, size), min(part.stop, size)) for part, size in zip(region, leaf.shape, strict=True))
+        inside = tuple(
+            slice(min(part.start, size), min(part.stop, size)) for part, size in zip(region, leaf.shape, strict=True)
+        )
         if any(part.start == part.stop for part in inside):
             return result
         for indices in chunks_of(leaf, inside):
             whole = chunk_region(leaf, indices)
             both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(inside, whole, strict=True)]
-            there = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, whole, strict=True))
-            here = tuple(slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, region, strict=True))
+            there = tuple(
+                slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, whole, strict=True)
+            )
+            here = tuple(
+                slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, region, strict=True)
+            )
             result[here] = self._chunk(leaf, indices)[there]
         return result
 

@@ -10,7 +10,19 @@ import typer
 
 from halcyon.commands.errors import report_root_errors
 from halcyon.commands.models import Endpoint, LoadedAs, Region
-from halcyon.commands.sample import Compute, Mesh, MinP, Place, Repetition, Seed, Temperature, TopK, TopP, bad_options, text_of
+from halcyon.commands.sample import (
+    Compute,
+    Mesh,
+    MinP,
+    Place,
+    Repetition,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    bad_options,
+    text_of,
+)
 from halcyon.commands.terminal import write_text
 from halcyon.errors import BadConfiguration
 
@@ -25,9 +37,13 @@ NEW = "/new"
 def chat(
     place: Place,
     system: Annotated[str | None, typer.Option(help="The system message of each conversation.")] = None,
-    template: Annotated[Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")] = None,
+    template: Annotated[
+        Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
-    length: Annotated[int, typer.Option(min=2, help="Most tokens of a conversation; at most the model's positions.")] = 4096,
+    length: Annotated[
+        int, typer.Option(min=2, help="Most tokens of a conversation; at most the model's positions.")
+    ] = 4096,
     temperature: Temperature = 0.7,
     top_k: TopK = 50,
     top_p: TopP = 1.0,
@@ -35,12 +51,17 @@ def chat(
     repetition_penalty: Repetition = 1.0,
     seed: Seed = 0,
     dtype: LoadedAs = None,
-    compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    compute: Annotated[
+        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
+    ] = Compute.FLOAT32,
     mesh: Mesh = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Talk to a model that was trained on conversations. A line is a message; /new begins a new conversation, an end of input ends."""
+    """Talk to a model that was trained on conversations.
+
+    A line is a message; /new begins a new conversation, an end of input ends.
+    """
     from dataclasses import replace
 
     from halcyon.inference import Engine, Sampling, pieces
@@ -51,7 +72,9 @@ def chat(
         with bad_options():
             sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
         over = None if mesh is None else tensor_mesh(mesh)
-        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region)
+        model, tokenizer = load(
+            place, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region
+        )
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         prompts = _prompts(place, tokenizer, template, endpoint, region)
@@ -67,7 +90,8 @@ def chat(
             left = engine.length - len(ids)
             if left < 1:
                 raise BadConfiguration(
-                    f"the conversation has {len(ids)} tokens, and the engine {engine.length}; type {NEW} earlier, or set --length higher"
+                    f"the conversation has {len(ids)} tokens, and the engine {engine.length}; type {NEW} earlier, or "
+                    "set --length higher"
                 )
             settings = replace(sampling, max_tokens=min(max_tokens, left))
             answer = ""
@@ -79,7 +103,9 @@ def chat(
             messages.append({"role": "assistant", "content": answer})
 
 
-def _prompts(place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None) -> ChatPrompts:
+def _prompts(
+    place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None
+) -> ChatPrompts:
     """The prompts of the given template, the model's, or Halcyon's own."""
     from halcyon.inference.chat import ChatPrompts
     from halcyon.weights.chat_template import chat_template
@@ -88,7 +114,9 @@ def _prompts(place: str, tokenizer: Tokenizer, template: Path | None, endpoint: 
         return ChatPrompts(tokenizer, text_of(template, "--template"))
     found = chat_template(place, endpoint=endpoint, region=region)
     if found is None and not ChatPrompts.has_own_marks(tokenizer):
-        raise BadConfiguration(f"{place}: the model has no chat template; give one with --template, or use `halcyon sample`")
+        raise BadConfiguration(
+            f"{place}: the model has no chat template; give one with --template, or use `halcyon sample`"
+        )
     return ChatPrompts(tokenizer, found)
 
 

@@ -1,4 +1,6 @@
-"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: inspect and maintain a checkpoint root, whether its run is active or not."""
+"""The commands ``halcyon checkpoints`` and ``halcyon doctor``: inspect and maintain a checkpoint root, whether its run
+is active or not.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpo
 
 RootArgument = Annotated[
     str,
-    typer.Argument(help="The root, such as s3://bucket/run or its directory, or the run document that names it.", metavar="ROOT|RUN.YAML"),
+    typer.Argument(
+        help="The root, such as s3://bucket/run or its directory, or the run document that names it.",
+        metavar="ROOT|RUN.YAML",
+    ),
 ]
 Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
 Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
@@ -37,7 +42,9 @@ Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the ne
 @app.command("list")
 def list_(
     place: RootArgument,
-    limit: Annotated[int, typer.Option(min=1, help="Largest number of committed checkpoints on a page, the newest first.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Largest number of committed checkpoints on a page, the newest first.")
+    ] = 100,
     before: Annotated[int | None, typer.Option(min=0, help="Only checkpoints before this step: the next page.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -48,7 +55,9 @@ def list_(
     from halcyon.commands.views.checkpoints import listing_view
 
     with report_root_errors():
-        listing = list_checkpoints(root_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before)
+        listing = list_checkpoints(
+            root_spec(place, endpoint, region), limit=None if as_json else limit, before=None if as_json else before
+        )
         if as_json:
             document = {
                 "head": listing.head.document() if listing.head else None,
@@ -79,7 +88,10 @@ def verify(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Read HEAD, and every byte of a checkpoint and of the history, and report all damage. Exits with 1 if there is any."""
+    """Read HEAD, and every byte of a checkpoint and of the history, and report all damage.
+
+    Exits with 1 if there is any.
+    """
     from halcyon.checkpoint.opening import committed_steps, load_head
     from halcyon.checkpoint.verify import find_damage
     from halcyon.commands.views.checkpoints import damage_view, history_damage_view
@@ -91,7 +103,10 @@ def verify(
         _, head_damage = load_head(store, store.read(HEAD_KEY).data)
         intact = head_damage is None
         if head_damage:
-            _print(f"{head_damage}; the checkpoints below are found without it, and the run rebuilds it when it starts again")
+            _print(
+                f"{head_damage}; the checkpoints below are found without it, and the run rebuilds it when it starts "
+                "again"
+            )
         for entry in entries:
             damages = find_damage(store, entry)
             intact = intact and not damages
@@ -109,7 +124,9 @@ def diff(
     place: RootArgument,
     first: Annotated[int, typer.Argument(help="The first step.", min=0)],
     second: Annotated[int, typer.Argument(help="The second step.", min=0)],
-    other: Annotated[str | None, typer.Option(help="The root, or run document, of the second step. Default: the same.")] = None,
+    other: Annotated[
+        str | None, typer.Option(help="The root, or run document, of the second step. Default: the same.")
+    ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -156,11 +173,15 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
 @app.command()
 def gc(
     place: RootArgument,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would be deleted.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Delete nothing; only list what would be deleted.")
+    ] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the root."""
+    """Delete files that can never be restored: of checkpoints deleted in part, and of writers that have lost the
+    root.
+    """
     from halcyon.checkpoint.collect import Garbage, delete_checkpoint, garbage
     from halcyon.commands.views.checkpoints import garbage_view
     from halcyon.telemetry.history.reading import list_segments
@@ -182,7 +203,9 @@ def copy(
     place: RootArgument,
     to: Annotated[str, typer.Argument(help="An empty root to copy to.", metavar="TO")],
     step: Step = None,
-    run: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the run that may resume from it. Default: the same run.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="NAMESPACE/NAME of the run that may resume from it. Default: the same run.")
+    ] = None,
     to_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
     to_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
     endpoint: Endpoint = None,
@@ -204,17 +227,25 @@ def copy(
 
 @app.command()
 def average(
-    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")],
+    checkpoints: Annotated[
+        list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")
+    ],
     root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
     run: Annotated[
-        str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
+        str | None,
+        typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
-    root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the new root.")] = None,
+    root_endpoint: Annotated[
+        str | None, typer.Option(help="Address of the S3-compatible store of the new root.")
+    ] = None,
     root_region: Annotated[str | None, typer.Option(help="Region of the new root's bucket.")] = None,
 ) -> None:
-    """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin. Prints their `spec.from`."""
+    """Average the models of checkpoints into a checkpoint of step 0, with which runs can begin.
+
+    Prints their `spec.from`.
+    """
     from halcyon.commands.models import owner_of
     from halcyon.weights.averaging import Averaged, average_models
     from halcyon.weights.root import split_step
@@ -228,7 +259,8 @@ def average(
         owner = owner_of(run, to.root)
         model = average_models(sources, to, owner=owner, clock=time.time())
     sys.stderr.write(
-        f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} "
+        f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace "
+        f"{owner.namespace} "
         "begins with it by:\n"
     )
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))

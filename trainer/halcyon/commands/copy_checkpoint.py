@@ -1,4 +1,6 @@
-"""Copies one checkpoint into a fresh root and verifies it, so that another run can begin from it or an archive can keep it."""
+"""Copies one checkpoint into a fresh root and verifies it, so that another run can begin from it or an archive can keep
+it.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,16 @@ from halcyon_api.checkpoint_documents import (
 from halcyon_api.task_results import TASKS_PREFIX, results_step
 
 _BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
-"""What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same numbers."""
+"""What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same
+numbers.
+"""
 
 
 def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Owner | None = None) -> Head:
     """Copy a checkpoint.
 
-    HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed copy leaves no checkpoint, and can be started
-    again.
+    HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed copy leaves no checkpoint,
+    and can be started again.
 
     Args:
         store: The root of the checkpoint.
@@ -77,7 +81,10 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     past = until(there.skipped if there is not None else manifest.data_position.skipped, entry.step)
     head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,), skipped=past)
     if not commit_fresh(to, head, before.generation):
-        raise RootTaken(f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not used")
+        raise RootTaken(
+            f"{to.root} was taken by a run during the copy; the copied files below {to.root}/{STEPS_PREFIX} are not "
+            "used"
+        )
     return head
 
 

@@ -29,7 +29,10 @@ _STOPPED = "stopped; the shards that are done are kept"
 
 app = typer.Typer(help="Build token caches, and show the data that a run trains on.", no_args_is_help=True)
 
-Root = Annotated[str | None, typer.Option(help="Checkpoint root of the run instead of spec.checkpoint.root; the caches are below it.")]
+Root = Annotated[
+    str | None,
+    typer.Option(help="Checkpoint root of the run instead of spec.checkpoint.root; the caches are below it."),
+]
 
 
 @app.command()
@@ -50,7 +53,8 @@ def show(
     document: Document,
     step: Annotated[int, typer.Option(min=1, help="The step, as the log counts it.")] = 1,
     rows: Annotated[
-        str | None, typer.Option(help="Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text.")
+        str | None,
+        typer.Option(help="Rows of the batch: 3, 0:4 or : for all. Default: the first four; all with --no-text."),
     ] = None,
     host: Annotated[int | None, typer.Option(min=0, help="Only rows that this host (counted from 0) reads.")] = None,
     text: Annotated[bool, typer.Option(help="Print the text, or only the documents that it comes from.")] = True,
@@ -70,10 +74,13 @@ def show(
         context = _context(document, checkpoint_root, defaults)
         spec = context.run.spec
         if step > spec.trainer.steps:
-            raise typer.BadParameter(f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step")
+            raise typer.BadParameter(
+                f"the run has {counted(spec.trainer.steps, 'step')}, not {step}", param_hint="--step"
+            )
         if host is not None and host >= context.topology.processes:
             raise typer.BadParameter(
-                f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}", param_hint="--host"
+                f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}",
+                param_hint="--host",
             )
         dataset, caches = inspect_dataset(spec, process=f"show/{time.time_ns()}")
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
@@ -99,7 +106,9 @@ def show(
 @app.command()
 def stats(
     document: Document,
-    plot: Annotated[Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw lengths, tokens and epochs into this file too.", metavar="FILE.svg")
+    ] = None,
     checkpoint_root: Root = None,
     defaults: Defaults = None,
 ) -> None:
@@ -120,7 +129,8 @@ def stats(
         for name, ledger in ledgers.items():
             if not ledger.finished:
                 console.print(
-                    f"{name}: its token cache is not complete yet; all numbers are of its first {counted(len(ledger.shards), 'shard')}"
+                    f"{name}: its token cache is not complete yet; all numbers are of its first "
+                    f"{counted(len(ledger.shards), 'shard')}"
                 )
         console.print(stats_view(found, ledgers, steps))
         _note(spec, caches, console)
@@ -130,11 +140,15 @@ def stats(
 
 @app.command()
 def conversations(
-    output: Annotated[str, typer.Argument(help="Where to write the files: a directory, s3://BUCKET/PATH or gs://BUCKET/PATH.")],
+    output: Annotated[
+        str, typer.Argument(help="Where to write the files: a directory, s3://BUCKET/PATH or gs://BUCKET/PATH.")
+    ],
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of words."""
+    """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of
+    words.
+    """
     from halcyon.commands.chat_data.files import files
     from halcyon.commands.checkpoints import root_store
     from halcyon.data.sources.failures import Unreadable
@@ -153,7 +167,10 @@ def conversations(
 
 
 def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:
-    """Build the caches of a run, or open them. Shows the progress of each source on the console (default: on standard error)."""
+    """Build the caches of a run, or open them.
+
+    Shows the progress of each source on the console (default: on standard error).
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -161,7 +178,12 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
     from halcyon.data.cache.build import Built
     from halcyon.data.open import ensure_caches
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
         tasks: dict[str, TaskID] = {}
         began = time.monotonic()  # of the current source: the sources are built one after the other
@@ -171,8 +193,13 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
             now = time.monotonic()
             if built.source not in tasks:
                 tasks[built.source] = progress.add_task(built.source, total=None, words="")
-            words = f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  {format_speed(built, now - began)}"
-            progress.update(tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished))
+            words = (
+                f"{counted(built.tokens, 'token')}, {counted(built.shards, 'shard')}  "
+                f"{format_speed(built, now - began)}"
+            )
+            progress.update(
+                tasks[built.source], words=words, total=1 if built.finished else None, completed=int(built.finished)
+            )
             began = now if built.finished else began
 
         return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
@@ -196,7 +223,9 @@ def _slice(words: str) -> slice:
     """
     found = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
     if found is None:
-        raise typer.BadParameter(f"{words!r} names no rows; give one such as 3, some such as 0:4, or : for all", param_hint="--rows")
+        raise typer.BadParameter(
+            f"{words!r} names no rows; give one such as 3, some such as 0:4, or : for all", param_hint="--rows"
+        )
     begin, end, one = (None if part in (None, "") else int(part) for part in found.groups())
     return slice(begin, end) if one is None else slice(one, one + 1)
 
@@ -206,6 +235,8 @@ def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] |
     from halcyon.weights.model_file import read_model
     from halcyon.weights.run_templates import with_templates
 
-    context = resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model)
+    context = resolve_context(
+        document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model
+    )
     check_context(context)
     return with_spec(context, with_templates(context.run.spec))

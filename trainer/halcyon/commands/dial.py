@@ -1,4 +1,6 @@
-"""The commands ``halcyon dial`` and ``halcyon show dial``: from the depth of a nanochat to the settings of its training."""
+"""The commands ``halcyon dial`` and ``halcyon show dial``: from the depth of a nanochat to the settings of its
+training.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ SequenceLength = Annotated[int, typer.Option(help="Tokens of a sequence.")]
 Vocabulary = Annotated[int, typer.Option(help="Tokens of the tokenizer.")]
 HeadDim = Annotated[int, typer.Option(help="Features of a head.")]
 WindowPattern = Annotated[str, typer.Option(help="Attention of the blocks, repeated: S to a window, L to all.")]
-TokensPerParameter = Annotated[float, typer.Option(help="Tokens of the training for each parameter of blocks and head.")]
+TokensPerParameter = Annotated[
+    float, typer.Option(help="Tokens of the training for each parameter of blocks and head.")
+]
 BatchTokens = Annotated[int | None, typer.Option(help="Tokens of a step. Default: by the law.")]
 Steps = Annotated[int | None, typer.Option(help="Steps of the training. Default: by the law.")]
 MatrixRate = Annotated[float, typer.Option(help="Learning rate of matrices at 524,288 tokens a step.")]
@@ -30,7 +34,8 @@ FinalRate = Annotated[float, typer.Option(help="Last rate as a share of the peak
 
 _HEADER = """\
 # Made by `halcyon dial`; `halcyon show dial` with the same options prints the law of each number.
-# Replace accelerator, data, tokenizer and checkpoint.root by your own. Another vocabulary changes the numbers: give it to the command.
+# Replace accelerator, data, tokenizer and checkpoint.root by your own.
+# Another vocabulary changes the numbers: give it to the command.
 """
 
 
@@ -119,6 +124,9 @@ def _shown(value: Any) -> str:
 
 def _line(one: Any) -> str:
     if isinstance(one, dict):
-        return f"{one['match']}: {one['learningRate']:.6g}, betas {one['beta1']:g} {one['beta2']:g}, decay {one['weightDecay']:g}"
+        return (
+            f"{one['match']}: {one['learningRate']:.6g}, betas {one['beta1']:g} {one['beta2']:g}, decay "
+            f"{one['weightDecay']:g}"
+        )
     step, momentum = one
     return f"{step:,}: {momentum:.4g}"

@@ -22,7 +22,8 @@ _WIDE = 200
 
 @contextmanager
 def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterator[None]:
-    """Run a command's work in this context: an error that the user can fix is printed, and the process exits with its code.
+    """Run a command's work in this context: an error that the user can fix is printed, and the process exits with its
+    code.
 
     Args:
         about: Printed before the sentence, such as the path of the document.
@@ -64,7 +65,9 @@ def report_root_errors(what: str = "the root") -> Iterator[None]:
         except StoreFailure as failure:
             raise RootUnusable(f"{what} does not answer: {failure}") from None
         except DamagedDocument as damage:
-            raise NoValidCheckpoint(f"{damage}; start the run again, which rebuilds HEAD from the checkpoints, or restore it") from None
+            raise NoValidCheckpoint(
+                f"{damage}; start the run again, which rebuilds HEAD from the checkpoints, or restore it"
+            ) from None
         except Damaged as damage:
             raise NoValidCheckpoint(str(damage)) from None
 
@@ -75,7 +78,9 @@ def about_file(file: object, sentence: str) -> str:
 
 
 def replace_unencodable() -> None:
-    """Let standard output and standard error take any text: a character that the locale cannot encode becomes a question mark."""
+    """Let standard output and standard error take any text: a character that the locale cannot encode becomes a
+    question mark.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -34,39 +34,56 @@ def evaluate_tasks(
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="A task and its file, or a folder of files; may be repeated."),
     ] = None,
-    core: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The bundle of CORE: 22 tasks for models without finetuning.")] = None,
+    core: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The bundle of CORE: 22 tasks for models without finetuning.")
+    ] = None,
     most: Annotated[int | None, typer.Option(min=1, help="Most examples of each task. Default: all.")] = None,
     results: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Keep the answer to each example here, as JSON lines, and the results.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the answer to each example here, as JSON lines, and the results."),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the results in the checkpoint root, where `halcyon report --chain` finds them.")
+        bool,
+        typer.Option(
+            "--keep", help="Keep the results in the checkpoint root, where `halcyon report --chain` finds them."
+        ),
     ] = False,
     answers: Annotated[
         int, typer.Option(min=1, max=256, help="Answers to each question; several give pass@k, and need a temperature.")
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
-    template: Annotated[Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")] = False,
+    template: Annotated[
+        Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")
+    ] = False,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 32,
     batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device.")
+        int | None,
+        typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device."),
     ] = None,
     dtype: LoadedAs = None,
-    compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    compute: Annotated[
+        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
+    ] = Compute.FLOAT32,
     mesh: Mesh = None,
     sandbox_pool: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Run programs of the model in pods of this SandboxWarmPool of agent-sandbox, not on this machine."
+            metavar="NAME",
+            help="Run programs of the model in pods of this SandboxWarmPool of agent-sandbox, not on this machine.",
         ),
     ] = None,
     sandbox_namespace: Annotated[
-        str | None, typer.Option(metavar="NAMESPACE", help="The pool's namespace. Default: that of this pod, or of the kubeconfig.")
+        str | None,
+        typer.Option(
+            metavar="NAMESPACE", help="The pool's namespace. Default: that of this pod, or of the kubeconfig."
+        ),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -77,10 +94,14 @@ def evaluate_tasks(
             raise BadConfiguration("--sandbox-namespace needs --sandbox-pool NAME")
         benchmarks = _benchmarks(task or (), core, most)
         if answers > 1 and temperature == 0:
-            raise BadConfiguration(f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1")
+            raise BadConfiguration(
+                f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1"
+            )
         root = _root(place, endpoint, region)
         if keep and root is None:
-            raise BadConfiguration(f"--keep: {place} is no checkpoint root; give --results FOLDER to keep the results of files")
+            raise BadConfiguration(
+                f"--keep: {place} is no checkpoint root; give --results FOLDER to keep the results of files"
+            )
         asked = place if root is None else f"{root.address}@{root.step}"  # a run may commit a newer step meanwhile
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
@@ -94,11 +115,15 @@ def evaluate_tasks(
         with bad_options():
             sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         over = None if mesh is None else tensor_mesh(mesh)
-        model, tokenizer = load(asked, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region)
+        model, tokenizer = load(
+            asked, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region
+        )
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         chat = None if plain else _chat(asked, tokenizer, template, endpoint, region)
-        settings = Settings(sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers)
+        settings = Settings(
+            sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers
+        )
         settings = replace(settings, **programs)
         runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
         for benchmark in benchmarks:
@@ -115,7 +140,9 @@ def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> li
     for one in given:
         name, equals, path = one.partition("=")
         if not equals or not path:
-            raise BadConfiguration(f"--task {one}: give the name of a task and its file, such as --task gsm8k=test.jsonl")
+            raise BadConfiguration(
+                f"--task {one}: give the name of a task and its file, such as --task gsm8k=test.jsonl"
+            )
         if name in files:
             raise BadConfiguration(f"--task {name}: the task is given twice; a folder may have several files")
         files[name] = Path(path)
@@ -125,7 +152,8 @@ def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> li
         files[CORE] = core
     if not files:
         raise BadConfiguration(
-            f"there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. The tasks are {', '.join(BENCHMARKS)}"
+            "there is nothing to evaluate; give --task NAME=PATH, or --core FOLDER. The tasks are "
+            f"{', '.join(BENCHMARKS)}"
         )
     return read_benchmarks(files, most)
 
@@ -175,7 +203,9 @@ def _root(place: str, endpoint: str | None, region: str | None) -> _Root | None:
     return _Root(store, root, entry_of(store, step).step)
 
 
-def _chat(place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None) -> ChatPrompts | None:
+def _chat(
+    place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None
+) -> ChatPrompts | None:
     """The prompts of the given template, the model's, or Halcyon's own; None for a model that has none."""
     from halcyon.inference.chat import ChatPrompts
     from halcyon.weights.chat_template import chat_template
@@ -219,7 +249,9 @@ class _Shown:
         step = 0 if root is None else root.step
         found = document_of(step, prompts, self._results, self._samples, decides=None, finished=True, now=time.time())
         if keep and root is not None:
-            root.store.write(results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode())
+            root.store.write(
+                results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode()
+            )
         averages = {"chatCore": found.chat_core, "core": found.core}
         document: dict[str, Any] = {"place": place, **({} if root is None else {"step": step}), "prompts": prompts}
         document["tasks"] = [_shown(one) for one in self._results if not one.task.startswith(CORE_PREFIX)]
@@ -235,9 +267,23 @@ class _Shown:
         from rich.table import Table
 
         several = sorted({k for one in self._results for k in one.pass_at}, key=int)
-        table = Table("task", "examples", "accuracy", "standard error", "centred", "bits per byte", *(f"pass@{k}" for k in several))
+        table = Table(
+            "task",
+            "examples",
+            "accuracy",
+            "standard error",
+            "centred",
+            "bits per byte",
+            *(f"pass@{k}" for k in several),
+        )
         for one in self._results:
-            values = (one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *(one.pass_at.get(k) for k in several))
+            values = (
+                one.accuracy,
+                one.standard_error,
+                one.centred,
+                one.bits_per_byte,
+                *(one.pass_at.get(k) for k in several),
+            )
             table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:.4f}" for value in values))
         screen = console()
         screen.print(table)

@@ -60,7 +60,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")]
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
 
 
 @app.callback()
@@ -74,21 +76,34 @@ def main(version: Version = False) -> None:
 def train(
     document: Document,
     checkpoint_root: Annotated[
-        str | None, typer.Option(help="Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH.")
+        str | None,
+        typer.Option(
+            help="Keep the checkpoints here instead of spec.checkpoint.root: a directory, or s3://BUCKET/PATH."
+        ),
     ] = None,
     json: Annotated[
-        bool | None, typer.Option("--json/--no-json", help="JSON lines or a live progress line. Default: JSON unless on a terminal.")
+        bool | None,
+        typer.Option(
+            "--json/--no-json", help="JSON lines or a live progress line. Default: JSON unless on a terminal."
+        ),
     ] = None,
     compilation_cache: Annotated[
-        Path | None, typer.Option(envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: in the user's cache.")
+        Path | None,
+        typer.Option(
+            envvar="HALCYON_COMPILATION_CACHE", help="Directory of compiled programs. Default: in the user's cache."
+        ),
     ] = None,
     defaults: Defaults = None,
     overrides: Overrides = None,
     device: Annotated[
-        Device | None, typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names.")
+        Device | None,
+        typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
     ] = None,
 ) -> None:
-    """Train a run on this machine, or in a pod that the operator made. Resumes from its newest checkpoint if there is one."""
+    """Train a run on this machine, or in a pod that the operator made.
+
+    Resumes from its newest checkpoint if there is one.
+    """
     from halcyon.run.process import run_training
 
     if find_spec("jax") is None:  # a training imports it late
@@ -107,7 +122,10 @@ def train(
 
 @app.command(rich_help_panel=LOCAL)
 def validate(document: Document, defaults: Defaults = None, overrides: Overrides = None) -> None:
-    """Check a run document, with its defaults, without a cluster or a device. Prints each problem; exits with 80 if there is one."""
+    """Check a run document, with its defaults, without a cluster or a device.
+
+    Prints each problem; exits with 80 if there is one.
+    """
     from halcyon.data.source_kinds import text_warnings
     from halcyon.host.documents import is_local, missing_files
     from halcyon.weights.model_file import read_model
@@ -142,8 +160,10 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
     topology = run.spec.accelerator.resolve()
     sys.stdout.write(
-        f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x {counted(topology.hosts_per_slice, 'host')} x "
-        f"{counted(topology.devices_per_host, 'device')}, {_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
+        f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x "
+        f"{counted(topology.hosts_per_slice, 'host')} x "
+        f"{counted(topology.devices_per_host, 'device')}, "
+        f"{_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
     )
 
 
@@ -166,7 +186,9 @@ def resolve(document: Document) -> None:
 
 @app.command(rich_help_panel=LOCAL)
 def models() -> None:
-    """List the model families of spec.model, with the published models and the fields of each, and those that are left out."""
+    """List the model families of spec.model, with the published models and the fields of each, and those that are left
+    out.
+    """
     from rich.table import Table
 
     from halcyon.commands.errors import console
@@ -227,7 +249,9 @@ def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     there = machine_memory()
     if not is_local(spec) or spec.accelerator.type != "cpu" or there is None:
         return []
-    found = memory_problem(spec, run_mesh(spec), there, devices=spec.accelerator.resolve().devices, where="this machine")
+    found = memory_problem(
+        spec, run_mesh(spec), there, devices=spec.accelerator.resolve().devices, where="this machine"
+    )
     return [Problem(*found)] if found is not None else []
 
 
@@ -236,7 +260,9 @@ def _task(spec: TrainingRunSpec) -> str:
     if spec.task == "data":
         return "only builds tokens"
     if spec.task == "evaluate" and spec.origin is not None:
-        return f"only evaluates run {spec.origin.run}" + (f" at step {spec.origin.step}" if spec.origin.step is not None else "")
+        return f"only evaluates run {spec.origin.run}" + (
+            f" at step {spec.origin.step}" if spec.origin.step is not None else ""
+        )
     return counted(spec.trainer.steps, "step")
 
 

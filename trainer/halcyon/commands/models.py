@@ -45,7 +45,8 @@ class Loaded(StrEnum):
 LoadedAs = Annotated[
     Loaded | None,
     typer.Option(
-        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or the files."
+        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or "
+        "the files."
     ),
 ]
 
@@ -70,22 +71,32 @@ def _exports() -> None:
 @import_app.command("hf")
 def import_hf(
     folder: Annotated[
-        str, typer.Argument(help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME.")
+        str,
+        typer.Argument(
+            help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME."
+        ),
     ],
     root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
     run: Annotated[
-        str | None, typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root.")
+        str | None,
+        typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
     ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
     adapter: Annotated[
-        str | None, typer.Option(help="A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights.")
+        str | None,
+        typer.Option(
+            help="A folder with a LoRA adapter of peft, on this machine or hf://OWNER/NAME, to add to the weights."
+        ),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
     root_endpoint: Annotated[str | None, typer.Option(help="Address of the S3-compatible store of the root.")] = None,
     root_region: Annotated[str | None, typer.Option(help="Region of the root's bucket.")] = None,
 ) -> None:
-    """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin. Prints their `spec.from` and `spec.model`."""
+    """Import a Hugging Face model as a checkpoint of step 0, with which runs can begin.
+
+    Prints their `spec.from` and `spec.model`.
+    """
     from halcyon.storage.store import Store
     from halcyon.weights.files import FILE_SECONDS
     from halcyon.weights.folder import address, folder_place
@@ -101,7 +112,8 @@ def import_hf(
         entry = import_model(source, to, owner=owner, dtype=dtype, adapter=beside, clock=time.time())
         stored = stored_model(to, entry)
     sys.stderr.write(
-        f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the checkpoint of step 0 "
+        f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the "
+        "checkpoint of step 0 "
         f"in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
     )
     spec = {"from": {"run": owner.name, "root": to.root}, "model": stored.spec.document()}
@@ -111,19 +123,29 @@ def import_hf(
 @export_app.command("hf")
 def export_hf(
     checkpoint: Annotated[
-        str, typer.Argument(help="The checkpoint root, with @STEP for a step that is not the newest.", metavar="ROOT[@STEP]")
+        str,
+        typer.Argument(
+            help="The checkpoint root, with @STEP for a step that is not the newest.", metavar="ROOT[@STEP]"
+        ),
     ],
     folder: Annotated[str, typer.Argument(help="An empty folder to write: a directory, s3:// or gs://.")],
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the tensors. Default: that of the checkpoint.")] = None,
     adapter: Annotated[
-        bool, typer.Option("--adapter", help="Write only the adapter, in the files of peft. Default: the model with the adapter added.")
+        bool,
+        typer.Option(
+            "--adapter", help="Write only the adapter, in the files of peft. Default: the model with the adapter added."
+        ),
     ] = False,
     weights: Annotated[
-        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average), not the parameters.")
+        Kept,
+        typer.Option(
+            help="average: the average of the parameters that the run keeps (spec.average), not the parameters."
+        ),
     ] = Kept.MODEL,
     file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
     part: Annotated[
-        str | None, typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others.")
+        str | None,
+        typer.Option(help="I/N: write the I-th of N parts of the files, beside the commands that write the others."),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -142,7 +164,9 @@ def export_hf(
     with report_root_errors("the store"):
         root, step = split_step(checkpoint)
         if part is not None and step is None:
-            raise BadConfiguration("--part needs ROOT@STEP, the same in all commands: the newest checkpoint may change meanwhile")
+            raise BadConfiguration(
+                "--part needs ROOT@STEP, the same in all commands: the newest checkpoint may change meanwhile"
+            )
         if adapter and (part is not None or dtype is not None):
             raise BadConfiguration("--adapter writes one small file in float32; leave --part and --dtype out")
         store = Store(address(root, endpoint, region))
@@ -153,7 +177,9 @@ def export_hf(
         if adapter:
             modules = export_adapter(stored, to)
             rest = _without_tokenizer(stored, bool(to.list("tokenizer.")))
-            sys.stdout.write(f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}{rest}\n")
+            sys.stdout.write(
+                f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}{rest}\n"
+            )
             _say(template_note(stored))
             return
         done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
@@ -204,5 +230,7 @@ def owner_of(run: str | None, root: str) -> Owner:
         run = name if name[:1].isalpha() else f"run-{name}"[:40]
     namespace, _, name = run.rpartition("/")
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name):
-        raise BadConfiguration(f"--run: {run!r} is no name of a run; give NAME or NAMESPACE/NAME in small letters, digits and hyphens")
+        raise BadConfiguration(
+            f"--run: {run!r} is no name of a run; give NAME or NAMESPACE/NAME in small letters, digits and hyphens"
+        )
     return Owner(namespace=namespace or "default", name=name)

@@ -1,8 +1,9 @@
 """The depth dial of nanochat: from the depth of a model to all settings of its training, by stated laws. Pure.
 
-The laws are those of nanochat (Karpathy 2025, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_, as of July 2026). The
-model with 12 blocks is the reference: its batch, rates and decay were found by experiments, and the laws transfer them to other depths.
-`document` writes every result into a run document, so a later version of Halcyon with other laws changes no run.
+The laws are those of nanochat (Karpathy 2025, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_,
+as of July 2026). The model with 12 blocks is the reference: its batch, rates and decay were found by experiments, and
+the laws transfer them to other depths. `document` writes every result into a run document, so a later version of
+Halcyon with other laws changes no run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ REFERENCE_BATCH = 2**19
 REFERENCE_WIDTH = 768
 """Width of the reference model, at which the rates of AdamW were found."""
 BATCH_EXPONENT = 0.383
-"""Of the best batch size by the tokens of the training (Bergsma et al. 2025, `arXiv 2505.13738 <https://arxiv.org/abs/2505.13738>`_)."""
+"""Of the best batch size by the tokens of the training (Bergsma et al. 2025, `arXiv 2505.13738
+<https://arxiv.org/abs/2505.13738>`_).
+"""
 SMEAR_RATE = 0.2
 _RESIDUAL_SHARE, _VALUES_SHARE = 0.01, 0.5
 MOMENTUM_START, MOMENTUM, MOMENTUM_END = 0.85, 0.97, 0.90
@@ -121,7 +124,9 @@ class Dial:
     def laws(self) -> list[tuple[str, Any, str]]:
         """Each result with its name and its law; a given value has the law "given"."""
         given = {"batch_tokens": self.choices.batch_tokens, "steps": self.choices.steps}
-        return [(name, getattr(self, name), "given" if given.get(name) is not None else law) for name, law in LAWS.items()]
+        return [
+            (name, getattr(self, name), "given" if given.get(name) is not None else law) for name, law in LAWS.items()
+        ]
 
 
 def dial(choices: Choices) -> Dial:
@@ -149,12 +154,14 @@ def dial(choices: Choices) -> Dial:
     batch_tokens = choices.batch_tokens if choices.batch_tokens is not None else 2 ** round(math.log2(best))
     if batch_tokens % choices.sequence_length:
         raise InvalidDial(
-            f"a batch of {batch_tokens} tokens has no whole number of sequences of {choices.sequence_length}; give another batch or length"
+            f"a batch of {batch_tokens} tokens has no whole number of sequences of {choices.sequence_length}; give "
+            "another batch or length"
         )
     steps = choices.steps if choices.steps is not None else tokens // batch_tokens
     if steps < 2:
         raise InvalidDial(
-            f"{tokens} tokens are {steps} steps of {batch_tokens} tokens; give more tokens for a parameter, or a smaller batch"
+            f"{tokens} tokens are {steps} steps of {batch_tokens} tokens; give more tokens for a parameter, or a "
+            "smaller batch"
         )
     warmup = min(choices.warmup_steps, steps - 1)
     warmdown = max(1, min(round(choices.warmdown * steps), steps - warmup))
@@ -192,13 +199,24 @@ def _check(choices: Choices) -> None:
     if choices.depth < 1 or choices.head_dim < 2 or choices.head_dim % 2:
         raise InvalidDial("the depth must be at least 1, and the features of a head an even number")
     if min(choices.sequence_length, choices.vocabulary) < 2 or choices.tokens_per_parameter <= 0:
-        raise InvalidDial("sequence length and vocabulary must be at least 2, and the tokens for a parameter more than 0")
+        raise InvalidDial(
+            "sequence length and vocabulary must be at least 2, and the tokens for a parameter more than 0"
+        )
     if not choices.window_pattern or set(choices.window_pattern) - {"S", "L"}:
         raise InvalidDial(f"the window pattern {choices.window_pattern} has other letters than S and L")
     rates = (choices.matrix_rate, choices.embedding_rate, choices.head_rate, choices.scalar_rate)
-    if min(rates) <= 0 or choices.weight_decay < 0 or not 0 <= choices.warmdown <= 1 or not 0 <= choices.final_rate <= 1:
-        raise InvalidDial("rates must be more than 0, the weight decay at least 0, and warmdown and last rate between 0 and 1")
-    if choices.warmup_steps < 0 or any(given is not None and given < 1 for given in (choices.batch_tokens, choices.steps)):
+    if (
+        min(rates) <= 0
+        or choices.weight_decay < 0
+        or not 0 <= choices.warmdown <= 1
+        or not 0 <= choices.final_rate <= 1
+    ):
+        raise InvalidDial(
+            "rates must be more than 0, the weight decay at least 0, and warmdown and last rate between 0 and 1"
+        )
+    if choices.warmup_steps < 0 or any(
+        given is not None and given < 1 for given in (choices.batch_tokens, choices.steps)
+    ):
         raise InvalidDial("batch, steps and warm-up must not be negative, and batch and steps at least 1")
 
 
@@ -234,7 +252,8 @@ def adamw_groups(width: int, rate: float, *, embedding: float, head: float, scal
 def momentum_points(steps: int, warmdown: int) -> list[tuple[int, float]]:
     """The momentum of matrices at steps between which it is linear.
 
-    It rises over the first 400 steps and falls in the warmdown. A warmdown that begins earlier shows only after the rise.
+    It rises over the first 400 steps and falls in the warmdown. A warmdown that begins earlier shows only after the
+    rise.
     """
     start, rise = steps - warmdown, MOMENTUM - MOMENTUM_START
     if steps <= MOMENTUM_WARMUP:
@@ -249,10 +268,16 @@ def momentum_points(steps: int, warmdown: int) -> list[tuple[int, float]]:
 
 
 def document(found: Dial) -> dict[str, Any]:
-    """A run document with every setting of the dial. Numbers have six digits. Data, accelerator and root are to be replaced."""
+    """A run document with every setting of the dial.
+
+    Numbers have six digits. Data, accelerator and root are to be replaced.
+    """
     name, choices = f"nanochat-d{found.choices.depth}", found.choices
     points = [{"at": step, "momentum": _digits(value)} for step, value in found.momentum]
-    groups = [{key: _digits(value) if isinstance(value, float) else value for key, value in one.items()} for one in found.groups]
+    groups = [
+        {key: _digits(value) if isinstance(value, float) else value for key, value in one.items()}
+        for one in found.groups
+    ]
     return {
         "apiVersion": "halcyon.dev/v1alpha1",
         "kind": "TrainingRun",
@@ -267,7 +292,11 @@ def document(found: Dial) -> dict[str, Any]:
                 "weightDecay": _digits(found.weight_decay),
                 "maxGradientNorm": 0,
                 "schedule": {
-                    "wsd": {"warmupSteps": found.warmup_steps, "decaySteps": found.warmdown_steps, "minRatio": choices.final_rate}
+                    "wsd": {
+                        "warmupSteps": found.warmup_steps,
+                        "decaySteps": found.warmdown_steps,
+                        "minRatio": choices.final_rate,
+                    }
                 },
                 "otherSchedules": {"points": points, "weightDecayShape": "cosine"},
                 "muonAdamw": {"iterationType": "bfloat16"},

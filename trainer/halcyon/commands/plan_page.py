@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def plan_page(plan: Plan) -> Iterator[Table | str]:
-    """The sentence of a plan, and its tables of memory, kernels, matrix products, loops and collectives; empty tables are left out."""
+    """The sentence of a plan, and its tables of memory, kernels, matrix products, loops and collectives; empty tables
+    are left out.
+    """
     yield plan.sentence()
     yield _memory(plan)
     if plan.kernels:
@@ -31,7 +33,9 @@ def plan_page(plan: Plan) -> Iterator[Table | str]:
         yield table
     if plan.loops:
         table = Table("loop", "iterations", "inside loops of", "products and kernels in an iteration", "number")
-        rows = Counter((_name(loop), _trips(loop.trips), " x ".join(map(_trips, loop.outer)), _work(loop)) for loop in plan.loops)
+        rows = Counter(
+            (_name(loop), _trips(loop.trips), " x ".join(map(_trips, loop.outer)), _work(loop)) for loop in plan.loops
+        )
         for cells, number in rows.items():
             table.add_row(*cells, str(number))
         yield table
@@ -42,7 +46,10 @@ def plan_page(plan: Plan) -> Iterator[Table | str]:
             table.add_row(row.kind, " x ".join(row.axes), *numbers)
         yield table
     if plan.overlap is not None and plan.overlap.covered is not None:
-        yield f"On an ideal device, computation covers {plan.overlap.covered:.0%} of the time of the collectives (docs/design/programs.md)."
+        yield (
+            f"On an ideal device, computation covers {plan.overlap.covered:.0%} of the time of the collectives "
+            "(docs/design/programs.md)."
+        )
     if plan.compile_seconds is not None:
         yield f"The compiler took {plan.compile_seconds:.0f} s."
 

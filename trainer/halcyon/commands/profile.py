@@ -1,4 +1,6 @@
-"""The commands about profiles: the request to the training process of this machine or pod, and the view of a stored profile."""
+"""The commands about profiles: the request to the training process of this machine or pod, and the view of a stored
+profile.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ import typer
 
 from halcyon.errors import BadConfiguration
 from halcyon_api.environment import SAVE_TOKEN
-from halcyon_api.profile_requests import MAX_PROFILED_STEPS, PROFILE_PATH, USUAL_PROFILED_STEPS, ProfileRequest, ProfileRequestTaken
+from halcyon_api.profile_requests import (
+    MAX_PROFILED_STEPS,
+    PROFILE_PATH,
+    USUAL_PROFILED_STEPS,
+    ProfileRequest,
+    ProfileRequestTaken,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,12 +33,18 @@ def profile_here(
     steps: Steps = USUAL_PROFILED_STEPS,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="`telemetry.port` of the run.")] = 9400,
 ) -> None:
-    """Ask the training process of this pod to profile its next steps. `kubectl halcyon profile` runs this command in a pod."""
+    """Ask the training process of this pod to profile its next steps.
+
+    `kubectl halcyon profile` runs this command in a pod.
+    """
     from halcyon.commands.errors import report_errors
 
     with report_errors():
         taken = requested(steps, port, os.environ.get(SAVE_TOKEN, ""))
-        typer.echo(f"{taken.steps} steps after step {taken.step} are profiled; the folder will be below profiles/ in the checkpoint root")
+        typer.echo(
+            f"{taken.steps} steps after step {taken.step} are profiled; the folder will be below profiles/ in the "
+            "checkpoint root"
+        )
 
 
 def requested(steps: int, port: int, token: str) -> ProfileRequestTaken:
@@ -45,7 +59,9 @@ def requested(steps: int, port: int, token: str) -> ProfileRequestTaken:
         BadConfiguration: There is no token, or no process that trains.
     """
     if not token:
-        raise BadConfiguration(f"{SAVE_TOKEN} is not set, so this is no pod of a run; on your own machine send SIGUSR2 to the process")
+        raise BadConfiguration(
+            f"{SAVE_TOKEN} is not set, so this is no pod of a run; on your own machine send SIGUSR2 to the process"
+        )
     try:
         run = json.loads(_answer(port, "GET", "/status")[1]).get("run", "")
         body = ProfileRequest(run=run, steps=steps).model_dump_json(by_alias=True)
@@ -57,7 +73,9 @@ def requested(steps: int, port: int, token: str) -> ProfileRequestTaken:
     return ProfileRequestTaken.model_validate_json(reply, by_alias=True, by_name=False)
 
 
-def _answer(port: int, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+def _answer(
+    port: int, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("localhost", port, timeout=_SECONDS)
     try:
         connection.request(method, path, body, headers or {})
@@ -85,20 +103,36 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
     table = Table("process", "host", "p50", "p90", "p99", "collectives", "waited for data", box=SIMPLE_HEAD)
     for process, mine in numbers.items():
         step = mine.get("stepSeconds") or {}
-        cells = [*(step.get(name) for name in ("p50", "p90", "p99")), mine.get("collectiveSeconds"), mine.get("dataWaitSeconds")]
-        table.add_row(str(process), str(mine.get("host", "")), *("-" if cell is None else f"{cell:.4g} s" for cell in cells))
-    lines = [Text(f"{path}: {first.get('steps')} steps from step {first.get('firstStep')}, {first.get('windowSeconds', 0):.3g} s")]
+        cells = [
+            *(step.get(name) for name in ("p50", "p90", "p99")),
+            mine.get("collectiveSeconds"),
+            mine.get("dataWaitSeconds"),
+        ]
+        table.add_row(
+            str(process), str(mine.get("host", "")), *("-" if cell is None else f"{cell:.4g} s" for cell in cells)
+        )
+    lines = [
+        Text(
+            f"{path}: {first.get('steps')} steps from step {first.get('firstStep')}, "
+            f"{first.get('windowSeconds', 0):.3g} s"
+        )
+    ]
     if first.get("mfu") is not None:
         peak = first.get("peakFlopsPerSecond")
         lines.append(Text(f"MFU {first['mfu']:.1%} = {first.get('mfuFormula')}, peak {peak:.4g} FLOP/s"))
     else:
         lines.append(Text("MFU is not known: the hardware table has no peak for this accelerator"))
     causes = {name: seconds for name, seconds in (first.get("secondsByCause") or {}).items() if seconds}
-    lines.append(Text("process 0 since its start: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in causes.items())))
+    lines.append(
+        Text("process 0 since its start: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in causes.items()))
+    )
     known = {process: mine["collectiveSeconds"] for process, mine in numbers.items() if "collectiveSeconds" in mine}
     slow = slow_processes(known, first.get("windowSeconds", 0.0))
     names = ", ".join(f"process {process} on {numbers[process].get('host')}" for process in slow)
     lines.append(
-        Text(f"the others wait for {names}" if slow else "no process is clearly slower than the others", "red" if slow else "green")
+        Text(
+            f"the others wait for {names}" if slow else "no process is clearly slower than the others",
+            "red" if slow else "green",
+        )
     )
     return Group(*lines[:1], table, *lines[1:])

@@ -29,5 +29,7 @@ def valid_training(document: Document, defaults: Defaults, overrides: Overrides 
     if problems := find_problems(run.spec):
         raise BadConfiguration("; ".join(map(str, problems)))
     if run.spec.task != "train":
-        raise BadConfiguration(f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan and schedules")
+        raise BadConfiguration(
+            f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan and schedules"
+        )
     return run

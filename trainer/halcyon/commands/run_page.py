@@ -20,7 +20,10 @@ UTILISATION = 0.4
 def run_page(summary: Summary) -> Iterator[RenderableType]:
     """The parts of the page, from top to bottom."""
     devices = counted(summary.devices, "device")
-    yield Text(f"{summary.run}: {summary.family} on {summary.accelerator}, {devices}, mesh {product(summary.mesh)}", style="bold")
+    yield Text(
+        f"{summary.run}: {summary.family} on {summary.accelerator}, {devices}, mesh {product(summary.mesh)}",
+        style="bold",
+    )
     yield _model(summary)
     yield _optimizer(summary)
     yield _device(summary)
@@ -78,7 +81,8 @@ def _work(summary: Summary) -> Table:
     table = _table("Work", "what", "amount")
     table.add_row("steps", f"{summary.steps:,}")
     table.add_row(
-        "tokens of the first step", f"{summary.batch_size} x {summary.sequence_length} = {summary.batch_size * summary.sequence_length:,}"
+        "tokens of the first step",
+        f"{summary.batch_size} x {summary.sequence_length} = {summary.batch_size * summary.sequence_length:,}",
     )
     table.add_row("tokens of the run", f"{summary.tokens:,}")
     table.add_row("tokens for each parameter", f"{summary.tokens / max(1, summary.parameter_count):,.1f}")
@@ -90,9 +94,13 @@ def _work(summary: Summary) -> Table:
 
 
 def _sources(summary: Summary) -> Table:
-    table = _table(f"Data, {counted(summary.vocabulary, 'token')} in the vocabulary", "source", "kind", "share", "held out", left=2)
+    table = _table(
+        f"Data, {counted(summary.vocabulary, 'token')} in the vocabulary", "source", "kind", "share", "held out", left=2
+    )
     for row in summary.sources:
-        table.add_row(row.name, row.kind, "by its size" if row.share is None else f"{row.share:.1%}", f"{row.held_out:.1%}")
+        table.add_row(
+            row.name, row.kind, "by its size" if row.share is None else f"{row.share:.1%}", f"{row.held_out:.1%}"
+        )
     return table
 
 

@@ -25,19 +25,33 @@ if TYPE_CHECKING:
 Place = Annotated[
     str,
     typer.Argument(
-        help="A checkpoint root, with @STEP for a step that is not the newest; or hf:FOLDER, a model in the files of Hugging Face.",
+        help="A checkpoint root, with @STEP for a step that is not the newest; or hf:FOLDER, a model in the files of "
+        "Hugging Face.",
         metavar="ROOT[@STEP]",
     ),
 ]
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of a text. Default: 128, or fewer if the model's positions end.")]
-Temperature = Annotated[float, typer.Option(min=0, help="The logits are divided by it. 0: always the most likely token.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens of a text. Default: 128, or fewer if the model's positions end.")
+]
+Temperature = Annotated[
+    float, typer.Option(min=0, help="The logits are divided by it. 0: always the most likely token.")
+]
 TopK = Annotated[int, typer.Option(min=0, help="Choose among this number of the most likely tokens. 0: among all.")]
-TopP = Annotated[float, typer.Option(max=1, help="Choose among the most likely tokens whose probabilities reach this sum.")]
-MinP = Annotated[float, typer.Option(min=0, max=1, help="Leave out tokens below this part of the greatest probability.")]
+TopP = Annotated[
+    float, typer.Option(max=1, help="Choose among the most likely tokens whose probabilities reach this sum.")
+]
+MinP = Annotated[
+    float, typer.Option(min=0, max=1, help="Leave out tokens below this part of the greatest probability.")
+]
 Repetition = Annotated[float, typer.Option(help="Makes tokens of the prompt and the text less likely if above 1.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides the random numbers. Each later prompt has the next number.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Decides the random numbers. Each later prompt has the next number.")
+]
 
-Mesh = Annotated[str | None, typer.Option(help="tensor=N: the model is divided among N devices of this process. Default: one device.")]
+Mesh = Annotated[
+    str | None,
+    typer.Option(help="tensor=N: the model is divided among N devices of this process. Default: one device."),
+]
 
 _SLOTS = 8
 """Prompts that are computed at once."""
@@ -54,8 +68,12 @@ class Compute(StrEnum):
 
 def sample(
     place: Place,
-    prompt: Annotated[list[str] | None, typer.Option(help="Text to continue; may be repeated. Default: an empty document.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="A file with a text to continue; - for standard input.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Text to continue; may be repeated. Default: an empty document.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="A file with a text to continue; - for standard input.")
+    ] = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = 1.0,
     top_k: TopK = 0,
@@ -64,9 +82,13 @@ def sample(
     repetition_penalty: Repetition = 1.0,
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="The text ends before this string; may be repeated.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")
+    ] = False,
     dtype: LoadedAs = None,
-    compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    compute: Annotated[
+        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
+    ] = Compute.FLOAT32,
     mesh: Mesh = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -79,18 +101,24 @@ def sample(
         from halcyon.weights.loading import load
 
         with bad_options():  # before the model is read
-            common = Sampling(max_tokens or 1, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ()))
+            common = Sampling(
+                max_tokens or 1, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
+            )
         from halcyon.parallel.tensor_mesh import tensor_mesh
 
         over = None if mesh is None else tensor_mesh(mesh)
-        model, tokenizer = load(place, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region)
+        model, tokenizer = load(
+            place, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region
+        )
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         ids = [prompt_ids(tokenizer, text) for text in prompts]
         settings = seeded(replace(common, max_tokens=max_tokens or default_tokens(model, ids)), len(ids))
         collected, written = Collector(prompts), _Written(() if json else prompts)
         with bad_options():
-            engine = engine_for(model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute.value)
+            engine = engine_for(
+                model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute.value
+            )
             for piece in pieces(engine, tokenizer, ids, settings):
                 done = collected.add(piece)
                 if not json:
@@ -120,7 +148,9 @@ def text_of(path: Path, option: str) -> str:
 
 
 class _Written:
-    """Writes prompts and texts in the order of the prompts: the first text that has not ended as it comes; later ones wait for it."""
+    """Writes prompts and texts in the order of the prompts: the first text that has not ended as it comes; later ones
+    wait for it.
+    """
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self._parts = [[prompt] for prompt in prompts]

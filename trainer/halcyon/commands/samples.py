@@ -1,4 +1,6 @@
-"""The command ``halcyon samples``: sampled answers of a run with their rewards, which are kept beside its checkpoints."""
+"""The command ``halcyon samples``: sampled answers of a run with their rewards, which are kept beside its
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 
 def samples(
     place: RootArgument,
-    step: Annotated[int | None, typer.Option(min=1, help="The step, as the log counts it. Default: the newest with samples.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the samples, and the rewards of all answers, as one JSON object.")] = False,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="The step, as the log counts it. Default: the newest with samples.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the samples, and the rewards of all answers, as one JSON object.")
+    ] = False,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
@@ -51,7 +57,9 @@ def _read(store: Store, step: int | None) -> StepSamples:
 
     steps = sampled_steps(store)
     if not steps:
-        raise BadConfiguration(f"{store.root}: it has no samples; give the root of a run with objective.policy that has done a step")
+        raise BadConfiguration(
+            f"{store.root}: it has no samples; give the root of a run with objective.policy that has done a step"
+        )
     wanted = steps[-1] if step is None else step
     try:
         found = read_samples(store, wanted)
@@ -60,7 +68,8 @@ def _read(store: Store, step: int | None) -> StepSamples:
     if found is None:
         nearest = min(steps, key=lambda one: abs(one - wanted))
         raise BadConfiguration(
-            f"{store.root}: step {wanted} has no samples; {counted(len(steps), 'step')} from {steps[0]} to {steps[-1]} have, the nearest "
+            f"{store.root}: step {wanted} has no samples; {counted(len(steps), 'step')} from {steps[0]} to {steps[-1]} "
+            "have, the nearest "
             f"is {nearest}"
         )
     return found
@@ -79,8 +88,11 @@ def _view(found: StepSamples) -> Iterator[Any]:
         yield Text(sample.prompt.translate(SAFE), style="cyan")
         if sample.reference:
             yield Text(f"reference: {sample.reference.translate(SAFE)}", style="dim")
-        for answer, reward, tokens, ended in zip(sample.answers, sample.rewards, sample.tokens, sample.ended, strict=True):
+        for answer, reward, tokens, ended in zip(
+            sample.answers, sample.rewards, sample.tokens, sample.ended, strict=True
+        ):
             yield Text(
-                f"reward {reward:.4g}, {counted(tokens, 'token')}{'' if ended else ', cut'}", style="green" if reward > 0 else "yellow"
+                f"reward {reward:.4g}, {counted(tokens, 'token')}{'' if ended else ', cut'}",
+                style="green" if reward > 0 else "yellow",
             )
             yield Text(answer.translate(SAFE))

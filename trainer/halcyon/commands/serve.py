@@ -34,38 +34,63 @@ class Embeddings(StrEnum):
 
 def serve(
     place: Place,
-    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0: all of this machine; then give an API key.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 0.0.0.0: all of this machine; then give an API key.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0: any free one.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Name of the model for clients. Default: the last part of the place.")] = None,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="A file with API keys, one a line. The variable HALCYON_API_KEY is a further key. Default: no key.")
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model for clients. Default: the last part of the place.")
     ] = None,
-    max_requests: Annotated[int, typer.Option(min=1, help="Texts that are computed or wait; further requests get 429.")] = 64,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with API keys, one a line. The variable HALCYON_API_KEY is a further key. Default: no key."
+        ),
+    ] = None,
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="Texts that are computed or wait; further requests get 429.")
+    ] = 64,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a text. Default: as many as fit into --length.")
+    ] = None,
     max_choices: Annotated[int, typer.Option(min=1, help="Most texts of one request (its n times its prompts).")] = 16,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 1_048_576,
-    max_connections: Annotated[int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")] = 4096,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Most connections; then a client that waits longest is cut off.")
+    ] = 4096,
     max_connections_per_address: Annotated[
         int, typer.Option(min=1, help="Most connections of one address. Behind a proxy, as many as --max-connections.")
     ] = 1024,
     slots: Annotated[int, typer.Option(min=1, help="Texts that are computed at once.")] = 8,
-    length: Annotated[int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")] = 4096,
+    length: Annotated[
+        int, typer.Option(min=2, help="Most tokens of a prompt and its text; at most the model's positions.")
+    ] = 4096,
     pages: Annotated[
         int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
     ] = None,
     share_prompts: Annotated[
-        Shared, typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none.")
+        Shared,
+        typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none."),
     ] = Shared.KEY,
-    follow: Annotated[bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")
+    ] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
-    template: Annotated[Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")] = None,
-    weights: Annotated[Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")] = Kept.MODEL,
+    template: Annotated[
+        Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
+    ] = None,
+    weights: Annotated[
+        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
+    ] = Kept.MODEL,
     dtype: LoadedAs = None,
-    compute: Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")] = Compute.FLOAT32,
+    compute: Annotated[
+        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
+    ] = Compute.FLOAT32,
     mesh: Mesh = None,
     embeddings: Annotated[
-        Embeddings | None, typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token.")
+        Embeddings | None,
+        typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token."),
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -77,7 +102,9 @@ def serve(
         except ImportError:
             from halcyon_api.package import install
 
-            raise BadConfiguration(f"`halcyon serve` needs further packages; install them with {install('serve')}") from None
+            raise BadConfiguration(
+                f"`halcyon serve` needs further packages; install them with {install('serve')}"
+            ) from None
         from halcyon.host.local_names import is_loopback
         from halcyon.models.int8 import stored_bytes
         from halcyon.serving.access import read_keys
@@ -103,7 +130,10 @@ def serve(
             connections_per_address=max_connections_per_address,
         )
         if limits.connections < max_connections:
-            _say(f"warning: this process may open too few files, so at most {limits.connections} connections are possible; see ulimit -n")
+            _say(
+                f"warning: this process may open too few files, so at most {limits.connections} connections are "
+                "possible; see ulimit -n"
+            )
         source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region, mesh)
         if follow:
             source.check_follow()
@@ -118,7 +148,9 @@ def serve(
         served = source.load(source.newest() if source.is_root else None)
         metrics.slots.set(slots)
         metrics.step.set(served.step or 0)
-        worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts.value), compute.value), limits, metrics)
+        worker = Worker(
+            served, EngineSettings(slots, length, pages, Sharing(share_prompts.value), compute.value), limits, metrics
+        )
         worker.warm_up()
         embedder = None if embeddings is None else Embedder(embeddings.value, worker.length, compute.value)
         if embedder is not None:

@@ -1,8 +1,8 @@
 """The command ``halcyon show``: what a run would do, without a device.
 
-``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show optimizer run.yaml`` prints the update of every
-parameter. ``halcyon show plan run.yaml`` compiles its step for the accelerators that it names, or for virtual devices of this machine's
-processor where their compiler is not installed.
+``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show optimizer run.yaml`` prints
+the update of every parameter. ``halcyon show plan run.yaml`` compiles its step for the accelerators that it names, or
+for virtual devices of this machine's processor where their compiler is not installed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def show_run(
     overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or two.
+    """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or
+    two.
 
     Nothing is compiled: `halcyon show plan` compiles the step, and so knows the memory of its activations.
     """
@@ -89,9 +90,10 @@ def plan(
 ) -> None:
     """Show the mesh of a run, the memory of each device, its kernels and loops, and what a step sends between devices.
 
-    Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This needs the extra
-    `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor, whose compiler orders and fuses
-    operations in another way: memory and collectives differ somewhat, and kernels are missing.
+    Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This
+    needs the extra `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor,
+    whose compiler orders and fuses operations in another way: memory and collectives differ somewhat, and kernels are
+    missing.
     """
     with report_errors(document):
         spec = valid_training(document, defaults, overrides).spec
@@ -108,8 +110,14 @@ def plan(
             shown.print(f"The vocabulary is in a file; {_assumed_vocabulary():,} tokens are assumed.", highlight=False)
         if why_not is not None:
             planned = _without_kernel(spec).trainer.attention
-            other = f" with attention {planned} instead of {spec.trainer.attention}" if planned != spec.trainer.attention else ""
-            shown.print(f"Compiled for {found.platform}{other}, so the numbers differ somewhat: {why_not}.", highlight=False)
+            other = (
+                f" with attention {planned} instead of {spec.trainer.attention}"
+                if planned != spec.trainer.attention
+                else ""
+            )
+            shown.print(
+                f"Compiled for {found.platform}{other}, so the numbers differ somewhat: {why_not}.", highlight=False
+            )
 
 
 @app.command()
@@ -119,7 +127,8 @@ def optimizer(
     overrides: Overrides = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each parameter.")] = False,
 ) -> None:
-    """Show every parameter: path, shape, role, group, update rule, rate factor, weight decay and bytes of optimizer state.
+    """Show every parameter: path, shape, role, group, update rule, rate factor, weight decay and bytes of optimizer
+    state.
 
     Nothing is compiled. A group without a parameter, and a parameter in two groups, are errors here as in the run.
     """
@@ -133,7 +142,9 @@ def optimizer(
 
 @app.command()
 def profile(
-    root: Annotated[str, typer.Argument(help="The checkpoint root, with @STEP for the profile of a step that is not the newest.")],
+    root: Annotated[
+        str, typer.Argument(help="The checkpoint root, with @STEP for the profile of a step that is not the newest.")
+    ],
     endpoint: Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")] = None,
     region: Annotated[str | None, typer.Option(help="Region of an S3 bucket.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers of all processes as JSON.")] = False,
@@ -163,7 +174,9 @@ def profile(
 
 
 def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
-    """The spec with an attention that this machine's processor has: a kernel of an accelerator cannot be compiled here."""
+    """The spec with an attention that this machine's processor has: a kernel of an accelerator cannot be compiled
+    here.
+    """
     from halcyon_api.spec.attention import NARROW_KERNELS
 
     if spec.trainer.attention not in NARROW_KERNELS:
@@ -186,7 +199,10 @@ def _virtual_mesh(spec: TrainingRunSpec) -> tuple[ResolvedMesh, Mesh]:
 
 
 def _planned(spec: TrainingRunSpec) -> tuple[Plan, str | None]:
-    """The plan of a run, and why its step is not compiled for its own hardware. None: it is, or its hardware is the processor."""
+    """The plan of a run, and why its step is not compiled for its own hardware.
+
+    None: it is, or its hardware is the processor.
+    """
     from halcyon.commands.programs.devices import NoCompiler
 
     why_not = None

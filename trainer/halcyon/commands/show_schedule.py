@@ -1,4 +1,6 @@
-"""The command ``halcyon show schedule``: what changes from step to step, as curves in the terminal or in an SVG file."""
+"""The command ``halcyon show schedule``: what changes from step to step, as curves in the terminal or in an SVG
+file.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def schedule(
     json: Annotated[bool, typer.Option("--json", help="Print the values of the drawn steps as JSON.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Also write the curves as an SVG picture to this file.")] = None,
 ) -> None:
-    """Show the learning rate, weight decay, momentum, batch size and sequence length of a run by step, without a device."""
+    """Show the learning rate, weight decay, momentum, batch size and sequence length of a run by step, without a
+    device.
+    """
     with report_errors(document):
         spec = valid_training(document, defaults, overrides).spec
         steps, curves = _curves(spec)
@@ -59,7 +63,9 @@ def schedule(
 
 
 def _curves(spec: TrainingRunSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Steps of the run, counted from 1, and the values at these steps, by name: all steps of a short run, else some, and the last."""
+    """Steps of the run, counted from 1, and the values at these steps, by name: all steps of a short run, else some,
+    and the last.
+    """
     import jax
     import numpy as np
 

@@ -1,7 +1,9 @@
-"""Writes texts of a model to standard output. A terminal obeys control characters, so it gets none but tabs and line ends.
+"""Writes texts of a model to standard output. A terminal obeys control characters, so it gets none but tabs and line
+ends.
 
-A model writes anything that was in its training data. An escape sequence can clear the screen, put words into the clipboard, or let the
-terminal answer as if the user typed; marks of direction can show a text in another order. A file or a pipe gets the text as it is.
+A model writes anything that was in its training data. An escape sequence can clear the screen, put words into the
+clipboard, or let the terminal answer as if the user typed; marks of direction can show a text in another order. A file
+or a pipe gets the text as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ _OTHERS = dict.fromkeys((*_DIRECTIONS, *range(0xD800, 0xE000)), 0xFFFD)
 
 
 def visible(text: str) -> str:
-    """The text with a visible symbol in place of each control character, mark of direction and half of a surrogate pair."""
+    """The text with a visible symbol in place of each control character, mark of direction and half of a surrogate
+    pair.
+    """
     from halcyon.commands.views.examples import SAFE  # commands that print no text start faster without it
 
     return text.translate(SAFE | _OTHERS)

@@ -29,15 +29,26 @@ def train(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Files, directories or globs: jsonl, json, csv, tsv (plain, gz, zst), parquet, text; `stdlib`: Python's standard library.",
+            help="Files, directories or globs: jsonl, json, csv, tsv (plain, gz, zst), parquet, text; `stdlib`: "
+            "Python's standard library.",
             metavar="PATHS...",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer.json to write.")] = Path("tokenizer.json"),
-    vocab_size: Annotated[int, typer.Option(min=267, help="Number of tokens, including bytes and special tokens.")] = 32_768,
-    field: Annotated[str, typer.Option(help="Field of a row that holds the text, of all files but plain text.")] = "text",
-    sample_bytes: Annotated[int, typer.Option(min=1, help="Train on the first texts, up to about this number of bytes.")] = 2_000_000_000,
-    special_token: Annotated[list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be repeated.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer.json to write.")] = Path(
+        "tokenizer.json"
+    ),
+    vocab_size: Annotated[
+        int, typer.Option(min=267, help="Number of tokens, including bytes and special tokens.")
+    ] = 32_768,
+    field: Annotated[
+        str, typer.Option(help="Field of a row that holds the text, of all files but plain text.")
+    ] = "text",
+    sample_bytes: Annotated[
+        int, typer.Option(min=1, help="Train on the first texts, up to about this number of bytes.")
+    ] = 2_000_000_000,
+    special_token: Annotated[
+        list[str] | None, typer.Option(help="A special token beside Halcyon's own; may be repeated.")
+    ] = None,
 ) -> None:
     """Train a byte-level BPE tokenizer and write it as a tokenizer.json."""
     from rich.console import Console
@@ -52,7 +63,9 @@ def train(
             TextColumn("reading"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console, transient=True
         ) as progress:
             task = progress.add_task("reading", total=None)
-            texts = _watched(take_bytes(read_texts(sources, field), sample_bytes), lambda size: progress.advance(task, size))
+            texts = _watched(
+                take_bytes(read_texts(sources, field), sample_bytes), lambda size: progress.advance(task, size)
+            )
             definition = train_bpe(texts, vocab_size, special_token or ())
         _write(output, definition.content)
         _show({output.name: definition}, {})
@@ -64,13 +77,18 @@ def evaluate(
     tokenizers: Annotated[
         list[str],
         typer.Argument(
-            help="`byte`, a tokenizer.json (or its directory or hf:// repository), a SentencePiece .model, or an encoding of tiktoken.",
+            help="`byte`, a tokenizer.json (or its directory or hf:// repository), a SentencePiece .model, or an "
+            "encoding of tiktoken.",
             metavar="TOKENIZER...",
         ),
     ],
-    text: Annotated[list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="Compare on these files instead of the built-in samples.")
+    ] = None,
 ) -> None:
-    """Show the bytes per token of tokenizers, and for comparison of GPT-2's and cl100k's if tiktoken has them on this machine."""
+    """Show the bytes per token of tokenizers, and for comparison of GPT-2's and cl100k's if tiktoken has them on this
+    machine.
+    """
     with report_errors():
         definitions = {name: definition_of(name) for name in tokenizers}
         _show(definitions, {path.name: _read_text(path) for path in text or []})
@@ -86,7 +104,13 @@ def definition_of(name: str) -> TokenizerDefinition:
     from halcyon.data.sources import Access
     from halcyon.tokenizer.resolve import resolve
     from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-    from halcyon_api.spec.tokenizer import ByteTokenizerSpec, SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
+    from halcyon_api.spec.tokenizer import (
+        ByteTokenizerSpec,
+        SentencePieceSpec,
+        TiktokenSpec,
+        TokenizerJsonSpec,
+        TokenizerSpec,
+    )
 
     if name == "byte":
         spec = TokenizerSpec(byte=ByteTokenizerSpec())
@@ -105,7 +129,9 @@ def _checked(name: str, make: Callable[[], TokenizerSpec]) -> TokenizerSpec:
     try:
         return make()
     except ValidationError:
-        raise BadConfiguration(f"{name[:100]!r} is no tokenizer; give byte, the path of a file, or an encoding of tiktoken") from None
+        raise BadConfiguration(
+            f"{name[:100]!r} is no tokenizer; give byte, the path of a file, or an encoding of tiktoken"
+        ) from None
 
 
 def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
@@ -155,7 +181,9 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
                     try:
                         value = value.decode()
                     except UnicodeDecodeError as error:
-                        raise BadConfiguration(f"{where} is not UTF-8 (byte {error.start}); convert it or leave it out") from None
+                        raise BadConfiguration(
+                            f"{where} is not UTF-8 (byte {error.start}); convert it or leave it out"
+                        ) from None
                 if not isinstance(value, str):
                     raise BadConfiguration(f"{where} has no text in the field {field!r}; name another with --field")
                 yield value
@@ -188,7 +216,9 @@ def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) ->
         kept = cached_encoding(name)
         if kept is not None and name not in shown:
             shown[name] = kept
-    new_console().print(compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES))
+    new_console().print(
+        compression_table({name: load(definition) for name, definition in shown.items()}, texts or SAMPLES)
+    )
 
 
 def _read_text(path: Path) -> str:

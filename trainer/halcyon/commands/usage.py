@@ -1,7 +1,7 @@
 """The answer to a wrong command line: one sentence on standard error and exit code 2.
 
-Typer's own answer has several lines in a box, unlike the answers to other mistakes. Pass `OneSentence` as the class of an app's outermost
-group.
+Typer's own answer has several lines in a box, unlike the answers to other mistakes. Pass `OneSentence` as the class of
+an app's outermost group.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def _what(error: typer.TyperException, context: Any) -> str:
     if (option := getattr(error, "option_name", None)) is not None and hasattr(error, "possibilities"):
         return f"there is no option {option}{_meant(option, _options(context))}"
     if (found := _COMMAND.match(message)) is not None:
-        return f"there is no command {found[2]!r}{_meant(found[2], getattr(getattr(context, 'command', None), 'commands', ()))}"
+        return (
+            "there is no command "
+            f"{found[2]!r}{_meant(found[2], getattr(getattr(context, 'command', None), 'commands', ()))}"
+        )
     if (found := _EXTRA.match(message)) is not None:
         return f"{counted(len(found[1].split()), 'argument')} too many: {found[1]}"
     message = _TYPE.sub(r"give a valid \1", message.replace("Value error, ", "")).rstrip(". ")
@@ -88,7 +91,10 @@ def _what(error: typer.TyperException, context: Any) -> str:
 
 def _options(context: Any) -> list[str]:
     params = getattr(getattr(context, "command", None), "params", ())
-    return [*(name for param in params for name in (*param.opts, *param.secondary_opts) if name.startswith("--")), "--help"]
+    return [
+        *(name for param in params for name in (*param.opts, *param.secondary_opts) if name.startswith("--")),
+        "--help",
+    ]
 
 
 def _meant(word: str, choices: Iterable[str]) -> str:

@@ -1,10 +1,12 @@
 """Batch schedule: the sequences of each step, where batch size and sequence length may change during a run.
 
-Sources are laid out, shuffled and mixed in sequences of the run's *longest* length, so a change of length does not change their order. A
-stage with the length ``longest / r`` cuts each sequence into ``r`` consecutive parts of the training order. If a stage ends in the middle
-of a sequence, the next stage begins with the next sequence; the remaining parts (at most ``r - 1``) are not trained on.
+Sources are laid out, shuffled and mixed in sequences of the run's *longest* length, so a change of length does not
+change their order. A stage with the length ``longest / r`` cuts each sequence into ``r`` consecutive parts of the
+training order. If a stage ends in the middle of a sequence, the next stage begins with the next sequence; the remaining
+parts (at most ``r - 1``) are not trained on.
 
-Every stage begins at a known position, so a search among the stages finds the positions of a step and the step of a position.
+Every stage begins at a known position, so a search among the stages finds the positions of a step and the step of a
+position.
 """
 
 from __future__ import annotations
@@ -48,14 +50,20 @@ class BatchSchedule:
         steps: Steps of the run; later steps have positions too.
         batch_size: Sequences per step.
         sequence_length: Positions per sequence.
-        stages: Other sizes from certain steps on, in rising order. The longest length includes stages that the run never reaches, so a
-            shortened run sees the same data.
-        repeats: Rows of a step that one sequence of the source has, one after the other, such as the answers to a prompt. The part of a
-            row is then its number among them.
+        stages: Other sizes from certain steps on, in rising order. The longest length includes stages that the run
+            never reaches, so a shortened run sees the same data.
+        repeats: Rows of a step that one sequence of the source has, one after the other, such as the answers to a
+            prompt. The part of a row is then its number among them.
     """
 
     def __init__(
-        self, *, steps: int, batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry] = (), repeats: int = 1
+        self,
+        *,
+        steps: int,
+        batch_size: int,
+        sequence_length: int,
+        stages: Sequence[BatchScheduleEntry] = (),
+        repeats: int = 1,
     ) -> None:
         self.steps = steps
         sizes = _sizes(batch_size, sequence_length, stages)
@@ -89,7 +97,9 @@ class BatchSchedule:
         return self.stage_of(step).sequence_length
 
     def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The sequences of a step: positions in the training order, int64 [B], and the number of the part of each sequence, int32 [B]."""
+        """The sequences of a step: positions in the training order, int64 [B], and the number of the part of each
+        sequence, int32 [B].
+        """
         stage = self.stage_of(step)
         first = (step - stage.first_step) * stage.batch_size
         units = np.arange(first, first + stage.batch_size, dtype=np.int64)
@@ -107,7 +117,10 @@ class BatchSchedule:
         return self._tokens[number] + (step - stage.first_step) * stage.batch_size * stage.sequence_length
 
     def steps_within(self, positions: int, *, partial: bool) -> int:
-        """Number of steps that the first ``positions`` positions suffice for. A last step that is not full counts if ``partial``."""
+        """Number of steps that the first ``positions`` positions suffice for.
+
+        A last step that is not full counts if ``partial``.
+        """
         if partial:
             return bisect_left(range(_MAX_STEPS), positions, key=self._first_position)
         return bisect_right(range(_MAX_STEPS), positions, key=self.positions_before) - 1
@@ -123,7 +136,8 @@ class BatchSchedule:
 
 
 def build_schedule(spec: TrainerSpec, repeats: int = 1) -> BatchSchedule:
-    """The batch schedule of ``spec.trainer``. `halcyon_api.validation` rejects lengths that do not divide the longest one before this.
+    """The batch schedule of ``spec.trainer``. `halcyon_api.validation` rejects lengths that do not divide the longest
+    one before this.
 
     Args:
         spec: The section.

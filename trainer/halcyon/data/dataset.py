@@ -1,8 +1,10 @@
-"""The data of a run: the addresses of a step's examples (rows), and the examples. Both are pure functions of the run document.
+"""The data of a run: the addresses of a step's examples (rows), and the examples. Both are pure functions of the run
+document.
 
-Five stages find a row: the batch schedule gives its position in the training order; the mixture gives the source and the turn (a position
-in that source's own training order); the source's order gives a training sequence; the split gives its number among all sequences; the
-layout gives the tokens. No stage depends on the number of hosts or devices, and no state is carried from step to step.
+Five stages find a row: the batch schedule gives its position in the training order; the mixture gives the source and
+the turn (a position in that source's own training order); the source's order gives a training sequence; the split gives
+its number among all sequences; the layout gives the tokens. No stage depends on the number of hosts or devices, and no
+state is carried from step to step.
 """
 
 from __future__ import annotations

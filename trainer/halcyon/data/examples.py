@@ -1,7 +1,7 @@
 """Examples in host memory: inputs, targets, loss weights and document segments of sequences.
 
-A target that begins a document has weight 0, because a document does not predict the next one. Padding and tokens that a format excludes
-from the loss have weight 0 too.
+A target that begins a document has weight 0, because a document does not predict the next one. Padding and tokens that
+a format excludes from the loss have weight 0 too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import jax  # the processes that build caches start without it
 
 Batch = Mapping[str, "jax.Array"]
-"""The examples of one step as global arrays [m, b, L] by name: m microbatches of b sequences of L positions. The names are those of
-`Examples` that the run's objective declares; an objective itself gets one microbatch, [b, L]."""
+"""The examples of one step as global arrays [m, b, L] by name: m microbatches of b sequences of L positions. The names
+are those of `Examples` that the run's objective declares; an objective itself gets one microbatch, [b, L]."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Examples:
 
     @property
     def conversation_weights(self) -> np.ndarray:
-        """`weights` divided by their sum over the document, so that all documents with a target that counts weigh 1: float32 [n, L]."""
+        """`weights` divided by their sum over the document, so that all documents with a target that counts weigh 1:
+        float32 [n, L].
+        """
         rows, length = self.weights.shape
         first = self.segments - self.segments[:, :1]  # 0 to `length`
         keys = (first + (length + 1) * np.arange(rows)[:, None]).ravel()
@@ -62,7 +64,9 @@ FIELDS = (*(field.name for field in fields(Examples)), "positions", "conversatio
 """The arrays of `Examples` that an objective may declare."""
 
 
-def examples_of(windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndarray | None, pad_id: int, documents: np.ndarray) -> Examples:
+def examples_of(
+    windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndarray | None, pad_id: int, documents: np.ndarray
+) -> Examples:
     """Make examples of token windows.
 
     Args:

@@ -1,8 +1,9 @@
 """A source whose token cache grows while the run trains on it.
 
-It holds the newest snapshot, which is an ordinary `SourceData` of the text cached so far, and makes a new one when the cache has grown. All
-snapshots agree on the text that they share: a shard never changes, the held-out sequences among the first sequences stay the same, and a
-position is used only when its shuffle window is full. So a batch does not depend on the snapshot that it was made from.
+It holds the newest snapshot, which is an ordinary `SourceData` of the text cached so far, and makes a new one when the
+cache has grown. All snapshots agree on the text that they share: a shard never changes, the held-out sequences among
+the first sequences stay the same, and a position is used only when its shuffle window is full. So a batch does not
+depend on the snapshot that it was made from.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class GrowingSource:
         if ledger is None:
             raise LookupError(f"the token cache of {self.name} has not been begun")
         with self._lock:
-            if self._newest is None or len(ledger.shards) > len(self._newest[0].shards) or ledger.finished != self._newest[0].finished:
+            if (
+                self._newest is None
+                or len(ledger.shards) > len(self._newest[0].shards)
+                or ledger.finished != self._newest[0].finished
+            ):
                 self._newest = ledger, self._snapshot(ledger)
             return self._newest[1]
 
@@ -55,6 +60,9 @@ class GrowingSource:
         return self.snapshot
 
     def wait_for_held_out(self, sequences: int) -> SourceData:
-        """Wait until the source holds out this number of sequences, or is complete, and return it. Raises as `wait_for_turns` does."""
+        """Wait until the source holds out this number of sequences, or is complete, and return it.
+
+        Raises as `wait_for_turns` does.
+        """
         self._progress.wait_for(lambda: self.snapshot.has_held_out(sequences))
         return self.snapshot

@@ -26,12 +26,18 @@ class HeldOut:
         sources: The sources, in any order; they are identified by name.
         tokenizer: The tokenizer of all sources.
         sequence_length: Positions of a held-out sequence: the longest of the run.
-        first: Given where the data may not depend on the total amount of text (`halcyon.data.streaming`): weights of the sources. An
-            evaluation then takes the first held-out sequences of each source by weight. Default: sequences evenly from all text.
+        first: Given where the data may not depend on the total amount of text (`halcyon.data.streaming`): weights of
+            the sources. An evaluation then takes the first held-out sequences of each source by weight. Default:
+            sequences evenly from all text.
     """
 
     def __init__(
-        self, sources: Sequence[Source], tokenizer: Tokenizer, sequence_length: int, *, first: Mapping[str, float] | None = None
+        self,
+        sources: Sequence[Source],
+        tokenizer: Tokenizer,
+        sequence_length: int,
+        *,
+        first: Mapping[str, float] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
@@ -59,7 +65,9 @@ class HeldOut:
         """A `HeldOut` of each source that has held-out sequences, or may still get some, by name."""
         first = None if self._first_weights is None else 1.0
         return {
-            source.name: HeldOut([source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first})
+            source.name: HeldOut(
+                [source], self.tokenizer, self.sequence_length, first=None if first is None else {source.name: first}
+            )
             for source in self._sources
             if (source.snapshot.split.share > 0 if self.streams else source.snapshot.split.held_out)
         }
@@ -99,20 +107,25 @@ class HeldOut:
         Waits for a source that is still being built.
 
         Args:
-            batches: At most this number of batches; None: all. If they cannot hold all sequences, the sequences taken are evenly spaced
-                over all sources; or, if the data may not depend on the total amount of text (`streams`), they are the first of each source,
-                by the sources' weights (all of a source that has fewer than its share).
+            batches: At most this number of batches; None: all. If they cannot hold all sequences, the sequences taken
+                are evenly spaced over all sources; or, if the data may not depend on the total amount of text
+                (`streams`), they are the first of each source, by the sources' weights (all of a source that has fewer
+                than its share).
             batch_size: Rows of a batch.
         """
         most = self.validation_sequences if batches is None else batches * batch_size
         ranks = self._first_ranks(most) if self.streams else self._even_ranks(most)
         source = np.repeat(np.arange(len(ranks), dtype=np.int32), [len(mine) for mine in ranks])
-        sequence = np.concatenate([data.split.validation_sequences(mine) for data, mine in zip(self.sources, ranks, strict=True)])
+        sequence = np.concatenate(
+            [data.split.validation_sequences(mine) for data, mine in zip(self.sources, ranks, strict=True)]
+        )
         rows = BatchRows(source, sequence, np.zeros(len(source), np.int32), self.sequence_length)
         return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
 
     def _even_ranks(self, sequences: int) -> list[np.ndarray]:
-        """Ranks among the held-out sequences of each source, evenly spaced over the held-out sequences of all sources."""
+        """Ranks among the held-out sequences of each source, evenly spaced over the held-out sequences of all
+        sources.
+        """
         ends = np.cumsum([source.split.held_out for source in self.sources], dtype=np.int64)
         held_out = int(ends[-1])
         taken = min(sequences, held_out)
@@ -124,13 +137,19 @@ class HeldOut:
     def _first_ranks(self, sequences: int) -> list[np.ndarray]:
         """Ranks among the held-out sequences of each source: its share, beginning with the first."""
         counts = self._first_held_out(sequences)
-        held = [source.wait_for_held_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)]
+        held = [
+            source.wait_for_held_out(count).split.held_out for source, count in zip(self._sources, counts, strict=True)
+        ]
         return [np.arange(min(pair), dtype=np.int64) for pair in zip(counts, held, strict=True)]
 
     def _first_held_out(self, sequences: int) -> list[int]:
-        """Number of held-out sequences that each source should give, by weight only: the sizes of the sources have no influence."""
+        """Number of held-out sequences that each source should give, by weight only: the sizes of the sources have no
+        influence.
+        """
         weights = self._first_weights or {}
-        given = {source.name: Fraction(weights.get(source.name, 0)) for source in self.sources if source.split.share > 0}
+        given = {
+            source.name: Fraction(weights.get(source.name, 0)) for source in self.sources if source.split.share > 0
+        }
         names = sorted(given)
         ends = [int(sequences * end / (sum(given.values()) or 1)) for end in accumulate(given[name] for name in names)]
         counts = {name: end - begin for name, begin, end in zip(names, [0, *ends], ends, strict=False)}

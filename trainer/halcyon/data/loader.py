@@ -1,13 +1,15 @@
 """Batches on the devices, prefetched by a few threads.
 
-A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded over the devices, and
-whose third one is if the mesh splits positions. Row ``r`` of the step's batch is row ``r % (batch / microbatches)`` of microbatch
-``r // (batch / microbatches)``, on any mesh and with any number of processes. Each process reads and builds only the rows of its own
-devices, and no device holds data of another device, so cutting a batch into microbatches moves no data between devices.
+A batch is a few global arrays of shape ``[microbatches, batch / microbatches, length]`` whose second axis is sharded
+over the devices, and whose third one is if the mesh splits positions. Row ``r`` of the step's batch is row ``r % (batch
+/ microbatches)`` of microbatch ``r // (batch / microbatches)``, on any mesh and with any number of processes. Each
+process reads and builds only the rows of its own devices, and no device holds data of another device, so cutting a
+batch into microbatches moves no data between devices.
 
-The prefetch depth begins at one batch and doubles with every batch taken, up to `depth` and a bound on memory. So the first step waits only
-for its own batch, and a slow store soon receives many requests in parallel. A request for a step that is not the next one is allowed: the
-prefetched batches are dropped, and the caller waits for one batch. This is correct because a batch depends only on the step.
+The prefetch depth begins at one batch and doubles with every batch taken, up to `depth` and a bound on memory. So the
+first step waits only for its own batch, and a slow store soon receives many requests in parallel. A request for a step
+that is not the next one is allowed: the prefetched batches are dropped, and the caller waits for one batch. This is
+correct because a batch depends only on the step.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def global_batch(
         if examples is None:
             examples = made[key] = rows(mine.ravel())
         for name, arrays in pieces.items():
-            arrays.append(jax.device_put(getattr(examples, name).reshape(*mine.shape, shape[2])[..., positions], device))
+            arrays.append(
+                jax.device_put(getattr(examples, name).reshape(*mine.shape, shape[2])[..., positions], device)
+            )
     return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}
 
 
@@ -118,11 +122,16 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _make_ahead(self, step: int, *, first_wanted: bool = True) -> None:
-        """Start the batches from ``step`` on up to the prefetch depth, which counts from ``step + first_wanted``. Drop all others."""
+        """Start the batches from ``step`` on up to the prefetch depth, which counts from ``step + first_wanted``.
+
+        Drop all others.
+        """
         wanted = range(step, self._end_of_reach(step + first_wanted))
         for stale in [made for made in self._ahead if made not in wanted]:
             self._ahead.pop(stale).cancel()

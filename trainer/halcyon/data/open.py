@@ -1,4 +1,5 @@
-"""Opens the data of a run: builds its token caches if they do not exist, and makes the `Dataset`, which is pure, from them.
+"""Opens the data of a run: builds its token caches if they do not exist, and makes the `Dataset`, which is pure, from
+them.
 
 The data is opened when the caches are complete or, where `streaming` allows it, when the first sequences are cached.
 """
@@ -67,7 +68,8 @@ def ensure_caches(
         process: A name that no other process has.
         run: The run of this process; an error of the builder ends all processes of the run. Empty: no run.
         report: Called with the progress of a build.
-        retry_budget: Retries a root that rejects the credentials, and sources that deny access or do not answer. Default: no retries.
+        retry_budget: Retries a root that rejects the credentials, and sources that deny access or do not answer.
+            Default: no retries.
 
     Raises:
         BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built from.
@@ -79,7 +81,12 @@ def ensure_caches(
 
 
 def background_caches(
-    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], retry_budget: RetryBudget | None = None
+    spec: TrainingRunSpec,
+    *,
+    process: str,
+    run: str,
+    report: Callable[[Built], object],
+    retry_budget: RetryBudget | None = None,
 ) -> BackgroundCaches:
     """`ensure_caches` in a thread, which continues while the run trains, if `run_streams` allows it.
 
@@ -90,7 +97,8 @@ def background_caches(
 
 
 def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Caches]:
-    """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they are built.
+    """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they
+    are built.
 
     Returns:
         The data and the caches.
@@ -105,11 +113,14 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ca
     return dataset_of(spec, keeper.store, caches), caches
 
 
-def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Callable[[Built], object] = lambda built: None) -> Dataset:
+def open_dataset(
+    spec: TrainingRunSpec, *, process: str = "local", report: Callable[[Built], object] = lambda built: None
+) -> Dataset:
     """Open the data of a run.
 
     Raises:
-        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message names the field.
+        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message
+            names the field.
         TrainerExit: The caches' root does not answer, or is full.
     """
     store, caches = ensure_caches(spec, process=process, report=report)
@@ -117,17 +128,22 @@ def open_dataset(spec: TrainingRunSpec, *, process: str = "local", report: Calla
 
 
 def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
-    """Whether the data can be opened: the caches are complete or, if `run_streams` allows it, hold the first sequences of each source."""
+    """Whether the data can be opened: the caches are complete or, if `run_streams` allows it, hold the first sequences
+    of each source.
+    """
     if caches.finished(spec.data):
         return True
     stride = build_schedule(spec.trainer).longest + 1
     ledgers = [caches.ledgers.get(source.name) for source in spec.data.sources]
     # Of the first two sequences, one is for training and one is held out, unless the share is 0 or 1 (`split_stream`).
-    return run_streams(spec) and all(ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers)
+    return run_streams(spec) and all(
+        ledger is not None and (ledger.finished or ledger.tokens >= 2 * stride) for ledger in ledgers
+    )
 
 
 def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
-    """The held-out sequences of complete caches, for a run that only evaluates: the same as for a run that trains with this document.
+    """The held-out sequences of complete caches, for a run that only evaluates: the same as for a run that trains with
+    this document.
 
     Raises:
         BadConfiguration: There are none.
@@ -137,7 +153,8 @@ def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
     held_out = HeldOut(sources, load(caches.tokenizer), build_schedule(spec.trainer).longest, first=by_weight)
     if held_out.validation_sequences == 0:
         raise BadConfiguration(
-            f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text is too little to hold out one sequence for "
+            f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text is too little to hold out "
+            "one sequence for "
             "evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
         )
     return held_out
@@ -159,15 +176,19 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     policy = spec.objective.policy
     schedule = build_schedule(settings, 1 if policy is None else policy.group_size)
     sources = _open_sources(spec, store, caches, progress)
-    mixture = build_mixture(data, {source.name: source.snapshot.used for source in sources}, schedule, seed=settings.seed)
+    mixture = build_mixture(
+        data, {source.name: source.snapshot.used for source in sources}, schedule, seed=settings.seed
+    )
     if problem := stop_problem(mixture, schedule, pad_last=data.mixture.last_batch == "pad"):
         raise BadConfiguration(problem)
     by_weight = positive_weights(data) if run_streams(spec) else None
     dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_held_out=by_weight)
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
         raise BadConfiguration(
-            f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds none out, but "
-            "spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more text, or set everySteps to 0"
+            f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds "
+            "none out, but "
+            "spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more text, or set "
+            "everySteps to 0"
         )
     return dataset
 
@@ -179,12 +200,16 @@ def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress:
     for source in spec.data.sources:
         ledger = caches.ledgers[source.name]
         snapshot = _Snapshots(spec, store, source, ledger, memory, tokenizer)
-        sources.append(snapshot(ledger) if ledger.finished or progress is None else GrowingSource(source.name, progress, snapshot))
+        sources.append(
+            snapshot(ledger) if ledger.finished or progress is None else GrowingSource(source.name, progress, snapshot)
+        )
     return sources
 
 
 def _portions(spec: TrainingRunSpec) -> dict[str, int]:
-    """Tokens of the smallest usable portion of a source: a shuffle window of training sequences and the held-out sequences among them."""
+    """Tokens of the smallest usable portion of a source: a shuffle window of training sequences and the held-out
+    sequences among them.
+    """
     sequences = spec.data.order.windows.sequences if spec.data.order.windows else 1
     stride = build_schedule(spec.trainer).longest + 1
     shares = {source.name: 1 - _held_out(source, spec.data) for source in spec.data.sources}
@@ -192,7 +217,12 @@ def _portions(spec: TrainingRunSpec) -> dict[str, int]:
 
 
 def _keeper(
-    spec: TrainingRunSpec, *, process: str, run: str, report: Callable[[Built], object], retry_budget: RetryBudget | None = None
+    spec: TrainingRunSpec,
+    *,
+    process: str,
+    run: str,
+    report: Callable[[Built], object],
+    retry_budget: RetryBudget | None = None,
 ) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
     store = cache_store(spec, retry_budget)
@@ -223,7 +253,13 @@ class _Snapshots:
     """
 
     def __init__(
-        self, spec: TrainingRunSpec, store: Store, source: DataSourceSpec, first: Ledger, memory: Memory, tokenizer: Tokenizer
+        self,
+        spec: TrainingRunSpec,
+        store: Store,
+        source: DataSourceSpec,
+        first: Ledger,
+        memory: Memory,
+        tokenizer: Tokenizer,
     ) -> None:
         self._spec, self._store, self._source = spec, store, source
         self._reader = TokenReader(store, source.name, first, memory)
@@ -238,7 +274,9 @@ class _Snapshots:
         self._reader.grow(ledger)
         layout = self._layout(ledger)
         if layout.sequences == 0:
-            raise BadConfiguration(f"spec.data.sources[{source.name}]: {TOO_SHORT if self._packer is None else self._packer.empty}")
+            raise BadConfiguration(
+                f"spec.data.sources[{source.name}]: {TOO_SHORT if self._packer is None else self._packer.empty}"
+            )
         split = (split_stream if is_local(data.order) else split_sequences)(layout.sequences, _held_out(source, data))
         used = split.training
         if (simulated := data.mixture.simulate_tokens) is not None:
@@ -261,7 +299,9 @@ class _Snapshots:
         """The layout. One that takes time to build is stored beside the tokens, under a hash of all its inputs."""
         packer, reader, length = self._packer, self._reader, self._schedule.longest
         if packer is None:
-            return Concatenate(ledger.tokens if ledger.finished else ledger.tokens // (length + 1) * (length + 1), length)
+            return Concatenate(
+                ledger.tokens if ledger.finished else ledger.tokens // (length + 1) * (length + 1), length
+            )
         ends = reader.document_ends()
         decides = canonical_json([*packer.key, length, ledger.content_sha256])
         prefix = f"{self._source.name}/layouts/{hashlib.sha256(decides).hexdigest()[:32]}/"
@@ -286,7 +326,8 @@ class _Snapshots:
             file, row = self._reader.origins_of(np.array([int(np.argmax(prompts.prompt_tokens))]))[0].tolist()
             where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
             raise BadConfiguration(
-                f"spec.data.sources[{self._source.name}]: the prompt of {where} has {longest} tokens, and spec.trainer.sequenceLength "
+                f"spec.data.sources[{self._source.name}]: the prompt of {where} has {longest} tokens, and "
+                "spec.trainer.sequenceLength "
                 f"leaves {most} beside an answer of {answer_tokens}; raise it to {longest + answer_tokens}, lower "
                 "spec.objective.policy.maxTokens, or leave the row out"
             )
@@ -302,7 +343,9 @@ def _description(ledger: Ledger) -> dict[str, Any]:
 
 
 def _description_of_stream(ledger: Ledger, reader: TokenReader, schedule: BatchSchedule) -> dict[str, Any]:
-    """Identifies the contents of a cache from the beginning of its build: hashes of the files' identities and of its first sequence."""
+    """Identifies the contents of a cache from the beginning of its build: hashes of the files' identities and of its
+    first sequence.
+    """
     files = [[entry.size_bytes, entry.sha256 or entry.version] for entry in ledger.files]
     first = np.array([0]), np.array([min(reader.tokens, schedule.longest + 1)])
     weights = reader.gather_weights(*first)

@@ -61,9 +61,14 @@ class SourceData:
     description: Mapping[str, Any]
     """Identifies its contents; the same while the source grows as when it is complete."""
     begin_id: int | None = None
-    """The token that begins each document and stands nowhere else. None: there is none, so the ends of the documents are read."""
+    """The token that begins each document and stands nowhere else.
+
+    None: there is none, so the ends of the documents are read.
+    """
     turns: int | None = None
-    """Number of turns (positions in the source's training order) that are known; None: all, because the source is complete."""
+    """Number of turns (positions in the source's training order) that are known; None: all, because the source is
+    complete.
+    """
 
     @property
     def snapshot(self) -> SourceData:
@@ -86,8 +91,10 @@ class SourceData:
         """
         if not self.has_turns(turns):
             raise BadConfiguration(
-                f"spec.data.sources[{self.name}]: its token cache is not complete: it has the first {self.turns} sequences of the training "
-                f"order, but sequence {int(turns.max())} is needed; choose an earlier step, or complete the cache with halcyon data build"
+                f"spec.data.sources[{self.name}]: its token cache is not complete: it has the first {self.turns} "
+                "sequences of the training "
+                f"order, but sequence {int(turns.max())} is needed; choose an earlier step, or complete the cache with "
+                "halcyon data build"
             )
         return self
 
@@ -124,7 +131,11 @@ class SourceData:
         if self.begin_id is not None and not self.layout.spans_are_documents:
             return flat == self.begin_id
         ends = np.cumsum(spans.length, dtype=np.int64)
-        begins = np.zeros(len(flat), bool) if self.layout.spans_are_documents else self.tokens.gather_begins(spans.start, spans.length)
+        begins = (
+            np.zeros(len(flat), bool)
+            if self.layout.spans_are_documents
+            else self.tokens.gather_begins(spans.start, spans.length)
+        )
         begins[ends - spans.length] = True
         return begins
 

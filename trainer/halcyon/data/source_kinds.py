@@ -26,7 +26,8 @@ def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | N
 
     Args:
         source: The source.
-        files: Its files, if they are listed. If all have the same ending, the source is warned of too: a folder of CSV files.
+        files: Its files, if they are listed. If all have the same ending, the source is warned of too: a folder of CSV
+            files.
 
     Returns:
         One sentence with the kind that fits; None: there is nothing to warn of.
@@ -41,7 +42,8 @@ def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | N
         return None
     path, kind = named[0]
     return (
-        f"spec.data.sources[{source.name}].text: {path} looks like a file of rows, and text takes a whole file, with all its marks, as one "
+        f"spec.data.sources[{source.name}].text: {path} looks like a file of rows, and text takes a whole file, with "
+        "all its marks, as one "
         f"document; write {kind}: {{paths: …}} to read its rows"
     )
 

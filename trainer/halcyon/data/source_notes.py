@@ -1,4 +1,6 @@
-"""What a user should know about the sources of a run: the form of the rows, rows that are left out, the template, files of another kind."""
+"""What a user should know about the sources of a run: the form of the rows, rows that are left out, the template, files
+of another kind.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def source_notes(caches: Caches) -> Iterator[SourceNote]:
 
 
 def source_warnings(data: DataSpec, caches: Caches) -> Iterator[str]:
-    """One sentence for each property of a template that may surprise, and for each source of plain text whose files have rows."""
+    """One sentence for each property of a template that may surprise, and for each source of plain text whose files
+    have rows.
+    """
     tokenizer = load(caches.tokenizer)
     for source in data.sources:
         yield from build_formatter(source.format, tokenizer, where=f"spec.data.sources[{source.name}].format").notes

@@ -1,12 +1,14 @@
 """Chooses the held-out sequences of a source: evenly spaced, before any shuffle, so no sequence is in both sets.
 
-Of the first ``n`` sequences ``floor((n a + p) / b)`` are held out, where ``a / b`` is the share and ``p`` the phase. This is Bresenham's
-line in whole steps, so the held-out sequences are as evenly spaced as whole numbers allow. The maps from number to rank and back have
-closed forms, so the choice needs no memory. It does not depend on seed or epoch: runs with different seeds are evaluated on the same text.
-The product of two sequence numbers can exceed 64 bits, so it is divided digit by digit.
+Of the first ``n`` sequences ``floor((n a + p) / b)`` are held out, where ``a / b`` is the share and ``p`` the phase.
+This is Bresenham's line in whole steps, so the held-out sequences are as evenly spaced as whole numbers allow. The maps
+from number to rank and back have closed forms, so the choice needs no memory. It does not depend on seed or epoch: runs
+with different seeds are evaluated on the same text. The product of two sequence numbers can exceed 64 bits, so it is
+divided digit by digit.
 
-Two lines are used. If all sequences are known, exactly ``h`` of ``n`` are held out. If the source may grow while a run trains, the line is
-the share in the document, so later sequences do not change which of the first sequences are held out.
+Two lines are used. If all sequences are known, exactly ``h`` of ``n`` are held out. If the source may grow while a run
+trains, the line is the share in the document, so later sequences do not change which of the first sequences are held
+out.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ _MAX_DENOMINATOR = 10**9
 
 @dataclass(frozen=True)
 class EvenChoice:
-    """Of the numbers 0, 1, 2, ... chooses ``numerator`` in every ``denominator``, evenly spaced. The choice does not depend on a total."""
+    """Of the numbers 0, 1, 2, ...
+
+    chooses ``numerator`` in every ``denominator``, evenly spaced. The choice does not depend on a total.
+    """
 
     numerator: int
     denominator: int
@@ -57,11 +62,17 @@ class Split:
     total: int
     held_out: int
     line: EvenChoice | None = None
-    """The line that chooses the held-out sequences; its count of ``total`` is ``held_out``. Default: the share ``held_out / total``."""
+    """The line that chooses the held-out sequences; its count of ``total`` is ``held_out``.
+
+    Default: the share ``held_out / total``.
+    """
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out <= self.total <= MAX_SEQUENCES:
-            raise ValueError(f"cannot hold out {self.held_out} of {self.total} sequences; at most {MAX_SEQUENCES} sequences are possible")
+            raise ValueError(
+                f"cannot hold out {self.held_out} of {self.total} sequences; at most {MAX_SEQUENCES} sequences are "
+                "possible"
+            )
 
     @property
     def training(self) -> int:
@@ -91,7 +102,8 @@ class Split:
 def split_sequences(total: int, fraction: float) -> Split:
     """Hold out the share ``fraction`` (0 to 1) of ``total`` sequences.
 
-    At least one is held out if the share is above 0 and there are two or more. At least one stays for training unless the share is 1.
+    At least one is held out if the share is above 0 and there are two or more. At least one stays for training unless
+    the share is 1.
     """
     if fraction >= 1:
         return Split(total, total)
@@ -102,7 +114,8 @@ def split_sequences(total: int, fraction: float) -> Split:
 
 
 def split_stream(total: int, fraction: float) -> Split:
-    """Hold out the share ``fraction`` (0 to 1) of a source with ``total`` sequences so far. More sequences do not change this choice.
+    """Hold out the share ``fraction`` (0 to 1) of a source with ``total`` sequences so far. More sequences do not
+    change this choice.
 
     If the share is neither 0 nor 1, the first sequence is for training and the second is held out.
     """
@@ -118,7 +131,8 @@ def split_stream(total: int, fraction: float) -> Split:
 
 
 def spread(ranks: np.ndarray, *, chosen: int, total: int) -> np.ndarray:
-    """The sequences at ranks, 0 to ``chosen - 1``, among ``chosen`` sequences evenly spaced over ``total``: int64, same shape.
+    """The sequences at ranks, 0 to ``chosen - 1``, among ``chosen`` sequences evenly spaced over ``total``: int64, same
+    shape.
 
     Used for a rehearsal (`simulateTokens`), which takes a part of a source.
     """

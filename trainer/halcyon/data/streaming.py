@@ -1,9 +1,10 @@
 """Decides which runs may begin before their token caches are complete.
 
-A batch is a function of the run document and the corpus, so it must not depend on how much of the corpus is tokenized when the batch is
-made. If every number that decides a batch comes from the document or from earlier text, the batch can be made as soon as that text is
-cached. Six features need the totals and so the complete cache: a shuffle of the whole source, layouts that choose among documents, shares
-by size, an end of the data, a rehearsal of a longer run, and an objective that packs conversations.
+A batch is a function of the run document and the corpus, so it must not depend on how much of the corpus is tokenized
+when the batch is made. If every number that decides a batch comes from the document or from earlier text, the batch can
+be made as soon as that text is cached. Six features need the totals and so the complete cache: a shuffle of the whole
+source, layouts that choose among documents, shares by size, an end of the data, a rehearsal of a longer run, and an
+objective that packs conversations.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def is_local(order: OrderSpec) -> bool:
 def streams(data: DataSpec) -> bool:
     """Whether training may begin while the token caches are still being built.
 
-    The conditions: the order is local; every source is concatenated; an exhausted source begins again; all sources have weights, or there
-    is only one source; and no longer run is rehearsed.
+    The conditions: the order is local; every source is concatenated; an exhausted source begins again; all sources have
+    weights, or there is only one source; and no longer run is rehearsed.
     """
     return (
         is_local(data.order)
@@ -34,12 +35,17 @@ def streams(data: DataSpec) -> bool:
 
 
 def run_streams(spec: TrainingRunSpec) -> bool:
-    """Whether training may begin while the token caches are still being built: `streams`, and the objective packs no conversations."""
+    """Whether training may begin while the token caches are still being built: `streams`, and the objective packs no
+    conversations.
+    """
     return streams(spec.data) and objective_packer(spec.objective) is None
 
 
 def positive_weights(data: DataSpec) -> dict[str, float]:
-    """The weights of the sources. A source without a positive weight gets the smallest positive one (1 if there is none)."""
+    """The weights of the sources.
+
+    A source without a positive weight gets the smallest positive one (1 if there is none).
+    """
     weights = {source.name: source.weight or 0.0 for source in data.sources}
     least = min((weight for weight in weights.values() if weight > 0), default=1.0)
     return {name: weight or least for name, weight in weights.items()}

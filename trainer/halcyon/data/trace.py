@@ -47,7 +47,9 @@ class Origins:
         if rows.length != dataset.sequence_length:
             spans = spans.cut(rows.part, rows.length)
         found: list[Excerpt] = []
-        for start, length, offset in zip(spans.start.tolist(), spans.length.tolist(), spans.offset.tolist(), strict=True):
+        for start, length, offset in zip(
+            spans.start.tolist(), spans.length.tolist(), spans.offset.tolist(), strict=True
+        ):
             found += self._excerpts(start, length, offset)
         return found
 
@@ -84,7 +86,9 @@ def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> l
     return found
 
 
-def rows_of_host(batch_size: int, microbatches: int, data_parallelism: int, sharing: int, devices_per_host: int, host: int) -> np.ndarray:
+def rows_of_host(
+    batch_size: int, microbatches: int, data_parallelism: int, sharing: int, devices_per_host: int, host: int
+) -> np.ndarray:
     """Rows of a batch that a host reads: the rows of its devices' shards, in every microbatch.
 
     Args:

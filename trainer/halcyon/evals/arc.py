@@ -1,4 +1,6 @@
-"""ARC: multiple choice of science at school (Clark et al. 2018), as published by its authors (JSON lines) or on the hub (Parquet)."""
+"""ARC: multiple choice of science at school (Clark et al. 2018), as published by its authors (JSON lines) or on the
+hub (Parquet).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from halcyon.evals.rows import Row
 
 
 def examples(rows: Iterable[Row]) -> Iterator[MultipleChoice]:
-    """The examples of a file: ``question``, ``choices`` and ``answerKey``; in the authors' files the choices are inside of the question."""
+    """The examples of a file: ``question``, ``choices`` and ``answerKey``; in the authors' files the choices are inside
+    of the question.
+    """
     for row in rows:
         question, letters, choices = _parts(row)
         key = row.text("answerKey")
@@ -24,7 +28,11 @@ def _parts(row: Row) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     question: Any = row.get("question")
     if isinstance(question, dict):
         given = question.get("choices")
-        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given) or not isinstance(question.get("stem"), str):
+        if (
+            not isinstance(given, list)
+            or not all(isinstance(one, dict) for one in given)
+            or not isinstance(question.get("stem"), str)
+        ):
             row.bad("the field question has no stem, or its choices are no list of objects")
         return (
             question["stem"],

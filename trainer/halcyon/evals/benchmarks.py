@@ -1,4 +1,7 @@
-"""The benchmarks by name, and those that a document or a command names, with their examples. They are read before any model."""
+"""The benchmarks by name, and those that a document or a command names, with their examples.
+
+They are read before any model.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,8 @@ def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[
     for name, path in files.items():
         if name == CORE:
             benchmarks += [
-                Benchmark(f"{CORE_PREFIX}{task.name}", task.baseline, core.read_examples(task, most)) for task in core.read_bundle(path)
+                Benchmark(f"{CORE_PREFIX}{task.name}", task.baseline, core.read_examples(task, most))
+                for task in core.read_bundle(path)
             ]
         elif name in BENCHMARKS:
             benchmarks.append(BENCHMARKS[name].read(path, most))
@@ -115,7 +119,8 @@ def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[
 
 
 def read_of_document(tasks: TasksSpec) -> list[Benchmark]:
-    """The benchmarks of ``spec.trainer.evaluation.tasks``, CORE last: the members of a document have no order. See `read_benchmarks`.
+    """The benchmarks of ``spec.trainer.evaluation.tasks``, CORE last: the members of a document have no order. See
+    `read_benchmarks`.
 
     Raises:
         BadConfiguration: A file is missing or bad; the message names the field.

@@ -1,13 +1,16 @@
-"""CORE: 22 tasks for models that were not finetuned (Li et al. 2024, "DataComp-LM", section 3.5), from the files of its published bundle.
+"""CORE: 22 tasks for models that were not finetuned (Li et al. 2024, "DataComp-LM", section 3.5), from the files of its
+published bundle.
 
-The bundle is a folder with ``core.yaml`` (the tasks), ``eval_meta_data.csv`` (accuracy of random answers) and ``eval_data`` (JSON lines).
-Each task shows some solved examples before the question. There are three kinds:
+The bundle is a folder with ``core.yaml`` (the tasks), ``eval_meta_data.csv`` (accuracy of random answers) and
+``eval_data`` (JSON lines). Each task shows some solved examples before the question. There are three kinds:
 
 - ``multiple_choice``: answers that continue a question. The one with the least loss for each token is chosen.
-- ``schema``: several contexts with the same continuation. The context under which it has the least loss for each token is chosen.
+- ``schema``: several contexts with the same continuation. The context under which it has the least loss for each token
+  is chosen.
 - ``language_modeling``: a continuation. Each of its tokens must be the most likely one.
 
-Shuffling, the choice of solved examples and their text are those of the published evaluation, so numbers can be compared.
+Shuffling, the choice of solved examples and their text are those of the published evaluation, so numbers can be
+compared.
 """
 
 from __future__ import annotations
@@ -63,7 +66,9 @@ def read_bundle(folder: Path) -> list[CoreTask]:
         document: Any = yaml.safe_load(read_text(path))
         baselines = _baselines(folder / BASELINES)
     except FileNotFoundError as error:
-        raise BadConfiguration(f"{folder}: it has no file {Path(error.filename).name}; give the folder of the bundle of CORE") from None
+        raise BadConfiguration(
+            f"{folder}: it has no file {Path(error.filename).name}; give the folder of the bundle of CORE"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadConfiguration(f"{path}: it is no YAML: {next(iter(str(error).splitlines()), '')}") from None
     given = document.get("icl_tasks") if isinstance(document, dict) else None
@@ -89,7 +94,9 @@ def read_examples(task: CoreTask, most: int | None = None) -> list[CoreExample]:
     if most is not None:
         rows = rows[:most]
     if len(rows) <= task.shots:
-        raise BadConfiguration(f"{task.file}: {len(rows)} rows are too few for {task.shots} solved examples before each question")
+        raise BadConfiguration(
+            f"{task.file}: {len(rows)} rows are too few for {task.shots} solved examples before each question"
+        )
     return [_example(task, rows, number) for number in range(len(rows))]
 
 
@@ -173,7 +180,9 @@ def _baselines(path: Path) -> dict[str, float]:
             except (ValueError, TypeError):
                 percent = math.nan
             if not 0 <= percent < 100:
-                raise BadConfiguration(f"{path}: the random baseline of {row['Eval Task']} is no number from 0 to less than 100")
+                raise BadConfiguration(
+                    f"{path}: the random baseline of {row['Eval Task']} is no number from 0 to less than 100"
+                )
             found[row["Eval Task"]] = percent / 100
     return found
 

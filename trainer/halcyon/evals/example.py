@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Message = Mapping[str, Any]
-"""``role`` and ``content``. An assistant's content may be a list of parts with ``type`` (text, python, python_output) and ``text``."""
+"""``role`` and ``content``.
+
+An assistant's content may be a list of parts with ``type`` (text, python, python_output) and ``text``.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class CoreExample:
     Attributes:
         name: The file and line.
         kind: The kind of its task.
-        texts: Of a choice: the whole text of each. Of ``language_modeling``: the text without and with the continuation.
+        texts: Of a choice: the whole text of each. Of ``language_modeling``: the text without and with the
+            continuation.
         gold: The place of the right text; 0 for ``language_modeling``.
     """
 
@@ -107,8 +111,8 @@ def letter_choice(
 ) -> MultipleChoice:
     """Multiple choice that the model answers with the letter of a choice.
 
-    The letter stands after its choice, without a space before it, and the answer of a conversation is the letter alone. So the letters of
-    prompt and answer are the same token, which small models need.
+    The letter stands after its choice, without a space before it, and the answer of a conversation is the letter alone.
+    So the letters of prompt and answer are the same token, which small models need.
 
     Args:
         name: See `MultipleChoice`.
@@ -121,7 +125,9 @@ def letter_choice(
     listed = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
     asked = f"Question: {question}\n{listed}"
     content = f"{asked}\nAnswer with the letter of the right choice only."
-    return MultipleChoice(name, Prompt(({"role": "user", "content": content},), f"{asked}Answer:"), tuple(letters), gold, group)
+    return MultipleChoice(
+        name, Prompt(({"role": "user", "content": content},), f"{asked}Answer:"), tuple(letters), gold, group
+    )
 
 
 def conversation(example: MultipleChoice | OpenQuestion | GivenReply) -> list[Message]:

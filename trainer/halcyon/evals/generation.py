@@ -1,7 +1,7 @@
 """Tokens of prompts, and answers to many prompts at once, with a calculator.
 
-At the end of a call of the calculator (`halcyon.inference.calculator`) the engine ends the request, and a new request goes on from the text
-with the result. Requests of all prompts share the engine's slots.
+At the end of a call of the calculator (`halcyon.inference.calculator`) the engine ends the request, and a new request
+goes on from the text with the result. Requests of all prompts share the engine's slots.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Text:
     Attributes:
         text: The answer, without special tokens; expressions and results of the calculator belong to it.
         tokens: Number of its tokens.
-        finish: ``stop``: the model ended it. ``length``: it reached its most tokens. ``prompt``: the prompt leaves no room for an answer.
+        finish: ``stop``: the model ended it. ``length``: it reached its most tokens. ``prompt``: the prompt leaves no
+            room for an answer.
     """
 
     text: str
@@ -117,7 +118,9 @@ class Answers:
                 found[place] = Text("", 0, "prompt")
                 continue
             given = replace(sampling, max_tokens=room)
-            answer = _Answer(prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop))
+            answer = _Answer(
+                prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop)
+            )
             asked[self._submit(answer)] = (place, answer)
         while self._engine.unfinished:
             self._on_step()
@@ -134,12 +137,16 @@ class Answers:
     def _submit(self, answer: _Answer) -> int:
         ids = np.concatenate((answer.prompt, np.array(answer.tokens, np.int32)))
         left = answer.settings.max_tokens - len(answer.tokens)
-        # A sequence after a call has random numbers of its own; they are a function of the seed and of the tokens before.
+        # A sequence after a call has random numbers of its own; they are a function of the seed and of the tokens
+        # before.
         seed = (answer.settings.seed + 1_000_003 * len(answer.tokens)) % (1 << 32)
         return self._engine.submit(ids, replace(answer.settings, max_tokens=left, seed=seed), ends=self._ends)
 
     def _add(self, answer: _Answer, token: Token) -> str | None:
-        """Add a token. Returns why the answer is complete; None: it goes on, by a new sequence if this one has ended."""
+        """Add a token.
+
+        Returns why the answer is complete; None: it goes on, by a new sequence if this one has ended.
+        """
         answer.tokens.append(token.id)
         calculator = self._calculator
         calls = calculator is not None and token.id == calculator.end

@@ -1,7 +1,9 @@
-"""GSM8K: word problems of school mathematics (Cobbe et al. 2021), as published by its authors (JSON lines) or on the hub (Parquet).
+"""GSM8K: word problems of school mathematics (Cobbe et al. 2021), as published by its authors (JSON lines) or on the
+hub (Parquet).
 
-A solution has the calls of a calculator between ``<<`` and ``>>``, such as ``<<12/60=0.2>>``, and ends with ``####`` and the answer. In a
-conversation each call is a part ``python`` with the expression, and a part ``python_output`` with the result.
+A solution has the calls of a calculator between ``<<`` and ``>>``, such as ``<<12/60=0.2>>``, and ends with ``####``
+and the answer. In a conversation each call is a part ``python`` with the expression, and a part ``python_output`` with
+the result.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def grade(example: OpenQuestion, text: str) -> bool:
 
 
 def final_number(text: str) -> Decimal | None:
-    """The first number of a text after ``####``, such as ``#### 1,234``, without the commas of thousands; None: it has none."""
+    """The first number of a text after ``####``, such as ``#### 1,234``, without the commas of thousands; None: it has
+    none.
+    """
     found = _MARKED.search(text)
     if found is None:
         return None

@@ -1,4 +1,6 @@
-"""HumanEval: functions that a model completes and tests check (Chen et al. 2021), as published (``HumanEval.jsonl.gz``) or on the hub."""
+"""HumanEval: functions that a model completes and tests check (Chen et al. 2021), as published
+(``HumanEval.jsonl.gz``) or on the hub.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ def grade(example: OpenQuestion, text: str) -> Program:
     if re.search(rf"^def {function}\b", code, re.MULTILINE):
         source = f"{_above(prompt, function)}\n{code}\n"
     else:  # the text continues the prompt
-        source = f"{prompt}{code}\n" if prompt.endswith("\n") and not code.startswith("\n") else f"{prompt.rstrip()}{_broken(code)}\n"
+        source = (
+            f"{prompt}{code}\n"
+            if prompt.endswith("\n") and not code.startswith("\n")
+            else f"{prompt.rstrip()}{_broken(code)}\n"
+        )
     return Program(source, f"{example.facts['test']}\ncheck({function})\n")
 
 

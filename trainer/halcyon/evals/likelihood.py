@@ -1,12 +1,13 @@
 """Log-likelihoods of parts of texts, many texts at once.
 
-Two things make this fast. Texts that begin alike share the computation of their beginning: several next tokens after the same text, such as
-the letters of multiple choice, are one row (`halcyon.evals.spans`); several endings of the same text are rows that begin with a copy of
-the text's cache (`Group`). And logits are computed only where a token is scored, in blocks.
+Two things make this fast. Texts that begin alike share the computation of their beginning: several next tokens after
+the same text, such as the letters of multiple choice, are one row (`halcyon.evals.spans`); several endings of the same
+text are rows that begin with a copy of the text's cache (`Group`). And logits are computed only where a token is
+scored, in blocks.
 
-Rows are sorted by length, cut into batches of nearly the same length, and padded on the right: later positions do not change earlier ones
-in a causal model. There are two lengths for each doubling, so few programs are compiled. A batch has about the same number of positions
-whatever the length of its rows.
+Rows are sorted by length, cut into batches of nearly the same length, and padded on the right: later positions do not
+change earlier ones in a causal model. There are two lengths for each doubling, so few programs are compiled. A batch
+has about the same number of positions whatever the length of its rows.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ MAX_LOGIT_BYTES_CPU = 1 << 23
 
 
 def default_batch_tokens() -> int:
-    """Positions of a batch: on a CPU, more of them leave its caches and take longer each; an accelerator needs many to be busy."""
+    """Positions of a batch: on a CPU, more of them leave its caches and take longer each; an accelerator needs many to
+    be busy.
+    """
     return 1024 if jax.default_backend() == "cpu" else 16384
 
 
@@ -52,7 +55,9 @@ class Likelihoods:
         batch_tokens: Positions of a batch. Default: `default_batch_tokens`.
     """
 
-    def __init__(self, model: CausalLM, *, compute_dtype: DTypeLike = jnp.float32, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, model: CausalLM, *, compute_dtype: DTypeLike = jnp.float32, batch_tokens: int | None = None
+    ) -> None:
         self._model, self._dtype, self._mesh = model, jnp.dtype(compute_dtype).name, mesh_of(model)
         self._batch_tokens = batch_tokens or default_batch_tokens()
 
@@ -161,7 +166,9 @@ def _grouped(rows: Sequence[TokenRow]) -> tuple[list[Group], list[TokenRow]]:
     return groups, [row for row in rows if id(row) not in shared]
 
 
-def _computed_together(model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int, mesh: Mesh | None = None) -> dict[int, Score]:
+def _computed_together(
+    model: Any, batch: Sequence[Group], dtype: str, batch_tokens: int, mesh: Mesh | None = None
+) -> dict[int, Score]:
     """The scores of the rows of some groups.
 
     Args:
@@ -184,7 +191,9 @@ def _computed_together(model: Any, batch: Sequence[Group], dtype: str, batch_tok
         size = len(row.targets)
         owners[place], counts[place] = owner, size
         ends[place, :size], wanted[place, :size, : row.targets.shape[1]] = row.inputs[row.context :], row.targets
-    log_probs, best = jax.device_get(_scored_endings(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype, mesh=mesh))
+    log_probs, best = jax.device_get(
+        _scored_endings(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype, mesh=mesh)
+    )
     found: dict[int, Score] = {}
     for place, (_, row) in enumerate(rows):
         found.update(row.scores(log_probs[place], best[place]))
@@ -274,7 +283,9 @@ def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tu
         of_targets = jnp.take_along_axis(logits, block[1], -1)
         return of_targets - jax.nn.logsumexp(logits, -1, keepdims=True), most_likely(logits)
 
-    log_probs, best = jax.lax.map(of_block, (flat.reshape(blocks, -1, flat.shape[-1]), targets.reshape(blocks, -1, shape[-1])))
+    log_probs, best = jax.lax.map(
+        of_block, (flat.reshape(blocks, -1, flat.shape[-1]), targets.reshape(blocks, -1, shape[-1]))
+    )
     return log_probs.reshape(shape), best.reshape(shape[:-1])
 
 

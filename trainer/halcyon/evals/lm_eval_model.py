@@ -1,7 +1,8 @@
 """A model of Halcyon for ``lm-eval``, the evaluation harness of EleutherAI, which has hundreds of tasks.
 
-The package is not a dependency: `lm_eval_model` imports it when it is called. `Requests` has the three kinds of requests, many at once, and
-needs only this project. Prompts are plain text. The token that begins a document stands before them where the harness has it.
+The package is not a dependency: `lm_eval_model` imports it when it is called. `Requests` has the three kinds of
+requests, many at once, and needs only this project. Prompts are plain text. The token that begins a document stands
+before them where the harness has it.
 """
 
 from __future__ import annotations
@@ -33,28 +34,39 @@ class Requests:
         model: The model.
         tokenizer: Its tokenizer.
         settings: The settings; how answers are chosen is up to the task.
-        add_bos_token: Whether the token that begins a document stands before every text, as the harness's argument of this name. None: as
-            the tokenizer's files have it, which is the default of the harness.
+        add_bos_token: Whether the token that begins a document stands before every text, as the harness's argument of
+            this name. None: as the tokenizer's files have it, which is the default of the harness.
     """
 
-    def __init__(self, model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, add_bos_token: bool | None = None) -> None:
+    def __init__(
+        self, model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, add_bos_token: bool | None = None
+    ) -> None:
         self._model, self._tokenizer, self._settings = model, tokenizer, settings or Settings()
         self._before = tokenizer.prefix if add_bos_token is None else (first_id(tokenizer),) if add_bos_token else ()
         self._prompts = Prompts(tokenizer, None)
-        self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
+        self._likelihoods = Likelihoods(
+            model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens
+        )
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """Of each pair of context and continuation: the log-likelihood of the continuation in nats, and whether it is the greedy one."""
+        """Of each pair of context and continuation: the log-likelihood of the continuation in nats, and whether it is
+        the greedy one.
+        """
         spans: list[Span] = []
         for context, continuation in pairs:
             kept = context.rstrip()  # spaces at the end belong to the next token
             before = self._ids(kept)
             whole = self._ids(f"{context}{continuation}") if kept else self._with_beginning(f"{context}{continuation}")
-            spans.append(Span(whole, max(1, min(len(before), len(whole) - 1)), f"the continuation {continuation[:40]!r}"))
+            spans.append(
+                Span(whole, max(1, min(len(before), len(whole) - 1)), f"the continuation {continuation[:40]!r}")
+            )
         return [(score.log_prob, score.is_greedy) for score in self._likelihoods.scores(spans)]
 
     def loglikelihood_rolling(self, texts: Sequence[str]) -> list[float]:
-        """The log-likelihood of each text, in nats. A longer text than the model's positions is cut; each token is predicted once."""
+        """The log-likelihood of each text, in nats.
+
+        A longer text than the model's positions is cut; each token is predicted once.
+        """
         spans: list[Span] = []
         owners: list[int] = []
         for number, text in enumerate(texts):
@@ -83,7 +95,12 @@ class Requests:
         ]
         most = max(sampling.max_tokens for sampling in settings)
         engine = engine_for(
-            self._model, self._tokenizer, prompts, most, slots=self._settings.slots, compute_dtype=self._settings.compute_dtype
+            self._model,
+            self._tokenizer,
+            prompts,
+            most,
+            slots=self._settings.slots,
+            compute_dtype=self._settings.compute_dtype,
         )
         return [text.text for text in Answers(engine, self._prompts).answers(prompts, settings)]
 
@@ -98,7 +115,8 @@ class Requests:
 
 
 def windows(tokens: np.ndarray, positions: int) -> list[Span]:
-    """The parts of a long text: each token but the first is scored once, after as many tokens as the model can read. Pure.
+    """The parts of a long text: each token but the first is scored once, after as many tokens as the model can read.
+    Pure.
 
     Args:
         tokens: The text with the token that begins a document: int32 [tokens].
@@ -138,7 +156,9 @@ def sampling_of(given: Mapping[str, Any], seed: int) -> Sampling:
         raise BadConfiguration(f"the settings of the task: {error}") from None
 
 
-def lm_eval_model(model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, *, add_bos_token: bool | None = None) -> Any:
+def lm_eval_model(
+    model: CausalLM, tokenizer: Tokenizer, settings: Settings | None = None, *, add_bos_token: bool | None = None
+) -> Any:
     """A model for `lm_eval.simple_evaluate`: an instance of its class ``LM``.
 
     Args:
@@ -166,7 +186,9 @@ def lm_eval_model(model: CausalLM, tokenizer: Tokenizer, settings: Settings | No
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             """See `Requests.loglikelihood`."""
-            return self._kept("loglikelihood", requests, answering.loglikelihood([request.args for request in requests]))
+            return self._kept(
+                "loglikelihood", requests, answering.loglikelihood([request.args for request in requests])
+            )
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             """See `Requests.loglikelihood_rolling`."""
@@ -175,7 +197,9 @@ def lm_eval_model(model: CausalLM, tokenizer: Tokenizer, settings: Settings | No
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             """See `Requests.generate_until`."""
-            return self._kept("generate_until", requests, answering.generate_until([request.args for request in requests]))
+            return self._kept(
+                "generate_until", requests, answering.generate_until([request.args for request in requests])
+            )
 
         def _kept(self, kind: str, requests: list[Any], found: list[Any]) -> list[Any]:
             """Give the answers to the cache of the harness."""

@@ -1,4 +1,6 @@
-"""MMLU: multiple choice in 57 subjects (Hendrycks et al. 2021), as its authors published it (CSV without a header) or on the hub."""
+"""MMLU: multiple choice in 57 subjects (Hendrycks et al. 2021), as its authors published it (CSV without a header)
+or on the hub.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ def examples(rows: Iterable[Row]) -> Iterator[MultipleChoice]:
             answer = row.text("5").strip()
             if answer not in LETTERS:
                 row.bad(f"the answer is {answer}, which is none of {', '.join(LETTERS)}")
-            choices, gold, question = tuple(row.get(str(place)) for place in range(1, 5)), LETTERS.index(answer), row.text("0")
+            choices, gold, question = (
+                tuple(row.get(str(place)) for place in range(1, 5)),
+                LETTERS.index(answer),
+                row.text("0"),
+            )
             subject = row.file.stem
             for ending in ("_test", "_dev", "_val"):
                 subject = subject.removesuffix(ending)

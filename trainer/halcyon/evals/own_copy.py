@@ -1,12 +1,13 @@
 """A copy of a model on the devices of one process, so that each process asks the model its own examples.
 
-A training spreads its parameters over the devices of all processes, so every use of them is a collective that all processes must begin
-together. Texts end at different lengths, and programs that a model wrote run for different times, so processes would wait for each other.
-With a copy on its own devices, a process computes its share of the examples alone, and the answers are put together at the end. There all
-processes also learn of a preemption notice or an error of one process, and end the tasks together.
+A training spreads its parameters over the devices of all processes, so every use of them is a collective that all
+processes must begin together. Texts end at different lengths, and programs that a model wrote run for different times,
+so processes would wait for each other. With a copy on its own devices, a process computes its share of the examples
+alone, and the answers are put together at the end. There all processes also learn of a preemption notice or an error of
+one process, and end the tasks together.
 
-The parameters go through the memory of the host, one array after the other. The copy has no padding of the vocabulary: it is the model that
-`halcyon.load` reads from the checkpoint of the step.
+The parameters go through the memory of the host, one array after the other. The copy has no padding of the vocabulary:
+it is the model that `halcyon.load` reads from the checkpoint of the step.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def own_shapes(spec: TrainingRunSpec, tokens: int) -> CausalLM:
 
     def build() -> CausalLM:
         vocab, positions = hax.Axis(VOCAB, tokens), hax.Axis(POSITION, spec.trainer.longest_sequence)
-        model = build_model(spec.model, vocab, positions, dtype=spec.trainer.precision.parameters, key=jax.random.key(0))
+        model = build_model(
+            spec.model, vocab, positions, dtype=spec.trainer.precision.parameters, key=jax.random.key(0)
+        )
         return model if spec.lora is None else with_adapter(model, spec.lora, jax.random.key(0))
 
     return jax.eval_shape(build)
@@ -55,7 +58,8 @@ def own_copy(model: Any, shapes: CausalLM, devices: Sequence[Any] | None = None)
         devices: The devices of the copy. Default: those of this process.
 
     Raises:
-        Exception: The devices lack memory. It is raised after the last collective, so that no other process waits for this one.
+        Exception: The devices lack memory. It is raised after the last collective, so that no other process waits for
+            this one.
     """
     devices = devices or jax.local_devices()
     wanted, tree = jax.tree.flatten(shapes)
@@ -78,7 +82,10 @@ def own_copy(model: Any, shapes: CausalLM, devices: Sequence[Any] | None = None)
 
 @contextlib.contextmanager
 def tracing_own() -> Iterator[None]:
-    """The context to ask the copy in. Kernels are written for one device, so several devices compute attention by XLA alone."""
+    """The context to ask the copy in.
+
+    Kernels are written for one device, so several devices compute attention by XLA alone.
+    """
     devices = jax.local_devices()
     if len(devices) == 1:
         yield

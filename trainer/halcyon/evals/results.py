@@ -1,4 +1,5 @@
-"""Results of benchmarks: accuracy with its standard error, centred accuracy and pass@k, and the document that keeps them. Pure.
+"""Results of benchmarks: accuracy with its standard error, centred accuracy and pass@k, and the document that keeps
+them. Pure.
 
 The document is `halcyon_api.task_results`.
 """
@@ -66,9 +67,11 @@ def centred(accuracy: float, baseline: float) -> float:
 
 
 def pass_at_k(answers: int, right: int, k: int) -> float:
-    """The chance that at least one of `k` answers is right, estimated without bias from `answers` of which `right` are right.
+    """The chance that at least one of `k` answers is right, estimated without bias from `answers` of which `right` are
+    right.
 
-    ``1 - C(answers - right, k) / C(answers, k)`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1).
+    ``1 - C(answers - right, k) / C(answers, k)`` (Chen et al. 2021, "Evaluating Large Language Models Trained on Code",
+    equation 1).
 
     Raises:
         ValueError: `k` is above the number of answers.
@@ -111,7 +114,9 @@ def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seco
 
 
 def samples_of(benchmark: Benchmark, answers: Sequence[Answer]) -> list[AnswerSample]:
-    """The first answers of a benchmark, for readers; none for CORE, whose texts are long, and none for given replies."""
+    """The first answers of a benchmark, for readers; none for CORE, whose texts are long, and none for given
+    replies.
+    """
     samples: list[AnswerSample] = []
     for example, answer in zip(benchmark.examples[:SAMPLES], answers, strict=False):
         if not isinstance(example, MultipleChoice | OpenQuestion):
@@ -119,7 +124,9 @@ def samples_of(benchmark: Benchmark, answers: Sequence[Answer]) -> list[AnswerSa
         facts: Any = answer.facts.get("answers", [answer.facts])[0]
         texts = example.name, example.prompt.messages[-1]["content"], facts.get("text", facts.get("answer", ""))
         name, prompt, answered = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in texts)
-        samples.append(AnswerSample(task=benchmark.name, example=name, prompt=prompt, answer=answered, right=answer.is_right))
+        samples.append(
+            AnswerSample(task=benchmark.name, example=name, prompt=prompt, answer=answered, right=answer.is_right)
+        )
     return samples
 
 
@@ -173,7 +180,8 @@ def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
 
 
 def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
-    """ChatCORE: the mean of the centred accuracies of ARC (both), MMLU, GSM8K, HumanEval, and SpellingBee; None if one is missing.
+    """ChatCORE: the mean of the centred accuracies of ARC (both), MMLU, GSM8K, HumanEval, and SpellingBee; None if one
+    is missing.
 
     SpellingBee may be left out, as in the first form of ChatCORE.
     """
@@ -204,4 +212,6 @@ def _pass_at(answers: Sequence[Answer]) -> dict[str, float]:
     """The mean of pass@k over the examples, for each of `reported_ks`; empty for one answer."""
     count = min((len(answer.rights) for answer in answers), default=0)
     ks = reported_ks(count) if count > 1 else []
-    return {str(k): math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in ks}
+    return {
+        str(k): math.fsum(pass_at_k(len(one.rights), sum(one.rights), k) for one in answers) / len(answers) for k in ks
+    }

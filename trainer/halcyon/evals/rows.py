@@ -49,7 +49,9 @@ class Row:
         """A field that must be there."""
         if name not in self.values:
             there = ", ".join(list(self.values)[:8]) or "nothing"
-            self.bad(f"the row has no field {name}; it has {there}. Give a file in the format that the task is published in")
+            self.bad(
+                f"the row has no field {name}; it has {there}. Give a file in the format that the task is published in"
+            )
         return self.values[name]
 
     def text(self, name: str) -> str:
@@ -90,7 +92,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     for file in files:
         kind = _kind(file)
         if kind is None:
-            raise BadConfiguration(f"{file}: a task is a file that ends in {', '.join(_KINDS)}, or a folder of such files")
+            raise BadConfiguration(
+                f"{file}: a task is a file that ends in {', '.join(_KINDS)}, or a folder of such files"
+            )
         try:
             for row in kind(file):
                 count += 1
@@ -120,7 +124,9 @@ def _csv(path: Path) -> Iterator[Row]:
     reader = csv.reader(io.StringIO("".join(line for _, line in _lines(path)), newline=""))
     for fields in reader:
         if fields:
-            yield Row({str(place): field for place, field in enumerate(fields)}, f"{path.name} line {reader.line_num}", path)
+            yield Row(
+                {str(place): field for place, field in enumerate(fields)}, f"{path.name} line {reader.line_num}", path
+            )
 
 
 def _words(path: Path) -> Iterator[Row]:
@@ -142,7 +148,9 @@ def _parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(value, f"{path.name} row {number}", path)
     except pa.ArrowException as error:
-        raise BadConfiguration(f"{path.name}: it is no Parquet file: {next(iter(str(error).splitlines()), '')}") from None
+        raise BadConfiguration(
+            f"{path.name}: it is no Parquet file: {next(iter(str(error).splitlines()), '')}"
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,6 @@
-"""Runs benchmarks on a model: examples become rows and prompts, and the model's numbers and texts become answers and results."""
+"""Runs benchmarks on a model: examples become rows and prompts, and the model's numbers and texts become answers and
+results.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,13 @@ class Settings:
     """Settings of an evaluation.
 
     Attributes:
-        sampling: How answers are chosen; each example has the next seed. Its most tokens and stop strings are those of the benchmark.
+        sampling: How answers are chosen; each example has the next seed. Its most tokens and stop strings are those of
+            the benchmark.
         slots: Answers that are generated at once.
         batch_tokens: Positions of a batch of rows whose likelihood is computed. None: what suits the device.
         compute_dtype: Type of activations and matrix products.
-        run_program: Runs the program of an answer: in a process of this machine, or `halcyon.evals.sandbox.pool.SandboxPool.run`.
+        run_program: Runs the program of an answer: in a process of this machine, or
+            `halcyon.evals.sandbox.pool.SandboxPool.run`.
         stop_programs: Called when a benchmark ends early, so that it does not wait for programs that still run.
         programs: Programs of answers that run at once.
         answers: Answers to each question; the results of several have pass@k.
@@ -66,7 +70,8 @@ class Runner:
         chat: Its chat template. None: it gets prompts as plain text.
         settings: The settings.
         clock: Seconds from any point.
-        on_progress: Called often while texts are generated and their programs run. An exception of it ends the benchmark.
+        on_progress: Called often while texts are generated and their programs run. An exception of it ends the
+            benchmark.
     """
 
     def __init__(
@@ -80,7 +85,9 @@ class Runner:
     ) -> None:
         self._model, self._settings, self._clock = model, settings or Settings(), clock
         self._tokenizer, self._prompts, self._on_progress = tokenizer, Prompts(tokenizer, chat), on_progress
-        self._likelihoods = Likelihoods(model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens)
+        self._likelihoods = Likelihoods(
+            model, compute_dtype=self._settings.compute_dtype, batch_tokens=self._settings.batch_tokens
+        )
 
     def run(self, benchmark: Benchmark) -> tuple[TaskNumbers, list[Answer]]:
         """Run a benchmark. See `answers`.
@@ -96,8 +103,8 @@ class Runner:
         """The model's answer to each of some examples of a benchmark, in their order.
 
         Raises:
-            BadConfiguration: The chat template does not take an example, an answer is longer than the model's positions, or the model has
-                diverged.
+            BadConfiguration: The chat template does not take an example, an answer is longer than the model's
+                positions, or the model has diverged.
             Unavailable: A program could not be run safely.
         """
         if benchmark.grade is not None:
@@ -111,7 +118,10 @@ class Runner:
     def _core(self, examples: Sequence[CoreExample]) -> list[Answer]:
         spans = [self._core_spans(example) for example in examples]
         scores = iter(self._likelihoods.scores([span for of_example in spans for span in of_example]))
-        return [_core_answer(example, [next(scores) for _ in of_example]) for example, of_example in zip(examples, spans, strict=True)]
+        return [
+            _core_answer(example, [next(scores) for _ in of_example])
+            for example, of_example in zip(examples, spans, strict=True)
+        ]
 
     def _choices(self, examples: Sequence[MultipleChoice]) -> list[Answer]:
         spans: list[Span] = []
@@ -131,11 +141,18 @@ class Runner:
         encoded = [self._tokenizer.encode(example.answer) for example in examples]
         room = self._model.max_position.size
         spans = [
-            span_of(self._prompts.ids(example.prompt), ids[:room], example.name) for example, ids in zip(examples, encoded, strict=True)
+            span_of(self._prompts.ids(example.prompt), ids[:room], example.name)
+            for example, ids in zip(examples, encoded, strict=True)
         ]
         sizes = [int(np.sum(self._tokenizer.token_bytes[ids[:room]])) for ids in encoded]
         return [
-            Answer(example.name, None, {"logLikelihood": score.log_prob, "bytes": size}, nats=-score.log_prob, size_bytes=size)
+            Answer(
+                example.name,
+                None,
+                {"logLikelihood": score.log_prob, "bytes": size},
+                nats=-score.log_prob,
+                size_bytes=size,
+            )
             for example, score, size in zip(examples, self._likelihoods.scores(spans), sizes, strict=True)
         ]
 
@@ -155,7 +172,9 @@ class Runner:
                 self._settings.stop_programs()
                 raise
         single = [_answered(example, text, outcome) for example, text, outcome in zip(asked, texts, ran, strict=True)]
-        return single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
+        return (
+            single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
+        )
 
     def _texts(self, examples: Sequence[OpenQuestion]) -> list[Text]:
         prompts = [self._prompts.ids(example.prompt) for example in examples]
@@ -163,7 +182,12 @@ class Runner:
         if not fitting:
             return [Text("", 0, "prompt")] * len(prompts)
         engine = engine_for(
-            self._model, self._tokenizer, fitting, MOST_TOKENS, slots=self._settings.slots, compute_dtype=self._settings.compute_dtype
+            self._model,
+            self._tokenizer,
+            fitting,
+            MOST_TOKENS,
+            slots=self._settings.slots,
+            compute_dtype=self._settings.compute_dtype,
         )
         common = seeded(self._settings.sampling, len(prompts))
         settings = [
@@ -201,7 +225,9 @@ def _core_answer(example: CoreExample, scores: Sequence[Score]) -> Answer:
         return Answer(example.name, scores[0].is_greedy, {"logLikelihood": scores[0].log_prob})
     means = [score.per_token for score in scores]
     chosen = int(np.argmax(means))
-    return Answer(example.name, chosen == example.gold, {"answer": chosen, "gold": example.gold, "logLikelihoodsPerToken": means})
+    return Answer(
+        example.name, chosen == example.gold, {"answer": chosen, "gold": example.gold, "logLikelihoodsPerToken": means}
+    )
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
@@ -229,5 +255,6 @@ def check_finite(answers: Sequence[Answer]) -> None:
         for value in (answer.facts.get("logLikelihood", 0.0), *(one for values in kept for one in values or ())):
             if math.isnan(value):
                 raise BadConfiguration(
-                    f"{answer.name}: the model's log-likelihood is no number; evaluate a checkpoint that has not diverged"
+                    f"{answer.name}: the model's log-likelihood is no number; evaluate a checkpoint that has not "
+                    "diverged"
                 )

@@ -1,9 +1,11 @@
-"""Benchmarks on the model of a run: every N steps and after the last one of a training, and in a run of task ``evaluate``.
+"""Benchmarks on the model of a run: every N steps and after the last one of a training, and in a run of task
+``evaluate``.
 
-All processes take part: each has a copy of the model on its own devices and asks it every n-th example (`halcyon.evals.own_copy` has
-the reason). Process 0 keeps the results in the root after each benchmark (`halcyon_api.task_results`). So a process that resumes at the
-step runs only those that are missing, and several process groups together can run benchmarks that take longer than one of them lives.
-Nothing here has a part in a training step: the losses are bitwise those of a run without benchmarks.
+All processes take part: each has a copy of the model on its own devices and asks it every n-th example
+(`halcyon.evals.own_copy` has the reason). Process 0 keeps the results in the root after each benchmark
+(`halcyon_api.task_results`). So a process that resumes at the step runs only those that are missing, and several
+process groups together can run benchmarks that take longer than one of them lives. Nothing here has a part in a
+training step: the losses are bitwise those of a run without benchmarks.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ _HASH_DIGITS = 8
 Outcome = Literal["done", "stopped", "failed"]
 """How benchmarks ended: all done; a notice came; an error, which was reported."""
 End = Literal["done", "stopped", "failed", "refused"]
-"""How the share of a process ended. Refused: the document asks for what this model cannot do, so another attempt ends alike."""
+"""How the share of a process ended.
+
+Refused: the document asks for what this model cannot do, so another attempt ends alike.
+"""
 
 
 class Stopped(Exception):
@@ -105,7 +110,8 @@ class SharedRunner:
         writing = [one.name for one in benchmarks if one.grade is not None]
         if writing and not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
-                f"spec.trainer.evaluation.tasks.files.{writing[0]}: the model keeps no cache, so it cannot write answers; "
+                f"spec.trainer.evaluation.tasks.files.{writing[0]}: the model keeps no cache, so it cannot write "
+                "answers; "
                 "leave the task out, or give the model a method new_cache"
             )
         self._chat = self._prompts(asking)
@@ -134,9 +140,13 @@ class SharedRunner:
             model: The model of the training.
             past: Returns to earlier checkpoints that decide the model of the step.
         """
-        return self._run(step, model, {"step": step, "past": [one.document() for one in past]}, trains=True) != "stopped"
+        return (
+            self._run(step, model, {"step": step, "past": [one.document() for one in past]}, trains=True) != "stopped"
+        )
 
-    def of_checkpoint(self, step: int, model: Any, manifest_sha256: str, on_done: Callable[[], object]) -> TaskResults | None:
+    def of_checkpoint(
+        self, step: int, model: Any, manifest_sha256: str, on_done: Callable[[], object]
+    ) -> TaskResults | None:
         """Run the benchmarks that the root does not have yet on the model of a checkpoint. A collective.
 
         Args:
@@ -156,16 +166,26 @@ class SharedRunner:
         return self._results
 
     def _run(
-        self, step: int, model: Any, of_model: dict[str, Any], *, trains: bool, on_done: Callable[[], object] = lambda: None
+        self,
+        step: int,
+        model: Any,
+        of_model: dict[str, Any],
+        *,
+        trains: bool,
+        on_done: Callable[[], object] = lambda: None,
     ) -> Outcome:
         self._reporter.evaluates_on()
-        decides = hashlib.sha256(canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})).hexdigest()
+        decides = hashlib.sha256(
+            canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})
+        ).hexdigest()
         self._results = None
         done = set(self._kept(step, decides, trains=trains))
         for _ in done:
             on_done()
         runner: Runner | Exception | None = None
-        tasks, samples = (list(self._results.tasks), list(self._results.samples)) if self._results is not None else ([], [])
+        tasks, samples = (
+            (list(self._results.tasks), list(self._results.samples)) if self._results is not None else ([], [])
+        )
         for one in self._benchmarks:
             if one.name in done:
                 continue
@@ -207,16 +227,22 @@ class SharedRunner:
 
         return cast("list[str]", decide(self._processes, self._store.root, work)["tasks"])
 
-    def _keep(self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample], *, trains: bool) -> None:
+    def _keep(
+        self, step: int, decides: str, tasks: list[TaskNumbers], samples: list[AnswerSample], *, trains: bool
+    ) -> None:
         """Process 0 writes the results. A collective: if they must be kept and cannot, all processes end."""
 
         def work() -> dict[str, Any]:
             names = {one.task for one in tasks}
             finished = all(name in names for name in self.names)
-            document = document_of(step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock())
+            document = document_of(
+                step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock()
+            )
             self._results = document
             try:
-                self._store.write(results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode())
+                self._store.write(
+                    results_key(step), document.model_dump_json(by_alias=True, exclude_none=True).encode()
+                )
             except StoreFailure as failure:
                 if not trains:
                     raise
@@ -241,14 +267,21 @@ class SharedRunner:
         except BadConfiguration as error:  # another attempt has the same end
             mine.end, mine.error = "refused", str(error)
         except Exception as error:  # reported below, by all processes together
-            mine.end, mine.error = "failed", f"{type(error).__name__}: {error}" if not isinstance(error, TrainerExit) else str(error)
+            mine.end, mine.error = (
+                "failed",
+                f"{type(error).__name__}: {error}" if not isinstance(error, TrainerExit) else str(error),
+            )
         shares = [_Share.read(one) for one in gathered_bytes(count, mine.written())]
         if any(share.end == "stopped" for share in shares):
             return "stopped", None, []
         if bad := [share for share in shares if share.end != "done"]:
             sentence = f"task {benchmark.name} on the model of step {step}: {bad[0].error}"
             if not trains:
-                raise BadConfiguration(sentence) if any(share.end == "refused" for share in bad) else TrainerExit(sentence)
+                raise (
+                    BadConfiguration(sentence)
+                    if any(share.end == "refused" for share in bad)
+                    else TrainerExit(sentence)
+                )
             self._reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
             return "failed", None, []
         answers = [shares[place % count].answers[place // count] for place in range(len(benchmark.examples))]
@@ -266,22 +299,27 @@ class SharedRunner:
             self._reporter.evaluates_on()
 
     def _prompts(self, asking: Asking) -> ChatPrompts | None:
-        """Conversations for a model that was trained on them; plain text for others, and for a model without a template."""
+        """Conversations for a model that was trained on them; plain text for others, and for a model without a
+        template.
+        """
         if not asking.in_conversations or (asking.template is None and not ChatPrompts.has_own_marks(self._tokenizer)):
             return None
         return ChatPrompts(self._tokenizer, asking.template)
 
 
-def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | None = None, entry: CommittedStep | None = None) -> Asking:
-    """How a model is asked: in conversations, unless its objective was ``nextToken``, with the template that it was trained with. A
-    collective.
+def asking_of(
+    store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | None = None, entry: CommittedStep | None = None
+) -> Asking:
+    """How a model is asked: in conversations, unless its objective was ``nextToken``, with the template that it was
+    trained with. A collective.
 
     Args:
-        store: The root that has the model, and perhaps a chat template among the files of Hugging Face. That one is taken if the data of
-            the run has no template, or several, or one that does not begin the assistant's turn.
+        store: The root that has the model, and perhaps a chat template among the files of Hugging Face. That one is
+            taken if the data of the run has no template, or several, or one that does not begin the assistant's turn.
         processes: The processes.
         spec: The spec of the run that trains the model.
-        entry: Instead, a checkpoint in the root, whose sections count. Imported weights have none: their template decides.
+        entry: Instead, a checkpoint in the root, whose sections count. Imported weights have none: their template
+            decides.
     """
 
     def work() -> dict[str, Any]:
@@ -291,14 +329,18 @@ def asking_of(store: Store, processes: ProcessGroup, *, spec: TrainingRunSpec | 
             sections = {} if spec is None else {f"spec.{name}": section for name, section in spec.document().items()}
         objective = sections.get("spec.objective")
         template = template_of_run(sections.get("spec.data") or {}, read_companions(store, HUGGING_FACE_PREFIX))
-        return {"template": template, "chat": template is not None if objective is None else "nextToken" not in objective}
+        return {
+            "template": template,
+            "chat": template is not None if objective is None else "nextToken" not in objective,
+        }
 
     found = decide(processes, store.root, work)
     return Asking(bool(found["chat"]), cast("str | None", found["template"]))
 
 
 def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGroup) -> None:
-    """Compare the examples of all hosts. A collective: each process asks a share of them, so the files must be the same.
+    """Compare the examples of all hosts. A collective: each process asks a share of them, so the files must be the
+    same.
 
     Raises:
         BadConfiguration: They differ.
@@ -309,12 +351,15 @@ def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGrou
             place = slice(number * _HASH_DIGITS, (number + 1) * _HASH_DIGITS)
             if theirs[place] != hashes[0][place]:
                 raise BadConfiguration(
-                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} than process 0; "
+                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} "
+                    "than process 0; "
                     "give all hosts the same files"
                 )
 
 
-def _asked(runner: Runner, benchmark: Benchmark, index: int, count: int, on_progress: Callable[[], object]) -> list[Answer]:
+def _asked(
+    runner: Runner, benchmark: Benchmark, index: int, count: int, on_progress: Callable[[], object]
+) -> list[Answer]:
     """The answers to every `count`-th example, from number `index` on."""
     examples = benchmark.examples[index::count]
     size = max(1, len(examples)) if benchmark.grade is not None else _TOGETHER  # texts report progress by themselves
@@ -342,7 +387,9 @@ class _Share:
                 "group": one.group,
                 "nats": one.nats,
                 "bytes": one.size_bytes,
-                "facts": {name: one.facts[name] for name in ("text", "answer") if name in one.facts} if place < SAMPLES else {},
+                "facts": {name: one.facts[name] for name in ("text", "answer") if name in one.facts}
+                if place < SAMPLES
+                else {},
             }
             for place, one in enumerate(self.answers)
         ]

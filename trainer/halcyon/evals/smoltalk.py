@@ -1,4 +1,6 @@
-"""SmolTalk: conversations (Ben Allal et al. 2025), as published on the hub (Parquet) or as JSON lines. The last answer is scored."""
+"""SmolTalk: conversations (Ben Allal et al. 2025), as published on the hub (Parquet) or as JSON lines. The last
+answer is scored.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def examples(rows: Iterable[Row]) -> Iterator[GivenReply]:
 
 def _checked(row: Row) -> tuple[Message, ...]:
     given: Any = row.get("messages")
-    if not isinstance(given, list) or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in given):
+    if not isinstance(given, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("content"), str) for one in given
+    ):
         row.bad("the field messages is no list of objects with role and content")
     system = 1 if given and given[0].get("role") == "system" else 0
     roles = [one.get("role") for one in given[system:]]

@@ -48,7 +48,10 @@ class TokenRow(NamedTuple):
     inputs: np.ndarray
     """int32 [position]."""
     targets: np.ndarray
-    """int32 [scored, target]: the tokens after each of the last positions. There is one, or there are several after one position."""
+    """int32 [scored, target]: the tokens after each of the last positions.
+
+    There is one, or there are several after one position.
+    """
     spans: tuple[int, ...]
     """Numbers of the spans: one, or one for each target."""
 
@@ -69,7 +72,8 @@ class TokenRow(NamedTuple):
             total = float(np.sum(log_probs[:count, 0], dtype=np.float64))
             return {self.spans[0]: Score(total, count, bool(np.all(best[:count] == self.targets[:, 0])))}
         return {
-            span: Score(float(log_probs[0, place]), 1, bool(best[0] == self.targets[0, place])) for place, span in enumerate(self.spans)
+            span: Score(float(log_probs[0, place]), 1, bool(best[0] == self.targets[0, place]))
+            for place, span in enumerate(self.spans)
         }
 
 
@@ -88,10 +92,15 @@ def rows_of(spans: Sequence[Span], most: int) -> list[TokenRow]:
     after: dict[bytes, list[int]] = {}
     for number, span in enumerate(spans):
         if not 1 <= span.start < len(span.tokens):
-            raise ValueError(f"{span.name}: the scored part begins at {span.start} of {len(span.tokens)} tokens; give a part with a token")
+            raise ValueError(
+                f"{span.name}: the scored part begins at {span.start} of {len(span.tokens)} tokens; give a part with a "
+                "token"
+            )
         count = len(span.tokens) - span.start
         if count > most:
-            raise BadConfiguration(f"{span.name}: {count} tokens are scored, and the model has {most} positions; leave the example out")
+            raise BadConfiguration(
+                f"{span.name}: {count} tokens are scored, and the model has {most} positions; leave the example out"
+            )
         inputs = np.asarray(span.tokens[:-1], np.int32)[-most:]
         if count == 1:
             after.setdefault(inputs.tobytes(), []).append(number)

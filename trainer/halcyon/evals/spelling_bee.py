@@ -1,7 +1,7 @@
 """SpellingBee: how often a letter is in a word. The examples are generated from a list of words.
 
-Each example is a function of the list and of its number. The solution spells the word, counts by hand, and checks the count with the
-calculator.
+Each example is a function of the list and of its number. The solution spells the word, counts by hand, and checks the
+count with the calculator.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def _example(words: list[str], number: int) -> OpenQuestion:
     word, letter, asked = drawn_question(words, drawn)
     count = word.count(letter)
     prompt = Prompt(({"role": "user", "content": asked},), f"Question: {asked}\nAnswer:", ("\nQuestion:",))
-    return OpenQuestion(f"test {number} ({word}, {letter})", prompt, f"#### {count}", tuple(_solution(word, letter, count)))
+    return OpenQuestion(
+        f"test {number} ({word}, {letter})", prompt, f"#### {count}", tuple(_solution(word, letter, count))
+    )
 
 
 def drawn_question(words: Sequence[str], drawn: random.Random) -> tuple[str, str, str]:

@@ -1,4 +1,6 @@
-"""Paths of this machine in the run document and on the command line, and the variables of the document on this machine."""
+"""Paths of this machine in the run document and on the command line, and the variables of the document on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def root_address(place: str) -> str:
 
 def is_local(spec: TrainingRunSpec) -> bool:
     """Whether a run trains on this machine: its checkpoint root is a directory, and it uses no volume of a cluster."""
-    return spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None and spec.data.volume is None
+    return (
+        spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None and spec.data.volume is None
+    )
 
 
 def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
@@ -36,20 +40,26 @@ def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
     named["spec.tokenizer.tiktoken.path"] = tokenizer.tiktoken.path if tokenizer.tiktoken else None
     named["spec.tokenizer.sentencePiece.path"] = tokenizer.sentence_piece.path if tokenizer.sentence_piece else None
     tasks = spec.trainer.evaluation.tasks
-    named |= {f"spec.trainer.evaluation.tasks.files.{name}": path for name, path in (tasks.files if tasks is not None else {}).items()}
+    named |= {
+        f"spec.trainer.evaluation.tasks.files.{name}": path
+        for name, path in (tasks.files if tasks is not None else {}).items()
+    }
     found = {field: path.removeprefix("file://") for field, path in named.items() if path is not None}
     return {field: path for field, path in found.items() if "://" not in path}
 
 
 def missing_files(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The problems of a local run's files that do not exist; empty for a run in a cluster, whose files are not on this machine."""
+    """The problems of a local run's files that do not exist; empty for a run in a cluster, whose files are not on this
+    machine.
+    """
     if not is_local(spec):
         return ()
     return tuple(Problem(field, _missing(path)) for field, path in local_paths(spec).items() if not _exists(path))
 
 
 def set_variables(variables: Sequence[VariableSpec], environ: MutableMapping[str, str]) -> list[str]:
-    """Set the variables of ``spec.env`` that the environment lacks, on the user's own machine, where no operator sets them.
+    """Set the variables of ``spec.env`` that the environment lacks, on the user's own machine, where no operator sets
+    them.
 
     Call it before JAX is imported, because JAX reads some of them once.
 
@@ -63,7 +73,9 @@ def set_variables(variables: Sequence[VariableSpec], environ: MutableMapping[str
         if variable.value is not None:
             environ[variable.name] = variable.value
         else:
-            missing.append(f"spec.env[{variable.name}]: a Secret of a cluster has its value; set it in your shell if you need it")
+            missing.append(
+                f"spec.env[{variable.name}]: a Secret of a cluster has its value; set it in your shell if you need it"
+            )
     return missing
 
 

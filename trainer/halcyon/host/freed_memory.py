@@ -1,11 +1,11 @@
 """Keeps freed memory in the process, so that a block does not need new pages each time it is allocated.
 
-glibc returns freed blocks above a threshold to the system. The next block of that size then needs new pages, which the system zeroes at
-their first use. On virtual machines this costs more than a copy of the block. It matters where blocks of megabytes are allocated again and
-again:
+glibc returns freed blocks above a threshold to the system. The next block of that size then needs new pages, which the
+system zeroes at their first use. On virtual machines this costs more than a copy of the block. It matters where blocks
+of megabytes are allocated again and again:
 
-- Text that moves between processes in blocks: three to five times as fast with higher thresholds, and decompression 1.5 times
-  (tests/bench/bench_sources.py).
+- Text that moves between processes in blocks: three to five times as fast with higher thresholds, and decompression 1.5
+  times (tests/bench/bench_sources.py).
 - The buffers of a step on a processor, which XLA allocates for each step: a small model trains 1.4 times as fast
   (tests/bench/bench_freed_memory.py).
 
@@ -70,7 +70,9 @@ def _keep() -> bool:
     if library is None:
         return False
     # Older versions of glibc accept no larger threshold than the usual one.
-    blocks = library.mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES) or library.mallopt(_M_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD)
+    blocks = library.mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES) or library.mallopt(
+        _M_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD
+    )
     # A thread other than the first has heaps of its own. Without the padding, glibc returns a heap with its last block.
     return bool(blocks and library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES) and library.mallopt(_M_TOP_PAD, BLOCK_BYTES))
 

@@ -16,22 +16,33 @@ HOST_MEMORY = "pinned_host"
 
 
 def machine_memory(root: Path = Path("/")) -> int | None:
-    """Bytes of memory that a process may use: the machine's memory, or the container's limit if that is less. None: unknown.
+    """Bytes of memory that a process may use: the machine's memory, or the container's limit if that is less. None:
+    unknown.
 
     The memory that other programs use now is not subtracted, because they may end, and the operating system swaps.
     """
-    limits = [_machine(root), *(_limit(root / path) for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"))]
+    limits = [
+        _machine(root),
+        *(_limit(root / path) for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")),
+    ]
     known = [limit for limit in limits if limit is not None]
     return min(known, default=None)
 
 
-def check_memory(spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int | None, *, devices: int, where: str) -> None:
-    """Reject a run that cannot fit into memory. If `available_bytes` is None, the size is unknown and no run is rejected.
+def check_memory(
+    spec: TrainingRunSpec, mesh: ResolvedMesh, available_bytes: int | None, *, devices: int, where: str
+) -> None:
+    """Reject a run that cannot fit into memory. If `available_bytes` is None, the size is unknown and no run is
+    rejected.
 
     Raises:
         BadConfiguration: The run cannot fit; the message says how many bytes it needs, and how many there are.
     """
-    problem = memory_problem(spec, mesh, available_bytes, devices=devices, where=where) if available_bytes is not None else None
+    problem = (
+        memory_problem(spec, mesh, available_bytes, devices=devices, where=where)
+        if available_bytes is not None
+        else None
+    )
     if problem is not None:
         raise BadConfiguration(str(Problem(*problem)))
 

@@ -1,7 +1,8 @@
-"""Raises the limit of locked memory (RLIMIT_MEMLOCK), because TPU runtimes and RDMA need more than a container has by default.
+"""Raises the limit of locked memory (RLIMIT_MEMLOCK), because TPU runtimes and RDMA need more than a container has by
+default.
 
-Kubernetes cannot set this limit for a container. A process that may raise it (root with SYS_RESOURCE, or privileged) does so itself; for
-other processes nothing changes.
+Kubernetes cannot set this limit for a container. A process that may raise it (root with SYS_RESOURCE, or privileged)
+does so itself; for other processes nothing changes.
 """
 
 from __future__ import annotations

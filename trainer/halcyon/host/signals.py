@@ -1,9 +1,10 @@
 """Signals, received in a thread of their own.
 
-Python runs a signal handler in the main thread, between two of its operations. The main thread may be inside a long operation, or it may
-wait for another thread. A signal that comes just before such a wait, or that the kernel gives to another thread, does not end the wait, so
-the handler may run minutes later or never. But the C part of Python's signal handling runs at once, in any thread, and writes the number of
-the signal to a descriptor. A thread that reads this descriptor therefore sees each signal immediately.
+Python runs a signal handler in the main thread, between two of its operations. The main thread may be inside a long
+operation, or it may wait for another thread. A signal that comes just before such a wait, or that the kernel gives to
+another thread, does not end the wait, so the handler may run minutes later or never. But the C part of Python's signal
+handling runs at once, in any thread, and writes the number of the signal to a descriptor. A thread that reads this
+descriptor therefore sees each signal immediately.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class SignalThread:
 
     Args:
         kinds: The signals. Their handlers are replaced.
-        on_signals: Called in the thread with the numbers of the signals that have come since the last call, also those of other kinds.
+        on_signals: Called in the thread with the numbers of the signals that have come since the last call, also those
+            of other kinds.
         name: Name of the thread.
         handler: The handler in the main thread, where one is needed too.
     """
@@ -60,7 +62,8 @@ class SignalThread:
 def ending_signals() -> tuple[signal.Signals, ...]:
     """The signals that ask this process to end: SIGTERM, and SIGINT (Ctrl-C).
 
-    SIGINT is left out where it is ignored: a shell that starts a process in the background sets it so, and this must not change.
+    SIGINT is left out where it is ignored: a shell that starts a process in the background sets it so, and this must
+    not change.
     """
     interrupt = (signal.SIGINT,) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else ()
     return (signal.SIGTERM, *interrupt)

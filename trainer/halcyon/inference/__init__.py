@@ -1,7 +1,7 @@
 """Text from models: decoding with a cache, sampling, and an engine for many requests at once.
 
-`sampling` chooses the next token, `engine` computes sequences in slots, `text` turns tokens into text, `generating` joins them for library
-users. The cache itself belongs to the models (`halcyon.models.cache`).
+`sampling` chooses the next token, `engine` computes sequences in slots, `text` turns tokens into text, `generating`
+joins them for library users. The cache itself belongs to the models (`halcyon.models.cache`).
 """
 
 from halcyon.inference.engine import Engine

@@ -1,7 +1,7 @@
 """The calculator that a model calls while it answers: arithmetic, and the count of a string in another. Pure.
 
-The expression is parsed, never evaluated as Python: only the listed forms have a meaning. Sizes are limited, so an expression costs
-microseconds whatever it says.
+The expression is parsed, never evaluated as Python: only the listed forms have a meaning. Sizes are limited, so an
+expression costs microseconds whatever it says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class _NoAnswer(Exception):
 
 
 def calculate(expression: str) -> str | None:
-    """The value of an expression as text, such as ``12/60`` or ``'strawberry'.count('r')``; None: it has no meaning here.
+    """The value of an expression as text, such as ``12/60`` or ``'strawberry'.count('r')``; None: it has no meaning
+    here.
 
     Commas of thousands are left out.
     """
@@ -60,7 +61,9 @@ def _value(node: ast.expr) -> float:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
             return _bounded(_OPERATIONS[type(op)](_value(left), _value(right)))
         case ast.Call(
-            func=ast.Attribute(value=ast.Constant(value=str() as text), attr="count"), args=[ast.Constant(value=str() as part)], keywords=[]
+            func=ast.Attribute(value=ast.Constant(value=str() as text), attr="count"),
+            args=[ast.Constant(value=str() as part)],
+            keywords=[],
         ):
             return text.count(part)
     raise _NoAnswer

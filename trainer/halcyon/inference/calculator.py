@@ -1,7 +1,7 @@
 """The calls of the calculator in the tokens of an answer, by the marks of Halcyon's chat template.
 
-A model writes ``<|python_start|>``, an expression, ``<|python_end|>``. The result follows between ``<|output_start|>`` and
-``<|output_end|>``.
+A model writes ``<|python_start|>``, an expression, ``<|python_end|>``. The result follows between ``<|output_start|>``
+and ``<|output_end|>``.
 """
 
 from __future__ import annotations

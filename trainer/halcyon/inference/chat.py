@@ -27,7 +27,9 @@ class ChatPrompts:
         BadConfiguration: The template is not valid, or the tokenizer lacks special tokens of Halcyon's own.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = ChatTemplate(template, tokenizer, "the chat template", now)
         turn = self._template.turn_end()
@@ -44,7 +46,9 @@ class ChatPrompts:
         """Whether the template shows the tools of a conversation to the model."""
         return self._template.uses("tools")
 
-    def ids(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None, *, begun: str = "") -> np.ndarray:
+    def ids(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None, *, begun: str = ""
+    ) -> np.ndarray:
         """The tokens of a conversation, up to the assistant's next words: int32 [tokens].
 
         Args:
@@ -64,5 +68,7 @@ class ChatPrompts:
             raise BadConfiguration(f"the chat template does not take these messages: {what}") from None
         tokens = prompt_tokens(self._template.continued(rendered, begun), self._tokenizer)
         if not len(tokens):
-            raise BadConfiguration("the chat template prints nothing for these messages, and a model needs a token to begin with")
+            raise BadConfiguration(
+                "the chat template prints nothing for these messages, and a model needs a token to begin with"
+            )
         return tokens

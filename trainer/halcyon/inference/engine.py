@@ -1,20 +1,22 @@
 """Computes many sequences at once: each has a slot, and one program gives every slot its next tokens.
 
-A sequence waits until a slot and the pages for its longest text are free; sequences get them in their order. Its prompt is then computed in
-chunks, one in each step, between the tokens of the other sequences. A chunk has one of few sizes, so few programs are compiled. When a
-sequence ends, its slot and pages are free again.
+A sequence waits until a slot and the pages for its longest text are free; sequences get them in their order. Its prompt
+is then computed in chunks, one in each step, between the tokens of the other sequences. A chunk has one of few sizes,
+so few programs are compiled. When a sequence ends, its slot and pages are free again.
 
-One call of the program computes several tokens of each slot, as many as take about `CALL_SECONDS`: so a small model does not wait for
-Python, and the tokens of a large one still come one at a time. `Engine.step` returns one token of each sequence, from a call or from those
-that the last call left. While a prompt is computed, or a grammar must see each token, a call computes one token.
+One call of the program computes several tokens of each slot, as many as take about `CALL_SECONDS`: so a small model
+does not wait for Python, and the tokens of a large one still come one at a time. `Engine.step` returns one token of
+each sequence, from a call or from those that the last call left. While a prompt is computed, or a grammar must see each
+token, a call computes one token.
 
-The text of a sequence does not depend on the other sequences: a prompt is always computed alone, in the same chunks, and a token's random
-numbers come from the sequence's own seed.
+The text of a sequence does not depend on the other sequences: a prompt is always computed alone, in the same chunks,
+and a token's random numbers come from the sequence's own seed.
 
-Sequences with the same prompt that wait for it together, such as the choices of one request, get copies of what the first one computed.
-Prompts that begin with the same chunks share their pages, if all layers of the model keep pages. Both hold for sequences of the same salt
-only. A chunk always begins and ends at the same positions and is computed by the same program, so its keys and values have the same bits
-whichever sequence computed them, and a text is the same bit for bit with and without sharing.
+Sequences with the same prompt that wait for it together, such as the choices of one request, get copies of what the
+first one computed. Prompts that begin with the same chunks share their pages, if all layers of the model keep pages.
+Both hold for sequences of the same salt only. A chunk always begins and ends at the same positions and is computed by
+the same program, so its keys and values have the same bits whichever sequence computed them, and a text is the same bit
+for bit with and without sharing.
 """
 
 from __future__ import annotations
@@ -51,13 +53,16 @@ class Engine:
         model: The model; it may be divided among devices (see `halcyon.parallel.tensor_mesh`).
         slots: Sequences that are computed at once.
         length: Most tokens of a prompt and its text. Default: the positions of the model.
-        pages: Pages of 16 positions that all sequences share. Default: enough for `slots` sequences of the greatest length.
-        tokens: Tokens that may be chosen are those with an id below this, such as the size of the tokenizer. Default: all.
+        pages: Pages of 16 positions that all sequences share. Default: enough for `slots` sequences of the greatest
+            length.
+        tokens: Tokens that may be chosen are those with an id below this, such as the size of the tokenizer. Default:
+            all.
         alternatives: Most likely tokens that are reported with each token.
         compute_dtype: Type of activations, matrix products and the cache.
-        share: Whether prompts that begin alike share pages. It has no effect on texts, and none for a model with a layer that keeps no
-            pages (attention with a window, gated delta nets).
-        apart: Whether programs get the blocks of the model one by one; see `halcyon.models.apart`. None: if that makes them faster.
+        share: Whether prompts that begin alike share pages. It has no effect on texts, and none for a model with a
+            layer that keeps no pages (attention with a window, gated delta nets).
+        apart: Whether programs get the blocks of the model one by one; see `halcyon.models.apart`. None: if that makes
+            them faster.
         clock: Seconds from any point; it decides how many tokens a call computes, and has no effect on texts.
 
     Raises:
@@ -80,18 +85,27 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not isinstance(model, KeepsCache):
-            raise BadConfiguration(f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache")
+            raise BadConfiguration(
+                f"{type(model).__name__} keeps no cache, so it cannot generate text; give it a method new_cache"
+            )
         self.length = min(length or model.max_position.size, model.max_position.size)
         if slots < 1 or self.length < 2 or not 0 <= alternatives <= model.token_count:
-            raise ValueError(f"{slots} slots of {self.length} tokens with {alternatives} alternatives are no engine; give larger numbers")
+            raise ValueError(
+                f"{slots} slots of {self.length} tokens with {alternatives} alternatives are no engine; give larger "
+                "numbers"
+            )
         self._pages_of_slot = -(-self.length // PAGE)
         self.pages = slots * self._pages_of_slot if pages is None else pages
         self._model = model
-        self._fixed = Fixed(jnp.dtype(compute_dtype).name, min(tokens or model.token_count, model.token_count), alternatives)
+        self._fixed = Fixed(
+            jnp.dtype(compute_dtype).name, min(tokens or model.token_count, model.token_count), alternatives
+        )
         self._mesh = mesh_of(model)
         with context_of(self._mesh):
             self._state: State = empty(model, self._fixed, slots, self.length, self.pages)
-        arrays, structure = jax.tree.flatten(blocks_apart(model) if apart else taken_apart(model) if apart is None else model)
+        arrays, structure = jax.tree.flatten(
+            blocks_apart(model) if apart else taken_apart(model) if apart is None else model
+        )
         self._arrays, self._programs = tuple(arrays), programs_of(structure, self._fixed, self._mesh)
         self._clock, self._steps = clock, 1
         self._ready: deque[list[Token]] = deque()
@@ -145,15 +159,16 @@ class Engine:
             Its number.
 
         Raises:
-            ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text; or the sequence wants more
-                alternatives than the engine reports.
+            ValueError: The prompt is empty, has an id that the model does not have, or is too long for its text; or the
+                sequence wants more alternatives than the engine reports.
         """
         ids, sampling = sequence.prompt, sequence.sampling
         if ids.ndim != 1 or not ids.size:
             raise ValueError("the prompt has no token; give at least one, such as the one that begins a document")
         if ids.min() < 0 or ids.max() >= self._model.token_count:
             raise ValueError(
-                f"the prompt has the token {ids.max() if ids.min() >= 0 else ids.min()}; the model has 0 to {self._model.token_count - 1}"
+                f"the prompt has the token {ids.max() if ids.min() >= 0 else ids.min()}; the model has 0 to "
+                f"{self._model.token_count - 1}"
             )
         most_alternatives = self._fixed.alternatives
         alternatives = most_alternatives if sampling.alternatives is None else sampling.alternatives
@@ -162,7 +177,8 @@ class Engine:
         most = min(self.length, self.pages * PAGE)
         if sequence.tokens > most:
             raise ValueError(
-                f"a prompt of {counted(len(ids), 'token')} and a text of {sampling.max_tokens} are longer than {most} tokens; "
+                f"a prompt of {counted(len(ids), 'token')} and a text of {sampling.max_tokens} are longer than {most} "
+                "tokens; "
                 "shorten the prompt, or set max_tokens lower"
             )
         sequence.number, sequence.alternatives = self._following, alternatives
@@ -216,7 +232,10 @@ class Engine:
         array: Any = np.asarray  # the call of the program copies them to the device faster than a conversion of each
         return Plan(
             active=array([sequence is not None for sequence in decoding]),
-            left=array([0 if sequence is None else sequence.sampling.max_tokens - sequence.generated for sequence in decoding], np.int32),
+            left=array(
+                [0 if sequence is None else sequence.sampling.max_tokens - sequence.generated for sequence in decoding],
+                np.int32,
+            ),
             ends=array(ends),
             allowed=self._allowed(decoding),
             is_bound=array(bound),
@@ -239,9 +258,14 @@ class Engine:
             if sequence.grammar is not None and finish is None:
                 sequence.grammar.accept(token)
             first = slice(sequence.alternatives)
-            tokens, log_probs = found.top_tokens[number, slot, first].tolist(), found.top_log_probs[number, slot, first].tolist()
+            tokens, log_probs = (
+                found.top_tokens[number, slot, first].tolist(),
+                found.top_log_probs[number, slot, first].tolist(),
+            )
             others = tuple(zip(tokens, log_probs, strict=True))
-            taken.append(Token(sequence.number, token, float(found.log_probs[number, slot]), others, finish, sequence.reused))
+            taken.append(
+                Token(sequence.number, token, float(found.log_probs[number, slot]), others, finish, sequence.reused)
+            )
             if finish is not None:
                 decoding[slot] = None
                 self._release(slot)
@@ -272,9 +296,14 @@ class Engine:
             self._slots[slot] = sequence
 
     def _share(self, sequence: Sequence) -> None:
-        """Take the next chunks of a prompt that other sequences have computed. The last token is always computed, for its logits."""
+        """Take the next chunks of a prompt that other sequences have computed.
+
+        The last token is always computed, for its logits.
+        """
         while self._shares and sequence.is_whole and sequence.computed + len(sequence.chunk) < len(sequence.prompt):
-            found = self._pool.find(sequence.shared[-1] if sequence.shared else self._pool.root(sequence.salt), sequence.chunk.tobytes())
+            found = self._pool.find(
+                sequence.shared[-1] if sequence.shared else self._pool.root(sequence.salt), sequence.chunk.tobytes()
+            )
             if found is None:
                 return
             self._pool.give(sequence.pages[: len(found.pages)])
@@ -300,7 +329,11 @@ class Engine:
 
     def _compute_prompt(self) -> None:
         """Compute a chunk of the prompt of the oldest sequence that needs it."""
-        found = [(sequence.number, slot) for slot, sequence in enumerate(self._slots) if sequence is not None and not sequence.is_decoding]
+        found = [
+            (sequence.number, slot)
+            for slot, sequence in enumerate(self._slots)
+            if sequence is not None and not sequence.is_decoding
+        ]
         if not found:
             return
         _, slot = min(found)
@@ -326,14 +359,20 @@ class Engine:
             jnp.int32(sequence.computed),
             jnp.asarray(self._pages_of(sequence)),
         )
-        if self._shares and sequence.is_whole and sum(len(prefix.tokens) for prefix in sequence.shared) == 4 * sequence.computed:
+        if (
+            self._shares
+            and sequence.is_whole
+            and sum(len(prefix.tokens) for prefix in sequence.shared) == 4 * sequence.computed
+        ):
             self._keep(sequence, part)
         sequence.computed += len(part)
         if sequence.is_decoding:
             self._hand_on(sequence, slot)
 
     def _hand_on(self, sequence: Sequence, slot: int) -> None:
-        """Give what a slot has after its prompt to the sequences with the same prompt, such as the choices of one request."""
+        """Give what a slot has after its prompt to the sequences with the same prompt, such as the choices of one
+        request.
+        """
         for other, found in enumerate(self._slots):
             if found is None or found.computed or found.is_decoding or found.salt != sequence.salt:
                 continue

@@ -69,7 +69,10 @@ class Collector:
         self._tokens[number].append(piece.token)
         if piece.finish is None:
             return None
-        tokens, log_probs = (tuple(values) for values in zip(*((token.id, token.log_prob) for token in self._tokens[number]), strict=True))
+        tokens, log_probs = (
+            tuple(values)
+            for values in zip(*((token.id, token.log_prob) for token in self._tokens[number]), strict=True)
+        )
         self._done[number] = Completion(self._prompts[number], self._texts[number], tokens, log_probs, piece.finish)
         return self._done[number]
 
@@ -80,7 +83,9 @@ class Collector:
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
-    """The tokens of a text that begins with `prompt`: int32 [tokens], at least one, because a model needs a token to begin with."""
+    """The tokens of a text that begins with `prompt`: int32 [tokens], at least one, because a model needs a token to
+    begin with.
+    """
     tokens = np.concatenate((tokenizer.prefix, tokenizer.encode(prompt))).astype(np.int32)
     return tokens if len(tokens) else np.array([first_id(tokenizer)], np.int32)
 
@@ -96,7 +101,13 @@ def seeded(sampling: Sampling, count: int) -> list[Sampling]:
 
 
 def engine_for(
-    model: CausalLM, tokenizer: Tokenizer, prompts: abc.Sequence[np.ndarray], max_tokens: int, *, slots: int, compute_dtype: DTypeLike
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompts: abc.Sequence[np.ndarray],
+    max_tokens: int,
+    *,
+    slots: int,
+    compute_dtype: DTypeLike,
 ) -> Engine:
     """An engine that is large enough for some prompts and their texts.
 
@@ -110,7 +121,9 @@ def engine_for(
     """
     longest = max(map(len, prompts)) + max_tokens
     length = min(-(-longest // _LENGTHS) * _LENGTHS, model.max_position.size)
-    return Engine(model, slots=min(slots, len(prompts)), length=length, tokens=tokenizer.vocab_size, compute_dtype=compute_dtype)
+    return Engine(
+        model, slots=min(slots, len(prompts)), length=length, tokens=tokenizer.vocab_size, compute_dtype=compute_dtype
+    )
 
 
 def pieces(
@@ -134,7 +147,10 @@ def pieces(
         ValueError: See `Engine.add`.
     """
     given = frozenset(tokenizer.ends if ends is None else ends)
-    sequences = [Sequence(np.asarray(prompt, np.int32), sampling, given) for prompt, sampling in zip(prompts, settings, strict=True)]
+    sequences = [
+        Sequence(np.asarray(prompt, np.int32), sampling, given)
+        for prompt, sampling in zip(prompts, settings, strict=True)
+    ]
     indices: dict[int, int] = {}
     try:
         for index, sequence in enumerate(sequences):
@@ -176,7 +192,10 @@ def _token_ids(prompt: Any) -> tuple[int, ...]:
     """The token ids of a prompt. `Engine.submit` checks whether the model has them. See `generate` for the errors."""
     array = np.asarray(prompt)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise TypeError(f"a prompt must be a text or a list of token ids, not an array of shape {list(array.shape)} and type {array.dtype}")
+        raise TypeError(
+            f"a prompt must be a text or a list of token ids, not an array of shape {list(array.shape)} and type "
+            f"{array.dtype}"
+        )
     if not array.size:
         raise ValueError("a prompt has no token ids; give at least one, such as the token that begins a document")
     return tuple(array.tolist())
@@ -203,9 +222,10 @@ def generate(
     Args:
         model: A model of `halcyon.load`.
         tokenizer: Its tokenizer. None: prompts are token ids, and only a greatest length ends them.
-        prompts: A prompt, or several: texts, or token ids. The token that begins a document is put before a text. Token ids are taken as
-            they are.
-        max_tokens: Most tokens of a text. Default: 128, or what the positions of the model leave after the longest prompt.
+        prompts: A prompt, or several: texts, or token ids. The token that begins a document is put before a text. Token
+            ids are taken as they are.
+        max_tokens: Most tokens of a text. Default: 128, or what the positions of the model leave after the longest
+            prompt.
         temperature: See `halcyon.inference.Sampling`, as for the next arguments.
         top_k: 0: no limit.
         top_p: 1: no limit.
@@ -217,18 +237,22 @@ def generate(
         compute_dtype: Type of activations, matrix products and the cache.
 
     Returns:
-        One completion for each prompt, in order. The random numbers of each belong to its own seed, not to its place beside others.
+        One completion for each prompt, in order. The random numbers of each belong to its own seed, not to its place
+        beside others.
 
     Raises:
         BadConfiguration: There is a text and no tokenizer, or the model cannot keep a cache.
-        ValueError: A setting is out of its range, a prompt has no tokens or too many, or a token that the model does not have.
+        ValueError: A setting is out of its range, a prompt has no tokens or too many, or a token that the model does
+            not have.
         TypeError: A prompt is neither a text nor token ids.
     """
     given = [prompt if isinstance(prompt, str) else _token_ids(prompt) for prompt in _several(prompts)]
     if not given:
         return []
     if tokenizer is None and (stop or any(isinstance(prompt, str) for prompt in given)):
-        raise BadConfiguration("there is no tokenizer, so text cannot become tokens; give one, or prompts of token ids without stop")
+        raise BadConfiguration(
+            "there is no tokenizer, so text cannot become tokens; give one, or prompts of token ids without stop"
+        )
     using: Any = _WithoutText(model.token_count) if tokenizer is None else tokenizer
     ids = [prompt_ids(using, prompt) if isinstance(prompt, str) else np.array(prompt, np.int32) for prompt in given]
     most = default_tokens(model, ids) if max_tokens is None else max_tokens

@@ -1,7 +1,7 @@
 """Grammars that a text must follow: JSON of a schema, by the library ``llguidance``.
 
-A grammar allows at each point the tokens with which the text can still become a sentence of the grammar (Willard and Louf 2023). The tokens
-that end a text are allowed where the sentence is complete.
+A grammar allows at each point the tokens with which the text can still become a sentence of the grammar (Willard and
+Louf 2023). The tokens that end a text are allowed where the sentence is complete.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ class JsonGrammars:
             self.memory.give(needed)
             raise
         for number, one in enumerate(made):  # each gives back its share
-            weakref.finalize(one, self.memory.give, needed // count + (needed % count if number == 0 else 0)).atexit = False
+            weakref.finalize(
+                one, self.memory.give, needed // count + (needed % count if number == 0 else 0)
+            ).atexit = False
         return made
 
 
@@ -123,4 +125,6 @@ def _vocabulary(tokenizer: Tokenizer, ends: Sequence[int]) -> Vocabulary:
     tokens = [names.get(token, piece) or f"<unused {token}>".encode() for token, piece in enumerate(pieces)]
     # An id without text must not be chosen inside of a text either.
     special = sorted({token for token, piece in enumerate(pieces) if not piece} | set(ends))
-    return Vocabulary(tokens, special, ends[0], first_id(tokenizer), list(ends), lambda text: tokenizer.encode(text).tolist())
+    return Vocabulary(
+        tokens, special, ends[0], first_id(tokenizer), list(ends), lambda text: tokenizer.encode(text).tolist()
+    )

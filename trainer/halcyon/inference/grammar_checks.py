@@ -123,7 +123,8 @@ class SchemaChecks:
     def _bytes_of(self, needed: int | None) -> int:
         if needed is None:
             raise SchemaLimit(
-                f"it takes more than {self._limits.processor_seconds:g} seconds or {self._limits.memory_bytes >> 20} MiB to compile; "
+                f"it takes more than {self._limits.processor_seconds:g} seconds or {self._limits.memory_bytes >> 20} "
+                "MiB to compile; "
                 "make it simpler, such as with a smaller multipleOf"
             )
         return needed
@@ -219,7 +220,8 @@ class GrammarMemory:
         with self._lock:
             if self.taken_bytes + count > self._most_bytes:
                 raise SchemaLimit(
-                    "the grammars of the requests in flight have all memory that grammars may have; try again later", is_for_now=True
+                    "the grammars of the requests in flight have all memory that grammars may have; try again later",
+                    is_for_now=True,
                 )
             self.taken_bytes += count
 

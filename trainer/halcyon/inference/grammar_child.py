@@ -1,11 +1,12 @@
-"""Compiles JSON schemas with ``llguidance``; as a program, it tries schemas that come from strangers, within limits of time and memory.
+"""Compiles JSON schemas with ``llguidance``; as a program, it tries schemas that come from strangers, within limits of
+time and memory.
 
-The library has limits for the steps of a text, but none for all of the compilation: a short schema with ``multipleOf`` can take minutes and
-gigabytes. A thread cannot be ended, so a schema is first compiled here, in a process that the kernel ends at a limit. Only a schema that
-stayed within the limits is compiled again by the server.
+The library has limits for the steps of a text, but none for all of the compilation: a short schema with ``multipleOf``
+can take minutes and gigabytes. A thread cannot be ended, so a schema is first compiled here, in a process that the
+kernel ends at a limit. Only a schema that stayed within the limits is compiled again by the server.
 
-The program reads a vocabulary and then schemas from standard input, and answers each; all are lines of JSON. It imports only the standard
-library and ``llguidance``, so that it starts fast.
+The program reads a vocabulary and then schemas from standard input, and answers each; all are lines of JSON. It imports
+only the standard library and ``llguidance``, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Vocabulary:
     def json(self) -> bytes:
         """A line for `of_json`, without `encode`."""
         tokens = [token.decode("latin-1") for token in self.tokens]
-        return json.dumps([tokens, self.special_token_ids, self.eos_token_id, self.bos_token_id, self.ends]).encode() + b"\n"
+        return (
+            json.dumps([tokens, self.special_token_ids, self.eos_token_id, self.bos_token_id, self.ends]).encode()
+            + b"\n"
+        )
 
     @classmethod
     def of_json(cls, line: bytes) -> Vocabulary:
@@ -95,7 +99,10 @@ def compiled(tokenizer: Any, schema: str) -> Any:
 
 
 def panic_of(call: Callable[[], object]) -> str:
-    """Why a call of the library panicked; empty: it did not. A panic of Rust is no `Exception`, so it would end the thread."""
+    """Why a call of the library panicked; empty: it did not.
+
+    A panic of Rust is no `Exception`, so it would end the thread.
+    """
     try:
         call()
     except Exception:
@@ -108,7 +115,10 @@ def panic_of(call: Callable[[], object]) -> str:
 
 
 def main() -> None:
-    """Answer requests until the end of the input. Arguments of the command: seconds of processor time and bytes for each schema."""
+    """Answer requests until the end of the input.
+
+    Arguments of the command: seconds of processor time and bytes for each schema.
+    """
     seconds, memory_bytes = float(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     tokenizer = tokenizer_of(Vocabulary.of_json(sys.stdin.buffer.readline()))

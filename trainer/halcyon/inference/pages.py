@@ -1,9 +1,10 @@
-"""The pages of an engine: which are free, which a request has, and which hold the beginning of a prompt that later prompts may share.
+"""The pages of an engine: which are free, which a request has, and which hold the beginning of a prompt that later
+prompts may share.
 
-Beginnings form a tree. Each node is one chunk of tokens after the chunks of its parent, so the keys and values in its pages depend on these
-tokens alone. A shared page is never written: requests share only whole chunks of their prompts, and write behind them. A node without a
-request stays until its pages are needed; the node that was used the longest time ago goes first (PagedAttention, Kwon et al. 2023, and the
-radix tree of SGLang, Zheng et al. 2024).
+Beginnings form a tree. Each node is one chunk of tokens after the chunks of its parent, so the keys and values in its
+pages depend on these tokens alone. A shared page is never written: requests share only whole chunks of their prompts,
+and write behind them. A node without a request stays until its pages are needed; the node that was used the longest
+time ago goes first (PagedAttention, Kwon et al. 2023, and the radix tree of SGLang, Zheng et al. 2024).
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Pages:
         return found
 
     def keep(self, parent: Prefix, tokens: bytes, pages: list[int]) -> Prefix | None:
-        """A new chunk in pages of the request that computed it; None: there is such a chunk already, and the request keeps its pages."""
+        """A new chunk in pages of the request that computed it; None: there is such a chunk already, and the request
+        keeps its pages.
+        """
         if tokens in parent.children:
             return None
         made = parent.children[tokens] = Prefix(parent, tokens, tuple(pages), 1, self._next_use())

@@ -1,13 +1,14 @@
 """The compiled programs of an engine: tokens of a prompt into one slot, and some tokens for all slots.
 
-The logits after the last token of each slot are kept. So a step first chooses a token from them and then computes the model, and the choice
-of the first token needs no program of its own.
+The logits after the last token of each slot are kept. So a step first chooses a token from them and then computes the
+model, and the choice of the first token needs no program of its own.
 
-One call computes several steps, because a call of a small model costs as much as a step. The number of steps is an argument, so a text has
-the same bits however its steps are divided among calls. A slot stops by itself at its last token.
+One call computes several steps, because a call of a small model costs as much as a step. The number of steps is an
+argument, so a text has the same bits however its steps are divided among calls. A slot stops by itself at its last
+token.
 
-A call gets the arrays of the model as a flat tuple: the tree of a model has a Python object for each part, and JAX would walk it in each
-call.
+A call gets the arrays of the model as a flat tuple: the tree of a model has a Python object for each part, and JAX
+would walk it in each call.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from halcyon.parallel.tensor_mesh import mesh_of
 MOST_STEPS = 16
 """Steps of the longest call."""
 MOST_ENDS = 8
-"""Tokens of each slot that end a text on the device. With further ones the text goes on until the end of the call, and is cut."""
+"""Tokens of each slot that end a text on the device.
+
+With further ones the text goes on until the end of the call, and is cut.
+"""
 
 
 class State(NamedTuple):
@@ -90,7 +94,10 @@ class Fixed(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The programs for models of one structure. Each takes the arrays of the model and the state, whose memory it uses again."""
+    """The programs for models of one structure.
+
+    Each takes the arrays of the model and the state, whose memory it uses again.
+    """
 
     prefill: Callable[..., State]
     """See `_prefill`."""
@@ -210,10 +217,13 @@ def copy(state: State, slot: jax.Array, to: jax.Array, pages: jax.Array, new: ja
     return State(copied, state.logits.at[to].set(state.logits[slot]), state.seen.at[to].set(state.seen[slot]))
 
 
-def _decode(model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed) -> tuple[State, Chosen, jax.Array]:
+def _decode(
+    model: CausalLM, state: State, controls: Controls, plan: Plan, *, fixed: Fixed
+) -> tuple[State, Chosen, jax.Array]:
     """Choose a token in each active slot, and compute it; again for each step.
 
-    The masks of grammars are an argument of every call, so a request has the same program whether or not another one has a grammar.
+    The masks of grammars are an argument of every call, so a request has the same program whether or not another one
+    has a grammar.
 
     Args:
         model: The model.
@@ -283,4 +293,8 @@ def called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
 def logits_of(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:
     """float32 [row, token], from features of one position."""
     logits = model.logits(features).rearrange((BATCH, POSITION, model.vocab.name)).array[:, 0].astype(jnp.float32)
-    return logits if fixed.tokens == logits.shape[-1] else jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)
+    return (
+        logits
+        if fixed.tokens == logits.shape[-1]
+        else jnp.where(jnp.arange(logits.shape[-1]) < fixed.tokens, logits, -jnp.inf)
+    )

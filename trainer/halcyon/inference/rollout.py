@@ -1,19 +1,20 @@
 """Answers that a training samples from its own model, in fixed shapes on the run's mesh.
 
-The answers of a call are a pure function of the weights, the prompts and the keys. So a run that is killed and resumes samples them again,
-token by token:
+The answers of a call are a pure function of the weights, the prompts and the keys. So a run that is killed and resumes
+samples them again, token by token:
 
-- The key of a token is a function of the seed, the batch, the number of the prompt, the number of the answer and the place of the token. It
-  depends neither on the device nor on the other answers.
-- All calls have the same shapes: the rows of a batch, a fixed room for prompts, a fixed room for answers. A row that has ended is computed
-  on, without an effect, until all rows of its device have ended.
+- The key of a token is a function of the seed, the batch, the number of the prompt, the number of the answer and the
+  place of the token. It depends neither on the device nor on the other answers.
+- All calls have the same shapes: the rows of a batch, a fixed room for prompts, a fixed room for answers. A row that
+  has ended is computed on, without an effect, until all rows of its device have ended.
 
-The rows are divided over the devices that divide a batch. Each device computes its rows alone, with the whole parameters, which it gathers
-at the beginning of a call. So no arithmetic depends on how the mesh splits parameters; another number of rows on a device can round in
-another way.
+The rows are divided over the devices that divide a batch. Each device computes its rows alone, with the whole
+parameters, which it gathers at the beginning of a call. So no arithmetic depends on how the mesh splits parameters;
+another number of rows on a device can round in another way.
 
-A model may call the calculator by the marks of Halcyon's chat template (`halcyon.inference.calculator`). A row waits at the end of a call;
-the host writes the result, and the next call of the program puts its tokens into the answer in the place of sampled ones.
+A model may call the calculator by the marks of Halcyon's chat template (`halcyon.inference.calculator`). A row waits at
+the end of a call; the host writes the result, and the next call of the program puts its tokens into the answer in the
+place of sampled ones.
 """
 
 from __future__ import annotations
@@ -177,12 +178,19 @@ class Rollouts:
         return jax.make_array_from_callback(x.shape, NamedSharding(self._mesh, PartitionSpec()), lambda index: x[index])
 
     def _answer_calls(self, tokens: np.ndarray, counts: np.ndarray, forced: np.ndarray) -> np.ndarray:
-        """Write the results of the calls at the ends of the rows into `forced`. Returns the rows that go on: bool [row]."""
+        """Write the results of the calls at the ends of the rows into `forced`.
+
+        Returns the rows that go on: bool [row].
+        """
         going = np.full(len(counts), False)
         if self._calculator is None:
             return going
         for row, count in enumerate(counts.tolist()):
-            if tokens[row, count - 1] != self._calculator.end or forced[row, count - 1] >= 0 or count >= self.shape.answer:
+            if (
+                tokens[row, count - 1] != self._calculator.end
+                or forced[row, count - 1] >= 0
+                or count >= self.shape.answer
+            ):
                 continue
             result = self._calculator.result(tokens[row, :count])
             if count + len(result) < self.shape.answer:
@@ -193,16 +201,26 @@ class Rollouts:
     def _compiled(self, model: Any) -> tuple[Any, Any]:
         if self._programs is None:
             if not isinstance(model, KeepsCache):
-                raise TypeError(f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache")
+                raise TypeError(
+                    f"{type(model).__name__} keeps no cache, so it cannot sample answers; give it a method new_cache"
+                )
             shape, rows, whole = self.shape, PartitionSpec(self._rows), PartitionSpec()
             pause = None if self._calculator is None else self._calculator.end
             one: Any = jax.ShapeDtypeStruct((1,), jnp.uint32)
             example: Any = jax.ShapeDtypeStruct((1, shape.prompt), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
             numbers: Any = jax.ShapeDtypeStruct((3,), jnp.uint32)
-            state = _state_specs(jax.eval_shape(functools.partial(_begun, shape=shape), model, *example, one, one, numbers), self._rows)
+            state = _state_specs(
+                jax.eval_shape(functools.partial(_begun, shape=shape), model, *example, one, one, numbers), self._rows
+            )
             place = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False)
-            begin = place(functools.partial(_begun, shape=shape), in_specs=(whole, rows, rows, rows, rows, whole), out_specs=state)
-            decode = place(functools.partial(_decoded, shape=shape, pause=pause), in_specs=(whole, state, rows, rows), out_specs=state)
+            begin = place(
+                functools.partial(_begun, shape=shape), in_specs=(whole, rows, rows, rows, rows, whole), out_specs=state
+            )
+            decode = place(
+                functools.partial(_decoded, shape=shape, pause=pause),
+                in_specs=(whole, state, rows, rows),
+                out_specs=state,
+            )
             self._programs = self._jit(begin), self._jit(decode, donate_argnums=1)
         return self._programs
 
@@ -216,7 +234,9 @@ def _keys(prompts: jax.Array, answers: jax.Array, numbers: jax.Array) -> jax.Arr
         numbers: Seed, purpose and batch: uint32 [3].
     """
     seed, purpose, batch = numbers
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(jax.random.key(0, impl=_IMPL), seed), purpose), batch)
+    key = jax.random.fold_in(
+        jax.random.fold_in(jax.random.fold_in(jax.random.key(0, impl=_IMPL), seed), purpose), batch
+    )
 
     def of_row(prompt: jax.Array, answer: jax.Array) -> jax.Array:
         return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, prompt), answer))
@@ -225,7 +245,14 @@ def _keys(prompts: jax.Array, answers: jax.Array, numbers: jax.Array) -> jax.Arr
 
 
 def _begun(
-    model: Any, tokens: jax.Array, counts: jax.Array, prompts: jax.Array, answers: jax.Array, numbers: jax.Array, *, shape: RolloutShape
+    model: Any,
+    tokens: jax.Array,
+    counts: jax.Array,
+    prompts: jax.Array,
+    answers: jax.Array,
+    numbers: jax.Array,
+    *,
+    shape: RolloutShape,
 ) -> _State:
     """The state after the prompts of one device's rows; see `Prompted` and `_keys`."""
     rows, width = tokens.shape
@@ -252,7 +279,9 @@ def _begun(
     return _State(cache, keys, logits, jnp.zeros((rows, shape.answer), jnp.int32), none, jnp.zeros(rows, bool))
 
 
-def _decoded(model: Any, state: _State, forced: jax.Array, waiting: jax.Array, *, shape: RolloutShape, pause: int | None) -> _State:
+def _decoded(
+    model: Any, state: _State, forced: jax.Array, waiting: jax.Array, *, shape: RolloutShape, pause: int | None
+) -> _State:
     """The state when no row of one device gets a further token.
 
     Args:
@@ -278,16 +307,24 @@ def _decoded(model: Any, state: _State, forced: jax.Array, waiting: jax.Array, *
         counts = state.counts + state.active
         stops = own & (jnp.any(token[:, None] == ends, -1) | (False if pause is None else token == pause))
         outputs = called(
-            model, Inputs(hax.named(token[:, None], (BATCH, POSITION))), state.cache.expecting(state.active.astype(jnp.int32)), shape.fixed
+            model,
+            Inputs(hax.named(token[:, None], (BATCH, POSITION))),
+            state.cache.expecting(state.active.astype(jnp.int32)),
+            shape.fixed,
         )
         following = jnp.where(state.active[:, None], logits_of(model, outputs.features, shape.fixed), state.logits)
-        return _State(outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer))
+        return _State(
+            outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer)
+        )
 
     return jax.lax.while_loop(lambda state: jnp.any(state.active), one, state._replace(active=waiting))
 
 
 def _state_specs(state: _State, rows: Sequence[str]) -> _State:
-    """The partition specs of a state whose rows are divided over mesh axes. Pages belong to rows, so they are divided in the same way."""
+    """The partition specs of a state whose rows are divided over mesh axes.
+
+    Pages belong to rows, so they are divided in the same way.
+    """
     first: Any = PartitionSpec(tuple(rows))
     second: Any = PartitionSpec(None, tuple(rows))
 

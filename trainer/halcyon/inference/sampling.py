@@ -1,8 +1,8 @@
 """The choice of the next token: pure functions of the logits, the settings of each row, and its seed.
 
-The order of the changes is that of ``transformers``: repetition penalty, temperature, top-k, top-p, min-p. Each later one sees the
-probabilities that the earlier ones left. The random numbers of a token depend on the request's seed and on the number of the token alone,
-so the text of a request does not depend on the other requests.
+The order of the changes is that of ``transformers``: repetition penalty, temperature, top-k, top-p, min-p. Each later
+one sees the probabilities that the earlier ones left. The random numbers of a token depend on the request's seed and on
+the number of the token alone, so the text of a request does not depend on the other requests.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class Sampling:
         top_k: Choose among this number of the most likely tokens (Fan et al. 2018). 0: among all.
         top_p: Choose among the most likely tokens whose probabilities together reach this sum (Holtzman et al. 2020).
         min_p: Leave out tokens whose probability is below this part of the greatest one (Nguyen et al. 2024).
-        repetition_penalty: Divides positive logits, and multiplies negative ones, of tokens of the prompt and of the text (Keskar et al.
-            2019). 1: none.
+        repetition_penalty: Divides positive logits, and multiplies negative ones, of tokens of the prompt and of the
+            text (Keskar et al. 2019). 1: none.
         seed: Decides the random numbers.
         stop: The text ends before the first of these strings.
-        alternatives: Most likely tokens to report with each token, at most those of the engine. None: those of the engine.
+        alternatives: Most likely tokens to report with each token, at most those of the engine. None: those of the
+            engine.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -82,7 +83,8 @@ class Controls(NamedTuple):
 def next_tokens(logits: jax.Array, seen: jax.Array, controls: Controls) -> jax.Array:
     """The next token of each row: int32 [row].
 
-    Work that no row needs is left out: the penalty, the sort of the filters, and the random numbers each cost more than a choice.
+    Work that no row needs is left out: the penalty, the sort of the filters, and the random numbers each cost more than
+    a choice.
 
     Args:
         logits: float32 [row, token]; -inf for a token that is never chosen.
@@ -90,7 +92,9 @@ def next_tokens(logits: jax.Array, seen: jax.Array, controls: Controls) -> jax.A
         controls: The settings.
     """
     penalty = controls.repetition_penalty
-    penalised = jax.lax.cond(jnp.any(penalty != 1), repetition_penalised, lambda logits, *_: logits, logits, seen, penalty)
+    penalised = jax.lax.cond(
+        jnp.any(penalty != 1), repetition_penalised, lambda logits, *_: logits, logits, seen, penalty
+    )
     greedy, best = controls.temperature == 0, most_likely(penalised)
     return jnp.where(greedy, best, jax.lax.cond(jnp.all(greedy), lambda *_: best, _drawn, penalised, controls))
 
@@ -114,8 +118,8 @@ _LANES = 128
 def most_likely(logits: jax.Array) -> jax.Array:
     """The first index of the greatest logit of each row: int32 [row].
 
-    XLA compares the numbers of an ``argmax`` one after another. Here it compares 128 at a time: first their greatest value, then the
-    first place where it is.
+    XLA compares the numbers of an ``argmax`` one after another. Here it compares 128 at a time: first their greatest
+    value, then the first place where it is.
     """
     rows, size = logits.shape
     if size < 8 * _LANES:
@@ -137,7 +141,10 @@ def repetition_penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array)
 
 
 def filtered(logits: jax.Array, controls: Controls) -> jax.Array:
-    """`logits` [row, token], with -inf for tokens that top-k, top-p or min-p leave out. The most likely token always stays."""
+    """`logits` [row, token], with -inf for tokens that top-k, top-p or min-p leave out.
+
+    The most likely token always stays.
+    """
     order = jnp.argsort(-logits, axis=-1, stable=True)
     ordered = jnp.take_along_axis(logits, order, -1)
     ranks = jnp.arange(logits.shape[-1])

@@ -17,8 +17,8 @@ from halcyon.tokenizer import Tokenizer
 CHUNKS = (16, 64, 256)
 """Sizes of the parts of a prompt that are computed at once. A last, shorter part is padded to one of these sizes."""
 _SHORT_CHUNK, _SHORT_UNTIL = 64, 256
-"""Chunks that begin before `_SHORT_UNTIL` have `_SHORT_CHUNK` tokens, so that short prompts can share a beginning. Later chunks have the
-largest size."""
+"""Chunks that begin before `_SHORT_UNTIL` have `_SHORT_CHUNK` tokens, so that short prompts can share a beginning.
+Later chunks have the largest size."""
 PAGE = 16
 """Positions of a page, as in `halcyon.models.cache.Cache.of`."""
 
@@ -82,7 +82,10 @@ class Grammar(Protocol):
     """Tokens that may follow in the text of one sequence."""
 
     def allow(self, words: np.ndarray) -> None:
-        """Set the bits of the tokens that may come next: int32 [word], the lowest bit of a word first. All bits are 1 before."""
+        """Set the bits of the tokens that may come next: int32 [word], the lowest bit of a word first.
+
+        All bits are 1 before.
+        """
         ...
 
     def accept(self, token: int) -> None:

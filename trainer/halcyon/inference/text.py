@@ -55,7 +55,10 @@ class TextStream:
         return self._tokenizer.decode(np.array(self._ids[self._first : end], np.int32))
 
     def _emit(self, text: str, first: int, shown: int) -> str:
-        """The part of `text` that was not shown. Then only tokens from `first` on are needed, for the context of the next ones."""
+        """The part of `text` that was not shown.
+
+        Then only tokens from `first` on are needed, for the context of the next ones.
+        """
         before = self._text(self._shown)
         self._ids = self._ids[first:]
         self._first, self._shown = 0, shown - first
@@ -63,7 +66,10 @@ class TextStream:
 
 
 class StopStrings:
-    """Ends a text before the first of some strings. A possible beginning of one waits, because the next tokens may complete it."""
+    """Ends a text before the first of some strings.
+
+    A possible beginning of one waits, because the next tokens may complete it.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)

@@ -1,10 +1,11 @@
 """Statistics of the activations between the blocks of a model, computed in the forward pass of a training step.
 
-Blocks run inside loops, and a step computes their gradients, with recomputation and microbatches. So a number of a block cannot simply be
-returned. It leaves as a gradient: the model gets one more argument, the slots, on which its output does not depend. `tapped` passes an
-activation on unchanged, and its backward rule returns the statistics of the activation as the gradient of the slot. The gradient of the
-slots then has the statistics of each block. Sums over microbatches and devices are made as for each other gradient, so all statistics are
-sums. A model without slots has the same program as before.
+Blocks run inside loops, and a step computes their gradients, with recomputation and microbatches. So a number of a
+block cannot simply be returned. It leaves as a gradient: the model gets one more argument, the slots, on which its
+output does not depend. `tapped` passes an activation on unchanged, and its backward rule returns the statistics of the
+activation as the gradient of the slot. The gradient of the slots then has the statistics of each block. Sums over
+microbatches and devices are made as for each other gradient, so all statistics are sums. A model without slots has the
+same program as before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Adapters of a model: low-rank maps beside the frozen weights of linear maps (`halcyon.models.parts.low_rank`).
 
-An adapter can stand beside each `Linear` whose weight has the role `Role.MATRIX`, and beside the three weights of `Experts`. Embeddings,
-output heads, routers and convolutions have none. The weights of these maps are used only by a call of their module, which adds the adapter;
-the one way to use such a weight alone is a custom model, and `check_used` finds it.
+An adapter can stand beside each `Linear` whose weight has the role `Role.MATRIX`, and beside the three weights of
+`Experts`. Embeddings, output heads, routers and convolutions have none. The weights of these maps are used only by a
+call of their module, which adds the adapter; the one way to use such a weight alone is a custom model, and `check_used`
+finds it.
 """
 
 from __future__ import annotations
@@ -56,15 +57,19 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
     for pattern in spec.targets:
         if not any(fnmatchcase(path, pattern) for path in there):
             raise BadConfiguration(
-                f"{_FIELD}.targets: {pattern!r} matches no weight of a linear map of the model; its weights are {_listed(list(there))}; "
+                f"{_FIELD}.targets: {pattern!r} matches no weight of a linear map of the model; its weights are "
+                f"{_listed(list(there))}; "
                 "correct the pattern"
             )
-    chosen = {path: weight for path, weight in there.items() if any(fnmatchcase(path, pattern) for pattern in spec.targets)}
+    chosen = {
+        path: weight for path, weight in there.items() if any(fnmatchcase(path, pattern) for pattern in spec.targets)
+    }
     stacked_experts = next((path for path in chosen if chosen[path][2]), None)
     for name, is_set in (("dropout", spec.dropout > 0), ("dora", spec.dora)):
         if stacked_experts is not None and is_set:
             raise BadConfiguration(
-                f"{_FIELD}.{name}: the targets match the weights of experts, {stacked_experts}, which have no {name}; leave it out, or "
+                f"{_FIELD}.{name}: the targets match the weights of experts, {stacked_experts}, which have no {name}; "
+                "leave it out, or "
                 "give targets without experts"
             )
 
@@ -118,14 +123,17 @@ def merged(model: Model) -> Model:
             for name in _OF_EXPERTS:
                 adapter: LowRank | None = getattr(node, f"{name}_adapter")
                 if adapter is not None:
-                    node = dataclasses.replace(node, **{name: adapter.merged(getattr(node, name)), f"{name}_adapter": None})
+                    node = dataclasses.replace(
+                        node, **{name: adapter.merged(getattr(node, name)), f"{name}_adapter": None}
+                    )
         return node
 
     return jax.tree.map(plain, model, is_leaf=_is_map)
 
 
 def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
-    """`model` with True in the place of each NamedArray that is trained, else False; for `halcyon.models.trainable.split`.
+    """`model` with True in the place of each NamedArray that is trained, else False; for
+    `halcyon.models.trainable.split`.
 
     Args:
         model: A model with adapters, which are trained.
@@ -134,10 +142,14 @@ def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
     Raises:
         BadConfiguration: A pattern matches no parameter.
     """
-    paths = [dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(without_adapter(model), is_leaf=is_named)[0]]
+    paths = [
+        dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(without_adapter(model), is_leaf=is_named)[0]
+    ]
     for pattern in also:
         if not any(fnmatchcase(path, pattern) for path in paths):
-            raise BadConfiguration(f"{_FIELD}.trainAlso: {pattern!r} matches no parameter; the parameters are {_listed(paths)}")
+            raise BadConfiguration(
+                f"{_FIELD}.trainAlso: {pattern!r} matches no parameter; the parameters are {_listed(paths)}"
+            )
     further = matching(model, also)
     return jax.tree.map(
         lambda node, flags: jax.tree.map(lambda _: True, node, is_leaf=is_named) if _is_low_rank(node) else flags,
@@ -161,7 +173,9 @@ def with_dropout(model: Model, seeds: jax.Array) -> Model:
         site = zlib.crc32(dotted(path).encode())
         stacked = tuple(axis for axis in node.down.axes if axis.name in STACKED_AXES)
         shape = [axis.size for axis in stacked]
-        own = jax.vmap(lambda seed: jax.random.bits(jax.random.fold_in(jax.random.key(seed), site), shape, jnp.uint32))(seeds)
+        own = jax.vmap(lambda seed: jax.random.bits(jax.random.fold_in(jax.random.key(seed), site), shape, jnp.uint32))(
+            seeds
+        )
         return dataclasses.replace(node, seeds=hax.named(jnp.moveaxis(own, 0, -1), (*stacked, Axis(BATCH, len(seeds)))))
 
     return jax.tree_util.tree_map_with_path(of_adapter, model, is_leaf=_is_low_rank)
@@ -174,7 +188,10 @@ def adaptable(model: CausalLM) -> Iterator[tuple[str, tuple[NamedArray, tuple[Ax
             yield f"{dotted(path)}.weight", (node.weight, node.inputs, False)
         elif isinstance(node, Experts):
             for name in _OF_EXPERTS:
-                yield f"{dotted(path)}.{name}", (getattr(node, name), (node.mlp if name == "down" else node.embed,), True)
+                yield (
+                    f"{dotted(path)}.{name}",
+                    (getattr(node, name), (node.mlp if name == "down" else node.embed,), True),
+                )
 
 
 def adapter_path(path: str) -> str:
@@ -187,13 +204,16 @@ def check_used(model: CausalLM) -> None:
     """Check that a model of a user computes its adapters. Traces the model.
 
     Raises:
-        BadConfiguration: It reads the weight of a linear map instead of calling the map, so the adapter would have no effect.
+        BadConfiguration: It reads the weight of a linear map instead of calling the map, so the adapter would have no
+            effect.
     """
     leaves, structure = jax.tree.flatten(model)
     paths = [dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(model)[0]]
 
     def features(leaves: Sequence[jax.Array]) -> jax.Array:
-        tokens = hax.zeros((Axis(BATCH, 1), model.max_position.resize(min(_TRACED, model.max_position.size))), dtype=jnp.int32)
+        tokens = hax.zeros(
+            (Axis(BATCH, 1), model.max_position.resize(min(_TRACED, model.max_position.size))), dtype=jnp.int32
+        )
         return jax.tree.unflatten(structure, leaves)(Inputs(tokens)).features.array
 
     traced = jax.make_jaxpr(features)(leaves)
@@ -203,7 +223,8 @@ def check_used(model: CausalLM) -> None:
         owner = next((one for one in adapters if path.startswith(f"{one}.")), None)
         if owner is not None and not is_used:
             raise BadConfiguration(
-                f"{_FIELD}.targets: the model does not compute the adapter {owner}, because it reads the weight instead of calling the "
+                f"{_FIELD}.targets: the model does not compute the adapter {owner}, because it reads the weight "
+                "instead of calling the "
                 "linear map; call the map, or leave its weight out of the targets"
             )
 
@@ -216,7 +237,9 @@ def _with_adapters(model: Model, choose: Callable[[str, LowRank | None], LowRank
         if isinstance(node, Linear) and node.role is Role.MATRIX:
             return dataclasses.replace(node, adapter=choose(f"{at}.weight", node.adapter))
         if isinstance(node, Experts):
-            adapters = {f"{name}_adapter": choose(f"{at}.{name}", getattr(node, f"{name}_adapter")) for name in _OF_EXPERTS}
+            adapters = {
+                f"{name}_adapter": choose(f"{at}.{name}", getattr(node, f"{name}_adapter")) for name in _OF_EXPERTS
+            }
             return dataclasses.replace(node, **adapters)
         return node
 

@@ -1,8 +1,9 @@
 """The blocks of a model as separate arrays (apart), for programs that compute few tokens.
 
-A scan over stacked blocks takes one block out of the stack in each iteration. On a CPU, XLA copies its weights for that. A step that
-computes one token uses each weight once, so the copy takes longer than the products. With the blocks apart, a program has a part for each
-block and reads the weights where they are. It grows with the number of blocks, so `taken_apart` leaves long stacks as they are.
+A scan over stacked blocks takes one block out of the stack in each iteration. On a CPU, XLA copies its weights for
+that. A step that computes one token uses each weight once, so the copy takes longer than the products. With the blocks
+apart, a program has a part for each block and reads the weights where they are. It grows with the number of blocks, so
+`taken_apart` leaves long stacks as they are.
 
 No weight is copied: on a CPU the arrays of the blocks are parts of the memory of the stack.
 """
@@ -25,14 +26,22 @@ Model = TypeVar("Model", bound=eqx.Module)
 MOST_BLOCKS = 64
 """Blocks of the longest model that is taken apart: a program of more blocks would compile for minutes."""
 LEAST_BYTES = 1 << 20
-"""Least size of the stacks for which the copies matter. A smaller model keeps its stacks, because their programs compile faster."""
+"""Least size of the stacks for which the copies matter.
+
+A smaller model keeps its stacks, because their programs compile faster.
+"""
 
 
 def taken_apart(model: Model) -> Model:
-    """`model` with its blocks apart if that makes its programs faster: on one CPU device, with at least `LEAST_BYTES` of weights."""
+    """`model` with its blocks apart if that makes its programs faster: on one CPU device, with at least `LEAST_BYTES`
+    of weights.
+    """
     stacks = [node for node in jax.tree.leaves(model, is_leaf=_is_stack) if _is_stack(node)]
     weights = [leaf for stack in stacks for leaf in jax.tree.leaves(stack)]
-    fits = sum(stack.layers.size for stack in stacks) <= MOST_BLOCKS and sum(leaf.nbytes for leaf in weights) >= LEAST_BYTES
+    fits = (
+        sum(stack.layers.size for stack in stacks) <= MOST_BLOCKS
+        and sum(leaf.nbytes for leaf in weights) >= LEAST_BYTES
+    )
     return blocks_apart(model) if fits and all(_is_on_one_processor(leaf) for leaf in weights) else model
 
 

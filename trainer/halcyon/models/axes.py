@@ -1,4 +1,7 @@
-"""The names of the logical axes. Models use these names and do not depend on the mesh; `halcyon.parallel.axes` maps names to mesh axes."""
+"""The names of the logical axes.
+
+Models use these names and do not depend on the mesh; `halcyon.parallel.axes` maps names to mesh axes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How the blocks of a decoder attend: each has a kind, and the blocks of one kind share a mask and a table of rotations."""
+"""How the blocks of a decoder attend: each has a kind, and the blocks of one kind share a mask and a table of
+rotations.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +39,11 @@ def masks_and_rotations(
         rotated: Features of a head that the rotations are for.
     """
     everything = causal(inputs.segments)
-    masks = {window: everything if window is None else everything & Window(window) for window in {kind.window: None for kind in kinds}}
-    ropes = {rope: rotary_table(position, rotated, rope, inputs.positions) for rope in {kind.rope: None for kind in kinds}}
+    masks = {
+        window: everything if window is None else everything & Window(window)
+        for window in {kind.window: None for kind in kinds}
+    }
+    ropes = {
+        rope: rotary_table(position, rotated, rope, inputs.positions) for rope in {kind.rope: None for kind in kinds}
+    }
     return {kind: (masks[kind.window], ropes[kind.rope]) for kind in kinds}

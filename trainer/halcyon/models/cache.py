@@ -1,15 +1,15 @@
 """What a decoder keeps of the tokens that it has computed, so that the next token costs one position.
 
-A cache has rows: one row for each sequence, with a length of its own. Layers that keep the same number of positions form a group, and the
-states of a group are stacked in order:
+A cache has rows: one row for each sequence, with a length of its own. Layers that keep the same number of positions
+form a group, and the states of a group are stacked in order:
 
-- Attention without a window keeps an entry for each position of a row, in pages. A table gives the pages of each row, so rows of different
-  lengths share one memory.
+- Attention without a window keeps an entry for each position of a row, in pages. A table gives the pages of each row,
+  so rows of different lengths share one memory.
 - Attention with a window of W keeps W entries for each row: position p lies at ``p % W``.
 - A gated delta net keeps a state of fixed size.
 
-The position of an entry follows from the length of its row, so it is not stored. A scan over layers carries all groups, and each layer
-changes its own entries. XLA makes these changes in place, because the arrays are the carry of the loop.
+The position of an entry follows from the length of its row, so it is not stored. A scan over layers carries all groups,
+and each layer changes its own entries. XLA makes these changes in place, because the arrays are the carry of the loop.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Group(eqx.Module):
     """The states of layers that keep the same number of positions.
 
     Attributes:
-        arrays: [layer, row, entry, ...]; of paged layers [layer, page, entry of the page, ...]; of fixed states [layer, row, ...].
+        arrays: [layer, row, entry, ...]; of paged layers [layer, page, entry of the page, ...]; of fixed states [layer,
+            row, ...].
         entries: Entries of a row; 0 for fixed states.
         paged: Whether the table gives the entries of a row.
     """
@@ -105,13 +106,16 @@ class Cache(eqx.Module):
             length: Most tokens of a sequence.
             dtype: Type of the entries: the compute type.
             page: Entries of a page.
-            pages: Pages that the rows share; the caller then fills the table. None: each row has all pages that it can need.
+            pages: Pages that the rows share; the caller then fills the table. None: each row has all pages that it can
+                need.
 
         Raises:
             ValueError: A size is not positive.
         """
         if min(rows, length, page) < 1 or (pages is not None and pages < 1):
-            raise ValueError(f"a cache of {rows} rows, {length} tokens and pages of {page} is empty; give positive numbers")
+            raise ValueError(
+                f"a cache of {rows} rows, {length} tokens and pages of {page} is empty; give positive numbers"
+            )
         of_row = -(-length // page)
         shared = rows * of_row if pages is None else pages
         named: dict[str, list[PositionState | FixedState]] = {}
@@ -121,13 +125,17 @@ class Cache(eqx.Module):
         def group(name: str) -> Group:
             like, count = named[name][0], len(named[name])
             if isinstance(like, FixedState):
-                arrays = tuple(jnp.zeros((count, rows, *shape), jnp.float32 if wide else dtype) for shape, wide in like.shapes)
+                arrays = tuple(
+                    jnp.zeros((count, rows, *shape), jnp.float32 if wide else dtype) for shape, wide in like.shapes
+                )
                 return Group(arrays, 0, False)
             paged = name == _ALL
             entries = of_row * page if paged else min(like.window or length, length)
             outer = (count, shared, page) if paged else (count, rows, entries)
             outer_axes = tuple(Axis(f"cache_{number}", size) for number, size in enumerate(outer))
-            arrays = tuple(divided(hax.zeros((*outer_axes, *axes), dtype=dtype)).array for axes in like.features)  # by heads
+            arrays = tuple(
+                divided(hax.zeros((*outer_axes, *axes), dtype=dtype)).array for axes in like.features
+            )  # by heads
             return Group(arrays, entries, paged)
 
         numbers = jnp.arange(rows * of_row, dtype=jnp.int32).reshape(rows, of_row)
@@ -185,7 +193,8 @@ class Cache(eqx.Module):
         """A cache whose rows are copies of rows of this one, such as of one text with several endings.
 
         Args:
-            rows: int32 [new row]: the row that each is a copy of. The pages of a row of this cache are its own, as `of` gives them.
+            rows: int32 [new row]: the row that each is a copy of. The pages of a row of this cache are its own, as `of`
+                gives them.
         """
         count, of_row = len(rows), self.table.shape[1]
 
@@ -217,7 +226,8 @@ class Cache(eqx.Module):
             raise ValueError("with a cache, positions follow from it and a row is one segment; give tokens only")
         axis = inputs.tokens.resolve_axis(POSITION)
         positions = self.lengths[:, None] + jnp.arange(axis.size, dtype=jnp.int32)
-        # Padding may lie after the last position. A learned position must exist for it too: NaN would reach the other tokens.
+        # Padding may lie after the last position. A learned position must exist for it too: NaN would reach the other
+        # tokens.
         return Inputs(inputs.tokens, hax.named(jnp.minimum(positions, self.length - 1), (BATCH, POSITION)))
 
 
@@ -241,8 +251,13 @@ class KeepsCache(Protocol):
         """An empty cache for this model; see `Cache.of`."""
         ...
 
-    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`. With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them."""
+    def __call__(
+        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
+    ) -> Outputs:
+        """See `CausalLM.__call__`.
+
+        With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them.
+        """
         ...
 
 
@@ -271,14 +286,18 @@ class Layers(eqx.Module):
         """
         size = tokens.resolve_axis(POSITION).size
         return dataclasses.replace(
-            cache, groups=self.groups, lengths=cache.lengths + (size if cache.counts is None else cache.counts), counts=None
+            cache,
+            groups=self.groups,
+            lengths=cache.lengths + (size if cache.counts is None else cache.counts),
+            counts=None,
         )
 
 
 class Memory:
     """One layer's part of a cache while the layer is traced.
 
-    It is no tree of arrays: a step makes it from its carry, the layer reads and replaces its state, and the step returns `layers`.
+    It is no tree of arrays: a step makes it from its carry, the layer reads and replaces its state, and the step
+    returns `layers`.
 
     Args:
         cache: The cache before the call.
@@ -307,7 +326,9 @@ class Memory:
     def replace(self, arrays: Sequence[jax.Array]) -> None:
         """Replace the arrays of a fixed state."""
         whole = zip(self._group.arrays, arrays, strict=True)
-        self._keep(tuple(jax.lax.dynamic_update_index_in_dim(x, new.astype(x.dtype), self._layer, 0) for x, new in whole))
+        self._keep(
+            tuple(jax.lax.dynamic_update_index_in_dim(x, new.astype(x.dtype), self._layer, 0) for x, new in whole)
+        )
 
     def extended(self, *new: NamedArray) -> tuple[tuple[NamedArray, ...], Mask]:
         """Keep the entries of new positions.
@@ -316,8 +337,8 @@ class Memory:
             new: For each array that the layer keeps, the entries: (batch, position, ...).
 
         Returns:
-            The entries of all kept and new positions, with the axis ``key_position`` in the place of ``position``, and the mask of the
-            keys that each new position sees.
+            The entries of all kept and new positions, with the axis ``key_position`` in the place of ``position``, and
+            the mask of the keys that each new position sees.
         """
         cache, group = self._cache, self._group
         size = new[0].resolve_axis(POSITION).size
@@ -337,7 +358,9 @@ class Memory:
             held, of_keys = self._read(), self._entry_positions(cache.lengths + counts)
         named = tuple(hax.named(x, (BATCH, KEY_POSITION, *names)) for x, names in zip(held, rest, strict=True))
         window = None if group.paged else self._window
-        return named, KeptPositions(hax.named(positions, (BATCH, POSITION)), hax.named(of_keys, (BATCH, KEY_POSITION)), window)
+        return named, KeptPositions(
+            hax.named(positions, (BATCH, POSITION)), hax.named(of_keys, (BATCH, KEY_POSITION)), window
+        )
 
     @property
     def _group(self) -> Group:
@@ -348,7 +371,9 @@ class Memory:
         self.layers = dataclasses.replace(self.layers, groups={**self.layers.groups, self._name: group})
 
     def _entry_positions(self, lengths: jax.Array) -> jax.Array:
-        """int32 [row, entry]: the position of each entry, the latest one that lies there; negative: the entry is empty."""
+        """int32 [row, entry]: the position of each entry, the latest one that lies there; negative: the entry is
+        empty.
+        """
         entries = self._group.entries
         last = lengths[:, None] - 1
         return last - (last - jnp.arange(entries, dtype=jnp.int32)) % entries
@@ -394,5 +419,7 @@ class KeptPositions(Mask):
         of_queries: Any = queries.of(self.of_queries).broadcast_axis(keys.axis)
         there: Any = hax.greater_equal(of_keys, 0)
         seen: Any = hax.logical_and(hax.greater_equal(of_queries, of_keys), there.broadcast_axis(queries.axis))
-        windowed: Any = seen if self.window is None else hax.logical_and(seen, hax.less(of_queries - self.window, of_keys))
+        windowed: Any = (
+            seen if self.window is None else hax.logical_and(seen, hax.less(of_queries - self.window, of_keys))
+        )
         return windowed

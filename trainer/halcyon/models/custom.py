@@ -2,9 +2,10 @@
 
 The class is a subclass of `CausalLM` with two more members:
 
-- ``Config``: called with the members of ``spec.model.custom.config`` as keyword arguments, such as a dataclass or a pydantic model. It
-  raises ``TypeError`` or ``ValueError`` for a configuration that the model does not take.
-- ``init(config, vocab, max_position, dtype, *, key)``: makes a model with random parameters, as `halcyon.models.build_model` describes.
+- ``Config``: called with the members of ``spec.model.custom.config`` as keyword arguments, such as a dataclass or a
+  pydantic model. It raises ``TypeError`` or ``ValueError`` for a configuration that the model does not take.
+- ``init(config, vocab, max_position, dtype, *, key)``: makes a model with random parameters, as
+  `halcyon.models.build_model` describes.
 
 Import and configuration are checked before a device is initialised, so a mistake costs no accelerator.
 """
@@ -47,7 +48,8 @@ class CustomModel(NamedTuple):
             return self.model.init(self.config, vocab, max_position, dtype, key=key)
         except Exception as error:  # the class is not ours
             raise BadConfiguration(
-                f"{_CLASS}: {self.model.__module__}:{self.model.__name__} cannot build the model ({type(error).__name__}: "
+                f"{_CLASS}: {self.model.__module__}:{self.model.__name__} cannot build the model "
+                f"({type(error).__name__}: "
                 f"{_first_line(error)}); correct the class or {_CONFIG}"
             ) from error
 
@@ -66,7 +68,8 @@ def custom_model(spec: CustomSpec) -> CustomModel:
     """The class and the configuration of a custom model.
 
     Raises:
-        BadConfiguration: The class does not import, does not implement the model protocol, or does not take the configuration.
+        BadConfiguration: The class does not import, does not implement the model protocol, or does not take the
+            configuration.
     """
     found = _imported(spec.class_)
     missing = _missing(found)
@@ -75,7 +78,9 @@ def custom_model(spec: CustomSpec) -> CustomModel:
     try:
         return CustomModel(found, found.Config(**spec.config))
     except Exception as error:  # the class is not ours
-        raise BadConfiguration(f"{_CONFIG}: {spec.class_} does not take it: {_first_line(error)}; correct the configuration") from None
+        raise BadConfiguration(
+            f"{_CONFIG}: {spec.class_} does not take it: {_first_line(error)}; correct the configuration"
+        ) from None
 
 
 def _imported(path: str) -> Any:
@@ -84,7 +89,8 @@ def _imported(path: str) -> Any:
         module = import_module(module_name)
     except Exception as error:  # the module is not ours
         raise BadConfiguration(
-            f"{_CLASS}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the path, or take an image "
+            f"{_CLASS}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the "
+            "path, or take an image "
             "that has the package"
         ) from None
     if not hasattr(module, name):

@@ -73,9 +73,13 @@ class Block(eqx.Module):
     ) -> tuple[NamedArray, Any]:
         """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
         `Inputs`."""
-        x = x + _normed(self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory))
+        x = x + _normed(
+            self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
+        )
         normed = _normed(self.mlp_norm, x)
-        out, report = (self.mlp(normed), None) if isinstance(self.mlp, GatedMlp | PlainMlp) else self.mlp(normed, weights)
+        out, report = (
+            (self.mlp(normed), None) if isinstance(self.mlp, GatedMlp | PlainMlp) else self.mlp(normed, weights)
+        )
         return divided(x + _normed(self.mlp_post_norm, out)), report
 
 
@@ -142,9 +146,13 @@ class Decoder(TokenDecoder):
         """See `TokenDecoder.kept`."""
         of_form = {form: stack.stacked.attention.kept for form, stack in self._stacks.items()}
         layers = zip(self.design.forms, self.design.kinds, strict=True)
-        return tuple(of_form[form] if form.recurrent else PositionState(of_form[form], kind.window) for form, kind in layers)
+        return tuple(
+            of_form[form] if form.recurrent else PositionState(of_form[form], kind.window) for form, kind in layers
+        )
 
-    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+    def __call__(
+        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
+    ) -> Outputs:
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         design = self.design
@@ -162,7 +170,9 @@ class Decoder(TokenDecoder):
             aux, penalty = ({}, None) if reports is None or design.mixture is None else design.mixture.reported(reports)
             return Outputs(self.norm(x), aux=aux, penalty=penalty)
 
-        def remembering(layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
+        def remembering(
+            layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers]
+        ) -> tuple[Any, None]:
             form, kind = layer
             memory = Memory(cache, carry[1], kind.window, fixed=form.recurrent)
             x, _ = block(carry[0], *((None, None) if form.recurrent else attended[kind]), memory)

@@ -52,7 +52,9 @@ class DecoderAxes:
         )
 
 
-def self_attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False) -> SelfAttention:
+def self_attention(
+    design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray], *, gated: bool = False
+) -> SelfAttention:
     """The self-attention that a design describes, with or without a gate: every parameter has the axis ``layers`` in
     front."""
     sizes, at = design.sizes, DecoderAxes.of(design.sizes)
@@ -123,7 +125,9 @@ class Design:
     @property
     def forms(self) -> tuple[Form, ...]:
         """The form of each layer."""
-        return layer_forms(len(self.kinds), self.recurrent, () if self.mixture is None else self.mixture.sizes.with_experts)
+        return layer_forms(
+            len(self.kinds), self.recurrent, () if self.mixture is None else self.mixture.sizes.with_experts
+        )
 
     @property
     def stacks(self) -> dict[Form, str]:

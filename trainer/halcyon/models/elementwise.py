@@ -1,10 +1,10 @@
 """Elementwise arithmetic that keeps little memory for the backward pass.
 
-A scan over layers keeps every value that the derivative rules ask for, from the forward to the backward pass, because XLA cannot fuse
-across the scan. Two things make these values large. Haliax broadcasts the smaller array to the size of the result, so the scale of a norm
-would be kept once for each token: here it gets axes of size 1 instead. And all intermediate values of a formula are kept, although they
-could be computed again from its arguments: `recomputed` keeps only the arguments. With both, the step of a 4-layer Llama on CPU is 15 %
-faster and takes half the memory.
+A scan over layers keeps every value that the derivative rules ask for, from the forward to the backward pass, because
+XLA cannot fuse across the scan. Two things make these values large. Haliax broadcasts the smaller array to the size of
+the result, so the scale of a norm would be kept once for each token: here it gets axes of size 1 instead. And all
+intermediate values of a formula are kept, although they could be computed again from its arguments: `recomputed` keeps
+only the arguments. With both, the step of a 4-layer Llama on CPU is 15 % faster and takes half the memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def with_array(x: NamedArray, array: jax.Array) -> NamedArray:
 
 def recomputed(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """`function`, with only its arguments kept for the backward pass; the backward pass computes it again."""
-    return jax.checkpoint(function, prevent_cse=False)  # forward and backward are different loops, so XLA cannot merge the two
+    return jax.checkpoint(
+        function, prevent_cse=False
+    )  # forward and backward are different loops, so XLA cannot merge the two
 
 
 def elementwise(function: Callable[..., jax.Array], x: NamedArray, *others: NamedArray) -> NamedArray:

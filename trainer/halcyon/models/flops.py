@@ -23,5 +23,7 @@ def flops_per_token(spec: ModelSpec, sequence_length: int, vocab_size: int, *, f
     """
     if spec.custom is not None:
         vocab, positions = hax.Axis(VOCAB, vocab_size), hax.Axis(POSITION, sequence_length)
-        return jax.eval_shape(lambda: build_model(spec, vocab, positions, key=jax.random.key(0))).flops_per_token(sequence_length)
+        return jax.eval_shape(lambda: build_model(spec, vocab, positions, key=jax.random.key(0))).flops_per_token(
+            sequence_length
+        )
     return spec.shape(vocab_size, sequence_length).flops_per_token(sequence_length, frozen=frozen)

@@ -17,13 +17,16 @@ from halcyon.models.parts.linear import Linear
 Model = TypeVar("Model", bound=eqx.Module)
 
 LEAST_WEIGHTS = 4096
-"""Linear maps with fewer weights, such as gates, keep their type: they need little memory, and their errors have large effects."""
+"""Linear maps with fewer weights, such as gates, keep their type: they need little memory, and their errors have large
+effects.
+"""
 
 
 def quantized(model: Model, *, integers: bool = False) -> Model:
     """`model` with the weights of linear maps, the output head and the tables of tokens in 8 bits.
 
-    Norms, biases, routers, experts, convolutions and tables of positions keep their types. Maps with adapters do too: merge them first.
+    Norms, biases, routers, experts, convolutions and tables of positions keep their types. Maps with adapters do too:
+    merge them first.
 
     Args:
         model: A model.

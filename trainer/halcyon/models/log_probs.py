@@ -1,12 +1,13 @@
 """Log-probabilities of tokens under a model's output head, computed in blocks of positions.
 
-Logits are the largest array of a small model: (batch, position, vocab) in float32. They are never kept. `token_log_probs` computes the
-logits of a block again in the backward pass. `cross_entropy` has the weight of each token, so the logits determine its gradient with
-respect to them, up to one factor. Its forward pass computes the gradients with respect to features and head at once and keeps only these.
-This takes no more operations than keeping the logits would. Both functions share the arithmetic of a block.
+Logits are the largest array of a small model: (batch, position, vocab) in float32. They are never kept.
+`token_log_probs` computes the logits of a block again in the backward pass. `cross_entropy` has the weight of each
+token, so the logits determine its gradient with respect to them, up to one factor. Its forward pass computes the
+gradients with respect to features and head at once and keeps only these. This takes no more operations than keeping the
+logits would. Both functions share the arithmetic of a block.
 
-If a mesh splits the stored head, each device gathers it once, before the first block, and adds up the head's gradient over its own
-positions. After the last block, one reduction gives each device its part of the sum.
+If a mesh splits the stored head, each device gathers it once, before the first block, and adds up the head's gradient
+over its own positions. After the last block, one reduction gives each device its part of the sum.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def token_log_probs(
         head: Axes vocab and embed, in any order.
         tokens: (..., position) integers.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
-        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions. None: as
-            `halcyon.models.logit_memory` says.
+        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of
+            positions. None: as `halcyon.models.logit_memory` says.
     """
     found: Any = _log_probs(features, head, tokens, softmax, _block_count(tokens, softmax.vocab, max_logit_bytes))
     return TokenLogProbs(*found)
@@ -89,9 +90,10 @@ def cross_entropy(
         targets: (..., position) integers.
         weights: (..., position) float32. They get no gradient.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
-        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5).
-        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of positions. None: as
-            `halcyon.models.logit_memory` says.
+        z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022,
+            section 5).
+        max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of
+            positions. None: as `halcyon.models.logit_memory` says.
     """
     blocks = _block_count(targets, softmax.vocab, max_logit_bytes)
     return CrossEntropy(*_cross_entropy(features, head, targets, weights, softmax, z_loss, blocks))
@@ -146,7 +148,9 @@ def _cross_entropy_forward(
 ) -> tuple[tuple[jax.Array, jax.Array], _Gradients]:
     """The sums, and the gradients of the first one with respect to features and head."""
 
-    def of_device(shard: Shard, arguments: _Part, head: NamedArray) -> tuple[jax.Array, jax.Array, NamedArray, NamedArray]:
+    def of_device(
+        shard: Shard, arguments: _Part, head: NamedArray
+    ) -> tuple[jax.Array, jax.Array, NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
         order = _scattered_last(shard, softmax)
 
@@ -181,8 +185,12 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _log_probs(features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int) -> tuple[NamedArray, NamedArray]:
-    def of_device(shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray) -> tuple[NamedArray, NamedArray]:
+def _log_probs(
+    features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int
+) -> tuple[NamedArray, NamedArray]:
+    def of_device(
+        shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray
+    ) -> tuple[NamedArray, NamedArray]:
         whole = shard.gathered(head.astype(features.dtype))
 
         def one(part: tuple[NamedArray, NamedArray]) -> tuple[NamedArray, NamedArray]:
@@ -217,7 +225,9 @@ def _log_probs_backward(
         def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> tuple[NamedArray, NamedArray]:
             features, tokens, by_log_prob, by_log_total = part
             block = _block(shard, features, tokens, whole, softmax)
-            by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (by_log_total - by_log_prob)
+            by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (
+                by_log_total - by_log_prob
+            )
             by_features, by_head = _by_factors(block.before_cap(by_logits), features, whole, softmax, order)
             return total + by_head, by_features
 
@@ -245,7 +255,10 @@ class _Block(NamedTuple):
     hit: NamedArray
     """True at the target: booleans (..., position, part)."""
     slope: NamedArray | None
-    """Derivative of the limited logits with respect to the products: (..., position, part). None: they are not limited."""
+    """Derivative of the limited logits with respect to the products: (..., position, part).
+
+    None: they are not limited.
+    """
 
     def before_cap(self, by_logits: NamedArray) -> NamedArray:
         """The gradient with respect to the products, from that with respect to the logits."""
@@ -281,18 +294,24 @@ def _weighted_sums(block: _Block, weights: NamedArray, z_loss: float) -> tuple[j
 
 
 def _scattered_last(shard: Shard, softmax: Softmax) -> tuple[Axis, Axis]:
-    """Axes of the head's gradient, embed last: on TPUs, for some vocabulary sizes, XLA reduce-scatters only over the last axis."""
+    """Axes of the head's gradient, embed last: on TPUs, for some vocabulary sizes, XLA reduce-scatters only over the
+    last axis.
+    """
     return shard.part(softmax.vocab)[0], softmax.embed
 
 
 def _by_factors(
     by_logits: NamedArray, features: NamedArray, head: NamedArray, softmax: Softmax, order: tuple[Axis, Axis]
 ) -> tuple[NamedArray, NamedArray]:
-    """Gradients with respect to features and head, from that with respect to the logits; the head's is a float32 sum."""
+    """Gradients with respect to features and head, from that with respect to the logits; the head's is a float32
+    sum.
+    """
     by_logits = by_logits.astype(features.dtype)
     by_features = product(softmax.products, "inputs", by_logits, head, (order[0],), order=features.axes)
     outer = tuple(axis for axis in features.axes if axis.name != softmax.embed.name)
-    return by_features, product(softmax.products, "parameters", features, by_logits, outer, into=jnp.float32, order=order)
+    return by_features, product(
+        softmax.products, "parameters", features, by_logits, outer, into=jnp.float32, order=order
+    )
 
 
 def _completed(

@@ -1,9 +1,9 @@
 """How many bytes of logits a device holds at a time, and the number of blocks of positions that follows from it.
 
-Each block of the loss reads and writes the float32 gradient of the whole head, so many small blocks move many bytes. A large block takes
-memory while all activations of the step are kept. So a block may take a share of the device's memory (docs/design/numbers.md has the bytes
-of a step). The share is rounded down to a power of two, so that a corrected size in the hardware table does not change the order in which a
-run adds up the gradient.
+Each block of the loss reads and writes the float32 gradient of the whole head, so many small blocks move many bytes. A
+large block takes memory while all activations of the step are kept. So a block may take a share of the device's memory
+(docs/design/numbers.md has the bytes of a step). The share is rounded down to a power of two, so that a corrected size
+in the hardware table does not change the order in which a run adds up the gradient.
 
 The device belongs to the run, not to a model. So the code that traces the model names it by `logits_for`.
 """
@@ -24,7 +24,10 @@ LEAST_LOGIT_BYTES = 1 << 28
 MOST_LOGIT_BYTES = 1 << 31
 """With larger blocks, the bytes that each block repeats are few beside those of the logits themselves."""
 _SHARE = 32
-"""A block has at most this part of the memory. The loss holds its logits in float32, and their gradient in the compute type."""
+"""A block has at most this part of the memory.
+
+The loss holds its logits in float32, and their gradient in the compute type.
+"""
 
 
 class Device(Protocol):
@@ -74,7 +77,10 @@ def logits_for(device: Device) -> Iterator[None]:
 
 
 def most_logit_bytes() -> int:
-    """Bytes of logits that a device of the context holds at a time. Without a context: the first device of this process."""
+    """Bytes of logits that a device of the context holds at a time.
+
+    Without a context: the first device of this process.
+    """
     return _most.get() or _of_device(jax.devices()[0])
 
 

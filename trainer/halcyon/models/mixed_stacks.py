@@ -1,7 +1,8 @@
 """Computes blocks of several forms in one order, where each form is a stack of its own.
 
-`Stack.scan_kinds` computes blocks with parameters of one form. Here a block's kind also says of which stack it is the next block, as in a
-decoder in which some layers have experts. One scan repeats each run of a repeated pattern (see `halcyon.models.stack.runs_of`).
+`Stack.scan_kinds` computes blocks with parameters of one form. Here a block's kind also says of which stack it is the
+next block, as in a decoder in which some layers have experts. One scan repeats each run of a repeated pattern (see
+`halcyon.models.stack.runs_of`).
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def scan_forms(
             part = slice(used[form], used[form] + each * run.repetitions)
             used[form] = part.stop
             shape = (run.repetitions, each)
-            mine[form] = jax.tree.map(lambda x, part=part, shape=shape: x[part].reshape(*shape, *x.shape[1:]), blocks[form])
+            mine[form] = jax.tree.map(
+                lambda x, part=part, shape=shape: x[part].reshape(*shape, *x.shape[1:]), blocks[form]
+            )
         used_here = next(stacks[form] for form in mine)  # all stacks of a model have the same policy
         loop = Loop(used_here.remat, run.repetitions, len(run.pattern), used_here.unroll, unroll(run.repetitions))
         carry, found = _scan_run(run, mine, loop, step, carry)
@@ -71,7 +74,10 @@ def _scan_run(
 ) -> tuple[Any, list[Any]]:
     """The last carry, and the outputs of a run, if any."""
     merges = loop.merges or run.repetitions == 1
-    steps = [(form, checkpointed(functools.partial(step, kind), loop.policy, prevent_cse=merges)) for form, kind in run.pattern]
+    steps = [
+        (form, checkpointed(functools.partial(step, kind), loop.policy, prevent_cse=merges))
+        for form, kind in run.pattern
+    ]
 
     def body(carry: Any, mine: Any) -> tuple[Any, Any]:
         used, found = dict.fromkeys(mine, 0), []

@@ -50,7 +50,9 @@ class Mixture:
             bias=sizes.bias,
             correction=sizes.correction,
             combine=self.combine,
-            shared=GatedMlp.init(embed, Axis(axes.MLP, sizes.shared), linear, design.activation) if sizes.shared else None,
+            shared=GatedMlp.init(embed, Axis(axes.MLP, sizes.shared), linear, design.activation)
+            if sizes.shared
+            else None,
             shared_gate=linear((embed,), ()) if sizes.shared_gate else None,
             key=next(keys),
         )

@@ -29,8 +29,8 @@ class Inputs(NamedTuple):
     segments: NamedArray | None = None
     """The segment of each position; attention stays within it. None: one segment."""
     weights: NamedArray | None = None
-    """The weight of each position in statistics over tokens, such as the load of experts: that of its target in the loss, 0 for padding.
-    Float32. None: 1. It does not change the features."""
+    """The weight of each position in statistics over tokens, such as the load of experts: that of its target in the
+    loss, 0 for padding. Float32. None: 1. It does not change the features."""
 
 
 class Outputs(NamedTuple):
@@ -41,17 +41,20 @@ class Outputs(NamedTuple):
     cache: Any = None
     """Keys and values for later tokens; None for a model that keeps none."""
     aux: dict[str, NamedArray] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Further numbers of each sequence by name, float32, such as the load of experts: the axes of the tokens without position, and perhaps
-    layers and routes. Empty for dense models."""
+    """Further numbers of each sequence by name, float32, such as the load of experts: the axes of the tokens without
+    position, and perhaps layers and routes. Empty for dense models."""
     penalty: NamedArray | None = None
-    """Added to the loss of each token of a sequence, to be minimised with it: float32 (...), without positions. None: nothing is added."""
+    """Added to the loss of each token of a sequence, to be minimised with it: float32 (...), without positions.
+
+    None: nothing is added.
+    """
 
 
 class CausalLM(eqx.Module):
     """A decoder that computes the logits of the next token at every position.
 
-    Every leaf of the tree is a parameter, and all other fields are static. So ``jax.jit``, ``jax.grad`` and checkpoints take a model as it
-    is.
+    Every leaf of the tree is a parameter, and all other fields are static. So ``jax.jit``, ``jax.grad`` and checkpoints
+    take a model as it is.
     """
 
     vocab: eqx.AbstractVar[Axis]
@@ -63,10 +66,16 @@ class CausalLM(eqx.Module):
     """Features of the residual stream."""
 
     tokens: int | None = eqx.field(static=True, default=None, kw_only=True)
-    """Tokens of the vocabulary without its padding; `halcyon.models.build_model` sets it. None: the vocabulary has no padding."""
+    """Tokens of the vocabulary without its padding; `halcyon.models.build_model` sets it.
+
+    None: the vocabulary has no padding.
+    """
 
     products: NarrowProducts | None = eqx.field(static=True, default=None, kw_only=True)
-    """Types of the factors of the head's products in a loss; `halcyon.models.narrow.with_products` sets it. None: the compute type."""
+    """Types of the factors of the head's products in a loss; `halcyon.models.narrow.with_products` sets it.
+
+    None: the compute type.
+    """
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
@@ -83,7 +92,10 @@ class CausalLM(eqx.Module):
     @property
     @abstractmethod
     def head(self) -> NamedArray:
-        """The weight of the output head: axes vocab and embed, in any order. With tied embeddings, the token embedding."""
+        """The weight of the output head: axes vocab and embed, in any order.
+
+        With tied embeddings, the token embedding.
+        """
 
     @property
     def logit_cap(self) -> float | None:
@@ -97,11 +109,14 @@ class CausalLM(eqx.Module):
 
     @property
     def softmax(self) -> Softmax:
-        """What turns the products of features and head into probabilities, for the functions of `halcyon.models.log_probs`."""
+        """What turns the products of features and head into probabilities, for the functions of
+        `halcyon.models.log_probs`.
+        """
         return Softmax(self.embed, self.vocab, self.logit_cap, self.tokens, self.products)
 
     def logits(self, features: NamedArray) -> NamedArray:
-        """Logits of the next token at every position: (..., position, vocab), float32; minus infinity for the padding of the vocabulary.
+        """Logits of the next token at every position: (..., position, vocab), float32; minus infinity for the padding
+        of the vocabulary.
 
         Training computes them in blocks instead: see `halcyon.models.log_probs`.
         """
@@ -112,10 +127,11 @@ class CausalLM(eqx.Module):
         return contract(features, self.head, self.embed, into=jnp.float32)
 
     def flops_per_token(self, sequence_length: int) -> int:
-        """Floating-point operations, forward and backward, for each token of a training step. A model of your own may count better.
+        """Floating-point operations, forward and backward, for each token of a training step. A model of your own may
+        count better.
 
-        By default six for each weight of a matrix product, the output head included (Chowdhery et al. 2022, appendix B). Scores of
-        attention are not counted, and of experts all are.
+        By default six for each weight of a matrix product, the output head included (Chowdhery et al. 2022, appendix
+        B). Scores of attention are not counted, and of experts all are.
 
         Args:
             sequence_length: Tokens of a sequence.
@@ -131,5 +147,7 @@ class CausalLM(eqx.Module):
     def _position_axis(self, tokens: NamedArray) -> Axis:
         position = tokens.resolve_axis(POSITION)
         if position.size > self.max_position.size:
-            raise ValueError(f"a sequence of {position.size} tokens is longer than the model's {self.max_position.size} positions")
+            raise ValueError(
+                f"a sequence of {position.size} tokens is longer than the model's {self.max_position.size} positions"
+            )
         return position

@@ -19,7 +19,8 @@ Model = TypeVar("Model")
 
 
 def with_products(model: Model, products: NarrowProducts | None) -> Model:
-    """`model` with narrow products in all linear maps between features, in experts, and in the output head of a decoder.
+    """`model` with narrow products in all linear maps between features, in experts, and in the output head of a
+    decoder.
 
     Tables, routers, attention and adapters stay as they are. The arrays are the same ones.
 

@@ -1,9 +1,9 @@
 """The role of each parameter, declared together with the parameter.
 
-The role and the axes of a parameter, not its shape, decide whether it decays, its learning rate, whether an update rule may treat it as a
-matrix (Muon), and how its width scales it (muP). For example, the bias of an attention projection has the axes heads and head size, but is
-not a matrix. A module declares its arrays with `parameter(role)` instead of a bare annotation. `parameters` reads the declarations of a
-model; a parameter without a role is an error.
+The role and the axes of a parameter, not its shape, decide whether it decays, its learning rate, whether an update rule
+may treat it as a matrix (Muon), and how its width scales it (muP). For example, the bias of an attention projection has
+the axes heads and head size, but is not a matrix. A module declares its arrays with `parameter(role)` instead of a bare
+annotation. `parameters` reads the declarations of a model; a parameter without a role is an error.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def parameter(role: Role | str, *, inputs: str | None = None, **options: Any) ->
 
     Args:
         role: The role, or the name of a static field of the module with the role.
-        inputs: The name of a static field of the module with the input axis or axes. None: no input axes. Of the other axes, those in
-            `STACKED_AXES` are stacked, and the rest are outputs.
+        inputs: The name of a static field of the module with the input axis or axes. None: no input axes. Of the other
+            axes, those in `STACKED_AXES` are stacked, and the rest are outputs.
         options: Further options of ``equinox.field``, such as the default.
     """
     return eqx.field(metadata={_DECLARED: _Declared(role, inputs)}, **options)
@@ -116,7 +116,10 @@ def roles(model: eqx.Module) -> Any:
 
 
 def parameter_count(model: Any) -> int:
-    """Elements of all parameters of a model, or of its shapes. A parameter that is used twice (tied embeddings) counts once."""
+    """Elements of all parameters of a model, or of its shapes.
+
+    A parameter that is used twice (tied embeddings) counts once.
+    """
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model))
 
 
@@ -133,9 +136,13 @@ def _declared(node: Any, owner: eqx.Module | None, declared: _Declared | None, p
     elif isinstance(node, eqx.Module):
         for field in dataclasses.fields(node):
             if not field.metadata.get("static", False):
-                yield from _declared(getattr(node, field.name), node, field.metadata.get(_DECLARED), f"{path}.{field.name}")
+                yield from _declared(
+                    getattr(node, field.name), node, field.metadata.get(_DECLARED), f"{path}.{field.name}"
+                )
     elif isinstance(node, tuple):
         for number, one in enumerate(node):
             yield from _declared(one, owner, declared, f"{path}[{number}]")
     elif node is not None:
-        raise TypeError(f"{path} is a {type(node).__name__}; a model holds modules, named arrays, tuples of them and None")
+        raise TypeError(
+            f"{path} is a {type(node).__name__}; a model holds modules, named arrays, tuples of them and None"
+        )

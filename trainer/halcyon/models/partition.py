@@ -1,10 +1,10 @@
 """The interface between a model and the devices that compute it, so that a model does not depend on the mesh.
 
-Two computations of a model, the gradient of an embedding and the loss, add up sums over all positions. XLA would send each partial sum
-over the network. So they are written for one device: each device adds up its own part, and one reduction follows. Experts are written for
-one device too, because XLA would copy all tokens to every device to sort them. These computations use the devices only through `Shard`.
-The code that traces the model chooses the devices: `halcyon.parallel.partition.computing` installs the partition of a mesh. Without it
-there is one device with all data.
+Two computations of a model, the gradient of an embedding and the loss, add up sums over all positions. XLA would send
+each partial sum over the network. So they are written for one device: each device adds up its own part, and one
+reduction follows. Experts are written for one device too, because XLA would copy all tokens to every device to sort
+them. These computations use the devices only through `Shard`. The code that traces the model chooses the devices:
+`halcyon.parallel.partition.computing` installs the partition of a mesh. Without it there is one device with all data.
 """
 
 from __future__ import annotations
@@ -27,15 +27,22 @@ class Shard(Protocol):
         ...
 
     def reduced(self, x: NamedArray) -> NamedArray:
-        """Sum a parameter's gradient over the whole batch and all positions. Returns the part that this device stores."""
+        """Sum a parameter's gradient over the whole batch and all positions.
+
+        Returns the part that this device stores.
+        """
         ...
 
     def scattered(self, x: NamedArray) -> NamedArray:
-        """The transpose of `gathered`: the sum over the devices that gather a parameter together. Returns the part that this one stores."""
+        """The transpose of `gathered`: the sum over the devices that gather a parameter together.
+
+        Returns the part that this one stores.
+        """
         ...
 
     def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
-        """Send the n-th of the equal parts of `x`, along its first dimension, to the device with the n-th part of a logical axis.
+        """Send the n-th of the equal parts of `x`, along its first dimension, to the device with the n-th part of a
+        logical axis.
 
         Returns the parts that come from the devices, in their order.
         """
@@ -58,7 +65,8 @@ class Shard(Protocol):
         ...
 
     def sent(self, axis: Axis, x: jax.Array, to: Sequence[int]) -> jax.Array:
-        """What this device receives when the owner of part i of a logical axis sends its `x` to the owner of part ``to[i]``.
+        """What this device receives when the owner of part i of a logical axis sends its `x` to the owner of part
+        ``to[i]``.
 
         Each part receives once.
         """
@@ -82,7 +90,13 @@ class Partition(Protocol):
     """How the computation of a model is divided among devices."""
 
     def by_device(
-        self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool
+        self,
+        function: Callable[[Shard, Any, Any], Any],
+        activations: Any,
+        parameters: Any,
+        results: Any,
+        *,
+        kernel: bool,
     ) -> Any:
         """See the function `by_device`."""
         ...
@@ -139,7 +153,13 @@ class OneDevice:
     """The partition of a single device, and of arrays that no mesh divides."""
 
     def by_device(
-        self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool
+        self,
+        function: Callable[[Shard, Any, Any], Any],
+        activations: Any,
+        parameters: Any,
+        results: Any,
+        *,
+        kernel: bool,
     ) -> Any:
         """Call the function once, with the complete arrays."""
         del results, kernel
@@ -173,16 +193,20 @@ def partitioned(partition: Partition) -> Iterator[None]:
         _partition.reset(token)
 
 
-def by_device(function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool = False) -> Any:
+def by_device(
+    function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool = False
+) -> Any:
     """Call ``function(shard, activations, parameters)`` on each device with its parts of the two trees.
 
     Args:
         function: Gets arrays and axes with the sizes of this device's parts.
-        activations: Tree of named arrays. An axis ``batch`` has the rows of one batch, an axis ``position`` the positions of a sequence. A
-            mesh that cannot divide rows or positions evenly calls the function once, with the complete arrays.
+        activations: Tree of named arrays. An axis ``batch`` has the rows of one batch, an axis ``position`` the
+            positions of a sequence. A mesh that cannot divide rows or positions evenly calls the function once, with
+            the complete arrays.
         parameters: Tree of named arrays, in the form in which they are stored.
         results: Tree of `Result` with the structure of the function's result.
-        kernel: The function calls a kernel, which XLA cannot partition. Default: XLA may partition it over axes of size 1.
+        kernel: The function calls a kernel, which XLA cannot partition. Default: XLA may partition it over axes of size
+            1.
     """
     return _partition.get().by_device(function, activations, parameters, results, kernel=kernel)
 

@@ -1,7 +1,7 @@
 """Sequences in blocks of positions, which a loop computes one after the other to save memory.
 
-A cut array keeps its axis names, with a shorter ``position``, and has one more dimension in front. That dimension has no name, because a
-scan removes it: inside the scan the array is an ordinary NamedArray.
+A cut array keeps its axis names, with a shorter ``position``, and has one more dimension in front. That dimension has
+no name, because a scan removes it: inside the scan the array is an ordinary NamedArray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ Tree = TypeVar("Tree")
 
 
 def cut(tree: Tree, blocks: int) -> Tree:
-    """Cut every NamedArray of `tree` into `blocks` equal runs of positions, in order. `blocks` must divide the number of positions."""
+    """Cut every NamedArray of `tree` into `blocks` equal runs of positions, in order.
+
+    `blocks` must divide the number of positions.
+    """
 
     def one(x: NamedArray) -> NamedArray:
         at = x.axis_names.index(POSITION)

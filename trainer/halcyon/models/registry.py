@@ -24,8 +24,8 @@ def build_model(
 ) -> CausalLM:
     """A model with random parameters: a pure function of `key`, the same on every mesh and for any number of processes.
 
-    Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that each device holds only its part, or
-    inside ``jax.eval_shape`` if shapes are enough.
+    Call it inside ``jax.jit`` with ``out_shardings`` (see `halcyon.parallel.axes.shardings`), so that each device holds
+    only its part, or inside ``jax.eval_shape`` if shapes are enough.
 
     Args:
         spec: ``spec.model`` of the run.

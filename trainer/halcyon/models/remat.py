@@ -1,7 +1,8 @@
-"""Remat policies: what the forward pass of a stack keeps for the backward pass, which computes the rest again (Chen et al. 2016).
+"""Remat policies: what the forward pass of a stack keeps for the backward pass, which computes the rest again (Chen et
+al. 2016).
 
-`halcyon_api.spec.remat.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations of a
-recomputed block in another way, so after an edit of the policy later losses may differ in their last digits.
+`halcyon_api.spec.remat.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations
+of a recomputed block in another way, so after an edit of the policy later losses may differ in their last digits.
 """
 
 from __future__ import annotations
@@ -25,16 +26,24 @@ _POLICIES: dict[Remat, Callable[..., Any] | None] = {
     "full": None,
     "nested": None,
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
-    "dots": jax.checkpoint_policies.save_from_both_policies(_WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(ATTENTION)),
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        _WEIGHT_PRODUCTS, jax.checkpoint_policies.save_only_these_names(ATTENTION)
+    ),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=[], names_which_can_be_offloaded=[_CARRY], offload_src="device", offload_dst="pinned_host"
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[_CARRY],
+        offload_src="device",
+        offload_dst="pinned_host",
     ),
 }
 """JAX's policy of each remat policy that computes something again; None: nothing but a block's arguments is kept."""
 
 
 def attended(tree: Tree) -> Tree:
-    """Mark the result of attention, and what its backward pass needs of it, for the policies that keep it. The values do not change."""
+    """Mark the result of attention, and what its backward pass needs of it, for the policies that keep it.
+
+    The values do not change.
+    """
     return jax.tree.map(lambda x: checkpoint_name(x, ATTENTION), tree)
 
 
@@ -89,7 +98,10 @@ class Loop:
 
     @property
     def merges(self) -> bool:
-        """Whether blocks are outside of the loop because of `unroll`. XLA could merge their recomputation with their forward pass."""
+        """Whether blocks are outside of the loop because of `unroll`.
+
+        XLA could merge their recomputation with their forward pass.
+        """
         size = self.length // self.groups
         return self.flat or (self.inputs > 1 and (self.inputs == size or size % self.inputs > 0))
 
@@ -119,10 +131,13 @@ def scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any, l
 
 
 def group_size(length: int, blocks: int = 1) -> int:
-    """The divisor s of `length` with the least ``length / s + s * blocks``: the carries kept for all groups, and inside one group.
+    """The divisor s of `length` with the least ``length / s + s * blocks``: the carries kept for all groups, and inside
+    one group.
 
     Args:
         length: Inputs of a scan.
         blocks: Blocks of one input.
     """
-    return min((size for size in range(1, length + 1) if length % size == 0), key=lambda size: length // size + size * blocks)
+    return min(
+        (size for size in range(1, length + 1) if length % size == 0), key=lambda size: length // size + size * blocks
+    )

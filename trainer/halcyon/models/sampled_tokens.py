@@ -36,10 +36,14 @@ def sampled_tokens(features: NamedArray, head: NamedArray, keys: jax.Array, soft
     def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
         part, numbers = block
         named = NamedArray(part, (rows, Axis(POSITION, length), embed))
-        logits = softmax.logits(contract(named, head, embed, into=jnp.float32)).rearrange((rows.name, POSITION, vocab.name))
+        logits = softmax.logits(contract(named, head, embed, into=jnp.float32)).rearrange(
+            (rows.name, POSITION, vocab.name)
+        )
 
         def of_row(key: jax.Array) -> jax.Array:
-            return jax.vmap(lambda number: jax.random.gumbel(jax.random.fold_in(key, number), (vocab.size,), jnp.float32))(numbers)
+            return jax.vmap(
+                lambda number: jax.random.gumbel(jax.random.fold_in(key, number), (vocab.size,), jnp.float32)
+            )(numbers)
 
         return jnp.argmax(logits.array + jax.vmap(of_row)(keys), axis=-1).astype(jnp.int32)
 

@@ -1,9 +1,9 @@
 """Shape checks of Haliax in several threads.
 
-While JAX takes trees of named arrays apart and puts them together again, the arrays may have other shapes for a moment, so Haliax
-switches its shape checks off meanwhile. Its switch is one variable of the process. When one thread traces a program and another one puts
-a tree together, one of them can switch the checks on for the other, which then fails on a correct array. Until Haliax has a switch for
-each thread, this module gives it one.
+While JAX takes trees of named arrays apart and puts them together again, the arrays may have other shapes for a moment,
+so Haliax switches its shape checks off meanwhile. Its switch is one variable of the process. When one thread traces a
+program and another one puts a tree together, one of them can switch the checks on for the other, which then fails on a
+correct array. Until Haliax has a switch for each thread, this module gives it one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The softmax over the vocabulary: the limit of its logits, and the rows that only pad the vocabulary.
 
-A model's vocabulary is that of its tokenizer, rounded up so that a mesh divides it. The rows beyond are no tokens. Their logits are minus
-infinity, so they have no probability, and neither features nor head get a gradient from them. Their parameters are zero before the first
-step and stay zero, whatever the update rule (`without_padding`). So a run trains as it would without the padding.
+A model's vocabulary is that of its tokenizer, rounded up so that a mesh divides it. The rows beyond are no tokens.
+Their logits are minus infinity, so they have no probability, and neither features nor head get a gradient from them.
+Their parameters are zero before the first step and stay zero, whatever the update rule (`without_padding`). So a run
+trains as it would without the padding.
 
 `halcyon.models.CausalLM.tokens` is the one place that knows where the padding begins.
 """
@@ -41,7 +42,9 @@ class Softmax(NamedTuple):
 
     def logits(self, products: NamedArray) -> NamedArray:
         """The logits (..., vocab) of products (..., vocab): limited, and minus infinity for the padding."""
-        return self.masked(products if self.soft_cap is None else self.soft_cap * hax.tanh(products / self.soft_cap), self.vocab)
+        return self.masked(
+            products if self.soft_cap is None else self.soft_cap * hax.tanh(products / self.soft_cap), self.vocab
+        )
 
     def masked(self, logits: NamedArray, part: Axis, first: jax.Array | int = 0) -> NamedArray:
         """`logits` with minus infinity for the padding.
@@ -58,9 +61,14 @@ class Softmax(NamedTuple):
 
 
 def with_tokens(model: Model, tokens: int) -> Model:
-    """A copy of a model of this number of tokens; see `halcyon.models.CausalLM.tokens`. The arrays are the same ones."""
+    """A copy of a model of this number of tokens; see `halcyon.models.CausalLM.tokens`.
+
+    The arrays are the same ones.
+    """
     changed: Any = copy.copy(model)
-    object.__setattr__(changed, "tokens", tokens if tokens < changed.vocab.size else None)  # a user's class may have its own __init__
+    object.__setattr__(
+        changed, "tokens", tokens if tokens < changed.vocab.size else None
+    )  # a user's class may have its own __init__
     return changed
 
 

@@ -1,11 +1,13 @@
-"""Many blocks as one module: their parameters have the axis ``layers`` in front, and one scan computes the blocks in order.
+"""Many blocks as one module: their parameters have the axis ``layers`` in front, and one scan computes the blocks in
+order.
 
-So a program with 80 blocks has the same length, and compiles as fast, as one with a single block. Blocks with parameters of one form that
-are computed in different ways (local and global attention) stay one stack, and `Stack.scan_kinds` computes them. Blocks with different
-parameters (dense and expert layers) are a stack each; see `halcyon.models.mixed_stacks`.
+So a program with 80 blocks has the same length, and compiles as fast, as one with a single block. Blocks with
+parameters of one form that are computed in different ways (local and global attention) stay one stack, and
+`Stack.scan_kinds` computes them. Blocks with different parameters (dense and expert layers) are a stack each; see
+`halcyon.models.mixed_stacks`.
 
-``haliax.nn.Stacked`` is not used: it names every parameter inside the scan (for its checkpoint policies), and JAX treats a named value as
-computed. The forward pass would then write a second copy of all weights for the backward pass.
+``haliax.nn.Stacked`` is not used: it names every parameter inside the scan (for its checkpoint policies), and JAX
+treats a named value as computed. The forward pass would then write a second copy of all weights for the backward pass.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Stack(eqx.Module, Generic[Block]):
         remat: What the forward pass keeps for the backward pass; see `with_remat`.
         unroll: Blocks in one iteration of the loop over them; see `with_unroll`.
         slots: (layers, statistics) in a step that watches the outputs of the blocks; see `halcyon.models.activations`.
-        apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one (see `halcyon.models.apart`).
+        apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one (see
+            `halcyon.models.apart`).
         further: The other blocks, if they are apart.
     """
 
@@ -59,8 +62,8 @@ class Stack(eqx.Module, Generic[Block]):
         Args:
             step: Computes one block.
             carry: A tree of arrays that goes from block to block, such as the residual stream.
-            inputs: A tree of arrays with the input of each block, such as its part of a cache; they have a dimension without a name, of
-                size `layers`, in front. None: no inputs.
+            inputs: A tree of arrays with the input of each block, such as its part of a cache; they have a dimension
+                without a name, of size `layers`, in front. None: no inputs.
 
         Returns:
             The last carry, and the outputs of all blocks in the form of `inputs`.
@@ -73,7 +76,8 @@ class Stack(eqx.Module, Generic[Block]):
                 outputs.append(output)
             return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
         loop = Loop(self.remat, self.layers.size, unroll=self.unroll, flat=unroll(self.layers.size))
-        # In a loop, XLA cannot merge the forward and the backward computation, so only blocks outside of it need `prevent_cse`.
+        # In a loop, XLA cannot merge the forward and the backward computation, so only blocks outside of it need
+        # `prevent_cse`.
         one = checkpointed(step, self.remat, prevent_cse=loop.merges)
 
         def body(carry: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -84,11 +88,12 @@ class Stack(eqx.Module, Generic[Block]):
         return scan(body, carry, (self.blocks, inputs), loop)
 
     def scan_kinds(self, kinds: Sequence[Kind], step: Callable[[Kind, Any, Any], Any], carry: Any) -> Any:
-        """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a pattern.
+        """Compute ``carry = step(kind, block, carry)`` for each block in order, where the kinds of the blocks follow a
+        pattern.
 
-        The blocks have parameters of one form, and their kinds decide how they are computed, such as with local or global attention. One
-        scan repeats each run of a repeated pattern (see `runs_of`), so a program grows with its patterns, not with the number of blocks.
-        With several runs, each scan gets a copy of its part of the parameters.
+        The blocks have parameters of one form, and their kinds decide how they are computed, such as with local or
+        global attention. One scan repeats each run of a repeated pattern (see `runs_of`), so a program grows with its
+        patterns, not with the number of blocks. With several runs, each scan gets a copy of its part of the parameters.
 
         Args:
             kinds: The kind of each block.
@@ -104,7 +109,9 @@ class Stack(eqx.Module, Generic[Block]):
             mine = blocks if len(runs) == 1 else jax.tree.map(lambda x, run=run: x[run.first : run.end], blocks)
             loop = Loop(self.remat, run.repetitions, len(run.pattern), self.unroll, unroll(run.repetitions))
             merges = loop.merges or (len(runs) > 1 and run.repetitions == 1)
-            steps = [checkpointed(functools.partial(step, kind), self.remat, prevent_cse=merges) for kind in run.pattern]
+            steps = [
+                checkpointed(functools.partial(step, kind), self.remat, prevent_cse=merges) for kind in run.pattern
+            ]
 
             def body(carry: Any, mine: Any, steps: Any = steps) -> tuple[Any, None]:
                 for number, one in enumerate(steps):
@@ -125,7 +132,9 @@ class Stack(eqx.Module, Generic[Block]):
     def blocks(self) -> tuple[Block, NamedArray | None]:
         """The blocks and their slots, as a scan over them takes them."""
         if self.apart:  # for a model of a user that scans by itself
-            return jax.tree.map(lambda *parts: jnp.stack(parts), *(self.block(number) for number in range(self.layers.size))), None
+            return jax.tree.map(
+                lambda *parts: jnp.stack(parts), *(self.block(number) for number in range(self.layers.size))
+            ), None
         return jax.tree.map(without_layers, (self.stacked, self.slots), is_leaf=is_named)
 
 
@@ -142,8 +151,8 @@ def with_remat(model: Model, policy: Remat) -> Model:
 def with_unroll(model: Model, blocks: int) -> Model:
     """`model` with loops over its blocks that compute this number of them in one iteration.
 
-    The result is the same up to rounding. A loop whose repetition has several unlike blocks computes whole repetitions. The last blocks,
-    if they are fewer, follow the loop.
+    The result is the same up to rounding. A loop whose repetition has several unlike blocks computes whole repetitions.
+    The last blocks, if they are fewer, follow the loop.
 
     Args:
         model: A model, or the shapes in its place.
@@ -188,13 +197,16 @@ RUN_COST = 2
 
 
 def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
-    """The kinds of all blocks as runs of repeated patterns, with the least cost: the blocks of all patterns, and `RUN_COST` for each run.
+    """The kinds of all blocks as runs of repeated patterns, with the least cost: the blocks of all patterns, and
+    `RUN_COST` for each run.
 
     26 blocks, of which each sixth is global, are the pattern of six 4 times, and that of one local block 2 times.
     """
     count = len(kinds)
     least: list[tuple[int, tuple[Run[Kind], ...]]] = [(0, ())] * (count + 1)
-    agree = [[0] * (count + 1) for _ in range(LONGEST_PATTERN + 1)]  # how many kinds from here on are those of `length` blocks later
+    agree = [
+        [0] * (count + 1) for _ in range(LONGEST_PATTERN + 1)
+    ]  # how many kinds from here on are those of `length` blocks later
     for first in range(count - 1, -1, -1):
         choices: list[tuple[int, tuple[Run[Kind], ...]]] = []
         for length in range(1, min(LONGEST_PATTERN, count - first) + 1):
@@ -209,7 +221,9 @@ def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
 
 
 def without_layers(parameter: NamedArray) -> NamedArray:
-    """The same array without the name of its first dimension: a scan removes this dimension, and the rest matches the names."""
+    """The same array without the name of its first dimension: a scan removes this dimension, and the rest matches the
+    names.
+    """
     if parameter.axis_names[0] != LAYERS:
         raise ValueError(f"a stacked parameter has the axis {LAYERS} in front, not {parameter.axis_names}")
     names = parameter.axis_names[1:]

@@ -1,4 +1,7 @@
-"""Sums over an array, from which its norm, its RMS and the histogram of its magnitudes follow. The sums of parts add up."""
+"""Sums over an array, from which its norm, its RMS and the histogram of its magnitudes follow.
+
+The sums of parts add up.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ def sums_of(values: jax.Array, count: int, counted: jax.Array | None = None) -> 
     Args:
         values: Any shape.
         count: Size of `statistics_axis`.
-        counted: Whether an element counts: bool, of the same number of dimensions, which may have size 1. None: all count.
+        counted: Whether an element counts: bool, of the same number of dimensions, which may have size 1. None: all
+            count.
 
     Returns:
         Float32 [statistics].
@@ -57,18 +61,21 @@ def sums_of(values: jax.Array, count: int, counted: jax.Array | None = None) -> 
     return found if count == _COUNTS else jnp.concatenate([found, bin_counts(values).astype(jnp.float32)])
 
 
-def bin_counts(values: jax.Array, axes: tuple[int, ...] | None = None, block: tuple[int, int] | None = None) -> jax.Array:
+def bin_counts(
+    values: jax.Array, axes: tuple[int, ...] | None = None, block: tuple[int, int] | None = None
+) -> jax.Array:
     """The number of magnitudes in each bin: uint32 [..., bins]. Elements that are not a number are in no bin.
 
-    Each element adds 1 to one byte of one word; a word has the bytes of four bins. So five sums over blocks of few elements count all bins.
-    Then the bytes of all blocks are added up. A comparison with each edge takes seven times as long on a processor, and a scatter into bins
-    is slow on an accelerator. The sums are of integers, because a float32 stops to count at 2^24.
+    Each element adds 1 to one byte of one word; a word has the bytes of four bins. So five sums over blocks of few
+    elements count all bins. Then the bytes of all blocks are added up. A comparison with each edge takes seven times as
+    long on a processor, and a scatter into bins is slow on an accelerator. The sums are of integers, because a float32
+    stops to count at 2^24.
 
     Args:
         values: Float32, any shape.
         axes: The axes to count over. None: all.
-        block: One of these axes, and the number of neighbours on it that form a block (`block_of`). Where devices share the axis, each must
-            hold whole blocks; otherwise elements would travel. Default: blocks of the last axis.
+        block: One of these axes, and the number of neighbours on it that form a block (`block_of`). Where devices share
+            the axis, each must hold whole blocks; otherwise elements would travel. Default: blocks of the last axis.
     """
     axes = tuple(range(values.ndim)) if axes is None else axes
     if not axes:
@@ -77,8 +84,13 @@ def bin_counts(values: jax.Array, axes: tuple[int, ...] | None = None, block: tu
     bins = _bins(values)
     lanes, words = jnp.uint32(1) << (8 * (bins & 3)), bins >> 2
     blocks = (*values.shape[:axis], values.shape[axis] // size, size, *values.shape[axis + 1 :])
-    sums = [jnp.sum(jnp.where(words == word, lanes, jnp.uint32(0)).reshape(blocks), axis + 1, dtype=jnp.uint32) for word in range(_WORDS)]
-    counts = [jnp.sum((sums[number // 4] >> (8 * (number % 4))) & 0xFF, axes, dtype=jnp.uint32) for number in range(_BINS)]
+    sums = [
+        jnp.sum(jnp.where(words == word, lanes, jnp.uint32(0)).reshape(blocks), axis + 1, dtype=jnp.uint32)
+        for word in range(_WORDS)
+    ]
+    counts = [
+        jnp.sum((sums[number // 4] >> (8 * (number % 4))) & 0xFF, axes, dtype=jnp.uint32) for number in range(_BINS)
+    ]
     return jnp.stack(counts, axis=-1)
 
 
@@ -119,7 +131,10 @@ _weights: ContextVar[jax.Array | None] = ContextVar("halcyon-statistics-weights"
 
 @contextlib.contextmanager
 def counting(weights: jax.Array | None) -> Iterator[None]:
-    """The context to trace a model in whose `tapped` statistics leave out the tokens without weight: [batch, position]. None: none."""
+    """The context to trace a model in whose `tapped` statistics leave out the tokens without weight: [batch, position].
+
+    None: none.
+    """
     token = _weights.set(weights)
     try:
         yield
@@ -128,7 +143,8 @@ def counting(weights: jax.Array | None) -> Iterator[None]:
 
 
 def tapped(carry: Any, slot: NamedArray | None) -> Any:
-    """`carry`, whose first named array gives its `sums_of` as the gradient of the slot (see `halcyon.models.activations`).
+    """`carry`, whose first named array gives its `sums_of` as the gradient of the slot (see
+    `halcyon.models.activations`).
 
     Args:
         carry: A tree of named arrays, such as the residual stream.

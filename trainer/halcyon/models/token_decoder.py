@@ -1,10 +1,11 @@
 """The output head of every decoder: its token embedding, or a linear map of its own.
 
-Each decoder declares both parts itself, before and after its blocks, because the order of the fields is the order of the leaves: sums over
-all leaves, such as the norm of the gradient, are added in that order.
+Each decoder declares both parts itself, before and after its blocks, because the order of the fields is the order of
+the leaves: sums over all leaves, such as the norm of the gradient, are added in that order.
 """
 
-# Without `from __future__ import annotations`: Equinox takes an abstract variable whose annotation is a text for a field.
+# Without `from __future__ import annotations`: Equinox takes an abstract variable whose annotation is a text for a
+# field.
 
 from abc import abstractmethod
 from typing import Any
@@ -37,8 +38,13 @@ class TokenDecoder(CausalLM):
         """What each layer keeps in a cache, in order."""
 
     @abstractmethod
-    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
-        """See `CausalLM.__call__`. With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them."""
+    def __call__(
+        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
+    ) -> Outputs:
+        """See `CausalLM.__call__`.
+
+        With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them.
+        """
 
     def new_cache(self, rows: int, length: int, dtype: DTypeLike, *, pages: int | None = None) -> Cache:
         """An empty cache for this model; see `Cache.of`.
@@ -47,7 +53,9 @@ class TokenDecoder(CausalLM):
             ValueError: The rows are longer than `max_position`.
         """
         if length > self.max_position.size:
-            raise ValueError(f"a cache of {length} tokens is longer than the model's {self.max_position.size} positions")
+            raise ValueError(
+                f"a cache of {length} tokens is longer than the model's {self.max_position.size} positions"
+            )
         return Cache.of(self.kept, rows, length, dtype, pages=pages)
 
     def _head_products(self, features: NamedArray) -> NamedArray:

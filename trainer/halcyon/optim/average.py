@@ -1,8 +1,9 @@
 """Averages of the parameters over the steps of a run: two exponential moving averages, and the mean of the last models.
 
-An exponential moving average begins without a bias towards the initial parameters: like the moments of Adam (Kingma and Ba 2015, section 3)
-it is divided by ``1 - decay^t``, here by a greater share of the new model in the first updates. It is kept in float32, because a narrower
-type would round small shares away. The average never enters the training: the parameters are those of a run without an average.
+An exponential moving average begins without a bias towards the initial parameters: like the moments of Adam (Kingma and
+Ba 2015, section 3) it is divided by ``1 - decay^t``, here by a greater share of the new model in the first updates. It
+is kept in float32, because a narrower type would round small shares away. The average never enters the training: the
+parameters are those of a run without an average.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class Average(eqx.Module):
     model: Tree = None
     """An exponential moving average: the tree of the model in float32."""
     snapshots: Tree = None
-    """The last models: the tree of the model, each array with a first axis `SNAPSHOT`. Model number n, from 0, is at n modulo its size."""
+    """The last models: the tree of the model, each array with a first axis `SNAPSHOT`.
+
+    Model number n, from 0, is at n modulo its size.
+    """
 
 
 def empty_average(spec: AverageSpec | None, model: Tree) -> Average | None:
@@ -48,8 +52,9 @@ def empty_average(spec: AverageSpec | None, model: Tree) -> Average | None:
 def updated_average(spec: AverageSpec | None, average: Average | None, model: Tree, done: jax.Array) -> Average | None:
     """The average after a step. For use inside ``jax.jit``.
 
-    With the t-th update at step s, an exponential moving average moves by the share ``(1 - decay) / (1 - decay^t)`` of the way to the new
-    model. After ``fromStep``, `emaSqrt` multiplies this share by ``1 - sqrt((s - fromStep) / steps)``, so the decay grows to 1.
+    With the t-th update at step s, an exponential moving average moves by the share ``(1 - decay) / (1 - decay^t)`` of
+    the way to the new model. After ``fromStep``, `emaSqrt` multiplies this share by ``1 - sqrt((s - fromStep) /
+    steps)``, so the decay grows to 1.
 
     Args:
         spec: ``spec.average`` of the run.

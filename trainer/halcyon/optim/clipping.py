@@ -1,7 +1,8 @@
 """Clipping of gradients by element and by output, before the clipping of their global norm.
 
-Adaptive clipping (Brock et al. 2021, `arXiv 2102.06171 <https://arxiv.org/abs/2102.06171>`_, equation 3) limits the gradient of each output
-of a linear map to a share of the norm of its weights. Optax finds the inputs of a map by the number of axes; here they are declared.
+Adaptive clipping (Brock et al. 2021, `arXiv 2102.06171 <https://arxiv.org/abs/2102.06171>`_, equation 3) limits the
+gradient of each output of a linear map to a share of the norm of its weights. Optax finds the inputs of a map by the
+number of axes; here they are declared.
 """
 
 from __future__ import annotations

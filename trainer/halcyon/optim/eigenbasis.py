@@ -1,8 +1,10 @@
-"""The eigenbases of Shampoo, in which SOAP computes (Vyas et al. 2024, `arXiv 2409.11321 <https://arxiv.org/abs/2409.11321>`_).
+"""The eigenbases of Shampoo, in which SOAP computes (Vyas et al. 2024, `arXiv 2409.11321
+<https://arxiv.org/abs/2409.11321>`_).
 
-For gradients ``G`` of a matrix, ``L`` is a mean of ``G G^T`` and ``R`` a mean of ``G^T G``. Their eigenvectors are computed once, from the
-first gradient. After that, one step of orthogonal iteration (a product and a QR decomposition) follows the means (algorithm 4). A side
-with more than `halcyon.optim.matrices.LARGEST_SIDE` features keeps the standard basis, as in the authors' code.
+For gradients ``G`` of a matrix, ``L`` is a mean of ``G G^T`` and ``R`` a mean of ``G^T G``. Their eigenvectors are
+computed once, from the first gradient. After that, one step of orthogonal iteration (a product and a QR decomposition)
+follows the means (algorithm 4). A side with more than `halcyon.optim.matrices.LARGEST_SIDE` features keeps the standard
+basis, as in the authors' code.
 
 Like the authors' code, a step uses the bases of earlier gradients.
 """
@@ -85,7 +87,9 @@ def followed(bases: Bases, gradient: jax.Array, decay: float, count: jax.Array, 
     return Bases(*means, *new)
 
 
-def _side(mean: jax.Array, square: jax.Array, basis: jax.Array, decay: float, count: jax.Array, every: int) -> tuple[jax.Array, jax.Array]:
+def _side(
+    mean: jax.Array, square: jax.Array, basis: jax.Array, decay: float, count: jax.Array, every: int
+) -> tuple[jax.Array, jax.Array]:
     if basis.shape[-1] == 1:
         return mean, basis
     mean = decay * mean + (1 - decay) * square

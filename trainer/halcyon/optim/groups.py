@@ -1,7 +1,8 @@
 """Groups of parameters that an update treats in the same way, by their roles and the patterns of their paths.
 
-Patterns are those of `fnmatch` over dotted paths with the field names of the model, such as ``blocks.stacked.attention.query.weight``.
-A parameter that no group names belongs to the rest, which has the settings of ``spec.optimizer``.
+Patterns are those of `fnmatch` over dotted paths with the field names of the model, such as
+``blocks.stacked.attention.query.weight``. A parameter that no group names belongs to the rest, which has the settings
+of ``spec.optimizer``.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
         model: The model, its shapes, or its trained part. In the trained part, frozen groups are empty.
 
     Raises:
-        BadConfiguration: A group has no parameter, two groups have the same one, or a rule does not take a setting of its group.
+        BadConfiguration: A group has no parameter, two groups have the same one, or a rule does not take a setting of
+            its group.
     """
     leaves, structure = jax.tree.flatten(parameters(model))
     groups = spec.groups or ()
@@ -106,7 +108,8 @@ def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
 
 
 def trained(spec: OptimizerSpec, model: CausalLM, lora: LoraSpec | None = None) -> Any | None:
-    """`model` with a bool in the place of each NamedArray: whether it is trained (`halcyon.models.trainable`). None if all are.
+    """`model` with a bool in the place of each NamedArray: whether it is trained (`halcyon.models.trainable`). None if
+    all are.
 
     Args:
         spec: ``spec.optimizer`` of the run.
@@ -128,7 +131,9 @@ def trained(spec: OptimizerSpec, model: CausalLM, lora: LoraSpec | None = None) 
     beside = jax.tree.leaves(flags) if flags is not None else [True] * len(paths(model))
     both = [flag and path not in frozen for flag, path in zip(beside, paths(model), strict=True)]
     if not any(both):
-        raise BadConfiguration(f"{_FIELD}: all parameters are frozen, so nothing is trained; leave some out of the frozen groups")
+        raise BadConfiguration(
+            f"{_FIELD}: all parameters are frozen, so nothing is trained; leave some out of the frozen groups"
+        )
     return jax.tree.unflatten(jax.tree.structure(parameters(model)), both)
 
 
@@ -165,7 +170,8 @@ def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list
             other = owner.setdefault(index, number)
             if other != number:
                 raise BadConfiguration(
-                    f"{_FIELD}[{number}]: {names[index]} is also in groups[{other}] ({_selection(groups[other])}); change one of the "
+                    f"{_FIELD}[{number}]: {names[index]} is also in groups[{other}] ({_selection(groups[other])}); "
+                    "change one of the "
                     "selections, so that each parameter is in one group"
                 )
     return list(owner.items())

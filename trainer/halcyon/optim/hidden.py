@@ -1,4 +1,6 @@
-"""Joins a rule for hidden matrices with AdamW for all other parameters of its group, and the parts that such rules share."""
+"""Joins a rule for hidden matrices with AdamW for all other parameters of its group, and the parts that such rules
+share.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class HiddenState(NamedTuple):
     """State of AdamW, for all other parameters."""
 
 
-def beside_adamw(build: Build, parameters: Tree, shared: MatricesSpec, rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
+def beside_adamw(
+    build: Build, parameters: Tree, shared: MatricesSpec, rate: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
     """A rule for hidden matrices, and AdamW for the other parameters.
 
     Args:
@@ -49,9 +53,15 @@ def beside_adamw(build: Build, parameters: Tree, shared: MatricesSpec, rate: flo
     def init(params: Tree) -> HiddenState:
         return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
 
-    def update(gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **arguments: Any) -> tuple[Tree, HiddenState]:
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **arguments: Any
+    ) -> tuple[Tree, HiddenState]:
         changes, matrices = of_matrices.update(
-            select(gradients, flags), state.matrices, select(params, flags), learning_rate=learning_rate * rate, **arguments
+            select(gradients, flags),
+            state.matrices,
+            select(params, flags),
+            learning_rate=learning_rate * rate,
+            **arguments,
         )
         further, rest = of_others.update(
             select(gradients, against),
@@ -73,7 +83,9 @@ def scale(form: Form, name: Scaling) -> float:
 
 
 def ahead(momentum: Tree, gradients: Tree, decay: Scalar) -> Tree:
-    """The mean of gradients one step ahead: ``(1 - decay) gradient + decay momentum``, after the momentum was updated."""
+    """The mean of gradients one step ahead: ``(1 - decay) gradient + decay momentum``, after the momentum was
+    updated.
+    """
     return mean(momentum, gradients, decay)
 
 
@@ -85,8 +97,8 @@ def decayed(direction: Tree, params: Tree, learning_rate: Scalar, weight_decay: 
         params: The matrices.
         learning_rate: The rate of this step.
         weight_decay: Decoupled weight decay.
-        cautious: Decay an element only where the update and the decay have one sign (Chen et al. 2025, `arXiv 2510.12402
-            <https://arxiv.org/abs/2510.12402>`_).
+        cautious: Decay an element only where the update and the decay have one sign (Chen et al. 2025, `arXiv
+            2510.12402 <https://arxiv.org/abs/2510.12402>`_).
     """
 
     def one(leaf: jax.Array, weight: jax.Array) -> jax.Array:

@@ -1,12 +1,13 @@
 """The hidden matrices of a model as stacks of equal shape, and the computation of each stack by all devices together.
 
-A linear map has one or more input axes and one or more output axes (heads x head size). Its parameter [stacked..., inputs..., outputs...]
-becomes [stack, rows, columns]; layers and experts are the stack. Parameters with equal rows and columns form one stack, so a rule compiles
-one batch of products for each shape.
+A linear map has one or more input axes and one or more output axes (heads x head size). Its parameter [stacked...,
+inputs..., outputs...] becomes [stack, rows, columns]; layers and experts are the stack. Parameters with equal rows and
+columns form one stack, so a rule compiles one batch of products for each shape.
 
-Products of whole matrices do not fit the sharding at rest, which splits each matrix. `Matrices.compute` therefore gives each device whole
-matrices, but only its part of the stack (an all-to-all), and splits the results like the parameters again. No device ever holds all
-matrices. The axis between slices is left out: every slice computes the whole stack, because the network between slices is slow.
+Products of whole matrices do not fit the sharding at rest, which splits each matrix. `Matrices.compute` therefore gives
+each device whole matrices, but only its part of the stack (an all-to-all), and splits the results like the parameters
+again. No device ever holds all matrices. The axis between slices is left out: every slice computes the whole stack,
+because the network between slices is slow.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ from halcyon.parallel.axes import PARAMETER_AXES, mesh_axes, open_axes
 from halcyon_api.axes import on
 
 HIDDEN = frozenset({Role.MATRIX, Role.EXPERT})
-"""The roles of hidden matrices: linear maps between features. Head, router, adapters and convolutions are not hidden matrices."""
+"""The roles of hidden matrices: linear maps between features.
+
+Head, router, adapters and convolutions are not hidden matrices.
+"""
 
 
 LARGEST_SIDE = 10_000
-"""Largest side of a matrix with a factor of its own: a factor of a larger side, which is square, would not fit the memory of a device."""
+"""Largest side of a matrix with a factor of its own: a factor of a larger side, which is square, would not fit the
+memory of a device.
+"""
 
 
 class Kind(Enum):
@@ -113,7 +119,9 @@ class Matrices:
 
     def map(self, function: Callable[..., NamedArray], *trees: Tree) -> Tree:
         """``function(form, *arrays)`` of each parameter."""
-        return self._tree([function(*arguments) for arguments in zip(self._forms, *map(self._leaves, trees), strict=True)])
+        return self._tree(
+            [function(*arguments) for arguments in zip(self._forms, *map(self._leaves, trees), strict=True)]
+        )
 
     def new(self, kind: Kind, fill: Callable[[Form], jax.Array]) -> Tree:
         """An array of this kind for each parameter.
@@ -125,7 +133,9 @@ class Matrices:
         return self._tree([form.named(jnp.broadcast_to(fill(form), form.shape(kind)), kind) for form in self._forms])
 
     def compute_each(self, function: Callable[[jax.Array], jax.Array], tree: Tree) -> Tree:
-        """`compute` with one matrix in and out, for a function with ``f(x.T) == f(x).T``: a matrix and its transpose share a stack."""
+        """`compute` with one matrix in and out, for a function with ``f(x.T) == f(x).T``: a matrix and its transpose
+        share a stack.
+        """
         shapes = [(form.count, *sorted((form.rows, form.columns))) for form in self._forms]
         turned = [form.rows > form.columns for form in self._forms]
 
@@ -136,9 +146,18 @@ class Matrices:
         leaves = self._leaves(tree)
         results: list[Any] = [None] * len(leaves)
         for members in _groups([shape[1:] for shape in shapes]):
-            (stack,) = by_part(lambda stack: (function(stack),), [jnp.concatenate([stack_of(index, leaves[index]) for index in members])])
-            for index, part in zip(members, jnp.split(stack, _borders([shapes[index][0] for index in members])), strict=True):
-                results[index] = self._forms[index].named(part.mT if turned[index] else part, Kind.MATRIX).rearrange(leaves[index].axes)
+            (stack,) = by_part(
+                lambda stack: (function(stack),),
+                [jnp.concatenate([stack_of(index, leaves[index]) for index in members])],
+            )
+            for index, part in zip(
+                members, jnp.split(stack, _borders([shapes[index][0] for index in members])), strict=True
+            ):
+                results[index] = (
+                    self._forms[index]
+                    .named(part.mT if turned[index] else part, Kind.MATRIX)
+                    .rearrange(leaves[index].axes)
+                )
         return self._tree(results)
 
     def compute(
@@ -151,8 +170,10 @@ class Matrices:
         """Compute a function of stacks, one call for each shape.
 
         Args:
-            function: Gets a float32 stack for each argument, and `shared`; returns a stack for each result. It computes each matrix alone.
-            arguments: Kind and arrays of each argument. The first one has the kind `Kind.MATRIX`; results of this kind get its axes.
+            function: Gets a float32 stack for each argument, and `shared`; returns a stack for each result. It computes
+                each matrix alone.
+            arguments: Kind and arrays of each argument. The first one has the kind `Kind.MATRIX`; results of this kind
+                get its axes.
             results: Kind of each result.
             shared: Further arguments, the same for every stack.
         """
@@ -202,7 +223,10 @@ def by_part(
 
 
 def _split(count: int, sizes: dict[str, int]) -> tuple[tuple[str, ...], int]:
-    """The mesh axes that split a stack, and the number of parts. Those that split parameters come first; none leaves a device idle."""
+    """The mesh axes that split a stack, and the number of parts.
+
+    Those that split parameters come first; none leaves a device idle.
+    """
     first = [name for axis in (EMBED, EXPERTS) for name in mesh_axes(axis, PARAMETER_AXES)]
     between = {row.name for row in on("dcn")}
     names: tuple[str, ...] = ()

@@ -1,24 +1,26 @@
-"""Stores the moments of an update rule in bfloat16 or in 8 bits. The rule itself computes in float32 and does not know of it.
+"""Stores the moments of an update rule in bfloat16 or in 8 bits. The rule itself computes in float32 and does not know
+of it.
 
 Before an update the stored moments are widened, and after it they are rounded once.
 
-**bfloat16** is rounded to the nearest number or, with ``momentsRounding: stochastic``, to one of the two neighbours by chance
-(`halcyon.optim.rounding`). A moment that decays slowly changes by less than half the distance to the next number, so to the nearest it
-would stop.
+**bfloat16** is rounded to the nearest number or, with ``momentsRounding: stochastic``, to one of the two neighbours by
+chance (`halcyon.optim.rounding`). A moment that decays slowly changes by less than half the distance to the next
+number, so to the nearest it would stop.
 
-**float8** is always rounded stochastically, because its neighbours are far apart. 8 bits are enough for moments if small numbers keep
-their relative precision: a linear code loses the small second moments, by which an update is divided (Dettmers et al. 2022,
-`arXiv 2110.02861 <https://arxiv.org/abs/2110.02861>`_, section 2). Four decisions:
+**float8** is always rounded stochastically, because its neighbours are far apart. 8 bits are enough for moments if
+small numbers keep their relative precision: a linear code loses the small second moments, by which an update is divided
+(Dettmers et al. 2022, `arXiv 2110.02861 <https://arxiv.org/abs/2110.02861>`_, section 2). Four decisions:
 
-- Numbers of a row share a scale, a power of 2. A row has all numbers that differ only in the axis ``embed``, or in the last axis where
-  there is no such axis. So a token of the vocabulary and an output of a matrix have scales of their own. A scale that is a power of 2
-  rounds nothing, and a moment that does not change keeps its bits. The scale is a maximum, which has no rounding either: it is the same on
-  every mesh, also where the mesh splits the row.
-- A mean of gradients has 3 bits of exponent and 4 of mantissa: neighbours are a 16th apart, and below a 62nd of the greatest number of the
-  row at a constant distance, a 992nd of it.
-- A mean of squares is stored as its root, which has half as many orders of magnitude, with 4 bits of exponent and 3 of mantissa. It is
-  never rounded to 0. Otherwise an element could be divided by the epsilon of the rule alone.
-- Vectors, such as norms and biases, stay float32: they are small. So do the factors and bases of the rules for matrices.
+- Numbers of a row share a scale, a power of 2. A row has all numbers that differ only in the axis ``embed``, or in the
+  last axis where there is no such axis. So a token of the vocabulary and an output of a matrix have scales of their
+  own. A scale that is a power of 2 rounds nothing, and a moment that does not change keeps its bits. The scale is a
+  maximum, which has no rounding either: it is the same on every mesh, also where the mesh splits the row.
+- A mean of gradients has 3 bits of exponent and 4 of mantissa: neighbours are a 16th apart, and below a 62nd of the
+  greatest number of the row at a constant distance, a 992nd of it.
+- A mean of squares is stored as its root, which has half as many orders of magnitude, with 4 bits of exponent and 3 of
+  mantissa. It is never rounded to 0. Otherwise an element could be divided by the epsilon of the rule alone.
+- Vectors, such as norms and biases, stay float32: they are small. So do the factors and bases of the rules for
+  matrices.
 
 The random bits come from the key of the step, so a run that resumes has the same ones.
 """
@@ -59,10 +61,15 @@ class Scaled(NamedTuple):
     values: Any
     """The state of the rule, with float8 arrays in the place of the moments of matrices."""
     scales: Any
-    """The scale of each row, float32, in the place of these arrays: their axes without that of a row. None in all other places."""
+    """The scale of each row, float32, in the place of these arrays: their axes without that of a row.
+
+    None in all other places.
+    """
 
 
-def stored_as(rule: optax.GradientTransformationExtraArgs, kind: MomentsType, *, stochastic: bool) -> optax.GradientTransformationExtraArgs:
+def stored_as(
+    rule: optax.GradientTransformationExtraArgs, kind: MomentsType, *, stochastic: bool
+) -> optax.GradientTransformationExtraArgs:
     """`rule` with its moments in another type.
 
     Args:
@@ -137,11 +144,16 @@ def _narrow(state: Any, key: jax.Array | None) -> Scaled:
         return _float8(x, own, squares=field in SQUARES)
 
     pairs = [one(*each) for each in zip(_fields(state), leaves, _keys(state, key), strict=True)]
-    return Scaled(structure.unflatten([value for value, _ in pairs]), structure.unflatten([scale for _, scale in pairs]))
+    return Scaled(
+        structure.unflatten([value for value, _ in pairs]), structure.unflatten([scale for _, scale in pairs])
+    )
 
 
 def _float8(x: NamedArray, key: jax.Array | None, *, squares: bool) -> tuple[NamedArray, NamedArray]:
-    """A float32 moment in 8 bits, and the scales of its rows. Without a key: that before the first update, which is 0."""
+    """A float32 moment in 8 bits, and the scales of its rows.
+
+    Without a key: that before the first update, which is 0.
+    """
     at, names = _row(x), x.axis_names
     of_row = (*names[:at], *names[at + 1 :])
     if key is None:
@@ -177,12 +189,17 @@ def _mapped(function: Any, state: Any) -> Any:
 def _fields(state: Any) -> list[str | None]:
     """The field of a rule's state that each array belongs to; None for arrays without names of axes, such as counts.
 
-    The paths of the parameters follow the names of these fields. So the first known name decides, whatever fields a model has.
+    The paths of the parameters follow the names of these fields. So the first known name decides, whatever fields a
+    model has.
     """
     known = MEANS | SQUARES | FACTORS
 
     def field(path: Any, leaf: Any) -> str | None:
-        return next((name for entry in path if (name := getattr(entry, "name", None)) in known), None) if is_named(leaf) else None
+        return (
+            next((name for entry in path if (name := getattr(entry, "name", None)) in known), None)
+            if is_named(leaf)
+            else None
+        )
 
     return [field(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_named)]
 

@@ -1,8 +1,8 @@
 """Orthogonalises matrices: replaces their singular values by numbers near 1, with matrix products alone.
 
-An odd polynomial of a matrix is that polynomial of its singular values. Each iteration applies ``x -> a x + b x^3 + c x^5``; together the
-iterations lift all singular values of a matrix of norm 1 that are not tiny to about 1 (Jordan et al. 2024, `Muon
-<https://kellerjordan.github.io/posts/muon/>`_).
+An odd polynomial of a matrix is that polynomial of its singular values. Each iteration applies ``x -> a x + b x^3 + c
+x^5``; together the iterations lift all singular values of a matrix of norm 1 that are not tiny to about 1 (Jordan et
+al. 2024, `Muon <https://kellerjordan.github.io/posts/muon/>`_).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from halcyon_api.spec.rules.matrices import Coefficients, IterationType, Matrice
 Polynomial = tuple[float, float, float]
 
 QUINTIC: Polynomial = (3.4445, -4.7750, 2.0315)
-"""The polynomial of Jordan et al. 2024. Its slope at 0 is as large as possible; singular values end between about 0.7 and 1.2."""
+"""The polynomial of Jordan et al. 2024. Its slope at 0 is as large as possible; singular values end between about
+0.7 and 1.2.
+"""
 
 POLAR_EXPRESS: tuple[Polynomial, ...] = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -43,7 +45,9 @@ WITH_MARGIN: tuple[Polynomial, ...] = (
 """The five polynomials of the same paper with a safety factor of 1.02 and a cushion of 2, which Karpathy 2026 uses."""
 
 SLACK = 1.01
-"""Amsel et al. 2025 compute with values of up to 1.01, so that rounding never leaves the interval on which the polynomials are small."""
+"""Amsel et al. 2025 compute with values of up to 1.01, so that rounding never leaves the interval on which the
+polynomials are small.
+"""
 
 _TINY = 1e-7
 """Added to a norm; a matrix of zeros stays zeros."""
@@ -57,7 +61,9 @@ def polynomials(name: Coefficients, iterations: int) -> tuple[Polynomial, ...]:
     return (*slackened, *(POLAR_EXPRESS[-1],) * iterations)[:iterations]
 
 
-def orthogonalize(stack: jax.Array, name: Coefficients, iterations: int = 5, dtype: IterationType = "float32") -> jax.Array:
+def orthogonalize(
+    stack: jax.Array, name: Coefficients, iterations: int = 5, dtype: IterationType = "float32"
+) -> jax.Array:
     """The nearest matrices with orthonormal rows, or columns if those are fewer, approximately.
 
     Args:
@@ -86,8 +92,12 @@ def polar_express_with_margin(stack: jax.Array, dtype: IterationType = "float32"
     return _iterated(stack, WITH_MARGIN, SLACK, 1e-6, dtype)
 
 
-def _iterated(stack: jax.Array, polynomials: Sequence[Polynomial], slack: float, tiny: float, dtype: IterationType) -> jax.Array:
-    """The polynomials of wide matrices, one after the other; `tiny` is added to the norm, times `slack`, that divides them before."""
+def _iterated(
+    stack: jax.Array, polynomials: Sequence[Polynomial], slack: float, tiny: float, dtype: IterationType
+) -> jax.Array:
+    """The polynomials of wide matrices, one after the other; `tiny` is added to the norm, times `slack`, that divides
+    them before.
+    """
     norm = jnp.sqrt(jnp.sum(jnp.square(stack), axis=(-2, -1), keepdims=True))
     x = (stack / (norm * slack + tiny)).astype(dtype)
     # Products of float32 use full precision on every platform; by default, TPUs and GPUs would round the factors.
@@ -100,4 +110,6 @@ def _iterated(stack: jax.Array, polynomials: Sequence[Polynomial], slack: float,
 
 def orthogonalizer(shared: MatricesSpec) -> Callable[[jax.Array], jax.Array]:
     """`orthogonalize` with the settings of a run."""
-    return functools.partial(orthogonalize, name=shared.coefficients, iterations=shared.iterations, dtype=shared.iteration_type)
+    return functools.partial(
+        orthogonalize, name=shared.coefficients, iterations=shared.iterations, dtype=shared.iteration_type
+    )

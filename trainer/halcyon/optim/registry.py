@@ -79,17 +79,23 @@ def estimator_of(spec: OptimizerSpec) -> Estimator | None:
 
 
 def build_optimizer(
-    spec: OptimizerSpec, model: CausalLM, moments: MomentsType = "float32", rounding: Literal["stochastic"] | None = None
+    spec: OptimizerSpec,
+    model: CausalLM,
+    moments: MomentsType = "float32",
+    rounding: Literal["stochastic"] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The update of a run: gradients are clipped, last by their global norm; then the rule of each group changes its parameters.
+    """The update of a run: gradients are clipped, last by their global norm; then the rule of each group changes its
+    parameters.
 
-    ``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` takes float32 scalars and returns float32 changes, to be
-    added to the parameters. ``weight_decay``, ``step`` and ``key`` may be left out if no rule needs them. The state is a deterministic tree
-    of arrays. Each moment has the axes of its parameter, so that `halcyon.parallel.axes.shardings` gives both the same sharding.
+    ``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` takes float32 scalars and returns
+    float32 changes, to be added to the parameters. ``weight_decay``, ``step`` and ``key`` may be left out if no rule
+    needs them. The state is a deterministic tree of arrays. Each moment has the axes of its parameter, so that
+    `halcyon.parallel.axes.shardings` gives both the same sharding.
 
     Args:
         spec: ``spec.optimizer`` of the run.
-        model: The trained part of the model (`halcyon.models.trainable.split`), or its shapes; gives the roles of the parameters.
+        model: The trained part of the model (`halcyon.models.trainable.split`), or its shapes; gives the roles of the
+            parameters.
         moments: Type in which the moments are stored.
         rounding: ``precision.momentsRounding``.
 
@@ -119,7 +125,13 @@ def build_optimizer(
         gradients = clipped(spec.clip, declared, jax.tree.map(wide, gradients), params)
         gradients, of_clip = clip.update(gradients, state[0], params)
         decay = spec.weight_decay if weight_decay is None else weight_decay
-        arguments: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": decay, "step": step, "key": key, **further}
+        arguments: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "weight_decay": decay,
+            "step": step,
+            "key": key,
+            **further,
+        }
         changes, of_rules = inner.update(gradients, state[1], params, **arguments)
         return changes, (of_clip, of_rules)
 
@@ -127,7 +139,8 @@ def build_optimizer(
 
 
 def averages(spec: OptimizerSpec, model: CausalLM) -> Callable[[Any, Tree], Tree] | None:
-    """A function of the state and the trained parameters: those to evaluate, if a rule keeps a mean of its points. None: no rule does.
+    """A function of the state and the trained parameters: those to evaluate, if a rule keeps a mean of its points.
+    None: no rule does.
 
     Args:
         spec: ``spec.optimizer`` of the run.
@@ -144,7 +157,9 @@ def averages(spec: OptimizerSpec, model: CausalLM) -> Callable[[Any, Tree], Tree
         parts: list[Tree] = [jax.tree.map(lambda _: None, params, is_leaf=is_named)]
         for name, group, flags in groups:
             own = select(params, flags)
-            parts.append(averaged(group.settings, state[1][name], own) if isinstance(group.settings, ScheduleFreeSpec) else own)
+            parts.append(
+                averaged(group.settings, state[1][name], own) if isinstance(group.settings, ScheduleFreeSpec) else own
+            )
         return merge(parts)
 
     return found
@@ -167,7 +182,10 @@ def _for_all(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformati
 
 
 def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformationExtraArgs:
-    """A rule for each group that is trained. The state has the state of each rule under the number of its group; 0 is the rest."""
+    """A rule for each group that is trained.
+
+    The state has the state of each rule under the number of its group; 0 is the rest.
+    """
     groups = _trained_groups(spec, model)
     rules = {name: _rule(spec, group.rule, group.settings, group.parameters) for name, group in groups}
     flags = {name: _flags(group, model) for name, group in groups}
@@ -176,14 +194,23 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformat
         return {name: rules[name].init(select(params, flags[name])) for name, _ in groups}
 
     def update(
-        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, key: jax.Array | None, **further: Any
+        gradients: Tree,
+        state: Any,
+        params: Tree,
+        *,
+        learning_rate: Scalar,
+        weight_decay: Scalar,
+        key: jax.Array | None,
+        **further: Any,
     ) -> tuple[Tree, dict[str, Any]]:
         changes: list[Tree] = [jax.tree.map(lambda _: None, gradients, is_leaf=is_named)]
         states: dict[str, Any] = {}
         for number, (name, group) in enumerate(groups):
             arguments: dict[str, Any] = {
                 "learning_rate": learning_rate * group.rate_factor,
-                "weight_decay": _decay(group, weight_decay, spec.weight_decay) if group.decay_follows else group.weight_decay,
+                "weight_decay": _decay(group, weight_decay, spec.weight_decay)
+                if group.decay_follows
+                else group.weight_decay,
                 "key": None if key is None else jax.random.fold_in(key, number),
                 "peak_rate": spec.learning_rate * group.rate_factor,
                 **{name: value for name, value in further.items() if name != "momentum" or group.momentum_follows},
@@ -200,7 +227,11 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformat
 
 def _trained_groups(spec: OptimizerSpec, model: CausalLM) -> list[tuple[str, Group]]:
     """The groups that have parameters, each with its name in the state."""
-    return [(f"{n}", group) for n, group in enumerate(groups_of(spec, model)) if not group.frozen and jax.tree.leaves(group.parameters)]
+    return [
+        (f"{n}", group)
+        for n, group in enumerate(groups_of(spec, model))
+        if not group.frozen and jax.tree.leaves(group.parameters)
+    ]
 
 
 def _part_of(estimate: Callable[[], Tree], flags: Tree) -> Tree:

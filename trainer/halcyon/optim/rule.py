@@ -3,10 +3,12 @@
 A rule is a function ``NAME(rule, parameters) -> optax.GradientTransformationExtraArgs`` in `halcyon.optim.rules`:
 
 - ``rule``: its settings, a class of `halcyon_api.spec.rules`;
-- ``parameters``: a `halcyon.models.parameters.Parameter` in the place of each NamedArray of the rule's group, None in all other places;
+- ``parameters``: a `halcyon.models.parameters.Parameter` in the place of each NamedArray of the rule's group, None in
+  all other places;
 
-``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` returns the float32 change that is added to each parameter.
-Trees of a rule have None in the place of a parameter of another group, so ``jax.tree.map`` sees only the rule's own parameters.
+``update(gradients, state, params, *, learning_rate, weight_decay, step, key)`` returns the float32 change that is added
+to each parameter. Trees of a rule have None in the place of a parameter of another group, so ``jax.tree.map`` sees only
+the rule's own parameters.
 
 Each array of a state that belongs to a parameter is a NamedArray with the parameter's axes, or with some of them. So
 `halcyon.parallel.axes.shardings` divides the state like the parameters, and a checkpoint restores it on another mesh.
@@ -203,7 +205,8 @@ def select(tree: Tree, flags: Tree) -> Tree:
     """`tree` with None in the place of each parameter whose flag is False.
 
     Args:
-        tree: The model or a tree with one leaf in the place of each of its NamedArrays. It may have None in places that are not selected.
+        tree: The model or a tree with one leaf in the place of each of its NamedArrays. It may have None in places that
+            are not selected.
         flags: A bool in the place of each NamedArray.
     """
     wanted, structure = jax.tree.flatten(flags)
@@ -212,11 +215,15 @@ def select(tree: Tree, flags: Tree) -> Tree:
 
 
 def merge(trees: list[Tree]) -> Tree:
-    """One tree of trees that have different parameters: in each place the entry that is not None, or None if there is none."""
+    """One tree of trees that have different parameters: in each place the entry that is not None, or None if there is
+    none.
+    """
 
     def leaf(node: Any) -> bool:
         return node is None or is_named(node)
 
     flat = [jax.tree.leaves(tree, is_leaf=leaf) for tree in trees]
     structure = jax.tree.structure(trees[0], is_leaf=leaf)
-    return jax.tree.unflatten(structure, [next((node for node in nodes if node is not None), None) for nodes in zip(*flat, strict=True)])
+    return jax.tree.unflatten(
+        structure, [next((node for node in nodes if node is not None), None) for nodes in zip(*flat, strict=True)]
+    )

@@ -1,7 +1,8 @@
-"""Schedules of learning rate, weight decay and momentum: pure functions of the step, so that a resumed run needs only its step count.
+"""Schedules of learning rate, weight decay and momentum: pure functions of the step, so that a resumed run needs only
+its step count.
 
-The learning rate goes in cycles of warm-up, stable phase and decay. The step finds its cycle in a small table of constants, so that the
-compiled program has the same size for any number of cycles.
+The learning rate goes in cycles of warm-up, stable phase and decay. The step finds its cycle in a small table of
+constants, so that the compiled program has the same size for any number of cycles.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None =
 
     With ``t`` steps from the beginning of a cycle to the step, the rate is
 
-    - over the warm-up ``w``: a line from 0, or in later cycles from the rate at the end of the cycle before, to the peak rate;
+    - over the warm-up ``w``: a line from 0, or in later cycles from the rate at the end of the cycle before, to the
+      peak rate;
     - in the stable phase: the peak rate;
     - in the decay: `_decayed`.
 
-    The first step of a cycle has ``t = 0`` with `firstRate` ``atStart``, as in optax, and ``t = 1`` with ``afterOneStep``.
+    The first step of a cycle has ``t = 0`` with `firstRate` ``atStart``, as in optax, and ``t = 1`` with
+    ``afterOneStep``.
 
     Args:
         spec: ``spec.optimizer`` of the run.
@@ -90,13 +93,17 @@ def update_arguments(spec: OptimizerSpec, steps: int) -> UpdateArguments:
     if others is not None and (points := others.points_of("weight_decay")):
         curves["weight_decay"] = _through(points, steps, spec.weight_decay)
     if others is not None and others.weight_decay_shape == "cosine":
-        curves["weight_decay"] = lambda done: 0.5 * spec.weight_decay * (1.0 + jnp.cos(math.pi * jnp.asarray(done, jnp.float32) / steps))
+        curves["weight_decay"] = lambda done: (
+            0.5 * spec.weight_decay * (1.0 + jnp.cos(math.pi * jnp.asarray(done, jnp.float32) / steps))
+        )
     if others is not None and (points := others.points_of("momentum")):
         curves["momentum"] = _through(points, steps)
     return lambda done: {name: curve(done) for name, curve in curves.items()}
 
 
-def _through(points: Sequence[tuple[float, float]], steps: int, factor: float = 1.0) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+def _through(
+    points: Sequence[tuple[float, float]], steps: int, factor: float = 1.0
+) -> Callable[[jax.typing.ArrayLike], jax.Array]:
     """A curve of straight lines through the points; constant before the first and after the last one."""
     places = np.array([steps_in(place, steps) for place, _ in points], np.float32)
     values = np.array([factor * value for _, value in points], np.float32)
@@ -104,13 +111,17 @@ def _through(points: Sequence[tuple[float, float]], steps: int, factor: float = 
 
 
 def _batch_factor(trainer: TrainerSpec, exponent: float) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """The batch size of a step over the first one, to a power: 1 for the linear rule (Goyal et al. 2017), 1/2 for the square root."""
+    """The batch size of a step over the first one, to a power: 1 for the linear rule (Goyal et al. 2017), 1/2 for
+    the square root.
+    """
     sizes, first_steps = [trainer.batch_size], [0]
     for entry in trainer.batch_schedule:
         sizes.append(entry.batch_size or sizes[-1])
         first_steps.append(entry.from_step)
     factors = np.array([(size / trainer.batch_size) ** exponent for size in sizes], np.float32)
-    return lambda done: jnp.asarray(factors)[jnp.sum(jnp.asarray(done, jnp.int32) >= np.array(first_steps, np.int32)) - 1]
+    return lambda done: jnp.asarray(factors)[
+        jnp.sum(jnp.asarray(done, jnp.int32) >= np.array(first_steps, np.int32)) - 1
+    ]
 
 
 def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, batch: _Batch | None) -> LearningRate:
@@ -138,9 +149,15 @@ def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, batch:
 
 
 def _decayed(
-    spec: PhasesScheduleSpec, since: jax.typing.ArrayLike, cycle: Cycle, peak: float, batch: _Batch | None, xp: Any = jnp
+    spec: PhasesScheduleSpec,
+    since: jax.typing.ArrayLike,
+    cycle: Cycle,
+    peak: float,
+    batch: _Batch | None,
+    xp: Any = jnp,
 ) -> jax.Array:
-    """The learning rate after ``t`` steps of a decay that has ``T`` steps. ``r`` is `minRatio`, and ``x`` is ``t / T``, at most 1.
+    """The learning rate after ``t`` steps of a decay that has ``T`` steps. ``r`` is `minRatio`, and ``x`` is ``t / T``,
+    at most 1.
 
     - ``constant``: the peak rate;
     - ``linear``: ``1 - (1 - r) x`` times the peak rate;
@@ -149,9 +166,10 @@ def _decayed(
     - ``polynomial``: ``r + (1 - r) (1 - x)^exponent``;
     - ``exponential``: ``r^x``;
     - ``inverse``: ``1 / (1 + (1 / r - 1) max(t, 1) / T)``, at least ``r``;
-    - ``inverseSquareRoot`` (Vaswani et al. 2017): ``sqrt(scale / max(t + w, 1))`` with the warm-up ``w``, at most 1, at least ``r``;
-    - ``power`` (Shen et al. 2024): the rate is ``scale * batch size * tokens^exponent``, at most the peak rate. The tokens count from the
-      beginning of the decay.
+    - ``inverseSquareRoot`` (Vaswani et al. 2017): ``sqrt(scale / max(t + w, 1))`` with the warm-up ``w``, at most 1, at
+      least ``r``;
+    - ``power`` (Shen et al. 2024): the rate is ``scale * batch size * tokens^exponent``, at most the peak rate. The
+      tokens count from the beginning of the decay.
 
     `xp` is the library that computes: numpy for a value that is a constant of the compiled program.
     """

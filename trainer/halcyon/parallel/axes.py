@@ -1,11 +1,12 @@
 """The single table from logical axes, which models use, to mesh axes.
 
-Models use only axis names and do not depend on the mesh. `PARAMETER_AXES` shards a parameter's axes at rest (in the training state, in
-gradients, in checkpoints); `COMPUTE_AXES` shards an activation's axes during a step. ``embed`` is sharded over ``fsdp`` at rest but not in
-computation, so XLA gathers a block's weights just before their use and scatters their gradients after it (ZeRO stage 3, Rajbhandari et al.
-2020). ``tensor`` splits heads, MLP and vocabulary in both (Shoeybi et al. 2019), and the positions of activations between them. ``expert``
-splits the experts in both, and the batch: each device sends its tokens to the devices of their experts (Lepikhin et al. 2020). ``context``
-splits the positions of activations; attention passes keys and values around it (`halcyon.models.parts.ring_attention`).
+Models use only axis names and do not depend on the mesh. `PARAMETER_AXES` shards a parameter's axes at rest (in the
+training state, in gradients, in checkpoints); `COMPUTE_AXES` shards an activation's axes during a step. ``embed`` is
+sharded over ``fsdp`` at rest but not in computation, so XLA gathers a block's weights just before their use and
+scatters their gradients after it (ZeRO stage 3, Rajbhandari et al. 2020). ``tensor`` splits heads, MLP and vocabulary
+in both (Shoeybi et al. 2019), and the positions of activations between them. ``expert`` splits the experts in both, and
+the batch: each device sends its tokens to the devices of their experts (Lepikhin et al. 2020). ``context`` splits the
+positions of activations; attention passes keys and values around it (`halcyon.models.parts.ring_attention`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from halcyon_api.axes import LogicalAxis, splitting
 AxisTable = Mapping[str, str | tuple[str, ...]]
 """Mesh axis or axes for each logical axis. An absent axis is not sharded."""
 
-_BOTH: Mapping[str, LogicalAxis] = {HEADS: "heads", KV_HEADS: "heads", MLP: "features", VOCAB: "vocabulary", EXPERTS: "experts"}
+_BOTH: Mapping[str, LogicalAxis] = {
+    HEADS: "heads",
+    KV_HEADS: "heads",
+    MLP: "features",
+    VOCAB: "vocabulary",
+    EXPERTS: "experts",
+}
 """The axes of both parameters and activations, with their names in `halcyon_api.axes`."""
 
 
@@ -42,7 +49,9 @@ COMPUTE_AXES: AxisTable = _split({BATCH: "batch", POSITION: "position", **_BOTH}
 """Activations, tokens and losses."""
 
 POSITION_AXES_BETWEEN: tuple[str, ...] = tuple(row.name for row in splitting("features"))
-"""Mesh axes that also split the positions of activations whose other axes they do not split: those between attention and MLP."""
+"""Mesh axes that also split the positions of activations whose other axes they do not split: those between attention
+and MLP.
+"""
 
 
 def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:
@@ -50,7 +59,9 @@ def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -
     return PartitionSpec(*(table.get(axis if isinstance(axis, str) else axis.name) for axis in axes))
 
 
-def named_sharding(mesh: Mesh, axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable = COMPUTE_AXES) -> NamedSharding:
+def named_sharding(
+    mesh: Mesh, axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable = COMPUTE_AXES
+) -> NamedSharding:
     """The sharding of an array with these axes."""
     return NamedSharding(mesh, partition_spec(axes, table))
 
@@ -59,7 +70,8 @@ def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
     """The sharding of every leaf of `tree`, in a tree of the same structure, for ``out_shardings`` of ``jax.jit``.
 
     Args:
-        tree: NamedArrays are sharded by their axes, all other arrays (counters, keys) are replicated. Shapes are sufficient.
+        tree: NamedArrays are sharded by their axes, all other arrays (counters, keys) are replicated. Shapes are
+            sufficient.
         mesh: The device mesh.
         table: Mesh axes by logical axis.
     """
@@ -75,11 +87,18 @@ def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
 
 def with_shardings(tree: Any, mesh: Mesh) -> Any:
     """`tree` as ``jax.ShapeDtypeStruct`` leaves with shardings: the template for the restore of a checkpoint."""
-    return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings(tree, mesh))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings(tree, mesh),
+    )
 
 
 def constrain(tree: Any, mesh: Mesh) -> Any:
-    """Constrain every leaf to its sharding, such as gradients to that of their parameters. For use inside ``jax.jit``."""
+    """Constrain every leaf to its sharding, such as gradients to that of their parameters.
+
+    For use inside ``jax.jit``.
+    """
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(tree, mesh))
 
 
@@ -115,11 +134,17 @@ def open_axes() -> dict[str, int]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return {}
-    return {name: mesh.shape[name] for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto}
+    return {
+        name: mesh.shape[name]
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Auto
+    }
 
 
 def constrain_here(tree: Any) -> Any:
-    """`constrain` for code that runs by group: constrains every named array over the axes that XLA partitions automatically."""
+    """`constrain` for code that runs by group: constrains every named array over the axes that XLA partitions
+    automatically.
+    """
     sizes = open_axes()
 
     def one(x: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Whether the devices of a run can do what its document asks: their memory, the host's memory, and products of 8 bits and less.
+"""Whether the devices of a run can do what its document asks: their memory, the host's memory, and products of 8 bits
+and less.
 
-A document names an accelerator, but on the user's own machine, and for GPUs that are not in the hardware table, only the devices themselves
-tell. Hardware without such products would compute them in a wider type: slower than without ``spec.trainer.precision.products``, and less
-exact.
+A document names an accelerator, but on the user's own machine, and for GPUs that are not in the hardware table, only
+the devices themselves tell. Hardware without such products would compute them in a wider type: slower than without
+``spec.trainer.precision.products``, and less exact.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def has_narrow(kind: NarrowType, platform: str, device_kind: str, compute_capabi
         return False
     if kind in _BLOCK_SCALED:
         return major == 10
-    return (major, minor) >= (8, 9) if kind == "float8" else (major, minor) >= (8, 0) and compute_capability not in _WITHOUT_INT8
+    return (
+        (major, minor) >= (8, 9)
+        if kind == "float8"
+        else (major, minor) >= (8, 0) and compute_capability not in _WITHOUT_INT8
+    )
 
 
 def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
@@ -62,9 +67,12 @@ def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
     """
     kind = precision.products
     for device in devices:
-        if kind is not None and not has_narrow(kind, device.platform, device.device_kind, getattr(device, "compute_capability", "")):
+        if kind is not None and not has_narrow(
+            kind, device.platform, device.device_kind, getattr(device, "compute_capability", "")
+        ):
             raise BadConfiguration(
-                f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees {device.device_kind}; leave "
+                f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees "
+                f"{device.device_kind}; leave "
                 "products out, or take such a device (docs/hardware.md)"
             )
 
@@ -93,7 +101,8 @@ def check_host_memory(trainer: TrainerSpec, devices: Iterable[Any]) -> None:
     """
     if trainer.offload == "optimizer" and not has_host_memory(devices):
         raise BadConfiguration(
-            "spec.trainer.offload: JAX has no memory of the host for these devices; choose none, and narrower moments in precision.moments"
+            "spec.trainer.offload: JAX has no memory of the host for these devices; choose none, and narrower moments "
+            "in precision.moments"
         )
 
 

@@ -1,13 +1,15 @@
 """Detects the end of a process at once, through a TCP connection.
 
-JAX's coordination service detects a dead process by its missing heartbeats, many seconds later, and a collective may wait all that time:
-of the devices of a surviving process only those whose neighbours died see an error; the others wait forever. The kernel closes the sockets
-of a killed process in the same millisecond. So every process holds one TCP connection to process 0. If a connection closes
-before all processes leave, the process at the other end reports the loss and ends; when process 0 ends, all other processes detect it. Only
-the heartbeats detect a fault that closes no socket: a cut network, a stopped process or a dead machine.
+JAX's coordination service detects a dead process by its missing heartbeats, many seconds later, and a collective may
+wait all that time: of the devices of a surviving process only those whose neighbours died see an error; the others wait
+forever. The kernel closes the sockets of a killed process in the same millisecond. So every process holds one TCP
+connection to process 0. If a connection closes before all processes leave, the process at the other end reports the
+loss and ends; when process 0 ends, all other processes detect it. Only the heartbeats detect a fault that closes no
+socket: a cut network, a stopped process or a dead machine.
 
-A process that leaves sends a goodbye message to process 0. When all have left, process 0 sends one to all, and the end of a process is no
-loss any more. A process that leaves alone, because of an error that the others do not have, is still lost to them when it ends.
+A process that leaves sends a goodbye message to process 0. When all have left, process 0 sends one to all, and the end
+of a process is no loss any more. A process that leaves alone, because of an error that the others do not have, is still
+lost to them when it ends.
 
 Besides the greeting and the goodbye the connection carries the news that a process hangs, and the small messages of
 `halcyon.parallel.sync_point`. A separate thread of each process receives them at once, even if the main thread waits.
@@ -75,7 +77,9 @@ class Lifeline:
         self._on_loss = on_loss
         self._selector = selectors.DefaultSelector()
         self._connections: list[socket.socket] = []
-        """On process 0, the connections of all processes whose greeting is received; on the others, the connection to process 0."""
+        """On process 0, the connections of all processes whose greeting is received; on the others, the connection to
+        process 0.
+        """
         self._sent: list[bytes] = []
         self._send_lock = threading.Lock()
         self._on_message: OnMessage | None = None
@@ -121,7 +125,10 @@ class Lifeline:
         return lifeline
 
     def listen(self, on_message: OnMessage) -> None:
-        """Set the receiver of all messages, once. A thread of the lifeline calls it; for earlier messages the calling thread does."""
+        """Set the receiver of all messages, once.
+
+        A thread of the lifeline calls it; for earlier messages the calling thread does.
+        """
         with self._receive_lock:
             self._on_message = on_message
             for kind, number in self._undelivered:
@@ -129,7 +136,9 @@ class Lifeline:
             self._undelivered.clear()
 
     def listen_hung(self, on_hung: Callable[[], object]) -> None:
-        """Set the function that a thread of the lifeline calls when another process says that it hangs; it may be called more than once."""
+        """Set the function that a thread of the lifeline calls when another process says that it hangs; it may be
+        called more than once.
+        """
         self._on_hung = on_hung
 
     def say_hung(self) -> None:
@@ -137,7 +146,8 @@ class Lifeline:
         self.send(_HANGS)
 
     def send(self, kind: bytes, number: int = 0) -> None:
-        """Send a message to process 0, or from process 0 to all others, also to those that connect later. For any thread.
+        """Send a message to process 0, or from process 0 to all others, also to those that connect later. For any
+        thread.
 
         Args:
             kind: One byte.
@@ -166,7 +176,8 @@ class Lifeline:
         return True
 
     def wait_for_goodbyes(self, seconds: float) -> bool:
-        """Wait until all processes leave, and at most `seconds`. Stops at once when a process is lost. Call it after `say_goodbye`.
+        """Wait until all processes leave, and at most `seconds`. Stops at once when a process is lost. Call it after
+        `say_goodbye`.
 
         Returns:
             Whether all processes leave. If not, this process leaves alone, and its end is a loss to the others.

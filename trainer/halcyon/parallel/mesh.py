@@ -1,10 +1,12 @@
 """The device mesh: maps the axes of `ResolvedMesh` to the devices so that each axis uses the fastest possible links.
 
-``replica`` is the outermost axis and spans slices, which only the data-centre network connects; ``data``, ``fsdp``, ``expert``,
-``context`` and ``tensor`` lie inside a slice. TPU devices report their slice, and JAX maps axes to the torus of a slice. Devices of all
-other platforms are used in process order: the operator numbers processes slice by slice, so the n-th part of the devices is the n-th slice.
+``replica`` is the outermost axis and spans slices, which only the data-centre network connects; ``data``, ``fsdp``,
+``expert``, ``context`` and ``tensor`` lie inside a slice. TPU devices report their slice, and JAX maps axes to the
+torus of a slice. Devices of all other platforms are used in process order: the operator numbers processes slice by
+slice, so the n-th part of the devices is the n-th slice.
 
-Axis types are ``Auto``: XLA propagates shardings from the parameters and from the few constraints that models set by axis name.
+Axis types are ``Auto``: XLA propagates shardings from the parameters and from the few constraints that models set by
+axis name.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) 
     if len(devices) != math.prod(sizes):
         shape = product(dict(zip(MESH_AXES, sizes, strict=True)))
         raise BadConfiguration(
-            f"spec.mesh: {shape} needs {math.prod(sizes)} devices but JAX sees {len(devices)} {devices[0].platform} devices; "
+            f"spec.mesh: {shape} needs {math.prod(sizes)} devices but JAX sees {len(devices)} {devices[0].platform} "
+            "devices; "
             "make spec.accelerator.topology and slices agree with the machines, or change the mesh"
         )
     slices = group_by_slice(devices, resolved.replica)

@@ -1,12 +1,14 @@
-"""Runs code on each device with that device's part of the arrays, where XLA's automatic partitioning communicates too much.
+"""Runs code on each device with that device's part of the arrays, where XLA's automatic partitioning communicates too
+much.
 
-XLA decides for each product separately where its sum over devices is computed. In a loop that accumulates a gradient, XLA reduces the part
-of every iteration over the network, and gathers shared arrays again in every iteration. Here a device gathers the arrays once and
-accumulates its own part of a gradient over all iterations. One reduction after the loop gives each device the sum of the part that it holds
-at rest.
+XLA decides for each product separately where its sum over devices is computed. In a loop that accumulates a gradient,
+XLA reduces the part of every iteration over the network, and gathers shared arrays again in every iteration. Here a
+device gathers the arrays once and accumulates its own part of a gradient over all iterations. One reduction after the
+loop gives each device the sum of the part that it holds at rest.
 
-Inside, `COMPUTE_AXES` splits the arrays: the device's own rows, ``context`` parts of their positions, ``tensor`` parts of the vocabulary.
-If no mesh axis divides the work (one device, or rows that cannot be divided evenly), nothing is sent, and the device has whole arrays.
+Inside, `COMPUTE_AXES` splits the arrays: the device's own rows, ``context`` parts of their positions, ``tensor`` parts
+of the vocabulary. If no mesh axis divides the work (one device, or rows that cannot be divided evenly), nothing is
+sent, and the device has whole arrays.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class MeshShard:
 
     def spec(self, axes: tuple[str, ...], table: AxisTable) -> PartitionSpec:
         """The partition spec by which a table divides an array with these axes among the devices."""
-        return PartitionSpec(*(tuple(name for name in mesh_axes(axis, table) if name in self.sizes) or None for axis in axes))
+        return PartitionSpec(
+            *(tuple(name for name in mesh_axes(axis, table) if name in self.sizes) or None for axis in axes)
+        )
 
     def gathered(self, x: NamedArray) -> NamedArray:
         """All-gather a parameter for computation, from the part that this device holds at rest."""
@@ -50,7 +54,9 @@ class MeshShard:
         return _named(x, array)
 
     def scattered(self, x: NamedArray) -> NamedArray:
-        """Sum a parameter's gradient over the devices that gather it together, and return the part that this device holds at rest."""
+        """Sum a parameter's gradient over the devices that gather it together, and return the part that this device
+        holds at rest.
+        """
         array = x.array
         for at, axis in enumerate(x.axis_names):
             if names := self._only_at_rest(axis):
@@ -58,14 +64,18 @@ class MeshShard:
         return _named(x, array)
 
     def reduced(self, x: NamedArray) -> NamedArray:
-        """Sum a parameter's gradient over all parts of the batch and of its positions; return the part that this device holds at rest."""
+        """Sum a parameter's gradient over all parts of the batch and of its positions; return the part that this device
+        holds at rest.
+        """
         split = {name for axis in x.axis_names for name in mesh_axes(axis, PARAMETER_AXES)}
         left = tuple(name for name in self._summed() if name not in split)
         part = self.scattered(x)
         return _named(x, jax.lax.psum(part.array, left)) if left else part
 
     def exchanged(self, axis: Axis, x: jax.Array) -> jax.Array:
-        """All-to-all of the equal parts of `x`, along its first dimension, over the devices that split a logical axis."""
+        """All-to-all of the equal parts of `x`, along its first dimension, over the devices that split a logical
+        axis.
+        """
         names = self._splits(axis)
         return jax.lax.all_to_all(x, names, 0, 0, tiled=True) if names else x
 
@@ -104,7 +114,9 @@ class MeshShard:
 
     def _only_at_rest(self, axis: str) -> tuple[str, ...]:
         while_computing = mesh_axes(axis, COMPUTE_AXES)
-        return tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing)
+        return tuple(
+            name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing
+        )
 
 
 def by_group(
@@ -119,18 +131,19 @@ def by_group(
 ) -> Any:
     """Sum ``function(batch, parameters, shared)`` over the groups of devices that each compute a part of the batch.
 
-    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes that split
-    parameters during the computation, such as ``expert``, stay inside a group. Inside a group XLA partitions automatically. Groups exchange
-    only the parameters, before the computation, and the sums, after it.
+    A group has one index along ``replica`` and ``data``, and one along ``fsdp`` if the parameters are `gathered`. Axes
+    that split parameters during the computation, such as ``expert``, stay inside a group. Inside a group XLA partitions
+    automatically. Groups exchange only the parameters, before the computation, and the sums, after it.
 
     Args:
-        function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree of scalars, and
-            a tree like `part` of the parameters.
+        function: Takes the group's part of the batch, the parameters and `shared`; returns its part of two sums: a tree
+            of scalars, and a tree like `part` of the parameters.
         batch: Tree of arrays whose axis number `rows_at` is the rows of a batch.
         parameters: Tree of named arrays, split by `PARAMETER_AXES`.
         shared: Tree of arrays of which every device has the whole.
         rows_at: Number of the axis of rows.
-        gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the computation.
+        gathered: Whether each device holds the parameters, and their sums, unsplit over ``fsdp`` during the
+            computation.
         part: Of the parameters, the part that the second sum is like, such as the trained ones. Default: all.
 
     Returns:
@@ -151,14 +164,17 @@ def by_group(
 
     rows = PartitionSpec(*(None,) * rows_at, tuple(name for name in names if name in sizes))
     out = (PartitionSpec(), _specs(here, part(parameters)))
-    run = jax.shard_map(one, in_specs=(rows, held, PartitionSpec()), out_specs=out, axis_names=set(sizes), check_vma=False)
+    run = jax.shard_map(
+        one, in_specs=(rows, held, PartitionSpec()), out_specs=out, axis_names=set(sizes), check_vma=False
+    )
     return run(batch, parameters, shared)
 
 
 def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: Any) -> Any:
     """Apply a function with a collective to every parameter, on each device's part of it.
 
-    XLA does not partition a collective between groups automatically: it would first copy the whole array to every device of a group.
+    XLA does not partition a collective between groups automatically: it would first copy the whole array to every
+    device of a group.
     """
     open_here = open_axes()
     specs = _specs(MeshShard(open_here), parameters)
@@ -167,7 +183,9 @@ def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: An
         with computing_here():
             return jax.tree.map(function, parameters, is_leaf=is_named)
 
-    return jax.shard_map(each, in_specs=(specs,), out_specs=specs, axis_names=set(open_here), check_vma=False)(parameters)
+    return jax.shard_map(each, in_specs=(specs,), out_specs=specs, axis_names=set(open_here), check_vma=False)(
+        parameters
+    )
 
 
 def _specs(here: MeshShard, parameters: Any) -> Any:
@@ -175,21 +193,37 @@ def _specs(here: MeshShard, parameters: Any) -> Any:
 
 
 LONGEST_UNROLLED = 8
-"""Largest number of iterations to unroll. An unrolled loop compiles more slowly and is larger; it saves a part of a restart."""
+"""Largest number of iterations to unroll.
+
+An unrolled loop compiles more slowly and is larger; it saves a part of a restart.
+"""
 
 
 class MeshPartition:
     """Implements `halcyon.models.partition.Partition` for the mesh of the context."""
 
     def by_device(
-        self, function: Callable[[Shard, Any, Any], Any], activations: Any, parameters: Any, results: Any, *, kernel: bool
+        self,
+        function: Callable[[Shard, Any, Any], Any],
+        activations: Any,
+        parameters: Any,
+        results: Any,
+        *,
+        kernel: bool,
     ) -> Any:
-        """See `halcyon.models.partition.by_device`. Activations are split by `COMPUTE_AXES`, parameters by `PARAMETER_AXES`."""
+        """See `halcyon.models.partition.by_device`.
+
+        Activations are split by `COMPUTE_AXES`, parameters by `PARAMETER_AXES`.
+        """
         open_here = open_axes()
         sizes = {name: size for name, size in open_here.items() if size > 1}
         # Inside a group of `by_group`, JAX rejects a TPU's kernel while any axis is left to XLA, also one of size 1.
         left = kernel and 0 < len(open_here) < len(jax.sharding.get_abstract_mesh().axis_names)
-        if not (sizes or left) or not _divides(sizes, BATCH, activations) or not _divides(sizes, POSITION, activations, absent=True):
+        if (
+            not (sizes or left)
+            or not _divides(sizes, BATCH, activations)
+            or not _divides(sizes, POSITION, activations, absent=True)
+        ):
             return function(MeshShard({}), activations, parameters)
         shard = MeshShard(sizes)
 
@@ -215,11 +249,13 @@ class MeshPartition:
     def divided(self, x: NamedArray) -> NamedArray:
         """Constrain an activation to `COMPUTE_AXES`.
 
-        Between attention and MLP an activation has no axis that ``tensor`` splits. So ``tensor`` splits its positions there: the devices
-        share the work of norms and sums instead of repeating it (Korthikanti et al. 2022).
+        Between attention and MLP an activation has no axis that ``tensor`` splits. So ``tensor`` splits its positions
+        there: the devices share the work of norms and sums instead of repeating it (Korthikanti et al. 2022).
         """
         sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
-        names = {axis: tuple(name for name in mesh_axes(axis, table) if sizes.get(name, 1) > 1) for axis in x.axis_names}
+        names = {
+            axis: tuple(name for name in mesh_axes(axis, table) if sizes.get(name, 1) > 1) for axis in x.axis_names
+        }
         used = {name for split in names.values() for name in split}
         further = tuple(name for name in POSITION_AXES_BETWEEN if sizes.get(name, 1) > 1 and name not in used)
         if not further or POSITION not in x.axis_names or BATCH not in x.axis_names:
@@ -238,13 +274,16 @@ class MeshPartition:
     def unroll(self, iterations: int) -> bool:
         """True on CPU with several processes, up to `LONGEST_UNROLLED` iterations.
 
-        XLA's CPU programs from a compilation cache keep the order of their collectives, except for collectives inside a loop.
+        XLA's CPU programs from a compilation cache keep the order of their collectives, except for collectives inside a
+        loop.
         """
         return jax.default_backend() == "cpu" and jax.process_count() > 1 and iterations <= LONGEST_UNROLLED
 
 
 def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool = False) -> bool:
-    """Whether mesh axes of these sizes divide a logical axis of all activations evenly; `absent`: the answer if none has the axis."""
+    """Whether mesh axes of these sizes divide a logical axis of all activations evenly; `absent`: the answer if none
+    has the axis.
+    """
     found = {x.resolve_axis(axis).size for x in jax.tree.leaves(activations, is_leaf=is_named) if axis in x.axis_names}
     parts = math.prod(size for name, size in sizes.items() if name in mesh_axes(axis, COMPUTE_AXES))
     return not any(size % parts for size in found) if found else absent
@@ -260,7 +299,9 @@ def computing(mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def computing_here() -> Iterator[None]:
-    """The context of `computing` for code that runs by device: its table has only the axes that XLA partitions automatically."""
+    """The context of `computing` for code that runs by device: its table has only the axes that XLA partitions
+    automatically.
+    """
     sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
     with hax.axis_mapping({axis: tuple(name for name in mesh_axes(axis, table) if name in sizes) for axis in table}):
         yield

@@ -1,13 +1,13 @@
 """Preemption notices: SIGTERM to any process stops all processes at the same step.
 
-Kubernetes sends SIGTERM to one pod of a run. If only that process stopped, the others would hang in their next collective. So a process
-with a notice only reports it, over the lifeline (see `halcyon.parallel.sync_point`) and at the next collective wait (see
-`halcyon.parallel.waiting`), and all processes stop together. JAX has a service for this, but it polls for the signal once a second and
-does not report when the signal arrived. A spot machine gives 15 seconds, so one second matters, and the arrival time decides whether a save
-still fits.
+Kubernetes sends SIGTERM to one pod of a run. If only that process stopped, the others would hang in their next
+collective. So a process with a notice only reports it, over the lifeline (see `halcyon.parallel.sync_point`) and at the
+next collective wait (see `halcyon.parallel.waiting`), and all processes stop together. JAX has a service for this, but
+it polls for the signal once a second and does not report when the signal arrived. A spot machine gives 15 seconds, so
+one second matters, and the arrival time decides whether a save still fits.
 
-An interrupt from the keyboard (SIGINT) is a notice too, because a user who stops a run wants to keep its steps. A second interrupt asks to
-stop at once.
+An interrupt from the keyboard (SIGINT) is a notice too, because a user who stops a run wants to keep its steps. A
+second interrupt asks to stop at once.
 
 While a `PreemptionNotice` is open, neither signal ends the process: its owner must check the notice and stop.
 """
@@ -25,12 +25,14 @@ from halcyon.host.signals import SignalThread, ending_signals
 class PreemptionNotice:
     """Receives the preemption notice of this process and records its time.
 
-    Create it in the main thread, once, after `join`. Close it, or use it as a context manager, to restore the earlier signal handlers.
+    Create it in the main thread, once, after `join`. Close it, or use it as a context manager, to restore the earlier
+    signal handlers.
 
     Args:
         on_arrival: Called at once for each notice, in a separate thread.
         clock: Seconds, monotonic.
-        on_interrupt: Called in the same thread for each interrupt from the keyboard, with the number of interrupts so far.
+        on_interrupt: Called in the same thread for each interrupt from the keyboard, with the number of interrupts so
+            far.
     """
 
     def __init__(

@@ -1,11 +1,12 @@
 """Joins and leaves the process group: all processes of a run, connected by JAX's coordination service.
 
-Process 0 runs the service. The operator gives every process its index and the number of processes; nothing is detected. If a process dies,
-the others must end at once, because the JobSet restarts the whole process group. The lifeline reports the loss within milliseconds (see
-`halcyon.parallel.lifeline`). If the lifeline cannot detect it, the coordination service ends the others after missing heartbeats.
+Process 0 runs the service. The operator gives every process its index and the number of processes; nothing is detected.
+If a process dies, the others must end at once, because the JobSet restarts the whole process group. The lifeline
+reports the loss within milliseconds (see `halcyon.parallel.lifeline`). If the lifeline cannot detect it, the
+coordination service ends the others after missing heartbeats.
 
-After `join` a process must always end through `leave`. The shutdown of the service waits for all living processes, so a process that
-exits without `leave` may wait for another process that waits for it.
+After `join` a process must always end through `leave`. The shutdown of the service waits for all living processes, so a
+process that exits without `leave` may wait for another process that waits for it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
 from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 
 JOIN_TIMEOUT_SECONDS = 1800
-"""Longest wait for the other processes, which may still wait for a machine. The operator normally ends this wait earlier."""
+"""Longest wait for the other processes, which may still wait for a machine.
+
+The operator normally ends this wait earlier.
+"""
 HEARTBEAT_TIMEOUT_SECONDS = 15
 LEAVE_TIMEOUT_SECONDS = 10
 """Longest wait of a process that leaves for the others. It then leaves alone."""
@@ -44,7 +48,10 @@ _HEADER_BYTES = 8
 
 
 class CouldNotJoin(TrainerExit):
-    """Not all processes of the run joined in time. A retry may succeed; the message says which connection was missing."""
+    """Not all processes of the run joined in time.
+
+    A retry may succeed; the message says which connection was missing.
+    """
 
     others_missing = True
 
@@ -73,7 +80,8 @@ class ProcessGroup:
         return self.process_index == 0
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        """Process 0's document, on every process. A collective: all processes call it in the main thread, in the same order.
+        """Process 0's document, on every process. A collective: all processes call it in the main thread, in the same
+        order.
 
         Args:
             document: On process 0, a JSON document. Ignored on the others.
@@ -123,13 +131,14 @@ def join(
         timeout_seconds: Longest wait for the others, including the coordinator's DNS record.
         heartbeat_timeout_seconds: A process without a heartbeat for this time counts as dead, and all others are ended.
         leave_timeout_seconds: Longest wait of `leave` for the others.
-        on_loss: Called in another thread with the index of a process that ended without `leave`. It should end this process, because the
-            main thread may wait for the lost one forever. Default: report the loss and end with exit code 1.
+        on_loss: Called in another thread with the index of a process that ended without `leave`. It should end this
+            process, because the main thread may wait for the lost one forever. Default: report the loss and end with
+            exit code 1.
 
     Raises:
         CouldNotJoin: The others did not join in time.
-        BadConfiguration: Several processes without a coordinator, an address that is not ``host:port``, or JAX is in use with another
-            number of virtual devices.
+        BadConfiguration: Several processes without a coordinator, an address that is not ``host:port``, or JAX is in
+            use with another number of virtual devices.
     """
     if devices_per_host is not None:
         _take_virtual_devices(devices_per_host)
@@ -137,7 +146,9 @@ def join(
     if process_count == 1:
         return ProcessGroup(process_index, process_count)
     if coordinator is None:
-        raise BadConfiguration(f"a run of {process_count} processes needs the coordinator's address; start it through the operator")
+        raise BadConfiguration(
+            f"a run of {process_count} processes needs the coordinator's address; start it through the operator"
+        )
     if devices_per_host is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         schedule_as_batch()  # before JAX and Gloo start their threads
@@ -167,7 +178,10 @@ def join(
     else:
         processes = ProcessGroup(process_index, process_count, leave_timeout_seconds=leave_timeout_seconds)
         return replace(processes, lifeline=_connect_lifeline(processes, split_address(address)[0], on_loss))
-    raise CouldNotJoin(f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: {why}")
+    raise CouldNotJoin(
+        f"process {process_index} of {process_count} waited {timeout_seconds:.0f} s for the others at {coordinator}: "
+        f"{why}"
+    )
 
 
 def _take_virtual_devices(count: int) -> None:
@@ -186,8 +200,9 @@ def _take_virtual_devices(count: int) -> None:
 def leave(processes: ProcessGroup) -> None:
     """Disconnect, so that the process can exit at once.
 
-    Waits until the others leave too, at most ``leave_timeout_seconds`` of `join`, and only while all of them live. Otherwise this process
-    leaves alone, and its end ends the others. If two threads call it, the second waits for the first.
+    Waits until the others leave too, at most ``leave_timeout_seconds`` of `join`, and only while all of them live.
+    Otherwise this process leaves alone, and its end ends the others. If two threads call it, the second waits for the
+    first.
 
     Afterwards, end the process with ``os._exit``: at an ordinary exit JAX would wait for the others again.
     """
@@ -203,7 +218,8 @@ def leave(processes: ProcessGroup) -> None:
 
 
 def enable_compilation_cache(directory: str) -> None:
-    """Keep every compiled program in `directory` and load it from there, so that a restarted process does not compile again.
+    """Keep every compiled program in `directory` and load it from there, so that a restarted process does not compile
+    again.
 
     Only process 0 writes, so the directory must be shared by all processes, and must stay after the process has ended.
     """
@@ -225,7 +241,8 @@ def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Li
         return Lifeline.connect(host, invitation, processes.process_index, on_loss)
     except OSError as error:
         raise CouldNotJoin(
-            f"process {processes.process_index} reached process 0 at {host} but not its port {invitation['port']} ({error}); allow the "
+            f"process {processes.process_index} reached process 0 at {host} but not its port {invitation['port']} "
+            f"({error}); allow the "
             "pods of a run to connect to each other on all ports"
         ) from None
 
@@ -233,8 +250,8 @@ def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Li
 def _within(function: Callable[[], None], seconds: float) -> None:
     """Run `function` in a thread and wait at most `seconds`. The thread continues if it takes longer.
 
-    When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits inside JAX it handles no
-    signal, so it would miss a preemption notice.
+    When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits inside
+    JAX it handles no signal, so it would miss a preemption notice.
 
     Raises:
         TimeoutError: `function` did not end in time.
@@ -258,7 +275,9 @@ def _within(function: Callable[[], None], seconds: float) -> None:
 
 
 def _broadcast(text: bytes) -> bytes:
-    """Process 0's bytes on every process, by an all-reduce of one frame of 4 KiB, and of a larger one if they do not fit."""
+    """Process 0's bytes on every process, by an all-reduce of one frame of 4 KiB, and of a larger one if they do not
+    fit.
+    """
     frame = np.zeros(_FRAME_BYTES, np.uint8)
     frame[:_HEADER_BYTES] = np.frombuffer(len(text).to_bytes(_HEADER_BYTES, "little"), np.uint8)
     head = text[: _FRAME_BYTES - _HEADER_BYTES]

@@ -1,8 +1,8 @@
 """Waits for the coordinator before JAX connects to it.
 
-After a restart every second matters, and two waits would be slow in JAX: the DNS record of a fresh pod appears a little after the pod, and
-gRPC backs off for a second or more after one failed connection. So this module resolves the name and tries the port every 50 ms, and JAX
-connects to an address that is known to answer.
+After a restart every second matters, and two waits would be slow in JAX: the DNS record of a fresh pod appears a little
+after the pod, and gRPC backs off for a second or more after one failed connection. So this module resolves the name and
+tries the port every 50 ms, and JAX connects to an address that is known to answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def split_address(coordinator: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def resolve(host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> str:
+def resolve(
+    host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> str:
     """The first address of `host`, as ``address:port``. Retries until `deadline`.
 
     Raises:
@@ -61,9 +63,13 @@ def wait_until_listening(
     while True:
         address = resolve(host, port, deadline, clock, sleep)
         try:
-            with socket.create_connection(split_address(address), timeout=max(POLL_SECONDS, min(1.0, deadline - clock()))):
+            with socket.create_connection(
+                split_address(address), timeout=max(POLL_SECONDS, min(1.0, deadline - clock()))
+            ):
                 return address
         except OSError as error:
             if clock() >= deadline:
-                raise NoCoordinator(f"the coordinator does not answer at {address} ({error.strerror or error})") from None
+                raise NoCoordinator(
+                    f"the coordinator does not answer at {address} ({error.strerror or error})"
+                ) from None
         sleep(POLL_SECONDS)

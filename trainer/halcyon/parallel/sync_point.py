@@ -1,10 +1,11 @@
 """Agrees on the point at which all processes stop after a preemption notice, at once and independently of the steps.
 
-All processes pass the same points in the same order: before each step, and before each batch of an evaluation. A process with a notice
-sends it over the lifeline. Process 0 asks every process for the number of points that it has passed; a process passes no further point
-after its answer. All processes stop at the greatest answer. The threads of the lifeline ask and answer, even if the main threads wait, so
-the agreement takes one round trip and ends long before the step in progress. Every step that is still run had already begun on some
-process: with steps of seconds and 15 seconds of grace, this leaves time for a save.
+All processes pass the same points in the same order: before each step, and before each batch of an evaluation. A
+process with a notice sends it over the lifeline. Process 0 asks every process for the number of points that it has
+passed; a process passes no further point after its answer. All processes stop at the greatest answer. The threads of
+the lifeline ask and answer, even if the main threads wait, so the agreement takes one round trip and ends long before
+the step in progress. Every step that is still run had already begun on some process: with steps of seconds and 15
+seconds of grace, this leaves time for a save.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class SyncPoint:
             self._lifeline.listen(self._on_message)
 
     def should_stop(self) -> bool:
-        """Whether all processes stop here. Call it in the main thread, at each point, in the same order on all processes.
+        """Whether all processes stop here. Call it in the main thread, at each point, in the same order on all
+        processes.
 
         Waits for the agreement if a notice has just come to any process.
         """
@@ -61,7 +63,10 @@ class SyncPoint:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a notice came to any process, as far as this one knows. For work between two points that ends early."""
+        """Whether a notice came to any process, as far as this one knows.
+
+        For work between two points that ends early.
+        """
         with self._changed:
             return self._asked or self._stop_after is not None
 

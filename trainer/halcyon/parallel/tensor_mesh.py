@@ -1,7 +1,7 @@
 """Text from a model that is divided among several devices of one process (tensor parallelism, Shoeybi et al. 2019).
 
-The heads, the features of the MLP and the vocabulary are divided, and with the heads the cache. All devices compute all texts together. An
-engine finds the mesh in the arrays of its model.
+The heads, the features of the MLP and the vocabulary are divided, and with the heads the cache. All devices compute all
+texts together. An engine finds the mesh in the arrays of its model.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ def tensor_mesh(text: str) -> Mesh:
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise BadConfiguration(f"--mesh {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2")
+        raise BadConfiguration(
+            f"--mesh {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2"
+        )
     count, devices = int(found[1]), jax.local_devices()
     if count > len(devices):
-        raise BadConfiguration(f"--mesh {text}: this process has {counted(len(devices), 'device')}; give tensor={len(devices)} or less")
+        raise BadConfiguration(
+            f"--mesh {text}: this process has {counted(len(devices), 'device')}; give tensor={len(devices)} or less"
+        )
     return build_mesh(ResolvedMesh(replica=1, data=1, fsdp=1, tensor=count), devices[:count])
 
 

@@ -1,8 +1,9 @@
 """Waits until every process has its data, or any process has a preemption notice.
 
-A step needs all processes. If one process waited for its data alone, the others would already be inside the step, and after a notice they
-could not stop at the same step. So before such a step the processes exchange whether each has its data and whether it has a notice. They
-continue when all have their data, or stop together when any has a notice. Between two exchanges each process waits for its own data.
+A step needs all processes. If one process waited for its data alone, the others would already be inside the step, and
+after a notice they could not stop at the same step. So before such a step the processes exchange whether each has its
+data and whether it has a notice. They continue when all have their data, or stop together when any has a notice.
+Between two exchanges each process waits for its own data.
 """
 
 from __future__ import annotations

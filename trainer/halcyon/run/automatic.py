@@ -1,7 +1,9 @@
-"""Keeps the choice for ``microbatches``, ``remat`` and ``offload: auto`` in the checkpoint root (see `halcyon.run.fitting`).
+"""Keeps the choice for ``microbatches``, ``remat`` and ``offload: auto`` in the checkpoint root (see
+`halcyon.run.fitting`).
 
-The choice belongs to the run: another number of microbatches adds gradients in another order. So the first attempt records it before its
-first step, and every later attempt on the same mesh takes the recorded one, even if a later compiler needs more or less memory.
+The choice belongs to the run: another number of microbatches adds gradients in another order. So the first attempt
+records it before its first step, and every later attempt on the same mesh takes the recorded one, even if a later
+compiler needs more or less memory.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class RunChoice:
         if known:
             return Choice.of(known)
         memory = self._processes.agree({"bytes": memory_of(self._spec)})["bytes"]
-        self._new = chosen(self._spec, vocabulary, mesh, memory, lambda fits: bool(self._processes.agree({"fits": fits})["fits"]))
+        self._new = chosen(
+            self._spec, vocabulary, mesh, memory, lambda fits: bool(self._processes.agree({"fits": fits})["fits"])
+        )
         return self._new
 
     def keep(self) -> None:
@@ -77,9 +81,17 @@ class RunChoice:
             TrainerExit: Another process group has recorded another choice meanwhile, or the root does not answer.
         """
         new = self._new
-        if new is None or decide(self._processes, self._store.root, lambda: {"kept": keep_choice(self._store, self._key, new)})["kept"]:
+        if (
+            new is None
+            or decide(self._processes, self._store.root, lambda: {"kept": keep_choice(self._store, self._key, new)})[
+                "kept"
+            ]
+        ):
             return
-        raise TrainerExit(f"another start of the run has recorded other automatic values in {self._store.root} meanwhile; start it again")
+        raise TrainerExit(
+            f"another start of the run has recorded other automatic values in {self._store.root} meanwhile; start it "
+            "again"
+        )
 
 
 def memory_of(spec: TrainingRunSpec) -> int | None:
@@ -119,7 +131,8 @@ def read_choice(store: Store, key: str) -> Choice | None:
         return None if data is None else Choice.of(json.loads(data))
     except (ValueError, KeyError, TypeError):
         raise BadConfiguration(
-            f"{store.root}/{key} is damaged; give trainer.microbatches, remat and offload the values of the run's first log instead of auto"
+            f"{store.root}/{key} is damaged; give trainer.microbatches, remat and offload the values of the run's "
+            "first log instead of auto"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """How a run begins: its checkpoint root is taken, and the state is found from which this process trains.
 
-`kind_of` decides what that is: the newest checkpoint of the run itself; else what ``spec.from`` names, which is the whole state of another
-run or weights alone, with a fresh optimizer; else random parameters.
+`kind_of` decides what that is: the newest checkpoint of the run itself; else what ``spec.from`` names, which is the
+whole state of another run or weights alone, with a fresh optimizer; else random parameters.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ from halcyon.weights.companions import keep_companions, read_companions
 from halcyon.weights.folder import folder_place
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_folder
-from halcyon_api.checkpoint_documents import HEAD_KEY, HUGGING_FACE_PREFIX, CommittedStep, EvaluationRecord, Fingerprints, SkippedBatches
+from halcyon_api.checkpoint_documents import (
+    HEAD_KEY,
+    HUGGING_FACE_PREFIX,
+    CommittedStep,
+    EvaluationRecord,
+    Fingerprints,
+    SkippedBatches,
+)
 from halcyon_api.spec.origin import OriginSpec
 
 Result = TypeVar("Result")
@@ -59,7 +66,8 @@ def kind_of(origin: OriginSpec | None, *, has_own: bool, weights_alone: bool = F
     if origin.only is not None or origin.grow_vocabulary:
         name = "only" if origin.only is not None else "growVocabulary"
         raise BadConfiguration(
-            f"spec.from.{name}: the checkpoint of run {origin.run} is a whole training, whose optimizer state fits only to the same "
+            f"spec.from.{name}: the checkpoint of run {origin.run} is a whole training, whose optimizer state fits "
+            "only to the same "
             "parameters; set spec.from.weightsOnly to take only its weights"
         )
     return "otherRun"
@@ -97,7 +105,9 @@ class Beginning:
     @property
     def evaluated(self) -> EvaluationRecord | None:
         """The evaluations before the run's own checkpoint."""
-        return self.restored.checkpoint.evaluation if self.restored is not None and self.kind == "ownCheckpoint" else None
+        return (
+            self.restored.checkpoint.evaluation if self.restored is not None and self.kind == "ownCheckpoint" else None
+        )
 
     @property
     def past(self) -> tuple[SkippedBatches, ...]:
@@ -133,7 +143,10 @@ class Beginning:
 
 
 def wait_for_root(place: Place) -> None:
-    """Wait until the checkpoint root accepts the credentials. `Checkpointer` handles other failures, on all processes together."""
+    """Wait until the checkpoint root accepts the credentials.
+
+    `Checkpointer` handles other failures, on all processes together.
+    """
     with contextlib.suppress(StoreFailure):
         place.root().read(HEAD_KEY)
 
@@ -167,12 +180,19 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
         processes=place.processes,
         expected_step=context.resume_step,
         retry_budget=place.retry_budget,
-        callbacks=Callbacks(on_commit=on_commit, on_failure=on_failure, on_warning=reporter.warning, on_read_back=on_read_back),
+        callbacks=Callbacks(
+            on_commit=on_commit, on_failure=on_failure, on_warning=reporter.warning, on_read_back=on_read_back
+        ),
     )
 
 
-def begin(place: Place, program: Program, checkpointer: Checkpointer, prints: Fingerprints, tokenizer: TokenizerDefinition) -> Beginning:
-    """Read what the run begins with. A collective, for the main thread; raises as `Checkpointer.restore` and `from_origin` do."""
+def begin(
+    place: Place, program: Program, checkpointer: Checkpointer, prints: Fingerprints, tokenizer: TokenizerDefinition
+) -> Beginning:
+    """Read what the run begins with.
+
+    A collective, for the main thread; raises as `Checkpointer.restore` and `from_origin` do.
+    """
     restored = checkpointer.restore(program.template)
     if restored is not None:
         return Beginning(kind_of(place.spec.origin, has_own=True), restored)
@@ -224,7 +244,9 @@ def weights_of_run(place: Place, other: OtherRun, entry: CommittedStep, template
         NoValidCheckpoint: The checkpoint is damaged.
     """
     store, origin, model = other.store, other.origin, without_adapter(template)
-    return together(place.processes, store.root, lambda: weights_of_checkpoint(store, entry, origin, place.spec.model, model))
+    return together(
+        place.processes, store.root, lambda: weights_of_checkpoint(store, entry, origin, place.spec.model, model)
+    )
 
 
 def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> Weights:
@@ -233,7 +255,10 @@ def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> We
 
     def folder(path: str) -> Store:  # downloads a model of the hub
         s3 = path.startswith("s3://")
-        return Store(folder_place(path, own.endpoint if s3 else None, own.region if s3 else None), retry_budget=place.retry_budget)
+        return Store(
+            folder_place(path, own.endpoint if s3 else None, own.region if s3 else None),
+            retry_budget=place.retry_budget,
+        )
 
     path, beside = origin.hugging_face.path, origin.hugging_face.adapter
     store, model = together(processes, path, lambda: folder(path)), without_adapter(template)
@@ -248,7 +273,9 @@ def _keep_files(place: Place, tokenizer: TokenizerDefinition, files: Mapping[str
         keep_tokenizer(store, tokenizer)
         keep_companions(store, files)
     except StoreFailure as failure:
-        place.reporter.warning(f"the tokenizer could not be copied to the checkpoint root, so an export will lack it: {failure}")
+        place.reporter.warning(
+            f"the tokenizer could not be copied to the checkpoint root, so an export will lack it: {failure}"
+        )
 
 
 _KINDS: tuple[type[TrainerExit], ...] = (BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit)

@@ -44,7 +44,9 @@ class BenchmarkRuns(Companion):
         self._steps, self._program, self._checkpointer = spec.trainer.steps, program, checkpointer
         root = Store(spec.checkpoint)
         asking = asking_of(root, processes, spec=spec)
-        self._runner = SharedRunner(benchmarks, spec, tokenizer, asking, root, processes, place.reporter, is_stopped=is_stopped)
+        self._runner = SharedRunner(
+            benchmarks, spec, tokenizer, asking, root, processes, place.reporter, is_stopped=is_stopped
+        )
 
     def due(self, step: int, *, is_last: bool) -> bool:
         """See `Companion`."""
@@ -53,6 +55,8 @@ class BenchmarkRuns(Companion):
     def after(self, step: int, state: TrainState) -> bool:
         """Run the benchmarks whose results the root lacks. False: a notice came."""
         self._reporter.stage("evaluating")
-        came = self._runner.while_training(step, self._program.evaluated(state), until(self._checkpointer.skipped, step))
+        came = self._runner.while_training(
+            step, self._program.evaluated(state), until(self._checkpointer.skipped, step)
+        )
         self._reporter.stage("training")
         return came

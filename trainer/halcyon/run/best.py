@@ -1,7 +1,8 @@
 """The best checkpoint and early stopping: a pure function of the evaluations, whose state is in each checkpoint.
 
-The state of a checkpoint has the step of the last evaluation. A process that resumes at a step whose evaluation is missing, because a
-notice or a crash came first, evaluates that step before it trains. So a resumed run chooses and stops as a run without interruption.
+The state of a checkpoint has the step of the last evaluation. A process that resumes at a step whose evaluation is
+missing, because a notice or a crash came first, evaluates that step before it trains. So a resumed run chooses and
+stops as a run without interruption.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class BestWatch:
         best, record = self._best, self._record
         if best is None or best.patience is None or record.without_improvement < best.patience:
             return None
-        found = "no finite value" if record.best_value is None else f"{record.best_value:.6g} at step {record.best_step}"
+        found = (
+            "no finite value" if record.best_value is None else f"{record.best_value:.6g} at step {record.best_step}"
+        )
         evaluations = counted(record.without_improvement, "evaluation")
         return f"the {best.key} has not improved in {evaluations}; the best is {found}"

@@ -1,4 +1,6 @@
-"""A companion of a training: an optional feature of a run that works beside its steps, such as exports, tasks or profiles."""
+"""A companion of a training: an optional feature of a run that works beside its steps, such as exports, tasks or
+profiles.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ Settle = Callable[[], None]
 class Companion:
     """What the loop asks and calls at each step. A companion overrides what it needs.
 
-    The loop calls every method in the main thread, for all companions in the same order on all processes. Steps are counted from 1, so
-    `step` is also the number of steps done after it. A companion changes no number of the training.
+    The loop calls every method in the main thread, for all companions in the same order on all processes. Steps are
+    counted from 1, so `step` is also the number of steps done after it. A companion changes no number of the training.
     """
 
     def before(self, step: int, settle: Settle) -> None:
@@ -34,7 +36,8 @@ class Companion:
         return False
 
     def after(self, step: int, state: TrainState) -> bool:
-        """A step at which the companion is due is evaluated, saved and reported. Called again if this process resumes at the step.
+        """A step at which the companion is due is evaluated, saved and reported. Called again if this process resumes
+        at the step.
 
         Args:
             step: Steps done.
@@ -47,11 +50,19 @@ class Companion:
         return True
 
     def leave(self) -> None:
-        """A notice of preemption came: end the work under way without a wait, so that the last save has the network and the memory."""
+        """A notice of preemption came: end the work under way without a wait, so that the last save has the network and
+        the memory.
+        """
 
     def finish(self) -> bool:
-        """All steps are done and saved: complete the work of the companion. False: a notice of preemption came first."""
+        """All steps are done and saved: complete the work of the companion.
+
+        False: a notice of preemption came first.
+        """
         return True
 
     def close(self) -> None:
-        """End the threads. Called at every end of the training, also after an error, when this process has left the others."""
+        """End the threads.
+
+        Called at every end of the training, also after an error, when this process has left the others.
+        """

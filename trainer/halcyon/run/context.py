@@ -1,8 +1,9 @@
 """The run and this process's place in it: in a pod that the operator made, or on the user's own machine.
 
-In a pod everything comes from the injected environment. The user's own machine has one process. With the type ``cpu`` this process has
-virtual devices for all hosts of the topology, so that the mesh and the arithmetic are those of the cluster. With the other types it takes
-the accelerators that JAX finds, or the processor if the user asks for it. There the next epoch comes from HEAD of the checkpoint root.
+In a pod everything comes from the injected environment. The user's own machine has one process. With the type ``cpu``
+this process has virtual devices for all hosts of the topology, so that the mesh and the arithmetic are those of the
+cluster. With the other types it takes the accelerators that JAX finds, or the processor if the user asks for it. There
+the next epoch comes from HEAD of the checkpoint root.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Context:
 
     @property
     def own_devices(self) -> int | None:
-        """The number of virtual devices of this process, on the processor; None: it takes the devices of the accelerator."""
+        """The number of virtual devices of this process, on the processor; None: it takes the devices of the
+        accelerator.
+        """
         if self.run.spec.accelerator.type == "cpu":
             return self.topology.devices // self.process_count
         return 1 if self.on_cpu else None
@@ -84,11 +87,11 @@ def resolve_context(
         document: Path of the ``run.yaml``, or its contents.
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root`` and removes the store settings of that root.
-        defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a pod the operator
-            has already applied them.
+        defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a
+            pod the operator has already applied them.
         on_cpu: Train on the processor instead of the document's accelerator. Has no effect in a pod.
-        read_model: Reads the model of a config.json that the document names (`halcyon.weights.model_file.read_model`). Default: such a
-            document is not valid.
+        read_model: Reads the model of a config.json that the document names (`halcyon.weights.model_file.read_model`).
+            Default: such a document is not valid.
         overrides: Changes of the document, each ``PATH=VALUE`` (`halcyon_api.overrides`).
 
     Raises:
@@ -162,30 +165,34 @@ def check_context(context: Context) -> None:
 
 
 def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:
-    """Check the devices that JAX found. On the user's own machine, for a type other than ``cpu``, take their number as the topology.
+    """Check the devices that JAX found. On the user's own machine, for a type other than ``cpu``, take their number as
+    the topology.
 
     Raises:
-        BadConfiguration: There is no accelerator, the number of devices differs from the topology, the mesh does not fit the devices, or
-            the run does not fit into the memory.
+        BadConfiguration: There is no accelerator, the number of devices differs from the topology, the mesh does not
+            fit the devices, or the run does not fit into the memory.
     """
     wanted = context.run.spec.accelerator.type
     family = context.run.spec.accelerator.row.family
     if context.in_pod and family != "cpu" and platform != family:
         raise BadConfiguration(
-            f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an image that is built for "
+            f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an "
+            "image that is built for "
             f"it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
         )
     if context.in_pod or wanted == "cpu":
         if device_count != context.topology.devices:
             raise BadConfiguration(
                 f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
-                f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; change topology or "
+                f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; "
+                "change topology or "
                 "slices, or free the devices"
             )
         return context
     if platform == "cpu" and not context.on_cpu:
         raise BadConfiguration(
-            f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its support with "
+            f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its "
+            "support with "
             f"{install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
         )
     topology = Topology(1, 1, device_count)
@@ -195,10 +202,14 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
         raise BadConfiguration(f"{error} (on {counted(device_count, f'{platform} device')} of this machine)") from None
     found = replace(context, topology=topology)
     # This problem compares with the memory of the document's accelerator, and the devices here are others.
-    problems = [problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"]
+    problems = [
+        problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"
+    ]
     if problems:
         raise BadConfiguration(
-            "; ".join(f"{problem} (on {counted(device_count, f'{platform} device')} of this machine)" for problem in problems)
+            "; ".join(
+                f"{problem} (on {counted(device_count, f'{platform} device')} of this machine)" for problem in problems
+            )
         )
     if context.on_cpu:
         check_memory(context.run.spec, found.mesh, machine_memory(), devices=1, where="this machine")

@@ -1,4 +1,7 @@
-"""The task ``data`` builds the token caches. Its processes share only the root of the caches: they join no session and start no device."""
+"""The task ``data`` builds the token caches.
+
+Its processes share only the root of the caches: they join no session and start no device.
+"""
 
 from __future__ import annotations
 
@@ -34,4 +37,7 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     if context.process_index == 0:
         report_sources(reporter, context.run.spec.data, caches)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
-    return f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in {counted(len(caches.ledgers), 'source')}"
+    return (
+        f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in "
+        f"{counted(len(caches.ledgers), 'source')}"
+    )

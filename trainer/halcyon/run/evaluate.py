@@ -1,7 +1,9 @@
-"""The task ``evaluate``: one evaluation of another run's checkpoint, from the tokens to the result. It reads top to bottom.
+"""The task ``evaluate``: one evaluation of another run's checkpoint, from the tokens to the result. It reads top to
+bottom.
 
-It trains nothing and reads only the model of the checkpoint, not the optimizer state. It writes the sums of each source to the run's root
-when the source is done. So an eviction or a crash loses at most the source in progress, and the next process computes the same bits.
+It trains nothing and reads only the model of the checkpoint, not the optimizer state. It writes the sums of each source
+to the run's root when the source is done. So an eviction or a crash loses at most the source in progress, and the next
+process computes the same bits.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def evaluate_checkpoint(
     tasks = spec.trainer.evaluation.tasks
     benchmarks = [] if tasks is None else read_of_document(tasks)
     reporter.stage("tokenizing")
-    caches = ensure_caches(spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget)
+    caches = ensure_caches(
+        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+    )
     with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
         context, mesh = joined.lay_out()
         spec = without_choice(spec, context.mesh)
@@ -129,7 +133,9 @@ class CheckpointEvaluation:
         counts = {source: self._count(part) for source, part in parts.items()}
         tokens = self._batch_size * self._held_out.sequence_length
         done = sum(counts[source] for source in found)
-        self._reporter.evaluates(evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self._benchmarks))
+        self._reporter.evaluates(
+            evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self._benchmarks)
+        )
 
         self._reporter.knows_determinism(self._program.determinism_in_effect)
         self._reporter.stage("compiling")
@@ -137,7 +143,9 @@ class CheckpointEvaluation:
         model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:
-                found[source] = loss.of(part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch)
+                found[source] = loss.of(
+                    part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch
+                )
                 self._reporter.attends(self._program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
@@ -164,12 +172,22 @@ class CheckpointEvaluation:
             return None
         asking = asking_of(self._place.other_run(self._origin).store, self._processes, entry=checkpoint)
         runner = SharedRunner(
-            self._benchmarks, self._spec, self._held_out.tokenizer, asking, self._store, self._processes, self._reporter, clock=self._clock
+            self._benchmarks,
+            self._spec,
+            self._held_out.tokenizer,
+            asking,
+            self._store,
+            self._processes,
+            self._reporter,
+            clock=self._clock,
         )
         return runner.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
 
     def _take_root(self) -> EvaluationDocument | None:
-        """Make process 0 the only writer of the run's own root. Returns the results of an earlier process, if the root has them."""
+        """Make process 0 the only writer of the run's own root.
+
+        Returns the results of an earlier process, if the root has them.
+        """
 
         def take() -> dict[str, Any]:
             context = self._context
@@ -188,7 +206,8 @@ class CheckpointEvaluation:
         return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
 
     def _restore(self, kept: EvaluationDocument | None) -> tuple[Restored, EvaluationDocument | None]:
-        """Restore the model. Returns it with the results in `kept` if they belong to the same checkpoint, else with None.
+        """Restore the model. Returns it with the results in `kept` if they belong to the same checkpoint, else with
+        None.
 
         Where the run names no step, and the checkpoint of `kept` can no longer be restored, the newest one is taken.
         """
@@ -200,7 +219,10 @@ class CheckpointEvaluation:
                 if self._origin.step is not None:
                     raise
             else:
-                return restored, kept if restored.checkpoint.manifest_sha256 == kept.checkpoint.manifest_sha256 else None
+                return (
+                    restored,
+                    kept if restored.checkpoint.manifest_sha256 == kept.checkpoint.manifest_sha256 else None,
+                )
         return self._read(self._origin), None
 
     def _read(self, origin: OriginSpec) -> Restored:
@@ -212,7 +234,8 @@ class CheckpointEvaluation:
         weights = weights_of_run(self._place, other, entry, template.model)
         if template.reference is not None:
             raise BadConfiguration(
-                f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference model to compare "
+                f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference "
+                "model to compare "
                 "with; evaluate a checkpoint of a run with this objective"
             )
         return Restored(entry.step, {"model": weights.model}, entry, ())

@@ -25,7 +25,10 @@ def evaluation_key(fingerprints: Fingerprints, origin: OriginSpec, batches: int 
 
 
 def parse_stored(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
-    """Parse the stored document. None if it is absent, not valid, or of another evaluation: its results can be computed again."""
+    """Parse the stored document.
+
+    None if it is absent, not valid, or of another evaluation: its results can be computed again.
+    """
     if content is None:
         return None
     try:
@@ -38,12 +41,21 @@ def parse_stored(content: bytes | None, owner: Owner, wanted: str) -> Evaluation
 def results_of(document: EvaluationDocument) -> dict[str, Evaluation]:
     """The results in a document, with the same bits as when they were written."""
     return {
-        one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds) for one in document.sources
+        one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds)
+        for one in document.sources
     }
 
 
 def document_of(
-    found: Found, *, owner: Owner, run: str, root: str | None = None, checkpoint: CommittedStep, wanted: str, finished: bool, now: float
+    found: Found,
+    *,
+    owner: Owner,
+    run: str,
+    root: str | None = None,
+    checkpoint: CommittedStep,
+    wanted: str,
+    finished: bool,
+    now: float,
 ) -> EvaluationDocument:
     """The document to store.
 

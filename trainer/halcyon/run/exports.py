@@ -1,4 +1,7 @@
-"""The exports of a training: opened at its start, reported while it trains, complete at its end. See `halcyon.weights.background`."""
+"""The exports of a training: opened at its start, reported while it trains, complete at its end.
+
+See `halcyon.weights.background`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def check_exportable(context: Context) -> None:
         try:
             form_of_section(context.run.spec.model.section)
         except BadConfiguration as error:
-            raise BadConfiguration(f"spec.export: {error}; remove spec.export, or choose a family of models that has one") from None
+            raise BadConfiguration(
+                f"spec.export: {error}; remove spec.export, or choose a family of models that has one"
+            ) from None
 
 
 class Exports(Companion):
@@ -49,7 +54,9 @@ class Exports(Companion):
             committed=checkpointer.committed,
             processes=place.processes,
             callbacks=ExportCallbacks(
-                on_complete=lambda step, path, size, seconds: reporter.exported(step, path, size_bytes=size, seconds=seconds),
+                on_complete=lambda step, path, size, seconds: reporter.exported(
+                    step, path, size_bytes=size, seconds=seconds
+                ),
                 on_failure=reporter.export_failed,
             ),
         )

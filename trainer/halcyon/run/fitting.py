@@ -1,8 +1,10 @@
-"""Chooses ``microbatches: auto``, ``remat: auto`` and ``offload: auto``: the fastest step that fits into the memory of a device.
+"""Chooses ``microbatches: auto``, ``remat: auto`` and ``offload: auto``: the fastest step that fits into the memory of
+a device.
 
-The compiler says how much memory a step needs, so each candidate is compiled. The memory falls with the number of microbatches, so a
-binary search over the possible numbers compiles few candidates. More microbatches come before more recomputation, because a microbatch
-repeats no computation. The host's memory comes last: its copies take more time than both.
+The compiler says how much memory a step needs, so each candidate is compiled. The memory falls with the number of
+microbatches, so a binary search over the possible numbers compiles few candidates. More microbatches come before more
+recomputation, because a microbatch repeats no computation. The host's memory comes last: its copies take more time than
+both.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 USABLE = 0.92
-"""Share of a device's memory that a step may need. The rest is for batches made ahead, evaluations, and memory lost between arrays."""
+"""Share of a device's memory that a step may need.
+
+The rest is for batches made ahead, evaluations, and memory lost between arrays.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,16 @@ def is_automatic(spec: TrainingRunSpec) -> bool:
 
 def with_choice(spec: TrainingRunSpec, choice: Choice) -> TrainingRunSpec:
     """The spec with the chosen values. Fields that are not automatic stay."""
-    values = {each.name: getattr(choice, each.name) for each in fields(choice) if getattr(spec.trainer, each.name) == "auto"}
+    values = {
+        each.name: getattr(choice, each.name) for each in fields(choice) if getattr(spec.trainer, each.name) == "auto"
+    }
     return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=values)})
 
 
 def without_choice(spec: TrainingRunSpec, mesh: ResolvedMesh) -> TrainingRunSpec:
-    """The spec for a task that does not train: a device computes one sequence at a time, and nothing is kept for a backward pass."""
+    """The spec for a task that does not train: a device computes one sequence at a time, and nothing is kept for a
+    backward pass.
+    """
     if not is_automatic(spec):
         return spec
     return with_choice(spec, Choice((possible_microbatches(spec.trainer, mesh.data_parallelism) or (1,))[-1], "none"))
@@ -89,7 +98,8 @@ def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int
 def choose(
     microbatches: Sequence[int], policies: Sequence[Remat], offloads: Sequence[Offload], fits: Callable[[Choice], bool]
 ) -> Choice | None:
-    """The first offload and policy with which some number of microbatches fits, with the least such number. None: nothing fits.
+    """The first offload and policy with which some number of microbatches fits, with the least such number. None:
+    nothing fits.
 
     Args:
         microbatches: Possible numbers, in rising order.
@@ -98,14 +108,20 @@ def choose(
         fits: Whether a step fits into the memory of a device.
     """
     for offload, policy in itertools.product(offloads, policies):
-        found = least_fitting(microbatches, lambda count, policy=policy, offload=offload: fits(Choice(count, policy, offload)))
+        found = least_fitting(
+            microbatches, lambda count, policy=policy, offload=offload: fits(Choice(count, policy, offload))
+        )
         if found is not None:
             return Choice(found, policy, offload)
     return None
 
 
 def chosen(
-    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, agreed: Callable[[bool], bool] = lambda fits: fits
+    spec: TrainingRunSpec,
+    vocabulary: int,
+    mesh: Mesh,
+    memory_bytes: int | None,
+    agreed: Callable[[bool], bool] = lambda fits: fits,
 ) -> Choice:
     """Choose the automatic values of a run.
 
@@ -143,14 +159,20 @@ def chosen(
         least = f"at least {size(int(min(needs)))} " if needs else "more memory than there is "
         further = " or trainer.offload: optimizer" if offloads[-1] == "none" and on_host else ""
         raise BadConfiguration(
-            f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs {least}on a device of "
+            f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs "
+            f"{least}on a device of "
             f"{size(memory_bytes)}; give the run more devices, or shorter sequences{further}"
         )
     return found
 
 
-def needed_bytes(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size: int, sequence_length: int) -> float | None:
-    """Memory that a device needs for a step of a run, in bytes. Infinite: the compiler rejects the step. None: it does not say."""
+def needed_bytes(
+    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size: int, sequence_length: int
+) -> float | None:
+    """Memory that a device needs for a step of a run, in bytes.
+
+    Infinite: the compiler rejects the step. None: it does not say.
+    """
     try:
         return step_bytes(build_program(spec, vocabulary, mesh).compile_step(batch_size, sequence_length))
     except jax.errors.JaxRuntimeError as error:
@@ -159,7 +181,9 @@ def needed_bytes(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, batch_size:
         raise
 
 
-def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, rates: Rates | None = None) -> Plan:
+def planned(
+    spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, rates: Rates | None = None
+) -> Plan:
     """The plan of a new run, for its largest batch. Compiles the step.
 
     Args:
@@ -178,7 +202,13 @@ def planned(spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: in
     lowered, began = program.lower_step(*sizes), time.perf_counter()
     step = program.compile(lowered)
     return plan_of(
-        program, step, *sizes, remat=spec.trainer.remat, memory_bytes=memory_bytes, rates=rates, compile_seconds=time.perf_counter() - began
+        program,
+        step,
+        *sizes,
+        remat=spec.trainer.remat,
+        memory_bytes=memory_bytes,
+        rates=rates,
+        compile_seconds=time.perf_counter() - began,
     )
 
 

@@ -1,7 +1,7 @@
 """Choose the last save after a preemption notice, by the time until the process is killed. Pure.
 
-A process that is killed during a save has saved nothing, and its end counts as a crash. So it tries only a save that is expected to finish
-in time, and always exits with the exit code of a preemption.
+A process that is killed during a save has saved nothing, and its end counts as a crash. So it tries only a save that is
+expected to finish in time, and always exits with the exit code of a preemption.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from halcyon_api.status.progress import Saved
 
 MARGIN_RATIO = 1.2
-"""A save must fit into the remaining time with this times its expected duration, which is that of the longest recent save."""
+"""A save must fit into the remaining time with this times its expected duration, which is that of the longest recent
+save.
+"""
 MARGIN_SECONDS = 1.0
 """Seconds of the remaining time that are reserved for the exit after the save."""
 

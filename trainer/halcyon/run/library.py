@@ -1,4 +1,6 @@
-"""A training as a function call, such as in a notebook: the same run, checkpoints and numbers as with ``halcyon train``."""
+"""A training as a function call, such as in a notebook: the same run, checkpoints and numbers as with ``halcyon
+train``.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +36,22 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Functions that are called while a run trains. They see the numbers and change none. An error of a hook ends the training.
+    """Functions that are called while a run trains. They see the numbers and change none. An error of a hook ends the
+    training.
 
     Attributes:
         every: `on_step` and `in_step` are called for every N-th step, counted from 1; `on_step` also for the last step.
         on_step: Called in the main thread after a step, one step late, with its numbers.
-        in_step: Called inside the compiled step with its gradients and updates (`halcyon.StepView`); traced by JAX. It returns scalars by
-            name, which become members of ``StepReport.metrics`` and of the log. The program of the step differs with it, so losses may
-            differ in their last digits from those of a run without it.
-        on_evaluation: Called in the main thread with the steps done and the result of an evaluation of the held-out part.
+        in_step: Called inside the compiled step with its gradients and updates (`halcyon.StepView`); traced by JAX. It
+            returns scalars by name, which become members of ``StepReport.metrics`` and of the log. The program of the
+            step differs with it, so losses may differ in their last digits from those of a run without it.
+        on_evaluation: Called in the main thread with the steps done and the result of an evaluation of the held-out
+            part.
         on_average: The same of the average of the parameters, in a run with ``spec.average``.
         on_checkpoint: Called in a background thread with each committed checkpoint.
-        on_watch: Called in the main thread after each watched step (``spec.telemetry.watch``), one step late, with the steps done and
-            float32 arrays by ``WHAT/STATISTIC/PARAMETER``: one number for each layer, and for a histogram its bins as the last axis.
+        on_watch: Called in the main thread after each watched step (``spec.telemetry.watch``), one step late, with the
+            steps done and float32 arrays by ``WHAT/STATISTIC/PARAMETER``: one number for each layer, and for a
+            histogram its bins as the last axis.
         on_end: Called once in the main thread, after the last save. Not called if the training ends with an error.
     """
 
@@ -70,7 +75,8 @@ class Trained:
 
     Attributes:
         step: Steps done and saved.
-        complete: Whether the run has ended, and all exports are complete. If not, an interrupt came; the next call goes on from here.
+        complete: Whether the run has ended, and all exports are complete. If not, an interrupt came; the next call goes
+            on from here.
         root: Address of the checkpoints, for `halcyon.load`.
         stopped: Why it stopped early, if it did (``trainer.evaluation.best.patience``).
     """
@@ -93,13 +99,15 @@ def train(
 ) -> Trained:
     """Train a run in this process, which is the whole run. Call it in the main thread.
 
-    It goes on from the newest checkpoint of the run, if there is one. An interrupt from the keyboard saves the last step and returns.
-    ``spec.env`` and the port of ``spec.telemetry`` have no effect. JAX takes the number of virtual devices of a ``cpu`` accelerator at its
-    first use, so train before other code uses JAX, or give a topology of one device.
+    It goes on from the newest checkpoint of the run, if there is one. An interrupt from the keyboard saves the last
+    step and returns. ``spec.env`` and the port of ``spec.telemetry`` have no effect. JAX takes the number of virtual
+    devices of a ``cpu`` accelerator at its first use, so train before other code uses JAX, or give a topology of one
+    device.
 
     Args:
         document: The run: a ``run.yaml``, or its contents.
-        hooks: Functions to call while it trains: one `Hooks`, or several with an ``every`` of their own, called in their order.
+        hooks: Functions to call while it trains: one `Hooks`, or several with an ``every`` of their own, called in
+            their order.
         checkpoint_root: Replaces ``spec.checkpoint.root``.
         defaults: Files of TrainingRunDefaults for fields that the document does not set.
         on_cpu: Train on the processor instead of the document's accelerator.
@@ -117,10 +125,14 @@ def train(
 
     sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
     place = Path(document) if isinstance(document, str) else document
-    context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model)
+    context = resolve_context(
+        place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model
+    )
     spec = context.run.spec
     if spec.task != "train":
-        raise BadConfiguration(f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`")
+        raise BadConfiguration(
+            f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`"
+        )
     identity = RunIdentity(run=context.owner.name)
     events: EventLog = _NoLog() if log is None else open_log(log, identity, steps=spec.trainer.steps)
     reporter = RunReporter(identity, run_plan(context), events)

@@ -1,9 +1,11 @@
-"""The training loop: the steps up to the last one or a preemption notice, and the saves, evaluations and waits between them.
+"""The training loop: the steps up to the last one or a preemption notice, and the saves, evaluations and waits between
+them.
 
-The loop dispatches step n + 1 before it fetches the numbers of step n. So the device always has work, and the log is one step late.
-A save and a wait for text must happen at the same step on all processes. Each process decides this from values that are equal on all
-processes: the step number, the numbers of the step, or the control value that the step combines over all processes. The step at which to
-leave after a notice is agreed outside the steps (`halcyon.parallel.sync_point`), because the grace period is short.
+The loop dispatches step n + 1 before it fetches the numbers of step n. So the device always has work, and the log is
+one step late. A save and a wait for text must happen at the same step on all processes. Each process decides this from
+values that are equal on all processes: the step number, the numbers of the step, or the control value that the step
+combines over all processes. The step at which to leave after a notice is agreed outside the steps
+(`halcyon.parallel.sync_point`), because the grace period is short.
 """
 
 from __future__ import annotations
@@ -97,15 +99,16 @@ class Training:
         self._controls = [self._control_array(value) for value in range(1 << CONTROL_BITS)]
         self._evaluation = HeldOutEvaluation(self._settings, program, self.dataset, self.batches)
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
-        """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch, and the numbers of
-        that batch."""
+        """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch,
+        and the numbers of that batch."""
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
         self._improved = False
         """Whether the last evaluation is the best so far."""
         self._text_wait_steps: set[int] = set()
-        """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them."""
+        """Steps (counted from 0) for whose text some process may have to wait: all processes wait together before them.
+        """
         self._waited_seconds = 0.0
         if "rollback" in (self._policy.non_finite, self._policy.spike.action if self._policy.spike else ""):
             self.checkpointer.add_reader(KeepsNewestByStep(self._saved_by_step, self.checkpointer.committed))
@@ -175,7 +178,9 @@ class Training:
             evaluation_due = self._evaluation.is_due(step)
             save_due = self._save_asked or self.checkpointer.should_save(step)
             # The checkpoint of a step has the result of its evaluation, unless it must come before.
-            if (save_due and not (evaluation_due and self._best.active)) or (evaluation_due and self._saves_before_evaluation):
+            if (save_due and not (evaluation_due and self._best.active)) or (
+                evaluation_due and self._saves_before_evaluation
+            ):
                 self._save(state, step)
             if evaluation_due:
                 if not self._evaluate(state, step):
@@ -191,7 +196,9 @@ class Training:
         return self.place.spec.checkpoint.save.before_evaluation
 
     def _batch_number(self, step: int) -> int:
-        """The number of the batch of a step, both counted from 0: the step, unless the run has gone back and left out batches."""
+        """The number of the batch of a step, both counted from 0: the step, unless the run has gone back and left out
+        batches.
+        """
         return batch_number(self.checkpointer.skipped, step)
 
     def _saved_by_step(self, step: int) -> bool:
@@ -223,7 +230,8 @@ class Training:
         restored = self.checkpointer.restore(self._program.template) if record is not None else None
         if record is None or restored is None:
             raise Diverged(
-                f"{reason}, and there is no checkpoint yet to go back to; save earlier (checkpoint.save), or make a new run with a lower "
+                f"{reason}, and there is no checkpoint yet to go back to; save earlier (checkpoint.save), or make a "
+                "new run with a lower "
                 "learning rate"
             )
         self._saved_step = restored.step
@@ -277,10 +285,15 @@ class Training:
         committed = self.checkpointer.newest.step if self.checkpointer.newest is not None else 0
         if committed < (step if saved == "step" else self._saved_step):
             saved = "none"
-        return TrainingEnd(step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else ""))
+        return TrainingEnd(
+            step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else "")
+        )
 
     def _budget(self, step: int) -> SaveBudget:
-        """The time for the last save. All processes agree on the greatest of their values for each number, which is the safest."""
+        """The time for the last save.
+
+        All processes agree on the greatest of their values for each number, which is the safest.
+        """
         expected, under_way = self.checkpointer.expected_seconds, self.checkpointer.under_way_seconds
         age, save, in_flight = self.place.processes.greatest(
             self.notice.age_seconds,
@@ -299,7 +312,9 @@ class Training:
         began = time.perf_counter()
         here = held()
         self._reporter.stage("tokenizing")  # another process may wait for text even if this one does not
-        came = wait_together(self.place.processes, self.notice, lambda seconds: here or self.caches.progress.wait_for(held, seconds))
+        came = wait_together(
+            self.place.processes, self.notice, lambda seconds: here or self.caches.progress.wait_for(held, seconds)
+        )
         self._reporter.stage("training")
         self._waited_seconds += time.perf_counter() - began
         return came
@@ -333,7 +348,9 @@ class Training:
                 learning_rate=float(numbers.learning_rate),
                 tokens=float(numbers.tokens),
                 data_wait_seconds=waited,
-                metrics=dict(of_batch) | reported_metrics(numbers.metrics) | reported(self._program.in_step, numbers.seen, step),
+                metrics=dict(of_batch)
+                | reported_metrics(numbers.metrics)
+                | reported(self._program.in_step, numbers.seen, step),
             )
         )
         if numbers.watched:
@@ -346,10 +363,15 @@ class Training:
         self._reporter.stage("leaving")
         self.checkpointer.finish_within(_LAST_SAVE_SECONDS)
         newest = self.checkpointer.newest
-        return "there is no checkpoint yet" if newest is None else f"the last good checkpoint is that of step {newest.step} ({newest.path})"
+        return (
+            "there is no checkpoint yet"
+            if newest is None
+            else f"the last good checkpoint is that of step {newest.step} ({newest.path})"
+        )
 
     def _save(self, state: TrainState, step: int) -> None:
-        # Compare with the last save that has *begun*: this step is equal on all processes, but each learns of a commit at another time.
+        # Compare with the last save that has *begun*: this step is equal on all processes, but each learns of a commit
+        # at another time.
         if step == self._saved_step:
             return
         self._report_pending()  # checks the step for divergence before its state is saved
@@ -359,7 +381,9 @@ class Training:
         schedule = self.dataset.schedule
         number = self._batch_number(step)
         past = until(self.checkpointer.skipped, step)
-        position = DataPosition(step=step, sequences=schedule.positions_before(number), tokens=schedule.tokens_before(number), skipped=past)
+        position = DataPosition(
+            step=step, sequences=schedule.positions_before(number), tokens=schedule.tokens_before(number), skipped=past
+        )
         self._reporter.stage("saving")
         self.checkpointer.save(step, state, position, self._best.record)
         self._reporter.stage("training")
@@ -367,8 +391,8 @@ class Training:
     def _evaluation_missing(self, step: int) -> bool:
         """Whether the evaluation of a step from which this process resumes must be made again.
 
-        Only the state of `best` knows whether it was made. Without it, only that of the last step is made again: every run that is done
-        has one.
+        Only the state of `best` knows whether it was made. Without it, only that of the last step is made again: every
+        run that is done has one.
         """
         if not self._evaluation.is_due(step):
             return False
@@ -392,8 +416,8 @@ class Training:
         return True
 
     def _stop_after_notice(self) -> None:
-        """A point between two batches of an evaluation, at which all processes stop after a notice: an evaluation may take longer than
-        the grace period."""
+        """A point between two batches of an evaluation, at which all processes stop after a notice: an evaluation may
+        take longer than the grace period."""
         if self.sync_point.should_stop():
             raise _Stopped
 
@@ -409,9 +433,16 @@ class Training:
         return True
 
     def _control(self, step: int) -> jax.Array:
-        """The control value of this process for a step, counted from 0. All processes read it after they have dispatched the next step."""
+        """The control value of this process for a step, counted from 0.
+
+        All processes read it after they have dispatched the next step.
+        """
         save = self.requests.wanted or self.checkpointer.due(self.clock())
-        text = self.dataset.streams and step + 2 < self._settings.steps and not self.dataset.holds(self._batch_number(step + 2))
+        text = (
+            self.dataset.streams
+            and step + 2 < self._settings.steps
+            and not self.dataset.holds(self._batch_number(step + 2))
+        )
         return self._controls[save * SAVE_WANTED + text * TEXT_WANTED]
 
     def _control_array(self, value: int) -> jax.Array:

@@ -1,7 +1,8 @@
 """One trainer process, from the run document to its exit code.
 
-Every end writes a log event and a termination report, and has the exit code of its cause (`halcyon_api.ends`). The process exits with
-``os._exit``: after a lost process, JAX's atexit hooks would wait for that process in the normal shutdown of the interpreter.
+Every end writes a log event and a termination report, and has the exit code of its cause (`halcyon_api.ends`). The
+process exits with ``os._exit``: after a lost process, JAX's atexit hooks would wait for that process in the normal
+shutdown of the interpreter.
 """
 
 from __future__ import annotations
@@ -61,9 +62,14 @@ _WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "eval
 CLOSING_SECONDS = 30.0
 """Longest time at the end of a completed run in which its history, and its trackers, keep what they have received."""
 LEAVING_SECONDS = 0.7
-"""The same for a pod that ends early: less than the time that the last save leaves for the exit (`halcyon.run.last_save`)."""
+"""The same for a pod that ends early: less than the time that the last save leaves for the exit
+(`halcyon.run.last_save`).
+"""
 _LIFELINE_SECONDS = 1.0
-"""Longest wait for the lifeline's report of a lost process after a collective has failed. The kernel reports it in milliseconds."""
+"""Longest wait for the lifeline's report of a lost process after a collective has failed.
+
+The kernel reports it in milliseconds.
+"""
 
 
 def run_training(
@@ -104,7 +110,8 @@ def run_training(
     unset = set_variables(context.run.spec.env, os.environ)
     raise_memory_lock()
     if context.own_devices is not None:
-        keep_freed_memory()  # early: each thread that exists already may have a heap of its own, which would keep memory too
+        # early: each thread that exists already may have a heap of its own, which would keep memory too
+        keep_freed_memory()
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
@@ -127,9 +134,19 @@ def run_training(
     signal.signal(signal.SIGUSR2, profile_requests.signalled)
     try:
         server = _server(context, reporter, requests, profile_requests)
-        watchdog = Watchdog(reporter.health, _report_hung(reporter), _keep_stacks(context, identity), ending.hung, on_pause=reporter.paused)
+        watchdog = Watchdog(
+            reporter.health,
+            _report_hung(reporter),
+            _keep_stacks(context, identity),
+            ending.hung,
+            on_pause=reporter.paused,
+        )
         joined = functools.partial(_share_hangs, watchdog)
-        if context.process_index == 0 and context.run.spec.task == "train" and context.run.spec.telemetry.trackers is not None:
+        if (
+            context.process_index == 0
+            and context.run.spec.task == "train"
+            and context.run.spec.telemetry.trackers is not None
+        ):
             from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
 
             open_trackers(context.run, reporter, document)
@@ -154,14 +171,26 @@ def run_training(
     if ended.preempted and (ended.last_save is None or not ended.step):
         ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
     if ended.last_save is not None:
-        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved)
+        ending.leave(
+            EndCause.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved
+        )
     if ended.stopped is not None:
-        ending.leave(EndCause.COMPLETED, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}")
-    ending.leave(EndCause.COMPLETED, f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved")
+        ending.leave(
+            EndCause.COMPLETED, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}"
+        )
+    ending.leave(
+        EndCause.COMPLETED,
+        f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved",
+    )
 
 
-def _server(context: Context, reporter: RunReporter, requests: SaveRequests, profiles: ProfileRequests) -> TelemetryServer:
-    """The run's HTTP server. If the port is in use on the user's own machine, it takes a free port and logs a warning with its number."""
+def _server(
+    context: Context, reporter: RunReporter, requests: SaveRequests, profiles: ProfileRequests
+) -> TelemetryServer:
+    """The run's HTTP server.
+
+    If the port is in use on the user's own machine, it takes a free port and logs a warning with its number.
+    """
     port = context.run.spec.telemetry.port
     trains = context.run.spec.task == "train"
     serve = functools.partial(
@@ -178,7 +207,9 @@ def _server(context: Context, reporter: RunReporter, requests: SaveRequests, pro
         if context.in_pod:
             raise
     server = serve(0)
-    reporter.warning(f"port {port} is in use on this machine, so /status and /metrics are at http://localhost:{server.port}")
+    reporter.warning(
+        f"port {port} is in use on this machine, so /status and /metrics are at http://localhost:{server.port}"
+    )
     return server
 
 
@@ -190,12 +221,18 @@ def _build_data(context: Context, reporter: RunReporter, retry_budget: RetryBudg
 
 
 def _evaluate(
-    context: Context, reporter: RunReporter, ending: _Ending, retry_budget: RetryBudget, joined: Callable[[ProcessGroup], object]
+    context: Context,
+    reporter: RunReporter,
+    ending: _Ending,
+    retry_budget: RetryBudget,
+    joined: Callable[[ProcessGroup], object],
 ) -> str:
     """Run the task ``evaluate``. Returns a sentence with the result."""
     from halcyon.run.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
 
-    return evaluate_checkpoint(context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined)
+    return evaluate_checkpoint(
+        context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined
+    )
 
 
 class _Ending:
@@ -219,7 +256,8 @@ class _Ending:
         saved: Saved | None = None,
     ) -> NoReturn:
         """Write the termination report and the log event, and exit."""
-        self._once.acquire()  # never released: several threads may end the process at the same time, and the first one gives the cause
+        # never released: several threads may end the process at the same time, and the first one gives the cause
+        self._once.acquire()
         known = self._reporter.report()
         report = termination_report(
             self._reporter.identity,
@@ -246,7 +284,10 @@ class _Ending:
         _exit(cause)
 
     def _closing_seconds(self, cause: EndCause) -> float:
-        """Longest time at the end of the process in which the history is completed. A preempted pod has no more than its last save left."""
+        """Longest time at the end of the process in which the history is completed.
+
+        A preempted pod has no more than its last save left.
+        """
         return CLOSING_SECONDS if cause == EndCause.COMPLETED or not self._context.in_pod else LEAVING_SECONDS
 
     def failed(self, error: Exception) -> NoReturn:
@@ -257,10 +298,13 @@ class _Ending:
             self.leave(error.cause, reason, epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
-            self.leave(EndCause.FAILED, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}")
+            self.leave(
+                EndCause.FAILED, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}"
+            )
         traceback.print_exception(error)
         if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
-            # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which reports its index.
+            # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which
+            # reports its index.
             threading.Event().wait(_LIFELINE_SECONDS)
         self.leave(EndCause.FAILED, f"{type(error).__name__}: {_first_line(error)}")
 
@@ -269,7 +313,10 @@ class _Ending:
         self.leave(EndCause.HUNG, message)
 
     def lost(self, process: int) -> NoReturn:
-        """End the process after another process was lost. The report of the lost process, or its absence, gives the cause."""
+        """End the process after another process was lost.
+
+        The report of the lost process, or its absence, gives the cause.
+        """
         self.leave(EndCause.FAILED, f"process {process} is gone, so this one ended too", peer_lost=process)
 
     def interrupted(self, count: int) -> None:
@@ -279,15 +326,22 @@ class _Ending:
             self._reporter.warning("interrupted: the run saves its last step and ends; a second Ctrl-C ends it at once")
             return
         saved = self._reporter.report().checkpoint
-        again = f"the checkpoint of step {saved.step}" if saved is not None else "the beginning, because there is no checkpoint yet"
+        again = (
+            f"the checkpoint of step {saved.step}"
+            if saved is not None
+            else "the beginning, because there is no checkpoint yet"
+        )
         self.leave(EndCause.FAILED, f"interrupted a second time; start again to go on from {again}")
 
     def with_interrupt_cause(self, message: str) -> str:
-        """The message of an end after a notice, with the interrupt as the cause if the notice came from the keyboard."""
+        """The message of an end after a notice, with the interrupt as the cause if the notice came from the
+        keyboard.
+        """
         return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
 
     def before_joining(self, signals: bytes) -> None:
-        """Handle notices while there is nothing to save: exit at once as preempted, which costs no retry. Not for the main thread.
+        """Handle notices while there is nothing to save: exit at once as preempted, which costs no retry. Not for the
+        main thread.
 
         Args:
             signals: The numbers of the signals that came.
@@ -325,7 +379,9 @@ def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, E
 
 def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
     def keep(stacks: str) -> str:
-        from halcyon.telemetry.diagnostics import keep_stacks  # imports TensorStore, which the loop has imported by then
+        from halcyon.telemetry.diagnostics import (
+            keep_stacks,
+        )  # imports TensorStore, which the loop has imported by then
 
         return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
 
@@ -333,7 +389,9 @@ def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str
 
 
 def _own_stdout() -> TextIO:
-    """Standard output for the log alone: what libraries such as gloo print to file descriptor 1 goes to standard error."""
+    """Standard output for the log alone: what libraries such as gloo print to file descriptor 1 goes to standard
+    error.
+    """
     sys.stdout.flush()
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -341,7 +399,10 @@ def _own_stdout() -> TextIO:
 
 
 def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:
-    """End a process whose document is not valid. There is no log yet: the error goes to the termination log and standard error."""
+    """End a process whose document is not valid.
+
+    There is no log yet: the error goes to the termination log and standard error.
+    """
     report = termination_report(RunIdentity(run=""), cause=error.cause, message=str(error))
     if "HALCYON_TERMINATION_LOG" in environ:
         write_termination_report(Path(environ["HALCYON_TERMINATION_LOG"]), report)

@@ -1,8 +1,8 @@
 """Profiles of windows of steps: a trace of host and devices, the memory of the devices, and the compiled step.
 
-The loop waits for the step before the window and for the last step of it, so the trace holds whole steps. Each process profiles alone, so a
-request to one process needs no agreement; a window of the document is the same on all processes. The files are stored in a background
-thread. A failure is a warning: a profile never ends a run.
+The loop waits for the step before the window and for the last step of it, so the trace holds whole steps. Each process
+profiles alone, so a request to one process needs no agreement; a window of the document is the same on all processes.
+The files are stored in a background thread. A failure is a warning: a profile never ends a run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Profiler(Companion):
 
     def __init__(self, place: Place, programs: Programs, requests: Requests) -> None:
         self._spec, self._steps = place.spec.telemetry.profile, place.spec.trainer.steps
-        self._root, self._reporter, self._process_index = place.spec.checkpoint, place.reporter, place.processes.process_index
+        self._root, self._reporter, self._process_index = (
+            place.spec.checkpoint,
+            place.reporter,
+            place.processes.process_index,
+        )
         self._programs, self._requests = programs, requests
         self._first, self._last = 0, -1
         self._folder: Path | None = None
@@ -92,7 +96,13 @@ class Profiler(Companion):
             self._fail(error)
             return
         first, steps, compiled = self._first, step - self._first + 1, self._programs.newest
-        own = {"process": self._process_index, "host": socket.gethostname(), "firstStep": first, "steps": steps, "windowSeconds": seconds}
+        own = {
+            "process": self._process_index,
+            "host": socket.gethostname(),
+            "firstStep": first,
+            "steps": steps,
+            "windowSeconds": seconds,
+        }
         numbers = {**own, **self._reporter.speed()}
         store = lambda: self._store(folder, first, steps, numbers, memory, compiled)  # noqa: E731
         self._thread = threading.Thread(target=store, name="halcyon-profile", daemon=True)
@@ -108,16 +118,24 @@ class Profiler(Companion):
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
 
-    def _store(self, folder: Path, first: int, steps: int, numbers: dict[str, Any], memory: bytes, compiled: Any) -> None:
+    def _store(
+        self, folder: Path, first: int, steps: int, numbers: dict[str, Any], memory: bytes, compiled: Any
+    ) -> None:
         try:
             files = {f"process-{self._process_index}.memory.pb.gz": memory, **self._traces(folder)}
             space = next((content for name, content in files.items() if name.endswith(".xplane.pb")), None)
             if space is not None:
-                with contextlib.suppress(AttributeError, RuntimeError, ValueError):  # an earlier JAX cannot read its own traces
-                    numbers["collectiveSeconds"] = collective_seconds(jax.profiler.ProfileData.from_serialized_xspace(space))
+                with contextlib.suppress(
+                    AttributeError, RuntimeError, ValueError
+                ):  # an earlier JAX cannot read its own traces
+                    numbers["collectiveSeconds"] = collective_seconds(
+                        jax.profiler.ProfileData.from_serialized_xspace(space)
+                    )
             if self._process_index == 0:
                 files["step.hlo.txt.gz"] = gzip.compress((compiled.as_text() or "").encode(), 1)
-            kept = keep_profile(self._root, self._reporter.identity, first, files, numbers, timeout_seconds=CLOSE_SECONDS)
+            kept = keep_profile(
+                self._root, self._reporter.identity, first, files, numbers, timeout_seconds=CLOSE_SECONDS
+            )
             self._reporter.profiled(first, steps, kept, numbers)
         except (OSError, StoreFailure, ValueError, RuntimeError, AttributeError) as error:
             self._fail(error)
@@ -141,7 +159,8 @@ class Profiler(Companion):
 
 
 def collective_seconds(space: Any) -> float:
-    """Seconds that a line of a trace spends in collectives, which include the wait for other processes: the largest of all lines.
+    """Seconds that a line of a trace spends in collectives, which include the wait for other processes: the largest of
+    all lines.
 
     Args:
         space: A `jax.profiler.ProfileData`.
@@ -149,6 +168,8 @@ def collective_seconds(space: Any) -> float:
     longest = 0.0
     for plane in space.planes:
         for line in plane.lines:
-            nanoseconds = sum(event.duration_ns for event in line.events if event.name.lstrip("%").startswith(_COLLECTIVES))
+            nanoseconds = sum(
+                event.duration_ns for event in line.events if event.name.lstrip("%").startswith(_COLLECTIVES)
+            )
             longest = max(longest, nanoseconds / 1e9)
     return longest

@@ -1,9 +1,9 @@
 """The compiled programs of a run: which step runs for which batch, where it is kept, and what is in it.
 
-There is one program for each batch size and sequence length in the batch schedule, and a second one of each size in a run that watches its
-parameters (`halcyon.step.watch`). Compilation needs only shapes. So the first program is compiled while the checkpoint is read, and
-later ones in the background while the loop runs. The checkpoint root keeps the programs for the next start
-(`halcyon.step.compilation`).
+There is one program for each batch size and sequence length in the batch schedule, and a second one of each size in a
+run that watches its parameters (`halcyon.step.watch`). Compilation needs only shapes. So the first program is compiled
+while the checkpoint is read, and later ones in the background while the loop runs. The checkpoint root keeps the
+programs for the next start (`halcyon.step.compilation`).
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def open_cache(place: Place, directory: Path) -> CompilationCache:
 class KeptPrograms:
     """Keeps the compiled steps of a run in its checkpoint root, and reports what is in them.
 
-    Without the root a process compiles and trains all the same, so a failure of the store is only a warning. To read a large program takes
-    a part of a second, so no plan is read before the first step.
+    Without the root a process compiles and trains all the same, so a failure of the store is only a warning. To read a
+    large program takes a part of a second, so no plan is read before the first step.
 
     Args:
         place: The run, with the values chosen for its automatic fields.
@@ -164,7 +164,9 @@ class KeptPrograms:
         try:
             self._cache.fetch()
         except (OSError, StoreFailure) as error:
-            self._reporter.warning(f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}")
+            self._reporter.warning(
+                f"compiled programs could not be fetched from the checkpoint root, so this process compiles: {error}"
+            )
 
     def compiled(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
         """Report a compiled step, check that it fits into the memory of the machine, and keep it.
@@ -190,7 +192,9 @@ class KeptPrograms:
         try:
             self._cache.publish(reserved_bytes=2 * state_bytes(self._program.template))
         except (OSError, StoreFailure) as error:
-            self._reporter.warning(f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}")
+            self._reporter.warning(
+                f"compiled programs could not be copied to the checkpoint root, so a restart compiles again: {error}"
+            )
         with self._lock:
             waiting, self._waiting = self._waiting or [], None
         for one in waiting:
@@ -208,7 +212,8 @@ class KeptPrograms:
 
 
 def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None, *, devices: int) -> None:
-    """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size that it needs.
+    """Reject a compiled step that cannot run in the memory that its devices share, if the compiler reports the size
+    that it needs.
 
     Args:
         compiled: The step.
@@ -223,6 +228,7 @@ def check_step_memory(compiled: jax.stages.Compiled, available_bytes: int | None
     needed = sum(sizes) * devices
     if available_bytes is not None and needed > available_bytes:
         raise BadConfiguration(
-            f"spec.trainer.batchSize: a step takes {counting.size(needed)}, and this machine has {counting.size(available_bytes)}; "
+            f"spec.trainer.batchSize: a step takes {counting.size(needed)}, and this machine has "
+            f"{counting.size(available_bytes)}; "
             "give a smaller batchSize, a shorter sequenceLength, or more microbatches"
         )

@@ -62,7 +62,11 @@ def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
         "chips": max(1, chips),
         "price_per_chip_hour": accelerator.price_per_chip_hour,
         "from_run": origin.run if origin is not None else None,
-        "from_root": None if origin is None else origin.root if origin.hugging_face is None else origin.hugging_face.path,
+        "from_root": None
+        if origin is None
+        else origin.root
+        if origin.hugging_face is None
+        else origin.hugging_face.path,
         "from_step": origin.step if origin is not None else None,
         "after_run": spec.after.run if spec.after is not None else None,
     }

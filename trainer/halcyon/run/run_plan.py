@@ -32,7 +32,9 @@ def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
 
 
 def _size_of(spec: TrainerSpec, watch: WatchSpec | None) -> Callable[[int], tuple[int, int, bool]]:
-    """Batch size and sequence length of a step, by its number, and whether it is watched: what decides which program it runs."""
+    """Batch size and sequence length of a step, by its number, and whether it is watched: what decides which program it
+    runs.
+    """
 
     def watched(step: int) -> bool:
         return watch is not None and watch.is_due(step + 1)

@@ -1,6 +1,7 @@
 """A session connects the processes of a run: join, build the mesh over the devices, leave.
 
-Every task that computes on devices runs inside `session`. The task ``data`` needs no session: its processes share only the token caches.
+Every task that computes on devices runs inside `session`. The task ``data`` needs no session: its processes share only
+the token caches.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def session(
     on_lost_process: Callable[[int], object],
     on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
 ) -> Iterator[Session]:
-    """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise or this one alone.
+    """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise or this one
+    alone.
 
     A process that ends with any other exception does not leave, so the other processes detect its end at once.
 
@@ -68,7 +70,9 @@ def session(
         BadConfiguration: There is no usable address of the coordinator.
     """
     reporter.stage("joining")
-    processes = join(context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process)
+    processes = join(
+        context.coordinator, context.process_index, context.process_count, context.own_devices, on_loss=on_lost_process
+    )
     on_joined(processes)
     try:
         yield Session(processes, context, reporter)

@@ -1,4 +1,7 @@
-"""The task ``train``: one training, from the join to the last save. It reads top to bottom; `halcyon.run.loop` has the steps."""
+"""The task ``train``: one training, from the join to the last save.
+
+It reads top to bottom; `halcyon.run.loop` has the steps.
+"""
 
 from __future__ import annotations
 
@@ -58,13 +61,16 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a training reports to the program around it, and what that program requests. Default: nothing, as for the only process."""
+    """What a training reports to the program around it, and what that program requests.
+
+    Default: nothing, as for the only process.
+    """
 
     on_lost_process: Callable[[int], object] = _ignore
     """Called in another thread with the index of a lost process; it must end this process."""
     on_failed_build: Callable[[Exception], object] = _ignore
-    """Called in another thread with the error of a failed cache build; it must end this process if there are others. The main thread may
-    be blocked in a step that another process does not run any more."""
+    """Called in another thread with the error of a failed cache build; it must end this process if there are others.
+    The main thread may be blocked in a step that another process does not run any more."""
     on_joined: Callable[[ProcessGroup], object] = _ignore
     """Called with the processes when all have joined."""
     on_interrupt: Callable[[int], object] = _ignore
@@ -87,8 +93,8 @@ def train(
 ) -> TrainingEnd:
     """Train until the last step or a preemption notice.
 
-    After the last step, all steps are committed when this returns. After a notice, `TrainingEnd.last_save` says which steps were committed
-    within the grace period; on the user's own machine, which has no grace period, all steps are.
+    After the last step, all steps are committed when this returns. After a notice, `TrainingEnd.last_save` says which
+    steps were committed within the grace period; on the user's own machine, which has no grace period, all steps are.
 
     Args:
         context: The run and this process's place in it.
@@ -96,7 +102,8 @@ def train(
         around: The program around the training.
         compilation_cache: Local directory of compiled programs.
         retry_budget: The waits for stores that deny access while the run starts.
-        batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with ``objective.policy``.
+        batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with
+            ``objective.policy``.
         in_step: Functions of the library's user inside the compiled step.
 
     Raises:
@@ -122,7 +129,9 @@ def train(
         place = Place(context, processes, reporter, retry_budget)
 
         reporter.stage("tokenizing")
-        if not wait_together(processes, notice, lambda seconds: text.wait_for(lambda: _may_begin(context, caches), seconds)):
+        if not wait_together(
+            processes, notice, lambda seconds: text.wait_for(lambda: _may_begin(context, caches), seconds)
+        ):
             return TrainingEnd(context.resume_step, preempted=True)
         if processes.is_main:
             report_sources(reporter, spec.data, text.caches)
@@ -131,7 +140,11 @@ def train(
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
         tokenizer = load_tokenizer(text.caches.tokenizer)
         vocabulary = tokenizer.vocab_size
-        reporter.knows(flops_per_token=flops_per_token(spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None))
+        reporter.knows(
+            flops_per_token=flops_per_token(
+                spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None
+            )
+        )
         cache = open_cache(place, compilation_cache)
         last.callback(cache.close)
         choice = RunChoice(place)
@@ -155,7 +168,9 @@ def train(
         if benchmarks is not None:
             from halcyon.run.benchmark_runs import BenchmarkRuns
 
-            companions.append(BenchmarkRuns(benchmarks, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked))
+            companions.append(
+                BenchmarkRuns(benchmarks, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked)
+            )
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)
@@ -169,7 +184,8 @@ def train(
         reporter.stage("compiling")
         batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)
         training = Training(
-            place, programs, dataset, batches, caches, checkpointer, notice, sync_point, around.save_requests, time.time, companions,
+            place, programs, dataset, batches, caches, checkpointer, notice, sync_point, around.save_requests,
+            time.time, companions,
             beginning.evaluated,
         )  # fmt: skip
         try:

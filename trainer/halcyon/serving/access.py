@@ -33,7 +33,8 @@ class Keys:
         for number, key in enumerate(keys, 1):
             if not _SHORTEST_KEY <= len(key) <= _LONGEST_KEY or not all("!" <= sign <= "~" for sign in key):
                 raise BadConfiguration(
-                    f"API key {number}: a key has {_SHORTEST_KEY} to {_LONGEST_KEY} visible ASCII characters without spaces; make one with "
+                    f"API key {number}: a key has {_SHORTEST_KEY} to {_LONGEST_KEY} visible ASCII characters without "
+                    "spaces; make one with "
                     "`openssl rand -hex 32`"
                 )
             self._digests.append(hashlib.sha256(key.encode()).digest())
@@ -57,7 +58,9 @@ class Keys:
         found = [hmac.compare_digest(digest, key) for key in self._digests]
         if scheme.lower() != "bearer" or not any(found):
             raise ApiError(
-                401, "the header Authorization has no key of this server; send 'Authorization: Bearer KEY'", code="invalid_api_key"
+                401,
+                "the header Authorization has no key of this server; send 'Authorization: Bearer KEY'",
+                code="invalid_api_key",
             )
         return digest
 
@@ -86,10 +89,13 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
 
 
 def check_host(header: str) -> None:
-    """Check the header ``Host`` of a request to a server without keys on this machine's own address; see `halcyon.host.local_names`.
+    """Check the header ``Host`` of a request to a server without keys on this machine's own address; see
+    `halcyon.host.local_names`.
 
     Raises:
         ApiError: It is no name of this machine.
     """
     if not is_own_host(header):
-        raise ApiError(421, "this server answers only to localhost; use that name, or start it with an API key", code="wrong_host")
+        raise ApiError(
+            421, "this server answers only to localhost; use that name, or start it with an API key", code="wrong_host"
+        )

@@ -27,7 +27,11 @@ def fault_error(fault: Fault) -> ApiError:
     if fault == "draining":
         return draining()
     if fault == "grammar":
-        return ApiError(400, "response_format: the JSON schema became too complex for this text; make it simpler", param="response_format")
+        return ApiError(
+            400,
+            "response_format: the JSON schema became too complex for this text; make it simpler",
+            param="response_format",
+        )
     return failed()
 
 
@@ -120,7 +124,9 @@ class Batch:
         if output.fault is not None:
             raise fault_error(output.fault)
         choice = self._choices[index]
-        text, calls = (output.text, []) if choice.reader is None else choice.reader.push(output.text, last=output.is_last)
+        text, calls = (
+            (output.text, []) if choice.reader is None else choice.reader.push(output.text, last=output.is_last)
+        )
         choice.text += text
         choice.calls += calls
         choice.generated, choice.reused = output.generated, max(choice.reused, output.reused)
@@ -150,7 +156,11 @@ class Batch:
     def whole(self) -> dict[str, Any]:
         """The answer that is not streamed."""
         kind = "chat.completion" if self._is_chat else "text_completion"
-        return self._head | {"object": kind, "choices": [self._whole(index) for index in range(len(self._choices))], "usage": self.usage}
+        return self._head | {
+            "object": kind,
+            "choices": [self._whole(index) for index in range(len(self._choices))],
+            "usage": self.usage,
+        }
 
     def _whole(self, index: int) -> dict[str, Any]:
         choice = self._choices[index]
@@ -159,7 +169,10 @@ class Batch:
             return common | {"text": self._echoes[index] + choice.text}
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls:
-            message |= {"tool_calls": [call.document() for call in choice.calls], "content": choice.text.strip() or None}
+            message |= {
+                "tool_calls": [call.document() for call in choice.calls],
+                "content": choice.text.strip() or None,
+            }
         return common | {"message": message}
 
     def begin(self) -> list[dict[str, Any]]:
@@ -219,7 +232,9 @@ class Batch:
     def _chat_log_probs(self, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any]:
         return {
             "content": [
-                self._entry(one.id, one.log_prob) | {"top_logprobs": [self._entry(*other) for other in one.alternatives]} for one in tokens
+                self._entry(one.id, one.log_prob)
+                | {"top_logprobs": [self._entry(*other) for other in one.alternatives]}
+                for one in tokens
             ],
             "refusal": None,
         }
@@ -232,7 +247,9 @@ class Batch:
         return {
             "tokens": [self._spelling(one.id) for one in tokens],
             "token_logprobs": [_finite(one.log_prob) for one in tokens],
-            "top_logprobs": [{self._spelling(token): _finite(value) for token, value in one.alternatives} for one in tokens],
+            "top_logprobs": [
+                {self._spelling(token): _finite(value) for token, value in one.alternatives} for one in tokens
+            ],
             "text_offset": offsets,
         }
 

@@ -60,7 +60,9 @@ async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a page of another site may send other types without asking
-        raise ApiError(415, "the body must be JSON with the header 'Content-Type: application/json'", code="unsupported_media_type")
+        raise ApiError(
+            415, "the body must be JSON with the header 'Content-Type: application/json'", code="unsupported_media_type"
+        )
     try:
         with bodies.reading() as count:
             async with asyncio.timeout(limits.body_seconds):
@@ -70,7 +72,9 @@ async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
     try:
         found: Any = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise invalid(f"the body is not JSON: {str(error).partition(':')[0]} (line {error.lineno}, column {error.colno})") from None
+        raise invalid(
+            f"the body is not JSON: {str(error).partition(':')[0]} (line {error.lineno}, column {error.colno})"
+        ) from None
     if not isinstance(found, dict):
         raise invalid("the body must be a JSON object")
     return found

@@ -1,8 +1,8 @@
 """The connections of a server: how many there are, and how long each may wait for its client.
 
-A new connection is always accepted, so probes are answered at the limit too. If there are too many connections, of all clients or of one
-address, the one is closed that has waited longest for its client: it is silent, has sent a part of a request, or has its answer. A
-connection whose request the server computes is never closed for another one.
+A new connection is always accepted, so probes are answered at the limit too. If there are too many connections, of all
+clients or of one address, the one is closed that has waited longest for its client: it is silent, has sent a part of a
+request, or has its answer. A connection whose request the server computes is never closed for another one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _SPARE = 64
 _OTHER_FILES = 256
 """Open files that are no connections."""
 _GRACE_SECONDS = 5.0
-"""Time for the answer 408 after the time of a body, and for a client to read the answer to a request that it has not sent completely."""
+"""Time for the answer 408 after the time of a body, and for a client to read the answer to a request that it has not
+sent completely.
+"""
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -58,7 +60,10 @@ class Connections(Generic[Connection]):
         return len(self._addresses)
 
     def add(self, one: Connection, host: str) -> bool:
-        """Add a connection, which waits for its client. Another one may be dropped. Returns whether there is room for it."""
+        """Add a connection, which waits for its client.
+
+        Another one may be dropped. Returns whether there is room for it.
+        """
         address = group_of(host)
         found = self._waiting_of[address] if self._counts[address] >= self._most_of_address else {}
         if not found and len(self) >= self._most:
@@ -96,7 +101,9 @@ class Connections(Generic[Connection]):
 
 
 def group_of(host: str) -> str:
-    """The address that connections are counted by: of IPv6 the first 64 bits, because a client may have all that begin with them."""
+    """The address that connections are counted by: of IPv6 the first 64 bits, because a client may have all that begin
+    with them.
+    """
     try:
         address = ip_address(host)
     except ValueError:
@@ -122,8 +129,8 @@ def openable(most: int) -> int:
 class ClosingTransport:
     """A transport whose `close` ends.
 
-    It waits for a client that reads, and no longer. After a request that is not complete, it goes on to take what the client sends: a
-    socket that is closed with bytes to read would make the client lose the answer.
+    It waits for a client that reads, and no longer. After a request that is not complete, it goes on to take what the
+    client sends: a socket that is closed with bytes to read would make the client lose the answer.
 
     Args:
         inner: The transport.
@@ -131,7 +138,9 @@ class ClosingTransport:
         is_incomplete: Whether the client still sends a request.
     """
 
-    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_incomplete: Callable[[], bool]) -> None:
+    def __init__(
+        self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_incomplete: Callable[[], bool]
+    ) -> None:
         self._inner, self._loop, self._is_incomplete = inner, loop, is_incomplete
         self._timer: asyncio.TimerHandle | None = None
         self._left = 0

@@ -1,7 +1,8 @@
 """``POST /v1/embeddings``: a vector for each text, from the features of the model after its last norm.
 
-The vector of a text has norm 1. It is the mean of the features of all positions, or the features of the last position. For search among
-similar texts, the vectors of a model that was trained to write text are usable, but worse than those of a model that was trained for it.
+The vector of a text has norm 1. It is the mean of the features of all positions, or the features of the last position.
+For search among similar texts, the vectors of a model that was trained to write text are usable, but worse than those
+of a model that was trained for it.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ class Embedder:
         if request.model is not None and request.model != served.name:
             raise no_such_model(request.model, served.name)
         if request.dimensions not in (None, served.model.embed.size):
-            raise invalid(f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions")
+            raise invalid(
+                f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out",
+                "dimensions",
+            )
         given: Any = request.input
         inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
         most = min(limits.choices, limits.requests)
@@ -85,7 +89,9 @@ class Embedder:
         try:
             ids = prompt_ids(tokenizer, given) if isinstance(given, str) else np.array(given, np.int32)
         except UnicodeError:
-            raise invalid("input: the text has a part of a character (a lone surrogate), which has no tokens", "input") from None
+            raise invalid(
+                "input: the text has a part of a character (a lone surrogate), which has no tokens", "input"
+            ) from None
         if len(ids) > self._length:
             raise invalid(
                 f"input: a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
@@ -98,7 +104,13 @@ class Embedder:
         """The vector of a text: float32 [embed], of norm 1."""
         size = min(power(len(ids), _SHORTEST), max(self._length, len(ids)))
         with context_of(mesh_of(served.model)):
-            found = _pooled(served.model, np.pad(ids, (0, size - len(ids))), np.int32(len(ids)), pooling=self._pooling, dtype=self._compute)
+            found = _pooled(
+                served.model,
+                np.pad(ids, (0, size - len(ids))),
+                np.int32(len(ids)),
+                pooling=self._pooling,
+                dtype=self._compute,
+            )
         return np.asarray(found)
 
 
@@ -129,7 +141,9 @@ def document_of(request: EmbeddingRequest, served: Served, vectors: list[np.ndar
 
     return {
         "object": "list",
-        "data": [{"object": "embedding", "index": index, "embedding": shown(vector)} for index, vector in enumerate(vectors)],
+        "data": [
+            {"object": "embedding", "index": index, "embedding": shown(vector)} for index, vector in enumerate(vectors)
+        ],
         "model": served.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }

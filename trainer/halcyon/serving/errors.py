@@ -57,7 +57,9 @@ class ApiError(Exception):
 
 def no_such_model(name: str, served: str) -> ApiError:
     """The request names a model that the server does not have."""
-    return ApiError(404, f"there is no model {shown(name)}; this server has {served!r}", param="model", code="model_not_found")
+    return ApiError(
+        404, f"there is no model {shown(name)}; this server has {served!r}", param="model", code="model_not_found"
+    )
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -78,9 +80,13 @@ def overloaded(retry_after_seconds: int) -> ApiError:
 
 def draining() -> ApiError:
     """The server ends."""
-    return ApiError(503, "the server ends; send the request to another one", "server_error", code="draining", retry_after_seconds=1)
+    return ApiError(
+        503, "the server ends; send the request to another one", "server_error", code="draining", retry_after_seconds=1
+    )
 
 
 def failed() -> ApiError:
     """The server has a fault."""
-    return ApiError(500, "the server could not compute the answer; its log has the reason", "server_error", code="failed")
+    return ApiError(
+        500, "the server could not compute the answer; its log has the reason", "server_error", code="failed"
+    )

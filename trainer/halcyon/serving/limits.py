@@ -15,8 +15,10 @@ class Limits:
         choices: Texts of one request.
         alternatives: Most likely tokens that a request may ask for with each token.
         body_bytes: Bytes of a request.
-        all_bodies_bytes: Bytes of all requests that clients are sending. Beyond it a request of more than 64 KiB is refused.
-        header_seconds: Time for a client from its connection, or from the first byte of a further request, to the end of the headers.
+        all_bodies_bytes: Bytes of all requests that clients are sending. Beyond it a request of more than 64 KiB is
+            refused.
+        header_seconds: Time for a client from its connection, or from the first byte of a further request, to the end
+            of the headers.
         body_seconds: Time for a client to send the body of a request.
         stall_seconds: Time for a client to take a part of an answer.
         schema_bytes: Bytes of a JSON schema.

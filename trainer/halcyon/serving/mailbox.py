@@ -9,7 +9,8 @@ from halcyon.inference.sequence import Output
 
 
 class Mailbox:
-    """Holds the outputs that a client has not read yet. Those of one text are joined, so it never holds more than the texts themselves.
+    """Holds the outputs that a client has not read yet. Those of one text are joined, so it never holds more than the
+    texts themselves.
 
     Args:
         texts: The number of texts.

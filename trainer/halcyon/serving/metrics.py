@@ -29,14 +29,21 @@ class Metrics:
         self.pages = Gauge("pages", "Pages of the cache.", **made)
         self.pages_used = Gauge("pages_used", "Pages that texts have.", **made)
         self.first_token = Histogram(
-            "time_to_first_token_seconds", "From the request to its first token, for each text.", buckets=_SECONDS, **made
+            "time_to_first_token_seconds",
+            "From the request to its first token, for each text.",
+            buckets=_SECONDS,
+            **made,
         )
         self.per_token = Histogram(
             "time_per_output_token_seconds", "Mean time between two tokens, for each text.", buckets=_SECONDS, **made
         )
-        self.seconds = Histogram("request_seconds", "From the request to the end of its texts.", ["endpoint"], buckets=_SECONDS, **made)
+        self.seconds = Histogram(
+            "request_seconds", "From the request to the end of its texts.", ["endpoint"], buckets=_SECONDS, **made
+        )
         self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts.", **made)
-        self.reused_tokens = Counter("reused_prompt_tokens", "Tokens of prompts that an earlier request had computed.", **made)
+        self.reused_tokens = Counter(
+            "reused_prompt_tokens", "Tokens of prompts that an earlier request had computed.", **made
+        )
         self.generated_tokens = Counter("generated_tokens", "Tokens of texts.", **made)
         self.lengths = Histogram("text_tokens", "Tokens of a text.", buckets=_TOKENS, **made)
         self.engine_failures = Counter("engine_failures", "Times that an engine had to begin again.", **made)

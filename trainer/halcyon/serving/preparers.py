@@ -1,4 +1,7 @@
-"""Threads that prepare requests. None can hold the end of the process, and a call that does not end is seen (``/ready``)."""
+"""Threads that prepare requests.
+
+None can hold the end of the process, and a call that does not end is seen (``/ready``).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ class Preparers:
         self._queue: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._began: dict[int, float] = {}
         """When each thread began the call that it runs."""
-        self._threads = [threading.Thread(target=self._run, args=(index,), name=f"{name}-{index}", daemon=True) for index in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(index,), name=f"{name}-{index}", daemon=True)
+            for index in range(count)
+        ]
         self._closed = False
         for thread in self._threads:
             thread.start()

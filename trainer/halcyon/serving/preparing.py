@@ -57,7 +57,9 @@ def check(request: Request, name: str, limits: Limits) -> int:
     elif isinstance(request, TextRequest):
         _check_text(request)
     if asked is not None and limits.max_tokens is not None and asked > limits.max_tokens:
-        raise invalid(f"max_tokens: {asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens")
+        raise invalid(
+            f"max_tokens: {asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens"
+        )
     return count
 
 
@@ -74,10 +76,14 @@ def _check_chat(request: ChatRequest, limits: Limits) -> None:
     chosen = request.tool_choice
     if chosen not in (None, "none", "auto") and not request.tools:
         raise invalid("tool_choice: the request has no tools", "tool_choice")
-    if isinstance(chosen, NamedTool) and chosen.function.name not in {tool.function.name for tool in request.tools or ()}:
+    if isinstance(chosen, NamedTool) and chosen.function.name not in {
+        tool.function.name for tool in request.tools or ()
+    }:
         raise invalid(f"tool_choice: there is no tool {chosen.function.name!r}", "tool_choice")
     if request.tools and request.response_format is not None and request.response_format.type != "text":
-        raise invalid("response_format: a request with tools has text answers; leave one of the two out", "response_format")
+        raise invalid(
+            "response_format: a request with tools has text answers; leave one of the two out", "response_format"
+        )
 
 
 def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> None:
@@ -114,7 +120,11 @@ def prepare(request: Request, served: Served, length: int, limits: Limits) -> Ba
         ApiError: The request does not fit the model.
     """
     try:
-        return _chat(request, served, length, limits) if isinstance(request, ChatRequest) else _texts(request, served, length, limits)
+        return (
+            _chat(request, served, length, limits)
+            if isinstance(request, ChatRequest)
+            else _texts(request, served, length, limits)
+        )
     except UnicodeError:
         raise invalid("the text has a part of a character (a lone surrogate), which has no tokens") from None
 
@@ -122,12 +132,17 @@ def prepare(request: Request, served: Served, length: int, limits: Limits) -> Ba
 def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> Batch:
     prompts = served.prompts
     if prompts is None:
-        raise invalid("messages: the model has no chat template; use /v1/completions, or start the server with --template", "messages")
+        raise invalid(
+            "messages: the model has no chat template; use /v1/completions, or start the server with --template",
+            "messages",
+        )
     tools, form = None, None
     if request.tools and request.tool_choice != "none":
         form = form_of(served.template) if prompts.takes_tools else None
         if form is None:
-            raise invalid("tools: the chat template of the model has no tools in a form that this server reads", "tools")
+            raise invalid(
+                "tools: the chat template of the model has no tools in a form that this server reads", "tools"
+            )
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools]
     forced = form.begin if form is not None and request.tool_choice not in (None, "auto") else ""
     try:
@@ -175,7 +190,9 @@ def _given(prompt: list[int], tokens: int) -> np.ndarray:
     return np.array(prompt, np.int32)
 
 
-def _sequences(ids: np.ndarray, sampling: Sampling, ends: Iterable[int], count: int, logs: bool) -> tuple[Sequence, ...]:
+def _sequences(
+    ids: np.ndarray, sampling: Sampling, ends: Iterable[int], count: int, logs: bool
+) -> tuple[Sequence, ...]:
     """The choices of a prompt: each has the next seed."""
     seeds = [(sampling.seed + number) % (MOST_SEED + 1) for number in range(count)]
     return tuple(Sequence(ids, dataclasses.replace(sampling, seed=seed), frozenset(ends), logs=logs) for seed in seeds)
@@ -187,7 +204,9 @@ def _sampling(request: Request, max_tokens: int, offset: int = 0) -> Sampling:
         max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_k=max(0, request.top_k or 0),
-        top_p=1.0 if request.top_p is None else max(request.top_p, 1e-9),  # 0 leaves the most likely token, as elsewhere
+        top_p=1.0
+        if request.top_p is None
+        else max(request.top_p, 1e-9),  # 0 leaves the most likely token, as elsewhere
         min_p=request.min_p or 0.0,
         repetition_penalty=request.repetition_penalty or 1.0,
         seed=(seed + offset) % (MOST_SEED + 1),
@@ -206,7 +225,8 @@ def _most_tokens(asked: int | None, default: int | None, prompt: int, length: in
     if wanted < 1 or wanted > left:
         text = f" and a text of {asked}" if asked is not None else ""
         raise invalid(
-            f"a prompt of {prompt} tokens{text} do not fit into {length} tokens; shorten the prompt, or set max_tokens lower",
+            f"a prompt of {prompt} tokens{text} do not fit into {length} tokens; shorten the prompt, or set max_tokens "
+            "lower",
             "max_tokens" if asked is not None and left > 0 else "messages",
             "context_length_exceeded",
         )
@@ -227,7 +247,8 @@ def _schema(request: ChatRequest, limits: Limits, *, forced: bool) -> Schema | N
         size = sum(len(orjson.dumps(function.parameters)) for function in functions)
         if size > limits.schema_bytes:
             raise invalid(
-                f"tools: the parameters of the functions have {size} bytes together, and a call of one of them is a JSON schema of at most "
+                f"tools: the parameters of the functions have {size} bytes together, and a call of one of them is a "
+                "JSON schema of at most "
                 f"{limits.schema_bytes}; name one function in tool_choice, or give fewer",
                 "tools",
             )
@@ -260,7 +281,10 @@ def _message(message: Message) -> dict[str, Any]:
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
-    found: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": content or ""}
+    found: dict[str, Any] = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": content or "",
+    }
     found |= {} if message.name is None else {"name": message.name}
     found |= {} if message.tool_call_id is None else {"tool_call_id": message.tool_call_id}
     if message.tool_calls:

@@ -1,7 +1,7 @@
 """What a request may say: the fields of OpenAI's interface, and a few more that other servers have too.
 
-Fields that have no meaning here, such as ``user``, are accepted and have no effect. A field that would change the text and is not supported
-is refused, unless it has its default.
+Fields that have no meaning here, such as ``user``, are accepted and have no effect. A field that would change the text
+and is not supported is refused, unless it has its default.
 """
 
 from __future__ import annotations
@@ -212,7 +212,11 @@ def parsed(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
 
 def _refused(loc: tuple[int | str, ...], kind: str, message: str) -> ApiError:
     # The parts of a choice between types, such as "list[str]", are no part of the place.
-    names = [str(part) for part in loc if isinstance(part, int) or (_PLACE.fullmatch(part) and part not in ("str", "int", "float", "bool"))]
+    names = [
+        str(part)
+        for part in loc
+        if isinstance(part, int) or (_PLACE.fullmatch(part) and part not in ("str", "int", "float", "bool"))
+    ]
     place = ".".join(names[:8]) or None
     if kind == "extra_forbidden":
         text = "there is no such field; leave it out"

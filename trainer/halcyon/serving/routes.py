@@ -31,7 +31,8 @@ PAGE = Path(__file__).parent / "page"
 _GONE = 499
 """The status of an answer that nobody reads."""
 _PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors "
+    "'none'; object-src 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
@@ -81,7 +82,9 @@ class _Stream(Response):
     """Server-sent events of the texts of a request."""
 
     def __init__(self, service: Service, batch: Batch) -> None:
-        super().__init__(b"", headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type="text/event-stream")
+        super().__init__(
+            b"", headers={"cache-control": "no-store", "x-accel-buffering": "no"}, media_type="text/event-stream"
+        )
         self._service, self._batch = service, batch
         del self.headers["content-length"]
 
@@ -175,7 +178,9 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         return _Json(model())
 
     async def health(_: HttpRequest) -> Response:
-        return _line(HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes")
+        return _line(
+            HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes"
+        )
 
     async def ready(_: HttpRequest) -> Response:
         why = service.fault or ("the server ends" if worker.is_draining else "")
@@ -201,7 +206,9 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
 
 
 class _Outer:
-    """Checks the host and the length of each request, closes the connection after one that was not read, and adds the page's headers."""
+    """Checks the host and the length of each request, closes the connection after one that was not read, and adds the
+    page's headers.
+    """
 
     def __init__(self, inner: ASGIApp, only_local: bool) -> None:
         self._inner, self._only_local = inner, only_local

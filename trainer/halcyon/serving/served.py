@@ -113,7 +113,9 @@ class Source:
             BadConfiguration: It is something else.
         """
         if not self.is_root or split_step(self.place)[1] is not None:
-            raise BadConfiguration(f"--follow takes the newest checkpoints of a root; give ROOT without a step instead of {self.place}")
+            raise BadConfiguration(
+                f"--follow takes the newest checkpoints of a root; give ROOT without a step instead of {self.place}"
+            )
 
     def newest(self) -> CommittedStep:
         """The checkpoint to serve: that of the step, or the newest that is not known to be damaged.
@@ -136,7 +138,9 @@ class Source:
         """
         place = self.place if entry is None else f"{split_step(self.place)[0]}@{entry.step}"
         mesh = None if self.mesh is None else tensor_mesh(self.mesh)
-        model, tokenizer = load(place, dtype=self.dtype, weights=self.weights, mesh=mesh, endpoint=self.endpoint, region=self.region)
+        model, tokenizer = load(
+            place, dtype=self.dtype, weights=self.weights, mesh=mesh, endpoint=self.endpoint, region=self.region
+        )
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
         found = self._template(place)

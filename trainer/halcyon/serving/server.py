@@ -19,7 +19,10 @@ from halcyon.serving.limits import Limits
 from halcyon.serving.worker import Worker
 
 _KEEP_ALIVE_SECONDS = 620
-"""Load balancers use a connection again after up to 600 s. A server that closes it at the same moment would make their request fail."""
+"""Load balancers use a connection again after up to 600 s.
+
+A server that closes it at the same moment would make their request fail.
+"""
 _FLUSH_SECONDS = 5
 """Time for the last parts of answers to reach their clients, after the texts have ended."""
 _BACKLOG = 2048
@@ -40,15 +43,17 @@ def bound(host: str, port: int) -> socket.socket:
         made.close()
         if error.errno == errno.EADDRINUSE:
             raise BadConfiguration(f"--port: port {port} of {host} is in use; give another one") from None
-        raise BadConfiguration(f"--host: {host} cannot be used: {error.strerror or error}; give an address of this machine") from None
+        raise BadConfiguration(
+            f"--host: {host} cannot be used: {error.strerror or error}; give an address of this machine"
+        ) from None
     return made
 
 
 class Server(uvicorn.Server):
     """Serves an application until SIGTERM or SIGINT, and then lets the requests in flight end.
 
-    New requests get 503 from the signal on. When no text is left, or after `Limits.drain_seconds`, the server closes its connections. A
-    second signal ends it at once.
+    New requests get 503 from the signal on. When no text is left, or after `Limits.drain_seconds`, the server closes
+    its connections. A second signal ends it at once.
 
     Args:
         app: The application.

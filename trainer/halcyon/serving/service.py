@@ -148,7 +148,10 @@ class Service:
         return document_of(request, served, vectors, sum(map(len, texts)))
 
     def close(self) -> bool:
-        """End the threads that prepare. Returns whether they have ended; a thread that runs a call cannot be stopped."""
+        """End the threads that prepare.
+
+        Returns whether they have ended; a thread that runs a call cannot be stopped.
+        """
         threads = self._preparers, self._compilers
         for one in threads:
             one.close()

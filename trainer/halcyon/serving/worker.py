@@ -1,10 +1,10 @@
 """The engine's thread: it computes all texts, and nothing else touches an engine.
 
-A sequence reaches it in a queue, and gives its outputs to a function of its own. The server takes a fixed number of sequences
-(`Limits.requests`), so neither the queue nor the outputs can grow without bound.
+A sequence reaches it in a queue, and gives its outputs to a function of its own. The server takes a fixed number of
+sequences (`Limits.requests`), so neither the queue nor the outputs can grow without bound.
 
-A newer model gets an engine of its own. Texts that began with the older model end with it, and both engines take turns until then. So no
-request is lost or changes its weights (`Worker.adopt`).
+A newer model gets an engine of its own. Texts that began with the older model end with it, and both engines take turns
+until then. So no request is lost or changes its weights (`Worker.adopt`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ _WARM_PROMPTS = (8, 40, 300)
 
 
 class Sharing(StrEnum):
-    """Whose prompts share their common beginnings. Time and ``cached_tokens`` tell a client that another one sent the same beginning."""
+    """Whose prompts share their common beginnings.
+
+    Time and ``cached_tokens`` tell a client that another one sent the same beginning.
+    """
 
     KEY = "key"
     """Those of one API key; without keys those of all clients."""
@@ -178,8 +181,8 @@ class Worker:
                 sequence.push(Output(fault="draining"))
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Call a function in the engine's thread, between two steps, unless its future was cancelled before. It takes no room: `reserve`
-        does."""
+        """Call a function in the engine's thread, between two steps, unless its future was cancelled before. It takes
+        no room: `reserve` does."""
         done: Future[Result] = Future()
 
         def run() -> None:
@@ -260,7 +263,8 @@ class Worker:
     def _take_commands(self) -> None:
         """Carry out what other threads asked for; wait for it if there is nothing to compute.
 
-        What comes meanwhile waits until the next step: vectors that clients ask for one after another must not stop the texts.
+        What comes meanwhile waits until the next step: vectors that clients ask for one after another must not stop the
+        texts.
         """
         wait = not any(generation.engine.unfinished for generation in self._generations)
         try:

@@ -1,8 +1,8 @@
 """Where the loop gets the batch of a step.
 
-A batch is a pure function of the run's seed, the step and the training state. So a run that resumes from a checkpoint gets the batches
-that it would have got without the restart, and no source has a state of its own to save. A source of text looks at the step alone and
-can make batches ahead; a source of rollouts samples from the model in the state.
+A batch is a pure function of the run's seed, the step and the training state. So a run that resumes from a checkpoint
+gets the batches that it would have got without the restart, and no source has a state of its own to save. A source of
+text looks at the step alone and can make batches ahead; a source of rollouts samples from the model in the state.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class BatchSource(Protocol):
 
         Args:
             step: Steps done before.
-            state: The state after these steps. It may still be in computation, so a source that reads its numbers on the host waits for
-                the device. The step donates its buffers: a source must not keep it.
+            state: The state after these steps. It may still be in computation, so a source that reads its numbers on
+                the host waits for the device. The step donates its buffers: a source must not keep it.
 
         Returns:
-            The arrays that the objective declares, [microbatches, batch, position]; the same on every mesh and after every restart.
+            The arrays that the objective declares, [microbatches, batch, position]; the same on every mesh and after
+            every restart.
         """
         ...
 
@@ -60,7 +61,9 @@ class HasNumbers(Protocol):
 class Evaluates(Protocol):
     """A source that evaluates the model itself, in the place of the loss of the objective."""
 
-    def evaluate(self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object]) -> Evaluation:
+    def evaluate(
+        self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object]
+    ) -> Evaluation:
         """The result on held-out sequences. All processes call it at the same step.
 
         Args:

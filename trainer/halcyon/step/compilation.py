@@ -1,15 +1,17 @@
 """The compilation cache of a run, stored in the checkpoint root, so that a restarted run does not compile again.
 
-JAX keeps compiled programs in a local directory, which is empty in a new pod. After the first step of each program, process 0 copies the
-entries of the run to ``compilation/<program>/`` in the checkpoint root, and every process fetches them before it compiles. ``<program>``
-is a hash of everything that a program depends on, so a changed run fetches no stale entry. The key of an entry ends with the SHA-256 of
-its bytes: a damaged entry is ignored and compiled again, because a damaged program could compute wrong numbers without an error.
+JAX keeps compiled programs in a local directory, which is empty in a new pod. After the first step of each program,
+process 0 copies the entries of the run to ``compilation/<program>/`` in the checkpoint root, and every process fetches
+them before it compiles. ``<program>`` is a hash of everything that a program depends on, so a changed run fetches no
+stale entry. The key of an entry ends with the SHA-256 of its bytes: a damaged entry is ignored and compiled again,
+because a damaged program could compute wrong numbers without an error.
 
-One kind of program cannot be stored: a CPU program of several processes with collectives inside a loop. XLA runs independent operations in
-any order, but keeps the order of the collectives, because it must be the same on all processes. A program that is read back has this order
-among the collectives of its main sequence and among those of each loop, but no longer between the two (jaxlib 0.10.2): the processes then
-deadlock, or exchange the wrong numbers. So a program of several processes on CPU is stored only if its optimised form has no collective in
-a loop, a branch or a call, and a loop over a few layers is unrolled there (`halcyon.parallel.partition.LONGEST_UNROLLED`).
+One kind of program cannot be stored: a CPU program of several processes with collectives inside a loop. XLA runs
+independent operations in any order, but keeps the order of the collectives, because it must be the same on all
+processes. A program that is read back has this order among the collectives of its main sequence and among those of each
+loop, but no longer between the two (jaxlib 0.10.2): the processes then deadlock, or exchange the wrong numbers. So a
+program of several processes on CPU is stored only if its optimised form has no collective in a loop, a branch or a
+call, and a loop over a few layers is unrolled there (`halcyon.parallel.partition.LONGEST_UNROLLED`).
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ from halcyon_api.spec.determinism import Determinism
 
 _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8
-# For a small Llama on two processors, this option compiles the step in 2.2 s instead of 5.3 s. The step is as fast as before, because it
-# spends its time in matrix products, which are library calls in any case. Level 0 compiles in 0.6 s, but its steps take 1.5 times as long.
+# For a small Llama on two processors, this option compiles the step in 2.2 s instead of 5.3 s. The step is as fast as
+# before, because it spends its time in matrix products, which are library calls in any case. Level 0 compiles in 0.6 s,
+# but its steps take 1.5 times as long.
 _CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 _BITWISE_ON_GPUS: dict[str, Any] = {"xla_gpu_exclude_nondeterministic_ops": True}
@@ -50,8 +53,8 @@ def compiler_options(
 ) -> dict[str, Any]:
     """XLA's options for a program. On CPUs they make the start fast: full optimisation takes longer than it saves.
 
-    On accelerators they are those of the table `halcyon_api.hardware.compiler` that the user's ``XLA_FLAGS`` and ``LIBTPU_INIT_ARGS`` do
-    not name. The determinism has a field of its own, which those flags do not change.
+    On accelerators they are those of the table `halcyon_api.hardware.compiler` that the user's ``XLA_FLAGS`` and
+    ``LIBTPU_INIT_ARGS`` do not name. The determinism has a field of its own, which those flags do not change.
 
     Args:
         determinism: ``spec.trainer.determinism``.
@@ -64,7 +67,9 @@ def compiler_options(
         return _CPU_OPTIONS | {"xla_backend_optimization_level": 0} if runs_once else _CPU_OPTIONS
     found: dict[str, Any] = {}
     if mesh is not None and not runs_once:
-        found |= without_flags(options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll), os.environ)
+        found |= without_flags(
+            options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll), os.environ
+        )
     return found | (_BITWISE_ON_GPUS if backend == "gpu" and determinism == "bitwise" else {})
 
 
@@ -76,7 +81,9 @@ def generation_in(mesh: Mesh) -> Generation | None:
 
 def pipelines_blocks(mesh: Mesh) -> bool:
     """Whether the compiler sends for one block during the next one, if an iteration has one block."""
-    options = (options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll) for unroll in (1, 2))
+    options = (
+        options_of(generation_in(mesh), devices=mesh.size, jax=jax.__version_info__, unroll=unroll) for unroll in (1, 2)
+    )
     return next(options) != next(options)
 
 
@@ -92,16 +99,22 @@ def keeps_collectives_in_order(program: str) -> bool:
 
 
 def program_key(document: Mapping[str, Any]) -> str:
-    """The name of a program: a hash of `document`, the version of JAX, the platform, the number of processes, and on CPU the processor."""
+    """The name of a program: a hash of `document`, the version of JAX, the platform, the number of processes, and on
+    CPU the processor.
+    """
     backend = jax.default_backend()
     depends = {**document, "jax": jax.__version__, "platform": backend, "processes": jax.process_count()}
-    if backend == "cpu":  # a program compiled for one processor may have instructions that another processor does not support
+    if (
+        backend == "cpu"
+    ):  # a program compiled for one processor may have instructions that another processor does not support
         depends["processor"] = processor()
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def processor() -> str:
-    """The architecture of this machine, and the instruction set flags of its processor where ``/proc/cpuinfo`` lists them."""
+    """The architecture of this machine, and the instruction set flags of its processor where ``/proc/cpuinfo`` lists
+    them.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -198,8 +211,9 @@ class CompilationCache:
 def _one_key_for_all_processes() -> None:
     """Make all processes on CPU use the cache entries of process 0.
 
-    They run the same program, but JAX adds to the key the topology as each process sees it: on CPU, the numbers of its own devices.
-    `program_key` already covers the complete topology. If a later JAX has no such function, every process compiles for itself.
+    They run the same program, but JAX adds to the key the topology as each process sees it: on CPU, the numbers of its
+    own devices. `program_key` already covers the complete topology. If a later JAX has no such function, every process
+    compiles for itself.
     """
     if hasattr(cache_key, "_hash_accelerator_config"):
         cache_key._hash_accelerator_config = lambda hashed, devices: hashed.update(str(devices.shape).encode())

@@ -1,13 +1,15 @@
 """Estimates of the diagonal of the Hessian of a step's loss, for Sophia (Liu et al. 2023, section 2.3).
 
-- ``gaussNewton`` (algorithm 2, Gauss-Newton-Bartlett): the model samples a target for each position from its own distribution. With the
-  gradient of the loss of these targets, ``sum_i sqrt(w_i) grad_i``, the estimate is its square over the sum of the weights w. For weights
-  of 0 and 1 this is the paper's ``B * g * g`` of the mean gradient g. For other weights its mean is still the Gauss-Newton diagonal.
-- ``hutchinson`` (algorithm 1): ``u * (H u)`` with one normal vector u. The product with the Hessian is the gradient of the product of the
-  gradient with u. So attention and losses that define their own gradients are differentiated twice in reverse.
+- ``gaussNewton`` (algorithm 2, Gauss-Newton-Bartlett): the model samples a target for each position from its own
+  distribution. With the gradient of the loss of these targets, ``sum_i sqrt(w_i) grad_i``, the estimate is its square
+  over the sum of the weights w. For weights of 0 and 1 this is the paper's ``B * g * g`` of the mean gradient g. For
+  other weights its mean is still the Gauss-Newton diagonal.
+- ``hutchinson`` (algorithm 1): ``u * (H u)`` with one normal vector u. The product with the Hessian is the gradient of
+  the product of the gradient with u. So attention and losses that define their own gradients are differentiated twice
+  in reverse.
 
-The sampled targets are a function of seed, step and number of the row, and u is one of seed and step. So neither the microbatches nor the
-mesh change an estimate.
+The sampled targets are a function of seed, step and number of the row, and u is one of seed and step. So neither the
+microbatches nor the mesh change an estimate.
 """
 
 from __future__ import annotations
@@ -46,9 +48,13 @@ def check_estimator(estimator: Estimator | None, objective: Objective) -> None:
         BadConfiguration: The objective has no weights of tokens, or no targets that a model can sample.
     """
     if estimator is not None and not objective.per_token:
-        raise BadConfiguration("spec.optimizer.sophia: it needs an objective that weighs each token alone, such as nextToken; use adamw")
+        raise BadConfiguration(
+            "spec.optimizer.sophia: it needs an objective that weighs each token alone, such as nextToken; use adamw"
+        )
     if estimator == "gaussNewton" and not isinstance(objective, Samples):
-        raise BadConfiguration("spec.optimizer.sophia.estimator: gaussNewton needs the objective nextToken; use hutchinson")
+        raise BadConfiguration(
+            "spec.optimizer.sophia.estimator: gaussNewton needs the objective nextToken; use hutchinson"
+        )
 
 
 def gauss_newton(objective: Samples, gradient_sums: GradientSums, model: Model, batch: Batch, key: jax.Array) -> Model:
@@ -110,7 +116,8 @@ def hutchinson(loss_sum: LossSum, part: Model, batch: Batch, key: jax.Array) -> 
         product = jax.lax.scan(accumulate, zero, (batch, jnp.arange(len(batch["weights"]))))[0]
     except (ValueError, TypeError, NotImplementedError) as error:
         raise BadConfiguration(
-            "spec.optimizer.sophia.estimator: hutchinson differentiates the model twice, which its attention or its experts do not allow "
+            "spec.optimizer.sophia.estimator: hutchinson differentiates the model twice, which its attention or its "
+            "experts do not allow "
             f"({_first_line(error)}); use gaussNewton, or trainer.attention: reference"
         ) from error
     return jax.tree.map(lambda u, p: u * p * share, direction, product)

@@ -1,7 +1,8 @@
 """The plan of a run: how its compiled step uses the devices. Pure functions of the program; nothing runs on a device.
 
-The shapes and shardings of the state give the bytes of parameters, optimizer state and gradients on one device. The compiler's analysis
-gives the memory of the whole step, and the optimised HLO gives the kernels, loops, matrix products and collectives.
+The shapes and shardings of the state give the bytes of parameters, optimizer state and gradients on one device. The
+compiler's analysis gives the memory of the whole step, and the optimised HLO gives the kernels, loops, matrix products
+and collectives.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class DeviceBytes:
         parameters: Its share of the parameters.
         optimizer: Its share of the optimizer state and of the average of the parameters.
         gradients: Its share of the gradients, in float32.
-        activations: All else that the step needs for a time: activations, gathered parameters, the compiler's copies. None: not known.
+        activations: All else that the step needs for a time: activations, gathered parameters, the compiler's copies.
+            None: not known.
         step: The whole step, with its arguments and results. None: not known.
         available: Memory of the device. None: not known.
         frozen: The part of `parameters` that is not trained.
@@ -169,7 +171,9 @@ def event_fields(plan: Plan) -> dict[str, Any]:
         "unroll": plan.unroll,
         **{name: number for name, number in numbers.items() if number is not None},
         "kernels": "; ".join(f"{call.kernel} ({call.target}): {call.times}" for call in plan.kernels),
-        "collectives": "; ".join(f"{row.kind} over {' x '.join(row.axes)}: {size(row.size_bytes)} in {row.times}" for row in plan.traffic),
+        "collectives": "; ".join(
+            f"{row.kind} over {' x '.join(row.axes)}: {size(row.size_bytes)} in {row.times}" for row in plan.traffic
+        ),
     }
 
 
@@ -232,11 +236,16 @@ def plan_of(
 
 def share_bytes(template: Any) -> int:
     """Bytes of one device's share of arrays. Each leaf has a shape, a type and a sharding."""
-    return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(template))
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(template)
+    )
 
 
 def step_bytes(step: CompiledStep) -> int | None:
-    """Memory that a device needs for a compiled step: arguments, results that do not reuse them, and temporary arrays. None: not known."""
+    """Memory that a device needs for a compiled step: arguments, results that do not reuse them, and temporary arrays.
+
+    None: not known.
+    """
     kinds = [_analysis(step, kind) for kind in ("argument", "output", "temp", "alias")]
     if any(found is None for found in kinds):
         return None
@@ -245,7 +254,8 @@ def step_bytes(step: CompiledStep) -> int | None:
 
 
 def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequence[int]) -> tuple[Traffic, ...]:
-    """Sums of collectives by kind, mesh axes and number of loops, the largest first, without the small ones (`SMALL_BYTES`).
+    """Sums of collectives by kind, mesh axes and number of loops, the largest first, without the small ones
+    (`SMALL_BYTES`).
 
     Args:
         found: The collectives of a program.

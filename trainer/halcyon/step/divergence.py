@@ -1,8 +1,9 @@
-"""Detection of steps whose loss or gradient norm shows that the run diverges. It runs on the devices, on numbers that all devices have.
+"""Detection of steps whose loss or gradient norm shows that the run diverges. It runs on the devices, on numbers that
+all devices have.
 
-A dropped update leaves parameters and optimizer state unchanged, bit for bit. Its step is counted, so the next batch and the next learning
-rate are the same as without the drop. The losses that the spike rule compares with, those of the last healthy steps, are part of the
-training state: a resumed run decides as a run without interruption.
+A dropped update leaves parameters and optimizer state unchanged, bit for bit. Its step is counted, so the next batch
+and the next learning rate are the same as without the drop. The losses that the spike rule compares with, those of the
+last healthy steps, are part of the training state: a resumed run decides as a run without interruption.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Verdict(IntEnum):
 
 
 class LossWindow(eqx.Module):
-    """A ring buffer with the losses of the last healthy steps, and their gradient norms if the rule compares them too."""
+    """A ring buffer with the losses of the last healthy steps, and their gradient norms if the rule compares them
+    too.
+    """
 
     losses: jax.Array
     """float32 [window]."""
@@ -71,8 +74,8 @@ def judge(
 ) -> tuple[jax.Array, LossWindow | None]:
     """Check a step, on the devices.
 
-    A loss is a spike if the window is full and the loss is more than ``sigmas`` standard deviations above the mean of the window. The same
-    holds for a gradient norm with ``gradientNormSigmas``.
+    A loss is a spike if the window is full and the loss is more than ``sigmas`` standard deviations above the mean of
+    the window. The same holds for a gradient norm with ``gradientNormSigmas``.
 
     Args:
         policy: The run's policy.
@@ -108,13 +111,17 @@ def _limit(window: jax.Array, sigmas: float) -> jax.Array:
 
 
 def drop_update(policy: DivergenceSpec, verdict: jax.Array, old: Any, new: Any) -> Any:
-    """`old` if the policy drops the update of this verdict, else `new`; trees of arrays. A policy that drops nothing adds no operation."""
+    """`old` if the policy drops the update of this verdict, else `new`; trees of arrays.
+
+    A policy that drops nothing adds no operation.
+    """
     actions = {Verdict.NON_FINITE: policy.non_finite, Verdict.SPIKE: policy.spike.action if policy.spike else "ignore"}
     dropped = [verdict == kind for kind, action in actions.items() if action == "skip"]
     if not dropped:
         return new
     drop = jnp.any(jnp.stack(dropped))
-    # Not `where`: the compiler fuses it with the update, even across a barrier, which changes the rounding of a healthy run.
+    # Not `where`: the compiler fuses it with the update, even across a barrier, which changes the rounding of a healthy
+    # run.
     return jax.lax.cond(drop, lambda before, after: before, lambda before, after: after, old, new)
 
 
@@ -150,8 +157,14 @@ class DivergenceWatch:
         if verdict == Verdict.SPIKE and self._policy.spike is not None:
             action = self._policy.spike.action
             spike = self._policy.spike
-            norm = "" if spike.gradient_norm_sigmas is None else f", or {spike.gradient_norm_sigmas:g} for the gradient norm,"
-            what += f", more than {spike.sigmas:g} standard deviations{norm} above the {spike.window_steps} steps before"
+            norm = (
+                ""
+                if spike.gradient_norm_sigmas is None
+                else f", or {spike.gradient_norm_sigmas:g} for the gradient norm,"
+            )
+            what += (
+                f", more than {spike.sigmas:g} standard deviations{norm} above the {spike.window_steps} steps before"
+            )
         if action == "ignore":
             return ""
         if action == "rollback":
@@ -159,13 +172,15 @@ class DivergenceWatch:
         if action == "stop":
             field = "nonFinite: skip" if verdict == Verdict.NON_FINITE else "spike.action: skip"
             raise Diverged(
-                f"{what}; {last_good()}; check the data of this step, then resume with recovery.divergence.{field}, or make a new run with "
+                f"{what}; {last_good()}; check the data of this step, then resume with recovery.divergence.{field}, or "
+                "make a new run with "
                 "a lower learning rate"
             )
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise Diverged(
-                f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good()}; check the data and "
+                f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good()}; "
+                "check the data and "
                 "make a new run with a lower learning rate"
             )
         return what

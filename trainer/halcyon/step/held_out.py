@@ -1,4 +1,6 @@
-"""Evaluations on the held-out part: sums of each batch on the devices, added up on the host; in a training also by source and by tag."""
+"""Evaluations on the held-out part: sums of each batch on the devices, added up on the host; in a training also by
+source and by tag.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 from halcyon_api.spec.trainer import TrainerSpec
 
 _IN_FLIGHT = 2
-"""Dispatched batches whose sums are not fetched yet: enough to keep the devices busy, few enough to use little memory."""
+"""Dispatched batches whose sums are not fetched yet: enough to keep the devices busy, few enough to use little memory.
+"""
 
 
 class EvaluationSums(NamedTuple):
@@ -51,7 +54,8 @@ def make_evaluation_step(objective: Objective, token_bytes: np.ndarray | None) -
 
     Args:
         objective: The objective of the training.
-        token_bytes: Bytes of text of each token id: int32 [vocabulary]. None: the loss is not one of tokens, so no bytes are counted.
+        token_bytes: Bytes of text of each token id: int32 [vocabulary]. None: the loss is not one of tokens, so no
+            bytes are counted.
 
     Returns:
         A function of the model, the batch and, for an objective that needs one, the reference model.
@@ -88,8 +92,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate on the held-out part, on the same sequences every time.
 
-    All processes call it at the same step. Each process builds only the rows of its own devices, and all get the same result. The last
-    batch is filled with sequences of weight 0.
+    All processes call it at the same step. Each process builds only the rows of its own devices, and all get the same
+    result. The last batch is filled with sequences of weight 0.
 
     Args:
         held_out: The source of the examples.
@@ -99,7 +103,8 @@ def evaluate(
         microbatches: Number of parts in which a batch is computed; divides ``batch_size``.
         sharding: Sharding of an array ``[microbatches, batch_size / microbatches, length]``.
         fields: Names of the arrays of a batch, the same as in training.
-        before_batch: Called before each batch is dispatched. It may raise an exception, at the same batch on all processes.
+        before_batch: Called before each batch is dispatched. It may raise an exception, at the same batch on all
+            processes.
         on_batch: Called after the sums of each batch have been fetched.
         clock: Seconds, of any origin.
 
@@ -150,7 +155,9 @@ class HeldOutLoss:
     def __init__(self, program: Program, tokenizer: Tokenizer) -> None:
         token_bytes = padded_token_bytes(tokenizer.token_bytes) if program.objective.per_token else None
         self._program = program
-        self._sums = jax.jit(make_evaluation_step(program.objective, token_bytes), compiler_options=program.compiler_options())
+        self._sums = jax.jit(
+            make_evaluation_step(program.objective, token_bytes), compiler_options=program.compiler_options()
+        )
 
     def of(
         self,
@@ -192,7 +199,9 @@ class HeldOutEvaluation:
         self._settings, self._program, self._dataset, self._batches = settings, program, dataset, batches
         self._loss = HeldOutLoss(program, dataset.tokenizer)
         last_k = program.template.average is not None and program.template.average.snapshots is not None
-        self._averaged = jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
+        self._averaged = (
+            jax.jit(averaged_model, compiler_options=compiler_options(runs_once=True)) if last_k else averaged_model
+        )
         self._count = settings.evaluation.batches or EVALUATION_BATCHES
 
     def is_due(self, step: int) -> bool:
@@ -217,7 +226,11 @@ class HeldOutEvaluation:
         Returns:
             The results of the model, and that of the average of its parameters; None: the run has no average.
         """
-        model, reference, by_source = self._program.evaluated(state), state.reference, self._settings.evaluation.by_source
+        model, reference, by_source = (
+            self._program.evaluated(state),
+            state.reference,
+            self._settings.evaluation.by_source,
+        )
         if by_source is None:
             sets = EvaluatedSets(self._on(self._dataset, model, reference, before_batch))
         else:
@@ -227,11 +240,17 @@ class HeldOutEvaluation:
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
         average = None
         if state.average is not None:
-            average = self._on(self._dataset, self._averaged(on_devices(state.average), state.model), reference, before_batch)
+            average = self._on(
+                self._dataset, self._averaged(on_devices(state.average), state.model), reference, before_batch
+            )
         return sets, average
 
-    def _on(self, held_out: HeldOut, model: Model, reference: Model | None, before_batch: Callable[[], object]) -> Evaluation:
+    def _on(
+        self, held_out: HeldOut, model: Model, reference: Model | None, before_batch: Callable[[], object]
+    ) -> Evaluation:
         """The result of a model on a held-out part."""
         if isinstance(self._batches, Evaluates):
             return self._batches.evaluate(held_out, model, self._count, before_batch)
-        return self._loss.of(held_out, model, reference, self._count, self._settings.batch_size, before_batch=before_batch)
+        return self._loss.of(
+            held_out, model, reference, self._count, self._settings.batch_size, before_batch=before_batch
+        )

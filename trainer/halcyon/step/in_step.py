@@ -1,7 +1,9 @@
-"""Functions of library users inside the compiled step: they see its gradients and updates, and return numbers for the report of the step.
+"""Functions of library users inside the compiled step: they see its gradients and updates, and return numbers for the
+report of the step.
 
-Such a function becomes a part of the compiled program, so a run with it has another program than a run without: its losses may differ in
-their last digits. It changes nothing else, and a resumed run with the same function has bitwise the same losses.
+Such a function becomes a part of the compiled program, so a run with it has another program than a run without: its
+losses may differ in their last digits. It changes nothing else, and a resumed run with the same function has bitwise
+the same losses.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from halcyon.telemetry import ReportedMetric
 class StepView(NamedTuple):
     """What a function inside the step sees, on the devices.
 
-    The trees have the structure and the sharding of the model, with None in the place of each parameter that is not trained.
+    The trees have the structure and the sharding of the model, with None in the place of each parameter that is not
+    trained.
     """
 
     step: jax.Array
@@ -32,7 +35,10 @@ class StepView(NamedTuple):
     gradients: Any
     """The gradients before clipping: float32."""
     updates: Any
-    """What the update rule adds to the parameters, the learning rate included: float32. A dropped update is shown too."""
+    """What the update rule adds to the parameters, the learning rate included: float32.
+
+    A dropped update is shown too.
+    """
 
 
 SeesStep = Callable[[StepView], Mapping[str, jax.Array]]
@@ -83,11 +89,14 @@ def _seen(function: InStep, view: StepView) -> dict[str, jax.Array]:
         found = {name: jnp.asarray(value, jnp.float32) for name, value in dict(function.function(view)).items()}
         wrong = [name for name, value in found.items() if value.ndim]
         if wrong:
-            raise TypeError(f"in_step: {wrong[0]} has the shape {found[wrong[0]].shape}; return scalars, such as norms or means")
+            raise TypeError(
+                f"in_step: {wrong[0]} has the shape {found[wrong[0]].shape}; return scalars, such as norms or means"
+            )
         return found
 
     shapes = jax.eval_shape(numbers, view)
-    # The condition also keeps the compiler from fusing the function with the update, which would change the rounding of the update.
+    # The condition also keeps the compiler from fusing the function with the update, which would change the rounding of
+    # the update.
     due = (view.step % function.every == 0) & (view.step > 0)
     return jax.lax.cond(due, numbers, lambda _: jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes), view)
 

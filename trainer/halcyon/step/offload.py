@@ -1,8 +1,10 @@
-"""Keeps the optimizer state and the average of the parameters in the host's memory between two updates (``spec.trainer.offload``).
+"""Keeps the optimizer state and the average of the parameters in the host's memory between two updates
+(``spec.trainer.offload``).
 
-A step reads them only for its update, when its activations are no longer needed. So on a device they take turns with the activations. The
-device computes the update as without offload, so no number changes; ZeRO-Offload (Ren et al. 2021) computes it on the host's processor. The
-arrays have the sharding of a run without offload, in another memory of the same devices: checkpoints and other meshes see no difference.
+A step reads them only for its update, when its activations are no longer needed. So on a device they take turns with
+the activations. The device computes the update as without offload, so no number changes; ZeRO-Offload (Ren et al. 2021)
+computes it on the host's processor. The arrays have the sharding of a run without offload, in another memory of the
+same devices: checkpoints and other meshes see no difference.
 
 Scalars, such as counts, stay on the device.
 """
@@ -30,7 +32,11 @@ def in_host_memory(template: TrainState) -> TrainState:
     """
 
     def one(leaf: Any) -> Any:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_in_host_memory(leaf.sharding)) if leaf.shape else leaf
+        return (
+            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_in_host_memory(leaf.sharding))
+            if leaf.shape
+            else leaf
+        )
 
     optimizer_state, average = jax.tree.map(one, (template.optimizer_state, template.average))
     return dataclasses.replace(template, optimizer_state=optimizer_state, average=average)
@@ -40,7 +46,8 @@ def _in_host_memory(sharding: NamedSharding) -> NamedSharding:
     found = sharding.with_memory_kind(HOST_MEMORY)
     if found.memory_kind == HOST_MEMORY:
         return found
-    # JAX knows no memories of GPUs that are described to the compiler (`halcyon.commands.programs.devices`). An abstract mesh has all memories.
+    # JAX knows no memories of GPUs that are described to the compiler (`halcyon.commands.programs.devices`). An
+    # abstract mesh has all memories.
     return NamedSharding(sharding.mesh.abstract_mesh, sharding.spec, memory_kind=HOST_MEMORY)
 
 
@@ -57,8 +64,8 @@ def on_devices(tree: Tree) -> Tree:
 def on_devices_after(tree: Tree, number: jax.Array) -> Tree:
     """`on_devices` inside ``jax.jit``, not before `number` is computed.
 
-    XLA's scheduler for TPUs starts copies as early as it can, also before an optimization barrier; then the arrays would be on the device
-    together with the activations. A branch that depends on `number` cannot start early.
+    XLA's scheduler for TPUs starts copies as early as it can, also before an optimization barrier; then the arrays
+    would be on the device together with the activations. A branch that depends on `number` cannot start early.
 
     Args:
         tree: A state or a part of it.

@@ -123,14 +123,17 @@ class Program:
             batch_size: Sequences of the batch.
             sequence_length: Positions of a sequence.
             watched: Take the step that also computes the numbers of ``spec.telemetry.watch``.
-            platform: JAX's name of the platform to lower for, such as ``cuda``. None: that of the mesh. Such a step cannot be compiled.
+            platform: JAX's name of the platform to lower for, such as ``cuda``. None: that of the mesh. Such a step
+                cannot be compiled.
 
         Raises:
-            BadConfiguration: The named implementation of attention cannot compute the model's attention on these devices.
+            BadConfiguration: The named implementation of attention cannot compute the model's attention on these
+                devices.
         """
         shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
         batch: Any = {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding) for name, dtype in self.objective.fields.items()
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding)
+            for name, dtype in self.objective.fields.items()
         }
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
@@ -140,14 +143,20 @@ class Program:
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
-        """The context to trace functions of the model in: the mesh of its axes, the choice of attention, the size of blocks of logits."""
+        """The context to trace functions of the model in: the mesh of its axes, the choice of attention, the size of
+        blocks of logits.
+        """
         device = self.mesh.devices.flat[0]
 
         def on_choice(choice: Choice) -> None:
             self.attention_choices.setdefault(choice.implementation, choice.reason)
 
         try:
-            with computing(self.mesh), attending(self.attention, self.target or Target.of(device), on_choice), logits_for(device):
+            with (
+                computing(self.mesh),
+                attending(self.attention, self.target or Target.of(device), on_choice),
+                logits_for(device),
+            ):
                 yield
         except CannotServe as error:
             raise BadConfiguration(str(error)) from None
@@ -171,12 +180,15 @@ def _check_divided(model: Model, mesh: Mesh) -> None:
     found = undivided(model, mesh)
     if found is not None:
         raise BadConfiguration(
-            f"spec.model.custom: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} elements, which the "
+            f"spec.model.custom: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} "
+            "elements, which the "
             f"{found.mesh_axis} axis of the mesh, {found.parts}, does not divide; change the configuration or spec.mesh"
         )
 
 
-def _rule_mean(mean: Callable[[Any, Model], Model] | None, flags: Any, template: TrainState) -> Callable[[TrainState], Model] | None:
+def _rule_mean(
+    mean: Callable[[Any, Model], Model] | None, flags: Any, template: TrainState
+) -> Callable[[TrainState], Model] | None:
     """See `Program.rule_mean`.
 
     Args:
@@ -206,17 +218,21 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         in_step: Functions of the library's user inside the step.
 
     Raises:
-        BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked before.
-            Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
+        BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked
+            before. Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
     """
     settings = spec.trainer
-    unroll = unrolled_blocks(settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh))
+    unroll = unrolled_blocks(
+        settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh)
+    )
     vocab = padded_vocabulary(vocab_size)
     max_position = hax.Axis(POSITION, settings.longest_sequence)
 
     def build() -> Model:
         key = jax.random.key(settings.seed)
-        model = build_model(spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key)
+        model = build_model(
+            spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key
+        )
         return with_unroll(with_remat(model, settings.remat), unroll)
 
     if spec.model.custom is not None:
@@ -236,7 +252,8 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding)
     divergence, policy = spec.recovery.divergence, spec.objective.policy
     complete_state = state_completer(
-        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average, has_reference=has_reference_copy(spec),
+        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average,
+        has_reference=has_reference_copy(spec),
         has_sampler=policy is not None and policy.has_sampler,
     )  # fmt: skip
 
@@ -271,7 +288,8 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         watch = None  # no step is watched, so its program need not be compiled
     if watch is not None and "activations" in watch.what and not stacks_of(shapes):
         raise BadConfiguration(
-            "spec.telemetry.watch.what: the model has no halcyon.models.stack.Stack, so its blocks cannot be watched; leave activations "
+            "spec.telemetry.watch.what: the model has no halcyon.models.stack.Stack, so its blocks cannot be watched; "
+            "leave activations "
             "out, or compute the blocks in a Stack"
         )
     return Program(

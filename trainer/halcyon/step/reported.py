@@ -13,7 +13,8 @@ from halcyon.telemetry import ReportedMetric
 def reported_metrics(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, ReportedMetric]:
     """The metrics of a step.
 
-    An array [layer, expert] becomes two metrics with one number for each layer: ``NAME_max`` and ``NAME_min``, over the experts.
+    An array [layer, expert] becomes two metrics with one number for each layer: ``NAME_max`` and ``NAME_min``, over the
+    experts.
 
     Args:
         metrics: Scalars and such arrays, by name.

@@ -37,10 +37,12 @@ class TrainState(eqx.Module):
     average: Average | None = None
     """The average of the parameters; None, and absent in checkpoints, if the run has no ``spec.average``."""
     reference: Model | None = None
-    """The model that the run began with, for an objective that compares with it; None, and absent in checkpoints, for other runs."""
+    """The model that the run began with, for an objective that compares with it; None, and absent in checkpoints, for
+    other runs.
+    """
     sampler: Model | None = None
-    """The trained part of the model that samples answers, where it is not that of each step; None, and absent in checkpoints, for other
-    runs."""
+    """The trained part of the model that samples answers, where it is not that of each step; None, and absent in
+    checkpoints, for other runs."""
 
 
 BuildState = Callable[[], TrainState]
@@ -100,11 +102,18 @@ def completed_state(complete: CompleteState, template: TrainState, model: Model)
 
 
 def with_new_average(spec: AverageSpec | None, template: TrainState, state: TrainState) -> TrainState:
-    """A state with an average that begins now, for a run that begins with a checkpoint without one. The other arrays stay."""
+    """A state with an average that begins now, for a run that begins with a checkpoint without one.
+
+    The other arrays stay.
+    """
     if template.average is None or state.average is not None:
         return state
     shardings = jax.tree.map(lambda leaf: leaf.sharding, template.average)
-    build = jax.jit(functools.partial(empty_average, spec), out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+    build = jax.jit(
+        functools.partial(empty_average, spec),
+        out_shardings=shardings,
+        compiler_options=compiler_options(runs_once=True),
+    )
     return dataclasses.replace(state, average=build(state.model))
 
 

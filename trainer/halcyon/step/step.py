@@ -1,11 +1,13 @@
 """One optimizer step: losses and gradients as weighted sums over all microbatches, divided once.
 
-The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices. So the result is that of
-the full batch, whatever the gradient accumulation, the padding and the distribution of the loss weights; a mean of means would differ.
+The division by the weight of the *whole* batch comes after the last microbatch and after the sum over all devices. So
+the result is that of the full batch, whatever the gradient accumulation, the padding and the distribution of the loss
+weights; a mean of means would differ.
 
-Microbatches cause no more communication than one batch: each replica adds up the gradients of its own rows, and one sum over the replicas
-follows the last microbatch. If memory allows, the parameters are also gathered over ``fsdp`` only once, before the first microbatch, and
-the gradients scattered once, after the last. Otherwise both are done for each microbatch, layer by layer.
+Microbatches cause no more communication than one batch: each replica adds up the gradients of its own rows, and one sum
+over the replicas follows the last microbatch. If memory allows, the parameters are also gathered over ``fsdp`` only
+once, before the first microbatch, and the gradients scattered once, after the last. Otherwise both are done for each
+microbatch, layer by layer.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class StepMetrics(eqx.Module):
     """Global norm of the gradient before clipping."""
     learning_rate: jax.Array
     tokens: jax.Array
-    """Sum of the loss weights: the tokens that counted in the loss; or the conversations or pairs, if these are weighted."""
+    """Sum of the loss weights: the tokens that counted in the loss; or the conversations or pairs, if these are
+    weighted.
+    """
     verdict: jax.Array
     """A `halcyon.step.divergence.Verdict`."""
     control: jax.Array
@@ -70,7 +74,9 @@ CONTROL_BITS = 2
 """Bits of a control value."""
 
 Varied = tuple[Model, dict[str, NamedArray]]
-"""What the loss is differentiated by: the trained parameters, and the slots of watched activations (`halcyon.models.activations`)."""
+"""What the loss is differentiated by: the trained parameters, and the slots of watched activations
+(`halcyon.models.activations`).
+"""
 
 _ROUNDING = 2**32 - 1
 """Number of the key of stochastic rounding, which no microbatch has."""
@@ -107,19 +113,20 @@ def make_train_step(
 
     Args:
         objective: The objective to minimise.
-        optimizer: The update rule of the trained parameters. Its update gets the rate as the keyword argument ``learning_rate``, if it
-            takes one.
+        optimizer: The update rule of the trained parameters. Its update gets the rate as the keyword argument
+            ``learning_rate``, if it takes one.
         learning_rate: The rate as a function of the number of steps done; steps with dropped updates count.
         mesh: The device mesh.
         divergence: The policy that decides which updates are dropped.
         update_arguments: Further keyword arguments of the update, as a function of the number of steps done
             (`halcyon.optim.update_arguments`).
         seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
-        gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are computed.
+        gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are
+            computed.
         stochastic: Round bfloat16 parameters stochastically.
         trained: True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained.
-        dropout: Give the objective a random number for each row of the batch, as `halcyon.step.objectives.ROW_SEEDS`. Row n of a step gets the
-            same number whatever the microbatches and the mesh are.
+        dropout: Give the objective a random number for each row of the batch, as `halcyon.step.objectives.ROW_SEEDS`.
+            Row n of a step gets the same number whatever the microbatches and the mesh are.
         random: Whether the update rule takes a random key.
         estimator: The estimate of curvature that the update rule takes. None: it takes none.
         in_step: Functions of the library's user.
@@ -138,7 +145,9 @@ def make_train_step(
     def key_of(step: jax.Array, number: jax.Array | int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
 
-    def of_microbatch(varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array, number: jax.Array | int) -> tuple[jax.Array, Sums]:
+    def of_microbatch(
+        varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array, number: jax.Array | int
+    ) -> tuple[jax.Array, Sums]:
         (part, slots), (fixed, reference) = varied, rest
         with counting(batch.get("weights", batch.get("conversation_weights"))):
             sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
@@ -170,16 +179,22 @@ def make_train_step(
             zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, varied))
             return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
 
-        return by_group(of_group, batch, (varied, rest), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0])
+        return by_group(
+            of_group, batch, (varied, rest), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0]
+        )
 
     def estimate(state: TrainState, batch: Batch) -> Model:
         """The diagonal of the Hessian of the mean loss, with respect to the trained part."""
         step, (part, fixed) = state.step, split(state.model, trained)
         key, rest = key_of(step, _CURVATURE), (fixed, state.reference)
         if estimator == "hutchinson":
-            return hutchinson(lambda part, rows, number: of_microbatch((part, {}), rest, rows, step, number)[0], part, batch, key)
+            return hutchinson(
+                lambda part, rows, number: of_microbatch((part, {}), rest, rows, step, number)[0], part, batch, key
+            )
         samples = cast("Samples", objective)
-        return gauss_newton(samples, lambda drawn: batch_sums((part, {}), rest, drawn, step)[1][0], state.model, batch, key)
+        return gauss_newton(
+            samples, lambda drawn: batch_sums((part, {}), rest, drawn, step)[1][0], state.model, batch, key
+        )
 
     def asked(state: TrainState, batch: Batch) -> dict[str, Any]:
         """What only some update rules take. Others get none of it, so that their program has no operation for it."""
@@ -193,7 +208,9 @@ def make_train_step(
         if dropout:
             rows = jax.tree.leaves(batch)[0].shape[:2]
             batch = {**batch, ROW_SEEDS: jax.random.bits(key_of(state.step, _DROPOUT), rows, jnp.uint32)}
-        sums, (gradient, activations) = batch_sums((part, slots_of(state.model)), (fixed, state.reference), batch, state.step)
+        sums, (gradient, activations) = batch_sums(
+            (part, slots_of(state.model)), (fixed, state.reference), batch, state.step
+        )
         share = 1.0 / jnp.maximum(sums.weight, 1.0)
         gradient = constrain(jax.tree.map(lambda total: total.astype(jnp.float32) * share, gradient), mesh)
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
@@ -240,6 +257,9 @@ def sampling_part(state: TrainState, trained: Any, steps: int) -> Model:
 
 
 def _any_bits(control: jax.Array) -> jax.Array:
-    """The bitwise OR of the values. It takes the maximum of each bit, because not every backend has an OR reduction over processes."""
+    """The bitwise OR of the values.
+
+    It takes the maximum of each bit, because not every backend has an OR reduction over processes.
+    """
     bits = jnp.arange(CONTROL_BITS, dtype=control.dtype)
     return jnp.sum(jnp.max((control[:, None] >> bits) & 1, axis=0) << bits)

@@ -1,16 +1,16 @@
 """Watches parameters, gradients, updates and activations: norm, RMS and histogram of each array, layer by layer.
 
-The watched step is a second compiled program, which computes these numbers beside the step, on the arrays that the step has in any case. So
-the steps between pay nothing. The number of a step decides which program it uses, so a resumed run uses the same ones. Each number is a
-reduction over one array, and only the reduced numbers leave the device.
+The watched step is a second compiled program, which computes these numbers beside the step, on the arrays that the step
+has in any case. So the steps between pay nothing. The number of a step decides which program it uses, so a resumed run
+uses the same ones. Each number is a reduction over one array, and only the reduced numbers leave the device.
 
-The numbers of gradients, parameters and updates are computed inside a condition that is always true. Without it, the compiler fuses each
-reduction with what makes its input: it then computes the update rule again for each number, and rounds the update in another way. The
-watched step holds all updates at once, float32.
+The numbers of gradients, parameters and updates are computed inside a condition that is always true. Without it, the
+compiler fuses each reduction with what makes its input: it then computes the update rule again for each number, and
+rounds the update in another way. The watched step holds all updates at once, float32.
 
-A name is ``WHAT/STATISTIC/PATH``, such as ``gradients/rms/blocks.mlp.up.weight``. The path of activations is that of a stack, such as
-``blocks``. The value has one number for each layer, or is a scalar for a parameter that no layers share; a histogram has its bins as its
-last axis.
+A name is ``WHAT/STATISTIC/PATH``, such as ``gradients/rms/blocks.mlp.up.weight``. The path of activations is that of a
+stack, such as ``blocks``. The value has one number for each layer, or is a scalar for a parameter that no layers share;
+a histogram has its bins as its last axis.
 """
 
 from __future__ import annotations
@@ -41,15 +41,20 @@ class Watched(NamedTuple):
     updates: Any
     """What the update rule adds to the parameters."""
     activations: Mapping[str, NamedArray]
-    """The sums over the outputs of the blocks: the gradient of `halcyon.models.activations.empty_slots`. Empty: they are not watched."""
+    """The sums over the outputs of the blocks: the gradient of `halcyon.models.activations.empty_slots`.
+
+    Empty: they are not watched.
+    """
 
 
 def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.Array]:
     """The numbers of a watched step. For use inside ``jax.jit``.
 
     - ``norm``: the square root of the sum of squares; ``rms``: of the mean of squares.
-    - ``histogram``: the share of elements in each bin of magnitudes, float32 [bins]. Elements that are not a number are in no bin.
-    - ``updates/ratio``: the norm of the update divided by the norm of the parameter before it; 0 for a parameter of zeros.
+    - ``histogram``: the share of elements in each bin of magnitudes, float32 [bins]. Elements that are not a number are
+      in no bin.
+    - ``updates/ratio``: the norm of the update divided by the norm of the parameter before it; 0 for a parameter of
+      zeros.
 
     Args:
         spec: ``spec.telemetry.watch`` of the run.
@@ -72,8 +77,8 @@ def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.
 
 
 def _can_branch() -> bool:
-    """Whether a branch may have sums over devices. Not in a program of several processes on CPU: it could not be kept for a restart
-    (`halcyon.step.compilation`).
+    """Whether a branch may have sums over devices. Not in a program of several processes on CPU: it could not be kept
+    for a restart (`halcyon.step.compilation`).
     """
     return jax.default_backend() != "cpu" or jax.process_count() == 1
 
@@ -98,7 +103,10 @@ def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> dict[str, jax.Array]
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, jax.Array, tuple[int, ...], tuple[int, int] | None]]:
-    """The path, the values in float32, the reduced axes and the block of each array. The reduced axes are all but that of the layers."""
+    """The path, the values in float32, the reduced axes and the block of each array.
+
+    The reduced axes are all but that of the layers.
+    """
     for leaf in flatten(tree):
         axes = tuple(number for number in range(len(leaf.shape)) if leaf.axes is None or leaf.axes[number] != LAYERS)
         yield leaf.path, leaf.value.astype(jnp.float32), axes, _block(leaf, axes)
@@ -111,7 +119,9 @@ def _block(leaf: Leaf, axes: tuple[int, ...]) -> tuple[int, int] | None:
     sizes = open_axes()
 
     def size_of(axis: int) -> int:
-        parts = math.prod(sizes.get(name, 1) for name in mesh_axes(leaf.axes[axis] if leaf.axes else "", PARAMETER_AXES))
+        parts = math.prod(
+            sizes.get(name, 1) for name in mesh_axes(leaf.axes[axis] if leaf.axes else "", PARAMETER_AXES)
+        )
         return block_of(leaf.shape[axis] // parts) if leaf.shape[axis] % parts == 0 else 1
 
     return max(((axis, size_of(axis)) for axis in axes), key=lambda block: block[1])

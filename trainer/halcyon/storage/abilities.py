@@ -1,8 +1,9 @@
 """Tests what a store can do by trying it, because stores with the same protocol differ.
 
-The fence and the commit need conditional writes: of several writes at the same time under one condition exactly one may succeed. The writes
-run at the same time, because a store that only reads before it writes would pass a test with one write after the other. A written value
-must also be visible to the next read and in the next listing, because process 0 finds the parts by a listing before it commits.
+The fence and the commit need conditional writes: of several writes at the same time under one condition exactly one may
+succeed. The writes run at the same time, because a store that only reads before it writes would pass a test with one
+write after the other. A written value must also be visible to the next read and in the next listing, because process 0
+finds the parts by a listing before it commits.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class ProbeContended(Exception):
 def overwrite_problem(store: Store, nonce: str) -> str | None:
     """The problem with conditional overwrites of a root; None if exactly one of several writes succeeds.
 
-    The key is not deleted: otherwise the condition "must not exist" could become true again while another process probes.
+    The key is not deleted: otherwise the condition "must not exist" could become true again while another process
+    probes.
 
     Raises:
         ProbeContended: Other processes probed the root during every try.
@@ -46,14 +48,15 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
     """
     for attempt in range(_TRIES):
         before = store.read(PROBE_KEY)
-        # In S3 a generation is a hash of the content. If two tries wrote the same content, a write could leave the generation unchanged,
-        # and a second write would then rightly succeed.
+        # In S3 a generation is a hash of the content. If two tries wrote the same content, a write could leave the
+        # generation unchanged, and a second write would then rightly succeed.
         *contents, latest = (_content(nonce, attempt, number) for number in range(_CONTENDERS + 1))
         winners = store.count_concurrent_swaps(PROBE_KEY, contents, before.generation)
         late = store.swap(PROBE_KEY, latest, before.generation)
         if winners > 1 or late is not None:
             return (
-                f"does not support conditional writes ({winners + (late is not None)} of {_CONTENDERS + 1} succeeded where one may), so "
+                f"does not support conditional writes ({winners + (late is not None)} of {_CONTENDERS + 1} succeeded "
+                "where one may), so "
                 "two writers could overwrite each other there; choose a store that supports If-Match and If-None-Match"
             )
         if winners == 1:
@@ -63,7 +66,9 @@ def overwrite_problem(store: Store, nonce: str) -> str | None:
 
 
 def create_problem(store: Store, nonce: str) -> str | None:
-    """The problem with creating a key that must not exist; None if exactly one of several writes creates it, and no later one does."""
+    """The problem with creating a key that must not exist; None if exactly one of several writes creates it, and no
+    later one does.
+    """
     key = f"{_folder(nonce)}created"
     absent = store.read(key)
     *contents, latest = (_content(nonce, 0, number) for number in range(_CONTENDERS + 1))
@@ -75,7 +80,8 @@ def create_problem(store: Store, nonce: str) -> str | None:
     if winners == 1 and late is None:
         return None
     return (
-        f"does not support conditional creation ({winners + (late is not None)} of {_CONTENDERS + 1} created the same key, where one may), "
+        f"does not support conditional creation ({winners + (late is not None)} of {_CONTENDERS + 1} created the same "
+        "key, where one may), "
         "so a commit could be overwritten; choose a store that supports If-None-Match"
     )
 
@@ -89,7 +95,10 @@ def listing_problem(store: Store, nonce: str) -> str | None:
     gone = key not in store.list(_folder(nonce))
     if seen and gone:
         return None
-    return f"lists late (a key just {'deleted is still' if seen else 'written is not'} listed); choose a store with consistent listings"
+    return (
+        f"lists late (a key just {'deleted is still' if seen else 'written is not'} listed); choose a store with "
+        "consistent listings"
+    )
 
 
 def reading_problem(store: Store, nonce: str) -> str | None:
@@ -139,7 +148,8 @@ def require_abilities(store: Store, nonce: str, *, fresh: bool) -> None:
     Args:
         store: The root.
         nonce: A fresh random word.
-        fresh: The root was never used. A later start tests only conditional overwrites, because a restart should be fast.
+        fresh: The root was never used. A later start tests only conditional overwrites, because a restart should be
+            fast.
 
     Raises:
         RootUnusable: The root lacks an ability, which the message names, or it has no space left.

@@ -1,7 +1,8 @@
 """Writes a file of a folder atomically and durably, as TensorStore's file driver does.
 
-That driver copies the bytes first and writes the copy, which costs twice the processor time of the write alone. As a file system may never
-answer, the system call runs in a thread for which neither the caller nor the end of the process has to wait.
+That driver copies the bytes first and writes the copy, which costs twice the processor time of the write alone. As a
+file system may never answer, the system call runs in a thread for which neither the caller nor the end of the process
+has to wait.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def begin(work: Callable[[], None]) -> Future[None]:
 
 
 def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a file and wait until it is on the disk. If the process is killed during the write, no file of this name is created or changed.
+    """Write a file and wait until it is on the disk. If the process is killed during the write, no file of this name is
+    created or changed.
 
     Raises:
         OSError: The file system reported an error.

@@ -1,7 +1,8 @@
 """Converts the error of a store to the error message for the user.
 
-TensorStore's exceptions begin with a status code and end with source locations and, for object stores, with the server's response, which
-can contain the request's credentials. Only the code and the cleaned beginning of the text are kept.
+TensorStore's exceptions begin with a status code and end with source locations and, for object stores, with the
+server's response, which can contain the request's credentials. Only the code and the cleaned beginning of the text are
+kept.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ _CODE = re.compile(r"^([A-Z][A-Z_]+): ?")
 _REFUSED = re.compile(
     r"\b(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired|InvalidAccessKeyId)\b"
 )
-"""Error codes of S3 for credentials or a clock that the server does not accept. They come with status 400, to which TensorStore assigns no
-meaning, or TensorStore retries the request and then reports another failure."""
+"""Error codes of S3 for credentials or a clock that the server does not accept. They come with status 400, to which
+TensorStore assigns no meaning, or TensorStore retries the request and then reports another failure."""
 _SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _LONGEST_TEXT = 300
 
@@ -74,11 +75,16 @@ class StoreFailure(Exception):
     @property
     def is_outage(self) -> bool:
         """Whether a retry may succeed: the address and the credentials are not the cause, and no disk is full."""
-        return (self.code not in _FIXES and self.code != STOPPED) or (self.code == "RESOURCE_EXHAUSTED" and not self.is_full)
+        return (self.code not in _FIXES and self.code != STOPPED) or (
+            self.code == "RESOURCE_EXHAUSTED" and not self.is_full
+        )
 
     @property
     def is_full(self) -> bool:
-        """Whether a disk is full or its quota is used up. Too many open files have the same code, but are not this failure."""
+        """Whether a disk is full or its quota is used up.
+
+        Too many open files have the same code, but are not this failure.
+        """
         return self.code == "RESOURCE_EXHAUSTED" and ("No space left" in self.text or "quota" in self.text.lower())
 
 
@@ -93,7 +99,9 @@ def from_tensorstore(error: Exception) -> StoreFailure:
     text = str(error)
     match = _CODE.match(text)
     code = match[1] if match else "UNKNOWN"
-    if "access key" in text.lower() or _REFUSED.search(text):  # some gateways answer 404 for a key that they do not know
+    if "access key" in text.lower() or _REFUSED.search(
+        text
+    ):  # some gateways answer 404 for a key that they do not know
         code = "UNAUTHENTICATED"
     if "[EROFS]" in text or "Read-only file system" in text:
         code = "PERMISSION_DENIED"
@@ -105,14 +113,17 @@ def from_tensorstore(error: Exception) -> StoreFailure:
 def from_os(error: OSError) -> StoreFailure:
     """The code and text of an error of the operating system."""
     return StoreFailure(
-        _ERRNO.get(error.errno or 0, "UNKNOWN"), f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        _ERRNO.get(error.errno or 0, "UNKNOWN"),
+        f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror),
     )
 
 
 def clean(text: str) -> str:
     """The text as one line, without source locations, response bodies and credentials."""
     text = re.split(
-        r"\s*(?:\[(?:source locations|tensorstore_spec|http_response_body|body)=|with body\b|<\?xml\b|<[Ee]rror>|<html\b)", text
+        r"\s*(?:\[(?:source locations|tensorstore_spec|http_response_body|body)=|with "
+        r"body\b|<\?xml\b|<[Ee]rror>|<html\b)",
+        text,
     )[0]
     for variable in _SECRET_VARIABLES:
         value = os.environ.get(variable)
@@ -123,7 +134,9 @@ def clean(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
-def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root") -> str:
+def explain(
+    failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root"
+) -> str:
     """The error message for a failed request: the root, the problem, the fix.
 
     Args:
@@ -136,12 +149,18 @@ def explain(failure: StoreFailure, root: str, *, what: str = "checkpoint root", 
     return f"{what} {root} {fix} ({failure})"
 
 
-def as_exit(failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root") -> TrainerExit:
+def as_exit(
+    failure: StoreFailure, root: str, *, what: str = "checkpoint root", field: str = "spec.checkpoint.root"
+) -> TrainerExit:
     """The error with which a training ends that cannot use its root.
 
-    A root that does not answer is `RootUnusable` too: the operator retries after a growing delay, and this does not count as a failure of
-    the run.
+    A root that does not answer is `RootUnusable` too: the operator retries after a growing delay, and this does not
+    count as a failure of the run.
     """
     if failure.code == STOPPED:
-        return Preempted(f"a notice of preemption came while the {what} {root} refused access; there was nothing to save")
-    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(explain(failure, root, what=what, field=field))
+        return Preempted(
+            f"a notice of preemption came while the {what} {root} refused access; there was nothing to save"
+        )
+    return (RootUnusable if failure.code in _LASTING or failure.is_outage else TrainerExit)(
+        explain(failure, root, what=what, field=field)
+    )

@@ -1,8 +1,9 @@
 """Waits for the metadata server of Google Cloud in a fresh pod.
 
-On GKE the server that provides the credentials of a pod may need some seconds until it knows the pod. TensorStore asks it only once in each
-process: if it does not answer then, all later requests are sent without credentials, even if the store is opened again. So in a pod with a
-`gs://` root this module asks the server first, and the root is opened after it answers.
+On GKE the server that provides the credentials of a pod may need some seconds until it knows the pod. TensorStore asks
+it only once in each process: if it does not answer then, all later requests are sent without credentials, even if the
+store is opened again. So in a pod with a `gs://` root this module asks the server first, and the root is opened after
+it answers.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ def server_address(root: str, environ: Mapping[str, str]) -> str | None:
     return f"http://{environ.get('GCE_METADATA_ROOT') or 'metadata.google.internal'}{_PATH}"
 
 
-def wait_for_server(root: str, environ: Mapping[str, str], retry_budget: RetryBudget, answers: Callable[[str], bool] | None = None) -> None:
-    """Wait until the metadata server answers, if a root needs it. If it never answers, this returns, and the requests to the root fail.
+def wait_for_server(
+    root: str, environ: Mapping[str, str], retry_budget: RetryBudget, answers: Callable[[str], bool] | None = None
+) -> None:
+    """Wait until the metadata server answers, if a root needs it. If it never answers, this returns, and the requests
+    to the root fail.
 
     Args:
         root: Address of the root.
@@ -54,7 +58,9 @@ def wait_for_server(root: str, environ: Mapping[str, str], retry_budget: RetryBu
     try:
         while not (here := ask(address)):
             tries += 1
-            began = retry_budget.wait(root, NoCredentialsYet("the metadata server gives no credentials yet"), tries, began)
+            began = retry_budget.wait(
+                root, NoCredentialsYet("the metadata server gives no credentials yet"), tries, began
+            )
     except (NoCredentialsYet, WaitStopped):
         return
     finally:

@@ -1,9 +1,9 @@
 """Limits the retries of requests to a store that denies access, and to a store of sources that does not answer.
 
-A denial often ends soon: a key is being rotated, a token has just expired, a clock is being set, or the metadata server is not ready in a
-fresh pod. So a process that opens a root or reads its sources retries for some minutes, with a growing delay, and reads the credentials
-again. A process has one `RetryBudget`: a preemption notice ends all its waits at once, and after its time is used up no store gets another
-retry.
+A denial often ends soon: a key is being rotated, a token has just expired, a clock is being set, or the metadata server
+is not ready in a fresh pod. So a process that opens a root or reads its sources retries for some minutes, with a
+growing delay, and reads the credentials again. A process has one `RetryBudget`: a preemption notice ends all its waits
+at once, and after its time is used up no store gets another retry.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class RetryBudget:
 
     Args:
         seconds: Time from the first failure of a request to its last try; 0: no retries.
-        on_wait: Called when the first request to a store begins to wait, with the root or `SOURCES`, the failure, and the longest duration
-            of the wait in seconds.
-        on_end: Called when no request waits any more, with the duration in seconds of the last one's wait and whether its store answers
-            again.
+        on_wait: Called when the first request to a store begins to wait, with the root or `SOURCES`, the failure, and
+            the longest duration of the wait in seconds.
+        on_end: Called when no request waits any more, with the duration in seconds of the last one's wait and whether
+            its store answers again.
         clock: Seconds, monotonic.
     """
 
@@ -75,7 +75,8 @@ class RetryBudget:
             failure: The error of the last try.
             tries: Number of failed tries.
             began: Return value of the first wait of this request; None before the first wait.
-            announced: False if the earlier waits were already reported as over (`ended`), so that this wait calls `on_wait` again.
+            announced: False if the earlier waits were already reported as over (`ended`), so that this wait calls
+                `on_wait` again.
 
         Returns:
             Time of the first failure, in seconds of the clock.

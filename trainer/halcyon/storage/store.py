@@ -1,12 +1,12 @@
 """A root as a store of whole values with compare-and-swap, through TensorStore's key-value drivers.
 
-This module depends on three facts of that interface. An empty ``if_equal`` means *no condition*, so "must not exist" is the
-generation that a read of the missing key returned. A failed compare-and-swap does not raise: it returns an empty generation. A request
-that the driver retried can report a failed compare-and-swap although its first try succeeded, so the writer then reads the present value
-(`HeadKeeper`).
+This module depends on three facts of that interface. An empty ``if_equal`` means *no condition*, so "must not exist" is
+the generation that a read of the missing key returned. A failed compare-and-swap does not raise: it returns an empty
+generation. A request that the driver retried can report a failed compare-and-swap although its first try succeeded, so
+the writer then reads the present value (`HeadKeeper`).
 
-Every wait has a deadline and ends early when the work is abandoned: a store that never answers (a file lock held by a stopped process, a
-network that drops all packets) must not block a process forever.
+Every wait has a deadline and ends early when the work is abandoned: a store that never answers (a file lock held by a
+stopped process, a network that drops all packets) must not block a process forever.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
     if checkpoint.endpoint:
         spec["endpoint"] = checkpoint.endpoint.rstrip("/")
     if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        spec["aws_credentials"] = {"type": "environment"}  # otherwise the driver first logs that files in the home folder are missing
+        spec["aws_credentials"] = {
+            "type": "environment"
+        }  # otherwise the driver first logs that files in the home folder are missing
     region = checkpoint.region or ("us-east-1" if checkpoint.endpoint else None)
     if region:
         spec["aws_region"] = region
@@ -119,7 +121,9 @@ class Store:
             status = os.statvfs(next(folder for folder in (self._folder, *self._folder.parents) if folder.exists()))
         except OSError:
             return None
-        return status.f_bavail * status.f_frsize if status.f_blocks else None  # some network file systems do not report it
+        return (
+            status.f_bavail * status.f_frsize if status.f_blocks else None
+        )  # some network file systems do not report it
 
     def read(self, key: str) -> Value:
         """The value of a key and its generation."""
@@ -136,7 +140,9 @@ class Store:
                 raise StoreFailure("FAILED_PRECONDITION", f"{error.filename}: {error.strerror}") from None
 
     def forget(self, key: str) -> None:
-        """Drop a file of a `file://` root from the page cache, if the operating system supports it, so the next read is from the disk."""
+        """Drop a file of a `file://` root from the page cache, if the operating system supports it, so the next read is
+        from the disk.
+        """
         if self._folder is not None and hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 descriptor = os.open(self._folder / key, os.O_RDONLY)
@@ -146,7 +152,10 @@ class Store:
                     os.close(descriptor)
 
     def tail(self, key: str, start: int) -> bytes | None:
-        """The bytes of a key from `start` on: one small request checks size and end. None if the key is missing or shorter."""
+        """The bytes of a key from `start` on: one small request checks size and end.
+
+        None if the key is missing or shorter.
+        """
         self._require_file(key)
         try:
             result = self._wait(lambda: self._kvstore.read(key, byte_range=slice(start, None)))
@@ -167,7 +176,10 @@ class Store:
         """
         for key in {key for key, _, _ in requests}:
             self._require_file(key)
-        asks = [_started_request(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2]))) for one in requests]
+        asks = [
+            _started_request(lambda one=one: self._kvstore.read(one[0], byte_range=slice(one[1], one[2])))
+            for one in requests
+        ]
         contents: list[bytes] = []
         for (key, start, end), ask in zip(requests, asks, strict=True):
             result = self._wait(ask, ahead=True)
@@ -233,7 +245,11 @@ class Store:
         keys: list[str] = []
         for start in range(0, len(ranges), _REQUESTS_AT_A_TIME):
             asks = [
-                _started_request(lambda low=low, high=high: self._kvstore.list(ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))))
+                _started_request(
+                    lambda low=low, high=high: self._kvstore.list(
+                        ts.KvStore.KeyRange(os.fsencode(low), os.fsencode(high))
+                    )
+                )
                 for low, high in ranges[start : start + _REQUESTS_AT_A_TIME]
             ]
             for ask in asks:
@@ -271,7 +287,8 @@ class Store:
 
         Args:
             start: Starts the request.
-            ahead: The first request has already started. Its credentials may be older than the store's, so its first retry is immediate.
+            ahead: The first request has already started. Its credentials may be older than the store's, so its first
+                retry is immediate.
         """
         began: float | None = None
         retry_budget, answers, tries = self.retry_budget, False, 0
@@ -312,7 +329,9 @@ class Store:
                     if future.done():  # it was done just now, or the file system itself raised this error
                         return future.result()
                     if time.monotonic() >= deadline:
-                        raise StoreFailure("DEADLINE_EXCEEDED", f"no answer within {self._timeout_seconds:g} s") from None
+                        raise StoreFailure(
+                            "DEADLINE_EXCEEDED", f"no answer within {self._timeout_seconds:g} s"
+                        ) from None
         except (StoreFailure, Abandoned):
             raise
         except OSError as error:

@@ -1,4 +1,5 @@
-"""Diagnostics below the checkpoint root, which outlive the pod: profiles, and stacks of hung processes. All are bounded.
+"""Diagnostics below the checkpoint root, which outlive the pod: profiles, and stacks of hung processes. All are
+bounded.
 
 ``profiles/STEP.ATTEMPT.RESTART/`` holds, for each process, the trace for Perfetto (``process-N.trace.json.gz``), the
 memory of its devices (``process-N.memory.pb.gz``, for pprof) and its numbers (``process-N.json``);
@@ -34,7 +35,8 @@ _STACKS = re.compile(r"hung-(\d+)\.(\d+)-(\d+)\.txt")
 _PROFILE = re.compile(r"(\d{12})\.(\d+)\.(\d+)/")
 _NUMBERS = re.compile(r"process-(\d+)\.json")
 _CLEARLY_LESS = 0.5
-"""A process whose time in collectives is less than this share of the median waits for nobody: the others wait for it."""
+"""A process whose time in collectives is less than this share of the median waits for nobody: the others wait for it.
+"""
 _NOTABLE = 0.05
 """Time in collectives below this share of a step says nothing."""
 
@@ -81,7 +83,9 @@ def keep_profile(
         with contextlib.suppress(StoreFailure):  # the next profile tries again
             for old in profile_folders(store)[:-KEPT_PROFILES]:
                 store.delete_prefix(old)
-    return KeptProfile(f"{store.root}/{folder}", sum(map(len, small.values())), tuple(sorted(files.keys() - small.keys())))
+    return KeptProfile(
+        f"{store.root}/{folder}", sum(map(len, small.values())), tuple(sorted(files.keys() - small.keys()))
+    )
 
 
 def profile_folders(store: Store) -> list[str]:
@@ -106,8 +110,8 @@ def profile_numbers(store: Store, folder: str) -> dict[int, dict[str, Any]]:
 def slow_processes(collective_seconds: Mapping[int, float], window_seconds: float) -> Sequence[int]:
     """The processes that the others wait for.
 
-    In a step that is divided over processes, each waits in its collectives for the slowest. So the slowest process is the one that spends
-    the least time in collectives.
+    In a step that is divided over processes, each waits in its collectives for the slowest. So the slowest process is
+    the one that spends the least time in collectives.
 
     Args:
         collective_seconds: Seconds in collectives during the profile, by process.
@@ -140,7 +144,11 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
 
 
 def _delete_old(store: Store) -> None:
-    found = [(key, match) for key in store.list(STACKS_PREFIX) if (match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)))]
+    found = [
+        (key, match)
+        for key in store.list(STACKS_PREFIX)
+        if (match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)))
+    ]
     process_groups = sorted({(int(match[1]), int(match[2])) for _, match in found})
     old = set(process_groups[:-KEPT_RESTARTS])
     for key, match in found:

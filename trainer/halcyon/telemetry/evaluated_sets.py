@@ -1,7 +1,7 @@
 """The results of an evaluation by source and by tag, and their averages. Pure.
 
-The micro average of several sources divides the sum of their nats by the sum of their tokens (or bytes), so a large source counts more. The
-macro average is the mean of the sources' own results, so each source counts the same.
+The micro average of several sources divides the sum of their nats by the sum of their tokens (or bytes), so a large
+source counts more. The macro average is the mean of the sources' own results, so each source counts the same.
 """
 
 from __future__ import annotations

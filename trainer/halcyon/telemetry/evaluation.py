@@ -1,8 +1,8 @@
 """The result of an evaluation: sums that are divided once.
 
-Nats, weights and bytes are summed over all batches and divided once. So batch size, padding and the number of processes change the result
-only by rounding. Bits per byte, ``nats / (ln 2 x bytes of the predicted tokens)``, can be compared between tokenizers: special tokens add
-nats like all other tokens, but no bytes.
+Nats, weights and bytes are summed over all batches and divided once. So batch size, padding and the number of processes
+change the result only by rounding. Bits per byte, ``nats / (ln 2 x bytes of the predicted tokens)``, can be compared
+between tokenizers: special tokens add nats like all other tokens, but no bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Evaluation:
     seconds: float
     """Duration of the evaluation."""
     passes: Mapping[int, float] = field(default_factory=dict[int, float])
-    """With ``objective.policy``: the sum over the prompts of pass@k, by k. The loss is then minus the mean reward. Empty: no answers were
-    sampled."""
+    """With ``objective.policy``: the sum over the prompts of pass@k, by k. The loss is then minus the mean reward.
+    Empty: no answers were sampled."""
 
     @property
     def pass_at(self) -> dict[int, float]:

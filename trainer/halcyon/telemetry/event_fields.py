@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from halcyon_api.task_results import TaskNumbers
 
 MOST_PARAMETERS = 256
-"""Parameters that the metrics show. A custom model may have any number of arrays, but the number of time series is bounded."""
+"""Parameters that the metrics show.
+
+A custom model may have any number of arrays, but the number of time series is bounded.
+"""
 MFU_FORMULA = "tokensPerSecond x flopsPerToken / peakFlopsPerSecond"
 """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): all devices of the run together."""
 _PERCENTILES = (50, 90, 99)
@@ -108,7 +111,11 @@ def source_form(note: SourceForm) -> dict[str, Any]:
 
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
     """The fields of the event ``evaluation``."""
-    answers = {"reward": -evaluation.loss, "pass_at": {str(k): rate for k, rate in evaluation.pass_at.items()}} if evaluation.passes else {}
+    answers = (
+        {"reward": -evaluation.loss, "pass_at": {str(k): rate for k, rate in evaluation.pass_at.items()}}
+        if evaluation.passes
+        else {}
+    )
     return answers | {
         "loss": evaluation.loss,
         "bits_per_byte": evaluation.bits_per_byte,
@@ -119,7 +126,9 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def averaged(averages: Averages) -> dict[str, Any]:
-    """The fields of the event ``evaluation`` for several sources: micro averages, and macro averages in fields of their own."""
+    """The fields of the event ``evaluation`` for several sources: micro averages, and macro averages in fields of their
+    own.
+    """
     macro = {"macro_loss": averages.macro_loss, "macro_bits_per_byte": averages.macro_bits_per_byte}
     return {**evaluation_numbers(averages.micro), **macro}
 
@@ -199,7 +208,9 @@ def speed(state: State) -> dict[str, Any]:
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """The durations that 50, 90 and 99 % of the steps do not exceed (nearest rank), and the number of steps; empty without steps."""
+    """The durations that 50, 90 and 99 % of the steps do not exceed (nearest rank), and the number of steps; empty
+    without steps.
+    """
     ordered = sorted(seconds)
     if not ordered:
         return {}

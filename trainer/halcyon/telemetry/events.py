@@ -1,6 +1,8 @@
-"""All events of the log, with their fields. The reference page is generated from this table, and tests compare the log with it.
+"""All events of the log, with their fields. The reference page is generated from this table, and tests compare the log
+with it.
 
-All lines also have the fields of `COMMON`. Events with ``every_process`` are written by each process, the others by process 0 alone.
+All lines also have the fields of `COMMON`. Events with ``every_process`` are written by each process, the others by
+process 0 alone.
 """
 
 from __future__ import annotations
@@ -37,7 +39,11 @@ EVENTS = (
     Event(
         "joined",
         "All processes have joined the process group.",
-        {"processes": "Processes of the run.", "devices": "JAX devices of the run.", "seconds": "Duration of the join."},
+        {
+            "processes": "Processes of the run.",
+            "devices": "JAX devices of the run.",
+            "seconds": "Duration of the join.",
+        },
         every_process=True,
     ),
     Event(
@@ -76,7 +82,8 @@ EVENTS = (
     ),
     Event(
         "headRebuilt",
-        "HEAD was lost, and was rebuilt from the checkpoints. Pins and the marks of damaged checkpoints are lost with it.",
+        "HEAD was lost, and was rebuilt from the checkpoints. Pins and the marks of damaged checkpoints are lost with "
+        "it.",
         {"step": "Step of the restored checkpoint.", "reason": "What was wrong with HEAD."},
     ),
     Event(
@@ -92,7 +99,10 @@ EVENTS = (
     Event(
         "determinism",
         "Whether the steps of this process give the same bits when they are repeated.",
-        {"determinism": "The value of `trainer.determinism` in effect: `fast` only on GPUs.", "meaning": "What follows from it."},
+        {
+            "determinism": "The value of `trainer.determinism` in effect: `fast` only on GPUs.",
+            "meaning": "What follows from it.",
+        },
     ),
     Event(
         "plan",
@@ -111,8 +121,10 @@ EVENTS = (
             "activationsBytes": "All else that the step needs for a time; absent if the compiler does not say.",
             "stepBytes": "The whole step; absent if the compiler does not say.",
             "deviceBytes": "Memory of a device; absent if it is not known.",
-            "kernels": "Calls of kernels and of libraries in a step: the kernel, the name of the call, and their number.",
-            "collectives": "Collectives of a step by kind and mesh axes: the sum of their full arrays, and their number.",
+            "kernels": "Calls of kernels and of libraries in a step: the kernel, the name of "
+            "the call, and their number.",
+            "collectives": "Collectives of a step by kind and mesh axes: the sum of their full "
+            "arrays, and their number.",
         },
     ),
     Event(
@@ -129,7 +141,8 @@ EVENTS = (
     ),
     Event(
         "step",
-        "A step ended. Written every `trainer.logEverySteps` steps and after the last one. Further fields: the objective's metrics.",
+        "A step ended. Written every `trainer.logEverySteps` steps and after the last one. Further fields: the "
+        "objective's metrics.",
         {
             "step": _STEP,
             "loss": "Training loss of the step before its update, nats per token: exactly the device's float32.",
@@ -144,12 +157,14 @@ EVENTS = (
     ),
     Event(
         "skipped",
-        "The update of a step was dropped, by the policy `recovery.divergence`; model and optimizer state are unchanged.",
+        "The update of a step was dropped, by the policy `recovery.divergence`; model and optimizer state are "
+        "unchanged.",
         {"step": _STEP, "reason": "The numbers of the step that caused it."},
     ),
     Event(
         "rolledBack",
-        "The run went back to an earlier checkpoint, by the policy `recovery.divergence`, and leaves out the batches since then.",
+        "The run went back to an earlier checkpoint, by the policy `recovery.divergence`, and leaves out the batches "
+        "since then.",
         {
             "step": "The step that caused it.",
             "toStep": "Step of the checkpoint.",
@@ -159,7 +174,8 @@ EVENTS = (
     ),
     Event(
         "watch",
-        "Numbers of each parameter, or of each block's output, in a watched step (`telemetry.watch`); one line for each statistic.",
+        "Numbers of each parameter, or of each block's output, in a watched step (`telemetry.watch`); one line for "
+        "each statistic.",
         {
             "step": _STEP,
             "of": "`parameters`, `gradients` (before clipping) or `updates`.",
@@ -173,7 +189,8 @@ EVENTS = (
         "The held-out part was evaluated.",
         {
             "step": "Steps done; with task `evaluate`, the step of the checkpoint.",
-            "source": "Source of the held-out part, with task `evaluate` or `evaluation.bySource`; absent for several sources together.",
+            "source": "Source of the held-out part, with task `evaluate` or `evaluation.bySource`; absent for several "
+            "sources together.",
             "tag": "Tag of several sources, with `evaluation.bySource.tags`.",
             "loss": "Nats per token; with the objective `policy` minus the mean reward.",
             "reward": "With the objective `policy`: mean reward of the answers to the held-out prompts.",
@@ -190,18 +207,25 @@ EVENTS = (
     ),
     Event(
         "macroEvaluation",
-        "The mean of the results of all sources, with `evaluation.bySource`; the event `evaluation` has the mean over tokens.",
-        {"step": _STEP, "loss": "Nats per token.", "bitsPerByte": "Bits per byte of text; absent if a source has none."},
+        "The mean of the results of all sources, with `evaluation.bySource`; the event `evaluation` has the mean over "
+        "tokens.",
+        {
+            "step": _STEP,
+            "loss": "Nats per token.",
+            "bitsPerByte": "Bits per byte of text; absent if a source has none.",
+        },
     ),
     Event(
         "task",
-        "A task (`trainer.evaluation.tasks`) was run on the model. The averages `core` and `chat-core` have lines of their own.",
+        "A task (`trainer.evaluation.tasks`) was run on the model. The averages `core` and `chat-core` have lines of "
+        "their own.",
         {
             "step": "Steps done; with task `evaluate`, the step of the checkpoint.",
             "task": "Name of the task.",
             "accuracy": "Share of right answers; absent without right answers.",
             "standardError": "Standard error of the accuracy; absent for one example.",
-            "centred": "Accuracy on a scale where random answers have 0; of an average, the mean of its tasks' centred accuracies.",
+            "centred": "Accuracy on a scale where random answers have 0; of an average, the mean of its tasks' centred "
+            "accuracies.",
             "bitsPerByte": "Bits per byte of given answers; absent without given answers.",
             "examples": "Number of examples; absent for an average.",
             "seconds": "Duration; absent for an average.",
@@ -267,7 +291,8 @@ EVENTS = (
     ),
     Event(
         "exportFailed",
-        "A process could not write its files of an export. The run goes on, and the process tries again if that can help.",
+        "A process could not write its files of an export. The run goes on, and the process tries again if that can "
+        "help.",
         {"step": "Steps done when the checkpoint was made.", "reason": "What failed."},
         every_process=True,
     ),
@@ -279,7 +304,8 @@ EVENTS = (
             "steps": "Number of its steps.",
             "path": "Address of its folder.",
             "sizeBytes": "Size of the files of this process.",
-            "mfu": "Model FLOPs utilisation over the last steps, between 0 and 1; absent if the device's peak is unknown.",
+            "mfu": "Model FLOPs utilisation over the last steps, between 0 and 1; absent if the device's peak is "
+            "unknown.",
             "stepSecondsP50": "Median duration of the last steps of the same size, in seconds.",
             "stepSecondsP90": "90th percentile of it.",
             "stepSecondsP99": "99th percentile of it.",
@@ -302,7 +328,9 @@ EVENTS = (
         {
             "seconds": "Time since a step or a stage last ended.",
             "limitSeconds": "Limit of that time.",
-            "path": "Address of the file with the complete stacks, below the checkpoint root; absent if it could not be written.",
+            "path": "Address of the file with the complete stacks, below the checkpoint root; "
+            "absent if it could not be "
+            "written.",
             "stacks": "Stacks of all threads of the process, cut to a bounded length.",
         },
         every_process=True,

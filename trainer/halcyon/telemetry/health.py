@@ -1,10 +1,11 @@
 """The health of a trainer, decided by the time since a step or a stage last ended.
 
-A hung collective looks like work: the process runs and the device is busy, but no step ends. So while a run trains, it is healthy only if
-steps end within a limit, which is computed from earlier steps of the same size. A step of a new size may wait for the compilation of its
-program, so it has the same limit as the first step. Time in which the machine was paused, or in which the process retries a store that
-denies access, does not count. Every other stage has a generous limit of its own: the durations of compilation, restore and join vary much,
-and their failures raise errors of their own.
+A hung collective looks like work: the process runs and the device is busy, but no step ends. So while a run trains, it
+is healthy only if steps end within a limit, which is computed from earlier steps of the same size. A step of a new size
+may wait for the compilation of its program, so it has the same limit as the first step. Time in which the machine was
+paused, or in which the process retries a store that denies access, does not count. Every other stage has a generous
+limit of its own: the durations of compilation, restore and join vary much, and their failures raise errors of their
+own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def _stage_limits() -> dict[Stage, float]:
     return {
         "starting": 900.0,
         "joining": 3600.0,
-        "tokenizing": 7200.0,  # from the last part of the text that this process has tokenized; another process may tokenize all text
+        # from the last part of the text that this process has tokenized; another process may tokenize all text
+        "tokenizing": 7200.0,
         "restoring": 7200.0,
         "compiling": 7200.0,
         "evaluating": 7200.0,  # in a run that only evaluates, from its last batch
@@ -52,7 +54,9 @@ class HealthInputs:
     stage_began: float
     last_step_ended: float | None
     step_seconds: Sequence[Sequence[float]]
-    """For each size of the steps that may be in progress, durations of the last steps of that size, in any order; empty for a new size."""
+    """For each size of the steps that may be in progress, durations of the last steps of that size, in any order; empty
+    for a new size.
+    """
     paused_seconds: float = 0.0
     """Time that the machine was paused since a step or a stage last ended."""
     waits_until: float | None = None
@@ -73,7 +77,9 @@ class Health:
 
 
 def step_limit_seconds(step_seconds: Sequence[float], limits: HealthLimits) -> float:
-    """The limit of a step: a multiple of the 99th percentile (nearest rank) of the durations so far, between floor and ceiling."""
+    """The limit of a step: a multiple of the 99th percentile (nearest rank) of the durations so far, between floor and
+    ceiling.
+    """
     ranked = sorted(step_seconds)
     percentile = ranked[math.ceil(0.99 * len(ranked)) - 1] if ranked else 0.0
     return min(max(limits.floor_seconds, limits.factor * percentile), max(limits.floor_seconds, limits.ceiling_seconds))
@@ -93,7 +99,9 @@ def judge(vitals: HealthInputs, now: float, limits: HealthLimits) -> Health:
         began = max(began, vitals.last_step_ended)
         known = vitals.step_seconds
         new_size = not known or not all(known)
-        limit = limits.stages["compiling"] if new_size else max(step_limit_seconds(seconds, limits) for seconds in known)
+        limit = (
+            limits.stages["compiling"] if new_size else max(step_limit_seconds(seconds, limits) for seconds in known)
+        )
         what = "no step of a new size ended for" if new_size else "no step ended for"
     if vitals.waits_until is not None:
         began = max(began, min(now, vitals.waits_until))

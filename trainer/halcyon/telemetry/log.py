@@ -1,7 +1,8 @@
 """The log: one JSON object a line on standard output, or a live line on a terminal.
 
-A float is written with all its digits, and every float32 is a float64. So a loss that is read back has the same bits as on the device, and
-two logs can be compared for bitwise equality. Numbers that JSON cannot express are the strings ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
+A float is written with all its digits, and every float32 is a float64. So a loss that is read back has the same bits as
+on the device, and two logs can be compared for bitwise equality. Numbers that JSON cannot express are the strings
+``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class RunIdentity:
 
 
 class EventLog(Protocol):
-    """A destination of events. Field names are snake_case in Python and camelCase in the output; fields that are None are omitted."""
+    """A destination of events.
+
+    Field names are snake_case in Python and camelCase in the output; fields that are None are omitted.
+    """
 
     def event(self, name: str, **fields: Any) -> None:
         """Write one event."""
@@ -110,7 +114,9 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, float) and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
-        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return (
+            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        )
     if isinstance(value, dict):
         return {to_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
     if isinstance(value, list | tuple):

@@ -1,7 +1,8 @@
 """The Prometheus metrics of a trainer, read from its state at each scrape.
 
-`METRICS` is the complete list: the answer to a scrape and the reference page are both generated from it. There is no second counter and no
-global registry, and the loop does no work for a metric. The number of values of a label does not grow with the run.
+`METRICS` is the complete list: the answer to a scrape and the reference page are both generated from it. There is no
+second counter and no global registry, and the loop does no work for a metric. The number of values of a label does not
+grow with the run.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def _evaluated(field: str) -> Callable[[State], Iterable[Sample]]:
 
 
 def _by_layer(state: State, names: Mapping[str, str]) -> Iterator[Sample]:
-    """Metrics of the objective with one number for each layer, under a label each; absent before the first step and for other models."""
+    """Metrics of the objective with one number for each layer, under a label each; absent before the first step and for
+    other models.
+    """
     metrics = {} if state.last_step is None else state.last_step.metrics
     for label, name in names.items():
         values = metrics.get(name, ())
@@ -83,7 +86,15 @@ METRICS = (
         "halcyon_trainer_info",
         "Always 1; the labels name the run, the attempt, the restart and the process.",
         lambda state: [
-            ((state.identity.run, str(state.identity.attempt), str(state.identity.restart), str(state.identity.process_index)), 1.0),
+            (
+                (
+                    state.identity.run,
+                    str(state.identity.attempt),
+                    str(state.identity.restart),
+                    str(state.identity.process_index),
+                ),
+                1.0,
+            ),
         ],
         ("run", "attempt", "restart", "process"),
     ),
@@ -96,12 +107,14 @@ METRICS = (
     _gauge("halcyon_trainer_healthy", "1 while /healthz answers 200, else 0.", lambda state: state.health.healthy),
     _gauge(
         "halcyon_trainer_idle_seconds",
-        "Time since the last step ended while training, else since the stage began; pauses of the machine do not count.",
+        "Time since the last step ended while training, else since the stage began; pauses of the machine do not "
+        "count.",
         lambda state: state.health.idle_seconds,
     ),
     _gauge(
         "halcyon_trainer_idle_limit_seconds",
-        "Limit of `halcyon_trainer_idle_seconds`, above which /healthz fails; computed from earlier steps while training.",
+        "Limit of `halcyon_trainer_idle_seconds`, above which /healthz fails; computed from earlier steps while "
+        "training.",
         lambda state: state.health.limit_seconds,
     ),
     _gauge(
@@ -112,7 +125,8 @@ METRICS = (
     ),
     _counter(
         "halcyon_trainer_seconds_total",
-        "Every second of this process from its start, by cause; causes that are only known later, such as lost work, are 0 here.",
+        "Every second of this process from its start, by cause; causes that are only known later, such as lost work, "
+        "are 0 here.",
         _as_they_passed,
         ("cause",),
     ),
@@ -182,7 +196,8 @@ METRICS = (
     ),
     _gauge(
         "halcyon_trainer_load_balance_loss",
-        "Models with experts: mean balance loss of the routers in the last step; 1 if every expert gets the same number of tokens.",
+        "Models with experts: mean balance loss of the routers in the last step; 1 if every expert gets the same "
+        "number of tokens.",
         lambda state: state.metric("load_balance_loss"),
     ),
     _gauge(
@@ -202,7 +217,8 @@ METRICS = (
     ),
     _gauge(
         "halcyon_trainer_reward_margin",
-        "Objective `preference`: mean difference of the rewards of the preferred and the rejected answers of the last step.",
+        "Objective `preference`: mean difference of the rewards of the preferred and the rejected answers of the last "
+        "step.",
         lambda state: state.metric("reward_margin"),
     ),
     _gauge(
@@ -212,19 +228,22 @@ METRICS = (
     ),
     _gauge(
         "halcyon_trainer_expert_load_ratio",
-        "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the mean of the layer.",
+        "Models with experts: tokens of the busiest (max) and the least busy (min) expert of a layer, divided by the "
+        "mean of the layer.",
         lambda state: _by_layer(state, {"max": "expert_load_max", "min": "expert_load_min"}),
         ("layer", "of"),
     ),
     _gauge(
         "halcyon_trainer_watch_norm",
-        "Norm of each parameter, of its gradient before clipping, of its update, or of the outputs of blocks, in the last watched step.",
+        "Norm of each parameter, of its gradient before clipping, of its update, or of the outputs of blocks, in the "
+        "last watched step.",
         lambda state: [((one.what, one.path), one.value) for one in state.watched if one.statistic == "norm"],
         ("of", "parameter"),
     ),
     _gauge(
         "halcyon_trainer_watch_update_ratio",
-        "Norm of the update divided by that of the parameter in the last watched step; of several layers, the greatest.",
+        "Norm of the update divided by that of the parameter in the last watched step; of several layers, the "
+        "greatest.",
         lambda state: [((one.path,), one.value) for one in state.watched if one.statistic == "ratio"],
         ("parameter",),
     ),
@@ -257,7 +276,8 @@ METRICS = (
     ),
     _gauge(
         "halcyon_trainer_task_ratio",
-        "Result of each task (`trainer.evaluation.tasks`): accuracy, bits per byte of smoltalk, means of core and chat-core.",
+        "Result of each task (`trainer.evaluation.tasks`): accuracy, bits per byte of smoltalk, means of core and "
+        "chat-core.",
         lambda state: [((name,), value) for name, value in (state.tasks or {}).items()],
         ("task",),
     ),
@@ -337,7 +357,10 @@ METRICS = (
 
 
 def exposition(state: State) -> tuple[bytes, str]:
-    """The answer to a scrape: text and content type. The first scrape imports `prometheus_client`, so the start of a run is not slower."""
+    """The answer to a scrape: text and content type.
+
+    The first scrape imports `prometheus_client`, so the start of a run is not slower.
+    """
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
     return generate_latest(_Scrape(state)), CONTENT_TYPE_LATEST  # pyright: ignore[reportArgumentType]
@@ -362,7 +385,9 @@ def _family(metric: Metric, state: State) -> Family:
         bounds = (*(str(bound) for bound in STEP_SECONDS_BUCKETS), "+Inf")
         buckets = list(zip(bounds, accumulate(value for _, value in samples), strict=True))
         return HistogramMetricFamily(metric.name, metric.help, buckets=buckets, sum_value=state.pace.sum_seconds)
-    family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(metric.name, metric.help, labels=metric.labels)
+    family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
+        metric.name, metric.help, labels=metric.labels
+    )
     for labels, value in samples:
         family.add_metric(labels, value)
     return family

@@ -1,6 +1,7 @@
 """A live line on a terminal: steps, loss, tokens per second, remaining time.
 
-Every other event is printed above it as one line of text, as is the output of other code to standard output or standard error.
+Every other event is printed above it as one line of text, as is the output of other code to standard output or standard
+error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class ProgressLine:
     Args:
         stream: The terminal.
         run: Name of the run.
-        steps: Steps of the whole run; None for a run without steps, whose line counts the batches of its evaluation, if any.
+        steps: Steps of the whole run; None for a run without steps, whose line counts the batches of its evaluation, if
+            any.
         clock: Sources of time.
     """
 
@@ -34,7 +36,11 @@ class ProgressLine:
         self._steps = steps
         self._console = Console(file=stream, force_terminal=True, highlight=False, soft_wrap=True)
         self._progress = Progress(
-            TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)),
+            TextColumn(
+                "{task.description}",
+                style="bold",
+                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH),
+            ),
             _Count(table_column=Column(no_wrap=True, min_width=1)),
             BarColumn(bar_width=None, table_column=Column(min_width=4, ratio=1)),
             _Numbers(table_column=Column(no_wrap=True)),
@@ -84,7 +90,9 @@ class _Numbers(ProgressColumn):
         """The numbers of the last step."""
         numbers = task.fields["numbers"]
         waits = not numbers and not task.fields["ended"] and task.total is not None and task.completed < task.total
-        parts = [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
+        parts = (
+            [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
+        )
         if "reward" in numbers:
             parts += [f"reward {numbers['reward']:.4f}"]
         if numbers.get("tokens_per_second"):
@@ -110,7 +118,9 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         where = f"step {step}, {part}" if part else f"step {step}"
         if "pass_at" in fields:
             passes = ", ".join(f"pass@{k} {rate:.4f}" for k, rate in fields["pass_at"].items())
-            return f"{where}: held-out reward {fields['reward']:.4f} of {counted(fields['sequences'], 'prompt')}, {passes}"
+            return (
+                f"{where}: held-out reward {fields['reward']:.4f} of {counted(fields['sequences'], 'prompt')}, {passes}"
+            )
         of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
         return (
             f"{where}: held-out loss {fields['loss']:.4f}{of}"
@@ -118,7 +128,12 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
             + (f"; of the average {fields['average_loss']:.4f}" if fields.get("average_loss") is not None else "")
         )
     if name == "task":
-        known = [("accuracy", ""), ("standard_error", "standard error "), ("centred", "centred "), ("bits_per_byte", "bits per byte ")]
+        known = [
+            ("accuracy", ""),
+            ("standard_error", "standard error "),
+            ("centred", "centred "),
+            ("bits_per_byte", "bits per byte "),
+        ]
         numbers = ", ".join(f"{title}{fields[key]:.4f}" for key, title in known if fields.get(key) is not None)
         return f"step {step}: {fields['task']} {numbers}"
     if name == "macroEvaluation":
@@ -136,7 +151,11 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "exportFailed":
         return f"step {step}: export failed: {fields['reason']}"
     if name == "restored":
-        return f"resumed at step {step} from {fields['path']}" if fields.get("path") else f"new state in {fields['seconds']:.1f} s"
+        return (
+            f"resumed at step {step} from {fields['path']}"
+            if fields.get("path")
+            else f"new state in {fields['seconds']:.1f} s"
+        )
     if name == "headRebuilt":
         return f"HEAD was rebuilt from the checkpoints: {fields['reason']}"
     if name == "fallback":

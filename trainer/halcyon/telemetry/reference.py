@@ -69,9 +69,13 @@ def render() -> str:
         factor=limits.factor,
         floor=limits.floor_seconds,
         ceiling=limits.ceiling_seconds,
-        stages=_rows((f"`{stage}`", f"{seconds:g} s" if seconds < float("inf") else "none") for stage, seconds in limits.stages.items()),
+        stages=_rows(
+            (f"`{stage}`", f"{seconds:g} s" if seconds < float("inf") else "none")
+            for stage, seconds in limits.stages.items()
+        ),
         metrics=_rows(
-            (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help) for metric in METRICS
+            (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
+            for metric in METRICS
         ),
         common=_rows((f"`{name}`", meaning) for name, meaning in COMMON.items()),
         events="\n".join(_event(event.name, event.meaning, event.fields, event.every_process) for event in EVENTS),
@@ -82,7 +86,10 @@ def _event(name: str, meaning: str, fields: dict[str, str], every_process: bool)
     section = f"### `{name}`\n\n{meaning}{' Written by every process.' if every_process else ''}\n"
     if not fields:
         return section
-    return f"{section}\n| field | meaning |\n|---|---|\n{_rows((f'`{field}`', about) for field, about in fields.items())}\n"
+    return (
+        f"{section}\n| field | meaning "
+        f"|\n|---|---|\n{_rows((f'`{field}`', about) for field, about in fields.items())}\n"
+    )
 
 
 def _rows(rows: Iterable[tuple[str, ...]]) -> str:

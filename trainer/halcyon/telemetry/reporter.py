@@ -25,7 +25,15 @@ from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
 from halcyon_api.spec.determinism import InEffect
-from halcyon_api.status.progress import CheckpointProgress, Evaluated, ProgressReport, Stage, StoreWait, StoreWaitFor, TerminationReport
+from halcyon_api.status.progress import (
+    CheckpointProgress,
+    Evaluated,
+    ProgressReport,
+    Stage,
+    StoreWait,
+    StoreWaitFor,
+    TerminationReport,
+)
 from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
@@ -68,7 +76,9 @@ class RunReporter:
         self._clock = clock = clock or Clock()
         age = process_age_seconds() if age_seconds is None else age_seconds
         began = clock.monotonic() - age
-        self._state = State(identity, plan, limits or HealthLimits(), clock.wall() - age, TimeAccount(began, work), began)
+        self._state = State(
+            identity, plan, limits or HealthLimits(), clock.wall() - age, TimeAccount(began, work), began
+        )
         self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}
         self._listeners: tuple[Listener, ...] = ()
@@ -95,7 +105,8 @@ class RunReporter:
     def listen(self, listener: Listener) -> None:
         """Pass all events from now on to a listener too, and the numbers of every step. For process 0.
 
-        The first listener is called last: the hooks of a program that calls `halcyon.train` listen first, and may raise.
+        The first listener is called last: the hooks of a program that calls `halcyon.train` listen first, and may
+        raise.
         """
         self._listeners = (listener, *self._listeners)
 
@@ -160,11 +171,13 @@ class RunReporter:
     def tokenized(self, built: TokenizedSource) -> None:
         """Report that more of a source's text is tokenized.
 
-        It does not change the stage: the loop reports ``tokenizing`` when it begins to wait for tokens. During that wait, each report is
-        progress for the health.
+        It does not change the stage: the loop reports ``tokenizing`` when it begins to wait for tokens. During that
+        wait, each report is progress for the health.
         """
         now, source = self._clock.monotonic(), built.source
-        self._change(lambda state: state.but(tokenized_at=now, paused_seconds=0.0, sources={**state.sources, source: built}))
+        self._change(
+            lambda state: state.but(tokenized_at=now, paused_seconds=0.0, sources={**state.sources, source: built})
+        )
         if self._line_is_due(source, now, last=built.finished):
             self._event("tokenized", **event_fields.tokenized(built))
 
@@ -173,7 +186,9 @@ class RunReporter:
         for note in notes:
             self._event("source", **event_fields.source_form(note))
 
-    def resumed(self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None) -> None:
+    def resumed(
+        self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None
+    ) -> None:
         """Report that the state is ready, at the end of the stage ``restoring``.
 
         Args:
@@ -193,7 +208,10 @@ class RunReporter:
     # Steps.
 
     def step_done(self, report: StepReport) -> None:
-        """Report the end of a step. The loop may report it one step late, and must not wait for the device before it reports."""
+        """Report the end of a step.
+
+        The loop may report it one step late, and must not wait for the device before it reports.
+        """
         now, wall = self._clock.monotonic(), self._clock.wall()
         with self._lock:
             before, self._state = self._state, self._state.step_ended(report, now, wall)
@@ -232,7 +250,9 @@ class RunReporter:
         self._event("skipped", step=step, reason=reason)
 
     def rolled_back(self, bad_step: int, step: int, batches: int, reason: str) -> None:
-        """Report that the run went back to the checkpoint of ``step`` because of ``bad_step``, and leaves out this number of batches."""
+        """Report that the run went back to the checkpoint of ``step`` because of ``bad_step``, and leaves out this
+        number of batches.
+        """
         self._change(lambda state: state.went_back(step, self._clock.monotonic()).plus(rollbacks=1))
         self._event("rolledBack", step=bad_step, to_step=step, batches=batches, reason=reason)
 
@@ -263,12 +283,18 @@ class RunReporter:
         shown = {"mfu": numbers.get("mfu"), **event_fields.step_percentiles(numbers)}
         self._event("profiled", step=step, steps=steps, path=kept.path, size_bytes=kept.size_bytes, **shown)
         if kept.left_out:
-            self._event("warning", message=f"the profile of step {step} lacks {', '.join(kept.left_out)}, because they are too large")
+            self._event(
+                "warning",
+                message=f"the profile of step {step} lacks {', '.join(kept.left_out)}, because they are too large",
+            )
 
     # Evaluations.
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None) -> None:
-        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of all together.
+    def evaluation(
+        self, step: int, evaluation: Evaluation, *, source: str | None = None, average: Evaluation | None = None
+    ) -> None:
+        """Report an evaluation of the held-out part after ``step`` steps: of one `source` (task ``evaluate``), or of
+        all together.
 
         `average` is the evaluation of the average of the parameters, if the run has one.
         """
@@ -276,7 +302,9 @@ class RunReporter:
         def change(state: State) -> State:
             if source is not None:
                 found = state.evaluated
-                return state if found is None else state.but(evaluated=event_fields.with_source(found, source, evaluation))
+                return (
+                    state if found is None else state.but(evaluated=event_fields.with_source(found, source, evaluation))
+                )
             losses = {"evaluation_loss": evaluation.loss, "average_loss": None if average is None else average.loss}
             return state.plus(evaluations=1).but(bits_per_byte=evaluation.bits_per_byte, **losses)
 
@@ -285,7 +313,8 @@ class RunReporter:
         self._event("evaluation", (evaluation, average), step=step, source=source, **fields)
 
     def evaluated_sets(self, step: int, sets: EvaluatedSets, average: Evaluation | None = None) -> None:
-        """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are results of them.
+        """Report an evaluation while the run trains: of all sources together, and of each source and tag if there are
+        results of them.
 
         `average` is the evaluation of the average of the parameters on all sources together, if the run has one.
         """
@@ -326,7 +355,9 @@ class RunReporter:
             done: Batches, and tasks, that are already evaluated.
             tasks: Tasks of the whole run; each counts as one more batch, without tokens.
         """
-        plan = replace(self._state.run_plan, steps=batches + tasks, tokens_before=lambda batch: min(batch, batches) * batch_tokens)
+        plan = replace(
+            self._state.run_plan, steps=batches + tasks, tokens_before=lambda batch: min(batch, batches) * batch_tokens
+        )
         self.knows(run_plan=plan, evaluated=found, resumed_step=done, batches=done)
 
     def evaluated_batch(self) -> None:
@@ -343,7 +374,9 @@ class RunReporter:
 
     # Checkpoints and exports.
 
-    def checkpoint(self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0) -> None:
+    def checkpoint(
+        self, committed: CommittedStep, *, blocked_seconds: float | None = None, save_seconds: float = 0.0
+    ) -> None:
         """Report a committed checkpoint.
 
         Args:
@@ -351,14 +384,25 @@ class RunReporter:
             blocked_seconds: Time that its save blocked the loop.
             save_seconds: Time from the beginning of its save to the commit.
         """
-        newest, counts = self._newest(committed), {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0}
+        newest, counts = (
+            self._newest(committed),
+            {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0},
+        )
         self._change(lambda state: state.plus(checkpoints=1, **counts).but(checkpoint_error=None, **newest))
         blocked = None if blocked_seconds is None else microseconds(blocked_seconds)
-        fields = {"step": committed.step, "path": committed.path, "size_bytes": committed.size_bytes, "blocked_seconds": blocked}
+        fields = {
+            "step": committed.step,
+            "path": committed.path,
+            "size_bytes": committed.size_bytes,
+            "blocked_seconds": blocked,
+        }
         self._event("checkpoint", committed, **fields)
 
     def found_checkpoint(self, committed: CommittedStep) -> None:
-        """Report the newest committed checkpoint at the start, made by an earlier process. It is neither counted nor logged."""
+        """Report the newest committed checkpoint at the start, made by an earlier process.
+
+        It is neither counted nor logged.
+        """
         self.knows(**self._newest(committed))
 
     def verified_checkpoint(self, step: int) -> None:
@@ -366,7 +410,11 @@ class RunReporter:
 
         def change(state: State) -> State:
             known = state.checkpoint
-            return state if known is None or known.step != step else state.but(checkpoint=known.model_copy(update={"verified": True}))
+            return (
+                state
+                if known is None or known.step != step
+                else state.but(checkpoint=known.model_copy(update={"verified": True}))
+            )
 
         self._change(change)
         self._event("checkpointVerified", step=step)
@@ -435,7 +483,9 @@ class RunReporter:
         elif report.cause == "preempted":
             self._event("preempted", step=report.step, saved=report.saved, message=report.message)
         else:
-            self._event("error", step=report.step, cause=report.cause, exit_code=report.exit_code, message=report.message)
+            self._event(
+                "error", step=report.step, cause=report.cause, exit_code=report.exit_code, message=report.message
+            )
 
     # The parts of a report.
 
@@ -448,10 +498,15 @@ class RunReporter:
     def _newest(self, committed: CommittedStep) -> dict[str, Any]:
         """The fields of the state about the newest checkpoint."""
         shown = {name: getattr(committed, name) for name in ("step", "path", "time", "size_bytes")}
-        return {"checkpoint": CheckpointProgress(attempt=committed.epoch.attempt, **shown), "checkpoint_time": self._clock.wall()}
+        return {
+            "checkpoint": CheckpointProgress(attempt=committed.epoch.attempt, **shown),
+            "checkpoint_time": self._clock.wall(),
+        }
 
     def _line_is_due(self, what: str, now: float, *, last: bool) -> bool:
-        """Whether a line about a source, or about batches (""), is due: the first, the last, and one every `EVENT_SECONDS`."""
+        """Whether a line about a source, or about batches (""), is due: the first, the last, and one every
+        `EVENT_SECONDS`.
+        """
         with self._lock:
             if not last and now - self._logged_at.get(what, -math.inf) < EVENT_SECONDS:
                 return False
@@ -475,7 +530,9 @@ class RunReporter:
 
     def _first_step_ended(self, state: State) -> None:
         """Write the line about the end of the first step, with the parts of the start."""
-        self._event("compiled", step=state.step, **{f"{part}_seconds": seconds for part, seconds in state.account.start.items()})
+        self._event(
+            "compiled", step=state.step, **{f"{part}_seconds": seconds for part, seconds in state.account.start.items()}
+        )
 
     def _seconds_in_stage(self) -> float:
         return microseconds(max(0.0, self._clock.monotonic() - self._state.stage_began))

@@ -1,8 +1,8 @@
 """Requests while a run trains, for a checkpoint or a profile: over HTTP, by a signal, or by the calling program.
 
-A request only sets a flag here, which the loop reads. A step carries the flag for a checkpoint to all processes, so that
-all save at the same step. It stays set until a save begins, and is set again if that save fails. A profile is of one
-process, and begins before its next step.
+A request only sets a flag here, which the loop reads. A step carries the flag for a checkpoint to all processes, so
+that all save at the same step. It stays set until a save begins, and is set again if that save fails. A profile is of
+one process, and begins before its next step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class SaveRequests:
         self._signals_seen = 0
 
     def request(self, request: str = "", step: int = 0) -> SaveRequestTaken:
-        """Request a checkpoint. A request with a remembered id (one of the last `MAX_REMEMBERED_REQUESTS`) changes nothing.
+        """Request a checkpoint. A request with a remembered id (one of the last `MAX_REMEMBERED_REQUESTS`) changes
+        nothing.
 
         Args:
             request: Id; empty: always a new request.

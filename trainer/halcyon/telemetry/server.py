@@ -1,10 +1,12 @@
-"""``/status``, ``/metrics``, ``/healthz``, ``POST /save`` and ``POST /profile`` over HTTP, each request in a thread of its own.
+"""``/status``, ``/metrics``, ``/healthz``, ``POST /save`` and ``POST /profile`` over HTTP, each request in a thread of
+its own.
 
 The loop never waits for a client: handlers read its state without a lock. A request has `_REQUEST_SECONDS` from its
-connection, or from the end of the request before it, to the end of its answer; then the client is disconnected. At `_MOST_CONNECTIONS`, a
-new connection ends the one with the oldest request, so a client that hangs keeps no probe out. Outside of a pod the server listens only on
-this machine's own address, and answers only to its own names. The only requests that have an effect are those for a checkpoint and for a
-profile. They need the token that the operator gave to the pod.
+connection, or from the end of the request before it, to the end of its answer; then the client is disconnected. At
+`_MOST_CONNECTIONS`, a new connection ends the one with the oldest request, so a client that hangs keeps no probe out.
+Outside of a pod the server listens only on this machine's own address, and answers only to its own names. The only
+requests that have an effect are those for a checkpoint and for a profile. They need the token that the operator gave to
+the pod.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class TelemetryServer:
     Args:
         reporter: The source of the answers.
         port: Its port; 0: any free port.
-        in_pod: Listen on all addresses: the kubelet, Prometheus and the operator come from outside. False: on this machine's own address.
+        in_pod: Listen on all addresses: the kubelet, Prometheus and the operator come from outside. False: on this
+            machine's own address.
         requests: Receives requests for a checkpoint; None: the run saves no checkpoints.
         token: The secret that a request for a checkpoint or a profile must contain; empty: such requests are rejected.
         profiles: Receives requests for a profile; None: the run trains no steps.
@@ -69,21 +72,28 @@ class TelemetryServer:
     ) -> None:
         posts: dict[str, _Posts] = {} if requests is None else {SAVE_PATH: _Saves(reporter, requests, token)}
         posts |= {} if profiles is None else {PROFILE_PATH: _Profiles(reporter, profiles, token)}
-        handler = type("Handler", (_Handler,), {"answers": answers_of(reporter, requests), "posts": posts, "only_local": not in_pod})
+        handler = type(
+            "Handler",
+            (_Handler,),
+            {"answers": answers_of(reporter, requests), "posts": posts, "only_local": not in_pod},
+        )
         try:
             self._server = _bind(port, handler, in_pod)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise BadConfiguration(
-                f"spec.telemetry.port: port {port} is already in use on this machine; set another one, or end the process that has it"
+                f"spec.telemetry.port: port {port} is already in use on this machine; set another one, or end the "
+                "process that has it"
             ) from None
         self._server.request_seconds = request_seconds
         self.host: str = str(self._server.server_address[0])
         """The address that the server listens on."""
         self.port: int = self._server.server_address[1]
         """Its port."""
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="halcyon-telemetry", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="halcyon-telemetry", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -96,7 +106,9 @@ class TelemetryServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -135,7 +147,10 @@ class _Posts:
         return bool(self._token) and secrets.compare_digest(authorization.encode(), f"Bearer {self._token}".encode())
 
     def answer(self, body: bytes) -> Answer:
-        """Record a request, which the loop reads at its next step. Rejects one that is not valid or names another process."""
+        """Record a request, which the loop reads at its next step.
+
+        Rejects one that is not valid or names another process.
+        """
         try:
             return self._take(body)
         except ValidationError as error:
@@ -175,7 +190,9 @@ class _Saves(_Posts):
         wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
         mine = self._reporter.identity
         if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
-            return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}")
+            return _refusal(
+                HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}"
+            )
         taken = self._requests.request(wanted.id, self._reporter.observe().step)
         return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
 
@@ -199,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         if self.only_local and not is_own_host(self.headers.get("Host", "")):
             self.close_connection = True
-            self._send(_refusal(HTTPStatus.MISDIRECTED_REQUEST, "this process answers only to localhost; use that name"))
+            self._send(
+                _refusal(HTTPStatus.MISDIRECTED_REQUEST, "this process answers only to localhost; use that name")
+            )
             return False
         return True
 
@@ -224,7 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif not (length.isascii() and length.isdigit() and len(length) < 9):
             self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
         elif int(length) > MAX_SAVE_REQUEST_BYTES:
-            self._send(_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes"))
+            self._send(
+                _refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes")
+            )
         else:
             self._send(post.answer(self.rfile.read(int(length))))
 
@@ -241,7 +262,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse a request that cannot be read, without the long text of the base class, which repeats what the client sent."""
+        """Refuse a request that cannot be read, without the long text of the base class, which repeats what the client
+        sent.
+        """
         del message, explain
         self.close_connection = True
         self._send(_refusal(HTTPStatus(code), HTTPStatus(code).phrase))
@@ -312,7 +335,9 @@ class _Ipv6Server(_Server):
 
 
 def _bind(port: int, handler: type[BaseHTTPRequestHandler], everywhere: bool) -> _Server:
-    """Listen on this machine's own address; or on all addresses of both families, or only of IPv4 if the machine has no IPv6."""
+    """Listen on this machine's own address; or on all addresses of both families, or only of IPv4 if the machine has no
+    IPv6.
+    """
     if not everywhere:
         return _Server(("127.0.0.1", port), handler)
     try:

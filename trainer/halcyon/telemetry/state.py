@@ -62,8 +62,8 @@ class StepReport:
 class State:
     """What a process knows of its run.
 
-    A field or property with the name of a field of `halcyon_api.status.progress.Progress` is shown there. Times named ``…_time``
-    are seconds since 1970; the others are of a monotonic clock.
+    A field or property with the name of a field of `halcyon_api.status.progress.Progress` is shown there. Times named
+    ``…_time`` are seconds since 1970; the others are of a monotonic clock.
     """
 
     identity: RunIdentity
@@ -200,7 +200,10 @@ class State:
         )
 
     def went_back(self, step: int, now: float) -> State:
-        """The run goes back to an earlier step. The steps since then are lost; the speed is measured anew from there."""
+        """The run goes back to an earlier step.
+
+        The steps since then are lost; the speed is measured anew from there.
+        """
         last = self.last_step
         return self.but(
             account=self.account.went_back(self.stage, step, now),
@@ -247,7 +250,9 @@ class State:
     def mfu(self) -> float | None:
         """Model FLOPs utilisation of all devices of the run together; None if it is not known."""
         speed, peak = self.tokens_per_second, self.run_plan.peak_flops_per_second
-        return None if speed is None or self.flops_per_token is None or not peak else speed * self.flops_per_token / peak
+        return (
+            None if speed is None or self.flops_per_token is None or not peak else speed * self.flops_per_token / peak
+        )
 
     @property
     def best_step(self) -> int | None:
@@ -278,7 +283,9 @@ class State:
     def steps_in_progress(self) -> tuple[tuple[float, ...], ...]:
         """For each size of the steps that may be in progress, the durations of the last steps of that size."""
         done = self.last_step.step if self.last_step else 0
-        return self.durations.of(dict.fromkeys(self.run_plan.size_of(step) for step in range(done, done + STEPS_UNDER_WAY)))
+        return self.durations.of(
+            dict.fromkeys(self.run_plan.size_of(step) for step in range(done, done + STEPS_UNDER_WAY))
+        )
 
     @property
     def health(self) -> Health:

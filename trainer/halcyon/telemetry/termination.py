@@ -1,8 +1,8 @@
 """The last words of a process: its termination report for the kubelet, or three lines for its user.
 
-The kubelet reads the report, a JSON document, from the container's termination log. Kubernetes keeps 4096 bytes and cuts
-a longer document, even in the middle of a character. So the report is shortened to fit, first its list of evaluated
-sources and then its message, and is always valid JSON.
+The kubelet reads the report, a JSON document, from the container's termination log. Kubernetes keeps 4096 bytes and
+cuts a longer document, even in the middle of a character. So the report is shortened to fit, first its list of
+evaluated sources and then its message, and is always valid JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ ELLIPSIS = "…"
 
 
 def clip(text: str, length: int = MESSAGE_LENGTH) -> str:
-    """The text, cut to at most ``length`` characters, with an ellipsis if cut. What UTF-8 cannot encode becomes a question mark."""
+    """The text, cut to at most ``length`` characters, with an ellipsis if cut.
+
+    What UTF-8 cannot encode becomes a question mark.
+    """
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= length else text[: length - 1] + ELLIPSIS
 
@@ -43,7 +46,10 @@ def termination_report(
     seconds: GoodputSeconds | None = None,
     clock: Clock | None = None,
 ) -> TerminationReport:
-    """The report of a process that ends now. The message may have any length; it is cut to `MESSAGE_LENGTH` characters."""
+    """The report of a process that ends now.
+
+    The message may have any length; it is cut to `MESSAGE_LENGTH` characters.
+    """
     return TerminationReport(
         cause=cause,
         exit_code=cause.exit_code,
@@ -65,7 +71,10 @@ def termination_report(
 
 
 def encode_report(report: TerminationReport, limit: int = TERMINATION_MESSAGE_LIMIT) -> bytes:
-    """The report as JSON of at most ``limit`` bytes. Drops the last evaluated sources and the end of the message as far as necessary."""
+    """The report as JSON of at most ``limit`` bytes.
+
+    Drops the last evaluated sources and the end of the message as far as necessary.
+    """
     best = _encode(report)
     if len(best) <= limit:
         return best
@@ -100,7 +109,8 @@ def write_termination_report(path: Path | None, report: TerminationReport) -> st
 
 
 def outcome(document: Path, root: str, ended: TerminationReport, known: ProgressReport) -> tuple[str, ...]:
-    """The last three lines of a training on the user's own machine: the result, where it is kept, and what to type next.
+    """The last three lines of a training on the user's own machine: the result, where it is kept, and what to type
+    next.
 
     None if the process has trained no step and kept nothing.
 
@@ -124,12 +134,17 @@ def outcome(document: Path, root: str, ended: TerminationReport, known: Progress
     return (
         ", ".join([f"result  {ended.run}: {done}", *numbers]),
         f"kept    {place}: the checkpoint of step {saved.step}, and the history of the run",
-        f"next    {f'{report} --html report.html' if complete else f'{train} goes on from step {saved.step}; {report} shows the run'}",
+        f"next    {report} --html report.html"
+        if complete
+        else f"next    {train} goes on from step {saved.step}; {report} shows the run",
     )
 
 
 def _with_fewer_sources(report: TerminationReport, limit: int) -> TerminationReport:
-    """Keep the first evaluated sources, as many as leave `_ROOM_FOR_MESSAGE` bytes for the message. The log has all of them."""
+    """Keep the first evaluated sources, as many as leave `_ROOM_FOR_MESSAGE` bytes for the message.
+
+    The log has all of them.
+    """
     progress = report.progress
     while (
         progress is not None

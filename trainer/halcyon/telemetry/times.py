@@ -71,7 +71,9 @@ class TimeAccount(NamedTuple):
     marks: tuple[tuple[int, float], ...] = ()
     """Steps, and the seconds of productive steps until their ends, for `went_back`."""
 
-    def until(self, stage: Stage, now: float, *, waited: float = 0.0, stepped: bool = False, step: int | None = None) -> TimeAccount:
+    def until(
+        self, stage: Stage, now: float, *, waited: float = 0.0, stepped: bool = False, step: int | None = None
+    ) -> TimeAccount:
         """Count the time since `counted_until` under the cause of a stage.
 
         Args:
@@ -106,11 +108,17 @@ class TimeAccount(NamedTuple):
         counted = self.until(stage, now)
         productive = counted.by_cause[_PRODUCTIVE]
         kept = min(counted._seconds_until(step), productive)
-        by_cause = {**counted.by_cause, _PRODUCTIVE: kept, "lost_work": counted.by_cause["lost_work"] + productive - kept}
+        by_cause = {
+            **counted.by_cause,
+            _PRODUCTIVE: kept,
+            "lost_work": counted.by_cause["lost_work"] + productive - kept,
+        }
         return counted._replace(by_cause=by_cause, marks=self.marks[: _after(self.marks, step)])
 
     def _seconds_until(self, step: int) -> float:
-        """The seconds of productive steps until the end of a step of the past; 0 for a step before those of this process."""
+        """The seconds of productive steps until the end of a step of the past; 0 for a step before those of this
+        process.
+        """
         after = _after(self.marks, step)
         if after == 0:
             return 0.0

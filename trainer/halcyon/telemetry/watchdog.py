@@ -1,10 +1,10 @@
 """Ends a hung process, after writing the stacks of its threads.
 
-The kubelet too kills a process whose ``/healthz`` fails, but then nobody learns where it hung. So the watchdog polls the same verdict and,
-before the kubelet acts, writes the stacks of all threads to the log and below the checkpoint root. The processes of a process group hang
-together: one does not reach a collective, and the others wait in it. Their limits differ, because each has measured its own steps. So the
-first that hangs tells the others, which write their stacks too. It then waits until they have had time for this, because its end also ends
-the others.
+The kubelet too kills a process whose ``/healthz`` fails, but then nobody learns where it hung. So the watchdog polls
+the same verdict and, before the kubelet acts, writes the stacks of all threads to the log and below the checkpoint
+root. The processes of a process group hang together: one does not reach a collective, and the others wait in it. Their
+limits differ, because each has measured its own steps. So the first that hangs tells the others, which write their
+stacks too. It then waits until they have had time for this, because its end also ends the others.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ class Watchdog:
 
     Args:
         health: The verdict of ``/healthz``.
-        on_hung: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or None.
+        on_hung: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or
+            None.
         store_stacks: Stores the stacks; may take long and may fail.
         end: Must end the process; gets one sentence with the reason.
         poll_seconds: Seconds between two polls.
         exit_delay_seconds: See `EXIT_DELAY_SECONDS`.
         store_seconds: See `STORE_SECONDS`.
-        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was suspended or busy.
+        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was
+            suspended or busy.
         late_seconds: A poll that is late by at most this is no pause.
         clock: Seconds, monotonic.
     """
@@ -61,7 +63,11 @@ class Watchdog:
     ) -> None:
         self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
         self._health, self._on_hung, self._store_stacks, self._end = health, on_hung, store_stacks, end
-        self._poll_seconds, self._exit_delay_seconds, self._store_seconds = poll_seconds, exit_delay_seconds, store_seconds
+        self._poll_seconds, self._exit_delay_seconds, self._store_seconds = (
+            poll_seconds,
+            exit_delay_seconds,
+            store_seconds,
+        )
         self._tell: Callable[[], object] = lambda: None
         self._closed, self._other_hangs = threading.Event(), threading.Event()
         self._wake = threading.Event()

@@ -1,4 +1,6 @@
-"""Tokenizers turn text into token ids and back: bytes, ``tokenizer.json``, tiktoken, SentencePiece, and BPE trained by Halcyon."""
+"""Tokenizers turn text into token ids and back: bytes, ``tokenizer.json``, tiktoken, SentencePiece, and BPE trained by
+Halcyon.
+"""
 
 from halcyon.tokenizer.definition import BYTE as BYTE
 from halcyon.tokenizer.definition import TokenizerDefinition as TokenizerDefinition

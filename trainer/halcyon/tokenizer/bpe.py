@@ -1,9 +1,10 @@
 """Trains a byte-level BPE tokenizer.
 
-Texts are split by the pattern of GPT-4, but with numbers in groups of two digits instead of three, because a small vocabulary should not
-spend a thousand tokens on numbers. ``rustbpe`` counts the parts and finds the merges. It is three times as fast here as the trainer of
-``tokenizers``, and its result does not depend on the number of threads. The result is a ``tokenizer.json`` that any reader of this format
-loads: ids 0 to 255 are the bytes, then come the merges in the order in which they were found, then the special tokens.
+Texts are split by the pattern of GPT-4, but with numbers in groups of two digits instead of three, because a small
+vocabulary should not spend a thousand tokens on numbers. ``rustbpe`` counts the parts and finds the merges. It is three
+times as fast here as the trainer of ``tokenizers``, and its result does not depend on the number of threads. The result
+is a ``tokenizer.json`` that any reader of this format loads: ids 0 to 255 are the bytes, then come the merges in the
+order in which they were found, then the special tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from halcyon.tokenizer.cut import CUT_BETWEEN, pieces
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.special import BOS, EOS, OWN_SPECIAL_TOKENS
 
-SPLIT_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 """GPT-4's pattern (tiktoken's ``cl100k_base``) with numbers in groups of two."""
 
 _PIECE_CHARACTERS = 2**15
@@ -33,22 +37,26 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
 
     Args:
         texts: Texts to count; read once, one by one, and never all in memory.
-        vocab_size: Number of tokens, bytes and special tokens included. The result has fewer if the texts have no more pairs to merge.
+        vocab_size: Number of tokens, bytes and special tokens included. The result has fewer if the texts have no more
+            pairs to merge.
         special_tokens: Special tokens in addition to ``OWN_SPECIAL_TOKENS``.
 
     Raises:
-        BadConfiguration: There is no text, a special token is given twice, or the vocabulary is too small for bytes and special tokens.
+        BadConfiguration: There is no text, a special token is given twice, or the vocabulary is too small for bytes and
+            special tokens.
     """
     special = [*OWN_SPECIAL_TOKENS, *special_tokens]
     if len(set(special)) < len(special):
         twice = next(name for name in special if special.count(name) > 1)
         raise BadConfiguration(
-            f"spec.tokenizer.bpe.specialTokens: {twice!r} is given twice; name each token once, and do not name Halcyon's own tokens"
+            f"spec.tokenizer.bpe.specialTokens: {twice!r} is given twice; name each token once, and do not name "
+            "Halcyon's own tokens"
         )
     words = vocab_size - len(special)
     if words < 256:
         raise BadConfiguration(
-            f"spec.tokenizer.bpe.vocabSize: {vocab_size} leaves no room for 256 bytes and {len(special)} special tokens; "
+            f"spec.tokenizer.bpe.vocabSize: {vocab_size} leaves no room for 256 bytes and {len(special)} special "
+            "tokens; "
             f"use {256 + len(special)} or more"
         )
     counted = _Counted(texts)

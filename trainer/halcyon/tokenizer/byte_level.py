@@ -1,7 +1,8 @@
 """The alphabet of byte-level BPE, and the number of bytes of a token in this spelling.
 
-GPT-2 writes each byte as one printable character, so that a vocabulary can be stored as text. The printable characters of Latin-1 stand for
-their own bytes; the characters from U+0100 on stand for the other 68 bytes (Radford et al., 2019, `encoder.py`).
+GPT-2 writes each byte as one printable character, so that a vocabulary can be stored as text. The printable characters
+of Latin-1 stand for their own bytes; the characters from U+0100 on stand for the other 68 bytes (Radford et al., 2019,
+`encoder.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def byte_level_pieces(tokens: Iterable[str]) -> list[bytes]:
 def sentence_piece_pieces(tokens: Iterable[str]) -> list[bytes]:
     """The bytes of each token of a vocabulary in SentencePiece's spelling."""
     return [
-        bytes([int(token[3:5], 16)]) if _BYTE_FALLBACK.fullmatch(token) else token.replace(_SPACE, " ").removeprefix("##").encode()
+        bytes([int(token[3:5], 16)])
+        if _BYTE_FALLBACK.fullmatch(token)
+        else token.replace(_SPACE, " ").removeprefix("##").encode()
         for token in tokens
     ]
 
@@ -50,4 +53,7 @@ def sentence_piece_sizes(tokens: Iterable[str]) -> list[int]:
 
     The space that SentencePiece adds before a text counts, so the measured length of a document is one byte too large.
     """
-    return [1 if _BYTE_FALLBACK.fullmatch(token) else len(token.replace(_SPACE, " ").removeprefix("##").encode()) for token in tokens]
+    return [
+        1 if _BYTE_FALLBACK.fullmatch(token) else len(token.replace(_SPACE, " ").removeprefix("##").encode())
+        for token in tokens
+    ]

@@ -1,8 +1,9 @@
 """Chooses between a fast encoder and a slow reference encoder, so that ids are always those of the reference.
 
-``tokenizers`` defines the meaning of a ``tokenizer.json``. It is the reference, and encodes 3 to 4 MB/s per core. ``fastokens`` reads the
-same file, has hand-written scanners for the usual split patterns (PCRE2 runs others) and caches parts: 50 to 300 MB/s. It is used if it
-accepts the file and gives the ids of the reference on every text of the probe. Otherwise the reference encodes, and a warning is logged.
+``tokenizers`` defines the meaning of a ``tokenizer.json``. It is the reference, and encodes 3 to 4 MB/s per core.
+``fastokens`` reads the same file, has hand-written scanners for the usual split patterns (PCRE2 runs others) and caches
+parts: 50 to 300 MB/s. It is used if it accepts the file and gives the ids of the reference on every text of the probe.
+Otherwise the reference encodes, and a warning is logged.
 """
 
 from __future__ import annotations

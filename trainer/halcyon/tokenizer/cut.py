@@ -1,14 +1,15 @@
 """Cuts very long documents at places that do not change their ids.
 
-The libraries hold a whole text and all its tokens in memory, and some need time or memory that grows faster than the text. Pieces of
-bounded length limit both. A cut is safe if the pieces, encoded separately, give the ids of the whole text. For byte-level tokenizers this
-holds where all split patterns in use end one part and begin another without looking back: after a letter or a digit, and before white space
-or punctuation. Two kinds of characters are excluded: the apostrophe (some patterns split ``don't`` into three letters, the apostrophe and
-one letter) and marks that combine with the letter before them. SentencePiece adds a space before every text, so there a cut replaces a
-space.
+The libraries hold a whole text and all its tokens in memory, and some need time or memory that grows faster than the
+text. Pieces of bounded length limit both. A cut is safe if the pieces, encoded separately, give the ids of the whole
+text. For byte-level tokenizers this holds where all split patterns in use end one part and begin another without
+looking back: after a letter or a digit, and before white space or punctuation. Two kinds of characters are excluded:
+the apostrophe (some patterns split ``don't`` into three letters, the apostrophe and one letter) and marks that combine
+with the letter before them. SentencePiece adds a space before every text, so there a cut replaces a space.
 
-``find_joint`` tests at loading which of the two rules holds. A text without a safe place for 2**18 characters - one very long word, or only
-spaces - is cut anyway, and only there may ids differ from those of the uncut text. The rules are part of the tokenizer's fingerprint.
+``find_joint`` tests at loading which of the two rules holds. A text without a safe place for 2**18 characters - one
+very long word, or only spaces - is cut anyway, and only there may ids differ from those of the uncut text. The rules
+are part of the tokenizer's fingerprint.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 PIECE_CHARACTERS = 2**18
-"""Texts up to twice this length are never cut; others are cut at the first safe place after this number of characters."""
+"""Texts up to twice this length are never cut; others are cut at the first safe place after this number of characters.
+"""
 
 _PART_LENGTH = 2**20
 
@@ -33,15 +35,21 @@ class CutRule:
     pattern: re.Pattern[str]
 
 
-CUT_BETWEEN = CutRule(re.compile(r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"))
-"""For byte-level tokenizers: no text is lost between the pieces. Letters of Latin, kana, Han and Hangul; their commas and full stops."""
+CUT_BETWEEN = CutRule(
+    re.compile(r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])")
+)
+"""For byte-level tokenizers: no text is lost between the pieces.
+
+Letters of Latin, kana, Han and Hangul; their commas and full stops.
+"""
 
 CUT_AT_SPACE = CutRule(re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])"))
 """For SentencePiece: one space is lost, and the tokenizer adds it again at the beginning of the next piece."""
 
 
 def pieces(text: str | bytes, joint: CutRule, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """The text in pieces of at most ``2 * piece_characters`` characters. The end of a piece depends only on its own text.
+    """The text in pieces of at most ``2 * piece_characters`` characters. The end of a piece depends only on its own
+    text.
 
     Raises:
         UnicodeDecodeError: The bytes are not UTF-8.
@@ -57,8 +65,11 @@ def pieces(text: str | bytes, joint: CutRule, piece_characters: int = PIECE_CHAR
         raise
 
 
-def pieces_of_parts(parts: Iterable[str | bytes], joint: CutRule, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """The same pieces of a text that comes in parts, independent of the bounds of the parts. Holds about one part and one piece in memory.
+def pieces_of_parts(
+    parts: Iterable[str | bytes], joint: CutRule, piece_characters: int = PIECE_CHARACTERS
+) -> Iterator[str]:
+    """The same pieces of a text that comes in parts, independent of the bounds of the parts. Holds about one part and
+    one piece in memory.
 
     Raises:
         UnicodeDecodeError: The bytes are not UTF-8; its position is counted within a part.
@@ -89,7 +100,9 @@ def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
 
 
 def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> CutRule:
-    """The joint with which the pieces of a sample have the ids of the whole sample; ``CUT_BETWEEN`` if neither joint passes this test."""
+    """The joint with which the pieces of a sample have the ids of the whole sample; ``CUT_BETWEEN`` if neither joint
+    passes this test.
+    """
     whole = encode(sample)
     for joint in (CUT_BETWEEN, CUT_AT_SPACE):
         if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 128)]), whole):

@@ -1,11 +1,12 @@
 """Encodes numbers in groups of two digits at the speed of a split pattern that the fast encoder knows.
 
-``fastokens`` has hand-written scanners for the usual patterns; any other pattern runs through a regular expression engine, five times
-slower. The pattern of tokenizers trained by Halcyon (``\\p{N}{1,2}``) is not a usual one. But it differs from Qwen 2's pattern
-(``\\p{N}``), which is known, only in that it groups digits in pairs. BPE turns two digits into one token if that merge exists, else into
-two tokens. So texts are encoded digit by digit, and then the digits of each run are paired from the left, which gives the same ids. Two
-kinds of text go through the engine: texts with numbers of other scripts, whose digits have several bytes, and texts with characters that
-are newer than Python's Unicode tables, because they may be numbers.
+``fastokens`` has hand-written scanners for the usual patterns; any other pattern runs through a regular expression
+engine, five times slower. The pattern of tokenizers trained by Halcyon (``\\p{N}{1,2}``) is not a usual one. But it
+differs from Qwen 2's pattern (``\\p{N}``), which is known, only in that it groups digits in pairs. BPE turns two digits
+into one token if that merge exists, else into two tokens. So texts are encoded digit by digit, and then the digits of
+each run are paired from the left, which gives the same ids. Two kinds of text go through the engine: texts with numbers
+of other scripts, whose digits have several bytes, and texts with characters that are newer than Python's Unicode
+tables, because they may be numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class DigitPairEncoder:
 
     name = "fastokens"
 
-    def __init__(self, by_digit: fastokens.Tokenizer, by_pattern: PieceEncoder, digit_of: np.ndarray, merged: np.ndarray) -> None:
+    def __init__(
+        self, by_digit: fastokens.Tokenizer, by_pattern: PieceEncoder, digit_of: np.ndarray, merged: np.ndarray
+    ) -> None:
         """
         Args:
             by_digit: The tokenizer with the pattern that splits every digit.
@@ -93,12 +96,19 @@ def pairs_of(positions: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def pair_digits(content: str, by_pattern: FastEncoder) -> DigitPairEncoder | None:
-    """The encoder for a ``tokenizer.json`` with the split pattern of tokenizers trained by Halcyon; None for any other."""
+    """The encoder for a ``tokenizer.json`` with the split pattern of tokenizers trained by Halcyon; None for any
+    other.
+    """
     document = json.loads(content)
     parts = (document.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]
     pattern = parts[0].get("pattern")
     model = document["model"]
-    if pattern != {"Regex": SPLIT_PATTERN} or model.get("type") != "BPE" or document.get("normalizer") or model.get("ignore_merges"):
+    if (
+        pattern != {"Regex": SPLIT_PATTERN}
+        or model.get("type") != "BPE"
+        or document.get("normalizer")
+        or model.get("ignore_merges")
+    ):
         return None
     vocabulary: dict[str, int] = model["vocab"]
     if not all(str(digit) in vocabulary for digit in range(10)):
@@ -119,12 +129,16 @@ _DIGITS = frozenset("0123456789")
 
 
 def has_other_numbers(text: str) -> bool:
-    """Whether a text has numbers beyond ASCII, or characters that are not in Python's Unicode tables (they may be numbers)."""
+    """Whether a text has numbers beyond ASCII, or characters that are not in Python's Unicode tables (they may be
+    numbers).
+    """
     if text.isascii():
         return False
     found = _suspects().search(text)
     # An expression with all ranges beyond the basic plane would test hundreds of ranges for each character.
-    return found is not None and (found.group() <= "\uffff" or any(_is_doubtful(character) for character in set(text) if character > "~"))
+    return found is not None and (
+        found.group() <= "\uffff" or any(_is_doubtful(character) for character in set(text) if character > "~")
+    )
 
 
 @cache

@@ -1,4 +1,6 @@
-"""The libraries that encode with a ``tokenizer.json``: the reference, which is correct by definition, and the fast one."""
+"""The libraries that encode with a ``tokenizer.json``: the reference, which is correct by definition, and the fast
+one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class ReferenceEncoder:
 
 
 class FastEncoder:
-    """Encodes with ``fastokens``, which uses all cores (one core with ``FASTOKENS_BPE_THREADS=1``) and releases the GIL."""
+    """Encodes with ``fastokens``, which uses all cores (one core with ``FASTOKENS_BPE_THREADS=1``) and releases the
+    GIL.
+    """
 
     name = "fastokens"
 
@@ -41,7 +45,9 @@ class FastEncoder:
 
 
 def encode_flat(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of all texts in one read-only array, int32, shape [tokens], and the end of each text in it, int64, shape [texts]."""
+    """Ids of all texts in one read-only array, int32, shape [tokens], and the end of each text in it, int64, shape
+    [texts].
+    """
     ids, offsets = tokenizer.encode_batch_flat(list(texts), split_special_tokens=True)
     return np.frombuffer(ids, np.int32), np.frombuffer(offsets, np.int64)[1:]
 

@@ -31,7 +31,9 @@ def definition_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
     if TOKENIZER_KEY in files:
         return TokenizerDefinition("tokenizerJson", files[TOKENIZER_KEY], _options(files), answer_ends(files))
     if SENTENCE_PIECE_KEY in files:
-        return TokenizerDefinition("sentencePiece", files[SENTENCE_PIECE_KEY], _named(files) | _around(files), answer_ends(files))
+        return TokenizerDefinition(
+            "sentencePiece", files[SENTENCE_PIECE_KEY], _named(files) | _around(files), answer_ends(files)
+        )
     return None
 
 
@@ -79,7 +81,10 @@ def _named(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _around(files: Mapping[str, bytes]) -> dict[str, str]:
-    """Whether tokens stand around each text. As in transformers, it is not read for a tokenizer.json: its post-processor says it."""
+    """Whether tokens stand around each text.
+
+    As in transformers, it is not read for a tokenizer.json: its post-processor says it.
+    """
     settings = json_object(files, TOKENIZER_CONFIG_KEY)
     keys = {"addBos": "add_bos_token", "addEos": "add_eos_token"}
     return {option: str(settings[key]).lower() for option, key in keys.items() if isinstance(settings.get(key), bool)}

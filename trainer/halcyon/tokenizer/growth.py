@@ -1,8 +1,9 @@
-"""Checks a tokenizer.json before a library loads it: ids that would need huge arrays, and steps that make a text very long.
+"""Checks a tokenizer.json before a library loads it: ids that would need huge arrays, and steps that make a text very
+long.
 
-A normalizer or a decoder is a list of steps, and a step may replace a text by a longer one: forty steps that double a letter make a
-terabyte of it. How long a character can become is computed from the last step back, without running one. Steps that exchange characters,
-such as Unicode forms, are left out, because their growth is small.
+A normalizer or a decoder is a list of steps, and a step may replace a text by a longer one: forty steps that double a
+letter make a terabyte of it. How long a character can become is computed from the last step back, without running one.
+Steps that exchange characters, such as Unicode forms, are left out, because their growth is small.
 """
 
 from __future__ import annotations

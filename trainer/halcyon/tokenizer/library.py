@@ -16,8 +16,8 @@ from halcyon.tokenizer.text import DocumentEncoder
 
 @contextmanager
 def errors_of_library(where: str) -> Iterator[None]:
-    """Turn an error of a library into a sentence. Libraries stop patterns that need too many steps; some by a panic of Rust, which is no
-    `Exception`.
+    """Turn an error of a library into a sentence. Libraries stop patterns that need too many steps; some by a panic of
+    Rust, which is no `Exception`.
 
     Args:
         where: The tokenizer's field in the run document.
@@ -33,7 +33,9 @@ def errors_of_library(where: str) -> Iterator[None]:
         if not isinstance(error, ValueError | RuntimeError | MemoryError) and type(error).__name__ != "PanicException":
             raise
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise BadConfiguration(f"{where}.path: the tokenizer cannot encode a text ({reason}); use another tokenizer") from None
+        raise BadConfiguration(
+            f"{where}.path: the tokenizer cannot encode a text ({reason}); use another tokenizer"
+        ) from None
 
 
 class LibraryTokenizer:

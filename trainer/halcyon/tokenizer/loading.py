@@ -14,7 +14,10 @@ def load(definition: TokenizerDefinition) -> Tokenizer:
         BadConfiguration: The file is not of the definition's kind.
     """
     global _loaded
-    kept, key = _loaded, (definition.fingerprint, definition.ends)  # models with the same tokenizer may end answers at other tokens
+    kept, key = (
+        _loaded,
+        (definition.fingerprint, definition.ends),
+    )  # models with the same tokenizer may end answers at other tokens
     if kept is None or kept[0] != key:
         kept = _loaded = (key, _load(definition))
     return kept[1]

@@ -21,7 +21,8 @@ def is_byte_level(document: Mapping[str, Any]) -> bool:
 
 
 def is_independent(document: Mapping[str, Any]) -> bool:
-    """Whether the ids of a text between special tokens depend on this text alone, and stand for all its bytes, if the text is in NFC.
+    """Whether the ids of a text between special tokens depend on this text alone, and stand for all its bytes, if the
+    text is in NFC.
 
     That is byte-level BPE with all bytes, which adds no space, and finds special tokens as they are spelled.
     """

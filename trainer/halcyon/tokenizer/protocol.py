@@ -13,8 +13,8 @@ from halcyon.tokenizer.rendered import EncodedText, RenderedText
 class Tokenizer(Protocol):
     """Turns text into token ids and back.
 
-    Text is a string or its bytes in UTF-8. All tokenizers raise ``UnicodeError`` for strings with lone surrogates, and all except the byte
-    tokenizer for bytes that are not UTF-8. The caller, which knows the file, reports their place.
+    Text is a string or its bytes in UTF-8. All tokenizers raise ``UnicodeError`` for strings with lone surrogates, and
+    all except the byte tokenizer for bytes that are not UTF-8. The caller, which knows the file, reports their place.
     """
 
     @property
@@ -49,7 +49,10 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """Id that fills a sequence after the end of the text; padding has no weight in the loss. May equal ``eos_id``."""
+        """Id that fills a sequence after the end of the text; padding has no weight in the loss.
+
+        May equal ``eos_id``.
+        """
         ...
 
     @property
@@ -103,5 +106,7 @@ class Tokenizer(Protocol):
 
 
 def first_id(tokenizer: Tokenizer) -> int:
-    """The token that stands before a text whose own first token is to be predicted: the begin token, or else the end token."""
+    """The token that stands before a text whose own first token is to be predicted: the begin token, or else the end
+    token.
+    """
     return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id

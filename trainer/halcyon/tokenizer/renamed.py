@@ -1,7 +1,9 @@
-"""Encodes rendered texts in which a message spells a special token: a copy of the tokenizer knows the special tokens by other spellings.
+"""Encodes rendered texts in which a message spells a special token: a copy of the tokenizer knows the special tokens by
+other spellings.
 
-The special tokens of the template get these spellings before the text is encoded, so the spelling in the message is a word like others.
-Each consists of a character for private use between noncharacters. These are more in a row than anywhere in the text, so no text has them.
+The special tokens of the template get these spellings before the text is encoded, so the spelling in the message is a
+word like others. Each consists of a character for private use between noncharacters. These are more in a row than
+anywhere in the text, so no text has them.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class RenamedTokenizer:
         return EncodedText(ids[inside.tokens], where[inside.starts], where[inside.ends])
 
     def _copy(self, width: int) -> _Copy:
-        """The copy whose spellings have this number of noncharacters at each side: a power of two, so there are few copies."""
+        """The copy whose spellings have this number of noncharacters at each side: a power of two, so there are few
+        copies.
+        """
         if width not in self._copies:
             outer = _OUTER * width
             names = {spelling: f"{outer}{chr(_FIRST + number)}{outer}" for number, spelling in enumerate(self._special)}
@@ -81,7 +85,8 @@ class RenamedTokenizer:
 
 
 class WithoutSpecial:
-    """Encodes texts that have no special tokens, with a model that has special tokens among the words it knows, such as Unigram.
+    """Encodes texts that have no special tokens, with a model that has special tokens among the words it knows, such as
+    Unigram.
 
     Args:
         encode: Encodes texts.
@@ -105,7 +110,9 @@ def _normalized(library: tokenizers.Tokenizer, text: str) -> str:
     return text if library.normalizer is None else library.normalizer.normalize_str(text)
 
 
-def _renamed(document: Mapping[str, Any], names: Mapping[str, str], options: Mapping[str, bool] | None = None) -> dict[str, Any]:
+def _renamed(
+    document: Mapping[str, Any], names: Mapping[str, str], options: Mapping[str, bool] | None = None
+) -> dict[str, Any]:
     """The tokenizer.json with other spellings, and other options of the special tokens."""
     model = dict(document["model"])
     vocabulary = model.get("vocab")

@@ -1,7 +1,9 @@
-"""Texts that a template rendered: some of the special tokens that they spell are tokens, and others are words of a message.
+"""Texts that a template rendered: some of the special tokens that they spell are tokens, and others are words of a
+message.
 
-A rendered text is encoded as one text, because the ids of a part may depend on what stands before it: SentencePiece puts a space at the
-beginning of a text only. What counts in the loss is known by characters, so each token comes with the characters that it stands for.
+A rendered text is encoded as one text, because the ids of a part may depend on what stands before it: SentencePiece
+puts a space at the beginning of a text only. What counts in the loss is known by characters, so each token comes with
+the characters that it stands for.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class Spellings:
         self._pattern = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def rendered(self, text: str, is_word: Callable[[int, int], bool] = lambda start, end: False) -> RenderedText:
-        """The text, with each special token that it spells, except where `is_word` says of its range that it is a word."""
+        """The text, with each special token that it spells, except where `is_word` says of its range that it is a
+        word.
+        """
         found: list[Range] = []
         spells, place = False, 0
         while (match := self._pattern.search(text, place)) is not None:
@@ -88,9 +92,13 @@ class Spellings:
 
 
 def encode_between(
-    texts: Sequence[RenderedText], special: Mapping[str, int], encode: Callable[[Sequence[str]], list[np.ndarray]], sizes: np.ndarray
+    texts: Sequence[RenderedText],
+    special: Mapping[str, int],
+    encode: Callable[[Sequence[str]], list[np.ndarray]],
+    sizes: np.ndarray,
 ) -> list[EncodedText]:
-    """Encode the text between the special tokens, for tokenizers whose ids of a part do not depend on the rest and keep all bytes.
+    """Encode the text between the special tokens, for tokenizers whose ids of a part do not depend on the rest and keep
+    all bytes.
 
     Args:
         texts: The texts.
@@ -100,17 +108,23 @@ def encode_between(
     """
     bounds = [[0, *(place for span in one.special for place in span), len(one.text)] for one in texts]
     parts = [
-        one.text[start:end] for one, places in zip(texts, bounds, strict=True) for start, end in zip(places[::2], places[1::2], strict=True)
+        one.text[start:end]
+        for one, places in zip(texts, bounds, strict=True)
+        for start, end in zip(places[::2], places[1::2], strict=True)
     ]
     encoded = iter(encode(parts))
     return [_encoded_between(one, list(islice(encoded, len(one.special) + 1)), special, sizes) for one in texts]
 
 
-def _encoded_between(rendered: RenderedText, parts: Sequence[np.ndarray], special: Mapping[str, int], sizes: np.ndarray) -> EncodedText:
+def _encoded_between(
+    rendered: RenderedText, parts: Sequence[np.ndarray], special: Mapping[str, int], sizes: np.ndarray
+) -> EncodedText:
     text = rendered.text
     spellings = [text[start:end] for start, end in rendered.special]
     marks = np.array([special[spelling] for spelling in spellings], np.int32)
-    tokens = np.concatenate([ids for pair in zip(parts, [*marks[:, None], marks[:0]], strict=True) for ids in pair], dtype=np.int32)
+    tokens = np.concatenate(
+        [ids for pair in zip(parts, [*marks[:, None], marks[:0]], strict=True) for ids in pair], dtype=np.int32
+    )
     widths = sizes[tokens].astype(np.int64)
     places = np.cumsum([len(ids) for ids in parts[:-1]], dtype=np.int64) + np.arange(len(marks))
     widths[places] = [len(spelling.encode()) for spelling in spellings]
@@ -119,7 +133,9 @@ def _encoded_between(rendered: RenderedText, parts: Sequence[np.ndarray], specia
         return EncodedText(tokens, ends - widths, ends)
     owner = _owners(text)
     last = len(owner) - 1
-    return EncodedText(tokens, owner[np.minimum(ends - widths, last)], owner[np.minimum(np.maximum(ends - 1, 0), last)] + 1)
+    return EncodedText(
+        tokens, owner[np.minimum(ends - widths, last)], owner[np.minimum(np.maximum(ends - 1, 0), last)] + 1
+    )
 
 
 def _owners(text: str) -> np.ndarray:

@@ -15,7 +15,9 @@ from halcyon.tokenizer.folder import SENTENCE_PIECE_KEY, SETTINGS_KEYS, TOKENIZE
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
 
 Fetch = Callable[[str], bytes]
-"""Reads a whole file by its address; raises ``OSError`` for a permanent error and `DataUnreachable` for a temporary one."""
+"""Reads a whole file by its address; raises ``OSError`` for a permanent error and `DataUnreachable` for a temporary
+one.
+"""
 
 
 def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
@@ -42,7 +44,9 @@ def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
 
 def _tokenizer_json(spec: TokenizerJsonSpec, fetch: Fetch) -> TokenizerDefinition:
     uri = spec.path if spec.path.endswith(".json") else f"{spec.path.rstrip('/')}/{TOKENIZER_KEY}"
-    files = {TOKENIZER_KEY: _read(uri, "spec.tokenizer.tokenizerJson", fetch)} | _beside(uri, "spec.tokenizer.tokenizerJson", fetch)
+    files = {TOKENIZER_KEY: _read(uri, "spec.tokenizer.tokenizerJson", fetch)} | _beside(
+        uri, "spec.tokenizer.tokenizerJson", fetch
+    )
     found = definition_of(files)
     assert found is not None  # noqa: S101 - the files have a tokenizer.json
     named = {name: text for name, text in (("beginning", spec.beginning), ("end", spec.end)) if text is not None}
@@ -82,12 +86,16 @@ def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
         return kept
     content = _read(encoding.url, where, fetch)
     if hashlib.sha256(content).hexdigest() != encoding.sha256:
-        raise BadConfiguration(f"{where}.path: the download from {encoding.url} is not the known file; give the path of a copy")
+        raise BadConfiguration(
+            f"{where}.path: the download from {encoding.url} is not the known file; give the path of a copy"
+        )
     return _encoding(spec.encoding, content)
 
 
 def cached_encoding(name: str) -> TokenizerDefinition | None:
-    """One of tiktoken's encodings from tiktoken's cache on this machine; None: its ranks are not there, or have another hash."""
+    """One of tiktoken's encodings from tiktoken's cache on this machine; None: its ranks are not there, or have another
+    hash.
+    """
     from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 
     encoding = ENCODINGS[name]
@@ -116,4 +124,6 @@ def _read(uri: str, where: str, fetch: Fetch) -> bytes:
         raise DataUnreachable(f"{where}.path: {error}") from None
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise BadConfiguration(f"{where}.path: {uri} cannot be read ({reason}); give a file that this run can read") from None
+        raise BadConfiguration(
+            f"{where}.path: {uri} cannot be read ({reason}); give a file that this run can read"
+        ) from None

@@ -20,7 +20,9 @@ from halcyon.tokenizer.text import DocumentEncoder
 
 WHERE = "spec.tokenizer.sentencePiece"
 _BEFORE = "\ufdd6"
-"""Stands before a part that does not begin a text: no piece of a vocabulary has this noncharacter, so it is joined to nothing."""
+"""Stands before a part that does not begin a text: no piece of a vocabulary has this noncharacter, so it is joined to
+nothing.
+"""
 
 
 class SentencePieceEncoder:
@@ -37,7 +39,10 @@ class SentencePieceEncoder:
 
 
 class SentencePieceTokenizer(LibraryTokenizer):
-    """A tokenizer from a SentencePiece model. Its control symbols are the special tokens; text is never encoded as one of them."""
+    """A tokenizer from a SentencePiece model.
+
+    Its control symbols are the special tokens; text is never encoded as one of them.
+    """
 
     encoder = "sentencepiece"
     where = WHERE
@@ -48,12 +53,18 @@ class SentencePieceTokenizer(LibraryTokenizer):
             self._processor.LoadFromSerializedProto(definition.content)
             self.vocab_size = int(self._processor.vocab_size())
         except RuntimeError as error:
-            raise BadConfiguration(f"{WHERE}.path: this is not a SentencePiece model ({error}); give the .model file") from None
+            raise BadConfiguration(
+                f"{WHERE}.path: this is not a SentencePiece model ({error}); give the .model file"
+            ) from None
         if not self.vocab_size:
-            raise BadConfiguration(f"{WHERE}.path: this is not a SentencePiece model (it has no pieces); give the .model file")
+            raise BadConfiguration(
+                f"{WHERE}.path: this is not a SentencePiece model (it has no pieces); give the .model file"
+            )
         self.fingerprint = definition.fingerprint
         control = [index for index in range(self.vocab_size) if self._processor.is_control(index)]
-        self.special_tokens: Mapping[str, int] = MappingProxyType({self._processor.id_to_piece(index): index for index in control})
+        self.special_tokens: Mapping[str, int] = MappingProxyType(
+            {self._processor.id_to_piece(index): index for index in control}
+        )
         options = definition.options
         own = {token: name for name, token in self.special_tokens.items()}
         chosen = find_document_tokens(
@@ -64,7 +75,8 @@ class SentencePieceTokenizer(LibraryTokenizer):
         )
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
         self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
-        # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says otherwise.
+        # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says
+        # otherwise.
         self.prefix = () if chosen.bos is None or options.get("addBos") == "false" else (chosen.bos,)
         self.suffix = (chosen.eos,) if options.get("addEos") == "true" else ()
 
@@ -85,7 +97,10 @@ class SentencePieceTokenizer(LibraryTokenizer):
         return [piece if is_text[index] else b"" for index, piece in enumerate(found)]
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
-        """Token ids of rendered templates, with the characters of each token. Only what begins a text has a space before it."""
+        """Token ids of rendered templates, with the characters of each token.
+
+        Only what begins a text has a space before it.
+        """
         return [self._encode_rendered(one) for one in texts]
 
     def _encode_rendered(self, rendered: RenderedText) -> EncodedText:
@@ -104,12 +119,19 @@ class SentencePieceTokenizer(LibraryTokenizer):
         return encoded(tokens, offsets)
 
     def _part(self, part: str, *, begins: bool) -> tuple[list[int], list[Range]]:
-        """The ids of a part between special tokens. The library takes each part for a text, so one that is none stands after a mark."""
+        """The ids of a part between special tokens.
+
+        The library takes each part for a text, so one that is none stands after a mark.
+        """
         found = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
         ids, offsets = list(found["ids"]), list(found["offsets"])
         if not begins:
-            first = next((number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1)  # the mark, or its last byte
-            first += not offsets or offsets[first][1] <= 1  # unknown characters after the mark share its token, which stays
+            first = next(
+                (number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1
+            )  # the mark, or its last byte
+            first += (
+                not offsets or offsets[first][1] <= 1
+            )  # unknown characters after the mark share its token, which stays
             ids, offsets = ids[first:], [(max(start - 1, 0), end - 1) for start, end in offsets[first:]]
         for number in range(len(ids) - 2, -1, -1):  # the bytes of one character: only the last one has its end
             (start, end), (following, after) = offsets[number : number + 2]

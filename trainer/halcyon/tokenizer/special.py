@@ -1,7 +1,7 @@
 """The special tokens of tokenizers trained by Halcyon, and the usual names of special tokens in other tokenizers.
 
-A special token represents no text. Text that spells a special token is encoded as its characters, because an author of training text must
-not be able to end a document or to take the user's role.
+A special token represents no text. Text that spells a special token is encoded as its characters, because an author of
+training text must not be able to end a document or to take the user's role.
 """
 
 from __future__ import annotations
@@ -31,10 +31,30 @@ CHAT_MARKS = (
 OWN_SPECIAL_TOKENS = (BOS, EOS, PAD, *CHAT_MARKS)
 """Special tokens of every tokenizer trained by Halcyon, in the order of their ids."""
 
-BEGINNINGS = (BOS, "<|begin_of_text|>", "<|startoftext|>", "<|begin▁of▁sentence|>", "<|START_OF_TEXT|>", "<bos>", "<s>", "[BOS]", "[CLS]")
+BEGINNINGS = (
+    BOS,
+    "<|begin_of_text|>",
+    "<|startoftext|>",
+    "<|begin▁of▁sentence|>",
+    "<|START_OF_TEXT|>",
+    "<bos>",
+    "<s>",
+    "[BOS]",
+    "[CLS]",
+)
 """Usual names of the token that begins a document."""
 
-ENDS = (EOS, "<|end_of_text|>", "<|endoftext|>", "<|end▁of▁sentence|>", "<|END_OF_TEXT|>", "<eos>", "</s>", "[EOS]", "[SEP]")
+ENDS = (
+    EOS,
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end▁of▁sentence|>",
+    "<|END_OF_TEXT|>",
+    "<eos>",
+    "</s>",
+    "[EOS]",
+    "[SEP]",
+)
 """Usual names of the token that ends a document."""
 
 PADDINGS = (PAD, "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|PAD|>")
@@ -50,7 +70,9 @@ class DocumentTokens:
     pad: int
 
 
-def find_document_tokens(special: Mapping[str, int], where: str, *, beginning: str | None = None, end: str | None = None) -> DocumentTokens:
+def find_document_tokens(
+    special: Mapping[str, int], where: str, *, beginning: str | None = None, end: str | None = None
+) -> DocumentTokens:
     """Choose the begin, end and padding tokens: the named ones, or those with the first usual name.
 
     A tokenizer that has only a begin token ends documents with it. Without a padding token the end token pads.
@@ -71,7 +93,9 @@ def find_document_tokens(special: Mapping[str, int], where: str, *, beginning: s
     eos = special[end] if end else _first(special, ENDS)
     eos = bos if eos is None else eos
     if eos is None:
-        raise BadConfiguration(f"{where}.end: no special token has one of the usual names, so name it; {_known(special)}")
+        raise BadConfiguration(
+            f"{where}.end: no special token has one of the usual names, so name it; {_known(special)}"
+        )
     pad = _first(special, PADDINGS)
     return DocumentTokens(bos, eos, eos if pad is None else pad)
 
@@ -84,4 +108,8 @@ def _known(special: Mapping[str, int]) -> str:
     names = list(special)
     if not names:
         return "it has no special tokens"
-    return "it has " + ", ".join(names[:_MOST_SHOWN]) + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")
+    return (
+        "it has "
+        + ", ".join(names[:_MOST_SHOWN])
+        + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")
+    )

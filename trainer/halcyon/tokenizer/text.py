@@ -11,7 +11,9 @@ import numpy as np
 from halcyon.tokenizer.cut import PIECE_CHARACTERS, CutRule, pieces, pieces_of_parts
 
 GROUP_CHARACTERS = 2**23
-"""Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any documents."""
+"""Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any
+documents.
+"""
 
 
 class PieceEncoder(Protocol):

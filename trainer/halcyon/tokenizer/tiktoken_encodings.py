@@ -1,8 +1,10 @@
-"""The properties of tiktoken's encodings besides their ranks: split pattern, special tokens, and the address of OpenAI's file of ranks.
+"""The properties of tiktoken's encodings besides their ranks: split pattern, special tokens, and the address of
+OpenAI's file of ranks.
 
-The values are from tiktoken (`tiktoken_ext/openai_public.py`); a test compares them with the installed library. GPT-2's ranks are those of
-``r50k_base``, which are one file instead of two. The patterns are tiktoken's without its possessive quantifiers and ``\\s++$``, which only
-make one regular expression engine faster and match the same parts. Fast encoders know the patterns in this older form.
+The values are from tiktoken (`tiktoken_ext/openai_public.py`); a test compares them with the installed library. GPT-2's
+ranks are those of ``r50k_base``, which are one file instead of two. The patterns are tiktoken's without its possessive
+quantifiers and ``\\s++$``, which only make one regular expression engine faster and match the same parts. Fast encoders
+know the patterns in this older form.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from dataclasses import dataclass
 END_OF_TEXT = "<|endoftext|>"
 
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CL100K_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CL100K_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _O200K_PATTERN = "|".join(
     (
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",

@@ -1,4 +1,5 @@
-"""The encodings of OpenAI's tiktoken: a file of ranked byte strings, and a split pattern that follows from the encoding's name.
+"""The encodings of OpenAI's tiktoken: a file of ranked byte strings, and a split pattern that follows from the
+encoding's name.
 
 ``tiktoken`` is the reference, with 10 to 15 MB/s per core; ``fastokens`` encodes if it gives the same ids on the probe.
 """
@@ -48,7 +49,10 @@ class TiktokenEncoder:
 
 
 class TiktokenTokenizer(LibraryTokenizer):
-    """A tokenizer from tiktoken's mergeable ranks. ``<|endoftext|>`` ends a document, and pads. Nothing stands before a text."""
+    """A tokenizer from tiktoken's mergeable ranks.
+
+    ``<|endoftext|>`` ends a document, and pads. Nothing stands before a text.
+    """
 
     where = WHERE
     prefix = ()
@@ -69,7 +73,9 @@ class TiktokenTokenizer(LibraryTokenizer):
             mergeable_ranks=ranks,
             special_tokens=dict(self.special_tokens),
         )
-        self._encode_pieces = _choose_encoder(definition.content, encoding.pattern, self.special_tokens, TiktokenEncoder(self._library))
+        self._encode_pieces = _choose_encoder(
+            definition.content, encoding.pattern, self.special_tokens, TiktokenEncoder(self._library)
+        )
 
     @property
     def encoder(self) -> str:
@@ -107,22 +113,30 @@ def _read(content: bytes) -> dict[bytes, int]:
         lines = [line.split() for line in content.splitlines() if line]
         ranks = {base64.b64decode(data, validate=True): int(rank) for data, rank in lines}
     except (ValueError, binascii.Error) as error:
-        raise BadConfiguration(f"{WHERE}.path: this is not a file of mergeable ranks ({error}); give a .tiktoken file") from None
+        raise BadConfiguration(
+            f"{WHERE}.path: this is not a file of mergeable ranks ({error}); give a .tiktoken file"
+        ) from None
     if bad := [rank for rank in ranks.values() if not 0 <= rank < MOST_IDS]:
-        raise BadConfiguration(f"{WHERE}.path: it has the rank {bad[0]}, and ranks must be from 0 to {MOST_IDS - 1}; give a .tiktoken file")
+        raise BadConfiguration(
+            f"{WHERE}.path: it has the rank {bad[0]}, and ranks must be from 0 to {MOST_IDS - 1}; give a .tiktoken file"
+        )
     missing = sum(bytes([byte]) not in ranks for byte in range(256))
     if missing:
         raise BadConfiguration(f"{WHERE}.path: {missing} of the 256 bytes have no rank; give a complete .tiktoken file")
     return ranks
 
 
-def _choose_encoder(content: bytes, pattern: str, special: Mapping[str, int], reference: TiktokenEncoder) -> PieceEncoder:
+def _choose_encoder(
+    content: bytes, pattern: str, special: Mapping[str, int], reference: TiktokenEncoder
+) -> PieceEncoder:
     """The fast encoder if it accepts the ranks and agrees with tiktoken on the probe, else tiktoken."""
     with tempfile.TemporaryDirectory() as directory:  # fastokens reads ranks from a file only
         path = Path(directory) / "encoding.tiktoken"
         path.write_bytes(content)
         try:
-            fast = FastEncoder(fastokens.Tokenizer.from_tiktoken(str(path), pattern=pattern, special_tokens=dict(special)))
+            fast = FastEncoder(
+                fastokens.Tokenizer.from_tiktoken(str(path), pattern=pattern, special_tokens=dict(special))
+            )
         except (ValueError, RuntimeError) as error:
             reason = str(error).split("\n", 1)[0]
         else:

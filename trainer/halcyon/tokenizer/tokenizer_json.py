@@ -13,7 +13,12 @@ import numpy as np
 import tokenizers
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.byte_level import byte_level_pieces, byte_level_sizes, sentence_piece_pieces, sentence_piece_sizes
+from halcyon.tokenizer.byte_level import (
+    byte_level_pieces,
+    byte_level_sizes,
+    sentence_piece_pieces,
+    sentence_piece_sizes,
+)
 from halcyon.tokenizer.choose import choose_encoder
 from halcyon.tokenizer.cut import find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
@@ -31,14 +36,17 @@ WHERE = "spec.tokenizer.tokenizerJson"
 _NAMED = ("beginning", "end", "bos", "eos")
 """Options of a definition that name a token."""
 _OF_WORDS = frozenset({"Unigram", "WordLevel", None})
-"""Models that look up a whole word or any part of it, so they find special tokens in a text. None: an old file, which may be any."""
+"""Models that look up a whole word or any part of it, so they find special tokens in a text.
+
+None: an old file, which may be any.
+"""
 
 
 class JsonTokenizer(LibraryTokenizer):
     """A tokenizer from a ``tokenizer.json``.
 
-    The file's truncation, padding and BPE dropout are ignored, so a text always has the same ids. What its post-processor puts around a
-    text is `prefix` and `suffix`.
+    The file's truncation, padding and BPE dropout are ignored, so a text always has the same ids. What its
+    post-processor puts around a text is `prefix` and `suffix`.
     """
 
     where = WHERE
@@ -54,7 +62,9 @@ class JsonTokenizer(LibraryTokenizer):
         vocabulary = self._reference.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         spellings = [token["content"] for token in document.get("added_tokens") or [] if token.get("special")]
-        self.special_tokens: Mapping[str, int] = MappingProxyType({name: vocabulary[name] for name in spellings if name in vocabulary})
+        self.special_tokens: Mapping[str, int] = MappingProxyType(
+            {name: vocabulary[name] for name in spellings if name in vocabulary}
+        )
         named = (options.get("beginning", options.get("bos")), options.get("end", options.get("eos")))
         chosen = find_document_tokens(self.special_tokens, WHERE, beginning=named[0], end=named[1])
         self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
@@ -68,10 +78,14 @@ class JsonTokenizer(LibraryTokenizer):
             return () if self.bos_id is None else (self.bos_id,), ()
         if self._post_processor is None:
             return (), ()
-        whole = tokenizers.Tokenizer.from_str(json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False))
+        whole = tokenizers.Tokenizer.from_str(
+            json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False)
+        )
         # Any text that has a token in every vocabulary.
         with errors_of_library(WHERE):
-            found = whole.encode(next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id))
+            found = whole.encode(
+                next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id)
+            )
         own = [place for place, added in enumerate(found.special_tokens_mask) if not added]
         return tuple(found.ids[: own[0]]), tuple(found.ids[own[-1] + 1 :])
 
@@ -87,7 +101,10 @@ class JsonTokenizer(LibraryTokenizer):
 
     @cached_property
     def _chosen(self) -> PieceEncoder:
-        """The encoder, made for the first text. A run with complete token caches never needs it, so it starts faster."""
+        """The encoder, made for the first text.
+
+        A run with complete token caches never needs it, so it starts faster.
+        """
         return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
 
     def _make_documents(self) -> DocumentEncoder:
@@ -108,7 +125,9 @@ class JsonTokenizer(LibraryTokenizer):
         measure = byte_level_sizes if is_byte_level(self._document) else sentence_piece_sizes
         sizes[list(vocabulary.values())] = measure(vocabulary)
         for token in self._document.get("added_tokens") or []:
-            sizes[vocabulary.get(token["content"], token["id"])] = 0 if token.get("special") else len(token["content"].encode())
+            sizes[vocabulary.get(token["content"], token["id"])] = (
+                0 if token.get("special") else len(token["content"].encode())
+            )
         return sizes
 
     def pieces(self) -> list[bytes]:
@@ -131,7 +150,9 @@ class JsonTokenizer(LibraryTokenizer):
 
     def _encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         kept = [place for place, one in enumerate(texts) if self._keeps_bytes(one.text)]
-        fast = encode_between([texts[place] for place in kept], self.special_tokens, self.encode_batch, self.token_bytes)
+        fast = encode_between(
+            [texts[place] for place in kept], self.special_tokens, self.encode_batch, self.token_bytes
+        )
         found = dict(zip(kept, fast, strict=True))
         plain = [place for place, one in enumerate(texts) if place not in found and not one.spells]
         encodings = self._marked.encode_batch([texts[place].text for place in plain], add_special_tokens=False)
@@ -143,7 +164,9 @@ class JsonTokenizer(LibraryTokenizer):
 
     def _keeps_bytes(self, text: str) -> bool:
         """Whether a text can be encoded between its special tokens, which is faster."""
-        return self._is_independent and (text.isascii() or self._document.get("normalizer") is None or is_normalized("NFC", text))
+        return self._is_independent and (
+            text.isascii() or self._document.get("normalizer") is None or is_normalized("NFC", text)
+        )
 
     @cached_property
     def _is_independent(self) -> bool:
@@ -151,7 +174,10 @@ class JsonTokenizer(LibraryTokenizer):
 
     @cached_property
     def _is_special(self) -> np.ndarray:
-        """Whether each id is a special token that only a template spells: bool [vocabulary]. Text may have the token for unknown words."""
+        """Whether each id is a special token that only a template spells: bool [vocabulary].
+
+        Text may have the token for unknown words.
+        """
         is_special = np.zeros(self.vocab_size, bool)
         is_special[list(self.special_tokens.values())] = True
         model = self._document["model"]
@@ -176,7 +202,8 @@ class JsonTokenizer(LibraryTokenizer):
 
 
 def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, Any]:
-    """The document, its JSON without the settings that would make ids depend on more than the text, and its post-processor.
+    """The document, its JSON without the settings that would make ids depend on more than the text, and its
+    post-processor.
 
     Added tokens that have a role by their name are special, whatever the file says.
     """
@@ -198,5 +225,7 @@ def _read(content: bytes, named: Iterable[str]) -> tuple[dict[str, Any], str, An
     except BadConfiguration:
         raise
     except Exception as error:  # tokenizers raises bare exceptions
-        raise BadConfiguration(f"{WHERE}.path: this is not a tokenizer.json that the tokenizers library reads ({error})") from None
+        raise BadConfiguration(
+            f"{WHERE}.path: this is not a tokenizer.json that the tokenizers library reads ({error})"
+        ) from None
     return document, text, post_processor

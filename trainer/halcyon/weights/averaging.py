@@ -37,7 +37,8 @@ class Averaged:
 def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, clock: float) -> StoredModel:
     """Write the mean of several models into a fresh root, as a checkpoint of step 0 that holds only the model.
 
-    Each element is summed in float32, in the order of the sources, divided by their number, and rounded to the type of the checkpoints.
+    Each element is summed in float32, in the order of the sources, divided by their number, and rounded to the type of
+    the checkpoints.
 
     Args:
         sources: At least two checkpoints of one model.
@@ -58,7 +59,9 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         raise BadConfiguration("an average needs at least two checkpoints; name another ROOT@STEP")
     names = [str(source) for source in sources]
     if len(set(names)) < len(names):
-        raise BadConfiguration(f"{next(name for name in names if names.count(name) > 1)} is named twice; name each checkpoint once")
+        raise BadConfiguration(
+            f"{next(name for name in names if names.count(name) > 1)} is named twice; name each checkpoint once"
+        )
     models = [stored_model(source.store, source.entry, kept_bytes=KEPT_BYTES // len(sources)) for source in sources]
     first = models[0]
     for name, other in zip(names[1:], models[1:], strict=True):
@@ -80,7 +83,10 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
 
     entry = create_checkpoint(
         to,
-        [leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)}) for leaf in leaves],
+        [
+            leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)})
+            for leaf in leaves
+        ],
         mean,
         owner=owner,
         documents={
@@ -100,16 +106,24 @@ def _require_same(first_name: str, first: StoredModel, name: str, other: StoredM
     both = f"{first_name} and {name}"
     here, there = first.spec.document(), other.spec.document()
     if here != there:
-        raise BadConfiguration(f"{both} hold different models: {_difference(here, there)}; average checkpoints of one model")
-    if first.definition is not None and other.definition is not None and first.definition.fingerprint != other.definition.fingerprint:
         raise BadConfiguration(
-            f"{both} have different tokenizers, so their rows mean different tokens; average checkpoints of one tokenizer"
+            f"{both} hold different models: {_difference(here, there)}; average checkpoints of one model"
+        )
+    if (
+        first.definition is not None
+        and other.definition is not None
+        and first.definition.fingerprint != other.definition.fingerprint
+    ):
+        raise BadConfiguration(
+            f"{both} have different tokenizers, so their rows mean different tokens; average checkpoints of one "
+            "tokenizer"
         )
     mine, theirs = first.arrays.leaves, other.arrays.leaves
     for path in sorted(mine.keys() | theirs.keys()):
         if path not in mine or path not in theirs:
             raise BadConfiguration(
-                f"the array model.{path} is only in {first_name if path in mine else name}; average checkpoints of one model"
+                f"the array model.{path} is only in {first_name if path in mine else name}; average checkpoints of one "
+                "model"
             )
         for what, one, two in (
             ("shape", list(mine[path].shape), list(theirs[path].shape)),
@@ -117,10 +131,13 @@ def _require_same(first_name: str, first: StoredModel, name: str, other: StoredM
         ):
             if one != two:
                 raise BadConfiguration(
-                    f"the array model.{path} has the {what} {one} in {first_name} and {two} in {name}; average checkpoints of one model"
+                    f"the array model.{path} has the {what} {one} in {first_name} and {two} in {name}; average "
+                    "checkpoints of one model"
                 )
     if first.tokens != other.tokens:
-        raise BadConfiguration(f"{both} have {first.tokens} and {other.tokens} tokens; average checkpoints of one tokenizer")
+        raise BadConfiguration(
+            f"{both} have {first.tokens} and {other.tokens} tokens; average checkpoints of one tokenizer"
+        )
 
 
 def _difference(here: dict[str, dict[str, object]], there: dict[str, dict[str, object]]) -> str:

@@ -1,17 +1,18 @@
 """Exports checkpoints of a run in the background, while it trains.
 
-Each process writes its share of the files, in a thread of its own. After each file it records, in a document of the export's root, from
-which checkpoint the file was made. Process 0 writes config.json when the documents of all processes together name all files; a folder
-without config.json is no model. A process group that starts later goes on where the documents end, with any number of processes. A file
-that no document names, or that was made from another checkpoint, is written again. So each step has one folder, which is complete or
-is completed at the next chance.
+Each process writes its share of the files, in a thread of its own. After each file it records, in a document of the
+export's root, from which checkpoint the file was made. Process 0 writes config.json when the documents of all processes
+together name all files; a folder without config.json is no model. A process group that starts later goes on where the
+documents end, with any number of processes. A file that no document names, or that was made from another checkpoint, is
+written again. So each step has one folder, which is complete or is completed at the next chance.
 
-Before config.json, process 0 records from which checkpoint the export was made. So a run that begins again under its name does not take the
-exports of the earlier run for its own; it replaces them, beginning with their config.json.
+Before config.json, process 0 records from which checkpoint the export was made. So a run that begins again under its
+name does not take the exports of the earlier run for its own; it replaces them, beginning with their config.json.
 
-A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. If a process cannot
-write its files at all, because the checkpoint is damaged, it records the reason in its document, and process 0 gives the export up. The end
-of the run waits for all exports, and fails if that of the last step was given up.
+A checkpoint is kept until its export is complete. If the store fails, the process tries again; the training goes on. If
+a process cannot write its files at all, because the checkpoint is damaged, it records the reason in its document, and
+process 0 gives the export up. The end of the run waits for all exports, and fails if that of the last step was given
+up.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ class ExportCallbacks:
     """Functions that an exporter calls in its thread."""
 
     on_complete: Callable[[int, str, int, float], object]
-    """Called on process 0 with the step, the address, the bytes of the tensors and the seconds since its checkpoint was committed."""
+    """Called on process 0 with the step, the address, the bytes of the tensors and the seconds since its checkpoint was
+    committed.
+    """
     on_failure: Callable[[int, str], object]
     """Called with the step and the reason of a failed try."""
 
@@ -170,7 +173,8 @@ class Exporter:
             self.callbacks.on_failure(step, "its checkpoint was not saved, so there is nothing to export")
 
     def shares_written(self, seconds: float) -> bool:
-        """Wait, at most this time, until this process has written its files of all exports, or has given up after the last tries.
+        """Wait, at most this time, until this process has written its files of all exports, or has given up after the
+        last tries.
 
         The run is at its end: exports that failed are tried again soon.
         """
@@ -201,7 +205,9 @@ class Exporter:
 
         problems = decide(self.processes, self._root, work)["problems"]
         if problems:
-            raise ExportFailed(f"the training is complete, but not its exports in {self._root}; start it again: {'; '.join(problems)}")
+            raise ExportFailed(
+                f"the training is complete, but not its exports in {self._root}; start it again: {'; '.join(problems)}"
+            )
 
     def abandon(self) -> None:
         """Stop reading and writing, without a wait. A later process group goes on with the exports. For any thread."""
@@ -281,7 +287,11 @@ class Exporter:
         plan = self._plan(one)
         exports, folder = self._stores(one.entry.step)
         written = plan.files.keys() if self._is_there(exports, folder, one) else self._written(exports, one)
-        missing = [name for name in plan.share(self.processes.process_index, self.processes.process_count) if name not in written]
+        missing = [
+            name
+            for name in plan.share(self.processes.process_index, self.processes.process_count)
+            if name not in written
+        ]
         if missing:  # without these files process 0 writes no config.json
             folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
         for name in missing:
@@ -353,7 +363,9 @@ class Exporter:
     def _stores(self, step: int) -> tuple[Store, Store]:
         """The root of the exports, and the folder of a step."""
         place = self.spec.place(self.checkpoints)
-        return self._store(place), self._store(place.model_copy(update={"root": f"{self._root.rstrip('/')}/{_FOLDER}{step}"}))
+        return self._store(place), self._store(
+            place.model_copy(update={"root": f"{self._root.rstrip('/')}/{_FOLDER}{step}"})
+        )
 
     def _store(self, place: CheckpointSpec) -> Store:
         return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=FILE_SECONDS)
@@ -395,7 +407,10 @@ def open_exports(
             name = f"{owner.namespace}/{owner.name}"
             if not store.create(OWNER_KEY, name.encode()):
                 found = (store.read(OWNER_KEY).data or b"").decode(errors="replace")
-                raise RootTaken(f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its own")
+                raise RootTaken(
+                    f"spec.export.root: {store.root} holds the exports of run {found}; give this run a folder of its "
+                    "own"
+                )
             there = _exported_steps(store)
             complete = [entry.step for entry in committed if entry.step in there and is_complete(store, entry)]
             _tidy(store, complete)
@@ -410,7 +425,10 @@ def open_exports(
 
 
 def is_complete(exports: Store, entry: CommittedStep) -> bool:
-    """Whether an export from this checkpoint was completed in the root. A run of the same name may have left one of another checkpoint."""
+    """Whether an export from this checkpoint was completed in the root.
+
+    A run of the same name may have left one of another checkpoint.
+    """
     try:
         made = Complete.model_validate_json(exports.read(_complete(entry.step)).data or b"")
     except ValidationError:
@@ -420,7 +438,11 @@ def is_complete(exports: Store, entry: CommittedStep) -> bool:
 
 def _exported_steps(store: Store) -> set[int]:
     """The steps with a model."""
-    found = [key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}") for key in store.list(_FOLDER) if key.endswith(f"/{CONFIG_KEY}")]
+    found = [
+        key.removeprefix(_FOLDER).removesuffix(f"/{CONFIG_KEY}")
+        for key in store.list(_FOLDER)
+        if key.endswith(f"/{CONFIG_KEY}")
+    ]
     return {int(step) for step in found if step.isdigit()}
 
 

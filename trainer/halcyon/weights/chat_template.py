@@ -1,4 +1,6 @@
-"""The chat template of a model: that of the data that it was trained on, or of the files of Hugging Face that belong to it."""
+"""The chat template of a model: that of the data that it was trained on, or of the files of Hugging Face that belong to
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ _FILES = "hf:"
 
 
 def chat_template(place: str, *, endpoint: str | None = None, region: str | None = None) -> str | None:
-    """The chat template of the model at a place; None: it has none. The arguments and errors are those of `halcyon.load`."""
+    """The chat template of the model at a place; None: it has none.
+
+    The arguments and errors are those of `halcyon.load`.
+    """
     if place.startswith((HUB, _FILES)):
         folder = place if place.startswith(HUB) else place.removeprefix(_FILES)
         return template_of(read_companions(Store(folder_place(folder, endpoint, region))))
@@ -30,7 +35,8 @@ def chat_template(place: str, *, endpoint: str | None = None, region: str | None
 def template_of_run(data: Mapping[str, Any], files: Mapping[str, bytes]) -> str | None:
     """The chat template that a model was trained with; None: Halcyon's own, or none.
 
-    It is that of the data. The files decide if the data has no template, several, or one that does not begin the assistant's turn.
+    It is that of the data. The files decide if the data has no template, several, or one that does not begin the
+    assistant's turn.
 
     Args:
         data: ``spec.data`` of the run; may be empty.
@@ -56,5 +62,7 @@ def has_conversations(data: Mapping[str, Any]) -> bool:
 def _templates(data: Mapping[str, Any]) -> list[str | None]:
     """The chat templates in ``spec.data``, each once; None: Halcyon's own."""
     forms = [source.get("format", {}) for source in data.get("sources", ())]
-    found = [form[kind].get("template") for form in forms for kind in CONVERSATION_FORMATS if form.get(kind) is not None]
+    found = [
+        form[kind].get("template") for form in forms for kind in CONVERSATION_FORMATS if form.get(kind) is not None
+    ]
     return list(dict.fromkeys(found))

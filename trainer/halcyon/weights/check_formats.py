@@ -1,4 +1,6 @@
-"""Checks the conversation formats of a document before anything is built: the template, its marks, and the first row of each source."""
+"""Checks the conversation formats of a document before anything is built: the template, its marks, and the first row of
+each source.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ _BYTES = 256
 def check_formats(spec: TrainingRunSpec) -> tuple[list[Problem], list[str]]:
     """The problems of conversation formats, and what a user should know of them, each as a sentence.
 
-    Only files of this machine are read. A document for a cluster, and a tokenizer or a source in a store, are not checked. A tokenizer that
-    is to be trained is replaced by its special tokens and the bytes, which give the same marks.
+    Only files of this machine are read. A document for a cluster, and a tokenizer or a source in a store, are not
+    checked. A tokenizer that is to be trained is replaced by its special tokens and the bytes, which give the same
+    marks.
 
     Args:
         spec: The spec of a valid document.

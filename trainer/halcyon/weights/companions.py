@@ -1,6 +1,8 @@
-"""The small files of a model's folder beside its weights and its config.json: tokenizer, chat template, settings of generation.
+"""The small files of a model's folder beside its weights and its config.json: tokenizer, chat template, settings of
+generation.
 
-They travel with the weights: an import copies them into the checkpoint root, below ``huggingface/``, and an export copies them from there.
+They travel with the weights: an import copies them into the checkpoint root, below ``huggingface/``, and an export
+copies them from there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ from typing import Any
 from halcyon.data.formats.template import ChatTemplate, TurnEnd, day
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
-from halcyon.tokenizer.folder import GENERATION_KEY, SENTENCE_PIECE_KEY, TOKENIZER_CONFIG_KEY, TOKENIZER_KEY, answer_ends, json_object
+from halcyon.tokenizer.folder import (
+    GENERATION_KEY,
+    SENTENCE_PIECE_KEY,
+    TOKENIZER_CONFIG_KEY,
+    TOKENIZER_KEY,
+    answer_ends,
+    json_object,
+)
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 
 CONFIG_KEY = "config.json"
@@ -33,7 +42,9 @@ _TOKEN_IDS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 
 
 def read_companions(store: Store, prefix: str = "") -> dict[str, bytes]:
-    """The files below a prefix of a store, by name: those of `COMPANIONS`, and the config.json if `prefix` is not empty."""
+    """The files below a prefix of a store, by name: those of `COMPANIONS`, and the config.json if `prefix` is not
+    empty.
+    """
     names = (*COMPANIONS, CONFIG_KEY) if prefix else COMPANIONS
     found = {name: store.read(f"{prefix}{name}").data for name in names}
     return {name: data for name, data in found.items() if data is not None}
@@ -64,7 +75,10 @@ def template_of(files: Mapping[str, bytes]) -> str | None:
 
 
 def files_for(files: Mapping[str, bytes], definition: TokenizerDefinition | None) -> Mapping[str, bytes]:
-    """The files that fit to the tokenizer of a run. For another tokenizer than that of the files: those without its files and its ids."""
+    """The files that fit to the tokenizer of a run.
+
+    For another tokenizer than that of the files: those without its files and its ids.
+    """
     if definition is None or _has_tokenizer(files, definition):
         return files
     kept = {name: data for name, data in files.items() if name not in _OF_TOKENIZER}
@@ -96,10 +110,12 @@ def token_ids(files: Mapping[str, bytes], tokenizer: Tokenizer | None, end: int 
 
 
 def new_end(files: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None) -> TurnEnd | None:
-    """The end of an answer that a model has learnt from conversations; None: the files name it already, or there is none.
+    """The end of an answer that a model has learnt from conversations; None: the files name it already, or there is
+    none.
 
-    Programs that read no generation_config.json, such as the converter of llama.cpp, know one end: the ``eos_token``. Chat models name the
-    end of a turn there. A template that prints ``eos_token``, and a tokenizer that puts it after texts, need the end of a text there.
+    Programs that read no generation_config.json, such as the converter of llama.cpp, know one end: the ``eos_token``.
+    Chat models name the end of a turn there. A template that prints ``eos_token``, and a tokenizer that puts it after
+    texts, need the end of a text there.
 
     Args:
         files: The files of the folder that the weights came from, as far as they fit to the tokenizer.
@@ -125,7 +141,8 @@ def exported_companions(
     """The files to write beside the weights.
 
     Args:
-        files: The files of the folder that the weights came from; empty for a model that Halcyon trained from the beginning.
+        files: The files of the folder that the weights came from; empty for a model that Halcyon trained from the
+            beginning.
         definition: The tokenizer of the run.
         tokenizer: The same, loaded.
         positions: Longest sequence of the model, in tokens.
@@ -161,12 +178,16 @@ def exported_companions(
 
 
 def _generation(
-    files: Mapping[str, bytes], kept: Mapping[str, bytes], tokenizer: Tokenizer | None, template: str | None, end: TurnEnd | None
+    files: Mapping[str, bytes],
+    kept: Mapping[str, bytes],
+    tokenizer: Tokenizer | None,
+    template: str | None,
+    end: TurnEnd | None,
 ) -> dict[str, Any] | None:
     """generation_config.json of an export; None: that of the files is right.
 
-    Other programs stop at the tokens that it names, and at no others. So it names all at which Halcyon stops: those of the files, the end
-    of a document, and the end of the assistant's turn.
+    Other programs stop at the tokens that it names, and at no others. So it names all at which Halcyon stops: those of
+    the files, the end of a document, and the end of the assistant's turn.
     """
     settings = json_object(kept, GENERATION_KEY)
     ids = token_ids(kept, tokenizer, None if end is None else end.id)
@@ -199,7 +220,12 @@ def with_prefix(content: bytes, tokenizer: Tokenizer | None) -> bytes:
     def piece(kind: str, name: str, sequence: int) -> dict[str, Any]:
         return {kind: {"id": name, "type_id": sequence}}
 
-    first, second = ([*(piece("SpecialToken", name, at) for name in names), piece("Sequence", "AB"[at], at)] for at in (0, 1))
-    special = {name: {"id": name, "ids": [index], "tokens": [name]} for name, index in zip(names, tokenizer.prefix, strict=True)}
+    first, second = (
+        [*(piece("SpecialToken", name, at) for name in names), piece("Sequence", "AB"[at], at)] for at in (0, 1)
+    )
+    special = {
+        name: {"id": name, "ids": [index], "tokens": [name]}
+        for name, index in zip(names, tokenizer.prefix, strict=True)
+    }
     processor = {"type": "TemplateProcessing", "single": first, "pair": [*first, *second], "special_tokens": special}
     return encode({**document, "post_processor": processor})

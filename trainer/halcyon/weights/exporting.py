@@ -61,7 +61,11 @@ class Part(Document):
 
     def is_of(self, other: Part) -> bool:
         """Whether both are of one export."""
-        return (self.manifest_sha256, self.dtype, self.file_bytes) == (other.manifest_sha256, other.dtype, other.file_bytes)
+        return (self.manifest_sha256, self.dtype, self.file_bytes) == (
+            other.manifest_sha256,
+            other.dtype,
+            other.file_bytes,
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,10 @@ class ExportPlan:
         _write(to, name, self.files[name], self.stored)
 
     def complete(self, to: Store) -> tuple[str, ...]:
-        """Write the files beside the tensors, config.json last, and return their names. All files with tensors must be there."""
+        """Write the files beside the tensors, config.json last, and return their names.
+
+        All files with tensors must be there.
+        """
         companions = _companions(self.stored, self.form, self.files)
         for name, data in companions.items():
             to.write(name, data)
@@ -154,8 +161,9 @@ def export_model(
 
     Memory: a folder of this machine takes one tensor at a time, an object store a whole file, which is in memory twice.
 
-    Several processes can share the work: process `part` of `parts` writes every `parts`-th file and reads what is in these. Then it records
-    its files in a document of the folder. The process that finds all files recorded writes the rest.
+    Several processes can share the work: process `part` of `parts` writes every `parts`-th file and reads what is in
+    these. Then it records its files in a document of the folder. The process that finds all files recorded writes the
+    rest.
 
     Args:
         stored: The model.
@@ -166,8 +174,8 @@ def export_model(
         parts: The number of processes.
 
     Raises:
-        BadConfiguration: The family has no form of Hugging Face, the folder holds a model or a part of another export, or a tensor has NaN
-            or infinite numbers in this type.
+        BadConfiguration: The family has no form of Hugging Face, the folder holds a model or a part of another export,
+            or a tensor has NaN or infinite numbers in this type.
         Damaged: A file of the checkpoint is damaged.
         StoreFailure: A store did not answer.
     """
@@ -197,11 +205,14 @@ def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
         raise BadConfiguration(f"{to.root} holds a model already; give a folder that is empty")
     if any(not one.is_of(mine) for one in _parts(to)):
         raise BadConfiguration(
-            f"{to.root} holds a part of another export; give all commands the same ROOT@STEP, --dtype and --file-bytes, and a folder that "
+            f"{to.root} holds a part of another export; give all commands the same ROOT@STEP, --dtype and "
+            "--file-bytes, and a folder that "
             "was empty"
         )
     if any(key.endswith(".safetensors") and key not in others for key in there):
-        raise BadConfiguration(f"{to.root} holds files of an unfinished export; delete them, or give a folder that is empty")
+        raise BadConfiguration(
+            f"{to.root} holds files of an unfinished export; delete them, or give a folder that is empty"
+        )
 
 
 def _parts(store: Store) -> list[Part]:
@@ -242,26 +253,40 @@ def tokenizer_files(stored: StoredModel, form: PublishedForm) -> dict[str, bytes
     tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
     template = template_to_export(stored.data, stored.files)
     positions = _positions(stored, form)
-    return exported_companions(stored.files, stored.definition, tokenizer, positions, template, _new_end(stored, tokenizer))
+    return exported_companions(
+        stored.files, stored.definition, tokenizer, positions, template, _new_end(stored, tokenizer)
+    )
 
 
 def _new_end(stored: StoredModel, tokenizer: Tokenizer | None) -> TurnEnd | None:
-    """See `new_end`; None too where the run has not trained on conversations, so that it exports the ends of the files."""
+    """See `new_end`; None too where the run has not trained on conversations, so that it exports the ends of the
+    files.
+    """
     if not has_conversations(stored.data):
         return None
     return new_end(files_for(stored.files, stored.definition), tokenizer, template_to_export(stored.data, stored.files))
 
 
 def template_note(stored: StoredModel) -> str | None:
-    """A sentence if the chat template of an export is not that of the model that the run began with. None: it is, or there is none."""
+    """A sentence if the chat template of an export is not that of the model that the run began with.
+
+    None: it is, or there is none.
+    """
     if template_to_export(stored.data, stored.files) in (None, template_of(stored.files)):
         return None
-    base = "differs from that of the base model" if template_of(stored.files) is not None else "is its own: the base model has none"
+    base = (
+        "differs from that of the base model"
+        if template_of(stored.files) is not None
+        else "is its own: the base model has none"
+    )
     return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
 
 
 def _positions(stored: StoredModel, form: PublishedForm) -> int:
-    """Longest sequence of a model. Training on shorter sequences does not shorten that of the base, unless positions are learned."""
+    """Longest sequence of a model.
+
+    Training on shorter sequences does not shorten that of the base, unless positions are learned.
+    """
     learned = any(POSITION in (leaf.axes or ()) for leaf in stored.arrays.leaves.values())
     if learned or CONFIG_KEY not in stored.files:
         return stored.positions
@@ -281,14 +306,21 @@ def export_layout(stored: StoredModel, form: PublishedForm, dtype: np.dtype | No
     if shapes.keys() != there.keys():
         path = min(shapes.keys() ^ there.keys())
         raise BadConfiguration(
-            f"the array model.{path} is only in the {'model' if path in shapes else 'checkpoint'}; export another checkpoint"
+            f"the array model.{path} is only in the {'model' if path in shapes else 'checkpoint'}; export another "
+            "checkpoint"
         )
-    leaves = [dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype))) for path, leaf in shapes.items()]
+    leaves = [
+        dataclasses.replace(leaf, dtype=dtype or np.dtype(jnp.dtype(there[path].dtype)))
+        for path, leaf in shapes.items()
+    ]
     return WeightLayout(form.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
 
 
 def _write(to: Store, name: str, tensors: Sequence[FileTensor], stored: StoredModel) -> None:
-    """Write one file. The store reads the checkpoint while it writes, and an error of the reading is raised as it is."""
+    """Write one file.
+
+    The store reads the checkpoint while it writes, and an error of the reading is raised as it is.
+    """
     failed: list[Exception] = []
 
     def contents() -> Iterator[bytes | memoryview]:
@@ -321,10 +353,12 @@ def _not_finite(tensor: FileTensor, stored: StoredModel) -> BadConfiguration:
     wide = dataclasses.replace(tensor, dtype=np.dtype(np.float32))
     if is_finite(wide.values(stored.arrays.read)):
         return BadConfiguration(
-            f"the tensor {tensor.name} has numbers beyond the range of {tensor.dtype.name}; set dtype to bfloat16 or float32"
+            f"the tensor {tensor.name} has numbers beyond the range of {tensor.dtype.name}; set dtype to bfloat16 or "
+            "float32"
         )
     return BadConfiguration(
-        f"the tensor {tensor.name} has NaN or infinite numbers in the checkpoint of step {stored.arrays.entry.step}; export an earlier step"
+        f"the tensor {tensor.name} has NaN or infinite numbers in the checkpoint of step {stored.arrays.entry.step}; "
+        "export an earlier step"
     )
 
 

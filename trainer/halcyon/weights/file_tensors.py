@@ -17,8 +17,9 @@ from halcyon_api.spec.model import ModelSpec
 def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
     """The arrays of a model by the names and shapes that they have in the files of Hugging Face.
 
-    An export computes no value, it only moves them. So the same holds for a tree with the structure of a model: the gradient of an exported
-    tensor has its name here. The gradient of a tied head is a part of that of the token embedding. Rows of padding are left out.
+    An export computes no value, it only moves them. So the same holds for a tree with the structure of a model: the
+    gradient of an exported tensor has its name here. The gradient of a tied head is a part of that of the token
+    embedding. Rows of padding are left out.
 
     Args:
         spec: ``spec.model`` of the run.

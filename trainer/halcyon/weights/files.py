@@ -39,17 +39,21 @@ class TensorFiles:
             found = _read_header(store, file)
             for name in expected:
                 if name not in found:
-                    raise BadConfiguration(f"{INDEX_KEY} says that the tensor {name} is in {file}, but it is not; copy all files again")
+                    raise BadConfiguration(
+                        f"{INDEX_KEY} says that the tensor {name} is in {file}, but it is not; copy all files again"
+                    )
             if twice := found.keys() & self.tensors.keys():
                 name = min(twice)
                 raise BadConfiguration(
-                    f"{store.root}: the tensor {name} is in {self.tensors[name].file} and in {file}; delete the files that are no part of "
+                    f"{store.root}: the tensor {name} is in {self.tensors[name].file} and in {file}; delete the files "
+                    "that are no part of "
                     "the model, and copy the others again"
                 )
             self.tensors |= found
         if single is None and SINGLE_KEY not in files and SINGLE_KEY in store.list(SINGLE_KEY):
             raise BadConfiguration(
-                f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no part of the model, "
+                f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no "
+                "part of the model, "
                 "because programs differ in which one they read"
             )
 
@@ -72,7 +76,8 @@ def _files(store: Store) -> Mapping[str, Sequence[str]]:
     if index is None:
         if SINGLE_KEY not in store.list(SINGLE_KEY):
             raise BadConfiguration(
-                f"{store.root} has neither {SINGLE_KEY} nor {INDEX_KEY}; give the folder of a model in safetensors files"
+                f"{store.root} has neither {SINGLE_KEY} nor {INDEX_KEY}; give the folder of a model in safetensors "
+                "files"
             )
         return {SINGLE_KEY: ()}
     files: dict[str, list[str]] = {}

@@ -12,8 +12,8 @@ _INFINITIES = {np.dtype(kind): int(np.array(np.inf, kind).view(np.int16)) for ki
 def is_finite(values: np.ndarray) -> bool:
     """Whether no number is NaN or infinite, in an array of a floating-point type.
 
-    NumPy tests the numbers of narrow types one by one. Their bits without the sign are in the order of the numbers, with infinity and NaN
-    at the end, so the largest bits are compared with those of infinity: 2 to 4 times as fast.
+    NumPy tests the numbers of narrow types one by one. Their bits without the sign are in the order of the numbers,
+    with infinity and NaN at the end, so the largest bits are compared with those of infinity: 2 to 4 times as fast.
     """
     infinity = _INFINITIES.get(values.dtype)
     if infinity is None or not values.size:

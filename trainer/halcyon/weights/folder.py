@@ -70,7 +70,9 @@ class ModelConfig:
 
 def model_shapes(spec: ModelSpec, tokens: int, positions: int) -> CausalLM:
     """The shapes of a model: the vocabulary has `tokens` rows, the longest sequence `positions` tokens."""
-    return eqx.filter_eval_shape(build_model, spec, hax.Axis(VOCAB, tokens), hax.Axis(POSITION, positions), key=jax.random.key(0))
+    return eqx.filter_eval_shape(
+        build_model, spec, hax.Axis(VOCAB, tokens), hax.Axis(POSITION, positions), key=jax.random.key(0)
+    )
 
 
 def read_config(store: Store, name: str = CONFIG_KEY) -> ModelConfig:
@@ -104,7 +106,8 @@ class ModelFolder:
 
     Args:
         store: The folder.
-        shapes: The model to read into. Its vocabulary may have more or fewer rows than the files, and its longest sequence may be shorter.
+        shapes: The model to read into. Its vocabulary may have more or fewer rows than the files, and its longest
+            sequence may be shorter.
         dtype: Type of all parameters. None: the type of the files.
         adapter: An adapter to add to the weights.
 
@@ -114,11 +117,17 @@ class ModelFolder:
     """
 
     def __init__(
-        self, store: Store, config: ModelConfig, shapes: CausalLM, dtype: np.dtype | None = None, adapter: PeftFolder | None = None
+        self,
+        store: Store,
+        config: ModelConfig,
+        shapes: CausalLM,
+        dtype: np.dtype | None = None,
+        adapter: PeftFolder | None = None,
     ) -> None:
         if config.quantised:
             raise BadConfiguration(
-                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a floating-point type; convert "
+                f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a "
+                "floating-point type; convert "
                 "the model to bfloat16 first"
             )
         self.config, self._files, self._where = config, TensorFiles(store), store.root
@@ -127,7 +136,8 @@ class ModelFolder:
         sizes = {VOCAB: config.tokens, POSITION: config.positions}
         if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):
             raise BadConfiguration(
-                f"the model in {store.root} has learned positions for {config.positions} tokens, not for {shapes.max_position.size}; set "
+                f"the model in {store.root} has learned positions for {config.positions} tokens, not for "
+                f"{shapes.max_position.size}; set "
                 f"spec.trainer.sequenceLength to at most {config.positions}"
             )
         layout = WeightLayout(declared, leaves, sizes)
@@ -162,7 +172,9 @@ class ModelFolder:
         return values
 
     def _check_tied(self, layout: WeightLayout) -> None:
-        """Compare a head in the files of a model without a head of its own with the embedding: readers differ in whether they use it."""
+        """Compare a head in the files of a model without a head of its own with the embedding: readers differ in
+        whether they use it.
+        """
         tensors = self._files.tensors
         head = next((name for name in _HEADS if name in tensors and name not in self._names.values()), None)
         if head is None:
@@ -173,10 +185,13 @@ class ModelFolder:
         step = max(_COMPARED_BYTES // max(one.row_bytes, 1), 1)
         for start in range(0, one.shape[0] if same else 0, step):
             stop = min(start + step, one.shape[0])
-            same = same and np.array_equal(self._files.rows(head, start, stop), self._files.rows(embedding, start, stop))
+            same = same and np.array_equal(
+                self._files.rows(head, start, stop), self._files.rows(embedding, start, stop)
+            )
         if not same:
             raise BadConfiguration(
-                f"{self._where}/{CONFIG_KEY}: tie_word_embeddings is true, but {head} is not {embedding}; set tie_word_embeddings to "
+                f"{self._where}/{CONFIG_KEY}: tie_word_embeddings is true, but {head} is not {embedding}; set "
+                "tie_word_embeddings to "
                 f"false, or delete {head}"
             )
 
@@ -195,7 +210,8 @@ class ModelFolder:
         values = self._files.rows(file, start, stop)
         if not is_finite(values):
             raise BadConfiguration(
-                f"{self._where}/{self._files.tensors[file].file}: the tensor {file} has NaN or infinite numbers; copy the files again, or "
+                f"{self._where}/{self._files.tensors[file].file}: the tensor {file} has NaN or infinite numbers; copy "
+                "the files again, or "
                 "take another model"
             )
         return values
@@ -225,12 +241,18 @@ def _fitted(adapter: PeftFolder, layout: WeightLayout, shapes: CausalLM) -> Fitt
     inputs = {path: {axis.name for axis in axes} for path, (_, axes, _) in adaptable(shapes)}
     views = {name: tensor.views[0] for name, tensor in layout.tensors.items() if tensor.views}
     inputs_first = {
-        name for name, view in views.items() if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
+        name
+        for name, view in views.items()
+        if view.leaf.path in inputs and set(view.piece.dimensions[0]) == inputs[view.leaf.path]
     }
-    return adapter.fitted({name: tensor.shape for name, tensor in layout.tensors.items()}, inputs_first, layout.canonical)
+    return adapter.fitted(
+        {name: tensor.shape for name, tensor in layout.tensors.items()}, inputs_first, layout.canonical
+    )
 
 
-def folder_place(place: str, endpoint: str | None = None, region: str | None = None, *, only: Sequence[str] = FILES) -> CheckpointSpec:
+def folder_place(
+    place: str, endpoint: str | None = None, region: str | None = None, *, only: Sequence[str] = FILES
+) -> CheckpointSpec:
     """The address of a folder on the command line: a directory, s3://, gs://, or hf://OWNER/NAME of the hub.
 
     A model of the hub is downloaded into the cache of ``huggingface_hub``, with its token.
@@ -270,7 +292,9 @@ def _download(name: str, only: Sequence[str]) -> str:
     try:
         from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise BadConfiguration(f"{HUB}{name} needs the package huggingface_hub; install it, or give a directory with the model") from None
+        raise BadConfiguration(
+            f"{HUB}{name} needs the package huggingface_hub; install it, or give a directory with the model"
+        ) from None
     name, _, revision = name.partition("@")
     try:
         return str(snapshot_download(name, revision=revision or None, allow_patterns=list(only)))

@@ -65,7 +65,10 @@ def import_model(
         [_described(folder.layout, leaf, limit) for leaf in folder.leaves.values()],
         read,
         owner=owner,
-        documents={"spec.model": model, "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint}},
+        documents={
+            "spec.model": model,
+            "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint},
+        },
         vocabulary=config.tokens,
         positions=config.positions,
         time=timestamp(clock),
@@ -74,7 +77,10 @@ def import_model(
 
 
 def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
-    """The manifest entry of a parameter. Its chunks are cut so that each byte of the files is read once, if possible."""
+    """The manifest entry of a parameter.
+
+    Its chunks are cut so that each byte of the files is read once, if possible.
+    """
     sizes = dict(leaf.axes)
     for axes in (*layout.cheap_cuts(leaf.path), tuple(leaf.axes)):
         others = math.prod(size for name, size in sizes.items() if name not in axes)

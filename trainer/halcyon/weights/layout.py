@@ -1,7 +1,8 @@
-"""Where each parameter lies in the tensors of a file, computed from the declaration of a family and the shapes of a model.
+"""Where each parameter lies in the tensors of a file, computed from the declaration of a family and the shapes of a
+model.
 
-A model may have more rows than the file: its vocabulary is padded. `sizes` has the file's size of such an axis. The rows beyond it are zero
-after reading, and are not written.
+A model may have more rows than the file: its vocabulary is padded. `sizes` has the file's size of such an axis. The
+rows beyond it are zero after reading, and are not written.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def leaf_shapes(model: Any) -> tuple[LeafShape, ...]:
     entries = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
     return tuple(
         LeafShape(
-            jax.tree_util.keystr(path, simple=True, separator="."), {axis.name: axis.size for axis in leaf.axes}, np.dtype(leaf.dtype)
+            jax.tree_util.keystr(path, simple=True, separator="."),
+            {axis.name: axis.size for axis in leaf.axes},
+            np.dtype(leaf.dtype),
         )
         for path, leaf in entries
     )
@@ -100,7 +103,8 @@ class View:
         return math.prod(self.sizes[name] for name in names)
 
     def read(self, parts: Mapping[str, slice], rows: Callable[[int, int], np.ndarray]) -> np.ndarray:
-        """A region of the parameter in the file, with the axes in the order of the leaf. Reads only the rows that cover it.
+        """A region of the parameter in the file, with the axes in the order of the leaf. Reads only the rows that cover
+        it.
 
         Args:
             parts: The region, as a slice for each axis of the piece.
@@ -110,7 +114,12 @@ class View:
         fused = self.join is not None and self.join.dimension == 0
         alone = fused and self.join is not None and self.join.within == 0  # its rows hold no other piece
         total = self._product(names) if alone else self.shape()[0]
-        first, end, sizes, region = (self.offset if alone else 0), (self.offset if alone else 0) + total, dict(self.sizes), dict(parts)
+        first, end, sizes, region = (
+            (self.offset if alone else 0),
+            (self.offset if alone else 0) + total,
+            dict(self.sizes),
+            dict(parts),
+        )
         if names and names[0] not in self.piece.orders:
             outer, each = parts[names[0]], total // self.sizes[names[0]]
             first, end = first + outer.start * each, first + outer.stop * each
@@ -246,16 +255,20 @@ class WeightLayout:
             beginning = re.match(pattern, name)
             if beginning is not None and beginning[0] + end in names:
                 return None
-        raise BadConfiguration(f"the tensor {name} is no part of this model; config.json and the files are of different models")
+        raise BadConfiguration(
+            f"the tensor {name} is no part of this model; config.json and the files are of different models"
+        )
 
     def tensors_of(self, path: str) -> tuple[str, ...]:
         """Names of the tensors that hold a parameter, or a part of it."""
         return tuple(one.name for one, _ in self._sources[path].values())
 
     def cheap_cuts(self, path: str) -> tuple[tuple[str, ...], ...]:
-        """The axes of a parameter in groups, the first group first: a region that is cut along these axes is read without other bytes.
+        """The axes of a parameter in groups, the first group first: a region that is cut along these axes is read
+        without other bytes.
 
-        Stacked axes come first, each index has a tensor of its own; then the outermost axis of the tensors' rows. Other axes cut rows.
+        Stacked axes come first, each index has a tensor of its own; then the outermost axis of the tensors' rows. Other
+        axes cut rows.
         """
         _, view = next(iter(self._sources[path].values()))
         rows = view.piece.dimensions[0][:1] if view.piece.dimensions else ()
@@ -265,7 +278,8 @@ class WeightLayout:
         """Compare the names and shapes in the files with those of the model.
 
         Args:
-            shapes: Shapes by the names in `tensors`. The first dimension of a table of positions may be longer than the model's.
+            shapes: Shapes by the names in `tensors`. The first dimension of a table of positions may be longer than the
+                model's.
 
         Raises:
             BadConfiguration: A tensor is missing, or has another shape.
@@ -277,7 +291,8 @@ class WeightLayout:
                 raise BadConfiguration(f"the files have no tensor {name}; copy all files of the model")
             if shapes[name] != tensor.shape:
                 raise BadConfiguration(
-                    f"the tensor {name} has the shape {list(shapes[name])} in the files, and {list(tensor.shape)} by the configuration; "
+                    f"the tensor {name} has the shape {list(shapes[name])} in the files, and {list(tensor.shape)} by "
+                    "the configuration; "
                     "give the configuration of this model"
                 )
 
@@ -298,7 +313,8 @@ class WeightLayout:
             found = float(rows(name, 0, 1).reshape(()))
             if not math.isclose(found, expected, rel_tol=_ROUNDED):
                 raise BadConfiguration(
-                    f"the tensor {name} is {found:g} in the files, but Halcyon computes this model only with {expected:g}; take another "
+                    f"the tensor {name} is {found:g} in the files, but Halcyon computes this model only with "
+                    f"{expected:g}; take another "
                     "model"
                 )
 
@@ -330,14 +346,19 @@ class WeightLayout:
         for leaf, piece in zip(leaves, tensor.pieces, strict=True):
             named = [*stacked, *itertools.chain.from_iterable(piece.dimensions)]
             if sorted(named) != sorted(leaf.axes):
-                raise TypeError(f"the tensor {tensor.name} has the axes {named}, the parameter {leaf.path} has {list(leaf.axes)}")
+                raise TypeError(
+                    f"the tensor {tensor.name} has the axes {named}, the parameter {leaf.path} has {list(leaf.axes)}"
+                )
             if piece.path in self._stacked:
                 raise TypeError(f"the parameter {piece.path} is declared twice")
             self._stacked[piece.path] = stacked
         numbers = {name: tensor.numbers.get(name, range(leaves[0].axes[name])) for name in stacked}
         for name in stacked:
             if any(leaf.axes[name] != len(numbers[name]) for leaf in leaves):
-                raise TypeError(f"the tensor {tensor.name} has {len(numbers[name])} numbers of the axis {name}, the model has other sizes")
+                raise TypeError(
+                    f"the tensor {tensor.name} has {len(numbers[name])} numbers of the axis {name}, the model has "
+                    "other sizes"
+                )
         for index in itertools.product(*(range(len(numbers[name])) for name in stacked)):
             fixed = dict(zip(stacked, index, strict=True))
             views = tuple(self._views(tensor, leaves, fixed))
@@ -348,12 +369,18 @@ class WeightLayout:
             yield one
 
     def _views(self, tensor: Tensor, leaves: Sequence[LeafShape], fixed: Mapping[str, int]) -> Iterator[View]:
-        sizes = [{name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in fixed} for leaf in leaves]
+        sizes = [
+            {name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in fixed}
+            for leaf in leaves
+        ]
         if len(tensor.pieces) == 1:
             yield View(leaves[0], tensor.pieces[0], sizes[0], fixed, None, 0, 0)
             return
         at, within = tensor.join.dimension, tensor.join.within
-        lengths = [math.prod(own[name] for name in piece.dimensions[at][within:]) for piece, own in zip(tensor.pieces, sizes, strict=True)]
+        lengths = [
+            math.prod(own[name] for name in piece.dimensions[at][within:])
+            for piece, own in zip(tensor.pieces, sizes, strict=True)
+        ]
         for number, (leaf, piece, own) in enumerate(zip(leaves, tensor.pieces, sizes, strict=True)):
             yield View(leaf, piece, own, fixed, tensor.join, sum(lengths[:number]), sum(lengths))
 

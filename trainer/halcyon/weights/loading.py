@@ -45,13 +45,15 @@ def load(
     The vocabulary of the model has no padding.
 
     Args:
-        place: ``ROOT`` or ``ROOT@STEP``: a checkpoint root (a directory, file://, s3:// or gs://), at its newest checkpoint or at a step.
-            ``hf:DIR``: a folder with a model in the files of Hugging Face, on this machine or in a store. ``hf://OWNER/NAME``: the same on
-            the hub, with the package ``huggingface_hub``.
-        dtype: Type of the parameters. Default: that of the checkpoint or of the files. ``int8``: weights of linear maps and tables of
-            tokens in 8 bits, for inference (`halcyon.models.int8`).
-        mesh: The mesh among whose devices the model is divided (`halcyon.parallel.tensor_mesh.tensor_mesh`). None: one device has all of it.
-        weights: ``model``: the parameters of a checkpoint. ``average``: their average, in a root of a run with ``spec.average``.
+        place: ``ROOT`` or ``ROOT@STEP``: a checkpoint root (a directory, file://, s3:// or gs://), at its newest
+            checkpoint or at a step. ``hf:DIR``: a folder with a model in the files of Hugging Face, on this machine or
+            in a store. ``hf://OWNER/NAME``: the same on the hub, with the package ``huggingface_hub``.
+        dtype: Type of the parameters. Default: that of the checkpoint or of the files. ``int8``: weights of linear maps
+            and tables of tokens in 8 bits, for inference (`halcyon.models.int8`).
+        mesh: The mesh among whose devices the model is divided (`halcyon.parallel.tensor_mesh.tensor_mesh`). None: one
+            device has all of it.
+        weights: ``model``: the parameters of a checkpoint. ``average``: their average, in a root of a run with
+            ``spec.average``.
         endpoint: Address of an S3-compatible store other than AWS.
         region: Region of an S3 bucket.
 
@@ -126,7 +128,9 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, 
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
 
-def _from_root(store: Store, step: int | None, dtype: Any, weights: Weights, mesh: Mesh | None) -> tuple[CausalLM, Tokenizer | None]:
+def _from_root(
+    store: Store, step: int | None, dtype: Any, weights: Weights, mesh: Mesh | None
+) -> tuple[CausalLM, Tokenizer | None]:
     try:
         stored = stored_model(store, entry_of(store, step), weights=weights)
         types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}

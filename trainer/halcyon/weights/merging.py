@@ -1,4 +1,6 @@
-"""The parameters of a checkpoint with its adapter added to the weights: what an export, an average and a new run read."""
+"""The parameters of a checkpoint with its adapter added to the weights: what an export, an average and a new run
+read.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ DOWN, UP, MAGNITUDE = "down", "up", "magnitude"
 
 
 class MergedArrays(ModelArrays):
-    """The parameters of the model that the adapted model computes. They have the paths, shapes and types of the frozen weights.
+    """The parameters of the model that the adapted model computes. They have the paths, shapes and types of the frozen
+    weights.
 
     Args:
         checkpoint: A checkpoint of a run with an adapter.
@@ -32,7 +35,9 @@ class MergedArrays(ModelArrays):
         NoAverage: See `AverageArrays`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, lora: LoraSpec, *, average: bool = False, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, lora: LoraSpec, *, average: bool = False, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         super().__init__(checkpoint, kept_bytes=kept_bytes)
         self.lora = lora
         self._parts = (AverageArrays if average else ModelArrays)(checkpoint, kept_bytes=kept_bytes)
@@ -57,7 +62,10 @@ class MergedArrays(ModelArrays):
         # A column's length needs the whole column.
         inputs = {name for name in self.stored[f"{owner}.{DOWN}"].axes or () if name not in (RANK, *STACKED_AXES)}
         axes = leaf.axes or ()
-        columns = tuple(whole((size,))[0] if name in inputs else part for name, size, part in zip(axes, leaf.shape, region, strict=True))
+        columns = tuple(
+            whole((size,))[0] if name in inputs else part
+            for name, size, part in zip(axes, leaf.shape, region, strict=True)
+        )
         weight = self.read_stored(path, columns)
         adapted = _added(weight, axes, self._factor(f"{owner}.{DOWN}", axes, columns), up, self.lora.scale)
         over = tuple(at for at, name in enumerate(axes) if name in inputs)

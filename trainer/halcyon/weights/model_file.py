@@ -1,4 +1,7 @@
-"""Reads ``spec.model`` from a config.json. Importing this module is cheap: JAX is imported only if a document names such a file."""
+"""Reads ``spec.model`` from a config.json.
+
+Importing this module is cheap: JAX is imported only if a document names such a file.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
     """The section of a model, as in a document.
 
     Args:
-        config: The config.json or the folder with it: a path, which may be relative to the folder of the document, s3://, gs://, or
-            hf://OWNER/NAME.
+        config: The config.json or the folder with it: a path, which may be relative to the folder of the document,
+            s3://, gs://, or hf://OWNER/NAME.
         folder: The folder of the document.
 
     Raises:
@@ -25,7 +28,9 @@ def read_model(config: str, folder: Path) -> dict[str, Any]:
     from halcyon.storage.store import Store
     from halcyon.weights.folder import folder_place, read_config
 
-    place, name = (config.rpartition("/")[0], config.rpartition("/")[2]) if config.endswith(".json") else (config, _NAME)
+    place, name = (
+        (config.rpartition("/")[0], config.rpartition("/")[2]) if config.endswith(".json") else (config, _NAME)
+    )
     if "://" not in config:
         place = str(folder / Path(place).expanduser())
     try:

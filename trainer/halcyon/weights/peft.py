@@ -1,8 +1,9 @@
-"""Writes the adapter of a checkpoint in the files of the library ``peft`` (`halcyon.weights.peft_files` has their form).
+"""Writes the adapter of a checkpoint in the files of the library ``peft`` (`halcyon.weights.peft_files` has their
+form).
 
-Where a tensor of the model holds several of our weights (queries, keys and values in one), the module gets one adapter: its A has the rows
-of all of ours, one after the other, and its B has the blocks of ours on the diagonal. Its rank is the sum of ours, and ``rank_pattern`` and
-``alpha_pattern`` give it the same scale.
+Where a tensor of the model holds several of our weights (queries, keys and values in one), the module gets one adapter:
+its A has the rows of all of ours, one after the other, and its B has the blocks of ours on the diagonal. Its rank is
+the sum of ours, and ``rank_pattern`` and ``alpha_pattern`` give it the same scale.
 """
 
 from __future__ import annotations
@@ -54,27 +55,31 @@ class Module:
 
 
 def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
-    """Write the adapter of a checkpoint into a folder, and return the names of its modules. adapter_config.json comes last.
+    """Write the adapter of a checkpoint into a folder, and return the names of its modules. adapter_config.json comes
+    last.
 
-    The folder also has the tokenizer, the chat template and the settings of generation of the run, which may differ from those of the base
-    model.
+    The folder also has the tokenizer, the chat template and the settings of generation of the run, which may differ
+    from those of the base model.
 
     Args:
         stored: The model of a run with an adapter.
         to: The folder.
 
     Raises:
-        BadConfiguration: The run had no adapter, trained more than that, or peft has no form for it; or the folder holds an adapter or
-            a tokenizer; or a factor has NaN or infinite numbers.
+        BadConfiguration: The run had no adapter, trained more than that, or peft has no form for it; or the folder
+            holds an adapter or a tokenizer; or a factor has NaN or infinite numbers.
         Damaged: A file of the checkpoint is damaged.
         StoreFailure: A store did not answer.
     """
     arrays = stored.merged
     if arrays is None:
-        raise BadConfiguration("--adapter: the run of this checkpoint has no spec.adapter; leave --adapter out to export its model")
+        raise BadConfiguration(
+            "--adapter: the run of this checkpoint has no spec.adapter; leave --adapter out to export its model"
+        )
     if arrays.lora.train_also:
         raise BadConfiguration(
-            f"--adapter: the run trained {', '.join(arrays.lora.train_also)} too, which an adapter's files do not hold; leave --adapter "
+            f"--adapter: the run trained {', '.join(arrays.lora.train_also)} too, which an adapter's files do not "
+            "hold; leave --adapter "
             "out to export the whole model"
         )
     if to.list(CONFIG_KEY) or to.list(TENSORS_KEY):
@@ -90,12 +95,17 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     for name, values in tensors.items():
         if not is_finite(values):
             raise BadConfiguration(
-                f"the tensor {name} has NaN or infinite numbers in the checkpoint of step {arrays.entry.step}; export an earlier step"
+                f"the tensor {name} has NaN or infinite numbers in the checkpoint of step {arrays.entry.step}; export "
+                "an earlier step"
             )
     to.write(TENSORS_KEY, b"".join((header, *(np.ascontiguousarray(values).tobytes() for values in tensors.values()))))
     for name, data in beside.items():
         to.write(name, data)
-    every = {one.name.removesuffix(WEIGHT_END) for one in _layout(stored).values() if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)}
+    every = {
+        one.name.removesuffix(WEIGHT_END)
+        for one in _layout(stored).values()
+        if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)
+    }
     to.write(CONFIG_KEY, encode(adapter_config(arrays.lora, modules, every)))
     return tuple(one.name for one in modules)
 
@@ -109,12 +119,19 @@ def adapter_config(lora: LoraSpec, modules: Sequence[Module], every: set[str]) -
         every: Names of all modules that could be adapted.
     """
     adapted = {one.name for one in modules}
-    last = {name: {other for other in every if other.rpartition(".")[2] == name} for name in {one.rpartition(".")[2] for one in adapted}}
+    last = {
+        name: {other for other in every if other.rpartition(".")[2] == name}
+        for name in {one.rpartition(".")[2] for one in adapted}
+    }
     # The last part of a name, if it means the same modules: peft compares it with the ends of names.
     short = {name for name, same in last.items() if same <= adapted}
     targets = sorted(short | {name for name in adapted if name.rpartition(".")[2] not in short})
     # Without the first part of the name: older versions of peft want something before the pattern.
-    fused = {one.name.partition(".")[2] or one.name: len(one.down) // lora.rank for one in modules if len(one.down) != lora.rank}
+    fused = {
+        one.name.partition(".")[2] or one.name: len(one.down) // lora.rank
+        for one in modules
+        if len(one.down) != lora.rank
+    }
     factor = {count: math.sqrt(count) if lora.rs_lora else count for count in set(fused.values())}
     return {
         "peft_type": "LORA",
@@ -160,9 +177,15 @@ def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
     inputs = next(_inputs(view, arrays) for view in views if view.leaf.path in arrays.adapters)
     sides = [number for number, names in enumerate(views[0].piece.dimensions) if set(names) == set(inputs)]
     joined = views[0].join
-    if len(tensor.shape) != 2 or not tensor.name.endswith(WEIGHT_END) or not sides or (joined is not None and joined.dimension == sides[0]):
+    if (
+        len(tensor.shape) != 2
+        or not tensor.name.endswith(WEIGHT_END)
+        or not sides
+        or (joined is not None and joined.dimension == sides[0])
+    ):
         raise BadConfiguration(
-            f"--adapter: peft has no form for an adapter of {tensor.name}, which is no linear map of its own; leave --adapter out to "
+            f"--adapter: peft has no form for an adapter of {tensor.name}, which is no linear map of its own; leave "
+            "--adapter out to "
             "export the model with the adapter added to its weights"
         )
     at = 1 - sides[0]
@@ -196,7 +219,10 @@ def _rows(whole: np.ndarray, view: View, shared: Sequence[str]) -> np.ndarray:
 
 
 def _lengths(view: View, arrays: MergedArrays, shared: Sequence[str], own: Sequence[str]) -> np.ndarray:
-    """The magnitudes of a view's outputs. Without an adapter, they are the lengths of its columns, which change nothing."""
+    """The magnitudes of a view's outputs.
+
+    Without an adapter, they are the lengths of its columns, which change nothing.
+    """
     if view.leaf.path in arrays.adapters:
         return _arranged(view, arrays, f"{arrays.adapters[view.leaf.path]}.{MAGNITUDE}", shared, own)
     inputs = [name for name in view.axes() if name not in (*shared, *own)]
@@ -210,7 +236,9 @@ def _inputs(view: View, arrays: MergedArrays) -> tuple[str, ...]:
 
 
 def _arranged(view: View, arrays: MergedArrays, path: str, *groups: Sequence[str]) -> np.ndarray:
-    """An array of the checkpoint for the layer of a view: one dimension for each group of axes, in the order of the file; float32."""
+    """An array of the checkpoint for the layer of a view: one dimension for each group of axes, in the order of the
+    file; float32.
+    """
     leaf = arrays.stored[path]
     names = leaf.axes or ()
     region = tuple(

@@ -1,9 +1,10 @@
 """Reads the adapter_config.json of a LoRA adapter of peft, and rejects what cannot be added to the weights of a model.
 
-peft reads the meaning of an adapter from this file: some values change the weights of the base when the adapter is loaded (``pissa``), some
-compute other functions of the factors (``use_qalora``), and some choose the tokens that the adapter works on (aLoRA). So the file is read
-with a list of what Halcyon computes. A field that is not on it is rejected, unless its value says that the feature is not used. The list is
-that of peft 0.21: ``tuners/lora/config.py``, and ``check_target_module_exists`` and ``get_pattern_key`` for names of modules.
+peft reads the meaning of an adapter from this file: some values change the weights of the base when the adapter is
+loaded (``pissa``), some compute other functions of the factors (``use_qalora``), and some choose the tokens that the
+adapter works on (aLoRA). So the file is read with a list of what Halcyon computes. A field that is not on it is
+rejected, unless its value says that the feature is not used. The list is that of peft 0.21: ``tuners/lora/config.py``,
+and ``check_target_module_exists`` and ``get_pattern_key`` for names of modules.
 """
 
 from __future__ import annotations
@@ -31,17 +32,20 @@ _MERGE_OR_CONVERT = f"{_MERGE}, or {_CONVERT}"
 _SERVE = "no merged weights compute this; use it with peft"
 
 _COMPUTED = frozenset(
-    {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "init_lora_weights", "bias", "task_type",
+    {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "init_lora_weights",
+    "bias", "task_type",
      "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
 )  # fmt: skip
 """Fields that `read_adapter_config` reads."""
 _UNCHANGED = frozenset(
-    {"auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "lora_dropout", "merge_weights",
+    {"auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "lora_dropout",
+    "merge_weights",
      "fan_in_fan_out", "megatron_core", "qalora_group_size", "runtime_config", "ensure_weight_tying",
      "eva_config", "corda_config", "loftq_config", "lora_ga_config"}
 )  # fmt: skip
-"""Fields that change no number of the linear maps, whatever their value. peft takes ``fan_in_fan_out`` from the kind of the module, reads
-the settings of an initialisation only with it, and ties weights only of adapted embeddings, which are rejected."""
+"""Fields that change no number of the linear maps, whatever their value. peft takes ``fan_in_fan_out`` from the kind of
+the module, reads the settings of an initialisation only with it, and ties weights only of adapted embeddings, which are
+rejected."""
 _INITIALISATIONS = ("gaussian", "orthogonal", "eva", "mica")
 """Values of ``init_lora_weights`` besides true, false and null that leave the weights of the base as they are."""
 _OF_BASE: Mapping[str, str] = {
@@ -49,15 +53,19 @@ _OF_BASE: Mapping[str, str] = {
     **dict.fromkeys(("corda", "lora_ga"), _CONVERT),
     "loftq": _MERGE,
 }
-"""Beginnings of those that change them, so the factors of the file belong to other weights than those of the base; and what to do. peft
-changes the base in the same way when it loads the adapter, except for CorDA and LoRA-GA, which need the data of the training."""
+"""Beginnings of those that change them, so the factors of the file belong to other weights than those of the base; and
+what to do. peft changes the base in the same way when it loads the adapter, except for CorDA and LoRA-GA, which need
+the data of the training."""
 _NO_FURTHER_MODULES = "the adapter has more than low-rank maps"
 _REJECTED: Mapping[str, tuple[str, str]] = {
     "modules_to_save": (_NO_FURTHER_MODULES, _MERGE),
     "target_parameters": (_NO_FURTHER_MODULES, _MERGE),
     "trainable_token_indices": (_NO_FURTHER_MODULES, _MERGE),
     "lora_bias": (_NO_FURTHER_MODULES, _MERGE),
-    "layer_replication": ("the adapter repeats layers of the base", "write the larger model with its layers, and import that"),
+    "layer_replication": (
+        "the adapter repeats layers of the base",
+        "write the larger model with its layers, and import that",
+    ),
     "alora_invocation_tokens": ("the adapter works only from certain tokens on", _SERVE),
     "arrow_config": ("the adapter chooses between other adapters", _SERVE),
     "use_qalora": ("the adapter averages groups of its inputs", _SERVE),
@@ -66,7 +74,10 @@ _REJECTED: Mapping[str, tuple[str, str]] = {
 """Fields with features that Halcyon does not compute: why, and what to do."""
 _TASKS = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
 _EMPTY: tuple[Any, ...] = (None, False, [])
-"""Values that say that a feature is not used. An empty object is not one of them: peft takes it for the defaults of the feature."""
+"""Values that say that a feature is not used.
+
+An empty object is not one of them: peft takes it for the defaults of the feature.
+"""
 _ALL_LINEAR, _ALL_BUT_HEAD = "all-linear", r"(?!lm_head$).*"
 _SHOWN = 80
 _MOST_DIGITS = 9
@@ -114,7 +125,8 @@ class AdapterConfig:
         alphas: The same.
         rooted: Whether alpha is divided by the root of the rank.
         dora: Whether the file of tensors has the lengths of the columns (DoRA).
-        targets: Names of the adapted modules or their ends, or a pattern of the whole name. None: those that peft chooses.
+        targets: Names of the adapted modules or their ends, or a pattern of the whole name. None: those that peft
+            chooses.
         excluded: The same for modules without an adapter.
         layers: Numbers of the adapted layers. None: all.
         lists: Patterns of the names of lists of layers. Empty: any.
@@ -178,13 +190,19 @@ def read_adapter_config(data: bytes, where: str) -> AdapterConfig:
         raise BadConfiguration(f"{where}: peft_type is {fields.get('peft_type')}; only LORA can be added to weights")
     fields.require_known()
     lists = fields.names("layers_pattern") or []
-    of_lists = [(name, r"(?:^|.*?\.){}") for name in ([lists] if isinstance(lists, str) else lists)] or [("", r".*?\.[^.]*")]
+    of_lists = [(name, r"(?:^|.*?\.){}") for name in ([lists] if isinstance(lists, str) else lists)] or [
+        ("", r".*?\.[^.]*")
+    ]
     return AdapterConfig(
         where=where,
         rank=fields.rank("r", fields.get("r", _RANK)),
         alpha=fields.alpha("lora_alpha", fields.get("lora_alpha", _ALPHA)),
-        ranks=tuple((pattern, fields.rank("rank_pattern", value)) for pattern, value in fields.patterns("rank_pattern")),
-        alphas=tuple((pattern, fields.alpha("alpha_pattern", value)) for pattern, value in fields.patterns("alpha_pattern")),
+        ranks=tuple(
+            (pattern, fields.rank("rank_pattern", value)) for pattern, value in fields.patterns("rank_pattern")
+        ),
+        alphas=tuple(
+            (pattern, fields.alpha("alpha_pattern", value)) for pattern, value in fields.patterns("alpha_pattern")
+        ),
         rooted=fields.flag("use_rslora"),
         dora=fields.flag("use_dora"),
         targets=fields.modules("target_modules"),
@@ -207,12 +225,18 @@ class _Fields:
     def require_known(self) -> None:
         """Reject each field with a feature that Halcyon does not compute."""
         if (task := self.get("task_type")) not in _TASKS:
-            raise self._wrong("task_type", task, "only adapters of language models can be added; give one with the task CAUSAL_LM")
+            raise self._wrong(
+                "task_type", task, "only adapters of language models can be added; give one with the task CAUSAL_LM"
+            )
         if (bias := self.get("bias")) not in (None, "none"):
             raise self._wrong("bias", bias, f"{_NO_FURTHER_MODULES}; {_MERGE}")
         self._require_initialisation(self.get("init_lora_weights", True))
         for name, value in self._fields.items():
-            if name in _COMPUTED or name in _UNCHANGED or any(value is one or (one is not False and value == one) for one in _EMPTY):
+            if (
+                name in _COMPUTED
+                or name in _UNCHANGED
+                or any(value is one or (one is not False and value == one) for one in _EMPTY)
+            ):
                 continue
             why, fix = _REJECTED.get(name, ("Halcyon does not know what it changes", _MERGE))
             raise self._wrong(name, value, f"{why}; {fix}")
@@ -220,10 +244,14 @@ class _Fields:
     def _require_initialisation(self, value: Any) -> None:
         if value is None or isinstance(value, bool) or value in _INITIALISATIONS:
             return
-        fix = next((fix for name, fix in _OF_BASE.items() if isinstance(value, str) and value.lower().startswith(name)), None)
+        fix = next(
+            (fix for name, fix in _OF_BASE.items() if isinstance(value, str) and value.lower().startswith(name)), None
+        )
         if fix is not None:
             raise self._wrong("init_lora_weights", value, f"the adapter belongs to changed weights of the base; {fix}")
-        raise self._wrong("init_lora_weights", value, f"Halcyon does not know whether it changes the weights of the base; {_MERGE}")
+        raise self._wrong(
+            "init_lora_weights", value, f"Halcyon does not know whether it changes the weights of the base; {_MERGE}"
+        )
 
     def flag(self, name: str) -> bool:
         """True or false; null is false."""
@@ -253,7 +281,9 @@ class _Fields:
         found = self.get(name) or {}
         if not isinstance(found, dict):
             raise self._wrong(name, found, "it must be an object; correct it")
-        return [(self.compiled(name, key, r"(.*\.)?({})$"), value) for key, value in cast("dict[str, Any]", found).items()]
+        return [
+            (self.compiled(name, key, r"(.*\.)?({})$"), value) for key, value in cast("dict[str, Any]", found).items()
+        ]
 
     def names(self, name: str) -> str | list[str] | None:
         """A text or a list of texts; None if it is absent or null."""
@@ -275,7 +305,9 @@ class _Fields:
         found = self.get("layers_to_transform")
         numbers: list[Any] = cast("list[Any]", found) if isinstance(found, list) else [] if found is None else [found]
         if any(isinstance(one, bool) or not isinstance(one, int) for one in numbers):
-            raise self._wrong("layers_to_transform", found, "it must be a number or a list of numbers of layers; correct it")
+            raise self._wrong(
+                "layers_to_transform", found, "it must be a number or a list of numbers of layers; correct it"
+            )
         return frozenset(numbers) or None
 
     def compiled(self, name: str, pattern: str, form: str = "{}") -> Pattern:
@@ -287,7 +319,9 @@ class _Fields:
 
     def _wrong(self, name: str, value: Any, why: str) -> BadConfiguration:
         shown = json.dumps(value)
-        return BadConfiguration(f"{self._where}: {name} is {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}: {why}")
+        return BadConfiguration(
+            f"{self._where}: {name} is {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}: {why}"
+        )
 
 
 def _named(names: frozenset[str] | Pattern, module: str) -> bool:

@@ -1,8 +1,9 @@
 """Reads an adapter in the files of the library ``peft``, and adds it to the tensors of its model.
 
-A module of the model in transformers has ``lora_A.weight`` [rank, inputs] and ``lora_B.weight`` [outputs, rank], and with DoRA
-``lora_magnitude_vector`` [outputs]; names begin with ``base_model.model.``. The sources are ``save_and_load.py`` and ``tuners/lora`` of
-https://github.com/huggingface/peft. `halcyon.weights.peft` writes these files.
+A module of the model in transformers has ``lora_A.weight`` [rank, inputs] and ``lora_B.weight`` [outputs, rank], and
+with DoRA ``lora_magnitude_vector`` [outputs]; names begin with ``base_model.model.``. The sources are
+``save_and_load.py`` and ``tuners/lora`` of https://github.com/huggingface/peft. `halcyon.weights.peft` writes these
+files.
 """
 
 from __future__ import annotations
@@ -69,18 +70,24 @@ class PeftFolder:
         name = f"{PREFIX}{module}{kind}"
         values = self._files.rows(name, 0, self._files.tensors[name].shape[0])
         if not is_finite(values):
-            raise BadConfiguration(f"{self.where}/{TENSORS_KEY}: {name} has NaN or infinite numbers; take another adapter")
+            raise BadConfiguration(
+                f"{self.where}/{TENSORS_KEY}: {name} has NaN or infinite numbers; take another adapter"
+            )
         return values.astype(np.float32)
 
     def fitted(
-        self, shapes: Mapping[str, tuple[int, ...]], inputs_first: Collection[str], tensor_of: Callable[[str], str | None]
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        inputs_first: Collection[str],
+        tensor_of: Callable[[str], str | None],
     ) -> FittedAdapter:
         """The adapter on the tensors of its model. Reads all tensors of the adapter, to find NaN and infinite numbers.
 
         Args:
             shapes: Shapes of the model's tensors by their names.
             inputs_first: Names of the weights that are [inputs, outputs].
-            tensor_of: Gives the name in `shapes` of a tensor, by its name in transformers; None, or ``BadConfiguration``: there is none.
+            tensor_of: Gives the name in `shapes` of a tensor, by its name in transformers; None, or
+                ``BadConfiguration``: there is none.
 
         Raises:
             BadConfiguration: The model lacks a module, or its weight has another shape; or see `tensor`.
@@ -94,16 +101,20 @@ class PeftFolder:
             (rank, inputs), (outputs, _) = self.shapes(module)
             if name is None or shape is None:
                 raise BadConfiguration(
-                    f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; give the model that "
+                    f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; "
+                    "give the model that "
                     "the adapter was trained with"
                 )
             if shape != ((inputs, outputs) if transposed else (outputs, inputs)):
                 raise BadConfiguration(
-                    f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's weight is "
+                    f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's "
+                    "weight is "
                     f"{list(shape)}; give the model that the adapter was trained with"
                 )
             if name in found:
-                raise BadConfiguration(f"{self.where}: {found[name].module} and {module} are the same module of the model; delete one")
+                raise BadConfiguration(
+                    f"{self.where}: {found[name].module} and {module} are the same module of the model; delete one"
+                )
             found[name] = _Weight(module, self.config.scale_of(module), transposed)
             for kind in (DOWN_END, UP_END, *((MAGNITUDE_END,) if self.config.dora else ())):
                 self.tensor(module, kind)
@@ -111,23 +122,33 @@ class PeftFolder:
 
     def _check(self, module: str) -> None:
         """Compare the tensors of a module with each other and with the configuration."""
-        down, up, magnitude = (self._files.tensors.get(f"{PREFIX}{module}{kind}") for kind in (DOWN_END, UP_END, MAGNITUDE_END))
+        down, up, magnitude = (
+            self._files.tensors.get(f"{PREFIX}{module}{kind}") for kind in (DOWN_END, UP_END, MAGNITUDE_END)
+        )
         if down is None or up is None or (self.config.dora and magnitude is None):
             raise BadConfiguration(f"{self.where}: the adapter of {module} is not complete; copy the files again")
         if magnitude is not None and not self.config.dora:
-            raise BadConfiguration(f"{self.config.where}: use_dora is not true, but {module} has {MAGNITUDE_END[1:]}; correct use_dora")
+            raise BadConfiguration(
+                f"{self.config.where}: use_dora is not true, but {module} has {MAGNITUDE_END[1:]}; correct use_dora"
+            )
         if not self.config.is_target(module):
             raise BadConfiguration(
-                f"{self.config.where}: target_modules and the fields beside it leave out {module}, which has an adapter in {TENSORS_KEY}; "
+                f"{self.config.where}: target_modules and the fields beside it leave out {module}, which has an "
+                f"adapter in {TENSORS_KEY}; "
                 "correct them, or delete its tensors"
             )
         fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1]
         if not fits or (magnitude is not None and magnitude.shape != (up.shape[0],)):
-            shown = f"{list(up.shape)} x {list(down.shape)}" + (f" with {list(magnitude.shape)} lengths" if magnitude is not None else "")
-            raise BadConfiguration(f"{self.where}: the adapter of {module} is {shown}, which is no low-rank map; copy the files again")
+            shown = f"{list(up.shape)} x {list(down.shape)}" + (
+                f" with {list(magnitude.shape)} lengths" if magnitude is not None else ""
+            )
+            raise BadConfiguration(
+                f"{self.where}: the adapter of {module} is {shown}, which is no low-rank map; copy the files again"
+            )
         if down.shape[0] != self.config.rank_of(module):
             raise BadConfiguration(
-                f"{self.config.where}: by r and rank_pattern, {module} has the rank {self.config.rank_of(module)}, and in {TENSORS_KEY} it "
+                f"{self.config.where}: by r and rank_pattern, {module} has the rank {self.config.rank_of(module)}, and "
+                f"in {TENSORS_KEY} it "
                 f"has {down.shape[0]}; give the configuration of this adapter"
             )
 
@@ -177,7 +198,8 @@ class FittedAdapter:
             adapted = self._added(weight, start, rows)
         if not is_finite(adapted):
             raise BadConfiguration(
-                f"{self._folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter added; take another "
+                f"{self._folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter "
+                "added; take another "
                 "adapter"
             )
         return adapted
@@ -204,11 +226,17 @@ def _config(store: Store) -> AdapterConfig:
     data = store.read(CONFIG_KEY).data
     if data is None:
         folders = sorted(key.removesuffix(f"/{CONFIG_KEY}") for key in store.list("") if key.endswith(f"/{CONFIG_KEY}"))
-        fix = f"it has several adapters, {', '.join(folders)}; give the folder of one" if folders else "give the folder of an adapter"
+        fix = (
+            f"it has several adapters, {', '.join(folders)}; give the folder of one"
+            if folders
+            else "give the folder of an adapter"
+        )
         raise BadConfiguration(f"{store.root} has no {CONFIG_KEY}; {fix}")
     if TENSORS_KEY not in store.list(TENSORS_KEY):
         there = (
-            f" but {_PICKLED}; save it with peft as safetensors" if _PICKLED in store.list(_PICKLED) else "; copy all files of the adapter"
+            f" but {_PICKLED}; save it with peft as safetensors"
+            if _PICKLED in store.list(_PICKLED)
+            else "; copy all files of the adapter"
         )
         raise BadConfiguration(f"{store.root} has no {TENSORS_KEY}{there}")
     return read_adapter_config(data, f"{store.root}/{CONFIG_KEY}")
@@ -226,4 +254,6 @@ def _module_name(name: str, where: str) -> str:
         if name.startswith(PREFIX) and name.endswith(kind):
             return name.removeprefix(PREFIX).removesuffix(kind)
     what = "is no part of a low-rank adapter of a linear map" + (", but of an embedding" if _EMBEDDING in name else "")
-    raise BadConfiguration(f"{where}/{TENSORS_KEY}: {name} {what}; merge it with peft (merge_and_unload), and import the model")
+    raise BadConfiguration(
+        f"{where}/{TENSORS_KEY}: {name} {what}; merge it with peft (merge_and_unload), and import the model"
+    )

@@ -1,9 +1,10 @@
 """Reads weights into the model of a run: from a folder with a model, or from a checkpoint.
 
-Each process reads only the regions that its devices hold. The vocabulary of the run has the tokens of its tokenizer. The weights may have
-more rows, which no token uses: these are left out. They may have fewer if the document lets the vocabulary grow: a new row is the mean of
-all rows (Hewitt 2021, "Initializing new word embeddings for pretrained language models"). Rows that only pad the run's vocabulary are zero.
-The document may also take only some parameters; the others are not in the model that is read.
+Each process reads only the regions that its devices hold. The vocabulary of the run has the tokens of its tokenizer.
+The weights may have more rows, which no token uses: these are left out. They may have fewer if the document lets the
+vocabulary grow: a new row is the mean of all rows (Hewitt 2021, "Initializing new word embeddings for pretrained
+language models"). Rows that only pad the run's vocabulary are zero. The document may also take only some parameters;
+the others are not in the model that is read.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Weights:
     """The model of a folder or of a checkpoint."""
 
     model: Any
-    """With the shapes and shardings of the run's model without an adapter; None in the place of parameters that were not taken."""
+    """With the shapes and shardings of the run's model without an adapter; None in the place of parameters that were
+    not taken.
+    """
     path: str
     """The place of the weights, for the log."""
     files: Mapping[str, bytes]
@@ -80,13 +83,16 @@ def read_arrays(read: ReadRegion, template: Any, types: Mapping[str, np.dtype] |
 def _parts(read: ReadRegion, leaf: Leaf, dtype: np.dtype) -> Callable[[Any], np.ndarray]:
     """A function that gives the part of a parameter at JAX's index of a shard.
 
-    It reads one region for all devices of this process, because files are read in whole rows, which devices may share. If these devices
-    do not fill a region, it reads the part of each.
+    It reads one region for all devices of this process, because files are read in whole rows, which devices may share.
+    If these devices do not fill a region, it reads the part of each.
     """
     sharding, full = leaf.sharding, whole(leaf.shape)
     indices = [full] if sharding is None else sharding.addressable_devices_indices_map(leaf.shape).values()
     regions = {str(region): region for region in (normal(index or full, leaf.shape) for index in indices)}.values()
-    box = tuple(slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*regions, strict=True))
+    box = tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*regions, strict=True)
+    )
     filled = _elements(box) <= sum(map(_elements, regions))
     held: dict[str, np.ndarray] = {}
 
@@ -105,7 +111,9 @@ def _elements(region: Region) -> int:
     return math.prod(part.stop - part.start for part in region)
 
 
-def weights_of_folder(store: Store, origin: OriginSpec, spec: ModelSpec, template: CausalLM, adapter: PeftFolder | None) -> Weights:
+def weights_of_folder(
+    store: Store, origin: OriginSpec, spec: ModelSpec, template: CausalLM, adapter: PeftFolder | None
+) -> Weights:
     """The weights of a folder with a model in the files of Hugging Face.
 
     Args:
@@ -133,7 +141,9 @@ def weights_of_folder(store: Store, origin: OriginSpec, spec: ModelSpec, templat
     return Weights(read_arrays(read, taken), store.root, files, is_part=origin.only is not None)
 
 
-def weights_of_checkpoint(store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSpec, template: CausalLM) -> Weights:
+def weights_of_checkpoint(
+    store: Store, entry: CommittedStep, origin: OriginSpec, spec: ModelSpec, template: CausalLM
+) -> Weights:
     """The weights of a checkpoint; see `weights_of_folder`.
 
     Args:
@@ -155,14 +165,17 @@ def weights_of_checkpoint(store: Store, entry: CommittedStep, origin: OriginSpec
     for leaf in leaf_shapes(taken):
         if leaf.axes.get(POSITION, 0) > stored.positions:
             raise BadConfiguration(
-                f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} tokens; set it to at "
+                f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} "
+                "tokens; set it to at "
                 "most that"
             )
     read = with_new_rows(stored.arrays.read, template, stored.tokens, tokens)
     return Weights(read_arrays(read, taken), entry.path, stored.files, is_part=origin.only is not None)
 
 
-def _taken(template: CausalLM, patterns: Sequence[str] | None, there: Mapping[str, Mapping[str, int]], root: str) -> CausalLM:
+def _taken(
+    template: CausalLM, patterns: Sequence[str] | None, there: Mapping[str, Mapping[str, int]], root: str
+) -> CausalLM:
     """The template with None in the place of parameters that are not taken.
 
     Args:
@@ -179,13 +192,16 @@ def _taken(template: CausalLM, patterns: Sequence[str] | None, there: Mapping[st
     ours = {leaf.path: leaf for leaf in leaf_shapes(template)}
     for pattern in patterns:
         if not any(fnmatchcase(path, pattern) for path in ours):
-            raise BadConfiguration(f"spec.from.only: {pattern!r} matches no parameter of the model, such as {next(iter(ours))}; correct it")
+            raise BadConfiguration(
+                f"spec.from.only: {pattern!r} matches no parameter of the model, such as {next(iter(ours))}; correct it"
+            )
     for path, leaf in ours.items():
         if any(fnmatchcase(path, pattern) for pattern in patterns):
             here, other = _fixed_sizes(leaf.axes), _fixed_sizes(there.get(path))
             if here != other:
                 raise BadConfiguration(
-                    f"spec.from.only: {path} has the axes {here} in spec.model, and {other or 'no place'} in {root}; give the model the "
+                    f"spec.from.only: {path} has the axes {here} in spec.model, and {other or 'no place'} in {root}; "
+                    "give the model the "
                     "same sizes, or leave the parameter out of the patterns"
                 )
     return split(template, matching(template, patterns))[0]
@@ -244,10 +260,13 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
         return
     if type(ours.value) is not type(theirs.value):
         raise BadConfiguration(
-            f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set spec.model.{theirs.kind}"
+            f"{what} holds a model of the kind {theirs.kind}, and spec.model is {ours.kind}; set "
+            f"spec.model.{theirs.kind}"
         )
     if ours.custom is not None:
-        raise BadConfiguration(f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}")
+        raise BadConfiguration(
+            f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}"
+        )
     section = ours.value
     assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     form = form_of_section(section)
@@ -256,7 +275,8 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
     for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in unused:
             raise BadConfiguration(
-                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by spec.model.{ours.kind}; set it to "
+                f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by "
+                f"spec.model.{ours.kind}; set it to "
                 "the same value"
             )
 
@@ -264,12 +284,17 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
 def _unused_sizes(section: ModelSection) -> tuple[str, ...]:
     """The width of MLPs in a model whose layers all have experts."""
     experts = section.experts() if isinstance(section, ExpertsSection) else None
-    return ("intermediate_size",) if experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize" else ()
+    return (
+        ("intermediate_size",)
+        if experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize"
+        else ()
+    )
 
 
 def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec) -> None:
     if tokens > rows and not origin.grow_vocabulary:
         raise BadConfiguration(
-            f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of that model, or set "
+            f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of "
+            "that model, or set "
             "spec.from.growVocabulary"
         )

@@ -67,7 +67,9 @@ def split_step(place: str) -> tuple[str, int | None]:
     return root, int(step)
 
 
-def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_BYTES, weights: Weights = "model") -> StoredModel:
+def stored_model(
+    store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_BYTES, weights: Weights = "model"
+) -> StoredModel:
     """The model of a checkpoint. Reads the documents; the parameters are read later.
 
     Args:
@@ -93,14 +95,18 @@ def stored_model(store: Store, entry: CommittedStep, *, kept_bytes: int = KEPT_B
     try:
         arrays = _arrays(checkpoint, documents, kept_bytes, average=weights == "average")
     except NoAverage as why:
-        raise BadConfiguration(f"the checkpoint of step {entry.step} in {store.root} has no average: {why}; leave weights out") from None
+        raise BadConfiguration(
+            f"the checkpoint of step {entry.step} in {store.root} has no average: {why}; leave weights out"
+        ) from None
     data: Any = documents.get("data")
     fingerprint = data.get("tokenizerSha256") if isinstance(data, dict) else None
     definition = None
     if documents.get("spec.tokenizer", {}).get("byte") is not None:
         definition = BYTE
     elif isinstance(fingerprint, str):
-        beside = Store(store.place.model_copy(update={"root": f"{store.root}/data"}))  # where runs keep their tokenizers by default
+        beside = Store(
+            store.place.model_copy(update={"root": f"{store.root}/data"})
+        )  # where runs keep their tokenizers by default
         definition = find_tokenizer(store, fingerprint) or find_tokenizer(beside, fingerprint)
     return StoredModel(
         spec=spec,
@@ -120,6 +126,7 @@ def _arrays(checkpoint: Checkpoint, documents: Mapping[str, Any], kept_bytes: in
         lora = AdapterSpec.model_validate(documents[ADAPTER]).lora
     except ValidationError:
         raise BadConfiguration(
-            f"the checkpoint of step {checkpoint.entry.step} has an adapter that this version does not know; use a newer version of Halcyon"
+            f"the checkpoint of step {checkpoint.entry.step} has an adapter that this version does not know; use a "
+            "newer version of Halcyon"
         ) from None
     return MergedArrays(checkpoint, lora, average=average, kept_bytes=kept_bytes)

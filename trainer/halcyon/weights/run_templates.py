@@ -1,7 +1,8 @@
-"""The chat templates of a run whose document names none: that of the model that it begins with, or that belongs to its tokenizer.
+"""The chat templates of a run whose document names none: that of the model that it begins with, or that belongs to its
+tokenizer.
 
-A process takes them once, at its start, into the spec. So the token caches, the checkpoints and the exports know the text, and a later
-start with another text is a changed run. Where no file has a template, the data keeps Halcyon's own.
+A process takes them once, at its start, into the spec. So the token caches, the checkpoints and the exports know the
+text, and a later start with another text is a changed run. Where no file has a template, the data keeps Halcyon's own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def with_templates(spec: TrainingRunSpec) -> TrainingRunSpec:
     template = _of_origin(spec, access) or _of_tokenizer(spec, access)
     if template is None:
         return spec
-    sources = [_with_template(source, template) if _lacks_template(source.format) else source for source in spec.data.sources]
+    sources = [
+        _with_template(source, template) if _lacks_template(source.format) else source for source in spec.data.sources
+    ]
     return spec.model_copy(update={"data": spec.data.model_copy(update={"sources": sources})})
 
 

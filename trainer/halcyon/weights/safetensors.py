@@ -1,8 +1,9 @@
 """The format of safetensors files: a header in JSON, then the bytes of the tensors.
 
-A file begins with the size of its header, 8 bytes little-endian. The header has the type, the shape and the place of each tensor; the bytes
-follow without gaps. See https://huggingface.co/docs/safetensors. The library ``safetensors`` reads whole local files only, and writes a
-file from tensors that are all in memory, so the format is read and written here.
+A file begins with the size of its header, 8 bytes little-endian. The header has the type, the shape and the place of
+each tensor; the bytes follow without gaps. See https://huggingface.co/docs/safetensors. The library ``safetensors``
+reads whole local files only, and writes a file from tensors that are all in memory, so the format is read and written
+here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _OTHER_BYTES = {
     **dict.fromkeys(("I32", "U32"), 4),
     **dict.fromkeys(("I64", "U64", "C64"), 8),
 }
-"""Bytes of an element of the types that no parameter has. A file may hold such tensors beside the parameters, such as masks."""
+"""Bytes of an element of the types that no parameter has.
+
+A file may hold such tensors beside the parameters, such as masks.
+"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ def parse_header(file: str, data: bytes) -> tuple[dict[str, StoredTensor], int]:
     end = SIZE_BYTES + len(data)
     for one in sorted(found.values(), key=lambda one: (one.start, one.size_bytes)):
         if one.start != end:
-            raise BadConfiguration(f"the header of {file} is damaged: its tensors overlap or leave a gap; copy the file again")
+            raise BadConfiguration(
+                f"the header of {file} is damaged: its tensors overlap or leave a gap; copy the file again"
+            )
         end += one.size_bytes
     return found, end
 

@@ -15,7 +15,9 @@ ApertusActivation = Literal["xielu", Activation]
 
 
 class ApertusSpec(BiasedSection):
-    """An Apertus decoder (Hernandez-Cano et al. 2025): a Llama with norms of queries and keys, and an MLP without a gate, with xIELU."""
+    """An Apertus decoder (Hernandez-Cano et al. 2025): a Llama with norms of queries and keys, and an MLP without a
+    gate, with xIELU.
+    """
 
     rope_theta: float = Field(default=12_000_000.0, gt=0, description="Base of the rotary frequencies.")
     rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
@@ -29,5 +31,8 @@ class ApertusSpec(BiasedSection):
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
         return dataclasses.replace(
-            super().sizes(), query_norm="head", gated=False, activation_parameters=2 if self.hidden_act == "xielu" else 0
+            super().sizes(),
+            query_norm="head",
+            gated=False,
+            activation_parameters=2 if self.hidden_act == "xielu" else 0,
         )

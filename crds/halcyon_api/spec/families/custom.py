@@ -13,14 +13,17 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class CustomSpec(ModelSection):
-    """A model of your own package. Only the trainer imports it, so its size is not known when the document is applied."""
+    """A model of your own package. Only the trainer imports it, so its size is not known when the document is
+    applied.
+    """
 
     class_: str = Field(
         alias="class",
         max_length=253,
         pattern=rf"^{_NAME}(\.{_NAME})*:{_NAME}$",
         description=(
-            "Import path of the class, as `package.module:Class`: a subclass of `halcyon.models.CausalLM` with a method `init` and a class "
+            "Import path of the class, as `package.module:Class`: a subclass of `halcyon.models.CausalLM` with a "
+            "method `init` and a class "
             "`Config`. The trainer's image must have the package."
         ),
     )
@@ -34,6 +37,10 @@ class CustomSpec(ModelSection):
     published: ClassVar[str] = "yours"
 
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
-        """No sizes: only the trainer knows them. A mesh that the document does not set is all ``fsdp``, and no memory is estimated."""
+        """No sizes: only the trainer knows them. A mesh that the document does not set is all ``fsdp``, and no
+        memory is estimated.
+        """
         del vocabulary, positions
-        return ModelShape(width=0, blocks=0, parameters=0, block_parameters=0, product_weights=0, attention_width=0, splits=())
+        return ModelShape(
+            width=0, blocks=0, parameters=0, block_parameters=0, product_weights=0, attention_width=0, splits=()
+        )

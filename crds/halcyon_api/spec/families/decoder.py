@@ -28,10 +28,16 @@ class DecoderSection(ModelSection):
     hidden_size: Width = Field(default=768, description="Width of the residual stream.")
     intermediate_size: Width = Field(default=2048, description="Width of the MLP.")
     num_attention_heads: Count = Field(default=12, description="Query heads.")
-    num_key_value_heads: Count | None = Field(default=None, description="Key and value heads. Default: `numAttentionHeads`.")
-    head_dim: Width | None = Field(default=None, description="Features of a head. Default: `hiddenSize` / `numAttentionHeads`.")
+    num_key_value_heads: Count | None = Field(
+        default=None, description="Key and value heads. Default: `numAttentionHeads`."
+    )
+    head_dim: Width | None = Field(
+        default=None, description="Features of a head. Default: `hiddenSize` / `numAttentionHeads`."
+    )
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary frequencies.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="Change of the rotary frequencies for longer texts.")
+    rope_scaling: RopeScaling | None = Field(
+        default=None, description="Change of the rotary frequencies for longer texts."
+    )
     rms_norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
     tie_word_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
     initializer_range: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
@@ -123,7 +129,9 @@ class BiasedSection(DecoderSection):
 SlidingWindow = Annotated[int, Field(ge=1, le=16_777_216)]
 LayerTypes = Annotated[list[LayerType], Field(max_length=1024)]
 
-LAYER_TYPES_DESCRIPTION = "The attention of each layer, one entry each: `full_attention`, or `sliding_attention` over the window."
+LAYER_TYPES_DESCRIPTION = (
+    "The attention of each layer, one entry each: `full_attention`, or `sliding_attention` over the window."
+)
 
 ONE_TYPE_A_LAYER = Rule(
     "!has(self.layerTypes) || self.layerTypes.size() == self.numHiddenLayers",
@@ -138,7 +146,8 @@ PARTIAL_DESCRIPTION = "The part of each head's features that is rotated."
 EVEN_ROTATION = Rule(
     f"int(double({_HEAD_SIZE}) * self.partialRotaryFactor) % 2 == 0",
     lambda self: int(self.head_size * self.partial_rotary_factor) % 2 == 0,
-    "the rotated features of a head, headDim * partialRotaryFactor, must be even, because rotary positions rotate pairs",
+    "the rotated features of a head, headDim * partialRotaryFactor, must be even, because rotary positions rotate "
+    "pairs",
     ".partialRotaryFactor",
 )
 
@@ -147,9 +156,13 @@ class PatternedSection(BiasedSection):
     """A decoder whose layers alternate between attention to a window and attention to the whole sequence."""
 
     sliding_window: SlidingWindow | None = Field(
-        default=None, description=f"Positions that a layer with `sliding_attention` sees, its own included. Default: {DEFAULT_WINDOW}."
+        default=None,
+        description="Positions that a layer with `sliding_attention` sees, its own included. "
+        f"Default: {DEFAULT_WINDOW}.",
     )
-    layer_types: LayerTypes | None = Field(default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
+    layer_types: LayerTypes | None = Field(
+        default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family."
+    )
 
     pattern: ClassVar[int]
     """Each layer whose number, counted from 1, is a multiple of this sees the whole sequence."""
@@ -161,7 +174,8 @@ class PatternedSection(BiasedSection):
         if self.layer_types is not None:
             return tuple(self.layer_types)
         return tuple(
-            "full_attention" if number % type(self).pattern == 0 else "sliding_attention" for number in range(1, self.num_hidden_layers + 1)
+            "full_attention" if number % type(self).pattern == 0 else "sliding_attention"
+            for number in range(1, self.num_hidden_layers + 1)
         )
 
     @property

@@ -10,7 +10,14 @@ from pydantic import Field
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, Count, NonNegative, Width
+from halcyon_api.spec.families.section import (
+    ACTIVATION_DESCRIPTION,
+    Activation,
+    AttentionNeeds,
+    Count,
+    NonNegative,
+    Width,
+)
 from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
 
@@ -25,7 +32,10 @@ ROUTER_RULES = (
     ),
     Rule(
         "self.topkGroup <= self.nGroup && self.numExpertsPerTok * self.nGroup <= self.nRoutedExperts * self.topkGroup",
-        lambda self: self.topk_group <= self.n_group and self.num_experts_per_tok * self.n_group <= self.n_routed_experts * self.topk_group,
+        lambda self: (
+            self.topk_group <= self.n_group
+            and self.num_experts_per_tok * self.n_group <= self.n_routed_experts * self.topk_group
+        ),
         "topkGroup must be at most nGroup, and that many groups must have numExpertsPerTok experts",
         ".topkGroup",
         shows("topkGroup", "nGroup", "numExpertsPerTok", "nRoutedExperts"),
@@ -45,15 +55,20 @@ class CorrectedSection(ExpertsSection):
     num_experts_per_tok: Count = Field(default=8, description="Experts that a router chooses for a token.")
     n_group: Count = Field(default=1, description="Equal groups of experts.")
     topk_group: Count = Field(default=1, description="Groups from which the experts of a token are chosen.")
-    norm_topk_prob: bool = Field(default=True, description="Whether the weights of a token's experts are divided by their sum.")
+    norm_topk_prob: bool = Field(
+        default=True, description="Whether the weights of a token's experts are divided by their sum."
+    )
     routed_scaling_factor: float = Field(default=1.0, gt=0, description="Factor of the weights of a token's experts.")
-    first_k_dense_replace: NonNegative = Field(default=1, description="Layers, from the first, that have an MLP in the place of experts.")
+    first_k_dense_replace: NonNegative = Field(
+        default=1, description="Layers, from the first, that have an MLP in the place of experts."
+    )
 
     router_correction_coef: float = Field(
         default=0.0,
         ge=0,
         description=(
-            "Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, by the update rule of "
+            "Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, "
+            "by the update rule of "
             "the optimizer. 0: the corrections stay."
         ),
     )
@@ -74,7 +89,9 @@ class CorrectedSection(ExpertsSection):
 
 
 class Glm4MoeSpec(CorrectedSection):
-    """A GLM 4.5 decoder (GLM Team 2025): grouped-query attention that rotates a part of each head, and the routers of DeepSeek V3."""
+    """A GLM 4.5 decoder (GLM Team 2025): grouped-query attention that rotates a part of each head, and the routers
+    of DeepSeek V3.
+    """
 
     rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     attention_bias: bool = Field(default=False, description="Biases of the projections of queries, keys and values.")
@@ -86,25 +103,38 @@ class Glm4MoeSpec(CorrectedSection):
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
-        return dataclasses.replace(super().sizes(), query_bias=self.attention_bias, query_norm="head" if self.use_qk_norm else None)
+        return dataclasses.replace(
+            super().sizes(), query_bias=self.attention_bias, query_norm="head" if self.use_qk_norm else None
+        )
 
 
 class DeepseekV3Spec(CorrectedSection):
-    """A DeepSeek V3 or Kimi K2 decoder (DeepSeek-AI 2024): latent attention, corrected sigmoid routers, shared experts."""
+    """A DeepSeek V3 or Kimi K2 decoder (DeepSeek-AI 2024): latent attention, corrected sigmoid routers, shared
+    experts.
+    """
 
     num_key_value_heads: Count | None = Field(default=None, description="Must be `numAttentionHeads`, its default.")
-    head_dim: Width | None = Field(default=None, description="Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head.")
-    attention_bias: bool = Field(default=False, description="Biases of the projections to latent vectors and into the residual stream.")
+    head_dim: Width | None = Field(
+        default=None, description="Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head."
+    )
+    attention_bias: bool = Field(
+        default=False, description="Biases of the projections to latent vectors and into the residual stream."
+    )
     q_lora_rank: Width | None = Field(
-        default=None, description="Features of the latent vector of queries. Default: queries are projected from the residual stream."
+        default=None,
+        description="Features of the latent vector of queries. Default: queries are projected "
+        "from the residual stream.",
     )
     kv_lora_rank: Width = Field(default=512, description="Features of the latent vector of keys and values.")
-    qk_nope_head_dim: Width = Field(default=128, description="Features of a head's queries and keys that are not rotated.")
+    qk_nope_head_dim: Width = Field(
+        default=128, description="Features of a head's queries and keys that are not rotated."
+    )
     qk_rope_head_dim: Width = Field(default=64, description="Features of a head's queries and keys that are rotated.")
     v_head_dim: Width = Field(default=128, description="Features of a head's values.")
     rope_interleave: bool = Field(
         default=True,
-        description="Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and export.",
+        description="Whether rotated pairs are neighbours in the files of Hugging Face. Changes nothing but import and "
+        "export.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -139,8 +169,9 @@ class DeepseekV3Spec(CorrectedSection):
         """See `ExpertSizes.shape`. Attention is counted here.
 
         With width d, H heads, ranks q and r, and plain, rotated and value features p, t and v of a head, attention has
-        q (d + 1 + H (p + t)) weights for queries (d H (p + t) without a rank), d (r + t) + r + r H (p + v) for keys and values, and H v d
-        for the output. The norms of the ranks, q + r of them, are no products, and neither are the biases, q + r + t + d, if there are any.
+        q (d + 1 + H (p + t)) weights for queries (d H (p + t) without a rank), d (r + t) + r + r H (p + v) for keys and
+        values, and H v d for the output. The norms of the ranks, q + r of them, are no products, and neither are the
+        biases, q + r + t + d, if there are any.
         """
         width, heads, rank = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
         queries = heads * self.head_size

@@ -16,7 +16,9 @@ from halcyon_api.spec.model_shape import ModelShape, Split
 
 @dataclass(frozen=True)
 class ExpertSizes:
-    """What the number of parameters of the layers with experts depends on. Sizes are numbers of features unless stated otherwise."""
+    """What the number of parameters of the layers with experts depends on. Sizes are numbers of features unless
+    stated otherwise.
+    """
 
     experts: int
     """Experts of a layer."""
@@ -44,12 +46,14 @@ class ExpertSizes:
     def shape(self, dense: DecoderSizes, attention: ModelShape | None, vocabulary: int, positions: int) -> ModelShape:
         """The shape of a decoder with experts.
 
-        With width d, E experts of m features, k of them for each token, and a shared MLP of s features, a layer with experts has, in the
-        place of the 3 d n weights of an MLP of n features, d E + 3 d m E + 3 d s weights (d more with a gate of the shared MLP), and the
-        biases that its family has. A token goes through d E + 3 d m k + 3 d s of them.
+        With width d, E experts of m features, k of them for each token, and a shared MLP of s features, a layer with
+        experts has, in the place of the 3 d n weights of an MLP of n features, d E + 3 d m E + 3 d s weights (d more
+        with a gate of the shared MLP), and the biases that its family has. A token goes through d E + 3 d m k + 3 d s
+        of them.
 
         Args:
-            dense: The same decoder with an MLP in every layer; it has the sizes of attention and of the MLPs of layers without experts.
+            dense: The same decoder with an MLP in every layer; it has the sizes of attention and of the MLPs of layers
+                without experts.
             attention: The shape without any MLP, if `dense` does not describe its attention.
             vocabulary: See `ModelSection.shape`.
             positions: See `ModelSection.shape`.
@@ -100,13 +104,17 @@ class ExpertsSection(DecoderSection):
         default=0.001,
         ge=0,
         description=(
-            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the reported one. As in Hugging "
-            "Face, the loss is `numExpertsPerTok` if every expert gets the same number of tokens; here it is the mean over sequences and "
+            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the reported "
+            "one. As in Hugging "
+            "Face, the loss is `numExpertsPerTok` if every expert gets the same number of tokens; here it is the mean "
+            "over sequences and "
             "layers. 0: no such loss."
         ),
     )
     router_z_loss_coef: float = Field(
-        default=0.0, ge=0, description="Factor of the mean squared logarithm of the routers' softmax denominators. 0: no such loss."
+        default=0.0,
+        ge=0,
+        description="Factor of the mean squared logarithm of the routers' softmax denominators. 0: no such loss.",
     )
 
     rules: ClassVar[tuple[Rule, ...]] = DecoderSection.rules

@@ -17,7 +17,9 @@ _LOGITS_DESCRIPTION = "Smooth limit of the logits: limit * tanh(logit / limit). 
 
 
 class GemmaSpec(BiasedSection):
-    """A Gemma decoder (Gemma Team 2024a): norms with a factor of 1 + weight, scaled embeddings, GeGLU, tied embeddings."""
+    """A Gemma decoder (Gemma Team 2024a): norms with a factor of 1 + weight, scaled embeddings, GeGLU, tied
+    embeddings.
+    """
 
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_act: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
@@ -28,14 +30,17 @@ class GemmaSpec(BiasedSection):
         Rule(
             "self.hiddenAct != 'gelu'",
             lambda self: self.hidden_act != "gelu",
-            "gemma has no exact gelu, because readers of its files take gelu for gelu_pytorch_tanh; set gelu_pytorch_tanh",
+            "gemma has no exact gelu, because readers of its files take gelu for gelu_pytorch_tanh; set "
+            "gelu_pytorch_tanh",
             ".hiddenAct",
         ),
     )
 
 
 class Gemma2Spec(PatternedSection):
-    """A Gemma 2 decoder (Gemma Team 2024b): a Gemma with norms around each part, soft caps, and a window in every other layer."""
+    """A Gemma 2 decoder (Gemma Team 2024b): a Gemma with norms around each part, soft caps, and a window in every
+    other layer.
+    """
 
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_activation: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
@@ -59,10 +64,14 @@ class Gemma2Spec(PatternedSection):
 
 
 class Gemma3Spec(PatternedSection):
-    """A Gemma 3 text decoder (Gemma Team 2025): a Gemma 2 with norms of queries and keys, and five windows for each full layer."""
+    """A Gemma 3 text decoder (Gemma Team 2025): a Gemma 2 with norms of queries and keys, and five windows for each
+    full layer.
+    """
 
     rope_theta: float = Field(default=1_000_000.0, gt=0, description="Base of the rotary frequencies of full layers.")
-    rope_local_base_freq: float = Field(default=10_000.0, gt=0, description="Base of the rotary frequencies of windowed layers.")
+    rope_local_base_freq: float = Field(
+        default=10_000.0, gt=0, description="Base of the rotary frequencies of windowed layers."
+    )
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_activation: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
     query_pre_attn_scalar: float | None = Field(default=None, gt=0, description=_SCALAR_DESCRIPTION)

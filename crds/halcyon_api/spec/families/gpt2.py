@@ -23,11 +23,15 @@ class Gpt2Spec(ModelSection):
 
     layers: Count = Field(default=12, description="Transformer blocks.")
     hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
-    intermediate_size: Width | None = Field(default=None, description="Width of the MLP. Default: four times `hiddenSize`.")
+    intermediate_size: Width | None = Field(
+        default=None, description="Width of the MLP. Default: four times `hiddenSize`."
+    )
     heads: Count = Field(default=12, description="Attention heads.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
     activation_function: Activation = Field(default="gelu_new", description=ACTIVATION_DESCRIPTION)
-    scale_attn_weights: bool = Field(default=True, description="Divide the scores of attention by the square root of a head's features.")
+    scale_attn_weights: bool = Field(
+        default=True, description="Divide the scores of attention by the square root of a head's features."
+    )
     scale_attn_by_inverse_layer_idx: bool = Field(
         default=False, description="Divide the scores of attention by the number of the layer, counted from 1."
     )

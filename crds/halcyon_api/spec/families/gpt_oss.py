@@ -8,14 +8,22 @@ from typing import ClassVar
 from pydantic import Field
 
 from halcyon_api.base import Rule
-from halcyon_api.spec.families.decoder import LAYER_TYPES_DESCRIPTION, ONE_TYPE_A_LAYER, LayerType, LayerTypes, SlidingWindow
+from halcyon_api.spec.families.decoder import (
+    LAYER_TYPES_DESCRIPTION,
+    ONE_TYPE_A_LAYER,
+    LayerType,
+    LayerTypes,
+    SlidingWindow,
+)
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import Count, Width
 from halcyon_api.spec.families.sizes import DecoderSizes
 
 
 class GptOssSpec(ExpertsSection):
-    """A gpt-oss decoder (OpenAI 2025): attention sinks, a window in every other layer, biases everywhere, experts with a clamped SwiGLU."""
+    """A gpt-oss decoder (OpenAI 2025): attention sinks, a window in every other layer, biases everywhere, experts
+    with a clamped SwiGLU.
+    """
 
     intermediate_size: Width = Field(default=2048, description="Width of an expert.")
     rope_theta: float = Field(default=150_000.0, gt=0, description="Base of the rotary frequencies.")
@@ -28,7 +36,9 @@ class GptOssSpec(ExpertsSection):
         default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
     )
     swiglu_alpha: float = Field(default=1.702, gt=0, description="Factor inside the sigmoid of an expert's gate.")
-    swiglu_limit: float = Field(default=7.0, gt=0, description="Limit of an expert's gate, and of both signs of what it multiplies.")
+    swiglu_limit: float = Field(
+        default=7.0, gt=0, description="Limit of an expert's gate, and of both signs of what it multiplies."
+    )
     num_local_experts: Count = Field(default=128, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=4, description="Experts that a token goes to.")
 
@@ -48,7 +58,9 @@ class GptOssSpec(ExpertsSection):
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
-        return dataclasses.replace(super().sizes(), query_bias=self.attention_bias, output_bias=self.attention_bias, sinks=True)
+        return dataclasses.replace(
+            super().sizes(), query_bias=self.attention_bias, output_bias=self.attention_bias, sinks=True
+        )
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""

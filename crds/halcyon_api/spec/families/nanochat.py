@@ -121,9 +121,9 @@ class NanochatSpec(ModelSection):
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ModelSection.shape`.
 
-        With width d, H query heads and K key and value heads of h features, a block has d h (2 H + 2 K) + 8 d² weights of products and two
-        factors. Every other block has a value embedding of V K h elements with a gate of 12 K. Embedding and head have V d each; the gate
-        of the smear has 24, and two factors are left.
+        With width d, H query heads and K key and value heads of h features, a block has d h (2 H + 2 K) + 8 d² weights
+        of products and two factors. Every other block has a value embedding of V K h elements with a gate of 12 K.
+        Embedding and head have V d each; the gate of the smear has 24, and two factors are left.
         """
         keys = self.key_value_heads * self.head_dim
         valued = sum(self.with_values)

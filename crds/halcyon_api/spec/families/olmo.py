@@ -13,7 +13,9 @@ from halcyon_api.spec.families.sizes import DecoderSizes
 
 
 class Olmo2Spec(BiasedSection):
-    """An OLMo 2 decoder (OLMo Team 2025a): norms after each part, and norms of queries and keys over all heads together."""
+    """An OLMo 2 decoder (OLMo Team 2025a): norms after each part, and norms of queries and keys over all heads
+    together.
+    """
 
     rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
@@ -26,10 +28,14 @@ class Olmo2Spec(BiasedSection):
 
 
 class Olmo3Spec(PatternedSection):
-    """An OLMo 3 decoder (OLMo Team 2025b): an OLMo 2 with three windowed layers for each full one. Only full layers scale positions."""
+    """An OLMo 3 decoder (OLMo Team 2025b): an OLMo 2 with three windowed layers for each full one. Only full layers
+    scale positions.
+    """
 
     rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
-    rope_local_base_freq: float | None = Field(default=None, gt=0, description="That of windowed layers. Default: `ropeTheta`.")
+    rope_local_base_freq: float | None = Field(
+        default=None, gt=0, description="That of windowed layers. Default: `ropeTheta`."
+    )
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
 
     published: ClassVar[str] = "OLMo 3, 7B and 32B"

@@ -26,12 +26,18 @@ class QwenSection(DecoderSection):
 
     rope_theta: float = Field(default=1_000_000.0, gt=0, description="Base of the rotary frequencies.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    use_sliding_window: bool = Field(default=False, description="Whether the layers from number `maxWindowLayers` on see only a window.")
+    use_sliding_window: bool = Field(
+        default=False, description="Whether the layers from number `maxWindowLayers` on see only a window."
+    )
     sliding_window: SlidingWindow | None = Field(
         default=None, description=f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
     )
-    max_window_layers: NonNegative = Field(default=28, description="Layers, from the first, that see the whole sequence.")
-    layer_types: LayerTypes | None = Field(default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above.")
+    max_window_layers: NonNegative = Field(
+        default=28, description="Layers, from the first, that see the whole sequence."
+    )
+    layer_types: LayerTypes | None = Field(
+        default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *DecoderSection.rules,
@@ -79,4 +85,6 @@ class Qwen3Spec(QwenSection):
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
-        return dataclasses.replace(super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias)
+        return dataclasses.replace(
+            super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias
+        )

@@ -30,11 +30,17 @@ class Qwen3MoeSpec(ExpertsSection):
     num_experts: Count = Field(default=128, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")
     moe_intermediate_size: Width = Field(default=768, description="Width of an expert.")
-    norm_topk_prob: bool = Field(default=True, description="Whether the weights of a token's experts are divided by their sum.")
-    decoder_sparse_step: Count = Field(
-        default=1, description="Each layer whose number, counted from 1, is a multiple of this has experts; the others have an MLP."
+    norm_topk_prob: bool = Field(
+        default=True, description="Whether the weights of a token's experts are divided by their sum."
     )
-    mlp_only_layers: LayerNumbers = Field(default=[], description="Layers, counted from 0, that have an MLP in any case.")
+    decoder_sparse_step: Count = Field(
+        default=1,
+        description="Each layer whose number, counted from 1, is a multiple of this has "
+        "experts; the others have an MLP.",
+    )
+    mlp_only_layers: LayerNumbers = Field(
+        default=[], description="Layers, counted from 0, that have an MLP in any case."
+    )
 
     published: ClassVar[str] = "Qwen3 30B-A3B and 235B-A22B"
     rules: ClassVar[tuple[Rule, ...]] = (*ExpertsSection.rules, per_token_rule("numExperts", "num_experts"))
@@ -62,5 +68,7 @@ class Qwen3MoeSpec(ExpertsSection):
             experts=self.num_experts,
             per_token=self.num_experts_per_tok,
             mlp=self.moe_intermediate_size,
-            with_experts=tuple((layer + 1) % step == 0 and layer not in dense for layer in range(self.num_hidden_layers)),
+            with_experts=tuple(
+                (layer + 1) % step == 0 and layer not in dense for layer in range(self.num_hidden_layers)
+            ),
         )

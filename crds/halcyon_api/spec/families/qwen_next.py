@@ -26,7 +26,9 @@ _STATE_PRODUCTS = 3
 
 
 class Qwen3NextSpec(ExpertsSection):
-    """A Qwen3-Next or Qwen 3.5 text decoder (Qwen Team 2025): three gated delta nets for each layer with gated attention."""
+    """A Qwen3-Next or Qwen 3.5 text decoder (Qwen Team 2025): three gated delta nets for each layer with gated
+    attention.
+    """
 
     intermediate_size: Width = Field(default=2048, description="Width of the MLP of layers without experts.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
@@ -34,31 +36,47 @@ class Qwen3NextSpec(ExpertsSection):
     attention_bias: bool = Field(default=False, description="Biases of all projections of attention.")
     partial_rotary_factor: float = Field(default=0.25, gt=0, le=1, description=PARTIAL_DESCRIPTION)
     linear_num_key_heads: Count = Field(default=16, description="Heads of queries and keys of a gated delta net.")
-    linear_num_value_heads: Count = Field(default=32, description="Heads of its values. A multiple of `linearNumKeyHeads`.")
+    linear_num_value_heads: Count = Field(
+        default=32, description="Heads of its values. A multiple of `linearNumKeyHeads`."
+    )
     linear_key_head_dim: Width = Field(default=128, description="Features of its queries and keys.")
     linear_value_head_dim: Width = Field(default=128, description="Features of its values.")
-    linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = Field(default=4, description="Positions of its convolutions.")
+    linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Positions of its convolutions."
+    )
     layer_types: MixerTypes | None = Field(
         default=None,
         description=(
-            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each fourth layer has "
+            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each "
+            "fourth layer has "
             "attention."
         ),
     )
 
-    num_experts: Annotated[int, Field(ge=0, le=4096)] = Field(default=128, description="Experts of a layer. 0: every layer has an MLP.")
+    num_experts: Annotated[int, Field(ge=0, le=4096)] = Field(
+        default=128, description="Experts of a layer. 0: every layer has an MLP."
+    )
     num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")
     moe_intermediate_size: Width = Field(default=512, description="Width of an expert.")
-    shared_expert_intermediate_size: Width = Field(default=512, description="Width of the MLP that every token goes through beside them.")
-    norm_topk_prob: bool = Field(default=True, description="Whether the weights of a token's experts are divided by their sum.")
-    decoder_sparse_step: Count = Field(
-        default=1, description="Each layer whose number, counted from 1, is a multiple of this has experts; the others have an MLP."
+    shared_expert_intermediate_size: Width = Field(
+        default=512, description="Width of the MLP that every token goes through beside them."
     )
-    mlp_only_layers: LayerNumbers = Field(default=[], description="Layers, counted from 0, that have an MLP in any case.")
+    norm_topk_prob: bool = Field(
+        default=True, description="Whether the weights of a token's experts are divided by their sum."
+    )
+    decoder_sparse_step: Count = Field(
+        default=1,
+        description="Each layer whose number, counted from 1, is a multiple of this has "
+        "experts; the others have an MLP.",
+    )
+    mlp_only_layers: LayerNumbers = Field(
+        default=[], description="Layers, counted from 0, that have an MLP in any case."
+    )
     fused_projections: bool = Field(
         default=False,
         description=(
-            "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of Qwen3-Next do. Changes "
+            "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of "
+            "Qwen3-Next do. Changes "
             "nothing but export."
         ),
     )
@@ -89,11 +107,16 @@ class Qwen3NextSpec(ExpertsSection):
         """The mixer of each layer."""
         if self.layer_types is not None:
             return tuple(self.layer_types)
-        return tuple("linear_attention" if (layer + 1) % _PATTERN else "full_attention" for layer in range(self.num_hidden_layers))
+        return tuple(
+            "linear_attention" if (layer + 1) % _PATTERN else "full_attention"
+            for layer in range(self.num_hidden_layers)
+        )
 
     def sizes(self) -> DecoderSizes:
         """See `DecoderSection.sizes`."""
-        return dataclasses.replace(super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias)
+        return dataclasses.replace(
+            super().sizes(), query_norm="head", query_bias=self.attention_bias, output_bias=self.attention_bias
+        )
 
     def experts(self) -> ExpertSizes:
         """See `ExpertsSection.experts`."""
@@ -103,7 +126,9 @@ class Qwen3NextSpec(ExpertsSection):
             experts=max(self.num_experts, 1),
             per_token=self.num_experts_per_tok,
             mlp=self.moe_intermediate_size,
-            with_experts=tuple(self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers),
+            with_experts=tuple(
+                self.num_experts > 0 and (layer + 1) % step == 0 and layer not in dense for layer in layers
+            ),
             shared=self.shared_expert_intermediate_size,
             shared_gate=True,
             shared_field="sharedExpertIntermediateSize",
@@ -112,18 +137,25 @@ class Qwen3NextSpec(ExpertsSection):
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """See `ExpertSizes.shape`. What mixes positions is counted here.
 
-        With width d, H query heads and K key and value heads of h features, attention has d h (3 H + 2 K) weights of products, with its
-        gate, and 2 h of norms. With A key heads of a features and B value heads of b features, a gated delta net has
-        2 d (A a + B b + B) + d B b weights of products, c (2 A a + B b) of convolutions over c positions, 2 B of decays and b of a norm. A
-        token multiplies 3 B a b times with the states.
+        With width d, H query heads and K key and value heads of h features, attention has d h (3 H + 2 K) weights of
+        products, with its gate, and 2 h of norms. With A key heads of a features and B value heads of b features, a
+        gated delta net has 2 d (A a + B b + B) + d B b weights of products, c (2 A a + B b) of convolutions over c
+        positions, 2 B of decays and b of a norm. A token multiplies 3 B a b times with the states.
         """
         del positions
         width, head, heads, shared = self.hidden_size, self.head_size, self.num_attention_heads, self.key_value_heads
         attention = width * head * (3 * heads + 2 * shared)
         biases = self.attention_bias * (2 * head * (heads + shared) + width)
-        keys, values = self.linear_num_key_heads * self.linear_key_head_dim, self.linear_num_value_heads * self.linear_value_head_dim
+        keys, values = (
+            self.linear_num_key_heads * self.linear_key_head_dim,
+            self.linear_num_value_heads * self.linear_value_head_dim,
+        )
         linear = 2 * width * (keys + values + self.linear_num_value_heads) + values * width
-        linear_rest = self.linear_conv_kernel_dim * (2 * keys + values) + 2 * self.linear_num_value_heads + self.linear_value_head_dim
+        linear_rest = (
+            self.linear_conv_kernel_dim * (2 * keys + values)
+            + 2 * self.linear_num_value_heads
+            + self.linear_value_head_dim
+        )
         layers, linear_layers = self.num_hidden_layers, self.mixers.count("linear_attention")
         full_layers, table = layers - linear_layers, vocabulary * width
         full_block, linear_block = attention + biases + 2 * head, linear + linear_rest

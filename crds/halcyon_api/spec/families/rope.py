@@ -15,20 +15,31 @@ class RopeScaling(RuledModel):
     """Changes the frequencies of rotary positions. Fields and formulas are those of Hugging Face's `rope_scaling`."""
 
     rope_type: RopeType = Field(
-        description="`linear`: all frequencies / `factor`. `llama3`: only the low ones. `yarn`: a ramp between both (Peng et al. 2023)."
+        description=(
+            "`linear`: all frequencies / `factor`. `llama3`: only the low ones. `yarn`: a ramp between both (Peng et "
+            "al. 2023)."
+        )
     )
     factor: float | None = Field(default=None, ge=1, description="How many times longer the texts are.")
     original_max_position_embeddings: int | None = Field(
         default=None, ge=1, le=16_777_216, description="Longest text of the first training, in tokens."
     )
-    low_freq_factor: float | None = Field(default=None, gt=0, description="`llama3`: with fewer turns, divided. Default: 1.")
-    high_freq_factor: float | None = Field(default=None, gt=0, description="`llama3`: with more turns, not divided. Default: 4.")
-    beta_fast: float | None = Field(default=None, gt=0, description="`yarn`: turns at the end of the ramp. Default: 32.")
+    low_freq_factor: float | None = Field(
+        default=None, gt=0, description="`llama3`: with fewer turns, divided. Default: 1."
+    )
+    high_freq_factor: float | None = Field(
+        default=None, gt=0, description="`llama3`: with more turns, not divided. Default: 4."
+    )
+    beta_fast: float | None = Field(
+        default=None, gt=0, description="`yarn`: turns at the end of the ramp. Default: 32."
+    )
     beta_slow: float | None = Field(default=None, gt=0, description="`yarn`: turns at its start. Default: 1.")
     attention_factor: float | None = Field(
         default=None, gt=0, description="`yarn`: factor of queries and keys. Default: 0.1 ln factor + 1."
     )
-    mscale: float | None = Field(default=None, gt=0, description="`yarn`: numerator of another default of `attentionFactor`.")
+    mscale: float | None = Field(
+        default=None, gt=0, description="`yarn`: numerator of another default of `attentionFactor`."
+    )
     mscale_all_dim: float | None = Field(default=None, gt=0, description="`yarn`: its denominator.")
     truncate: bool | None = Field(default=None, description="`yarn`: round the ends of the ramp. Default: true.")
 

@@ -48,13 +48,17 @@ class DecoderSizes:
     def shape(self, vocabulary: int, positions: int) -> ModelShape:
         """The shape of the model; see `ModelSection.shape`.
 
-        With width d, MLP m, H query heads and K key and value heads of h features, a block has d h (2 H + 2 K) + 3 d m weights of
-        products (2 d m in an MLP without a gate), the biases and norms that its family has, and the model L blocks, one norm, and one table
-        of V d, or two if not tied.
+        With width d, MLP m, H query heads and K key and value heads of h features, a block has d h (2 H + 2 K) + 3 d m
+        weights of products (2 d m in an MLP without a gate), the biases and norms that its family has, and the model L
+        blocks, one norm, and one table of V d, or two if not tied.
         """
         queries, keys = self.heads * self.head_size, self.key_value_heads * self.head_size
         products = self.width * (2 * queries + 2 * keys) + (3 if self.gated else 2) * self.width * self.mlp
-        biases = self.query_bias * (queries + 2 * keys) + self.output_bias * self.width + self.mlp_bias * (2 * self.mlp + self.width)
+        biases = (
+            self.query_bias * (queries + 2 * keys)
+            + self.output_bias * self.width
+            + self.mlp_bias * (2 * self.mlp + self.width)
+        )
         query_norms = {"head": 2 * self.head_size, "projection": queries + keys, None: 0}[self.query_norm]
         norms = query_norms + self.block_norms * self.width
         block = products + biases + norms + self.sinks * self.heads + self.activation_parameters

@@ -10,7 +10,9 @@ from halcyon_api.spec.rules.common import Positive, UpdateRule
 
 
 class AdafactorSpec(UpdateRule):
-    """Adafactor (Shazeer and Stern 2018): factored second moments, no first. The rate is a share of a parameter's size."""
+    """Adafactor (Shazeer and Stern 2018): factored second moments, no first. The rate is a share of a parameter's
+    size.
+    """
 
     decay_exponent: Positive = Field(default=0.8, description="The decay of moments is 1 - step ** -this.")
     epsilon: Positive = Field(default=1e-30, description="Added to squares of gradients.")

@@ -1,4 +1,6 @@
-"""Rules that differ from AdamW in a part: its moments, the gradient that they are made of, or the form of the update."""
+"""Rules that differ from AdamW in a part: its moments, the gradient that they are made of, or the form of the
+update.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +74,8 @@ class AdamHSpec(UpdateRule):
     beta1: Decay = Field(default=0.9, description="Decay of the first moment.")
     beta2: Decay = Field(default=0.95, description="Decay of the second moment.")
     epsilon: Positive = Field(default=1e-8, description="Added to the root.")
-    matrix_rate: Positive = Field(default=6.0, description="Factor of the learning rate; the product is a share of the norm.")
+    matrix_rate: Positive = Field(
+        default=6.0, description="Factor of the learning rate; the product is a share of the norm."
+    )
 
     wide_only: ClassVar[bool] = True

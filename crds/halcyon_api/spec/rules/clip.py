@@ -13,5 +13,6 @@ class ClipSpec(ApiModel):
 
     value: Positive | None = Field(default=None, description="Largest absolute value of an element.")
     adaptive: Positive | None = Field(
-        default=None, description="Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021)."
+        default=None,
+        description="Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021).",
     )

@@ -43,7 +43,9 @@ class GroupSpec(RuledModel):
     )
 
     match: Pattern | None = Field(default=None, description="Pattern of paths; `halcyon show optimizer` lists them.")
-    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = Field(default=None, description="Roles.")
+    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = Field(
+        default=None, description="Roles."
+    )
     learning_rate: float | None = Field(default=None, gt=0, description="Factor of `optimizer.learningRate`.")
     weight_decay: float | None = Field(default=None, ge=0, description="Weight decay, whatever the roles.")
     rule: RuleName | None = Field(default=None, description="Rule with its defaults. Default: that of the run.")

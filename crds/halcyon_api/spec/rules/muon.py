@@ -31,7 +31,9 @@ class MuonHSpec(UpdateRule):
     """MuonH (Wen et al. 2025): Muon on the sphere of each matrix's norm, without decay."""
 
     momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
-    matrix_rate: Positive = Field(default=6.0, description="Factor of the learning rate; the product is a share of the norm.")
+    matrix_rate: Positive = Field(
+        default=6.0, description="Factor of the learning rate; the product is a share of the norm."
+    )
 
     moments: ClassVar[int] = 1
 

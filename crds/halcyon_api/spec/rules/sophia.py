@@ -16,11 +16,14 @@ class SophiaSpec(UpdateRule):
     """Sophia (Liu et al. 2023): momentum over an estimate of the Hessian's diagonal, clipped."""
 
     estimator: Estimator = Field(
-        default="gaussNewton", description="Sophia-G: by tokens that the model samples. Sophia-H: by products with the Hessian."
+        default="gaussNewton",
+        description="Sophia-G: by tokens that the model samples. Sophia-H: by products with the Hessian.",
     )
     beta1: Decay = Field(default=0.965, description="Decay of the momentum.")
     beta2: Decay = Field(default=0.99, description="Decay of the estimate.")
-    gamma: Positive | None = Field(default=None, description="Factor of the estimate. Default: 0.05, or 0.01 for hutchinson.")
+    gamma: Positive | None = Field(
+        default=None, description="Factor of the estimate. Default: 0.05, or 0.01 for hutchinson."
+    )
     epsilon: Positive = Field(default=1e-12, description="Least divisor.")
     every_steps: Every = Field(default=10, description="Steps between estimates.")
 

@@ -1,4 +1,6 @@
-"""The conversations about the standard library: rows that the chat format takes, the same every time, and words kept for the evaluation."""
+"""The conversations about the standard library: rows that the chat format takes, the same every time, and words kept
+for the evaluation.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_answers_about_letters_are_right() -> None:
 def test_no_word_of_the_evaluation_is_in_the_training() -> None:
     text = "the words of this text are the words that are spelled, `not` code.names or call() and Names"
     words = spelling.words_of([text] * 2)
-    assert sorted(words.train + words.test) == sorted({"the", "words", "this", "text", "are", "that", "spelled", "code", "and"})
+    assert sorted(words.train + words.test) == sorted(
+        {"the", "words", "this", "text", "are", "that", "spelled", "code", "and"}
+    )
     assert not set(words.train) & set(words.test)
     more = spelling.words_of([text, "other words"])
     assert set(words.test) <= set(more.test)

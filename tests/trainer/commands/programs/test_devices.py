@@ -30,7 +30,9 @@ def test_every_gpu_of_the_hardware_table_but_any_gpu_has_facts() -> None:
 def test_a_missing_compiler_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
     monkeypatch.setattr(devices, "_has", lambda module: False)
     topology = "1x8" if extra == "cuda" else "2x2x1"
-    with pytest.raises(NoCompiler, match=rf"the compiler for {name} is in the extra {extra}: pip install 'halcyon-train\[{extra}\]'"):
+    with pytest.raises(
+        NoCompiler, match=rf"the compiler for {name} is in the extra {extra}: pip install 'halcyon-train\[{extra}\]'"
+    ):
         devices_of(AcceleratorSpec(type=name, topology=topology), 1)
 
 
@@ -46,13 +48,18 @@ def test_flags_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "largest", "links"), [([2, 2, 2], 4, 3), ([4, 4, 4], 4, 6), ([2, 4], 16, 2), ([1, 1], 16, 0), ([16, 16], 16, 4)]
+    ("sides", "largest", "links"),
+    [([2, 2, 2], 4, 3), ([4, 4, 4], 4, 6), ([2, 4], 16, 2), ([1, 1], 16, 0), ([16, 16], 16, 4)],
 )
-def test_a_chip_at_the_edge_has_one_link_along_a_side_that_is_no_ring(sides: list[int], largest: int, links: int) -> None:
+def test_a_chip_at_the_edge_has_one_link_along_a_side_that_is_no_ring(
+    sides: list[int], largest: int, links: int
+) -> None:
     assert edge_links(sides, largest=largest) == links
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE.values() if row.family in ("tpu", "gpu")], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [row for row in TABLE.values() if row.family in ("tpu", "gpu")], ids=lambda row: row.name
+)
 def test_every_accelerator_has_its_speeds_on_one_host(row) -> None:
     if row.name == "nvidia":
         return
@@ -60,4 +67,6 @@ def test_every_accelerator_has_its_speeds_on_one_host(row) -> None:
     found = rates_of(AcceleratorSpec(type=row.name, topology=topology), 1)
     assert found is not None
     assert min(found.flops, found.memory, found.links) > 1e10
-    assert rates_of(AcceleratorSpec(type=row.name, topology=topology, slices=2), 2) is None, "the network between slices is not known"
+    assert rates_of(AcceleratorSpec(type=row.name, topology=topology, slices=2), 2) is None, (
+        "the network between slices is not known"
+    )

@@ -24,7 +24,13 @@ LLAMA = {"layers": 2, "hiddenSize": 256, "intermediateSize": 256, "heads": 4, "k
 
 
 def spec() -> TrainingRunSpec:
-    trainer = {"steps": 10, "batchSize": 1, "sequenceLength": LENGTH, "remat": "attention", "precision": {"compute": "bfloat16"}}
+    trainer = {
+        "steps": 10,
+        "batchSize": 1,
+        "sequenceLength": LENGTH,
+        "remat": "attention",
+        "precision": {"compute": "bfloat16"},
+    }
     return parse_run(document(spec__model={"llama": LLAMA}, spec__trainer=trainer)).spec
 
 
@@ -39,12 +45,17 @@ def lowered(kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["h200", "b200"])
 def test_the_step_for_a_gpu_has_the_kernels_of_attention_by_default(kind: str) -> None:
-    """Documents are apart. The loop over layers has one forward kernel, and two in the backward pass; remat keeps the forward's result."""
+    """Documents are apart.
+
+    The loop over layers has one forward kernel, and two in the backward pass; remat keeps the forward's result.
+    """
     assert len(re.findall(r"custom_call @mosaic_gpu_v2\b", lowered(kind))) == 3
 
 
 def test_a_step_for_tpus_with_microbatches_has_the_kernels_of_attention() -> None:
-    """Each group of devices computes its microbatches alone; JAX rejects a TPU's kernel there while it may partition it."""
+    """Each group of devices computes its microbatches alone; JAX rejects a TPU's kernel there while it may partition
+    it.
+    """
     sizes = {"batchSize": 8, "microbatches": 2, "sequenceLength": LENGTH, "precision": {"compute": "bfloat16"}}
     run = parse_run(document(spec__model={"llama": LLAMA | {"headDim": 128}}, spec__trainer={"steps": 10, **sizes}))
     mesh = build_mesh(ResolvedMesh(replica=1, data=4, fsdp=1, tensor=1), jax.devices()[:4])

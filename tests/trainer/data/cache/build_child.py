@@ -1,9 +1,10 @@
 """Builds caches in small shards, which tests kill: one process for each input line ``ROOT CORPUS WORKERS LONG HOLD``.
 
-The processes are forked from this one, which has imported all modules and runs no threads: starting fifty interpreters would take longer
-than the builds. The answer to a line is the process id, and after the end of the process its exit code. With LONG (0 or 1) every other text
-counts as too long for the memory, so that shards end inside documents. HOLD is where the build waits until it is killed: ``files:N`` or
-``commits:N``, after it has written N files of shards or committed N shards; ``-``: the build runs to its end.
+The processes are forked from this one, which has imported all modules and runs no threads: starting fifty interpreters
+would take longer than the builds. The answer to a line is the process id, and after the end of the process its exit
+code. With LONG (0 or 1) every other text counts as too long for the memory, so that shards end inside documents. HOLD
+is where the build waits until it is killed: ``files:N`` or ``commits:N``, after it has written N files of shards or
+committed N shards; ``-``: the build runs to its end.
 """
 
 from __future__ import annotations

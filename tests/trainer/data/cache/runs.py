@@ -26,7 +26,9 @@ def write_jsonl(path: Path, rows: int, *, seed: int = 0) -> Path:
     return path
 
 
-def spec_of(root: str, sources: list[dict[str, Any]], *, checkpoint: dict[str, Any] | None = None, **more: Any) -> TrainingRunSpec:
+def spec_of(
+    root: str, sources: list[dict[str, Any]], *, checkpoint: dict[str, Any] | None = None, **more: Any
+) -> TrainingRunSpec:
     """A run's spec; `more` are fields of `spec`, such as ``tokenizer`` or ``data__cache``."""
     spec: dict[str, Any] = {
         "accelerator": {"type": "cpu", "topology": "1x1"},
@@ -41,7 +43,9 @@ def spec_of(root: str, sources: list[dict[str, Any]], *, checkpoint: dict[str, A
             spec[section][name] = value
         else:
             spec[section] = value
-    return parse_run({"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "r"}, "spec": spec}).spec
+    return parse_run(
+        {"apiVersion": "halcyon.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "r"}, "spec": spec}
+    ).spec
 
 
 def jsonl(path: Path, name: str = "web", **more: Any) -> dict[str, Any]:

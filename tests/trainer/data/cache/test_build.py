@@ -51,7 +51,9 @@ class Builds:
     def __init__(self, temporary: Path) -> None:
         command = [sys.executable, "-m", "tests.trainer.data.cache.build_child"]
         environment = os.environ | {"TMPDIR": str(temporary)}  # killed builds leave temporary files
-        self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def start(self, root: Path, corpus: Path, *, workers: int = 1, long: bool = False, hold: str = "-") -> Build:
         assert self._process.stdin is not None
@@ -79,7 +81,9 @@ def test_every_document_is_there_once_and_in_order(tmp_path: Path) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", 300)
     store, caches = ensure_caches(spec_of(f"file://{tmp_path}/root", [jsonl(corpus)]), process="p")
     tokenizer, texts = load(BYTE), [eval(line)["text"] for line in corpus.read_text().splitlines()]  # noqa: S307 - our own lines
-    expected = [np.concatenate([[tokenizer.bos_id], tokenizer.encode(text), [tokenizer.eos_id]]) for text in texts if text]
+    expected = [
+        np.concatenate([[tokenizer.bos_id], tokenizer.encode(text), [tokenizer.eos_id]]) for text in texts if text
+    ]
     assert np.array_equal(whole_stream(store, caches), np.concatenate(expected))
     ledger = caches.ledgers["web"]
     assert (ledger.rows, ledger.documents, ledger.finished) == (300, len(expected), True)
@@ -111,7 +115,10 @@ BUILDS = [(2, False, 3)]
 MORE_BUILDS = [(1, False, 9), (1, True, 6)]
 LONG_BUILDS = [(1, False, 120), (1, True, 80), (2, False, 40)]
 HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_shards": "files:14"}
-"""Where a build waits for a late kill, by the awaited progress. A shard has four files; at most three shards are committed."""
+"""Where a build waits for a late kill, by the awaited progress.
+
+A shard has four files; at most three shards are committed.
+"""
 
 
 @pytest.mark.slow
@@ -123,8 +130,13 @@ HOLDS = {"written_files": "files:14", "whole_shards": "commits:3", "committed_sh
         *(pytest.param(*build, marks=pytest.mark.long) for build in LONG_BUILDS),
     ],
 )
-def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int) -> None:
-    """Kill between a shard's files, before and after its commit; with ``long`` inside documents. Together with kills of loading, fifty."""
+def test_sigkill_at_random_moments_changes_no_byte(
+    tmp_path: Path, builds: Builds, workers: int, long: bool, wanted_kills: int
+) -> None:
+    """Kill between a shard's files, before and after its commit; with ``long`` inside documents.
+
+    Together with kills of loading, fifty.
+    """
     corpus = write_jsonl(tmp_path / "c.jsonl", 250 * wanted_kills)  # more than three shards for each kill
     builds.finish(tmp_path / "undisturbed", corpus, long=long)
     chance, root = random.Random(wanted_kills), tmp_path / "killed"
@@ -149,7 +161,9 @@ def test_sigkill_at_random_moments_changes_no_byte(tmp_path: Path, builds: Build
     wanted_files, found = files_below(tmp_path / "undisturbed" / "data"), files_below(root / "data")
     assert wanted_files == {name: found[name] for name in wanted_files}
     kept = ledger_of(f"file://{root}").shards
-    assert {name.rsplit("/", 1)[0] + "/" for name in wanted_files if "/shards/" in name} == {shard.path for shard in kept}
+    assert {name.rsplit("/", 1)[0] + "/" for name in wanted_files if "/shards/" in name} == {
+        shard.path for shard in kept
+    }
     assert any(shard.open_tokens for shard in kept) == long
 
 
@@ -187,7 +201,12 @@ def test_the_workers_of_a_killed_builder_end_too(tmp_path: Path, builds: Builds)
         return children.read_text().split()
 
     # Two workers and multiprocessing's resource tracker.
-    until(lambda: len(workers()) >= 3, timeout_seconds=60, interval_seconds=0.01, failure=lambda: f"it has {len(workers())} children")
+    until(
+        lambda: len(workers()) >= 3,
+        timeout_seconds=60,
+        interval_seconds=0.01,
+        failure=lambda: f"it has {len(workers())} children",
+    )
     started = [Path(f"/proc/{worker}") for worker in workers()]
     os.kill(process.pid, signal.SIGKILL)
     assert process.exit_code() == -signal.SIGKILL
@@ -212,5 +231,7 @@ def test_a_row_that_cannot_be_read_stops_the_build_and_leaves_no_partial_files(t
 
 def test_a_source_with_only_empty_documents_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": ""}\n')
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]: all its documents are empty; give it some text$"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.data\.sources\[web\]: all its documents are empty; give it some text$"
+    ):
         ensure_caches(spec_of(f"file://{tmp_path}/root", [jsonl(tmp_path / "c.jsonl")]), process="p")

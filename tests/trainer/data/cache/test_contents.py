@@ -17,7 +17,9 @@ from tests.trainer.data.cache.runs import jsonl, ledger_of, spec_of, write_jsonl
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = ensure.pieces
-    monkeypatch.setattr(ensure, "pieces", lambda *arguments, **options: pieces(*arguments, **options, target_bytes=2048))
+    monkeypatch.setattr(
+        ensure, "pieces", lambda *arguments, **options: pieces(*arguments, **options, target_bytes=2048)
+    )
 
 
 def build(root: Path, corpus: Path, shard_tokens: int, **more: Any) -> Ledger:
@@ -32,7 +34,9 @@ def test_other_shards_of_the_same_text_have_the_same_contents(tmp_path: Path) ->
     assert len(small.shards) > len(large.shards) > 1
     assert small.content_sha256 == large.content_sha256
     fingerprints = {
-        open_dataset(spec_of(f"file://{tmp_path}/{name}", [jsonl(corpus)], data__cache={"shardTokens": tokens})).fingerprint
+        open_dataset(
+            spec_of(f"file://{tmp_path}/{name}", [jsonl(corpus)], data__cache={"shardTokens": tokens})
+        ).fingerprint
         for name, tokens in (("small", 1024), ("large", 9000))
     }
     assert len(fingerprints) == 1, "so a run continues with a cache that was built again in other shards"

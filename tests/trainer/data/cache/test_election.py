@@ -47,8 +47,13 @@ def test_a_silent_builder_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> N
 
 
 def test_the_error_of_a_failed_builder_reaches_only_the_waiting_processes_of_its_run(tmp_path: Path) -> None:
-    """Processes of the same run would find the same bad row, after reading as long. Another run, or a later start, may succeed."""
-    one, two, stranger = (Builder(store(tmp_path), name, run=run) for name, run in (("one", "a"), ("two", "a"), ("three", "b")))
+    """Processes of the same run would find the same bad row, after reading as long.
+
+    Another run, or a later start, may succeed.
+    """
+    one, two, stranger = (
+        Builder(store(tmp_path), name, run=run) for name, run in (("one", "a"), ("two", "a"), ("three", "b"))
+    )
     assert one.try_elect()
     assert not two.try_elect()
     assert not stranger.try_elect()

@@ -18,7 +18,9 @@ from tests.trainer.data.sources.cases import NOW, all_pieces, parquet_source
 
 @pytest.mark.parametrize("in_processes", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.variant])])
 def test_a_piece_that_is_too_large_has_the_rows_of_its_parts(tmp_path: Path, in_processes: bool) -> None:
-    texts = pa.DictionaryArray.from_arrays(pa.array(np.arange(2400, dtype=np.int32) % 3), pa.array(["a" * 100_000, "b", "c"]))
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array(np.arange(2400, dtype=np.int32) % 3), pa.array(["a" * 100_000, "b", "c"])
+    )
     parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
     source = parquet_source(tmp_path)
     files = tuple(file.uri for file in list_files(source, NOW))

@@ -1,4 +1,7 @@
-"""A full disk ends a build with one sentence. Committed shards stay, partial files do not count, and a later build continues."""
+"""A full disk ends a build with one sentence.
+
+Committed shards stay, partial files do not count, and a later build continues.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,17 @@ __all__ = ["small_disk"]
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount")
 def test_a_build_onto_a_full_disk(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = ensure.pieces
-    monkeypatch.setattr(ensure, "pieces", lambda *arguments, **options: pieces(*arguments, **options, target_bytes=4096))
+    monkeypatch.setattr(
+        ensure, "pieces", lambda *arguments, **options: pieces(*arguments, **options, target_bytes=4096)
+    )
     corpus = write_jsonl(tmp_path / "c.jsonl", 400)
     root = f"file://{small_disk}/root"
     spec = spec_of(root, [jsonl(corpus)], data__cache={"shardTokens": 4096})
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * (small_disk_free(small_disk) - 64 * 1024))  # room for two or three shards
-    with pytest.raises(TrainerExit, match=r"^spec\.data\.cache\.root: the token cache .* has no space left; free some or enlarge it"):
+    with pytest.raises(
+        TrainerExit, match=r"^spec\.data\.cache\.root: the token cache .* has no space left; free some or enlarge it"
+    ):
         ensure_caches(spec, process="one")
     committed = ledger_of(root)
     assert committed.shards, "shards committed before must stay"

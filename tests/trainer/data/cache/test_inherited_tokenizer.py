@@ -23,7 +23,10 @@ class _Manifest:
 
     def __init__(self, kind: str) -> None:
         self.fingerprints = self
-        self.documents: dict[str, Any] = {"data": {"tokenizerSha256": TRAINED.fingerprint}, "spec.tokenizer": {kind: {}}}
+        self.documents: dict[str, Any] = {
+            "data": {"tokenizerSha256": TRAINED.fingerprint},
+            "spec.tokenizer": {kind: {}},
+        }
 
 
 class _Head:
@@ -42,8 +45,13 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def found(tmp_path: Path, other: Path) -> TokenizerDefinition | None:
     document = run_document(tmp_path / "own")
-    document["spec"] |= {"tokenizer": {"bpe": {"vocabSize": 512}}, "from": {"run": "other", "root": other.as_uri(), "weightsOnly": True}}
-    inherited = inherited_tokenizer(parse_run(document).spec, Store(CheckpointSpec(root=(tmp_path / "tokens").as_uri())))
+    document["spec"] |= {
+        "tokenizer": {"bpe": {"vocabSize": 512}},
+        "from": {"run": "other", "root": other.as_uri(), "weightsOnly": True},
+    }
+    inherited = inherited_tokenizer(
+        parse_run(document).spec, Store(CheckpointSpec(root=(tmp_path / "tokens").as_uri()))
+    )
     assert inherited is not None
     return inherited.find()
 
@@ -52,6 +60,8 @@ def test_the_copy_in_the_other_root_is_taken(tmp_path: Path, other: Path) -> Non
     assert found(tmp_path, other) == TRAINED
 
 
-def test_a_tokenizer_that_was_not_trained_is_not_taken(tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_was_not_trained_is_not_taken(
+    tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(origin, "read_manifest", lambda store, entry: _Manifest("tokenizerJson"))
     assert found(tmp_path, other) is None

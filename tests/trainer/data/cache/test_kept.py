@@ -15,7 +15,11 @@ from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
 
-ARRAYS = {"first": np.arange(1000, dtype=np.int64) * 7, "second": np.arange(333, dtype=np.uint32), "none": np.empty(0, np.int64)}
+ARRAYS = {
+    "first": np.arange(1000, dtype=np.int64) * 7,
+    "second": np.arange(333, dtype=np.uint32),
+    "none": np.empty(0, np.int64),
+}
 
 
 @pytest.fixture
@@ -48,7 +52,9 @@ def test_damaged_or_missing_files_are_reported(store: Store, key: str, content: 
     elif key == "INDEX.json":
         assert load_arrays(store, "web/layouts/a/") is None, "it was never written"
         return
-    with pytest.raises(DamagedData, match="web/layouts/a/ of the token cache is damaged; delete it, and it is made again"):
+    with pytest.raises(
+        DamagedData, match="web/layouts/a/ of the token cache is damaged; delete it, and it is made again"
+    ):
         load_arrays(store, "web/layouts/a/")
 
 

@@ -1,4 +1,6 @@
-"""A build that continues opens no file before the one in which it stopped, and writes the same bytes as an undisturbed build."""
+"""A build that continues opens no file before the one in which it stopped, and writes the same bytes as an undisturbed
+build.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,18 @@ def spec_at(root: Path, corpus: Path, **rows: int) -> TrainingRunSpec:
 
 
 @pytest.mark.parametrize("rows", few_of([{}, {"start": 75}, {"start": 10, "end": 400}], [{"start": 10, "end": 400}]))
-def test_files_before_the_place_are_not_opened(tmp_path: Path, corpus: Path, rows: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_before_the_place_are_not_opened(
+    tmp_path: Path, corpus: Path, rows: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ensure_caches(spec_at(tmp_path / "whole", corpus, **rows), process="p")
     whole = files_below(tmp_path / "whole" / "data")
     shards = len(ledger_of(f"file://{tmp_path}/whole").shards)
     assert shards > FILES
     opened: list[str] = []
     read_chunks = cutting.read_chunks
-    monkeypatch.setattr(cutting, "read_chunks", lambda file, access: opened.append(Path(file.uri).name[0]) or read_chunks(file, access))
+    monkeypatch.setattr(
+        cutting, "read_chunks", lambda file, access: opened.append(Path(file.uri).name[0]) or read_chunks(file, access)
+    )
     first_opened: list[int] = []
     for stopped in (1, shards // 2, shards - 3):
         root = tmp_path / f"stopped-{stopped}"

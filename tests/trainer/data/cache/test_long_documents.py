@@ -79,7 +79,9 @@ def test_a_compressed_file_gives_the_same_shards(corpus: Path, undisturbed: Path
     assert caches.ledgers["web"].shards == opened(corpus)[1].ledgers["web"].shards
 
 
-def test_a_build_that_is_stopped_after_every_shard_changes_no_byte(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_build_that_is_stopped_after_every_shard_changes_no_byte(
+    corpus: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     spec = spec_of(f"file://{tmp_path}/root", [jsonl(corpus)], data__cache=CACHE)
     stops = 0
 

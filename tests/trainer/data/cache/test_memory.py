@@ -38,9 +38,14 @@ def own_memory(root: Path, kind: str, path: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "begin", "end"),
-    [("jsonl", "c.jsonl.gz", b'{"text": "', b'"}\n'), pytest.param("text", "c.txt.gz", b"", b"", marks=pytest.mark.variant)],
+    [
+        ("jsonl", "c.jsonl.gz", b'{"text": "', b'"}\n'),
+        pytest.param("text", "c.txt.gz", b"", b"", marks=pytest.mark.variant),
+    ],
 )
-def test_a_document_four_times_as_long_takes_no_more_memory(tmp_path: Path, kind: str, name: str, begin: bytes, end: bytes) -> None:
+def test_a_document_four_times_as_long_takes_no_more_memory(
+    tmp_path: Path, kind: str, name: str, begin: bytes, end: bytes
+) -> None:
     member = gzip.compress(b"thirty-two characters, more or so" * (MEMBER_CHARACTERS // 32), 1)
     found: list[int] = []
     for members in (24, 96):
@@ -48,4 +53,6 @@ def test_a_document_four_times_as_long_takes_no_more_memory(tmp_path: Path, kind
         path.parent.mkdir()
         path.write_bytes(gzip.compress(begin) + member * members + gzip.compress(end))
         found.append(own_memory(tmp_path / str(members) / "root", kind, path))
-    assert found[1] < found[0] + 48e6, f"{found[1] / 1e6:.0f} MB after {found[0] / 1e6:.0f} MB, for 72 million characters more"
+    assert found[1] < found[0] + 48e6, (
+        f"{found[1] / 1e6:.0f} MB after {found[0] / 1e6:.0f} MB, for 72 million characters more"
+    )

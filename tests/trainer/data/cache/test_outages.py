@@ -1,4 +1,6 @@
-"""Sources that do not answer while token caches are built: requests are retried, and the caches equal those of an undisturbed build."""
+"""Sources that do not answer while token caches are built: requests are retried, and the caches equal those of an
+undisturbed build.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def spec(bucket: Bucket, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.Monke
     return spec_of(f"file://{tmp_path}/root", sources, data__cache={"shardTokens": 1024})
 
 
-def times(number: int, concerns: Callable[[Request], bool] = lambda request: True, fault: Fault = DENIED) -> Callable[[Request], Fault]:
+def times(
+    number: int, concerns: Callable[[Request], bool] = lambda request: True, fault: Fault = DENIED
+) -> Callable[[Request], Fault]:
     """The fault for the first `number` requests that it concerns."""
     lock, left = threading.Lock(), [number]
 
@@ -92,16 +96,22 @@ def test_sources_that_deny_access_for_a_while_are_retried(
     assert files_below(tmp_path / "root") == undisturbed(spec, tmp_path)
 
 
-def test_sources_that_keep_denying_access_end_the_process_with_their_answer(spec: TrainingRunSpec, proxy: Proxy) -> None:
+def test_sources_that_keep_denying_access_end_the_process_with_their_answer(
+    spec: TrainingRunSpec, proxy: Proxy
+) -> None:
     recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED
-    with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"):
+    with pytest.raises(
+        DataUnreachable, match=r"^spec\.data\.sources\[web\]\.jsonl\.paths\[0\]: s3://.*/a\.jsonl .*HTTP status 403"
+    ):
         ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(0.15))
     assert recorded.ends == [False]
 
 
 def test_reading_earlier_files_again_does_not_extend_the_time_limit(spec: TrainingRunSpec, proxy: Proxy) -> None:
-    """Each retry reads again up to the last file, or continues after the last commit: neither may restart the time limit endlessly."""
+    """Each retry reads again up to the last file, or continues after the last commit: neither may restart the time
+    limit endlessly.
+    """
     recorded = RecordedWaits()
     proxy.decide = lambda request: DENIED if request.method == "GET" and request.key == "c.jsonl" else PASS
     with pytest.raises(DataUnreachable, match=r"c\.jsonl"):
@@ -125,7 +135,9 @@ def test_without_a_retry_budget_an_outage_is_reported_at_once(spec: TrainingRunS
 def test_the_file_of_a_tokenizer_is_retried_too(spec: TrainingRunSpec, proxy: Proxy, bucket: Bucket) -> None:
     recorded = RecordedWaits()
     proxy.decide = times(1, lambda request: request.key.endswith("tokenizer.json"))
-    named = spec.model_validate(spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}})
+    named = spec.model_validate(
+        spec.document() | {"tokenizer": {"tokenizerJson": {"path": f"{bucket.uri}/tokenizer.json"}}}
+    )
     with pytest.raises(BadConfiguration, match=r"tokenizer\.json"):  # the store answers, but the file does not exist
         ensure_caches(named, process="first", retry_budget=recorded.retry_budget(limit(60)))
     assert recorded.waits
@@ -142,7 +154,9 @@ def test_a_notice_that_ends_a_wait_beside_the_training_is_no_failure(spec: Train
     """The training must first save its last step."""
     retry_budget = RetryBudget(1e6, on_wait=lambda *_: retry_budget.stop())
     proxy.decide = lambda request: DENIED
-    caches: BackgroundCaches = background_caches(spec, process="first", run="", report=lambda built: None, retry_budget=retry_budget)
+    caches: BackgroundCaches = background_caches(
+        spec, process="first", run="", report=lambda built: None, retry_budget=retry_budget
+    )
     failures: list[Exception] = []
     caches.progress.on_failure(failures.append)
     caches._thread.join(limit(30))
@@ -185,7 +199,9 @@ def test_token_caches_on_an_unreachable_store_are_retried(
     asked = failing_store(monkeypatch, StoreFailure(code, "nobody answers"), 1)
     ensure_caches(spec, process="first", retry_budget=recorded.retry_budget(limit(60)))
     assert (len(asked), recorded.ends) == (1, [True])
-    assert recorded.waits[0][1].startswith(f"spec.data.cache.root: the token cache {spec.checkpoint.root}/data could not be reached; ")
+    assert recorded.waits[0][1].startswith(
+        f"spec.data.cache.root: the token cache {spec.checkpoint.root}/data could not be reached; "
+    )
     assert files_below(tmp_path / "root") == expected
 
 
@@ -199,7 +215,8 @@ def test_token_caches_on_a_store_that_stays_unreachable_end_with_data_unreachabl
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "kind"), [("NOT_FOUND", "no bucket", RootUnusable), ("RESOURCE_EXHAUSTED", "No space left", TrainerExit)]
+    ("code", "text", "kind"),
+    [("NOT_FOUND", "no bucket", RootUnusable), ("RESOURCE_EXHAUSTED", "No space left", TrainerExit)],
 )
 def test_permanent_failures_of_the_store_of_token_caches_are_not_retried(
     spec: TrainingRunSpec, monkeypatch: pytest.MonkeyPatch, code: str, text: str, kind: type[TrainerExit]

@@ -44,7 +44,8 @@ def check(store: Store, caches: Caches, memory: Memory) -> None:
     assert np.array_equal(reader.gather(starts, lengths), expected)
     ends = reader.document_ends()
     begins = [
-        np.isin(np.arange(start, start + length), ends) & (np.arange(length) > 0) for start, length in zip(starts, lengths, strict=True)
+        np.isin(np.arange(start, start + length), ends) & (np.arange(length) > 0)
+        for start, length in zip(starts, lengths, strict=True)
     ]
     assert np.array_equal(reader.gather_begins(starts, lengths), np.concatenate(begins))
     assert sum(map(np.count_nonzero, begins)) > len(ends) > 100
@@ -64,7 +65,9 @@ def test_spans_of_an_object_store_in_bounded_memory(
         monkeypatch.setenv(name, value)
     bucket = f"b{secrets.token_hex(4)}"
     (gateway.folder / bucket).mkdir()
-    store, caches = ensure_caches(spec_of(f"s3://{bucket}/run", [jsonl(corpus)], checkpoint={"endpoint": gateway.endpoint}), process="p")
+    store, caches = ensure_caches(
+        spec_of(f"s3://{bucket}/run", [jsonl(corpus)], checkpoint={"endpoint": gateway.endpoint}), process="p"
+    )
     memory = Memory(memory_bytes)
     check(store, caches, memory)
     assert len(memory._blocks) <= max(1, memory_bytes // BLOCK_BYTES)
@@ -86,7 +89,9 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, corpus: Path, name: str) 
         "ends": reader.document_ends,
         "origins": reader.origins,
     }
-    with pytest.raises(DamagedData, match=rf"web/shards/.*{name} of the token cache is damaged in block \d+; delete the cache"):
+    with pytest.raises(
+        DamagedData, match=rf"web/shards/.*{name} of the token cache is damaged in block \d+; delete the cache"
+    ):
         reads[name]()
     if name == "tokens":
         assert len(reader.gather(np.array([0]), np.array([10]))) == 10, "valid blocks can be read"
@@ -103,7 +108,9 @@ def test_a_truncated_or_missing_file_is_reported(tmp_path: Path, corpus: Path) -
         path.unlink(missing_ok=True)
 
 
-def test_ends_and_origins_can_be_mapped_from_a_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_and_origins_can_be_mapped_from_a_disk(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, caches = local(tmp_path, corpus)
     reader = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
     ends, origins = reader.document_ends(), reader.origins()

@@ -21,7 +21,9 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def again(corpus: Path, **more: Any) -> None:
-    ensure_caches(spec_of(f"file://{corpus.parent}/root", [jsonl(corpus, **more.pop("source", {}))], **more), process="second")
+    ensure_caches(
+        spec_of(f"file://{corpus.parent}/root", [jsonl(corpus, **more.pop("source", {}))], **more), process="second"
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,9 @@ def again(corpus: Path, **more: Any) -> None:
     ],
 )
 def test_another_identity_is_refused(corpus: Path, change: dict[str, Any], what: str) -> None:
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]: its token cache was built with ") as error:
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.data\.sources\[web\]: its token cache was built with "
+    ) as error:
         again(corpus, **change)
     assert what in str(error.value)
     assert "set it back to go on, or give the changed run a spec.checkpoint.root of its own" in str(error.value)

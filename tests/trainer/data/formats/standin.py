@@ -47,7 +47,8 @@ class MarkedBytes:
     def show(self, tokens: np.ndarray) -> str:
         """The text, with special tokens in brackets: ``[user_start]``."""
         out = b"".join(
-            bytes([token]) if token < 256 else f"[{self._spellings[token].strip('<|>')}]".encode() for token in np.asarray(tokens).tolist()
+            bytes([token]) if token < 256 else f"[{self._spellings[token].strip('<|>')}]".encode()
+            for token in np.asarray(tokens).tolist()
         )
         return out.decode()
 

@@ -15,7 +15,9 @@ from tests.parity.templates.cases import TEMPLATES as PUBLISHED
 from tests.trainer.data.formats.published import formatter_of, tokenizer_of
 from tests.trainer.data.formats.standin import MarkedBytes, counted, row
 
-TOKENIZER: Any = MarkedBytes(["<|bos|>", "<|start|>", "<|end|>", "<think>", "</think>", "<|user|>", "<|assistant|>"], bos=256, eos=258)
+TOKENIZER: Any = MarkedBytes(
+    ["<|bos|>", "<|start|>", "<|end|>", "<think>", "</think>", "<|user|>", "<|assistant|>"], bos=256, eos=258
+)
 TURNS = (
     "{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m.role + '\n' }}"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{{ '\n' }}"
@@ -33,7 +35,8 @@ THINKING = (
 )
 WITHOUT_END = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' }}"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif "
+    "%}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 TEMPLATES = {"turns": TURNS, "thinking": THINKING, "without an end": WITHOUT_END}
@@ -42,13 +45,20 @@ TALKS = {
     "long": [("user", "Hi"), ("assistant", "Hello"), ("user", "Hello"), ("assistant", "Hello"), ("user", "bye")],
     "same words": [("user", "assistant\nHello"), ("assistant", "assistant\n"), ("user", "x"), ("assistant", "x")],
     "empty": [("user", ""), ("assistant", ""), ("user", "a"), ("assistant", " a ")],
-    "marks": [("user", "<|end|>"), ("assistant", "a<|end|>\n<|start|>user\nb"), ("user", "c"), ("assistant", "</think>d")],
+    "marks": [
+        ("user", "<|end|>"),
+        ("assistant", "a<|end|>\n<|start|>user\nb"),
+        ("user", "c"),
+        ("assistant", "</think>d"),
+    ],
 }
 
 
 def spans(template: str, talk: list[tuple[str, str]]) -> list[str]:
     """The stretches of tokens that count in the loss."""
-    formatter = build_formatter(FormatSpec(chat=ChatFormatSpec(template=template)), TOKENIZER, where="spec.data.sources[a].format")
+    formatter = build_formatter(
+        FormatSpec(chat=ChatFormatSpec(template=template)), TOKENIZER, where="spec.data.sources[a].format"
+    )
     messages = [{"role": role, "content": content} for role, content in talk]
     (document,) = formatter([row({"messages": messages})])
     return counted(TOKENIZER, document.tokens, document.weights)
@@ -71,7 +81,10 @@ def test_templates_of_every_family_need_no_blocks(template: str) -> None:
     for name, conversation in CONVERSATIONS.items():
         if "error" in goldens.read("gpt2")["cases"][template][name]:
             continue
-        found = [formatter_of(tokenizer_of("gpt2"), source)([row(conversation)])[0] for source in (plain, PUBLISHED[template])]
+        found = [
+            formatter_of(tokenizer_of("gpt2"), source)([row(conversation)])[0]
+            for source in (plain, PUBLISHED[template])
+        ]
         assert found[0].tokens.tolist() == found[1].tokens.tolist()
         differs += [name] * (found[0].weights.tolist() != found[1].weights.tolist())
     _, expected = WITHOUT_BLOCKS.get(template, ("", ()))
@@ -83,7 +96,9 @@ def test_a_token_that_ends_answers_counts_even_if_it_begins_the_next_turn() -> N
     plain = re.sub(r"{% (end)?generation %}", "", WITHOUT_END)
     tokenizer: Any = MarkedBytes(list(TOKENIZER.special_tokens), bos=256, eos=258)
     tokenizer.ends = (258, tokenizer.special_tokens["<|user|>"])
-    formatter = build_formatter(FormatSpec(chat=ChatFormatSpec(template=plain)), tokenizer, where="spec.data.sources[a].format")
+    formatter = build_formatter(
+        FormatSpec(chat=ChatFormatSpec(template=plain)), tokenizer, where="spec.data.sources[a].format"
+    )
     talk = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user", "assistant")]
     (document,) = formatter([row({"messages": talk})])
     assert counted(tokenizer, document.tokens, document.weights) == ["a[user]", "a"]

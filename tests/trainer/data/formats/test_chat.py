@@ -1,4 +1,6 @@
-"""Conversations: which tokens count in the loss, which texts can never become special tokens, and which conversations are rejected."""
+"""Conversations: which tokens count in the loss, which texts can never become special tokens, and which conversations
+are rejected.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def test_all_tokens_count_in_the_loss_if_requested() -> None:
 
 
 def test_a_template_of_another_model_can_be_used() -> None:
-    (document,) = chat(CHATML_TOKENIZER, template=CHATML)([row({"messages": [system("S"), user("U"), assistant(" A "), user("V")]})])
+    (document,) = chat(CHATML_TOKENIZER, template=CHATML)(
+        [row({"messages": [system("S"), user("U"), assistant(" A "), user("V")]})]
+    )
     assert CHATML_TOKENIZER.show(document.tokens) == (
         "[im_start]system\nS[im_end]\n[im_start]user\nU[im_end]\n[im_start]assistant\nA[im_end]\n[im_start]user\nV[im_end]\n"
     )
@@ -101,17 +105,23 @@ def test_a_template_of_another_model_can_be_used() -> None:
 
 
 def test_templates_get_tools_tokens_and_json_as_hugging_face_gives_them() -> None:
-    template = "{{ bos_token }}{{ tools | tojson }}{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}"
+    template = (
+        "{{ bos_token }}{{ tools | tojson }}{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration "
+        "%}{% endfor %}"
+    )
     formatter = chat(template=template, tools_field="tools")
     (document,) = formatter([row({"messages": [assistant("ok")], "tools": [{"name": "größer", "marks": "<|bos|>"}]})])
     assert TOKENIZER.show(document.tokens) == '[bos][{"name": "größer", "marks": "<|bos|>"}]ok'
-    assert [document.row for document in formatter([row({"messages": []}), row({"messages": [assistant("ok")]})])] == [1]
+    assert [document.row for document in formatter([row({"messages": []}), row({"messages": [assistant("ok")]})])] == [
+        1
+    ]
 
 
 def test_what_a_generation_block_sets_is_known_to_the_block_alone() -> None:
     template = (
         "{% set a = 'x' %}{% for m in messages %}{% set b = 'y' %}"
-        "{% generation %}{% set a = m['content'] %}{% set b = a + 'b' %}{{ a + b }}{% endgeneration %}{{ a + b }}{% endfor %}"
+        "{% generation %}{% set a = m['content'] %}{% set b = a + 'b' %}{{ a + b }}{% endgeneration %}{{ a + b }}{% "
+        "endfor %}"
     )
     (document,) = chat(template=template)([row({"messages": [assistant("1"), assistant("2")]})])
     assert TOKENIZER.show(document.tokens) == "11bxy22bxy", "as `apply_chat_template` of transformers prints it"
@@ -127,7 +137,22 @@ GLUED = chat(template="{% generation %}{% for m in messages %}{{ m['content'] }}
     st.lists(
         st.lists(
             st.sampled_from(
-                [*OWN_SPECIAL_TOKENS, "<|user_", "start|>", "<", "|", "a", " ", "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd2-", "0", "ü", "\n"]
+                [
+                    *OWN_SPECIAL_TOKENS,
+                    "<|user_",
+                    "start|>",
+                    "<",
+                    "|",
+                    "a",
+                    " ",
+                    "\ufdd0",
+                    "\ufdd1",
+                    "\ufdd2",
+                    "\ufdd2-",
+                    "0",
+                    "ü",
+                    "\n",
+                ]
             ),
             max_size=5,
         ).map("".join),
@@ -143,9 +168,15 @@ def test_contents_never_become_special_tokens_and_stay_unchanged(contents: list[
     special = [token for token in document.tokens.tolist() if token >= 256]
     names = ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>"]
     assert special == [TOKENIZER.special_tokens[name] for name in names]
-    assert TOKENIZER.show(document.tokens) == f"[bos][user_start]{first}[user_end][assistant_start]{second}{third}[assistant_end]"
+    assert (
+        TOKENIZER.show(document.tokens)
+        == f"[bos][user_start]{first}[user_end][assistant_start]{second}{third}[assistant_end]"
+    )
     # A template that puts strings directly next to each other.
-    messages = [{"role": role, "content": content} for role, content in zip(("user", "assistant", "tool"), contents, strict=True)]
+    messages = [
+        {"role": role, "content": content}
+        for role, content in zip(("user", "assistant", "tool"), contents, strict=True)
+    ]
     for document in GLUED([row({"messages": messages})]):
         assert TOKENIZER.show(document.tokens) == "".join(contents)
         assert (document.tokens < 256).all()
@@ -165,7 +196,10 @@ def test_contents_never_become_special_tokens_and_stay_unchanged(contents: list[
         ),
         ([user("a"), assistant("b"), assistant("c")], "has the role 'assistant' at place 2 where 'user' is expected; "),
         ([user("a"), system("b"), assistant("c")], "has the role 'system' at place 1 where 'assistant' is expected; "),
-        ([user("a"), assistant(None)], "has content at place 1 that is not a text and not a list of text, python, python_output parts; "),
+        (
+            [user("a"), assistant(None)],
+            "has content at place 1 that is not a text and not a list of text, python, python_output parts; ",
+        ),
         ([user(["a"]), assistant("b")], "has content at place 0 that is not a text; fix the row"),
         ([{"content": "a"}], "has a message without a role at place 0; fix the row"),
         ("hello", "is not a list of messages; name the field of the messages"),
@@ -174,7 +208,9 @@ def test_contents_never_become_special_tokens_and_stay_unchanged(contents: list[
 def test_the_row_of_an_invalid_conversation_is_named(messages: Any, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         chat()([row({"messages": [user("a"), assistant("b")]}, 16), row({"messages": messages})])
-    assert str(refused.value).startswith(f"{WHERE}.chat.messagesField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}")
+    assert str(refused.value).startswith(
+        f"{WHERE}.chat.messagesField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
+    )
 
 
 def test_foreign_templates_get_other_roles_but_no_repeated_turns() -> None:
@@ -188,7 +224,10 @@ def test_foreign_templates_get_other_roles_but_no_repeated_turns() -> None:
     ("template", "sentence"),
     [
         ("{% for m in messages %}", "line 1 is not valid Jinja: "),
-        ("{{ messages[0]['content'] }}", "it has no {% generation %} block and prints nothing of what the assistant says"),
+        (
+            "{{ messages[0]['content'] }}",
+            "it has no {% generation %} block and prints nothing of what the assistant says",
+        ),
     ],
 )
 def test_an_unusable_template_is_reported_before_any_row(template: str, sentence: str) -> None:
@@ -199,7 +238,8 @@ def test_an_unusable_template_is_reported_before_any_row(template: str, sentence
 
 def test_the_built_in_template_needs_its_special_tokens() -> None:
     with pytest.raises(
-        BadConfiguration, match=r"\.chat\.template: the tokenizer has no special token <\|user_start\|>, which Halcyon's own"
+        BadConfiguration,
+        match=r"\.chat\.template: the tokenizer has no special token <\|user_start\|>, which Halcyon's own",
     ):
         chat(CHATML_TOKENIZER)
 
@@ -215,21 +255,34 @@ def test_the_built_in_template_needs_its_special_tokens() -> None:
 )
 def test_the_error_of_a_template_that_fails_or_escapes_names_the_row(expression: str, reason: str) -> None:
     formatter = chat(template="{% generation %}{{ " + expression + " }}{% endgeneration %}")
-    with pytest.raises(BadConfiguration, match=r"row 17 \(counted from 0\) of s3://bucket/a\.jsonl does not fit the template: ") as refused:
+    with pytest.raises(
+        BadConfiguration, match=r"row 17 \(counted from 0\) of s3://bucket/a\.jsonl does not fit the template: "
+    ) as refused:
         formatter([row({"messages": [user("a"), assistant("b")]})])
     assert reason in str(refused.value)
 
 
 def test_the_fields_of_a_preference_can_have_other_names() -> None:
-    spec = FormatSpec(preference=PreferenceFormatSpec.model_validate({"chosenField": "better", "rejectedField": "worse"}))
-    pair = {"better": [user("q"), assistant("good")], "worse": [user("q"), assistant("bad")], "chosen": [], "rejected": "no messages"}
+    spec = FormatSpec(
+        preference=PreferenceFormatSpec.model_validate({"chosenField": "better", "rejectedField": "worse"})
+    )
+    pair = {
+        "better": [user("q"), assistant("good")],
+        "worse": [user("q"), assistant("bad")],
+        "chosen": [],
+        "rejected": "no messages",
+    }
     documents = build_formatter(spec, TOKENIZER, where=WHERE)([row(pair)])
     found = [counted(TOKENIZER, document.tokens, document.weights) for document in documents]
     assert found == [["good[assistant_end]"], ["bad[assistant_end]"]]
     assert needed_fields(spec) == ("better", "worse"), "only these columns of a file are read"
-    assert list(texts_of(spec, [row(pair)], where=WHERE)) == ["q", "good"], "a tokenizer is trained on the preferred messages"
+    assert list(texts_of(spec, [row(pair)], where=WHERE)) == ["q", "good"], (
+        "a tokenizer is trained on the preferred messages"
+    )
     with pytest.raises(BadConfiguration, match=r"\.preference\.chosenField: row 17 .*"):
-        build_formatter(spec, TOKENIZER, where=WHERE)([row({"chosen": [user("q"), assistant("good")], "worse": [user("q")]})])
+        build_formatter(spec, TOKENIZER, where=WHERE)(
+            [row({"chosen": [user("q"), assistant("good")], "worse": [user("q")]})]
+        )
 
 
 def test_a_preference_is_a_chosen_and_then_a_rejected_document() -> None:

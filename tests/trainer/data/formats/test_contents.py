@@ -16,15 +16,18 @@ PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 PRINTED = "{% for m in messages %}{% generation %}({{ m['content'] }}){% endgeneration %}{% endfor %}"
 JOINED = "{% for m in messages %}{% generation %}{{ '(' + m['content'] + ')' }}{% endgeneration %}{% endfor %}"
 LISTED = (
-    "{% for m in messages %}{% generation %}({% for p in m['content'] if p.type == 'text' %}<{{ p.text }}>{% endfor %}){% endgeneration %}"
+    "{% for m in messages %}{% generation %}({% for p in m['content'] if p.type == 'text' %}<{{ p.text }}>{% endfor "
+    "%}){% endgeneration %}"
     "{% endfor %}"
 )
 EITHER = (
-    "{% for m in messages %}{% generation %}({% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text }}"
+    "{% for m in messages %}{% generation %}({% if m.content is string %}{{ m.content }}{% else %}{% for p in "
+    "m.content %}{{ p.text }}"
     "{% endfor %}{% endif %}){% endgeneration %}{% endfor %}"
 )
 OF_ASSISTANT = (
-    "{% for m in messages %}{% if m.role == 'user' %}({{ m.content }}){% else %}{% generation %}{% for p in m.content %}<{{ p.text }}>"
+    "{% for m in messages %}{% if m.role == 'user' %}({{ m.content }}){% else %}{% generation %}{% for p in m.content "
+    "%}<{{ p.text }}>"
     "{% endfor %}{% endgeneration %}{% endif %}{% endfor %}"
 )
 
@@ -45,7 +48,13 @@ def assistant(content: Any, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("template", "shown"),
-    [(PRINTED, "(ab)(ab)"), (JOINED, "(ab)(ab)"), (EITHER, "(ab)(ab)"), (LISTED, "(<a><b>)(<a><b>)"), (OF_ASSISTANT, "(ab)<a><b>")],
+    [
+        (PRINTED, "(ab)(ab)"),
+        (JOINED, "(ab)(ab)"),
+        (EITHER, "(ab)(ab)"),
+        (LISTED, "(<a><b>)(<a><b>)"),
+        (OF_ASSISTANT, "(ab)<a><b>"),
+    ],
 )
 def test_parts_are_given_as_the_template_takes_them(template: str, shown: str) -> None:
     assert chat(template, user(PARTS), assistant(PARTS)) == shown
@@ -65,27 +74,37 @@ def test_a_message_may_have_keys_that_only_its_template_knows() -> None:
     template = "{% for m in messages %}{% generation %}({{ m.said }}){% endgeneration %}{% endfor %}"
     assert chat(template, {"role": "user", "said": "a"}, {"role": "assistant", "said": "b"}) == "(a)(b)"
     code = [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]
-    assert "'python_output'" in chat(PRINTED, user("a"), assistant(code)), "parts that run code are left to the template"
+    assert "'python_output'" in chat(PRINTED, user("a"), assistant(code)), (
+        "parts that run code are left to the template"
+    )
 
 
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [
         ([user(42), assistant("b")], "does not fit the template: the content at place 0 is a number, not a text"),
-        ([user("a"), assistant(True)], "does not fit the template: the content at place 1 is a truth value, not a text"),
+        (
+            [user("a"), assistant(True)],
+            "does not fit the template: the content at place 1 is a truth value, not a text",
+        ),
         ([user(None), assistant("b")], "has no content in the message at place 0"),
         ([user("a"), {"role": "assistant"}], "has no content in the message at place 1"),
         (
             [user([*PARTS, {"type": "image", "url": "x"}]), assistant("b")],
             "has a part of type 'image' in the content at place 0, and the template takes",
         ),
-        ([user(["a"]), assistant("b")], "has a part that is no object in the content at place 0, and the template takes texts only"),
+        (
+            [user(["a"]), assistant("b")],
+            "has a part that is no object in the content at place 0, and the template takes texts only",
+        ),
     ],
 )
 def test_a_content_that_no_template_takes_is_one_sentence(messages: list[dict[str, Any]], sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         chat(PRINTED, *messages)
-    assert str(refused.value).startswith(f"F.chat.messagesField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}")
+    assert str(refused.value).startswith(
+        f"F.chat.messagesField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
+    )
     prompts = build_formatter(FormatSpec(prompt=PromptFormatSpec(template=PRINTED)), MarkedBytes(), where="F")
     if messages[0]["content"] != "a":
         with pytest.raises(BadConfiguration) as refused:
@@ -96,7 +115,8 @@ def test_a_content_that_no_template_takes_is_one_sentence(messages: list[dict[st
 def test_a_conversation_that_begins_with_the_assistant_depends_on_the_template() -> None:
     assert chat(PRINTED, assistant("a"), user("b"), assistant("c")) == "(a)(b)(c)"
     with pytest.raises(
-        BadConfiguration, match="has the role 'assistant' at place 0 where 'user' is expected; fix the row, or give a template"
+        BadConfiguration,
+        match="has the role 'assistant' at place 0 where 'user' is expected; fix the row, or give a template",
     ):
         chat(None, assistant("a"), user("b"), assistant("c"))
 
@@ -104,8 +124,12 @@ def test_a_conversation_that_begins_with_the_assistant_depends_on_the_template()
 def test_prompts_take_the_contents_too() -> None:
     tokenizer = MarkedBytes()
     formatter = build_formatter(FormatSpec(prompt=PromptFormatSpec(template=PRINTED)), tokenizer, where="F")
-    assert tokenizer.show(formatter([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens).removeprefix("[bos]") == "(ab)r"
+    assert (
+        tokenizer.show(formatter([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens).removeprefix("[bos]")
+        == "(ab)r"
+    )
     own = build_formatter(FormatSpec(prompt=PromptFormatSpec()), tokenizer, where="F")
     assert (
-        tokenizer.show(own([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens) == "[bos][user_start]ab[user_end][assistant_start]r"
+        tokenizer.show(own([row({"prompt": [user(PARTS)], "answer": "r"})])[0].tokens)
+        == "[bos][user_start]ab[user_end][assistant_start]r"
     )

@@ -64,7 +64,13 @@ def conversation(contents: list[str]) -> tuple[list[dict[str, Any]], list[dict[s
         {
             "role": "assistant",
             "content": answer,
-            "tool_calls": [{"id": "abcdefghi", "type": "function", "function": {"name": "add", "arguments": {"text": call, key: [call]}}}],
+            "tool_calls": [
+                {
+                    "id": "abcdefghi",
+                    "type": "function",
+                    "function": {"name": "add", "arguments": {"text": call, key: [call]}},
+                }
+            ],
         },
         {"role": "tool", "content": result, "tool_call_id": "abcdefghi"},
         {"role": "assistant", "content": answer, "reasoning_content": thought},
@@ -83,7 +89,12 @@ def spelt(rendered: RenderedText) -> list[str]:
 
 
 @settings(max_examples=150)
-@given(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(TEMPLATES)), st.lists(CONTENT, min_size=8, max_size=8), st.booleans())
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.sampled_from(sorted(TEMPLATES)),
+    st.lists(CONTENT, min_size=8, max_size=8),
+    st.booleans(),
+)
 def test_the_special_tokens_of_a_conversation_are_those_of_the_template(
     kind: str, name: str, contents: list[str], to_generate: bool
 ) -> None:
@@ -95,7 +106,10 @@ def test_the_special_tokens_of_a_conversation_are_those_of_the_template(
     assert spelt(rendered) == spelt(expected)
     (found,) = tokenizer.encode_rendered([rendered])
     special = special_ids(tokenizer)
-    places = [(rendered.text[start:end].strip(), token) for token, start, end in zip(*map(np.ndarray.tolist, found), strict=True)]
+    places = [
+        (rendered.text[start:end].strip(), token)
+        for token, start, end in zip(*map(np.ndarray.tolist, found), strict=True)
+    ]
     wanted = [name for name in spelt(rendered) if name not in UNKNOWN]
     names = [name for name, token in places if token in special]
     assert [special[token] for _, token in places if token in special] == names

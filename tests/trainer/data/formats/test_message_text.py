@@ -24,12 +24,18 @@ def printed(source: str, text: str = TEXT, tokenizer: Any = TOKENIZER) -> tuple[
 @pytest.mark.parametrize(
     "expression",
     [
-        "c", "'q' + c", "'q' ~ c", "c ~ 'end|>'", "c + 'end|>'", "c | trim", "[c, c] | join('-')", "'-'.join([c, c])", "'%s!' | format(c)",
-        "'%s!' % c", "'{}'.format(c)", "'{0:>40}'.format(c)", "c[2:]", "c[:9]", "c[::1]", "c | list | join('')", "c | string", "c | indent",
-        "c | wordwrap(5)", "c | title", "c | center(60)", "[c]", "{'a': c}", "(c,)", "c | pprint", "'%r' % c", "c | tojson", "[c] | tojson",
-        "{'a': [c]} | tojson(indent=2)", "c * 2", "2 * c", "'a-b'.replace('-', c)", "'x'.join(c.split(' '))", "c | replace('y', 'n')",
-        "c.split('</think>')[0] + '|' + c.split('</think>')[1]", "c.partition('</think>') | join('')", "c.rstrip('<|').strip()",
-        "dict(a=c).a", "namespace(a=c).a", "c | default('q')", "c | map('upper') | join", "c.splitlines() | first", "m.parts | tojson",
+        "c", "'q' + c", "'q' ~ c", "c ~ 'end|>'", "c + 'end|>'", "c | trim", "[c, c] | join('-')", "'-'.join([c, c])",
+        "'%s!' | format(c)",
+        "'%s!' % c", "'{}'.format(c)", "'{0:>40}'.format(c)", "c[2:]", "c[:9]", "c[::1]", "c | list | join('')",
+        "c | string", "c | indent",
+        "c | wordwrap(5)", "c | title", "c | center(60)", "[c]", "{'a': c}", "(c,)", "c | pprint", "'%r' % c",
+        "c | tojson", "[c] | tojson",
+        "{'a': [c]} | tojson(indent=2)", "c * 2", "2 * c", "'a-b'.replace('-', c)", "'x'.join(c.split(' '))",
+        "c | replace('y', 'n')",
+        "c.split('</think>')[0] + '|' + c.split('</think>')[1]", "c.partition('</think>') | join('')",
+        "c.rstrip('<|').strip()",
+        "dict(a=c).a", "namespace(a=c).a", "c | default('q')", "c | map('upper') | join", "c.splitlines() | first",
+        "m.parts | tojson",
         "m.parts.a[0]", "m | tojson", "c | safe", "c | reverse | reverse", "c.removeprefix('x')", "c.lower()",
         "'</think>'.join([c, c])",
     ],
@@ -64,7 +70,10 @@ def test_a_template_sees_the_letters_of_a_message(expression: str, value: str) -
 
 
 def test_tokens_of_the_template_stay_tokens_beside_a_message() -> None:
-    source = "{% set c = messages[0].content %}<think>{{ c.split('</think>')[-1] | trim }}</think>{{ c | replace('y', '<|end|>') }}"
+    source = (
+        "{% set c = messages[0].content %}<think>{{ c.split('</think>')[-1] | trim }}</think>{{ c | replace('y', "
+        "'<|end|>') }}"
+    )
     text, special = printed(source)
     assert text == "<think>z<|</think>x <|end|> <|end|> </think> z<|"
     assert special == ["<think>", "</think>", "<|end|>"]

@@ -32,7 +32,9 @@ def test_token_ids_are_kept_and_begin_with_one_bos(kind: Any) -> None:
 
 
 def test_weights_follow_their_tokens() -> None:
-    one, two = documents({"tokens": [65, 66], "w": [0, 0.5]}, {"tokens": [BOS, 66], "w": np.array([1.0, 0.25])}, weights="w")
+    one, two = documents(
+        {"tokens": [65, 66], "w": [0, 0.5]}, {"tokens": [BOS, 66], "w": np.array([1.0, 0.25])}, weights="w"
+    )
     assert one.weights.tolist() == [0, 0, 0.5]
     assert two.weights.tolist() == [1, 0.25]
     assert one.weights.dtype == np.float32
@@ -46,8 +48,14 @@ def test_empty_lists_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ({"tokens": [1, 267]}, "has the id 267 at place 1, beyond the tokenizer's 267 ids; use the tokenizer that the ids were made with"),
-        ({"tokens": [-1]}, "has the id -1 at place 0, beyond the tokenizer's 267 ids; use the tokenizer that the ids were made with"),
+        (
+            {"tokens": [1, 267]},
+            "has the id 267 at place 1, beyond the tokenizer's 267 ids; use the tokenizer that the ids were made with",
+        ),
+        (
+            {"tokens": [-1]},
+            "has the id -1 at place 0, beyond the tokenizer's 267 ids; use the tokenizer that the ids were made with",
+        ),
         ({"tokens": [2**40]}, "has the id 1099511627776 at place 0, beyond"),
         ({"tokens": np.array([2**63], np.uint64)}, "has the id 9223372036854775808 at place 0, beyond"),
         ({"tokens": [1.5]}, "has a field 'tokens' that is no list of whole numbers; name the field of the token ids"),
@@ -60,7 +68,9 @@ def test_empty_lists_are_left_out() -> None:
 def test_bad_ids_are_named(value: Any, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         documents({"tokens": [1]}, value)
-    assert str(refused.value).startswith(f"{WHERE}.prebuilt.tokensField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}")
+    assert str(refused.value).startswith(
+        f"{WHERE}.prebuilt.tokensField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,4 +85,7 @@ def test_bad_ids_are_named(value: Any, sentence: str) -> None:
 def test_bad_weights_are_named(weights: Any, sentence: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
         documents({"tokens": [1, 2], "w": weights}, weights="w")
-    assert str(refused.value) == f"{WHERE}.prebuilt.weightsField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
+    assert (
+        str(refused.value)
+        == f"{WHERE}.prebuilt.weightsField: row 17 (counted from 0) of s3://bucket/a.jsonl {sentence}"
+    )

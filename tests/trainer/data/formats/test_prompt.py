@@ -20,10 +20,16 @@ ASKED = {"role": "user", "content": "1+1?"}
 
 def documents(value: Any, **options: Any) -> list[tuple[str, list[str]]]:
     """The text of each document, and the part that counts: the reference."""
-    formatter = build_formatter(FormatSpec(prompt=PromptFormatSpec(**options)), TOKENIZER, where="spec.data.sources[sums].format")
+    formatter = build_formatter(
+        FormatSpec(prompt=PromptFormatSpec(**options)), TOKENIZER, where="spec.data.sources[sums].format"
+    )
     found = formatter([row(value)])
     assert all(one.weights is not None for one in found)
-    return [(TOKENIZER.show(one.tokens), counted(TOKENIZER, one.tokens, one.weights)) for one in found if one.weights is not None]
+    return [
+        (TOKENIZER.show(one.tokens), counted(TOKENIZER, one.tokens, one.weights))
+        for one in found
+        if one.weights is not None
+    ]
 
 
 BEFORE = "[bos][user_start]1+1?[user_end][assistant_start]"
@@ -33,10 +39,23 @@ BEFORE = "[bos][user_start]1+1?[user_end][assistant_start]"
     ("value", "options", "reference"),
     [
         ({"messages": [ASKED, {"role": "assistant", "content": "2"}]}, {}, "2"),
-        ({"messages": [ASKED, {"role": "assistant", "content": [{"type": "text", "text": "2"}, {"type": "text", "text": "!"}]}]}, {}, "2!"),
+        (
+            {
+                "messages": [
+                    ASKED,
+                    {"role": "assistant", "content": [{"type": "text", "text": "2"}, {"type": "text", "text": "!"}]},
+                ]
+            },
+            {},
+            "2!",
+        ),
         ({"messages": [ASKED]}, {}, ""),
         ({"question": "1+1?", "answer": "#### 2"}, {"field": "question", "reference_field": "answer"}, "#### 2"),
-        ({"question": "1+1?", "tests": {"b": [1], "a": "ü"}}, {"field": "question", "reference_field": "tests"}, '{"a":"ü","b":[1]}'),
+        (
+            {"question": "1+1?", "tests": {"b": [1], "a": "ü"}},
+            {"field": "question", "reference_field": "tests"},
+            '{"a":"ü","b":[1]}',
+        ),
         ({"messages": [ASKED, {"role": "assistant", "content": "3"}], "right": 2}, {"reference_field": "right"}, "2"),
     ],
 )
@@ -64,7 +83,10 @@ def test_empty_rows_are_left_out() -> None:
     ("value", "sentence"),
     [
         ({"messages": 7}, "has a number in the field messages; give a text, or a list of messages"),
-        ({"messages": [{"role": "assistant", "content": "2"}]}, "has an answer and no message before it; add the question"),
+        (
+            {"messages": [{"role": "assistant", "content": "2"}]},
+            "has an answer and no message before it; add the question",
+        ),
         ({"messages": [ASKED, ASKED]}, "has two user turns in a row at places 0 and 1"),
         ({"messages": ["x"]}, "has a message without a role at place 0"),
         ({"prompt": [{"content": "x"}]}, "has a message without a role at place 0"),

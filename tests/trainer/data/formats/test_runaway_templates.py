@@ -38,10 +38,14 @@ def test_a_template_over_its_budget_is_a_sentence(template: str) -> None:
 def test_a_formatter_of_such_a_template_is_not_made(template: str) -> None:
     """The tries of a template at its loading take any error for an answer, but not this one."""
     with pytest.raises(OverBudget, match=_WHERE.replace("[", r"\[").replace("]", r"\]")):
-        build_formatter(FormatSpec(chat=ChatFormatSpec(template=template)), load(BYTE), where="spec.data.sources[chats].format")
+        build_formatter(
+            FormatSpec(chat=ChatFormatSpec(template=template)), load(BYTE), where="spec.data.sources[chats].format"
+        )
 
 
-@pytest.mark.parametrize("template", ["{% if 1 %}" * 3000, "{% for i in [1] %}" * 30 + "{% endfor %}" * 30, "{{ " + "-" * 10**5 + "1 }}"])
+@pytest.mark.parametrize(
+    "template", ["{% if 1 %}" * 3000, "{% for i in [1] %}" * 30 + "{% endfor %}" * 30, "{{ " + "-" * 10**5 + "1 }}"]
+)
 def test_a_template_that_is_nested_too_deeply_is_a_sentence(template: str) -> None:
     with pytest.raises(BadConfiguration, match=r"^template: .*; fix the template$"):
         ChatTemplate(template, load(BYTE), "template", day(None))

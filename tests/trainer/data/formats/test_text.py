@@ -25,7 +25,11 @@ def text_formatter(field: str = "text") -> Any:
 
 def test_a_document_is_its_text_between_the_marks() -> None:
     documents = text_formatter()([row({"text": "Größe", "id": 1}), row(b"plain"), row({"text": "<|eos|>"})])
-    assert [TOKENIZER.show(document.tokens) for document in documents] == ["[bos]Größe[eos]", "[bos]plain[eos]", "[bos]<|eos|>[eos]"]
+    assert [TOKENIZER.show(document.tokens) for document in documents] == [
+        "[bos]Größe[eos]",
+        "[bos]plain[eos]",
+        "[bos]<|eos|>[eos]",
+    ]
     assert [document.size_bytes for document in documents] == [7, 5, 7]
     assert all(document.weights is None and document.tokens.dtype == np.int32 for document in documents)
 
@@ -33,7 +37,10 @@ def test_a_document_is_its_text_between_the_marks() -> None:
 def test_empty_texts_make_no_documents() -> None:
     formatter, rows = text_formatter(), [row({"text": ""}), row({"text": "a"}), row(b""), row({"text": " "})]
     documents = formatter(rows)
-    assert [(TOKENIZER.show(document.tokens), document.row) for document in documents] == [("[bos]a[eos]", 1), ("[bos] [eos]", 3)]
+    assert [(TOKENIZER.show(document.tokens), document.row) for document in documents] == [
+        ("[bos]a[eos]", 1),
+        ("[bos] [eos]", 3),
+    ]
     assert formatter([]) == []
 
 
@@ -69,7 +76,9 @@ def test_a_long_text_gives_the_same_document_part_by_part(monkeypatch: pytest.Mo
         (whole,) = formatter([long])
         assert formatter.is_long(long)
         document = formatter.long_document(long)
-        assert TOKENIZER.show(np.concatenate(list(document.tokens))) == TOKENIZER.show(whole.tokens) == f"[bos]{text}[eos]"
+        assert (
+            TOKENIZER.show(np.concatenate(list(document.tokens))) == TOKENIZER.show(whole.tokens) == f"[bos]{text}[eos]"
+        )
         assert document.size_bytes == whole.size_bytes == len(text.encode())
     assert not formatter.is_long(row({"text": "short"}))
 

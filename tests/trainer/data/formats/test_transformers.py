@@ -1,4 +1,5 @@
-"""Conversations and texts have the ids and the loss masks that transformers gives them, with templates and tokenizers of every kind.
+"""Conversations and texts have the ids and the loss masks that transformers gives them, with templates and tokenizers
+of every kind.
 
 `make parity` checks that the goldens are what transformers gives (`tests.parity.templates.make`).
 """
@@ -31,7 +32,9 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_conversations_have_the_ids_and_the_weights_of_transformers(name: str) -> None:
     tokenizer, cases = tokenizer_of(name), goldens.read(name)["cases"]
-    assert {template: [*of_template] for template, of_template in cases.items()} == {one: sorted(CONVERSATIONS) for one in TEMPLATES}
+    assert {template: [*of_template] for template, of_template in cases.items()} == {
+        one: sorted(CONVERSATIONS) for one in TEMPLATES
+    }
     for template, of_template in cases.items():
         formatter = formatter_of(tokenizer, TEMPLATES[template])
         for conversation, golden in of_template.items():
@@ -85,7 +88,9 @@ def test_a_span_of_the_assistant_counts_with_all_tokens_of_its_characters() -> N
         golden, document = found[name]
         assert document.tokens.tolist() == golden["ids"]
     golden, document = found["character of several tokens"]
-    assert [*zip(golden["mask"], document.weights.tolist(), strict=True)][3:7] == [(1, 1), (1, 1), (0, 1), (0, 1)], "an emoji of 4 bytes"
+    assert [*zip(golden["mask"], document.weights.tolist(), strict=True)][3:7] == [(1, 1), (1, 1), (0, 1), (0, 1)], (
+        "an emoji of 4 bytes"
+    )
     golden, document = found["first character"]  # a line end, which has no token: no span counts
     assert golden["mask"] == [0] * 10
     assert document.weights.tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 1, 1]

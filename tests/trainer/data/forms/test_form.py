@@ -38,19 +38,39 @@ CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
 
 CHATS: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     ("messages: messages", {"messages": [u("q"), a("r")], "id": 7}, [u("q"), a("r")]),
-    ("messages: messages, tools", {"messages": [u("q"), a("r")], "tools": TOOLS, "parallel_tool_calls": False}, [u("q"), a("r")]),
+    (
+        "messages: messages, tools",
+        {"messages": [u("q"), a("r")], "tools": TOOLS, "parallel_tool_calls": False},
+        [u("q"), a("r")],
+    ),
     ("ShareGPT: conversations", {"conversations": [turn("human", "q"), turn("gpt", "r")], "id": "x"}, [u("q"), a("r")]),
-    ("ShareGPT: conversations, system", {"conversations": [turn("human", "q"), turn("gpt", "r")], "system": "s"}, [s("s"), u("q"), a("r")]),
+    (
+        "ShareGPT: conversations, system",
+        {"conversations": [turn("human", "q"), turn("gpt", "r")], "system": "s"},
+        [s("s"), u("q"), a("r")],
+    ),
     (
         "ShareGPT: conversations, system",
         {"conversations": [turn("system", "t"), turn("user", "q"), turn("bing", "r")], "system": "s"},
         [s("t"), u("q"), a("r")],
     ),
-    ("ShareGPT: conversations, system", {"conversations": [turn("user", "q"), turn("chatgpt", "r")], "system": ""}, [u("q"), a("r")]),
+    (
+        "ShareGPT: conversations, system",
+        {"conversations": [turn("user", "q"), turn("chatgpt", "r")], "system": ""},
+        [u("q"), a("r")],
+    ),
     ("conversation: conversation", {"conversation": [u("q"), a("r")]}, [u("q"), a("r")]),
     ("ShareGPT: conversations", {"conversations": {"from": ["human", "gpt"], "value": ["q", "r"]}}, [u("q"), a("r")]),
-    ("ShareGPT: conversations", {"conversations": json.dumps([turn("human", "q"), turn("gpt", "r")])}, [u("q"), a("r")]),
-    ("Alpaca: instruction, input, output", {"instruction": "q", "input": "i", "output": "r", "text": "all"}, [u("q\ni"), a("r")]),
+    (
+        "ShareGPT: conversations",
+        {"conversations": json.dumps([turn("human", "q"), turn("gpt", "r")])},
+        [u("q"), a("r")],
+    ),
+    (
+        "Alpaca: instruction, input, output",
+        {"instruction": "q", "input": "i", "output": "r", "text": "all"},
+        [u("q\ni"), a("r")],
+    ),
     ("Alpaca: instruction, input, output", {"instruction": "q", "input": "", "output": "r"}, [u("q"), a("r")]),
     ("Alpaca: instruction, input, output", {"instruction": "q", "input": None, "output": "r"}, [u("q"), a("r")]),
     ("Alpaca: instruction, output", {"instruction": "q", "output": "r"}, [u("q"), a("r")]),
@@ -59,10 +79,22 @@ CHATS: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
         {"instruction": "q", "output": "r", "system": "s", "history": [["q0", "r0"], ["q1", "r1"]]},
         [s("s"), u("q0"), a("r0"), u("q1"), a("r1"), u("q"), a("r")],
     ),
-    ("Alpaca: instruction, context, response", {"instruction": "q", "context": "c", "response": "r", "category": "z"}, [u("q\nc"), a("r")]),
+    (
+        "Alpaca: instruction, context, response",
+        {"instruction": "q", "context": "c", "response": "r", "category": "z"},
+        [u("q\nc"), a("r")],
+    ),
     ("prompt and completion: prompt, completion", {"prompt": "q", "completion": "r"}, [u("q"), a("r")]),
-    ("prompt and completion: prompt, completion", {"prompt": [s("s"), u("q")], "completion": [a("r")]}, [s("s"), u("q"), a("r")]),
-    ("prompt and completion: prompt, completion", {"prompt": [turn("human", "q")], "completion": "r"}, [u("q"), a("r")]),
+    (
+        "prompt and completion: prompt, completion",
+        {"prompt": [s("s"), u("q")], "completion": [a("r")]},
+        [s("s"), u("q"), a("r")],
+    ),
+    (
+        "prompt and completion: prompt, completion",
+        {"prompt": [turn("human", "q")], "completion": "r"},
+        [u("q"), a("r")],
+    ),
     ("prompt and completion: prompt, response", {"prompt": "[INST]", "response": "[1]"}, [u("[INST]"), a("[1]")]),
     (
         "question and answer: question, response, system_prompt",
@@ -103,8 +135,10 @@ def test_a_named_field_is_read_as_it_is_named() -> None:
     ("speaker", "role"),
     [
         ("human", "user"), ("Human", "user"), ("user", "user"), ("prompter", "user"),
-        ("gpt", "assistant"), ("GPT", "assistant"), ("assistant", "assistant"), ("chatgpt", "assistant"), ("bing", "assistant"),
-        ("bard", "assistant"), ("model", "assistant"), ("bot", "assistant"), ("system", "system"), ("developer", "developer"),
+        ("gpt", "assistant"), ("GPT", "assistant"), ("assistant", "assistant"), ("chatgpt", "assistant"), ("bing",
+        "assistant"),
+        ("bard", "assistant"), ("model", "assistant"), ("bot", "assistant"), ("system", "system"), ("developer",
+        "developer"),
         ("tool", "tool"), ("observation", "tool"), ("function_response", "tool"),
     ],
 )  # fmt: skip
@@ -132,7 +166,9 @@ def test_other_roles_of_messages_are_left_to_the_template() -> None:
     ],
 )
 def test_a_function_call_is_a_call_of_a_tool(value: Any) -> None:
-    row = {"conversations": [turn("human", "q"), turn("function_call", value), turn("observation", "o"), turn("gpt", "r")]}
+    row = {
+        "conversations": [turn("human", "q"), turn("function_call", value), turn("observation", "o"), turn("gpt", "r")]
+    }
     assert conversation_of(of_first_row(spec("chat"), row), row).messages == [
         u("q"), a("", tool_calls=[CALL]), {"role": "tool", "content": "o"}, a("r"),
     ]  # fmt: skip
@@ -166,7 +202,12 @@ PAIRS: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     # As in UltraFeedback: the conversations begin with the prompt.
     (
         "pairs with a prompt: prompt, chosen, rejected",
-        {"prompt": "q ", "messages": [u("q"), a("good")], "chosen": [u("q"), a("good")], "rejected": [u("q"), a("bad")]},
+        {
+            "prompt": "q ",
+            "messages": [u("q"), a("good")],
+            "chosen": [u("q"), a("good")],
+            "rejected": [u("q"), a("bad")],
+        },
         [u("q")],
     ),
     (
@@ -230,16 +271,24 @@ def test_a_prompt_is_recognised(name: str, row: dict[str, Any], messages: list[d
 
 
 @pytest.mark.parametrize("field", ["label", "kto_tag"])
-@pytest.mark.parametrize(("good", "bad"), [(True, False), (1, 0), ("true", "false"), ("True", "False"), ("1", "0"), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("good", "bad"), [(True, False), (1, 0), ("true", "false"), ("True", "False"), ("1", "0"), (1.0, 0.0)]
+)
 def test_an_answer_with_a_false_label_is_never_learnt(field: str, good: Any, bad: Any) -> None:
-    for row in ({"prompt": "q", "completion": "r"}, {"messages": [u("q"), a("r")]}, {"instruction": "q", "output": "r"}):
+    for row in (
+        {"prompt": "q", "completion": "r"},
+        {"messages": [u("q"), a("r")]},
+        {"instruction": "q", "output": "r"},
+    ):
         for first in (good, bad, None):
             form = of_first_row(spec("chat"), row | {field: first})
             assert "with labels (KTO)" in str(form)
             assert conversation_of(form, row | {field: good}).messages == [u("q"), a("r")]
             assert conversation_of(form, row | {field: bad}).messages == []
             assert is_rejected(form, row | {field: bad})
-            with pytest.raises(BadConversation, match=f"has null in the field '{field}', which is the label of an answer"):
+            with pytest.raises(
+                BadConversation, match=f"has null in the field '{field}', which is the label of an answer"
+            ):
                 conversation_of(form, row | {field: None})
             prompts = of_first_row(spec("prompt"), row | {field: first})
             assert prompt_of(prompts, row | {field: bad}).messages == []
@@ -253,7 +302,8 @@ def test_a_field_label_of_another_meaning_is_no_label() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [{"prompt": "q", "completion": ""}, {"instruction": "q", "output": ""}, {"messages": []}, {"conversations": []}]
+    "row",
+    [{"prompt": "q", "completion": ""}, {"instruction": "q", "output": ""}, {"messages": []}, {"conversations": []}],
 )
 def test_a_row_without_an_answer_is_empty(row: dict[str, Any]) -> None:
     assert conversation_of(of_first_row(spec("chat"), row), row).messages == []
@@ -268,13 +318,33 @@ def test_an_empty_answer_may_be_the_worse_one() -> None:
 BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("chat", {"body": "x"}, {}, "has no field 'messages', only body, and no other known form of a conversation"),
     ("chat", {"text": "x"}, {}, "has a text and no conversation"),
-    ("chat", {"chosen": "x", "rejected": "y"}, {}, "has the fields chosen and rejected, so it is a pair and not a conversation"),
+    (
+        "chat",
+        {"chosen": "x", "rejected": "y"},
+        {},
+        "has the fields chosen and rejected, so it is a pair and not a conversation",
+    ),
     ("chat", {}, {}, "has no field 'messages', only nothing"),
     ("preference", {"messages": []}, {}, "has no field 'chosen', only messages, and no other known form of a pair"),
-    ("preference", {"prompt": "q", "completion": "r", "label": True}, {}, "has a label for one answer (KTO), and no pair"),
+    (
+        "preference",
+        {"prompt": "q", "completion": "r", "label": True},
+        {},
+        "has a label for one answer (KTO), and no pair",
+    ),
     ("prompt", {"text": "x"}, {}, "has no field 'messages', only text, and no other known form of a prompt"),
-    ("chat", {"instruction": "q", "output": "r"}, {"conversations": []}, "has no field 'instruction', only conversations"),
-    ("chat", {"messages": []}, {"instruction": "q", "output": "r"}, "has no field 'messages', only instruction, output"),
+    (
+        "chat",
+        {"instruction": "q", "output": "r"},
+        {"conversations": []},
+        "has no field 'instruction', only conversations",
+    ),
+    (
+        "chat",
+        {"messages": []},
+        {"instruction": "q", "output": "r"},
+        "has no field 'messages', only instruction, output",
+    ),
     ("chat", {"messages": []}, {"messages": None}, "is not a list of messages"),
     (
         "chat",
@@ -294,7 +364,12 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {"prompt": "q", "completion": None},
         "has null in the field 'completion', not a text or messages",
     ),
-    ("chat", {"prompt": "q", "completion": "r"}, {"prompt": "q", "completion": 7}, "has a number in the field 'completion', not a text or"),
+    (
+        "chat",
+        {"prompt": "q", "completion": "r"},
+        {"prompt": "q", "completion": 7},
+        "has a number in the field 'completion', not a text or",
+    ),
     (
         "chat",
         {"prompt": "q", "completion": "r"},
@@ -365,7 +440,9 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "first", "row", "sentence"), BAD)
-def test_a_row_of_another_form_is_one_sentence(kind: str, first: dict[str, Any], row: dict[str, Any], sentence: str) -> None:
+def test_a_row_of_another_form_is_one_sentence(
+    kind: str, first: dict[str, Any], row: dict[str, Any], sentence: str
+) -> None:
     read = {"chat": conversation_of, "preference": pair_of, "prompt": prompt_of}[kind]
     with pytest.raises(BadConversation) as refused:
         read(of_first_row(spec(kind), first), row)

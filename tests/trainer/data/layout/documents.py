@@ -27,7 +27,9 @@ def contents(layout: Layout) -> list[list[range]]:
     """The ranges of the stream that each sequence holds, in order."""
     spans = layout.spans(np.arange(layout.sequences))
     held: list[list[range]] = [[] for _ in range(layout.sequences)]
-    for sequence, start, length in zip(spans.sequence.tolist(), spans.start.tolist(), spans.length.tolist(), strict=True):
+    for sequence, start, length in zip(
+        spans.sequence.tolist(), spans.start.tolist(), spans.length.tolist(), strict=True
+    ):
         held[sequence].append(range(start, start + length))
     return held
 

@@ -35,7 +35,9 @@ def fitted_one_by_one(lengths: list[int], capacity: int, buffer: int) -> list[li
 
 @settings(deadline=None)
 @given(some_lengths, st.integers(1, 24), st.integers(1, 20))
-def test_best_fit_equals_a_plain_implementation_of_its_description(lengths: list[int], length: int, buffer: int) -> None:
+def test_best_fit_equals_a_plain_implementation_of_its_description(
+    lengths: list[int], length: int, buffer: int
+) -> None:
     layout = BestFit.build(ends_of(lengths), length, buffer=buffer)
     expected = fitted_one_by_one(lengths, length + 1, buffer)
     assert contents(layout) == expected
@@ -51,7 +53,9 @@ def test_a_larger_buffer_crops_less_and_the_cropped_share_is_reported() -> None:
     lengths = np.minimum(np.random.default_rng(3).lognormal(6, 1.2, 20_000).astype(np.int64) + 2, 20_000)
     shares = [BestFit.build(np.cumsum(lengths), 2048, buffer=buffer).report.cropped_share for buffer in (1, 30, 1000)]
     assert shares[0] > shares[1] > shares[2]
-    capped = np.maximum(lengths - 2049, 0).sum() / lengths.sum()  # the tokens that no layout of full sequences could keep
+    capped = (
+        np.maximum(lengths - 2049, 0).sum() / lengths.sum()
+    )  # the tokens that no layout of full sequences could keep
     assert shares[2] < capped + 0.1
 
 

@@ -37,7 +37,13 @@ def packed_one_by_one(lengths: list[int], capacity: int, max_segments: int, too_
 
 
 @settings(deadline=None)
-@given(some_lengths, st.integers(1, 24), st.integers(1, 5), st.sampled_from(["left", "right", "drop"]), st.sampled_from([1, 3, 7, 1000]))
+@given(
+    some_lengths,
+    st.integers(1, 24),
+    st.integers(1, 5),
+    st.sampled_from(["left", "right", "drop"]),
+    st.sampled_from([1, 3, 7, 1000]),
+)
 def test_packing_equals_a_plain_implementation_of_its_description(
     lengths: list[int], length: int, max_segments: int, too_long: Any, chunk: int
 ) -> None:

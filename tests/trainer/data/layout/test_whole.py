@@ -1,4 +1,6 @@
-"""Rows of whole conversations: none is cut if it fits, none is lost, and every row has a token that counts in the loss."""
+"""Rows of whole conversations: none is cut if it fits, none is lost, and every row has a token that counts in the
+loss.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ def stream(conversations: list[list[float]]) -> tuple[np.ndarray, TokensInMemory
 
 
 def counted(weights: list[float]) -> list[int]:
-    """The tokens that count: the first one of a row is no target, and the first one of a conversation has nothing before it."""
+    """The tokens that count: the first one of a row is no target, and the first one of a conversation has nothing
+    before it.
+    """
     return [place for place, weight in enumerate(weights) if weight > 0 and place > 0]
 
 
 @given(st.lists(conversation, max_size=40), st.integers(2, 24), st.integers(1, 8))
-def test_conversations_stay_whole_and_every_row_counts(conversations: list[list[float]], length: int, buffer: int) -> None:
+def test_conversations_stay_whole_and_every_row_counts(
+    conversations: list[list[float]], length: int, buffer: int
+) -> None:
     ends, weights = stream(conversations)
     layout = WholeUnits.build(ends, weights, length, WholePacker(1, None, buffer))
     spans = {range(int(end) - len(one), int(end)): one for one, end in zip(conversations, ends, strict=True) if one}
@@ -49,7 +55,9 @@ def test_conversations_stay_whole_and_every_row_counts(conversations: list[list[
 
 
 @given(st.lists(st.tuples(conversation, conversation), max_size=30), st.integers(2, 24), st.integers(1, 3))
-def test_pairs_stay_together_and_both_answers_count(pairs: list[tuple[list[float], list[float]]], length: int, most: int) -> None:
+def test_pairs_stay_together_and_both_answers_count(
+    pairs: list[tuple[list[float], list[float]]], length: int, most: int
+) -> None:
     both = [one for pair in pairs for one in pair]
     ends, weights = stream(both)
     layout = WholeUnits.build(ends, weights, length, WholePacker(2, most, 4))

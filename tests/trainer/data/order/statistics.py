@@ -1,7 +1,7 @@
 """Statistics that distinguish an order from a true shuffle, and two weak orders that they must distinguish from one.
 
-A statistic maps an order of ``0 .. n - 1`` to a number. Its mean over many drawn orders is compared with its mean over NumPy's Fisher-Yates
-shuffles, in standard errors. Seeds and keys are fixed, so the outcome is deterministic.
+A statistic maps an order of ``0 .. n - 1`` to a number. Its mean over many drawn orders is compared with its mean over
+NumPy's Fisher-Yates shuffles, in standard errors. Seeds and keys are fixed, so the outcome is deterministic.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def distinct_differences(lag: int) -> Statistic:
 
 
 def most_frequent_difference(lag: int) -> Statistic:
-    """Number of the most frequent difference modulo n, for elements ``lag`` apart; a linear congruence has one difference only."""
+    """Number of the most frequent difference modulo n, for elements ``lag`` apart; a linear congruence has one
+    difference only.
+    """
     return lambda order: float(np.bincount((order[lag:] - order[:-lag]) % order.size).max())
 
 
@@ -68,7 +70,9 @@ def low_bit_runs(order: np.ndarray) -> float:
 
 
 def evenness_of_batches(order: np.ndarray) -> float:
-    """Mean chi-squared of batches of 64 over eight parts of the text; for a linear congruence it is smaller than by chance."""
+    """Mean chi-squared of batches of 64 over eight parts of the text; for a linear congruence it is smaller than by
+    chance.
+    """
     batches = order[: order.size // 64 * 64].reshape(-1, 64) * 8 // order.size
     counts = np.stack([(batches == part).sum(axis=1) for part in range(8)])
     return float(((counts - 8) ** 2 / 8).sum(axis=0).mean())
@@ -135,7 +139,9 @@ def multiply_add_mask(size: int, number: int, *, rounds: int = 5) -> np.ndarray:
     bits += bits % 2
     half = bits // 2
     mask = (1 << half) - 1
-    keys = np.frombuffer(hashlib.shake_256(number.to_bytes(8, "little")).digest(16 * rounds), "<u8").reshape(rounds, 2) >> np.uint64(1)
+    keys = np.frombuffer(hashlib.shake_256(number.to_bytes(8, "little")).digest(16 * rounds), "<u8").reshape(
+        rounds, 2
+    ) >> np.uint64(1)
 
     def network(numbers: np.ndarray) -> np.ndarray:
         left, right = numbers >> np.uint64(half), numbers & np.uint64(mask)

@@ -1,4 +1,6 @@
-"""Block order uses every sequence once an epoch, reads every block once, and treats a short last block like all others."""
+"""Block order uses every sequence once an epoch, reads every block once, and treats a short last block like all
+others.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 150), st.integers(1, 20), st.integers(1, 9), st.binary(max_size=4))
-def test_every_sequence_comes_once_and_windows_hold_whole_blocks(size: int, block_size: int, window_blocks: int, key: bytes) -> None:
+def test_every_sequence_comes_once_and_windows_hold_whole_blocks(
+    size: int, block_size: int, window_blocks: int, key: bytes
+) -> None:
     order = BlockPermutation(size, key, block_size=block_size, window_blocks=window_blocks)
     elements = order(np.arange(size))
     assert np.array_equal(np.sort(elements), np.arange(size))

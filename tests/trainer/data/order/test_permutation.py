@@ -1,4 +1,6 @@
-"""The keyed permutation is a bijection, has an inverse, and never changes; all orders of small sets are equally likely."""
+"""The keyed permutation is a bijection, has an inverse, and never changes; all orders of small sets are equally
+likely.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def test_every_element_occurs_once_and_has_an_inverse(size: int) -> None:
         assert np.array_equal(permutation.inverse(elements), np.arange(size))
 
 
-@pytest.mark.parametrize("size", [2**31 - 1, 2**31 + 1, 2**32, 2**33 + 1, 2**47 + 5, 2**48 - 1, 2**48, 2**48 + 1, MAX_SIZE - 1, MAX_SIZE])
+@pytest.mark.parametrize(
+    "size", [2**31 - 1, 2**31 + 1, 2**32, 2**33 + 1, 2**47 + 5, 2**48 - 1, 2**48, 2**48 + 1, MAX_SIZE - 1, MAX_SIZE]
+)
 def test_large_permutations_have_an_inverse_and_stay_in_range(size: int) -> None:
     permutation = Permutation(size, key(0))
     ends = np.arange(1000)
@@ -122,7 +126,9 @@ def test_every_element_is_equally_likely_everywhere(size: int) -> None:
 
 
 def test_the_largest_sizes_are_shuffled_too() -> None:
-    """A million consecutive places of 2**40: their values are uniform over the domain, and no trace of their order is left."""
+    """A million consecutive places of 2**40: their values are uniform over the domain, and no trace of their order is
+    left.
+    """
     elements = Permutation(2**40, key(7))(np.arange(2**20)) / 2**40
     counts = np.bincount((elements * 1024).astype(int), minlength=1024)
     chi_squared = ((counts - 1024) ** 2 / 1024).sum()

@@ -1,4 +1,6 @@
-"""No statistic here distinguishes an epoch's order from a true shuffle; they do distinguish the weak orders that other projects use."""
+"""No statistic here distinguishes an epoch's order from a true shuffle; they do distinguish the weak orders that other
+projects use.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def blocks(size: int, number: int) -> np.ndarray:
 
 def window(size: int, number: int) -> np.ndarray:
     """The order inside the second window."""
-    elements = BlockPermutation(3 * size + 1, f"{number}".encode(), block_size=1, window_blocks=size)(np.arange(size, 2 * size))
+    elements = BlockPermutation(3 * size + 1, f"{number}".encode(), block_size=1, window_blocks=size)(
+        np.arange(size, 2 * size)
+    )
     return np.argsort(np.argsort(elements))
 
 
@@ -102,5 +106,7 @@ def test_orders_of_different_epochs_sources_and_seeds_are_uncorrelated() -> None
     assert correlations.max() < 4.5 / np.sqrt(size)
     agreements = [(orders[a] == orders[b]).sum() for a in range(len(orders)) for b in range(a)]
     assert abs(np.mean(agreements) - 1) < 4.5 / np.sqrt(len(agreements))  # Poisson, as for two true shuffles
-    shifts = [((orders[a] - orders[b]) % size == shift).sum() for a in range(4) for b in range(a) for shift in range(1, 100)]
+    shifts = [
+        ((orders[a] - orders[b]) % size == shift).sum() for a in range(4) for b in range(a) for shift in range(1, 100)
+    ]
     assert max(shifts) < 10

@@ -60,7 +60,12 @@ def test_orders_evaluated_together_equal_each_one_alone(wanted: list[tuple[Order
 @pytest.mark.parametrize("number", [-1, 100])
 def test_a_number_out_of_range_of_one_permutation_is_an_error(number: int) -> None:
     with pytest.raises(IndexError, match=r"outside \[0, 100\)"):
-        evaluate_all([PermutationQuery(Permutation(1000, b""), np.array([5])), PermutationQuery(Permutation(100, b""), np.array([number]))])
+        evaluate_all(
+            [
+                PermutationQuery(Permutation(1000, b""), np.array([5])),
+                PermutationQuery(Permutation(100, b""), np.array([number])),
+            ]
+        )
 
 
 def test_an_empty_list_of_queries_gives_an_empty_list() -> None:

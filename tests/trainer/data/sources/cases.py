@@ -31,11 +31,15 @@ def text_source(*paths: Path | str) -> DataSourceSpec:
 
 
 def stdlib_source(*include: Any) -> DataSourceSpec:
-    return DataSourceSpec(name="stdlib", stdlib=StdlibSourceSpec(include=list(include)) if include else StdlibSourceSpec())
+    return DataSourceSpec(
+        name="stdlib", stdlib=StdlibSourceSpec(include=list(include)) if include else StdlibSourceSpec()
+    )
 
 
 def jsonl_source(*paths: Path | str, start: int = 0, end: int | None = None) -> DataSourceSpec:
-    return DataSourceSpec(name="web", jsonl=JsonlSourceSpec(paths=[str(path) for path in paths]), rows=RowsSpec(start=start, end=end))
+    return DataSourceSpec(
+        name="web", jsonl=JsonlSourceSpec(paths=[str(path) for path in paths]), rows=RowsSpec(start=start, end=end)
+    )
 
 
 def parquet_source(*paths: Path | str, field: str = "text", start: int = 0, end: int | None = None) -> DataSourceSpec:

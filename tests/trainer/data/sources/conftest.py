@@ -89,11 +89,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
     built = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1))
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1)
+        )
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     path.write_bytes(built.public_bytes(serialization.Encoding.PEM) + private)
     return path
@@ -119,7 +123,9 @@ def serve(folder: Path, certificate: Path, *, ranges: bool) -> Iterator[WebServe
 
 
 @pytest.fixture(params=[True, False], ids=["ranges", "no ranges"])
-def web_server(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+def web_server(
+    request: pytest.FixtureRequest, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WebServer]:
     """A web server of the test's folder."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with serve(tmp_path, certificate, ranges=request.param) as server:

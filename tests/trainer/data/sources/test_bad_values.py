@@ -38,12 +38,17 @@ TALK = b'[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "H
 def documents(kind: str, file: Path, form: dict[str, Any]) -> list[str]:
     source = DataSourceSpec.model_validate({"name": "rows", kind: {"paths": [str(file)]}, "format": form})
     tokenizer = MarkedBytes()
-    return [tokenizer.show(one.tokens) for one in build_formatter(source.format, tokenizer, where="F")(rows_of(all_pieces(source)))]
+    return [
+        tokenizer.show(one.tokens)
+        for one in build_formatter(source.format, tokenizer, where="F")(rows_of(all_pieces(source)))
+    ]
 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("layout", ["lines", "array", "long lines"])
-def test_a_field_that_is_not_read_may_hold_anything(tmp_path: Path, bad: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_that_is_not_read_may_hold_anything(
+    tmp_path: Path, bad: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if layout == "long lines":
         monkeypatch.setattr(long_text, "LONG_BYTES", 40)
     rows = [b'{"text": "fine", "more": %b, "messages": %b}' % (BAD[bad], TALK)] * 2
@@ -68,7 +73,9 @@ def test_a_field_that_is_read_is_named_with_its_row(tmp_path: Path, bad: str) ->
 def test_a_conversation_that_is_read_is_named_with_its_row(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"messages": %b}\n{"messages": %b}\n' % (TALK, TALK.replace(b"Hello", b"\\ud83d")))
-    with pytest.raises(BadConfiguration, match=r"row 1 .* has half a surrogate pair in the field 'messages'; fix the row"):
+    with pytest.raises(
+        BadConfiguration, match=r"row 1 .* has half a surrogate pair in the field 'messages'; fix the row"
+    ):
         documents("jsonl", file, {"chat": {}})
     file.write_bytes(b'{"prompt": "a", "completion": "b", "system": NaN}\n')
     with pytest.raises(BadConfiguration, match=r"row 0 .* has NaN or Infinity, .* in the field 'system'; fix the row"):
@@ -84,13 +91,17 @@ def test_a_column_that_is_not_read_may_hold_bytes_that_are_not_utf8(tmp_path: Pa
     ]
     parquet.write_table(pa.table(table | {"completion": bad}), tmp_path / "a.parquet")
     with pytest.raises(
-        BadConfiguration, match=r"row 0 \(counted from 0\) of .*a\.parquet is not UTF-8 in column 'completion'; fix the row"
+        BadConfiguration,
+        match=r"row 0 \(counted from 0\) of .*a\.parquet is not UTF-8 in column 'completion'; fix the row",
     ):
         documents("parquet", tmp_path / "a.parquet", {"chat": {}})
     (tmp_path / "a.csv").write_bytes(b"prompt,completion,more\nHi,Hello,\xff\n")
-    assert documents("csv", tmp_path / "a.csv", {"chat": {}}) == ["[bos][user_start]Hi[user_end][assistant_start]Hello[assistant_end]"]
+    assert documents("csv", tmp_path / "a.csv", {"chat": {}}) == [
+        "[bos][user_start]Hi[user_end][assistant_start]Hello[assistant_end]"
+    ]
     (tmp_path / "a.csv").write_bytes(b"prompt,completion\nHi,\xff\n")
     with pytest.raises(
-        BadConfiguration, match=r"F\.chat: row 0 \(counted from 0\) of .*a\.csv is not UTF-8 in the field 'completion'; fix"
+        BadConfiguration,
+        match=r"F\.chat: row 0 \(counted from 0\) of .*a\.csv is not UTF-8 in the field 'completion'; fix",
     ):
         documents("csv", tmp_path / "a.csv", {"chat": {}})

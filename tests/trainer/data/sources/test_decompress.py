@@ -26,7 +26,10 @@ def test_a_small_file_that_becomes_gigabytes_is_cut_off() -> None:
     bomb = _repeated(2**31)
     assert len(bomb) < 100_000
     parts: list[int] = []
-    with pytest.raises(Unreadable, match=r"^bomb.jsonl.zst: its first [\d,]+ bytes become more than \d+ MiB, as no usual text does; leave"):
+    with pytest.raises(
+        Unreadable,
+        match=r"^bomb.jsonl.zst: its first [\d,]+ bytes become more than \d+ MiB, as no usual text does; leave",
+    ):
         parts.extend(map(len, decompressed("bomb.jsonl.zst", [bomb])))
     assert max(parts) <= _PART_BYTES
     assert sum(parts) < 2**29
@@ -50,5 +53,7 @@ def test_a_file_that_looks_back_too_far_names_the_options() -> None:
     settings = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
     compressor = zstandard.ZstdCompressor(compression_params=settings).compressobj()
     packed = compressor.compress(random.Random(0).randbytes(2**16)) + compressor.flush()
-    with pytest.raises(Unreadable, match=r"looks back over more than 128 MiB of text; compress it again without --long and --ultra$"):
+    with pytest.raises(
+        Unreadable, match=r"looks back over more than 128 MiB of text; compress it again without --long and --ultra$"
+    ):
         list(decompressed("a.zst", [packed]))

@@ -55,7 +55,10 @@ def test_millions_of_short_rows_are_cut_by_the_parent(tmp_path: Path) -> None:
 def test_a_row_that_repeats_a_text_too_often_is_a_sentence(tmp_path: Path, nested: bool) -> None:
     value = pa.array([[{"content": _LONG}] * 1000] if nested else [[_LONG] * 1000])
     _write(tmp_path / "a.parquet", {"text": value})
-    with pytest.raises(BadConfiguration, match=r"a\.parquet has a row of 95 MiB at place 0 of a row group of 1\d\d,\d\d\d bytes, because"):
+    with pytest.raises(
+        BadConfiguration,
+        match=r"a\.parquet has a row of 95 MiB at place 0 of a row group of 1\d\d,\d\d\d bytes, because",
+    ):
         list(read_pieces(all_pieces(parquet_source(tmp_path)), NOW))
 
 

@@ -1,4 +1,6 @@
-"""Error messages do not repeat a server's answer, because the message of the first process is shown in the run's status."""
+"""Error messages do not repeat a server's answer, because the message of the first process is shown in the run's
+status.
+"""
 
 from __future__ import annotations
 

@@ -9,13 +9,38 @@ import pytest
 
 from halcyon.data.sources.globs import glob_to_regex, literal_prefix
 
-NAMES = ("a.txt", "b.txt", "b1.txt", "c.md", ".hidden.txt", "x/a.txt", "x/y/a.txt", "x/y/.b.txt", "x/.h/a.txt", "x/y/z/c^.md", "x/[1].txt")
+NAMES = (
+    "a.txt",
+    "b.txt",
+    "b1.txt",
+    "c.md",
+    ".hidden.txt",
+    "x/a.txt",
+    "x/y/a.txt",
+    "x/y/.b.txt",
+    "x/.h/a.txt",
+    "x/y/z/c^.md",
+    "x/[1].txt",
+)
 
 
 @pytest.mark.parametrize(
     "pattern",
     [
-        *("*", "*.txt", "?.txt", "[ab].txt", "[!a].txt", "b[0-9].txt", "**", "**/*.txt", "x/**/*.txt", "x/**", "x/*/*.md", "x/y/z/c[^].md"),
+        *(
+            "*",
+            "*.txt",
+            "?.txt",
+            "[ab].txt",
+            "[!a].txt",
+            "b[0-9].txt",
+            "**",
+            "**/*.txt",
+            "x/**/*.txt",
+            "x/**",
+            "x/*/*.md",
+            "x/y/z/c[^].md",
+        ),
         *("x/[[]1].txt", ".*", "x/y", "**/a.txt", "**/y/*", "x[", "x/[!.]/a.txt", "nothing/*"),
     ],
 )

@@ -1,4 +1,6 @@
-"""The Hugging Face hub: files of a data set from a server with the hub's API, and data sets by name if `datasets` is installed."""
+"""The Hugging Face hub: files of a data set from a server with the hub's API, and data sets by name if `datasets` is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -69,16 +71,24 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> 
                     self._answer(200, json.dumps([_entry(root, file) for file in folder.rglob("*")]).encode())
             elif path.startswith("/datasets/owner/name/resolve/v1/"):
                 data = (root / path.removeprefix("/datasets/owner/name/resolve/v1/")).read_bytes()
-                start, _, end = self.headers.get("range", f"bytes=0-{len(data) - 1}").removeprefix("bytes=").partition("-")
+                start, _, end = (
+                    self.headers.get("range", f"bytes=0-{len(data) - 1}").removeprefix("bytes=").partition("-")
+                )
                 part = data[int(start) : int(end) + 1]
                 span = f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}"
-                self._answer(206 if "range" in self.headers else 200, part, {"content-range": span, "etag": '"of-the-cdn"'})
+                self._answer(
+                    206 if "range" in self.headers else 200, part, {"content-range": span, "etag": '"of-the-cdn"'}
+                )
             else:
                 self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
-            for name, value in {"content-length": str(len(body)), "content-type": "application/json", **(headers or {})}.items():
+            for name, value in {
+                "content-length": str(len(body)),
+                "content-type": "application/json",
+                **(headers or {}),
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
@@ -145,7 +155,8 @@ def test_without_the_library_a_data_set_by_name_is_refused(monkeypatch: pytest.M
     with pytest.raises(BadConfiguration) as refused:
         list_files(by_name("owner/name"), NOW)
     assert str(refused.value) == (
-        "spec.data.sources[named].huggingFace: the package datasets is not installed; install it in the image, or name the data "
+        "spec.data.sources[named].huggingFace: the package datasets is not installed; install it in the image, or name "
+        "the data "
         "set's files in a parquet or jsonl source, such as hf://datasets/owner/name/"
     )
 
@@ -154,14 +165,19 @@ def test_a_data_set_by_name_where_the_library_is_installed(tmp_path: Path, monke
     pytest.importorskip("datasets", reason="datasets is not a dependency")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    write_jsonl(tmp_path / "named/train.jsonl", ({"text": text, "id": number} for number, text in enumerate(texts(300))))
+    write_jsonl(
+        tmp_path / "named/train.jsonl", ({"text": text, "id": number} for number, text in enumerate(texts(300)))
+    )
     source = by_name("named", rows={"start": 7, "end": 290})
     made = all_pieces(source, target_bytes=2000)
     assert len(made) > 3
     assert [row.value for row in rows_of(made)] == [{"text": text} for text in texts(300)[7:290]]
     assert [row.number for row in rows_of(made)] == list(range(7, 290))
     assert rows_of(all_pieces(source, start_row=100, target_bytes=2000)) == rows_of(made)[93:]
-    with pytest.raises(BadConfiguration, match=r"named\]\.huggingFace: .* has no column 'body', only text, id; name the column in format"):
+    with pytest.raises(
+        BadConfiguration,
+        match=r"named\]\.huggingFace: .* has no column 'body', only text, id; name the column in format",
+    ):
         all_pieces(by_name("named", format={"text": {"field": "body"}}))
 
 
@@ -175,7 +191,9 @@ def test_a_data_set_by_name_where_the_library_is_installed(tmp_path: Path, monke
         ("https://example.org/tokenizer.json", False),
     ],
 )
-def test_the_token_goes_to_the_hub_and_to_no_other_server(uri: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_goes_to_the_hub_and_to_no_other_server(
+    uri: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[object] = []
 
     def store(root: str, *, client_options: dict[str, Any], **_: object) -> None:

@@ -1,4 +1,6 @@
-"""One JSON array in a file: its elements are the rows, as if each was a line; lists of messages on lines are rows too."""
+"""One JSON array in a file: its elements are the rows, as if each was a line; lists of messages on lines are rows
+too.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from halcyon.data.sources.row_forms import elements
 from halcyon.errors import BadConfiguration
 from tests.trainer.data.sources.cases import all_pieces, jsonl_source, pack, rows_of, write_jsonl
 
-ROWS = [{"text": f'row {number} ]}}[{{ "\\" äöü \n' + "x" * (number % 97), "more": [{"a": []}, {}]} for number in range(150)]
+ROWS = [
+    {"text": f'row {number} ]}}[{{ "\\" äöü \n' + "x" * (number % 97), "more": [{"a": []}, {}]} for number in range(150)
+]
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -30,15 +34,18 @@ def test_the_elements_are_the_rows_of_lines(tmp_path: Path, indent: int | None, 
     assert [(row.number, row.value) for row in rows_of(made)] == [(row.number, row.value) for row in lines]
     for start in (0, 1, 77, 149):
         assert rows_of(all_pieces(jsonl_source(file), start_row=start, target_bytes=1000)) == rows_of(made)[start:]
-        assert rows_of(all_pieces(jsonl_source(file, start=start, end=start + 2), target_bytes=1000)) == rows_of(made)[start : start + 2]
+        assert (
+            rows_of(all_pieces(jsonl_source(file, start=start, end=start + 2), target_bytes=1000))
+            == rows_of(made)[start : start + 2]
+        )
 
 
 @settings(max_examples=200)
 @given(
     st.lists(
-        st.recursive(st.text('"\\[]{},a ü\n'), lambda inner: st.lists(inner) | st.dictionaries(st.text('"\\[]{},a'), inner)).map(
-            lambda one: [one]
-        )
+        st.recursive(
+            st.text('"\\[]{},a ü\n'), lambda inner: st.lists(inner) | st.dictionaries(st.text('"\\[]{},a'), inner)
+        ).map(lambda one: [one])
     ),
     st.integers(1, 9),
     st.integers(1, 20),
@@ -48,7 +55,10 @@ def test_elements_end_where_a_parser_ends_them(rows: list[Any], chunk: int, targ
     data = b" " + json.dumps(rows, indent=indent, ensure_ascii=False).encode() + b"\n"
     chunks = [data[start : start + chunk] for start in range(0, len(data), chunk)]
     blocks = list(cut_rows(chunks, ElementScanner("f"), target))
-    found = [[json.loads(one) for one in elements("f", b"".join(block.chunks()), first=not number)] for number, block in enumerate(blocks)]
+    found = [
+        [json.loads(one) for one in elements("f", b"".join(block.chunks()), first=not number)]
+        for number, block in enumerate(blocks)
+    ]
     assert [one for block in found for one in block] == rows
     assert [len(block) for block in found] == [block.rows for block in blocks]
     for row in range(len(rows)):
@@ -71,11 +81,20 @@ def test_a_line_may_be_a_list_of_messages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'[{"text": "a"}, {"text": "b"}', "FILE is truncated: its JSON array does not end; copy it again or leave it out"),
-        (b'[{"text": "a"}, "b"]', "row 1 (counted from 0) of FILE is not an object in a JSON array; write [{…}, {…}], or one object on"),
+        (
+            b'[{"text": "a"}, {"text": "b"}',
+            "FILE is truncated: its JSON array does not end; copy it again or leave it out",
+        ),
+        (
+            b'[{"text": "a"}, "b"]',
+            "row 1 (counted from 0) of FILE is not an object in a JSON array; write [{…}, {…}], or one object on",
+        ),
         (b'[{"text": "a"}, 7, {"text": "b"}]', "row 1 (counted from 0) of FILE is not an object in a JSON array"),
         (b'[{"text": "a"} {"text": "b"}]', "row 1 (counted from 0) of FILE is not an object in a JSON array"),
-        (b'[{"text": "a"}]\n{"text": "b"}', "FILE goes on after the end of its JSON array; write one array, or one object on each line"),
+        (
+            b'[{"text": "a"}]\n{"text": "b"}',
+            "FILE goes on after the end of its JSON array; write one array, or one object on each line",
+        ),
         (b'[{"text": "a"}, {"text" "b"}]', "row 1 (counted from 0) of FILE is not JSON: "),
         (b"[[1, 2], [3]]", "row 0 (counted from 0) of FILE is not an object with fields; write {"),
     ],

@@ -1,4 +1,6 @@
-"""JSON Lines, plain and compressed: the same rows with the same numbers, from any row on; and the error for each kind of damage."""
+"""JSON Lines, plain and compressed: the same rows with the same numbers, from any row on; and the error for each kind
+of damage.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,15 @@ def test_rows_come_in_order_with_their_numbers(tmp_path: Path, ending: str) -> N
 
 def test_pieces_do_not_depend_on_compression_or_place(tmp_path: Path) -> None:
     made = [
-        all_pieces(jsonl_source(write_jsonl(tmp_path / name, ({"text": text} for text in texts(300)))), target_bytes=1000)
+        all_pieces(
+            jsonl_source(write_jsonl(tmp_path / name, ({"text": text} for text in texts(300)))), target_bytes=1000
+        )
         for name in ("1.jsonl", "2.jsonl.gz", "3.jsonl.zst")
     ]
-    contents = [[(piece.first_row, piece.rows, piece.number, [row.value for row in rows_of([piece])]) for piece in one] for one in made]
+    contents = [
+        [(piece.first_row, piece.rows, piece.number, [row.value for row in rows_of([piece])]) for piece in one]
+        for one in made
+    ]
     assert contents[0] == contents[1] == contents[2]
 
 
@@ -63,8 +70,14 @@ def test_a_part_of_the_rows(tmp_path: Path, start: int, end: int | None) -> None
     write_jsonl(tmp_path / "a.jsonl.gz", ({"text": text} for text in texts(100)))
     write_jsonl(tmp_path / "b.jsonl.gz", ({"text": text} for text in texts(50, 100)))
     assert values(jsonl_source(tmp_path, start=start, end=end)) == texts(150)[start:end]
-    made = all_pieces(jsonl_source(tmp_path, start=start, end=end), start_row=start + 1, target_bytes=1000) if end != 1 else []
-    assert [row.value["text"] for row in rows_of(made) if isinstance(row.value, dict)] == texts(150)[start + 1 : end] or not made
+    made = (
+        all_pieces(jsonl_source(tmp_path, start=start, end=end), start_row=start + 1, target_bytes=1000)
+        if end != 1
+        else []
+    )
+    assert [row.value["text"] for row in rows_of(made) if isinstance(row.value, dict)] == texts(150)[
+        start + 1 : end
+    ] or not made
 
 
 def test_files_of_several_members_are_read_to_the_end(tmp_path: Path) -> None:
@@ -86,7 +99,10 @@ def test_blank_lines_byte_order_marks_and_carriage_returns(tmp_path: Path) -> No
     [
         (b'{"text": "abc', "is not JSON: "),
         (b'{"text": "\xff"}', "is not JSON: byte 10 is not UTF-8; fix the line"),
-        (b'{\n  "text": "a"\n}', "is not JSON: its object goes on in the next lines; fix the file: write each object on one line, or"),
+        (
+            b'{\n  "text": "a"\n}',
+            "is not JSON: its object goes on in the next lines; fix the file: write each object on one line, or",
+        ),
         (b'["text"]', "is not an object with fields; write {…} on each line"),
     ],
 )
@@ -108,17 +124,22 @@ def test_a_truncated_file_is_refused_not_shortened(tmp_path: Path, ending: str, 
         all_pieces(jsonl_source(file))
     kind = {"gz": "gzip", "zst": "zstd"}[ending]
     assert str(refused.value) == (
-        f"spec.data.sources[web].jsonl: {file} is truncated: it ends inside a {kind} stream; copy it again or leave it out"
+        f"spec.data.sources[web].jsonl: {file} is truncated: it ends inside a {kind} stream; copy it again or leave it "
+        "out"
     )
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 def test_a_damaged_file_is_refused(tmp_path: Path, ending: str) -> None:
     lines = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts(2000))
-    compressed = pack(f".{ending}", lines) if ending == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(lines)
+    compressed = (
+        pack(f".{ending}", lines) if ending == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(lines)
+    )
     file = tmp_path / f"a.jsonl.{ending}"
     file.write_bytes(compressed[: len(compressed) // 2] + b"\x55\xaa" + compressed[len(compressed) // 2 + 2 :])
-    with pytest.raises(BadConfiguration, match=rf"^spec\.data\.sources\[web\]\.jsonl: .*a\.jsonl\.{ending} is damaged or not a "):
+    with pytest.raises(
+        BadConfiguration, match=rf"^spec\.data\.sources\[web\]\.jsonl: .*a\.jsonl\.{ending} is damaged or not a "
+    ):
         all_pieces(jsonl_source(file))
     file.write_bytes(b'{"text": "not compressed at all"}\n')
     with pytest.raises(BadConfiguration, match="is damaged or not a "):
@@ -128,7 +149,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
 def test_a_source_without_rows_is_refused(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"a{ending}").write_bytes(pack(ending, b""))
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[web\]\.jsonl: its files have no rows; give files"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.data\.sources\[web\]\.jsonl: its files have no rows; give files"
+    ):
         all_pieces(jsonl_source(tmp_path))
 
 

@@ -38,7 +38,9 @@ def test_blocks_are_whole_lines_and_do_not_depend_on_the_chunks(data: bytes, tar
     assert [(block.rows, block.size_bytes) for block in blocks] == [
         (len(text.removesuffix(b"\n").split(b"\n")), len(text)) for text in texts
     ]
-    bounds = [(block.size_bytes, block.rows, block.text) for block in cut_lines(chunked(data, sizes), target, keep=False)]
+    bounds = [
+        (block.size_bytes, block.rows, block.text) for block in cut_lines(chunked(data, sizes), target, keep=False)
+    ]
     assert bounds == [(block.size_bytes, block.rows, None) for block in blocks]
 
 

@@ -19,7 +19,10 @@ from tests.trainer.data.sources.cases import all_pieces, jsonl_source, pack, row
 
 LIMIT = 64
 STRINGS = st.lists(
-    st.sampled_from(['"', "\\", "\\\\", "\n", "a", "some words ", "é", "中文", "\U0001f600", "\\ud83d", "u0041", "\x01"]), max_size=60
+    st.sampled_from(
+        ['"', "\\", "\\\\", "\n", "a", "some words ", "é", "中文", "\U0001f600", "\\ud83d", "u0041", "\x01"]
+    ),
+    max_size=60,
 )
 
 
@@ -58,7 +61,11 @@ def test_a_long_line_is_the_same_row(one: str, two: str, ascii_only: bool) -> No
     line = json.dumps(value, ensure_ascii=ascii_only).encode()
     found = parse_long_line(memoryview(line), "row 1", "field")
     assert {name: plain(member) for name, member in found.items()} == orjson.loads(line)
-    raw = {name: len(json.dumps(member, ensure_ascii=ascii_only).encode()) for name, member in value.items() if isinstance(member, str)}
+    raw = {
+        name: len(json.dumps(member, ensure_ascii=ascii_only).encode())
+        for name, member in value.items()
+        if isinstance(member, str)
+    }
     long = {name for name, member in found.items() if isinstance(member, LongText)}
     assert long == {name for name, size in raw.items() if size > LIMIT and name in found}
 
@@ -113,6 +120,7 @@ def test_a_full_disk_for_temporary_files_is_reported(tmp_path: Path, monkeypatch
     with pytest.raises(BadConfiguration) as refused:
         rows(jsonl_source(tmp_path / "a.jsonl.gz"))
     assert str(refused.value) == (
-        "spec.data.sources[web].jsonl: a text too long for memory cannot be written to /dev/full: No space left on device; "
+        "spec.data.sources[web].jsonl: a text too long for memory cannot be written to /dev/full: No space left on "
+        "device; "
         "free some space there, or set TMPDIR to a folder on a larger disk"
     )

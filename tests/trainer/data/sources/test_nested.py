@@ -16,7 +16,8 @@ from tests.trainer.data.formats.standin import MarkedBytes
 from tests.trainer.data.sources.cases import all_pieces, rows_of, write_jsonl
 
 TESTS = (
-    "{{ tools is defined }}{{ tools is none }}{{ tools | tojson }}{% for m in messages %}{{ m.role }}{{ 'content' in m }}"
+    "{{ tools is defined }}{{ tools is none }}{{ tools | tojson }}{% for m in messages %}{{ m.role }}{{ 'content' in m "
+    "}}"
     "{{ m.content is none }}"
     "{{ m.tool_calls is defined }}{{ 'tool_calls' in m }}{{ m.tool_calls is not none }}{{ m.name is defined }}"
     "{% generation %}{{ m.content }}{% endgeneration %}{% for call in m.tool_calls or [] %}{{ call | tojson }}"
@@ -80,7 +81,10 @@ def as_table(path: Path, rows: list[dict[str, Any]]) -> Path:
         ({"chat": {"template": TESTS, "messagesField": "messages", "toolsField": "tools"}}, lambda row: row),
         (
             {"preference": {"template": TESTS}},
-            lambda row: {"chosen": row["messages"], "rejected": [*row["messages"][:-1], asked("?") | {"role": "assistant"}]},
+            lambda row: {
+                "chosen": row["messages"],
+                "rejected": [*row["messages"][:-1], asked("?") | {"role": "assistant"}],
+            },
         ),
         (
             {"preference": {"template": TESTS}},

@@ -1,4 +1,6 @@
-"""A store of sources that does not answer, or refuses, for a while is distinguished from failures that no retry can change."""
+"""A store of sources that does not answer, or refuses, for a while is distinguished from failures that no retry can
+change.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def test_an_outage_during_a_listing_is_no_mistake_of_the_document(
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "text"])
-def test_an_outage_during_a_read_is_no_mistake_of_the_document(behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], kind: str) -> None:
+def test_an_outage_during_a_read_is_no_mistake_of_the_document(
+    behind: Bucket, proxy: Proxy, outage: tuple[Fault, str], kind: str
+) -> None:
     """The listing succeeds, and the read of the file fails."""
     fault, answer = outage
     sources: dict[str, DataSourceSpec] = {
@@ -159,7 +163,11 @@ def test_a_store_whose_name_does_not_resolve_is_unreachable(bucket: Bucket) -> N
 def test_a_store_that_accepts_connections_and_never_answers_is_unreachable(bucket: Bucket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sink:
         access = replace(
-            bucket.access, endpoint=f"http://127.0.0.1:{sink.getsockname()[1]}", max_retries=0, retry_seconds=0.1, answer_seconds=0.2
+            bucket.access,
+            endpoint=f"http://127.0.0.1:{sink.getsockname()[1]}",
+            max_retries=0,
+            retry_seconds=0.1,
+            answer_seconds=0.2,
         )
         with pytest.raises(DataUnreachable, match=r"no connection|no answer"):
             list_files(jsonl_source(f"{bucket.uri}/a.jsonl"), access)
@@ -167,7 +175,12 @@ def test_a_store_that_accepts_connections_and_never_answers_is_unreachable(bucke
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [("EIO", DataUnreachable), ("ESTALE", DataUnreachable), ("ENOTCONN", DataUnreachable), ("EACCES", BadConfiguration)],
+    [
+        ("EIO", DataUnreachable),
+        ("ESTALE", DataUnreachable),
+        ("ENOTCONN", DataUnreachable),
+        ("EACCES", BadConfiguration),
+    ],
 )
 def test_errors_of_a_mount_are_outages_or_mistakes_of_the_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, kind: type[Exception]

@@ -23,11 +23,27 @@ def names(files: tuple[SourceFile, ...], bucket: Bucket) -> list[str]:
 
 
 def test_buckets_are_listed_like_disks(bucket: Bucket) -> None:
-    for name in ("b/2.jsonl", "b/1.jsonl.gz", "b/sub/3.jsonl.zst", "b/notes.md", "b-side/4.jsonl", "a.jsonl", "b/w[1].jsonl"):
+    for name in (
+        "b/2.jsonl",
+        "b/1.jsonl.gz",
+        "b/sub/3.jsonl.zst",
+        "b/notes.md",
+        "b-side/4.jsonl",
+        "a.jsonl",
+        "b/w[1].jsonl",
+    ):
         write_jsonl(bucket.folder / name, [{"text": name}])
     listed = [
         names(list_files(jsonl_source(*(f"{bucket.uri}/{path}" for path in paths)), bucket.access), bucket)
-        for paths in (["b"], ["b/"], ["b/*.jsonl", "a.jsonl"], ["**/*.jsonl*"], ["b/w[1].jsonl"], [""], ["b/2.jsonl", "b"])
+        for paths in (
+            ["b"],
+            ["b/"],
+            ["b/*.jsonl", "a.jsonl"],
+            ["**/*.jsonl*"],
+            ["b/w[1].jsonl"],
+            [""],
+            ["b/2.jsonl", "b"],
+        )
     ]
     below = ["b/1.jsonl.gz", "b/2.jsonl", "b/sub/3.jsonl.zst", "b/w[1].jsonl"]
     everything = ["a.jsonl", *below, "b-side/4.jsonl"]
@@ -44,7 +60,10 @@ def test_rows_from_a_bucket_are_those_of_the_disk(bucket: Bucket, monkeypatch: p
     remote, local = jsonl_source(bucket.uri + "/"), jsonl_source(bucket.folder)
     assert values(remote, bucket.access) == values(local) == texts(2000) * 3
     cut = [
-        [(piece.first_row, piece.rows, piece.number) for piece in pieces(source, list_files(source, bucket.access), bucket.access)]
+        [
+            (piece.first_row, piece.rows, piece.number)
+            for piece in pieces(source, list_files(source, bucket.access), bucket.access)
+        ]
         for source in (remote, local)
     ]
     assert cut[0] == cut[1]
@@ -80,7 +99,10 @@ def test_an_object_that_changes_while_it_is_read_ends_the_reading(bucket: Bucket
         other.rename(file)
     with pytest.raises(BadConfiguration) as refused:
         list(pieces(source, listed, bucket.access))
-    expected = {"gone": "was listed and is gone; put it back", "replaced": "changed after it was listed; leave the files alone"}[change]
+    expected = {
+        "gone": "was listed and is gone; put it back",
+        "replaced": "changed after it was listed; leave the files alone",
+    }[change]
     assert str(refused.value).startswith(f"spec.data.sources[web].jsonl: {bucket.uri}/a.jsonl {expected}")
 
 
@@ -94,7 +116,9 @@ def test_a_missing_file_is_named(bucket: Bucket, monkeypatch: pytest.MonkeyPatch
         )
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     other = Access(endpoint=bucket.access.endpoint, max_retries=0, retry_seconds=5.0)
-    with pytest.raises(DataUnreachable, match=r"jsonl\.paths\[0\]: s3://bucket-.* cannot be looked up: .*; check the addr"):
+    with pytest.raises(
+        DataUnreachable, match=r"jsonl\.paths\[0\]: s3://bucket-.* cannot be looked up: .*; check the addr"
+    ):
         list_files(jsonl_source(f"{bucket.uri}/a.jsonl"), other)
 
 
@@ -113,7 +137,9 @@ def test_files_of_a_web_server(web_server: WebServer, tmp_path: Path) -> None:
 
 
 def test_a_glob_on_a_web_server_is_refused() -> None:
-    with pytest.raises(BadConfiguration, match=r"https://host/\*\.jsonl is a glob, but web servers cannot list files; name each file"):
+    with pytest.raises(
+        BadConfiguration, match=r"https://host/\*\.jsonl is a glob, but web servers cannot list files; name each file"
+    ):
         list_files(jsonl_source("https://host/*.jsonl"), Access())
 
 

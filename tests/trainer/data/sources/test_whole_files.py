@@ -59,9 +59,16 @@ def test_standard_library_has_only_its_modules_and_no_files_of_the_machine(tmp_p
 def test_standard_library_of_this_interpreter() -> None:
     documents = rows(stdlib_source())
     found = names(documents)
-    assert {"source/json/decoder.py", "source/asyncio/base_events.py", "documentation/lambda", "documentation/assert"} <= set(found)
+    assert {
+        "source/json/decoder.py",
+        "source/asyncio/base_events.py",
+        "documentation/lambda",
+        "documentation/assert",
+    } <= set(found)
     assert len(found) == len(set(found))
-    assert not any("/test/" in name or "site-packages" in name or name.endswith("pydoc_data/topics.py") for name in found)
+    assert not any(
+        "/test/" in name or "site-packages" in name or name.endswith("pydoc_data/topics.py") for name in found
+    )
     assert sum(len(row.value) for row in documents if isinstance(row.value, bytes)) > 5_000_000
     assert documents == rows(stdlib_source())
 
@@ -75,13 +82,18 @@ def test_parts_of_the_standard_library() -> None:
 
 def test_an_interpreter_without_a_library_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    with pytest.raises(BadConfiguration, match=r"^spec\.data\.sources\[stdlib\]\.stdlib: no \.py files below .*; use an image"):
+    with pytest.raises(
+        BadConfiguration, match=r"^spec\.data\.sources\[stdlib\]\.stdlib: no \.py files below .*; use an image"
+    ):
         rows(stdlib_source("source"))
 
 
 def test_an_interpreter_without_documentation_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(BadConfiguration, match=r"\.stdlib: this Python has no pydoc_data\.topics; leave `documentation` out of include$"):
+    with pytest.raises(
+        BadConfiguration,
+        match=r"\.stdlib: this Python has no pydoc_data\.topics; leave `documentation` out of include$",
+    ):
         rows(stdlib_source("documentation"))
 
 
@@ -149,5 +161,8 @@ def test_a_path_without_files_names_the_field(tmp_path: Path, missing: str) -> N
 def test_an_unreadable_file_names_the_field() -> None:
     source, access = text_source("/proc/self/mem"), NOW
     (piece,) = pieces(source, list_files(source, access), access)
-    with pytest.raises(DataUnreachable, match=r"^spec\.data\.sources\[mine\]\.text: /proc/self/mem cannot be read: .*; make it readable"):
+    with pytest.raises(
+        DataUnreachable,
+        match=r"^spec\.data\.sources\[mine\]\.text: /proc/self/mem cannot be read: .*; make it readable",
+    ):
         read_piece(piece, access)

@@ -61,8 +61,12 @@ def answer(machine: str, number: int, arguments: Sequence[int] = (), architectur
 @pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
 def test_only_calls_that_compute_are_allowed(machine: str, column: int) -> None:
     assert answer(machine, READ[column]) == ALLOWED
-    assert {name: answer(machine, numbers[column]) for name, numbers in DANGEROUS.items()} == dict.fromkeys(DANGEROUS, REFUSED)
-    assert answer(machine, READ[column], architecture=0x40000003) == KILLED  # numbers of another architecture mean other calls
+    assert {name: answer(machine, numbers[column]) for name, numbers in DANGEROUS.items()} == dict.fromkeys(
+        DANGEROUS, REFUSED
+    )
+    assert (
+        answer(machine, READ[column], architecture=0x40000003) == KILLED
+    )  # numbers of another architecture mean other calls
     assert answer(machine, OPENAT[column], (0, 0, 0)) == ALLOWED
     assert answer(machine, OPENAT[column], (0, 0, 0o1)) == REFUSED  # for writing
     assert answer(machine, OPENAT[column], (0, 0, 0o1000)) == REFUSED  # it would cut the file

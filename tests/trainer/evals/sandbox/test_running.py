@@ -1,4 +1,7 @@
-"""Programs in the sandbox: what they may do, and what hostile ones cannot do. All of them run in real processes under the real kernel."""
+"""Programs in the sandbox: what they may do, and what hostile ones cannot do.
+
+All of them run in real processes under the real kernel.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ SECRET = "not for programs"  # noqa: S105
 
 # Signal 0 asks only for the permission: a broken filter must not let this test end other processes.
 REFUSED = {
-    "read the environment": "import os\nprint(dict(os.environ))\nraise OSError if not os.environ else SystemExit('it has one')",
+    "read the environment": "import os\nprint(dict(os.environ))\nraise OSError if not os.environ else "
+    "SystemExit('it has one')",
     "read the parent's environment": "import os\nopen(f'/proc/{os.getppid()}/environ').read()",
     "read its own process": "open('/proc/self/environ').read()",
     "list processes": "import os\nos.listdir('/proc')",
@@ -41,7 +45,9 @@ REFUSED = {
     "start a process": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])",
     "signal its parent": "import os\nos.kill(os.getppid(), 0)",
     "signal everybody": "import os\nos.kill(-1, 0)",
-    "raise its limits": "import resource\ntry: resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))\nexcept ValueError: raise OSError",
+    "raise its limits": "import resource\ntry: resource.setrlimit(resource.RLIMIT_CPU, (10**6, "
+    "10**6))\nexcept ValueError: raise "
+    "OSError",
     "trace its parent": "import ctypes, os\nl = ctypes.CDLL(None, use_errno=True)\n"
     "if l.ptrace(16, os.getppid(), None, None) < 0: raise OSError(ctypes.get_errno(), 'ptrace')",
     "get capabilities": "import ctypes\nl = ctypes.CDLL(None, use_errno=True)\n"
@@ -91,7 +97,8 @@ def test_a_program_reaches_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch
         ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", {"timeout"}),
         variant("import threading\nthreading.Thread(target=print).start()", {"failed"}),
         (
-            "import os\nfor number in range(3, 100):\n    try: os.close(number)\n    except OSError: pass\nos.close(1); os.close(2)",
+            "import os\nfor number in range(3, 100):\n    try: os.close(number)\n    except OSError: "
+            "pass\nos.close(1); os.close(2)",
             {"failed"},
         ),
         ("import ctypes\nctypes.string_at(0)", {"failed"}),
@@ -136,10 +143,16 @@ def answer():
         (_CALLERS.format(body=_CLAIM), "NameError: name 'answer' is not defined"),
         (_CALLERS.format(body=_RENAME), "NameError: name 'answer' is not defined"),
         (_JUMP, "may not use sys.settrace"),
-        ("import gc\nprint([one for one in gc.get_objects() if isinstance(one, dict) and 'token' in one])", "may not use gc.get_objects"),
+        (
+            "import gc\nprint([one for one in gc.get_objects() if isinstance(one, dict) and 'token' in one])",
+            "may not use gc.get_objects",
+        ),
         ("import gc, sys\nprint(gc.get_referents(sys._getframe(1)))", "may not use gc.get_referents"),
         ("import ctypes, sys\nprint(ctypes.string_at(id(sys._getframe(1)), 1 << 12))", "may not use ctypes"),
-        ("import sys\nsys.monitoring.register_callback(0, sys.monitoring.events.LINE, print)", "may not use sys.monitoring"),
+        (
+            "import sys\nsys.monitoring.register_callback(0, sys.monitoring.events.LINE, print)",
+            "may not use sys.monitoring",
+        ),
     ],
 )
 def test_a_program_cannot_claim_that_its_checks_passed(source: str, error: str) -> None:
@@ -159,10 +172,12 @@ def test_a_program_is_compiled_as_a_file_of_its_own() -> None:
 @pytest.mark.slow
 def test_programs_compute_with_pythons_own_library() -> None:
     source = (
-        "import collections, dataclasses, enum, functools, hashlib, itertools, json, math, random, re, string, typing, zoneinfo\n"
+        "import collections, dataclasses, enum, functools, hashlib, itertools, json, math, random, re, string, typing, "
+        "zoneinfo\n"
         "@dataclasses.dataclass\nclass Point:\n    x: 'int'\n"
         "def area(r): return math.pi * r * r\n"
-        "print(hashlib.md5(b'x').hexdigest()[:4], json.dumps({'a': [1]}), sorted({'b', 'a'}), Point(1), {'a', 'b', 'c', 'd'})"
+        "print(hashlib.md5(b'x').hexdigest()[:4], json.dumps({'a': [1]}), sorted({'b', 'a'}), Point(1), {'a', 'b', "
+        "'c', 'd'})"
     )
     one, other = (run(Program(source, "assert abs(area(1) - 3.14159) < 1e-4")) for _ in range(2))
     assert (one.outcome, one.errors) == ("passed", "")
@@ -177,7 +192,8 @@ def test_programs_compute_with_pythons_own_library() -> None:
 def test_a_program_ends_with_its_parent(tmp_path: Path) -> None:
     mark = f"halcyon-{tmp_path.name}-{os.getpid()}"
     code = (
-        f"from halcyon.evals.sandbox.running import Limits, Program, run; run(Program('import time; time.sleep(100) # {mark}'), Limits())"
+        "from halcyon.evals.sandbox.running import Limits, Program, run; run(Program('import time; time.sleep(100) # "
+        f"{mark}'), Limits())"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         until(lambda: bool(_children(parent.pid)), timeout_seconds=30, failure=lambda: "the sandbox starts no process")
@@ -198,7 +214,9 @@ def test_without_what_it_needs_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -
     running.check.cache_clear()
     with monkeypatch.context() as patched:
         patched.setattr(landlock, "version", lambda: 0)
-        with pytest.raises(BadConfiguration, match=r"no Landlock, or Landlock is not enabled; use Linux 5\.13 or later"):
+        with pytest.raises(
+            BadConfiguration, match=r"no Landlock, or Landlock is not enabled; use Linux 5\.13 or later"
+        ):
             running.check()
     running.check.cache_clear()
 

@@ -48,7 +48,9 @@ def modified(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_change_between_two_watches_is_not_missed() -> None:
-    server = Server([[], [modified(claim(6, "False", "DependenciesNotReady"))]], [claim(5), claim(7, "True", sandbox="one")])
+    server = Server(
+        [[], [modified(claim(6, "False", "DependenciesNotReady"))]], [claim(5), claim(7, "True", sandbox="one")]
+    )
     assert awaited(server) == "one"
     assert [version for version, _ in server.asked] == ["1", "5"]
     assert server.pauses == 1

@@ -59,7 +59,11 @@ def test_an_exception_is_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("method", "args", "needs"),
-    [("spin", (), "0 s of processor time"), ("fill", (), "256 MiB of memory"), ("say", (5 * 2**20,), "4 MiB for what it prints")],
+    [
+        ("spin", (), "0 s of processor time"),
+        ("fill", (), "256 MiB of memory"),
+        ("say", (5 * 2**20,), "4 MiB for what it prints"),
+    ],
 )
 def test_a_call_over_its_budget_is_a_sentence_and_the_next_one_works(
     method: str, args: tuple[int, ...], needs: str, monkeypatch: pytest.MonkeyPatch

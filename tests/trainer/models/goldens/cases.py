@@ -37,7 +37,13 @@ GPT2: dict[str, Any] = {
     **NO_TOKENS,
 }
 TIED = {"tie_word_embeddings": True}
-LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 32, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 2.0, "beta_slow": 0.5}
 OLMO3_ROPE = {
     "full_attention": YARN | {"rope_theta": 1000.0},
@@ -79,9 +85,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-3.1-tied": ("llama", SMALL | TIED | {"rope_parameters": LLAMA3 | {"rope_theta": 5000.0}}),
     "llama-yarn-biases": (
         "llama",
-        SMALL | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu", "rope_parameters": YARN | {"rope_theta": 500.0}},
+        SMALL
+        | {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "hidden_act": "gelu",
+            "rope_parameters": YARN | {"rope_theta": 500.0},
+        },
     ),
-    "llama-yarn-exact": ("llama", SMALL | {"rope_parameters": YARN | {"rope_theta": 500.0, "truncate": False, "attention_factor": 1.3}}),
+    "llama-yarn-exact": (
+        "llama",
+        SMALL | {"rope_parameters": YARN | {"rope_theta": 500.0, "truncate": False, "attention_factor": 1.3}},
+    ),
     "llama-linear-relu2": (
         "llama",
         SMALL | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 90.0}},
@@ -100,8 +115,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", SMALL | TIED | {"num_key_value_heads": 1}),
     "gemma-untied": ("gemma", SMALL | {"attention_bias": True}),
     "gemma2": ("gemma2", SMALL | TIED | CAPS | {"sliding_window": 5, "query_pre_attn_scalar": 11}),
-    "gemma2-untied": ("gemma2", SMALL | {"sliding_window": 5, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
-    "gemma3": ("gemma3_text", SMALL | TIED | {"num_hidden_layers": 6, "sliding_window": 5, "rope_parameters": GEMMA3_ROPE}),
+    "gemma2-untied": (
+        "gemma2",
+        SMALL | {"sliding_window": 5, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        SMALL | TIED | {"num_hidden_layers": 6, "sliding_window": 5, "rope_parameters": GEMMA3_ROPE},
+    ),
     "gemma3-untied": (
         "gemma3_text",
         SMALL
@@ -120,19 +141,35 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         SMALL
         | TIED
         | QWEN_EXPERTS
-        | {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [3], "norm_topk_prob": True, "attention_bias": True}
+        | {
+            "num_hidden_layers": 6,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "norm_topk_prob": True,
+            "attention_bias": True,
+        }
         | {"use_sliding_window": True, "sliding_window": 5},
     ),
     "gpt-oss": (
         "gpt_oss",
-        SMALL | LOCAL | {"sliding_window": 5, "rope_parameters": YARN | {"rope_theta": 150.0, "truncate": False}, "swiglu_limit": 0.4},
+        SMALL
+        | LOCAL
+        | {
+            "sliding_window": 5,
+            "rope_parameters": YARN | {"rope_theta": 150.0, "truncate": False},
+            "swiglu_limit": 0.4,
+        },
     ),
     "gpt-oss-tied": (
         "gpt_oss",
         SMALL
         | TIED
         | LOCAL
-        | {"sliding_window": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"], "attention_bias": False}
+        | {
+            "sliding_window": 3,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "attention_bias": False,
+        }
         | {"rope_parameters": {"rope_type": "default", "rope_theta": 150.0}},
     ),
     "deepseek-v3": (
@@ -164,16 +201,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"rope_parameters": {"rope_type": "default", "rope_theta": 90.0, "partial_rotary_factor": 0.75}},
     ),
     "apertus": ("apertus", SMALL | {"attention_bias": True, "rope_parameters": LLAMA3 | {"rope_theta": 90.0}}),
-    "apertus-tied": ("apertus", SMALL | TIED | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "default", "rope_theta": 90.0}}),
+    "apertus-tied": (
+        "apertus",
+        SMALL | TIED | {"hidden_act": "relu2", "rope_parameters": {"rope_type": "default", "rope_theta": 90.0}},
+    ),
     "qwen3-next": (
         "qwen3_next",
-        SMALL | DELTA | SHARED | {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [1], "norm_topk_prob": False},
+        SMALL
+        | DELTA
+        | SHARED
+        | {"num_hidden_layers": 6, "decoder_sparse_step": 2, "mlp_only_layers": [1], "norm_topk_prob": False},
     ),
     "qwen3-next-tied": ("qwen3_next", SMALL | DELTA | SHARED | TIED | {"attention_bias": True, "num_hidden_layers": 4}),
     "qwen3.5": ("qwen3_5_text", SMALL | DELTA | {"num_hidden_layers": 5}),
     "qwen3.5-tied": (
         "qwen3_5_text",
-        SMALL | DELTA | TIED | {"linear_num_value_heads": 2, "layer_types": ["full_attention", "linear_attention", "full_attention"]},
+        SMALL
+        | DELTA
+        | TIED
+        | {"linear_num_value_heads": 2, "layer_types": ["full_attention", "linear_attention", "full_attention"]},
     ),
     "qwen3.5-moe": ("qwen3_5_moe_text", SMALL | DELTA | SHARED | {"num_hidden_layers": 4}),
 }
@@ -183,17 +229,34 @@ FREQUENCIES: dict[str, tuple[int, dict[str, Any]]] = {
     "gemma-3": (256, {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0}),
     "olmo-3": (
         128,
-        {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192, "attention_factor": 1.2079441541679836}
+        {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "original_max_position_embeddings": 8192,
+            "attention_factor": 1.2079441541679836,
+        }
         | {"beta_fast": 32.0, "beta_slow": 1.0, "rope_theta": 500_000.0},
     ),
     "gpt-oss": (
         64,
-        {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False, "rope_theta": 150_000.0}
+        {
+            "rope_type": "yarn",
+            "factor": 32.0,
+            "original_max_position_embeddings": 4096,
+            "truncate": False,
+            "rope_theta": 150_000.0,
+        }
         | {"beta_fast": 32.0, "beta_slow": 1.0},
     ),
     "deepseek": (
         64,
-        {"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 0.7}
+        {
+            "rope_type": "yarn",
+            "factor": 40.0,
+            "original_max_position_embeddings": 4096,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.7,
+        }
         | {"rope_theta": 10_000.0},
     ),
 }

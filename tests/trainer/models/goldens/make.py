@@ -1,9 +1,10 @@
 """Writes the goldens: tiny random models of every family, computed by transformers in float32.
 
-Each file NAME.npz has the config.json, the weights by their names in the files of Hugging Face, the shape of each tensor that transformers
-saves, by the name that it gives the tensor, two rows of tokens, and what transformers computes of them: logits, and the gradient of the
-summed cross entropy with respect to every weight. The first row is one document, longer than every window. The second has two documents
-and padding; each document is computed alone, so the golden depends on no mask of segments.
+Each file NAME.npz has the config.json, the weights by their names in the files of Hugging Face, the shape of each
+tensor that transformers saves, by the name that it gives the tensor, two rows of tokens, and what transformers computes
+of them: logits, and the gradient of the summed cross entropy with respect to every weight. The first row is one
+document, longer than every window. The second has two documents and padding; each document is computed alone, so the
+golden depends on no mask of segments.
 
 It needs an environment with transformers 5.23 and torch, which the project does not install:
 
@@ -47,7 +48,9 @@ def golden(kind: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of one file."""
     model = new_model(kind, settings)
     noise = np.random.default_rng(1)
-    constants = {name: value.numpy().astype(np.float16) for name, value in model.named_buffers() if name.endswith(CONSTANTS)}
+    constants = {
+        name: value.numpy().astype(np.float16) for name, value in model.named_buffers() if name.endswith(CONSTANTS)
+    }
     weights = fill(model, noise, np.float16, offset=kind.startswith(("gemma", "qwen3_next", "qwen3_5")))
     tokens, targets = noise.integers(0, VOCABULARY, (2, len(DOCUMENTS), LENGTH))
     found = computed(model, tokens, targets)
@@ -73,7 +76,9 @@ def frequencies() -> dict[str, np.ndarray]:
             max_position_embeddings=131_072,
             rope_parameters=dict(rope),
         )
-        turns, factor = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
+        turns, factor = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]](
+            config, torch.device("cpu")
+        )
         settings = {"head_size": head_size, **rope}
         found |= {
             f"settings {name}": np.frombuffer(json.dumps(settings).encode(), np.uint8),

@@ -1,7 +1,7 @@
 """Writes into published.json what the classes of transformers read from each config.json that it has.
 
-Each ``config`` is in the shape of the hub: keys, nesting and form of rotary positions are those of a published model, with smaller sizes.
-``read`` has the values of its class in transformers.
+Each ``config`` is in the shape of the hub: keys, nesting and form of rotary positions are those of a published model,
+with smaller sizes. ``read`` has the values of its class in transformers.
 
 It needs the environment of `tests.trainer.models.goldens.make`:
 

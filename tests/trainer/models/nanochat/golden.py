@@ -19,7 +19,9 @@ from tests.trainer.models.nanochat.settings import GOLDEN, LENGTH, SIZES, VOCABU
 from tests.trainer.models.reference import named_leaves
 
 SPEC = ModelSpec(
-    nanochat=NanochatSpec(depth=3, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=WINDOW)
+    nanochat=NanochatSpec(
+        depth=3, hidden_size=24, head_dim=4, num_key_value_heads=2, window_pattern="SL", sliding_window=WINDOW
+    )
 )
 
 
@@ -31,7 +33,9 @@ def arrays() -> dict[str, np.ndarray]:
 
 def model_of(kind: str) -> CausalLM:
     """The model with ``weight``, ``gradient`` or ``after`` in the places of its parameters."""
-    build = functools.partial(build_model, SPEC, hax.Axis("vocab", VOCABULARY), hax.Axis("position", LENGTH), key=jax.random.key(0))
+    build = functools.partial(
+        build_model, SPEC, hax.Axis("vocab", VOCABULARY), hax.Axis("position", LENGTH), key=jax.random.key(0)
+    )
     theirs = {name.removeprefix(f"{kind} "): array for name, array in arrays().items() if name.startswith(f"{kind} ")}
     return model_from(theirs, jax.eval_shape(build), SIZES["n_embd"] // SIZES["n_head"])
 
@@ -46,7 +50,10 @@ def model_from(theirs: Mapping[str, np.ndarray], shapes: CausalLM, head_size: in
     """
     found, wanted = _by_path(theirs, head_size), named_leaves(shapes)
     assert found.keys() == wanted.keys()
-    leaves = [hax.named(jnp.asarray(found[path].reshape(leaf.array.shape), jnp.float32), leaf.axes) for path, leaf in wanted.items()]
+    leaves = [
+        hax.named(jnp.asarray(found[path].reshape(leaf.array.shape), jnp.float32), leaf.axes)
+        for path, leaf in wanted.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(shapes, is_leaf=lambda leaf: isinstance(leaf, hax.NamedArray)), leaves)
 
 
@@ -75,7 +82,9 @@ def _by_path(theirs: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarra
         found[f"{form}/mlp/up/weight"] = stacked("mlp.c_fc")
         found[f"{form}/mlp/down/weight"] = stacked("mlp.c_proj")
         if form == "valued_blocks":
-            found[f"{form}/values/table/weight"] = np.stack([theirs[f"value_embeds.{block}.weight"] for block in blocks])
+            found[f"{form}/values/table/weight"] = np.stack(
+                [theirs[f"value_embeds.{block}.weight"] for block in blocks]
+            )
             found[f"{form}/values/gate/weight"] = stacked("attn.ve_gate")
     return found
 

@@ -1,7 +1,8 @@
 """Writes `golden.npz`: a tiny nanochat with random weights, computed by the original in float32.
 
-The file has the weights by their names in the original, two rows of tokens and targets, the logits, the mean cross entropy, its gradient of
-every weight, the weights after three optimizer steps on the same rows, and the rates, momenta and weight decays of these steps.
+The file has the weights by their names in the original, two rows of tokens and targets, the logits, the mean cross
+entropy, its gradient of every weight, the weights after three optimizer steps on the same rows, and the rates, momenta
+and weight decays of these steps.
 
 It needs a checkout of the original (commit 92d63d4) and an environment with torch, which the project does not install:
 
@@ -46,7 +47,9 @@ def main(path: Path = GOLDEN) -> None:
 
 
 def _model(noise: np.random.Generator) -> Any:
-    model = GPT(GPTConfig(sequence_len=LENGTH, vocab_size=VOCABULARY, window_pattern="SL", **SIZES), pad_vocab_size_to=1)
+    model = GPT(
+        GPTConfig(sequence_len=LENGTH, vocab_size=VOCABULARY, window_pattern="SL", **SIZES), pad_vocab_size_to=1
+    )
     model.init_weights()
     # The original's shortest window has 128 positions; (n, 0) is n positions before a token, and its own.
     model.window_sizes = [(WINDOW - 1, 0) if block == 0 else (-1, 0) for block in range(SIZES["n_layer"])]

@@ -55,11 +55,15 @@ def answered(*texts: str) -> Answered:
 
 def records(root: Path, reward: str, warnings: list[str] | None = None, committed: int = 0) -> RecordedRewards:
     store = Store(CheckpointSpec(root=f"file://{root}"))
-    return RecordedRewards(reward_named(reward), TOKENIZER, 2, store, (warnings if warnings is not None else []).append, lambda: committed)
+    return RecordedRewards(
+        reward_named(reward), TOKENIZER, 2, store, (warnings if warnings is not None else []).append, lambda: committed
+    )
 
 
 def test_the_named_rewards_compare_numbers(tmp_path: Path) -> None:
-    found = records(tmp_path, "gsm8k").of(asked("so #### 1,200", "#### 7"), answered("#### 1200", "1200", "I say #### 7.", "#### 8"))
+    found = records(tmp_path, "gsm8k").of(
+        asked("so #### 1,200", "#### 7"), answered("#### 1200", "1200", "I say #### 7.", "#### 8")
+    )
     assert found == [1.0, 0.0, 1.0, 0.0]
 
 
@@ -68,14 +72,18 @@ def test_a_named_reward_without_any_number_to_compare_with_is_a_mistake() -> Non
     with pytest.raises(BadConfiguration) as found:
         reward.of(["p", "p"], ["#### 1", "b"], ["", ""])
     assert str(found.value) == (
-        "spec.objective.policy.reward: spellingBee compares numbers after ####, and no reference of the step has one, such as ''; name the "
+        "spec.objective.policy.reward: spellingBee compares numbers after ####, and no reference of the step has one, "
+        "such as ''; name the "
         "field that has it (format.prompt.referenceField), or take another reward"
     )
     assert reward.of(["p", "p"], ["#### 1", "b"], ["", "#### 1"]) == [0.0, 0.0]
 
 
 def test_a_step_that_is_done_again_gets_the_same_rewards(tmp_path: Path) -> None:
-    """The function returns other numbers at each call. It is called once for the same answers, and again for other answers of the step."""
+    """The function returns other numbers at each call.
+
+    It is called once for the same answers, and again for other answers of the step.
+    """
     CALLS.clear()
     first = records(tmp_path, f"{HERE}:counting").of_step(3, asked("x"), answered("one", "two"))
     assert CALLS == [(["ABC", "ABC"], ["one", "two"], ["x", "x"])]
@@ -113,12 +121,17 @@ def test_a_damaged_file_is_judged_anew(tmp_path: Path) -> None:
     records(tmp_path, f"{HERE}:counting").of_step(3, asked("x"), answered("one", "two"))
     path = tmp_path / key_of(3)
     path.write_bytes(path.read_bytes()[:-3])
-    assert records(tmp_path, f"{HERE}:counting", warnings).of_step(3, asked("x"), answered("one", "two")) == [2.0, 2.125]
+    assert records(tmp_path, f"{HERE}:counting", warnings).of_step(3, asked("x"), answered("one", "two")) == [
+        2.0,
+        2.125,
+    ]
     assert "the rewards of step 3 are computed again: samples/000000003.json.zst is damaged" in warnings[0]
 
 
 def test_samples_are_kept_with_their_texts(tmp_path: Path) -> None:
-    records(tmp_path, "gsm8k").of_step(12, asked("#### 1", "#### 2", "#### 3"), answered("#### 1", "no", "#### 2", "#### 2", "no", "no"))
+    records(tmp_path, "gsm8k").of_step(
+        12, asked("#### 1", "#### 2", "#### 3"), answered("#### 1", "no", "#### 2", "#### 2", "no", "no")
+    )
     found = read_samples(Store(CheckpointSpec(root=f"file://{tmp_path}")), 12)
     assert found is not None
     assert found.rewards == (1.0, 0.0, 1.0, 1.0, 0.0, 0.0)
@@ -172,7 +185,9 @@ def test_a_wrong_result_is_one_sentence(returned: Any, sentence: str) -> None:
 
 
 def test_a_reward_that_fails_names_the_line() -> None:
-    with pytest.raises(TrainerExit, match=r"failing failed in test_rewards.py line \d+ \(ValueError: no such judge\)") as found:
+    with pytest.raises(
+        TrainerExit, match=r"failing failed in test_rewards.py line \d+ \(ValueError: no such judge\)"
+    ) as found:
         reward_named(f"{HERE}:failing").of(["p"], ["a"], [""])
     assert not isinstance(found.value, BadConfiguration)
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - the lines are as long as XLA writes them
 """Texts of small programs, as XLA writes them for GPUs and TPUs."""
 
 from __future__ import annotations
@@ -81,7 +80,9 @@ ENTRY %main (x: bf16[8,16,32], y: bf16[8,32,64]) -> bf16[8,16,64] {
   ROOT %out = bf16[8,16,64]{2,1,0:T(8,128)(2,1)} fusion(%x, %y), kind=kOutput, calls=%fused
 }
 """
-"""A product with a batch of 8, written as a convolution, and a loop whose counter grows by 2 up to 7, with a kernel in it."""
+"""A product with a batch of 8, written as a convolution, and a loop whose counter grows by 2 up to 7, with a kernel in
+it.
+"""
 
 
 def scheduled(*lines: str) -> str:

@@ -82,7 +82,9 @@ def test_groups_of_devices_are_mesh_axes() -> None:
         ((), NAMES),
     ],
 )
-def test_the_axes_are_those_along_which_a_group_differs(groups: tuple[tuple[int, ...], ...], axes: tuple[str, ...]) -> None:
+def test_the_axes_are_those_along_which_a_group_differs(
+    groups: tuple[tuple[int, ...], ...], axes: tuple[str, ...]
+) -> None:
     assert Collective("all-reduce", "f32", (4,), 0, 1, groups).axes(NAMES, SIZES) == axes
 
 

@@ -31,7 +31,14 @@ def test_metadata_of_several_lines_belongs_to_its_kernel_and_buffers_are_no_call
 def test_loops_have_their_iterations_and_say_where_the_data_decides() -> None:
     layers, inner = loops(parse(GPU))
     assert (layers.trips, layers.outer, layers.products, layers.calls, layers.scope) == (5, (), 1, 1, "")
-    assert (inner.trips, inner.outer, inner.products, inner.calls, inner.scope, inner.phase) == (None, (5,), 1, 0, "attention", "backward")
+    assert (inner.trips, inner.outer, inner.products, inner.calls, inner.scope, inner.phase) == (
+        None,
+        (5,),
+        1,
+        0,
+        "attention",
+        "backward",
+    )
 
 
 def test_a_counter_that_grows_by_two_has_half_as_many_iterations() -> None:
@@ -56,7 +63,9 @@ def test_operations_are_those_that_the_compiler_counts() -> None:
     arrays = jax.ShapeDtypeStruct((4, 64, 128), jnp.float32), jax.ShapeDtypeStruct((4, 128, 32), jnp.float32)
     compiled = jax.jit(step).lower(*arrays).compile()
     counted: Any = compiled.cost_analysis()
-    assert sum(one.flops for one in products(parse(compiled.as_text() or ""))) == pytest.approx(counted["flops"], rel=0.02)
+    assert sum(one.flops for one in products(parse(compiled.as_text() or ""))) == pytest.approx(
+        counted["flops"], rel=0.02
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,6 +81,8 @@ def test_names_of_operations_say_the_part_of_the_step_and_of_the_model(operation
     assert (phase_of(operation), scope_of(operation)) == (phase, scope)
 
 
-@pytest.mark.parametrize(("dtype", "size_bytes"), [("pred", 8), ("bf16", 16), ("f32", 32), ("f8e4m3fn", 8), ("f4e2m1fn", 4), ("s4", 4)])
+@pytest.mark.parametrize(
+    ("dtype", "size_bytes"), [("pred", 8), ("bf16", 16), ("f32", 32), ("f8e4m3fn", 8), ("f4e2m1fn", 4), ("s4", 4)]
+)
 def test_types_have_their_size(dtype: str, size_bytes: int) -> None:
     assert Array(dtype, (8,)).size_bytes == size_bytes

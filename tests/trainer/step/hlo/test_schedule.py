@@ -13,7 +13,10 @@ from tests.trainer.step.hlo.programs import scheduled
 MIB = 2**20
 RATES = Rates(flops=1e12, memory=1e30, links=64 * MIB)
 """A gather of %w takes 7/8 of a second; memory takes no time."""
-START = "%g = ((bf16[512,8192]{1,0}), bf16[4096,8192]{1,0}) all-gather-start(%part), replica_groups=[1,8]<=[8], dimensions={0}"
+START = (
+    "%g = ((bf16[512,8192]{1,0}), bf16[4096,8192]{1,0}) all-gather-start(%part), replica_groups=[1,8]<=[8], "
+    "dimensions={0}"
+)
 DONE = "%d = bf16[4096,8192]{1,0} all-gather-done(%g)"
 PART = "%part = bf16[512,8192]{1,0} bitcast(%w)"
 WORK = "%p = bf16[8192,8192]{1,0} dot(%w, %w), lhs_contracting_dims={0}, rhs_contracting_dims={0}"
@@ -120,7 +123,13 @@ ENTRY %main (stack: f32[64,1024], one: f32[1,1024], i: s32[]) -> f32[64,1024] {
 
 @pytest.mark.parametrize(
     ("kind", "sent"),
-    [("all-gather", 7 / 8), ("reduce-scatter", 7 / 8), ("all-reduce", 14 / 8), ("all-to-all", 7 / 8), ("collective-permute", 1)],
+    [
+        ("all-gather", 7 / 8),
+        ("reduce-scatter", 7 / 8),
+        ("all-reduce", 14 / 8),
+        ("all-to-all", 7 / 8),
+        ("collective-permute", 1),
+    ],
 )
 def test_a_device_sends_what_the_ring_algorithms_send(kind: str, sent: float) -> None:
     assert sent_bytes(Collective(kind, "u8", (MIB,), 0, 1, (tuple(range(8)),)), 8) == sent * MIB
@@ -178,4 +187,6 @@ def test_parts_of_a_collective_in_several_fusions_are_one_collective() -> None:
     assert found.collectives == pytest.approx(7 / 8)
     assert found.covered == pytest.approx(SECONDS / (7 / 8))
     assert {one.part_of for one in collectives(PARTS)} == {9}
-    assert traffic_of(collectives(PARTS), ("fsdp",), (8,)) == (Traffic("all-gather", ("fsdp",), 1, 64 * MIB, 0, 64 * MIB),)
+    assert traffic_of(collectives(PARTS), ("fsdp",), (8,)) == (
+        Traffic("all-gather", ("fsdp",), 1, 64 * MIB, 0, 64 * MIB),
+    )

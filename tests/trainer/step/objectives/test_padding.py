@@ -38,7 +38,9 @@ def batch(seed: int) -> dict[str, np.ndarray]:
     """A batch whose padding has tokens of this seed."""
     noise, padding = np.random.default_rng(0), np.random.default_rng(seed)
     counts = np.arange(LENGTH) < np.array(COUNTED)[:, None]
-    tokens, targets = (np.where(counts, *(one.integers(0, VOCAB.size, counts.shape) for one in (noise, padding))) for _ in range(2))
+    tokens, targets = (
+        np.where(counts, *(one.integers(0, VOCAB.size, counts.shape) for one in (noise, padding))) for _ in range(2)
+    )
     segments = np.where(counts, 1 + (np.arange(LENGTH) >= np.array(COUNTED)[:, None] // 2), 3)
     weights = counts.astype(np.float32)
     return {
@@ -75,6 +77,10 @@ def test_the_tokens_of_padding_change_nothing(objective: str, model: str) -> Non
     assert float(sums.weight) > 0
     assert float(sums.metrics["router_z_loss"]) > 0
     if model == "deepseekV3":
-        assert any(np.asarray(leaf).any() for path, leaf in jax.tree_util.tree_leaves_with_path(gradient) if "correction" in str(path))
+        assert any(
+            np.asarray(leaf).any()
+            for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+            if "correction" in str(path)
+        )
     for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5 * max(1e-3, float(np.abs(left).max())))

@@ -1,4 +1,6 @@
-"""The objective `policy` on a tiny model: its loss is that of the log-probabilities in float64, on any mesh and in any microbatches."""
+"""The objective `policy` on a tiny model: its loss is that of the log-probabilities in float64, on any mesh and in any
+microbatches.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def log_probs(model: Any) -> np.ndarray:
 
 def moved(tree: Any, by: float, seed: int) -> Any:
     noise = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: np.asarray(leaf) + by * noise.standard_normal(np.shape(leaf)).astype(np.float32), tree)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + by * noise.standard_normal(np.shape(leaf)).astype(np.float32), tree
+    )
 
 
 def one_step(program: Program, state: TrainState, arrays: dict[str, np.ndarray]) -> tuple[TrainState, Any]:
@@ -70,13 +74,20 @@ def one_step(program: Program, state: TrainState, arrays: dict[str, np.ndarray])
 @pytest.mark.variant
 def test_the_loss_compares_trained_sampling_and_first_weights_on_any_mesh() -> None:
     whole = build_program(
-        spec_of(beta=0.2, updatesPerRollout=3, normalization="sequence", clipHigh=0.05, clipLow=0.05), VOCABULARY, mesh_of()
+        spec_of(beta=0.2, updatesPerRollout=3, normalization="sequence", clipHigh=0.05, clipLow=0.05),
+        VOCABULARY,
+        mesh_of(),
     )
     begun = jax.tree.map(np.asarray, initial_state(whole.build_state, whole.template))
-    state = dataclasses.replace(begun, model=moved(begun.model, 0.1, 1), sampler=moved(begun.sampler, 0.1, 2), step=np.int32(4))
+    state = dataclasses.replace(
+        begun, model=moved(begun.model, 0.1, 1), sampler=moved(begun.sampler, 0.1, 2), step=np.int32(4)
+    )
     trained, sampling, first = (log_probs(model) for model in (state.model, state.sampler, state.reference))
     assert isinstance(whole.objective, Policy)
-    arrays = {**ARRAYS, SAMPLED_LOG_PROBS: np.asarray(whole.objective.log_probs(jax.tree.map(jnp.asarray, state.sampler), ARRAYS))}
+    arrays = {
+        **ARRAYS,
+        SAMPLED_LOG_PROBS: np.asarray(whole.objective.log_probs(jax.tree.map(jnp.asarray, state.sampler), ARRAYS)),
+    }
     np.testing.assert_allclose(arrays[SAMPLED_LOG_PROBS], np.where(WEIGHTS > 0, sampling, 0), atol=1e-5)
     after, metrics = one_step(whole, state, arrays)
 
@@ -101,7 +112,9 @@ def test_the_loss_compares_trained_sampling_and_first_weights_on_any_mesh() -> N
 
     for mesh in (mesh_of(data=2, fsdp=2),):
         divided = build_program(
-            spec_of(1, beta=0.2, updatesPerRollout=3, normalization="sequence", clipHigh=0.05, clipLow=0.05), VOCABULARY, mesh
+            spec_of(1, beta=0.2, updatesPerRollout=3, normalization="sequence", clipHigh=0.05, clipLow=0.05),
+            VOCABULARY,
+            mesh,
         )
         _, other = one_step(divided, state, arrays)
         assert float(other.loss) == pytest.approx(float(metrics.loss), rel=1e-4)
@@ -112,7 +125,9 @@ def test_the_loss_compares_trained_sampling_and_first_weights_on_any_mesh() -> N
 @pytest.mark.variant
 @pytest.mark.parametrize("normalization", ["token", "constant"])
 def test_the_first_step_of_a_rollout_has_the_gradient_of_weighted_log_probabilities(normalization: str) -> None:
-    """On-policy the ratio is 1 exactly, and the gradient is that of the weighted log-probabilities, in any microbatches."""
+    """On-policy the ratio is 1 exactly, and the gradient is that of the weighted log-probabilities, in any
+    microbatches.
+    """
     program = build_program(spec_of(normalization=normalization), VOCABULARY, mesh_of())
     state = initial_state(program.build_state, program.template)
     first = jax.tree.map(np.asarray, state)

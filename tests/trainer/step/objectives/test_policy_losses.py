@@ -45,7 +45,15 @@ def expected(spec: PolicySpec) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize(("normalization", "ratio", "beta"), CHOICES)
 def test_the_loss_is_that_of_float64(normalization: Any, ratio: Any, beta: float) -> None:
-    spec = PolicySpec(reward="gsm8k", normalization=normalization, ratio=ratio, beta=beta, clip_low=0.1, clip_high=0.15, max_tokens=MOST)
+    spec = PolicySpec(
+        reward="gsm8k",
+        normalization=normalization,
+        ratio=ratio,
+        beta=beta,
+        clip_low=0.1,
+        clip_high=0.15,
+        max_tokens=MOST,
+    )
     found = token_losses(spec, TRAINED, SAMPLED, REFERENCE if beta else None, ADVANTAGES, COUNTS)  # pyright: ignore[reportArgumentType]
     weights, total = token_weights(spec, COUNTS), total_weight(spec, COUNTS)  # pyright: ignore[reportArgumentType]
     loss, clipped, kl = expected(spec)

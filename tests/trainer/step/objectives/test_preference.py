@@ -1,4 +1,6 @@
-"""The preference objective on a tiny model: its loss is that of each answer alone, on any mesh, in any microbatches and packing."""
+"""The preference objective on a tiny model: its loss is that of each answer alone, on any mesh, in any microbatches and
+packing.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,17 @@ ROWS, LENGTH, VOCABULARY, PAIRS = 4, 16, 60, 2
 BETA = 0.3
 
 
-def spec_of(kind: str, lora: dict[str, Any] | None = None, model: dict[str, Any] = TINY, **trainer: Any) -> TrainingRunSpec:
+def spec_of(
+    kind: str, lora: dict[str, Any] | None = None, model: dict[str, Any] = TINY, **trainer: Any
+) -> TrainingRunSpec:
     trainer = {"steps": 10, "batchSize": ROWS, "sequenceLength": LENGTH} | trainer
     changes: dict[str, Any] = {} if lora is None else {"spec__adapter": {"lora": lora}}
     changes["spec__objective"] = {"preference": {kind: {} if kind == "orpo" else {"beta": BETA}, "pairsPerRow": PAIRS}}
     optimizer = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
     origin = {"huggingFace": {"path": "/base"}}
-    return parse_run(document(spec__model=model, spec__from=origin, spec__optimizer=optimizer, spec__trainer=trainer, **changes)).spec
+    return parse_run(
+        document(spec__model=model, spec__from=origin, spec__optimizer=optimizer, spec__trainer=trainer, **changes)
+    ).spec
 
 
 def rows() -> tuple[dict[str, np.ndarray], list[tuple[int, slice, int]]]:
@@ -54,7 +60,9 @@ def rows() -> tuple[dict[str, np.ndarray], list[tuple[int, slice, int]]]:
             answers.append((row, slice(place, place + size), prompt))
             place += size
         documents[row, place:] = 2 * PAIRS
-    examples = Examples(windows[:, :-1].astype(np.int32), windows[:, 1:].astype(np.int32), weights[:, 1:], documents[:, :-1] + 1)
+    examples = Examples(
+        windows[:, :-1].astype(np.int32), windows[:, 1:].astype(np.int32), weights[:, 1:], documents[:, :-1] + 1
+    )
     names = ("tokens", "targets", "weights", "segments", "positions")
     return {name: getattr(examples, name) for name in names} | {"windows": windows}, answers
 
@@ -69,14 +77,18 @@ def _logits(model: Any, texts: jax.Array) -> jax.Array:
 
 
 def alone(model: Any) -> np.ndarray:
-    """The log-probability of each answer, from a pass in which its conversation is alone in a row, in float64: [pairs, 2]."""
+    """The log-probability of each answer, from a pass in which its conversation is alone in a row, in float64: [pairs,
+    2].
+    """
     texts = np.zeros((len(ANSWERS), 5), np.int32)
     for number, (row, tokens, _) in enumerate(ANSWERS):
         texts[number, : tokens.stop - tokens.start] = BATCH_ARRAYS["windows"][row, tokens]
     logits = np.asarray(_logits(jax.tree.map(jnp.asarray, model), jnp.asarray(texts)), np.float64)
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     sizes = [(tokens.stop - tokens.start, prompt) for _, tokens, prompt in ANSWERS]
-    found = [sum(log_probs[n, t - 1, texts[n, t]] for t in range(prompt, size)) for n, (size, prompt) in enumerate(sizes)]
+    found = [
+        sum(log_probs[n, t - 1, texts[n, t]] for t in range(prompt, size)) for n, (size, prompt) in enumerate(sizes)
+    ]
     return np.array(found).reshape(-1, 2)
 
 
@@ -133,7 +145,9 @@ def test_with_an_adapter_the_reference_is_the_model_without_it() -> None:
     ratios = alone(first.model) - alone(plain)
     expected = ((ratios[:, 0] - ratios[:, 1] - 1 / (2 * BETA)) ** 2).mean()
     with program.tracing():
-        sums = jax.jit(make_evaluation_step(program.objective, None))(first.model, {name: array[None] for name, array in ARRAYS.items()})
+        sums = jax.jit(make_evaluation_step(program.objective, None))(
+            first.model, {name: array[None] for name, array in ARRAYS.items()}
+        )
     assert float(sums.nats) / float(sums.weight) == pytest.approx(expected, rel=1e-5)
     assert int(sums.size_bytes) == 0
 
@@ -147,7 +161,9 @@ def test_losses_without_a_reference_are_the_same_on_every_mesh(kind: str, mesh: 
     assert whole.template.reference is None
     first = jax.tree.map(np.asarray, first_state(whole))
     _, metrics = one_step(whole, first)
-    mean = alone(first.model) / np.array([tokens.stop - tokens.start - prompt for _, tokens, prompt in ANSWERS]).reshape(-1, 2)
+    mean = alone(first.model) / np.array(
+        [tokens.stop - tokens.start - prompt for _, tokens, prompt in ANSWERS]
+    ).reshape(-1, 2)
     if kind == "simpo":
         expected = np.logaddexp(0, -(BETA * (mean[:, 0] - mean[:, 1]) - 1.0)).mean()
     else:
@@ -170,7 +186,9 @@ def test_the_reference_is_part_of_the_state_and_of_its_memory() -> None:
     assert state_bytes(spec_of("dpo")) * 4 == state_bytes(spec_of("simpo")) * 5
     assert not any(
         path.startswith("reference.")
-        for path in map(str, (leaf.path for leaf in flatten(build_program(spec_of("simpo"), VOCABULARY, mesh_of()).template)))
+        for path in map(
+            str, (leaf.path for leaf in flatten(build_program(spec_of("simpo"), VOCABULARY, mesh_of()).template))
+        )
     )
 
 

@@ -27,7 +27,11 @@ def spec_of(kind: str, **settings: Any) -> PreferenceSpec:
 def found(spec: PreferenceSpec, policy: Any = POLICY, reference: Any = REFERENCE, tokens: Any = TOKENS) -> PairLosses:
     known = None if not spec.has_reference else jnp.asarray(reference, jnp.float32)
     chosen, rejected = (
-        Answers(jnp.asarray(policy, jnp.float32)[n], None if known is None else known[n], jnp.asarray(tokens, jnp.float32)[n])
+        Answers(
+            jnp.asarray(policy, jnp.float32)[n],
+            None if known is None else known[n],
+            jnp.asarray(tokens, jnp.float32)[n],
+        )
         for n in range(2)
     )
     return pair_losses(spec.value, chosen, rejected)
@@ -81,7 +85,9 @@ def test_each_loss_is_its_formula(kind: str, settings: dict[str, Any], expected:
 
 
 def test_the_values_at_the_reference() -> None:
-    """Before the first step DPO is log 2 and IPO is (1 / (2 beta))^2, whatever the pairs are, and no answer has a reward."""
+    """Before the first step DPO is log 2 and IPO is (1 / (2 beta))^2, whatever the pairs are, and no answer has a
+    reward.
+    """
     for kind, value in (("dpo", math.log(2)), ("ipo", 25.0)):
         losses = found(spec_of(kind, beta=0.1), POLICY, POLICY)
         np.testing.assert_allclose(losses.loss, value, rtol=1e-6)

@@ -13,9 +13,12 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, encod
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
-def group(number: int = 1, *, resumed: int = 0, attempt: int | None = None, writer: str = "", began: float | None = None) -> ProcessGroupId:
+def group(
+    number: int = 1, *, resumed: int = 0, attempt: int | None = None, writer: str = "", began: float | None = None
+) -> ProcessGroupId:
     return ProcessGroupId(
-        number=number, attempt=number if attempt is None else attempt, restart=0, writer=writer or f"w{number}", resumed_step=resumed,
+        number=number, attempt=number if attempt is None else attempt, restart=0, writer=writer or f"w{number}",
+        resumed_step=resumed,
         began=1000.0 * number if began is None else began, run="tiny", steps=100,
     )  # fmt: skip
 
@@ -35,7 +38,12 @@ def row(number: int, loss: float = 1.0, **fields: Any) -> Row:
 def root(folder: Path, writer: str = "w1") -> Store:
     """A root whose HEAD names a writer."""
     store = Store(CheckpointSpec(root=f"file://{folder}"))
-    store.write(HEAD_KEY, encode_head(Head(owner=Owner(namespace="tests", name="tiny"), epoch=Epoch(attempt=1, restart=0), writer=writer)))
+    store.write(
+        HEAD_KEY,
+        encode_head(
+            Head(owner=Owner(namespace="tests", name="tiny"), epoch=Epoch(attempt=1, restart=0), writer=writer)
+        ),
+    )
     return store
 
 
@@ -45,7 +53,8 @@ class Recorder:
     def __init__(self, place: CheckpointSpec, group: ProcessGroupId, *, seconds: float = 3.0) -> None:
         self.now, self.done, self.warnings = 0.0, group.resumed_step, list[str]()
         self.writer = HistoryWriter(
-            place, group, account=lambda: Account(self.done, {"productive_step": seconds}), on_warning=self.warnings.append,
+            place, group, account=lambda: Account(self.done, {"productive_step": seconds}),
+            on_warning=self.warnings.append,
             clock=lambda: self.now, wall=lambda: 1000.0 * group.number + 500.0,
         )  # fmt: skip
 

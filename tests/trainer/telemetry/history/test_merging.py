@@ -16,7 +16,10 @@ def merged_run(flushes: int, steps_of_a_flush: int) -> dict[SegmentName, Groups]
     files: dict[SegmentName, Groups] = {}
     for number in range(1, flushes + 1):
         first = (number - 1) * steps_of_a_flush + 1
-        rows = [*steps(first, first + steps_of_a_flush - 1), {"event": "goodput", "time": 1.0, "step": first, "seconds": {}}]
+        rows = [
+            *steps(first, first + steps_of_a_flush - 1),
+            {"event": "goodput", "time": 1.0, "step": first, "seconds": {}},
+        ]
         if number % 10 == 0:
             rows.append({"event": "evaluation", "time": 1.0, "step": first, "loss": 1.0})
         files[SegmentName(number, number, 0, 1, "a")] = {group(): rows}
@@ -60,7 +63,13 @@ def done(rows: Sequence[dict[str, object]]) -> list[object]:
 
 
 def test_steps_done_again_are_those_of_the_later_group() -> None:
-    kept = resolved({group(1): steps(1, 50, 1.0), group(2, resumed=40): steps(41, 45, 2.0), group(3, resumed=42): steps(43, 60, 3.0)})
+    kept = resolved(
+        {
+            group(1): steps(1, 50, 1.0),
+            group(2, resumed=40): steps(41, 45, 2.0),
+            group(3, resumed=42): steps(43, 60, 3.0),
+        }
+    )
     assert [done(rows) for rows in kept.values()] == [list(range(1, 41)), [41, 42], list(range(43, 61))]
 
 

@@ -40,7 +40,9 @@ def test_a_killed_and_resumed_run_is_merged_copied_and_read(s3_root: Root, tmp_p
     second.record(Row("evaluation", 13.0, {"step": 12, "loss": 2.5}))
     second.close(limit(30))
     found = read_history(store)
-    assert [(one["step"], one["loss"]) for one in found.steps] == [(number, 1.0 if number <= 6 else 2.0) for number in range(1, 13)]
+    assert [(one["step"], one["loss"]) for one in found.steps] == [
+        (number, 1.0 if number <= 6 else 2.0) for number in range(1, 13)
+    ]
     assert [(one["step"], one["loss"]) for one in found.evaluations] == [(12, 2.5)]
     assert found.damages == ()
     to = Store(CheckpointSpec(root=f"file://{tmp_path}"))

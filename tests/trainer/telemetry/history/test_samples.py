@@ -102,4 +102,7 @@ def test_the_command_shows_them(tmp_path: Path) -> None:
     assert missing.exit_code != 0
     assert "step 4 has no samples; 2 steps from 3 to 5 have, the nearest is 3" in missing.output
     (tmp_path / "empty").mkdir()
-    assert "it has no samples; give the root of a run with objective.policy" in run.invoke(app, ["samples", str(tmp_path / "empty")]).output
+    assert (
+        "it has no samples; give the root of a run with objective.policy"
+        in run.invoke(app, ["samples", str(tmp_path / "empty")]).output
+    )

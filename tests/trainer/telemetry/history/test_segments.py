@@ -1,4 +1,6 @@
-"""The files of a history: what is read is what was written, damage is found, and a killed merge loses and repeats nothing."""
+"""The files of a history: what is read is what was written, damage is found, and a killed merge loses and repeats
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ import numpy as np
 import pytest
 
 from halcyon.telemetry.history.background import Row
-from halcyon.telemetry.history.segments import DamagedSegment, SegmentName, decode_segment, encode_row, encode_segment, live, parse_name
+from halcyon.telemetry.history.segments import (
+    DamagedSegment,
+    SegmentName,
+    decode_segment,
+    encode_row,
+    encode_segment,
+    live,
+    parse_name,
+)
 from tests.trainer.telemetry.history.rows import group, steps
 
 NAME = SegmentName(3, 10, 1, 2, "c0ffee")
@@ -19,11 +29,19 @@ NAME = SegmentName(3, 10, 1, 2, "c0ffee")
 def test_a_segment_holds_the_rows_of_its_groups_with_all_bits() -> None:
     loss = float(np.float32(2.3716983795166016))
     rows = [
-        encode_row(Row("step", 1.23456, {"step": 7, "loss": loss, "gradient_norm": math.inf, "learning_rate": None, "x": np.float32(1)}))
+        encode_row(
+            Row(
+                "step",
+                1.23456,
+                {"step": 7, "loss": loss, "gradient_norm": math.inf, "learning_rate": None, "x": np.float32(1)},
+            )
+        )
     ]
     again = decode_segment(NAME.key, encode_segment(NAME, {group(2): rows, group(1): steps(1, 3)}))
     assert list(again) == [group(1), group(2)]
-    assert again[group(2)] == [{"event": "step", "time": 1.235, "step": 7, "loss": loss, "gradientNorm": "Infinity", "x": 1.0}]
+    assert again[group(2)] == [
+        {"event": "step", "time": 1.235, "step": 7, "loss": loss, "gradientNorm": "Infinity", "x": 1.0}
+    ]
 
 
 def test_every_changed_byte_and_every_cut_is_found() -> None:
@@ -83,7 +101,9 @@ def test_a_row_with_a_value_of_a_wrong_type_is_damage(row: Any, field: str) -> N
         decode_segment(NAME.key, data)
 
 
-@pytest.mark.parametrize(("name", "value"), [("began", "yesterday"), ("steps", -1), ("run", 7), ("run", "a\x1b[2J"), ("run", "a" * 1000)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("began", "yesterday"), ("steps", -1), ("run", 7), ("run", "a\x1b[2J"), ("run", "a" * 1000)]
+)
 def test_a_process_group_with_a_value_of_a_wrong_type_is_damage(name: str, value: Any) -> None:
     data = encode_segment(NAME, {replace(group(), **{name: value}): []})
     with pytest.raises(DamagedSegment, match=rf"is damaged \({name} is missing or has a wrong type\)$"):

@@ -26,12 +26,23 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
     store = root(tmp_path)
     first = Recorder(store.place, group(1))
     first.flush([row(number, 1.0) for number in range(1, 31)])
-    first.flush([Row("evaluation", 31.0, {"step": 30, "loss": 9.0}), Row("checkpoint", 31.0, {"step": 20, "path": "steps/x/"})])
-    second = Recorder(store.place, group(1, resumed=20, attempt=2, writer="w2", began=2000.0))  # the number comes from the root
+    first.flush(
+        [Row("evaluation", 31.0, {"step": 30, "loss": 9.0}), Row("checkpoint", 31.0, {"step": 20, "path": "steps/x/"})]
+    )
+    second = Recorder(
+        store.place, group(1, resumed=20, attempt=2, writer="w2", began=2000.0)
+    )  # the number comes from the root
     second.flush([row(number, 2.0) for number in range(21, 41)])
-    second.flush([Row("evaluation", 41.0, {"step": 30, "loss": 8.0}), Row("done", 42.0, {"step": 40, "message": "all steps are done"})])
+    second.flush(
+        [
+            Row("evaluation", 41.0, {"step": 30, "loss": 8.0}),
+            Row("done", 42.0, {"step": 40, "message": "all steps are done"}),
+        ]
+    )
     found = read_history(store)
-    assert [(one["step"], one["loss"]) for one in found.steps] == [(number, 1.0 if number <= 20 else 2.0) for number in range(1, 41)]
+    assert [(one["step"], one["loss"]) for one in found.steps] == [
+        (number, 1.0 if number <= 20 else 2.0) for number in range(1, 41)
+    ]
     assert [one["loss"] for one in found.evaluations] == [8.0]
     assert [one.group.number for one in found.groups] == [1, 2]
     assert [(one.ended, one.repeated) for one in found.groups] == [("", 10), ("completed", 0)]
@@ -43,7 +54,9 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
 
 
 def test_a_run_that_goes_back_leaves_behind_what_came_after_its_checkpoint(tmp_path: Path) -> None:
-    """The process went back from step 9 to step 4, behind the step 5 at which it had resumed, and was killed after step 6."""
+    """The process went back from step 9 to step 4, behind the step 5 at which it had resumed, and was killed after step
+    6.
+    """
     store = root(tmp_path)
     Recorder(store.place, group(1)).flush([row(number, 1.0) for number in range(1, 6)])
     second = Recorder(store.place, group(2, resumed=5, began=2000.0))
@@ -56,7 +69,11 @@ def test_a_run_that_goes_back_leaves_behind_what_came_after_its_checkpoint(tmp_p
     second.done = 6
     second.writer._take([row(number, 3.0) for number in (5, 6)], True, False)
     found = read_history(store)
-    assert [(one["step"], one["loss"]) for one in found.steps] == [*((number, 1.0) for number in range(1, 5)), (5, 3.0), (6, 3.0)]
+    assert [(one["step"], one["loss"]) for one in found.steps] == [
+        *((number, 1.0) for number in range(1, 5)),
+        (5, 3.0),
+        (6, 3.0),
+    ]
     assert [one["step"] for one in found.evaluations] == [4]
     assert [(one.last_step, one.repeated) for one in found.groups] == [(5, 1), (6, 5)]
     assert found.done_steps == 6
@@ -128,7 +145,9 @@ def test_a_long_outage_thins_out_steps_and_keeps_evaluations(tmp_path: Path) -> 
         recorder.flush([*steps, Row("evaluation", 1.0, {"step": part, "loss": 1.0})])
     waiting = recorder.writer._waiting
     assert len(waiting) < 9000
-    assert sum(one["event"] == "evaluation" for one in waiting) == 4  # the fifth is in the segment that waits to be sent
+    assert (
+        sum(one["event"] == "evaluation" for one in waiting) == 4
+    )  # the fifth is in the segment that waits to be sent
 
 
 def test_a_damaged_segment_is_named_and_set_aside_and_the_others_are_read(tmp_path: Path) -> None:
@@ -160,7 +179,9 @@ def test_a_copy_has_the_history_up_to_its_step_and_the_next_run_continues_it(tmp
 
 def test_a_thread_that_is_stuck_holds_up_neither_rows_nor_the_end() -> None:
     stuck = threading.Event()
-    background = Background("stuck", lambda rows, now, last: stuck.wait(limit(60)) and None, lambda error: None, interval_seconds=0.01)
+    background = Background(
+        "stuck", lambda rows, now, last: stuck.wait(limit(60)) and None, lambda error: None, interval_seconds=0.01
+    )
     for number in range(3 * STEPS_WAITING):
         background.record(row(number))
     background.record(Row("evaluation", 1.0, {"step": 1}))

@@ -1,10 +1,11 @@
-"""Makes the goldens beside it: tiny random models, as transformers writes them, with the logits that transformers computes.
+"""Makes the goldens beside it: tiny random models, as transformers writes them, with the logits that transformers
+computes.
 
 It needs packages that Halcyon does not have; in an environment of its own:
 
-    uv venv /tmp/goldens && uv pip install --python /tmp/goldens torch==2.15.0 transformers==5.23.0 --extra-index-url …/whl/cpu
-    /tmp/goldens/bin/python tests/trainer/weights/goldens/make.py [CASE...]
-    /tmp/goldens/bin/python tests/trainer/weights/goldens/make.py --check FOLDER GOLDEN     # logits of an export against a golden
+    uv venv /tmp/goldens && uv pip install --python /tmp/goldens torch==2.15.0 transformers==5.23.0 --extra-index-url
+    …/whl/cpu /tmp/goldens/bin/python tests/trainer/weights/goldens/make.py [CASE...] /tmp/goldens/bin/python
+    tests/trainer/weights/goldens/make.py --check FOLDER GOLDEN     # logits of an export against a golden
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Con
 HERE = Path(__file__).parent
 CASES = {
     "llama": LlamaConfig(
-        vocab_size=70, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=70, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=32, rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 500.0},
         tie_word_embeddings=False,
     ),
     "llama-tied": LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32,
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=32,
         tie_word_embeddings=True,
     ),
     "gpt2": GPT2Config(vocab_size=70, n_embd=16, n_layer=2, n_head=2, n_positions=16, tie_word_embeddings=True),
     "qwen3": Qwen3Config(
-        vocab_size=320, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        vocab_size=320, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8,
         max_position_embeddings=64, tie_word_embeddings=True,
     ),
 }  # fmt: skip
@@ -43,7 +47,9 @@ WITH_TOKENIZER = "qwen3"
 
 def write_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(
-        models.BPE(vocab={text: number for number, text in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+        models.BPE(
+            vocab={text: number for number, text in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]
+        )
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -64,7 +70,9 @@ def main(wanted: list[str]) -> None:
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.copy_(parameter + 0.3 * torch.randn_like(parameter))  # biases and norms get random numbers too
+                parameter.copy_(
+                    parameter + 0.3 * torch.randn_like(parameter)
+                )  # biases and norms get random numbers too
         model.save_pretrained(HERE / name, max_shard_size="16KB" if name == SHARDED else "5GB")
         if name == WITH_TOKENIZER:
             write_tokenizer(HERE / name)

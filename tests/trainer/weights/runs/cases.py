@@ -1,4 +1,7 @@
-"""The runs whose first step transformers computes too: their models, documents and factors. Imports nothing of this project's packages."""
+"""The runs whose first step transformers computes too: their models, documents and factors.
+
+Imports nothing of this project's packages.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from tests.parity.weights import computed_integers
 LENGTH = 16
 """Positions of a row."""
 TRAINED, HELD_OUT = (17, 9, 5, 12), (11, 17, 4, 7)
-"""Tokens of each document of the batch, and of each that is held out. A document is a row, and the rest of the row is padding."""
+"""Tokens of each document of the batch, and of each that is held out.
+
+A document is a row, and the rest of the row is padding.
+"""
 
 _SMALL: dict[str, Any] = {
     "hidden_size": 8,
@@ -25,7 +31,14 @@ _SMALL: dict[str, Any] = {
     "max_position_embeddings": 32,
     **NO_TOKENS,
 }
-_GPT2: dict[str, Any] = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+_GPT2: dict[str, Any] = {
+    "n_embd": 8,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 32,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+}
 _GPT2 |= {"attn_pdrop": 0.0, "tie_word_embeddings": True, **NO_TOKENS}
 _QWEN = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 5, "norm_topk_prob": True}
 
@@ -51,7 +64,12 @@ class Case:
     @property
     def config(self) -> dict[str, Any]:
         """The entries of config.json."""
-        return {"model_type": self.kind, **self.settings, "vocab_size": self.vocabulary, "router_aux_loss_coef": self.balance}
+        return {
+            "model_type": self.kind,
+            **self.settings,
+            "vocab_size": self.vocabulary,
+            "router_aux_loss_coef": self.balance,
+        }
 
     @property
     def begin(self) -> int:
@@ -73,7 +91,11 @@ CASES = {
     "llama-32001": Case("llama", 32_001, _SMALL | {"tie_word_embeddings": False}),
     "gemma2-259": Case("gemma2", 259, _SMALL | {"tie_word_embeddings": True, "final_logit_softcapping": 3.0}),
     "mixtral-259": Case(
-        "mixtral", 259, _SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False}, balance=0.5, z=0.1
+        "mixtral",
+        259,
+        _SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False},
+        balance=0.5,
+        z=0.1,
     ),
     "qwen3-moe-32001": Case("qwen3_moe", 32_001, _SMALL | _QWEN | {"tie_word_embeddings": True}, balance=0.3, z=0.05),
 }

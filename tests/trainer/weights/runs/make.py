@@ -1,8 +1,9 @@
 """Writes goldens.json beside it: what transformers computes of the first step of each run of `cases`, in float64.
 
-For each run: the shapes of the model's weights (`tests.parity.weights` has their values), the loss, the gradient norm of what is minimised,
-the losses of the routers, and the loss of the documents that are held out. Transformers gets rows that are padded, with the mask of their
-padding. Its balance loss is that of each row and layer alone, over the tokens whose target counts, as the page on experts describes.
+For each run: the shapes of the model's weights (`tests.parity.weights` has their values), the loss, the gradient norm
+of what is minimised, the losses of the routers, and the loss of the documents that are held out. Transformers gets rows
+that are padded, with the mask of their padding. Its balance loss is that of each row and layer alone, over the tokens
+whose target counts, as the page on experts describes.
 
 It runs in the environment of `make parity`, which calls it with ``--check``:
 
@@ -39,7 +40,10 @@ def filled(case: Case) -> tuple[Any, dict[str, tuple[int, ...]]]:
 
 
 def padded(documents: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of ids, and the mask of what is no padding: [row, position]. A row has one more token than `LENGTH`: the last target."""
+    """Rows of ids, and the mask of what is no padding: [row, position].
+
+    A row has one more token than `LENGTH`: the last target.
+    """
     ids, mask = torch.zeros(2, len(documents), LENGTH + 1, dtype=torch.long)
     for row, document in enumerate(documents):
         ids[row, : len(document)], mask[row, : len(document)] = torch.tensor(document), 1

@@ -1,4 +1,6 @@
-"""Questions about functions and classes of the standard library, answered by the first sentences of their docstrings."""
+"""Questions about functions and classes of the standard library, answered by the first sentences of their
+docstrings.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _BAD = re.compile(r"[`{}<>|\\]|::|https?:|\s--|\.\.\.")
 
 
 def conversations(root: Path | None = None) -> Iterator[tuple[Turn, ...]]:
-    """A question and its answer for each public function and class with a short first sentence, in the order of the modules.
+    """A question and its answer for each public function and class with a short first sentence, in the order of the
+    modules.
 
     Args:
         root: Folder of the library. Default: that of this interpreter.

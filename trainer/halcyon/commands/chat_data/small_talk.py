@@ -29,7 +29,8 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
         "Tell me about yourself.",
         "What is your name?",
     ),
-    "I can say what some functions of the Python standard library do, spell words, and count letters. I am often wrong.": (
+    "I can say what some functions of the Python standard library do, spell words, and count letters. I am often "
+    "wrong.": (
         "What can you do?",
         "What can I ask you?",
         "How can you help me?",

@@ -1,8 +1,8 @@
 """Words to spell, and questions about the number of their letters. Pure.
 
-The questions are those of SpellingBee (`halcyon.evals.spelling_bee`), with a shorter answer: the letters of the word, with a
-running count behind each letter that is asked for, and the number as the task expects it. The words of the evaluation are not among those
-of the training.
+The questions are those of SpellingBee (`halcyon.evals.spelling_bee`), with a shorter answer: the letters of the word,
+with a running count behind each letter that is asked for, and the number as the task expects it. The words of the
+evaluation are not among those of the training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Words:
 
 
 def words_of(texts: Iterable[str]) -> Words:
-    """The most frequent words of texts. A hash of the word decides its part, so a word keeps it in every version of the text."""
+    """The most frequent words of texts.
+
+    A hash of the word decides its part, so a word keeps it in every version of the text.
+    """
     counts = Counter(word for text in texts for word in _WORD.findall(text))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))[:MOST_WORDS]
     parts: dict[bool, list[str]] = {False: [], True: []}

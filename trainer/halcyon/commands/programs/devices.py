@@ -1,8 +1,8 @@
 """Devices that a document names, described to the compilers on a machine without them.
 
-libtpu knows every generation of TPUs and every topology. XLA compiles for an NVIDIA GPU whose facts it is given (`halcyon.commands.programs.gpus`).
-JAX then has devices that nothing can run on. Code that asks JAX which hardware it runs on would see the processor of this machine, so
-`described` answers for the devices while a program is traced.
+libtpu knows every generation of TPUs and every topology. XLA compiles for an NVIDIA GPU whose facts it is given
+(`halcyon.commands.programs.gpus`). JAX then has devices that nothing can run on. Code that asks JAX which hardware it
+runs on would see the processor of this machine, so `described` answers for the devices while a program is traced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
 
 
 class NoCompiler(Exception):
-    """There is no compiler for the hardware here. The message is one sentence with the reason, and the extra to install if there is one."""
+    """There is no compiler for the hardware here.
+
+    The message is one sentence with the reason, and the extra to install if there is one.
+    """
 
 
 class Device(Protocol):
@@ -46,7 +49,11 @@ class Device(Protocol):
 def why_not(accelerator: Accelerator) -> str | None:
     """Why this environment has no compiler for an accelerator, as one sentence; None if it has one."""
     if accelerator.family == "tpu":
-        return None if _has("libtpu") else f"the compiler for {accelerator.name} is in the extra tpu: pip install 'halcyon-train[tpu]'"
+        return (
+            None
+            if _has("libtpu")
+            else f"the compiler for {accelerator.name} is in the extra tpu: pip install 'halcyon-train[tpu]'"
+        )
     if accelerator.family != "gpu":
         return f"{accelerator.name} is no accelerator"
     if accelerator.name not in GPUS:
@@ -66,7 +73,8 @@ def _has(module: str) -> bool:
 def devices_of(spec: AcceleratorSpec, slices: int) -> list[Any]:
     """The JAX devices of a document's hardware. Sets flags of the compiler in the environment of this process.
 
-    A process can compile for one type of accelerator only: the compilers read their flags once. Flags that the environment already has win.
+    A process can compile for one type of accelerator only: the compilers read their flags once. Flags that the
+    environment already has win.
 
     Args:
         spec: ``spec.accelerator``.
@@ -86,12 +94,16 @@ def devices_of(spec: AcceleratorSpec, slices: int) -> list[Any]:
     try:
         if accelerator.family == "tpu":
             name = f"{_TPU_NAMES.get(accelerator.name, accelerator.name)}:{spec.topology}"
-            return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **_tpu_options(spec, slices)).devices)
+            return list(
+                topologies.get_topology_desc(platform="tpu", topology_name=name, **_tpu_options(spec, slices)).devices
+            )
         hosts, devices = (int(side) for side in spec.topology.split("x"))
         options = {"target_config": GPUS[accelerator.name].target_config, "topology": f"{slices}x{hosts}x{devices}"}
         return list(topologies.get_topology_desc(platform="cuda", **options).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise NoCompiler(f"the compiler does not take {accelerator.name} {spec.topology}: {str(error).splitlines()[0]}") from None
+        raise NoCompiler(
+            f"the compiler does not take {accelerator.name} {spec.topology}: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _tpu_options(spec: AcceleratorSpec, slices: int) -> dict[str, Any]:
@@ -125,12 +137,13 @@ def _add(variable: str, flags: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def described(device: Device) -> Iterator[None]:
-    """Let code that asks JAX for its hardware see a described device. Use it around tracing and lowering, in one thread only.
+    """Let code that asks JAX for its hardware see a described device. Use it around tracing and lowering, in one thread
+    only.
 
-    Three questions are answered: the platform of the process (``jax.default_backend``, asked by Halcyon and Haliax), the default device
-    (``jax.extend.backend.get_default_device``, asked by tokamax for the number of cores and the compute capability), and the kind of
-    device of the abstract mesh (asked by Pallas when it lowers a kernel). tokamax also asks ``jax.devices()``, only to find GPUs of a
-    compute capability before 8, for which Halcyon has no kernels.
+    Three questions are answered: the platform of the process (``jax.default_backend``, asked by Halcyon and Haliax),
+    the default device (``jax.extend.backend.get_default_device``, asked by tokamax for the number of cores and the
+    compute capability), and the kind of device of the abstract mesh (asked by Pallas when it lowers a kernel). tokamax
+    also asks ``jax.devices()``, only to find GPUs of a compute capability before 8, for which Halcyon has no kernels.
 
     Args:
         device: A device of `devices_of`, or a `halcyon.commands.programs.gpus.Gpu`.

@@ -1,8 +1,8 @@
 """The facts of each NVIDIA GPU that XLA's compiler asks a driver for, so that it compiles without one.
 
 XLA reads them from a text of its type ``GpuTargetConfigProto``. Sources: XLA's own descriptions of GPUs
-(``openxla/xla: xla/backends/gpu/target_config/specs``, read 2026-11-26), and for the L4, which has none there, NVIDIA's data sheet and the
-table of compute capabilities in the CUDA C++ programming guide.
+(``openxla/xla: xla/backends/gpu/target_config/specs``, read 2026-11-26), and for the L4, which has none there, NVIDIA's
+data sheet and the table of compute capabilities in the CUDA C++ programming guide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _CUDNN = (9, 10)
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, with the attributes of JAX's device for it, so that a program can be traced for it (`halcyon.commands.programs.devices.described`).
+    """One GPU, with the attributes of JAX's device for it, so that a program can be traced for it
+    (`halcyon.commands.programs.devices.described`).
 
     Attributes:
         kind: JAX's name of the kind of device.
@@ -71,7 +72,8 @@ class Gpu:
         return f"""
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: {self.threads}
-  shared_memory_per_block: 49152 shared_memory_per_core: {self.shared_bytes} shared_memory_per_block_optin: {self.shared_bytes - _KIB}
+  shared_memory_per_block: 49152 shared_memory_per_core: {self.shared_bytes}
+  shared_memory_per_block_optin: {self.shared_bytes - _KIB}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
   core_count: {self.cores} fpus_per_core: {self.float_units} clock_rate_ghz: {self.clock_ghz}
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
@@ -89,7 +91,8 @@ device_description_str: "{self.kind}"
 _HOPPER: dict[str, Any] = {"capability": (9, 0), "cores": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
 _H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, memory_bandwidth=3352320000000, **_HOPPER)
 _A100: dict[str, Any] = {
-    "capability": (8, 0), "cores": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB, "float_units": 64
+    "capability": (8, 0), "cores": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
+    "float_units": 64
 }  # fmt: skip
 
 GPUS: dict[str, Gpu] = {

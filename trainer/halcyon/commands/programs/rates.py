@@ -1,8 +1,10 @@
-"""Nominal speeds of one device: its matrix products, its memory and its links, for the share of collectives that computation covers.
+"""Nominal speeds of one device: its matrix products, its memory and its links, for the share of collectives that
+computation covers.
 
-The peak rate is in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system architecture of TPUs
-("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a link has an equal part in each direction;
-Jouppi et al. 2023 for v4) and from NVIDIA's data sheets (NVLink, each direction; PCIe 4 for the L4). Read 2026-11-26.
+The peak rate is in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system
+architecture of TPUs ("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a
+link has an equal part in each direction; Jouppi et al. 2023 for v4) and from NVIDIA's data sheets (NVLink, each
+direction; PCIe 4 for the L4). Read 2026-11-26.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _TPU_MEMORY = {"v4": 1228 * _GB, "v5e": 819 * _GB, "v5p": 2765 * _GB, "v6e": 164
 _TPU_LINK = {"v4": 50 * _GB, "v5e": 50 * _GB, "v5p": 100 * _GB, "v6e": 100 * _GB, "v7x": 100 * _GB}
 """Bytes in a second of one link of a chip, in one direction."""
 _NVLINK = {
-    "l4": 32 * _GB, "a100": 300 * _GB, "a100-80gb": 300 * _GB, "h100": 450 * _GB, "h100-mega": 450 * _GB, "h200": 450 * _GB,
+    "l4": 32 * _GB, "a100": 300 * _GB, "a100-80gb": 300 * _GB, "h100": 450 * _GB, "h100-mega": 450 * _GB,
+    "h200": 450 * _GB,
     "b200": 900 * _GB, "gb200": 900 * _GB, "b300": 900 * _GB, "gb300": 900 * _GB,
 }  # fmt: skip
 

@@ -32,7 +32,13 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         words += ["pinned"] if entry.path in head.pinned else []
         words += ["verified"] if entry.verification == "passed" else []
         words += ["best"] if entry.path in kept_as_best(head.committed, 1) else []
-        table.add_row(str(entry.step), str(entry.epoch), age(entry.time, now), decimal(entry.size_bytes), Text(", ".join(words), "green"))
+        table.add_row(
+            str(entry.step),
+            str(entry.epoch),
+            age(entry.time, now),
+            decimal(entry.size_bytes),
+            Text(", ".join(words), "green"),
+        )
     for bad in listing.bad:
         table.add_row(str(bad.step), "", "", "", Text(f"damaged: {bad.reason}", "red"))
     for path in listing.unfinished:
@@ -44,7 +50,13 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
     title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
     loss: list[Text] = []
     if listing.head_damage:
-        loss = [Text(f"{listing.head_damage}: this list is rebuilt from the checkpoints; the run does so when it starts again", "red")]
+        loss = [
+            Text(
+                f"{listing.head_damage}: this list is rebuilt from the checkpoints; the run does so when it starts "
+                "again",
+                "red",
+            )
+        ]
     elif head.rebuilt is not None:
         loss = [Text(f"epoch {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}", "yellow")]
     more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []
@@ -83,14 +95,19 @@ def damage_view(entry: CommittedStep, damages: Sequence[str]) -> RenderableType:
     """The damage of a checkpoint, or that it is intact."""
     if not damages:
         return Text(f"step {entry.step}: every byte is what was written ({decimal(entry.size_bytes)})", "green")
-    return Group(Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages))
+    return Group(
+        Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages)
+    )
 
 
 def history_damage_view(history: History) -> RenderableType:
     """The damage of a history, or that it is intact."""
     if not history.damages:
         return Text(f"history: every byte of {counted(history.files, 'file')} is what was written", "green")
-    return Group(Text(f"history: {counted(len(history.damages), 'problem')}", "red"), *(Text(f"  {damage}") for damage in history.damages))
+    return Group(
+        Text(f"history: {counted(len(history.damages), 'problem')}", "red"),
+        *(Text(f"  {damage}") for damage in history.damages),
+    )
 
 
 def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:

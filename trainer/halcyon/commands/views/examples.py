@@ -22,10 +22,19 @@ from halcyon_api.counting import counted
 _SEGMENT_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _ROWS_AT_ONCE = 256
 _LEGEND = "Steps are counted as in the log, from 1; rows, sequences, documents and tokens from 0."
-_TEXT_LEGEND = "A document has one colour; what does not count in the loss is dim and struck through; special tokens are reversed."
+_TEXT_LEGEND = (
+    "A document has one colour; what does not count in the loss is dim and struck through; special tokens are reversed."
+)
 _BEGIN_MARK, _END_MARK = "⟦", "⟧"
-_MARKED_LEGEND = f"{_BEGIN_MARK}…{_END_MARK} is around what counts in the loss. Special tokens are written as the tokenizer spells them."
-SAFE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_MARKED_LEGEND = (
+    f"{_BEGIN_MARK}…{_END_MARK} is around what counts in the loss. Special tokens are written as the tokenizer spells "
+    "them."
+)
+SAFE = (
+    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
 """Control characters to their visible symbols: a document must not be able to control the terminal."""
 
 
@@ -99,13 +108,17 @@ def _origin(excerpt: Excerpt, weights: np.ndarray) -> Text:
     # Target t is token t + 1 of the row.
     counted = float(weights[max(0, excerpt.offset - 1) : end - 1].sum())
     tokens = f"tokens {excerpt.begin} to {excerpt.begin + excerpt.tokens - 1}"
-    return Text(f"  {excerpt.offset:>6}  {tokens} of document {excerpt.document}: {where} ({counted:g} count)", style="dim")
+    return Text(
+        f"  {excerpt.offset:>6}  {tokens} of document {excerpt.document}: {where} ({counted:g} count)", style="dim"
+    )
 
 
 def shown_text(examples: Examples, number: int, tokenizer: Tokenizer, *, marked: bool = False) -> Text:
-    """One example as text, from its first input to its last target: each document in a colour, what does not count dim and struck through.
+    """One example as text, from its first input to its last target: each document in a colour, what does not count dim
+    and struck through.
 
-    Every special token is shown by its spelling, because `decode` leaves special tokens out. The first input counts as no target.
+    Every special token is shown by its spelling, because `decode` leaves special tokens out. The first input counts as
+    no target.
 
     Args:
         examples: The examples.

@@ -67,7 +67,9 @@ def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = No
     # The groups of frozen parameters are empty in the trained part.
     named = {path: group.name for group in groups_of(spec, model) if group.frozen for path in _decays(group)}
     rows: list[ParameterUpdate] = []
-    leaves = zip(paths(model), jax.tree.leaves(model, is_leaf=is_named), jax.tree.leaves(parameters(model)), strict=True)
+    leaves = zip(
+        paths(model), jax.tree.leaves(model, is_leaf=is_named), jax.tree.leaves(parameters(model)), strict=True
+    )
     for path, leaf, declared in leaves:
         shape = {axis.name: axis.size for axis in leaf.axes}
         if path not in owners:
@@ -75,7 +77,11 @@ def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = No
             continue
         group, decays = owners[path]
         decay = group.weight_decay if decays else 0.0
-        rows.append(ParameterUpdate(path, shape, declared.role.value, group.name, group.rule, group.rate_factor, decay, stored[path]))
+        rows.append(
+            ParameterUpdate(
+                path, shape, declared.role.value, group.name, group.rule, group.rate_factor, decay, stored[path]
+            )
+        )
     return rows
 
 

@@ -1,7 +1,7 @@
 """Writes terminal output as an SVG file: its text can be searched and copied, and it is sharp at any size.
 
-Rich renders it, because all other output uses `rich` too, so a picture needs no other package. The SVG frame is our own: the frame of Rich
-fetches a font from the web, and a picture in documentation should make no requests.
+Rich renders it, because all other output uses `rich` too, so a picture needs no other package. The SVG frame is our
+own: the frame of Rich fetches a font from the web, and a picture in documentation should make no requests.
 """
 
 from __future__ import annotations
@@ -56,4 +56,6 @@ def write_picture(content: RenderableType, path: Path, option: str = "--plot") -
     try:
         path.write_text(svg, encoding="utf-8")
     except OSError as error:
-        raise BadConfiguration(f"{path} cannot be written: {error.strerror}; choose another path for {option}") from None
+        raise BadConfiguration(
+            f"{path} cannot be written: {error.strerror}; choose another path for {option}"
+        ) from None

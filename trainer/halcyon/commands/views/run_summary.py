@@ -1,8 +1,10 @@
-"""The summary of a run before it starts: its model, optimizer state, memory, tokens, data shares and mesh. Nothing runs on a device.
+"""The summary of a run before it starts: its model, optimizer state, memory, tokens, data shares and mesh. Nothing runs
+on a device.
 
-All sizes come from the shapes and shardings of the program, which need no compilation. The FLOPs of a parameter are six for each weight of
-a matrix product that a token passes through (Chowdhery et al. 2022, PaLM, appendix B): of the experts, those that it goes to. What the
-weights do not explain, the scores and values of attention and the recurrent states, is one number for the whole model.
+All sizes come from the shapes and shardings of the program, which need no compilation. The FLOPs of a parameter are six
+for each weight of a matrix product that a token passes through (Chowdhery et al. 2022, PaLM, appendix B): of the
+experts, those that it goes to. What the weights do not explain, the scores and values of attention and the recurrent
+states, is one number for the whole model.
 """
 
 from __future__ import annotations
@@ -91,8 +93,8 @@ class SourceRow:
     Attributes:
         name: Its name.
         kind: Its kind, such as ``parquet``.
-        share: Its share of the training sequences at the beginning of the run. None: the share of its size, which is known when its text
-            is tokenized (`halcyon data stats`).
+        share: Its share of the training sequences at the beginning of the run. None: the share of its size, which is
+            known when its text is tokenized (`halcyon data stats`).
         held_out: Share of its sequences that is held out.
     """
 
@@ -116,7 +118,8 @@ class Summary:
         parameters: The parameters, in the order of the model.
         active_parameters: Parameters that the computation of one token uses. None: not known, for a custom model.
         flops_per_token: Operations of training for each token, forward and backward, at the longest sequence.
-        attention_flops_per_token: The part of it that no weight explains: scores and values of attention, recurrent states.
+        attention_flops_per_token: The part of it that no weight explains: scores and values of attention, recurrent
+            states.
         optimizer: Kind of the update rule.
         state: The optimizer state.
         device: Memory of one device.
@@ -159,7 +162,10 @@ class Summary:
         return self.flops_per_token * self.tokens
 
     def seconds(self, utilisation: float) -> float | None:
-        """Duration of all steps at a model FLOPs utilisation, without evaluations and saves. None: the peak is not known."""
+        """Duration of all steps at a model FLOPs utilisation, without evaluations and saves.
+
+        None: the peak is not known.
+        """
         return None if self.peak_flops_per_second is None else self.flops / (utilisation * self.peak_flops_per_second)
 
     def document(self) -> dict[str, Any]:
@@ -231,7 +237,9 @@ def parameter_rows(model: Any, vocabulary: int, idle: int = 0) -> Iterator[Param
     for (path, leaf), one in zip(named, known, strict=True):
         elements = _elements(leaf)
         # With tied embeddings the table is the output head too. A table of positions has no vocabulary.
-        multiplies = one.role in PRODUCTS or (tied and one.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names)
+        multiplies = one.role in PRODUCTS or (
+            tied and one.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names
+        )
         share = active if one.role is Role.EXPERT else 1.0
         yield ParameterRow(
             path=_path(path),
@@ -251,7 +259,11 @@ def state_rows(state: Any, model: Any) -> Iterator[StateRow]:
         state: The state, or its shapes.
         model: The model, or its shapes; its paths end the paths of arrays that belong to parameters.
     """
-    ends = sorted((_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]), key=len, reverse=True)
+    ends = sorted(
+        (_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]),
+        key=len,
+        reverse=True,
+    )
     found: dict[tuple[str, str], list[int]] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_named)[0]:
         whole = _path(path)

@@ -151,22 +151,31 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
 
 def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
     """Tokens and epochs of each source as bars, and the lengths of its documents as a histogram."""
-    bars = Table(title=f"Tokens, and epochs at the end of {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD)
+    bars = Table(
+        title=f"Tokens, and epochs at the end of {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD
+    )
     for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
         bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    most_tokens, most_epochs = (max([1e-9, *values]) for values in zip(*((one.tokens, one.epochs) for one in sources), strict=True))
+    most_tokens, most_epochs = (
+        max([1e-9, *values]) for values in zip(*((one.tokens, one.epochs) for one in sources), strict=True)
+    )
     for one in sources:
         tokens = Bar(most_tokens, 0, one.tokens, width=_BAR_WIDTH, color="cyan")
         epochs = Bar(most_epochs, 0, one.epochs, width=_BAR_WIDTH, color="green")
         bars.add_row(one.name, f"{one.tokens:,}", tokens, f"{one.epochs:.3f}", epochs)
-    return Group(bars, *(_histogram(one.name, one.documents, one.lengths) for one in sources if one.lengths is not None))
+    return Group(
+        bars, *(_histogram(one.name, one.documents, one.lengths) for one in sources if one.lengths is not None)
+    )
 
 
 def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
     """Histogram on a logarithmic scale, `_HISTOGRAM_LINES` lines high, and quantiles."""
     full = len(_BARS) - 1
     levels = np.ceil(lengths.counts * (full * _HISTOGRAM_LINES) / max(1, lengths.counts.max())).astype(int)
-    *upper, lowest = ("".join(_BARS[level] for level in np.clip(levels - full * line, 0, full)) for line in range(_HISTOGRAM_LINES)[::-1])
+    *upper, lowest = (
+        "".join(_BARS[level] for level in np.clip(levels - full * line, 0, full))
+        for line in range(_HISTOGRAM_LINES)[::-1]
+    )
     below, half, above = lengths.quantiles
     words = f"5 % below {below:,.0f}, half below {half:,.0f}, 5 % above {above:,.0f}, mean {lengths.mean:,.0f}"
     return Group(
@@ -180,4 +189,7 @@ def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:
 def format_speed(built: Built, seconds: float) -> str:
     """Documents, megabytes of text and tokens per second."""
     seconds = max(seconds, 1e-9)
-    return f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  {built.tokens / seconds:,.0f} tokens/s"
+    return (
+        f"{built.documents / seconds:,.0f} docs/s  {built.size_bytes / seconds / 1e6:.1f} MB/s  "
+        f"{built.tokens / seconds:,.0f} tokens/s"
+    )

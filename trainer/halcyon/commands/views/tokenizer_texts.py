@@ -1,8 +1,8 @@
 # ruff: noqa: RUF001 - characters of many scripts
 """Short texts of several kinds for comparing tokenizers: bytes per token differ most between scripts, code and prose.
 
-The prose is from the Universal Declaration of Human Rights (United Nations, 1948), articles 1 to 3, which has the same meaning in every
-language. The code, mathematics and markup were written for this module.
+The prose is from the Universal Declaration of Human Rights (United Nations, 1948), articles 1 to 3, which has the same
+meaning in every language. The code, mathematics and markup were written for this module.
 """
 
 from __future__ import annotations

@@ -33,8 +33,13 @@ def compress(tokenizer: Tokenizer, text: str) -> Compression:
 
 
 def compression_table(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> Table:
-    """Bytes per token of each tokenizer on each text. The best value of a row is bold; ``~`` marks text that decoding does not return."""
-    table = Table(title="Bytes of text per token (more is better)", caption="~ text that decoding does not give back exactly")
+    """Bytes per token of each tokenizer on each text.
+
+    The best value of a row is bold; ``~`` marks text that decoding does not return.
+    """
+    table = Table(
+        title="Bytes of text per token (more is better)", caption="~ text that decoding does not give back exactly"
+    )
     table.add_column("text")
     table.add_column("bytes", justify="right")
     for name, tokenizer in tokenizers.items():

@@ -1,4 +1,6 @@
-"""Stores arrays that are derived from a cache and take time to compute, in parts, so that a transfer holds only one part in memory."""
+"""Stores arrays that are derived from a cache and take time to compute, in parts, so that a transfer holds only one
+part in memory.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,12 @@ def load_arrays(store: Store, prefix: str) -> dict[str, np.ndarray] | None:
 
 def _read(store: Store, prefix: str, name: str, entry: Mapping[str, object]) -> np.ndarray:
     dtype, length, step, digests = np.dtype(str(entry["type"])), entry["length"], entry["step"], entry["sha256"]
-    if dtype.kind not in "iu" or not isinstance(length, int) or not isinstance(step, int) or not isinstance(digests, list):
+    if (
+        dtype.kind not in "iu"
+        or not isinstance(length, int)
+        or not isinstance(step, int)
+        or not isinstance(digests, list)
+    ):
         raise ValueError(name)
     array = scratch_array((length,), dtype)
     for number, digest in enumerate(digests):

@@ -1,8 +1,9 @@
-"""The caches of a run while it trains: one thread builds them or follows the process that builds them; other threads wait for shards.
+"""The caches of a run while it trains: one thread builds them or follows the process that builds them; other threads
+wait for shards.
 
-Only this thread reads the state of the caches. While it builds, it gets every new shard from its own build; while it follows, it polls the
-store twice a second. If the builder dies, the thread can take over the build (see `election`). The state is an immutable snapshot, so
-waiting threads read it without a lock.
+Only this thread reads the state of the caches. While it builds, it gets every new shard from its own build; while it
+follows, it polls the store twice a second. If the builder dies, the thread can take over the build (see `election`).
+The state is an immutable snapshot, so waiting threads read it without a lock.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ class BackgroundCaches:
 
     Args:
         keeper: Makes the `CacheKeeper`; called in the thread.
-        portion_tokens: Given if the run may begin before the caches are complete; see `CacheKeeper`. The build then leaves one processor to
-            the run.
+        portion_tokens: Given if the run may begin before the caches are complete; see `CacheKeeper`. The build then
+            leaves one processor to the run.
     """
 
     def __init__(self, keeper: Callable[[], CacheKeeper], *, portion_tokens: Mapping[str, int] | None) -> None:
@@ -115,7 +116,10 @@ class BackgroundCaches:
         self.progress.end(Stopped())
 
     def close(self, seconds: float = 5.0) -> None:
-        """Stop, and wait at most ``seconds`` for the thread. A longer wait is not needed: tokenizing processes end with this process."""
+        """Stop, and wait at most ``seconds`` for the thread.
+
+        A longer wait is not needed: tokenizing processes end with this process.
+        """
         self.stop()
         self._thread.join(seconds)
 
@@ -129,7 +133,13 @@ class BackgroundCaches:
                 report(built)
 
             update = self.progress.update
-            replace(keeper, portion_tokens=self._portion_tokens, report=report_unless_stopped, on_caches=update, pause=self._pause).ensure()
+            replace(
+                keeper,
+                portion_tokens=self._portion_tokens,
+                report=report_unless_stopped,
+                on_caches=update,
+                pause=self._pause,
+            ).ensure()
         except (Stopped, Preempted):
             return  # the process ends, and makes its last save first
         except Exception as error:  # raised in the waiting threads, and passed to `CacheProgress.on_failure`

@@ -1,9 +1,10 @@
-"""Builds the cache of one source: pieces are tokenized in parallel, joined in order, cut into shards, and committed shard by shard.
+"""Builds the cache of one source: pieces are tokenized in parallel, joined in order, cut into shards, and committed
+shard by shard.
 
-The bounds of pieces and shards depend only on the text, not on the number of workers or on time. So a build that was killed and resumed
-writes the same bytes as an undisturbed one. A shard ends with a piece, or inside a document that is larger than a shard. The files of a
-shard are written first, then the ledger by compare-and-swap. A shard that is not in the ledger does not exist, and a builder that was
-replaced by another one fails at its next commit.
+The bounds of pieces and shards depend only on the text, not on the number of workers or on time. So a build that was
+killed and resumed writes the same bytes as an undisturbed one. A shard ends with a piece, or inside a document that is
+larger than a shard. The files of a shard are written first, then the ledger by compare-and-swap. A shard that is not in
+the ledger does not exist, and a builder that was replaced by another one fails at its next commit.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class SourceBuild:
     _files: LastFile | None = field(default=None, init=False)
 
     def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Iterator[Ledger]:
-        """Continue from a ledger to the end of the source. Yields the ledger after every commit; the last one is finished.
+        """Continue from a ledger to the end of the source. Yields the ledger after every commit; the last one is
+        finished.
 
         Args:
             ledger: The committed state; `pieces` begin after its last row.
@@ -81,7 +83,9 @@ class SourceBuild:
             self._files = LastFile(ledger)
             yield from self._run(ledger, self._files.noted(pieces), text_bytes, writer)
 
-    def _run(self, ledger: Ledger, pieces: Iterator[Piece], text_bytes: int, writer: ThreadPoolExecutor) -> Iterator[Ledger]:
+    def _run(
+        self, ledger: Ledger, pieces: Iterator[Piece], text_bytes: int, writer: ThreadPoolExecutor
+    ) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
         passed = self._built(ledger)
         again = ledger.open_tokens
@@ -105,7 +109,8 @@ class SourceBuild:
             ledger = self._commit(ledger, shard.take())
         if ledger.tokens == 0:
             raise BadConfiguration(
-                f"{self.job.where}: the label of each row is false, so there is no answer to learn; give rows whose label is true"
+                f"{self.job.where}: the label of each row is false, so there is no answer to learn; give rows whose "
+                "label is true"
                 if ledger.rejected_rows
                 else f"{self.job.where}: all its documents are empty; give it some text"
             )

@@ -1,11 +1,13 @@
-"""Elects one builder among many hosts: the host that writes the lock builds; the others wait and take over if the lock stops changing.
+"""Elects one builder among many hosts: the host that writes the lock builds; the others wait and take over if the lock
+stops changing.
 
-The lock is a document that its holder rewrites every `RENEW_SECONDS` by compare-and-swap. A waiting process uses only its own clock: if the
-document has not changed for `LOCK_TIMEOUT_SECONDS`, its holder is dead or disconnected, and the process writes its own name by
-compare-and-swap. The lock only saves work. Two builders at once are safe, because the ledger takes every shard by compare-and-swap too.
+The lock is a document that its holder rewrites every `RENEW_SECONDS` by compare-and-swap. A waiting process uses only
+its own clock: if the document has not changed for `LOCK_TIMEOUT_SECONDS`, its holder is dead or disconnected, and the
+process writes its own name by compare-and-swap. The lock only saves work. Two builders at once are safe, because the
+ledger takes every shard by compare-and-swap too.
 
-A builder that fails records its error in the document. The processes of its own run that saw it building fail with the same message,
-because they would fail at the same row. A process that starts later finds a free lock.
+A builder that fails records its error in the document. The processes of its own run that saw it building fail with the
+same message, because they would fail at the same row. A process that starts later finds a free lock.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Builder:
         self._thread: threading.Thread | None = None
 
     def try_elect(self) -> bool:
-        """Try to become the builder; True: this process is the builder now. Call again to detect that the current builder has died.
+        """Try to become the builder; True: this process is the builder now. Call again to detect that the current
+        builder has died.
 
         Raises:
             TrainerExit: Another process of the run was the builder at an earlier call, and has failed.
@@ -70,13 +73,18 @@ class Builder:
         return self._generation is not None
 
     def __enter__(self) -> Self:
-        """Renew the lock until the end of the block. An error that ends the block is reported to the other processes of the run."""
+        """Renew the lock until the end of the block.
+
+        An error that ends the block is reported to the other processes of the run.
+        """
         self._over.clear()
         self._thread = threading.Thread(target=self._renew, name="halcyon-data-builder", daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -100,7 +108,9 @@ class Builder:
 
     def _final_document(self, error: BaseException | None) -> bytes:
         kind = next((kind for kind in _KINDS if isinstance(error, kind)), None)
-        if kind is None or isinstance(error, Preempted):  # a preemption notice to this process is not a failure of the build
+        if kind is None or isinstance(
+            error, Preempted
+        ):  # a preemption notice to this process is not a failure of the build
             return b"{}"
         return json.dumps({"run": self._run, "failed": str(error)[:_SENTENCE_LIMIT], "kind": kind.__name__}).encode()
 

@@ -1,9 +1,10 @@
 """Provides the token caches of a run: finds them, waits for the process that builds them, or builds them.
 
-All hosts of a run do this at the same time, independently. The first that writes the lock builds; the others poll the ledgers until they
-are finished. Each state of the ledgers is passed to `on_caches`, because some runs may begin before the caches are complete (see
-`background`). An existing cache must match the run document: if the tokenizer, the format or a file differs, it is rejected with the
-difference. To use it would change the data during a run, and to rebuild it would do so without a report.
+All hosts of a run do this at the same time, independently. The first that writes the lock builds; the others poll the
+ledgers until they are finished. Each state of the ledgers is passed to `on_caches`, because some runs may begin before
+the caches are complete (see `background`). An existing cache must match the run document: if the tokenizer, the format
+or a file differs, it is rejected with the difference. To use it would change the data during a run, and to rebuild it
+would do so without a report.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
 from halcyon.data.cache.first_row import form_of
-from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, differences, identity
+from halcyon.data.cache.ledger import (
+    LEDGER_KEY,
+    DamagedLedger,
+    FileEntry,
+    Ledger,
+    changed_file,
+    decode,
+    differences,
+    identity,
+)
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
@@ -73,9 +83,11 @@ class CacheKeeper:
         report: Called with the progress of a build. An exception in it ends the build.
         run: The run of this process; empty: no run.
         on_caches: Called with the state of the caches after each poll, and after every commit of a build.
-        portion_tokens: Given if training begins while the caches are built: tokens of the smallest usable portion of each source. All
-            sources then grow together, in proportion to their weights. Default: the sources are built one after the other.
-        inherited: Given if the run starts from another run: the run takes the trained tokenizer of that run if it still exists.
+        portion_tokens: Given if training begins while the caches are built: tokens of the smallest usable portion of
+            each source. All sources then grow together, in proportion to their weights. Default: the sources are built
+            one after the other.
+        inherited: Given if the run starts from another run: the run takes the trained tokenizer of that run if it still
+            exists.
         retry_budget: Retries sources that do not answer or deny access. Default: no retries.
         clock: Seconds, monotonic.
         pause: Waits for a number of seconds.
@@ -109,8 +121,10 @@ class CacheKeeper:
         """The caches; builds them if they do not exist.
 
         Raises:
-            BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built from.
-            DataUnreachable: Its store did not answer, or denied access, until the retries ended; or the caches' root did not answer.
+            BadConfiguration: A source or the tokenizer cannot be read, or differs from the one that a cache was built
+                from.
+            DataUnreachable: Its store did not answer, or denied access, until the retries ended; or the caches' root
+                did not answer.
             TrainerExit: The caches' root is full, or cannot be used.
         """
         with self._errors_at_root():
@@ -124,7 +138,8 @@ class CacheKeeper:
             return caches
 
     def poll(self) -> Caches | None:
-        """The current state of the caches, which may be incomplete; None: the tokenizer is not trained yet. Builds nothing.
+        """The current state of the caches, which may be incomplete; None: the tokenizer is not trained yet. Builds
+        nothing.
 
         Raises:
             BadConfiguration, TrainerExit: See `ensure`.
@@ -156,9 +171,14 @@ class CacheKeeper:
 
     def _build(self) -> None:
         definition = self._tokenizer() or self._new_tokenizer()
-        ledgers = {source.name: self._ledger(source, definition) or self._begin(source, definition) for source in self.data.sources}
+        ledgers = {
+            source.name: self._ledger(source, definition) or self._begin(source, definition)
+            for source in self.data.sources
+        }
         jobs = {source.name: self._job(source, definition, ledgers[source.name]) for source in self.data.sources}
-        with TokenizerPool(tuple(jobs.values()), self.data.cache.workers, background=self.portion_tokens is not None) as pool:
+        with TokenizerPool(
+            tuple(jobs.values()), self.data.cache.workers, background=self.portion_tokens is not None
+        ) as pool:
             growing = {
                 source.name: self._growing(source, jobs[source.name], ledgers[source.name], pool)
                 for source in self.data.sources
@@ -184,9 +204,13 @@ class CacheKeeper:
         """The source that is built next, up to its next commit."""
         if self.portion_tokens is None:
             return next(iter(growing))
-        return next_source({name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.portion_tokens)
+        return next_source(
+            {name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.portion_tokens
+        )
 
-    def _growing(self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool) -> Generator[Ledger, None, None]:
+    def _growing(
+        self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool
+    ) -> Generator[Ledger, None, None]:
         files = self._listed(source)
         build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self._built)
         rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows, begin=ledger.last_file)
@@ -233,12 +257,20 @@ class CacheKeeper:
         try:
             ledger = decode(content)
         except DamagedLedger as damage:
-            raise DamagedData(f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it") from None
+            raise DamagedData(
+                f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it"
+            ) from None
         differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
-        own = "spec.data.cache.root and spec.checkpoint.root" if self.data.cache.root is not None else "spec.checkpoint.root"
+        own = (
+            "spec.data.cache.root and spec.checkpoint.root"
+            if self.data.cache.root is not None
+            else "spec.checkpoint.root"
+        )
         fix = f"set it back to go on, or give the changed run a {own} of its own"
         if differing:
-            raise BadConfiguration(f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {fix}")
+            raise BadConfiguration(
+                f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {fix}"
+            )
         changed = changed_file(_entries(self._listed(source)), ledger.files)
         if changed is not None and (changed := changed_file(self._hashed(source), ledger.files)):
             raise BadConfiguration(f"{_where(source)}: {changed}, since its token cache was built; {fix}")
@@ -276,7 +308,8 @@ class CacheKeeper:
     @property
     def _tokenizer_key(self) -> str:
         sources = [
-            {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION) for source in self.data.sources
+            {"name": source.name, "weight": source.weight} | identity(source, "", work.FORMAT_VERSION)
+            for source in self.data.sources
         ]
         document: dict[str, Any] = {"tokenizer": self.tokenizer.document(), "sources": sources}
         if self.inherited is not None:
@@ -323,7 +356,9 @@ def _entries(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
 
 
 def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
-    """The files, with a hash of the content of local files, because copies of the same file have different modification times."""
+    """The files, with a hash of the content of local files, because copies of the same file have different modification
+    times.
+    """
 
     def entry(file: SourceFile) -> FileEntry:
         if "://" in file.uri.removeprefix("file://") or not Path(file.uri.removeprefix("file://")).is_file():

@@ -27,7 +27,9 @@ def form_of(source: DataSourceSpec, files: Sequence[SourceFile], access: Access)
         return None
     where = f"spec.data.sources[{source.name}].format.{source.format.kind}"
     if not isinstance(first.value, dict):
-        raise bad_row(first, where, "has no fields: it is plain text", "use a source whose rows have fields, such as jsonl or csv")
+        raise bad_row(
+            first, where, "has no fields: it is plain text", "use a source whose rows have fields, such as jsonl or csv"
+        )
     try:
         return of_first_row(source.format, first.value)
     except BadConversation as bad:

@@ -1,8 +1,8 @@
 """Finds the file in which a shard ends, so that a resumed build does not open earlier files.
 
-If rows are lines or rows of tables, the number of rows of a file is known only after reading it. Pieces carry this information when they
-are cut, which is before their shard is committed. So it is recorded then and looked up at the commit. It depends only on the text, as
-shards do.
+If rows are lines or rows of tables, the number of rows of a file is known only after reading it. Pieces carry this
+information when they are cut, which is before their shard is committed. So it is recorded then and looked up at the
+commit. It depends only on the text, as shards do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class LastFile:
         self._begun: deque[tuple[int, FilePlace | None]] = deque([(-1, ledger.last_file)])
 
     def noted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """The pieces; records the file of each. Pieces of whole files record none, because such files are found without reading."""
+        """The pieces; records the file of each.
+
+        Pieces of whole files record none, because such files are found without reading.
+        """
         first_row: int | None = None
         for piece in pieces:
             # Pieces count all rows of the files; a ledger counts from the first wanted row.
@@ -38,7 +41,8 @@ class LastFile:
             yield piece
 
     def of_row_before(self, row: int) -> tuple[int, int] | None:
-        """Number of the file of the last row before ``row``, as a ledger counts rows, and the rows of the source before that file.
+        """Number of the file of the last row before ``row``, as a ledger counts rows, and the rows of the source before
+        that file.
 
         None: not known. Forgets earlier files.
         """

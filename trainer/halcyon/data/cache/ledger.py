@@ -1,11 +1,13 @@
-"""The ledger of a token cache: its inputs and its shards. It is the only document of a cache that changes, and only by compare-and-swap.
+"""The ledger of a token cache: its inputs and its shards. It is the only document of a cache that changes, and only by
+compare-and-swap.
 
-A cache is stored under the name of its source. Its ``identity`` is everything that decides the tokens besides the text: tokenizer, format,
-the kind of the source and the selected rows. The text is identified by its files. A run with another identity or other files is rejected
-with the difference; a cache is never silently rebuilt under a run that has already trained.
+A cache is stored under the name of its source. Its ``identity`` is everything that decides the tokens besides the text:
+tokenizer, format, the kind of the source and the selected rows. The text is identified by its files. A run with another
+identity or other files is rejected with the difference; a cache is never silently rebuilt under a run that has already
+trained.
 
-A shard exists only if it is in the ledger. Its name contains the hash of its contents. So two builders at the same time write the same
-bytes under the same name, and files that a killed builder left behind are never used as anything else.
+A shard exists only if it is in the ledger. Its name contains the hash of its contents. So two builders at the same time
+write the same bytes under the same name, and files that a killed builder left behind are never used as anything else.
 """
 
 from __future__ import annotations
@@ -46,26 +48,36 @@ class FileEntry(Document):
 
 
 class ShardEntry(Document):
-    """A shard: neighbouring documents. A document longer than a shard is in several shards and is counted in the shard where it ends."""
+    """A shard: neighbouring documents.
+
+    A document longer than a shard is in several shards and is counted in the shard where it ends.
+    """
 
     path: str = Field(description="Prefix below the cache, ending with a slash.")
     tokens: int = Field(ge=0)
     documents: int = Field(ge=0)
     rows: int = Field(ge=0, description="Rows that end in the shard, rows without text included.")
     empty_rows: int = Field(ge=0, description="Rows without text, which made no document.")
-    rejected_rows: int = Field(default=0, ge=0, description="Rows whose label says that the answer is a bad one, which made no document.")
+    rejected_rows: int = Field(
+        default=0, ge=0, description="Rows whose label says that the answer is a bad one, which made no document."
+    )
     size_bytes: int = Field(ge=0, description="Bytes of text.")
     open_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens so far, earlier shards included, of a document that continues in the next shard. None: no document does.",
+        description="Tokens so far, earlier shards included, of a document that continues in the next shard. None: no "
+        "document does.",
     )
     last_file: int | None = Field(
-        default=None, ge=0, description="Number of the file of its last row, if rows are found only by reading their file."
+        default=None,
+        ge=0,
+        description="Number of the file of its last row, if rows are found only by reading their file.",
     )
     rows_before_last_file: int | None = Field(default=None, ge=0, description="Rows of the files before that file.")
     sha256: str = Field(description="Hash of its contents.")
-    content_sha256: str = Field(description="Hash of the contents of all shards up to its end, independent of their bounds.")
+    content_sha256: str = Field(
+        description="Hash of the contents of all shards up to its end, independent of their bounds."
+    )
 
 
 class Ledger(Document):
@@ -76,7 +88,9 @@ class Ledger(Document):
     token_type: Literal["uint8", "uint16", "uint32"]
     weight_type: Literal["uint8", "float32"] | None = Field(default=None, description="None: every token counts.")
     files: tuple[FileEntry, ...]
-    form: Form | None = Field(default=None, description="Form of rows with conversations. It follows from the first row and the format.")
+    form: Form | None = Field(
+        default=None, description="Form of rows with conversations. It follows from the first row and the format."
+    )
     shards: tuple[ShardEntry, ...] = ()
     finished: bool = False
 
@@ -161,7 +175,11 @@ def changed_file(wanted: tuple[FileEntry, ...], found: tuple[FileEntry, ...]) ->
             return f"{uri} was added"
         if not before[uri].same(now[uri]):
             sizes = f"{before[uri].size_bytes} bytes then, {now[uri].size_bytes} now"
-            return f"{uri} has changed ({sizes})" if before[uri].size_bytes != now[uri].size_bytes else f"{uri} was written again"
+            return (
+                f"{uri} has changed ({sizes})"
+                if before[uri].size_bytes != now[uri].size_bytes
+                else f"{uri} was written again"
+            )
     return None
 
 

@@ -1,7 +1,8 @@
 """The pool of tokenizing processes, common to all sources of a run.
 
-The processes start when the first large source needs them, so a run with small sources only, or with one processor, has none. Each source
-has its own bounded queue of pieces, and its results come in the order of its pieces, independent of the other sources.
+The processes start when the first large source needs them, so a run with small sources only, or with one processor, has
+none. Each source has its own bounded queue of pieces, and its results come in the order of its pieces, independent of
+the other sources.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class TokenizerPool:
     Args:
         jobs: The jobs of all sources.
         workers: Number of processes; 0: one for each processor.
-        background: This process has other work at the same time. One processor is then left to it (if ``workers`` is 0), the tokenizing
-            processes run at a lower priority, and the pieces of a large source are never tokenized in this process.
+        background: This process has other work at the same time. One processor is then left to it (if ``workers`` is
+            0), the tokenizing processes run at a lower priority, and the pieces of a large source are never tokenized
+            in this process.
     """
 
     def __init__(self, jobs: Sequence[work.Job], workers: int, *, background: bool = False) -> None:
@@ -52,7 +54,8 @@ class TokenizerPool:
         Args:
             job: One of the pool's jobs.
             pieces: Pieces of that job's source.
-            in_processes: Whether to use the processes. If False, or with only one process and no ``background``, this process tokenizes.
+            in_processes: Whether to use the processes. If False, or with only one process and no ``background``, this
+                process tokenizes.
 
         Raises:
             BadConfiguration: A row cannot be read, or a process was killed.
@@ -67,7 +70,8 @@ class TokenizerPool:
             yield from self._in_order(self._jobs.index(job), pieces)
         except BrokenProcessPool:
             raise BadConfiguration(
-                f"{job.where}: a tokenizing process was killed, probably because memory ran out; give the pod more memory, or lower "
+                f"{job.where}: a tokenizing process was killed, probably because memory ran out; give the pod more "
+                "memory, or lower "
                 "data.cache.workers"
             ) from None
 
@@ -107,6 +111,8 @@ class TokenizerPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._processes is not None:
             self._processes.shutdown(cancel_futures=True)

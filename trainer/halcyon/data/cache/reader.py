@@ -1,8 +1,10 @@
-"""Reads tokens at any offset of a cache, verified block by block. A cache may grow while it is read; existing shards never change.
+"""Reads tokens at any offset of a cache, verified block by block. A cache may grow while it is read; existing shards
+never change.
 
-On a file system a shard is mapped into memory, and every block is verified at its first use. From an object store, the missing blocks of a
-batch are fetched by one round of parallel requests, with neighbouring blocks in one request. They are verified and kept in a memory of
-bounded size. If the whole cache fits into this memory, larger ranges are fetched, so that the cache is soon in memory.
+On a file system a shard is mapped into memory, and every block is verified at its first use. From an object store, the
+missing blocks of a batch are fetched by one round of parallel requests, with neighbouring blocks in one request. They
+are verified and kept in a memory of bounded size. If the whole cache fits into this memory, larger ranges are fetched,
+so that the cache is soon in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +21,17 @@ from isal import isal_zlib
 
 from halcyon.data.cache.ledger import Ledger, ShardEntry
 from halcyon.data.cache.scratch import scratch_array
-from halcyon.data.cache.shards import BLOCK_BYTES, CHECKS, END_TYPE, ENDS, ORIGIN_TYPE, ORIGINS, TOKENS, WEIGHTS, check_offsets
+from halcyon.data.cache.shards import (
+    BLOCK_BYTES,
+    CHECKS,
+    END_TYPE,
+    ENDS,
+    ORIGIN_TYPE,
+    ORIGINS,
+    TOKENS,
+    WEIGHTS,
+    check_offsets,
+)
 from halcyon.errors import DamagedData
 from halcyon.storage.store import Store
 
@@ -59,7 +71,9 @@ class ShardFile:
             DamagedData: They differ.
         """
         if isal_zlib.crc32(content) != int(self.checks[block]):
-            raise DamagedData(f"{self.key} of the token cache is damaged in block {block}; delete the cache and build it again")
+            raise DamagedData(
+                f"{self.key} of the token cache is damaged in block {block}; delete the cache and build it again"
+            )
 
 
 class MappedBlocks:
@@ -70,10 +84,13 @@ class MappedBlocks:
         try:
             self._bytes = np.memmap(path, np.uint8, mode="r") if file.size_bytes else np.empty(0, np.uint8)
         except (OSError, ValueError):
-            raise DamagedData(f"{path} of the token cache is missing or cannot be read; delete the cache and build it again") from None
+            raise DamagedData(
+                f"{path} of the token cache is missing or cannot be read; delete the cache and build it again"
+            ) from None
         if len(self._bytes) != file.size_bytes:
             raise DamagedData(
-                f"{path} of the token cache has {len(self._bytes)} bytes, not {file.size_bytes}; delete the cache and build it again"
+                f"{path} of the token cache has {len(self._bytes)} bytes, not {file.size_bytes}; delete the cache and "
+                "build it again"
             )
         self._verified = np.zeros(len(file.checks), bool)
 
@@ -131,7 +148,11 @@ class FetchedBlocks:
     """
 
     def __init__(
-        self, file: ShardFile, fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]], memory: Memory, fetch_blocks: int
+        self,
+        file: ShardFile,
+        fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]],
+        memory: Memory,
+        fetch_blocks: int,
     ) -> None:
         self._file = file
         self._fetch = fetch
@@ -154,7 +175,10 @@ class FetchedBlocks:
                     part = block // self._fetch_blocks * self._fetch_blocks
                     missing.update(range(part, min(part + self._fetch_blocks, len(self._file.checks))))
         runs = _runs(sorted(missing - held.keys()))
-        requests = [(self._file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self._file.size_bytes)) for first, last in runs]
+        requests = [
+            (self._file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self._file.size_bytes))
+            for first, last in runs
+        ]
         for (first, last), content in zip(runs, self._fetch(requests), strict=True):
             for block in range(first, last + 1):
                 part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
@@ -177,14 +201,18 @@ class FetchedBlocks:
 
 @dataclass(frozen=True)
 class _ShardIndex:
-    """The existing shards, and the offset in the stream of each one's begin and of the last one's end: int64 [shards + 1]."""
+    """The existing shards, and the offset in the stream of each one's begin and of the last one's end: int64 [shards +
+    1].
+    """
 
     shards: tuple[ShardEntry, ...]
     starts: np.ndarray
 
     @classmethod
     def of(cls, ledger: Ledger) -> _ShardIndex:
-        return cls(ledger.shards, np.concatenate([[0], np.cumsum([shard.tokens for shard in ledger.shards], dtype=np.int64)]))
+        return cls(
+            ledger.shards, np.concatenate([[0], np.cumsum([shard.tokens for shard in ledger.shards], dtype=np.int64)])
+        )
 
 
 class TokenReader:
@@ -228,7 +256,8 @@ class TokenReader:
         before = self._there.shards
         if ledger.shards[: len(before)] != before:
             raise DamagedData(
-                f"spec.data.cache.root: the token cache {self._store.root}/{self._name} was rebuilt while a run read it; start the run "
+                f"spec.data.cache.root: the token cache {self._store.root}/{self._name} was rebuilt while a run read "
+                "it; start the run "
                 "again"
             )
         if len(ledger.shards) > len(before):
@@ -254,15 +283,21 @@ class TokenReader:
         offsets = np.cumsum(lengths) - lengths
         firsts = np.searchsorted(self._there.starts, starts, side="right") - 1
         lasts = np.searchsorted(self._there.starts, starts + lengths, side="left")
-        for start, length, offset, first, last in zip(*(each.tolist() for each in (starts, lengths, offsets, firsts, lasts)), strict=True):
+        for start, length, offset, first, last in zip(
+            *(each.tolist() for each in (starts, lengths, offsets, firsts, lasts)), strict=True
+        ):
             for shard in range(first, last):
                 ends = self._known_ends(shard)
-                inside = ends[np.searchsorted(ends, start, side="right") : np.searchsorted(ends, start + length, side="left")]
+                inside = ends[
+                    np.searchsorted(ends, start, side="right") : np.searchsorted(ends, start + length, side="left")
+                ]
                 begins[inside - start + offset] = True
         return begins
 
     def _known_ends(self, shard: int) -> np.ndarray:
-        """The ends, in the stream, of the documents that end in a shard; those of the last shards that were asked for are kept."""
+        """The ends, in the stream, of the documents that end in a shard; those of the last shards that were asked for
+        are kept.
+        """
         with self._lock:
             found = self._ends.get(shard)
             if found is not None:
@@ -287,14 +322,16 @@ class TokenReader:
         return ends
 
     def documents_around(self, start: int, end: int) -> tuple[int, np.ndarray]:
-        """The documents of a part of a finished stream. Reads only the shards in which they, and the document before them, end.
+        """The documents of a part of a finished stream. Reads only the shards in which they, and the document before
+        them, end.
 
         Args:
             start: First token of the part.
             end: Token after the last one of the part.
 
         Returns:
-            The number of a document that is the first of the stream or ends before the part; and the ends of this document and the
+            The number of a document that is the first of the stream or ends before the part; and the ends of this
+            document and the
             following ones, at least up to the end of the part: int64 [documents].
         """
         there = self._there
@@ -360,7 +397,9 @@ class TokenReader:
         parts: dict[int, list[tuple[int, int, int]]] = {}
         begins = self._there.starts
         shards = np.searchsorted(begins, starts, side="right") - 1
-        for shard, start, length, offset in zip(shards.tolist(), starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False):
+        for shard, start, length, offset in zip(
+            shards.tolist(), starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False
+        ):
             while length > 0:
                 inside = min(length, int(begins[shard + 1]) - start)
                 if inside > 0:
@@ -395,7 +434,9 @@ class TokenReader:
         checks_key = f"{shard.path}{CHECKS}"
         content = self._store.read(checks_key).data
         if content is None or len(content) != 4 * check_offsets(sizes.values())[-1]:
-            raise DamagedData(f"{checks_key} of the token cache is missing or truncated; delete the cache and build it again")
+            raise DamagedData(
+                f"{checks_key} of the token cache is missing or truncated; delete the cache and build it again"
+            )
         count = -(-sizes[kind] // BLOCK_BYTES)
         checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + count]
         file = ShardFile(f"{shard.path}{kind}", sizes[kind], checks)

@@ -1,8 +1,9 @@
 """Retries sources that do not answer or deny access, up to a time limit.
 
-The unit of a retry is a whole poll of the caches or a whole build, which resumes after the last committed shard. So the readers need no
-retries of this kind. The time limit is reset only by progress that no later try repeats: an answered listing or a committed shard. A build
-that fails at the same file each time does not get more time by reading the text before that file again.
+The unit of a retry is a whole poll of the caches or a whole build, which resumes after the last committed shard. So the
+readers need no retries of this kind. The time limit is reset only by progress that no later try repeats: an answered
+listing or a committed shard. A build that fails at the same file each time does not get more time by reading the text
+before that file again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """One shard as arrays and as files: flat little-endian numbers, so that any token is at a known offset of a known file.
 
-Files of a shard, in this order: ``tokens``; ``ends`` (int64: end of each document, in tokens from the shard's begin); ``origins`` (int64
-pairs: number of each document's file in the ledger, and its row in that file); ``weights``, if the format has loss weights; and ``checks``
-(uint32: CRC-32 of every block of 32 KiB of the other files, file by file), so that a reader of a few rows verifies a few blocks and not the
-whole shard.
+Files of a shard, in this order: ``tokens``; ``ends`` (int64: end of each document, in tokens from the shard's begin);
+``origins`` (int64 pairs: number of each document's file in the ledger, and its row in that file); ``weights``, if the
+format has loss weights; and ``checks`` (uint32: CRC-32 of every block of 32 KiB of the other files, file by file), so
+that a reader of a few rows verifies a few blocks and not the whole shard.
 
-`tests/bench/bench_cache.py` is the reason for flat files: it compares random reads from them, from zarr3 through TensorStore, and from
-Arrow.
+`tests/bench/bench_cache.py` is the reason for flat files: it compares random reads from them, from zarr3 through
+TensorStore, and from Arrow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Tokenized:
     tokens: np.ndarray
     """Token ids in the cache's type: [tokens]."""
     ends: np.ndarray
-    """End of each document, in tokens: int64 [documents]. Tokens after the last end belong to a document that continues."""
+    """End of each document, in tokens: int64 [documents].
+
+    Tokens after the last end belong to a document that continues.
+    """
     origins: np.ndarray
     """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
     weights: np.ndarray | None
@@ -60,7 +63,10 @@ class Tokenized:
 
 @dataclass(frozen=True)
 class Part:
-    """The documents of a piece, or a part of a long document. Its bounds depend only on the text. A shard consists of whole parts."""
+    """The documents of a piece, or a part of a long document.
+
+    Its bounds depend only on the text. A shard consists of whole parts.
+    """
 
     documents: Tokenized
     digest: bytes
@@ -141,7 +147,9 @@ def checksums(content: memoryview | bytes) -> np.ndarray:
     """CRC-32 of every block: uint32 [blocks]."""
     view = memoryview(content)
     return np.fromiter(
-        (isal_zlib.crc32(view[start : start + BLOCK_BYTES]) for start in range(0, len(view), BLOCK_BYTES)), "<u4", block_count(len(view))
+        (isal_zlib.crc32(view[start : start + BLOCK_BYTES]) for start in range(0, len(view), BLOCK_BYTES)),
+        "<u4",
+        block_count(len(view)),
     )
 
 

@@ -1,7 +1,8 @@
 """Stores trained tokenizers beside the tokens that were made with them.
 
-A model can be used only with its own tokenizer, and a tokenizer trained on other text would differ. So a run with `from` takes the
-tokenizer of the other run if it can be found, and stores a copy. After that it does not need the other run.
+A model can be used only with its own tokenizer, and a tokenizer trained on other text would differ. So a run with
+`from` takes the tokenizer of the other run if it can be found, and stores a copy. After that it does not need the other
+run.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def read_tokenizer(store: Store, key: str) -> TokenizerDefinition | None:
     try:
         document = json.loads(content)
         ends = tuple(int(token) for token in document["ends"])
-        definition = TokenizerDefinition(document["kind"], base64.b64decode(document["content"]), document["options"], ends)
+        definition = TokenizerDefinition(
+            document["kind"], base64.b64decode(document["content"]), document["options"], ends
+        )
         recorded = document["fingerprint"]
     except (ValueError, KeyError, TypeError):
         raise DamagedData(damaged) from None
@@ -100,17 +103,28 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
         return None
 
     def find() -> TokenizerDefinition | None:
-        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint  # imports JAX, which a build does not need otherwise
+        from halcyon.checkpoint.origin import (
+            origin_place,
+            tokenizer_fingerprint,
+        )  # imports JAX, which a build does not need otherwise
 
         theirs = origin_place(origin, spec.checkpoint)
         try:
             fingerprint = tokenizer_fingerprint(Store(theirs, retry_budget=store.retry_budget))
             if fingerprint is None:
                 return None
-            beside = Store(theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), retry_budget=store.retry_budget)
-            places = (store, Store(theirs, retry_budget=store.retry_budget), beside)  # the second one has the run's own copy
+            beside = Store(
+                theirs.model_copy(update={"root": f"{theirs.root.rstrip('/')}/data"}), retry_budget=store.retry_budget
+            )
+            places = (
+                store,
+                Store(theirs, retry_budget=store.retry_budget),
+                beside,
+            )  # the second one has the run's own copy
             return next(filter(None, (find_tokenizer(place, fingerprint) for place in places)), None)
         except StoreFailure as failure:
-            raise as_exit(failure, theirs.root, what="spec.from: the root of the other run", field="spec.from") from failure
+            raise as_exit(
+                failure, theirs.root, what="spec.from: the root of the other run", field="spec.from"
+            ) from failure
 
     return InheritedTokenizer({"run": origin.run, "root": (origin.root or "").rstrip("/")}, find)

@@ -1,7 +1,9 @@
-"""Passes documents from a worker process to the builder: through the pipe, and the tokens of long documents through a file.
+"""Passes documents from a worker process to the builder: through the pipe, and the tokens of long documents through a
+file.
 
-A message in a pipe is in memory several times: as arrays and as bytes, at the sender and at the receiver. For the four million bytes of a
-usual piece this is negligible; for a document of a hundred million tokens it is more than all other memory.
+A message in a pipe is in memory several times: as arrays and as bytes, at the sender and at the receiver. For the four
+million bytes of a usual piece this is negligible; for a document of a hundred million tokens it is more than all other
+memory.
 """
 
 from __future__ import annotations

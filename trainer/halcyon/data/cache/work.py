@@ -1,4 +1,7 @@
-"""The work of a worker process: tokenizes one piece of a source. Imports neither JAX nor checkpoint code, so that a worker starts fast."""
+"""The work of a worker process: tokenizes one piece of a source.
+
+Imports neither JAX nor checkpoint code, so that a worker starts fast.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._files = {uri: number for number, uri in enumerate(job.files)}
-        self._formatter: Formatter = build_formatter(job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form)
+        self._formatter: Formatter = build_formatter(
+            job.format, load(job.tokenizer), where=f"{job.where}.format", form=job.form
+        )
         self._texts = self._formatter if isinstance(self._formatter, TextFormatter) else None
 
     def __call__(self, piece: Piece) -> Iterator[Part]:
@@ -119,7 +124,10 @@ class Worker:
         return sum(is_rejected(form, row.value) for row in run if isinstance(row.value, dict))
 
     def _long(self, row: SourceRow, rows: int) -> Iterator[Tokenized]:
-        """The single document of a row, cut every `PART_TOKENS`. Only the last part holds the end, the origin and the row count."""
+        """The single document of a row, cut every `PART_TOKENS`.
+
+        Only the last part holds the end, the origin and the row count.
+        """
         assert self._texts is not None  # noqa: S101 - only texts are long
         document = self._texts.long_document(row)
         held: list[np.ndarray] = []
@@ -133,9 +141,13 @@ class Worker:
                 held, count, passed = [joined[PART_TOKENS:]], count - PART_TOKENS, passed + PART_TOKENS
                 size_bytes, before = document.size_bytes, size_bytes
                 nothing = np.empty(0, np.int64)
-                yield Tokenized(joined[:PART_TOKENS], nothing, origin[:0], None, 0, 0, size_bytes - before, open_tokens=passed)
+                yield Tokenized(
+                    joined[:PART_TOKENS], nothing, origin[:0], None, 0, 0, size_bytes - before, open_tokens=passed
+                )
         tokens = _joined(held, self._job.token_type)
-        yield Tokenized(tokens, np.array([len(tokens)], np.int64), origin, None, rows, rows - 1, document.size_bytes - size_bytes)
+        yield Tokenized(
+            tokens, np.array([len(tokens)], np.int64), origin, None, rows, rows - 1, document.size_bytes - size_bytes
+        )
 
     def _weights(self, documents: list[TokenizedDocument]) -> np.ndarray | None:
         if self._job.weight_type is None:

@@ -1,6 +1,8 @@
-"""Formats: rows are texts, conversations, pairs of conversations, prompts, or token ids. A format turns rows into documents of token ids.
+"""Formats: rows are texts, conversations, pairs of conversations, prompts, or token ids. A format turns rows into
+documents of token ids.
 
-Special tokens come only from this package and from templates, never from the text of a row: text that spells a special token stays text.
+Special tokens come only from this package and from templates, never from the text of a row: text that spells a special
+token stays text.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form:
     Args:
         spec: The format.
         tokenizer: Makes the ids.
-        where: The format's field in the run document, such as ``spec.data.sources[web].format``; error messages begin with it.
-        form: The form of the source's rows, if it was recognised before. Default: that of the first row that is formatted.
+        where: The format's field in the run document, such as ``spec.data.sources[web].format``; error messages begin
+            with it.
+        form: The form of the source's rows, if it was recognised before. Default: that of the first row that is
+            formatted.
 
     Raises:
         BadConfiguration: The template is invalid, or does not fit this tokenizer.
@@ -33,7 +37,10 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form:
         return TextFormatter(spec.text, tokenizer, where)
     if spec.prebuilt is not None:
         return PrebuiltFormatter(spec.prebuilt, tokenizer, where)
-    from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter  # Jinja takes a tenth of a second to import
+    from halcyon.data.formats.chat import (
+        ChatFormatter,
+        PreferenceFormatter,
+    )  # Jinja takes a tenth of a second to import
 
     if spec.chat is not None:
         return ChatFormatter(spec.chat, tokenizer, where, form)
@@ -52,7 +59,11 @@ def begin_id(spec: FormatSpec, tokenizer: Tokenizer) -> int | None:
     A template prints what it likes: no token, or the begin token before each turn.
     """
     before = tokenizer.prefix
-    return before[0] if spec.conversation is None and len(before) == 1 and before[0] not in (tokenizer.eos_id, *tokenizer.suffix) else None
+    return (
+        before[0]
+        if spec.conversation is None and len(before) == 1 and before[0] not in (tokenizer.eos_id, *tokenizer.suffix)
+        else None
+    )
 
 
 def weight_type(spec: FormatSpec) -> Literal["uint8", "float32"] | None:

@@ -1,8 +1,9 @@
-"""Finds what the assistant says in a conversation, for templates without ``{% generation %}``, which most published ones are.
+"""Finds what the assistant says in a conversation, for templates without ``{% generation %}``, which most published
+ones are.
 
-A conversation is rendered again with another message in place of each message of the assistant. What differs is what the template printed
-of the message. The turn begins where the prompt of the message ends; behind it stand the tokens that end the turn, which the assistant says
-too.
+A conversation is rendered again with another message in place of each message of the assistant. What differs is what
+the template printed of the message. The turn begins where the prompt of the message ends; behind it stand the tokens
+that end the turn, which the assistant says too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class AssistantSpans:
     def finds_answers(self) -> bool:
         """Whether the answer in the simplest conversation is found. True if the template takes no such conversation."""
         try:
-            return bool(self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "halcyon"}]).counted)
+            return bool(
+                self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "halcyon"}]).counted
+            )
         except OverBudget:
             raise
         except Exception:  # the template is for other roles
@@ -67,7 +70,8 @@ class AssistantSpans:
                 yield start, end
 
     def _after_prompt(self, text: str, start: int, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
-        """Where a turn begins: where its prompt ends, or behind what the prompt prints to begin it, if that is there; else at `start`.
+        """Where a turn begins: where its prompt ends, or behind what the prompt prints to begin it, if that is there;
+        else at `start`.
 
         Args:
             text: The whole conversation.
@@ -76,7 +80,9 @@ class AssistantSpans:
             tools: The tools of the conversation.
         """
         try:
-            asked, begun = (self._template.render(messages, tools, to_generate=wanted).text.text for wanted in (False, True))
+            asked, begun = (
+                self._template.render(messages, tools, to_generate=wanted).text.text for wanted in (False, True)
+            )
         except OverBudget:
             raise
         except Exception:  # no template must take a part of a conversation
@@ -88,9 +94,11 @@ class AssistantSpans:
         return start if found < 0 else found + len(header)
 
     def _next_turn(self, text: str, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
-        """Where the next turn begins, as far as the template prints the same of some first messages alone; else the end of the text.
+        """Where the next turn begins, as far as the template prints the same of some first messages alone; else the end
+        of the text.
 
-        What a template prints of later turns may depend on a message, such as the name of the function that a result is of.
+        What a template prints of later turns may depend on a message, such as the name of the function that a result is
+        of.
         """
         try:
             before = self._template.render(messages, tools).text.text
@@ -101,7 +109,10 @@ class AssistantSpans:
         return len(before) if text.startswith(before) else len(text)
 
     def _with_end(self, rendered: Rendered, end: int) -> int:
-        """The end of a turn: behind the tokens that end it, if only white space stands before them. No token ends a turn twice."""
+        """The end of a turn: behind the tokens that end it, if only white space stands before them.
+
+        No token ends a turn twice.
+        """
         text, gone = rendered.text.text, set[str]()
         for start, after in rendered.text.special:
             spelling = text[start:after]
@@ -109,7 +120,11 @@ class AssistantSpans:
                 end = after
                 gone.add(spelling)
             elif end <= start:
-                if spelling not in self._ends or spelling in gone or (text[end:start] if gone else text[end:start].strip()):
+                if (
+                    spelling not in self._ends
+                    or spelling in gone
+                    or (text[end:start] if gone else text[end:start].strip())
+                ):
                     break
                 end = after
                 gone.add(spelling)
@@ -119,7 +134,10 @@ class AssistantSpans:
         """The special tokens that end an answer, in the last turn and in an earlier one."""
         last, earlier = (
             [rendered.text.text[start:end] for start, end in following]
-            for rendered, following in (self._template.after_answer(), self._template.after_answer({"role": "user", "content": "!"}))
+            for rendered, following in (
+                self._template.after_answer(),
+                self._template.after_answer({"role": "user", "content": "!"}),
+            )
         )
         return {*last, *earlier[: len(last)]}  # what follows them begins the next turn
 

@@ -62,10 +62,13 @@ class ConversationEncoder:
         self._system_prompt = system_prompt
         self._template = ChatTemplate(template, tokenizer, f"{where}.template", day(date))
         self._contents = None if self._template.is_own else contents_of(self._template)
-        self._spans = AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
+        self._spans = (
+            AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
+        )
         if self._spans is not None and not self._spans.finds_answers:
             raise BadConfiguration(
-                f"{where}.template: it has no {{% generation %}} block and prints nothing of what the assistant says, so no token would "
+                f"{where}.template: it has no {{% generation %}} block and prints nothing of what the assistant says, "
+                "so no token would "
                 "count in the loss; put {% generation %} and {% endgeneration %} around what the assistant says"
             )
 
@@ -75,16 +78,20 @@ class ConversationEncoder:
         found: list[str] = []
         where = f"{self._where}.template"
         if self._template.uses("strftime_now"):
-            found.append(f"{where}: it prints a date, and a training prints {self._date}; set {self._where}.date for another day")
+            found.append(
+                f"{where}: it prints a date, and a training prints {self._date}; set {self._where}.date for another day"
+            )
         if self._spans is not None:
             found.append(
-                f"{where}: it has no {{% generation %}} block, so what the assistant says is found by rendering each conversation with "
+                f"{where}: it has no {{% generation %}} block, so what the assistant says is found by rendering each "
+                "conversation with "
                 "and without each of its messages; `halcyon data show` shows what counts"
             )
         end = self._template.turn_end()
         if self._assistant_only and self._spans is None and end is not None and not end.counted:
             found.append(
-                f"{where}: {end.spelling}, which ends the assistant's turn, stands outside of {{% generation %}}, so the model does not "
+                f"{where}: {end.spelling}, which ends the assistant's turn, stands outside of {{% generation %}}, so "
+                "the model does not "
                 "learn to stop; put it before {% endgeneration %}"
             )
         return found
@@ -158,7 +165,9 @@ class ChatFormatter:
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         found = [(self._render(row), index) for index, row in enumerate(rows)]
-        return self._encoder.encode([_Conversation(rendered, index) for rendered, index in found if rendered is not None])
+        return self._encoder.encode(
+            [_Conversation(rendered, index) for rendered, index in found if rendered is not None]
+        )
 
     def _render(self, row: SourceRow) -> Rendered | None:
         found = self._rows.read(row, lambda form, fields: conversation_of(form, fields, self._tools_field))
@@ -166,7 +175,8 @@ class ChatFormatter:
 
 
 class PreferenceFormatter:
-    """Makes two documents of each pair that is not empty: the chosen one, then the rejected one. Only assistant turns count in the loss.
+    """Makes two documents of each pair that is not empty: the chosen one, then the rejected one. Only assistant turns
+    count in the loss.
 
     Args:
         spec: The format.
@@ -192,16 +202,22 @@ class PreferenceFormatter:
         for index, row in enumerate(rows):
             pair_found = self._rows.read(row, pair_of)
             sides = (("chosen", pair_found.chosen), ("rejected", pair_found.rejected))
-            pair = [self._encoder.render(row, messages, self._rows.where_of(part), pair_found.tools) for part, messages in sides]
+            pair = [
+                self._encoder.render(row, messages, self._rows.where_of(part), pair_found.tools)
+                for part, messages in sides
+            ]
             given = [_Conversation(one, index) for one in pair if one is not None]
             if len(given) == 1:
-                raise bad_row(row, self._where, "has one of its two conversations empty", "give both, or leave the row out")
+                raise bad_row(
+                    row, self._where, "has one of its two conversations empty", "give both, or leave the row out"
+                )
             found += given
         return self._encoder.encode(found)
 
 
 def own_contents(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as Halcyon's own template takes them: the developer is the system, and only the assistant's content may have parts.
+    """Messages as Halcyon's own template takes them: the developer is the system, and only the assistant's content may
+    have parts.
 
     Raises:
         BadConversation: The content of another message has a part that is no text.

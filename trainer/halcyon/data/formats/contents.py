@@ -1,8 +1,8 @@
 """Fits the contents of messages to a template: texts, or lists of parts (``{"type": "text", "text": ...}``).
 
-Many templates print `message['content']`, and print a list as Python writes it: the model would learn brackets and quotes. Other templates
-go through the parts and fail on a text. So a template is tried once with a list for each role, and a list of texts becomes one text where
-the template cannot take it.
+Many templates print `message['content']`, and print a list as Python writes it: the model would learn brackets and
+quotes. Other templates go through the parts and fail on a text. So a template is tried once with a list for each role,
+and a list of texts becomes one text where the template cannot take it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from halcyon.host.budgets.apart import OverBudget
 
 _MARK = "halcyon"
 _NO_CONTENT = frozenset({"role", "content", "name", "weight"})
-"""Keys of a message that cannot stand in place of its content; a call of a tool, or a key of the template's own, can."""
+"""Keys of a message that cannot stand in place of its content; a call of a tool, or a key of the template's own, can.
+"""
 
 
 class Contents:

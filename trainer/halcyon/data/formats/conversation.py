@@ -1,8 +1,9 @@
 """Checks conversations before a template renders them.
 
-A template renders any list of messages, even one in which a turn is missing; the model would then learn from wrong data without an error.
-So every conversation is checked: it has no two user turns in a row, and it has an assistant turn if only those count in the loss. Halcyon's
-own template requires more: an optional system message, then alternating user and assistant turns, as in nanochat.
+A template renders any list of messages, even one in which a turn is missing; the model would then learn from wrong data
+without an error. So every conversation is checked: it has no two user turns in a row, and it has an assistant turn if
+only those count in the loss. Halcyon's own template requires more: an optional system message, then alternating user
+and assistant turns, as in nanochat.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 from halcyon.data.forms.bad_conversation import BadConversation
 
 ASSISTANT_PARTS = ("text", "python", "python_output")
-"""Parts of an assistant's message: its text, the code it runs, and the output of the code, which never counts in the loss."""
+"""Parts of an assistant's message: its text, the code it runs, and the output of the code, which never counts in the
+loss.
+"""
 
 
 def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str, Any]]:
@@ -31,11 +34,14 @@ def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str,
             raise BadConversation(f"has a message without a role at place {place}")
         if role == before == "user":
             raise BadConversation(
-                f"has two user turns in a row at places {place - 1} and {place}", "join them, or add the answer between them"
+                f"has two user turns in a row at places {place - 1} and {place}",
+                "join them, or add the answer between them",
             )
         before = role
     if messages and needs_assistant and not any(message["role"] == "assistant" for message in messages):
-        raise BadConversation("has no assistant turn, so nothing in it would be learnt", "leave the row out, or set lossOn: all")
+        raise BadConversation(
+            "has no assistant turn, so nothing in it would be learnt", "leave the row out, or set lossOn: all"
+        )
     return messages
 
 
@@ -53,7 +59,8 @@ def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
         role = message["role"]
         if role != expected:
             raise BadConversation(
-                f"has the role {role!r} at place {place} where {expected!r} is expected", "fix the row, or give a template for it"
+                f"has the role {role!r} at place {place} where {expected!r} is expected",
+                "fix the row, or give a template for it",
             )
         content = message.get("content")
         if not isinstance(content, str) and not (role == "assistant" and _are_parts(content)):
@@ -65,5 +72,6 @@ def check_turns(messages: Sequence[Mapping[str, Any]]) -> None:
 
 def _are_parts(content: object) -> bool:
     return isinstance(content, list) and all(
-        isinstance(part, Mapping) and part.get("type") in ASSISTANT_PARTS and isinstance(part.get("text"), str) for part in content
+        isinstance(part, Mapping) and part.get("type") in ASSISTANT_PARTS and isinstance(part.get("text"), str)
+        for part in content
     )

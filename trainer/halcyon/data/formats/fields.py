@@ -8,7 +8,15 @@ from halcyon.data.bad_value import BadValue
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 
-_KINDS = {str: "a text", bytes: "bytes", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_KINDS = {
+    str: "a text",
+    bytes: "bytes",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def field_value(row: SourceRow, name: str, where: str) -> Any:
@@ -19,14 +27,20 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
     """
     if not isinstance(row.value, dict):
         raise bad_row(
-            row, where, "has no fields: it is plain text", "use a source whose rows have fields, such as jsonl or csv, or the format text"
+            row,
+            where,
+            "has no fields: it is plain text",
+            "use a source whose rows have fields, such as jsonl or csv, or the format text",
         )
     try:
         value = row.value[name]
     except KeyError:
         names = ", ".join(list(row.value)[:20])
         raise bad_row(
-            row, where, f"has no field {name!r}" + (f", only {names}" if names else ""), "name the field, or fix the row"
+            row,
+            where,
+            f"has no field {name!r}" + (f", only {names}" if names else ""),
+            "name the field, or fix the row",
         ) from None
     if isinstance(value, BadValue):
         raise bad_row(row, where, f"{value.problem} in the field {name!r}", "fix the row")

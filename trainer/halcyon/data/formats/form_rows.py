@@ -22,7 +22,8 @@ class FormRows:
         spec: The format.
         form: The form of the source. Default: that of the document, or of the first row that is read.
         where: The format's field in the run document; error messages begin with it.
-        parts: Fields of the format that name a part of the row, by the part; error messages about the part begin with them.
+        parts: Fields of the format that name a part of the row, by the part; error messages about the part begin with
+            them.
     """
 
     def __init__(self, spec: FormatSpec, form: Form | None, where: str, parts: Mapping[str, str]) -> None:

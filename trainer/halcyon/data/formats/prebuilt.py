@@ -16,8 +16,8 @@ from halcyon_api.spec.sources import PrebuiltFormatSpec
 
 
 class PrebuiltFormatter:
-    """Takes ids unchanged. What the tokenizer puts before a text is added in front, with weight 0, if it is missing. Where it stands again
-    inside of a row, another document begins.
+    """Takes ids unchanged. What the tokenizer puts before a text is added in front, with weight 0, if it is missing.
+    Where it stands again inside of a row, another document begins.
 
     Args:
         spec: Names of the fields of ids and weights.
@@ -55,7 +55,9 @@ class PrebuiltFormatter:
         field, where = self._spec.tokens_field, f"{self._where}.tokensField"
         ids = _numbers(field_value(row, field, where))
         if ids is None or (ids.dtype.kind not in "iu" and len(ids)):
-            raise bad_row(row, where, f"has a field {field!r} that is no list of whole numbers", "name the field of the token ids")
+            raise bad_row(
+                row, where, f"has a field {field!r} that is no list of whole numbers", "name the field of the token ids"
+            )
         beyond = np.flatnonzero((ids < 0) | (ids >= self._vocab_size))
         if len(beyond):
             raise bad_row(
@@ -73,9 +75,13 @@ class PrebuiltFormatter:
         weights = _numbers(field_value(row, field, where))
         problem: BadConfiguration | None = None
         if weights is None or weights.dtype.kind not in "iufb":
-            problem = bad_row(row, where, f"has a field {field!r} that is no list of numbers", "name the field of the weights")
+            problem = bad_row(
+                row, where, f"has a field {field!r} that is no list of numbers", "name the field of the weights"
+            )
         elif len(weights) != tokens:
-            problem = bad_row(row, where, f"has {len(weights)} weights for {tokens} token ids", "give one weight for each")
+            problem = bad_row(
+                row, where, f"has {len(weights)} weights for {tokens} token ids", "give one weight for each"
+            )
         elif not ((weights >= 0) & (weights <= 1)).all():  # this form rejects a NaN too
             problem = bad_row(row, where, "has a weight that is not from 0 to 1", "fix the weights")
         if problem is not None or weights is None:

@@ -1,7 +1,8 @@
-"""The format of prompts for answers that the model samples: a document is a prompt, followed by the reference of its reward.
+"""The format of prompts for answers that the model samples: a document is a prompt, followed by the reference of its
+reward.
 
-The tokens of the prompt have weight 0, and those of the reference weight 1. So the first counted token of a document is the beginning of
-its reference (`halcyon.data.layout.prompts`).
+The tokens of the prompt have weight 0, and those of the reference weight 1. So the first counted token of a document is
+the beginning of its reference (`halcyon.data.layout.prompts`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class PromptFormatter:
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
-        return [self._document(index, *found) for index, row in enumerate(rows) if (found := self._parts(row)) is not None]
+        return [
+            self._document(index, *found) for index, row in enumerate(rows) if (found := self._parts(row)) is not None
+        ]
 
     def _parts(self, row: SourceRow) -> tuple[Rendered, str] | None:
         """The rendered prompt, and the reference; None for an empty row."""
@@ -68,7 +71,9 @@ class PromptFormatter:
         if not found.messages:
             return None
         if not asked:
-            raise bad_row(row, where, "has an answer and no message before it", "add the question, or leave the row out")
+            raise bad_row(
+                row, where, "has an answer and no message before it", "add the question, or leave the row out"
+            )
         reference = _text(found.reference if found.has_reference else (last or {}).get("content"))
         try:
             asked = own_contents(asked) if self._contents is None else self._contents.fit(asked)
@@ -92,11 +97,18 @@ class PromptFormatter:
 
 
 def _text(value: Any) -> str:
-    """A reference as text. The texts of a message's parts are joined; any other value that is not a text becomes JSON."""
+    """A reference as text.
+
+    The texts of a message's parts are joined; any other value that is not a text becomes JSON.
+    """
     if isinstance(value, str):
         return value
     if value is None:
         return ""
-    if isinstance(value, list) and value and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value)
+    ):
         return "".join(part["text"] for part in value)
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)

@@ -1,14 +1,15 @@
 """Chat templates: sandboxed Jinja renders the messages of a conversation to one text, and says what in it is what.
 
-Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same letters in the text of a
-*message* (`halcyon.data.templates.message_text`); and the assistant's text (``{% generation %}``, as in Hugging Face's templates), which
-counts in the loss. Positions in the text cannot distinguish them, because templates trim, join and repeat. So the text carries marks: code
-points that Unicode reserves for internal use (noncharacters). Generation blocks put START and END around their output. After rendering, the
-marks are taken out, and text that spells a special token without a mark comes from the template. So no message can end a turn or take
-another role.
+Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same
+letters in the text of a *message* (`halcyon.data.templates.message_text`); and the assistant's text (``{% generation
+%}``, as in Hugging Face's templates), which counts in the loss. Positions in the text cannot distinguish them, because
+templates trim, join and repeat. So the text carries marks: code points that Unicode reserves for internal use
+(noncharacters). Generation blocks put START and END around their output. After rendering, the marks are taken out, and
+text that spells a special token without a mark comes from the template. So no message can end a turn or take another
+role.
 
-A template is code of a stranger, so a process of its own with a budget compiles it and prints with it (`halcyon.host.budgets.apart`). Halcyon's
-own template needs no such process.
+A template is code of a stranger, so a process of its own with a budget compiles it and prints with it
+(`halcyon.host.budgets.apart`). Halcyon's own template needs no such process.
 
 What a template gets is what `apply_chat_template` of transformers gives it, so the text is the same:
 https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/utils/chat_template_utils.py
@@ -60,8 +61,8 @@ DEFAULT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant_start|>' -}}{%- endif -%}
 """
-"""Halcyon's own template, the conversation of nanochat. The system message is joined to the first user message; the output of tools does
-not count in the loss."""
+"""Halcyon's own template, the conversation of nanochat. The system message is joined to the first user message; the
+output of tools does not count in the loss."""
 
 DEFAULT_DAY = "2026-01-01"
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -100,7 +101,8 @@ class TurnEnd(NamedTuple):
 
 
 def day(date: str | None) -> Callable[[], dt.datetime]:
-    """The time that the templates of a training print: the beginning of a fixed day, so that the same rows give the same tokens.
+    """The time that the templates of a training print: the beginning of a fixed day, so that the same rows give the
+    same tokens.
 
     Args:
         date: YYYY-MM-DD; None: `DEFAULT_DAY`.
@@ -123,7 +125,8 @@ class ChatTemplate:
         has_generation: Whether the template says itself what the assistant says.
 
     Raises:
-        BadConfiguration: It is not valid Jinja, or over its budget, or the tokenizer lacks special tokens of Halcyon's own template.
+        BadConfiguration: It is not valid Jinja, or over its budget, or the tokenizer lacks special tokens of Halcyon's
+            own template.
     """
 
     def __init__(self, source: str | None, tokenizer: Tokenizer, where: str, now: Callable[[], dt.datetime]) -> None:
@@ -149,7 +152,9 @@ class ChatTemplate:
         """Whether a variable or a function of this name stands in the template."""
         return name in self._uses
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Any = None, *, to_generate: bool = False) -> Rendered:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Any = None, *, to_generate: bool = False
+    ) -> Rendered:
         """The text of a conversation.
 
         Args:
@@ -166,7 +171,9 @@ class ChatTemplate:
         if not breaks:
             return Rendered(self._spellings.rendered(marked), ranges)
         places = set(breaks)
-        text = self._spellings.rendered(marked, lambda start, end: any(place in places for place in range(start + 1, end)))
+        text = self._spellings.rendered(
+            marked, lambda start, end: any(place in places for place in range(start + 1, end))
+        )
         return Rendered(text, ranges)
 
     def _print(self, messages: Sequence[Mapping[str, Any]], tools: Any, to_generate: bool) -> str:
@@ -175,16 +182,21 @@ class ChatTemplate:
         return self._given.call("print", messages, tools, to_generate, self._now().isoformat())
 
     def turn_end(self) -> TurnEnd | None:
-        """The special token that ends the assistant's turn; None if none follows its words, or no such conversation fits."""
+        """The special token that ends the assistant's turn; None if none follows its words, or no such conversation
+        fits.
+        """
         rendered, following = self.after_answer()
         if not following:
             return None
         start, end = following[0]
         spelling = rendered.text.text[start:end]
-        return TurnEnd(self._special[spelling], spelling, any(first <= start and end <= last for first, last in rendered.counted))
+        return TurnEnd(
+            self._special[spelling], spelling, any(first <= start and end <= last for first, last in rendered.counted)
+        )
 
     def after_answer(self, *later: Mapping[str, Any]) -> tuple[Rendered, list[Range]]:
-        """The simplest conversation, and the special tokens that directly follow its answer; white space may stand before the first.
+        """The simplest conversation, and the special tokens that directly follow its answer; white space may stand
+        before the first.
 
         Args:
             later: Messages after the answer.
@@ -211,10 +223,15 @@ class ChatTemplate:
         return rendered, following
 
     def continued(self, rendered: Rendered, begun: str) -> Rendered:
-        """A rendered prompt that goes on with the first words of the assistant; special tokens that these spell are tokens."""
+        """A rendered prompt that goes on with the first words of the assistant; special tokens that these spell are
+        tokens.
+        """
         length = len(rendered.text.text)
         more = [(start + length, end + length) for start, end in self._spellings.rendered(begun).special]
-        return Rendered(RenderedText(rendered.text.text + begun, [*rendered.text.special, *more], rendered.text.spells), rendered.counted)
+        return Rendered(
+            RenderedText(rendered.text.text + begun, [*rendered.text.special, *more], rendered.text.spells),
+            rendered.counted,
+        )
 
 
 def _names(tokenizer: Tokenizer) -> dict[str, str]:
@@ -225,7 +242,9 @@ def _names(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def _as_transformers(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as transformers gives it to a template: without what is null, and with the reasoning under each of its usual names."""
+    """A message as transformers gives it to a template: without what is null, and with the reasoning under each of its
+    usual names.
+    """
     kept = {name: value for name, value in message.items() if value is not None}
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}

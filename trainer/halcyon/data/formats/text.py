@@ -1,4 +1,6 @@
-"""Format for rows that are texts: what the tokenizer puts before a text, the text, and the token that ends a document."""
+"""Format for rows that are texts: what the tokenizer puts before a text, the text, and the token that ends a
+document.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ class TextFormatter:
                 self._check_unicode(rows[index], [texts[index]])
             raise
         tokens = _enclosed(self._before, encoded, self._after)
-        return [TokenizedDocument(ids, None, size_in_bytes(text), index) for index, text, ids in zip(kept, wanted, tokens, strict=True)]
+        return [
+            TokenizedDocument(ids, None, size_in_bytes(text), index)
+            for index, text, ids in zip(kept, wanted, tokens, strict=True)
+        ]
 
     def is_long(self, row: SourceRow) -> bool:
         """Whether the text of a row is so long that its ids should be read part by part."""
@@ -84,7 +89,10 @@ class TextFormatter:
         text = field_value(row, self._field, self._where)
         if not isinstance(text, str | bytes | LongText):
             raise bad_row(
-                row, self._where, f"has a field {self._field!r} that is {kind_of(text)}, not a text", "name the field of the text"
+                row,
+                self._where,
+                f"has a field {self._field!r} that is {kind_of(text)}, not a text",
+                "name the field of the text",
             )
         return text
 
@@ -102,9 +110,13 @@ class TextFormatter:
         except UnicodeDecodeError as error:
             # The decoder prepends the bytes that it kept from the previous part.
             place = before + len(part) - len(error.object) + error.start
-            raise bad_row(row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer") from None
+            raise bad_row(
+                row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer"
+            ) from None
         except UnicodeEncodeError as error:
-            raise bad_row(row, self._where, f"has half a surrogate pair at character {before + error.start}", "fix the text") from None
+            raise bad_row(
+                row, self._where, f"has half a surrogate pair at character {before + error.start}", "fix the text"
+            ) from None
 
 
 def size_in_bytes(text: str | bytes) -> int:
@@ -119,7 +131,9 @@ def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _enclosed(before: np.ndarray, documents: Sequence[np.ndarray], after: np.ndarray) -> list[np.ndarray]:
-    """Each document with the ids around it: views of one array, because one allocation per document would cost more than the copy."""
+    """Each document with the ids around it: views of one array, because one allocation per document would cost more
+    than the copy.
+    """
     parts = [part for ids in documents for part in (before, ids, after)]
     joined = np.concatenate(parts, dtype=np.int32) if parts else before
     more = len(before) + len(after)

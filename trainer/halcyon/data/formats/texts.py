@@ -32,7 +32,8 @@ def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str, form: F
     """
     if spec.prebuilt is not None:
         raise BadConfiguration(
-            f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name a tokenizer in spec.tokenizer"
+            f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name a tokenizer in "
+            "spec.tokenizer"
         )
     for row in rows:
         yield from _texts(spec, row.value, form)

@@ -1,7 +1,7 @@
 """Recognises the form of rows by the names of their fields.
 
-The names decide the form of a whole source, so that a row of another form is an error and not silently read in another way. What a field
-holds (a text, messages, turns of ShareGPT) is looked at row by row, by `halcyon.data.forms.messages`.
+The names decide the form of a whole source, so that a row of another form is an error and not silently read in another
+way. What a field holds (a text, messages, turns of ShareGPT) is looked at row by row, by `halcyon.data.forms.messages`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from halcyon.data.forms.bad_conversation import BadConversation
 from halcyon_api.checkpoint_documents import Document
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec, PromptFormatSpec
 
-Part = Literal["request", "messages", "history", "question", "input", "answer", "chosen", "rejected", "system", "tools", "label"]
-"""What a field of a row holds: the request of OpenAI's pairs; a list of messages; pairs of question and answer before the question; the
-question and what belongs to it; its answer; the two answers of a pair; the system message; the tools; whether the answer is a good one."""
+Part = Literal[
+    "request", "messages", "history", "question", "input", "answer", "chosen", "rejected", "system", "tools", "label"
+]
+"""What a field of a row holds: the request of OpenAI's pairs; a list of messages; pairs of question and answer before
+the question; the question and what belongs to it; its answer; the two answers of a pair; the system message; the tools;
+whether the answer is a good one."""
 
 
 class Form(Document):
@@ -63,7 +66,9 @@ _REFERENCES = ("reference", "answer", "completion", "output", "response", "solut
 _SYSTEMS = ("system", "system_prompt")
 _LABELS = ("label", "kto_tag")
 _OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
-_KNOWN = "messages; conversations (ShareGPT); instruction and output (Alpaca); prompt and completion; question and answer"
+_KNOWN = (
+    "messages; conversations (ShareGPT); instruction and output (Alpaca); prompt and completion; question and answer"
+)
 
 
 def named_form(spec: FormatSpec) -> Form | None:
@@ -100,7 +105,8 @@ def recognise(spec: FormatSpec, names: Collection[str]) -> Form:
 
 
 def of_first_row(spec: FormatSpec, row: Mapping[str, Any]) -> Form:
-    """The form of a source, by its first row. A field `label` whose value there is no truth value is not the label of an answer.
+    """The form of a source, by its first row. A field `label` whose value there is no truth value is not the label of
+    an answer.
 
     Raises:
         BadConversation: No form has these fields.
@@ -120,17 +126,29 @@ def truth_of(value: object) -> bool | None:
 
 
 def _chat(spec: ChatFormatSpec, names: Collection[str]) -> Form:
-    more = {"system": _first(_SYSTEMS, names), "tools": spec.tools_field or _first(("tools",), names), "label": _first(_LABELS, names)}
+    more = {
+        "system": _first(_SYSTEMS, names),
+        "tools": spec.tools_field or _first(("tools",), names),
+        "label": _first(_LABELS, names),
+    }
     if (field := _first(_MESSAGES, names)) is not None:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, **more}))
     for form in _QUESTIONS:
         if form.question in names and (answer := _first(form.answers, names)) is not None:
-            asked = {"history": _first(("history",), names), "question": form.question, "input": _first(form.inputs, names)}
+            asked = {
+                "history": _first(("history",), names),
+                "question": form.question,
+                "input": _first(form.inputs, names),
+            }
             return Form(name=form.name, fields=_fields({**asked, "answer": answer, **more}))
     if {"chosen", "rejected"} <= set(names):
-        raise BadConversation("has the fields chosen and rejected, so it is a pair and not a conversation", "set format preference")
+        raise BadConversation(
+            "has the fields chosen and rejected, so it is a pair and not a conversation", "set format preference"
+        )
     if "text" in names:
-        raise BadConversation("has a text and no conversation", "set format text, or give rows with one of these fields: " + _KNOWN)
+        raise BadConversation(
+            "has a text and no conversation", "set format text, or give rows with one of these fields: " + _KNOWN
+        )
     raise _unknown(names, "conversation", "messages", "messagesField", _KNOWN)
 
 
@@ -139,20 +157,28 @@ def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
     tools = _first(("tools",), names)
     if spec.chosen_field is None and spec.rejected_field is None and set(_OPENAI_PAIR) <= set(names):
         request, *answers = _OPENAI_PAIR
-        return Form(name="pairs of OpenAI", fields=_fields({"request": request, "chosen": answers[0], "rejected": answers[1]}))
+        return Form(
+            name="pairs of OpenAI", fields=_fields({"request": request, "chosen": answers[0], "rejected": answers[1]})
+        )
     if not {chosen, rejected} <= set(names):
         if _first(_LABELS, names) is not None:
             raise BadConversation(
                 "has a label for one answer (KTO), and no pair",
                 "give rows with chosen and rejected, or finetune on the answers whose label is true with format chat",
             )
-        raise _unknown(names, "pair", chosen, "chosenField and rejectedField", "chosen and rejected, with or without prompt")
-    question = spec.prompt_field or _first([form.question for form in _QUESTIONS if form.question != "instruction"], names)
+        raise _unknown(
+            names, "pair", chosen, "chosenField and rejectedField", "chosen and rejected, with or without prompt"
+        )
+    question = spec.prompt_field or _first(
+        [form.question for form in _QUESTIONS if form.question != "instruction"], names
+    )
     inputs = None
     if spec.prompt_field is None and question != "prompt" and "instruction" in names:
         question, inputs = "instruction", _first(_QUESTIONS[0].inputs, names)
     asked = (
-        {"question": question, "input": inputs} if question else {"messages": _first(("conversations", "messages", "conversation"), names)}
+        {"question": question, "input": inputs}
+        if question
+        else {"messages": _first(("conversations", "messages", "conversation"), names)}
     )
     name = {"instruction": "Alpaca pairs", "conversations": "ShareGPT pairs", None: "pairs"}.get(
         question or asked.get("messages"), "pairs with a prompt"
@@ -168,7 +194,11 @@ def _prompt(spec: PromptFormatSpec, names: Collection[str]) -> Form:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, "answer": spec.reference_field, **more}))
     for form in _QUESTIONS:
         if form.question in names:
-            asked = {"history": _first(("history",), names), "question": form.question, "input": _first(form.inputs, names)}
+            asked = {
+                "history": _first(("history",), names),
+                "question": form.question,
+                "input": _first(form.inputs, names),
+            }
             answer = spec.reference_field or _first(_REFERENCES, names)
             name = form.name if answer is not None else "prompts"
             return Form(name=name, fields=_fields({**asked, "answer": answer, **more}))

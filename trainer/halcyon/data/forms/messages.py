@@ -73,7 +73,9 @@ def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
     if isinstance(request, Mapping):
         asked, tools = turns(request.get("messages"), form.fields["request"]), request.get("tools")
     elif request is not None:
-        raise BadConversation(f"has {_kind(request)} in the field {form.fields['request']!r}, not an object with messages")
+        raise BadConversation(
+            f"has {_kind(request)} in the field {form.fields['request']!r}, not an object with messages"
+        )
     else:
         asked, tools = None, _tools(form, row, None)
     chosen, rejected = _answer(form, row, "chosen"), _answer(form, row, "rejected")
@@ -93,7 +95,9 @@ def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
         return Prompt([])
     text = _get(form, row, "messages")
     if text is not None and not isinstance(text, str) and not is_list(text):
-        raise BadConversation(f"has {_kind(text)} in the field {form.fields['messages']}", "give a text, or a list of messages")
+        raise BadConversation(
+            f"has {_kind(text)} in the field {form.fields['messages']}", "give a text, or a list of messages"
+        )
     if isinstance(text, str) and not is_list(text):
         asked: list[Message] = [{"role": "user", "content": text}] if text else []
     else:
@@ -101,7 +105,12 @@ def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
     messages = _with_system(form, row, asked)
     has_reference = "answer" in form.fields
     reference = _get(form, row, "answer") if has_reference else None
-    if has_reference and isinstance(reference, list) and (answer := turns(reference, form.fields["answer"])) and _are_messages(answer):
+    if (
+        has_reference
+        and isinstance(reference, list)
+        and (answer := turns(reference, form.fields["answer"]))
+        and _are_messages(answer)
+    ):
         reference = answer[-1].get("content")
     return Prompt(messages, reference, has_reference, _tools(form, row, None))
 
@@ -118,7 +127,8 @@ def is_rejected(form: Form, row: Mapping[str, Any]) -> bool:
     good = truth_of(value)
     if good is None:
         raise BadConversation(
-            f"has {_kind(value)} in the field {form.fields['label']!r}, which is the label of an answer in the first row",
+            f"has {_kind(value)} in the field {form.fields['label']!r}, which is the label of an answer in the first "
+            "row",
             "give true or false, or another name to a field that is no label",
         )
     return not good
@@ -135,7 +145,8 @@ def _asked(form: Form, row: Mapping[str, Any]) -> list[Message]:
         asked = turns(question, form.fields["question"])
         if more:
             raise BadConversation(
-                f"has messages in the field {form.fields['question']!r} and a text in {form.fields['input']!r}", "join them"
+                f"has messages in the field {form.fields['question']!r} and a text in {form.fields['input']!r}",
+                "join them",
             )
     else:
         # As LLaMA-Factory joins them: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
@@ -154,8 +165,14 @@ def _history(form: Form, row: Mapping[str, Any]) -> list[Message]:
     if not isinstance(pairs, list) or not all(
         isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
     ):
-        raise BadConversation(f"has {_kind(history)} in the field {form.fields['history']!r} that is no list of pairs of texts")
-    return [message for asked, said in pairs for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": said})]
+        raise BadConversation(
+            f"has {_kind(history)} in the field {form.fields['history']!r} that is no list of pairs of texts"
+        )
+    return [
+        message
+        for asked, said in pairs
+        for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
+    ]
 
 
 def _answer(form: Form, row: Mapping[str, Any], part: Part) -> list[Message]:
@@ -164,7 +181,9 @@ def _answer(form: Form, row: Mapping[str, Any], part: Part) -> list[Message]:
     if isinstance(value, Mapping) or is_list(value):
         return turns(value, form.fields[part])
     if not isinstance(value, str):
-        raise BadConversation(f"has {_kind(value)} in the field {form.fields[part]!r}, not a text or messages", part=part)
+        raise BadConversation(
+            f"has {_kind(value)} in the field {form.fields[part]!r}, not a text or messages", part=part
+        )
     if part != "answer" and _SPOKEN.match(value):
         _, *spoken = _SPOKEN.split(value)
         roles = {"Human": "user", "Assistant": "assistant"}
@@ -172,7 +191,9 @@ def _answer(form: Form, row: Mapping[str, Any], part: Part) -> list[Message]:
     return [{"role": "assistant", "content": value}]
 
 
-def _joined(form: Form, row: Mapping[str, Any], asked: list[Message] | None, part: Part, answer: list[Message]) -> list[Message]:
+def _joined(
+    form: Form, row: Mapping[str, Any], asked: list[Message] | None, part: Part, answer: list[Message]
+) -> list[Message]:
     """The conversation of one answer of a pair. An answer that begins with a question is the whole conversation."""
     first = answer[0].get("role") if answer and isinstance(answer[0], Mapping) else None
     whole = bool(answer) and first not in ("assistant", "tool")
@@ -207,7 +228,11 @@ def _stripped(message: Any) -> str:
 
 def _with_system(form: Form, row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
     system = _get(form, row, "system")
-    if not system or not messages or (isinstance(messages[0], Mapping) and messages[0].get("role") in ("system", "developer")):
+    if (
+        not system
+        or not messages
+        or (isinstance(messages[0], Mapping) and messages[0].get("role") in ("system", "developer"))
+    ):
         return messages
     return [{"role": "system", "content": _text(form, system, "system")}, *messages]
 
@@ -239,7 +264,8 @@ def _checked(messages: list[Message]) -> list[Message]:
             and not weight
         ):
             raise BadConversation(
-                f"has weight 0 at place {place}, so that answer must not be learnt, and the loss cannot leave out single answers",
+                f"has weight 0 at place {place}, so that answer must not be learnt, and the loss cannot leave out "
+                "single answers",
                 "end the conversation before it, or leave the row out",
             )
     return messages
@@ -256,7 +282,8 @@ def _get(form: Form, row: Mapping[str, Any], part: Part) -> Any:
         there = ", ".join(list(row)[:20])
         raise BadConversation(
             f"has no field {field!r}" + (f", only {there}" if there else ""),
-            f"the form of the source is {form}; name the field, fix the row, or put rows of another form into a source of their own",
+            f"the form of the source is {form}; name the field, fix the row, or put rows of another form into a source "
+            "of their own",
             part,
         )
     value = row[field]
@@ -274,7 +301,9 @@ def _text(form: Form, value: Any, part: Part) -> str:
 
 def _has_content(messages: Sequence[Any]) -> bool:
     """Whether a list of messages is more than one empty text."""
-    return any(not isinstance(message, Mapping) or message.get("content") or message.get("tool_calls") for message in messages)
+    return any(
+        not isinstance(message, Mapping) or message.get("content") or message.get("tool_calls") for message in messages
+    )
 
 
 def _are_messages(messages: Sequence[Any]) -> bool:

@@ -1,8 +1,8 @@
 """Lists of messages in a field: messages, turns of ShareGPT, or either as JSON in a text.
 
-A message is an object with `role` and `content`, as templates expect it. Turns of ShareGPT (`from`, `value`) become messages wherever a
-list of messages may stand, and the names of speakers that other programs use become the roles that templates know. All other keys of a
-message stay as they are.
+A message is an object with `role` and `content`, as templates expect it. Turns of ShareGPT (`from`, `value`) become
+messages wherever a list of messages may stand, and the names of speakers that other programs use become the roles that
+templates know. All other keys of a message stay as they are.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ def turns(value: Any, field: str) -> list[Message]:
     """A list of messages, or of turns of ShareGPT, or one of them, or such a list as JSON in a text; as messages.
 
     Raises:
-        BadConversation: It is none of these. A list whose members are no messages is returned as it is, for `check_messages`.
+        BadConversation: It is none of these. A list whose members are no messages is returned as it is, for
+            `check_messages`.
     """
     if isinstance(value, str) and value.lstrip().startswith("[") and (value := parsed(value)) is None:
-        raise BadConversation(f"has a text in the field {field!r} that begins like a list and is not JSON", "write the messages as JSON")
+        raise BadConversation(
+            f"has a text in the field {field!r} that begins like a list and is not JSON", "write the messages as JSON"
+        )
     if isinstance(value, Mapping):
         value = _from_columns(value) or [value]
     if not isinstance(value, list):
@@ -96,7 +99,9 @@ def _turn(turn: Mapping[str, Any], place: int) -> Message:
     role = _SHAREGPT_ROLES.get(speaker)
     if role is None:
         known = ", ".join([*(name for names in _ROLES.values() for name in names), "function_call"])
-        raise BadConversation(f"has a turn from {turn['from']!r} at place {place}; known are {known}", "rename the speaker")
+        raise BadConversation(
+            f"has a turn from {turn['from']!r} at place {place}; known are {known}", "rename the speaker"
+        )
     return {"role": role, "content": content, **more}
 
 
@@ -104,7 +109,10 @@ def _calls(content: Any, place: int) -> list[Message]:
     """Calls of tools as OpenAI writes them, from the JSON of a turn `function_call`."""
     found = parsed(content) if isinstance(content, str) else content
     calls = found if isinstance(found, list) else [found]
-    calls = [call["function"] if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) else call for call in calls]
+    calls = [
+        call["function"] if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) else call
+        for call in calls
+    ]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
         raise BadConversation(f"has a function_call at place {place} that is not JSON with name and arguments")
     return [{"type": "function", "function": dict(call)} for call in calls]

@@ -1,13 +1,15 @@
 """Best-fit packing with cropping: full sequences that each begin with a document.
 
-A buffer holds a number of the next documents. A sequence repeatedly takes the longest document of the buffer that still fits. When none
-fits, the shortest one is cropped to the free space and the rest of it is discarded. So there is no padding, and every sequence begins at
-the beginning of a document. The cost is the cropped tokens; the report gives their share. Documents left at the end that do not fill a
-sequence are dropped.
+A buffer holds a number of the next documents. A sequence repeatedly takes the longest document of the buffer that still
+fits. When none fits, the shortest one is cropped to the free space and the rest of it is discarded. So there is no
+padding, and every sequence begins at the beginning of a document. The cost is the cropped tokens; the report gives
+their share. Documents left at the end that do not fill a sequence are dropped.
 
-Only the order in which documents are taken is stored: the crop of a document follows from the lengths of the documents before it.
+Only the order in which documents are taken is stored: the crop of a document follows from the lengths of the documents
+before it.
 
-Source: the dataloader of nanochat (Karpathy, 2025). Documents of equal length are taken oldest first, so the result is the same everywhere.
+Source: the dataloader of nanochat (Karpathy, 2025). Documents of equal length are taken oldest first, so the result is
+the same everywhere.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class BestFit:
 
     spans_are_documents = False
 
-    def __init__(self, documents: np.ndarray, first_pieces: np.ndarray, document_ends: np.ndarray, sequence_length: int) -> None:
+    def __init__(
+        self, documents: np.ndarray, first_pieces: np.ndarray, document_ends: np.ndarray, sequence_length: int
+    ) -> None:
         self.sequence_length = sequence_length
         self.sequences = len(first_pieces) - 1
         self._documents = documents
@@ -71,7 +75,9 @@ class BestFit:
         """The use of the tokens; one pass over the documents."""
         taken = 0
         for first in range(0, len(self._documents), _CHUNK_DOCUMENTS):
-            taken += int(document_spans(self._ends, self._documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64))[1].sum())
+            taken += int(
+                document_spans(self._ends, self._documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64))[1].sum()
+            )
         used = self.sequences * (self.sequence_length + 1)
         tokens = int(self._ends[-1]) if len(self._ends) else 0
         return LayoutReport(self.sequences, used, taken - used, tokens - taken, padding=0)

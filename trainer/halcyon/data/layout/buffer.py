@@ -7,7 +7,10 @@ from collections import deque
 
 
 class Buffer:
-    """The buffer: documents sorted by length. One queue for each existing length keeps large buffers as fast as small ones."""
+    """The buffer: documents sorted by length.
+
+    One queue for each existing length keeps large buffers as fast as small ones.
+    """
 
     def __init__(self) -> None:
         self._lengths: list[int] = []
@@ -28,7 +31,9 @@ class Buffer:
         self._size += 1
 
     def take(self, missing: int) -> tuple[int, int]:
-        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest document; (0, 0) if empty."""
+        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest document; (0,
+        0) if empty.
+        """
         if not self._size:
             return 0, 0
         return self._taken(max(0, bisect_right(self._lengths, missing) - 1))

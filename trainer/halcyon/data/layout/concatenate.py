@@ -1,7 +1,8 @@
-"""Concatenates all documents and cuts them every ``sequence_length + 1`` tokens. The last sequence is padded, so no text is dropped.
+"""Concatenates all documents and cuts them every ``sequence_length + 1`` tokens. The last sequence is padded, so no
+text is dropped.
 
-Sequences do not overlap, not even by the last token of one sequence, which could be the first input of the next. A remainder of one token
-has no target, so it makes no sequence.
+Sequences do not overlap, not even by the last token of one sequence, which could be the first input of the next. A
+remainder of one token has no target, so it makes no sequence.
 """
 
 from __future__ import annotations

@@ -18,9 +18,11 @@ class Weights(Protocol):
 
 
 def first_counted(weights: Weights, document_ends: np.ndarray) -> np.ndarray:
-    """The index, in its document, of the first token with a loss weight above 0; the document's length if it has none: int64 [documents].
+    """The index, in its document, of the first token with a loss weight above 0; the document's length if it has none:
+    int64 [documents].
 
-    The first token of a document is never a target, so the least index is 1. One pass over the stream, some megabytes at a time.
+    The first token of a document is never a target, so the least index is 1. One pass over the stream, some megabytes
+    at a time.
 
     Args:
         weights: The weights of the stream.

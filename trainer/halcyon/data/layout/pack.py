@@ -1,9 +1,10 @@
 """Greedy packing: each sequence takes as many whole neighbouring documents as fit.
 
-A sequence takes documents in order until the next one does not fit or it has ``max_segments``. So its first document determines it, and
-only one number per sequence is stored. For every document, a search in the cumulative sums finds the document at which a sequence that
-begins here would stop, for all documents in one call. Then the chain from the first document is followed. This is done for a million
-documents at a time; the sequence that is open at the end of a chunk begins the next chunk.
+A sequence takes documents in order until the next one does not fit or it has ``max_segments``. So its first document
+determines it, and only one number per sequence is stored. For every document, a search in the cumulative sums finds the
+document at which a sequence that begins here would stop, for all documents in one call. Then the chain from the first
+document is followed. This is done for a million documents at a time; the sequence that is open at the end of a chunk
+begins the next chunk.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ class Pack:
         first_documents: First document of each sequence, then the end of the last sequence: int64 [sequences + 1].
         document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
         sequence_length: Positions per sequence; a sequence holds one token more.
-        too_long: "left" or "right": keep that end of a document longer than a sequence; "drop": keep nothing; "raise": see `build`.
+        too_long: "left" or "right": keep that end of a document longer than a sequence; "drop": keep nothing; "raise":
+            see `build`.
     """
 
     spans_are_documents = False
 
-    def __init__(self, first_documents: np.ndarray, document_ends: np.ndarray, sequence_length: int, too_long: TooLong) -> None:
+    def __init__(
+        self, first_documents: np.ndarray, document_ends: np.ndarray, sequence_length: int, too_long: TooLong
+    ) -> None:
         self.sequence_length = sequence_length
         self.sequences = len(first_documents) - 1
         self._first = first_documents
@@ -98,7 +102,9 @@ def _lengths(document_ends: np.ndarray, first: int, end: int) -> np.ndarray:
 def _kept(lengths: np.ndarray, first: int, capacity: int, too_long: TooLong) -> np.ndarray:
     """Number of tokens kept of each document."""
     if too_long == "raise" and (longer := np.flatnonzero(lengths > capacity)).size:
-        raise ValueError(f"document {first + longer[0]} has {lengths[longer[0]]} tokens and a sequence holds {capacity}")
+        raise ValueError(
+            f"document {first + longer[0]} has {lengths[longer[0]]} tokens and a sequence holds {capacity}"
+        )
     return np.where(lengths <= capacity, lengths, 0) if too_long == "drop" else np.minimum(lengths, capacity)
 
 
@@ -114,7 +120,8 @@ def _chain(tokens: np.ndarray, capacity: int, max_segments: int, *, closed: bool
     sums = np.concatenate([[0], np.cumsum(tokens)])
     some = np.concatenate([[0], np.cumsum(tokens > 0)])
     stops = np.minimum(
-        np.searchsorted(sums, sums[:-1] + capacity, side="right"), np.searchsorted(some, some[:-1] + max_segments, side="right")
+        np.searchsorted(sums, sums[:-1] + capacity, side="right"),
+        np.searchsorted(some, some[:-1] + max_segments, side="right"),
     )
     following = (stops - 1).tolist()
     starts: list[int] = []

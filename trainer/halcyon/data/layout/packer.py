@@ -1,4 +1,6 @@
-"""Packers: one for each way in which documents become sequences, chosen by the objective and ``spec.data.sources[].layout``."""
+"""Packers: one for each way in which documents become sequences, chosen by the objective and
+``spec.data.sources[].layout``.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Layout(Protocol):
         ...
 
     def spans(self, indices: np.ndarray) -> Spans:
-        """Spans that fill the sequences at ``indices`` (integers [n], 0 to ``sequences - 1``), in the order of ``indices``."""
+        """Spans that fill the sequences at ``indices`` (integers [n], 0 to ``sequences - 1``), in the order of
+        ``indices``.
+        """
         ...
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
@@ -54,7 +58,10 @@ class Packer(Protocol):
 
     @property
     def key(self) -> list[Any]:
-        """What decides the layout, besides the documents and the length of a sequence. Stored layouts are named by it."""
+        """What decides the layout, besides the documents and the length of a sequence.
+
+        Stored layouts are named by it.
+        """
         ...
 
     @property
@@ -108,7 +115,8 @@ class DocumentPacker:
             return Pack.build(document_ends, sequence_length, max_segments=pack.max_segments, too_long=pack.too_long)
         except ValueError as error:
             raise BadConfiguration(
-                f"spec.data.sources[{self.source}].layout.pack.tooLong: {error}; raise spec.trainer.sequenceLength, or set left, right or "
+                f"spec.data.sources[{self.source}].layout.pack.tooLong: {error}; raise spec.trainer.sequenceLength, or "
+                "set left, right or "
                 "drop"
             ) from error
 
@@ -116,7 +124,9 @@ class DocumentPacker:
         """See `Packer`."""
         if self.spec.best_fit is not None:
             return BestFit(**arrays, document_ends=document_ends, sequence_length=sequence_length)
-        return Pack(**arrays, document_ends=document_ends, sequence_length=sequence_length, too_long=self._pack.too_long)
+        return Pack(
+            **arrays, document_ends=document_ends, sequence_length=sequence_length, too_long=self._pack.too_long
+        )
 
     @property
     def _pack(self) -> PackSpec:
@@ -126,7 +136,9 @@ class DocumentPacker:
 
 
 def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | None:
-    """The packer of an objective that keeps conversations whole, in the place of the sources' layouts; None: they have their own."""
+    """The packer of an objective that keeps conversations whole, in the place of the sources' layouts; None: they have
+    their own.
+    """
     if (policy := objective.policy) is not None:
         return PromptPacker(policy.max_tokens)
     if (finetune := objective.finetune) is not None:

@@ -1,4 +1,7 @@
-"""The layout of prompts: each sequence is one document, in the order of the source. Nothing is packed, cut or left out."""
+"""The layout of prompts: each sequence is one document, in the order of the source.
+
+Nothing is packed, cut or left out.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,9 @@ class Prompts:
         return Spans(np.arange(len(indices), dtype=np.int32), starts, kept)
 
     def documents(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Beginnings of documents in the stream, tokens of their prompts, and tokens of the whole documents: int64 [n] each."""
+        """Beginnings of documents in the stream, tokens of their prompts, and tokens of the whole documents: int64 [n]
+        each.
+        """
         indices = checked_indices(indices, self.sequences)
         starts, lengths = document_spans(self._ends, indices)
         return starts, self.prompt_tokens[indices], lengths

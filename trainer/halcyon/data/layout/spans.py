@@ -1,7 +1,8 @@
 """Spans of a token stream: the tokens that a reader has to fetch, in order, to fill sequences.
 
-While a run trains on shorter sequences, a sequence is cut into parts: part ``j`` of length ``L`` has inputs ``j L`` to ``j L + L - 1`` of
-the long sequence and their targets. So the parts together train on exactly the targets of the long sequence.
+While a run trains on shorter sequences, a sequence is cut into parts: part ``j`` of length ``L`` has inputs ``j L`` to
+``j L + L - 1`` of the long sequence and their targets. So the parts together train on exactly the targets of the long
+sequence.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spans:
-    """k spans, sorted by sequence. The spans of one sequence fill it in order, without gaps, from its first token on."""
+    """k spans, sorted by sequence.
+
+    The spans of one sequence fill it in order, without gaps, from its first token on.
+    """
 
     sequence: np.ndarray
     """Index of the span's sequence among the n requested sequences, 0 to n - 1: int32 [k]."""
@@ -66,7 +70,9 @@ def split_at_documents(spans: Spans, document_ends: np.ndarray) -> tuple[Spans, 
 
 
 def ragged_ranges(first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For the concatenated ranges ``[first[i], end[i])``: the range's index i of each number, and the numbers; both int64."""
+    """For the concatenated ranges ``[first[i], end[i])``: the range's index i of each number, and the numbers; both
+    int64.
+    """
     first = np.asarray(first, np.int64)
     counts = np.asarray(end, np.int64) - first
     owner = np.repeat(np.arange(len(counts), dtype=np.int64), counts)

@@ -1,17 +1,17 @@
 """Best-fit packing of whole units, with padding: a unit is a conversation, or the two conversations of a pair.
 
-A buffer holds a number of the next units. A row repeatedly takes the longest unit of the buffer that still fits; when none fits, the rest
-of the row is padding. So a unit that fits into a row is never cut, none is left out at the end, and every row has a token that counts in
-the loss:
+A buffer holds a number of the next units. A row repeatedly takes the longest unit of the buffer that still fits; when
+none fits, the rest of the row is padding. So a unit that fits into a row is never cut, none is left out at the end, and
+every row has a token that counts in the loss:
 
 - A unit is left out if one of its conversations has no token that counts.
-- A conversation longer than a row keeps the row's tokens from its beginning. If none of these counts, the kept part begins later: half a
-  row before the first token that counts.
-- The conversations of a pair longer than a row keep their beginnings: each has at least half of the row, and the rest of what the other one
-  does not need. The pair is left out if none of the kept tokens of one conversation counts.
+- A conversation longer than a row keeps the row's tokens from its beginning. If none of these counts, the kept part
+  begins later: half a row before the first token that counts.
+- The conversations of a pair longer than a row keep their beginnings: each has at least half of the row, and the rest
+  of what the other one does not need. The pair is left out if none of the kept tokens of one conversation counts.
 
-Source of the packing: the dataloader of nanochat (Karpathy, 2025). Units of equal length are taken oldest first, so the result is the same
-everywhere.
+Source of the packing: the dataloader of nanochat (Karpathy, 2025). Units of equal length are taken oldest first, so the
+result is the same everywhere.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class WholePacker:
     units_per_row: int | None
     buffer: int
     empty = (
-        "no row would have a token that counts in the loss; give conversations in which the assistant answers, or a longer "
+        "no row would have a token that counts in the loss; give conversations in which the assistant answers, or a "
+        "longer "
         "spec.trainer.sequenceLength"
     )
 
@@ -60,7 +61,9 @@ class WholePacker:
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> WholeUnits:
         """See `Packer`."""
-        return WholeUnits(**arrays, document_ends=document_ends, sequence_length=sequence_length, conversations=self.conversations)
+        return WholeUnits(
+            **arrays, document_ends=document_ends, sequence_length=sequence_length, conversations=self.conversations
+        )
 
 
 class WholeUnits:
@@ -95,7 +98,9 @@ class WholeUnits:
         self._conversations = conversations
 
     @classmethod
-    def build(cls, document_ends: np.ndarray, weights: Weights, sequence_length: int, packer: WholePacker) -> WholeUnits:
+    def build(
+        cls, document_ends: np.ndarray, weights: Weights, sequence_length: int, packer: WholePacker
+    ) -> WholeUnits:
         """Pack the units of a stream.
 
         Args:
@@ -157,7 +162,9 @@ class WholeUnits:
         starts, lengths = self._documents(pieces)
         kept = _kept(lengths, self.sequence_length + 1)
         starts += self._begins[pieces][:, None]
-        return Spans(np.repeat(row, self._conversations).astype(np.int32), starts.ravel(), kept.ravel().astype(np.int32))
+        return Spans(
+            np.repeat(row, self._conversations).astype(np.int32), starts.ravel(), kept.ravel().astype(np.int32)
+        )
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
@@ -170,7 +177,9 @@ class WholeUnits:
         return starts.reshape(numbers.shape), lengths.reshape(numbers.shape)
 
 
-def _placed(document_ends: np.ndarray, counted: np.ndarray, conversations: int, capacity: int) -> Iterator[tuple[int, int, int]]:
+def _placed(
+    document_ends: np.ndarray, counted: np.ndarray, conversations: int, capacity: int
+) -> Iterator[tuple[int, int, int]]:
     """Kept length, number and first kept token of each unit that is not left out."""
     total = len(document_ends) // conversations
     for first in range(0, total, _CHUNK_UNITS):
@@ -181,7 +190,8 @@ def _placed(document_ends: np.ndarray, counted: np.ndarray, conversations: int, 
         kept = _kept(lengths, capacity)
         begins = np.zeros(end - first, np.int64)
         if conversations == 1:
-            # A kept part that begins later: half a row of context before the first token that counts, and never past the end.
+            # A kept part that begins later: half a row of context before the first token that counts, and never past
+            # the end.
             late = np.minimum(hits[:, 0] - capacity // 2, lengths[:, 0] - capacity)
             begins = np.where((hits[:, 0] >= kept[:, 0]) & (hits[:, 0] < lengths[:, 0]), late, 0)
         counts = ((hits < lengths) & (hits < kept + begins[:, None])).all(axis=1)

@@ -20,13 +20,19 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchS
         seed: Seed of the run.
 
     Raises:
-        BadConfiguration: A source with a weight above 0 has no training sequences, or no source has any. The message names the field.
+        BadConfiguration: A source with a weight above 0 has no training sequences, or no source has any. The message
+            names the field.
     """
     names = [source.name for source in data.sources]
     sizes = [sequences[name] for name in names]
     if not any(sizes):
-        raise BadConfiguration("spec.data.sources: no source has sequences to train on; give more text, or hold out less of it")
-    weights = [float(size) if source.weight is None else source.weight for source, size in zip(data.sources, sizes, strict=True)]
+        raise BadConfiguration(
+            "spec.data.sources: no source has sequences to train on; give more text, or hold out less of it"
+        )
+    weights = [
+        float(size) if source.weight is None else source.weight
+        for source, size in zip(data.sources, sizes, strict=True)
+    ]
     stages = [(0, weights)]
     for entry in data.mixture.schedule:
         given = {share.source: share.weight for share in entry.weights}
@@ -36,7 +42,8 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchS
             if weight > 0 and not size:
                 field = f"mixture.schedule[{number - 1}].weights[{name}]" if number else f"sources[{name}].weight"
                 raise BadConfiguration(
-                    f"spec.data.{field}: the source has no sequences to train on; set its weight to 0, or give it more text"
+                    f"spec.data.{field}: the source has no sequences to train on; set its weight to 0, or give it more "
+                    "text"
                 )
     mixture = data.mixture
     return Mixture(names, sizes, stages, block_sequences=mixture.block_sequences, seed=seed, stop=mixture.stop)
@@ -50,14 +57,17 @@ def stop_problem(mixture: Mixture, schedule: BatchSchedule, *, pad_last: bool) -
     names = ", ".join(mixture.exhausted(limit))
     return (
         f"spec.trainer.steps: {schedule.steps} steps need more than the {limit} sequences after which "
-        f"spec.data.mixture.stop: {mixture.stop} ends the data (exhausted: {names}); set steps to {steps} or less, or stop to restart"
+        f"spec.data.mixture.stop: {mixture.stop} ends the data (exhausted: {names}); set steps to {steps} or less, or "
+        "stop to restart"
     )
 
 
 def rehearsed_sequences(sequences: int, *, run_tokens: int, simulate_tokens: int) -> int:
-    """Number of a source's sequences that a run over ``run_tokens`` tokens uses to rehearse a run over ``simulate_tokens`` tokens.
+    """Number of a source's sequences that a run over ``run_tokens`` tokens uses to rehearse a run over
+    ``simulate_tokens`` tokens.
 
-    The used sequences are then seen in as many epochs as the longer run sees all sequences. `halcyon.data.split.spread` chooses them.
+    The used sequences are then seen in as many epochs as the longer run sees all sequences. `halcyon.data.split.spread`
+    chooses them.
     """
     if run_tokens >= simulate_tokens or not sequences:
         return sequences

@@ -1,13 +1,13 @@
 """Maps a position of training to a source and to the rank of a sequence in that source.
 
-Positions are cut into blocks. In every block each source has its share, exact to one sequence (`shares`), and a keyed permutation assigns
-the slots of the block to the sources. The sequences of a source come in the order of its ranks. So the mixture decides when a source is
-used, and only the source's order (`halcyon.data.order`) decides which sequence it gives: adding, removing or renaming a source does not
-change the orders of the others. A source of weight 0 has no influence. Sources are sorted by name first, so their order in the document has
-no influence either.
+Positions are cut into blocks. In every block each source has its share, exact to one sequence (`shares`), and a keyed
+permutation assigns the slots of the block to the sources. The sequences of a source come in the order of its ranks. So
+the mixture decides when a source is used, and only the source's order (`halcyon.data.order`) decides which sequence it
+gives: adding, removing or renaming a source does not change the orders of the others. A source of weight 0 has no
+influence. Sources are sorted by name first, so their order in the document has no influence either.
 
-Weights may change at any position; blocks are counted from there. The last block of a stage may be cut short; then only its first slots are
-used. Ranks continue across stages, so no sequence comes twice in an epoch.
+Weights may change at any position; blocks are counted from there. The last block of a stage may be cut short; then only
+its first slots are used. Ranks continue across stages, so no sequence comes twice in an epoch.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ class Mixture:
     Args:
         names: Names of the sources.
         sequences: Training sequences of an epoch of each source.
-        stages: Pairs of a first position and the weights from there on, one weight for each name; the first stage begins at 0.
+        stages: Pairs of a first position and the weights from there on, one weight for each name; the first stage
+            begins at 0.
         block_sequences: Sequences of a block, at most 2**16.
         seed: Seed of the run.
-        stop: The end of the data: never ("restart"), or when the first ("firstExhausted") or the last source ("allExhausted") has given all
-            its sequences.
+        stop: The end of the data: never ("restart"), or when the first ("firstExhausted") or the last source
+            ("allExhausted") has given all its sequences.
 
     Raises:
-        ValueError: A weight is negative or not finite, all weights of a stage are 0, stages do not rise from 0, or a source with a weight
-            above 0 has no sequences. The message gives the stage or the source.
+        ValueError: A weight is negative or not finite, all weights of a stage are 0, stages do not rise from 0, or a
+            source with a weight above 0 has no sequences. The message gives the stage or the source.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class Mixture:
         self._sources = [np.array([s for s in by_name if weights[s] > 0], np.int32) for _, weights in stages]
         """The sources with a weight above 0 in each stage, sorted by name."""
         self._shares = [
-            Shares([weights[s] for s in sources], block_sequences) for (_, weights), sources in zip(stages, self._sources, strict=True)
+            Shares([weights[s] for s in sources], block_sequences)
+            for (_, weights), sources in zip(stages, self._sources, strict=True)
         ]
         self._slots = lru_cache(maxsize=16)(self._assign_slots)
         self._before_stage: list[np.ndarray] = [np.zeros(len(names), np.int64)]
@@ -79,8 +81,9 @@ class Mixture:
             positions: Positions of the run: integers [n].
 
         Returns:
-            The indices of the sources in ``names``, int32 [n], and the ranks in their orders, int64 [n]. A rank is the number of earlier
-            sequences of the source. Ranks continue past the first epoch, as `halcyon.data.order.Order` takes them.
+            The indices of the sources in ``names``, int32 [n], and the ranks in their orders, int64 [n]. A rank is the
+            number of earlier sequences of the source. Ranks continue past the first epoch, as
+            `halcyon.data.order.Order` takes them.
 
         Raises:
             IndexError: A position is below 0.
@@ -112,8 +115,9 @@ class Mixture:
     def limit(self) -> int | None:
         """Number of positions until the stop rule ends the data; None: it never does.
 
-        With "firstExhausted" the data ends before any source would repeat a sequence. With "allExhausted" it ends when each source that has
-        a weight above 0 in any stage has given all its sequences. That never happens if a source's weight becomes 0 before that.
+        With "firstExhausted" the data ends before any source would repeat a sequence. With "allExhausted" it ends when
+        each source that has a weight above 0 in any stage has given all its sequences. That never happens if a source's
+        weight becomes 0 before that.
         """
         if self.stop == "restart":
             return None
@@ -127,10 +131,14 @@ class Mixture:
     def exhausted(self, position: int) -> list[str]:
         """Names of the sources whose sequences are all used at least once before ``position``."""
         counts = self.ranks(position)
-        return [name for name, count, size in zip(self.names, counts, self.sequences, strict=True) if size and count >= size]
+        return [
+            name for name, count, size in zip(self.names, counts, self.sequences, strict=True) if size and count >= size
+        ]
 
     def _first_where(self, reached: Callable[[np.ndarray], bool]) -> int | None:
-        """The first position whose counts fulfil a monotonic condition (once true, always true); None: no position does."""
+        """The first position whose counts fulfil a monotonic condition (once true, always true); None: no position
+        does.
+        """
         end = self._first_positions[-1] + MAX_BLOCKS * self._block_sequences - 1
         high = 1
         while high < end and not reached(self.ranks(high)):
@@ -172,7 +180,9 @@ def _check(names: Sequence[str], sequences: Sequence[int], stages: Sequence[tupl
         raise ValueError(f"the stages of a mixture begin at 0 and rise, not {firsts}")
     for first, weights in stages:
         if len(weights) != len(names) or not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-            raise ValueError(f"the mixture from position {first} needs a weight of 0 or more for each of its {len(names)} sources")
+            raise ValueError(
+                f"the mixture from position {first} needs a weight of 0 or more for each of its {len(names)} sources"
+            )
         if not any(weights):
             raise ValueError(f"the mixture from position {first} needs a weight above 0")
         for name, size, weight in zip(names, sequences, weights, strict=True):

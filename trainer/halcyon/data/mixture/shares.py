@@ -1,18 +1,21 @@
-"""Exact shares: the number of sequences of each source in a block and before it, for any block without its predecessors.
+"""Exact shares: the number of sequences of each source in a block and before it, for any block without its
+predecessors.
 
-A source with the share ``w`` should have ``B w`` of a block's ``B`` sequences, which is usually not a whole number. Three properties are
-required. In every block each source has that number rounded up or down. The counts of a block sum to ``B``. The roundings cancel, so that
-the counts of the first ``k`` blocks stay within about one sequence of ``k B w``. Rounding block by block and carrying the error has these
-properties, but then block ``k`` needs all blocks before it.
+A source with the share ``w`` should have ``B w`` of a block's ``B`` sequences, which is usually not a whole number.
+Three properties are required. In every block each source has that number rounded up or down. The counts of a block sum
+to ``B``. The roundings cancel, so that the counts of the first ``k`` blocks stay within about one sequence of ``k B
+w``. Rounding block by block and carrying the error has these properties, but then block ``k`` needs all blocks before
+it.
 
-So the blocks are the leaves of a binary tree. The root has 2**44 blocks and divides its sequences by largest remainders. A node divides
-each source's count into two halves. An odd count leaves one extra sequence; the number of sources with an odd count is always even, so half
-of these sources get the extra sequence in the left child and half in the right child. The sources that are furthest behind their exact
-share get it in the left child. Repeated rounding down (or up) of halves equals rounding down (or up) once, so each leaf has the floor or
-the ceiling. One walk down the tree finds a block. Blocks near the run's start share the left edge of the tree, which is computed once.
+So the blocks are the leaves of a binary tree. The root has 2**44 blocks and divides its sequences by largest
+remainders. A node divides each source's count into two halves. An odd count leaves one extra sequence; the number of
+sources with an odd count is always even, so half of these sources get the extra sequence in the left child and half in
+the right child. The sources that are furthest behind their exact share get it in the left child. Repeated rounding down
+(or up) of halves equals rounding down (or up) once, so each leaf has the floor or the ceiling. One walk down the tree
+finds a block. Blocks near the run's start share the left edge of the tree, which is computed once.
 
-The rounding errors are whole numbers divided by powers of two, so floating point holds them exactly: the counts are the same on every
-machine.
+The rounding errors are whole numbers divided by powers of two, so floating point holds them exactly: the counts are the
+same on every machine.
 """
 
 from __future__ import annotations
@@ -75,7 +78,8 @@ def _half(node: _Node, *, right: bool) -> _Node:
     """The left or the right half of a node."""
     odd = (node.inside & 1).astype(bool)
     middle = (node.ahead + node.ahead_after) / 2
-    # Of the sources with odd counts, the half furthest behind is rounded up on the left; ties keep the order of the sources.
+    # Of the sources with odd counts, the half furthest behind is rounded up on the left; ties keep the order of the
+    # sources.
     behind_first = np.argsort(np.where(odd, middle, np.inf), kind="stable")
     up = np.zeros(len(odd), bool)
     up[behind_first[: int(odd.sum()) // 2]] = True
@@ -87,7 +91,9 @@ def _half(node: _Node, *, right: bool) -> _Node:
 
 
 def _largest_remainders(weights: Sequence[float], total: int) -> np.ndarray:
-    """``total`` divided into whole parts proportional to weights, by largest remainders in exact arithmetic: int64 [sources]."""
+    """``total`` divided into whole parts proportional to weights, by largest remainders in exact arithmetic: int64
+    [sources].
+    """
     exact = [Fraction(weight) for weight in weights]
     whole = sum(exact)
     quotas = [weight * total / whole for weight in exact]

@@ -1,10 +1,13 @@
-"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of blocks.
+"""A permutation for cold object stores: blocks of neighbours in random order, then a random order inside windows of
+blocks.
 
-A block is one read. ``window_blocks`` neighbours in the shuffled order of blocks make a window, and the sequences of a window are shuffled
-together. So a reader that holds one window in memory reads every block once per epoch. Each epoch combines other blocks in a window.
+A block is one read. ``window_blocks`` neighbours in the shuffled order of blocks make a window, and the sequences of a
+window are shuffled together. So a reader that holds one window in memory reads every block once per epoch. Each epoch
+combines other blocks in a window.
 
-The last block of a source may be short. It is shuffled like the others: the inverse of the permutation gives its place ``q`` among the
-blocks, and everything after it is shifted by the sequences it lacks. So every step has a closed form and needs no memory.
+The last block of a source may be short. It is shuffled like the others: the inverse of the permutation gives its place
+``q`` among the blocks, and everything after it is shifted by the sequences it lacks. So every step has a closed form
+and needs no memory.
 """
 
 from __future__ import annotations
@@ -39,7 +42,10 @@ class BlockPermutation:
         self._blocks = Permutation(blocks, key + b"/blocks")
         self._missing = blocks * block_size - size
         self._short: tuple[int, int] | None = None
-        """End of the short block and end of its window, both counted as if all blocks were full. Computed at the first use."""
+        """End of the short block and end of its window, both counted as if all blocks were full.
+
+        Computed at the first use.
+        """
         # A batch lies in one window or across a border between two.
         self._window = lru_cache(maxsize=4)(self._draw)
 

@@ -1,8 +1,8 @@
 """Maps positions of an endless run to ranks in an epoch.
 
-Position ``p`` is in epoch ``p // n`` at place ``p % n``. Each epoch has its own order, keyed by the seed, the source's *name* and the
-epoch's number. So every sequence is seen once before any is seen twice, no two epochs have the same order, and adding, removing or renaming
-another source does not change this source's order.
+Position ``p`` is in epoch ``p // n`` at place ``p % n``. Each epoch has its own order, keyed by the seed, the source's
+*name* and the epoch's number. So every sequence is seen once before any is seen twice, no two epochs have the same
+order, and adding, removing or renaming another source does not change this source's order.
 """
 
 from __future__ import annotations
@@ -89,10 +89,19 @@ class Order:
             return WindowPermutation(self.sequences, key, window_size=self._window)
         if self._blocks is None:
             return Permutation(self.sequences, key)
-        return BlockPermutation(self.sequences, key, block_size=self._blocks.block_sequences, window_blocks=self._blocks.window_blocks)
+        return BlockPermutation(
+            self.sequences, key, block_size=self._blocks.block_sequences, window_blocks=self._blocks.window_blocks
+        )
 
 
 def build_order(spec: OrderSpec, *, sequences: int, seed: int, source: str) -> Order:
     """The order of ``spec.data.order`` for the ``sequences`` training sequences of a source; ``source`` is its name."""
     window = None if spec.windows is None else spec.windows.sequences
-    return Order(sequences=sequences, seed=seed, source=source, shuffle=spec.sequential is None, blocks=spec.blocks, window=window)
+    return Order(
+        sequences=sequences,
+        seed=seed,
+        source=source,
+        shuffle=spec.sequential is None,
+        blocks=spec.blocks,
+        window=window,
+    )

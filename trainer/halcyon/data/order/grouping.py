@@ -8,7 +8,10 @@ import numpy as np
 
 
 def groups(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
-    """Yields each different key, rising, and its indices in the flat array. A single group is a slice, which avoids a copy."""
+    """Yields each different key, rising, and its indices in the flat array.
+
+    A single group is a slice, which avoids a copy.
+    """
     if not keys.size:
         return
     keys = keys.reshape(-1)

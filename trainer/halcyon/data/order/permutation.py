@@ -1,14 +1,17 @@
-"""A keyed permutation of ``[0, n)`` that needs no memory: it computes the element of an index, and the index of an element.
+"""A keyed permutation of ``[0, n)`` that needs no memory: it computes the element of an index, and the index of an
+element.
 
-An alternating Feistel network permutes the smallest power of two that is at least ``n``, and at least 64. The bits of a number are two
-halves. Each round adds (exclusive or) a keyed hash of one half to the other half, which is invertible with any hash. A result outside
-``[0, n)`` passes through the network again until it is inside (cycle walking; for ``n`` of 33 or more the power of two is below 2 n, so a
-number needs at most two passes on average). The result is a permutation of ``[0, n)``. The hash is two multiplications with a fold between
-them, so the bits taken from it depend on every bit of the input and of the round key. The round keys are SHAKE-256 of the key, so
-neighbouring seeds and epochs have unrelated permutations.
+An alternating Feistel network permutes the smallest power of two that is at least ``n``, and at least 64. The bits of a
+number are two halves. Each round adds (exclusive or) a keyed hash of one half to the other half, which is invertible
+with any hash. A result outside ``[0, n)`` passes through the network again until it is inside (cycle walking; for ``n``
+of 33 or more the power of two is below 2 n, so a number needs at most two passes on average). The result is a
+permutation of ``[0, n)``. The hash is two multiplications with a fold between them, so the bits taken from it depend on
+every bit of the input and of the round key. The round keys are SHAKE-256 of the key, so neighbouring seeds and epochs
+have unrelated permutations.
 
-Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); Black and Rogaway, "Ciphers with arbitrary finite domains"
-(2002), for cycle walking; the multipliers are those of SplitMix64, Steele, Lea and Flood (2014).
+Sources: Luby and Rackoff, "How to construct pseudorandom permutations" (1988); Black and Rogaway, "Ciphers with
+arbitrary finite domains" (2002), for cycle walking; the multipliers are those of SplitMix64, Steele, Lea and Flood
+(2014).
 """
 
 from __future__ import annotations
@@ -29,11 +32,16 @@ _FOLD = np.uint64(32)
 _CHUNK = 16384
 """Numbers that pass through all rounds together: the four arrays of a round fit in a core's second-level cache."""
 _WALKED_TOGETHER = 2**17
-"""Numbers whose cycle walking is done together: enough that the last, short passes cost little, few enough to stay in the cache."""
+"""Numbers whose cycle walking is done together: enough that the last, short passes cost little, few enough to stay in
+the cache.
+"""
 
 
 class Cipher(NamedTuple):
-    """Parameters of a network: scalars and [8] for one permutation. A last axis [n] is added for n numbers of different permutations."""
+    """Parameters of a network: scalars and [8] for one permutation.
+
+    A last axis [n] is added for n numbers of different permutations.
+    """
 
     low_bits: np.ndarray | np.uint64
     """Bits of the lower half."""
@@ -124,8 +132,8 @@ def pass_through(numbers: np.ndarray, cipher: Cipher, rounds: range) -> None:
 
     Args:
         numbers: uint64 [n].
-        cipher: Parameters of one permutation, or of one permutation per number; the latter are not processed in chunks, so n should be
-            small enough for the processor's cache.
+        cipher: Parameters of one permutation, or of one permutation per number; the latter are not processed in chunks,
+            so n should be small enough for the processor's cache.
         rounds: All rounds forwards, or backwards for the inverse.
     """
     chunk = _CHUNK if cipher.round_keys.ndim == 1 else max(1, numbers.size)

@@ -1,9 +1,9 @@
 """Evaluates many permutations together.
 
-A step takes a few sequences from each of many sources, and each source has its own permutation. A permutation of sixteen numbers costs as
-much as one of a thousand, because nearly all of the time is the overhead of the calls. So the numbers of all sources are evaluated
-together, each with the keys of its own permutation. An order is a generator that yields a question and receives the answer, so it does not
-depend on the other orders.
+A step takes a few sequences from each of many sources, and each source has its own permutation. A permutation of
+sixteen numbers costs as much as one of a thousand, because nearly all of the time is the overhead of the calls. So the
+numbers of all sources are evaluated together, each with the keys of its own permutation. An order is a generator that
+yields a question and receives the answer, so it does not depend on the other orders.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 from halcyon.data.order.permutation import ROUNDS, Cipher, Permutation, pass_through
 
 _FEW = 2048
-"""A question with more numbers than this is cheaper alone: separate keys for each number would no longer fit in the processor's cache."""
+"""A question with more numbers than this is cheaper alone: separate keys for each number would no longer fit in the
+processor's cache.
+"""
 _TOGETHER = 16384
 
 
@@ -34,7 +36,10 @@ PermutationQueries = Generator[PermutationQuery, np.ndarray, np.ndarray]
 
 
 def run_queries(asking: Sequence[PermutationQueries]) -> list[np.ndarray]:
-    """Run generators to their ends and return their results, in order. In each round their questions are answered together."""
+    """Run generators to their ends and return their results, in order.
+
+    In each round their questions are answered together.
+    """
     results: dict[int, np.ndarray] = {}
     answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(asking)))
     while answers:
@@ -56,7 +61,11 @@ def evaluate_all(questions: Sequence[PermutationQuery]) -> list[np.ndarray]:
     """
     answers: dict[int, np.ndarray] = {}
     for inverse in (False, True):
-        few = [at for at, one in enumerate(questions) if one.inverse is inverse and len(one.numbers) <= _FEW and one.permutation.is_walked]
+        few = [
+            at
+            for at, one in enumerate(questions)
+            if one.inverse is inverse and len(one.numbers) <= _FEW and one.permutation.is_walked
+        ]
         if len(few) > 1:
             answers |= zip(few, _together([questions[at] for at in few], inverse=inverse), strict=True)
     for at, (permutation, numbers, inverse) in enumerate(questions):
@@ -70,7 +79,9 @@ def _together(questions: Sequence[PermutationQuery], *, inverse: bool) -> list[n
     owners = np.repeat(np.arange(len(questions)), counts)
     sizes = np.array([question.permutation.size for question in questions], np.uint64)
     ciphers = _stacked([question.permutation.cipher for question in questions])
-    walked = np.concatenate([question.numbers for question in questions]).astype(np.uint64)  # negative numbers become very large
+    walked = np.concatenate([question.numbers for question in questions]).astype(
+        np.uint64
+    )  # negative numbers become very large
     rounds = range(ROUNDS)[::-1] if inverse else range(ROUNDS)
     outside = np.flatnonzero(walked >= sizes[owners])
     if len(outside):

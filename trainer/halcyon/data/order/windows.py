@@ -1,7 +1,9 @@
-"""A permutation inside windows of the text: the windows keep their order, and the elements inside each window are shuffled.
+"""A permutation inside windows of the text: the windows keep their order, and the elements inside each window are
+shuffled.
 
-A window is a fixed number of neighbours. The order inside a full window depends only on its number and the key, not on the amount of later
-text. So training can begin while that text is still being tokenized. The last window of an epoch has the remaining elements.
+A window is a fixed number of neighbours. The order inside a full window depends only on its number and the key, not on
+the amount of later text. So training can begin while that text is still being tokenized. The last window of an epoch
+has the remaining elements.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Access to object stores and web servers, and their clients.
 
-One client library, `obstore`, supports S3, Google Cloud Storage and HTTP. It retries requests, releases the GIL while it waits, and returns
-received data without a copy. An `Access` holds the settings but no credentials, so it may be sent to worker processes. Each worker takes
-the credentials from its own environment or from the identity of its machine. A client must not cross a fork: start workers by spawn.
+One client library, `obstore`, supports S3, Google Cloud Storage and HTTP. It retries requests, releases the GIL while
+it waits, and returns received data without a copy. An `Access` holds the settings but no credentials, so it may be sent
+to worker processes. Each worker takes the credentials from its own environment or from the identity of its machine. A
+client must not cross a fork: start workers by spawn.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Access:
 
     Args:
         endpoint: Address of an S3-compatible store other than AWS.
-        region: Region of S3 buckets; default: ``us-east-1`` if there is an endpoint, else the region of the environment.
+        region: Region of S3 buckets; default: ``us-east-1`` if there is an endpoint, else the region of the
+            environment.
         max_retries: Retries of one request, inside the client.
         retry_seconds: Time limit for the retries of one request.
-        answer_seconds: Time limit from a request to the end of its answer; the limit is `retry_seconds` if that is longer.
+        answer_seconds: Time limit from a request to the end of its answer; the limit is `retry_seconds` if that is
+            longer.
         pause_seconds: Pause before the single retry of a failed read, because the file may be replaced at this moment.
     """
 
@@ -77,7 +80,9 @@ def client(address: Address, access: Access) -> S3Store | GCSStore | HTTPStore:
         return S3Store(address.root, config=config, client_options=options, retry_config=retry)
     hub = hub_endpoint(os.environ)
     root = f"{hub}/{address.root}" if address.scheme == "hf" else address.root
-    if (address.scheme == "hf" or root == hub) and (token := os.environ.get("HF_TOKEN")):  # the files of a model have an https address
+    if (address.scheme == "hf" or root == hub) and (
+        token := os.environ.get("HF_TOKEN")
+    ):  # the files of a model have an https address
         options["default_headers"] = {"authorization": f"Bearer {token}"}
     options["allow_http"] = root.startswith("http://")
     return HTTPStore(root, client_options=options, retry_config=retry)

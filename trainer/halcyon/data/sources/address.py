@@ -22,8 +22,8 @@ class Address:
 
     Args:
         scheme: The kind of store.
-        root: The part that one client serves: a bucket, ``https://HOST``, ``datasets/OWNER/NAME/resolve/REVISION`` of the hub; empty for
-            local files.
+        root: The part that one client serves: a bucket, ``https://HOST``, ``datasets/OWNER/NAME/resolve/REVISION`` of
+            the hub; empty for local files.
         prefix: The part of the written address before `path`.
         path: The path below the root, without a slash in front; for local files the path as written.
     """
@@ -67,12 +67,15 @@ def parse_address(uri: str) -> Address:
     """Parse an address.
 
     Raises:
-        Unreadable: It has no bucket or host or an unknown scheme, or is an ``hf://`` address of something other than a data set.
+        Unreadable: It has no bucket or host or an unknown scheme, or is an ``hf://`` address of something other than a
+            data set.
     """
     if uri.startswith("hf://"):
         match = _HUB_DATASET.fullmatch(uri)
         if match is None:
-            raise Unreadable(f"{uri} is not an address of a data set; write hf://datasets/OWNER/NAME/PATH, or NAME@REVISION")
+            raise Unreadable(
+                f"{uri} is not an address of a data set; write hf://datasets/OWNER/NAME/PATH, or NAME@REVISION"
+            )
         repository, revision, path = match.groups()
         prefix = f"hf://datasets/{repository}{f'@{revision}' if revision else ''}/"
         return Address("hf", f"datasets/{repository}/resolve/{revision or 'main'}", prefix, (path or "").strip("/"))

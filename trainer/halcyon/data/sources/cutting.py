@@ -1,7 +1,7 @@
 """Cuts a source's files into pieces in a fixed order: the serial part of building a cache, which must be cheap.
 
-The order and the bounds of the pieces depend only on the files. `start_row` and ``spec.rows`` skip pieces and trim the first and the last
-one; they do not move other bounds. The parent never parses a row.
+The order and the bounds of the pieces depend only on the files. `start_row` and ``spec.rows`` skip pieces and trim the
+first and the last one; they do not move other bounds. The parent never parses a row.
 """
 
 from __future__ import annotations
@@ -20,14 +20,26 @@ from halcyon.data.sources.fields import columns_of, named_fields
 from halcyon.data.sources.files import read_between, read_chunks
 from halcyon.data.sources.lines import Block
 from halcyon.data.sources.listing import where_of
-from halcyon.data.sources.piece import TARGET_BYTES, FilePlace, Files, LineRange, Lines, Piece, Rows, SpilledLines, Wanted
+from halcyon.data.sources.piece import (
+    TARGET_BYTES,
+    FilePlace,
+    Files,
+    LineRange,
+    Lines,
+    Piece,
+    Rows,
+    SpilledLines,
+    Wanted,
+)
 from halcyon.data.sources.row_forms import Begun, begin_delimited, begin_json, blocks, offset_of
 from halcyon.data.sources.spill_file import SpillFile
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
 _Cut = Callable[[SourceFile, int, Wanted], Generator[Piece, None, int]]
-"""Yields the wanted pieces of a file, given the number of its first row; returns its number of rows, at least up to the wanted end."""
+"""Yields the wanted pieces of a file, given the number of its first row; returns its number of rows, at least up to the
+wanted end.
+"""
 
 
 def pieces(
@@ -63,7 +75,9 @@ def pieces(
         if total == 0:
             raise Unreadable("its files have no rows; give files that are not empty, or leave the source out")
         if source.rows.start >= total:
-            raise Unreadable(f"rows.start is {source.rows.start}, but there are only {total} rows; lower it, or leave the source out")
+            raise Unreadable(
+                f"rows.start is {source.rows.start}, but there are only {total} rows; lower it, or leave the source out"
+            )
 
 
 def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: int) -> _Cut:
@@ -82,7 +96,9 @@ def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: in
     raise TypeError(f"no reader for a data source of kind {source.kind}")
 
 
-def _by_file(cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None) -> Generator[Piece, None, int]:
+def _by_file(
+    cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None
+) -> Generator[Piece, None, int]:
     first = 0
     if begin is not None and (known := [number for number, file in enumerate(files) if file.uri == begin.file]):
         files, first = files[known[0] :], begin.rows_before
@@ -129,14 +145,22 @@ def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterat
     return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
 
 
-def _content(file: SourceFile, offset: int, block: Block, rows: Rows, low: int, high: int) -> Lines | LineRange | SpilledLines:
+def _content(
+    file: SourceFile, offset: int, block: Block, rows: Rows, low: int, high: int
+) -> Lines | LineRange | SpilledLines:
     """The bytes [low, high) of a block that begins at an offset of a file."""
     if block.text is None:
         return LineRange(file, offset + low, offset + high, rows)
-    return SpilledLines(block.text, low, high, rows) if isinstance(block.text, SpillFile) else Lines(block.text[low:high], rows)
+    return (
+        SpilledLines(block.text, low, high, rows)
+        if isinstance(block.text, SpillFile)
+        else Lines(block.text[low:high], rows)
+    )
 
 
-def _whole_files(where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int) -> Generator[Piece, None, int]:
+def _whole_files(
+    where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int
+) -> Generator[Piece, None, int]:
     batch_of = _batch_numbers(files, target_bytes)
     for _, numbers in groupby(range(len(files)), key=batch_of.__getitem__):
         batch = list(numbers)

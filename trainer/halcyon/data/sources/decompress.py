@@ -1,8 +1,8 @@
 """Decompresses files as streams of chunks, with a separate error for each kind of damage.
 
-A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such files); all are read. A file that
-ends inside one of them is truncated. That is an error, because the missing rows would otherwise be dropped silently. ISA-L (`isal`) takes
-about half the time of zlib.
+A gz file may have several members, a zst file several frames (pigz, bgzip and parallel writers make such files); all
+are read. A file that ends inside one of them is truncated. That is an error, because the missing rows would otherwise
+be dropped silently. ISA-L (`isal`) takes about half the time of zlib.
 
 A decompressor returns all that some bytes become. So it gets few bytes at a time: 4 bytes of zstd may become 128 KiB.
 """
@@ -63,7 +63,11 @@ def _zstd() -> _Decompressor:
 
 
 def _stream(
-    uri: str, kind: str, chunks: Iterable[bytes | memoryview], make: Callable[[], _Decompressor], failure: type[Exception]
+    uri: str,
+    kind: str,
+    chunks: Iterable[bytes | memoryview],
+    make: Callable[[], _Decompressor],
+    failure: type[Exception],
 ) -> Iterator[bytes]:
     member: _Decompressor | None = None
     members = 0
@@ -79,12 +83,16 @@ def _stream(
                 out = member.decompress(data)
                 expansion.add(read, len(out))
             except TooLong as error:
-                raise Unreadable(f"{uri}: {error}, as no usual text does; leave it out, or give it without compression") from None
+                raise Unreadable(
+                    f"{uri}: {error}, as no usual text does; leave it out, or give it without compression"
+                ) from None
             except failure as error:
                 if "too much memory" in str(error):
                     what = f"looks back over more than {_MAX_ZSTD_WINDOW >> 20} MiB of text"
                     raise Unreadable(f"{uri} {what}; compress it again without --long and --ultra") from None
-                raise Unreadable(f"{uri} is damaged or not a {kind} file: {reason(error)}; copy it again or leave it out") from None
+                raise Unreadable(
+                    f"{uri} is damaged or not a {kind} file: {reason(error)}; copy it again or leave it out"
+                ) from None
             for start in range(0, len(out), _PART_BYTES):
                 yield out[start : start + _PART_BYTES]
             data, read = b"", 0

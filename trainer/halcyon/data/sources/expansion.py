@@ -1,7 +1,8 @@
 """Values that a Parquet file has once and repeats: how large they are in memory, before they are decoded.
 
-A file of 100 KB can have one text of 100 KB in a dictionary and name it in each of 30,000 rows: 3 GB. Arrow can read such columns with
-their dictionaries, as they are in the file. Then the size of each row is known, and tables are cut before a value is repeated.
+A file of 100 KB can have one text of 100 KB in a dictionary and name it in each of 30,000 rows: 3 GB. Arrow can read
+such columns with their dictionaries, as they are in the file. Then the size of each row is known, and tables are cut
+before a value is repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def group_bytes(metadata: FileMetaData, group: int, columns: Iterable[int]) -> i
 
 
 def may_expand(metadata: FileMetaData, groups: Iterable[int], columns: Sequence[int]) -> bool:
-    """Whether some columns of row groups may have more than `MOST_BYTES` in memory, because their texts are repeated."""
+    """Whether some columns of row groups may have more than `MOST_BYTES` in memory, because their texts are
+    repeated.
+    """
     most = 0
     for group in groups:
         found = metadata.row_group(group)
@@ -61,7 +64,9 @@ def row_bytes(table: pa.Table | pa.RecordBatch) -> np.ndarray:
     return found
 
 
-def cut_rows(tables: Iterable[pa.Table | pa.RecordBatch], target_bytes: int, stored_bytes: int, file: str) -> Iterator[Any]:
+def cut_rows(
+    tables: Iterable[pa.Table | pa.RecordBatch], target_bytes: int, stored_bytes: int, file: str
+) -> Iterator[Any]:
     """Tables cut between rows, so that each has about `target_bytes` or one row.
 
     Args:
@@ -79,8 +84,10 @@ def cut_rows(tables: Iterable[pa.Table | pa.RecordBatch], target_bytes: int, sto
         large = np.flatnonzero(sizes > max(MOST_BYTES, 4 * stored_bytes))
         if len(large):
             raise Unreadable(
-                f"{file} has a row of {int(sizes[large[0]]) >> 20} MiB at place {number + int(large[0])} of a row group of "
-                f"{stored_bytes:,} bytes, because it repeats a text many times; leave the file out, or write the row in parts"
+                f"{file} has a row of {int(sizes[large[0]]) >> 20} MiB at place {number + int(large[0])} of a row "
+                "group of "
+                f"{stored_bytes:,} bytes, because it repeats a text many times; leave the file out, or write the row "
+                "in parts"
             )
         ends = np.cumsum(sizes)
         start = 0
@@ -110,7 +117,10 @@ def _value_bytes(array: Any) -> np.ndarray:
         ends = np.concatenate([[0], np.cumsum(np.sum([_value_bytes(one) for one in members], axis=0))])
         offsets = array.offsets.to_numpy(zero_copy_only=False)
         return _VALUE_BYTES + ends[offsets[1:]] - ends[offsets[:-1]]
-    if any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)):
+    if any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    ):
         lengths = pc.call_function("binary_length", [array]).fill_null(0)
         return _VALUE_BYTES + lengths.to_numpy(zero_copy_only=False).astype(np.int64)
     return np.full(count, _VALUE_BYTES + array.nbytes // max(count, 1), np.int64)

@@ -1,10 +1,11 @@
 """Errors about files, as one sentence for the user.
 
-The readers know the file and the error. Only the public functions of this package (`list_files`, `pieces`, `read_piece`) know the field of
-the run document that named the file. So the readers raise `Unreadable`, and the public functions put the field in front of its message.
+The readers know the file and the error. Only the public functions of this package (`list_files`, `pieces`,
+`read_piece`) know the field of the run document that named the file. So the readers raise `Unreadable`, and the public
+functions put the field in front of its message.
 
-Temporary errors are `Unreachable`: no answer, an answer of an overloaded store, rejected credentials. Other errors would be the same at the
-next try: a file that does not exist, has changed, or does not have its format.
+Temporary errors are `Unreachable`: no answer, an answer of an overloaded store, rejected credentials. Other errors
+would be the same at the next try: a file that does not exist, has changed, or does not have its format.
 """
 
 from __future__ import annotations
@@ -28,16 +29,29 @@ _MEANINGS: dict[str, str] = {
 }
 """Explanations by type of error or by HTTP status."""
 _REFUSED = re.compile(
-    r"(?:<Code>|\"code\": ?\")(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired"
+    r"(?:<Code>|\"code\": "
+    r"?\")(ExpiredToken|ExpiredTokenException|TokenRefreshRequired|InvalidToken|RequestTimeTooSkewed|RequestExpired"
     r"|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied)\b"
 )
-"""Error codes of S3 for rejected credentials or a wrong clock; some gateways send them with a status of another meaning."""
+"""Error codes of S3 for rejected credentials or a wrong clock; some gateways send them with a status of another
+meaning.
+"""
 _LASTING_STATUS = frozenset({"404", "405", "406", "410", "411", "413", "414", "415", "416", "501", "505"})
 """Permanent HTTP statuses: a retry would get the same answer."""
-_LASTING_TYPES = frozenset({"FileNotFoundError", "NotFoundError", "NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError"})
+_LASTING_TYPES = frozenset(
+    {"FileNotFoundError", "NotFoundError", "NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError"}
+)
 _AWAY = frozenset(
     {
-        *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+        *(
+            errno.EIO,
+            errno.ESTALE,
+            errno.ENOTCONN,
+            errno.ETIMEDOUT,
+            errno.EREMOTEIO,
+            errno.EHOSTDOWN,
+            errno.EHOSTUNREACH,
+        ),
         *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EAGAIN),
     }
 )
@@ -62,17 +76,22 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, Unreadable):
         return isinstance(error, Unreachable)
     if not _is_remote(error):
-        return isinstance(error, OSError) and (error.errno in _AWAY or isinstance(error, ConnectionError | TimeoutError))
+        return isinstance(error, OSError) and (
+            error.errno in _AWAY or isinstance(error, ConnectionError | TimeoutError)
+        )
     text = _answer(error)
     if _REFUSED.search(text):
         return True
     status = _status(error)
-    return "without LOCATION" not in text and type(error).__name__ not in _LASTING_TYPES and status not in _LASTING_STATUS
+    return (
+        "without LOCATION" not in text and type(error).__name__ not in _LASTING_TYPES and status not in _LASTING_STATUS
+    )
 
 
 @contextmanager
 def errors_at(where: str) -> Iterator[None]:
-    """Turn `Unreadable` into `BadConfiguration`, and `Unreachable` into `DataUnreachable`, with the field ``where`` in front.
+    """Turn `Unreadable` into `BadConfiguration`, and `Unreachable` into `DataUnreachable`, with the field ``where`` in
+    front.
 
     Args:
         where: A field of the run document, such as ``spec.data.sources[web].jsonl``.
@@ -86,7 +105,10 @@ def errors_at(where: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, at most 200 characters. Of a server's error only the status, because its text holds the answer."""
+    """The first line of an error, at most 200 characters.
+
+    Of a server's error only the status, because its text holds the answer.
+    """
     if _is_remote(error):
         return _remote_reason(error)
     text = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -94,7 +116,10 @@ def reason(error: BaseException) -> str:
 
 
 def _is_remote(error: BaseException) -> bool:
-    """Whether a client of remote stores raised the error. `obstore` raises built-in errors too, but without an error number."""
+    """Whether a client of remote stores raised the error.
+
+    `obstore` raises built-in errors too, but without an error number.
+    """
     module = type(error).__module__
     return module.startswith(("obstore", "huggingface_hub", "httpx", "requests")) or (
         isinstance(error, FileNotFoundError | PermissionError) and error.errno is None

@@ -18,7 +18,8 @@ def needed_fields(spec: FormatSpec, names: Collection[str] = ()) -> tuple[str, .
 
     Args:
         spec: The format.
-        names: The fields of the rows. The fields of a conversation that the document does not name are recognised among them.
+        names: The fields of the rows. The fields of a conversation that the document does not name are recognised among
+            them.
 
     Raises:
         BadConversation: The document names no fields, and no form has these.

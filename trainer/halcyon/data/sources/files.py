@@ -1,9 +1,9 @@
 """Reads the bytes of a source's file in ranges, and checks them against the listing.
 
-Every range is a separate request. So a broken connection costs one range, and several ranges of a file in a store are fetched in parallel.
-Each answer has the version of the file, so a file that is replaced during the read is detected, and two versions are never mixed. A range
-that cannot be read is retried once after a pause, because the file may be replaced at this moment or a mount may return. Then it is an
-error.
+Every range is a separate request. So a broken connection costs one range, and several ranges of a file in a store are
+fetched in parallel. Each answer has the version of the file, so a file that is replaced during the read is detected,
+and two versions are never mixed. A range that cannot be read is retried once after a pause, because the file may be
+replaced at this moment or a mount may return. Then it is an error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def read_range(
     """The bytes [start, end) of a file.
 
     Raises:
-        Unreadable: The file does not exist any more, or differs from the listing; `Unreachable`: the error may be temporary.
+        Unreadable: The file does not exist any more, or differs from the listing; `Unreachable`: the error may be
+            temporary.
     """
     address = parse_address(file.uri)
     for last_round in (False, True):
@@ -81,7 +82,9 @@ def read_chunks(file: SourceFile, access: Access) -> Iterator[bytes | memoryview
         try:
             while True:
                 while len(under_way) < _PARALLEL_READS and (start := next(starts, None)) is not None:
-                    under_way.append(pool.submit(read_range, file, start, min(start + _REMOTE_RANGE_BYTES, file.size_bytes), access))
+                    under_way.append(
+                        pool.submit(read_range, file, start, min(start + _REMOTE_RANGE_BYTES, file.size_bytes), access)
+                    )
                 if not under_way:
                     return
                 yield under_way.popleft().result()
@@ -111,7 +114,9 @@ def _read_local(file: SourceFile, start: int, end: int) -> bytes:
         # Checked after the read, to detect writes during the read.
         grown = not file.size_bytes and stream.read(1)
         if grown or start < end or _as_listed(file.uri, os.fstat(stream.fileno())) != file:
-            raise Unreadable(f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again")
+            raise Unreadable(
+                f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again"
+            )
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

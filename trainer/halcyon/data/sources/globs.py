@@ -1,4 +1,5 @@
-"""Globs for the names that a store lists: `*` and `?` within a part, `**` for any number of parts, `[...]` for one of several characters.
+"""Globs for the names that a store lists: `*` and `?` within a part, `**` for any number of parts, `[...]` for one of
+several characters.
 
 The rules are those of the shell and of `glob.glob`: a wildcard does not match a part that begins with a dot.
 """

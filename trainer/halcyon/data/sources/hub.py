@@ -20,11 +20,13 @@ def list_repository(folder: Address) -> Iterator[SourceFile]:
     """All files below a folder of a data set's repository. Their version is the hub's hash of the content.
 
     Raises:
-        Unreadable: The data set does not exist, the token has no access to it, or `huggingface_hub` is not installed; `Unreachable`: the
-            hub does not answer.
+        Unreadable: The data set does not exist, the token has no access to it, or `huggingface_hub` is not installed;
+            `Unreachable`: the hub does not answer.
     """
     with _asking(folder) as (api, repository, revision):
-        entries = api.list_repo_tree(repository, folder.path or None, recursive=True, revision=revision, repo_type="dataset")
+        entries = api.list_repo_tree(
+            repository, folder.path or None, recursive=True, revision=revision, repo_type="dataset"
+        )
         yield from _files(folder, entries)
 
 
@@ -35,7 +37,9 @@ def look_up_file(address: Address) -> SourceFile | None:
         Unreadable: As `list_repository`.
     """
     with _asking(address) as (api, repository, revision):
-        return next(_files(address, api.get_paths_info(repository, address.path, revision=revision, repo_type="dataset")), None)
+        return next(
+            _files(address, api.get_paths_info(repository, address.path, revision=revision, repo_type="dataset")), None
+        )
 
 
 @contextmanager
@@ -45,10 +49,16 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError:
-        raise Unreadable(f"{address.uri} needs the package huggingface_hub; install it, or copy the files to a store") from None
+        raise Unreadable(
+            f"{address.uri} needs the package huggingface_hub; install it, or copy the files to a store"
+        ) from None
     _, owner, name, _, revision = address.root.split("/", 4)
     try:
-        yield HfApi(endpoint=hub_endpoint(os.environ), token=os.environ.get("HF_TOKEN", False)), f"{owner}/{name}", revision
+        yield (
+            HfApi(endpoint=hub_endpoint(os.environ), token=os.environ.get("HF_TOKEN", False)),
+            f"{owner}/{name}",
+            revision,
+        )
     except EntryNotFoundError:
         return  # a folder that does not exist has no files
     except (HfHubHTTPError, OSError, ValueError) as error:

@@ -1,7 +1,9 @@
-"""Parses JSON that is not strict in fields that no format may read: NaN, Infinity, half surrogate pairs, bytes that are not UTF-8.
+"""Parses JSON that is not strict in fields that no format may read: NaN, Infinity, half surrogate pairs, bytes that are
+not UTF-8.
 
-`orjson` is fast and strict. Other programs write such values: Python's `json` writes NaN, and JavaScript cuts a text inside an emoji. A
-row whose text is fine is then not lost: only the field with the value becomes a `BadValue`, which is an error when the field is read.
+`orjson` is fast and strict. Other programs write such values: Python's `json` writes NaN, and JavaScript cuts a text
+inside an emoji. A row whose text is fine is then not lost: only the field with the value becomes a `BadValue`, which is
+an error when the field is read.
 """
 
 from __future__ import annotations

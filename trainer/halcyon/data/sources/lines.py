@@ -1,8 +1,8 @@
 """Cuts a stream of chunks into blocks of whole lines: cheap enough for one process that supplies many workers.
 
-A block ends at the first line end at or after `target_bytes`. So its bounds depend only on the text, not on the chunks: pieces do not
-depend on the location or the compression of a file. A block is too large for memory only if its last line is long; such a block is written
-to a temporary file while it arrives.
+A block ends at the first line end at or after `target_bytes`. So its bounds depend only on the text, not on the chunks:
+pieces do not depend on the location or the compression of a file. A block is too large for memory only if its last line
+is long; such a block is written to a temporary file while it arrives.
 """
 
 from __future__ import annotations

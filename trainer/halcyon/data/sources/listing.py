@@ -1,8 +1,10 @@
-"""Lists the files of a source: the same files in the same order on every machine, each once, with a version that changes with the content.
+"""Lists the files of a source: the same files in the same order on every machine, each once, with a version that
+changes with the content.
 
-Paths keep their order in the document. The files of each path are sorted by the parts of their paths, independent of the order in which a
-store or a file system lists them. A name that exists is taken literally, even with wildcards; otherwise it is a glob. A directory means all
-files below it with the endings of the kind. Web servers cannot list files, so an ``https://`` address is one file.
+Paths keep their order in the document. The files of each path are sorted by the parts of their paths, independent of
+the order in which a store or a file system lists them. A name that exists is taken literally, even with wildcards;
+otherwise it is a glob. A directory means all files below it with the endings of the kind. Web servers cannot list
+files, so an ``https://`` address is one file.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
     found: dict[str, SourceFile] = {}
     for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):
-            files = sorted(_matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/"))
+            files = sorted(
+                _matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/")
+            )
             if not files:
                 raise Unreadable(f"no file matches {path}; give a file, a directory or a glob that the trainer can see")
         for file in files:
@@ -79,7 +83,9 @@ def _matching_remote(address: Address, endings: tuple[str, ...], access: Access)
     elif address.is_pattern:
         expression = glob_to_regex(address.path)
         folder = address.at(literal_prefix(address.path))
-        yield from (file for file in list_prefix(folder, access) if expression.fullmatch(file.uri.removeprefix(address.prefix)))
+        yield from (
+            file for file in list_prefix(folder, access) if expression.fullmatch(file.uri.removeprefix(address.prefix))
+        )
     else:
         yield from (file for file in list_prefix(address, access) if file.uri.endswith(endings))
 

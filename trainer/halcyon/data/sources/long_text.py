@@ -1,9 +1,9 @@
 """Texts that are too long to be in memory as a whole.
 
-A document of 400 million characters takes up to 1.6 GB as a Python string, and twice that while it is made. So text longer than
-`LONG_BYTES` stays in its file and is decoded part by part while it is tokenized. A JSON line of this length is in a mapped file: its long
-strings are taken out, the rest is parsed like any line, and the strings are decoded in slices that split no escape, no surrogate pair and
-no character.
+A document of 400 million characters takes up to 1.6 GB as a Python string, and twice that while it is made. So text
+longer than `LONG_BYTES` stays in its file and is decoded part by part while it is tokenized. A JSON line of this length
+is in a mapped file: its long strings are taken out, the rest is parsed like any line, and the strings are decoded in
+slices that split no escape, no surrogate pair and no character.
 """
 
 from __future__ import annotations
@@ -84,13 +84,20 @@ def parse_long_line(line: memoryview, row: str, where: str) -> Any:
             between.append(line[end:opening])
             end = closing + 1
     between.append(line[end:])
-    # Integers that do not occur in the rest of the line replace the strings. Unlike a string, an integer has only one spelling.
+    # Integers that do not occur in the rest of the line replace the strings. Unlike a string, an integer has only one
+    # spelling.
     first, rest = 10**15, b" ".join(between)
     while any(b"%d" % number in rest for number in range(first, first + len(raw))):
         first += len(raw)
     numbers = range(first, first + len(raw))
-    value = loads(b"".join(part for pair in zip(between, [*(b"%d" % number for number in numbers), b""], strict=True) for part in pair))
-    taken = {number: LongText(partial(_decoded, string, row, where)) for number, string in zip(numbers, raw, strict=True)}
+    value = loads(
+        b"".join(
+            part for pair in zip(between, [*(b"%d" % number for number in numbers), b""], strict=True) for part in pair
+        )
+    )
+    taken = {
+        number: LongText(partial(_decoded, string, row, where)) for number, string in zip(numbers, raw, strict=True)
+    }
     if not isinstance(value, dict):
         return _put_back(value, taken)
     return {name: _found(member, taken) or _put_back(member, taken) for name, member in value.items()}
@@ -101,7 +108,9 @@ def _found(value: Any, taken: Mapping[int, LongText]) -> LongText | None:
 
 
 def _put_back(value: Any, taken: Mapping[int, LongText]) -> Any:
-    """A nested value with its long strings as normal strings, because only direct members of the row are read part by part."""
+    """A nested value with its long strings as normal strings, because only direct members of the row are read part by
+    part.
+    """
     if isinstance(value, list):
         return [_put_back(member, taken) for member in value]
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub by name, if `datasets` is installed.
 
-`datasets` prepares such a data set in its own cache, on the host that builds the token cache. From there the parent sends Arrow tables to
-the workers, so the workers need neither the library nor the prepared files.
+`datasets` prepares such a data set in its own cache, on the host that builds the token cache. From there the parent
+sends Arrow tables to the workers, so the workers need neither the library nor the prepared files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
 
 
 def cut(
-    where: str, spec: HuggingFaceSourceSpec, file: SourceFile, first: int, wanted: Wanted, columns_of: ColumnsOf, target_bytes: int
+    where: str,
+    spec: HuggingFaceSourceSpec,
+    file: SourceFile,
+    first: int,
+    wanted: Wanted,
+    columns_of: ColumnsOf,
+    target_bytes: int,
 ) -> Generator[Piece, None, int]:
     """The wanted pieces of a data set by name; returns its number of rows.
 
@@ -47,7 +53,10 @@ def cut(
     fields = columns_of(file.uri, dataset.column_names)
     for field in fields:
         if field not in dataset.column_names:
-            raise Unreadable(f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in format")
+            raise Unreadable(
+                f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in "
+                "format"
+            )
     rows = len(dataset)
     kept = dataset.select_columns(list(fields)).with_format("arrow")
     batch_rows = max(1, int(target_bytes / max(kept.data.nbytes / max(rows, 1), 1)))
@@ -64,7 +73,8 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
         import datasets  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         raise Unreadable(
-            "the package datasets is not installed; install it in the image, or name the data set's files in a parquet or jsonl source, "
+            "the package datasets is not installed; install it in the image, or name the data set's files in a parquet "
+            "or jsonl source, "
             f"such as hf://datasets/{name}/"
         ) from None
     try:
@@ -75,7 +85,9 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """The first error in the chain that led to one, because a loader reports "not found" even when the hub did not answer."""
+    """The first error in the chain that led to one, because a loader reports "not found" even when the hub did not
+    answer.
+    """
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error

@@ -1,11 +1,12 @@
 """Parquet files: workers read small row groups, and the parent cuts large ones.
 
-A row group is the smallest unit that can be read separately: a few rows of a large one cannot be read without decoding all rows before
-them. So workers get the numbers of row groups of up to a few pieces' size. The parent decodes a larger row group once, as a stream, and
-sends Arrow's interprocess format to the workers. Only the columns that the format needs are fetched.
+A row group is the smallest unit that can be read separately: a few rows of a large one cannot be read without decoding
+all rows before them. So workers get the numbers of row groups of up to a few pieces' size. The parent decodes a larger
+row group once, as a stream, and sends Arrow's interprocess format to the workers. Only the columns that the format
+needs are fetched.
 
-A row group whose texts are repeated so often that they are too large in memory (`halcyon.data.sources.expansion`) is cut by the parent too,
-as soon as a worker has found that.
+A row group whose texts are repeated so often that they are too large in memory (`halcyon.data.sources.expansion`) is
+cut by the parent too, as soon as a worker has found that.
 
 A column of lists of numbers (token ids) becomes one array per row, without a Python object for each number.
 """
@@ -50,9 +51,18 @@ def cut(
     for groups, rows, size_bytes in _batches(opened, columns, target_bytes):
         start, end = wanted.within(first + number, rows)
         if start < end and size_bytes <= _LARGE_GROUP * target_bytes:
-            yield Piece(where, file.uri, first + number + start, end - start, number + start, RowGroups(file, groups, columns, start))
+            yield Piece(
+                where,
+                file.uri,
+                first + number + start,
+                end - start,
+                number + start,
+                RowGroups(file, groups, columns, start),
+            )
         elif start < end:
-            yield from _cut_large(where, file, opened, groups, columns, Wanted(start, end), (first, number), target_bytes, access)
+            yield from _cut_large(
+                where, file, opened, groups, columns, Wanted(start, end), (first, number), target_bytes, access
+            )
         number += rows
         if first + number >= wanted.end:
             break
@@ -123,7 +133,9 @@ def finer(piece: Piece, access: Access) -> Iterator[Piece]:
     wanted = Wanted(content.skip, content.skip + piece.rows)
     before = (piece.first_row - content.skip, piece.number - content.skip)
     with errors_at(piece.where):
-        yield from _cut_large(piece.where, content.file, opened, content.groups, content.columns, wanted, before, TARGET_BYTES, access)
+        yield from _cut_large(
+            piece.where, content.file, opened, content.groups, content.columns, wanted, before, TARGET_BYTES, access
+        )
 
 
 def read_table(piece: Piece, content: Table) -> list[SourceRow]:
@@ -148,7 +160,9 @@ class _RangeStream(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size_bytes}[whence]
+        self._position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size_bytes}[whence]
+        )
         return self._position
 
     def tell(self) -> int:
@@ -176,17 +190,22 @@ def _open(file: SourceFile, access: Access, *, dictionaries: bool = False) -> Pa
     from pyarrow.parquet import ParquetFile
 
     try:
-        # A buffer of bounded size instead of whole columns (pre_buffer), because a row group may be as large as the file.
+        # A buffer of bounded size instead of whole columns (pre_buffer), because a row group may be as large as the
+        # file.
         stream = pa.PythonFile(_RangeStream(file, access), mode="r")
         schema = _open(file, access).metadata.schema if dictionaries else ()
         names = [column.path for column in schema if column.physical_type == "BYTE_ARRAY"]
-        return ParquetFile(stream, read_dictionary=names, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+        return ParquetFile(
+            stream, read_dictionary=names, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        )
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.uri, error) from None
 
 
 def _damaged(uri: str, error: Exception) -> Unreadable:
-    return Unreadable(f"{uri} is truncated, damaged or not a parquet file: {reason(error)}; write it again or leave it out")
+    return Unreadable(
+        f"{uri} is truncated, damaged or not a parquet file: {reason(error)}; write it again or leave it out"
+    )
 
 
 def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str]) -> tuple[str, ...]:
@@ -194,12 +213,15 @@ def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str])
     for field in fields:
         if field not in names:
             raise Unreadable(
-                f"{file.uri} has no column {field!r}, only {', '.join(names[:20])}; name it in format, or leave files of another schema out"
+                f"{file.uri} has no column {field!r}, only {', '.join(names[:20])}; name it in format, or leave files "
+                "of another schema out"
             )
     return tuple(fields)
 
 
-def _batches(opened: ParquetFile, columns: Sequence[str], target_bytes: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
+def _batches(
+    opened: ParquetFile, columns: Sequence[str], target_bytes: int
+) -> Iterator[tuple[tuple[int, ...], int, int]]:
     """Consecutive row groups of about a piece's size: their numbers, rows and uncompressed bytes."""
     metadata, wanted = opened.metadata, _numbers_of(opened, columns)
     groups: list[int] = []
@@ -218,7 +240,9 @@ def _batches(opened: ParquetFile, columns: Sequence[str], target_bytes: int) -> 
 def _numbers_of(opened: ParquetFile, columns: Sequence[str]) -> list[int]:
     """The numbers of the leaves of some columns."""
     metadata = opened.metadata
-    return [index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns]
+    return [
+        index for index in range(metadata.num_columns) if metadata.schema.column(index).path.split(".")[0] in columns
+    ]
 
 
 def _cut_large(
@@ -263,7 +287,11 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
     import pyarrow as pa
 
     kind = column.type
-    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_primitive(kind.value_type) and column.null_count == 0:
+    if (
+        (pa.types.is_list(kind) or pa.types.is_large_list(kind))
+        and pa.types.is_primitive(kind.value_type)
+        and column.null_count == 0
+    ):
         out: list[Any] = []
         for chunk in column.chunks:
             flat = chunk.flatten()
@@ -283,6 +311,7 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
                 value.as_py()
             except UnicodeDecodeError:
                 raise Unreadable(
-                    f"row {piece.number + row} (counted from 0) of {piece.file} is not UTF-8 in column {name!r}; fix the row"
+                    f"row {piece.number + row} (counted from 0) of {piece.file} is not UTF-8 in column {name!r}; fix "
+                    "the row"
                 ) from error
         raise

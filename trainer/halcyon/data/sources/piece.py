@@ -1,8 +1,8 @@
 """A piece, which is the unit of work of a worker process, and the kinds of its content.
 
-The parent cuts content that must be read in order (a compressed stream of lines). The piece then contains the text, or, if a line is very
-long, the name of a temporary file with the text. The worker reads content that can be read at any offset (whole files, row groups). The
-piece then contains only its location.
+The parent cuts content that must be read in order (a compressed stream of lines). The piece then contains the text, or,
+if a line is very long, the name of a temporary file with the text. The worker reads content that can be read at any
+offset (whole files, row groups). The piece then contains only its location.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from halcyon.data.sources.long_text import LongText
 from halcyon.data.sources.spill_file import SpillFile
 
 TARGET_BYTES = 4 * 2**20
-"""Approximate bytes of text per piece: large enough that sending it costs little, small enough that all workers are busy until the end."""
+"""Approximate bytes of text per piece: large enough that sending it costs little, small enough that all workers are
+busy until the end.
+"""
 
 
 class SourceRow(NamedTuple):
@@ -26,7 +28,9 @@ class SourceRow(NamedTuple):
     number: int
     """Number of the row in the file, counted from 0; blank lines count."""
     value: bytes | LongText | dict[str, Any]
-    """The content of a text file, or the fields of a row; long fields are `LongText` too, and fields that cannot be used `BadValue`."""
+    """The content of a text file, or the fields of a row; long fields are `LongText` too, and fields that cannot be
+    used `BadValue`.
+    """
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ class Wanted(NamedTuple):
     end: int
 
     def within(self, first: int, rows: int) -> tuple[int, int]:
-        """The wanted ones of ``rows`` rows from ``first`` on: a range [start, end) counted from ``first``, which may be empty."""
+        """The wanted ones of ``rows`` rows from ``first`` on: a range [start, end) counted from ``first``, which may be
+        empty.
+        """
         start = min(max(self.start - first, 0), rows)
         return start, max(start, min(self.end - first, rows))

@@ -48,7 +48,11 @@ def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
     try:
         for batch in obstore.list(client(folder, access), prefix=folder.path or None):
             # Some tools write an empty folder as an empty object whose key ends with a slash.
-            yield from (_as_listed(folder.at(meta["path"]), meta) for meta in batch if meta["size"] or not meta["path"].endswith("/"))
+            yield from (
+                _as_listed(folder.at(meta["path"]), meta)
+                for meta in batch
+                if meta["size"] or not meta["path"].endswith("/")
+            )
     except (BaseError, OSError, ValueError) as error:
         what = f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials"
         raise unreadable(what, error) from None
@@ -83,11 +87,16 @@ def read_stream(file: SourceFile, address: Address, access: Access) -> Iterator[
             yield memoryview(chunk)
     except (BaseError, OSError) as error:
         what = f"{file.uri} broke off after {read} of {file.size_bytes} bytes: {reason(error)}"
-        raise unreadable(f"{what}; its server cannot serve parts of files, so copy it to a store or a volume", error) from None
+        raise unreadable(
+            f"{what}; its server cannot serve parts of files, so copy it to a store or a volume", error
+        ) from None
 
 
 def serves_ranges(file: SourceFile, address: Address, access: Access) -> bool:
-    """Whether ranges of an object can be requested. Stores always support them; a web server is tested with a request."""
+    """Whether ranges of an object can be requested.
+
+    Stores always support them; a web server is tested with a request.
+    """
     if address.scheme != "https" or file.size_bytes == 0:
         return True
     try:
@@ -105,6 +114,10 @@ def _as_listed(address: Address, meta: ObjectMeta) -> SourceFile:
 
 def _check(file: SourceFile, address: Address, meta: ObjectMeta) -> None:
     now = _as_listed(address, meta)
-    same = now.size_bytes == file.size_bytes if address.scheme == "hf" else now == file  # versions of the hub are git hashes, not ETags
+    same = (
+        now.size_bytes == file.size_bytes if address.scheme == "hf" else now == file
+    )  # versions of the hub are git hashes, not ETags
     if not same:
-        raise Unreadable(f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again")
+        raise Unreadable(
+            f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again"
+        )

@@ -1,6 +1,7 @@
 """Finds where rows end in a text that cannot be cut at every line end: records of CSV and elements of a JSON array.
 
-A scanner gets the text in chunks of any size and returns the end of each row. Its state is a few numbers, so the text is not kept.
+A scanner gets the text in chunks of any size and returns the end of each row. Its state is a few numbers, so the text
+is not kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from halcyon.data.sources.lines import Block
 from halcyon.data.sources.long_text import escape_offsets
 
 LONGEST_RECORD_BYTES = 64 * 2**20
-"""A longer record of CSV is an error: most likely a quote is not closed, and the rest of the file would be one value."""
+"""A longer record of CSV is an error: most likely a quote is not closed, and the rest of the file would be one value.
+"""
 
 
 class Scanner(Protocol):
@@ -71,7 +73,8 @@ class RecordScanner:
         if len(self._open) > LONGEST_RECORD_BYTES:
             row = f"row {self._rows} (counted from 0, without the header) of {self._file}"
             raise Unreadable(
-                f"{row} is longer than {LONGEST_RECORD_BYTES // 2**20} MiB, probably because a quote is not closed; close it, or write "
+                f"{row} is longer than {LONGEST_RECORD_BYTES // 2**20} MiB, probably because a quote is not closed; "
+                "close it, or write "
                 "JSON Lines for values of this length"
             )
         return np.array(found, np.int64)
@@ -81,7 +84,9 @@ class RecordScanner:
         if not self._open:
             return 0
         if self._record.fullmatch(self._open + b"\n") is None:
-            raise Unreadable(f"{self._file} ends inside quotes, which begin in its last row; close the quote, or copy the file again")
+            raise Unreadable(
+                f"{self._file} ends inside quotes, which begin in its last row; close the quote, or copy the file again"
+            )
         return 1
 
 
@@ -156,7 +161,8 @@ class ElementScanner:
             expected = rb"\s*\[\s*\]" if first else rb"\s*\]"
         if re.fullmatch(expected, self._gap) is None:
             raise Unreadable(
-                f"row {self._passed} (counted from 0) of {self._file} is not an object in a JSON array; write [{{…}}, {{…}}], or one "
+                f"row {self._passed} (counted from 0) of {self._file} is not an object in a JSON array; write [{{…}}, "
+                f"{{…}}], or one "
                 "object on each line"
             )
         self._gap = b""
@@ -164,11 +170,18 @@ class ElementScanner:
 
     def _check_end(self, data: bytes) -> None:
         if data.strip():
-            raise Unreadable(f"{self._file} goes on after the end of its JSON array; write one array, or one object on each line")
+            raise Unreadable(
+                f"{self._file} goes on after the end of its JSON array; write one array, or one object on each line"
+            )
 
 
-def cut_rows(chunks: Iterable[bytes | memoryview], scanner: Scanner, target_bytes: int, *, keep: bool = True) -> Iterator[Block]:
-    """Blocks of whole rows, in order; as `cut_lines`, with the ends that a scanner finds. Text after the last row belongs to no block."""
+def cut_rows(
+    chunks: Iterable[bytes | memoryview], scanner: Scanner, target_bytes: int, *, keep: bool = True
+) -> Iterator[Block]:
+    """Blocks of whole rows, in order; as `cut_lines`, with the ends that a scanner finds.
+
+    Text after the last row belongs to no block.
+    """
     parts: list[memoryview] = []
     size_bytes = rows = 0
     for chunk in chunks:
@@ -190,7 +203,9 @@ def cut_rows(chunks: Iterable[bytes | memoryview], scanner: Scanner, target_byte
 
 
 def offset_of_row(chunks: Iterable[bytes], scanner: Scanner, row: int) -> int:
-    """Offset of the begin of a row, in bytes from the first chunk; rows are counted from 0, and each ends in the chunks."""
+    """Offset of the begin of a row, in bytes from the first chunk; rows are counted from 0, and each ends in the
+    chunks.
+    """
     if row == 0:
         return 0
     offset = 0

@@ -1,4 +1,7 @@
-"""How rows lie in a text file: lines of JSON, one JSON array, or records of CSV or TSV. The beginning of a file decides."""
+"""How rows lie in a text file: lines of JSON, one JSON array, or records of CSV or TSV.
+
+The beginning of a file decides.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEAD_BYTES = 2**20
 """Bytes in which the first row of a JSON array is looked for."""
 _SPEAKERS = ("role", "from")
-"""A field of each message of a conversation: a line that is a list of messages is a row, and not the beginning of a JSON array."""
+"""A field of each message of a conversation: a line that is a list of messages is a row, and not the beginning of a
+JSON array.
+"""
 _BEFORE_ELEMENT = re.compile(rb"\s*[\[,]\s*")
 _NAMES = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
 
@@ -127,7 +132,9 @@ def _check_columns(file: str, delimiter: str, columns: Sequence[str], fields: Se
             hint = (
                 f"write {_NAMES[delimiter]} between its values, which seem to be {other}"
                 if len(columns) == 1 and other
-                else ("the first line must be the header; name the column in format, or leave files of another header out")
+                else (
+                    "the first line must be the header; name the column in format, or leave files of another header out"
+                )
             )
             raise Unreadable(f"{file} has no column {field!r}, only {', '.join(columns[:20])}; {hint}")
 
@@ -140,7 +147,10 @@ def blocks(rows: Rows, file: str, chunks: Iterable[bytes], target_bytes: int, *,
 
 
 def offset_of(rows: Rows, file: str, chunks: Iterable[bytes], row: int, *, first: bool) -> int:
-    """Offset of the begin of a row of a block, in bytes; rows are counted from 0. ``first``: whether the block begins the text."""
+    """Offset of the begin of a row of a block, in bytes; rows are counted from 0.
+
+    ``first``: whether the block begins the text.
+    """
     if isinstance(rows, JsonLines):
         return offset_of_line(chunks, row)
     return offset_of_row(chunks, _scanner(rows, file, inside=not first), row)
@@ -180,7 +190,8 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
             values = next(reader, None)
         except csv.Error as error:
             raise Unreadable(
-                f"row {number} (counted from 0, without the header) of {file} is not readable: {reason(error)}; save the file with line "
+                f"row {number} (counted from 0, without the header) of {file} is not readable: {reason(error)}; save "
+                "the file with line "
                 "feeds (\\n) between rows"
             ) from None
         if values is None:
@@ -188,8 +199,10 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
         if values:
             if len(values) != len(rows.columns):
                 raise Unreadable(
-                    f"row {number} (counted from 0, without the header) of {file} has {counted(len(values), 'value')} for "
-                    f"{counted(len(rows.columns), 'column')}; put quotes around values that contain {_NAMES[rows.delimiter]} or line ends"
+                    f"row {number} (counted from 0, without the header) of {file} has {counted(len(values), 'value')} "
+                    "for "
+                    f"{counted(len(rows.columns), 'column')}; put quotes around values that contain "
+                    f"{_NAMES[rows.delimiter]} or line ends"
                 )
             yield SourceRow(file, number, {name: _cell(values[place]) for name, place in places})
         number += 1

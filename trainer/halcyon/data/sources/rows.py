@@ -19,7 +19,18 @@ from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
 from halcyon.data.sources.lenient_json import loads
 from halcyon.data.sources.long_text import LongText, parse_long_line
-from halcyon.data.sources.piece import Delimited, Files, JsonLines, LineRange, Lines, Piece, RowGroups, Rows, SourceRow, SpilledLines
+from halcyon.data.sources.piece import (
+    Delimited,
+    Files,
+    JsonLines,
+    LineRange,
+    Lines,
+    Piece,
+    RowGroups,
+    Rows,
+    SourceRow,
+    SpilledLines,
+)
 from halcyon.data.sources.row_forms import elements, parse_delimited
 from halcyon.data.sources.spill_file import SpillFile
 
@@ -54,7 +65,10 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
 
 
 def read_pieces(pieces: Iterable[Piece], access: Access) -> Iterator[list[SourceRow]]:
-    """The rows of pieces, in order; one list for each piece, or for each part of one that is too large in memory. Errors: `read_piece`."""
+    """The rows of pieces, in order; one list for each piece, or for each part of one that is too large in memory.
+
+    Errors: `read_piece`.
+    """
     for piece in pieces:
         yield from in_parts(piece, access, lambda part: read_piece(part, access))
 
@@ -95,7 +109,11 @@ def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText
 
 def _parse_rows(piece: Piece, content: Lines | LineRange, access: Access) -> list[SourceRow]:
     """The rows of a JSON array, or of CSV or TSV."""
-    text = content.data if isinstance(content, Lines) else bytes(read_range(content.file, content.start, content.end, access))
+    text = (
+        content.data
+        if isinstance(content, Lines)
+        else bytes(read_range(content.file, content.start, content.end, access))
+    )
     if isinstance(content.rows, Delimited):
         return list(parse_delimited(content.rows, piece.file, piece.number, text))
     wanted = content.rows.wanted
@@ -108,7 +126,9 @@ def _parse_rows(piece: Piece, content: Lines | LineRange, access: Access) -> lis
 def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[SourceRow]:
     size_bytes = content.end - content.start
     if size_bytes <= long_text.LONG_BYTES:
-        return _parse_lines(piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes, content.rows)
+        return _parse_lines(
+            piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes, content.rows
+        )
     # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
     aside = SpillFile.make()
     aside.append(read_between(content.file, content.start, content.end, access))
@@ -142,7 +162,8 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
     """The fields of a row of JSON. A list of messages is the row ``{"messages": [...]}``, as in files of nanochat.
 
     Raises:
-        Unreadable: It is not JSON, or neither an object nor a list of messages; or a value of a wanted field cannot be used.
+        Unreadable: It is not JSON, or neither an object nor a list of messages; or a value of a wanted field cannot be
+            used.
     """
     row, long = _named(piece, number), len(text) > long_text.LONG_BYTES
     try:
@@ -150,7 +171,10 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
     except orjson.JSONDecodeError as error:
         what = reason(error) if long else _at(error, bytes(text))
         if not long and bytes(text).strip() == b"{":
-            what, name = "its object goes on in the next lines", "file: write each object on one line, or all in one array"
+            what, name = (
+                "its object goes on in the next lines",
+                "file: write each object on one line, or all in one array",
+            )
         raise Unreadable(f"{row} is not JSON: {what}; fix the {name}") from None
     if isinstance(value, list) and all(isinstance(message, dict) for message in value):
         value = {"messages": value}

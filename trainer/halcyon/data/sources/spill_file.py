@@ -1,7 +1,8 @@
-"""Temporary files for texts that are too long for the memory of several processes: one process writes them, another maps them.
+"""Temporary files for texts that are too long for the memory of several processes: one process writes them, another
+maps them.
 
-They are in the folder for temporary files (``TMPDIR``), which must be on disk: in a memory file system they would use the memory that they
-should save.
+They are in the folder for temporary files (``TMPDIR``), which must be on disk: in a memory file system they would use
+the memory that they should save.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class SpillFile:
                 stream.writelines(parts)
         except OSError as error:
             raise Unreadable(
-                f"a text too long for memory cannot be written to {self.path}: {reason(error)}; free some space there, or set TMPDIR to a "
+                f"a text too long for memory cannot be written to {self.path}: {reason(error)}; free some space there, "
+                "or set TMPDIR to a "
                 "folder on a larger disk"
             ) from None
 

@@ -1,8 +1,9 @@
 """The Python standard library of the running interpreter, as files.
 
-Its modules are the files whose path below the library consists of identifiers, which excludes installed packages and build configuration.
-Its test suites are excluded too, because slim images delete them and a run should find the same text there. The language reference is
-the text of ``help()``, from ``pydoc_data.topics``; that module is not taken a second time as source.
+Its modules are the files whose path below the library consists of identifiers, which excludes installed packages and
+build configuration. Its test suites are excluded too, because slim images delete them and a run should find the same
+text there. The language reference is the text of ``help()``, from ``pydoc_data.topics``; that module is not taken a
+second time as source.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _MACHINE_SPECIFIC = re.compile(r"_sysconfigdata|(site|user)customize\.py$")
 
 
 def list_modules(spec: StdlibSourceSpec) -> tuple[SourceFile, ...]:
-    """The files of the standard library. Their version is their SHA-256, because each machine has its own copy of the library.
+    """The files of the standard library. Their version is their SHA-256, because each machine has its own copy of the
+    library.
 
     Raises:
         Unreadable: The interpreter lacks a requested part.
@@ -51,11 +53,15 @@ def stdlib_modules(root: Path) -> list[str]:
     """Paths of the standard library's modules below ``root``, sorted, with slashes."""
     found: list[str] = []
     for directory, directories, files in os.walk(root):
-        directories[:] = [name for name in directories if name.isidentifier() and name not in _TEST_SUITES and name != "__pycache__"]
+        directories[:] = [
+            name for name in directories if name.isidentifier() and name not in _TEST_SUITES and name != "__pycache__"
+        ]
         below = Path(directory).relative_to(root).as_posix()
         prefix = "" if below == "." else f"{below}/"
         found.extend(
-            prefix + name for name in files if name.endswith(".py") and name[:-3].isidentifier() and not _MACHINE_SPECIFIC.match(name)
+            prefix + name
+            for name in files
+            if name.endswith(".py") and name[:-3].isidentifier() and not _MACHINE_SPECIFIC.match(name)
         )
     return sorted(module for module in found if module != "pydoc_data/topics.py")
 
@@ -67,7 +73,9 @@ def _contents(spec: StdlibSourceSpec) -> Iterator[tuple[str, bytes]]:
             raise Unreadable(f"no .py files below {_root()}; use an image with a full Python, or a text source")
         yield from ((f"{PREFIX}source/{module}", (_root() / module).read_bytes()) for module in modules)
     if "documentation" in spec.include:
-        yield from ((f"{PREFIX}documentation/{topic}", text.encode()) for topic, text in sorted(documentation().items()))
+        yield from (
+            (f"{PREFIX}documentation/{topic}", text.encode()) for topic, text in sorted(documentation().items())
+        )
 
 
 def _root() -> Path:

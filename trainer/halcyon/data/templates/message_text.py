@@ -1,9 +1,10 @@
 """Strings of messages for templates: a template sees their letters, and what it prints of them carries marks.
 
-A template may look into a message (``'</think>' in content``), cut it and strip it, so it must see the text as it is. But where it prints
-the text, a special token that the text spells must stay a word. So a string of a message is a `MessageText`: operations see its letters,
-pieces of it are `MessageText` again, and ``str()`` of it, which is what a template prints, has a mark inside each special token that it
-spells. Its end is marked too if it is the beginning of a special token, because the next string may hold the rest.
+A template may look into a message (``'</think>' in content``), cut it and strip it, so it must see the text as it is.
+But where it prints the text, a special token that the text spells must stay a word. So a string of a message is a
+`MessageText`: operations see its letters, pieces of it are `MessageText` again, and ``str()`` of it, which is what a
+template prints, has a mark inside each special token that it spells. Its end is marked too if it is the beginning of a
+special token, because the next string may hold the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex
 
 START, END, ESCAPE = "\ufdd0", "\ufdd1", "\ufdd2"
-"""Noncharacters, which Unicode reserves for internal use: the bounds of what the assistant says, and the mark inside a word."""
+"""Noncharacters, which Unicode reserves for internal use: the bounds of what the assistant says, and the mark inside a
+word.
+"""
 _CODES = {START: "0", END: "1", ESCAPE: "2"}
 _MEANINGS = {code: sign for sign, code in _CODES.items()}
 _MARKED = re.compile(f"{ESCAPE}(.)|[{START}{END}]", re.DOTALL)
@@ -170,8 +173,10 @@ def _of_part(name: str) -> Any:
 
 
 for _name in (
-    "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "partition", "rpartition", "removeprefix", "removesuffix",
-    "lower", "upper", "title", "capitalize", "casefold", "swapcase", "expandtabs", "center", "ljust", "rjust", "zfill", "translate",
+    "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "partition", "rpartition", "removeprefix",
+    "removesuffix",
+    "lower", "upper", "title", "capitalize", "casefold", "swapcase", "expandtabs", "center", "ljust", "rjust", "zfill",
+    "translate",
 ):  # fmt: skip
     setattr(MessageText, _name, _of_part(_name))
 

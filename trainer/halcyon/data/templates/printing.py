@@ -1,4 +1,7 @@
-"""Compiles a chat template, and prints conversations with it. What it prints has the marks of `halcyon.data.templates.message_text`."""
+"""Compiles a chat template, and prints conversations with it.
+
+What it prints has the marks of `halcyon.data.templates.message_text`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ class Printer:
             raise ValueError("it is nested too deeply") from None
 
     def contents(self) -> tuple[bool, list[str]]:
-        """Whether the template says itself what the assistant says, and the names of all variables and functions in it."""
+        """Whether the template says itself what the assistant says, and the names of all variables and functions in
+        it.
+        """
         marks = any(data.data == START for data in self._parsed.find_all(nodes.TemplateData))
         return marks, sorted({found.name for found in self._parsed.find_all(nodes.Name)})
 
@@ -98,7 +103,10 @@ def _of_letters(filter_: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Generation(Extension):
-    """``{% generation %}``: puts marks around its body. As in transformers, what the body sets is known to the body alone."""
+    """``{% generation %}``: puts marks around its body.
+
+    As in transformers, what the body sets is known to the body alone.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own declaration
 
@@ -113,10 +121,17 @@ def _mark(sign: str, line: int) -> nodes.Output:
 
 
 def _to_json(
-    marker: Marker, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+    marker: Marker,
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Any = None,
+    sort_keys: bool = False,
 ) -> str:
     """The ``tojson`` filter that Hugging Face's templates expect: it does not escape for HTML."""
-    return marker.marked(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys))
+    return marker.marked(
+        json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    )
 
 
 def _refuse(message: str) -> None:

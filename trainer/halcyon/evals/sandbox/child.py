@@ -1,7 +1,8 @@
 """The process of a program on this machine: it takes its own rights away, then runs the program.
 
-It imports only the standard library and this package. Its parent gives it the request as JSON on standard input, and reads a pipe: first
-``ready``, when the rights are gone, and at the end the token of the request, if program and checks both ended without an exception.
+It imports only the standard library and this package. Its parent gives it the request as JSON on standard input, and
+reads a pipe: first ``ready``, when the rights are gone, and at the end the token of the request, if program and checks
+both ended without an exception.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Requests to the cluster of a pool. Only this module of the trainer imports the Kubernetes client, and only `halcyon eval` uses it.
+"""Requests to the cluster of a pool. Only this module of the trainer imports the Kubernetes client, and only `halcyon
+eval` uses it.
 
-The sandboxes are those of agent-sandbox (https://agent-sandbox.sigs.k8s.io). Its own client of Python is not used: it runs commands through
-an HTTP server in the pod, which needs a way through the network into the pod, and it holds all that a command prints.
+The sandboxes are those of agent-sandbox (https://agent-sandbox.sigs.k8s.io). Its own client of Python is not used: it
+runs commands through an HTTP server in the pod, which needs a way through the network into the pod, and it holds all
+that a command prints.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class Cluster:
         try:
             from kubernetes import client, config
         except ModuleNotFoundError:
-            raise BadConfiguration(f"a sandbox pool needs the Kubernetes client; install it with: {install('agent-sandbox')}") from None
+            raise BadConfiguration(
+                f"a sandbox pool needs the Kubernetes client; install it with: {install('agent-sandbox')}"
+            ) from None
         self._settings, own = client.Configuration(), None
         try:
             try:
@@ -87,7 +91,9 @@ class Cluster:
                 config.load_kube_config(client_configuration=self._settings)
                 own = active["context"].get("namespace")
         except config.ConfigException as error:
-            raise BadConfiguration(f"a sandbox pool needs a cluster, and none is configured ({error}); set KUBECONFIG") from None
+            raise BadConfiguration(
+                f"a sandbox pool needs a cluster, and none is configured ({error}); set KUBECONFIG"
+            ) from None
         connection = client.ApiClient(self._settings)
         self._objects, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
         self._access = client.AuthorizationV1Api(connection)
@@ -103,7 +109,12 @@ class Cluster:
 
     def create_claim(self, name: str, spec: Mapping[str, Any]) -> Document:
         """Create a claim, and return it. It raises `Failed`."""
-        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "SandboxClaim", "metadata": {"name": name}, "spec": dict(spec)}
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "SandboxClaim",
+            "metadata": {"name": name},
+            "spec": dict(spec),
+        }
         with _failures():
             found: Any = self._objects.create_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, _CLAIMS, body, _request_timeout=_TIMEOUT_SECONDS
@@ -120,7 +131,10 @@ class Cluster:
             raise
 
     def claim_events(self, name: str, version: str, seconds: float) -> Iterator[Document]:
-        """The events of a claim after a resource version, for some seconds. It raises `WatchEnded`, or `Failed` without the right."""
+        """The events of a claim after a resource version, for some seconds.
+
+        It raises `WatchEnded`, or `Failed` without the right.
+        """
         from kubernetes.client.exceptions import ApiException
         from kubernetes.watch import Watch
         from urllib3.exceptions import HTTPError
@@ -141,7 +155,10 @@ class Cluster:
             raise WatchEnded(str(error)) from None
 
     def delete_claim(self, name: str) -> None:
-        """Delete a claim, and with it the sandbox and its pod; a claim that does not exist is no error. It raises `Failed`."""
+        """Delete a claim, and with it the sandbox and its pod; a claim that does not exist is no error.
+
+        It raises `Failed`.
+        """
         try:
             with _failures():
                 self._objects.delete_namespaced_custom_object(
@@ -163,7 +180,9 @@ class Cluster:
                 found: Any = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
         except Failed:
             return False
-        states = [state for one in found.status.container_statuses or () for state in (one.state, one.last_state) if state]
+        states = [
+            state for one in found.status.container_statuses or () for state in (one.state, one.last_state) if state
+        ]
         return any(state.terminated is not None and state.terminated.reason == "OOMKilled" for state in states)
 
     def connect(self, pod: str) -> Exec:
@@ -207,7 +226,8 @@ class Cluster:
 class Exec:
     """A connection to a command in a pod; see `in_pod.Connection`.
 
-    The frames are read one by one: the client's own functions keep all that has arrived, which a program could make endless.
+    The frames are read one by one: the client's own functions keep all that has arrived, which a program could make
+    endless.
     """
 
     def __init__(self, opened: Any) -> None:

@@ -1,4 +1,5 @@
-"""Runs a request in this process: what is the same in a process of this machine (`child`) and in a pod of a pool (`in_pod`).
+"""Runs a request in this process: what is the same in a process of this machine (`child`) and in a pod of a pool
+(`in_pod`).
 
 A pod gets the text of this file, so the file imports only the standard library, and takes Python 3.9 or later.
 """
@@ -21,7 +22,19 @@ from functools import partial
 from typing import Any
 
 READY = b"ready\n"
-_PRELOADED = ("bisect", "collections", "copy", "datetime", "decimal", "fractions", "hashlib", "heapq", "random", "statistics", "zlib")
+_PRELOADED = (
+    "bisect",
+    "collections",
+    "copy",
+    "datetime",
+    "decimal",
+    "fractions",
+    "hashlib",
+    "heapq",
+    "random",
+    "statistics",
+    "zlib",
+)
 """Modules whose libraries lie outside of Python's own directory, and some that most programs import."""
 _FILES = 32
 
@@ -49,7 +62,8 @@ def forget() -> str:
 def limit(request: Mapping[str, Any]) -> None:
     """Limit processor time and memory, and forbid files and other processes.
 
-    These limits are also known to gVisor. It does not enforce the number of processes; there the pod limits what they use.
+    These limits are also known to gVisor. It does not enforce the number of processes; there the pod limits what they
+    use.
 
     Raises:
         OSError: The kernel refused.
@@ -70,11 +84,12 @@ def limit(request: Mapping[str, Any]) -> None:
 
 
 def execute(request: dict[str, Any], report: int) -> None:
-    """Run the program and its checks, and end this process. If both ended without an exception, the token is written to `report`.
+    """Run the program and its checks, and end this process. If both ended without an exception, the token is written to
+    `report`.
 
-    A program can read and change each frame that called it, and every name of a module. So no frame keeps the token or the checks, and no
-    name says what comes next: built-in `deque` and `map` hold the steps. The texts are compiled as files of their own, without the
-    ``__future__`` imports of this file.
+    A program can read and change each frame that called it, and every name of a module. So no frame keeps the token or
+    the checks, and no name says what comes next: built-in `deque` and `map` hold the steps. The texts are compiled as
+    files of their own, without the ``__future__`` imports of this file.
 
     Args:
         request: See `running.request_of`. Its texts and its token are taken out.
@@ -88,8 +103,12 @@ def execute(request: dict[str, Any], report: int) -> None:
                 partial.__call__,
                 (
                     partial(sys.addaudithook, _refusal()),
-                    partial(exec, compile(request.pop("program"), "<program>", "exec", dont_inherit=True), module.__dict__),
-                    partial(exec, compile(request.pop("checks"), "<checks>", "exec", dont_inherit=True), module.__dict__),
+                    partial(
+                        exec, compile(request.pop("program"), "<program>", "exec", dont_inherit=True), module.__dict__
+                    ),
+                    partial(
+                        exec, compile(request.pop("checks"), "<checks>", "exec", dont_inherit=True), module.__dict__
+                    ),
                     partial(_flush),
                     partial(os.write, report, request.pop("token").encode()),
                     partial(os._exit, 0),
@@ -112,7 +131,8 @@ def _flush() -> None:
 def _refusal() -> Callable[[str, object], None]:
     """A hook that refuses what shows objects without a name for them, or lets a program jump over lines of the checks.
 
-    Its own names are in its closure: a program can change those of this module. Events: https://docs.python.org/3/library/audit_events.html.
+    Its own names are in its closure: a program can change those of this module. Events:
+    https://docs.python.org/3/library/audit_events.html.
     """
     refused = frozenset(("gc.get_objects", "gc.get_referents", "gc.get_referrers", "sys.settrace", "sys.setprofile"))
     prefixes = ("ctypes.", "sys.monitoring.")
@@ -126,7 +146,9 @@ def _refusal() -> Callable[[str, object], None]:
 
 
 def main_in_pod() -> None:
-    """Run the request in the next line of standard input; standard output gets the report too, before and after what the program prints."""
+    """Run the request in the next line of standard input; standard output gets the report too, before and after what
+    the program prints.
+    """
     request = json.loads(sys.stdin.buffer.readline())
     report = os.dup(1)
     forget()

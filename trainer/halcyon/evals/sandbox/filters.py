@@ -1,8 +1,9 @@
 """The seccomp filter: the system calls that a program may make. Every other one fails with EPERM (seccomp(2)).
 
-The list has what a Python interpreter needs to compute, to print and to read its own library. There is no call for sockets, new processes
-or threads, signals to others, tracing, mounts, keys, shared memory, or changes of files and their attributes. Some calls are allowed with
-certain arguments only: files open for reading, and ``fcntl`` cannot choose a process that gets signals.
+The list has what a Python interpreter needs to compute, to print and to read its own library. There is no call for
+sockets, new processes or threads, signals to others, tracing, mounts, keys, shared memory, or changes of files and
+their attributes. Some calls are allowed with certain arguments only: files open for reading, and ``fcntl`` cannot
+choose a process that gets signals.
 """
 
 from __future__ import annotations
@@ -130,7 +131,12 @@ def instructions(machine: str, process: int) -> bytes:
         process: The id of the process; it may send signals to itself.
     """
     column = list(_ARCHITECTURES).index(machine)
-    program = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
+    program = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, _ARCHITECTURES[machine]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+    ]
     for numbers in _CALLS.values():
         number = numbers[column]
         if number is not None:

@@ -1,7 +1,8 @@
 """Runs a program in a container of a pod over a connection of the Kubernetes exec API, and says how it ended.
 
-The process in the pod (`execution`) limits itself, but a program may undo that: this side also counts the seconds and the bytes, and ends
-the connection at a limit. The pod's claim is deleted afterwards, and with it everything that the program has left.
+The process in the pod (`execution`) limits itself, but a program may undo that: this side also counts the seconds and
+the bytes, and ends the connection at a limit. The pod's claim is deleted afterwards, and with it everything that the
+program has left.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ from halcyon.evals.sandbox.running import START_SECONDS, Limits, Outcome, Progra
 
 _READ_SOURCE = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 COMMAND = ("env", "PYTHONHASHSEED=0", "python3", "-s", "-S", "-B", "-X", "utf8", "-c", _READ_SOURCE)
-"""The command in the container. It reads its own source from standard input, so an image needs Python 3.9 or later, and no Halcyon."""
+"""The command in the container.
+
+It reads its own source from standard input, so an image needs Python 3.9 or later, and no Halcyon.
+"""
 STDIN, STDOUT, STDERR, STATUS = range(4)
-"""Channels of a connection (https://kubernetes.io/docs/reference/using-api/websockets). The last one ends the command: a Status in JSON."""
+"""Channels of a connection (https://kubernetes.io/docs/reference/using-api/websockets).
+
+The last one ends the command: a Status in JSON.
+"""
 _PIECE_BYTES = 1 << 15
 _SIGNALS_FROM = 128
 """A runtime reports a signal as exit code 128 and its number."""

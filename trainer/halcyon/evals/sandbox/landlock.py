@@ -1,8 +1,9 @@
-"""Landlock: this process gives up the file system, except reading below some directories (kernel documentation, userspace-api/landlock).
+"""Landlock: this process gives up the file system, except reading below some directories (kernel documentation,
+userspace-api/landlock).
 
-A version of the kernel's interface adds rights that can be given up: moving files (2), cutting them (3), TCP (4), device controls (5),
-signals and abstract sockets (6). All that the kernel knows are given up. Version 1 is enough, because the seccomp filter forbids the calls
-behind the later ones too.
+A version of the kernel's interface adds rights that can be given up: moving files (2), cutting them (3), TCP (4),
+device controls (5), signals and abstract sockets (6). All that the kernel knows are given up. Version 1 is enough,
+because the seccomp filter forbids the calls behind the later ones too.
 """
 
 from __future__ import annotations
@@ -54,13 +55,21 @@ def restrict(readable: Iterable[str]) -> None:
     if there >= _SCOPE_VERSION:
         handled.append(_SCOPES)
     attributes = (ctypes.c_uint64 * len(handled))(*handled)
-    ruleset = kernel.syscall(_CREATE, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), ctypes.c_uint32(0))
+    ruleset = kernel.syscall(
+        _CREATE, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), ctypes.c_uint32(0)
+    )
     try:
         for path in readable:
             parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
                 rule = _Path(_READ_FILE | _READ_DIR, parent)
-                kernel.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_RULE_PATH_BENEATH), ctypes.byref(rule), ctypes.c_uint32(0))
+                kernel.syscall(
+                    _ADD_RULE,
+                    ctypes.c_int(ruleset),
+                    ctypes.c_int(_RULE_PATH_BENEATH),
+                    ctypes.byref(rule),
+                    ctypes.c_uint32(0),
+                )
             finally:
                 os.close(parent)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1))

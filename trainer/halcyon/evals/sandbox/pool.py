@@ -1,7 +1,9 @@
-"""Runs each program in a pod of its own, which is claimed from a warm pool of sandboxes (agent-sandbox) and deleted afterwards.
+"""Runs each program in a pod of its own, which is claimed from a warm pool of sandboxes (agent-sandbox) and deleted
+afterwards.
 
-A claim is deleted as soon as its program has ended, also after an error and an interrupt. The controller deletes a claim at its
-`shutdownTime` if this process was killed. A pod that the cluster takes away, as with its node, is replaced, and its program runs again.
+A claim is deleted as soon as its program has ended, also after an error and an interrupt. The controller deletes a
+claim at its `shutdownTime` if this process was killed. A pod that the cluster takes away, as with its node, is
+replaced, and its program runs again.
 """
 
 from __future__ import annotations
@@ -69,22 +71,29 @@ class SandboxPool:
             The number of programs that may run at once: the replicas of the pool.
 
         Raises:
-            BadConfiguration: There is no such pool, a right is missing, or its sandboxes are not safe; the sentence says what to change.
+            BadConfiguration: There is no such pool, a right is missing, or its sandboxes are not safe; the sentence
+                says what to change.
             Unavailable: The pool gives no sandbox.
         """
         try:
             missing = self._cluster.missing_rights()
             if missing:
                 what = ", ".join(map(str, missing))
-                raise BadConfiguration(f"{self._place}: this user may not {what}; bind a Role as in examples/agent-sandbox/evaluate.yaml")
+                raise BadConfiguration(
+                    f"{self._place}: this user may not {what}; bind a Role as in examples/agent-sandbox/evaluate.yaml"
+                )
             found = self._cluster.pool(self._name)
         except Failed as error:
             raise BadConfiguration(f"{self._place}: {_no_pool(error, self._name)}") from None
         ran = self.run(_TRIAL)
         if ran.outcome != "passed":
-            raise BadConfiguration(f"{self._place}: a program that does nothing did not pass ({ran.outcome}): {ran.errors[-500:].strip()}")
+            raise BadConfiguration(
+                f"{self._place}: a program that does nothing did not pass ({ran.outcome}): {ran.errors[-500:].strip()}"
+            )
         if ran.output != "safe\n":
-            raise BadConfiguration(f"{self._place}: its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate")
+            raise BadConfiguration(
+                f"{self._place}: its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"
+            )
         return max(1, min(int(found["spec"].get("replicas") or 1), MOST_AT_ONCE))
 
     def run(self, program: Program, limits: Limits | None = None) -> Ran:
@@ -202,5 +211,11 @@ def _no_pool(error: Failed, name: str) -> str:
     if error.code != 404:
         return str(error)
     if name in str(error):
-        return "there is no such SandboxWarmPool; apply it, as in examples/agent-sandbox/evaluate.yaml, or give the namespace"
-    return "the cluster does not have the kinds of agent-sandbox; install it with its extensions (https://agent-sandbox.sigs.k8s.io)"
+        return (
+            "there is no such SandboxWarmPool; apply it, as in examples/agent-sandbox/evaluate.yaml, or give the "
+            "namespace"
+        )
+    return (
+        "the cluster does not have the kinds of agent-sandbox; install it with its extensions "
+        "(https://agent-sandbox.sigs.k8s.io)"
+    )

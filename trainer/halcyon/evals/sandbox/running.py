@@ -23,7 +23,9 @@ from halcyon.evals.sandbox.child import REFUSED
 from halcyon.evals.sandbox.execution import READY
 
 Outcome = Literal["passed", "failed", "timeout", "memory", "output"]
-"""How a program ended: with its checks passed; with an exception or too early; over its time, its memory, or the bytes it may print."""
+"""How a program ended: with its checks passed; with an exception or too early; over its time, its memory, or the bytes
+it may print.
+"""
 
 MOST_BYTES = 1 << 20
 """Bytes of the longest program with its checks."""
@@ -43,7 +45,8 @@ class Limits:
     """Limits of a program. It never has files, network, other processes or threads.
 
     Attributes:
-        processor_seconds: Seconds of processor time: another load of the machine does not change which programs end in time.
+        processor_seconds: Seconds of processor time: another load of the machine does not change which programs end in
+            time.
         seconds: Seconds from the first line to the end.
         memory_bytes: Bytes of address space, the interpreter included.
         output_bytes: Bytes that it may print, errors included.
@@ -73,7 +76,8 @@ class Ran:
     """How a program ended.
 
     Attributes:
-        outcome: See `Outcome`. The checks trust the names that the program defines: an object that equals everything passes most of them.
+        outcome: See `Outcome`. The checks trust the names that the program defines: an object that equals everything
+            passes most of them.
         output: What it printed, at most `Limits.output_bytes`.
         errors: What it printed to standard error.
     """
@@ -95,7 +99,10 @@ TOO_LONG = Ran("failed", "", f"the program is longer than {MOST_BYTES} bytes\n")
 
 
 def is_too_long(program: Program) -> bool:
-    """Whether a program with its checks has more than `MOST_BYTES`. Then it is not run, and the result is `TOO_LONG`."""
+    """Whether a program with its checks has more than `MOST_BYTES`.
+
+    Then it is not run, and the result is `TOO_LONG`.
+    """
     return len(program.source.encode(errors="replace")) + len(program.checks.encode(errors="replace")) > MOST_BYTES
 
 
@@ -147,10 +154,13 @@ def check() -> None:
         except Unavailable as error:
             reason = str(error)
         else:
-            reason = None if ran.output == "safe\n" else f"a program was not stopped from opening a socket ({ran.outcome})"
+            reason = (
+                None if ran.output == "safe\n" else f"a program was not stopped from opening a socket ({ran.outcome})"
+            )
     if reason is not None:
         raise BadConfiguration(
-            f"model-written programs cannot be run safely on this machine: {reason}; use Linux 5.13 or later with Landlock and seccomp "
+            f"model-written programs cannot be run safely on this machine: {reason}; use Linux 5.13 or later with "
+            "Landlock and seccomp "
             "on x86_64 or aarch64, or leave out the tasks that run programs"
         )
 
@@ -198,7 +208,11 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
             process.kill()
     written = bytes(watched.texts[reported])
     if not written.startswith(READY):
-        reason = written.removeprefix(REFUSED).decode(errors="replace") if written.startswith(REFUSED) else "it did not start"
+        reason = (
+            written.removeprefix(REFUSED).decode(errors="replace")
+            if written.startswith(REFUSED)
+            else "it did not start"
+        )
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")
     output, errors = (watched.texts[pipe].decode(errors="replace") for pipe in (process.stdout, process.stderr))
     return Ran(stopped or outcome_of(process.returncode, written.removeprefix(READY) == token, errors), output, errors)

@@ -57,7 +57,8 @@ def await_sandbox(
     Args:
         claim: The claim as it was created.
         read: Reads the claim; None if it does not exist.
-        watch: The events of the claim after a resource version, for at most a number of seconds. It raises `WatchEnded`.
+        watch: The events of the claim after a resource version, for at most a number of seconds. It raises
+            `WatchEnded`.
         seconds: Longest wait.
         clock: Seconds from any point.
         pause: Called before a new read if a watch has broken off, so that there is no tight loop of requests.
@@ -97,4 +98,7 @@ def _why(claim: Mapping[str, Any]) -> str:
     if not (claim.get("status") or {}).get("conditions"):
         return "; no controller has answered the claim: is the agent-sandbox controller running, with its extensions?"
     ready = _ready(claim)
-    return f" ({ready.get('reason', 'no reason')}: {ready.get('message', '')}); give the pool more replicas, or the cluster more nodes"
+    return (
+        f" ({ready.get('reason', 'no reason')}: {ready.get('message', '')}); give the pool more replicas, or the "
+        "cluster more nodes"
+    )

@@ -1,1 +1,3 @@
-"""Budgets for what strangers give: files of models and data sets can be small and still ask for unbounded time or memory."""
+"""Budgets for what strangers give: files of models and data sets can be small and still ask for unbounded time or
+memory.
+"""

@@ -1,8 +1,9 @@
 """Runs code of strangers in a process of its own, with a limit of processor time and memory for each call.
 
-Nothing inside an interpreter bounds such code: one operation in C can take hours or all memory, and no exception reaches it. The kernel can
-bound a process. So there is one process for all such code of this process. It starts with the first call, keeps what it has made, and ends
-with this process. After a call that went over its budget it is started again.
+Nothing inside an interpreter bounds such code: one operation in C can take hours or all memory, and no exception
+reaches it. The kernel can bound a process. So there is one process for all such code of this process. It starts with
+the first call, keeps what it has made, and ends with this process. After a call that went over its budget it is started
+again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ _NEEDS = {
 
 
 class OverBudget(BadConfiguration):
-    """Code of a stranger needs more time or memory than it may have. The message is one sentence with the field or file."""
+    """Code of a stranger needs more time or memory than it may have.
+
+    The message is one sentence with the field or file.
+    """
 
 
 class Failed(Exception):
@@ -63,7 +67,8 @@ class Apart:
 
         Args:
             method: Its name.
-            args: Its arguments. They arrive as JSON expresses them; what JSON does not know arrives as a list or a text.
+            args: Its arguments. They arrive as JSON expresses them; what JSON does not know arrives as a list or a
+                text.
 
         Returns:
             Its result, which JSON can express.
@@ -74,7 +79,10 @@ class Apart:
         """
         kind, value = _process.ask(self._key, self._made, method, args)
         if kind in _NEEDS:
-            raise OverBudget(f"{self._where}: it needs more than {_NEEDS[kind]}, as no usual one does; make it simpler, or do not use it")
+            raise OverBudget(
+                f"{self._where}: it needs more than {_NEEDS[kind]}, as no usual one does; make it simpler, or do not "
+                "use it"
+            )
         if kind == child.RAISED:
             raise Failed(value)
         return value
@@ -166,7 +174,9 @@ class _Process:
         self._forget()
 
 
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from halcyon.host.budgets.child import main; main()"
+_START = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from halcyon.host.budgets.child import main; main()"
+)
 _process = _Process()
 atexit.register(_process.end)
 os.register_at_fork(after_in_child=_process.forget_in_child)

@@ -1,6 +1,8 @@
-"""The process of `halcyon.host.budgets.apart`: makes objects, calls their methods, and is ended by the kernel when a call takes too long.
+"""The process of `halcyon.host.budgets.apart`: makes objects, calls their methods, and is ended by the kernel when a
+call takes too long.
 
-It imports only the standard library, and what the objects need. An allocation beyond its memory fails, so Python raises ``MemoryError``.
+It imports only the standard library, and what the objects need. An allocation beyond its memory fails, so Python raises
+``MemoryError``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ _STACK_FRAMES = 2000
 
 
 def main() -> None:
-    """Answer calls until the other side closes the connection. Arguments of the command: file descriptor and bytes of memory."""
+    """Answer calls until the other side closes the connection.
+
+    Arguments of the command: file descriptor and bytes of memory.
+    """
     connection = Connection(int(sys.argv[1]))
     memory_bytes = int(sys.argv[2])
     sys.setrecursionlimit(_STACK_FRAMES)
@@ -74,7 +79,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _limit_memory(more_bytes: int) -> None:
-    """Allow some memory beyond what the process has now. Linux counts it for a limit of data; other systems have no such count."""
+    """Allow some memory beyond what the process has now.
+
+    Linux counts it for a limit of data; other systems have no such count.
+    """
     with suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
         limit = pages * resource.getpagesize() + more_bytes

@@ -1,4 +1,5 @@
-"""Regular expressions of strangers. Some need exponential time for a short text, so they match in a process with a budget.
+"""Regular expressions of strangers. Some need exponential time for a short text, so they match in a process with a
+budget.
 
 The process imports this module, so it imports only the standard library.
 """

@@ -6,7 +6,10 @@ MOST_IDS = 2**22
 """Ids of a vocabulary: four times those of the largest published ones. Arrays have an entry for each."""
 FREE_BYTES = 64 * 2**20
 MOST_GROWTH = 1100
-"""A compressed file may become this many times longer; gzip cannot compress more. The first `FREE_BYTES` are allowed to any file."""
+"""A compressed file may become this many times longer; gzip cannot compress more.
+
+The first `FREE_BYTES` are allowed to any file.
+"""
 
 
 class TooLong(Exception):

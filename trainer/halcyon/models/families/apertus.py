@@ -1,4 +1,6 @@
-"""Apertus (Hernandez-Cano et al. 2025): a Llama with norms of queries and keys, and an MLP without a gate, with xIELU."""
+"""Apertus (Hernandez-Cano et al. 2025): a Llama with norms of queries and keys, and an MLP without a gate, with
+xIELU.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def tensors(spec: ApertusSpec) -> Tensors:
         return found
     of_layers = Layers("blocks.stacked", layers)
     learned = (of_layers.tensor(f"mlp.act_fn.{name}", f"mlp.learned.{ours}", ()) for name, ours in _LEARNED.items())
-    constants = (Constant(f"model.layers.{{layers}}.mlp.act_fn.{name}", value, layers) for name, value in _CONSTANTS.items())
+    constants = (
+        Constant(f"model.layers.{{layers}}.mlp.act_fn.{name}", value, layers) for name, value in _CONSTANTS.items()
+    )
     return dataclasses.replace(found, tensors=(*found.tensors, *learned), constants=tuple(constants))
 
 
@@ -58,4 +62,6 @@ def _read(config: ConfigReader) -> ApertusSpec:
     return _CONFIG.read(ConfigReader({**config.document, "hidden_act": None}, config.where), hidden_act="xielu")
 
 
-APERTUS = Family(ApertusSpec, design, Decoder.of, (PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write),))
+APERTUS = Family(
+    ApertusSpec, design, Decoder.of, (PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write),)
+)

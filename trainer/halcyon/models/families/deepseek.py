@@ -27,7 +27,15 @@ from halcyon.models.families.family import Family
 from halcyon.models.parts.latent_attention import LatentAttention
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
+from halcyon.models.published import (
+    ConfigReader,
+    DecoderConfig,
+    Layers,
+    PublishedForm,
+    Tensor,
+    Tensors,
+    expert_decoder_tensors,
+)
 from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
@@ -80,7 +88,9 @@ def latent_design(spec: DeepseekV3Spec) -> Design:
 
 
 def _score_scale(spec: DeepseekV3Spec) -> float:
-    """1 / sqrt(features of a head), and for scaled positions with ``mscaleAllDim`` times ``(0.1 mscaleAllDim ln(factor) + 1)^2``."""
+    """1 / sqrt(features of a head), and for scaled positions with ``mscaleAllDim`` times ``(0.1 mscaleAllDim ln(factor)
+    + 1)^2``.
+    """
     plain, scaling = spec.head_size**-0.5, spec.rope_scaling
     if scaling is None or scaling.rope_type == "default" or not scaling.mscale_all_dim:
         return plain
@@ -123,14 +133,23 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
                 layers.piece("attention.key_plain.weight", (heads, plain), rank),
                 layers.piece("attention.value.weight", (heads, axes.VALUE_SIZE), rank),
             ),
-            *layers.linear("self_attn.o_proj", "attention.output", axes.EMBED, (heads, axes.VALUE_SIZE), spec.attention_bias),
+            *layers.linear(
+                "self_attn.o_proj", "attention.output", axes.EMBED, (heads, axes.VALUE_SIZE), spec.attention_bias
+            ),
         ]
         if spec.attention_bias:
-            biases = (layers.piece("attention.latent.bias", rank), layers.piece("attention.key_rotary.bias", rotary, orders=orders))
+            biases = (
+                layers.piece("attention.latent.bias", rank),
+                layers.piece("attention.key_rotary.bias", rotary, orders=orders),
+            )
             found.append(layers.fused("self_attn.kv_a_proj_with_mqa.bias", 0, 0, *biases))
         if spec.q_lora_rank is not None:
-            found += layers.linear("self_attn.q_a_proj", "attention.query_down", axes.QUERY_RANK, axes.EMBED, spec.attention_bias)
-            found.append(layers.tensor("self_attn.q_a_layernorm.weight", "attention.query_latent_norm.weight", axes.QUERY_RANK))
+            found += layers.linear(
+                "self_attn.q_a_proj", "attention.query_down", axes.QUERY_RANK, axes.EMBED, spec.attention_bias
+            )
+            found.append(
+                layers.tensor("self_attn.q_a_layernorm.weight", "attention.query_latent_norm.weight", axes.QUERY_RANK)
+            )
         return found
 
     return expert_decoder_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
@@ -221,4 +240,9 @@ DEEPSEEK_V3 = Family(
     Decoder.of,
     (PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),),
 )
-GLM4_MOE = Family(Glm4MoeSpec, design, Decoder.of, (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),))
+GLM4_MOE = Family(
+    Glm4MoeSpec,
+    design,
+    Decoder.of,
+    (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),),
+)

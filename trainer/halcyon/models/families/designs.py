@@ -11,7 +11,9 @@ from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.section import Activation
 
 
-def design_of(spec: DecoderSection, activation: Activation, *, windowed: Rope | None = None, partial: float = 1.0, **other: Any) -> Design:
+def design_of(
+    spec: DecoderSection, activation: Activation, *, windowed: Rope | None = None, partial: float = 1.0, **other: Any
+) -> Design:
     """The design that a section's common fields describe.
 
     Args:

@@ -22,7 +22,9 @@ OfDesign = TypeVar("OfDesign", contravariant=True)
 class InitModel(Protocol[OfDesign]):
     """Makes a model with random parameters from a design; see `halcyon.models.build_model`."""
 
-    def __call__(self, design: OfDesign, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray) -> CausalLM:
+    def __call__(
+        self, design: OfDesign, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray
+    ) -> CausalLM:
         """The model."""
         ...
 
@@ -43,7 +45,9 @@ class Family(Generic[Section, Design]):
     init: InitModel[Design]
     forms: tuple[PublishedForm, ...] = ()
 
-    def build(self, section: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> CausalLM:
+    def build(
+        self, section: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray
+    ) -> CausalLM:
         """A model with random parameters; see `halcyon.models.build_model`."""
         return self.init(self.design(section), vocab, max_position, dtype, key=key)
 

@@ -73,7 +73,9 @@ _ALTERNATING = {
 }
 _GEMMA = DecoderConfig(GemmaSpec, {**_DEFAULTS, "num_key_value_heads": 16})
 _GEMMA2 = DecoderConfig(Gemma2Spec, {**_ALTERNATING, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0})
-_GEMMA3 = DecoderConfig(Gemma3Spec, {**_ALTERNATING, "rope_theta": 1_000_000.0}, constants={"attn_logit_softcapping": None}, by_layer=True)
+_GEMMA3 = DecoderConfig(
+    Gemma3Spec, {**_ALTERNATING, "rope_theta": 1_000_000.0}, constants={"attn_logit_softcapping": None}, by_layer=True
+)
 _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 
 

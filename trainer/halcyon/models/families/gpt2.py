@@ -1,6 +1,7 @@
 """GPT-2 (Radford et al. 2019): LayerNorm before each part, learned positions, biases everywhere, GELU, tied embeddings.
 
-``scaleAttnByInverseLayerIdx`` is the option of Mistral-GPT2 (Karamcheti et al. 2021): deeper layers have smaller scores.
+``scaleAttnByInverseLayerIdx`` is the option of Mistral-GPT2 (Karamcheti et al. 2021): deeper layers have smaller
+scores.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from halcyon_api.spec.families.section import Activation
 
 
 def _residual_std(spec: Gpt2Spec) -> float:
-    """Standard deviation of projections into the residual stream: smaller with more layers, so that its variance does not grow (section 2.3
-    of the paper).
+    """Standard deviation of projections into the residual stream: smaller with more layers, so that its variance does
+    not grow (section 2.3 of the paper).
     """
     return spec.initializer_std / math.sqrt(2 * spec.layers)
 
@@ -96,7 +97,9 @@ class Gpt2(TokenDecoder):
 
     @staticmethod
     def init(spec: Gpt2Spec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Gpt2:
-        """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0, norms 1."""
+        """Random parameters: normal with `initializer_std`, smaller for projections into the residual stream; biases 0,
+        norms 1.
+        """
         embed, layers, std = Axis(axes.EMBED, spec.hidden_size), Axis(axes.LAYERS, spec.layers), spec.initializer_std
         keys = iter(jax.random.split(key, 9))
         return Gpt2(
@@ -118,7 +121,9 @@ class Gpt2(TokenDecoder):
         """See `TokenDecoder.kept`."""
         return (PositionState(self.blocks.stacked.attention.kept),) * self.blocks.layers.size
 
-    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+    def __call__(
+        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
+    ) -> Outputs:
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         mask, dtype = causal(inputs.segments), jnp.dtype(compute_dtype)
@@ -135,7 +140,9 @@ class Gpt2(TokenDecoder):
         factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
         if cache is not None:
 
-            def remembering(block: Gpt2Block, carry: tuple[NamedArray, Layers], factor: jax.Array | None) -> tuple[Any, None]:
+            def remembering(
+                block: Gpt2Block, carry: tuple[NamedArray, Layers], factor: jax.Array | None
+            ) -> tuple[Any, None]:
                 memory = Memory(cache, carry[1])
                 return (block(carry[0], mask, factor, memory), memory.layers), None
 
@@ -152,7 +159,10 @@ def tensors(spec: Gpt2Spec) -> Tensors:
 
     def both(name: str, path: str, *dimensions: str | tuple[str, ...]) -> list[Tensor]:
         """The weight and the bias of a map or a norm."""
-        return [tensor(f"{name}.weight", f"{path}.weight", *dimensions), tensor(f"{name}.bias", f"{path}.bias", dimensions[-1])]
+        return [
+            tensor(f"{name}.weight", f"{path}.weight", *dimensions),
+            tensor(f"{name}.bias", f"{path}.bias", dimensions[-1]),
+        ]
 
     return Tensors(
         (
@@ -160,7 +170,11 @@ def tensors(spec: Gpt2Spec) -> Tensors:
             tensor("transformer.wpe.weight", "positions.weight", axes.POSITION, axes.EMBED),
             *both("transformer.ln_f", "norm", axes.EMBED),
             *both(f"{layer}.ln_1", f"{block}.attention_norm", axes.EMBED),
-            Tensor(f"{layer}.attn.c_attn.weight", tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused), Join(1)),
+            Tensor(
+                f"{layer}.attn.c_attn.weight",
+                tuple(piece(f"{path}.weight", axes.EMBED, heads) for path in fused),
+                Join(1),
+            ),
             Tensor(f"{layer}.attn.c_attn.bias", tuple(piece(f"{path}.bias", heads) for path in fused), Join(0)),
             *both(f"{layer}.attn.c_proj", f"{block}.attention.output", heads, axes.EMBED),
             *both(f"{layer}.ln_2", f"{block}.mlp_norm", axes.EMBED),
@@ -168,7 +182,10 @@ def tensors(spec: Gpt2Spec) -> Tensors:
             *both(f"{layer}.mlp.c_proj", f"{block}.mlp_down", axes.MLP, axes.EMBED),
             *head,
         ),
-        ignored=(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)", *((r"lm_head\.weight",) if spec.tie_word_embeddings else ())),
+        ignored=(
+            r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",
+            *((r"lm_head\.weight",) if spec.tie_word_embeddings else ()),
+        ),
         other_names=((r"(?=(h|wte|wpe|ln_f)\.)", "transformer."),),  # the published files have no prefix
     )
 

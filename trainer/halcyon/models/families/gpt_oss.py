@@ -1,7 +1,8 @@
-"""gpt-oss (OpenAI 2025): attention sinks, a window in every other layer, biases everywhere, experts with a clamped SwiGLU.
+"""gpt-oss (OpenAI 2025): attention sinks, a window in every other layer, biases everywhere, experts with a clamped
+SwiGLU.
 
-The published router takes a softmax over the logits of the chosen experts alone. That is the softmax over all experts, divided by its sum
-over the chosen ones.
+The published router takes a softmax over the logits of the chosen experts alone. That is the softmax over all experts,
+divided by its sum over the chosen ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.experts import Gate
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
+from halcyon.models.published import (
+    ConfigReader,
+    DecoderConfig,
+    Layers,
+    PublishedForm,
+    Tensor,
+    Tensors,
+    expert_decoder_tensors,
+)
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
 
@@ -97,4 +106,6 @@ def _write(spec: GptOssSpec, positions: int) -> dict[str, Any]:
     return {**_CONFIG.write(spec, positions), "experts_per_token": spec.num_experts_per_tok}
 
 
-GPT_OSS = Family(GptOssSpec, design, Decoder.of, (PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write),))
+GPT_OSS = Family(
+    GptOssSpec, design, Decoder.of, (PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write),)
+)

@@ -40,4 +40,9 @@ _CONFIG = DecoderConfig(
         "tie_word_embeddings": "tie_embeddings",
     },
 )
-LLAMA = Family(LlamaSpec, design, Decoder.of, (PublishedForm("llama", ("LlamaForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),))
+LLAMA = Family(
+    LlamaSpec,
+    design,
+    Decoder.of,
+    (PublishedForm("llama", ("LlamaForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),),
+)

@@ -57,7 +57,8 @@ def form_of_config(config: ConfigReader) -> PublishedForm:
     nearest = _nearest(config, architecture, known)
     shown = nearest.model_type if key == "model_type" else nearest.architectures[0]
     raise BadConfiguration(
-        f"{config.where}: {key} names {architecture}, which Halcyon does not have; the nearest that it has is {shown}, and all are "
+        f"{config.where}: {key} names {architecture}, which Halcyon does not have; the nearest that it has is {shown}, "
+        "and all are "
         f"{', '.join(known)}"
     )
 
@@ -71,7 +72,8 @@ def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]
     misspelt = difflib.get_close_matches(_ENDING.sub("", name), short, n=len(short), cutoff=_MISSPELT)
     by_type = {form.model_type: form for form in known.values()}
     return next(
-        (short[other] for other in misspelt if not alike or short[other].model_type in alike), by_type[alike[0] if alike else _PLAIN]
+        (short[other] for other in misspelt if not alike or short[other].model_type in alike),
+        by_type[alike[0] if alike else _PLAIN],
     )
 
 
@@ -84,4 +86,6 @@ def form_of_section(section: ModelSection) -> PublishedForm:
     for form in family_of(ModelSpec.of(section).kind).forms:
         if form.covers(section):
             return form
-    raise BadConfiguration(f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export")
+    raise BadConfiguration(
+        f"a model of the kind {type(section).__name__.removesuffix('Spec')} has no form of Hugging Face to export"
+    )

@@ -22,5 +22,8 @@ def tensors(spec: MistralSpec) -> Tensors:
 
 _CONFIG = DecoderConfig(MistralSpec, {"num_key_value_heads": 8, "hidden_act": "silu", "sliding_window": 4096})
 MISTRAL = Family(
-    MistralSpec, design, Decoder.of, (PublishedForm("mistral", ("MistralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),)
+    MistralSpec,
+    design,
+    Decoder.of,
+    (PublishedForm("mistral", ("MistralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),),
 )

@@ -20,7 +20,9 @@ def design(spec: MixtralSpec) -> Design:
 
 def tensors(spec: MixtralSpec) -> Tensors:
     """The tensors of ``MixtralForCausalLM``."""
-    return expert_decoder_tensors(spec, lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES))
+    return expert_decoder_tensors(
+        spec, lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES)
+    )
 
 
 _CONFIG = DecoderConfig(
@@ -38,5 +40,8 @@ _CONFIG = DecoderConfig(
     constants={"router_jitter_noise": 0.0, "output_router_logits": False},
 )
 MIXTRAL = Family(
-    MixtralSpec, design, Decoder.of, (PublishedForm("mixtral", ("MixtralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),)
+    MixtralSpec,
+    design,
+    Decoder.of,
+    (PublishedForm("mixtral", ("MixtralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),),
 )

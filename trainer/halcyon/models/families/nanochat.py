@@ -1,12 +1,12 @@
 """nanochat (Karpathy 2025, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_), as of July 2026.
 
-Norms have no weights. Each block scales the residual stream and adds the first embedding to it. Every other block adds a value embedding to
-the values of its attention. Embeddings are smeared. Before the last norm, a part of the stream in the middle of the model is subtracted
-(*backout*).
+Norms have no weights. Each block scales the residual stream and adds the first embedding to it. Every other block adds
+a value embedding to the values of its attention. Embeddings are smeared. Before the last norm, a part of the stream in
+the middle of the model is subtracted (*backout*).
 
-The original rotates by the negative angle, which exchanges the two features of a pair. So the queries and keys of its published weights
-must exchange the two halves of each head; then both compute the same scores. It also norms queries and keys after the rotation; a rotation
-does not change a norm.
+The original rotates by the negative angle, which exchanges the two features of a pair. So the queries and keys of its
+published weights must exchange the two halves of each head; then both compute the same scores. It also norms queries
+and keys after the rotation; a rotation does not change a norm.
 """
 
 from __future__ import annotations
@@ -83,7 +83,13 @@ class NanochatBlock(eqx.Module):
     embedding_factor: NamedArray = parameter(Role.BIAS)
 
     def __call__(
-        self, x: NamedArray, first: NamedArray, tokens: NamedArray, mask: Mask, rotary: RotaryTable, memory: Memory | None = None
+        self,
+        x: NamedArray,
+        first: NamedArray,
+        tokens: NamedArray,
+        mask: Mask,
+        rotary: RotaryTable,
+        memory: Memory | None = None,
     ) -> NamedArray:
         """(..., position, embed) to the same axes.
 
@@ -126,7 +132,9 @@ class Nanochat(TokenDecoder):
 
     @staticmethod
     def init(spec: NanochatSpec, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Nanochat:
-        """Random parameters: projections into the residual stream begin as 0, other maps of blocks are uniform, tables and head normal."""
+        """Random parameters: projections into the residual stream begin as 0, other maps of blocks are uniform, tables
+        and head normal.
+        """
         embed = Axis(axes.EMBED, spec.width)
         rope = Rope(spec.rope_theta)
         kinds: list[tuple[Form, BlockKind]] = [
@@ -167,14 +175,19 @@ class Nanochat(TokenDecoder):
     def kept(self) -> tuple[PositionState | FixedState, ...]:
         """See `TokenDecoder.kept`. Before the blocks, the smear keeps one embedding of each row."""
         features = self.valued_blocks.stacked.attention.kept
-        return (FixedState((((self.embed.size,), False),)), *(PositionState(features, kind.window) for _, kind in self.kinds))
+        return (
+            FixedState((((self.embed.size,), False),)),
+            *(PositionState(features, kind.window) for _, kind in self.kinds),
+        )
 
     @property
     def logit_cap(self) -> float | None:
         """See `CausalLM.logit_cap`."""
         return LOGIT_CAP
 
-    def __call__(self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32) -> Outputs:
+    def __call__(
+        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
+    ) -> Outputs:
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         tokens, head_size = inputs.tokens, self.valued_blocks.stacked.attention.head_size
@@ -186,7 +199,9 @@ class Nanochat(TokenDecoder):
         def halves(step: Any, start: Any) -> tuple[Any, Any]:
             """The carries after the first half of the blocks, and after all."""
             half, _ = scan_forms(stacks, self.kinds[:middle], step, start)
-            end, _ = scan_forms(stacks, self.kinds[middle:], step, half, after=[form for form, _ in self.kinds[:middle]])
+            end, _ = scan_forms(
+                stacks, self.kinds[middle:], step, half, after=[form for form, _ in self.kinds[:middle]]
+            )
             return half, end
 
         if cache is None:
@@ -223,7 +238,9 @@ def _blocks(
 
     def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, factor: float = 1.0) -> Linear:
         within = (-bound * factor, bound * factor)
-        return Linear(inputs, Role.MATRIX, _uniform(next(keys), (layers,), inputs, outputs, within=within, dtype=dtype), None)
+        return Linear(
+            inputs, Role.MATRIX, _uniform(next(keys), (layers,), inputs, outputs, within=within, dtype=dtype), None
+        )
 
     def zero(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
         return Linear(inputs, Role.MATRIX, hax.zeros((layers, *inputs, *outputs), dtype=dtype), None)
@@ -266,7 +283,9 @@ def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
 
 
 def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, float], dtype: jnp.dtype) -> NamedArray:
-    """Uniform values, drawn in float32 and in three dimensions at most, as `halcyon.models.parts.linear.normal` draws its values."""
+    """Uniform values, drawn in float32 and in three dimensions at most, as `halcyon.models.parts.linear.normal` draws
+    its values.
+    """
     shape = [math.prod(axis.size for axis in group) for group in groups]
     named = [axis for group in groups for axis in group]
     drawn = jax.random.uniform(key, shape, jnp.float32, *within)

@@ -1,4 +1,5 @@
-"""OLMo 2 and 3 (OLMo Team 2025a, 2025b): norms after each part instead of before, and norms of queries and keys over all heads together.
+"""OLMo 2 and 3 (OLMo Team 2025a, 2025b): norms after each part instead of before, and norms of queries and keys over
+all heads together.
 
 OLMo 3 adds three windowed layers for each full one. A scaling of positions changes only its full layers.
 """
@@ -31,7 +32,9 @@ _THETA = 500_000.0
 """The base of the class of OLMo 3 in transformers."""
 _DEFAULTS = {"rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False}
 _OLMO2 = DecoderConfig(Olmo2Spec, _DEFAULTS)
-_OLMO3 = DecoderConfig(Olmo3Spec, {**_DEFAULTS, "rope_theta": _THETA, "sliding_window": 4096, "layer_types": None}, by_layer=True)
+_OLMO3 = DecoderConfig(
+    Olmo3Spec, {**_DEFAULTS, "rope_theta": _THETA, "sliding_window": 4096, "layer_types": None}, by_layer=True
+)
 
 
 def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
@@ -41,5 +44,9 @@ def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
     return Olmo3Spec(**fields, rope_local_base_freq=None if windowed == fields["rope_theta"] else windowed)
 
 
-OLMO2 = Family(Olmo2Spec, design, Decoder.of, (PublishedForm("olmo2", ("Olmo2ForCausalLM",), tensors, _OLMO2.read, _OLMO2.write),))
-OLMO3 = Family(Olmo3Spec, design, Decoder.of, (PublishedForm("olmo3", ("Olmo3ForCausalLM",), tensors, _read_olmo3, _OLMO3.write),))
+OLMO2 = Family(
+    Olmo2Spec, design, Decoder.of, (PublishedForm("olmo2", ("Olmo2ForCausalLM",), tensors, _OLMO2.read, _OLMO2.write),)
+)
+OLMO3 = Family(
+    Olmo3Spec, design, Decoder.of, (PublishedForm("olmo3", ("Olmo3ForCausalLM",), tensors, _read_olmo3, _OLMO3.write),)
+)

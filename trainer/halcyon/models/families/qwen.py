@@ -1,4 +1,6 @@
-"""Qwen 2 and 2.5 (Yang et al. 2024): biases of queries, keys, values. Qwen 3 (Yang et al. 2025): norms of queries and keys of a head."""
+"""Qwen 2 and 2.5 (Yang et al. 2024): biases of queries, keys, values. Qwen 3 (Yang et al. 2025): norms of queries
+and keys of a head.
+"""
 
 from __future__ import annotations
 
@@ -47,5 +49,9 @@ def _read_qwen3(config: ConfigReader) -> Qwen3Spec:
     return Qwen3Spec(**windowed(_QWEN3.fields(config)))
 
 
-QWEN2 = Family(Qwen2Spec, design, Decoder.of, (PublishedForm("qwen2", ("Qwen2ForCausalLM",), tensors, _read_qwen2, _QWEN2.write),))
-QWEN3 = Family(Qwen3Spec, design, Decoder.of, (PublishedForm("qwen3", ("Qwen3ForCausalLM",), tensors, _read_qwen3, _QWEN3.write),))
+QWEN2 = Family(
+    Qwen2Spec, design, Decoder.of, (PublishedForm("qwen2", ("Qwen2ForCausalLM",), tensors, _read_qwen2, _QWEN2.write),)
+)
+QWEN3 = Family(
+    Qwen3Spec, design, Decoder.of, (PublishedForm("qwen3", ("Qwen3ForCausalLM",), tensors, _read_qwen3, _QWEN3.write),)
+)

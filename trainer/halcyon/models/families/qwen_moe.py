@@ -56,4 +56,6 @@ def _write(spec: Qwen3MoeSpec, positions: int) -> dict[str, Any]:
     return {**_CONFIG.write(spec, positions), "sliding_window": window, _NEWER: spec.num_experts}
 
 
-QWEN3_MOE = Family(Qwen3MoeSpec, design, Decoder.of, (PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), tensors, _read, _write),))
+QWEN3_MOE = Family(
+    Qwen3MoeSpec, design, Decoder.of, (PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), tensors, _read, _write),)
+)

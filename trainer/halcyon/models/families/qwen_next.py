@@ -26,7 +26,15 @@ from halcyon.models.families.designs import design_of
 from halcyon.models.families.expert_designs import mixture_of
 from halcyon.models.families.family import Family
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_decoder_tensors
+from halcyon.models.published import (
+    ConfigReader,
+    DecoderConfig,
+    Layers,
+    PublishedForm,
+    Tensor,
+    Tensors,
+    expert_decoder_tensors,
+)
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.layers import KEYS, QUERIES
 from halcyon.models.published.tensors import BESIDE_IMAGES
@@ -57,7 +65,9 @@ def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
     return tuple(mixer == "linear_attention" for mixer in spec.mixers)
 
 
-def _delta_net(spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedDeltaNet:
+def _delta_net(
+    spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
+) -> GatedDeltaNet:
     key_heads = spec.linear_num_key_heads
     return GatedDeltaNet.init(
         DeltaAxes(
@@ -172,7 +182,9 @@ _NEXT = DecoderConfig(
 def _read_mixers(config: ConfigReader) -> list[MixerType]:
     kinds, interval = read_layer_types(config, get_args(MixerType)), config.integer("full_attention_interval", 4)
     layers = range(1, config.integer("num_hidden_layers") + 1)
-    return ["linear_attention" if number % interval else "full_attention" for number in layers] if kinds is None else kinds
+    return (
+        ["linear_attention" if number % interval else "full_attention" for number in layers] if kinds is None else kinds
+    )
 
 
 def _read_next(config: ConfigReader) -> Qwen3NextSpec:
@@ -210,7 +222,13 @@ QWEN3_NEXT = Family(
     Decoder.of,
     (
         _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
-        _form("qwen3_5_moe_text", "Qwen3_5Moe", _read_sparse, covers=_is_sparse, fused=functools.partial(tensors, in_one=True)),
+        _form(
+            "qwen3_5_moe_text",
+            "Qwen3_5Moe",
+            _read_sparse,
+            covers=_is_sparse,
+            fused=functools.partial(tensors, in_one=True),
+        ),
         _form("qwen3_next", "Qwen3Next", _read_next),
     ),
 )

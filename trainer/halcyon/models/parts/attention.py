@@ -1,12 +1,13 @@
 """Attention: one function with several implementations, which compute the same numbers up to rounding.
 
-Scores and softmax are float32 whatever the compute type. No implementation keeps scores for the backward pass: their memory, and the time
-to write it, grow with the square of the sequence length.
+Scores and softmax are float32 whatever the compute type. No implementation keeps scores for the backward pass: their
+memory, and the time to write it, grow with the square of the sequence length.
 
 - ``reference`` computes one product over all pairs of queries and keys. JAX differentiates it.
 - ``blockwise`` computes a block of queries and a block of keys at a time, and skips the blocks that the mask hides (see
   `halcyon.models.parts.blockwise_attention`).
-- ``splash`` and ``tokamax`` are kernels for TPUs and NVIDIA GPUs (`halcyon.models.parts.splash_attention`, `tokamax_attention`).
+- ``splash`` and ``tokamax`` are kernels for TPUs and NVIDIA GPUs (`halcyon.models.parts.splash_attention`,
+  `tokamax_attention`).
 - ``ring`` computes blocks too, where a mesh splits the positions (`halcyon.models.parts.ring_attention`).
 
 `halcyon.models.parts.attention_choice` chooses one of them.
@@ -59,7 +60,8 @@ def attention(
     """The values that each query sees, weighted by the softmax of its scores. A query that sees no key gets zeros.
 
     Args:
-        query: (..., position, ..., head_size). Axes that `key` lacks, such as the queries of a group, share keys and values.
+        query: (..., position, ..., head_size). Axes that `key` lacks, such as the queries of a group, share keys and
+            values.
         key: (..., key_position, ..., head_size).
         value: (..., key_position, ..., value_size), otherwise like `key`.
         mask: The keys that a query sees. None: all.
@@ -70,7 +72,8 @@ def attention(
         scale: Factor of the scores. Default: 1 / sqrt(head_size).
         soft_cap: Smooth limit of the scores: ``cap * tanh(score / cap)`` (Gemma Team 2024). None: no limit.
         sinks: Scores of a key without a value, over axes of the heads (Xiao et al. 2023). None: no such key.
-        implementation: Default: that of the context (see `halcyon.models.parts.attention_choice.attending`), else the best one.
+        implementation: Default: that of the context (see `halcyon.models.parts.attention_choice.attending`), else the
+            best one.
         block: Number of queries, and of keys, that are computed together, where the implementation computes blocks.
 
     Returns:
@@ -99,7 +102,12 @@ def attention(
     if name == "tokamax":
         return attend_by_tokamax(query, key, value, _of_kernel(mask), sinks, form, kernel_on(request, present_target()))
     attend = functools.partial(
-        _attend, position=position, key_position=key_position, head_size=head_size, value_size=value_size, soft_cap=soft_cap
+        _attend,
+        position=position,
+        key_position=key_position,
+        head_size=head_size,
+        value_size=value_size,
+        soft_cap=soft_cap,
     )
     return attended(recomputed(attend)(query, key, value, mask, sinks))
 
@@ -125,7 +133,8 @@ def _attend(
     soft_cap: float | None,
 ) -> NamedArray:
     """Attention of all queries, already scaled, to all keys."""
-    # Positions last: this is the order that the products before and after need for the scores, which are the largest array.
+    # Positions last: this is the order that the products before and after need for the scores, which are the largest
+    # array.
     order = (*(axis for axis in query.axes if axis not in (position, head_size)), position, key_position)
     scores = contract(query, key, head_size, into=jnp.float32, order=order)
     if soft_cap is not None:

@@ -1,8 +1,10 @@
-"""Attention of one block of queries to one block of keys: the arithmetic that `blockwise_attention` and `ring_attention` share.
+"""Attention of one block of queries to one block of keys: the arithmetic that `blockwise_attention` and
+`ring_attention` share.
 
-Forward, each query keeps the greatest score so far, the sum of the exponentials of its scores, relative to the greatest, and the sum of the
-values weighted by them (Rabe and Staats 2021; Dao et al. 2022). Keys may be added in any order. Backward, the scores of a pair are computed
-again. All sums are float32 whatever the compute type: otherwise their error would grow with the number of blocks.
+Forward, each query keeps the greatest score so far, the sum of the exponentials of its scores, relative to the
+greatest, and the sum of the values weighted by them (Rabe and Staats 2021; Dao et al. 2022). Keys may be added in any
+order. Backward, the scores of a pair are computed again. All sums are float32 whatever the compute type: otherwise
+their error would grow with the number of blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from halcyon.models.parts.masks import Block, Mask
 
 MASKED = -1e30
 _LEAST = -1e38
-"""The running maximum before the first key. It is below every masked score, so the difference of the two is never zero."""
+"""The running maximum before the first key.
+
+It is below every masked score, so the difference of the two is never zero.
+"""
 
 Sums = tuple[NamedArray, NamedArray, NamedArray]
 """For each query of a block: its greatest score, the sum of exponentials, the weighted sum of values."""
@@ -75,7 +80,9 @@ class BlockPairs:
             total = hax.ones(self.rows, dtype=jnp.float32)
         return greatest, total, hax.zeros((*self.rows, self._form.value_size), dtype=jnp.float32)
 
-    def add(self, sums: Sums, query: NamedArray, key: NamedArray, value: NamedArray, first_query: Any, first_key: Any) -> Sums:
+    def add(
+        self, sums: Sums, query: NamedArray, key: NamedArray, value: NamedArray, first_query: Any, first_key: Any
+    ) -> Sums:
         """The sums after a block of keys.
 
         Args:
@@ -95,7 +102,9 @@ class BlockPairs:
         return new, total * shrunk + hax.sum(powers, self.keys), result * shrunk + part
 
     def finish(self, sums: Sums, dtype: jnp.dtype) -> tuple[NamedArray, NamedArray]:
-        """The result in `dtype`, with the axes of the queries, and the logarithm of each query's sum of exponentials."""
+        """The result in `dtype`, with the axes of the queries, and the logarithm of each query's sum of
+        exponentials.
+        """
         greatest, total, result = sums
         # A query that sees no key has only masked scores, or none. Its maximum shows this, and its result is zero.
         seen = hax.greater(greatest, MASKED / 2)
@@ -128,14 +137,18 @@ class BlockPairs:
         """
         scores, slope = self._scores(query, key, first_query, first_key)
         weights = hax.exp(scores - log_totals)
-        by_value = contract(weights.astype(query.dtype), cotangent, self._summed(value), into=jnp.float32, order=value.axes)
+        by_value = contract(
+            weights.astype(query.dtype), cotangent, self._summed(value), into=jnp.float32, order=value.axes
+        )
         by_weights = contract(cotangent, value, self._form.value_size, into=jnp.float32, order=scores.axes)
         by_scores = weights * (by_weights - mean)
         by_scores = (by_scores if slope is None else by_scores * slope).astype(query.dtype)
         by_key = contract(by_scores, query, self._summed(key), into=jnp.float32, order=key.axes)
         return contract(by_scores, key, self.keys, into=jnp.float32, order=query.axes), by_key, by_value
 
-    def _scores(self, query: NamedArray, key: NamedArray, first_query: Any, first_key: Any) -> tuple[NamedArray, NamedArray | None]:
+    def _scores(
+        self, query: NamedArray, key: NamedArray, first_query: Any, first_key: Any
+    ) -> tuple[NamedArray, NamedArray | None]:
         """Scores of a pair of blocks, masked and capped, and the derivative of the cap (None without a cap)."""
         form = self._form
         scores = contract(query, key, form.head_size, into=jnp.float32, order=(*self.rows, self.keys))
@@ -144,7 +157,9 @@ class BlockPairs:
             capped = hax.tanh(scores / form.soft_cap)
             scores, slope = form.soft_cap * capped, 1.0 - capped * capped
         if self._mask is not None:
-            visible = self._mask.visible(Block(self.queries, first_query, self._whole), Block(self.keys, first_key, form.key_position))
+            visible = self._mask.visible(
+                Block(self.queries, first_query, self._whole), Block(self.keys, first_key, form.key_position)
+            )
             scores = with_array(scores, jnp.where(expanded(visible, scores.axis_names), scores.array, MASKED))
         return scores, slope
 
@@ -154,7 +169,9 @@ class BlockPairs:
 
 
 def mean_gradient(result: NamedArray, cotangent: NamedArray, value_size: Axis) -> NamedArray:
-    """For each query, the mean of the gradient with respect to its weights, weighted by them; the softmax's derivative subtracts it."""
+    """For each query, the mean of the gradient with respect to its weights, weighted by them; the softmax's derivative
+    subtracts it.
+    """
     return hax.sum(result.astype(jnp.float32) * cotangent.astype(jnp.float32), value_size)
 
 

@@ -1,7 +1,8 @@
-"""Which implementation computes a call of attention: the one that the run names, or the best for its hardware, shapes and mask.
+"""Which implementation computes a call of attention: the one that the run names, or the best for its hardware, shapes
+and mask.
 
-``spec.trainer.attention`` and the platform belong to the run, not to a model. So the code that traces the model gives both by `attending`,
-and every call of attention in it follows.
+``spec.trainer.attention`` and the platform belong to the run, not to a model. So the code that traces the model gives
+both by `attending`, and every call of attention in it follows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Implementation = Literal["reference", "blockwise", "splash", "tokamax", "ring"]
 UNEVEN_BLOCKS = 16
 """``auto`` pads sequences that the block does not divide only if they are longer than this number of blocks."""
 LARGEST_TABLE_BYTES = 2**31
-"""The largest table of queries and keys that a kernel may keep in the backward pass of a layer (`GpuKernel.keeps_table`)."""
+"""The largest table of queries and keys that a kernel may keep in the backward pass of a layer
+(`GpuKernel.keeps_table`).
+"""
 
 
 class CannotServe(ValueError):
@@ -102,7 +105,9 @@ _setting: ContextVar[_Setting] = ContextVar("halcyon-attention", default=_Settin
 
 
 @contextlib.contextmanager
-def attending(implementation: AttentionName, target: Target, on_choice: Callable[[Choice], object] = lambda choice: None) -> Iterator[None]:
+def attending(
+    implementation: AttentionName, target: Target, on_choice: Callable[[Choice], object] = lambda choice: None
+) -> Iterator[None]:
     """Trace models in this context with an implementation of attention.
 
     Args:
@@ -142,7 +147,9 @@ def best(request: Request, target: Target) -> Choice:
     form = request.form
     if request.parts > 1:
         return Choice("ring", f"the mesh splits positions over {request.parts} devices")
-    kernel: Implementation | None = "splash" if target.platform == "tpu" else "tokamax" if target.platform == "gpu" else None
+    kernel: Implementation | None = (
+        "splash" if target.platform == "tpu" else "tokamax" if target.platform == "gpu" else None
+    )
     why_not = f"there is no kernel for {target.platform}"
     if kernel is not None:
         refused = refusal(kernel, request, target)
@@ -173,7 +180,10 @@ def _ring(request: Request) -> str | None:
     form = request.form
     if request.parts < 2:
         return "the mesh does not split positions; set mesh.ici.context"
-    if form.position.size != form.key_position.size or (form.position.name, form.key_position.name) != (POSITION, KEY_POSITION):
+    if form.position.size != form.key_position.size or (form.position.name, form.key_position.name) != (
+        POSITION,
+        KEY_POSITION,
+    ):
         return "it needs one key for each query"
     return None if request.rows else "keys and values must have the rows of the queries"
 
@@ -205,14 +215,20 @@ def _tokamax(request: Request, target: Target) -> str | None:
     if isinstance(kernel, str):
         return kernel
     if request.dtype not in (jnp.bfloat16, jnp.float16):
-        return f"its products would round {jnp.dtype(request.dtype).name} numbers; set trainer.precision.compute to bfloat16"
+        return (
+            f"its products would round {jnp.dtype(request.dtype).name} numbers; set trainer.precision.compute to "
+            "bfloat16"
+        )
     if mask is None or not mask.causal or mask.offset or form.position.size != form.key_position.size:
         return "it has no mask of this kind"
     if (form.position.name, form.key_position.name) != (POSITION, KEY_POSITION):
         return "it needs the axes of a model's positions"
     table = request.batch * form.position.size * form.key_position.size
     if kernel.keeps_table and _has_ranges(request) and table > LARGEST_TABLE_BYTES:
-        return f"its backward pass would keep a table of {table / 1e9:.1f} GB, one byte for each query and key; give shorter sequences"
+        return (
+            f"its backward pass would keep a table of {table / 1e9:.1f} GB, one byte for each query and key; give "
+            "shorter sequences"
+        )
     if not tokamax.is_there():
         return "the package tokamax is not installed; install halcyon-train[cuda]"
     return None if request.rows else "keys and values must have the rows of the queries"
@@ -223,7 +239,9 @@ def _gpu_kernel(request: Request, target: Target) -> GpuKernel | str:
     if target.platform != "gpu" or target.compute_capability is None:
         return f"it has kernels for NVIDIA GPUs, and this is {target.platform}"
     sizes = form.head_size.size, form.value_size.size
-    return gpu_kernel(target.compute_capability, *sizes, soft_cap=form.soft_cap is not None, ranges=_has_ranges(request))
+    return gpu_kernel(
+        target.compute_capability, *sizes, soft_cap=form.soft_cap is not None, ranges=_has_ranges(request)
+    )
 
 
 def _has_ranges(request: Request) -> bool:

@@ -1,9 +1,9 @@
 """Attention by blocks of queries and blocks of keys: neither pass holds the scores of a whole sequence.
 
-For each block of queries, both passes visit only the range of key blocks that the mask may show (`Mask.key_range`, `Mask.block_ranges`):
-half of them for a causal mask, and those of its own documents where documents are apart. A block that is left out would add nothing but
-zeros, so the numbers are the same bits. Each device has the ranges of its own rows. `halcyon.models.parts.attention_blocks` has the
-arithmetic of a pair of blocks.
+For each block of queries, both passes visit only the range of key blocks that the mask may show (`Mask.key_range`,
+`Mask.block_ranges`): half of them for a causal mask, and those of its own documents where documents are apart. A block
+that is left out would add nothing but zeros, so the numbers are the same bits. Each device has the ranges of its own
+rows. `halcyon.models.parts.attention_blocks` has the arithmetic of a pair of blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ _Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | Non
 
 
 def attend_in_blocks(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form, *, by_row: bool
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None,
+    sinks: NamedArray | None,
+    form: Form,
+    *,
+    by_row: bool,
 ) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; the queries are already scaled.
 
@@ -44,10 +51,12 @@ def attend_in_blocks(
         mask: The keys that a query sees.
         sinks: Scores of a key without a value.
         form: The axes.
-        by_row: Whether each row has its own ranges of keys, where the arrays of the mask bound them; rows are then computed one after the
-            other. Otherwise a device has one range for all its rows, and computes them together.
+        by_row: Whether each row has its own ranges of keys, where the arrays of the mask bound them; rows are then
+            computed one after the other. Otherwise a device has one range for all its rows, and computes them together.
     """
-    position, key_position = (axis.resize(-(-axis.size // form.block) * form.block) for axis in (form.position, form.key_position))
+    position, key_position = (
+        axis.resize(-(-axis.size // form.block) * form.block) for axis in (form.position, form.key_position)
+    )
     if (position, key_position) == (form.position, form.key_position):
         return _attend(query, key, value, mask, sinks, form, by_row)
     hidden = Prefix(form.key_position.size)
@@ -58,7 +67,9 @@ def attend_in_blocks(
     return run(_attend(query, key, value, mask, sinks, whole, by_row), position, form.position, 0)
 
 
-def _padded(tree: Any, form: Form, position: Axis, key_position: Axis, mode: Literal["constant", "edge"] = "constant") -> Any:
+def _padded(
+    tree: Any, form: Form, position: Axis, key_position: Axis, mode: Literal["constant", "edge"] = "constant"
+) -> Any:
     """A tree of arrays with zeros, or their last element, at the end of their positions."""
     sizes = {form.position: position, form.key_position: key_position}
 
@@ -71,16 +82,31 @@ def _padded(tree: Any, form: Form, position: Axis, key_position: Axis, mode: Lit
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _attend(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form, by_row: bool
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None,
+    sinks: NamedArray | None,
+    form: Form,
+    by_row: bool,
 ) -> NamedArray:
     return _forward(query, key, value, mask, sinks, form, by_row)[0]
 
 
 def _forward(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form, by_row: bool
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: Mask | None,
+    sinks: NamedArray | None,
+    form: Form,
+    by_row: bool,
 ) -> tuple[NamedArray, _Saved]:
     names = result_names(query, form)
-    one_number = (*(name for name in names if name not in (form.value_size.name, form.position.name)), form.position.name)
+    one_number = (
+        *(name for name in names if name not in (form.value_size.name, form.position.name)),
+        form.position.name,
+    )
 
     def of_device(given: Any, narrow: bool) -> tuple[NamedArray, ...]:
         query, key, value, mask, sinks = given
@@ -102,7 +128,13 @@ def _backward(
     given = (query, key, value, mask, result, log_totals, cotangent)
     by_query, by_key, by_value = _by_device(of_device, given, tuple(x.axis_names for x in (query, key, value)), by_row)
     mean = None if sinks is None else mean_gradient(result, cotangent, form.value_size)
-    return by_query, by_key, by_value, None, None if sinks is None or mean is None else by_sinks(sinks, mean, log_totals)
+    return (
+        by_query,
+        by_key,
+        by_value,
+        None,
+        None if sinks is None or mean is None else by_sinks(sinks, mean, log_totals),
+    )
 
 
 _attend.defvjp(_forward, _backward)
@@ -110,7 +142,9 @@ _attend.defvjp(_forward, _backward)
 _OfDevice = Callable[[Any, bool], tuple[NamedArray, ...]]
 
 
-def _by_device(function: _OfDevice, given: Any, results: tuple[tuple[str, ...], ...], by_row: bool) -> tuple[NamedArray, ...]:
+def _by_device(
+    function: _OfDevice, given: Any, results: tuple[tuple[str, ...], ...], by_row: bool
+) -> tuple[NamedArray, ...]:
     """``function(given, narrow)``. Where the arrays of the mask bound the keys, each device calls it for its own rows.
 
     Otherwise the bounds would be those of all rows of all devices, and the devices would exchange them.
@@ -128,7 +162,9 @@ def _by_device(function: _OfDevice, given: Any, results: tuple[tuple[str, ...], 
 
     def of_device(shard: Shard, given: Any, parameters: tuple[()]) -> tuple[NamedArray, ...]:
         del shard, parameters
-        return _row_by_row(function, given, results) if by_row and BATCH in given[0].axis_names else function(given, True)
+        return (
+            _row_by_row(function, given, results) if by_row and BATCH in given[0].axis_names else function(given, True)
+        )
 
     return by_device(of_device, given, (), tuple(Result(names) for names in results))
 
@@ -140,10 +176,14 @@ def _row_by_row(function: _OfDevice, given: Any, results: tuple[tuple[str, ...],
     def of_row(number: jax.Array) -> tuple[NamedArray, ...]:
         mine = jax.tree.map(lambda x: x[BATCH, number] if BATCH in x.axis_names else x, given, is_leaf=is_named)
         found = function(mine, True)
-        return tuple(x.rearrange([name for name in names if name != BATCH]) for x, names in zip(found, results, strict=True))
+        return tuple(
+            x.rearrange([name for name in names if name != BATCH]) for x, names in zip(found, results, strict=True)
+        )
 
     found = jax.lax.map(of_row, jnp.arange(rows))
-    return tuple(NamedArray(jnp.moveaxis(x.array, 0, names.index(BATCH)), names) for x, names in zip(found, results, strict=True))
+    return tuple(
+        NamedArray(jnp.moveaxis(x.array, 0, names.index(BATCH)), names) for x, names in zip(found, results, strict=True)
+    )
 
 
 class _Blocks:
@@ -170,7 +210,9 @@ class _Blocks:
         if bounds is not None:
             self._first, self._end = jnp.maximum(self._first, bounds.first), jnp.minimum(self._end, bounds.end)
 
-    def forward(self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None) -> tuple[NamedArray, NamedArray]:
+    def forward(
+        self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None
+    ) -> tuple[NamedArray, NamedArray]:
         """The result, and the logarithm of each query's sum of exponentials: (..., position), float32."""
 
         def of_queries(number: jax.Array) -> tuple[NamedArray, NamedArray]:
@@ -187,13 +229,22 @@ class _Blocks:
         return self._joined(results), self._joined(log_totals)
 
     def backward(
-        self, query: NamedArray, key: NamedArray, value: NamedArray, result: NamedArray, log_totals: NamedArray, cotangent: NamedArray
+        self,
+        query: NamedArray,
+        key: NamedArray,
+        value: NamedArray,
+        result: NamedArray,
+        log_totals: NamedArray,
+        cotangent: NamedArray,
     ) -> tuple[NamedArray, NamedArray, NamedArray]:
         """The gradients with respect to query, key and value."""
 
-        def of_queries(sums: tuple[NamedArray, NamedArray], number: jax.Array) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
+        def of_queries(
+            sums: tuple[NamedArray, NamedArray], number: jax.Array
+        ) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
             mine, my_result, my_cotangent, my_totals = (
-                self._part(x, self._form.position, self._queries, number) for x in (query, result, cotangent, log_totals)
+                self._part(x, self._form.position, self._queries, number)
+                for x in (query, result, cotangent, log_totals)
             )
             mean = mean_gradient(my_result, my_cotangent, self._form.value_size)
 

@@ -52,13 +52,17 @@ class CausalConvolution(eqx.Module):
             wide, total = x.astype(jnp.float32), jnp.zeros(x.shape, jnp.float32)
             for distance in range(min(self.taps.size, x.shape[at])):
                 term = weight[..., self.taps.size - 1 - distance] * _later(wide, distance, at)
-                if distance and segments is not None:  # 0 before the first position is masked by the shifted zeros of `x`
+                if (
+                    distance and segments is not None
+                ):  # 0 before the first position is masked by the shifted zeros of `x`
                     term = jnp.where(segments == _later(segments, distance, at), term, 0.0)
                 total = total + term
             return activate(self.activation, total).astype(x.dtype)
 
         weight = expanded(self.weight.astype(jnp.float32), (*names, TAPS))
-        return with_array(x, recomputed(convolve)(x.array, weight, None if segments is None else expanded(segments, names)))
+        return with_array(
+            x, recomputed(convolve)(x.array, weight, None if segments is None else expanded(segments, names))
+        )
 
 
 def _later(x: jax.Array, distance: int, at: int) -> jax.Array:

@@ -1,15 +1,16 @@
 """The gated delta rule (Yang et al. 2024, "Gated Delta Networks"), in chunks of positions.
 
-A head keeps a matrix S of key features by value features, its state. At each position, with key k, value v, query q, decay a and rate b:
+A head keeps a matrix S of key features by value features, its state. At each position, with key k, value v, query q,
+decay a and rate b:
 
     S = a S
     S = S + k (b (v - S^T k))^T
     o = S^T q
 
-Position by position this is a loop over the whole sequence. In chunks of C positions it is a loop over the chunks, with matrix products
-inside each. Within a chunk, the corrections ``u = b (v - S^T k)`` depend on each other through a unit lower triangular system (the UT
-transform of Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule", section 3). It is inverted by blocks, from blocks of
-one row on: the inverse of two neighbouring blocks is two products.
+Position by position this is a loop over the whole sequence. In chunks of C positions it is a loop over the chunks, with
+matrix products inside each. Within a chunk, the corrections ``u = b (v - S^T k)`` depend on each other through a unit
+lower triangular system (the UT transform of Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule",
+section 3). It is inverted by blocks, from blocks of one row on: the inverse of two neighbouring blocks is two products.
 
 A state begins with zeros at the start of each segment. All arithmetic is float32, and the state too.
 """
@@ -48,7 +49,8 @@ def delta_rule(
         value: float32 [..., key head, value head of it, position, value feature].
         log_decay: float32 [..., key head, value head of it, position], at most 0.
         rate: float32, like `log_decay`.
-        starts: bool [..., position]: True where a segment starts. Its leading dimensions are those before the heads. None: one segment.
+        starts: bool [..., position]: True where a segment starts. Its leading dimensions are those before the heads.
+            None: one segment.
         chunk: Positions of a chunk; a power of two.
 
     Returns:
@@ -81,7 +83,8 @@ def continued_delta_rule(
     state: jax.Array | None = None,
     chunk: int = CHUNK,
 ) -> tuple[jax.Array, jax.Array]:
-    """The outputs of all positions, and the state after the last one. A position with a decay and a rate of 0 changes no state.
+    """The outputs of all positions, and the state after the last one. A position with a decay and a rate of 0 changes
+    no state.
 
     Args:
         query: See `delta_rule`.
@@ -90,7 +93,8 @@ def continued_delta_rule(
         log_decay: See `delta_rule`.
         rate: See `delta_rule`.
         starts: See `delta_rule`.
-        state: The state before the first position: float32 [..., key head, value head of it, key feature, value feature]. None: zeros.
+        state: The state before the first position: float32 [..., key head, value head of it, key feature, value
+            feature]. None: zeros.
         chunk: See `delta_rule`.
     """
     positions = key.shape[-2]
@@ -105,7 +109,9 @@ def continued_delta_rule(
     causal = jnp.tril(jnp.ones((chunk, chunk), bool))
     visible = causal & (segment[..., :, None] == segment[..., None, :])
     between = jnp.exp(jnp.where(visible, decay[..., :, None] - decay[..., None, :], -jnp.inf))
-    continues = (segment == 0).astype(jnp.float32)  # the chunk's first positions, up to the first start, see the earlier state
+    continues = (segment == 0).astype(
+        jnp.float32
+    )  # the chunk's first positions, up to the first start, see the earlier state
     of_last = (segment == segment[..., -1:]).astype(jnp.float32)
 
     scores = _dot("...ik,...jk->...ij", key, key)[..., None, :, :, :] * between
@@ -133,7 +139,10 @@ def continued_delta_rule(
 
 
 def _chunks(x: jax.Array, dimension: int, chunk: int) -> jax.Array:
-    """The dimension of positions, counted from the end, as two: the chunk, and the position in it. Zeros fill up the last chunk."""
+    """The dimension of positions, counted from the end, as two: the chunk, and the position in it.
+
+    Zeros fill up the last chunk.
+    """
     at = x.ndim + dimension
     padding = [(0, -x.shape[at] % chunk if other == at else 0) for other in range(x.ndim)]
     x = jnp.pad(x, padding)

@@ -1,9 +1,10 @@
 """Sends the tokens of a device to the devices of their experts, and the results back. No token is dropped.
 
-The choices of a device's tokens are sorted by expert. If the mesh splits the experts, the sorted rows are sent in rounds: in each round a
-device sends at most `capacity` rows to each other device, so memory grows with the tokens of a device and not with those of the batch. With
-a balanced router one round is enough. If many tokens choose the experts of one device, further rounds follow; rounds without rows are
-skipped by all devices together. The backward pass computes each round again, because it would otherwise keep the rows of all rounds.
+The choices of a device's tokens are sorted by expert. If the mesh splits the experts, the sorted rows are sent in
+rounds: in each round a device sends at most `capacity` rows to each other device, so memory grows with the tokens of a
+device and not with those of the batch. With a balanced router one round is enough. If many tokens choose the experts of
+one device, further rounds follow; rounds without rows are skipped by all devices together. The backward pass computes
+each round again, because it would otherwise keep the rows of all rounds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ Compute = Callable[[jax.Array, jax.Array], jax.Array]
 """Rows sorted by expert, and the number of rows of each expert, to the outputs of the rows."""
 
 
-def dispatched(shard: Shard, experts: Axis, rows: jax.Array, chosen: jax.Array, weights: jax.Array, compute: Compute) -> jax.Array:
+def dispatched(
+    shard: Shard, experts: Axis, rows: jax.Array, chosen: jax.Array, weights: jax.Array, compute: Compute
+) -> jax.Array:
     """The weighted sum of the outputs of each token's experts: float32 [token, feature].
 
     Args:
@@ -87,10 +90,16 @@ def _computed(shard: Shard, experts: Axis, rows: jax.Array, expert_of: jax.Array
 
 
 def _sizes(expert_of: jax.Array, experts: int) -> jax.Array:
-    """The number of rows of each expert, from the sorted experts of the rows: int32 [expert]. Rows of higher numbers do not count."""
+    """The number of rows of each expert, from the sorted experts of the rows: int32 [expert].
+
+    Rows of higher numbers do not count.
+    """
     return jnp.diff(_first(expert_of, jnp.arange(experts + 1))).astype(jnp.int32)
 
 
 def _first(expert_of: jax.Array, experts: jax.Array) -> jax.Array:
-    """The first row of each of these experts, or of a later one. A comparison of all pairs is one kernel; a binary search is a loop."""
+    """The first row of each of these experts, or of a later one.
+
+    A comparison of all pairs is one kernel; a binary search is a loop.
+    """
     return jnp.searchsorted(expert_of, experts, method="compare_all")

@@ -1,10 +1,11 @@
 """Tables of vectors, with a gradient that is accurate for frequent tokens too.
 
-The gradient of a table is a sum over all positions of the batch, and a frequent token has many of them. The table is cast to the compute
-type before the look-up; in bfloat16 the error of that sum would be half of its norm or more. So the sum is float32 in every compute type.
+The gradient of a table is a sum over all positions of the batch, and a frequent token has many of them. The table is
+cast to the compute type before the look-up; in bfloat16 the error of that sum would be half of its norm or more. So the
+sum is float32 in every compute type.
 
-If a mesh splits the batch, each device adds up the vectors of its own positions into a table of its own. One reduction then gives each
-device the sum for the part of the table that it stores.
+If a mesh splits the batch, each device adds up the vectors of its own positions into a table of its own. One reduction
+then gives each device the sum for the part of the table that it stores.
 """
 
 from __future__ import annotations
@@ -52,15 +53,20 @@ def look_up(table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dt
         indexed: The axis of the table that `indices` count along.
         dtype: Type of the vectors.
     """
-    # Gather the table before the look-up: otherwise XLA shards the vectors by feature, and copies the whole batch to every device.
+    # Gather the table before the look-up: otherwise XLA shards the vectors by feature, and copies the whole batch to
+    # every device.
     return hax.auto_sharded(table.astype(dtype)).take(indexed, indices)
 
 
-def _forward(table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dtype) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
+def _forward(
+    table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dtype
+) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
     return look_up(table, indices, indexed, dtype), (table, indices)
 
 
-def _backward(indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray) -> tuple[NamedArray, None]:
+def _backward(
+    indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
+) -> tuple[NamedArray, None]:
     del dtype
     table, indices = arguments
     features = tuple(axis for axis in table.axes if axis != indexed)
@@ -73,7 +79,9 @@ def _backward(indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, Name
         part, first = shard.part(indexed)
         width = vectors.shape[indices.ndim :]
         at = indices.reshape(-1) - first
-        at = jnp.where(at < 0, part.size, at)  # drop indices outside of this part: a negative one would count from the end
+        at = jnp.where(
+            at < 0, part.size, at
+        )  # drop indices outside of this part: a negative one would count from the end
         rows = vectors.astype(jnp.float32).reshape(-1, *width)
         total = jnp.zeros((part.size, *width), jnp.float32).at[at].add(rows, mode="drop")
         return shard.reduced(NamedArray(total, ordered.axis_names))

@@ -1,8 +1,8 @@
 """Experts: gated MLPs with the same shape, each computed for the tokens that were sent to it.
 
-The code is written for one device (`halcyon.models.partition`), which has some of the experts and, of each, its part of the features.
-Products take the weights as they are stored: they cast and then gather them, and gather again for the backward pass instead of keeping a
-copy. Gradients of parameters are float32 sums until they are scattered.
+The code is written for one device (`halcyon.models.partition`), which has some of the experts and, of each, its part of
+the features. Products take the weights as they are stored: they cast and then gather them, and gather again for the
+backward pass instead of keeping a copy. Gradients of parameters are float32 sums until they are scattered.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Experts(eqx.Module):
         combine: Gate = silu_gate,
         keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
     ) -> Experts:
-        """Normal weights (*stacked, experts, inputs, outputs) and, if `bias`, zero biases (*stacked, experts, outputs)."""
+        """Normal weights (*stacked, experts, inputs, outputs) and, if `bias`, zero biases (*stacked, experts,
+        outputs).
+        """
         outer = (*stacked, experts)
 
         def weight(inputs: Axis, outputs: Axis, key: PRNGKeyArray) -> NamedArray:
@@ -111,9 +113,14 @@ class Experts(eqx.Module):
         """
         gate, up = (
             _biased(shard, _adapted(shard, self.products, rows, weight, adapter, sizes), bias, sizes)
-            for weight, adapter, bias in ((self.gate, self.gate_adapter, self.gate_bias), (self.up, self.up_adapter, self.up_bias))
+            for weight, adapter, bias in (
+                (self.gate, self.gate_adapter, self.gate_bias),
+                (self.up, self.up_adapter, self.up_bias),
+            )
         )
-        out: Any = _adapted(shard, self.products, recomputed(self.combine)(gate, up), self.down, self.down_adapter, sizes)
+        out: Any = _adapted(
+            shard, self.products, recomputed(self.combine)(gate, up), self.down, self.down_adapter, sizes
+        )
         if self.down_bias is None:
             return out
         is_first = shard.part(self.mlp)[1] == 0  # only one part of the features adds the bias of the sum
@@ -121,7 +128,12 @@ class Experts(eqx.Module):
 
 
 def _adapted(
-    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, adapter: LowRank | None, sizes: jax.Array
+    shard: Shard,
+    products: NarrowProducts | None,
+    rows: jax.Array,
+    weight: NamedArray,
+    adapter: LowRank | None,
+    sizes: jax.Array,
 ) -> Any:
     """Each row times the matrix of its expert, with the expert's adapter."""
     out: Any = _product(shard, products, rows, weight, sizes)
@@ -133,7 +145,9 @@ def _adapted(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _product(shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array) -> jax.Array:
+def _product(
+    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array
+) -> jax.Array:
     """Each row times the matrix of its expert. `weight` is as stored: (experts, inputs, outputs)."""
     return expert_product(products, rows, _whole(shard, weight, rows.dtype), sizes)
 
@@ -145,7 +159,10 @@ def _product_forward(
 
 
 def _product_backward(
-    shard: Shard, products: NarrowProducts | None, arguments: tuple[jax.Array, NamedArray, jax.Array], cotangent: jax.Array
+    shard: Shard,
+    products: NarrowProducts | None,
+    arguments: tuple[jax.Array, NamedArray, jax.Array],
+    cotangent: jax.Array,
 ) -> tuple[jax.Array, NamedArray, None]:
     rows, weight, sizes = arguments
     by_rows = expert_product(products, cotangent, _whole(shard, weight, rows.dtype), sizes, transposed=True)
@@ -168,11 +185,15 @@ def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array)
     return (rows.astype(jnp.float32) + added).astype(rows.dtype)
 
 
-def _add_bias_forward(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
+def _add_bias_forward(
+    shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array
+) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
     return _add_bias(shard, rows, bias, sizes), (bias, sizes)
 
 
-def _add_bias_backward(shard: Shard, arguments: tuple[NamedArray, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, NamedArray, None]:
+def _add_bias_backward(
+    shard: Shard, arguments: tuple[NamedArray, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, NamedArray, None]:
     bias, sizes = arguments
     by_bias = shard.scattered(with_array(bias, grouped_sum(cotangent, sizes)))
     return cotangent, by_bias.astype(bias.dtype), None

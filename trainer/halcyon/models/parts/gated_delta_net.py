@@ -128,9 +128,13 @@ class GatedDeltaNet(eqx.Module):
             return Linear.init(inputs, outputs, stacked=stacked, std=std, dtype=dtype, key=next(keys))
 
         def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
-            return CausalConvolution.init(features, taps, activation, stacked=stacked, std=std, dtype=dtype, key=next(keys))
+            return CausalConvolution.init(
+                features, taps, activation, stacked=stacked, std=std, dtype=dtype, key=next(keys)
+            )
 
-        decays = jax.random.uniform(next(keys), [axis.size for axis in (*stacked, *heads)], jnp.float32, 0.01, _MOST_DECAY)
+        decays = jax.random.uniform(
+            next(keys), [axis.size for axis in (*stacked, *heads)], jnp.float32, 0.01, _MOST_DECAY
+        )
         embed = (axes.embed,)
         return GatedDeltaNet(
             query=linear(embed, axes.keys),
@@ -153,7 +157,9 @@ class GatedDeltaNet(eqx.Module):
     def kept(self) -> FixedState:
         """What a cache keeps: the last inputs of the three convolutions, and the state of each head."""
         axes, taps = self.axes, self.query_convolution.taps.size - 1
-        inputs = tuple(((taps, *(axis.size for axis in features)), False) for features in (axes.keys, axes.keys, axes.values))
+        inputs = tuple(
+            ((taps, *(axis.size for axis in features)), False) for features in (axes.keys, axes.keys, axes.values)
+        )
         heads = (axes.key_heads.size, axes.value_heads.size)
         return FixedState((*inputs, ((*heads, axes.key_size.size, axes.value_size.size), True)))
 
@@ -209,7 +215,9 @@ class GatedDeltaNet(eqx.Module):
 
 
 class _Continued:
-    """Continues the convolutions and the state of a layer after earlier positions; a call replaces them in the layer's memory."""
+    """Continues the convolutions and the state of a layer after earlier positions; a call replaces them in the layer's
+    memory.
+    """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -223,11 +231,15 @@ class _Continued:
         ordered = x.rearrange((BATCH, POSITION, *names))
         joined = jnp.concatenate((before.astype(x.dtype), ordered.array), 1)
         counts, taps = self._memory.counts(ordered.array.shape[1]), before.shape[1]
-        self._kept.append(jax.vmap(lambda row, count: jax.lax.dynamic_slice_in_dim(row, count, taps, 0))(joined, counts))
+        self._kept.append(
+            jax.vmap(lambda row, count: jax.lax.dynamic_slice_in_dim(row, count, taps, 0))(joined, counts)
+        )
         out = convolution(hax.named(joined, (BATCH, POSITION, *names)))
         return hax.named(out.array[:, taps:], (BATCH, POSITION, *names))
 
-    def ruled(self, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array, rate: jax.Array) -> jax.Array:
+    def ruled(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array, rate: jax.Array
+    ) -> jax.Array:
         """The outputs of all positions; see `delta_rule`. Padding does not change the state."""
         positions = jnp.arange(rate.shape[-1], dtype=jnp.int32)
         counted = (positions < self._memory.counts(rate.shape[-1])[:, None])[:, None, None]
@@ -250,4 +262,6 @@ def _unit(x: jax.Array) -> jax.Array:
 def _starts(segments: jax.Array) -> jax.Array:
     """True at each position whose segment is not that of the position before."""
     changed = segments[..., 1:] != segments[..., :-1]
-    return jnp.concatenate((jnp.zeros_like(changed[..., :1]) if changed.shape[-1] else jnp.zeros(segments.shape, bool), changed), -1)
+    return jnp.concatenate(
+        (jnp.zeros_like(changed[..., :1]) if changed.shape[-1] else jnp.zeros(segments.shape, bool), changed), -1
+    )

@@ -1,7 +1,7 @@
 """Products of groups in blocks of rows, one after the other, on any platform.
 
-The rows of each group are cut into blocks, and a loop multiplies one block at a time. A group fills its last block with zeros, so it
-computes less than one block more for each group.
+The rows of each group are cut into blocks, and a loop multiplies one block at a time. A group fills its last block with
+zeros, so it computes less than one block more for each group.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ BLOCK = 128
 _LEAST_BLOCK = 8
 
 
-def product_in_blocks(rows: jax.Array, matrices: jax.Array, sizes: jax.Array, *, transposed: bool, into: Any) -> jax.Array:
-    """The product of each row with the matrix of its group; see `halcyon.models.parts.grouped_product.grouped_product`."""
+def product_in_blocks(
+    rows: jax.Array, matrices: jax.Array, sizes: jax.Array, *, transposed: bool, into: Any
+) -> jax.Array:
+    """The product of each row with the matrix of its group; see
+    `halcyon.models.parts.grouped_product.grouped_product`.
+    """
     blocks = _blocks(len(rows), sizes)
 
     def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -65,7 +69,9 @@ def _blocks(count: int, sizes: jax.Array) -> _Blocks:
     mine = jnp.minimum(of_row, groups - 1)
     places = block_begins[mine] * block + jnp.arange(count) - begins[mine]
     return _Blocks(
-        jnp.where(rows < ends[group][:, None], rows, count), group.astype(jnp.int32), jnp.where(of_row < groups, places, blocks * block)
+        jnp.where(rows < ends[group][:, None], rows, count),
+        group.astype(jnp.int32),
+        jnp.where(of_row < groups, places, blocks * block),
     )
 
 
@@ -75,7 +81,9 @@ def _at(rows: jax.Array, places: jax.Array) -> jax.Array:
 
 def _product(x: jax.Array, y: jax.Array, over_x: tuple[int, ...], over_y: tuple[int, ...]) -> jax.Array:
     x, y, precision = operands(x, y)
-    return jax.lax.dot_general(x, y, ((over_x, over_y), ((), ())), precision=precision, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        x, y, ((over_x, over_y), ((), ())), precision=precision, preferred_element_type=jnp.float32
+    )
 
 
 def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.lax.Precision | None]:

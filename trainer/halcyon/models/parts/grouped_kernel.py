@@ -1,11 +1,12 @@
 """Products of groups on NVIDIA GPUs: one kernel for all groups, in Triton's form of Pallas.
 
-The rows of each group are cut into tiles, and a program of the kernel computes one tile of the result. So each number is written once, by
-one program, in a fixed order of its sum: the bits repeat. The tiles of all groups are listed on the device, so the host reads no sizes.
-Rows without a group form tiles of zeros.
+The rows of each group are cut into tiles, and a program of the kernel computes one tile of the result. So each number
+is written once, by one program, in a fixed order of its sum: the bits repeat. The tiles of all groups are listed on the
+device, so the host reads no sizes. Rows without a group form tiles of zeros.
 
-No library has all three products with float32 gradients for all GPUs (docs/design/experts.md has the comparison). The form of the kernel
-follows Haliax 0.2.227 (``haliax.nn.ragged_dot``, after openxla/tokamax), whose sizes of tiles were measured on an H100 and a GB200.
+No library has all three products with float32 gradients for all GPUs (docs/design/experts.md has the comparison). The
+form of the kernel follows Haliax 0.2.227 (``haliax.nn.ragged_dot``, after openxla/tokamax), whose sizes of tiles were
+measured on an H100 and a GB200.
 """
 
 from __future__ import annotations
@@ -58,10 +59,16 @@ def _side(most: int, size: int, least: int = _LEAST_TILE) -> int:
     return max(least, min(most, pl.next_power_of_2(size)))
 
 
-_HOPPER: dict[Product, Tile] = {"rows": Tile(128, 256, 64, warps=8, stages=4), "outer": Tile(128, 256, 64, warps=8, stages=3)}
+_HOPPER: dict[Product, Tile] = {
+    "rows": Tile(128, 256, 64, warps=8, stages=4),
+    "outer": Tile(128, 256, 64, warps=8, stages=3),
+}
 _HOPPER_FEW_ROWS = Tile(128, 128, 32, warps=4, stages=4)
 _BLACKWELL: dict[Product, Tile] = dict.fromkeys(("rows", "outer"), Tile(256, 256, 64, warps=8, stages=3))
-_OTHER: dict[Product, Tile] = {"rows": Tile(128, 256, 32, warps=8, stages=4), "outer": Tile(128, 128, 32, warps=4, stages=3)}
+_OTHER: dict[Product, Tile] = {
+    "rows": Tile(128, 256, 32, warps=8, stages=4),
+    "outer": Tile(128, 128, 32, warps=4, stages=3),
+}
 """For the 99 KiB of shared memory of a program on GPUs of compute capability 8.6, 8.9 and 12."""
 
 
@@ -83,9 +90,17 @@ def tile_of(product: Product, compute_capability: tuple[int, int], rows_of_group
 
 
 def row_products(
-    rows: jax.Array, matrices: jax.Array, sizes: jax.Array, *, transposed: bool, into: Any, tile: Tile, interpret: bool = False
+    rows: jax.Array,
+    matrices: jax.Array,
+    sizes: jax.Array,
+    *,
+    transposed: bool,
+    into: Any,
+    tile: Tile,
+    interpret: bool = False,
 ) -> jax.Array:
-    """The product of each row with the matrix of its group: [row, output]; zeros for a row without a group. Sums are float32 or int32.
+    """The product of each row with the matrix of its group: [row, output]; zeros for a row without a group. Sums are
+    float32 or int32.
 
     Args:
         rows: [row, input], sorted by group.
@@ -101,7 +116,9 @@ def row_products(
     tile = tile.fitting(count, outputs, inputs, rows.dtype)
     tiles = count // tile.rows + groups + 1  # at least the tiles of all groups, and of the rows without one
     call = pl.pallas_call(
-        functools.partial(_row_kernel, tile=tile, tiles=tiles, groups=groups, inputs=inputs, outputs=outputs, transposed=transposed),
+        functools.partial(
+            _row_kernel, tile=tile, tiles=tiles, groups=groups, inputs=inputs, outputs=outputs, transposed=transposed
+        ),
         out_shape=jax.ShapeDtypeStruct((count, outputs), into),
         in_specs=[pl.no_block_spec] * 3,
         out_specs=pl.no_block_spec,
@@ -114,7 +131,13 @@ def row_products(
 
 
 def outer_products(
-    rows: jax.Array, others: jax.Array, sizes: jax.Array, *, into: Any = jnp.float32, tile: Tile, interpret: bool = False
+    rows: jax.Array,
+    others: jax.Array,
+    sizes: jax.Array,
+    *,
+    into: Any = jnp.float32,
+    tile: Tile,
+    interpret: bool = False,
 ) -> jax.Array:
     """The sum of the outer products of the rows of each group: [group, input, output]. Sums are float32 or int32.
 
@@ -154,7 +177,9 @@ def _row_tiles(sizes: jax.Array, count: int, block: int, tiles: int) -> jax.Arra
     found = jnp.searchsorted(tile_ends, tile, side="right", method="compare_all").astype(jnp.int32)
     group = jnp.minimum(found, len(sizes) - 1)
     first = ends[group] - sizes[group] + (tile - (tile_ends[group] + -sizes[group] // block)) * block
-    return jnp.stack([group, first, jnp.where(found < len(sizes), jnp.minimum(first + block, ends[group]), first)]).astype(jnp.int32)
+    return jnp.stack(
+        [group, first, jnp.where(found < len(sizes), jnp.minimum(first + block, ends[group]), first)]
+    ).astype(jnp.int32)
 
 
 def _place(program: jax.Array, rows: int, columns: int, band: int) -> tuple[jax.Array, jax.Array]:
@@ -205,13 +230,18 @@ def _row_kernel(
         plgpu.store(out_ref.at[down, across], total.astype(out_ref.dtype), mask=stored)
 
 
-def _outer_kernel(rows_ref: Any, others_ref: Any, bounds_ref: Any, out_ref: Any, *, tile: Tile, inputs: int, outputs: int) -> None:
+def _outer_kernel(
+    rows_ref: Any, others_ref: Any, bounds_ref: Any, out_ref: Any, *, tile: Tile, inputs: int, outputs: int
+) -> None:
     down, across = pl.cdiv(inputs, tile.rows), pl.cdiv(outputs, tile.columns)
     group = pl.program_id(0) // (down * across)
     at, column = _place(pl.program_id(0) % (down * across), down, across, tile.band)
     begin, end = bounds_ref[group], bounds_ref[group + 1]
     left_part, right_part = pl.ds(at * tile.rows, tile.rows), pl.ds(column * tile.columns, tile.columns)
-    is_input, is_output = _within(at * tile.rows, tile.rows, inputs), _within(column * tile.columns, tile.columns, outputs)
+    is_input, is_output = (
+        _within(at * tile.rows, tile.rows, inputs),
+        _within(column * tile.columns, tile.columns, outputs),
+    )
 
     def add(step: jax.Array, total: jax.Array, is_row: jax.Array | None = None) -> jax.Array:
         part = pl.ds(begin + step * tile.depth, tile.depth)
@@ -239,13 +269,19 @@ def _both(down: jax.Array | None, across: jax.Array | None) -> jax.Array | None:
 def _load(ref: Any, mask: jax.Array | None) -> jax.Array:
     if mask is None:
         return plgpu.load(ref)
-    return plgpu.load(ref, mask=mask, other=0 if jnp.issubdtype(ref.dtype, jnp.integer) else 0.0)  # Pallas casts no integer to 8 bits
+    return plgpu.load(
+        ref, mask=mask, other=0 if jnp.issubdtype(ref.dtype, jnp.integer) else 0.0
+    )  # Pallas casts no integer to 8 bits
 
 
 def _dot(left: jax.Array, right: jax.Array, over_left: int, over_right: int) -> jax.Array:
     precision = jax.lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
     return jax.lax.dot_general(
-        left, right, (((over_left,), (over_right,)), ((), ())), precision=precision, preferred_element_type=_sums(left.dtype)
+        left,
+        right,
+        (((over_left,), (over_right,)), ((), ())),
+        precision=precision,
+        preferred_element_type=_sums(left.dtype),
     )
 
 

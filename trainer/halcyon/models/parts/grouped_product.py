@@ -1,11 +1,12 @@
 """Products of rows with one matrix for each group of rows.
 
-All uses of a platform's kernel for such products are in this file and in `halcyon.models.parts.grouped_kernel`. Rows are sorted by group;
-the rows after the last group belong to none, and their products are zero. Three implementations compute the same sums:
+All uses of a platform's kernel for such products are in this file and in `halcyon.models.parts.grouped_kernel`. Rows
+are sorted by group; the rows after the last group belong to none, and their products are zero. Three implementations
+compute the same sums:
 
 - ``kernel``: one kernel for NVIDIA GPUs (`halcyon.models.parts.grouped_kernel`).
-- ``ragged``: XLA's own operation (`jax.lax.ragged_dot_general`), a kernel on TPUs. On other platforms XLA multiplies every row with every
-  matrix and keeps a copy of the rows for each group.
+- ``ragged``: XLA's own operation (`jax.lax.ragged_dot_general`), a kernel on TPUs. On other platforms XLA multiplies
+  every row with every matrix and keeps a copy of the rows for each group.
 - ``blocks``: a loop over blocks of rows, on any platform (`halcyon.models.parts.grouped_blocks`).
 
 docs/design/experts.md compares the programs.
@@ -75,7 +76,9 @@ def grouped_product(
             return product_in_blocks(rows, matrices, sizes, transposed=transposed, into=into)
 
 
-def grouped_outer(rows: jax.Array, others: jax.Array, sizes: jax.Array, *, implementation: Implementation | None = None) -> jax.Array:
+def grouped_outer(
+    rows: jax.Array, others: jax.Array, sizes: jax.Array, *, implementation: Implementation | None = None
+) -> jax.Array:
     """The sum of the outer products of the rows of each group: float32 [group, input, output].
 
     Args:
@@ -91,7 +94,9 @@ def grouped_outer(rows: jax.Array, others: jax.Array, sizes: jax.Array, *, imple
 
             tile = grouped_kernel.tile_of("outer", _capability(target), len(rows) // len(sizes))
             into = jnp.int32 if rows.dtype == jnp.int8 else jnp.float32
-            found = grouped_kernel.outer_products(rows, others, sizes, into=into, tile=tile, interpret=target.platform != "gpu")
+            found = grouped_kernel.outer_products(
+                rows, others, sizes, into=into, tile=tile, interpret=target.platform != "gpu"
+            )
             return found.astype(jnp.float32)
         case "ragged":
             return _ragged(rows, others, sizes, _OUTER, jnp.float32).astype(jnp.float32)
@@ -120,8 +125,13 @@ def _capability(target: Target) -> tuple[int, int]:
     return target.compute_capability or _LEAST_CAPABILITY
 
 
-def _ragged(x: jax.Array, y: jax.Array, sizes: jax.Array, dimensions: jax.lax.RaggedDotDimensionNumbers, into: Any) -> jax.Array:
-    """The product with sums of 32 bits. XLA's kernel for TPUs has them for a narrower result, too; a float32 one costs a copy more."""
+def _ragged(
+    x: jax.Array, y: jax.Array, sizes: jax.Array, dimensions: jax.lax.RaggedDotDimensionNumbers, into: Any
+) -> jax.Array:
+    """The product with sums of 32 bits.
+
+    XLA's kernel for TPUs has them for a narrower result, too; a float32 one costs a copy more.
+    """
     x, y, precision = operands(x, y)
     if jax.default_backend() != "tpu" or x.dtype == jnp.int8:
         into = jnp.int32 if x.dtype == jnp.int8 else jnp.float32

@@ -1,12 +1,13 @@
 """Weights in 8 bits, for inference: each output of a linear map, and each vector of a table, has a scale of its own.
 
-``weight[o, i] = scale[o] * integer[o, i]`` with integers of -127 to 127, so the greatest weight of each output is exact (symmetric
-quantisation by channel). In the product the integers are multiplied in the type of the activations, which holds them exactly, and the sum
-over the inputs is multiplied by the scale. With `integers`, each row of the activations is rounded to 8 bits too, with a scale of its own
-(LLM.int8, Dettmers et al. 2022, without its outliers): the products are then of integers, which processors compute several times as fast.
+``weight[o, i] = scale[o] * integer[o, i]`` with integers of -127 to 127, so the greatest weight of each output is exact
+(symmetric quantisation by channel). In the product the integers are multiplied in the type of the activations, which
+holds them exactly, and the sum over the inputs is multiplied by the scale. With `integers`, each row of the activations
+is rounded to 8 bits too, with a scale of its own (LLM.int8, Dettmers et al. 2022, without its outliers): the products
+are then of integers, which processors compute several times as fast.
 
-On a CPU, XLA would write the converted weights of a product to memory. So a block of outputs is converted at a time, which stays in the
-cache of the processor.
+On a CPU, XLA would write the converted weights of a product to memory. So a block of outputs is converted at a time,
+which stays in the cache of the processor.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def rounded(weight: NamedArray, over: tuple[Axis, ...]) -> tuple[NamedArray, Nam
     return hax.round(wide / scale).astype(jnp.int8).rearrange((*others, *over)), scale
 
 
-def int8_product(x: NamedArray, rows: NamedArray, scale: NamedArray, over: tuple[Axis, ...], *, integers: bool) -> NamedArray:
+def int8_product(
+    x: NamedArray, rows: NamedArray, scale: NamedArray, over: tuple[Axis, ...], *, integers: bool
+) -> NamedArray:
     """``x . (rows * scale)`` summed over some axes: float32, with the other axes of `x` and then those of `scale`.
 
     Args:
@@ -131,7 +134,9 @@ def _in_blocks(x: jax.Array, matrix: jax.Array) -> jax.Array:
     blocks = next(blocks for blocks in range(wanted, 0, -1) if count % blocks == 0)
 
     def of_block(block: jax.Array) -> jax.Array:
-        return jax.lax.dot_general(x, block.astype(jnp.float32), (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+        return jax.lax.dot_general(
+            x, block.astype(jnp.float32), (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+        )
 
     return jnp.moveaxis(jax.lax.map(of_block, matrix.reshape(blocks, -1, size)), 0, 1).reshape(len(x), count)
 

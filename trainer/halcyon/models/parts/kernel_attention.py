@@ -1,7 +1,7 @@
 """What the attention kernels of JAX share: arrays of plain axes, and masks in the few forms that kernels know.
 
-A kernel takes one array of rows, heads, positions and features. Each device calls it on its own rows and heads, because XLA cannot
-partition a kernel.
+A kernel takes one array of rows, heads, positions and features. Each device calls it on its own rows and heads, because
+XLA cannot partition a kernel.
 """
 
 from __future__ import annotations
@@ -40,10 +40,17 @@ def kernel_mask(mask: Mask | None) -> KernelMask | None:
     segments = [part for part in parts if isinstance(part, Segments)]
     offsets = {part.offset for part in (*causal, *windows)}
     known = len(causal) + len(windows) + len(segments) == len(parts) and len(offsets) <= 1 and len(segments) <= 1
-    if not known or (mask is not None and not mask.sees_itself) or any(_axes(part) - {BATCH, POSITION, KEY_POSITION} for part in segments):
+    if (
+        not known
+        or (mask is not None and not mask.sees_itself)
+        or any(_axes(part) - {BATCH, POSITION, KEY_POSITION} for part in segments)
+    ):
         return None
     return KernelMask(
-        bool(causal), min((part.size for part in windows), default=None), next(iter(offsets), 0), segments[0] if segments else None
+        bool(causal),
+        min((part.size for part in windows), default=None),
+        next(iter(offsets), 0),
+        segments[0] if segments else None,
     )
 
 
@@ -138,7 +145,9 @@ def attend_by_kernel(
         found = layout.named(compute(arrays), query, layout.of_queries, POSITION, form.value_size.name)
         return found.rearrange(names).astype(query.dtype)
 
-    return by_device(of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names), kernel=True)
+    return by_device(
+        of_device, ((query, key, value), () if sinks is None else (sinks,), ids), (), Result(names), kernel=True
+    )
 
 
 def result_names(query: NamedArray, form: Form) -> tuple[str, ...]:

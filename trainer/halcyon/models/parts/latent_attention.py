@@ -1,6 +1,8 @@
-"""Latent attention (DeepSeek-AI 2024, section 2.1.1): keys and values are projected from a vector of few features, which a cache can keep.
+"""Latent attention (DeepSeek-AI 2024, section 2.1.1): keys and values are projected from a vector of few features,
+which a cache can keep.
 
-A head has plain features, from that vector, and rotated features. The rotated features of keys are one head that all heads share.
+A head has plain features, from that vector, and rotated features. The rotated features of keys are one head that all
+heads share.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class LatentAttention(eqx.Module):
     """Multi-head latent attention.
 
     Attributes:
-        query_down: From the residual stream to the latent vector of queries. None: queries come from the residual stream.
+        query_down: From the residual stream to the latent vector of queries. None: queries come from the residual
+            stream.
         query_latent_norm: Norm of that vector.
         query_plain: To the plain features of queries.
         query_rotary: To the rotated features of queries.
@@ -118,7 +121,8 @@ class LatentAttention(eqx.Module):
             x: The residual stream, after its norm.
             mask: The keys that a query sees.
             rotary: The rotation, with the axis `rotary`.
-            memory: Latent vectors of earlier positions; it then decides the keys that a query sees. None: only those of `x`.
+            memory: Latent vectors of earlier positions; it then decides the keys that a query sees. None: only those of
+                `x`.
         """
         position = x.resolve_axis(POSITION)
         key_position = position.alias(KEY_POSITION)
@@ -146,9 +150,11 @@ class LatentAttention(eqx.Module):
     def _remembering(
         self, source: NamedArray, latent: NamedArray, key_rotary: NamedArray, rotary: RotaryTable, memory: Memory
     ) -> NamedArray:
-        """Attention to latent vectors themselves: the maps to plain keys and to values are applied to queries and results instead.
+        """Attention to latent vectors themselves: the maps to plain keys and to values are applied to queries and
+        results instead.
 
-        So a kept position costs as much as one head's key, whatever the number of heads (DeepSeek-AI 2024, section 2.1.2).
+        So a kept position costs as much as one head's key, whatever the number of heads (DeepSeek-AI 2024, section
+        2.1.2).
         """
         rank, plain = self._rank, self.query_plain(source)
         seen = contract(plain, self.key_plain.weight, self.plain)
@@ -179,7 +185,10 @@ class LatentAttention(eqx.Module):
 
 
 def _joined(first: NamedArray, second: NamedArray, of_first: Axis, of_second: Axis) -> NamedArray:
-    """The features of two arrays as one axis, the last. Where the second lacks an axis of the first, it is copied along it."""
+    """The features of two arrays as one axis, the last.
+
+    Where the second lacks an axis of the first, it is copied along it.
+    """
     outer = tuple(axis for axis in first.axes if axis != of_first)
     left = first.rearrange((*outer, of_first)).array
     right: Any = second.broadcast_to((*outer, of_second)).rearrange((*outer, of_second)).array

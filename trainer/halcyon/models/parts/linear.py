@@ -1,14 +1,17 @@
 """Linear maps, and the products and sums that the parts use.
 
-Precision. A layer takes and returns activations in the compute type. Parameters keep their own type and are cast next to the product, so
-that a sharded weight is gathered over the network in the compute type. Norms always compute in float32. Gradients of parameters are sums
-over the batch and its positions, so they are float32 from the first product or look-up on, over the network too: in a narrow type, a sum
-of thousands of terms no longer changes once a term is less than half of its last digit.
+Precision. A layer takes and returns activations in the compute type. Parameters keep their own type and are cast next
+to the product, so that a sharded weight is gathered over the network in the compute type. Norms always compute in
+float32. Gradients of parameters are sums over the batch and its positions, so they are float32 from the first product
+or look-up on, over the network too: in a narrow type, a sum of thousands of terms no longer changes once a term is less
+than half of its last digit.
 
-With `halcyon.models.narrow.with_products` the linear maps of a model round the factors of their products to 8 bits or less.
+With `halcyon.models.narrow.with_products` the linear maps of a model round the factors of their products to 8 bits or
+less.
 
-The layers of ``haliax.nn`` are not used, for three reasons: its norms compute in the type of their input, its initialisation is fixed to
-fan-in scaling, and its linear layer has a function as a leaf of the tree, which ``jax.jit`` and checkpoints reject.
+The layers of ``haliax.nn`` are not used, for three reasons: its norms compute in the type of their input, its
+initialisation is fixed to fan-in scaling, and its linear layer has a function as a leaf of the tree, which ``jax.jit``
+and checkpoints reject.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ if TYPE_CHECKING:
 def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.dtype) -> NamedArray:
     """Normally distributed values with mean 0, drawn in float32, so that every type starts from the same numbers.
 
-    The axes of a group are drawn as one dimension. Parameters with the same three sizes then share one compiled generator. The compilation
-    of an initialisation spends its time on generators, most of all on those with many dimensions.
+    The axes of a group are drawn as one dimension. Parameters with the same three sizes then share one compiled
+    generator. The compilation of an initialisation spends its time on generators, most of all on those with many
+    dimensions.
     """
     shape = [math.prod(axis.size for axis in group) for group in groups]
     axes = [axis for group in groups for axis in group]
@@ -50,7 +54,12 @@ def normal(key: PRNGKeyArray, *groups: tuple[Axis, ...], std: float, dtype: jnp.
 
 
 def contract(
-    x: NamedArray, y: NamedArray, axis: AxisSelection, *, into: DTypeLike | None = None, order: tuple[Axis, ...] | None = None
+    x: NamedArray,
+    y: NamedArray,
+    axis: AxisSelection,
+    *,
+    into: DTypeLike | None = None,
+    order: tuple[Axis, ...] | None = None,
 ) -> NamedArray:
     """``x . y``, with `y` cast to the type of `x`.
 
@@ -64,14 +73,18 @@ def contract(
         order: Axes of the result. Default: those of `x`, then those of `y`.
     """
     y = y.astype(x.dtype)
-    if into is not None and jax.default_backend() == "cpu":  # on CPU, XLA has no product of narrow types with a wide result
+    if (
+        into is not None and jax.default_backend() == "cpu"
+    ):  # on CPU, XLA has no product of narrow types with a wide result
         x, y = x.astype(into), y.astype(into)
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     return hax.dot(x, y, axis=axis, precision=precision, preferred_element_type=into, out_axes=order)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def apply_weight(x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: NarrowProducts | None = None) -> NamedArray:
+def apply_weight(
+    x: NamedArray, weight: NamedArray, inputs: tuple[Axis, ...], products: NarrowProducts | None = None
+) -> NamedArray:
     """``x . weight`` summed over `inputs`, in the type of `x`. The gradient with respect to `weight` is a float32 sum.
 
     Args:
@@ -106,7 +119,10 @@ def _apply_weight_forward(
 
 
 def _apply_weight_backward(
-    inputs: tuple[Axis, ...], products: NarrowProducts | None, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
+    inputs: tuple[Axis, ...],
+    products: NarrowProducts | None,
+    arguments: tuple[NamedArray, NamedArray],
+    cotangent: NamedArray,
 ) -> tuple[NamedArray, NamedArray]:
     x, weight = arguments
     outputs = tuple(axis for axis in weight.axes if axis not in inputs)
@@ -133,7 +149,8 @@ class Linear(eqx.Module):
         weight: (*inputs, *outputs).
         bias: (outputs). None: no bias.
         products: Type of the factors; see `apply_weight`.
-        adapter: What is trained beside a frozen weight; None: nothing. Code that uses `weight` without a call ignores it.
+        adapter: What is trained beside a frozen weight; None: nothing. Code that uses `weight` without a call ignores
+            it.
     """
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)

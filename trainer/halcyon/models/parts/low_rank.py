@@ -1,11 +1,13 @@
-"""A low-rank adapter of a linear map (LoRA, Hu et al. 2021): ``x W + scale x A B``. The weight W is frozen, A and B are trained.
+"""A low-rank adapter of a linear map (LoRA, Hu et al. 2021): ``x W + scale x A B``. The weight W is frozen, A and B are
+trained.
 
-B begins as 0, so the adapted map begins as the map itself. With a magnitude (DoRA, Liu et al. 2024, section 4), each column of
-``W + scale A B`` is divided by its length and multiplied by a trained one. As in section 4.3 of that paper, no gradient goes through the
-length that it is divided by.
+B begins as 0, so the adapted map begins as the map itself. With a magnitude (DoRA, Liu et al. 2024, section 4), each
+column of ``W + scale A B`` is divided by its length and multiplied by a trained one. As in section 4.3 of that paper,
+no gradient goes through the length that it is divided by.
 
-Dropout sets features of the adapter's input to 0. Its masks are a function of one number for each sequence, `LowRank.seeds`. The step makes
-these numbers from the run's seed, the step and the row of the batch, so neither microbatches nor the mesh change them.
+Dropout sets features of the adapter's input to 0. Its masks are a function of one number for each sequence,
+`LowRank.seeds`. The step makes these numbers from the run's seed, the step and the row of the batch, so neither
+microbatches nor the mesh change them.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class LowRank(eqx.Module):
         down: A: float32 (*stacked, *inputs, rank).
         up: B: float32 (*stacked, rank, *outputs).
         magnitude: Length of each column of the adapted weight: float32 (*stacked, *outputs). None: its own.
-        seeds: One number for each sequence: uint32 (*stacked, batch). None: no dropout. It is no parameter: `with_dropout` sets it for
-            one microbatch.
+        seeds: One number for each sequence: uint32 (*stacked, batch). None: no dropout. It is no parameter:
+            `with_dropout` sets it for one microbatch.
     """
 
     inputs: tuple[Axis, ...] = eqx.field(static=True)
@@ -62,7 +64,8 @@ class LowRank(eqx.Module):
         dora: bool = False,
         key: PRNGKeyArray,
     ) -> LowRank:
-        """A is even in +-1 / sqrt(inputs) (He et al. 2015, with a slope of sqrt(5)), B is 0, and magnitudes are the lengths of columns.
+        """A is even in +-1 / sqrt(inputs) (He et al. 2015, with a slope of sqrt(5)), B is 0, and magnitudes are the
+        lengths of columns.
 
         Args:
             weight: The weight, with all stacked axes.
@@ -78,12 +81,16 @@ class LowRank(eqx.Module):
         outputs = tuple(axis for axis in weight.axes if axis not in stacked and axis.name not in names)
         between = Axis(RANK, rank)
         bound = 1 / math.sqrt(math.prod(axis.size for axis in inputs))
-        shape = [math.prod(axis.size for axis in group) for group in (stacked, inputs, (between,))]  # see `linear.normal`
+        shape = [
+            math.prod(axis.size for axis in group) for group in (stacked, inputs, (between,))
+        ]  # see `linear.normal`
         drawn = jax.random.uniform(key, shape, jnp.float32, -bound, bound)
         axes = (*stacked, *inputs, between)
         down = hax.named(drawn.reshape([axis.size for axis in axes]), axes)
         up = hax.zeros((*stacked, between, *outputs), dtype=jnp.float32)
-        return LowRank(inputs, between, scale, dropout, down, up, _lengths(weight.astype(jnp.float32), inputs) if dora else None)
+        return LowRank(
+            inputs, between, scale, dropout, down, up, _lengths(weight.astype(jnp.float32), inputs) if dora else None
+        )
 
     def __call__(self, x: NamedArray, y: NamedArray, weight: NamedArray) -> NamedArray:
         """The adapted map of `x`, before its bias, in the axes and the type of `y`.
@@ -122,7 +129,9 @@ class LowRank(eqx.Module):
         of_sequence = [axis.size for axis in x.axes if axis.name != BATCH]
 
         def drop(x: jax.Array, seeds: jax.Array) -> jax.Array:
-            masks = jax.vmap(lambda seed: jax.random.bernoulli(jax.random.key(seed), kept, of_sequence))(seeds.reshape(-1))
+            masks = jax.vmap(lambda seed: jax.random.bernoulli(jax.random.key(seed), kept, of_sequence))(
+                seeds.reshape(-1)
+            )
             return jnp.where(jnp.moveaxis(masks, 0, names.index(BATCH)), x / kept, 0).astype(x.dtype)
 
         return elementwise(recomputed(drop), x, self.seeds)

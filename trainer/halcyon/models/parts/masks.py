@@ -1,11 +1,11 @@
 """Attention masks: the keys that a query sees. Masks combine: ``Causal() & Window(4096) & Segments(ids)``.
 
-A mask has three methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds, from the shapes
-alone, the keys that a block of queries can see, so that attention skips the other blocks; `block_ranges` bounds them by the arrays of the
-mask, when the program runs. A range may be too wide, never too narrow.
+A mask has three methods. `visible` returns the booleans of a block of queries and a block of keys. `key_range` bounds,
+from the shapes alone, the keys that a block of queries can see, so that attention skips the other blocks;
+`block_ranges` bounds them by the arrays of the mask, when the program runs. A range may be too wide, never too narrow.
 
-Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0 in training, the
-number of earlier tokens if the queries continue a sequence.
+Queries and keys are counted from 0 along their own axes. `offset` is the position of the first query among the keys: 0
+in training, the number of earlier tokens if the queries continue a sequence.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Mask(eqx.Module):
 
     @abstractmethod
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        """True where a query sees a key: booleans. Axes: those of the arrays in the mask, the queries' and the keys'."""
+        """True where a query sees a key: booleans.
+
+        Axes: those of the arrays in the mask, the queries' and the keys'.
+        """
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         """The range of keys, end excluded, that the queries ``first`` to ``last``, both included, can see.
@@ -130,7 +133,10 @@ class Causal(Mask):
 
 
 class Window(Mask):
-    """A query sees no key that is `size` or more positions before its own. It sees all later keys: combine it with `Causal`."""
+    """A query sees no key that is `size` or more positions before its own.
+
+    It sees all later keys: combine it with `Causal`.
+    """
 
     size: int = eqx.field(static=True)
     offset: int = eqx.field(static=True, default=0)
@@ -201,7 +207,11 @@ class Segments(Mask):
     def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
         """See `Mask.block_ranges`."""
         of_keys = self.of_queries.rename({queries.name: keys.name}) if self.of_keys is None else self.of_keys
-        rows = {axis.name: axis for axis in (*self.of_queries.axes, *of_keys.axes) if axis.name not in (queries.name, keys.name)}
+        rows = {
+            axis.name: axis
+            for axis in (*self.of_queries.axes, *of_keys.axes)
+            if axis.name not in (queries.name, keys.name)
+        }
 
         def flat(ids: NamedArray, axis: Axis) -> jax.Array:
             return ids.broadcast_to((*rows.values(), axis)).array.reshape(-1, axis.size)
@@ -240,7 +250,9 @@ class _Both(Mask):
     right: Mask
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        return cast("NamedArray", hax.logical_and(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys))))
+        return cast(
+            "NamedArray", hax.logical_and(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys)))
+        )
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
         (left, left_end), (right, right_end) = (mask.key_range(first, last, keys) for mask in (self.left, self.right))
@@ -266,10 +278,14 @@ class _Either(Mask):
     right: Mask
 
     def visible(self, queries: Block, keys: Block) -> NamedArray:
-        return cast("NamedArray", hax.logical_or(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys))))
+        return cast(
+            "NamedArray", hax.logical_or(*_alike(self.left.visible(queries, keys), self.right.visible(queries, keys)))
+        )
 
     def key_range(self, first: int, last: int, keys: int) -> tuple[int, int]:
-        ranges = [found for mask in (self.left, self.right) if (found := mask.key_range(first, last, keys))[0] < found[1]]
+        ranges = [
+            found for mask in (self.left, self.right) if (found := mask.key_range(first, last, keys))[0] < found[1]
+        ]
         return (min(start for start, _ in ranges), max(end for _, end in ranges)) if ranges else (0, 0)
 
     def block_ranges(self, queries: Axis, keys: Axis, block: int) -> BlockRanges | None:
@@ -288,7 +304,8 @@ class _Either(Mask):
 
 
 def shared_blocks(of_queries: jax.Array, of_keys: jax.Array, block: int) -> jax.Array:
-    """Whether a block of queries and a block of keys may share a segment in any row: booleans [blocks of queries, blocks of keys].
+    """Whether a block of queries and a block of keys may share a segment in any row: booleans [blocks of queries,
+    blocks of keys].
 
     They may if the ids of the two blocks, from the least to the greatest, overlap.
 
@@ -298,7 +315,9 @@ def shared_blocks(of_queries: jax.Array, of_keys: jax.Array, block: int) -> jax.
         block: Queries, and keys, of a block.
     """
     queries, keys = (ids.reshape(len(ids), -1, block) for ids in (of_queries, of_keys))
-    overlap = (queries.min(-1)[:, :, None] <= keys.max(-1)[:, None]) & (queries.max(-1)[:, :, None] >= keys.min(-1)[:, None])
+    overlap = (queries.min(-1)[:, :, None] <= keys.max(-1)[:, None]) & (
+        queries.max(-1)[:, :, None] >= keys.min(-1)[:, None]
+    )
     return overlap.any(0)
 
 

@@ -1,6 +1,7 @@
 """A mixture of experts as a part of a block: a router sends each token to a few experts and adds up their outputs.
 
-The router computes in float32 whatever the compute type. Every token gets all its experts: nothing is dropped, however uneven the load is.
+The router computes in float32 whatever the compute type. Every token gets all its experts: nothing is dropped, however
+uneven the load is.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from halcyon.models.parts.routing import Routing, balance, choose
 
 
 class RouterReport(NamedTuple):
-    """How a layer's router distributes the tokens of each sequence, float32; see `halcyon.models.parts.routing.Balance`."""
+    """How a layer's router distributes the tokens of each sequence, float32; see
+    `halcyon.models.parts.routing.Balance`.
+    """
 
     load: NamedArray
     """(..., routes), without positions."""
@@ -35,8 +38,8 @@ class RouterReport(NamedTuple):
     z_loss: NamedArray
     """(...), without positions."""
     pull: NamedArray
-    """The correction times the excess of the load over an even one, summed over the experts: (...), without positions. 0 without a
-    correction. Only its gradient is used: it moves the correction against the load."""
+    """The correction times the excess of the load over an even one, summed over the experts: (...), without positions.
+    0 without a correction. Only its gradient is used: it moves the correction against the load."""
 
 
 class Router(eqx.Module):
@@ -47,7 +50,10 @@ class Router(eqx.Module):
     weight: NamedArray = parameter(Role.ROUTER, inputs="inputs")
     bias: NamedArray | None = parameter(Role.BIAS)
     correction: NamedArray | None = parameter(Role.BIAS)
-    """(*stacked, routes): added to the scores for the choice alone. It gets no gradient but that of `RouterLosses.correction`."""
+    """(*stacked, routes): added to the scores for the choice alone.
+
+    It gets no gradient but that of `RouterLosses.correction`.
+    """
 
     @staticmethod
     def init(
@@ -130,7 +136,9 @@ class MixtureOfExperts(eqx.Module):
         parts: dict[str, Any] = {"stacked": stacked, "std": std, "dtype": dtype, "bias": bias}
         return MixtureOfExperts(
             router=Router.init(embed, experts, routing, correction=correction, key=first, **parts),
-            experts=Experts.init(Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=(second, third, fourth), **parts),
+            experts=Experts.init(
+                Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=(second, third, fourth), **parts
+            ),
             shared=shared,
             shared_gate=shared_gate,
         )
@@ -149,14 +157,18 @@ class MixtureOfExperts(eqx.Module):
         weights = hax.ones(tokens) if weights is None else weights.rearrange(tokens)
         routing, experts = self.router.routing, self.experts
 
-        def of_device(shard: Shard, activations: tuple[NamedArray, ...], parameters: tuple[Experts, NamedArray | None]) -> Any:
+        def of_device(
+            shard: Shard, activations: tuple[NamedArray, ...], parameters: tuple[Experts, NamedArray | None]
+        ) -> Any:
             rows, logits = (each.array.reshape(-1, *each.array.shape[-2:]) for each in activations[:2])
             of_token = activations[2].array.reshape(logits.shape[:-1])
             mine, correction = parameters
             choice = choose(logits, routing, None if correction is None else correction.array)
             sent = rows.reshape(-1, embed.size)
             chosen, weights = (each.reshape(len(sent), -1) for each in (choice.experts, choice.weights))
-            combined = dispatched(shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes))
+            combined = dispatched(
+                shard, experts.experts, sent, chosen, weights, lambda rows, sizes: mine.of_device(shard, rows, sizes)
+            )
             out = shard.sum_over(experts.mlp, combined.astype(rows.dtype))
             found = balance(logits, choice, of_token, position.size, lambda part: shard.sum_over(position, part))
             lead = activations[0].array.shape[:-2]
@@ -178,7 +190,9 @@ class MixtureOfExperts(eqx.Module):
         if self.shared is not None:
             always = self.shared(x)
             if self.shared_gate is not None:
-                always = elementwise(recomputed(lambda always, gate: always * jax.nn.sigmoid(gate)), always, self.shared_gate(x))
+                always = elementwise(
+                    recomputed(lambda always, gate: always * jax.nn.sigmoid(gate)), always, self.shared_gate(x)
+                )
             out = out + always
         return divided(out), report
 
@@ -196,7 +210,8 @@ def reported(reports: RouterReport, losses: RouterLosses) -> tuple[dict[str, Nam
     """`Outputs.aux` and `Outputs.penalty` of a model.
 
     Args:
-        reports: The reports of all layers, with a dimension without a name for the layers in front, as a scan returns them.
+        reports: The reports of all layers, with a dimension without a name for the layers in front, as a scan returns
+            them.
         losses: Factors of the losses.
     """
     load, balance_loss, z_loss, pull = (NamedArray(each.array, (LAYERS, *each.axis_names)) for each in reports)

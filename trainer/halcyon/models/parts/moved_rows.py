@@ -1,7 +1,8 @@
 """Copies of rows to other places, whose gradients are copies too.
 
-The gradient of a look-up is a sum at random places, which XLA computes slowly and, on some platforms, in an order that varies. Here each
-row of the result, and each row of the argument, knows its counterpart, so the gradient is a look-up as well.
+The gradient of a look-up is a sum at random places, which XLA computes slowly and, on some platforms, in an order that
+varies. Here each row of the result, and each row of the argument, knows its counterpart, so the gradient is a look-up
+as well.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def copied(rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int)
     return _at(rows, sources // copies)
 
 
-def _copied_forward(rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int) -> tuple[jax.Array, jax.Array]:
+def _copied_forward(
+    rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int
+) -> tuple[jax.Array, jax.Array]:
     return _at(rows, sources // copies), targets
 
 

@@ -1,10 +1,10 @@
 """The products of experts, with factors of 8 bits where a run has them; see `halcyon.models.parts.products`.
 
-float8 is always e4m3 here: a kernel for groups multiplies two factors of one type. mxfp8 and nvfp4 have no kernel for groups, so experts
-keep the compute type with them.
+float8 is always e4m3 here: a kernel for groups multiplies two factors of one type. mxfp8 and nvfp4 have no kernel for
+groups, so experts keep the compute type with them.
 
-With scales by row, a row has a scale, and each input or output of an expert's matrix. In the gradient of the matrices, a feature has one
-scale for the rows of all experts.
+With scales by row, a row has a scale, and each input or output of an expert's matrix. In the gradient of the matrices,
+a feature has one scale for the rows of all experts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from halcyon_api.spec.narrow_products import NarrowProducts
 def expert_product(
     products: NarrowProducts | None, rows: jax.Array, matrices: jax.Array, sizes: jax.Array, *, transposed: bool = False
 ) -> jax.Array:
-    """The product of each row with the matrix of its expert; see `halcyon.models.parts.grouped_product.grouped_product`.
+    """The product of each row with the matrix of its expert; see
+    `halcyon.models.parts.grouped_product.grouped_product`.
 
     Args:
         products: The types and scales. None: the type of `rows`.

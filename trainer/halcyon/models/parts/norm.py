@@ -14,7 +14,8 @@ from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 
 Scaling = Literal["wide", "rounded", "offset"]
-"""How `RmsNorm` applies its weight. They differ in what is rounded to the type of the input, and so only in narrow types.
+"""How `RmsNorm` applies its weight. They differ in what is rounded to the type of the input, and so only in narrow
+types.
 
 - ``wide``: ``round(x / rms * weight)``, as OLMo does.
 - ``rounded``: ``round(round(x / rms) * round(weight))``, as Mistral and Qwen do.
@@ -72,7 +73,8 @@ class RmsNorm(eqx.Module):
 
 
 def _rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`x` with the precision of `dtype`, in its own type. The gradient passes unchanged, so that of a weight keeps its precision.
+    """`x` with the precision of `dtype`, in its own type. The gradient passes unchanged, so that of a weight keeps its
+    precision.
 
     XLA may drop a cast to a narrow type and back; it never drops this.
     """

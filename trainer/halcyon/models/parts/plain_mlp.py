@@ -18,15 +18,18 @@ from halcyon.models.parts.self_attention import InitLinear
 from halcyon_api.spec.families.section import Activation
 
 BETA, EPSILON = 0.5, -1e-6
-"""The slope at 0, and the greatest number that the exponential function gets. They are constants of the published models."""
+"""The slope at 0, and the greatest number that the exponential function gets.
+
+They are constants of the published models.
+"""
 _FIRST_ALPHA = 0.8
 
 
 class Xielu(eqx.Module):
     """xIELU (Huang and Schlag 2024, section 3): quadratic above 0, and below it an integrated exponential function.
 
-    ``alpha_p x^2 + beta x`` above 0, and ``alpha_n (exp(x) - 1 - x) + beta x`` below, with ``alpha_p = softplus(positive)`` and
-    ``alpha_n = beta + softplus(negative)``.
+    ``alpha_p x^2 + beta x`` above 0, and ``alpha_n (exp(x) - 1 - x) + beta x`` below, with ``alpha_p =
+    softplus(positive)`` and ``alpha_n = beta + softplus(negative)``.
     """
 
     positive: NamedArray = parameter(Role.BIAS)
@@ -47,7 +50,9 @@ class Xielu(eqx.Module):
         def activate(x: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
             wide = x.astype(jnp.float32)
             above, below = (jax.nn.softplus(each.astype(jnp.float32)) for each in (positive, negative))
-            bent = jnp.where(wide > 0, above * wide * wide, (jnp.expm1(jnp.minimum(wide, EPSILON)) - wide) * (BETA + below))
+            bent = jnp.where(
+                wide > 0, above * wide * wide, (jnp.expm1(jnp.minimum(wide, EPSILON)) - wide) * (BETA + below)
+            )
             return (bent + BETA * wide).astype(x.dtype)
 
         return elementwise(recomputed(activate), x, self.positive, self.negative)
@@ -66,9 +71,15 @@ class PlainMlp(eqx.Module):
     def init(embed: Axis, mlp: Axis, linear: InitLinear, activation: Activation | Xielu) -> PlainMlp:
         """Random linear maps from `embed` to `mlp` and back."""
         up, down = linear((embed,), (mlp,)), linear((mlp,), (embed,))
-        return PlainMlp(up, down, activation, None) if isinstance(activation, Xielu) else PlainMlp(up, down, None, activation)
+        return (
+            PlainMlp(up, down, activation, None)
+            if isinstance(activation, Xielu)
+            else PlainMlp(up, down, None, activation)
+        )
 
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., embed) to the same axes."""
         inner = self.up(x)
-        return self.down(self.learned(inner) if self.learned is not None else activated(self.activation or "silu", inner))
+        return self.down(
+            self.learned(inner) if self.learned is not None else activated(self.activation or "silu", inner)
+        )

@@ -1,21 +1,24 @@
 """Matrix products whose factors are rounded to 8 bits or less. Sums have 32 bits.
 
-``float8`` and ``int8``: a factor is scaled before it is rounded. With scales by row, each run of values that a sum goes over has a scale of
-its own: each token, and each input or output of a weight. With scales by tensor, all values of a factor share one. The scales come from the
-values themselves, so there is no history of scales that a checkpoint would have to keep, and which microbatches would change.
+``float8`` and ``int8``: a factor is scaled before it is rounded. With scales by row, each run of values that a sum goes
+over has a scale of its own: each token, and each input or output of a weight. With scales by tensor, all values of a
+factor share one. The scales come from the values themselves, so there is no history of scales that a checkpoint would
+have to keep, and which microbatches would change.
 
-- ``float8``: e4m3 has 4 bits of exponent and 3 of mantissa, e5m2 has 5 and 2 (Micikevicius et al. 2022). Scales are powers of 2, so scaling
-  itself rounds nothing, and a scale that many values share only decides which of them become too small.
+- ``float8``: e4m3 has 4 bits of exponent and 3 of mantissa, e5m2 has 5 and 2 (Micikevicius et al. 2022). Scales are
+  powers of 2, so scaling itself rounds nothing, and a scale that many values share only decides which of them become
+  too small.
 - ``int8``: 255 steps from the negative to the positive greatest value.
 
-``mxfp8`` and ``nvfp4``: blocks of 32 or 16 values have a scale (`jax.nn.scaled_matmul`). On GPUs of compute capability 10, XLA
-multiplies them by a kernel of cuDNN. A sum that the blocks do not divide keeps the type of its factors.
+``mxfp8`` and ``nvfp4``: blocks of 32 or 16 values have a scale (`jax.nn.scaled_matmul`). On GPUs of compute capability
+10, XLA multiplies them by a kernel of cuDNN. A sum that the blocks do not divide keeps the type of its factors.
 
-Each product of a linear map has one of three roles, which decide the types of its factors: the product itself, that for the gradient of its
-inputs, and that for the gradient of its parameters.
+Each product of a linear map has one of three roles, which decide the types of its factors: the product itself, that for
+the gradient of its inputs, and that for the gradient of its parameters.
 
-The operators of Haliax and JAX for float8 and int8 do not fit here. ``Fp8DotGeneralOp`` of Haliax has scales from earlier steps; it returns
-them as gradients, which microbatches would add up. ``Int8DotGeneralOp`` (AQT) draws the same random numbers in each step.
+The operators of Haliax and JAX for float8 and int8 do not fit here. ``Fp8DotGeneralOp`` of Haliax has scales from
+earlier steps; it returns them as gradients, which microbatches would add up. ``Int8DotGeneralOp`` (AQT) draws the same
+random numbers in each step.
 """
 
 from __future__ import annotations
@@ -60,14 +63,16 @@ def is_narrow(products: NarrowProducts | None, role: Role) -> bool:
 def of_head(products: NarrowProducts | None) -> NarrowProducts | None:
     """The choices for the output head.
 
-    The gradient of a softmax over many words has many small values beside a great one. e4m3 would round those below 2**-17 of it to zero,
-    so it is e5m2 here.
+    The gradient of a softmax over many words has many small values beside a great one. e4m3 would round those below
+    2**-17 of it to zero, so it is e5m2 here.
     """
     return None if products is None or not products.head else replace(products, gradients="e5m2")
 
 
 def kinds(products: NarrowProducts, role: Role) -> tuple[Kind, Kind]:
-    """The types of the two factors of a product, where they are scaled: activations or their gradient, then the weight or a gradient."""
+    """The types of the two factors of a product, where they are scaled: activations or their gradient, then the weight
+    or a gradient.
+    """
     if products.kind == "int8":
         return "int8", "int8"
     match role:
@@ -112,7 +117,13 @@ def narrow_dot(
 
 
 def _scaled(
-    products: NarrowProducts, role: Role, x: jax.Array, y: jax.Array, over_x: tuple[int, ...], over_y: tuple[int, ...], into: Any
+    products: NarrowProducts,
+    role: Role,
+    x: jax.Array,
+    y: jax.Array,
+    over_x: tuple[int, ...],
+    over_y: tuple[int, ...],
+    into: Any,
 ) -> jax.Array:
     left_kind, right_kind = kinds(products, role)
     by_tensor = products.scales == "tensor"
@@ -144,35 +155,47 @@ def rounded(kind: Kind, x: jax.Array, over: tuple[int, ...]) -> tuple[jax.Array,
     return narrow, jnp.where(jnp.isfinite(greatest), jnp.ldexp(jnp.float32(1), -power), jnp.nan)
 
 
-def _multiplied(products: NarrowProducts, role: Role, left: jax.Array, right: jax.Array, dimension_numbers: Any, into: Any) -> jax.Array:
+def _multiplied(
+    products: NarrowProducts, role: Role, left: jax.Array, right: jax.Array, dimension_numbers: Any, into: Any
+) -> jax.Array:
     if left.dtype == jnp.int8:
         return jax.lax.dot_general(left, right, dimension_numbers, preferred_element_type=jnp.int32)
     if jax.default_backend() == "cpu":  # on CPU, XLA has no product of two types
         left, right = left.astype(jnp.float32), right.astype(jnp.float32)
-    # On GPUs, the default is to add up in fewer bits. The scales are powers of 2, so it does not matter whether `into` rounds before them.
+    # On GPUs, the default is to add up in fewer bits. The scales are powers of 2, so it does not matter whether `into`
+    # rounds before them.
     fast = products.fast_accumulation == "always" or (products.fast_accumulation == "forward" and role == "forward")
     precision = jax.lax.Precision.HIGHEST if not fast and jax.default_backend() == "gpu" else None
     return jax.lax.dot_general(left, right, dimension_numbers, precision=precision, preferred_element_type=into)
 
 
-def _in_blocks(kind: NarrowType, x: jax.Array, y: jax.Array, over_x: tuple[int, ...], over_y: tuple[int, ...], into: Any) -> jax.Array:
+def _in_blocks(
+    kind: NarrowType, x: jax.Array, y: jax.Array, over_x: tuple[int, ...], over_y: tuple[int, ...], into: Any
+) -> jax.Array:
     if math.prod(x.shape[at] for at in over_x) % _BLOCKS[kind]:
         wide = jnp.float32 if jax.default_backend() == "cpu" else x.dtype
-        return jax.lax.dot_general(x.astype(wide), y.astype(wide), ((over_x, over_y), ((), ())), preferred_element_type=into)
+        return jax.lax.dot_general(
+            x.astype(wide), y.astype(wide), ((over_x, over_y), ((), ())), preferred_element_type=into
+        )
     (left, left_scales, left_factor), (right, right_scales, right_factor) = (
         in_blocks(kind, _summed_last(one, over)) for one, over in ((x, over_x), (y, over_y))
     )
-    sums = jax.nn.scaled_matmul(left[None], right[None], left_scales[None], right_scales[None], preferred_element_type=into)[0]
+    sums = jax.nn.scaled_matmul(
+        left[None], right[None], left_scales[None], right_scales[None], preferred_element_type=into
+    )[0]
     if kind == "nvfp4":
         sums = (sums.astype(jnp.float32) * (left_factor * right_factor)).astype(into)
-    return sums.reshape([one.shape[at] for one, over in ((x, over_x), (y, over_y)) for at in range(one.ndim) if at not in over])
+    return sums.reshape(
+        [one.shape[at] for one, over in ((x, over_x), (y, over_y)) for at in range(one.ndim) if at not in over]
+    )
 
 
 def in_blocks(kind: NarrowType, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`x` in blocks: its values, the scales of the blocks, and a factor of all values.
 
-    ``mxfp8``: e4m3 with scales that are powers of 2 (OCP Microscaling Formats 1.0), rounded up so that no value is above 448. ``nvfp4``:
-    e2m1 with scales in e4m3, relative to the greatest value of all. JAX's own rounding divides zero by zero in a block of zeros on CPUs.
+    ``mxfp8``: e4m3 with scales that are powers of 2 (OCP Microscaling Formats 1.0), rounded up so that no value is
+    above 448. ``nvfp4``: e2m1 with scales in e4m3, relative to the greatest value of all. JAX's own rounding divides
+    zero by zero in a block of zeros on CPUs.
 
     Args:
         kind: The type.
@@ -191,7 +214,9 @@ def in_blocks(kind: NarrowType, x: jax.Array) -> tuple[jax.Array, jax.Array, jax
     factor = jnp.where(most == 0, 1.0, most / _NVFP4_MOST)
     scales = (greatest / (6.0 * factor)).astype(jnp.float8_e4m3fn)
     divisor = factor * scales.astype(jnp.float32)
-    narrow = jnp.clip(jnp.where(divisor == 0, 0.0, wide / jnp.where(divisor == 0, 1.0, divisor)), -6.0, 6.0).astype(jnp.float4_e2m1fn)
+    narrow = jnp.clip(jnp.where(divisor == 0, 0.0, wide / jnp.where(divisor == 0, 1.0, divisor)), -6.0, 6.0).astype(
+        jnp.float4_e2m1fn
+    )
     return narrow.reshape(x.shape), scales[..., 0], factor
 
 

@@ -1,13 +1,14 @@
-"""Attention over positions that several devices share: keys and values travel around a ring of the devices (Liu et al. 2023).
+"""Attention over positions that several devices share: keys and values travel around a ring of the devices (Liu et al.
+2023).
 
-Each device keeps its queries. At every step it computes attention to the keys that it holds, block by block, while it sends these keys to
-the next device and receives those of the previous one; so no device ever holds the keys of the whole sequence. Backward, the gradients of
-keys and values travel with them, as float32 sums, and return to their device at the end. Steps after the last visible key are left out: a
-window of 1k over 32k positions needs one neighbour only.
+Each device keeps its queries. At every step it computes attention to the keys that it holds, block by block, while it
+sends these keys to the next device and receives those of the previous one; so no device ever holds the keys of the
+whole sequence. Backward, the gradients of keys and values travel with them, as float32 sums, and return to their device
+at the end. Steps after the last visible key are left out: a window of 1k over 32k positions needs one neighbour only.
 
-Arrays outside of attention have their positions in natural order. If the work of a step would be uneven (a causal mask), the devices first
-exchange half of their positions, which makes it even (see `ring_order`), and exchange them back after it. So nothing but this module knows
-the order.
+Arrays outside of attention have their positions in natural order. If the work of a step would be uneven (a causal
+mask), the devices first exchange half of their positions, which makes it even (see `ring_order`), and exchange them
+back after it. So nothing but this module knows the order.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ Carry = TypeVar("Carry")
 def attend_in_ring(
     query: NamedArray, key: NamedArray, value: NamedArray, mask: Mask | None, sinks: NamedArray | None, form: Form
 ) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each query."""
+    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each
+    query.
+    """
     return _forward(query, key, value, mask, sinks, form)[0]
 
 
@@ -64,7 +67,9 @@ def _forward(
     return result, (query, key, value, mask, sinks, result, log_totals)
 
 
-def _backward(form: Form, saved: _Saved, cotangent: NamedArray) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
+def _backward(
+    form: Form, saved: _Saved, cotangent: NamedArray
+) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
     query, key, value, mask, sinks, result, log_totals = saved
     mean = mean_gradient(result, cotangent, form.value_size)
 
@@ -73,10 +78,20 @@ def _backward(form: Form, saved: _Saved, cotangent: NamedArray) -> tuple[NamedAr
         *arrays, mask = given
         ring = _Ring(shard, form, arrays[0], mask)
         found = ring.backward(*(ring.arranged(x) for x in arrays))
-        return tuple(ring.restored(gradient).rearrange(x.axis_names) for gradient, x in zip(found, arrays[:3], strict=True))
+        return tuple(
+            ring.restored(gradient).rearrange(x.axis_names) for gradient, x in zip(found, arrays[:3], strict=True)
+        )
 
     keys, values = _split(key), _split(value)
-    given = (query, keys, values, cotangent.rearrange(result.axes), log_totals, mean.rearrange(log_totals.axes), _kept_whole(mask))
+    given = (
+        query,
+        keys,
+        values,
+        cotangent.rearrange(result.axes),
+        log_totals,
+        mean.rearrange(log_totals.axes),
+        _kept_whole(mask),
+    )
     results = tuple(Result(x.axis_names) for x in (query, keys, values))
     by_query, by_key, by_value = by_device(of_device, given, (), results)
     by_key, by_value = (x.rename({POSITION: KEY_POSITION}) for x in (by_key, by_value))
@@ -99,7 +114,10 @@ def _kept_whole(mask: Mask | None) -> Any:
 
 
 class _Ring:
-    """One device of the ring. Its arrays have the axis ``position``, with the positions that it holds, for queries and keys alike."""
+    """One device of the ring.
+
+    Its arrays have the axis ``position``, with the positions that it holds, for queries and keys alike.
+    """
 
     def __init__(self, shard: Shard, form: Form, query: NamedArray, mask: Mask | None) -> None:
         part, first = shard.part(form.position)
@@ -111,11 +129,15 @@ class _Ring:
         self._form = Form(form.position, form.key_position, form.head_size, form.value_size, form.soft_cap, self._block)
         self._pairs = BlockPairs(self._form, mask, query.axes, form.position.alias(_WHOLE))
         self._steps = self._order.steps
-        self._firsts, self._begin, self._end = (jnp.asarray(x) for x in (self._order.firsts, self._order.begin, self._order.end))
+        self._firsts, self._begin, self._end = (
+            jnp.asarray(x) for x in (self._order.firsts, self._order.begin, self._order.end)
+        )
         whole, keys = form.position.alias(_WHOLE), form.key_position
         self._bounds = None if mask is None else mask.block_ranges(whole, keys, self._block)
 
-    def forward(self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None) -> tuple[NamedArray, NamedArray]:
+    def forward(
+        self, query: NamedArray, key: NamedArray, value: NamedArray, sinks: NamedArray | None
+    ) -> tuple[NamedArray, NamedArray]:
         """The result, and the logarithm of each query's sum of exponentials, of the queries of this device."""
         queries = cut(query, self._blocks)
 
@@ -136,7 +158,13 @@ class _Ring:
         return joined(result), joined(log_totals)
 
     def backward(
-        self, query: NamedArray, key: NamedArray, value: NamedArray, cotangent: NamedArray, log_totals: NamedArray, mean: NamedArray
+        self,
+        query: NamedArray,
+        key: NamedArray,
+        value: NamedArray,
+        cotangent: NamedArray,
+        log_totals: NamedArray,
+        mean: NamedArray,
     ) -> tuple[NamedArray, NamedArray, NamedArray]:
         """The gradients with respect to query, key and value of this device."""
         log_totals, mean = (x.rearrange([axis.name for axis in self._pairs.rows]) for x in (log_totals, mean))
@@ -145,7 +173,9 @@ class _Ring:
         def step(source: jax.Array, by_query: NamedArray, travelling: tuple[NamedArray, ...]) -> Any:
             keys, by_keys = (travelling[0], travelling[1]), (travelling[2], travelling[3])
 
-            def of_queries(by_keys: tuple[NamedArray, NamedArray], given: Any) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
+            def of_queries(
+                by_keys: tuple[NamedArray, NamedArray], given: Any
+            ) -> tuple[tuple[NamedArray, NamedArray], NamedArray]:
                 number, (mine, my_cotangent, my_totals, my_mean), by_query = given
 
                 def add(at: jax.Array, sums: Sums) -> Sums:
@@ -154,7 +184,8 @@ class _Ring:
                         mine, *self._keys(keys, at), my_cotangent, my_totals, my_mean, *self._at(number, source, at)
                     )
                     by_key, by_value = (
-                        added(total, _split(part), POSITION, at * self._block) for total, part in ((by_key, parts[1]), (by_value, parts[2]))
+                        added(total, _split(part), POSITION, at * self._block)
+                        for total, part in ((by_key, parts[1]), (by_value, parts[2]))
                     )
                     return by_query + parts[0], by_key, by_value
 
@@ -167,10 +198,18 @@ class _Ring:
         def wide(x: NamedArray) -> NamedArray:
             return with_array(x, jnp.zeros(x.array.shape, jnp.float32))
 
-        by_query, (by_key, by_value) = self._around(step, wide(cut(query, self._blocks)), (key, value), (wide(key), wide(value)))
+        by_query, (by_key, by_value) = self._around(
+            step, wide(cut(query, self._blocks)), (key, value), (wide(key), wide(value))
+        )
         return joined(by_query).astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype)
 
-    def _around(self, step: Callable[..., Any], kept: Any, keys: tuple[NamedArray, NamedArray], sums: tuple[NamedArray, ...] = ()) -> Any:
+    def _around(
+        self,
+        step: Callable[..., Any],
+        kept: Any,
+        keys: tuple[NamedArray, NamedArray],
+        sums: tuple[NamedArray, ...] = (),
+    ) -> Any:
         """Compute all steps.
 
         Args:
@@ -201,16 +240,22 @@ class _Ring:
         home = [(device - last) % self._devices for device in range(self._devices)]
         return kept, self._sent(sums, home) if last else sums
 
-    def _over_keys(self, number: jax.Array, source: jax.Array, add: Callable[[jax.Array, Sums], Sums], sums: Sums) -> Sums:
+    def _over_keys(
+        self, number: jax.Array, source: jax.Array, add: Callable[[jax.Array, Sums], Sums], sums: Sums
+    ) -> Sums:
         """Add the visible blocks of keys from a device to the sums of a block of queries."""
         begin, end = self._begin[self._index, source, number], self._end[self._index, source, number]
         runs = self._order.begin.shape[-1]
         if self._bounds is not None:
-            # A run holds consecutive blocks: from their number in the sequence to that on the device is one difference for each run.
+            # A run holds consecutive blocks: from their number in the sequence to that on the device is one difference
+            # for each run.
             starts = jnp.arange(runs) * (self._blocks // runs)
             earlier = self._firsts[source, starts] // self._block - starts
             at = self._firsts[self._index, number] // self._block
-            begin, end = jnp.maximum(begin, self._bounds.first[at] - earlier), jnp.minimum(end, self._bounds.end[at] - earlier)
+            begin, end = (
+                jnp.maximum(begin, self._bounds.first[at] - earlier),
+                jnp.minimum(end, self._bounds.end[at] - earlier),
+            )
         for run in range(runs):
             sums = jax.lax.fori_loop(begin[run], end[run], add, sums)
         return sums
@@ -249,7 +294,9 @@ class _Ring:
 
     @property
     def _is_even(self) -> jax.Array:
-        """Whether the lower run of this device, which has the device's index, has an even one; its other run then has an odd one."""
+        """Whether the lower run of this device, which has the device's index, has an even one; its other run then has
+        an odd one.
+        """
         return jnp.asarray(self._index % 2 == 0)
 
     def _halves(self, x: NamedArray) -> tuple[jax.Array, jax.Array]:
@@ -267,5 +314,8 @@ class _Ring:
 
 
 def zigzag_device(devices: int) -> np.ndarray:
-    """The device that holds each run in the order ``zigzag``: [2 * devices]. Runs of even index go to different devices, odd ones too."""
+    """The device that holds each run in the order ``zigzag``: [2 * devices].
+
+    Runs of even index go to different devices, odd ones too.
+    """
     return np.argsort(zigzag_runs(devices).ravel()) // 2

@@ -1,8 +1,8 @@
 """Rotary position embedding (Su et al. 2021): queries and keys are rotated by an angle proportional to their position.
 
-Feature ``i`` of the first half of the rotated features is paired with feature ``i`` of the second half, as in the published weights of
-Hugging Face. Pair ``i`` of ``n`` rotates by ``theta ** (-i / n)`` per position, unless a scaling for longer texts changes these
-frequencies. The angles are float32 whatever the compute type.
+Feature ``i`` of the first half of the rotated features is paired with feature ``i`` of the second half, as in the
+published weights of Hugging Face. Pair ``i`` of ``n`` rotates by ``theta ** (-i / n)`` per position, unless a scaling
+for longer texts changes these frequencies. The angles are float32 whatever the compute type.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class RotaryTable(eqx.Module):
 def frequencies(rope: Rope, pairs: int) -> jax.Array:
     """Radians per position of each pair of features: float32 [pairs].
 
-    The formulas are those of ``modeling_rope_utils`` of Hugging Face: ``linear`` is Chen et al. 2023, ``yarn`` is Peng et al. 2023, and
-    ``llama3`` is the scaling of the published Llama 3.1.
+    The formulas are those of ``modeling_rope_utils`` of Hugging Face: ``linear`` is Chen et al. 2023, ``yarn`` is Peng
+    et al. 2023, and ``llama3`` is the scaling of the published Llama 3.1.
     """
     plain = rope.theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
     scaling = rope.scaling
@@ -127,7 +127,9 @@ def rotary_table(position: Axis, head_size: Axis, rope: Rope, positions: NamedAr
 
     def named(first: jax.Array, second: jax.Array, beyond: float) -> NamedArray:
         parts = (first, second, jnp.full(rest, beyond)) if rest[-1] else (first, second)
-        return hax.named(jnp.concatenate(parts, axis=-1), (*(positions.axes if positions is not None else (position,)), head_size))
+        return hax.named(
+            jnp.concatenate(parts, axis=-1), (*(positions.axes if positions is not None else (position,)), head_size)
+        )
 
     return RotaryTable(named(cosine, cosine, 1.0), named(-sine, sine, 0.0), rotated)
 

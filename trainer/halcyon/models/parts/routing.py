@@ -1,12 +1,15 @@
 """The choice of experts for each token, from the logits of a router. All arithmetic is float32.
 
-A router gives each expert a score: the softmax of the logits over all experts, or the sigmoid of each logit. A token goes to the experts
-with its greatest scores, and their outputs are added up with the scores as weights. Three options, by the names of the published models:
+A router gives each expert a score: the softmax of the logits over all experts, or the sigmoid of each logit. A token
+goes to the experts with its greatest scores, and their outputs are added up with the scores as weights. Three options,
+by the names of the published models:
 
-- Normalised weights add up to 1 (Mixtral, Jiang et al. 2024). With softmax scores, this equals a softmax over the chosen logits alone.
-- A correction is added to the scores for the choice, but not for the weights: it balances the load without a gradient (DeepSeek-AI 2024,
-  section 2.1.2).
-- Groups: only the experts of the best groups can be chosen. The score of a group is the sum of its two greatest scores (the same section).
+- Normalised weights add up to 1 (Mixtral, Jiang et al. 2024). With softmax scores, this equals a softmax over the
+  chosen logits alone.
+- A correction is added to the scores for the choice, but not for the weights: it balances the load without a gradient
+  (DeepSeek-AI 2024, section 2.1.2).
+- Groups: only the experts of the best groups can be chosen. The score of a group is the sum of its two greatest scores
+  (the same section).
 """
 
 from __future__ import annotations
@@ -73,7 +76,9 @@ def choose(logits: jax.Array, routing: Routing, correction: jax.Array | None = N
     if routing.groups > 1:
         ranked = _of_best_groups(ranked, routing)
     experts = jax.lax.top_k(ranked, routing.experts_per_token)[1].astype(jnp.int32)
-    weights = jnp.take_along_axis(scores, experts, -1) if present_target().platform == "cpu" else at_experts(scores, experts)
+    weights = (
+        jnp.take_along_axis(scores, experts, -1) if present_target().platform == "cpu" else at_experts(scores, experts)
+    )
     if routing.normalised:
         weights = weights / (jnp.sum(weights, -1, keepdims=True) + _LEAST)
     return Choice(experts, weights * routing.scale, scores)
@@ -81,9 +86,11 @@ def choose(logits: jax.Array, routing: Routing, correction: jax.Array | None = N
 
 @jax.custom_vjp
 def at_experts(scores: jax.Array, experts: jax.Array) -> jax.Array:
-    """The scores [..., choice] of these experts. The gradient of a look-up would be a scatter, for which XLA sorts; here it is a sum.
+    """The scores [..., choice] of these experts. The gradient of a look-up would be a scatter, for which XLA sorts;
+    here it is a sum.
 
-    Processors keep the look-up: XLA rounds what it fuses with the sum in another way, and the bits of a run there would change.
+    Processors keep the look-up: XLA rounds what it fuses with the sum in another way, and the bits of a run there would
+    change.
     """
     return jnp.take_along_axis(scores, experts, -1)
 
@@ -110,7 +117,10 @@ def _of_best_groups(ranked: jax.Array, routing: Routing) -> jax.Array:
 
 
 class Balance(NamedTuple):
-    """How evenly the tokens of each sequence are distributed over the experts of one layer; float32. 0 for a sequence without weight."""
+    """How evenly the tokens of each sequence are distributed over the experts of one layer; float32.
+
+    0 for a sequence without weight.
+    """
 
     load: jax.Array
     """Weight of the tokens of each expert, divided by that with an even distribution: [sequence, experts]. 1: even."""
@@ -120,12 +130,16 @@ class Balance(NamedTuple):
     """Mean of the squared logarithm of the softmax's denominator (Zoph et al. 2022, section 3.3): [sequence]."""
 
 
-def balance(logits: jax.Array, choice: Choice, weights: jax.Array, positions: int, add_up: Callable[[jax.Array], jax.Array]) -> Balance:
-    """The balance of each sequence. All means are weighted by token, as the main loss is, so padding has no part in them.
+def balance(
+    logits: jax.Array, choice: Choice, weights: jax.Array, positions: int, add_up: Callable[[jax.Array], jax.Array]
+) -> Balance:
+    """The balance of each sequence. All means are weighted by token, as the main loss is, so padding has no part in
+    them.
 
-    The balance loss is the sum over the experts of load times mean probability, where a probability is a score divided by the sum of the
-    token's scores (Fedus et al. 2021, section 2.2; by sequence as in DeepSeek-AI 2024, section 2.1.2). A loss by sequence is a mean over
-    sequences, so neither microbatches nor the mesh change it. A loss over the whole batch would be a product of two sums over it.
+    The balance loss is the sum over the experts of load times mean probability, where a probability is a score divided
+    by the sum of the token's scores (Fedus et al. 2021, section 2.2; by sequence as in DeepSeek-AI 2024, section
+    2.1.2). A loss by sequence is a mean over sequences, so neither microbatches nor the mesh change it. A loss over the
+    whole batch would be a product of two sums over it.
 
     Args:
         logits: float32 [sequence, position, experts], for some or all positions of the sequences.

@@ -106,7 +106,10 @@ class SelfAttention(eqx.Module):
     def kept(self) -> tuple[tuple[Axis, ...], ...]:
         """The features of a key and of a value, as a cache keeps them."""
         parts = (self.key, self.value)
-        return tuple(tuple(axis for axis in part.weight.axes if axis.name != LAYERS and axis not in part.inputs) for part in parts)
+        return tuple(
+            tuple(axis for axis in part.weight.axes if axis.name != LAYERS and axis not in part.inputs)
+            for part in parts
+        )
 
     def __call__(
         self,
@@ -125,7 +128,8 @@ class SelfAttention(eqx.Module):
             mask: The keys that a query sees.
             rotary: The rotation of queries and keys. None: no rotation.
             factor: A further factor of the scores, such as one of the layer. None: 1.
-            memory: Keys and values of earlier positions; it then decides the keys that a query sees. None: only those of `x`.
+            memory: Keys and values of earlier positions; it then decides the keys that a query sees. None: only those
+                of `x`.
             added: Added to the values: (..., position, *key_heads, head_size). None: nothing.
         """
         position = x.resolve_axis(POSITION)
@@ -155,5 +159,7 @@ class SelfAttention(eqx.Module):
             sinks=self.sinks,
         )
         if self.gate is not None:
-            attended = elementwise(recomputed(lambda attended, gate: attended * jax.nn.sigmoid(gate)), attended, self.gate(x))
+            attended = elementwise(
+                recomputed(lambda attended, gate: attended * jax.nn.sigmoid(gate)), attended, self.gate(x)
+            )
         return self.output(attended)

@@ -57,11 +57,16 @@ def _moved(x: NamedArray, first: float) -> NamedArray:
     """`x` moved by one position."""
     at = x.axis_names.index(POSITION)
     padding = [(1 if axis == at else 0, 0) for axis in range(x.array.ndim)]
-    return with_array(x, jax.lax.slice_in_dim(jnp.pad(x.array, padding, constant_values=first), 0, x.array.shape[at], axis=at))
+    return with_array(
+        x, jax.lax.slice_in_dim(jnp.pad(x.array, padding, constant_values=first), 0, x.array.shape[at], axis=at)
+    )
 
 
 def _remembered(x: NamedArray, memory: Memory) -> NamedArray:
-    """The embedding before each one, of which the first lies in the memory. The memory gets the last one that counts."""
+    """The embedding before each one, of which the first lies in the memory.
+
+    The memory gets the last one that counts.
+    """
     ordered = x.rearrange((..., POSITION, EMBED))
     (kept,) = memory.fixed
     known = jnp.concatenate((kept.astype(x.dtype)[:, None], ordered.array), 1)

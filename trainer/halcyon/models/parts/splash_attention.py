@@ -1,7 +1,8 @@
 """Attention by *splash attention*, JAX's Pallas kernel for TPUs, which skips the blocks that the mask hides.
 
-The kernel reads from tables which blocks to compute. JAX makes them before the program runs, without the segments, which the kernel only
-compares inside of each block. `_narrowed` takes the blocks of other segments out of the tables when the program runs.
+The kernel reads from tables which blocks to compute. JAX makes them before the program runs, without the segments,
+which the kernel only compares inside of each block. `_narrowed` takes the blocks of other segments out of the tables
+when the program runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ LANES = 128
 
 
 def attend_by_splash(
-    query: NamedArray, key: NamedArray, value: NamedArray, mask: KernelMask, sinks: NamedArray | None, form: Form, *, interpret: bool
+    query: NamedArray,
+    key: NamedArray,
+    value: NamedArray,
+    mask: KernelMask,
+    sinks: NamedArray | None,
+    form: Form,
+    *,
+    interpret: bool,
 ) -> NamedArray:
     """See `halcyon.models.parts.attention.attention`; the queries are already scaled.
 
@@ -40,7 +48,8 @@ def attend_by_splash(
 
     shape = (form.position.size, form.key_position.size)
     queries, keys = (
-        max(size for size in (LANES, 2 * LANES, 4 * LANES) if length % size == 0 and size <= max(form.block, LANES)) for length in shape
+        max(size for size in (LANES, 2 * LANES, 4 * LANES) if length % size == 0 and size <= max(form.block, LANES))
+        for length in shape
     )
     blocks = splash_attention_kernel.BlockSizes(
         block_q=queries,
@@ -67,7 +76,9 @@ def attend_by_splash(
         if arrays.segments is not None:  # Then there is one key for each query, and their blocks are equal.
             kernel = _narrowed(kernel, shared_blocks(*arrays.segments, queries))
 
-        def one(query: jax.Array, key: jax.Array, value: jax.Array, segments: tuple[jax.Array, jax.Array] | None) -> jax.Array:
+        def one(
+            query: jax.Array, key: jax.Array, value: jax.Array, segments: tuple[jax.Array, jax.Array] | None
+        ) -> jax.Array:
             ids = None if segments is None else splash_attention_kernel.SegmentIds(*segments)
             found: Any = kernel(query, key, value, ids, arrays.sinks)
             return found
@@ -80,7 +91,8 @@ def attend_by_splash(
 def _narrowed(kernel: Any, seen: jax.Array) -> Any:
     """The kernel without the blocks that segments hide in all rows of the device.
 
-    One table serves all rows, so that the rows remain one axis of the kernel's grid; a table for each row would make a loop of kernels.
+    One table serves all rows, so that the rows remain one axis of the kernel's grid; a table for each row would make a
+    loop of kernels.
 
     Args:
         kernel: JAX's kernel.
@@ -95,8 +107,9 @@ def _narrowed(kernel: Any, seen: jax.Array) -> Any:
 def _narrowed_table(info: Any, seen: jax.Array) -> Any:
     """A kernel's table without the blocks that are not seen.
 
-    Each row of the table has the steps of one block. ``block_mask`` is 0 at a step that computes nothing, ``data_next`` is the other block
-    of a step. One that computes nothing gets that of the next step that computes, which is then read early, and none is read in vain.
+    Each row of the table has the steps of one block. ``block_mask`` is 0 at a step that computes nothing, ``data_next``
+    is the other block of a step. One that computes nothing gets that of the next step that computes, which is then read
+    early, and none is read in vain.
     """
     if info.data_next is None:  # The mask without the segments hides nothing.
         blocks = jnp.broadcast_to(jnp.arange(seen.shape[1]), (1, *seen.shape))
@@ -105,11 +118,15 @@ def _narrowed_table(info: Any, seen: jax.Array) -> Any:
     # Comparisons in the place of gathers, which are slow on TPUs.
     shown = jnp.any(seen[:, None] & (blocks[..., None] == jnp.arange(number)), -1)
     mask = jnp.where(shown, info.block_mask[0], 0)
-    steps = jnp.arange(mask.size).reshape(mask.shape) * number + blocks  # Ordered by step, and the remainder is the block.
+    steps = (
+        jnp.arange(mask.size).reshape(mask.shape) * number + blocks
+    )  # Ordered by step, and the remainder is the block.
     following = jax.lax.cummin(jnp.where(mask != 0, steps, jnp.iinfo(jnp.int32).max).reshape(-1), reverse=True)
     last = jnp.max(jnp.where(mask != 0, steps, 0))
     following = jnp.minimum(following, last).reshape(1, *mask.shape) % number
-    return info._replace(data_next=following.astype(info.data_next.dtype), block_mask=mask[None].astype(info.block_mask.dtype))
+    return info._replace(
+        data_next=following.astype(info.data_next.dtype), block_mask=mask[None].astype(info.block_mask.dtype)
+    )
 
 
 def _turned(info: Any) -> Any:
@@ -126,4 +143,6 @@ def _mask(mask: KernelMask, shape: tuple[int, int]) -> Any:
     if mask.window is not None:
         window = (mask.window - 1, 0 if mask.causal else None)
         return splash_attention_mask.LocalMask(shape, window, mask.offset)
-    return splash_attention_mask.CausalMask(shape, mask.offset) if mask.causal else splash_attention_mask.FullMask(shape)
+    return (
+        splash_attention_mask.CausalMask(shape, mask.offset) if mask.causal else splash_attention_mask.FullMask(shape)
+    )

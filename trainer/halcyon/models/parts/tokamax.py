@@ -1,7 +1,8 @@
 """The package tokamax (openxla), which has the kernels for GPUs.
 
-Its import takes seconds, so it is imported by the first program that needs a kernel. Its public functions do not have the limits of keys
-that keep documents apart, so the modules of its operations are used, and pyproject.toml names one version.
+Its import takes seconds, so it is imported by the first program that needs a kernel. Its public functions do not have
+the limits of keys that keep documents apart, so the modules of its operations are used, and pyproject.toml names one
+version.
 """
 
 from __future__ import annotations

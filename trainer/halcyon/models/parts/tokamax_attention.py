@@ -1,13 +1,15 @@
 """Attention by the kernels of tokamax for NVIDIA GPUs (`halcyon_api.hardware.gpu_attention` has what each can compute).
 
-The mask is causal. Documents and windows are the first key of each query: a document is a run of positions, so a query sees no key before
-the first position of its document. There is no limit of the number of documents in a row.
+The mask is causal. Documents and windows are the first key of each query: a document is a run of positions, so a query
+sees no key before the first position of its document. There is no limit of the number of documents in a row.
 
-The kernels know no sinks. A sink only adds to the sum of a query's exponentials, so the kernel's result is scaled by the share of the sum
-that it had without the sink. The backward pass gets the sum with the sink and the scaled result. From these two it computes the weights and
-the mean that the softmax's derivative subtracts, so its gradients are those with sinks.
+The kernels know no sinks. A sink only adds to the sum of a query's exponentials, so the kernel's result is scaled by
+the share of the sum that it had without the sink. The backward pass gets the sum with the sink and the scaled result.
+From these two it computes the weights and the mean that the softmax's derivative subtracts, so its gradients are those
+with sinks.
 
-The forward pass marks its result and the sums for the remat policies that keep them, so no policy that does computes the kernel again.
+The forward pass marks its result and the sums for the remat policies that keep them, so no policy that does computes
+the kernel again.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from halcyon.models.remat import attended
 from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernelName
 
 POSITIONS = 128
-"""Positions are padded to a multiple of this number: the backward pass of the Triton kernel reads past the end of some other lengths.
-The padding comes after all positions, so the causal mask hides it."""
+"""Positions are padded to a multiple of this number: the backward pass of the Triton kernel reads past the end of some
+other lengths. The padding comes after all positions, so the causal mask hides it."""
 
 _Saved = tuple[NamedArray, NamedArray, NamedArray, NamedArray | None, NamedArray | None, NamedArray, NamedArray]
 
@@ -53,7 +55,9 @@ def attend_by_tokamax(
     form: Form,
     kernel: GpuKernelName,
 ) -> NamedArray:
-    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each query."""
+    """See `halcyon.models.parts.attention.attention`; the queries are already scaled, and there is one key for each
+    query.
+    """
     ids = None if mask.segments is None else mask.segments.of_queries
     return _attend(query, key, value, ids, sinks, _Call(form, mask.window, kernel))
 
@@ -80,16 +84,18 @@ def _forward(
             without, log_totals = log_totals, jnp.logaddexp(log_totals, extra)
             result = result.astype(jnp.float32) * jnp.exp(without - log_totals)[..., None]
         named = layout.named(result, query, layout.of_queries, POSITION, call.form.value_size.name)
-        return named.rearrange(names).astype(query.dtype), layout.named(log_totals, query, layout.of_queries, POSITION).rearrange(
-            one_number
-        )
+        return named.rearrange(names).astype(query.dtype), layout.named(
+            log_totals, query, layout.of_queries, POSITION
+        ).rearrange(one_number)
 
     given = (query, key, value, ids, sinks)
     result, log_totals = attended(by_device(of_device, given, (), (Result(names), Result(one_number))))
     return result, (query, key, value, ids, sinks, result, log_totals)
 
 
-def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
+def _backward(
+    call: _Call, saved: _Saved, cotangent: NamedArray
+) -> tuple[NamedArray, NamedArray, NamedArray, None, NamedArray | None]:
     query, key, value, ids, sinks, result, log_totals = saved
     form, layout = call.form, Layout.of(query, key, call.form)
 
@@ -112,7 +118,9 @@ def _backward(call: _Call, saved: _Saved, cotangent: NamedArray) -> tuple[NamedA
         )
 
     given = (query, key, value, ids, result, log_totals, cotangent.rearrange(result.axes))
-    by_query, by_key, by_value = by_device(of_device, given, (), tuple(Result(x.axis_names) for x in (query, key, value)))
+    by_query, by_key, by_value = by_device(
+        of_device, given, (), tuple(Result(x.axis_names) for x in (query, key, value))
+    )
     gradient = None if sinks is None else by_sinks(sinks, mean_gradient(result, cotangent, form.value_size), log_totals)
     return by_query, by_key, by_value, None, gradient
 
@@ -123,7 +131,9 @@ _attend.defvjp(_forward, _backward)
 class _Kernel:
     """The calls of a kernel on one device. Its own arrays are [row, position, head, feature], padded."""
 
-    def __init__(self, call: _Call, layout: Layout, query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None) -> None:
+    def __init__(
+        self, call: _Call, layout: Layout, query: NamedArray, key: NamedArray, value: NamedArray, ids: NamedArray | None
+    ) -> None:
         form = call.form
         self._positions, self._features, self._of_value = form.position.size, form.head_size.size, form.value_size.size
         self._arrays = tuple(
@@ -136,7 +146,11 @@ class _Kernel:
         )
         rows, padded = self._arrays[0].shape[:2]
         first = first_keys(None if ids is None else rows_of(ids, rows), call.window, padded)
-        half = jax.lax.DotAlgorithmPreset.F16_F16_F32 if query.dtype == jnp.float16 else jax.lax.DotAlgorithmPreset.BF16_BF16_F32
+        half = (
+            jax.lax.DotAlgorithmPreset.F16_F16_F32
+            if query.dtype == jnp.float16
+            else jax.lax.DotAlgorithmPreset.BF16_BF16_F32
+        )
         self._kernel: Any = operation("attention.api").IMPLEMENTATIONS[call.kernel]
         self._how: dict[str, Any] = {
             "mask": operation("attention.base").Mask(is_causal=True, k_start=None if first is None else first[:, None]),
@@ -146,7 +160,9 @@ class _Kernel:
         }
 
     def forward(self) -> tuple[jax.Array, jax.Array]:
-        """The result [row, head, position, feature], and the logarithm of each query's sum of exponentials [row, head, position]."""
+        """The result [row, head, position, feature], and the logarithm of each query's sum of exponentials [row, head,
+        position].
+        """
         bound = self._kernel.bind(*self._arrays, return_residuals=True, **self._how)
         kernel = self._kernel.replace(config=bound.heuristics_config)
         result, (greatest, total) = kernel(*self._arrays, return_residuals=True, **self._how)
@@ -179,7 +195,8 @@ def first_keys(ids: jax.Array | None, window: int | None, positions: int) -> jax
     """The first key that each query may see: int32 [rows, positions]; None: all queries see the first key of the row.
 
     Args:
-        ids: Number of the segment of each position, for the first positions of the row: [rows, up to `positions`]. None: one segment.
+        ids: Number of the segment of each position, for the first positions of the row: [rows, up to `positions`].
+            None: one segment.
         window: Positions that a query sees, its own included. None: no limit.
         positions: Positions of a row, with the padding at its end.
     """
@@ -194,6 +211,8 @@ def first_keys(ids: jax.Array | None, window: int | None, positions: int) -> jax
 
 
 def _padded(x: jax.Array) -> jax.Array:
-    """[row, position, head, feature] of [row, head, position, feature], with zeros at the end of positions and features."""
+    """[row, position, head, feature] of [row, head, position, feature], with zeros at the end of positions and
+    features.
+    """
     widths = ((0, 0), (0, 0), (0, -x.shape[2] % POSITIONS), (0, -x.shape[3] % FEATURES))
     return jnp.swapaxes(jnp.pad(x, widths), 1, 2)

@@ -1,7 +1,9 @@
-"""Value embeddings: a table of vectors that a block adds to the values of its attention, each head as much as its gate says.
+"""Value embeddings: a table of vectors that a block adds to the values of its attention, each head as much as its gate
+says.
 
-They come from the value residuals of ResFormer (Zhou et al. 2024, `arXiv 2410.17897 <https://arxiv.org/abs/2410.17897>`_). Here every such
-block has a table of its own, in the place of the values of the first block.
+They come from the value residuals of ResFormer (Zhou et al. 2024, `arXiv 2410.17897
+<https://arxiv.org/abs/2410.17897>`_). Here every such block has a table of its own, in the place of the values of the
+first block.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ class ValueEmbedding(eqx.Module):
     """``3 sigmoid(gate . x[:channels])`` for each head of values, times the vector of the token.
 
     Attributes:
-        table: A vector for each token. Its features are those of all heads, under the name ``embed``, so that a mesh splits the table as it
-            splits the token embedding.
+        table: A vector for each token. Its features are those of all heads, under the name ``embed``, so that a mesh
+            splits the table as it splits the token embedding.
         gate: From the first features of the residual stream to the heads of values.
         head_size: Features of a head.
     """

@@ -17,7 +17,9 @@ _COMMON: Mapping[str, tuple[Any, ...]] = {
     "per_layer_config": (None,),
     "transformers_weights": (None,),
 }
-"""Keys that change every family in transformers if they have other values: the mask, the class, the sizes of single layers, the files."""
+"""Keys that change every family in transformers if they have other values: the mask, the class, the sizes of single
+layers, the files.
+"""
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -92,7 +94,9 @@ class ConfigReader:
         value = self.document.get(name)
         if value is not None and value not in computed:
             allowed = " or ".join(map(_shown, computed))
-            raise BadConfiguration(f"{self.where}: {name} is {_shown(value)}, but Halcyon computes this model only with {allowed}")
+            raise BadConfiguration(
+                f"{self.where}: {name} is {_shown(value)}, but Halcyon computes this model only with {allowed}"
+            )
 
     def _value(self, name: str, kind: type[Value], default: Value | None) -> Value:
         value = self.document.get(name)
@@ -116,9 +120,12 @@ def require_common(config: ConfigReader) -> None:
         if name not in config.document or config.document[name] in computed:
             continue
         if computed == (None,):
-            raise BadConfiguration(f"{config.where}: {name} is set, but Halcyon does not read it; write the model without it")
+            raise BadConfiguration(
+                f"{config.where}: {name} is set, but Halcyon does not read it; write the model without it"
+            )
         raise BadConfiguration(
-            f"{config.where}: {name} is {_shown(config.document[name])}, but Halcyon computes this model only with {_shown(computed[0])}"
+            f"{config.where}: {name} is {_shown(config.document[name])}, but Halcyon computes this model only with "
+            f"{_shown(computed[0])}"
         )
 
 

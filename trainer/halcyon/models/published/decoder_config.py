@@ -105,7 +105,11 @@ class DecoderConfig(Generic[Section]):
         found = read_keys(config, {**_COMMON, **self.defaults}, self.names)
         theta = self.defaults.get("rope_theta", 10_000.0)
         partial = self.partial is not None
-        rope = read_rope_by_layer(config, theta) if self.by_layer else read_rope(config, theta, partial=partial, also=self.also)
+        rope = (
+            read_rope_by_layer(config, theta)
+            if self.by_layer
+            else read_rope(config, theta, partial=partial, also=self.also)
+        )
         found |= {"rope_theta": rope.theta, "rope_scaling": _read_scaling(config, rope, by_layer=self.by_layer)}
         return found | ({"partial_rotary_factor": self.partial if rope.part is None else rope.part} if partial else {})
 
@@ -131,7 +135,9 @@ class DecoderConfig(Generic[Section]):
         return {**written, "max_position_embeddings": positions, "attention_dropout": 0.0, **entries, **self.constants}
 
 
-def read_keys(config: ConfigReader, defaults: Mapping[str, Any], names: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read_keys(
+    config: ConfigReader, defaults: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The values of keys, by the names of their fields.
 
     Args:
@@ -143,14 +149,18 @@ def read_keys(config: ConfigReader, defaults: Mapping[str, Any], names: Mapping[
         BadConfiguration: A key is missing or wrong.
     """
     names = names or {}
-    return {names.get(key, key): _read_key(config, key, default) for key, default in defaults.items() if key != "rope_theta"}
+    return {
+        names.get(key, key): _read_key(config, key, default) for key, default in defaults.items() if key != "rope_theta"
+    }
 
 
 def write_keys(spec: Any, keys: Collection[str], names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The values of a section by their keys; see `read_keys`."""
     names = names or {}
     found = {key: getattr(spec, _PROPERTIES.get(key, names.get(key, key))) for key in keys if key != "rope_theta"}
-    return {key: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value for key, value in found.items()}
+    return {
+        key: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value for key, value in found.items()
+    }
 
 
 def _read_key(config: ConfigReader, key: str, default: Any) -> Any:
@@ -239,7 +249,11 @@ def _read_scaling(config: ConfigReader, rope: Rope, *, by_layer: bool) -> RopeSc
     """
     if rope.kind == "default":
         return None
-    settings = {name: value for name, value in rope.settings.items() if value is not None and not (name in _ABSENT_IF_ZERO and value == 0)}
+    settings = {
+        name: value
+        for name, value in rope.settings.items()
+        if value is not None and not (name in _ABSENT_IF_ZERO and value == 0)
+    }
     if rope.kind in ("llama3", "yarn"):
         longest = config.integer("max_position_embeddings")
         settings.setdefault("original_max_position_embeddings", longest)

@@ -46,14 +46,21 @@ class PublishedForm:
     fused: Callable[[Any], Tensors] | None = None
 
     def completed(self, config: ConfigReader) -> ConfigReader:
-        """The configuration of the text model, with `defaults`. In that of a model with images, it is an object of its own."""
+        """The configuration of the text model, with `defaults`.
+
+        In that of a model with images, it is an object of its own.
+        """
         text = config.inner("text_config")
         # transformers ties the head of a model with images by the outer object.
         outer = {_TIED: config.document[_TIED]} if config.has(_TIED) else {}
-        return ConfigReader({**self.defaults, **config.document, **({} if text is None else text.document), **outer}, config.where)
+        return ConfigReader(
+            {**self.defaults, **config.document, **({} if text is None else text.document), **outer}, config.where
+        )
 
     def tensors_in(self, section: Any, names: Iterable[str]) -> Tensors:
         """The tensors of a model with this section in files whose tensors have these names. An export has `tensors`."""
         declared = self.tensors(section)
         read = (name for name in names if not any(re.fullmatch(pattern, name) for pattern in declared.ignored))
-        return self.fused(section) if self.fused is not None and any(name.endswith(_FUSED) for name in read) else declared
+        return (
+            self.fused(section) if self.fused is not None and any(name.endswith(_FUSED) for name in read) else declared
+        )

@@ -64,7 +64,11 @@ class Layers:
         """The tensors of an MLP."""
         maps = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
         chosen = {part: axes for part, axes in maps.items() if gated or part != "gate"}
-        return [one for part, axes in chosen.items() for one in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)]
+        return [
+            one
+            for part, axes in chosen.items()
+            for one in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)
+        ]
 
     def experts(self, router: str, experts: str, names: Mapping[str, str] = SEPARATE) -> list[Tensor]:
         """The tensors of a router and of experts with a tensor each.
@@ -75,7 +79,10 @@ class Layers:
             names: The names of ``gate``, ``up`` and ``down`` in an expert.
         """
         axes = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
-        of_experts = [self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes[part]) for part in axes]
+        of_experts = [
+            self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes[part])
+            for part in axes
+        ]
         return [self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED), *of_experts]
 
     def fused_experts(self, router: str, experts: str) -> list[Tensor]:
@@ -88,7 +95,10 @@ class Layers:
         return [
             self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED),
             self.fused(
-                f"{experts}.gate_up_proj", 1, 0, *(self.piece(f"mlp.experts.{part}", EXPERTS, MLP, EMBED) for part in ("gate", "up"))
+                f"{experts}.gate_up_proj",
+                1,
+                0,
+                *(self.piece(f"mlp.experts.{part}", EXPERTS, MLP, EMBED) for part in ("gate", "up")),
             ),
             self.tensor(f"{experts}.down_proj", "mlp.experts.down", EXPERTS, EMBED, MLP),
         ]
@@ -123,7 +133,10 @@ def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ..
         further: Other fields of `Tensors`.
     """
     head = () if tied else (tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED),)
-    tables = (tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED), tensor("model.norm.weight", "norm.weight", EMBED))
+    tables = (
+        tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
+        tensor("model.norm.weight", "norm.weight", EMBED),
+    )
     unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
     return Tensors((*tables, *head, *layers), ignored=(*unused, *ignored), **further)
 

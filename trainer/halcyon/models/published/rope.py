@@ -1,12 +1,13 @@
 """Rotary positions in config.json, in both forms.
 
-Since version 5, transformers writes ``rope_parameters`` with the base and the scaling. Before, it wrote ``rope_theta`` and
-``rope_scaling``, and readers of that form take their own default in silence if ``rope_theta`` is missing. So both forms are read, and both
-are written. Families whose kinds of layers have different rotary positions have one object for each kind in ``rope_parameters``.
+Since version 5, transformers writes ``rope_parameters`` with the base and the scaling. Before, it wrote ``rope_theta``
+and ``rope_scaling``, and readers of that form take their own default in silence if ``rope_theta`` is missing. So both
+forms are read, and both are written. Families whose kinds of layers have different rotary positions have one object for
+each kind in ``rope_parameters``.
 
-Programs read the entries in different ways: they differ in which form they take first, and some ignore an entry that others compute, such
-as ``attn_factor``, by which vLLM and llama.cpp multiply and transformers does not. So an entry is read only if it is on the list of its
-kind of scaling, and a file whose forms disagree is rejected.
+Programs read the entries in different ways: they differ in which form they take first, and some ignore an entry that
+others compute, such as ``attn_factor``, by which vLLM and llama.cpp multiply and transformers does not. So an entry is
+read only if it is on the list of its kind of scaling, and a file whose forms disagree is rejected.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 _NEUTRAL: Mapping[str, float] = {"attn_factor": 1, "extrapolation_factor": 1}
 """Factors of YaRN that some programs compute, with the value that changes nothing."""
 _FOR_IMAGES = frozenset({"mrope_section", "mrope_interleaved"})
-"""Entries for the positions of images. A text has the same number in all dimensions of its positions, so they change nothing."""
+"""Entries for the positions of images.
+
+A text has the same number in all dimensions of its positions, so they change nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Rope:
 
 
 def with_default_rope(config: ConfigReader, default: Mapping[str, Any]) -> ConfigReader:
-    """A config.json with the rotary positions of its class in transformers, if it states none. An empty object states none only in
-    ``rope_scaling``.
+    """A config.json with the rotary positions of its class in transformers, if it states none. An empty object states
+    none only in ``rope_scaling``.
 
     Args:
         config: The config.json.
@@ -103,7 +107,8 @@ def read_rope(config: ConfigReader, default_theta: float, *, partial: bool = Fal
 
 
 def read_rope_by_layer(config: ConfigReader, default_theta: float) -> Rope:
-    """The rotary positions of the layers that see the whole sequence, in a family that has an object for each kind of layers.
+    """The rotary positions of the layers that see the whole sequence, in a family that has an object for each kind of
+    layers.
 
     transformers ignores ``truncate`` in the objects, and so does an import.
 
@@ -125,11 +130,14 @@ def read_rope_by_layer(config: ConfigReader, default_theta: float) -> Rope:
     rope = _read(config, full if full.document else former, default_theta)
     if former.has(_FORMER_TYPE) and not former.has(_TYPE) and rope.kind != "default":
         raise BadConfiguration(
-            f"{former.where}: the kind {rope.kind} is named by {_FORMER_TYPE}, which version 5 of transformers ignores in this family; "
+            f"{former.where}: the kind {rope.kind} is named by {_FORMER_TYPE}, which version 5 of transformers ignores "
+            "in this family; "
             f"name it by {_TYPE}"
         )
     settings = {name: value for name, value in rope.settings.items() if name not in FOR_ALL_TYPES}
-    shared = {name: new.document[name] for name in FOR_ALL_TYPES if name in new.document and name in _ENTRIES[rope.kind]}
+    shared = {
+        name: new.document[name] for name in FOR_ALL_TYPES if name in new.document and name in _ENTRIES[rope.kind]
+    }
     rope = Rope(rope.theta, rope.kind, settings | shared, rope.part)
     if full.document and former.document:
         _require_same_kind(config, full, former)
@@ -167,28 +175,39 @@ def _read(config: ConfigReader, scaling: ConfigReader, default_theta: float, als
     kind = _kind(scaling)
     if scaling.has(_FORMER_TYPE) and scaling.text(_FORMER_TYPE) != kind:
         raise BadConfiguration(
-            f"{scaling.where}: {_TYPE} is {kind}, and {_FORMER_TYPE} is {scaling.text(_FORMER_TYPE)}; correct the wrong one"
+            f"{scaling.where}: {_TYPE} is {kind}, and {_FORMER_TYPE} is {scaling.text(_FORMER_TYPE)}; correct the "
+            "wrong one"
         )
     if kind not in _ENTRIES:
         raise _other_kind(config, kind, *_ENTRIES)
     theta = scaling.number(_THETA, config.number(_THETA, default_theta))
     beside = config.number(_THETA, theta)
     if beside != theta:
-        raise BadConfiguration(f"{scaling.where}: {_THETA} is {theta}, and {beside} beside {_NEW} and {_FORMER}; correct the wrong one")
+        raise BadConfiguration(
+            f"{scaling.where}: {_THETA} is {theta}, and {beside} beside {_NEW} and {_FORMER}; correct the wrong one"
+        )
     part = scaling.number(_PART) if scaling.has(_PART) else config.number(_PART) if config.has(_PART) else None
     for name in _NEEDED.get(kind, ()):
         if name not in scaling.document:
-            raise BadConfiguration(f"{scaling.where} has no {name}, which {_TYPE} {kind} needs; copy the whole file of the model")
+            raise BadConfiguration(
+                f"{scaling.where} has no {name}, which {_TYPE} {kind} needs; copy the whole file of the model"
+            )
     known = _ENTRIES[kind] | set(also if kind != "default" else ())
     settings: dict[str, Any] = {}
     for name, value in scaling.document.items():
         if name in known:
             settings[name] = value
-        elif name in _FOR_IMAGES or name in (_TYPE, _FORMER_TYPE, _THETA, _PART) or value is None or _NEUTRAL.get(name) == value:
+        elif (
+            name in _FOR_IMAGES
+            or name in (_TYPE, _FORMER_TYPE, _THETA, _PART)
+            or value is None
+            or _NEUTRAL.get(name) == value
+        ):
             continue
         else:
             raise BadConfiguration(
-                f"{scaling.where}: {name} is {value}, which Halcyon does not compute for {_TYPE} {kind}, and programs differ in whether "
+                f"{scaling.where}: {name} is {value}, which Halcyon does not compute for {_TYPE} {kind}, and programs "
+                "differ in whether "
                 "they do; delete it if the model was trained without it"
             )
     return Rope(theta, kind, settings, part)
@@ -210,7 +229,9 @@ def _require_same(config: ConfigReader, new: Rope, former: Rope) -> None:
 
 
 def _different(config: ConfigReader, name: str, new: Any, former: Any) -> BadConfiguration:
-    return BadConfiguration(f"{config.where}: {name} is {new} in {_NEW} and {former} in {_FORMER}; correct the wrong one, or leave it out")
+    return BadConfiguration(
+        f"{config.where}: {name} is {new} in {_NEW} and {former} in {_FORMER}; correct the wrong one, or leave it out"
+    )
 
 
 def _require_part(config: ConfigReader, rope: Rope, partial: bool) -> None:
@@ -218,7 +239,9 @@ def _require_part(config: ConfigReader, rope: Rope, partial: bool) -> None:
     if not partial and (rope.part not in (None, 1.0) or beside not in (None, 1.0)):
         raise BadConfiguration(f"{config.where}: {_PART} is not 1, but Halcyon computes this model only with 1")
     if beside is not None and rope.part != beside:
-        raise BadConfiguration(f"{config.where}: {_PART} is {beside}, and {rope.part} in {_NEW} or {_FORMER}; correct the wrong one")
+        raise BadConfiguration(
+            f"{config.where}: {_PART} is {beside}, and {rope.part} in {_NEW} or {_FORMER}; correct the wrong one"
+        )
 
 
 def require_rope(config: ConfigReader, rope: Rope, *kinds: str) -> Rope:
@@ -234,7 +257,8 @@ def require_rope(config: ConfigReader, rope: Rope, *kinds: str) -> Rope:
 
 def _other_kind(config: ConfigReader, kind: str, *kinds: str) -> BadConfiguration:
     return BadConfiguration(
-        f"{config.where}: {_TYPE} is {kind}, but Halcyon computes this model only with {' or '.join(kinds)}; take another model"
+        f"{config.where}: {_TYPE} is {kind}, but Halcyon computes this model only with {' or '.join(kinds)}; take "
+        "another model"
     )
 
 
@@ -243,7 +267,8 @@ def write_rope(rope: Rope, *, always: bool = False) -> dict[str, Any]:
 
     Args:
         rope: The rotary positions.
-        always: Whether ``rope_scaling`` has an object for the kind ``default`` too, because its absence has another meaning.
+        always: Whether ``rope_scaling`` has an object for the kind ``default`` too, because its absence has another
+            meaning.
     """
     scaling = None if rope.kind == "default" and not always else {_TYPE: rope.kind, **rope.settings}
     return {_NEW: rope.entries, _THETA: rope.theta, _FORMER: scaling}

@@ -1,15 +1,17 @@
 """The declaration of how parameters lie in the tensors of a file.
 
-A family lists its tensors. Each has a name with the numbers of stacked axes in braces, and one piece or more: the parameters that it holds.
-A piece says, for each dimension of the tensor, which axes of the parameter are merged into it, the outermost first. This covers transposed
-matrices, heads that are merged or split, stacked layers and experts, fused and interleaved tensors:
+A family lists its tensors. Each has a name with the numbers of stacked axes in braces, and one piece or more: the
+parameters that it holds. A piece says, for each dimension of the tensor, which axes of the parameter are merged into
+it, the outermost first. This covers transposed matrices, heads that are merged or split, stacked layers and experts,
+fused and interleaved tensors:
 
     tensor("model.norm.weight", "norm.weight", EMBED)
-    tensor("model.layers.{layers}.self_attn.q_proj.weight", "blocks.stacked.attention.query.weight", (KV_HEADS, Q_HEADS, HEAD_SIZE), EMBED)
-    Tensor("h.{layers}.attn.c_attn.weight", (piece(query, EMBED, (HEADS, HEAD_SIZE)), piece(key, …), piece(value, …)), Join(1))
+    tensor("model.layers.{layers}.self_attn.q_proj.weight", "blocks.stacked.attention.query.weight", (KV_HEADS, Q_HEADS,
+    HEAD_SIZE), EMBED) Tensor("h.{layers}.attn.c_attn.weight", (piece(query, EMBED, (HEADS, HEAD_SIZE)), piece(key, …),
+    piece(value, …)), Join(1))
 
-A parameter has the bits of its tensor: no value is computed, so import and export are inverse to each other. A norm that multiplies by
-``1 + weight`` keeps ``weight`` as the file has it.
+A parameter has the bits of its tensor: no value is computed, so import and export are inverse to each other. A norm
+that multiplies by ``1 + weight`` keeps ``weight`` as the file has it.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ class Piece:
 
     Attributes:
         path: Path of the parameter in the model, such as ``blocks.stacked.attention.query.weight``.
-        dimensions: For each dimension of the tensor, the names of the parameter's axes that are merged into it, the outermost first. An
-            empty tuple is a dimension of size 1. Stacked axes that are in the name of the tensor are left out.
-        orders: The order of an axis in the file, by name, where it differs from the parameter's. It must be the only axis, or the last one,
-            of its dimension.
+        dimensions: For each dimension of the tensor, the names of the parameter's axes that are merged into it, the
+            outermost first. An empty tuple is a dimension of size 1. Stacked axes that are in the name of the tensor
+            are left out.
+        orders: The order of an axis in the file, by name, where it differs from the parameter's. It must be the only
+            axis, or the last one, of its dimension.
     """
 
     path: str
@@ -46,8 +49,9 @@ class Join:
 
     Attributes:
         dimension: The dimension along which the pieces are concatenated.
-        within: The number of axes of that dimension that all pieces share, the outermost first; the pieces are concatenated within each of
-            their indices. 0: one piece after the other. All axes: the pieces alternate (interleaved).
+        within: The number of axes of that dimension that all pieces share, the outermost first; the pieces are
+            concatenated within each of their indices. 0: one piece after the other. All axes: the pieces alternate
+            (interleaved).
     """
 
     dimension: int = 0
@@ -62,8 +66,8 @@ class Tensor:
         name: Name in the file; ``{layers}`` stands for a number of the axis ``layers``.
         pieces: The parameters that it holds; with more than one, in the order of `join`.
         join: How several pieces are joined.
-        numbers: The numbers in the name for each index of a stacked axis, where they are not 0, 1, 2, …: in a pattern of six kinds of
-            blocks, kind 1 has ``{"layers": range(1, layers, 6)}``.
+        numbers: The numbers in the name for each index of a stacked axis, where they are not 0, 1, 2, …: in a pattern
+            of six kinds of blocks, kind 1 has ``{"layers": range(1, layers, 6)}``.
     """
 
     name: str
@@ -97,10 +101,10 @@ class Tensors:
         tensors: Every parameter of the model is a piece of exactly one of them.
         constants: The tensors that hold no parameter.
         ignored: Regular expressions of whole names that a file may have and that are no parameters, such as buffers.
-        ignored_layers: Regular expressions of the beginnings of names, each with an end. Tensors whose names have such a beginning are
-            ignored if the files also have the tensor with this beginning and end.
-        other_names: Regular expressions and replacements that turn a name of a file into a name of `tensors`, for files that spell it in
-            another way. The first that matches the beginning of the name is applied.
+        ignored_layers: Regular expressions of the beginnings of names, each with an end. Tensors whose names have such
+            a beginning are ignored if the files also have the tensor with this beginning and end.
+        other_names: Regular expressions and replacements that turn a name of a file into a name of `tensors`, for files
+            that spell it in another way. The first that matches the beginning of the name is applied.
     """
 
     tensors: tuple[Tensor, ...]
@@ -115,10 +119,15 @@ def piece(path: str, *dimensions: str | tuple[str, ...], orders: Mapping[str, Or
     return Piece(path, tuple((one,) if isinstance(one, str) else one for one in dimensions), orders or {})
 
 
-def tensor(name: str, path: str, *dimensions: str | tuple[str, ...], numbers: Mapping[str, Sequence[int]] | None = None) -> Tensor:
+def tensor(
+    name: str, path: str, *dimensions: str | tuple[str, ...], numbers: Mapping[str, Sequence[int]] | None = None
+) -> Tensor:
     """A tensor that holds one parameter."""
     return Tensor(name, (piece(path, *dimensions),), numbers=numbers or {})
 
 
-BESIDE_IMAGES = ((r"(model\.language_model|language_model\.model)\.", "model."), (r"language_model\.lm_head\.", "lm_head."))
+BESIDE_IMAGES = (
+    (r"(model\.language_model|language_model\.model)\.", "model."),
+    (r"language_model\.lm_head\.", "lm_head."),
+)
 """The names of a text model in the files of a model with images; for `Tensors.other_names`."""

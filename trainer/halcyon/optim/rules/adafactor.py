@@ -1,7 +1,8 @@
 """Adafactor (Shazeer and Stern 2018, algorithms 4 and 5) without a first moment.
 
-Optax factors the two largest axes of an array, whatever they mean. Here the factors are the means over the outputs and over the inputs of a
-linear map, one for each stacked map, and have the remaining axes of the parameter. So they are sharded like the parameter.
+Optax factors the two largest axes of an array, whatever they mean. Here the factors are the means over the outputs and
+over the inputs of a linear map, one for each stacked map, and have the remaining axes of the parameter. So they are
+sharded like the parameter.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class _Moments(NamedTuple):
 
 
 def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
-    """Gradients over factored second moments, clipped, as a share of the size of the parameter. See `halcyon.optim.rule`."""
+    """Gradients over factored second moments, clipped, as a share of the size of the parameter.
+
+    See `halcyon.optim.rule`.
+    """
 
     def factored(parameter: Parameter) -> bool:
         return bool(parameter.inputs and parameter.outputs)

@@ -1,8 +1,10 @@
-"""AdamH: Adam on the sphere of each matrix's norm (Wen et al. 2025, "Fantastic Pretraining Optimizers and Where to Find Them 2.1").
+"""AdamH: Adam on the sphere of each matrix's norm (Wen et al. 2025, "Fantastic Pretraining Optimizers and Where to Find
+Them 2.1").
 
-With the direction u of Adam and the norm r of a matrix p, ``q = p - rate * r * u / |u|`` and the new matrix is ``r * q / |q|``. The norm
-does not change, so decay has no effect and there is none. The rate is ``matrixRate`` times the learning rate. Embeddings, norms,
-biases, convolutions and adapters take AdamW's update. A matrix of zeros has no direction and stays.
+With the direction u of Adam and the norm r of a matrix p, ``q = p - rate * r * u / |u|`` and the new matrix is ``r * q
+/ |q|``. The norm does not change, so decay has no effect and there is none. The rate is ``matrixRate`` times the
+learning rate. Embeddings, norms, biases, convolutions and adapters take AdamW's update. A matrix of zeros has no
+direction and stays.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def adam_h(rule: AdamHSpec, parameters: Any) -> optax.GradientTransformationExtr
                 return otherwise
             axes, weight = inner_axes(p, parameter), wide(p.array)
             size = frobenius_norm(axes, weight)
-            moved = weight - rule.matrix_rate * learning_rate * size * u.array / jnp.maximum(frobenius_norm(axes, u.array), _LEAST_NORM)
+            moved = weight - rule.matrix_rate * learning_rate * size * u.array / jnp.maximum(
+                frobenius_norm(axes, u.array), _LEAST_NORM
+            )
             return NamedArray(moved * (size / jnp.maximum(frobenius_norm(axes, moved), _LEAST_NORM)) - weight, p.axes)
 
         changes = jax.tree.map(one, parameters, direction, params, plain)

@@ -1,6 +1,8 @@
-"""Adam-mini (Zhang et al. 2024, algorithms 1 and 3): one second moment for each block of a parameter, the mean of its squares.
+"""Adam-mini (Zhang et al. 2024, algorithms 1 and 3): one second moment for each block of a parameter, the mean of its
+squares.
 
-A block is a head of queries or keys, the weights of one output of any other linear map, the vector of a token, or a whole norm or bias.
+A block is a head of queries or keys, the weights of one output of any other linear map, the vector of a token, or a
+whole norm or bias.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformati
             axes = tuple(axis for axis in p.axes if axis.name in names)
             return NamedArray(jnp.zeros([axis.size for axis in axes], jnp.float32), axes)
 
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, parameters, kept, params))
+        return optax.ScaleByAdamState(
+            jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, parameters, kept, params)
+        )
 
     def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.ScaleByAdamState]:
         del params, further
@@ -42,7 +46,9 @@ def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformati
         def second(parameter: Parameter, g: NamedArray, old: NamedArray) -> NamedArray:
             del parameter
             over = tuple(number for number, axis in enumerate(g.axes) if axis not in old.axes)
-            return NamedArray(rule.beta2 * old.array + (1 - rule.beta2) * jnp.mean(g.array * g.array, axis=over), old.axes)
+            return NamedArray(
+                rule.beta2 * old.array + (1 - rule.beta2) * jnp.mean(g.array * g.array, axis=over), old.axes
+            )
 
         def scaled(parameter: Parameter, m: NamedArray, v: NamedArray) -> NamedArray:
             del parameter

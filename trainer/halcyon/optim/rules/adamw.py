@@ -1,15 +1,18 @@
 """AdamW (Loshchilov and Hutter 2019).
 
-All arithmetic is float32, whatever the types of parameters and moments: each update rounds a parameter, and a stored moment, once. The
-learning rate is an argument of each update, so the reported rate is the rate in use, and a step with a dropped update counts in the
-schedule. The state counts only the gradients in its moments, for their bias correction; a dropped update changes neither count nor moments.
+All arithmetic is float32, whatever the types of parameters and moments: each update rounds a parameter, and a stored
+moment, once. The learning rate is an argument of each update, so the reported rate is the rate in use, and a step with
+a dropped update counts in the schedule. The state counts only the gradients in its moments, for their bias correction;
+a dropped update changes neither count nor moments.
 
 Three options change the update before learning rate and decay, in this order:
 
-- ``clipUpdate`` scales the update of a parameter down to the limit of its root mean square (Shazeer and Stern 2018, section 6).
-- ``cautious`` keeps the elements whose gradient has the sign of the update, and scales them by the inverse of their share in the parameter
-  (Liang et al. 2024, algorithm 2).
-- ``correctedDecay`` multiplies the decay by the rate over its peak (AdamC, Defazio 2025), but not for the head, which no norm follows.
+- ``clipUpdate`` scales the update of a parameter down to the limit of its root mean square (Shazeer and Stern 2018,
+  section 6).
+- ``cautious`` keeps the elements whose gradient has the sign of the update, and scales them by the inverse of their
+  share in the parameter (Liang et al. 2024, algorithm 2).
+- ``correctedDecay`` multiplies the decay by the rate over its peak (AdamC, Defazio 2025), but not for the head, which
+  no norm follows.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from halcyon_api.spec.rules.adam_variants import AdemamixSpec
 def ademamix(rule: AdemamixSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Adam with a fast and a slow first moment. See `halcyon.optim.rule`."""
     beta3, alpha = _beta3(rule), _alpha(rule)
-    return of_optax(scale_by_ademamix(rule.beta1, rule.beta2, beta3, alpha, rule.epsilon, mu_dtype=jnp.float32), parameters)
+    return of_optax(
+        scale_by_ademamix(rule.beta1, rule.beta2, beta3, alpha, rule.epsilon, mu_dtype=jnp.float32), parameters
+    )
 
 
 def _alpha(rule: AdemamixSpec) -> Any:

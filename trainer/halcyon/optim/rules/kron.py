@@ -1,10 +1,11 @@
 """Kron: PSGD with Kronecker factors (Li 2024, `arXiv 2402.04553 <https://arxiv.org/abs/2402.04553>`_).
 
-The preconditioner of a matrix is ``P = (Q_l^T Q_l) x (Q_r^T Q_r)`` with upper triangular factors. A gradient step on the group of such
-factors brings ``P`` closer to the inverse root of the gradients' second moment: with ``A = Q_l G Q_r^T`` and ``B = Q_l^-T V Q_r^-1`` for a
-random ``V``, each factor moves by ``-rate triu(A A^T - B B^T) Q / |A A^T + B B^T|`` (of the other side: ``A^T A`` and ``B^T B``). As in the
-author's code, the momentum takes the place of the gradient, the first one sets the scale of the factors, the factors are balanced, and
-the update is clipped to a root mean square of 1.1. A side with more than `halcyon.optim.matrices.LARGEST_SIDE` features has no factor.
+The preconditioner of a matrix is ``P = (Q_l^T Q_l) x (Q_r^T Q_r)`` with upper triangular factors. A gradient step on
+the group of such factors brings ``P`` closer to the inverse root of the gradients' second moment: with ``A = Q_l G
+Q_r^T`` and ``B = Q_l^-T V Q_r^-1`` for a random ``V``, each factor moves by ``-rate triu(A A^T - B B^T) Q / |A A^T + B
+B^T|`` (of the other side: ``A^T A`` and ``B^T B``). As in the author's code, the momentum takes the place of the
+gradient, the first one sets the scale of the factors, the factors are balanced, and the update is clipped to a root
+mean square of 1.1. A side with more than `halcyon.optim.matrices.LARGEST_SIDE` features has no factor.
 
 The factors follow every gradient in the first 500 steps. Then they follow fewer, at last every 33rd.
 """
@@ -103,7 +104,9 @@ def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec | None = None) ->
     return beside_adamw(build, parameters, settings, rule.matrix_rate)
 
 
-def followed_factors(gradient: jax.Array, noise: jax.Array, left: jax.Array, right: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
+def followed_factors(
+    gradient: jax.Array, noise: jax.Array, left: jax.Array, right: jax.Array, rate: float
+) -> tuple[jax.Array, jax.Array]:
     """The factors after one gradient.
 
     Args:
@@ -123,7 +126,9 @@ def followed_factors(gradient: jax.Array, noise: jax.Array, left: jax.Array, rig
         b = jax.lax.linalg.triangular_solve(left, b, left_side=True, lower=False, transpose_a=True)
     if right.shape[-1] > 1:
         b = jax.lax.linalg.triangular_solve(right, b, left_side=False, lower=False)
-    return _moved(left, product(a, a.mT), product(b, b.mT), rate), _moved(right, product(a.mT, a), product(b.mT, b), rate)
+    return _moved(left, product(a, a.mT), product(b, b.mT), rate), _moved(
+        right, product(a.mT, a), product(b.mT, b), rate
+    )
 
 
 def random_like(key: jax.Array, tree: Tree) -> Tree:
@@ -154,7 +159,8 @@ def _moved(factor: jax.Array, towards: jax.Array, away: jax.Array, rate: float) 
 
 
 def spectral_norm(stack: jax.Array) -> jax.Array:
-    """A lower bound, tight in practice, of the largest eigenvalue of symmetric matrices without negative ones: [stack, 1, 1].
+    """A lower bound, tight in practice, of the largest eigenvalue of symmetric matrices without negative ones: [stack,
+    1, 1].
 
     One and a half steps of power iteration that begin with the column of greatest norm.
     """

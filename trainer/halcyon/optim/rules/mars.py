@@ -1,7 +1,7 @@
 """MARS-AdamW with the gradient of the last step (Yuan et al. 2024, algorithm 2, the approximate version).
 
-``c = g + gamma * beta1 / (1 - beta1) * (g - last g)``, scaled to a norm of at most 1, takes the place of the gradient in AdamW. In the
-first step c is the gradient, because the paper begins with equal points.
+``c = g + gamma * beta1 / (1 - beta1) * (g - last g)``, scaled to a norm of at most 1, takes the place of the gradient
+in AdamW. In the first step c is the gradient, because the paper begins with equal points.
 """
 
 from __future__ import annotations

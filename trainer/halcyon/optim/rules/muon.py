@@ -33,7 +33,9 @@ def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec | None = None) ->
         ) -> tuple[Tree, optax.TraceState]:
             del further
             momentum = mean(state.trace, gradients, rule.momentum)
-            steps = matrices.compute_each(orthogonal, ahead(momentum, gradients, rule.momentum) if rule.nesterov else momentum)
+            steps = matrices.compute_each(
+                orthogonal, ahead(momentum, gradients, rule.momentum) if rule.nesterov else momentum
+            )
             direction = matrices.map(lambda form, one: one * scale(form, settings.scaling), steps)
             changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)
             return changes, optax.TraceState(momentum)

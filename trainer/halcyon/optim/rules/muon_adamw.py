@@ -1,13 +1,16 @@
-"""The update of nanochat (Karpathy 2026, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_): Muon with four additions
-for hidden matrices, and AdamW without decay for the other parameters. nanochat's own rates, decays and betas of these are groups of the
-document (`halcyon.commands.nanochat_dial.adamw_groups`).
+"""The update of nanochat (Karpathy 2026, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_): Muon
+with four additions for hidden matrices, and AdamW without decay for the other parameters. nanochat's own rates, decays
+and betas of these are groups of the document (`halcyon.commands.nanochat_dial.adamw_groups`).
 
 The momentum looks one step ahead (Nesterov). Then, for each matrix:
 
 1. each output's part gets the mean norm of all (MuonEq, `arXiv 2603.28254 <https://arxiv.org/abs/2603.28254>`_);
-2. five iterations of Polar Express orthogonalise it (Amsel et al. 2025, `arXiv 2505.16932 <https://arxiv.org/abs/2505.16932>`_);
-3. it gets the norm of an orthogonal matrix, sqrt(min(inputs, outputs)) (Muon+, `arXiv 2602.21545 <https://arxiv.org/abs/2602.21545>`_);
-4. each output's part, or each input's if there are more inputs, is divided by the root of a mean of its squares over past steps; the norm
+2. five iterations of Polar Express orthogonalise it (Amsel et al. 2025, `arXiv 2505.16932
+  <https://arxiv.org/abs/2505.16932>`_);
+3. it gets the norm of an orthogonal matrix, sqrt(min(inputs, outputs)) (Muon+, `arXiv 2602.21545
+  <https://arxiv.org/abs/2602.21545>`_);
+4. each output's part, or each input's if there are more inputs, is divided by the root of a mean of its squares over
+  past steps; the norm
    stays (NorMuon, Li et al. 2025, `arXiv 2510.05491 <https://arxiv.org/abs/2510.05491>`_).
 
 An element decays only where the update has its sign. Rate and decay are multiplied by sqrt(max(1, outputs / inputs)).
@@ -42,7 +45,9 @@ class MatricesState(NamedTuple):
     momentum: Any
     """Mean of gradients, with the axes of the parameters."""
     squares: Any
-    """Mean square of the orthogonal update of each output, or input: the stacked axes of the parameters, and those of that side."""
+    """Mean square of the orthogonal update of each output, or input: the stacked axes of the parameters, and those of
+    that side.
+    """
 
 
 def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
@@ -56,7 +61,9 @@ def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> optax.GradientTransforma
         return HiddenState(of_matrices.init(select(params, flags)), of_others.init(select(params, against)))
 
     def update(gradients: Tree, state: Any, params: Tree, **arguments: Any) -> tuple[Tree, HiddenState]:
-        change, matrices = of_matrices.update(select(gradients, flags), state.matrices, select(params, flags), **arguments)
+        change, matrices = of_matrices.update(
+            select(gradients, flags), state.matrices, select(params, flags), **arguments
+        )
         # Momentum and weight decay are those of matrices.
         others = {name: value for name, value in arguments.items() if name != "momentum"} | {"weight_decay": 0.0}
         further, rest = of_others.update(select(gradients, against), state.others, select(params, against), **others)

@@ -1,8 +1,8 @@
 """MuonH: Muon on a sphere (Wen et al. 2025, `Hyperball
 <https://psychedelic-sunstone-851.notion.site/Fantastic-Pretraining-Optimizers-and-Where-to-Find-Them-2-1-Hyperball-Optimization-2e924306e6f280e7a5ffee00eb40a0dd>`_).
 
-Each matrix keeps its Frobenius norm. The learning rate is the length of a step as a share of that norm. Weight decay has no effect on a
-matrix of fixed norm, so there is none.
+Each matrix keeps its Frobenius norm. The learning rate is the length of a step as a share of that norm. Weight decay
+has no effect on a matrix of fixed norm, so there is none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from halcyon_api.spec.rules.muon import MuonHSpec
 _TINY = 1e-10
 
 
-def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def muon_h(
+    rule: MuonHSpec, parameters: Any, shared: MatricesSpec | None = None
+) -> optax.GradientTransformationExtraArgs:
     """MuonH for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
@@ -32,7 +34,9 @@ def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec | None = None)
         def init(params: Tree) -> optax.TraceState:
             return optax.TraceState(zeros(params))
 
-        def update(gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **further: Any) -> tuple[Tree, optax.TraceState]:
+        def update(
+            gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **further: Any
+        ) -> tuple[Tree, optax.TraceState]:
             del further
             momentum = mean(state.trace, gradients, rule.momentum)
             steps = matrices.compute_each(orthogonal, ahead(momentum, gradients, rule.momentum))

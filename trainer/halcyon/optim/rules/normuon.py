@@ -1,8 +1,8 @@
 """NorMuon: Muon whose update has the same size for each output of a matrix (Li et al. 2025, `arXiv 2510.05491
 <https://arxiv.org/abs/2510.05491>`_).
 
-The orthogonal update of each output is divided by the root of a mean of its squares over past steps. The norm of the matrix stays that of
-the orthogonal update, so the scales of Muon and its learning rate apply.
+The orthogonal update of each output is divided by the root of a mean of its squares over past steps. The norm of the
+matrix stays that of the orthogonal update, so the scales of Muon and its learning rate apply.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class NorMuonState(NamedTuple):
     """Mean square of the orthogonal update of each output, with the stacked axes and the outputs of the parameters."""
 
 
-def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def normuon(
+    rule: NorMuonSpec, parameters: Any, shared: MatricesSpec | None = None
+) -> optax.GradientTransformationExtraArgs:
     """NorMuon for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
@@ -50,7 +52,9 @@ def normuon(rule: NorMuonSpec, parameters: Any, shared: MatricesSpec | None = No
             del further
             momentum = mean(state.momentum, gradients, rule.momentum)
             steps = matrices.compute_each(orthogonal, ahead(momentum, gradients, rule.momentum))
-            now = matrices.map(lambda form, step: hax.mean(hax.square(step), form.parameter.inputs).rearrange(_outputs(form)), steps)
+            now = matrices.map(
+                lambda form, step: hax.mean(hax.square(step), form.parameter.inputs).rearrange(_outputs(form)), steps
+            )
             squares = mean(state.squares, now, rule.beta2)
 
             def equalized(form: Form, step: NamedArray, square: NamedArray) -> NamedArray:

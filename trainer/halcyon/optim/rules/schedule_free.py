@@ -1,7 +1,7 @@
 """Schedule-free AdamW (Defazio et al. 2024, algorithm 1), by Optax.
 
-The parameters of the run are the points y, at which the gradients are computed. The state has the points z. `averaged` gives the points x,
-which are the result of the training: y is ``beta1 * x + (1 - beta1) * z``.
+The parameters of the run are the points y, at which the gradients are computed. The state has the points z. `averaged`
+gives the points x, which are the result of the training: y is ``beta1 * x + (1 - beta1) * z``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
 
 
 def schedule_free(rule: ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
-    """AdamW without first moment, at a point between its own one and the mean of its points. See `halcyon.optim.rule`."""
+    """AdamW without first moment, at a point between its own one and the mean of its points.
+
+    See `halcyon.optim.rule`.
+    """
     decays = decaying(parameters)
     second = optax.scale_by_rms(rule.beta2, rule.epsilon, eps_in_sqrt=False, bias_correction=True)
 

@@ -1,5 +1,5 @@
-"""Scion: each parameter moves towards the point of a ball where the momentum is greatest (Pethick et al. 2025, `arXiv 2502.07529
-<https://arxiv.org/abs/2502.07529>`_).
+"""Scion: each parameter moves towards the point of a ball where the momentum is greatest (Pethick et al. 2025, `arXiv
+2502.07529 <https://arxiv.org/abs/2502.07529>`_).
 
 The ball is one of a norm that fits the use of the parameter. With momentum ``m``, the step is
 
@@ -31,7 +31,9 @@ _OUTER = frozenset({Role.EMBEDDING, Role.HEAD})
 _TINY = 1e-8
 
 
-def scion(rule: ScionSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def scion(
+    rule: ScionSpec, parameters: Any, shared: MatricesSpec | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Scion for all parameters. See `halcyon.optim.rule`."""
     flags = hidden(parameters)
     against = jax.tree.map(lambda flag: not flag, flags)

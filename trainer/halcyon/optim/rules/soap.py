@@ -1,7 +1,8 @@
-"""SOAP: Adam in the eigenbasis of Shampoo (Vyas et al. 2024, `arXiv 2409.11321 <https://arxiv.org/abs/2409.11321>`_, algorithm 3).
+"""SOAP: Adam in the eigenbasis of Shampoo (Vyas et al. 2024, `arXiv 2409.11321 <https://arxiv.org/abs/2409.11321>`_,
+algorithm 3).
 
-The first step only computes the bases and changes no hidden matrix, because a gradient is never projected to its own basis. The first
-moment is kept in the standard basis; so a new basis needs no change of it.
+The first step only computes the bases and changes no hidden matrix, because a gradient is never projected to its own
+basis. The first moment is kept in the standard basis; so a new basis needs no change of it.
 """
 
 from __future__ import annotations

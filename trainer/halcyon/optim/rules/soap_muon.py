@@ -1,8 +1,8 @@
-"""SOAP-Muon: Muon of the momentum that SOAP divides by its root mean square in the eigenbasis of Shampoo (Vyas et al. 2025, `SOAP-Muon
-<https://nikhilvyas.github.io/SOAP_Muon.pdf>`_).
+"""SOAP-Muon: Muon of the momentum that SOAP divides by its root mean square in the eigenbasis of Shampoo (Vyas et al.
+2025, `SOAP-Muon <https://nikhilvyas.github.io/SOAP_Muon.pdf>`_).
 
-The second moment is that of the momentum ahead (Nesterov), as in the fastest public runs with this rule. The first step has no basis and
-is a step of Muon.
+The second moment is that of the momentum ahead (Nesterov), as in the fastest public runs with this rule. The first step
+has no basis and is a step of Muon.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class SoapMuonState(NamedTuple):
     """Float32."""
 
 
-def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def soap_muon(
+    rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec | None = None
+) -> optax.GradientTransformationExtraArgs:
     """SOAP-Muon for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
     settings = shared or MatricesSpec()
     orthogonal = orthogonalizer(settings)
@@ -63,7 +65,12 @@ def soap_muon(rule: SoapMuonSpec, parameters: Any, shared: MatricesSpec | None =
             del further
             momentum = mean(state.momentum, gradients, rule.momentum)
             step = ahead(momentum, gradients, rule.momentum)
-            held = [(Kind.MATRIX, gradients), (Kind.MATRIX, step), (Kind.MATRIX, state.second), *zip(KINDS, state.bases, strict=True)]
+            held = [
+                (Kind.MATRIX, gradients),
+                (Kind.MATRIX, step),
+                (Kind.MATRIX, state.second),
+                *zip(KINDS, state.bases, strict=True),
+            ]
             steps, second, *bases = matrices.compute(of_stack, held, [Kind.MATRIX, Kind.MATRIX, *KINDS], (state.done,))
             direction = matrices.map(lambda form, one: one * scale(form, settings.scaling), steps)
             changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)

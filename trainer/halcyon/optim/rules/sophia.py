@@ -1,8 +1,8 @@
 """Sophia (Liu et al. 2023, algorithm 3).
 
-Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.step.curvature`). A moving average h of the estimates
-divides the momentum, and the quotient is clipped to 1. Optax's Sophia corrects the momentum for its start, and divides by the average
-before the estimate of the same step; the algorithm of the paper does neither.
+Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.step.curvature`). A moving average h
+of the estimates divides the momentum, and the quotient is clipped to 1. Optax's Sophia corrects the momentum for its
+start, and divides by the average before the estimate of the same step; the algorithm of the paper does neither.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SophiaState(NamedTuple):
 def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """Clipped momentum over curvature; ``update`` also takes ``curvature``. See `halcyon.optim.rule`.
 
-    ``curvature`` is a function without arguments that returns the estimate of this step, a tree like the model. It is called once, inside
-    ``jax.lax.cond``.
+    ``curvature`` is a function without arguments that returns the estimate of this step, a tree like the model. It is
+    called once, inside ``jax.lax.cond``.
     """
     gamma = rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
 
@@ -57,7 +57,9 @@ def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExt
             return mean(old, estimate(), rule.beta2)
 
         hessian = jax.lax.cond(jnp.asarray(step) % rule.every_steps == 0, renewed, lambda old: old, state.hessian)
-        direction = jax.tree.map(lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian)
+        direction = jax.tree.map(
+            lambda m, h: jnp.clip(m / jnp.maximum(gamma * h, rule.epsilon), -1.0, 1.0), momentum, hessian
+        )
         return direction, SophiaState(momentum, hessian)
 
     return descending(init, direct, parameters)

@@ -10,15 +10,19 @@ from halcyon.evals.results import pass_at_k, reported_ks
 from halcyon_api.spec.objective import PolicySpec
 
 TOLERANCE = 1e-6
-"""Largest difference of equal rewards: absolute, and relative to the largest reward of the group. Above the rounding of float32."""
+"""Largest difference of equal rewards: absolute, and relative to the largest reward of the group.
+
+Above the rounding of float32.
+"""
 
 PASSES = 1.0
 """Least reward of an answer that counts as right."""
 
 
 def advantages(rewards: np.ndarray, policy: PolicySpec) -> np.ndarray:
-    """Each reward minus the mean of its group (Liu et al. 2025); if ``advantage`` is ``standardized``, divided by the standard deviation of
-    the group plus ``deviationEpsilon`` (Shao et al. 2024, section 4.1.2). 0 in a group whose rewards are equal.
+    """Each reward minus the mean of its group (Liu et al. 2025); if ``advantage`` is ``standardized``, divided by the
+    standard deviation of the group plus ``deviationEpsilon`` (Shao et al. 2024, section 4.1.2). 0 in a group whose
+    rewards are equal.
 
     Args:
         rewards: float64 [prompt, answer].
@@ -36,7 +40,9 @@ def advantages(rewards: np.ndarray, policy: PolicySpec) -> np.ndarray:
 
 
 def equal_groups(rewards: np.ndarray) -> np.ndarray:
-    """Whether the rewards of a group differ by rounding at most, so that its answers have no gradient: bool [prompt]."""
+    """Whether the rewards of a group differ by rounding at most, so that its answers have no gradient: bool
+    [prompt].
+    """
     largest = np.maximum(1.0, np.abs(rewards).max(axis=1))
     return np.ptp(rewards, axis=1) <= TOLERANCE * largest
 

@@ -45,7 +45,9 @@ def questions(data: HeldOut, rows: BatchRows) -> list[Question]:
             raise TypeError(f"the source {source.name} has no prompts")
         starts, prompts, lengths = layout.documents(rows.sequence[here])
         flat = source.tokens.gather(starts, lengths).astype(np.int32)
-        for row, prompt, document in zip(here.tolist(), prompts.tolist(), np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
+        for row, prompt, document in zip(
+            here.tolist(), prompts.tolist(), np.split(flat, np.cumsum(lengths)[:-1]), strict=True
+        ):
             found[row] = Question(document[:prompt], data.tokenizer.decode(document[prompt:]))
     return [found[row] for row in range(len(rows))]
 
@@ -65,7 +67,9 @@ def prompted(asked: Sequence[Question], answers: int, width: int, first: int = 0
     counts = np.array([len(one.tokens) for one in asked], np.int32)
     numbers = np.arange(first, first + len(asked), dtype=np.uint32)
     every = np.repeat(np.arange(len(asked)), answers)
-    return Prompted(tokens[every], counts[every], numbers[every], np.tile(np.arange(answers, dtype=np.uint32), len(asked)))
+    return Prompted(
+        tokens[every], counts[every], numbers[every], np.tile(np.arange(answers, dtype=np.uint32), len(asked))
+    )
 
 
 class Rows(NamedTuple):
@@ -99,4 +103,7 @@ def rows_of(prompts: Prompted, answered: Answered, length: int, pad: int) -> Row
 
 def texts_of(tokenizer: Tokenizer, answered: Answered) -> list[str]:
     """The texts of answers, without special tokens; expressions and results of the calculator belong to them."""
-    return [tokenizer.decode(tokens[:count]) for tokens, count in zip(answered.tokens, answered.counts.tolist(), strict=True)]
+    return [
+        tokenizer.decode(tokens[:count])
+        for tokens, count in zip(answered.tokens, answered.counts.tolist(), strict=True)
+    ]

@@ -1,7 +1,7 @@
 """The source of batches of sampled answers, and the evaluation by rewards.
 
-A step is sampled when the loop asks for its batch, from the state before the step. Nothing is carried from step to step on the host: a run
-that is killed between two tokens samples the same answers again from its checkpoint.
+A step is sampled when the loop asks for its batch, from the state before the step. Nothing is carried from step to step
+on the host: a run that is killed between two tokens samples the same answers again from its checkpoint.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class PolicyBatches:
     def evaluate(
         self, held_out: HeldOut, model: Model, batches: int | None, before_batch: Callable[[], object] = lambda: None
     ) -> Evaluation:
-        """The rewards of answers to held-out prompts, with the same keys in every evaluation. All processes call it at the same step.
+        """The rewards of answers to held-out prompts, with the same keys in every evaluation. All processes call it at
+        the same step.
 
         Args:
             held_out: The prompts.
@@ -136,7 +137,9 @@ class PolicyBatches:
             full = [*asked, *[asked[-1]] * (per - len(asked))]
             prompts = prompted(full, group, self._width, number * per)
             answered = self._sampler(len(prompts.counts))(model, prompts, _EVALUATION, 0)
-            rewards = self._together(lambda full=full, answered=answered: self._rewards.of(full, answered))[: len(asked)]
+            rewards = self._together(lambda full=full, answered=answered: self._rewards.of(full, answered))[
+                : len(asked)
+            ]
             losses += (-rewards).ravel().tolist()
             for k, total in passes(rewards).items():
                 found[k] = found.get(k, 0.0) + total
@@ -168,7 +171,10 @@ class PolicyBatches:
         return self._rollouts[rows]
 
     def _together(self, rewards: Callable[[], list[float]]) -> np.ndarray:
-        """The rewards that process 0 found, on every process: float64 [prompt, answer]. Its error is raised on every process."""
+        """The rewards that process 0 found, on every process: float64 [prompt, answer].
+
+        Its error is raised on every process.
+        """
         found = decide(self._processes, self._root, lambda: {"rewards": rewards()})
         return np.array(found["rewards"], np.float64).reshape(-1, self._policy.group_size)
 
@@ -195,7 +201,9 @@ class PolicyBatches:
                 return objective.log_probs(model, jax.tree.map(lambda rows: rows[0], batch))[None]
             return jax.lax.map(functools.partial(objective.log_probs, model), batch)
 
-        compiled = jax.jit(every, out_shardings=self._program.batch_sharding, compiler_options=self._program.compiler_options())
+        compiled = jax.jit(
+            every, out_shardings=self._program.batch_sharding, compiler_options=self._program.compiler_options()
+        )
 
         def traced(model: Any, batch: Batch) -> jax.Array:
             with self._program.tracing():
@@ -207,7 +215,8 @@ class PolicyBatches:
 def policy_batches(
     spec: TrainingRunSpec, processes: ProcessGroup, on_warning: Callable[[str], object], committed: Callable[[], int]
 ) -> Callable[[Dataset, Program, TrainerSpec], PolicyBatches]:
-    """A function that makes the batch source of a run with ``objective.policy``; see `halcyon.step.batch_source.BuildBatchSource`.
+    """A function that makes the batch source of a run with ``objective.policy``; see
+    `halcyon.step.batch_source.BuildBatchSource`.
 
     Args:
         spec: The run's spec.

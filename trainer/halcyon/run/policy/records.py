@@ -31,8 +31,9 @@ _THIN_STEPS = 64
 class RecordedRewards:
     """Computes rewards, or reads those that an earlier process has kept.
 
-    The numbers of a function of the user are written before they are used, because it may call a service. If they cannot be written, the
-    run ends. The built-in rewards are pure, so their samples are written only for readers, and a failure is a warning.
+    The numbers of a function of the user are written before they are used, because it may call a service. If they
+    cannot be written, the run ends. The built-in rewards are pure, so their samples are written only for readers, and a
+    failure is a warning.
 
     Args:
         reward: The reward function.
@@ -40,7 +41,8 @@ class RecordedRewards:
         group: Answers to each prompt.
         store: The checkpoint root.
         on_warning: Called with a sentence about a failure that costs only samples.
-        committed: Returns the step of the newest checkpoint. The files of later steps stay, because a run that resumes does them again.
+        committed: Returns the step of the newest checkpoint. The files of later steps stay, because a run that resumes
+            does them again.
     """
 
     def __init__(
@@ -117,7 +119,9 @@ class RecordedRewards:
         same = found is not None and found.sha256 == digest and len(found.rewards) == count
         return list(found.rewards) if found is not None and same else None
 
-    def _some(self, asked: Sequence[Question], answered: Answered, texts: Sequence[str], rewards: Sequence[float]) -> tuple[Sample, ...]:
+    def _some(
+        self, asked: Sequence[Question], answered: Answered, texts: Sequence[str], rewards: Sequence[float]
+    ) -> tuple[Sample, ...]:
         """A few prompts of a step, with some of their answers."""
 
         def sample(number: int) -> Sample:

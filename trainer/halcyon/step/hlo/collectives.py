@@ -1,7 +1,7 @@
 """The collectives of a compiled program, read from its optimised HLO: the bytes, the loops and the mesh axes of each.
 
-HLO numbers the devices of a program in the order of the mesh. A collective names the groups of devices that exchange data; the mesh axes
-along which the members of a group differ are the axes of the collective.
+HLO numbers the devices of a program in the order of the mesh. A collective names the groups of devices that exchange
+data; the mesh axes along which the members of a group differ are the axes of the collective.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ import numpy as np
 
 from halcyon.step.hlo.module import Array, Instruction, Module, Placed, parse
 
-KINDS = ("all-reduce", "all-gather", "all-to-all", "ragged-all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast")
+KINDS = (
+    "all-reduce",
+    "all-gather",
+    "all-to-all",
+    "ragged-all-to-all",
+    "reduce-scatter",
+    "collective-permute",
+    "collective-broadcast",
+)
 """The HLO operations that exchange data; an asynchronous one has the suffix ``-start``."""
 _SCATTERING = "all-reduce-scatter"
 """XLA for TPUs calls a computation so that adds up an array and takes one part of it: a reduce-scatter."""
@@ -36,9 +44,11 @@ class Collective:
         dtype: Type in HLO's notation, such as ``bf16``.
         shape: Shape of its largest array, operand or result, on one device.
         depth: Number of loops around it.
-        times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once.
+        times: How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts
+            once.
         groups: The devices of each group that exchanges data; empty: all together. None: not known.
-        part_of: Number of the collective that it is one part of: XLA for TPUs splits a collective among several fusions. None: it is whole.
+        part_of: Number of the collective that it is one part of: XLA for TPUs splits a collective among several
+            fusions. None: it is whole.
         further_bytes: Bytes of the arrays that it sends together with the largest one.
     """
 
@@ -62,7 +72,8 @@ class Collective:
         return Array(self.dtype, self.shape).size_bytes
 
     def axes(self, names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
-        """The mesh axes along which a group exchanges data; empty if each group has one device; ``unknown`` if the groups are not known.
+        """The mesh axes along which a group exchanges data; empty if each group has one device; ``unknown`` if the
+        groups are not known.
 
         Args:
             names: Names of the mesh axes, outermost first.
@@ -115,8 +126,9 @@ def collective(module: Module, placed: Placed) -> Collective:
 def _groups(line: str) -> tuple[tuple[int, ...], ...] | None:
     """The groups of a collective in any of HLO's notations; empty: one group of all devices. None: another notation.
 
-    ``{{0,1},{2,3}}`` lists them. ``[2,2]<=[2,2]T(1,0)`` numbers the devices, transposes them and cuts them into groups. ``mesh['a'=2,'b'=2]
-    {'a'}`` arranges them in a mesh of its own; the members of a group differ along the axes in braces.
+    ``{{0,1},{2,3}}`` lists them. ``[2,2]<=[2,2]T(1,0)`` numbers the devices, transposes them and cuts them into groups.
+    ``mesh['a'=2,'b'=2] {'a'}`` arranges them in a mesh of its own; the members of a group differ along the axes in
+    braces.
     """
     if listed := _LISTED.search(line):
         return tuple(_numbers(group) for group in re.findall(r"\{([\d,]*)\}", listed[1]) if group)

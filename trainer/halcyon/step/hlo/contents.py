@@ -19,7 +19,13 @@ SCOPES = ("attention", "experts", "delta_rule")
 """Parts of a model that name their operations (``jax.named_scope``)."""
 _SCOPE = re.compile(rf"[/(]({'|'.join(SCOPES)})(?=[/)]|$)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
-_WITHOUT_WORK = ("AllocateBuffer", "AssumeGatherIndicesInBound", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
+_WITHOUT_WORK = (
+    "AllocateBuffer",
+    "AssumeGatherIndicesInBound",
+    "Sharding",
+    "SPMDFullToShardShape",
+    "SPMDShardToFullShape",
+)
 """Targets that mark arrays and compute nothing."""
 _MATRIX_LIBRARIES = ("__cublas$", "__cudnn$conv", "__onednn$matmul")
 _CONTRACTED = re.compile(r'lhs_contracting_dim(?:s=\{|ensions":\[)([\d,"]*)')
@@ -128,13 +134,17 @@ def calls(module: Module) -> tuple[Call, ...]:
         one = placed.instruction
         target = target_of(one)
         if target and target not in _WITHOUT_WORK:
-            found[target, _NUMBERED.sub("", one.name), phase_of(one.operation), scope_of(one.operation), placed.loops] += 1
+            found[
+                target, _NUMBERED.sub("", one.name), phase_of(one.operation), scope_of(one.operation), placed.loops
+            ] += 1
     return tuple(Call(*key, count) for key, count in found.items())
 
 
 def target_of(instruction: Instruction) -> str:
     """The function that a custom call runs; empty for another instruction."""
-    found = _TARGET.search(instruction.attributes) if instruction.opcode.removesuffix("-start") == "custom-call" else None
+    found = (
+        _TARGET.search(instruction.attributes) if instruction.opcode.removesuffix("-start") == "custom-call" else None
+    )
     return found[1] if found else ""
 
 
@@ -172,7 +182,9 @@ def products(module: Module) -> tuple[Product, ...]:
         operations = product_flops(module, placed.computation, placed.instruction)
         if operations:
             factors = module.arrays(placed.computation, placed.instruction)[:2]
-            dtype = min((array.dtype for array in factors), key=lambda dtype: Array(dtype, (8,)).size_bytes, default="unknown")
+            dtype = min(
+                (array.dtype for array in factors), key=lambda dtype: Array(dtype, (8,)).size_bytes, default="unknown"
+            )
             row = found.setdefault((dtype, len(placed.loops)), [0, 0, 0])
             row[0] += 1
             row[1] += placed.times
@@ -203,7 +215,9 @@ def product_flops(module: Module, computation: str, instruction: Instruction) ->
 
 
 def _convolution_flops(one: Instruction, arrays: list[Array]) -> int:
-    """Operations of a convolution: a window's position counts only where it meets the input, as in XLA's own analysis of cost."""
+    """Operations of a convolution: a window's position counts only where it meets the input, as in XLA's own analysis
+    of cost.
+    """
     labels = _LABELS.search(one.attributes)
     if labels is None or len(arrays) < 2 or not one.results:
         return 0
@@ -212,7 +226,11 @@ def _convolution_flops(one: Instruction, arrays: list[Array]) -> int:
     fields = dict(part.split("=") for part in window[1].split()) if window else {}
     met = 1
     for number, label in enumerate(sorted(label for label in out if label.isdigit())):
-        sizes = arrays[0].shape[left.index(label)], arrays[1].shape[right.index(label)], one.results[0].shape[out.index(label)]
+        sizes = (
+            arrays[0].shape[left.index(label)],
+            arrays[1].shape[right.index(label)],
+            one.results[0].shape[out.index(label)],
+        )
 
         def at(name: str, default: str, number: int = number) -> str:
             return fields[name].split("x")[number] if name in fields else default

@@ -1,7 +1,8 @@
-"""An optimised HLO module, parsed from its text: computations, instructions, loops, and how often each instruction runs.
+"""An optimised HLO module, parsed from its text: computations, instructions, loops, and how often each instruction
+runs.
 
-The text has one line for each instruction: ``%name = type opcode(operands), attributes``. A computation is a block of such lines; the
-instructions of a scheduled module run in the order of the lines.
+The text has one line for each instruction: ``%name = type opcode(operands), attributes``. A computation is a block of
+such lines; the instructions of a scheduled module run in the order of the lines.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
 _NAME = re.compile(r"%([\w.\-]+)")
-_CALL = re.compile(r"\b(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
+_CALL = re.compile(
+    r"\b(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
+)
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _INDEX = re.compile(r"\bindex=(\d+)")
@@ -71,7 +74,10 @@ class Instruction:
 
     @property
     def operation(self) -> str:
-        """JAX's name of the operation, with the functions and transformations around it. Empty: XLA made the instruction."""
+        """JAX's name of the operation, with the functions and transformations around it.
+
+        Empty: XLA made the instruction.
+        """
         found = _OPERATION.search(self.attributes)
         return found[1] if found else ""
 
@@ -79,7 +85,9 @@ class Instruction:
     def called(self) -> tuple[str, ...]:
         """Names of the computations that it runs."""
         found = _CALL.findall(self.attributes)
-        return tuple(each.strip().lstrip("%") for one, several in found for each in (several.split(",") if several else [one]))
+        return tuple(
+            each.strip().lstrip("%") for one, several in found for each in (several.split(",") if several else [one])
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,10 @@ class Placed:
 
     @property
     def times(self) -> int:
-        """How often a device runs it in one run of the program. A loop whose iterations XLA does not know counts once."""
+        """How often a device runs it in one run of the program.
+
+        A loop whose iterations XLA does not know counts once.
+        """
         return math.prod(trips or 1 for trips in self.loops)
 
 
@@ -124,7 +135,8 @@ class Module:
         return written or [array for name in instruction.operands if name in known for array in known[name].results]
 
     def trips(self, loop: Instruction) -> int | None:
-        """Iterations of a ``while`` loop: as XLA states them, else the constant that its condition compares a counter with. None: neither.
+        """Iterations of a ``while`` loop: as XLA states them, else the constant that its condition compares a counter
+        with. None: neither.
 
         XLA for TPUs states no number, and its condition may be a fusion with the constant as its operand.
         """
@@ -132,11 +144,17 @@ class Module:
             return int(stated[1])
         condition, body = _CONDITION.search(loop.attributes), _BODY.search(loop.attributes)
         lines = self.computations.get(condition[1], ()) if condition else ()
-        limits = [one for one in lines if one.opcode == "constant" and one.results[0].dtype in ("s32", "u32") and one.literal.isdigit()]
+        limits = [
+            one
+            for one in lines
+            if one.opcode == "constant" and one.results[0].dtype in ("s32", "u32") and one.literal.isdigit()
+        ]
         compares = [one for one in lines if "direction=LT" in one.attributes or one.opcode == "fusion"]
         if len(limits) != 1 or not compares:
             return None
-        counter = next((one for one in lines if one.opcode == "get-tuple-element" and one.name in compares[-1].operands), None)
+        counter = next(
+            (one for one in lines if one.opcode == "get-tuple-element" and one.name in compares[-1].operands), None
+        )
         return -(-int(limits[0].literal) // self._stride(body[1] if body else "", counter))
 
     def _stride(self, body: str, counter: Instruction | None) -> int:
@@ -152,7 +170,11 @@ class Module:
         if index is None or new is None or new.opcode != "tuple" or int(index[1]) >= len(new.operands):
             return 1
         adding = known.get(new.operands[int(index[1])])
-        added = [known[name] for name in adding.operands if name in known] if adding is not None and adding.opcode == "add" else []
+        added = (
+            [known[name] for name in adding.operands if name in known]
+            if adding is not None and adding.opcode == "add"
+            else []
+        )
         return next((int(one.literal) for one in added if one.opcode == "constant" and one.literal.isdigit()), 1)
 
     @cached_property
@@ -199,13 +221,20 @@ def _instruction(name: str, text: str) -> Instruction | None:
         return None
     literal, _, attributes = text[opcode.end() :].partition(")")
     return Instruction(
-        name, opcode[1], tuple(read_arrays(text[: opcode.start()])), tuple(_NAME.findall(literal)), literal.strip(), attributes
+        name,
+        opcode[1],
+        tuple(read_arrays(text[: opcode.start()])),
+        tuple(_NAME.findall(literal)),
+        literal.strip(),
+        attributes,
     )
 
 
 def read_arrays(text: str) -> list[Array]:
     """The arrays whose types stand in a text."""
-    return [Array(dtype, tuple(int(size) for size in sizes.split(",") if size)) for dtype, sizes in _SHAPE.findall(text)]
+    return [
+        Array(dtype, tuple(int(size) for size in sizes.split(",") if size)) for dtype, sizes in _SHAPE.findall(text)
+    ]
 
 
 def _bits(dtype: str) -> int:

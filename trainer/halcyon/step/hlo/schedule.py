@@ -1,13 +1,14 @@
 """How much of the time of a program's collectives is covered by computation, from the order of its instructions.
 
-The module simulates one device. Instructions run one after the other, in the order of the scheduled program. A collective with a start
-and a done takes its time beside them; the program waits at the done for what is left. So does one whose parts are in several fusions: it
-starts with the first of them and is waited for at the last. A collective that is one instruction is waited for whole. Collectives use the
-links one after the other.
+The module simulates one device. Instructions run one after the other, in the order of the scheduled program. A
+collective with a start and a done takes its time beside them; the program waits at the done for what is left. So does
+one whose parts are in several fusions: it starts with the first of them and is waited for at the last. A collective
+that is one instruction is waited for whole. Collectives use the links one after the other.
 
-Times are those of an ideal device: an instruction takes the longer of its matrix products at the peak rate and its operands and results
-at the bandwidth of the memory; a collective takes the bytes that a device sends at the bandwidth of the links. Kernels count by their
-bytes only, because a program does not say how many operations they do. docs/design/programs.md says what this means for the figure.
+Times are those of an ideal device: an instruction takes the longer of its matrix products at the peak rate and its
+operands and results at the bandwidth of the memory; a collective takes the bytes that a device sends at the bandwidth
+of the links. Kernels count by their bytes only, because a program does not say how many operations they do.
+docs/design/programs.md says what this means for the figure.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from halcyon.step.hlo.collectives import KINDS, Collective, collective, is_colle
 from halcyon.step.hlo.contents import product_flops
 from halcyon.step.hlo.module import Instruction, Module, Placed
 
-_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "opt-barrier")
+_FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+)
 """Operations that take no time."""
 _ASYNCHRONOUS = ("-start", "-update", "-done")
 """Copies and other work beside the program. It counts as no time, so that it covers nothing."""
@@ -55,7 +66,9 @@ class Overlap:
     waited: float
 
     def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(self.computation + other.computation, self.collectives + other.collectives, self.waited + other.waited)
+        return Overlap(
+            self.computation + other.computation, self.collectives + other.collectives, self.waited + other.waited
+        )
 
     def __mul__(self, times: int) -> Overlap:
         return Overlap(self.computation * times, self.collectives * times, self.waited * times)
@@ -108,11 +121,15 @@ class _Simulation:
         now = links_free = 0.0
         total = _NOTHING
         ends: dict[str | int, float] = {}
-        """When each asynchronous collective ends, by the name of its instruction, or by its number if fusions compute its parts."""
+        """When each asynchronous collective ends, by the name of its instruction, or by its number if fusions compute
+        its parts.
+        """
         lines = self._module.computations.get(name, ())
         last = {part: one.name for one in lines for part in self._parts(one)}
         for one in lines:
-            begun: dict[str | int, float] = {part: seconds for part, seconds in self._parts(one).items() if part not in ends}
+            begun: dict[str | int, float] = {
+                part: seconds for part, seconds in self._parts(one).items() if part not in ends
+            }
             if is_collective(one) or (one.opcode.endswith("-start") and self._called(one)):
                 begun[one.name] = self._seconds(name, one) if is_collective(one) else sum(self._called(one))
             for each, seconds in begun.items():
@@ -141,12 +158,21 @@ class _Simulation:
 
     def _parts(self, one: Instruction) -> dict[int, float]:
         """Seconds of the collectives of which a fusion computes a part, by their numbers."""
-        found = (collective(self._module, Placed(line, called)) for called, line in self._within(one)) if one.opcode == "fusion" else ()
+        found = (
+            (collective(self._module, Placed(line, called)) for called, line in self._within(one))
+            if one.opcode == "fusion"
+            else ()
+        )
         return {each.part_of: self._seconds_of(each) for each in found if each.part_of is not None}
 
     def _within(self, one: Instruction) -> list[tuple[str, Instruction]]:
         """The collectives of the computations that an instruction calls, each with its computation."""
-        return [(called, line) for called in one.called for line in self._module.computations.get(called, ()) if is_collective(line)]
+        return [
+            (called, line)
+            for called in one.called
+            for line in self._module.computations.get(called, ())
+            if is_collective(line)
+        ]
 
     def _called(self, one: Instruction) -> list[float]:
         """Seconds of each collective that an asynchronous call computes."""
@@ -158,11 +184,19 @@ class _Simulation:
             trips = self._module.trips(one) or 1
             return sum((self.run(called) for called in one.called), start=_NOTHING) * trips
         if one.opcode in ("call", "conditional"):
-            return max((self.run(called) for called in one.called), key=lambda part: part.computation + part.waited, default=_NOTHING)
+            return max(
+                (self.run(called) for called in one.called),
+                key=lambda part: part.computation + part.waited,
+                default=_NOTHING,
+            )
         computation = self._computation(name, one)
-        whole = [each for each in self._within(one) if collective(self._module, Placed(each[1], each[0])).part_of is None]
+        whole = [
+            each for each in self._within(one) if collective(self._module, Placed(each[1], each[0])).part_of is None
+        ]
         collectives = sum(self._seconds(called, line) for called, line in whole)
-        return Overlap(computation, collectives, max(0.0, collectives - (computation if self._flops(name, one) else 0.0)))
+        return Overlap(
+            computation, collectives, max(0.0, collectives - (computation if self._flops(name, one) else 0.0))
+        )
 
     def _computation(self, name: str, one: Instruction) -> float:
         moved = fused_bytes(self._module, one) if one.opcode == "fusion" else plain_bytes(self._module, name, one)
@@ -172,7 +206,9 @@ class _Simulation:
         """Operations of matrix products, those of 8 bits as half as many: their peak rate is twice as high."""
         flops = float(product_flops(self._module, name, one))
         if flops:
-            narrow = any(array.dtype.startswith("f8") or array.dtype == "s8" for array in self._module.arrays(name, one)[:2])
+            narrow = any(
+                array.dtype.startswith("f8") or array.dtype == "s8" for array in self._module.arrays(name, one)[:2]
+            )
             return flops / 2 if narrow else flops
         called = one.called if one.opcode == "fusion" else ()
         return sum(self._flops(each, line) for each in called for line in self._module.computations.get(each, ()))
@@ -188,7 +224,10 @@ def plain_bytes(module: Module, name: str, one: Instruction) -> int:
 
 
 def fused_bytes(module: Module, one: Instruction) -> int:
-    """Bytes that a fusion reads and writes. It reads only a part of an array that it slices, and writes only the part that it updates."""
+    """Bytes that a fusion reads and writes.
+
+    It reads only a part of an array that it slices, and writes only the part that it updates.
+    """
     lines = [line for called in one.called for line in module.computations.get(called, ())]
     if not lines:
         return 0

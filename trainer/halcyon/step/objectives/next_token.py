@@ -30,9 +30,11 @@ class NextToken:
     Attributes:
         segments: Whether attention stays within the documents of a sequence.
         compute_dtype: Type of activations and matrix products. The loss itself is float32.
-        z_loss: Factor of the z-loss, the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section 5); 0: none.
+        z_loss: Factor of the z-loss, the squared logarithm of the softmax's denominator (Chowdhery et al. 2022, section
+            5); 0: none.
         products: Types of the factors of matrix products. None: `compute_dtype`.
-        weights: The array of a batch with the weights of the targets: that of each token, or its share in its conversation.
+        weights: The array of a batch with the weights of the targets: that of each token, or its share in its
+            conversation.
     """
 
     segments: bool
@@ -50,7 +52,11 @@ class NextToken:
     def fields(self) -> Mapping[str, np.dtype]:
         """See `halcyon.step.objectives.objective.Objective`."""
         integers = {"tokens": np.dtype(np.int32), "targets": np.dtype(np.int32)}
-        return {**integers, self.weights: np.dtype(np.float32), **({"segments": np.dtype(np.int32)} if self.segments else {})}
+        return {
+            **integers,
+            self.weights: np.dtype(np.float32),
+            **({"segments": np.dtype(np.int32)} if self.segments else {}),
+        }
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
@@ -61,7 +67,9 @@ class NextToken:
         model = with_products(model, self.products)
         if ROW_SEEDS in batch:
             model = with_dropout(model, batch[ROW_SEEDS])
-        return next_token_sums(model, inputs, named["targets"], named[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss)
+        return next_token_sums(
+            model, inputs, named["targets"], named[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss
+        )
 
     def sampled(self, model: CausalLM, batch: Batch, seeds: jax.Array) -> Batch:
         """The batch with targets that the model samples, each from its distribution at that position.
@@ -72,7 +80,9 @@ class NextToken:
             seeds: A random number for each row: uint32 [batch].
         """
         axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
-        inputs = Inputs(hax.named(batch["tokens"], axes), segments=hax.named(batch["segments"], axes) if self.segments else None)
+        inputs = Inputs(
+            hax.named(batch["tokens"], axes), segments=hax.named(batch["segments"], axes) if self.segments else None
+        )
         features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
         keys = jax.vmap(jax.random.key)(seeds)
         return {**batch, "targets": sampled_tokens(features, model.head, keys, model.softmax)}
@@ -87,7 +97,8 @@ def next_token_sums(
     compute_dtype: DTypeLike = jnp.float32,
     z_loss: float = 0.0,
 ) -> Sums:
-    """Cross entropy of `targets`, in nats. With a z-loss, also the penalty and the metric ``z_loss``, without its factor.
+    """Cross entropy of `targets`, in nats. With a z-loss, also the penalty and the metric ``z_loss``, without its
+    factor.
 
     Args:
         model: The model.

@@ -1,7 +1,7 @@
 """The interface of an objective.
 
-Losses are weighted sums that are divided once, by the weight of the whole batch. So the loss is that of the full batch, whatever the
-microbatches, the packing and the padding; a mean of means would differ.
+Losses are weighted sums that are divided once, by the weight of the whole batch. So the loss is that of the full batch,
+whatever the microbatches, the packing and the padding; a mean of means would differ.
 """
 
 from __future__ import annotations
@@ -29,9 +29,14 @@ class Sums(NamedTuple):
     weight: jax.Array
     """The sum of the weights."""
     metrics: dict[str, jax.Array] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Further weighted sums by name, scalars or arrays [layer, expert]. Each is divided by `weight` and reported under its name."""
+    """Further weighted sums by name, scalars or arrays [layer, expert].
+
+    Each is divided by `weight` and reported under its name.
+    """
     penalty: jax.Array | None = None
-    """A weighted sum that is minimised together with the losses but is no part of the reported loss, such as that of routers."""
+    """A weighted sum that is minimised together with the losses but is no part of the reported loss, such as that of
+    routers.
+    """
 
 
 class Objective(Protocol):
@@ -74,4 +79,6 @@ def with_routers(sums: Sums, outputs: Outputs, of_sequence: Any) -> Sums:
         return hax.sum(numbers * of_sequence, sequences).array
 
     metrics = {name: weighted(numbers) for name, numbers in outputs.aux.items()}
-    return sums._replace(metrics={**sums.metrics, **metrics}, penalty=None if outputs.penalty is None else weighted(outputs.penalty))
+    return sums._replace(
+        metrics={**sums.metrics, **metrics}, penalty=None if outputs.penalty is None else weighted(outputs.penalty)
+    )

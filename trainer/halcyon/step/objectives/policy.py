@@ -1,11 +1,13 @@
 """Policy optimization: a loss over answers that the model sampled, each with the advantage of its reward.
 
-A row of the batch is a prompt and an answer. Advantages are computed from whole groups before the step, and normalizations are weights of
-tokens. So the loss is a weighted sum that is divided once, and microbatches and the mesh change it only by rounding.
+A row of the batch is a prompt and an answer. Advantages are computed from whole groups before the step, and
+normalizations are weights of tokens. So the loss is a weighted sum that is divided once, and microbatches and the mesh
+change it only by rounding.
 
-In a step whose weights sampled the answers, the ratio of each token is 1, and only its gradient matters. The objective then takes the
-log-probabilities of the step itself in the place of those of sampling, without a gradient. In other steps the batch has those of the
-weights that sampled, computed by `Policy.log_probs`, which is the same program: the decoding program rounds in another way.
+In a step whose weights sampled the answers, the ratio of each token is 1, and only its gradient matters. The objective
+then takes the log-probabilities of the step itself in the place of those of sampling, without a gradient. In other
+steps the batch has those of the weights that sampled, computed by `Policy.log_probs`, which is the same program: the
+decoding program rounds in another way.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PolicySpec
 
 SAMPLED_LOG_PROBS = "sampled_log_probs"
-"""The array of a batch with the log-probabilities under the weights that sampled, where these may not be the trained ones."""
+"""The array of a batch with the log-probabilities under the weights that sampled, where these may not be the trained
+ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class Policy:
     def fields(self) -> Mapping[str, np.dtype]:
         """See `halcyon.step.objectives.objective.Objective`. ``weights`` is 1 for a token that the model sampled."""
         integers = dict.fromkeys(("tokens", "targets"), np.dtype(np.int32))
-        floats = dict.fromkeys(("weights", "advantages", *((SAMPLED_LOG_PROBS,) if self.spec.has_sampler else ())), np.dtype(np.float32))
+        floats = dict.fromkeys(
+            ("weights", "advantages", *((SAMPLED_LOG_PROBS,) if self.spec.has_sampler else ())), np.dtype(np.float32)
+        )
         return {**integers, **floats}
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: CausalLM | None, key: jax.Array | None) -> Sums:
@@ -69,16 +75,22 @@ class Policy:
         log_probs, outputs = self._log_probs(trained, batch)
         sampled = batch[SAMPLED_LOG_PROBS] if self.spec.has_sampler else jax.lax.stop_gradient(log_probs)
         counts = batch["weights"]
-        found = token_losses(self.spec, log_probs, sampled, self._reference(model, frozen, batch), batch["advantages"], counts)
+        found = token_losses(
+            self.spec, log_probs, sampled, self._reference(model, frozen, batch), batch["advantages"], counts
+        )
         weights = token_weights(self.spec, counts)
         metrics = {"clipped_tokens": jnp.sum(weights * found.clipped), "entropy": jnp.sum(weights * -log_probs)}
         if found.kl is not None:
             metrics["kl"] = jnp.sum(weights * found.kl)
         of_row = hax.named(jnp.sum(weights, axis=1), Axis(BATCH, counts.shape[0]))
-        return with_routers(Sums(jnp.sum(weights * found.loss), total_weight(self.spec, counts), metrics), outputs, of_row)
+        return with_routers(
+            Sums(jnp.sum(weights * found.loss), total_weight(self.spec, counts), metrics), outputs, of_row
+        )
 
     def log_probs(self, model: CausalLM, batch: Batch) -> jax.Array:
-        """The log-probability of each target at the temperature of sampling, 0 where it does not count: float32 [batch, position]."""
+        """The log-probability of each target at the temperature of sampling, 0 where it does not count: float32 [batch,
+        position].
+        """
         return self._log_probs(model, batch)[0]
 
     def _log_probs(self, model: CausalLM, batch: Batch) -> tuple[jax.Array, Outputs]:
@@ -90,7 +102,10 @@ class Policy:
         temperature = self.spec.temperature
         if temperature != 1:  # cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))
             cap = softmax.soft_cap
-            features, softmax = _divided(features, temperature), softmax._replace(soft_cap=None if cap is None else cap / temperature)
+            features, softmax = (
+                _divided(features, temperature),
+                softmax._replace(soft_cap=None if cap is None else cap / temperature),
+            )
         found = token_log_probs(features, model.head, targets, softmax).log_probs
         array = found.rearrange((BATCH, POSITION)).array
         return jnp.where(batch["weights"] > 0, array, 0.0), outputs

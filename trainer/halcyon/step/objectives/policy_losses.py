@@ -1,7 +1,7 @@
 """The loss of sampled answers, as a function of the log-probabilities of their tokens. Pure.
 
-All arrays of a call have the axes [answer, token] and the type float32. `counts` is 1 for a token that the model sampled, and 0 for the
-prompt, the padding and the tokens of tools.
+All arrays of a call have the axes [answer, token] and the type float32. `counts` is 1 for a token that the model
+sampled, and 0 for the prompt, the padding and the tokens of tools.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def token_losses(
 ) -> TokenLosses:
     """The clipped loss of each token (Schulman et al. 2017, equation 7; Shao et al. 2024, equation 3).
 
-    ``-min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) + beta KL``, where r is a ratio of probabilities under the trained model and under the
-    one that sampled: that of the token, or the geometric mean over the tokens of the answer (GSPO; Zheng et al. 2025, equation 7). KL is
-    the estimator ``q - log q - 1`` with q = reference / trained (Schulman 2020, "Approximating KL divergence").
+    ``-min(r A, clip(r, 1 - clipLow, 1 + clipHigh) A) + beta KL``, where r is a ratio of probabilities under the trained
+    model and under the one that sampled: that of the token, or the geometric mean over the tokens of the answer (GSPO;
+    Zheng et al. 2025, equation 7). KL is the estimator ``q - log q - 1`` with q = reference / trained (Schulman 2020,
+    "Approximating KL divergence").
 
     Args:
         spec: ``spec.objective.policy``.
@@ -82,7 +83,9 @@ def token_weights(spec: PolicySpec, counts: jax.Array) -> jax.Array:
 
 
 def total_weight(spec: PolicySpec, counts: jax.Array) -> jax.Array:
-    """What the sum of the losses is divided by: tokens with the normalization ``token``, else answers; float32 scalar."""
+    """What the sum of the losses is divided by: tokens with the normalization ``token``, else answers; float32
+    scalar.
+    """
     if spec.normalization == "token":
         return jnp.sum(counts)
     return jnp.sum(jnp.max(counts, axis=1))

@@ -1,10 +1,12 @@
 """Preference optimization: a loss over pairs of conversations, of which the first is preferred.
 
-A row of the batch has one or several pairs: their conversations one after the other, the preferred one of each pair first. They are the
-segments 1, 2, ... of the row, and attention stays inside a segment, so one pass over the batch computes both answers of each pair. The loss
-is a sum over pairs, and the weight is their number, so microbatches, packing and the mesh change the result only by rounding.
+A row of the batch has one or several pairs: their conversations one after the other, the preferred one of each pair
+first. They are the segments 1, 2, ... of the row, and attention stays inside a segment, so one pass over the batch
+computes both answers of each pair. The loss is a sum over pairs, and the weight is their number, so microbatches,
+packing and the mesh change the result only by rounding.
 
-The reference model is the frozen argument of the objective. A model with an adapter needs none: without its adapter it is the reference.
+The reference model is the frozen argument of the objective. A model with an adapter needs none: without its adapter it
+is the reference.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ class Preference:
             return Answers(sums[:, first::2], known, jnp.maximum(tokens[:, first::2], 1.0))
 
         found = pair_losses(self.spec.value, answers(0), answers(1))
-        there = jnp.minimum(jnp.minimum(tokens[:, 0::2], tokens[:, 1::2]), 1.0)  # 0 for a place without a pair, and for padding
+        there = jnp.minimum(
+            jnp.minimum(tokens[:, 0::2], tokens[:, 1::2]), 1.0
+        )  # 0 for a place without a pair, and for padding
         margin = found.chosen_reward - found.rejected_reward
         metrics = {
             "preference_accuracy": jnp.sum(there * (margin > 0)),
@@ -95,15 +99,21 @@ class Preference:
         found = token_log_probs(outputs.features, model.head, named["targets"], model.softmax)
         return found.log_probs, outputs
 
-    def _reference_sums(self, model: CausalLM, frozen: CausalLM | None, named: Mapping[str, NamedArray]) -> jax.Array | None:
+    def _reference_sums(
+        self, model: CausalLM, frozen: CausalLM | None, named: Mapping[str, NamedArray]
+    ) -> jax.Array | None:
         """Log-probabilities of the answers under the reference, [batch, answer]; None for a loss without one."""
         if not self.spec.has_reference:
             return None
         if frozen is None and not has_adapter(model):
-            raise TypeError(f"objective.preference.{self.spec.kind} needs a reference model, or a model with an adapter")
+            raise TypeError(
+                f"objective.preference.{self.spec.kind} needs a reference model, or a model with an adapter"
+            )
         reference = without_adapter(model) if frozen is None else frozen
         log_probs, _ = self._log_probs(jax.lax.stop_gradient(reference), named)
-        return jax.lax.stop_gradient(_by_answer(log_probs * named["weights"], named["segments"], self.spec.pairs_per_row))
+        return jax.lax.stop_gradient(
+            _by_answer(log_probs * named["weights"], named["segments"], self.spec.pairs_per_row)
+        )
 
 
 def _by_answer(values: NamedArray, segments: NamedArray, pairs: int) -> jax.Array:

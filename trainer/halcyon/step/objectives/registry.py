@@ -20,7 +20,9 @@ def build_objective(spec: TrainingRunSpec) -> Objective:
         case NextTokenSpec(z_loss=z_loss):
             return NextToken(segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow)
         case FinetuneSpec(weighting="conversation"):
-            return NextToken(segments=segments, compute_dtype=compute, products=precision.narrow, weights="conversation_weights")
+            return NextToken(
+                segments=segments, compute_dtype=compute, products=precision.narrow, weights="conversation_weights"
+            )
         case FinetuneSpec():
             return NextToken(segments=segments, compute_dtype=compute, products=precision.narrow)
         case PreferenceSpec() as preference:

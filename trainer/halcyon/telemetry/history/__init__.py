@@ -1,7 +1,10 @@
-"""The history of a run: the numbers of its steps, its evaluations and its events, kept beside its checkpoints below ``metrics/``.
+"""The history of a run: the numbers of its steps, its evaluations and its events, kept beside its checkpoints below
+``metrics/``.
 
-``segments`` has the names and the format of the files, ``merging`` bounds their number and size, ``writer`` writes them in the background,
-``reading`` puts them together. ``docs/design/history.md`` has the reasons. This package uses no device and does not import JAX.
+``segments`` has the names and the format of the files, ``merging`` bounds their number and size, ``writer`` writes them
+in the background, ``reading`` puts them together. ``docs/design/history.md`` has the reasons. This package uses no
+device and does not import JAX.
 
-It has no names of its own: `halcyon.telemetry.history.background` is imported by every trainer process, and the other modules import TensorStore.
+It has no names of its own: `halcyon.telemetry.history.background` is imported by every trainer process, and the other
+modules import TensorStore.
 """

@@ -1,7 +1,8 @@
-"""Hands the rows of a run to a thread of its own: the training loop never waits for it, and no error of it reaches the loop.
+"""Hands the rows of a run to a thread of its own: the training loop never waits for it, and no error of it reaches the
+loop.
 
-The queue is bounded. If the thread is slower than the run, rows of steps are dropped and counted; every other row, of which there are few,
-has room of its own.
+The queue is bounded. If the thread is slower than the run, rows of steps are dropped and counted; every other row, of
+which there are few, has room of its own.
 """
 
 from __future__ import annotations
@@ -35,14 +36,20 @@ class Row:
 
 
 class Listener(Protocol):
-    """Receives all rows of a run. Its methods never wait and never raise, except `close`, which waits for a bounded time."""
+    """Receives all rows of a run.
+
+    Its methods never wait and never raise, except `close`, which waits for a bounded time.
+    """
 
     def record(self, row: Row) -> None:
         """Take a row. For any thread."""
         ...
 
     def hurry(self) -> None:
-        """Keep the rows so far soon: a checkpoint is being saved, and what comes after it may be lost. For any thread."""
+        """Keep the rows so far soon: a checkpoint is being saved, and what comes after it may be lost.
+
+        For any thread.
+        """
         ...
 
     def close(self, seconds: float) -> None:
@@ -55,8 +62,9 @@ class Background:
 
     Args:
         name: Name of the thread.
-        take: Called in the thread with the rows since the last call, the oldest first; whether they are to be kept now; and whether this is
-            the last call. It is called after `interval_seconds` even without rows. An exception ends the thread.
+        take: Called in the thread with the rows since the last call, the oldest first; whether they are to be kept now;
+            and whether this is the last call. It is called after `interval_seconds` even without rows. An exception
+            ends the thread.
         on_error: Called once, in the thread, with the exception that ended it.
         interval_seconds: Longest time between two calls of `take`.
         clock: Seconds, monotonic.
@@ -88,7 +96,9 @@ class Background:
         with self._wake:
             if self._ended or self._closing:
                 return
-            if (self._steps if is_step else len(self._rows) - self._steps) >= (STEPS_WAITING if is_step else OTHERS_WAITING):
+            if (self._steps if is_step else len(self._rows) - self._steps) >= (
+                STEPS_WAITING if is_step else OTHERS_WAITING
+            ):
                 self.dropped += 1
                 return
             self._rows.append(row)

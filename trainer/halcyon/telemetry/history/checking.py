@@ -33,7 +33,9 @@ def wrong_field(row: Any, kinds: Mapping[str, str]) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return value in _SPECIAL if isinstance(value, str) else isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (
+        value in _SPECIAL if isinstance(value, str) else isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
 
 
 def _is_count(value: Any) -> bool:
@@ -43,22 +45,29 @@ def _is_count(value: Any) -> bool:
 _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "count": _is_count,
     "number": _is_number,
-    "time": lambda value: _is_number(value) and not isinstance(value, str) and math.isfinite(value) and 0 <= value <= _LATEST,
+    "time": lambda value: (
+        _is_number(value) and not isinstance(value, str) and math.isfinite(value) and 0 <= value <= _LATEST
+    ),
     "name": lambda value: isinstance(value, str) and len(value) <= _MOST_NAME and (value.isprintable() or not value),
     "text": lambda value: isinstance(value, str),
     "seconds": lambda value: (
-        isinstance(value, dict) and all(_is_count(one) or (_is_number(one) and one not in _SPECIAL) for one in value.values())
+        isinstance(value, dict)
+        and all(_is_count(one) or (_is_number(one) and one not in _SPECIAL) for one in value.values())
     ),
 }
 GROUP = {
-    "number!": "count", "attempt!": "count", "restart!": "count", "writer!": "name", "resumedStep!": "count", "began!": "time",
+    "number!": "count", "attempt!": "count", "restart!": "count", "writer!": "name", "resumedStep!": "count",
+    "began!": "time",
     "run!": "name", "steps!": "count",
 }  # fmt: skip
 """Fields of a process group."""
 ROW = {
-    "event!": "name", "time!": "time", "step": "count", "toStep": "count", "seconds": "number", "source": "name", "tag": "name",
-    "task": "name", "cause": "name", "message": "text", "loss": "number", "bitsPerByte": "number", "gradientNorm": "number",
-    "learningRate": "number", "tokensPerSecond": "number", "accuracy": "number", "standardError": "number", "centred": "number",
+    "event!": "name", "time!": "time", "step": "count", "toStep": "count", "seconds": "number", "source": "name",
+    "tag": "name",
+    "task": "name", "cause": "name", "message": "text", "loss": "number", "bitsPerByte": "number",
+    "gradientNorm": "number",
+    "learningRate": "number", "tokensPerSecond": "number", "accuracy": "number", "standardError": "number",
+    "centred": "number",
 }  # fmt: skip
 """Fields of a row."""
 NEEDED: Mapping[str, Mapping[str, str]] = {

@@ -12,7 +12,8 @@ from halcyon.telemetry.history.segments import SegmentName, encode_segment
 def copy_history(store: Store, to: Store, step: int) -> None:
     """Write the rows of steps up to `step` into a root without history, as one segment; nothing if there is no history.
 
-    Process groups that began later are left out. A damaged segment is left out too: the checkpoint does not depend on it.
+    Process groups that began later are left out. A damaged segment is left out too: the checkpoint does not depend on
+    it.
 
     Raises:
         StoreFailure: A store did not answer.

@@ -1,9 +1,10 @@
 """Bounds the number and the size of the files of a history. Pure.
 
-Eight segments of one level become one segment of the next level, so a run of any length has at most seven segments of each level, and the
-number of levels grows with the logarithm of its length. A merged segment holds at most `STEPS_KEPT` rows of steps: beyond that, it keeps
-the steps that are multiples of a power of two. So the last steps are there in full, and the older ones at growing distances. Evaluations
-and all other events stay; of the accounts of time only the last one of each process group is kept, because it holds the earlier ones.
+Eight segments of one level become one segment of the next level, so a run of any length has at most seven segments of
+each level, and the number of levels grows with the logarithm of its length. A merged segment holds at most `STEPS_KEPT`
+rows of steps: beyond that, it keeps the steps that are multiples of a power of two. So the last steps are there in
+full, and the older ones at growing distances. Evaluations and all other events stay; of the accounts of time only the
+last one of each process group is kept, because it holds the earlier ones.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ def due(names: Sequence[SegmentName]) -> list[SegmentName]:
         if len(found) >= FAN_OUT:
             taken = found[:FAN_OUT]
             last = max(name.last for name in taken)
-            # A writer that has lost the root may have used a number twice. The merge covers its segment too, so it must hold it.
+            # A writer that has lost the root may have used a number twice. The merge covers its segment too, so it must
+            # hold it.
             return [*taken, *(name for name in found[FAN_OUT:] if name.first <= last)]
     return []
 
 
 def merged(parts: Iterable[Groups]) -> Groups:
-    """The rows of several segments, given in their order, with repeated steps resolved and bounded to `STEPS_KEPT` steps."""
+    """The rows of several segments, given in their order, with repeated steps resolved and bounded to `STEPS_KEPT`
+    steps.
+    """
     return sampled(resolved(joined(parts)), STEPS_KEPT)
 
 
@@ -56,7 +60,8 @@ def joined(parts: Iterable[Groups]) -> Groups:
 def resolved(groups: Groups) -> Groups:
     """The rows without steps that a later process group did again: it says from which step on.
 
-    Inside a group, a row of a step replaces the rows of this step and of later ones, as after a return to an older checkpoint.
+    Inside a group, a row of a step replaces the rows of this step and of later ones, as after a return to an older
+    checkpoint.
     """
     found: Groups = {}
     until: int | None = None
@@ -68,12 +73,16 @@ def resolved(groups: Groups) -> Groups:
 
 
 def first_step(group: ProcessGroupId, rows: Iterable[Record]) -> int:
-    """The step after which a process group has done all steps: that of its resume, or an earlier one to which it went back."""
+    """The step after which a process group has done all steps: that of its resume, or an earlier one to which it went
+    back.
+    """
     return min([group.resumed_step, *(row["toStep"] for row in rows if row["event"] == ROLLED_BACK)])
 
 
 def sampled(groups: Groups, limit: int) -> Groups:
-    """The rows with at most about `limit` steps: those that are multiples of a power of two, and the last one of each group."""
+    """The rows with at most about `limit` steps: those that are multiples of a power of two, and the last one of each
+    group.
+    """
     steps = [row["step"] for rows in groups.values() for row in rows if row["event"] == STEP]
     every = 1
     while sum(step % every == 0 for step in steps) > limit:

@@ -1,8 +1,9 @@
-"""Reads the history of a run from its root, while the run trains or years later, and resolves the steps that were done again.
+"""Reads the history of a run from its root, while the run trains or years later, and resolves the steps that were done
+again.
 
-A process group that resumes at step n does the steps after n again, as the checkpoint with which it began says. So of the rows of earlier
-groups, those of steps after n do not count. This also removes what a writer has added after it lost the root. Evaluations are kept by step,
-the latest of each; other events are all kept.
+A process group that resumes at step n does the steps after n again, as the checkpoint with which it began says. So of
+the rows of earlier groups, those of steps after n do not count. This also removes what a writer has added after it lost
+the root. Evaluations are kept by step, the latest of each; other events are all kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from datetime import UTC, datetime
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, resolved
-from halcyon.telemetry.history.segments import METRICS_PREFIX, Groups, ProcessGroupId, Record, SegmentName, live, parse_name
+from halcyon.telemetry.history.segments import (
+    METRICS_PREFIX,
+    Groups,
+    ProcessGroupId,
+    Record,
+    SegmentName,
+    live,
+    parse_name,
+)
 from halcyon.telemetry.history.writer import read_segments
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
@@ -102,7 +111,9 @@ class History:
 
     @property
     def stopped_seconds(self) -> float:
-        """Seconds between the process groups, in which no process of the run wrote: it was stopped, or waited for hardware."""
+        """Seconds between the process groups, in which no process of the run wrote: it was stopped, or waited for
+        hardware.
+        """
         pairs = zip(self.groups, self.groups[1:], strict=False)
         return sum(max(0.0, after.group.began - before.last_time) for before, after in pairs)
 
@@ -208,7 +219,12 @@ def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
         seconds = GoodputSeconds(**known)
     began = datetime.fromtimestamp(group.began, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return HistoryEntry(
-        attempt=group.attempt, restart=group.restart, started_at=began, from_step=first_step(group, rows), to_step=last, seconds=seconds
+        attempt=group.attempt,
+        restart=group.restart,
+        started_at=began,
+        from_step=first_step(group, rows),
+        to_step=last,
+        seconds=seconds,
     )
 
 

@@ -1,10 +1,10 @@
 """Samples of the answers of a run, and the rewards of all of them, beside its checkpoints: one file for each step.
 
-The file of a step is ``samples/<step>.json.zst``: JSON in a Zstandard frame with a checksum. It has the hash of the answers' tokens, so the
-rewards of a step that is done again are read only if its answers are the same.
+The file of a step is ``samples/<step>.json.zst``: JSON in a Zstandard frame with a checksum. It has the hash of the
+answers' tokens, so the rewards of a step that is done again are read only if its answers are the same.
 
-The number of files is bounded: the steps since the newest checkpoint and the `NEWEST` before it have theirs, and earlier steps have it if a
-power of two divides them, which grows with the run.
+The number of files is bounded: the steps since the newest checkpoint and the `NEWEST` before it have theirs, and
+earlier steps have it if a power of two divides them, which grows with the run.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def sampled_steps(store: Store) -> list[int]:
 
 
 def is_kept(step: int, newest: int) -> bool:
-    """Whether the file of a step stays when `newest` is the step of the newest checkpoint: at most 2 `NEWEST` files up to it do."""
+    """Whether the file of a step stays when `newest` is the step of the newest checkpoint: at most 2 `NEWEST` files up
+    to it do.
+    """
     stride = 1
     while newest > NEWEST * stride:
         stride *= 2
@@ -175,7 +177,9 @@ def thin_out(store: Store, newest: int) -> None:
 
 
 def _sample(document: dict[str, Any]) -> Sample:
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+    }
     sample = Sample(**fields)
     if len({len(sample.answers), len(sample.rewards), len(sample.tokens), len(sample.ended)}) > 1:
         raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")

@@ -1,12 +1,13 @@
 """The files of a history: their names, their format, and which of them count.
 
-A file is a segment of the history and never changes. Its name has the range of numbers that it covers, its level, and the process group
-that wrote it: ``metrics/<first>-<last>.<level>.<number>.<writer>.jsonl.zst``. A flush writes a segment of level 0 with the next number. A
-merge writes one segment of the next level with the range of the segments that it holds; those are deleted afterwards. If the process is
-killed in between, both are there, and a segment whose range a segment of a higher level covers does not count.
+A file is a segment of the history and never changes. Its name has the range of numbers that it covers, its level, and
+the process group that wrote it: ``metrics/<first>-<last>.<level>.<number>.<writer>.jsonl.zst``. A flush writes a
+segment of level 0 with the next number. A merge writes one segment of the next level with the range of the segments
+that it holds; those are deleted afterwards. If the process is killed in between, both are there, and a segment whose
+range a segment of a higher level covers does not count.
 
-A segment is JSON lines in a Zstandard frame with a checksum. The first line describes the file. A line ``group`` names a process group, and
-the lines after it are the rows of that group.
+A segment is JSON lines in a Zstandard frame with a checksum. The first line describes the file. A line ``group`` names
+a process group, and the lines after it are the rows of that group.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class SegmentName:
     @property
     def key(self) -> str:
         """Its key below the root."""
-        return f"{METRICS_PREFIX}{self.first:09d}-{self.last:09d}.{self.level}.{self.number:06d}.{self.writer}.jsonl.zst"
+        return (
+            f"{METRICS_PREFIX}{self.first:09d}-{self.last:09d}.{self.level}.{self.number:06d}.{self.writer}.jsonl.zst"
+        )
 
     @property
     def order(self) -> tuple[int, int, int, str]:
@@ -98,7 +101,8 @@ class ProcessGroupId:
         attempt: Attempt of its epoch.
         restart: JobSet restart inside the attempt.
         writer: Nonce of its process 0, as HEAD has it.
-        resumed_step: Steps that were done when it began. It does the steps after it again if an earlier group had done them.
+        resumed_step: Steps that were done when it began. It does the steps after it again if an earlier group had done
+            them.
         began: Start of its process 0, in seconds since 1970.
         run: Name of the run.
         steps: Steps of the whole run, as its document said.
@@ -124,7 +128,9 @@ Groups = dict[ProcessGroupId, list[Record]]
 
 
 def encode_row(row: Row) -> Record:
-    """A row in its stored form: camelCase, without members that are None, and numbers that JSON cannot express as strings."""
+    """A row in its stored form: camelCase, without members that are None, and numbers that JSON cannot express as
+    strings.
+    """
     record: Record = {"event": row.event, "time": round(row.time, 3)}
     for name, value in row.fields.items():
         if value is not None:
@@ -134,7 +140,9 @@ def encode_row(row: Row) -> Record:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return (
+            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        )
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, Mapping):

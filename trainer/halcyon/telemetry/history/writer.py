@@ -1,10 +1,12 @@
 """Writes the history of a run while it trains: a thread of process 0 that flushes and merges segments.
 
-What is recorded is flushed every `FLUSH_SECONDS`, when a save begins and when the process ends. A killed process loses at most the rows
-since its last flush. As a save begins with a flush, these are steps that the next process group does again.
+What is recorded is flushed every `FLUSH_SECONDS`, when a save begins and when the process ends. A killed process loses
+at most the rows since its last flush. As a save begins with a flush, these are steps that the next process group does
+again.
 
-No error of the store reaches the training. After a failed flush the thread warns once and tries again with the next one; rows of steps that
-wait are then thinned out, so the memory stays bounded. A write whose answer was lost is repeated with the same key and the same bytes.
+No error of the store reaches the training. After a failed flush the thread warns once and tries again with the next
+one; rows of steps that wait are then thinned out, so the memory stays bounded. A write whose answer was lost is
+repeated with the same key and the same bytes.
 """
 
 from __future__ import annotations
@@ -88,7 +90,9 @@ class HistoryWriter:
         self._waiting: list[Record] = []
         self._unsent: tuple[SegmentName, bytes] | None = None
         self._wanted = self._warned = False
-        self._flushed_at = clock() - FLUSH_SECONDS  # the first rows are written at once, so that the history shows each start
+        self._flushed_at = (
+            clock() - FLUSH_SECONDS
+        )  # the first rows are written at once, so that the history shows each start
         self._background = Background("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
 
     def record(self, row: Row) -> None:
@@ -120,7 +124,9 @@ class HistoryWriter:
                 self._send(store)
             if self._waiting:
                 account = self._account()
-                self._waiting.append(encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds})))
+                self._waiting.append(
+                    encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds}))
+                )
                 name = SegmentName(self._next, self._next, 0, self._group.number, self._group.writer)
                 self._next += 1
                 self._unsent, self._waiting = (name, encode_segment(name, {self._group: self._waiting})), []
@@ -133,7 +139,8 @@ class HistoryWriter:
             if not self._warned:
                 self._warned = True
                 self._on_warning(
-                    f"the history could not be written to {self._checkpoint.root}/{METRICS_PREFIX}, and is tried again: {failure}"
+                    f"the history could not be written to {self._checkpoint.root}/{METRICS_PREFIX}, and is tried "
+                    f"again: {failure}"
                 )
 
     def _opened(self) -> Store:
@@ -166,7 +173,11 @@ class HistoryWriter:
                 return
             parts = [self._part(store, source) for source in sources]
             name = SegmentName(
-                sources[0].first, max(one.last for one in sources), sources[0].level + 1, self._group.number, self._group.writer
+                sources[0].first,
+                max(one.last for one in sources),
+                sources[0].level + 1,
+                self._group.number,
+                self._group.writer,
             )
             store.write(name.key, encode_segment(name, merged(parts)))
             self._names = [*(one for one in self._names if one not in sources), name]
@@ -174,7 +185,10 @@ class HistoryWriter:
                 store.delete(source.key)
 
     def _part(self, store: Store, source: SegmentName) -> Groups:
-        """The rows of a segment. A damaged one has none, and its bytes are set aside, because its name is about to be covered."""
+        """The rows of a segment.
+
+        A damaged one has none, and its bytes are set aside, because its name is about to be covered.
+        """
         data = store.read(source.key).data
         try:
             return decode_segment(source.key, data)
@@ -185,7 +199,10 @@ class HistoryWriter:
             return {}
 
     def _has_root(self, store: Store) -> bool:
-        """Whether HEAD names this process. A writer that lost the root adds at most segments that `reading` cuts, and deletes nothing."""
+        """Whether HEAD names this process.
+
+        A writer that lost the root adds at most segments that `reading` cuts, and deletes nothing.
+        """
         try:
             data = store.read(HEAD_KEY).data
             return data is not None and decode_head(data).writer == self._group.writer
@@ -198,7 +215,9 @@ class HistoryWriter:
             self._waiting = sampled({self._group: self._waiting}, _WAITING_STEPS // 2)[self._group]
         others = len(self._waiting) - steps
         if others > _WAITING_OTHERS:  # warnings of a store that is away for days
-            self._waiting = [row for row in self._waiting if row["event"] in (STEP, "evaluation", "checkpoint", "task", "placed")]
+            self._waiting = [
+                row for row in self._waiting if row["event"] in (STEP, "evaluation", "checkpoint", "task", "placed")
+            ]
 
     def _failed(self, error: Exception) -> None:
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")

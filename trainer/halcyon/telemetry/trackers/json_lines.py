@@ -1,4 +1,7 @@
-"""JSON lines: a file that any program can follow. The first line has the run and its document, each other line the numbers of a step."""
+"""JSON lines: a file that any program can follow.
+
+The first line has the run and its document, each other line the numbers of a step.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from halcyon.telemetry.trackers.tracker import TrackedRun
 class JsonLines:
     """A file with one JSON object for each row.
 
-    A resumed run continues the file: lines of steps after the resumed one are cut off, because they are done again. So is a half line of a
-    process that was killed while it wrote.
+    A resumed run continues the file: lines of steps after the resumed one are cut off, because they are done again. So
+    is a half line of a process that was killed while it wrote.
 
     Args:
         path: The file. Its folder is made.

@@ -46,7 +46,9 @@ class MlflowRuns:
         self._client = mlflow.MlflowClient()
         self._last.clear()
         experiment = self._client.get_experiment_by_name(self._experiment)
-        identity = experiment.experiment_id if experiment is not None else self._client.create_experiment(self._experiment)
+        identity = (
+            experiment.experiment_id if experiment is not None else self._client.create_experiment(self._experiment)
+        )
         found = self._client.search_runs([identity], filter_string=f"tags.`{_TAG}` = '{run.series}'", max_results=1)
         if found:
             self._run_id = found[0].info.run_id

@@ -104,8 +104,8 @@ def series_identity(store: Store) -> str:
 
 
 def git_state(document: Path) -> dict[str, Any] | None:
-    """The commit of the run document's repository, so that the document of a series can be found again, and whether the document differs
-    from it; None outside a repository, or without git.
+    """The commit of the run document's repository, so that the document of a series can be found again, and whether the
+    document differs from it; None outside a repository, or without git.
     """
     commit = _git(document.parent, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
@@ -116,7 +116,9 @@ def git_state(document: Path) -> dict[str, Any] | None:
 
 def _git(folder: Path, *words: str) -> str | None:
     try:
-        ended = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=_GIT_SECONDS, check=True)
+        ended = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return ended.stdout.strip()

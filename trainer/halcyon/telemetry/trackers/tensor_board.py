@@ -11,7 +11,8 @@ from halcyon_api.yaml_text import dump
 
 
 class TensorBoard:
-    """A folder for TensorBoard. Each process writes a file; at its start it purges the steps that it does again from the earlier ones.
+    """A folder for TensorBoard. Each process writes a file; at its start it purges the steps that it does again from
+    the earlier ones.
 
     Args:
         directory: The folder; of one run only.
@@ -30,7 +31,8 @@ class TensorBoard:
         self._writer = library("tensorboardX", "tensorboard").SummaryWriter(
             self._directory,
             purge_step=run.resumed_step + 1,
-            filename_suffix=f".{run.resumed_step:012d}.{secrets.token_hex(4)}",  # two processes may begin in the same second
+            # two processes may begin in the same second
+            filename_suffix=f".{run.resumed_step:012d}.{secrets.token_hex(4)}",
         )
         self._writer.add_text("document", f"```yaml\n{dump(dict(run.document))}\n```", run.resumed_step)
 

@@ -1,11 +1,12 @@
 """What a tracker implements, and the thread that feeds it.
 
-A tracker can neither slow nor end a run: its queue is bounded, its thread is a daemon, and its first error is one warning, after which it
-is not used any more. It begins at the event ``restored``, which has the step at which this process resumes.
+A tracker can neither slow nor end a run: its queue is bounded, its thread is a daemon, and its first error is one
+warning, after which it is not used any more. It begins at the event ``restored``, which has the step at which this
+process resumes.
 
-When a run goes back to an earlier checkpoint (``recovery.divergence``), it does steps again with other batches, so with other numbers. The
-tracker then ends and begins again: a file is cut at the step of the checkpoint, and a program that cannot forget numbers gets another
-series.
+When a run goes back to an earlier checkpoint (``recovery.divergence``), it does steps again with other batches, so with
+other numbers. The tracker then ends and begins again: a file is cut at the step of the checkpoint, and a program that
+cannot forget numbers gets another series.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class TrackedRun:
         identity: A word that no other run has; the same after a restart.
         name: Name of the run.
         resumed_step: Steps that were done when this process began.
-        document: The run document, without values of environment variables; and ``git``, its commit, if it is in a repository.
+        document: The run document, without values of environment variables; and ``git``, its commit, if it is in a
+            repository.
         returns: How often the run has gone back to an earlier checkpoint.
     """
 
@@ -54,7 +56,10 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """A series of numbers in another program. Its methods run in one thread; any exception ends it. After `end` it may begin again."""
+    """A series of numbers in another program.
+
+    Its methods run in one thread; any exception ends it. After `end` it may begin again.
+    """
 
     def begin(self, run: TrackedRun) -> None:
         """Begin the series, or continue that of an earlier process."""
@@ -78,7 +83,8 @@ class Tracker(Protocol):
         """End the series for this process.
 
         Args:
-            cause: ``done``, ``preempted`` or ``error``; ``rolledBack`` before it begins again; empty if it is not known.
+            cause: ``done``, ``preempted`` or ``error``; ``rolledBack`` before it begins again; empty if it is not
+                known.
             summary: The seconds of this process by cause, and its goodput.
         """
         ...
@@ -129,7 +135,9 @@ class TrackerThread:
             elif row.event == _BACK and self._tracked is not None:
                 self._tracker.flush()
                 self._tracker.end(_BACK, self._summary())
-                self._tracked = replace(self._tracked, resumed_step=row.fields["to_step"], returns=self._tracked.returns + 1)
+                self._tracked = replace(
+                    self._tracked, resumed_step=row.fields["to_step"], returns=self._tracked.returns + 1
+                )
                 self._tracker.begin(self._tracked)
             elif row.event in _END:
                 self._cause = row.event

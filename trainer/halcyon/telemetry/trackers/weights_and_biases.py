@@ -1,8 +1,9 @@
 """Weights & Biases. Its own environment variables set account, server and mode (``WANDB_MODE=offline`` needs neither).
 
-A resumed run continues under the same id. Online, the server says after which step. Offline, the library begins a folder for each process
-and knows nothing of the earlier ones; ``wandb sync`` later sends all of them, one after the other, under that id. So the last step is kept
-in a small file beside these folders. It is written before the numbers: after a kill, a point may be missing, but none is there twice.
+A resumed run continues under the same id. Online, the server says after which step. Offline, the library begins a
+folder for each process and knows nothing of the earlier ones; ``wandb sync`` later sends all of them, one after the
+other, under that id. So the last step is kept in a small file beside these folders. It is written before the numbers:
+after a kill, a point may be missing, but none is there twice.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class WeightsAndBiases:
         """
         wandb = library("wandb", "wandb")
         if not has_credentials(os.environ):
-            raise PermissionError("there are no credentials; run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline")
+            raise PermissionError(
+                "there are no credentials; run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline"
+            )
         self._run = wandb.init(
             project=self._project,
             id=run.series,
@@ -88,7 +91,11 @@ def _step_in(file: Path) -> int:
 
 def has_credentials(environ: Mapping[str, str]) -> bool:
     """Whether the library will find credentials, or needs none."""
-    if environ.get("WANDB_MODE") in _WITHOUT_SERVER or environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+    if (
+        environ.get("WANDB_MODE") in _WITHOUT_SERVER
+        or environ.get("WANDB_API_KEY")
+        or environ.get("WANDB_IDENTITY_TOKEN_FILE")
+    ):
         return True
     host = urlparse(environ.get("WANDB_BASE_URL") or _SERVER).hostname or ""
     try:
