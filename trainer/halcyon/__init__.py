@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from halcyon.run.library import Hooks, Trained, train
     from halcyon.step.in_step import StepView
     from halcyon.step.objectives import build_objective
-    from halcyon.weights.file_tensors import file_tensors
-    from halcyon.weights.loading import load, logits
+    from halcyon.weights.loading import file_tensors, load, logits
 
 _MODULES = {
     "Completion": "halcyon.inference",
@@ -43,7 +42,7 @@ _MODULES = {
     "build_model": "halcyon.models",
     "build_objective": "halcyon.step.objectives",
     "build_optimizer": "halcyon.optim",
-    "file_tensors": "halcyon.weights.file_tensors",
+    "file_tensors": "halcyon.weights.loading",
     "generate": "halcyon.inference",
     "learning_rate": "halcyon.optim",
     "load": "halcyon.weights.loading",

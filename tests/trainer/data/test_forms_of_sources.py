@@ -29,7 +29,7 @@ from halcyon.data.forms.form import of_first_row
 from halcyon.data.open import inspect_dataset
 from halcyon.data.sources import Access, list_files, pieces
 from halcyon.errors import BadConfiguration
-from halcyon.run.sources import report_sources
+from halcyon.run.data import report_sources
 from halcyon.tokenizer import BYTE
 from halcyon_api.training_run import load_run
 from tests.trainer.data.corpus import at

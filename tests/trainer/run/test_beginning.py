@@ -22,7 +22,7 @@ from halcyon.run.place import Place
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import completed_state
 from halcyon.storage.failures import StoreFailure
-from halcyon.weights.importing import import_model
+from halcyon.weights.creating import import_model
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.origin import OriginSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from halcyon.run.automatic import choice_key
+from halcyon.run.fitting import choice_key
 from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import parse_run

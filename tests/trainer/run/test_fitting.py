@@ -11,14 +11,16 @@ import pytest
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.errors import BadConfiguration
 from halcyon.run import fitting
-from halcyon.run.automatic import choice_key, keep_choice, read_choice
 from halcyon.run.fitting import (
     Choice,
+    choice_key,
     choose,
     chosen,
     is_automatic,
+    keep_choice,
     least_fitting,
     needed_bytes,
+    read_choice,
     with_choice,
     without_choice,
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from halcyon.step.reported import reported_metrics
+from halcyon.step.in_step import reported_metrics
 from halcyon.telemetry.metrics import exposition
 from tests.trainer.telemetry.fakes import Scene, step_report
 

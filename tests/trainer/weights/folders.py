@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 
 from halcyon.checkpoint.opening import entry_of
 from halcyon.storage.store import Store
+from halcyon.weights.creating import import_model
 from halcyon.weights.exporting import export_model
-from halcyon.weights.files import TensorFiles
-from halcyon.weights.importing import import_model
 from halcyon.weights.root import stored_model
+from halcyon.weights.safetensors import TensorFiles
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.spec.checkpoint import CheckpointSpec
 

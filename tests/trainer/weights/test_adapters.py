@@ -24,8 +24,8 @@ from halcyon.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.adapters import merged, trained_with_adapter, with_adapter
 from halcyon.step.state import initial_state
+from halcyon.weights.creating import import_model
 from halcyon.weights.exporting import export_model, template_note
-from halcyon.weights.importing import import_model
 from halcyon.weights.peft import export_adapter
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import ManifestLeaf

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 import halcyon
 from halcyon.commands.main import app
-from halcyon.weights.importing import import_model
+from halcyon.weights.creating import import_model
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.ends import ExitCode
 from tests.trainer.weights.folders import llama_tensors, same_bits, store_of, tensors_of, write_folder

@@ -17,11 +17,10 @@ from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.folder import definition_of, spelling
-from halcyon.weights.chat_template import chat_template, template_of_run, template_to_export
+from halcyon.weights.chat_template import chat_template, template_of_run, template_to_export, with_templates
 from halcyon.weights.companions import exported_companions
 from halcyon.weights.exporting import export_model
 from halcyon.weights.root import StoredModel, stored_model
-from halcyon.weights.run_templates import with_templates
 from halcyon_api.base import InvalidRun
 from halcyon_api.model_file import with_model
 from halcyon_api.training_run import TrainingRunSpec

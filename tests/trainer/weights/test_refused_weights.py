@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import halcyon
 from halcyon.errors import BadConfiguration
-from halcyon.weights.finite import is_finite
+from halcyon.weights.safetensors import is_finite
 from tests.trainer.weights.folders import (
     GOLDENS,
     exported,

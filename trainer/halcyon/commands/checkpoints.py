@@ -247,7 +247,7 @@ def average(
     Prints their `spec.from`.
     """
     from halcyon.commands.models import owner_of
-    from halcyon.weights.averaging import Averaged, average_models
+    from halcyon.weights.creating import Averaged, average_models
     from halcyon.weights.root import split_step
     from halcyon_api.yaml_text import dump
 

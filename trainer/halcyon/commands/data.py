@@ -232,8 +232,8 @@ def _slice(words: str) -> slice:
 
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
     from halcyon.run.context import check_context, resolve_context, with_spec
+    from halcyon.weights.chat_template import with_templates
     from halcyon.weights.model_file import read_model
-    from halcyon.weights.run_templates import with_templates
 
     context = resolve_context(
         document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model

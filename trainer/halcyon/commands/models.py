@@ -98,10 +98,10 @@ def import_hf(
     Prints their `spec.from` and `spec.model`.
     """
     from halcyon.storage.store import Store
-    from halcyon.weights.files import FILE_SECONDS
+    from halcyon.weights.creating import import_model
     from halcyon.weights.folder import address, folder_place
-    from halcyon.weights.importing import import_model
     from halcyon.weights.root import stored_model
+    from halcyon.weights.safetensors import FILE_SECONDS
     from halcyon_api.yaml_text import dump
 
     with report_root_errors("the store"):
@@ -156,10 +156,10 @@ def export_hf(
     from halcyon.checkpoint.opening import entry_of
     from halcyon.storage.store import Store
     from halcyon.weights.exporting import export_model, template_note
-    from halcyon.weights.files import FILE_SECONDS
     from halcyon.weights.folder import address
     from halcyon.weights.peft import export_adapter
     from halcyon.weights.root import split_step, stored_model
+    from halcyon.weights.safetensors import FILE_SECONDS
 
     with report_root_errors("the store"):
         root, step = split_step(checkpoint)

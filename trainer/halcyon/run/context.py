@@ -4,19 +4,23 @@ In a pod everything comes from the injected environment. The user's own machine 
 this process has virtual devices for all hosts of the topology, so that the mesh and the arithmetic are those of the
 cluster. With the other types it takes the accelerators that JAX finds, or the processor if the user asks for it. There
 the next epoch comes from HEAD of the checkpoint root.
+
+Importing this module imports no JAX.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
 from halcyon.host.memory import check_memory, machine_memory
+from halcyon.telemetry import RunPlan
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
@@ -26,6 +30,8 @@ from halcyon_api.model_file import ReadModel
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
+from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.spec.watch import WatchSpec
 from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec
 from halcyon_api.validation import find_problems
 
@@ -220,3 +226,38 @@ def _with_root(run: TrainingRun, root: str) -> TrainingRun:
     settings = run.spec.checkpoint.model_dump(exclude={"endpoint", "region", "credentials_secret", "volume_claim"})
     checkpoint = type(run.spec.checkpoint).model_validate({**settings, "root": root})
     return run.model_copy(update={"spec": run.spec.model_copy(update={"checkpoint": checkpoint})})
+
+
+def run_plan(context: Context) -> RunPlan:
+    """The plan of a run on its topology."""
+    spec = context.run.spec
+    peak = spec.accelerator.row.peak_flops_per_second
+    return RunPlan(
+        steps=spec.trainer.steps,
+        tokens_before=_tokens_before(spec.trainer),
+        log_every_steps=spec.trainer.log_every_steps,
+        size_of=_size_of(spec.trainer, spec.telemetry.watch),
+        peak_flops_per_second=None if peak is None else peak * context.topology.devices,
+    )
+
+
+def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
+    try:
+        return build_schedule(spec).tokens_before
+    except ValueError:  # `train` rejects the document, and needs this reporter to do so
+        return lambda step: step * spec.batch_size * spec.sequence_length
+
+
+def _size_of(spec: TrainerSpec, watch: WatchSpec | None) -> Callable[[int], tuple[int, int, bool]]:
+    """Batch size and sequence length of a step, by its number, and whether it is watched: what decides which program it
+    runs.
+    """
+
+    def watched(step: int) -> bool:
+        return watch is not None and watch.is_due(step + 1)
+
+    try:
+        schedule = build_schedule(spec)
+    except ValueError:
+        return lambda step: (spec.batch_size, spec.sequence_length, watched(step))
+    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step), watched(step))

@@ -5,13 +5,15 @@ Its processes share only the root of the caches: they join no session and start 
 
 from __future__ import annotations
 
+from halcyon.data.cache.ensure import Caches
 from halcyon.data.open import ensure_caches
+from halcyon.data.source_notes import source_notes, source_warnings
 from halcyon.run.context import Context, check_context, process_name, run_name
-from halcyon.run.sources import report_sources
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
-from halcyon.weights.run_templates import with_templates
+from halcyon.weights.chat_template import with_templates
 from halcyon_api.counting import counted
+from halcyon_api.spec.data import DataSpec
 
 
 def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBudget) -> str:
@@ -41,3 +43,10 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
         f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in "
         f"{counted(len(caches.ledgers), 'source')}"
     )
+
+
+def report_sources(reporter: RunReporter, data: DataSpec, caches: Caches) -> None:
+    """Log what `halcyon.data.source_notes` finds."""
+    reporter.reads(source_notes(caches))
+    for warning in source_warnings(data, caches):
+        reporter.warning(warning)

@@ -8,9 +8,14 @@ process computes the same bits.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+from pydantic import ValidationError
 
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.checkpoint.head import HeadKeeper
@@ -27,21 +32,19 @@ from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.beginning import weights_of_run
 from halcyon.run.context import Context, check_context, process_name, run_name, with_spec
-from halcyon.run.evaluation_results import document_of, evaluation_key, parse_stored, results_of
+from halcyon.run.data import report_sources
 from halcyon.run.fitting import without_choice
-from halcyon.run.place import Place
-from halcyon.run.session import session
-from halcyon.run.sources import report_sources
+from halcyon.run.place import Place, session
 from halcyon.step.held_out import HeldOutLoss
 from halcyon.step.program import Program, build_program
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.event_fields import with_source
-from halcyon.weights.run_templates import with_templates
-from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon.weights.chat_template import with_templates
+from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints, Owner, canonical_json
 from halcyon_api.counting import counted
-from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument, SourceSums
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.status.progress import Evaluated
 from halcyon_api.task_results import TaskResults
@@ -271,3 +274,89 @@ class CheckpointEvaluation:
 
 def _reasons(restored: Restored) -> str | None:
     return "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped) or None
+
+
+Found = Mapping[str, Evaluation]
+"""Results by the name of the source."""
+
+
+def evaluation_key(fingerprints: Fingerprints, origin: OriginSpec, batches: int | None) -> str:
+    """SHA-256 (hex) of everything that decides the numbers, except the step of the checkpoint if the run names none."""
+    document = {"sections": dict(fingerprints.sections), "from": origin.document(), "batches": batches}
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def parse_stored(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
+    """Parse the stored document.
+
+    None if it is absent, not valid, or of another evaluation: its results can be computed again.
+    """
+    if content is None:
+        return None
+    try:
+        document = EvaluationDocument.model_validate_json(content, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+    return document if document.owner.same_run(owner) and document.decides == wanted else None
+
+
+def results_of(document: EvaluationDocument) -> dict[str, Evaluation]:
+    """The results in a document, with the same bits as when they were written."""
+    return {
+        one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds)
+        for one in document.sources
+    }
+
+
+def document_of(
+    found: Found,
+    *,
+    owner: Owner,
+    run: str,
+    root: str | None = None,
+    checkpoint: CommittedStep,
+    wanted: str,
+    finished: bool,
+    now: float,
+) -> EvaluationDocument:
+    """The document to store.
+
+    Args:
+        found: Results of the sources that are done, in their order.
+        owner: The run that evaluates.
+        run: The run whose checkpoint is evaluated.
+        root: The root of that run.
+        checkpoint: That checkpoint.
+        wanted: See `decides`.
+        finished: Whether all sources are done.
+        now: Seconds since 1970.
+    """
+    whole = total(found.values())
+    return EvaluationDocument(
+        owner=owner,
+        run=run,
+        root=root,
+        checkpoint=checkpoint,
+        decides=wanted,
+        sources=tuple(
+            SourceSums(
+                source=source,
+                nats=repr(one.nats),
+                weight=repr(one.weight),
+                size_bytes=one.size_bytes,
+                sequences=one.sequences,
+                seconds=round(one.seconds, 6),
+                loss=_finite(one.loss),
+                bits_per_byte=_finite(one.bits_per_byte),
+            )
+            for source, one in found.items()
+        ),
+        finished=finished,
+        loss=_finite(whole.loss),
+        bits_per_byte=_finite(whole.bits_per_byte),
+        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
-from halcyon.run.context import resolve_context
-from halcyon.run.run_plan import run_plan
+from halcyon.run.context import resolve_context, run_plan
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
 from halcyon.telemetry.history.background import Row

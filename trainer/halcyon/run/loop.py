@@ -33,8 +33,7 @@ from halcyon.run.programs import Programs
 from halcyon.step.batch_source import BatchSource, HasNumbers
 from halcyon.step.divergence import DivergenceWatch, RollBack
 from halcyon.step.held_out import HeldOutEvaluation
-from halcyon.step.in_step import reported
-from halcyon.step.reported import reported_metrics
+from halcyon.step.in_step import reported, reported_metrics
 from halcyon.step.state import TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
 from halcyon.telemetry import SaveRequests, StepReport

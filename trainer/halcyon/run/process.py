@@ -22,8 +22,7 @@ from halcyon.host.documents import DEFAULT_COMPILATION_CACHE, set_variables
 from halcyon.host.freed_memory import keep_freed_memory
 from halcyon.host.memory_lock import raise_memory_lock
 from halcyon.host.signals import SignalThread, ending_signals
-from halcyon.run.context import Context, resolve_context
-from halcyon.run.run_plan import run_plan
+from halcyon.run.context import Context, resolve_context, run_plan
 from halcyon.storage.metadata_server import wait_for_server
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (

@@ -19,8 +19,8 @@ from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.errors import BadConfiguration
 from halcyon.host.memory import machine_memory
 from halcyon.parallel.process_group import enable_compilation_cache
-from halcyon.run.automatic import memory_of
 from halcyon.run.companion import Companion, Settle
+from halcyon.run.fitting import memory_of
 from halcyon.run.place import Place
 from halcyon.step.compilation import CompilationCache, program_key
 from halcyon.step.device_use import event_fields, plan_of

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.background import BackgroundCaches
@@ -28,27 +29,27 @@ from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
-from halcyon.run.automatic import RunChoice
 from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context, check_context, process_name, run_name, with_spec
+from halcyon.run.data import report_sources
 from halcyon.run.exports import Exports, check_exportable
-from halcyon.run.fitting import with_choice
+from halcyon.run.fitting import RunChoice, with_choice
 from halcyon.run.loop import Training, TrainingEnd
-from halcyon.run.place import Place
+from halcyon.run.place import Place, session
 from halcyon.run.policy.rewards import reward_named
 from halcyon.run.profiling import Profiler
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
-from halcyon.run.recording import begin_history, placed_fields
-from halcyon.run.session import session
-from halcyon.run.sources import report_sources
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.in_step import InStep
 from halcyon.step.program import build_program
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
+from halcyon.telemetry.history.segments import ProcessGroupId
+from halcyon.telemetry.history.writer import Account, HistoryWriter
 from halcyon.tokenizer import load as load_tokenizer
-from halcyon.weights.run_templates import with_templates
+from halcyon.weights.chat_template import with_templates
+from halcyon_api.status.goodput import CAUSES
 
 if TYPE_CHECKING:
     from halcyon.checkpoint import Checkpointer
@@ -246,3 +247,62 @@ def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[E
 
 def _may_begin(context: Context, caches: BackgroundCaches) -> bool:
     return caches.progress.latest is not None and may_begin(context.run.spec, caches.progress.latest)
+
+
+def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
+    """Record the run from here on, beside its checkpoints. Only for process 0, which has the root.
+
+    Args:
+        place: The run, whose reports are recorded.
+        checkpointer: The root that was taken.
+        step: Steps done.
+    """
+    context, reporter = place.context, place.reporter
+    group = ProcessGroupId(
+        number=0,  # the writer finds it in the root
+        attempt=checkpointer.epoch.attempt,
+        restart=checkpointer.epoch.restart,
+        writer=checkpointer.writer,
+        resumed_step=step,
+        began=round(reporter.observe().began_time, 3),
+        run=context.owner.name,
+        steps=context.run.spec.trainer.steps,
+    )
+
+    def account() -> Account:
+        state = reporter.observe()
+        seconds = state.seconds
+        return Account(max(step, state.step), {cause: getattr(seconds, cause) for cause in CAUSES})
+
+    reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
+
+
+def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
+    """What the process group trains on, and where its run comes from: the fields of the event ``placed``.
+
+    Args:
+        context: The run.
+        devices: All devices of the run.
+    """
+    spec, accelerator = context.run.spec, context.run.spec.accelerator
+    on_processors = devices[0].platform == "cpu"  # its devices are pretended, so its chips are its hosts
+    chips = context.process_count if on_processors else len(devices) // accelerator.row.devices_per_chip
+    origin = spec.origin
+    return {
+        "accelerator": accelerator.type,
+        "topology": accelerator.topology,
+        "slices": context.topology.slices,
+        "provisioning": accelerator.provisioning,
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "chips": max(1, chips),
+        "price_per_chip_hour": accelerator.price_per_chip_hour,
+        "from_run": origin.run if origin is not None else None,
+        "from_root": None
+        if origin is None
+        else origin.root
+        if origin.hugging_face is None
+        else origin.hugging_face.path,
+        "from_step": origin.step if origin is not None else None,
+        "after_run": spec.after.run if spec.after is not None else None,
+    }

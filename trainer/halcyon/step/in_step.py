@@ -1,5 +1,5 @@
-"""Functions of library users inside the compiled step: they see its gradients and updates, and return numbers for the
-report of the step.
+"""The further numbers of a step in the form in which they are reported, and functions of library users inside the
+compiled step: they see its gradients and updates, and return such numbers.
 
 Such a function becomes a part of the compiled program, so a run with it has another program than a run without: its
 losses may differ in their last digits. It changes nothing else, and a resumed run with the same function has bitwise
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from halcyon.step.reported import reported_metrics
 from halcyon.telemetry import ReportedMetric
 
 
@@ -113,4 +113,23 @@ def reported(functions: Iterable[InStep], numbers: Iterable[Mapping[str, Any]], 
     for function, mine in zip(functions, numbers, strict=True):
         if function.due(step):
             found |= reported_metrics(mine)
+    return found
+
+
+def reported_metrics(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, ReportedMetric]:
+    """The metrics of a step.
+
+    An array [layer, expert] becomes two metrics with one number for each layer: ``NAME_max`` and ``NAME_min``, over the
+    experts.
+
+    Args:
+        metrics: Scalars and such arrays, by name.
+    """
+    found: dict[str, ReportedMetric] = {}
+    for name, value in metrics.items():
+        if np.ndim(value) == 0:
+            found[name] = float(np.asarray(value))
+        else:
+            found[f"{name}_max"] = tuple(float(one) for one in np.max(np.asarray(value), axis=-1))
+            found[f"{name}_min"] = tuple(float(one) for one in np.min(np.asarray(value), axis=-1))
     return found

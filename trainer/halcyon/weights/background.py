@@ -33,8 +33,8 @@ from halcyon.storage.failures import Abandoned, StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.exporting import ExportPlan, plan_export
-from halcyon.weights.files import FILE_SECONDS
 from halcyon.weights.root import stored_model
+from halcyon.weights.safetensors import FILE_SECONDS
 from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, canonical_json
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.export import ExportSpec

@@ -12,7 +12,7 @@ from halcyon.host.documents import is_local, local_paths
 from halcyon.tokenizer import Tokenizer, load, resolve
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS
-from halcyon.weights.run_templates import with_templates
+from halcyon.weights.chat_template import with_templates
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem

@@ -32,12 +32,10 @@ from halcyon.weights.companions import (
     template_of,
     token_ids,
 )
-from halcyon.weights.files import INDEX_KEY, SINGLE_KEY
-from halcyon.weights.finite import is_finite
 from halcyon.weights.folder import model_shapes
 from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon.weights.root import StoredModel
-from halcyon.weights.safetensors import write_header
+from halcyon.weights.safetensors import INDEX_KEY, SINGLE_KEY, is_finite, write_header
 from halcyon_api.checkpoint_documents import Document, canonical_json
 from halcyon_api.spec.families.section import ModelSection
 

@@ -24,11 +24,9 @@ from halcyon.models.published.config import ConfigReader, require_common
 from halcyon.models.published.form import PublishedForm
 from halcyon.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
-from halcyon.weights.files import TensorFiles
-from halcyon.weights.finite import is_finite
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder
-from halcyon.weights.safetensors import StoredTensor, unreadable
+from halcyon.weights.safetensors import StoredTensor, TensorFiles, is_finite, unreadable
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec

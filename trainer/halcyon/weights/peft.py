@@ -24,13 +24,11 @@ from halcyon.models.parameters import STACKED_AXES
 from halcyon.storage.store import Store
 from halcyon.weights.companions import encode
 from halcyon.weights.exporting import export_layout, tokenizer_files
-from halcyon.weights.finite import is_finite
 from halcyon.weights.layout import FileTensor, View
-from halcyon.weights.merging import DOWN, MAGNITUDE, UP, MergedArrays
 from halcyon.weights.peft_config import CONFIG_KEY
 from halcyon.weights.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_KEY, UP_END, WEIGHT_END
-from halcyon.weights.root import StoredModel
-from halcyon.weights.safetensors import write_header
+from halcyon.weights.root import DOWN, MAGNITUDE, UP, MergedArrays, StoredModel
+from halcyon.weights.safetensors import is_finite, write_header
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.families.section import ModelSection
 

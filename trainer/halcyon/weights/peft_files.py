@@ -15,10 +15,8 @@ import numpy as np
 
 from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
-from halcyon.weights.files import TensorFiles
-from halcyon.weights.finite import is_finite
 from halcyon.weights.peft_config import CONFIG_KEY, AdapterConfig, read_adapter_config
-from halcyon.weights.safetensors import unreadable
+from halcyon.weights.safetensors import TensorFiles, is_finite, unreadable
 
 TENSORS_KEY = "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -1,4 +1,4 @@
-"""The format of safetensors files: a header in JSON, then the bytes of the tensors.
+"""Safetensors files: their format, and the tensors of a folder of them, read in rows.
 
 A file begins with the size of its header, 8 bytes little-endian. The header has the type, the shape and the place of
 each tensor; the bytes follow without gaps. See https://huggingface.co/docs/safetensors. The library ``safetensors``
@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.errors import BadConfiguration
+from halcyon.storage.failures import StoreFailure
+from halcyon.storage.store import Store
 
 SIZE_BYTES = 8
 """Bytes before the header: its size."""
@@ -146,3 +148,129 @@ def write_header(tensors: Sequence[tuple[str, np.dtype, tuple[int, ...]]]) -> by
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % SIZE_BYTES)  # the tensors begin at a multiple of 8
     return len(header).to_bytes(SIZE_BYTES, "little") + header
+
+
+SINGLE_KEY = "model.safetensors"
+FILE_SECONDS = 3600.0
+"""Longest time for one file: an export writes files of gigabytes."""
+INDEX_KEY = "model.safetensors.index.json"
+
+
+class TensorFiles:
+    """The tensors of a folder. Creating it reads the headers only, and checks that each file is complete.
+
+    Args:
+        store: The folder.
+        single: The only file, if it is not that of a model. A model may have several files.
+
+    Raises:
+        BadConfiguration: A file is missing, truncated or damaged, or a tensor is in two files.
+        StoreFailure: The store did not answer.
+    """
+
+    def __init__(self, store: Store, *, single: str | None = None) -> None:
+        self._store = store
+        self.tensors: dict[str, StoredTensor] = {}
+        """The tensors by their names in the files."""
+        files = _files(store) if single is None else {single: ()}
+        for file, expected in files.items():
+            found = _read_header(store, file)
+            for name in expected:
+                if name not in found:
+                    raise BadConfiguration(
+                        f"{INDEX_KEY} says that the tensor {name} is in {file}, but it is not; copy all files again"
+                    )
+            if twice := found.keys() & self.tensors.keys():
+                name = min(twice)
+                raise BadConfiguration(
+                    f"{store.root}: the tensor {name} is in {self.tensors[name].file} and in {file}; delete the files "
+                    "that are no part of "
+                    "the model, and copy the others again"
+                )
+            self.tensors |= found
+        if single is None and SINGLE_KEY not in files and SINGLE_KEY in store.list(SINGLE_KEY):
+            raise BadConfiguration(
+                f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no "
+                "part of the model, "
+                "because programs differ in which one they read"
+            )
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """The rows [start, stop) of a tensor's first dimension.
+
+        Raises:
+            StoreFailure: The store did not answer.
+        """
+        tensor = self.tensors[name]
+        first = tensor.start + start * tensor.row_bytes
+        size = (stop - start) * tensor.row_bytes
+        data = self._store.read_ranges([(tensor.file, first, first + size)])[0] if size else b""
+        return np.frombuffer(data, tensor.dtype.newbyteorder("<")).reshape(stop - start, *tensor.shape[1:])
+
+
+def _files(store: Store) -> Mapping[str, Sequence[str]]:
+    """The files of a folder, each with the tensors that it must have."""
+    index = store.read(INDEX_KEY).data
+    if index is None:
+        if SINGLE_KEY not in store.list(SINGLE_KEY):
+            raise BadConfiguration(
+                f"{store.root} has neither {SINGLE_KEY} nor {INDEX_KEY}; give the folder of a model in safetensors "
+                "files"
+            )
+        return {SINGLE_KEY: ()}
+    files: dict[str, list[str]] = {}
+    try:
+        for name, file in json.loads(index)["weight_map"].items():
+            files.setdefault(str(file), []).append(str(name))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BadConfiguration(f"{store.root}/{INDEX_KEY} is damaged; copy it again") from None
+    return files
+
+
+def _read_header(store: Store, file: str) -> dict[str, StoredTensor]:
+    where = f"{store.root}/{file}"
+    length = header_size(where, _bytes(store, file, 0, SIZE_BYTES))
+    found, end = parse_header(file, _bytes(store, file, SIZE_BYTES, SIZE_BYTES + length))
+    _bytes(store, file, end - 1, end)
+    if _has_byte(store, file, end):
+        raise BadConfiguration(f"{where} is longer than the {end} bytes that its header says; copy it again")
+    return found
+
+
+def _has_byte(store: Store, file: str, at: int) -> bool:
+    try:
+        store.read_ranges([(file, at, at + 1)])
+    except StoreFailure as failure:
+        if failure.code not in ("NOT_FOUND", "OUT_OF_RANGE"):
+            raise
+        return False
+    return True
+
+
+def _bytes(store: Store, file: str, start: int, end: int) -> bytes:
+    try:
+        return store.read_ranges([(file, start, end)])[0]
+    except StoreFailure as failure:
+        if failure.code not in ("NOT_FOUND", "OUT_OF_RANGE"):
+            raise
+        raise _truncated(f"{store.root}/{file}", end) from None
+
+
+def _truncated(where: str, end: int) -> BadConfiguration:
+    return BadConfiguration(f"{where} is missing or truncated: it must have at least {end} bytes; copy it again")
+
+
+_INFINITIES = {np.dtype(kind): int(np.array(np.inf, kind).view(np.int16)) for kind in (np.float16, jnp.bfloat16)}
+"""The bits of infinity."""
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite, in an array of a floating-point type.
+
+    NumPy tests the numbers of narrow types one by one. Their bits without the sign are in the order of the numbers,
+    with infinity and NaN at the end, so the largest bits are compared with those of infinity: 2 to 4 times as fast.
+    """
+    infinity = _INFINITIES.get(values.dtype)
+    if infinity is None or not values.size:
+        return bool(np.isfinite(values).all())
+    return bool((values.view(np.int16) & np.iinfo(np.int16).max).max() < infinity)

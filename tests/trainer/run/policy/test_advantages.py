@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.run.policy.advantages import advantages, equal_groups, passes
+from halcyon.run.policy.rewards import advantages, equal_groups, passes
 from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.event_fields import evaluation_numbers
 from halcyon.telemetry.history.background import Row

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.step.objectives.policy_losses import token_losses, token_weights, total_weight
+from halcyon.step.objectives.policy import token_losses, token_weights, total_weight
 from halcyon_api.spec.objective import PolicySpec
 
 ANSWERS, TOKENS, MOST = 6, 5, 7

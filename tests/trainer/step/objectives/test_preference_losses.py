@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.step.objectives.preference_losses import Answers, PairLosses, pair_losses
+from halcyon.step.objectives.preference import Answers, PairLosses, pair_losses
 from halcyon_api.spec.objective import PreferenceSpec
 
 PAIRS = 64

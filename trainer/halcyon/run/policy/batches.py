@@ -24,10 +24,9 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
 from halcyon.models.trainable import joined, split
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.run.policy.advantages import advantages, equal_groups, passes
 from halcyon.run.policy.answers import prompted, questions, rows_of
 from halcyon.run.policy.records import RecordedRewards
-from halcyon.run.policy.rewards import reward_named
+from halcyon.run.policy.rewards import advantages, equal_groups, passes, reward_named
 from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState

@@ -1,10 +1,11 @@
-"""Averages the models of several checkpoints into a checkpoint that a run begins with.
+"""Makes a checkpoint that a run can begin with: from a folder with a model, or as the average of several checkpoints.
 
-The models are read in the chunks that are written, so the memory does not depend on their size.
+The weights are read in the chunks that are written, so the memory does not depend on the size of the model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,9 +19,83 @@ from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
-from halcyon.weights.companions import keep_companions
+from halcyon.tokenizer.folder import definition_of
+from halcyon.weights.companions import CONFIG_KEY, keep_companions, read_companions
+from halcyon.weights.folder import ModelFolder, read_config
+from halcyon.weights.layout import LeafShape, WeightLayout
+from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import StoredModel, stored_model
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
+from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+
+
+def import_model(
+    source: Store, to: Store, *, owner: Owner, dtype: str | None = None, adapter: Store | None = None, clock: float
+) -> CommittedStep:
+    """Write the model of a folder into a fresh checkpoint root, as a checkpoint of step 0 that holds only the model.
+
+    Memory: a few chunks of the checkpoint, not the model.
+
+    Args:
+        source: The folder.
+        to: The root.
+        owner: The run to which the root belongs; other runs of its namespace can begin from it.
+        dtype: Type of all parameters. None: that of the files, so an export has the same bits.
+        adapter: A folder with an adapter of peft, which is added to the weights.
+        clock: Seconds since 1970.
+
+    Raises:
+        BadConfiguration: The folder is not a model that Halcyon has, or its files are damaged.
+        RootTaken: The root already holds checkpoints.
+        StoreFailure: A store did not answer.
+    """
+    config = read_config(source)
+    rows = -(-config.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    shapes, kind = config.shapes(rows, config.positions), None if dtype is None else np.dtype(jnp.dtype(dtype))
+    folder = ModelFolder(source, config, shapes, kind, None if adapter is None else PeftFolder(adapter))
+    files = read_companions(source)
+    files[CONFIG_KEY] = source.read(CONFIG_KEY).data or b""
+    definition = definition_of(files)
+    limit = chunk_limit(sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in folder.leaves.values()))
+
+    def read(leaf: ManifestLeaf, region: Region) -> np.ndarray:
+        return folder.read(leaf.path.removeprefix(MODEL_PREFIX), region)
+
+    def keep() -> None:
+        keep_companions(to, files)
+        if definition is not None:
+            keep_tokenizer(to, definition)
+
+    model = config.spec.document()
+    return create_checkpoint(
+        to,
+        [_described(folder.layout, leaf, limit) for leaf in folder.leaves.values()],
+        read,
+        owner=owner,
+        documents={
+            "spec.model": model,
+            "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint},
+        },
+        vocabulary=config.tokens,
+        positions=config.positions,
+        time=timestamp(clock),
+        before_commit=keep,
+    )
+
+
+def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
+    """The manifest entry of a parameter.
+
+    Its chunks are cut so that each byte of the files is read once, if possible.
+    """
+    sizes = dict(leaf.axes)
+    for axes in (*layout.cheap_cuts(leaf.path), tuple(leaf.axes)):
+        others = math.prod(size for name, size in sizes.items() if name not in axes)
+        cut = chunk_shape(tuple(sizes[name] for name in axes), leaf.dtype.itemsize * max(others, 1), limit_bytes)
+        sizes |= dict(zip(axes, cut, strict=True))
+    chunks = tuple(max(size, 1) for size in sizes.values())
+    path = f"{MODEL_PREFIX}{leaf.path}"
+    return ManifestLeaf(path=path, shape=leaf.shape, dtype=leaf.dtype.name, axes=tuple(leaf.axes), chunk_shape=chunks)
 
 
 @dataclass(frozen=True)
