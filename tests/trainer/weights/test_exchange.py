@@ -25,7 +25,7 @@ from halcyon.errors import BadConfiguration, RootTaken
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon.weights import exporting, importing
+from halcyon.weights import creating, exporting
 from halcyon.weights.exporting import export_model, plan_export
 from halcyon.weights.root import StoredModel, stored_model
 from halcyon_api.checkpoint_documents import ManifestLeaf, Owner
@@ -77,7 +77,7 @@ def test_an_import_reads_each_byte_once_and_an_export_reads_each_chunk_once(
     """The chunks are so small that matrices are cut, and the export keeps only a few of them in memory."""
     original = llama_tensors()
     size = sum(one.nbytes for one in original.values())
-    monkeypatch.setattr(importing, "chunk_limit", lambda total: 200)
+    monkeypatch.setattr(creating, "chunk_limit", lambda total: 200)
     rows = bytes_read(monkeypatch)
     imported(write_folder(tmp_path / "model", original), tmp_path / "root")
     assert sum(rows) == size

@@ -67,8 +67,7 @@ def kind_of(origin: OriginSpec | None, *, has_own: bool, weights_alone: bool = F
         name = "only" if origin.only is not None else "growVocabulary"
         raise BadConfiguration(
             f"spec.from.{name}: the checkpoint of run {origin.run} is a whole training, whose optimizer state fits "
-            "only to the same "
-            "parameters; set spec.from.weightsOnly to take only its weights"
+            "only to the same parameters; set spec.from.weightsOnly to take only its weights"
         )
     return "otherRun"
 

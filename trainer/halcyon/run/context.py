@@ -183,23 +183,20 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
     if context.in_pod and family != "cpu" and platform != family:
         raise BadConfiguration(
             f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an "
-            "image that is built for "
-            f"it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
+            f"image that is built for it (ACCELERATOR={'cuda' if family == 'gpu' else family})"
         )
     if context.in_pod or wanted == "cpu":
         if device_count != context.topology.devices:
             raise BadConfiguration(
                 f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
                 f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; "
-                "change topology or "
-                "slices, or free the devices"
+                "change topology or slices, or free the devices"
             )
         return context
     if platform == "cpu" and not context.on_cpu:
         raise BadConfiguration(
             f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its "
-            "support with "
-            f"{install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
+            f"support with {install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
         )
     topology = Topology(1, 1, device_count)
     try:

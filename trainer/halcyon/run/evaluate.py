@@ -238,8 +238,7 @@ class CheckpointEvaluation:
         if template.reference is not None:
             raise BadConfiguration(
                 f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference "
-                "model to compare "
-                "with; evaluate a checkpoint of a run with this objective"
+                "model to compare with; evaluate a checkpoint of a run with this objective"
             )
         return Restored(entry.step, {"model": weights.model}, entry, ())
 

@@ -172,8 +172,7 @@ def chosen(
         further = " or trainer.offload: optimizer" if offloads[-1] == "none" and on_host else ""
         raise BadConfiguration(
             f"spec.trainer.microbatches: a step with {counts[-1]} microbatches and remat {policies[-1]} needs "
-            f"{least}on a device of "
-            f"{size(memory_bytes)}; give the run more devices, or shorter sequences{further}"
+            f"{least}on a device of {size(memory_bytes)}; give the run more devices, or shorter sequences{further}"
         )
     return found
 

@@ -230,8 +230,7 @@ class Training:
         if record is None or restored is None:
             raise Diverged(
                 f"{reason}, and there is no checkpoint yet to go back to; save earlier (checkpoint.save), or make a "
-                "new run with a lower "
-                "learning rate"
+                "new run with a lower learning rate"
             )
         self._saved_step = restored.step
         self._best = BestWatch(self._settings.evaluation.best, restored.checkpoint.evaluation)

@@ -117,8 +117,7 @@ def hutchinson(loss_sum: LossSum, part: Model, batch: Batch, key: jax.Array) -> 
     except (ValueError, TypeError, NotImplementedError) as error:
         raise BadConfiguration(
             "spec.optimizer.sophia.estimator: hutchinson differentiates the model twice, which its attention or its "
-            "experts do not allow "
-            f"({_first_line(error)}); use gaussNewton, or trainer.attention: reference"
+            f"experts do not allow ({_first_line(error)}); use gaussNewton, or trainer.attention: reference"
         ) from error
     return jax.tree.map(lambda u, p: u * p * share, direction, product)
 

@@ -173,15 +173,13 @@ class DivergenceWatch:
             field = "nonFinite: skip" if verdict == Verdict.NON_FINITE else "spike.action: skip"
             raise Diverged(
                 f"{what}; {last_good()}; check the data of this step, then resume with recovery.divergence.{field}, or "
-                "make a new run with "
-                "a lower learning rate"
+                "make a new run with a lower learning rate"
             )
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise Diverged(
                 f"{what}, and so the updates of {self._skipped_in_a_row} steps in a row were dropped; {last_good()}; "
-                "check the data and "
-                "make a new run with a lower learning rate"
+                "check the data and make a new run with a lower learning rate"
             )
         return what
 

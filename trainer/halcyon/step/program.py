@@ -289,8 +289,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     if watch is not None and "activations" in watch.what and not stacks_of(shapes):
         raise BadConfiguration(
             "spec.telemetry.watch.what: the model has no halcyon.models.stack.Stack, so its blocks cannot be watched; "
-            "leave activations "
-            "out, or compute the blocks in a Stack"
+            "leave activations out, or compute the blocks in a Stack"
         )
     return Program(
         build_state=build_state,

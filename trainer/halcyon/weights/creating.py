@@ -6,7 +6,7 @@ The weights are read in the chunks that are written, so the memory does not depe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -19,13 +19,15 @@ from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
+from halcyon.tokenizer import TokenizerDefinition
 from halcyon.tokenizer.folder import definition_of
 from halcyon.weights.companions import CONFIG_KEY, keep_companions, read_companions
 from halcyon.weights.folder import ModelFolder, read_config
-from halcyon.weights.layout import LeafShape, WeightLayout
+from halcyon.weights.layout import LeafShape, ReadRegion, WeightLayout
 from halcyon.weights.peft_files import PeftFolder
 from halcyon.weights.root import StoredModel, stored_model
 from halcyon_api.checkpoint_documents import CommittedStep, ManifestLeaf, Owner
+from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 
 
@@ -56,31 +58,11 @@ def import_model(
     files = read_companions(source)
     files[CONFIG_KEY] = source.read(CONFIG_KEY).data or b""
     definition = definition_of(files)
-    limit = chunk_limit(sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in folder.leaves.values()))
-
-    def read(leaf: ManifestLeaf, region: Region) -> np.ndarray:
-        return folder.read(leaf.path.removeprefix(MODEL_PREFIX), region)
-
-    def keep() -> None:
-        keep_companions(to, files)
-        if definition is not None:
-            keep_tokenizer(to, definition)
-
-    model = config.spec.document()
-    return create_checkpoint(
-        to,
-        [_described(folder.layout, leaf, limit) for leaf in folder.leaves.values()],
-        read,
-        owner=owner,
-        documents={
-            "spec.model": model,
-            "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint},
-        },
-        vocabulary=config.tokens,
-        positions=config.positions,
-        time=timestamp(clock),
-        before_commit=keep,
-    )
+    leaves = folder.leaves.values()
+    limit = chunk_limit(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves))
+    described = [_described(folder.layout, leaf, limit) for leaf in leaves]
+    sizes = config.spec, config.tokens, config.positions
+    return _create(to, owner, clock, described, folder.read, *sizes, definition, files)
 
 
 def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
@@ -142,38 +124,56 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
     for name, other in zip(names[1:], models[1:], strict=True):
         _require_same(names[0], first, name, other)
     leaves = list(first.arrays.leaves.values())
-    limit = chunk_limit(sum(int(np.prod(leaf.shape)) * _dtype(leaf).itemsize for leaf in leaves))
+    limit = chunk_limit(sum(math.prod(leaf.shape) * _dtype(leaf).itemsize for leaf in leaves))
 
-    def mean(leaf: ManifestLeaf, region: Region) -> np.ndarray:
-        path = leaf.path.removeprefix(MODEL_PREFIX)
+    def mean(path: str, region: Region) -> np.ndarray:
         total = np.zeros([part.stop - part.start for part in region], np.float32)
         for model in models:
             total += model.arrays.read(path, region).astype(np.float32)
-        return (total / np.float32(len(models))).astype(_dtype(leaf))
+        return (total / np.float32(len(models))).astype(_dtype(first.arrays.leaves[path]))
+
+    described = [
+        leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)})
+        for leaf in leaves
+    ]
+    sizes = first.spec, first.tokens, min(model.positions for model in models)
+    entry = _create(to, owner, clock, described, mean, *sizes, first.definition, first.files)
+    return replace(stored_model(to, entry), definition=first.definition)
+
+
+def _create(
+    to: Store,
+    owner: Owner,
+    clock: float,
+    leaves: Sequence[ManifestLeaf],
+    read: ReadRegion,
+    spec: ModelSpec,
+    tokens: int,
+    positions: int,
+    definition: TokenizerDefinition | None,
+    files: Mapping[str, bytes],
+) -> CommittedStep:
+    """Write a model into a fresh root, with its tokenizer and the files of Hugging Face that belong to it."""
 
     def keep() -> None:
-        keep_companions(to, first.files)
-        if first.definition is not None:
-            keep_tokenizer(to, first.definition)
+        keep_companions(to, files)
+        if definition is not None:
+            keep_tokenizer(to, definition)
 
-    entry = create_checkpoint(
+    return create_checkpoint(
         to,
-        [
-            leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)})
-            for leaf in leaves
-        ],
-        mean,
+        leaves,
+        lambda leaf, region: read(leaf.path.removeprefix(MODEL_PREFIX), region),
         owner=owner,
         documents={
-            "spec.model": first.spec.document(),
-            "data": {} if first.definition is None else {"tokenizerSha256": first.definition.fingerprint},
+            "spec.model": spec.document(),
+            "data": {} if definition is None else {"tokenizerSha256": definition.fingerprint},
         },
-        vocabulary=first.tokens,
-        positions=min(model.positions for model in models),
+        vocabulary=tokens,
+        positions=positions,
         time=timestamp(clock),
         before_commit=keep,
     )
-    return replace(stored_model(to, entry), definition=first.definition)
 
 
 def _require_same(first_name: str, first: StoredModel, name: str, other: StoredModel) -> None:

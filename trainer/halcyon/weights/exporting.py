@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from halcyon.data.formats.template import TurnEnd
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
@@ -19,7 +19,6 @@ from halcyon.models.published.config import ConfigReader
 from halcyon.models.published.form import PublishedForm
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
-from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.weights.chat_template import has_conversations, template_to_export
 from halcyon.weights.companions import (
@@ -37,7 +36,6 @@ from halcyon.weights.layout import FileTensor, WeightLayout, leaf_shapes
 from halcyon.weights.root import StoredModel
 from halcyon.weights.safetensors import INDEX_KEY, SINGLE_KEY, is_finite, write_header
 from halcyon_api.checkpoint_documents import Document, canonical_json
-from halcyon_api.spec.families.section import ModelSection
 
 FILE_BYTES = 5_000_000_000
 """Largest file of an export, unless one tensor is larger: what an object store takes in one request."""
@@ -139,9 +137,7 @@ def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: in
     Raises:
         BadConfiguration: The family has no form of Hugging Face.
     """
-    section = stored.spec.value
-    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    form = form_of_section(section)
+    form = form_of_section(stored.spec.section)
     layout = export_layout(stored, form, None if dtype is None else np.dtype(jnp.dtype(dtype)))
     return ExportPlan(stored, form, _plan(list(layout.tensors.values()), file_bytes))
 
@@ -204,8 +200,7 @@ def _require_own_folder(to: Store, mine: Part, others: Set[str]) -> None:
     if any(not one.is_of(mine) for one in _parts(to)):
         raise BadConfiguration(
             f"{to.root} holds a part of another export; give all commands the same ROOT@STEP, --dtype and "
-            "--file-bytes, and a folder that "
-            "was empty"
+            "--file-bytes, and a folder that was empty"
         )
     if any(key.endswith(".safetensors") and key not in others for key in there):
         raise BadConfiguration(
@@ -224,10 +219,7 @@ def _parts(store: Store) -> list[Part]:
 def _companions(stored: StoredModel, form: PublishedForm, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
     """The files beside the weights, config.json last."""
     tensors = [one for group in plan.values() for one in group]
-    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
-    end = _new_end(stored, tokenizer)
-    positions = _positions(stored, form)
-    written = tokenizer_files(stored, form)
+    written, ids = tokenizer_files(stored, form)
     if len(plan) > 1:
         places = {one.name: name for name, group in plan.items() for one in group}
         size = sum(one.size_bytes for one in tensors)
@@ -237,8 +229,8 @@ def _companions(stored: StoredModel, form: PublishedForm, plan: Mapping[str, Seq
         "architectures": [form.architectures[0]],
         "model_type": form.model_type,
         "vocab_size": stored.tokens,
-        **form.write(stored.spec.value, positions),
-        **token_ids(files_for(stored.files, stored.definition), tokenizer, None if end is None else end.id),
+        **form.write(stored.spec.value, _positions(stored, form)),
+        **ids,
         "dtype": dtype,
         "torch_dtype": dtype,  # what readers before version 5 of transformers look for
         "use_cache": True,
@@ -246,23 +238,17 @@ def _companions(stored: StoredModel, form: PublishedForm, plan: Mapping[str, Seq
     return {**written, CONFIG_KEY: encode(config)}
 
 
-def tokenizer_files(stored: StoredModel, form: PublishedForm) -> dict[str, bytes]:
-    """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation."""
-    tokenizer = load_tokenizer(stored.definition) if stored.definition is not None else None
-    template = template_to_export(stored.data, stored.files)
-    positions = _positions(stored, form)
-    return exported_companions(
-        stored.files, stored.definition, tokenizer, positions, template, _new_end(stored, tokenizer)
-    )
-
-
-def _new_end(stored: StoredModel, tokenizer: Tokenizer | None) -> TurnEnd | None:
-    """See `new_end`; None too where the run has not trained on conversations, so that it exports the ends of the
-    files.
+def tokenizer_files(stored: StoredModel, form: PublishedForm) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation. And the
+    ids of special tokens for config.json.
     """
-    if not has_conversations(stored.data):
-        return None
-    return new_end(files_for(stored.files, stored.definition), tokenizer, template_to_export(stored.data, stored.files))
+    files, definition = stored.files, stored.definition
+    tokenizer = load_tokenizer(definition) if definition is not None else None
+    template, fitting = template_to_export(stored.data, files), files_for(files, definition)
+    # A run that has not trained on conversations exports the ends of the files.
+    end = new_end(fitting, tokenizer, template) if has_conversations(stored.data) else None
+    written = exported_companions(files, definition, tokenizer, _positions(stored, form), template, end)
+    return written, token_ids(fitting, tokenizer, None if end is None else end.id)
 
 
 def template_note(stored: StoredModel) -> str | None:

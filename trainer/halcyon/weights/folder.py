@@ -125,8 +125,7 @@ class ModelFolder:
         if config.quantised:
             raise BadConfiguration(
                 f"{store.root}/{CONFIG_KEY}: quantization_config is set, but Halcyon reads only weights in a "
-                "floating-point type; convert "
-                "the model to bfloat16 first"
+                "floating-point type; convert the model to bfloat16 first"
             )
         self.config, self._files, self._where = config, TensorFiles(store), store.root
         declared = config.form.tensors_in(config.spec.value, self._files.tensors)
@@ -135,8 +134,7 @@ class ModelFolder:
         if shapes.max_position.size > config.positions and any(POSITION in leaf.axes for leaf in leaves):
             raise BadConfiguration(
                 f"the model in {store.root} has learned positions for {config.positions} tokens, not for "
-                f"{shapes.max_position.size}; set "
-                f"spec.trainer.sequenceLength to at most {config.positions}"
+                f"{shapes.max_position.size}; set spec.trainer.sequenceLength to at most {config.positions}"
             )
         layout = WeightLayout(declared, leaves, sizes)
         there = self._files.tensors
@@ -189,8 +187,7 @@ class ModelFolder:
         if not same:
             raise BadConfiguration(
                 f"{self._where}/{CONFIG_KEY}: tie_word_embeddings is true, but {head} is not {embedding}; set "
-                "tie_word_embeddings to "
-                f"false, or delete {head}"
+                f"tie_word_embeddings to false, or delete {head}"
             )
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -209,8 +206,7 @@ class ModelFolder:
         if not is_finite(values):
             raise BadConfiguration(
                 f"{self._where}/{self._files.tensors[file].file}: the tensor {file} has NaN or infinite numbers; copy "
-                "the files again, or "
-                "take another model"
+                "the files again, or take another model"
             )
         return values
 

@@ -72,7 +72,7 @@ class View:
         piece: Its declaration.
         sizes: Size of each of the piece's axes in the file.
         fixed: The index of each stacked axis that the tensor's name has.
-        join: How the pieces are joined; None for a single piece.
+        join: How the pieces are joined.
         offset: Where the piece begins, in the part of the joined dimension that lies within the shared axes.
         joined: Size of that part, of all pieces together.
     """
@@ -81,7 +81,7 @@ class View:
     piece: Piece
     sizes: Mapping[str, int]
     fixed: Mapping[str, int]
-    join: Join | None
+    join: Join
     offset: int
     joined: int
 
@@ -95,7 +95,7 @@ class View:
 
     def _size(self, dimension: int) -> int:
         names = self.piece.dimensions[dimension]
-        if self.join is None or self.join.dimension != dimension:
+        if self.join.dimension != dimension:
             return self._product(names)
         return self._product(names[: self.join.within]) * self.joined
 
@@ -111,58 +111,51 @@ class View:
             rows: Reads the rows [start, stop) of the tensor's first dimension.
         """
         names = self.piece.dimensions[0] if self.piece.dimensions else ()
-        fused = self.join is not None and self.join.dimension == 0
-        alone = fused and self.join is not None and self.join.within == 0  # its rows hold no other piece
-        total = self._product(names) if alone else self.shape()[0]
-        first, end, sizes, region = (
-            (self.offset if alone else 0),
-            (self.offset if alone else 0) + total,
-            dict(self.sizes),
-            dict(parts),
-        )
+        alone = self.join == Join()  # its rows hold no other piece
+        first, total = (self.offset, self._product(names)) if alone else (0, self.shape()[0])
+        end, sizes, region = first + total, dict(self.sizes), dict(parts)
         if names and names[0] not in self.piece.orders:
             outer, each = parts[names[0]], total // self.sizes[names[0]]
             first, end = first + outer.start * each, first + outer.stop * each
             sizes[names[0]], region[names[0]] = outer.stop - outer.start, slice(0, outer.stop - outer.start)
-        array = self._split(rows(first, end), sizes, joined=not alone)
-        order = self.axes()
+        array, order = rows(first, end), self.axes()
+        if not alone:
+            array = self.cut(array, self.join.dimension, sizes)
+        array = array.reshape([sizes[name] for name in order])
         for axis, name in enumerate(order):
-            array = array[(slice(None),) * axis + (self._index(name, region[name]),)]
+            index: Any = region[name]
+            if name in self.piece.orders:
+                index = self.piece.orders[name](self.sizes[name])[index]
+            array = array[(slice(None),) * axis + (index,)]
         return array.transpose([order.index(name) for name in self.leaf.axes if name not in self.fixed])
 
-    def _index(self, name: str, part: slice) -> Any:
-        order = self.piece.orders.get(name)
-        return part if order is None else order(self.sizes[name])[part]
+    def cut(self, array: np.ndarray, dimension: int, sizes: Mapping[str, int]) -> np.ndarray:
+        """The part of an array that belongs to the piece, with the joined dimension as [shared axes, own axes].
 
-    def _split(self, array: np.ndarray, sizes: Mapping[str, int], *, joined: bool) -> np.ndarray:
-        """A view of the piece with one dimension for each of its axes."""
-        if self.join is not None and joined:
-            at = self.join.dimension
-            names = self.piece.dimensions[at]
-            shared, own = names[: self.join.within], names[self.join.within :]
-            outer = math.prod(sizes[name] for name in shared)
-            array = array.reshape(*array.shape[:at], outer, self.joined, *array.shape[at + 1 :])
-            length = math.prod(sizes[name] for name in own)
-            array = array[(slice(None),) * (at + 1) + (slice(self.offset, self.offset + length),)]
-        return array.reshape([sizes[name] for name in self.axes()])
+        Args:
+            array: An array with the joined dimension of the tensor.
+            dimension: The number of that dimension in `array`.
+            sizes: Sizes of the axes in it.
+        """
+        names = self.piece.dimensions[self.join.dimension]
+        outer = math.prod(sizes[name] for name in names[: self.join.within])
+        length = math.prod(sizes[name] for name in names[self.join.within :])
+        whole = array.reshape(*array.shape[:dimension], outer, self.joined, *array.shape[dimension + 1 :])
+        return whole[(slice(None),) * (dimension + 1) + (slice(self.offset, self.offset + length),)]
+
+    def in_order_of_file(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """An array with the axes `names`, with the elements of each axis in the order of the file."""
+        for axis, name in enumerate(names):
+            if name in self.piece.orders:
+                values = values.take(np.argsort(self.piece.orders[name](self.sizes[name])), axis)
+        return values
 
     def paste(self, tensor: np.ndarray, values: np.ndarray) -> None:
         """Write the parameter's values, with the axes in the order of the leaf, into their place in the tensor."""
         free = [name for name in self.leaf.axes if name not in self.fixed]
         order = self.axes()
-        values = values.transpose([free.index(name) for name in order])
-        for axis, name in enumerate(order):
-            if name in self.piece.orders:
-                values = values.take(np.argsort(self.piece.orders[name](self.sizes[name])), axis)
-        if self.join is None:
-            tensor.reshape(values.shape)[...] = values
-            return
-        at = self.join.dimension
-        names = self.piece.dimensions[at]
-        outer = self._product(names[: self.join.within])
-        length = self._product(names[self.join.within :])
-        whole = tensor.reshape(*tensor.shape[:at], outer, self.joined, *tensor.shape[at + 1 :])
-        part = whole[(slice(None),) * (at + 1) + (slice(self.offset, self.offset + length),)]
+        values = self.in_order_of_file(values.transpose([free.index(name) for name in order]), order)
+        part = self.cut(tensor, self.join.dimension, self.sizes)
         part[...] = values.reshape(part.shape)
 
 
@@ -292,8 +285,7 @@ class WeightLayout:
             if shapes[name] != tensor.shape:
                 raise BadConfiguration(
                     f"the tensor {name} has the shape {list(shapes[name])} in the files, and {list(tensor.shape)} by "
-                    "the configuration; "
-                    "give the configuration of this model"
+                    "the configuration; give the configuration of this model"
                 )
 
     def check_constants(self, names: Iterable[str], rows: ReadRows) -> None:
@@ -314,8 +306,7 @@ class WeightLayout:
             if not math.isclose(found, expected, rel_tol=_ROUNDED):
                 raise BadConfiguration(
                     f"the tensor {name} is {found:g} in the files, but Halcyon computes this model only with "
-                    f"{expected:g}; take another "
-                    "model"
+                    f"{expected:g}; take another model"
                 )
 
     def read(self, path: str, region: Region, rows: ReadRows) -> np.ndarray:
@@ -373,9 +364,6 @@ class WeightLayout:
             {name: self._sizes.get(name, size) for name, size in leaf.axes.items() if name not in fixed}
             for leaf in leaves
         ]
-        if len(tensor.pieces) == 1:
-            yield View(leaves[0], tensor.pieces[0], sizes[0], fixed, None, 0, 0)
-            return
         at, within = tensor.join.dimension, tensor.join.within
         lengths = [
             math.prod(own[name] for name in piece.dimensions[at][within:])

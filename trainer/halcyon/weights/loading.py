@@ -32,7 +32,6 @@ from halcyon.weights.folder import HUB, ModelFolder, address, folder_place, mode
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.reading import read_arrays
 from halcyon.weights.root import Weights, split_step, stored_model
-from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 
 _FILES = "hf:"
@@ -177,10 +176,8 @@ def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
         BadConfiguration: The family has no form of Hugging Face.
         TypeError: `tree` is not of a model with this spec.
     """
-    section = spec.value
-    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
     leaves = leaf_shapes(tree)
-    layout = WeightLayout(form_of_section(section).tensors(section), leaves, {VOCAB: tree.token_count})
+    layout = WeightLayout(form_of_section(spec.section).tensors(spec.section), leaves, {VOCAB: tree.token_count})
     arrays = [np.asarray(leaf.array) for leaf in jax.tree.leaves(tree, is_leaf=is_named)]
     by_path = {leaf.path: array for leaf, array in zip(leaves, arrays, strict=True)}
 

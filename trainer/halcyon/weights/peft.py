@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,6 @@ from halcyon.weights.peft_files import DOWN_END, MAGNITUDE_END, PREFIX, TENSORS_
 from halcyon.weights.root import DOWN, MAGNITUDE, UP, MergedArrays, StoredModel
 from halcyon.weights.safetensors import is_finite, write_header
 from halcyon_api.spec.adapter import LoraSpec
-from halcyon_api.spec.families.section import ModelSection
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,12 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     if arrays.lora.train_also:
         raise BadConfiguration(
             f"--adapter: the run trained {', '.join(arrays.lora.train_also)} too, which an adapter's files do not "
-            "hold; leave --adapter "
-            "out to export the whole model"
+            "hold; leave --adapter out to export the whole model"
         )
     if to.list(CONFIG_KEY) or to.list(TENSORS_KEY):
         raise BadConfiguration(f"{to.root} holds an adapter already; give a folder that is empty")
-    section = stored.spec.value
-    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    beside = tokenizer_files(stored, form_of_section(section))
+    form = form_of_section(stored.spec.section)
+    beside, _ = tokenizer_files(stored, form)
     if taken := beside.keys() & {*to.list("")}:
         raise BadConfiguration(f"{to.root} holds {min(taken)} already; give a folder that is empty")
     modules = tuple(modules_of(stored, arrays))
@@ -101,7 +98,7 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
         to.write(name, data)
     every = {
         one.name.removesuffix(WEIGHT_END)
-        for one in _layout(stored).values()
+        for one in export_layout(stored, form, None).tensors.values()
         if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)
     }
     to.write(CONFIG_KEY, encode(adapter_config(arrays.lora, modules, every)))
@@ -159,40 +156,38 @@ def modules_of(stored: StoredModel, arrays: MergedArrays) -> Iterator[Module]:
     Raises:
         BadConfiguration: peft has no form for one.
     """
-    for tensor in _layout(stored).values():
+    for tensor in export_layout(stored, form_of_section(stored.spec.section), None).tensors.values():
         if any(view.leaf.path in arrays.adapters for view in tensor.views):
             yield _module(tensor, arrays)
-
-
-def _layout(stored: StoredModel) -> Mapping[str, FileTensor]:
-    section = stored.spec.value
-    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    return export_layout(stored, form_of_section(section), None).tensors
 
 
 def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
     views = tensor.views
     inputs = next(_inputs(view, arrays) for view in views if view.leaf.path in arrays.adapters)
     sides = [number for number, names in enumerate(views[0].piece.dimensions) if set(names) == set(inputs)]
-    joined = views[0].join
+    joined = views[0].join if len(views) > 1 else None
     if (
         len(tensor.shape) != 2
         or not tensor.name.endswith(WEIGHT_END)
         or not sides
-        or (joined is not None and joined.dimension == sides[0])
+        or (joined and joined.dimension == sides[0])
     ):
         raise BadConfiguration(
             f"--adapter: peft has no form for an adapter of {tensor.name}, which is no linear map of its own; leave "
-            "--adapter out to "
-            "export the model with the adapter added to its weights"
+            "--adapter out to export the model with the adapter added to its weights"
         )
     at = 1 - sides[0]
     outputs = tensor.shape[at]
-    within = 0 if joined is None else joined.within
+    within = joined.within if joined else 0
     adapted = [view for view in views if view.leaf.path in arrays.adapters]
     rank, downs = arrays.lora.rank, []
     up = np.zeros((outputs, rank * len(adapted)), np.float32)
     magnitude = np.zeros(outputs, np.float32) if arrays.lora.dora else None
+
+    def rows(array: np.ndarray, view: View) -> np.ndarray:
+        """The outputs of a view in an array of all outputs: [shared, own, ...]."""
+        return view.cut(array, 0, view.sizes) if joined else array[None]
+
     for view in views:
         names = view.piece.dimensions[at]
         shared, own = names[:within], names[within:]
@@ -200,20 +195,10 @@ def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:
             owner = arrays.adapters[view.leaf.path]
             columns = slice(rank * len(downs), rank * (len(downs) + 1))
             downs.append(_arranged(view, arrays, f"{owner}.{DOWN}", [RANK], view.piece.dimensions[sides[0]]))
-            _rows(up, view, shared)[:, :, columns] = _arranged(view, arrays, f"{owner}.{UP}", shared, own, [RANK])
+            rows(up, view)[:, :, columns] = _arranged(view, arrays, f"{owner}.{UP}", shared, own, [RANK])
         if magnitude is not None:
-            _rows(magnitude, view, shared)[...] = _lengths(view, arrays, shared, own)
+            rows(magnitude, view)[...] = _lengths(view, arrays, shared, own)
     return Module(tensor.name.removesuffix(WEIGHT_END), np.concatenate(downs), up, magnitude, transposed=at == 1)
-
-
-def _rows(whole: np.ndarray, view: View, shared: Sequence[str]) -> np.ndarray:
-    """The outputs of a view in an array of all outputs: [shared, own, ...]."""
-    if view.join is None:
-        return whole.reshape(1, *whole.shape)
-    outer = math.prod(view.sizes[name] for name in shared)
-    names = view.piece.dimensions[view.join.dimension][view.join.within :]
-    length = math.prod(view.sizes[name] for name in names)
-    return whole.reshape(outer, view.joined, *whole.shape[1:])[:, view.offset : view.offset + length]
 
 
 def _lengths(view: View, arrays: MergedArrays, shared: Sequence[str], own: Sequence[str]) -> np.ndarray:
@@ -247,10 +232,7 @@ def _arranged(view: View, arrays: MergedArrays, path: str, *groups: Sequence[str
     free = [name for name in names if name not in view.fixed]
     order = [name for group in groups for name in group]
     values = values.reshape([size for name, size in zip(names, values.shape, strict=True) if name not in view.fixed])
-    values = values.transpose([free.index(name) for name in order])
-    for axis, name in enumerate(order):
-        if name in view.piece.orders:
-            values = values.take(np.argsort(view.piece.orders[name](view.sizes[name])), axis)
+    values = view.in_order_of_file(values.transpose([free.index(name) for name in order]), order)
     sizes = dict(zip(order, values.shape, strict=True))
     return values.reshape([math.prod(sizes[name] for name in group) for group in groups])
 

@@ -100,14 +100,12 @@ class PeftFolder:
             if name is None or shape is None:
                 raise BadConfiguration(
                     f"{self.where}: the adapter has the module {module}, and the model has no weight of its own there; "
-                    "give the model that "
-                    "the adapter was trained with"
+                    "give the model that the adapter was trained with"
                 )
             if shape != ((inputs, outputs) if transposed else (outputs, inputs)):
                 raise BadConfiguration(
                     f"{self.where}: the adapter of {module} is {[outputs, rank]} x {[rank, inputs]}, and the model's "
-                    "weight is "
-                    f"{list(shape)}; give the model that the adapter was trained with"
+                    f"weight is {list(shape)}; give the model that the adapter was trained with"
                 )
             if name in found:
                 raise BadConfiguration(
@@ -132,8 +130,7 @@ class PeftFolder:
         if not self.config.is_target(module):
             raise BadConfiguration(
                 f"{self.config.where}: target_modules and the fields beside it leave out {module}, which has an "
-                f"adapter in {TENSORS_KEY}; "
-                "correct them, or delete its tensors"
+                f"adapter in {TENSORS_KEY}; correct them, or delete its tensors"
             )
         fits = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1]
         if not fits or (magnitude is not None and magnitude.shape != (up.shape[0],)):
@@ -146,8 +143,7 @@ class PeftFolder:
         if down.shape[0] != self.config.rank_of(module):
             raise BadConfiguration(
                 f"{self.config.where}: by r and rank_pattern, {module} has the rank {self.config.rank_of(module)}, and "
-                f"in {TENSORS_KEY} it "
-                f"has {down.shape[0]}; give the configuration of this adapter"
+                f"in {TENSORS_KEY} it has {down.shape[0]}; give the configuration of this adapter"
             )
 
 
@@ -197,8 +193,7 @@ class FittedAdapter:
         if not is_finite(adapted):
             raise BadConfiguration(
                 f"{self._folder.where}: the weight of {weight.module} has NaN or infinite numbers with the adapter "
-                "added; take another "
-                "adapter"
+                "added; take another adapter"
             )
         return adapted
 

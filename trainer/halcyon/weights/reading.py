@@ -166,8 +166,7 @@ def weights_of_checkpoint(
         if leaf.axes.get(POSITION, 0) > stored.positions:
             raise BadConfiguration(
                 f"spec.trainer.sequenceLength: the model in {store.root} has learned positions for {stored.positions} "
-                "tokens; set it to at "
-                "most that"
+                "tokens; set it to at most that"
             )
     read = with_new_rows(stored.arrays.read, template, stored.tokens, tokens)
     return Weights(read_arrays(read, taken), entry.path, stored.files, is_part=origin.only is not None)
@@ -201,8 +200,7 @@ def _taken(
             if here != other:
                 raise BadConfiguration(
                     f"spec.from.only: {path} has the axes {here} in spec.model, and {other or 'no place'} in {root}; "
-                    "give the model the "
-                    "same sizes, or leave the parameter out of the patterns"
+                    "give the model the same sizes, or leave the parameter out of the patterns"
                 )
     return split(template, matching(template, patterns))[0]
 
@@ -267,17 +265,14 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
         raise BadConfiguration(
             f"{what} holds another custom model; set spec.model.custom to its section, {theirs.document()['custom']}"
         )
-    section = ours.value
-    assert isinstance(section, ModelSection)  # noqa: S101 - the members of ModelSpec are sections
-    form = form_of_section(section)
-    here, there = form.write(section, 1), form.write(theirs.value, 1)
-    unused = (*_NO_WEIGHT, *_unused_sizes(section))
+    form = form_of_section(ours.section)
+    here, there = form.write(ours.value, 1), form.write(theirs.value, 1)
+    unused = (*_NO_WEIGHT, *_unused_sizes(ours.section))
     for name in (*here, *(there.keys() - here.keys())):
         if here.get(name) != there.get(name) and name not in unused:
             raise BadConfiguration(
                 f"{what} holds another model: {name} is {there.get(name)} there, and {here.get(name)} by "
-                f"spec.model.{ours.kind}; set it to "
-                "the same value"
+                f"spec.model.{ours.kind}; set it to the same value"
             )
 
 
@@ -295,6 +290,5 @@ def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec) -> None
     if tokens > rows and not origin.grow_vocabulary:
         raise BadConfiguration(
             f"spec.tokenizer: it has {tokens} tokens, but the model in {root} knows only {rows}; take the tokenizer of "
-            "that model, or set "
-            "spec.from.growVocabulary"
+            "that model, or set spec.from.growVocabulary"
         )

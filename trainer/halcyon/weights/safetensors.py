@@ -184,15 +184,13 @@ class TensorFiles:
                 name = min(twice)
                 raise BadConfiguration(
                     f"{store.root}: the tensor {name} is in {self.tensors[name].file} and in {file}; delete the files "
-                    "that are no part of "
-                    "the model, and copy the others again"
+                    "that are no part of the model, and copy the others again"
                 )
             self.tensors |= found
         if single is None and SINGLE_KEY not in files and SINGLE_KEY in store.list(SINGLE_KEY):
             raise BadConfiguration(
                 f"{store.root} has {SINGLE_KEY} and {INDEX_KEY}, which does not name it; delete the one that is no "
-                "part of the model, "
-                "because programs differ in which one they read"
+                "part of the model, because programs differ in which one they read"
             )
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:

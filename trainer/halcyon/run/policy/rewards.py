@@ -97,8 +97,7 @@ def reward_named(name: str) -> Reward:
     except (Exception, SystemExit) as error:  # the module is not ours
         raise BadConfiguration(
             f"{FIELD}: {module_name} does not import ({type(error).__name__}: {_first_line(error)}); correct the path, "
-            "or take an image "
-            "that has the package"
+            "or take an image that has the package"
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
