@@ -13,7 +13,7 @@ import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.step.curvature import check_estimator, gauss_newton, hutchinson
-from halcyon.step.objectives import Batch, Objective
+from halcyon.step.objectives.objective import Batch, Objective
 
 DRAWS = 4000
 INPUTS = np.array([[1.0, -0.5], [0.3, 2.0], [-1.2, 0.7]], np.float32)

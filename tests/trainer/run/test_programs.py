@@ -105,7 +105,7 @@ def test_training_continues_over_changes_of_batch_size(tmp_path: Path) -> None:
             dataset, microbatches=1, sharding=program.batch_sharding, fields=program.objective.fields, last_step=7
         ) as loader,
     ):
-        steps = Programs(program, background, Kept())
+        steps = Programs(program, background, Kept())  # type: ignore[arg-type]
         weights = []
         for step in range(7):
             batch = loader.batch(step)

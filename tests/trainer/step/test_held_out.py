@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.dataset import Dataset
 from halcyon.step.held_out import evaluate, make_evaluation_step
-from halcyon.step.objectives import Batch, Sums
+from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.telemetry.evaluation import Evaluation
 from halcyon_api.spec.sources import HeldOutSpec
 from tests.trainer.data.corpus import distinct_tokens, open_text, text_source

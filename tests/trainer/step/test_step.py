@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from halcyon.step.in_step import InStep, StepView, reported
-from halcyon.step.objectives import Batch, Sums
+from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import TrainState
 from halcyon.step.step import make_train_step
 from tests.trainer.support.batches import batch_of

@@ -231,7 +231,7 @@ def _slice(words: str) -> slice:
 
 
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
-    from halcyon.run.context import check_context, resolve_context, with_spec
+    from halcyon.run.context import check_context, resolve_context
     from halcyon.weights.chat_template import with_templates
     from halcyon.weights.model_file import read_model
 
@@ -239,4 +239,4 @@ def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] |
         document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model
     )
     check_context(context)
-    return with_spec(context, with_templates(context.run.spec))
+    return context.with_spec(with_templates(context.spec))

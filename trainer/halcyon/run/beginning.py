@@ -137,8 +137,13 @@ class Beginning:
             reporter.resumed(self.step, path=self.path)
             return
         reporter.found_checkpoint(self.restored.checkpoint)
-        reasons = "; ".join(f"step {bad.step}: {bad.reason}" for bad in self.restored.skipped)
-        reporter.resumed(self.step, path=self.path, fallback_reason=reasons or None, head_loss=head_loss)
+        reason = fallback_reason(self.restored)
+        reporter.resumed(self.step, path=self.path, fallback_reason=reason, head_loss=head_loss)
+
+
+def fallback_reason(restored: Restored) -> str | None:
+    """Why newer checkpoints were not taken; None: there are none."""
+    return "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped) or None
 
 
 def wait_for_root(place: Place) -> None:

@@ -11,7 +11,7 @@ Importing this module imports no JAX.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ from halcyon_api.model_file import ReadModel
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.spec.watch import WatchSpec
 from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec
 from halcyon_api.validation import find_problems
 
@@ -58,16 +56,26 @@ class Context:
     """Token that a request for a checkpoint over HTTP must contain; empty: such requests are rejected."""
 
     @property
+    def spec(self) -> TrainingRunSpec:
+        """The run's spec."""
+        return self.run.spec
+
+    @property
+    def name(self) -> str:
+        """The run's namespace and name."""
+        return f"{self.owner.namespace}/{self.owner.name}"
+
+    @property
     def mesh(self) -> ResolvedMesh:
         """Mesh axes and sizes on this topology."""
-        return run_mesh(self.run.spec, self.topology)
+        return run_mesh(self.spec, self.topology)
 
     @property
     def own_devices(self) -> int | None:
         """The number of virtual devices of this process, on the processor; None: it takes the devices of the
         accelerator.
         """
-        if self.run.spec.accelerator.type == "cpu":
+        if self.spec.accelerator.type == "cpu":
             return self.topology.devices // self.process_count
         return 1 if self.on_cpu else None
 
@@ -75,6 +83,14 @@ class Context:
     def in_pod(self) -> bool:
         """Whether this process runs in a pod that the operator made."""
         return self.epoch is not None
+
+    def with_spec(self, spec: TrainingRunSpec) -> Context:
+        """The same place in a run with another spec."""
+        return replace(self, run=self.run.model_copy(update={"spec": spec}))
+
+    def process_name(self) -> str:
+        """A name for this process that no earlier or later process has."""
+        return f"{self.name}/{self.process_index}/{secrets.token_hex(8)}"
 
 
 def resolve_context(
@@ -141,33 +157,18 @@ def resolve_context(
     )
 
 
-def run_name(context: Context) -> str:
-    """The run's name and namespace."""
-    return f"{context.owner.namespace}/{context.owner.name}"
-
-
-def with_spec(context: Context, spec: TrainingRunSpec) -> Context:
-    """The same place in a run with another spec."""
-    return replace(context, run=context.run.model_copy(update={"spec": spec}))
-
-
-def process_name(context: Context) -> str:
-    """A name for this process that no earlier or later process has."""
-    return f"{run_name(context)}/{context.process_index}/{secrets.token_hex(8)}"
-
-
 def check_context(context: Context) -> None:
     """Check the run against its topology, before any device is initialised.
 
     Raises:
         BadConfiguration: The run cannot be trained; the message has one sentence for each problem.
     """
-    problems = find_problems(context.run.spec, context.topology)
+    problems = find_problems(context.spec, context.topology)
     if problems:
         raise BadConfiguration("; ".join(map(str, problems)))
     own_devices = context.own_devices
     if own_devices is not None and not context.on_cpu:  # virtual devices share the memory of the machine
-        check_memory(context.run.spec, context.mesh, machine_memory(), devices=own_devices, where="this machine")
+        check_memory(context.spec, context.mesh, machine_memory(), devices=own_devices, where="this machine")
 
 
 def adapt_to_devices(context: Context, device_count: int, platform: str) -> Context:
@@ -178,8 +179,8 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
         BadConfiguration: There is no accelerator, the number of devices differs from the topology, the mesh does not
             fit the devices, or the run does not fit into the memory.
     """
-    wanted = context.run.spec.accelerator.type
-    family = context.run.spec.accelerator.row.family
+    accelerator = context.spec.accelerator
+    wanted, family = accelerator.type, accelerator.row.family
     if context.in_pod and family != "cpu" and platform != family:
         raise BadConfiguration(
             f"spec.image: JAX sees no {family.upper()} but platform {platform} on a host of type {wanted}; take an "
@@ -188,7 +189,7 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
     if context.in_pod or wanted == "cpu":
         if device_count != context.topology.devices:
             raise BadConfiguration(
-                f"spec.accelerator: {wanted} {context.run.spec.accelerator.topology} x {context.topology.slices} has "
+                f"spec.accelerator: {wanted} {accelerator.topology} x {context.topology.slices} has "
                 f"{counted(context.topology.devices, 'device')}, but JAX sees {device_count} of platform {platform}; "
                 "change topology or slices, or free the devices"
             )
@@ -198,25 +199,23 @@ def adapt_to_devices(context: Context, device_count: int, platform: str) -> Cont
             f"spec.accelerator.type: {wanted} is a {family.upper()}, and JAX sees none on this machine; install its "
             f"support with {install('tpu' if family == 'tpu' else 'cuda')}, or train on the processor with --device cpu"
         )
-    topology = Topology(1, 1, device_count)
+    here = replace(context, topology=Topology(1, 1, device_count))
+    where = f"(on {counted(device_count, f'{platform} device')} of this machine)"
     try:
-        run_mesh(context.run.spec, topology)
+        mesh = here.mesh
     except InvalidMesh as error:
-        raise BadConfiguration(f"{error} (on {counted(device_count, f'{platform} device')} of this machine)") from None
-    found = replace(context, topology=topology)
-    # This problem compares with the memory of the document's accelerator, and the devices here are others.
+        raise BadConfiguration(f"{error} {where}") from None
+    # The problem of the topology compares with the memory of the document's accelerator; the devices here are others.
     problems = [
-        problem for problem in find_problems(context.run.spec, topology) if problem.field != "spec.accelerator.topology"
+        f"{problem} {where}"
+        for problem in find_problems(context.spec, here.topology)
+        if problem.field != "spec.accelerator.topology"
     ]
     if problems:
-        raise BadConfiguration(
-            "; ".join(
-                f"{problem} (on {counted(device_count, f'{platform} device')} of this machine)" for problem in problems
-            )
-        )
+        raise BadConfiguration("; ".join(problems))
     if context.on_cpu:
-        check_memory(context.run.spec, found.mesh, machine_memory(), devices=1, where="this machine")
-    return found
+        check_memory(context.spec, mesh, machine_memory(), devices=1, where="this machine")
+    return here
 
 
 def _with_root(run: TrainingRun, root: str) -> TrainingRun:
@@ -226,35 +225,27 @@ def _with_root(run: TrainingRun, root: str) -> TrainingRun:
 
 
 def run_plan(context: Context) -> RunPlan:
-    """The plan of a run on its topology."""
-    spec = context.run.spec
-    peak = spec.accelerator.row.peak_flops_per_second
+    """The plan of a run for its telemetry: which steps have which size, and how many tokens."""
+    spec, trainer = context.spec, context.spec.trainer
+    peak, watch = spec.accelerator.row.peak_flops_per_second, spec.telemetry.watch
+    try:
+        schedule = build_schedule(trainer)
+    except ValueError:  # `train` rejects the document, and needs this reporter to do so
+        schedule = None
+
+    def size_of(step: int) -> tuple[int, int, bool]:
+        watched = watch is not None and watch.is_due(step + 1)
+        if schedule is None:
+            return trainer.batch_size, trainer.sequence_length, watched
+        return schedule.batch_size(step), schedule.sequence_length(step), watched
+
+    def tokens_before(step: int) -> int:
+        return step * trainer.batch_size * trainer.sequence_length if schedule is None else schedule.tokens_before(step)
+
     return RunPlan(
-        steps=spec.trainer.steps,
-        tokens_before=_tokens_before(spec.trainer),
-        log_every_steps=spec.trainer.log_every_steps,
-        size_of=_size_of(spec.trainer, spec.telemetry.watch),
+        steps=trainer.steps,
+        tokens_before=tokens_before,
+        log_every_steps=trainer.log_every_steps,
+        size_of=size_of,
         peak_flops_per_second=None if peak is None else peak * context.topology.devices,
     )
-
-
-def _tokens_before(spec: TrainerSpec) -> Callable[[int], int]:
-    try:
-        return build_schedule(spec).tokens_before
-    except ValueError:  # `train` rejects the document, and needs this reporter to do so
-        return lambda step: step * spec.batch_size * spec.sequence_length
-
-
-def _size_of(spec: TrainerSpec, watch: WatchSpec | None) -> Callable[[int], tuple[int, int, bool]]:
-    """Batch size and sequence length of a step, by its number, and whether it is watched: what decides which program it
-    runs.
-    """
-
-    def watched(step: int) -> bool:
-        return watch is not None and watch.is_due(step + 1)
-
-    try:
-        schedule = build_schedule(spec)
-    except ValueError:
-        return lambda step: (spec.batch_size, spec.sequence_length, watched(step))
-    return lambda step: (schedule.batch_size(step), schedule.sequence_length(step), watched(step))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.open import ensure_caches
 from halcyon.data.source_notes import source_notes, source_warnings
-from halcyon.run.context import Context, check_context, process_name, run_name
+from halcyon.run.context import Context, check_context
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon.weights.chat_template import with_templates
@@ -31,13 +31,13 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
         TrainerExit: The caches cannot be built; the class gives the cause and the exit code.
     """
     check_context(context)
-    spec = with_templates(context.run.spec)
+    spec = with_templates(context.spec)
     reporter.stage("tokenizing")
     store, caches = ensure_caches(
-        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
     )
     if context.process_index == 0:
-        report_sources(reporter, context.run.spec.data, caches)
+        report_sources(reporter, context.spec.data, caches)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return (
         f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in "

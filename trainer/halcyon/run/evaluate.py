@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,8 +30,8 @@ from halcyon.evals.shared import SharedRunner, asking_of
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.run.beginning import weights_of_run
-from halcyon.run.context import Context, check_context, process_name, run_name, with_spec
+from halcyon.run.beginning import fallback_reason, weights_of_run
+from halcyon.run.context import Context, check_context
 from halcyon.run.data import report_sources
 from halcyon.run.fitting import without_choice
 from halcyon.run.place import Place, session
@@ -42,7 +42,7 @@ from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.event_fields import with_source
 from halcyon.weights.chat_template import with_templates
-from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints, Owner, canonical_json
+from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument, SourceSums
 from halcyon_api.spec.origin import OriginSpec
@@ -56,8 +56,7 @@ def evaluate_checkpoint(
     *,
     retry_budget: RetryBudget,
     on_lost_process: Callable[[int], object],
-    on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
-    clock: Callable[[], float] = time.time,
+    on_joined: Callable[[ProcessGroup], object],
 ) -> str:
     """Evaluate the checkpoint that the run names on the held-out part of each source.
 
@@ -67,7 +66,6 @@ def evaluate_checkpoint(
         retry_budget: The waits for stores that deny access.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
         on_joined: Called with the processes when all have joined.
-        clock: Seconds since 1970.
 
     Returns:
         One sentence with the result.
@@ -76,80 +74,76 @@ def evaluate_checkpoint(
         TrainerExit: The checkpoint cannot be evaluated; the class gives the cause and the exit code.
     """
     check_context(context)
-    context = with_spec(context, with_templates(context.run.spec))
-    check_model(context.run.spec.model)
-    check_adapter(context.run.spec.model, context.run.spec.lora)
-    spec = context.run.spec
+    context = context.with_spec(with_templates(context.spec))
+    check_model(context.spec.model)
+    check_adapter(context.spec.model, context.spec.lora)
+    spec = context.spec
     tasks = spec.trainer.evaluation.tasks
     benchmarks = [] if tasks is None else read_of_document(tasks)
     reporter.stage("tokenizing")
     caches = ensure_caches(
-        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
     )
-    with session(context, reporter, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
-        context, mesh = joined.lay_out()
-        spec = without_choice(spec, context.mesh)
-        if joined.processes.is_main:
+    with session(context, reporter, retry_budget, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
+        place, mesh = joined.lay_out()
+        spec = without_choice(spec, place.context.mesh)
+        if place.processes.is_main:
             report_sources(reporter, spec.data, caches[1])
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)
-        place = Place(context, joined.processes, reporter, retry_budget)
-        return CheckpointEvaluation(place, program, held_out, clock, benchmarks).run()
+        return CheckpointEvaluation(place, program, held_out, benchmarks).run()
 
 
+@dataclass
 class CheckpointEvaluation:
     """One evaluation, with everything that it needs already open."""
 
-    def __init__(
-        self,
-        place: Place,
-        program: Program,
-        held_out: HeldOut,
-        clock: Callable[[], float],
-        benchmarks: Sequence[Benchmark] = (),
-    ) -> None:
-        if place.spec.origin is None:
+    place: Place
+    program: Program
+    held_out: HeldOut
+    benchmarks: Sequence[Benchmark]
+
+    def __post_init__(self) -> None:
+        spec, self._reporter, self._store = self.place.spec, self.place.reporter, self.place.root()
+        if spec.origin is None:
             raise TypeError("a run of task evaluate needs spec.from, which names the run whose checkpoint it evaluates")
-        self._place, self._program, self._held_out, self._clock = place, program, held_out, clock
-        self._context, self._processes, self._reporter = place.context, place.processes, place.reporter
-        self._spec = place.spec
-        self._origin: OriginSpec = place.spec.origin
-        self._batches, self._batch_size = self._spec.trainer.evaluation.batches, self._spec.trainer.batch_size
-        self._prints = fingerprints(self._spec, data=held_out.description)
-        self._wanted = evaluation_key(self._prints, self._origin, self._batches)
-        self._store = place.root()
+        self._origin: OriginSpec = spec.origin
+        self._batches, self._batch_size = spec.trainer.evaluation.batches, spec.trainer.batch_size
+        self._prints = fingerprints(spec, data=self.held_out.description)
+        # All that decides the numbers, except the step of the checkpoint if the run names none.
+        decides = {"sections": dict(self._prints.sections), "from": self._origin.document(), "batches": self._batches}
+        self._wanted = hashlib.sha256(canonical_json(decides)).hexdigest()
         self._keeper: HeadKeeper | None = None
-        self._benchmarks = benchmarks
 
     def run(self) -> str:
         """Evaluate, and return one sentence with the result."""
         kept = self._take_root()
         restored, kept = self._restore(kept)
-        found = results_of(kept) if kept is not None else {}
+        found = {sums.source: _result_of(sums) for sums in kept.sources} if kept is not None else {}
         checkpoint = restored.checkpoint
-        self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=_reasons(restored))
-        parts = self._held_out.each
+        self._reporter.resumed(checkpoint.step, path=checkpoint.path, fallback_reason=fallback_reason(restored))
+        parts = self.held_out.each
         evaluated = Evaluated(run=self._origin.run_name, step=checkpoint.step, path=checkpoint.path)
         for source, evaluation in found.items():
             evaluated = with_source(evaluated, source, evaluation)
         counts = {source: self._count(part) for source, part in parts.items()}
-        tokens = self._batch_size * self._held_out.sequence_length
+        tokens = self._batch_size * self.held_out.sequence_length
         done = sum(counts[source] for source in found)
         self._reporter.evaluates(
-            evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self._benchmarks)
+            evaluated, batches=sum(counts.values()), batch_tokens=tokens, done=done, tasks=len(self.benchmarks)
         )
 
-        self._reporter.knows_determinism(self._program.determinism_in_effect)
+        self._reporter.knows_determinism(self.program.determinism_in_effect)
         self._reporter.stage("compiling")
-        loss = HeldOutLoss(self._program, self._held_out.tokenizer)
+        loss = HeldOutLoss(self.program, self.held_out.tokenizer)
         model, reference = restored.state["model"], restored.state.get("reference")
         for source, part in parts.items():
             if source not in found:
                 found[source] = loss.of(
                     part, model, reference, self._batches, self._batch_size, on_batch=self._reporter.evaluated_batch
                 )
-                self._reporter.attends(self._program.attention_choices)
+                self._reporter.attends(self.program.attention_choices)
                 self._reporter.evaluation(checkpoint.step, found[source], source=source)
                 self._store_results(found, checkpoint, finished=len(found) == len(parts))
         if not found:  # so that a restart takes the same checkpoint
@@ -171,18 +165,17 @@ class CheckpointEvaluation:
 
     def _run_tasks(self, checkpoint: CommittedStep, model: Any) -> TaskResults | None:
         """Run the benchmarks of the document. None: it has none, or this is not process 0."""
-        if not self._benchmarks:
+        if not self.benchmarks:
             return None
-        asking = asking_of(self._place.other_run(self._origin).store, self._processes, entry=checkpoint)
+        asking = asking_of(self.place.other_run(self._origin).store, self.place.processes, entry=checkpoint)
         runner = SharedRunner(
-            self._benchmarks,
-            self._spec,
-            self._held_out.tokenizer,
+            self.benchmarks,
+            self.place.spec,
+            self.held_out.tokenizer,
             asking,
             self._store,
-            self._processes,
+            self.place.processes,
             self._reporter,
-            clock=self._clock,
         )
         return runner.of_checkpoint(checkpoint.step, model, checkpoint.manifest_sha256, self._reporter.evaluated_batch)
 
@@ -193,19 +186,19 @@ class CheckpointEvaluation:
         """
 
         def take() -> dict[str, Any]:
-            context = self._context
+            context = self.place.context
             self._keeper, _ = take_root(
                 self._store,
                 owner=context.owner,
                 epoch=context.epoch,
-                writer=process_name(context).rpartition("/")[2],
+                writer=context.process_name().rpartition("/")[2],
                 fingerprints=self._prints,
                 expected_step=0,
             )
-            kept = parse_stored(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
+            kept = _parse_stored(self._store.read(EVALUATION_KEY).data, context.owner, self._wanted)
             return {} if kept is None else kept.document()
 
-        kept = decide(self._processes, self._store.root, take)
+        kept = decide(self.place.processes, self._store.root, take)
         return EvaluationDocument.model_validate(kept, by_alias=True, by_name=False, strict=False) if kept else None
 
     def _restore(self, kept: EvaluationDocument | None) -> tuple[Restored, EvaluationDocument | None]:
@@ -222,19 +215,17 @@ class CheckpointEvaluation:
                 if self._origin.step is not None:
                     raise
             else:
-                return (
-                    restored,
-                    kept if restored.checkpoint.manifest_sha256 == kept.checkpoint.manifest_sha256 else None,
-                )
+                is_same = restored.checkpoint.manifest_sha256 == kept.checkpoint.manifest_sha256
+                return restored, kept if is_same else None
         return self._read(self._origin), None
 
     def _read(self, origin: OriginSpec) -> Restored:
-        other, template = self._place.other_run(origin), self._program.template
+        other, template = self.place.other_run(origin), self.program.template
         entry = other.weights_alone()
         if entry is None:
             part = {"model": template.model} | ({} if template.reference is None else {"reference": template.reference})
             return other.restore(part, self._prints, steps=None, part=True)
-        weights = weights_of_run(self._place, other, entry, template.model)
+        weights = weights_of_run(self.place, other, entry, template.model)
         if template.reference is not None:
             raise BadConfiguration(
                 f"spec.objective.preference: the checkpoint of run {origin.run} holds weights alone, and no reference "
@@ -248,44 +239,39 @@ class CheckpointEvaluation:
         taken = sequences if self._batches is None else min(sequences, self._batches * self._batch_size)
         return -(-taken // self._batch_size)
 
-    def _store_results(self, found: dict[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
-        """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root."""
+    def _store_results(self, found: Mapping[str, Evaluation], checkpoint: CommittedStep, *, finished: bool) -> None:
+        """Process 0 writes the results to the root. All processes raise `Fenced` if a newer epoch owns the root.
+
+        Args:
+            found: Results of the sources that are done, by name and in their order.
+            checkpoint: The checkpoint that is evaluated.
+            finished: Whether all sources are done.
+        """
 
         def keep() -> dict[str, Any]:
             if self._keeper is None:
                 raise TrainerExit("the root was never taken")
             self._keeper.refresh()
-            document = document_of(
-                found,
-                owner=self._context.owner,
+            whole = total(found.values())
+            document = EvaluationDocument(
+                owner=self.place.context.owner,
                 run=self._origin.run_name,
                 root=self._origin.root,
                 checkpoint=checkpoint,
-                wanted=self._wanted,
+                decides=self._wanted,
+                sources=tuple(_sums_of(source, result) for source, result in found.items()),
                 finished=finished,
-                now=self._clock(),
+                loss=_finite(whole.loss),
+                bits_per_byte=_finite(whole.bits_per_byte),
+                time=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             )
             self._store.write(EVALUATION_KEY, document.model_dump_json(by_alias=True, indent=2).encode())
             return {}
 
-        decide(self._processes, self._store.root, keep)
+        decide(self.place.processes, self._store.root, keep)
 
 
-def _reasons(restored: Restored) -> str | None:
-    return "; ".join(f"step {bad.step}: {bad.reason}" for bad in restored.skipped) or None
-
-
-Found = Mapping[str, Evaluation]
-"""Results by the name of the source."""
-
-
-def evaluation_key(fingerprints: Fingerprints, origin: OriginSpec, batches: int | None) -> str:
-    """SHA-256 (hex) of everything that decides the numbers, except the step of the checkpoint if the run names none."""
-    document = {"sections": dict(fingerprints.sections), "from": origin.document(), "batches": batches}
-    return hashlib.sha256(canonical_json(document)).hexdigest()
-
-
-def parse_stored(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
+def _parse_stored(content: bytes | None, owner: Owner, wanted: str) -> EvaluationDocument | None:
     """Parse the stored document.
 
     None if it is absent, not valid, or of another evaluation: its results can be computed again.
@@ -299,61 +285,21 @@ def parse_stored(content: bytes | None, owner: Owner, wanted: str) -> Evaluation
     return document if document.owner.same_run(owner) and document.decides == wanted else None
 
 
-def results_of(document: EvaluationDocument) -> dict[str, Evaluation]:
-    """The results in a document, with the same bits as when they were written."""
-    return {
-        one.source: Evaluation(float(one.nats), float(one.weight), one.size_bytes, one.sequences, one.seconds)
-        for one in document.sources
-    }
+def _result_of(sums: SourceSums) -> Evaluation:
+    """A result of a document, with the same bits as when it was written."""
+    return Evaluation(float(sums.nats), float(sums.weight), sums.size_bytes, sums.sequences, sums.seconds)
 
 
-def document_of(
-    found: Found,
-    *,
-    owner: Owner,
-    run: str,
-    root: str | None = None,
-    checkpoint: CommittedStep,
-    wanted: str,
-    finished: bool,
-    now: float,
-) -> EvaluationDocument:
-    """The document to store.
-
-    Args:
-        found: Results of the sources that are done, in their order.
-        owner: The run that evaluates.
-        run: The run whose checkpoint is evaluated.
-        root: The root of that run.
-        checkpoint: That checkpoint.
-        wanted: See `decides`.
-        finished: Whether all sources are done.
-        now: Seconds since 1970.
-    """
-    whole = total(found.values())
-    return EvaluationDocument(
-        owner=owner,
-        run=run,
-        root=root,
-        checkpoint=checkpoint,
-        decides=wanted,
-        sources=tuple(
-            SourceSums(
-                source=source,
-                nats=repr(one.nats),
-                weight=repr(one.weight),
-                size_bytes=one.size_bytes,
-                sequences=one.sequences,
-                seconds=round(one.seconds, 6),
-                loss=_finite(one.loss),
-                bits_per_byte=_finite(one.bits_per_byte),
-            )
-            for source, one in found.items()
-        ),
-        finished=finished,
-        loss=_finite(whole.loss),
-        bits_per_byte=_finite(whole.bits_per_byte),
-        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+def _sums_of(source: str, result: Evaluation) -> SourceSums:
+    return SourceSums(
+        source=source,
+        nats=repr(result.nats),
+        weight=repr(result.weight),
+        size_bytes=result.size_bytes,
+        sequences=result.sequences,
+        seconds=round(result.seconds, 6),
+        loss=_finite(result.loss),
+        bits_per_byte=_finite(result.bits_per_byte),
     )
 
 

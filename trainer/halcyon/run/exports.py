@@ -22,11 +22,11 @@ def check_exportable(context: Context) -> None:
     Raises:
         BadConfiguration: It has none.
     """
-    if context.run.spec.export is not None:
+    if context.spec.export is not None:
         from halcyon.models.families.lookup import form_of_section
 
         try:
-            form_of_section(context.run.spec.model.section)
+            form_of_section(context.spec.model.section)
         except BadConfiguration as error:
             raise BadConfiguration(
                 f"spec.export: {error}; remove spec.export, or choose a family of models that has one"

@@ -127,7 +127,7 @@ def train(
     context = resolve_context(
         place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model
     )
-    spec = context.run.spec
+    spec = context.spec
     if spec.task != "train":
         raise BadConfiguration(
             f"spec.task: halcyon.train only trains; run the task {spec.task} with `halcyon train RUN.YAML`"

@@ -18,7 +18,7 @@ from halcyon.errors import TrainerExit
 from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import ProcessGroup, join, leave
-from halcyon.run.context import Context, adapt_to_devices, with_spec
+from halcyon.run.context import Context, adapt_to_devices
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
@@ -39,11 +39,27 @@ class Place:
     @property
     def spec(self) -> TrainingRunSpec:
         """The run's spec."""
-        return self.context.run.spec
+        return self.context.spec
 
     def with_spec(self, spec: TrainingRunSpec) -> Place:
         """The same place in the run with another spec."""
-        return replace(self, context=with_spec(self.context, spec))
+        return replace(self, context=self.context.with_spec(spec))
+
+    def lay_out(self) -> tuple[Place, Mesh]:
+        """Initialise the devices and build the mesh over them.
+
+        Returns:
+            The place with the topology of the devices that JAX found, and the mesh.
+
+        Raises:
+            BadConfiguration: The run cannot use these devices, or does not fit into their memory.
+        """
+        self.reporter.joined(processes=self.processes.process_count, devices=jax.device_count())
+        context = adapt_to_devices(self.context, jax.device_count(), jax.default_backend())
+        check_narrow(context.spec.trainer.precision, jax.devices())
+        check_device_memory(context.spec, context.mesh)
+        check_host_memory(context.spec.trainer, jax.local_devices())
+        return replace(self, context=context), build_mesh(context.mesh)
 
     def root(self) -> Store:
         """The run's own checkpoint root."""
@@ -59,39 +75,15 @@ class Place:
         return OtherRun(origin, store, self.context.owner, self.processes)
 
 
-@dataclass(frozen=True)
-class Session:
-    """The process group that this process has joined."""
-
-    processes: ProcessGroup
-    _context: Context
-    _reporter: RunReporter
-
-    def lay_out(self) -> tuple[Context, Mesh]:
-        """Initialise the devices and build the mesh over them.
-
-        Returns:
-            The context with the topology of the devices that JAX found, and the mesh.
-
-        Raises:
-            BadConfiguration: The run cannot use these devices, or does not fit into their memory.
-        """
-        self._reporter.joined(processes=self.processes.process_count, devices=jax.device_count())
-        context = adapt_to_devices(self._context, jax.device_count(), jax.default_backend())
-        check_narrow(context.run.spec.trainer.precision, jax.devices())
-        check_device_memory(context.run.spec, context.mesh)
-        check_host_memory(context.run.spec.trainer, jax.local_devices())
-        return context, build_mesh(context.mesh)
-
-
 @contextmanager
 def session(
     context: Context,
     reporter: RunReporter,
+    retry_budget: RetryBudget,
     *,
     on_lost_process: Callable[[int], object],
-    on_joined: Callable[[ProcessGroup], object] = lambda processes: None,
-) -> Iterator[Session]:
+    on_joined: Callable[[ProcessGroup], object],
+) -> Iterator[Place]:
     """Join the process group, and leave it at a normal end or at a `TrainerExit`, which all processes raise or this one
     alone.
 
@@ -100,6 +92,7 @@ def session(
     Args:
         context: The run and this process's place in it.
         reporter: Receives the stages.
+        retry_budget: The waits for stores that deny access.
         on_lost_process: Called in another thread with the index of a lost process; it must end this process.
         on_joined: Called with the processes when all have joined.
 
@@ -113,7 +106,7 @@ def session(
     )
     on_joined(processes)
     try:
-        yield Session(processes, context, reporter)
+        yield Place(context, processes, reporter, retry_budget)
     except TrainerExit:
         leave(processes)
         raise

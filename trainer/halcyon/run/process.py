@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -35,7 +35,7 @@ from halcyon.telemetry import (
     termination_report,
     write_termination_report,
 )
-from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.health import HealthLimits
 from halcyon.telemetry.termination import outcome
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon.weights.model_file import read_model
@@ -106,7 +106,8 @@ def run_training(
         )
     except TrainerExit as error:
         _leave_unstarted(error, environ)
-    unset = set_variables(context.run.spec.env, os.environ)
+    spec = context.spec
+    unset = set_variables(spec.env, os.environ)
     raise_memory_lock()
     if context.own_devices is not None:
         # early: each thread that exists already may have a heap of its own, which would keep memory too
@@ -117,15 +118,15 @@ def run_training(
         restart=context.epoch.restart if context.epoch else 0,
         process_index=context.process_index,
     )
-    steps = context.run.spec.trainer.steps if context.run.spec.task == "train" else None
-    log = open_log(_own_stdout(), identity, steps=steps, json_lines=json_lines)
-    limits = HealthLimits(floor_seconds=float(context.run.spec.recovery.step_timeout_seconds))
-    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[context.run.spec.task])
+    trains = spec.task == "train"
+    log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
+    limits = HealthLimits(floor_seconds=float(spec.recovery.step_timeout_seconds))
+    reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task])
     ending = _Ending(document, context, reporter)
     requests, profile_requests = SaveRequests(), ProfileRequests()
     retry_budget = RetryBudget(
-        float(context.run.spec.checkpoint.access_retry_seconds),
-        on_wait=_report_refused(reporter, context),
+        float(spec.checkpoint.access_retry_seconds),
+        on_wait=functools.partial(_report_refused, reporter, context),
         on_end=reporter.store_wait_ended,
     )
     SignalThread(ending_signals(), ending.before_joining, name="halcyon-early-notice")
@@ -135,17 +136,13 @@ def run_training(
         server = _server(context, reporter, requests, profile_requests)
         watchdog = Watchdog(
             reporter.health,
-            _report_hung(reporter),
-            _keep_stacks(context, identity),
+            lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path),
+            functools.partial(_keep_stacks, context, identity),
             ending.hung,
             on_pause=reporter.paused,
         )
         joined = functools.partial(_share_hangs, watchdog)
-        if (
-            context.process_index == 0
-            and context.run.spec.task == "train"
-            and context.run.spec.telemetry.trackers is not None
-        ):
+        if trains and context.process_index == 0 and spec.telemetry.trackers is not None:
             from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
 
             open_trackers(context.run, reporter, document)
@@ -153,12 +150,20 @@ def run_training(
         for sentence in unset:
             reporter.warning(sentence)
         if context.in_pod:
-            wait_for_server(context.run.spec.checkpoint.root, environ, retry_budget)
-        if context.run.spec.task == "data":
-            ending.leave(EndCause.COMPLETED, _build_data(context, reporter, retry_budget))
-        if context.run.spec.task == "evaluate":
-            ending.leave(EndCause.COMPLETED, _evaluate(context, reporter, ending, retry_budget, joined))
-        from halcyon.run.train import Surroundings, train  # imports JAX, which is slow: /status answers already
+            wait_for_server(spec.checkpoint.root, environ, retry_budget)
+        # The modules of a task import JAX or libraries that read text, which is slow: /status answers already.
+        if spec.task == "data":
+            from halcyon.run.data import build_data
+
+            ending.leave(EndCause.COMPLETED, build_data(context, reporter, retry_budget=retry_budget))
+        if spec.task == "evaluate":
+            from halcyon.run.evaluate import evaluate_checkpoint
+
+            result = evaluate_checkpoint(
+                context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined
+            )
+            ending.leave(EndCause.COMPLETED, result)
+        from halcyon.run.train import Surroundings, train
 
         around = Surroundings(ending.lost, ending.failed, joined, ending.interrupted, requests, profile_requests)
         programs = compilation_cache or DEFAULT_COMPILATION_CACHE
@@ -167,20 +172,15 @@ def run_training(
         server.close()
     except Exception as error:
         ending.failed(error)
-    if ended.preempted and (ended.last_save is None or not ended.step):
+    last_save = ended.last_save
+    if ended.preempted and (last_save is None or not ended.step):
         ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
-    if ended.last_save is not None:
-        ending.leave(
-            EndCause.PREEMPTED, ending.with_interrupt_cause(ended.last_save.sentence()), saved=ended.last_save.saved
-        )
+    if last_save is not None:
+        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(last_save.sentence()), saved=last_save.saved)
+    done = f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     if ended.stopped is not None:
-        ending.leave(
-            EndCause.COMPLETED, f"stopped early after step {ended.step} of {steps}, which is saved: {ended.stopped}"
-        )
-    ending.leave(
-        EndCause.COMPLETED,
-        f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved",
-    )
+        done = f"stopped early after step {ended.step} of {spec.trainer.steps}, which is saved: {ended.stopped}"
+    ending.leave(EndCause.COMPLETED, done)
 
 
 def _server(
@@ -190,8 +190,7 @@ def _server(
 
     If the port is in use on the user's own machine, it takes a free port and logs a warning with its number.
     """
-    port = context.run.spec.telemetry.port
-    trains = context.run.spec.task == "train"
+    port, trains = context.spec.telemetry.port, context.spec.task == "train"
     serve = functools.partial(
         TelemetryServer,
         reporter,
@@ -210,28 +209,6 @@ def _server(
         f"port {port} is in use on this machine, so /status and /metrics are at http://localhost:{server.port}"
     )
     return server
-
-
-def _build_data(context: Context, reporter: RunReporter, retry_budget: RetryBudget) -> str:
-    """Run the task ``data``. Returns a sentence with the contents of the caches."""
-    from halcyon.run.data import build_data  # imports the libraries that read text, so only this task does it
-
-    return build_data(context, reporter, retry_budget=retry_budget)
-
-
-def _evaluate(
-    context: Context,
-    reporter: RunReporter,
-    ending: _Ending,
-    retry_budget: RetryBudget,
-    joined: Callable[[ProcessGroup], object],
-) -> str:
-    """Run the task ``evaluate``. Returns a sentence with the result."""
-    from halcyon.run.evaluate import evaluate_checkpoint  # imports JAX: /status answers already
-
-    return evaluate_checkpoint(
-        context, reporter, retry_budget=retry_budget, on_lost_process=ending.lost, on_joined=joined
-    )
 
 
 class _Ending:
@@ -275,19 +252,14 @@ class _Ending:
         if problem:
             self._reporter.warning(problem)
         self._reporter.ended(report)
-        self._reporter.close_listeners(self._closing_seconds(cause))
+        # A preempted pod has no more than its last save left.
+        has_time = cause == EndCause.COMPLETED or not self._context.in_pod
+        self._reporter.close_listeners(CLOSING_SECONDS if has_time else LEAVING_SECONDS)
         self._reporter.log.close()
-        if not self._context.in_pod and self._context.run.spec.task == "train":
-            for line in outcome(self._document, self._context.run.spec.checkpoint.root, report, known):
+        if not self._context.in_pod and self._context.spec.task == "train":
+            for line in outcome(self._document, self._context.spec.checkpoint.root, report, known):
                 sys.stderr.write(f"{line}\n")
         _exit(cause)
-
-    def _closing_seconds(self, cause: EndCause) -> float:
-        """Longest time at the end of the process in which the history is completed.
-
-        A preempted pod has no more than its last save left.
-        """
-        return CLOSING_SECONDS if cause == EndCause.COMPLETED or not self._context.in_pod else LEAVING_SECONDS
 
     def failed(self, error: Exception) -> NoReturn:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
@@ -345,15 +317,11 @@ class _Ending:
         Args:
             signals: The numbers of the signals that came.
         """
-        message = _NOTICE_MESSAGES[self._context.run.spec.task]
+        message = _NOTICE_MESSAGES[self._context.spec.task]
         if signal.SIGTERM in signals:
             self.leave(EndCause.PREEMPTED, message)
         if signal.SIGINT in signals:
             self.leave(EndCause.PREEMPTED, message.replace(_NOTICE, _INTERRUPT))
-
-
-def _report_hung(reporter: RunReporter) -> Callable[[Health, str, str | None], None]:
-    return lambda health, stacks, path: reporter.hung(health.idle_seconds, health.limit_seconds, stacks, path)
 
 
 def _share_hangs(watchdog: Watchdog, processes: ProcessGroup) -> None:
@@ -363,28 +331,20 @@ def _share_hangs(watchdog: Watchdog, processes: ProcessGroup) -> None:
         watchdog.tell(processes.lifeline.say_hung)
 
 
-def _report_refused(reporter: RunReporter, context: Context) -> Callable[[str, Exception, float], None]:
+def _report_refused(reporter: RunReporter, context: Context, root: str, failure: Exception, seconds: float) -> None:
     end = "" if context.in_pod else "; Ctrl-C ends the run now"
-
-    def tell(root: str, failure: Exception, seconds: float) -> None:
-        if root == SOURCES:
-            reporter.store_refuses("dataSource", str(failure), seconds, end=end)
-            return
-        what = "checkpointRoot" if root == context.run.spec.checkpoint.root.rstrip("/") else "tokenCache"
-        reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
-
-    return tell
+    if root == SOURCES:
+        reporter.store_refuses("dataSource", str(failure), seconds, end=end)
+        return
+    what = "checkpointRoot" if root == context.spec.checkpoint.root.rstrip("/") else "tokenCache"
+    reporter.store_refuses(what, f"{root} refuses access ({failure})", seconds, end=end)
 
 
-def _keep_stacks(context: Context, identity: RunIdentity) -> Callable[[str], str]:
-    def keep(stacks: str) -> str:
-        from halcyon.telemetry.diagnostics import (
-            keep_stacks,
-        )  # imports TensorStore, which the loop has imported by then
+def _keep_stacks(context: Context, identity: RunIdentity, stacks: str) -> str:
+    # It imports TensorStore, which the loop has imported by then.
+    from halcyon.telemetry.diagnostics import keep_stacks
 
-        return keep_stacks(context.run.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
-
-    return keep
+    return keep_stacks(context.spec.checkpoint, identity, stacks, timeout_seconds=STORE_SECONDS)
 
 
 def _own_stdout() -> TextIO:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
@@ -23,19 +23,12 @@ from halcyon.run.companion import Companion, Settle
 from halcyon.run.place import Place
 from halcyon.run.programs import Programs
 from halcyon.storage.failures import StoreFailure
+from halcyon.telemetry import ProfileRequests
 from halcyon.telemetry.diagnostics import keep_profile
 
 CLOSE_SECONDS = 60.0
 """Longest wait for the storage of a profile when the training ends."""
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-
-
-class Requests(Protocol):
-    """Where profiles are requested."""
-
-    def take(self) -> int | None:
-        """The number of steps to profile now; None: no request."""
-        ...
 
 
 class Profiler(Companion):
@@ -47,7 +40,7 @@ class Profiler(Companion):
         requests: Requests while the run trains.
     """
 
-    def __init__(self, place: Place, programs: Programs, requests: Requests) -> None:
+    def __init__(self, place: Place, programs: Programs, requests: ProfileRequests) -> None:
         self._spec, self._steps = place.spec.telemetry.profile, place.spec.trainer.steps
         self._root, self._reporter, self._process_index = (
             place.spec.checkpoint,

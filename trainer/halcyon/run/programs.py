@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
@@ -24,7 +24,7 @@ from halcyon.run.fitting import memory_of
 from halcyon.run.place import Place
 from halcyon.step.compilation import CompilationCache, program_key
 from halcyon.step.device_use import event_fields, plan_of
-from halcyon.step.objectives import Batch
+from halcyon.step.objectives.objective import Batch
 from halcyon.step.program import STEP_MODULE, Program, TrainStep
 from halcyon.step.state import state_bytes
 from halcyon.storage.failures import StoreFailure
@@ -33,22 +33,6 @@ from halcyon_api import counting
 
 _AHEAD_STEPS = 200
 """A program is compiled this number of steps before its first use."""
-
-
-class Keeps(Protocol):
-    """Where compiled steps are kept. Called in background threads."""
-
-    def fetch(self) -> None:
-        """Called before the first compilation."""
-        ...
-
-    def compiled(self, step: jax.stages.Compiled, batch_size: int, sequence_length: int) -> None:
-        """Called with each compiled step before its first use."""
-        ...
-
-    def publish(self) -> None:
-        """Called when a step was used for the first time."""
-        ...
 
 
 class Programs(Companion):
@@ -60,7 +44,7 @@ class Programs(Companion):
         kept: Where they are kept.
     """
 
-    def __init__(self, program: Program, background: Executor, kept: Keeps) -> None:
+    def __init__(self, program: Program, background: Executor, kept: KeptPrograms) -> None:
         self.program = program
         """The program before its compilation."""
         self.newest: TrainStep | None = None

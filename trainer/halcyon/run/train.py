@@ -18,7 +18,6 @@ import jax
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
-from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
 from halcyon.models.adapters import check_adapter
@@ -31,7 +30,7 @@ from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
-from halcyon.run.context import Context, check_context, process_name, run_name, with_spec
+from halcyon.run.context import Context, check_context
 from halcyon.run.data import report_sources
 from halcyon.run.exports import Exports, check_exportable
 from halcyon.run.fitting import RunChoice, with_choice
@@ -111,27 +110,30 @@ def train(
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
     context, benchmarks = _checked(context)
-    spec = context.run.spec
+    spec = context.spec
     caches = background_caches(
-        spec, process=process_name(context), run=run_name(context), report=reporter.tokenized, retry_budget=retry_budget
+        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
     )
     with (
         contextlib.ExitStack() as last,
         ThreadPoolExecutor(max_workers=3, thread_name_prefix="halcyon-start") as background,
         contextlib.closing(caches),
         contextlib.closing(retry_budget),
-        session(context, reporter, on_lost_process=around.on_lost_process, on_joined=around.on_joined) as joined,
+        session(
+            context, reporter, retry_budget, on_lost_process=around.on_lost_process, on_joined=around.on_joined
+        ) as joined,
     ):
         processes, text = joined.processes, caches.progress
         sync_point = SyncPoint(processes, on_notice=retry_budget.stop)
         notice = last.enter_context(PreemptionNotice(on_arrival=sync_point.notice, on_interrupt=around.on_interrupt))
         text.on_failure(lambda error: _end(error, processes, around.on_failed_build))
-        context, mesh = joined.lay_out()
-        place = Place(context, processes, reporter, retry_budget)
+        place, mesh = joined.lay_out()
 
         reporter.stage("tokenizing")
         if not wait_together(
-            processes, notice, lambda seconds: text.wait_for(lambda: _may_begin(context, caches), seconds)
+            processes,
+            notice,
+            lambda seconds: text.wait_for(lambda: text.latest is not None and may_begin(spec, text.latest), seconds),
         ):
             return TrainingEnd(context.resume_step, preempted=True)
         if processes.is_main:
@@ -163,7 +165,7 @@ def train(
         checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
         beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
         companions: list[Companion] = [programs, Profiler(place, programs, around.profile_requests)]
-        last.callback(_close, companions)
+        last.callback(lambda: [companion.close() for companion in reversed(companions)])
         if spec.export is not None:
             companions.append(Exports(spec.export, place, checkpointer, notice))
         if benchmarks is not None:
@@ -179,7 +181,7 @@ def train(
             begin_history(place, checkpointer, beginning.step)
         beginning.report(reporter, checkpointer.head_loss)
         if processes.is_main:
-            reporter.placed(placed_fields(context, jax.devices()))
+            reporter.placed(placed_fields(place.context, jax.devices()))
         reporter.knows(save_interval_seconds=checkpointer.interval_seconds)
 
         reporter.stage("compiling")
@@ -207,8 +209,8 @@ def _checked(context: Context) -> tuple[Context, list[Benchmark] | None]:
         BadConfiguration: The run cannot be trained.
     """
     check_context(context)
-    context = with_spec(context, with_templates(context.run.spec))
-    spec = context.run.spec
+    context = context.with_spec(with_templates(context.spec))
+    spec = context.spec
     check_model(spec.model)
     check_adapter(spec.model, spec.lora)
     check_groups(spec.model, spec.optimizer, spec.lora)
@@ -226,27 +228,15 @@ def _source_of(place: Place, checkpointer: Checkpointer) -> BuildBatchSource:
     """What makes the batches of a run: of its dataset, or of answers to its prompts."""
     if place.spec.objective.policy is None:
         return dataset_batches
-    from halcyon.run.policy.batches import policy_batches  # the import of inference takes time
+    from halcyon.run.policy.batches import PolicyBatches  # the import of inference takes time
 
-    def committed() -> int:
-        return 0 if checkpointer.newest is None else checkpointer.newest.step
-
-    return policy_batches(place.spec, place.processes, place.reporter.warning, committed)
-
-
-def _close(companions: list[Companion]) -> None:
-    for companion in reversed(companions):
-        companion.close()
+    return lambda dataset, program, _: PolicyBatches(dataset, program, place, checkpointer)
 
 
 def _end(error: Exception, processes: ProcessGroup, on_failed_build: Callable[[Exception], object]) -> None:
     if isinstance(error, TrainerExit):
         leave(processes)  # the builder reports the error to the other processes, which end with it too
     on_failed_build(error)
-
-
-def _may_begin(context: Context, caches: BackgroundCaches) -> bool:
-    return caches.progress.latest is not None and may_begin(context.run.spec, caches.progress.latest)
 
 
 def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
@@ -266,7 +256,7 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
         resumed_step=step,
         began=round(reporter.observe().began_time, 3),
         run=context.owner.name,
-        steps=context.run.spec.trainer.steps,
+        steps=context.spec.trainer.steps,
     )
 
     def account() -> Account:
@@ -274,7 +264,7 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
         seconds = state.seconds
         return Account(max(step, state.step), {cause: getattr(seconds, cause) for cause in CAUSES})
 
-    reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
+    reporter.listen(HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 
 
 def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
@@ -284,10 +274,11 @@ def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
         context: The run.
         devices: All devices of the run.
     """
-    spec, accelerator = context.run.spec, context.run.spec.accelerator
+    spec, accelerator = context.spec, context.spec.accelerator
     on_processors = devices[0].platform == "cpu"  # its devices are pretended, so its chips are its hosts
     chips = context.process_count if on_processors else len(devices) // accelerator.row.devices_per_chip
-    origin = spec.origin
+    origin, after = spec.origin, spec.after
+    hugging_face = None if origin is None else origin.hugging_face
     return {
         "accelerator": accelerator.type,
         "topology": accelerator.topology,
@@ -297,12 +288,8 @@ def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
         "devices": len(devices),
         "chips": max(1, chips),
         "price_per_chip_hour": accelerator.price_per_chip_hour,
-        "from_run": origin.run if origin is not None else None,
-        "from_root": None
-        if origin is None
-        else origin.root
-        if origin.hugging_face is None
-        else origin.hugging_face.path,
-        "from_step": origin.step if origin is not None else None,
-        "after_run": spec.after.run if spec.after is not None else None,
+        "from_run": None if origin is None else origin.run,
+        "from_root": None if origin is None else origin.root if hugging_face is None else hugging_face.path,
+        "from_step": None if origin is None else origin.step,
+        "after_run": None if after is None else after.run,
     }

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.errors import BadConfiguration
-from halcyon.step.objectives import Batch, Objective
+from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.state import Model
 from halcyon_api.spec.rules.sophia import Estimator
 

@@ -23,7 +23,7 @@ from halcyon.data.source_data import BatchRows
 from halcyon.optim.average import averaged_model
 from halcyon.step.batch_source import BatchSource, Evaluates
 from halcyon.step.compilation import compiler_options
-from halcyon.step.objectives import Batch, Objective
+from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.offload import on_devices
 from halcyon.step.program import Program, padded_token_bytes
 from halcyon.step.state import Model, TrainState
@@ -88,7 +88,6 @@ def evaluate(
     fields: Iterable[str],
     before_batch: Callable[[], object] = lambda: None,
     on_batch: Callable[[], object] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Evaluate on the held-out part, on the same sequences every time.
 
@@ -106,14 +105,13 @@ def evaluate(
         before_batch: Called before each batch is dispatched. It may raise an exception, at the same batch on all
             processes.
         on_batch: Called after the sums of each batch have been fetched.
-        clock: Seconds, of any origin.
 
     Raises:
         ValueError: Nothing is held out.
     """
     if held_out.validation_sequences == 0:
         raise ValueError("nothing is held out for evaluation")
-    begin = clock()
+    begin = time.perf_counter()
     shape = (microbatches, batch_size // microbatches, held_out.sequence_length)
     in_flight: deque[EvaluationSums] = deque()
     fetched: list[EvaluationSums] = []
@@ -134,7 +132,7 @@ def evaluate(
         weight=math.fsum(float(part.weight) for part in fetched),
         size_bytes=sum(int(part.size_bytes) for part in fetched),
         sequences=sequences,
-        seconds=clock() - begin,
+        seconds=time.perf_counter() - begin,
     )
 
 
@@ -226,31 +224,21 @@ class HeldOutEvaluation:
         Returns:
             The results of the model, and that of the average of its parameters; None: the run has no average.
         """
-        model, reference, by_source = (
-            self._program.evaluated(state),
-            state.reference,
-            self._settings.evaluation.by_source,
-        )
+
+        def result_of(held_out: HeldOut, model: Model) -> Evaluation:
+            if isinstance(self._batches, Evaluates):
+                return self._batches.evaluate(held_out, model, self._count, before_batch)
+            batch_size = self._settings.batch_size
+            return self._loss.of(held_out, model, state.reference, self._count, batch_size, before_batch=before_batch)
+
+        model, by_source = self._program.evaluated(state), self._settings.evaluation.by_source
         if by_source is None:
-            sets = EvaluatedSets(self._on(self._dataset, model, reference, before_batch))
+            sets = EvaluatedSets(result_of(self._dataset, model))
         else:
             held_out = {name: part for name, part in self._dataset.each.items() if part.validation_sequences}
-            found = {name: self._on(part, model, reference, before_batch) for name, part in held_out.items()}
+            found = {name: result_of(part, model) for name, part in held_out.items()}
             tags = {tag.name: tuple(name for name in tag.sources if name in found) for tag in by_source.tags}
             sets = EvaluatedSets(total(found.values()), found, {tag: names for tag, names in tags.items() if names})
-        average = None
-        if state.average is not None:
-            average = self._on(
-                self._dataset, self._averaged(on_devices(state.average), state.model), reference, before_batch
-            )
-        return sets, average
-
-    def _on(
-        self, held_out: HeldOut, model: Model, reference: Model | None, before_batch: Callable[[], object]
-    ) -> Evaluation:
-        """The result of a model on a held-out part."""
-        if isinstance(self._batches, Evaluates):
-            return self._batches.evaluate(held_out, model, self._count, before_batch)
-        return self._loss.of(
-            held_out, model, reference, self._count, self._settings.batch_size, before_batch=before_batch
-        )
+        if state.average is None:
+            return sets, None
+        return sets, result_of(self._dataset, self._averaged(on_devices(state.average), state.model))

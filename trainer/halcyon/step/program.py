@@ -35,9 +35,18 @@ from halcyon.parallel.partition import computing
 from halcyon.step.compilation import compiler_options, pipelines_blocks
 from halcyon.step.divergence import empty_window
 from halcyon.step.in_step import InStep
-from halcyon.step.objectives import Batch, Objective, build_objective
+from halcyon.step.objectives import build_objective
+from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.offload import in_host_memory, on_devices
-from halcyon.step.state import BuildState, CompleteState, Model, TrainState, state_completer, state_template
+from halcyon.step.state import (
+    BuildState,
+    CompleteState,
+    Model,
+    TrainState,
+    for_one_run,
+    state_completer,
+    state_template,
+)
 from halcyon.step.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
 from halcyon_api.objectives import has_reference_copy
@@ -204,8 +213,7 @@ def _rule_mean(
         part, fixed = split(state.model, flags)
         return joined(mean(state.optimizer_state, part), fixed)
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.model)
-    return jax.jit(whole, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))
+    return for_one_run(whole, template.model)
 
 
 def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = ()) -> Program:

@@ -94,11 +94,15 @@ def state_bytes(template: TrainState) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
 
 
+def for_one_run(function: Callable[..., Any], template: Any, **options: Any) -> Callable[..., Any]:
+    """``jax.jit`` of a function that runs only once, with its results in the shardings of a template."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
+    return jax.jit(function, out_shardings=shardings, compiler_options=compiler_options(runs_once=True), **options)
+
+
 def completed_state(complete: CompleteState, template: TrainState, model: Model) -> TrainState:
     """The state before the first step of a run that begins with this model. The model's buffers are donated."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
-    options = compiler_options(runs_once=True)
-    return jax.jit(complete, donate_argnums=0, out_shardings=shardings, compiler_options=options)(model)
+    return for_one_run(complete, template, donate_argnums=0)(model)
 
 
 def with_new_average(spec: AverageSpec | None, template: TrainState, state: TrainState) -> TrainState:
@@ -108,16 +112,10 @@ def with_new_average(spec: AverageSpec | None, template: TrainState, state: Trai
     """
     if template.average is None or state.average is not None:
         return state
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, template.average)
-    build = jax.jit(
-        functools.partial(empty_average, spec),
-        out_shardings=shardings,
-        compiler_options=compiler_options(runs_once=True),
-    )
+    build = for_one_run(functools.partial(empty_average, spec), template.average)
     return dataclasses.replace(state, average=build(state.model))
 
 
 def initial_state(build: BuildState, template: TrainState) -> TrainState:
     """The state before the first step, each shard built on its own device. The numbers do not depend on the mesh."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, template)
-    return jax.jit(build, out_shardings=shardings, compiler_options=compiler_options(runs_once=True))()
+    return for_one_run(build, template)()

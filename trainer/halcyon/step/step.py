@@ -33,7 +33,7 @@ from halcyon.parallel.partition import by_group
 from halcyon.step.curvature import Samples, check_estimator, gauss_newton, hutchinson
 from halcyon.step.divergence import drop_update, judge
 from halcyon.step.in_step import InStep, StepView, all_seen
-from halcyon.step.objectives import ROW_SEEDS, Batch, Objective, Sums
+from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Objective, Sums
 from halcyon.step.offload import back_in_place, on_devices_after
 from halcyon.step.state import Model, TrainState
 from halcyon.step.watch import Watched, watched

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from halcyon.models import build_model
-from halcyon.step.objectives import Objective
 from halcyon.step.objectives.next_token import NextToken
+from halcyon.step.objectives.objective import Objective
 from halcyon.step.objectives.policy import Policy
 from halcyon.step.objectives.preference import Preference
 from halcyon_api.spec.objective import PolicySpec, PreferenceSpec

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.processes import decide
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Batch
@@ -23,7 +24,7 @@ from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
 from halcyon.models.trainable import joined, split
-from halcyon.parallel.process_group import ProcessGroup
+from halcyon.run.place import Place
 from halcyon.run.policy.answers import prompted, questions, rows_of
 from halcyon.run.policy.records import RecordedRewards
 from halcyon.run.policy.rewards import advantages, equal_groups, passes, reward_named
@@ -35,7 +36,6 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.evaluation import Evaluation
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.training_run import TrainingRunSpec
 
 _TRAINING, _EVALUATION = 1, 2
 """Purposes of answers, as numbers for their keys."""
@@ -48,34 +48,33 @@ class PolicyBatches:
     Args:
         dataset: The data set; its sources hold prompts.
         program: The program of the run.
-        spec: The run's spec, with ``objective.policy``.
-        processes: The process group.
-        on_warning: Called with a sentence about a failure that costs only samples.
-        store: The checkpoint root, for the samples.
-        committed: Returns the step of the newest checkpoint.
+        place: The run, with ``objective.policy``. Its checkpoint root also keeps the samples.
+        checkpointer: Its checkpoints.
     """
 
     last_wait_seconds = 0.0
     """Sampling is the work of the run, so no time counts as waiting for data."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        program: Program,
-        spec: TrainingRunSpec,
-        processes: ProcessGroup,
-        *,
-        on_warning: Callable[[str], object],
-        store: Store,
-        committed: Callable[[], int],
-    ) -> None:
-        policy, objective = spec.objective.policy, program.objective
+    def __init__(self, dataset: Dataset, program: Program, place: Place, checkpointer: Checkpointer) -> None:
+        spec, objective = place.spec, program.objective
+        policy = spec.objective.policy
         if policy is None or not isinstance(objective, Policy):
             raise TypeError("the run has no objective.policy")
-        self._dataset, self._program, self._policy, self._processes = dataset, program, policy, processes
+        self._dataset, self._program, self._policy, self._processes = dataset, program, policy, place.processes
         self._settings: TrainerSpec = spec.trainer
-        reward = reward_named(policy.reward)
-        self._rewards = RecordedRewards(reward, dataset.tokenizer, policy.group_size, store, on_warning, committed)
+        store = Store(spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
+
+        def committed() -> int:
+            return 0 if checkpointer.newest is None else checkpointer.newest.step
+
+        self._rewards = RecordedRewards(
+            reward_named(policy.reward),
+            dataset.tokenizer,
+            policy.group_size,
+            store,
+            place.reporter.warning,
+            committed,
+        )
         self._root = store.root
         self._width = spec.trainer.sequence_length - policy.max_tokens
         formats = [source.format.conversation for source in spec.data.sources]
@@ -209,27 +208,6 @@ class PolicyBatches:
                 return compiled(model, batch)
 
         return traced
-
-
-def policy_batches(
-    spec: TrainingRunSpec, processes: ProcessGroup, on_warning: Callable[[str], object], committed: Callable[[], int]
-) -> Callable[[Dataset, Program, TrainerSpec], PolicyBatches]:
-    """A function that makes the batch source of a run with ``objective.policy``; see
-    `halcyon.step.batch_source.BuildBatchSource`.
-
-    Args:
-        spec: The run's spec.
-        processes: The process group.
-        on_warning: See `PolicyBatches`.
-        committed: See `PolicyBatches`.
-    """
-
-    def build(dataset: Dataset, program: Program, settings: TrainerSpec) -> PolicyBatches:
-        del settings
-        store = Store(spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        return PolicyBatches(dataset, program, spec, processes, on_warning=on_warning, store=store, committed=committed)
-
-    return build
 
 
 def _ends(tokenizer: Tokenizer, templates: Sequence[str | None]) -> tuple[int, ...]:

@@ -1,10 +1,34 @@
-"""Objectives, one file each, and the registry that builds the objective of a run from its spec.
+"""Objectives, one file each, and the function that builds the objective of a run from its spec.
 
 An objective declares the arrays of its batches and returns weighted sums. Models and their log-probabilities belong to
 `halcyon.models`, the use of the sums to `halcyon.step.step`.
 """
 
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Objective, Sums
-from halcyon.step.objectives.registry import build_objective
+from __future__ import annotations
 
-__all__ = ["ROW_SEEDS", "Batch", "Objective", "Sums", "build_objective"]
+import jax.numpy as jnp
+
+from halcyon.step.objectives.next_token import NextToken
+from halcyon.step.objectives.objective import Objective
+from halcyon.step.objectives.policy import Policy
+from halcyon.step.objectives.preference import Preference
+from halcyon_api.spec.objective import FinetuneSpec, NextTokenSpec, PolicySpec, PreferenceSpec
+from halcyon_api.training_run import TrainingRunSpec
+
+
+def build_objective(spec: TrainingRunSpec) -> Objective:
+    """The objective of a run."""
+    precision = spec.trainer.precision
+    segments, compute = not spec.data.attend_across_documents, jnp.dtype(precision.compute)
+    match spec.objective.value:
+        case NextTokenSpec(z_loss=z_loss):
+            return NextToken(segments=segments, compute_dtype=compute, z_loss=z_loss, products=precision.narrow)
+        case FinetuneSpec(weighting=weighting):
+            weights = "conversation_weights" if weighting == "conversation" else "weights"
+            return NextToken(segments=segments, compute_dtype=compute, products=precision.narrow, weights=weights)
+        case PreferenceSpec() as preference:
+            return Preference(preference, compute, precision.narrow)
+        case PolicySpec() as policy:
+            return Policy(policy, compute, precision.narrow)
+        case other:
+            raise TypeError(f"no objective for a spec of type {type(other).__name__}")

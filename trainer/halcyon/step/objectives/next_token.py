@@ -14,12 +14,11 @@ from haliax import NamedArray
 from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.adapters import with_dropout
-from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.axes import POSITION
 from halcyon.models.log_probs import cross_entropy
 from halcyon.models.narrow import with_products
 from halcyon.models.sampled_tokens import sampled_tokens
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
+from halcyon.step.objectives.objective import Batch, Sums, named, with_routers, with_row_dropout
 from halcyon_api.spec.narrow_products import NarrowProducts
 
 
@@ -51,24 +50,17 @@ class NextToken:
     @property
     def fields(self) -> Mapping[str, np.dtype]:
         """See `halcyon.step.objectives.objective.Objective`."""
-        integers = {"tokens": np.dtype(np.int32), "targets": np.dtype(np.int32)}
-        return {
-            **integers,
-            self.weights: np.dtype(np.float32),
-            **({"segments": np.dtype(np.int32)} if self.segments else {}),
-        }
+        names = ("tokens", "targets", self.weights, *(("segments",) if self.segments else ()))
+        return {name: np.dtype(np.float32 if name == self.weights else np.int32) for name in names}
 
     def __call__(self, model: CausalLM, batch: Batch, frozen: Any, key: jax.Array | None) -> Sums:
         """See `halcyon.step.objectives.objective.Objective`."""
         del frozen, key
-        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
-        named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
-        inputs = Inputs(named["tokens"], segments=named.get("segments"))
-        model = with_products(model, self.products)
-        if ROW_SEEDS in batch:
-            model = with_dropout(model, batch[ROW_SEEDS])
+        arrays = named(batch, self.fields)
+        inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"))
+        model = with_row_dropout(with_products(model, self.products), batch)
         return next_token_sums(
-            model, inputs, named["targets"], named[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss
+            model, inputs, arrays["targets"], arrays[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss
         )
 
     def sampled(self, model: CausalLM, batch: Batch, seeds: jax.Array) -> Batch:
@@ -79,10 +71,8 @@ class NextToken:
             batch: Arrays [batch, position].
             seeds: A random number for each row: uint32 [batch].
         """
-        axes = (hax.Axis(BATCH, batch["tokens"].shape[0]), hax.Axis(POSITION, batch["tokens"].shape[1]))
-        inputs = Inputs(
-            hax.named(batch["tokens"], axes), segments=hax.named(batch["segments"], axes) if self.segments else None
-        )
+        arrays = named(batch, ("tokens", "segments") if self.segments else ("tokens",))
+        inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"))
         features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
         keys = jax.vmap(jax.random.key)(seeds)
         return {**batch, "targets": sampled_tokens(features, model.head, keys, model.softmax)}

@@ -6,7 +6,7 @@ whatever the microbatches, the packing and the padding; a mean of means would di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import haliax as hax
@@ -15,6 +15,9 @@ import numpy as np
 from haliax import NamedArray
 
 from halcyon.data.examples import Batch
+from halcyon.models import CausalLM
+from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
+from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.model import Outputs
 
 ROW_SEEDS = "row_seeds"
@@ -62,6 +65,32 @@ class Objective(Protocol):
             key: Random key of this microbatch, the same on all devices; None: without randomness, as in an evaluation.
         """
         ...
+
+
+def named(batch: Batch, fields: Iterable[str]) -> dict[str, Any]:
+    """Arrays [batch, position] of a batch as named arrays."""
+    return {name: hax.named(batch[name], (BATCH, POSITION)) for name in fields}
+
+
+def with_row_dropout(model: CausalLM, batch: Batch) -> CausalLM:
+    """The model with dropout in its adapter, in a step whose batch has the seeds."""
+    return with_dropout(model, batch[ROW_SEEDS]) if ROW_SEEDS in batch else model
+
+
+def reference_model(model: CausalLM, frozen: CausalLM | None, what: str) -> CausalLM:
+    """The model to compare with, without a gradient. A model with an adapter is its own reference.
+
+    Args:
+        model: The model that is trained.
+        frozen: The reference model of the run, if it has one.
+        what: The objective, for the message.
+
+    Raises:
+        TypeError: There is none.
+    """
+    if frozen is None and not has_adapter(model):
+        raise TypeError(f"{what} needs a reference model, or a model with an adapter")
+    return jax.lax.stop_gradient(without_adapter(model) if frozen is None else frozen)
 
 
 def with_routers(sums: Sums, outputs: Outputs, of_sequence: Any) -> Sums:

@@ -23,15 +23,14 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from haliax import Axis, NamedArray
+from haliax import NamedArray
 
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs
 from halcyon.models.narrow import with_products
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
+from halcyon.step.objectives.objective import Batch, Sums, named, reference_model, with_routers, with_row_dropout
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import PolicySpec
 
@@ -152,8 +151,7 @@ class Policy:
         - ``kl``: the estimate of the KL to the reference, in nats, if there is one.
         """
         del key
-        trained = with_dropout(model, batch[ROW_SEEDS]) if ROW_SEEDS in batch else model
-        log_probs, outputs = self._log_probs(trained, batch)
+        log_probs, outputs = self._log_probs(with_row_dropout(model, batch), batch)
         sampled = batch[SAMPLED_LOG_PROBS] if self.spec.has_sampler else jax.lax.stop_gradient(log_probs)
         counts = batch["weights"]
         found = token_losses(
@@ -163,7 +161,7 @@ class Policy:
         metrics = {"clipped_tokens": jnp.sum(weights * found.clipped), "entropy": jnp.sum(weights * -log_probs)}
         if found.kl is not None:
             metrics["kl"] = jnp.sum(weights * found.kl)
-        of_row = hax.named(jnp.sum(weights, axis=1), Axis(BATCH, counts.shape[0]))
+        of_row = hax.named(jnp.sum(weights, axis=1), (BATCH,))
         return with_routers(
             Sums(jnp.sum(weights * found.loss), total_weight(self.spec, counts), metrics), outputs, of_row
         )
@@ -175,18 +173,16 @@ class Policy:
         return self._log_probs(model, batch)[0]
 
     def _log_probs(self, model: CausalLM, batch: Batch) -> tuple[jax.Array, Outputs]:
-        axes = (Axis(BATCH, batch["tokens"].shape[0]), Axis(POSITION, batch["tokens"].shape[1]))
-        tokens, targets, weights = (hax.named(batch[name], axes) for name in ("tokens", "targets", "weights"))
+        tokens, targets, weights = named(batch, ("tokens", "targets", "weights")).values()
         model = with_products(model, self.products)
         outputs = model(Inputs(tokens, weights=weights), compute_dtype=self.compute_dtype)
         features, softmax = outputs.features, model.softmax
         temperature = self.spec.temperature
         if temperature != 1:  # cap tanh(x / cap) / t = (cap / t) tanh((x / t) / (cap / t))
             cap = softmax.soft_cap
-            features, softmax = (
-                _divided(features, temperature),
-                softmax._replace(soft_cap=None if cap is None else cap / temperature),
-            )
+            divided = (features.array / temperature).astype(features.dtype)
+            features = NamedArray(divided, features.axis_names)
+            softmax = softmax._replace(soft_cap=None if cap is None else cap / temperature)
         found = token_log_probs(features, model.head, targets, softmax).log_probs
         array = found.rearrange((BATCH, POSITION)).array
         return jnp.where(batch["weights"] > 0, array, 0.0), outputs
@@ -195,11 +191,5 @@ class Policy:
         """The log-probabilities under the reference; None for a loss without one."""
         if not self.spec.has_reference:
             return None
-        if frozen is None and not has_adapter(model):
-            raise TypeError("objective.policy with a beta needs a reference model, or a model with an adapter")
-        reference = without_adapter(model) if frozen is None else frozen
-        return jax.lax.stop_gradient(self._log_probs(jax.lax.stop_gradient(reference), batch)[0])
-
-
-def _divided(features: NamedArray, temperature: float) -> NamedArray:
-    return NamedArray((features.array / temperature).astype(features.dtype), features.axis_names)
+        reference = reference_model(model, frozen, "objective.policy with a beta")
+        return jax.lax.stop_gradient(self._log_probs(reference, batch)[0])

@@ -23,12 +23,11 @@ import numpy as np
 from haliax import Axis, NamedArray
 
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
 from halcyon.models.model import Outputs
 from halcyon.models.narrow import with_products
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
+from halcyon.step.objectives.objective import Batch, Sums, named, reference_model, with_routers, with_row_dropout
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.narrow_products import NarrowProducts
 from halcyon_api.spec.objective import DpoSpec, IpoSpec, OrpoSpec, PreferenceSpec, SimpoSpec
@@ -150,13 +149,13 @@ class Preference:
         - ``chosen_reward`` and ``rejected_reward``.
         """
         del key
-        axes = (Axis(BATCH, batch["tokens"].shape[0]), Axis(POSITION, batch["tokens"].shape[1]))
-        named: dict[str, Any] = {name: hax.named(batch[name], axes) for name in self.fields}
-        trained = with_dropout(model, batch[ROW_SEEDS]) if ROW_SEEDS in batch else model
-        log_probs, outputs = self._log_probs(trained, named)
-        sums = _by_answer(log_probs * named["weights"], named["segments"], self.spec.pairs_per_row)
-        tokens = _by_answer(named["weights"], named["segments"], self.spec.pairs_per_row)
-        reference = self._reference_sums(model, frozen, named)
+        arrays = named(batch, self.fields)
+        log_probs, outputs = self._log_probs(with_row_dropout(model, batch), arrays)
+        sums, tokens = (
+            self._by_answer(log_probs * arrays["weights"], arrays),
+            self._by_answer(arrays["weights"], arrays),
+        )
+        reference = self._reference_sums(model, frozen, arrays)
 
         def answers(first: int) -> Answers:
             known = None if reference is None else reference[:, first::2]
@@ -173,37 +172,30 @@ class Preference:
             "chosen_reward": jnp.sum(there * found.chosen_reward),
             "rejected_reward": jnp.sum(there * found.rejected_reward),
         }
-        of_row = hax.named(jnp.sum(there, axis=1), axes[0])
+        of_row = hax.named(jnp.sum(there, axis=1), (BATCH,))
         return with_routers(Sums(jnp.sum(there * found.loss), jnp.sum(there), metrics), outputs, of_row)
 
-    def _log_probs(self, model: CausalLM, named: Mapping[str, NamedArray]) -> tuple[NamedArray, Outputs]:
+    def _log_probs(self, model: CausalLM, arrays: Mapping[str, NamedArray]) -> tuple[NamedArray, Outputs]:
         """The log-probability of each target, [batch, position]."""
         model = with_products(model, self.products)
-        inputs = Inputs(named["tokens"], named["positions"], named["segments"], named["weights"])
+        inputs = Inputs(arrays["tokens"], arrays["positions"], arrays["segments"], arrays["weights"])
         outputs = model(inputs, compute_dtype=self.compute_dtype)
-        found = token_log_probs(outputs.features, model.head, named["targets"], model.softmax)
+        found = token_log_probs(outputs.features, model.head, arrays["targets"], model.softmax)
         return found.log_probs, outputs
 
     def _reference_sums(
-        self, model: CausalLM, frozen: CausalLM | None, named: Mapping[str, NamedArray]
+        self, model: CausalLM, frozen: CausalLM | None, arrays: Mapping[str, NamedArray]
     ) -> jax.Array | None:
         """Log-probabilities of the answers under the reference, [batch, answer]; None for a loss without one."""
         if not self.spec.has_reference:
             return None
-        if frozen is None and not has_adapter(model):
-            raise TypeError(
-                f"objective.preference.{self.spec.kind} needs a reference model, or a model with an adapter"
-            )
-        reference = without_adapter(model) if frozen is None else frozen
-        log_probs, _ = self._log_probs(jax.lax.stop_gradient(reference), named)
-        return jax.lax.stop_gradient(
-            _by_answer(log_probs * named["weights"], named["segments"], self.spec.pairs_per_row)
-        )
+        reference = reference_model(model, frozen, f"objective.preference.{self.spec.kind}")
+        log_probs, _ = self._log_probs(reference, arrays)
+        return jax.lax.stop_gradient(self._by_answer(log_probs * arrays["weights"], arrays))
 
-
-def _by_answer(values: NamedArray, segments: NamedArray, pairs: int) -> jax.Array:
-    """The sums of values [batch, position] over the segments 1, 2, ... of each row: float32 [batch, 2 pairs]."""
-    answer = Axis(_ANSWER, 2 * pairs)
-    hits: Any = hax.equal(segments.broadcast_axis(answer), hax.arange(answer) + 1)
-    sums: Any = hax.sum(hax.where(hits, values, 0.0), POSITION)
-    return sums.rearrange((BATCH, _ANSWER)).array
+    def _by_answer(self, values: NamedArray, arrays: Mapping[str, NamedArray]) -> jax.Array:
+        """The sums of values [batch, position] over the segments 1, 2, ... of each row: float32 [batch, 2 pairs]."""
+        answer = Axis(_ANSWER, 2 * self.spec.pairs_per_row)
+        hits: Any = hax.equal(arrays["segments"].broadcast_axis(answer), hax.arange(answer) + 1)
+        sums: Any = hax.sum(hax.where(hits, values, 0.0), POSITION)
+        return sums.rearrange((BATCH, _ANSWER)).array
