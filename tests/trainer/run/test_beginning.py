@@ -47,7 +47,7 @@ TUNED = Owner(namespace="tests", name="tuned")
 def begun(spec: TrainingRunSpec, tokens: int = 60, owner: Owner = TUNED) -> tuple[Beginning, Program]:
     """What a run on four devices begins with, and its program."""
     program = build_program(spec, tokens, mesh_of(fsdp=2, tensor=2))
-    context: Any = SimpleNamespace(run=SimpleNamespace(spec=spec), owner=owner)
+    context: Any = SimpleNamespace(spec=spec, owner=owner)
     nowhere: Any = None
     return from_origin(Place(context, OneProcess(), nowhere), program, fingerprints(spec, data={})), program  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ from halcyon.run.loop import TrainingEnd
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.weights import background
-from halcyon.weights.background import ExportCallbacks, Exporter, ExportFailed, Share, is_complete, open_exports
+from halcyon.weights.background import Exporter, ExportFailed, Share, is_complete, open_exports
 from halcyon.weights.exporting import export_model, plan_export
 from halcyon.weights.root import stored_model
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
@@ -64,9 +64,8 @@ class Scene:
             owner=OWNER,
             committed=self.entries,
             processes=OneProcess(process, processes) if process == 0 else Follows(self, process, processes),
-            callbacks=ExportCallbacks(
-                lambda step, *_: self.complete.append(step), lambda step, why: self.failures.append((step, why))
-            ),
+            on_complete=lambda step, *_: self.complete.append(step),
+            on_failure=lambda step, why: self.failures.append((step, why)),
         )
 
     def export(self, **options: Any) -> Exporter:

@@ -231,12 +231,11 @@ def _slice(words: str) -> slice:
 
 
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
-    from halcyon.run.context import check_context, resolve_context
-    from halcyon.weights.chat_template import with_templates
+    from halcyon.run.context import resolve_context
+    from halcyon.run.data import checked
     from halcyon.weights.model_file import read_model
 
     context = resolve_context(
         document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model
     )
-    check_context(context)
-    return context.with_spec(with_templates(context.spec))
+    return checked(context)

@@ -10,10 +10,33 @@ from halcyon.data.open import ensure_caches
 from halcyon.data.source_notes import source_notes, source_warnings
 from halcyon.run.context import Context, check_context
 from halcyon.storage.retry_budget import RetryBudget
+from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.weights.chat_template import with_templates
 from halcyon_api.counting import counted
 from halcyon_api.spec.data import DataSpec
+
+
+def checked(context: Context) -> Context:
+    """The run with the chat templates of its data, checked before any device is used.
+
+    Raises:
+        BadConfiguration: The run cannot be trained.
+    """
+    check_context(context)
+    return context.with_spec(with_templates(context.spec))
+
+
+def caches_of(context: Context, reporter: RunReporter, retry_budget: RetryBudget) -> tuple[Store, Caches]:
+    """Build the token caches of a run, or wait until another process has built them. Returns their store and them."""
+    reporter.stage("tokenizing")
+    return ensure_caches(
+        context.spec,
+        process=context.process_name(),
+        run=context.name,
+        report=reporter.tokenized,
+        retry_budget=retry_budget,
+    )
 
 
 def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBudget) -> str:
@@ -30,12 +53,7 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     Raises:
         TrainerExit: The caches cannot be built; the class gives the cause and the exit code.
     """
-    check_context(context)
-    spec = with_templates(context.spec)
-    reporter.stage("tokenizing")
-    store, caches = ensure_caches(
-        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
-    )
+    store, caches = caches_of(checked(context), reporter, retry_budget)
     if context.process_index == 0:
         report_sources(reporter, context.spec.data, caches)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())

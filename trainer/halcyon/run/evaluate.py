@@ -23,7 +23,7 @@ from halcyon.checkpoint.opening import take_root
 from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
 from halcyon.data.held_out import HeldOut
-from halcyon.data.open import ensure_caches, held_out_of
+from halcyon.data.open import held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evals.benchmarks import Benchmark, read_of_document
 from halcyon.evals.shared import SharedRunner, asking_of
@@ -31,8 +31,8 @@ from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.beginning import fallback_reason, weights_of_run
-from halcyon.run.context import Context, check_context
-from halcyon.run.data import report_sources
+from halcyon.run.context import Context
+from halcyon.run.data import caches_of, checked, report_sources
 from halcyon.run.fitting import without_choice
 from halcyon.run.place import Place, session
 from halcyon.step.held_out import HeldOutLoss
@@ -41,7 +41,6 @@ from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import RunReporter
 from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.event_fields import with_source
-from halcyon.weights.chat_template import with_templates
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.counting import counted
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument, SourceSums
@@ -73,17 +72,13 @@ def evaluate_checkpoint(
     Raises:
         TrainerExit: The checkpoint cannot be evaluated; the class gives the cause and the exit code.
     """
-    check_context(context)
-    context = context.with_spec(with_templates(context.spec))
-    check_model(context.spec.model)
-    check_adapter(context.spec.model, context.spec.lora)
+    context = checked(context)
     spec = context.spec
+    check_model(spec.model)
+    check_adapter(spec.model, spec.lora)
     tasks = spec.trainer.evaluation.tasks
     benchmarks = [] if tasks is None else read_of_document(tasks)
-    reporter.stage("tokenizing")
-    caches = ensure_caches(
-        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
-    )
+    caches = caches_of(context, reporter, retry_budget)
     with session(context, reporter, retry_budget, on_lost_process=on_lost_process, on_joined=on_joined) as joined:
         place, mesh = joined.lay_out()
         spec = without_choice(spec, place.context.mesh)

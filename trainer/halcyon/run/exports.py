@@ -12,7 +12,7 @@ from halcyon.parallel.waiting import wait_together
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
 from halcyon.run.place import Place
-from halcyon.weights.background import ExportCallbacks, open_exports
+from halcyon.weights.background import open_exports
 from halcyon_api.spec.export import ExportSpec
 
 
@@ -53,12 +53,10 @@ class Exports(Companion):
             owner=place.context.owner,
             committed=checkpointer.committed,
             processes=place.processes,
-            callbacks=ExportCallbacks(
-                on_complete=lambda step, path, size, seconds: reporter.exported(
-                    step, path, size_bytes=size, seconds=seconds
-                ),
-                on_failure=reporter.export_failed,
+            on_complete=lambda step, path, size, seconds: reporter.exported(
+                step, path, size_bytes=size, seconds=seconds
             ),
+            on_failure=reporter.export_failed,
         )
         reporter.knows(exported_step=self._exporter.newest_step)
         checkpointer.add_reader(self._exporter, wants=self._exporter.is_due)

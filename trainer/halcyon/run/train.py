@@ -30,8 +30,8 @@ from halcyon.parallel.sync_point import SyncPoint
 from halcyon.parallel.waiting import wait_together
 from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
-from halcyon.run.context import Context, check_context
-from halcyon.run.data import report_sources
+from halcyon.run.context import Context
+from halcyon.run.data import checked, report_sources
 from halcyon.run.exports import Exports, check_exportable
 from halcyon.run.fitting import RunChoice, with_choice
 from halcyon.run.loop import Training, TrainingEnd
@@ -47,7 +47,6 @@ from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon.telemetry.history.writer import Account, HistoryWriter
 from halcyon.tokenizer import load as load_tokenizer
-from halcyon.weights.chat_template import with_templates
 from halcyon_api.status.goodput import CAUSES
 
 if TYPE_CHECKING:
@@ -208,8 +207,7 @@ def _checked(context: Context) -> tuple[Context, list[Benchmark] | None]:
     Raises:
         BadConfiguration: The run cannot be trained.
     """
-    check_context(context)
-    context = context.with_spec(with_templates(context.spec))
+    context = checked(context)
     spec = context.spec
     check_model(spec.model)
     check_adapter(spec.model, spec.lora)

@@ -83,18 +83,6 @@ class Complete(Document):
     manifest_sha256: str
 
 
-@dataclass(frozen=True)
-class ExportCallbacks:
-    """Functions that an exporter calls in its thread."""
-
-    on_complete: Callable[[int, str, int, float], object]
-    """Called on process 0 with the step, the address, the bytes of the tensors and the seconds since its checkpoint was
-    committed.
-    """
-    on_failure: Callable[[int, str], object]
-    """Called with the step and the reason of a failed try."""
-
-
 @dataclass
 class _Export:
     """An export that is not complete yet."""
@@ -130,13 +118,21 @@ class Exporter:
     """Steps whose exports were complete when the process started, each from the checkpoint that the run has."""
     newest_step: int | None
     """Newest step with a complete export when the process started. Its checkpoint may be deleted."""
-    callbacks: ExportCallbacks
+    on_complete: Callable[[int, str, int, float], object]
+    """Called on process 0, in the exporter's thread, with the step, the address, the bytes of the tensors and the
+    seconds since its checkpoint was committed."""
+    on_failure: Callable[[int, str], object]
+    """Called in the exporter's thread with the step and the reason of a failed try."""
     clock: Callable[[], float] = time.monotonic
     _exports: list[_Export] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _abandoned: threading.Event = field(default_factory=threading.Event)
     _leaving: bool = False
     _thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self._place = self.spec.place(self.checkpoints)
+        self._root = self._store(self._place)
 
     def is_due(self, step: int) -> bool:
         """Whether the model is exported after `step` steps. The same on every process."""
@@ -170,7 +166,7 @@ class Exporter:
     def not_saved(self, step: int) -> None:
         """Report that a step is not exported because its save failed. For any thread."""
         if self.is_due(step) and step not in self.complete_steps:
-            self.callbacks.on_failure(step, "its checkpoint was not saved, so there is nothing to export")
+            self.on_failure(step, "its checkpoint was not saved, so there is nothing to export")
 
     def shares_written(self, seconds: float) -> bool:
         """Wait, at most this time, until this process has written its files of all exports, or has given up after the
@@ -203,10 +199,11 @@ class Exporter:
             lacking = [one for one in self._exports if one.open or (one.given_up and one.entry.step == self.steps)]
             return {"problems": [f"step {one.entry.step}: {one.problem or _OTHERS}" for one in lacking]}
 
-        problems = decide(self.processes, self._root, work)["problems"]
+        problems = decide(self.processes, self._place.root, work)["problems"]
         if problems:
             raise ExportFailed(
-                f"the training is complete, but not its exports in {self._root}; start it again: {'; '.join(problems)}"
+                f"the training is complete, but not its exports in {self._place.root}; start it again: "
+                f"{'; '.join(problems)}"
             )
 
     def abandon(self) -> None:
@@ -217,10 +214,6 @@ class Exporter:
         """Abandon the exports, and wait for their thread."""
         self.abandon()
         self._stop_thread()
-
-    @property
-    def _root(self) -> str:
-        return self.spec.place(self.checkpoints).root
 
     def _is_waited_for(self, one: _Export) -> bool:
         return one.open and not one.mine_written and one.tries < _LAST_TRIES
@@ -280,18 +273,15 @@ class Exporter:
             one.tries += bool(problem)
             self._changed.notify_all()
         if problem and not repeated:
-            self.callbacks.on_failure(one.entry.step, problem)
+            self.on_failure(one.entry.step, problem)
 
     def _write_share(self, one: _Export) -> None:
         """Write this process's files, and record each."""
         plan = self._plan(one)
-        exports, folder = self._stores(one.entry.step)
-        written = plan.files.keys() if self._is_there(exports, folder, one) else self._written(exports, one)
-        missing = [
-            name
-            for name in plan.share(self.processes.process_index, self.processes.process_count)
-            if name not in written
-        ]
+        folder = self._folder(one)
+        written = plan.files.keys() if self._is_there(folder, one) else self._written(one)
+        share = plan.share(self.processes.process_index, self.processes.process_count)
+        missing = [name for name in share if name not in written]
         if missing:  # without these files process 0 writes no config.json
             folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
         for name in missing:
@@ -304,34 +294,33 @@ class Exporter:
 
     def _record(self, one: _Export, *names: str, given_up: str = "") -> None:
         """Add files to the document of this process, or the reason why it cannot write its other files."""
-        exports, _ = self._stores(one.entry.step)
         key = f"{_unfinished(one.entry.step)}{self.processes.process_index}.json"
-        own = _read_share(exports, key)
+        own = _read_share(self._root, key)
         files = own.files if own is not None and self._is_of(own, one) else ()
         share = Share(path=one.entry.path, dtype=self.spec.dtype, files=(*files, *names), given_up=given_up)
-        exports.write(key, canonical_json(share.document()))
+        self._root.write(key, canonical_json(share.document()))
 
     def _complete(self, one: _Export) -> None:
         """Write config.json if all files are there."""
         plan = self._plan(one)
-        exports, folder = self._stores(one.entry.step)
-        if not self._is_there(exports, folder, one) and not plan.files.keys() <= self._written(exports, one):
+        folder = self._folder(one)
+        if not self._is_there(folder, one) and not plan.files.keys() <= self._written(one):
             return
         for key in folder.list(""):
             if key.endswith(".safetensors") and key not in plan.files:
                 folder.delete(key)  # of an export with other files, from a checkpoint that was lost
         made = Complete(path=one.entry.path, manifest_sha256=one.entry.manifest_sha256)
-        exports.write(_complete(one.entry.step), canonical_json(made.document()))
+        self._root.write(_complete(one.entry.step), canonical_json(made.document()))
         plan.complete(folder)
         self._is_complete(one)
         size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
-        self.callbacks.on_complete(one.entry.step, folder.root, size, self.clock() - one.began)
+        self.on_complete(one.entry.step, folder.root, size, self.clock() - one.began)
         with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
-            exports.delete_prefix(_unfinished(one.entry.step))
+            self._root.delete_prefix(_unfinished(one.entry.step))
 
-    def _is_there(self, exports: Store, folder: Store, one: _Export) -> bool:
+    def _is_there(self, folder: Store, one: _Export) -> bool:
         """Whether an earlier process group has completed an export after this one began."""
-        return is_complete(exports, one.entry) and bool(folder.list(CONFIG_KEY))
+        return is_complete(self._root, one.entry) and bool(folder.list(CONFIG_KEY))
 
     def _is_complete(self, one: _Export) -> None:
         """Record that this process has nothing left to do for an export, and release its memory."""
@@ -345,13 +334,13 @@ class Exporter:
             one.plan = plan_export(stored, dtype=self.spec.dtype, file_bytes=FILE_BYTES)
         return one.plan
 
-    def _written(self, exports: Store, one: _Export) -> set[str]:
+    def _written(self, one: _Export) -> set[str]:
         """The files of an export that any process has written from the same checkpoint.
 
         Raises:
             _GivenUp: A process has given up.
         """
-        found = [_read_share(exports, key) for key in exports.list(_unfinished(one.entry.step))]
+        found = [_read_share(self._root, key) for key in self._root.list(_unfinished(one.entry.step))]
         shares = [share for share in found if share is not None and self._is_of(share, one)]
         if reasons := [share.given_up for share in shares if share.given_up]:
             raise _GivenUp(reasons[0])
@@ -360,12 +349,9 @@ class Exporter:
     def _is_of(self, share: Share, one: _Export) -> bool:
         return (share.path, share.dtype) == (one.entry.path, self.spec.dtype)
 
-    def _stores(self, step: int) -> tuple[Store, Store]:
-        """The root of the exports, and the folder of a step."""
-        place = self.spec.place(self.checkpoints)
-        return self._store(place), self._store(
-            place.model_copy(update={"root": f"{self._root.rstrip('/')}/{_FOLDER}{step}"})
-        )
+    def _folder(self, one: _Export) -> Store:
+        root = f"{self._place.root.rstrip('/')}/{_FOLDER}{one.entry.step}"
+        return self._store(self._place.model_copy(update={"root": root}))
 
     def _store(self, place: CheckpointSpec) -> Store:
         return Store(place, abandoned=self._abandoned.is_set, timeout_seconds=FILE_SECONDS)
@@ -382,7 +368,8 @@ def open_exports(
     owner: Owner,
     committed: Collection[CommittedStep],
     processes: Processes,
-    callbacks: ExportCallbacks,
+    on_complete: Callable[[int, str, int, float], object],
+    on_failure: Callable[[int, str], object],
 ) -> Exporter:
     """Take the root of a run's exports. A collective, for the main thread.
 
@@ -393,7 +380,8 @@ def open_exports(
         owner: The run.
         committed: The checkpoints of the run.
         processes: The processes.
-        callbacks: Functions to call after each complete export and each failed try.
+        on_complete: See `Exporter`.
+        on_failure: See `Exporter`.
 
     Raises:
         RootTaken: The root has the exports of another run.
@@ -421,7 +409,8 @@ def open_exports(
         return {"complete": complete, "newest": max((step for step in there - outdated if step <= done), default=None)}
 
     found = decide(processes, place.root, work)
-    return Exporter(spec, steps, checkpoints, processes, frozenset(found["complete"]), found["newest"], callbacks)
+    complete_steps = frozenset(found["complete"])
+    return Exporter(spec, steps, checkpoints, processes, complete_steps, found["newest"], on_complete, on_failure)
 
 
 def is_complete(exports: Store, entry: CommittedStep) -> bool:

@@ -8,7 +8,7 @@ and a later start with another text is a changed run. Where no file has a templa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from halcyon.checkpoint.opening import entry_of, load_head
@@ -20,13 +20,11 @@ from halcyon.data.sources import Access
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.companions import TEMPLATE_KEYS, read_companions, template_of
-from halcyon.weights.folder import HUB, address, folder_place
+from halcyon.weights.folder import HUB, address, files_folder, folder_place
 from halcyon.weights.root import split_step, stored_model
 from halcyon_api.checkpoint_documents import HEAD_KEY, HUGGING_FACE_PREFIX
 from halcyon_api.spec.sources import CONVERSATION_FORMATS, DataSourceSpec, FormatSpec
 from halcyon_api.training_run import TrainingRunSpec
-
-_FILES = "hf:"
 
 
 def chat_template(place: str, *, endpoint: str | None = None, region: str | None = None) -> str | None:
@@ -34,9 +32,8 @@ def chat_template(place: str, *, endpoint: str | None = None, region: str | None
 
     The arguments and errors are those of `halcyon.load`.
     """
-    if place.startswith((HUB, _FILES)):
-        folder = place if place.startswith(HUB) else place.removeprefix(_FILES)
-        return template_of(read_companions(Store(folder_place(folder, endpoint, region))))
+    if (folder := files_folder(place, endpoint, region)) is not None:
+        return template_of(read_companions(folder))
     root, step = split_step(place)
     store = Store(address(root, endpoint, region))
     stored = stored_model(store, entry_of(store, step))
@@ -120,7 +117,7 @@ def _of_origin(spec: TrainingRunSpec, access: Access) -> str | None:
         return None if origin.root is None else _of_root(origin_store(origin, spec.checkpoint))
     path = origin.hugging_face.path
     if path.startswith(HUB):
-        return _of_folder(path, lambda uri: fetch_file(uri, access))
+        return _of_folder(path, access)
     own = spec.checkpoint
     endpoint, region = (own.endpoint, own.region) if path.startswith("s3://") else (None, None)
     return template_of(read_companions(Store(folder_place(path, endpoint, region))))
@@ -146,14 +143,14 @@ def _of_tokenizer(spec: TrainingRunSpec, access: Access) -> str | None:
     if named is None:
         return None
     folder = named.path if not named.path.endswith((".json", ".model")) else named.path.rpartition("/")[0] or "."
-    return _of_folder(folder, lambda uri: fetch_file(uri, access))
+    return _of_folder(folder, access)
 
 
-def _of_folder(folder: str, fetch: Callable[[str], bytes]) -> str | None:
+def _of_folder(folder: str, access: Access) -> str | None:
     """The template in the files of a folder, which are read in their order until one has it."""
     for name in TEMPLATE_KEYS:
         try:
-            files: Mapping[str, bytes] = {name: fetch(f"{folder.rstrip('/')}/{name}")}
+            files: Mapping[str, bytes] = {name: fetch_file(f"{folder.rstrip('/')}/{name}", access)}
         except OSError:  # it is not there, or may not be read
             continue
         if (found := template_of(files)) is not None:

@@ -32,6 +32,7 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
 
 HUB = "hf://"
+_FILES = "hf:"
 _HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 _COMPARED_BYTES = 1 << 24
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
@@ -267,6 +268,17 @@ def folder_place(
         hint = f"; a model of the Hugging Face hub is {HUB}{place}" if place.count("/") == 1 else ""
         raise BadConfiguration(f"there is no directory {place}{hint}")
     return address(place, endpoint, region)
+
+
+def files_folder(place: str, endpoint: str | None, region: str | None) -> Store | None:
+    """The folder of a place ``hf:DIR`` or ``hf://OWNER/NAME``; None: the place is a checkpoint root.
+
+    Arguments and errors: see `folder_place`.
+    """
+    if not place.startswith(_FILES):
+        return None
+    folder = place if place.startswith(HUB) else place.removeprefix(_FILES)
+    return Store(folder_place(folder, endpoint, region))
 
 
 def address(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:

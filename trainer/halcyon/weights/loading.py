@@ -28,13 +28,11 @@ from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.folder import definition_of
 from halcyon.weights.companions import read_companions
-from halcyon.weights.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
+from halcyon.weights.folder import ModelFolder, address, files_folder, model_shapes, read_config
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.reading import read_arrays
 from halcyon.weights.root import Weights, split_step, stored_model
 from halcyon_api.spec.model import ModelSpec
-
-_FILES = "hf:"
 
 
 def load(
@@ -73,21 +71,16 @@ def load(
     """
     if weights not in get_args(Weights):
         raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}")
-    if place.startswith((HUB, _FILES)):
+    is_int8 = dtype is not None and jnp.dtype(dtype) == jnp.int8
+    read_type = None if is_int8 else dtype
+    if (folder := files_folder(place, endpoint, region)) is not None:
         if weights != "model":
             raise BadConfiguration(f"{place}: the files of Hugging Face hold one set of weights; leave weights out")
-        store = Store(folder_place(place if place.startswith(HUB) else place.removeprefix(_FILES), endpoint, region))
-        return _as_asked(*_from_files(store, _read_type(dtype), mesh), dtype)
-    root, step = split_step(place)
-    return _as_asked(*_from_root(Store(address(root, endpoint, region)), step, _read_type(dtype), weights, mesh), dtype)
-
-
-def _read_type(dtype: Any) -> Any:
-    return None if dtype is not None and jnp.dtype(dtype) == jnp.int8 else dtype
-
-
-def _as_asked(model: CausalLM, tokenizer: Tokenizer | None, dtype: Any) -> tuple[CausalLM, Tokenizer | None]:
-    return (model if _read_type(dtype) is dtype else quantized(model)), tokenizer
+        model, tokenizer = _from_files(folder, read_type, mesh)
+    else:
+        root, step = split_step(place)
+        model, tokenizer = _from_root(Store(address(root, endpoint, region)), step, read_type, weights, mesh)
+    return quantized(model) if is_int8 else model, tokenizer
 
 
 def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) -> jax.Array:

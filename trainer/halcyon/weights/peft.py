@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,9 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     beside, _ = tokenizer_files(stored, form)
     if taken := beside.keys() & {*to.list("")}:
         raise BadConfiguration(f"{to.root} holds {min(taken)} already; give a folder that is empty")
-    modules = tuple(modules_of(stored, arrays))
+    layout = export_layout(stored, form, None).tensors.values()
+    adapted = [tensor for tensor in layout if any(view.leaf.path in arrays.adapters for view in tensor.views)]
+    modules = [_module(tensor, arrays) for tensor in adapted]
     tensors = dict(sorted(itertools.chain.from_iterable(_tensors(one).items() for one in modules)))
     header = write_header([(name, values.dtype, values.shape) for name, values in tensors.items()])
     for name, values in tensors.items():
@@ -97,9 +99,7 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     for name, data in beside.items():
         to.write(name, data)
     every = {
-        one.name.removesuffix(WEIGHT_END)
-        for one in export_layout(stored, form, None).tensors.values()
-        if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)
+        one.name.removesuffix(WEIGHT_END) for one in layout if len(one.shape) == 2 and one.name.endswith(WEIGHT_END)
     }
     to.write(CONFIG_KEY, encode(adapter_config(arrays.lora, modules, every)))
     return tuple(one.name for one in modules)
@@ -148,17 +148,6 @@ def adapter_config(lora: LoraSpec, modules: Sequence[Module], every: set[str]) -
         "layers_pattern": None,
         "init_lora_weights": True,
     }
-
-
-def modules_of(stored: StoredModel, arrays: MergedArrays) -> Iterator[Module]:
-    """The adapted modules of a checkpoint.
-
-    Raises:
-        BadConfiguration: peft has no form for one.
-    """
-    for tensor in export_layout(stored, form_of_section(stored.spec.section), None).tensors.values():
-        if any(view.leaf.path in arrays.adapters for view in tensor.views):
-            yield _module(tensor, arrays)
 
 
 def _module(tensor: FileTensor, arrays: MergedArrays) -> Module:

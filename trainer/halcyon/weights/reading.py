@@ -279,11 +279,8 @@ def require_same(ours: ModelSpec, theirs: ModelSpec, what: str) -> None:
 def _unused_sizes(section: ModelSection) -> tuple[str, ...]:
     """The width of MLPs in a model whose layers all have experts."""
     experts = section.experts() if isinstance(section, ExpertsSection) else None
-    return (
-        ("intermediate_size",)
-        if experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize"
-        else ()
-    )
+    unused = experts is not None and all(experts.with_experts) and experts.mlp_field != "intermediateSize"
+    return ("intermediate_size",) if unused else ()
 
 
 def _require_rows(tokens: int, rows: int, root: str, origin: OriginSpec) -> None:

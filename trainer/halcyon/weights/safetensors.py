@@ -230,32 +230,27 @@ def _read_header(store: Store, file: str) -> dict[str, StoredTensor]:
     length = header_size(where, _bytes(store, file, 0, SIZE_BYTES))
     found, end = parse_header(file, _bytes(store, file, SIZE_BYTES, SIZE_BYTES + length))
     _bytes(store, file, end - 1, end)
-    if _has_byte(store, file, end):
+    if _bytes_or_none(store, file, end, end + 1) is not None:
         raise BadConfiguration(f"{where} is longer than the {end} bytes that its header says; copy it again")
     return found
 
 
-def _has_byte(store: Store, file: str, at: int) -> bool:
-    try:
-        store.read_ranges([(file, at, at + 1)])
-    except StoreFailure as failure:
-        if failure.code not in ("NOT_FOUND", "OUT_OF_RANGE"):
-            raise
-        return False
-    return True
-
-
 def _bytes(store: Store, file: str, start: int, end: int) -> bytes:
+    data = _bytes_or_none(store, file, start, end)
+    if data is None:
+        where = f"{store.root}/{file}"
+        raise BadConfiguration(f"{where} is missing or truncated: it must have at least {end} bytes; copy it again")
+    return data
+
+
+def _bytes_or_none(store: Store, file: str, start: int, end: int) -> bytes | None:
+    """A part of a file; None: the file ends before it, or is missing."""
     try:
         return store.read_ranges([(file, start, end)])[0]
     except StoreFailure as failure:
         if failure.code not in ("NOT_FOUND", "OUT_OF_RANGE"):
             raise
-        raise _truncated(f"{store.root}/{file}", end) from None
-
-
-def _truncated(where: str, end: int) -> BadConfiguration:
-    return BadConfiguration(f"{where} is missing or truncated: it must have at least {end} bytes; copy it again")
+        return None
 
 
 _INFINITIES = {np.dtype(kind): int(np.array(np.inf, kind).view(np.int16)) for kind in (np.float16, jnp.bfloat16)}

@@ -130,8 +130,9 @@ class _Simulation:
             begun: dict[str | int, float] = {
                 part: seconds for part, seconds in self._parts(one).items() if part not in ends
             }
-            if is_collective(one) or (one.opcode.endswith("-start") and self._called(one)):
-                begun[one.name] = self._seconds(name, one) if is_collective(one) else sum(self._called(one))
+            if is_collective(one) or (one.opcode.endswith("-start") and self._within(one)):
+                own = [collective(self._module, Placed(one, name))] if is_collective(one) else self._within(one)
+                begun[one.name] = sum(map(self._seconds_of, own))
             for each, seconds in begun.items():
                 links_free = max(now, links_free) + seconds
                 ends[each] = links_free
@@ -153,30 +154,19 @@ class _Simulation:
             now += inside.computation + inside.waited
         return total + Overlap(0.0, 0.0, max(0.0, max(ends.values(), default=0.0) - now))
 
-    def _seconds(self, name: str, one: Instruction) -> float:
-        return self._seconds_of(collective(self._module, Placed(one, name)))
-
     def _parts(self, one: Instruction) -> dict[int, float]:
         """Seconds of the collectives of which a fusion computes a part, by their numbers."""
-        found = (
-            (collective(self._module, Placed(line, called)) for called, line in self._within(one))
-            if one.opcode == "fusion"
-            else ()
-        )
-        return {each.part_of: self._seconds_of(each) for each in found if each.part_of is not None}
+        within = self._within(one) if one.opcode == "fusion" else ()
+        return {each.part_of: self._seconds_of(each) for each in within if each.part_of is not None}
 
-    def _within(self, one: Instruction) -> list[tuple[str, Instruction]]:
-        """The collectives of the computations that an instruction calls, each with its computation."""
+    def _within(self, one: Instruction) -> list[Collective]:
+        """The collectives of the computations that an instruction calls."""
         return [
-            (called, line)
+            collective(self._module, Placed(line, called))
             for called in one.called
             for line in self._module.computations.get(called, ())
             if is_collective(line)
         ]
-
-    def _called(self, one: Instruction) -> list[float]:
-        """Seconds of each collective that an asynchronous call computes."""
-        return [self._seconds(called, line) for called, line in self._within(one)]
 
     def _inside(self, name: str, one: Instruction) -> Overlap:
         """The time of an instruction that is no collective itself."""
@@ -190,10 +180,7 @@ class _Simulation:
                 default=_NOTHING,
             )
         computation = self._computation(name, one)
-        whole = [
-            each for each in self._within(one) if collective(self._module, Placed(each[1], each[0])).part_of is None
-        ]
-        collectives = sum(self._seconds(called, line) for called, line in whole)
+        collectives = sum(self._seconds_of(each) for each in self._within(one) if each.part_of is None)
         return Overlap(
             computation, collectives, max(0.0, collectives - (computation if self._flops(name, one) else 0.0))
         )
