@@ -40,14 +40,14 @@ class Context:
 
     run: TrainingRun
     owner: Owner
-    epoch: Epoch | None
-    """None on the user's own machine: the checkpoint engine chooses the next epoch."""
     topology: Topology
-    coordinator: str | None
-    process_index: int
-    process_count: int
-    resume_step: int
-    termination_log: Path | None
+    epoch: Epoch | None = None
+    """None on the user's own machine: the checkpoint engine chooses the next epoch."""
+    coordinator: str | None = None
+    process_index: int = 0
+    process_count: int = 1
+    resume_step: int = 0
+    termination_log: Path | None = None
     grace_seconds: float | None = None
     """Seconds from a preemption notice to the end of the process; None: no limit."""
     on_cpu: bool = False
@@ -131,13 +131,7 @@ def resolve_context(
         return Context(
             run=run,
             owner=Owner(namespace=run.metadata.namespace, name=run.metadata.name, uid=run.metadata.uid),
-            epoch=None,
             topology=run.spec.accelerator.resolve(),
-            coordinator=None,
-            process_index=0,
-            process_count=1,
-            resume_step=0,
-            termination_log=None,
             on_cpu=on_cpu,
         )
     # A document without a mesh gets the operator's mesh: this version of the trainer may suggest another one.

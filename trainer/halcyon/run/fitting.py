@@ -13,6 +13,7 @@ one, even if a later compiler needs more or less memory.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -100,11 +101,8 @@ def least_fitting(candidates: Sequence[int], fits: Callable[[int], bool]) -> int
         return candidates[0] if candidates else None
     if len(candidates) == 1 or not fits(candidates[-1]):
         return None
-    low, high = 0, len(candidates) - 1  # the first does not fit, the last does
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(candidates[middle]) else (middle, high)
-    return candidates[high]
+    # The first does not fit, the last does.
+    return candidates[bisect.bisect_left(candidates, True, 1, len(candidates) - 1, key=fits)]
 
 
 def choose(
@@ -267,7 +265,12 @@ class RunChoice:
         """
         if not is_automatic(self._spec):
             return None
-        known = decide(self._processes, self._store.root, lambda: _as_document(read_choice(self._store, self._key)))
+
+        def recorded() -> dict[str, Any]:
+            choice = read_choice(self._store, self._key)
+            return {} if choice is None else choice.document()
+
+        known = decide(self._processes, self._store.root, recorded)
         if known:
             return Choice.of(known)
         memory = self._processes.agree({"bytes": memory_of(self._spec)})["bytes"]
@@ -282,18 +285,13 @@ class RunChoice:
         Raises:
             TrainerExit: Another process group has recorded another choice meanwhile, or the root does not answer.
         """
-        new = self._new
-        if (
-            new is None
-            or decide(self._processes, self._store.root, lambda: {"kept": keep_choice(self._store, self._key, new)})[
-                "kept"
-            ]
-        ):
+        new, root = self._new, self._store.root
+        if new is None:
             return
-        raise TrainerExit(
-            f"another start of the run has recorded other automatic values in {self._store.root} meanwhile; start it "
-            "again"
-        )
+        if not decide(self._processes, root, lambda: {"kept": keep_choice(self._store, self._key, new)})["kept"]:
+            raise TrainerExit(
+                f"another start of the run has recorded other automatic values in {root} meanwhile; start it again"
+            )
 
 
 def memory_of(spec: TrainingRunSpec) -> int | None:
@@ -345,7 +343,3 @@ def keep_choice(store: Store, key: str, choice: Choice) -> bool:
         StoreFailure: The root does not answer.
     """
     return store.create(key, json.dumps(choice.document()).encode())
-
-
-def _as_document(choice: Choice | None) -> dict[str, Any]:
-    return {} if choice is None else choice.document()

@@ -63,7 +63,9 @@ def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.
     """
     needed = {*spec.what, *(["parameters"] if "updates" in spec.what else [])}
     trees = {name: getattr(arrays, name) for name in ("parameters", "gradients", "updates") if name in needed}
-    if _can_branch():
+    # A branch with sums over devices cannot be kept for a restart in a program of several processes on CPU
+    # (`halcyon.step.compilation`).
+    if jax.default_backend() != "cpu" or jax.process_count() == 1:
         shapes = jax.eval_shape(lambda: _of_trees(spec, trees))
 
         def nothing(trees: Any) -> dict[str, jax.Array]:
@@ -74,13 +76,6 @@ def watched(spec: WatchSpec, arrays: Watched, step: jax.Array) -> dict[str, jax.
     else:
         found = _of_trees(spec, trees)
     return found | {f"activations/{name}": value for name, value in activation_statistics(arrays.activations).items()}
-
-
-def _can_branch() -> bool:
-    """Whether a branch may have sums over devices. Not in a program of several processes on CPU: it could not be kept
-    for a restart (`halcyon.step.compilation`).
-    """
-    return jax.default_backend() != "cpu" or jax.process_count() == 1
 
 
 def _of_trees(spec: WatchSpec, trees: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -13,8 +13,7 @@ import pytest
 from halcyon.errors import BadConfiguration, RootUnusable, TrainerExit
 from halcyon.inference.rollout import Answered
 from halcyon.run.policy.answers import Question
-from halcyon.run.policy.records import RecordedRewards
-from halcyon.run.policy.rewards import Reward, reward_named
+from halcyon.run.policy.rewards import RecordedRewards, Reward, reward_named
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.samples import NEWEST, key_of, read_samples
@@ -106,7 +105,7 @@ def test_samples_that_cannot_be_deleted_are_a_warning(tmp_path: Path, monkeypatc
     def denied(store: Store, newest: int) -> None:
         raise StoreFailure("PERMISSION_DENIED", "no right to list")
 
-    monkeypatch.setattr("halcyon.run.policy.records.thin_out", denied)
+    monkeypatch.setattr("halcyon.run.policy.rewards.thin_out", denied)
     warnings: list[str] = []
     mine = records(tmp_path, f"{HERE}:counting", warnings)
     CALLS.clear()

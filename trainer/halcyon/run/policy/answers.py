@@ -12,7 +12,6 @@ from halcyon.data.held_out import HeldOut
 from halcyon.data.layout import Prompts
 from halcyon.data.source_data import BatchRows
 from halcyon.inference.rollout import Answered, Prompted
-from halcyon.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,3 @@ def rows_of(prompts: Prompted, answered: Answered, length: int, pad: int) -> Row
         windows[row, before : before + after] = answered.tokens[row, :after]
         sampled[row, before : before + after] = answered.sampled[row, :after]
     return Rows(windows[:, :-1], windows[:, 1:], sampled[:, 1:])
-
-
-def texts_of(tokenizer: Tokenizer, answered: Answered) -> list[str]:
-    """The texts of answers, without special tokens; expressions and results of the calculator belong to them."""
-    return [
-        tokenizer.decode(tokens[:count])
-        for tokens, count in zip(answered.tokens, answered.counts.tolist(), strict=True)
-    ]

@@ -26,8 +26,7 @@ from halcyon.inference.rollout import Rollouts, RolloutShape
 from halcyon.models.trainable import joined, split
 from halcyon.run.place import Place
 from halcyon.run.policy.answers import prompted, questions, rows_of
-from halcyon.run.policy.records import RecordedRewards
-from halcyon.run.policy.rewards import advantages, equal_groups, passes, reward_named
+from halcyon.run.policy.rewards import RecordedRewards, advantages, equal_groups, passes, reward_named
 from halcyon.step.objectives.policy import SAMPLED_LOG_PROBS, Policy
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState

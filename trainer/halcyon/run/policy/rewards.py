@@ -1,7 +1,8 @@
-"""Reward functions: the built-in ones, and functions of the user by their import path.
+"""The rewards of answers: reward functions, the numbers that are kept beside the checkpoints with some of the answers,
+and the statistics of groups.
 
-A reward function is called with three lists of texts, one entry for each answer, and returns one finite number for each
-answer:
+A reward function is built in, or one of the user by its import path. It is called with three lists of texts, one entry
+for each answer, and returns one finite number for each answer:
 
     def reward(prompts, answers, references):
         return [float(reference in answer) for answer, reference in zip(answers, references)]
@@ -13,20 +14,29 @@ and a run that does the step again reads them (`halcyon.telemetry.history.sample
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.gsm8k import final_number, has_number_of
 from halcyon.evals.results import pass_at_k, reported_ks
+from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon.storage.store import Store
+from halcyon.telemetry.history import samples
+from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.objective import PolicySpec
+
+if TYPE_CHECKING:  # most runs have no policy, and need not import what samples answers
+    from halcyon.inference.rollout import Answered
+    from halcyon.run.policy.answers import Question
 
 FIELD = "spec.objective.policy.reward"
 
@@ -179,3 +189,125 @@ def passes(rewards: np.ndarray) -> dict[int, float]:
     """
     size, right = rewards.shape[1], (rewards >= PASSES).sum(axis=1).tolist()
     return {k: math.fsum(pass_at_k(size, count, k) for count in right) for k in reported_ks(size)}
+
+
+_THIN_STEPS = 64
+"""Steps between two deletions of samples that need not stay."""
+
+
+class RecordedRewards:
+    """Computes rewards, or reads those that an earlier process has kept.
+
+    The numbers of a function of the user are written before they are used, because it may call a service. If they
+    cannot be written, the run ends. The built-in rewards are pure, so their samples are written only for readers, and a
+    failure is a warning.
+
+    Args:
+        reward: The reward function.
+        tokenizer: Makes the texts.
+        group: Answers to each prompt.
+        store: The checkpoint root.
+        on_warning: Called with a sentence about a failure that costs only samples.
+        committed: Returns the step of the newest checkpoint. The files of later steps stay, because a run that resumes
+            does them again.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        tokenizer: Tokenizer,
+        group: int,
+        store: Store,
+        on_warning: Callable[[str], object],
+        committed: Callable[[], int],
+    ) -> None:
+        self._reward, self._tokenizer, self._group, self._committed = reward, tokenizer, group, committed
+        self._store, self._on_warning, self._warned = store, on_warning, False
+
+    def of(self, asked: Sequence[Question], answered: Answered) -> list[float]:
+        """The rewards of some answers, which are not kept.
+
+        Raises:
+            TrainerExit: See `Reward.of`.
+        """
+        return self._rewards(asked, _texts_of(self._tokenizer, answered))
+
+    def of_step(self, step: int, asked: Sequence[Question], answered: Answered) -> list[float]:
+        """The rewards of a training step.
+
+        Args:
+            step: The step, counted from 1.
+            asked: Its prompts.
+            answered: The answers, a group for each prompt.
+
+        Raises:
+            TrainerExit: See `Reward.of`; or the root did not answer.
+        """
+        texts = _texts_of(self._tokenizer, answered)
+        digest = hashlib.sha256(answered.tokens.tobytes() + answered.counts.tobytes()).hexdigest()
+        if not self._reward.is_pure and (kept := self._kept(step, digest, len(texts))) is not None:
+            return kept
+        rewards = self._rewards(asked, texts)
+        try:
+            found = samples.StepSamples(step, digest, tuple(rewards), self._some(asked, answered, texts, rewards))
+            if self._reward.is_pure:
+                samples.write_samples(self._store, found)
+            else:
+                rewards = list(samples.keep_first(self._store, found).rewards)
+            self._warned = False
+        except StoreFailure as failure:
+            if not self._reward.is_pure:
+                raise as_exit(failure, self._store.root) from None
+            if not self._warned:
+                self._warned = True
+                self._on_warning(f"the samples of step {step} could not be written to {self._store.root}: {failure}")
+            return rewards
+        if step % _THIN_STEPS == 0:
+            try:
+                samples.thin_out(self._store, min(step, self._committed()))
+            except StoreFailure as failure:  # the next time deletes them
+                self._on_warning(f"old samples could not be deleted from {self._store.root}: {failure}")
+        return rewards
+
+    def _rewards(self, asked: Sequence[Question], texts: Sequence[str]) -> list[float]:
+        every = [(self._tokenizer.decode(one.tokens), one.reference) for one in asked]
+        repeated = [pair for pair in every for _ in range(self._group)]
+        return self._reward.of([prompt for prompt, _ in repeated], texts, [reference for _, reference in repeated])
+
+    def _kept(self, step: int, digest: str, count: int) -> list[float] | None:
+        """The rewards of the same answers that an earlier process has kept."""
+        try:
+            found = samples.read_samples(self._store, step)
+        except samples.DamagedSamples as damage:
+            self._on_warning(f"the rewards of step {step} are computed again: {damage}")
+            return None
+        except StoreFailure as failure:
+            raise as_exit(failure, self._store.root) from None
+        same = found is not None and found.sha256 == digest and len(found.rewards) == count
+        return list(found.rewards) if found is not None and same else None
+
+    def _some(
+        self, asked: Sequence[Question], answered: Answered, texts: Sequence[str], rewards: Sequence[float]
+    ) -> tuple[samples.Sample, ...]:
+        """A few prompts of a step, with some of their answers."""
+
+        def sample(number: int) -> samples.Sample:
+            mine = slice(number * self._group, number * self._group + min(self._group, samples.MOST_ANSWERS))
+            return samples.Sample(
+                prompt=self._tokenizer.decode(asked[number].tokens)[-samples.MOST_CHARACTERS :],
+                reference=asked[number].reference[: samples.MOST_CHARACTERS],
+                answers=tuple(text[: samples.MOST_CHARACTERS] for text in texts[mine]),
+                rewards=tuple(rewards[mine]),
+                tokens=tuple(answered.counts[mine].tolist()),
+                ended=tuple(answered.ended[mine].tolist()),
+            )
+
+        return tuple(map(sample, range(min(len(asked), samples.MOST_PROMPTS))))
+
+
+def _texts_of(tokenizer: Tokenizer, answered: Answered) -> list[str]:
+    """The texts of answers, without special tokens; expressions and results of the calculator belong to them."""
+    return [
+        tokenizer.decode(tokens[:count])
+        for tokens, count in zip(answered.tokens, answered.counts.tolist(), strict=True)
+    ]
