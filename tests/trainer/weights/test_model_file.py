@@ -42,9 +42,7 @@ def test_the_document_gets_the_section_of_the_file(tmp_path: Path, case: str) ->
     before = yaml.safe_load(path.read_text())
     assert {**found["spec"], "model": None} == {**before["spec"], "model": None}
     assert (
-        parse_run(found).spec.model
-        == resolve_context(path, {}, read_model=read_model).run.spec.model
-        == load_run(path, read_model).spec.model
+        parse_run(found).spec.model == resolve_context(path, {}).run.spec.model == load_run(path, read_model).spec.model
     )
 
 
@@ -107,7 +105,7 @@ def test_a_file_that_is_no_model_is_one_sentence(
 
 def test_a_training_reports_such_a_file_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match=r"^spec.model.huggingFace.config: there is no directory"):
-        resolve_context(written(tmp_path, "base/config.json"), {}, read_model=read_model)
+        resolve_context(written(tmp_path, "base/config.json"), {})
 
 
 def test_without_a_command_that_reads_it_the_document_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -233,9 +233,5 @@ def _slice(words: str) -> slice:
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:
     from halcyon.run.context import resolve_context
     from halcyon.run.data import checked
-    from halcyon.weights.model_file import read_model
 
-    context = resolve_context(
-        document, {}, checkpoint_root=checkpoint_root, defaults=defaults or (), read_model=read_model
-    )
-    return checked(context)
+    return checked(resolve_context(document, {}, checkpoint_root=checkpoint_root, defaults=defaults or ()))

@@ -21,12 +21,12 @@ from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
 from halcyon.host.memory import check_memory, machine_memory
 from halcyon.telemetry import RunPlan
+from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.mesh import pinned, run_mesh
-from halcyon_api.model_file import ReadModel
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
@@ -100,7 +100,6 @@ def resolve_context(
     checkpoint_root: str | None = None,
     defaults: Sequence[Path] = (),
     on_cpu: bool = False,
-    read_model: ReadModel | None = None,
     overrides: Sequence[str] = (),
 ) -> Context:
     """Read the run document and the environment.
@@ -112,8 +111,6 @@ def resolve_context(
         defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a
             pod the operator has already applied them.
         on_cpu: Train on the processor instead of the document's accelerator. Has no effect in a pod.
-        read_model: Reads the model of a config.json that the document names (`halcyon.weights.model_file.read_model`).
-            Default: such a document is not valid.
         overrides: Changes of the document, each ``PATH=VALUE`` (`halcyon_api.overrides`).
 
     Raises:

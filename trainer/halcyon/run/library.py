@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from halcyon.errors import BadConfiguration
-from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.run.context import resolve_context, run_plan
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
 from halcyon.telemetry.history.background import Row
-from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import CommittedStep
 
 if TYPE_CHECKING:
@@ -124,9 +122,7 @@ def train(
 
     sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
     place = Path(document) if isinstance(document, str) else document
-    context = resolve_context(
-        place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu, read_model=read_model
-    )
+    context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
     spec = context.spec
     if spec.task != "train":
         raise BadConfiguration(
@@ -141,7 +137,7 @@ def train(
             context,
             reporter,
             Surroundings(),  # no other process; the main thread waits for the builds, and raises their errors
-            compilation_cache=compilation_cache or DEFAULT_COMPILATION_CACHE,
+            compilation_cache=compilation_cache,
             retry_budget=RetryBudget(float(spec.checkpoint.access_retry_seconds)),
             in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
         )

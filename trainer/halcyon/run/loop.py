@@ -146,8 +146,7 @@ class Training:
             self._text_wait_steps = {first, first + 1}
         if step and self._evaluation_missing(step) and not self._evaluate(state, step):
             return self._leave(state, step)
-        if self._best.active:
-            self._reporter.best(self._best.record, stopped=self._best.stop is not None)
+        self._report_best()
         if step and not self._accompany(state, step):
             return self._leave(state, step)
         while self._best.stop is None and step < self._settings.steps:
@@ -217,15 +216,14 @@ class Training:
             Diverged: The run has gone back too often, or has no checkpoint.
         """
         self._pending, self._save_asked = None, False
-        times, limit = len(self.checkpointer.skipped), (self._policy.rollback or RollbackSpec()).limit
-        if times >= limit:
+        times, settings = len(self.checkpointer.skipped), self._policy.rollback or RollbackSpec()
+        if times >= settings.limit:
             raise Diverged(
                 f"{reason}, and the run has gone back {times} times already (recovery.divergence.rollback.limit); "
                 f"{self._newest_checkpoint()}; raise the limit, or make a new run with a lower learning rate"
             )
         self._reporter.stage("restoring")
-        further = (self._policy.rollback or RollbackSpec()).further_batches
-        record = self.checkpointer.go_back(Return(bad_step, reason, further, self._saved_by_step))
+        record = self.checkpointer.go_back(Return(bad_step, reason, settings.further_batches, self._saved_by_step))
         restored = self.checkpointer.restore(self._program.template) if record is not None else None
         if record is None or restored is None:
             raise Diverged(
@@ -280,12 +278,12 @@ class Training:
             self.checkpointer.finish()
         elif saved != "none":
             problem = self.checkpointer.finish_within(longest_wait(self._budget(step)))
-        committed = self.checkpointer.newest.step if self.checkpointer.newest is not None else 0
+        newest = self.checkpointer.newest
+        committed = 0 if newest is None else newest.step
         if committed < (step if saved == "step" else self._saved_step):
             saved = "none"
-        return TrainingEnd(
-            step, preempted=True, last_save=LastSave(saved, step, committed, budget, problem if saved == "none" else "")
-        )
+        last_save = LastSave(saved, step, committed, budget, problem if saved == "none" else "")
+        return TrainingEnd(step, preempted=True, last_save=last_save)
 
     def _budget(self, step: int) -> SaveBudget:
         """The time for the last save.
@@ -298,8 +296,9 @@ class Training:
             -1.0 if expected is None else expected,
             -1.0 if under_way is None else max(0.0, (expected or 0.0) - under_way),
         )
+        grace = self.place.context.grace_seconds
         return SaveBudget(
-            left_seconds=None if self.place.context.grace_seconds is None else self.place.context.grace_seconds - age,
+            left_seconds=None if grace is None else grace - age,
             save_seconds=None if save < 0 else save,
             in_flight_seconds=None if in_flight < 0 else in_flight,
             step_begun=step == self._saved_step,
@@ -376,11 +375,12 @@ class Training:
         self._save_asked = False
         self._saved_step = step
         self.requests.save_begun()
-        schedule = self.dataset.schedule
-        number = self._batch_number(step)
-        past = until(self.checkpointer.skipped, step)
+        schedule, number = self.dataset.schedule, self._batch_number(step)
         position = DataPosition(
-            step=step, sequences=schedule.positions_before(number), tokens=schedule.tokens_before(number), skipped=past
+            step=step,
+            sequences=schedule.positions_before(number),
+            tokens=schedule.tokens_before(number),
+            skipped=until(self.checkpointer.skipped, step),
         )
         self._reporter.stage("saving")
         self.checkpointer.save(step, state, position, self._best.record)
@@ -408,10 +408,13 @@ class Training:
             return False
         self._improved = self._best.evaluated(step, sets)
         self._reporter.evaluated_sets(step, sets, average)
-        if self._best.active:
-            self._reporter.best(self._best.record, stopped=self._best.stop is not None)
+        self._report_best()
         self._reporter.stage("training")
         return True
+
+    def _report_best(self) -> None:
+        if self._best.active:
+            self._reporter.best(self._best.record, stopped=self._best.stop is not None)
 
     def _stop_after_notice(self) -> None:
         """A point between two batches of an evaluation, at which all processes stop after a notice: an evaluation may

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
-from halcyon.host.documents import DEFAULT_COMPILATION_CACHE, set_variables
+from halcyon.host.documents import set_variables
 from halcyon.host.freed_memory import keep_freed_memory
 from halcyon.host.memory_lock import raise_memory_lock
 from halcyon.host.signals import SignalThread, ending_signals
@@ -38,7 +38,6 @@ from halcyon.telemetry import (
 from halcyon.telemetry.health import HealthLimits
 from halcyon.telemetry.termination import outcome
 from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
-from halcyon.weights.model_file import read_model
 from halcyon_api.ends import EndCause
 from halcyon_api.status.progress import Saved
 from halcyon_api.status.progress import Stage as WorkStage
@@ -89,7 +88,7 @@ def run_training(
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root``.
         json_lines: True: always write JSON lines. False: never. Default: unless standard output is a terminal.
-        compilation_cache: Directory of compiled programs. Default: `DEFAULT_COMPILATION_CACHE`.
+        compilation_cache: See `halcyon.run.train.train`.
         defaults: Files of TrainingRunDefaults for fields that the document does not set.
         overrides: Changes of the document, each ``PATH=VALUE``.
         on_cpu: Train on the processor instead of the document's accelerator.
@@ -101,7 +100,6 @@ def run_training(
             checkpoint_root=checkpoint_root,
             defaults=defaults,
             on_cpu=on_cpu,
-            read_model=read_model,
             overrides=overrides,
         )
     except TrainerExit as error:
@@ -166,8 +164,7 @@ def run_training(
         from halcyon.run.train import Surroundings, train
 
         around = Surroundings(ending.lost, ending.failed, joined, ending.interrupted, requests, profile_requests)
-        programs = compilation_cache or DEFAULT_COMPILATION_CACHE
-        ended = train(context, reporter, around, compilation_cache=programs, retry_budget=retry_budget)
+        ended = train(context, reporter, around, compilation_cache=compilation_cache, retry_budget=retry_budget)
         watchdog.close()
         server.close()
     except Exception as error:

@@ -20,6 +20,7 @@ from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
+from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
@@ -85,7 +86,7 @@ def train(
     reporter: RunReporter,
     around: Surroundings,
     *,
-    compilation_cache: Path,
+    compilation_cache: Path | None,
     retry_budget: RetryBudget,
     batch_source: BuildBatchSource | None = None,
     in_step: Sequence[InStep] = (),
@@ -99,7 +100,7 @@ def train(
         context: The run and this process's place in it.
         reporter: Receives the progress.
         around: The program around the training.
-        compilation_cache: Local directory of compiled programs.
+        compilation_cache: Local directory of compiled programs. None: `DEFAULT_COMPILATION_CACHE`.
         retry_budget: The waits for stores that deny access while the run starts.
         batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with
             ``objective.policy``.
@@ -147,7 +148,7 @@ def train(
                 spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None
             )
         )
-        cache = open_cache(place, compilation_cache)
+        cache = open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE)
         last.callback(cache.close)
         choice = RunChoice(place)
         if (values := choice.find(vocabulary, mesh)) is not None:

@@ -108,13 +108,10 @@ class _Factor:
     def __init__(self, names: tuple[str, ...], values: np.ndarray) -> None:
         self.names, self.values = names, values
 
-    def sizes(self) -> dict[str, int]:
-        return dict(zip(self.names, self.values.shape, strict=True))
-
     def ordered(self, *groups: Sequence[str]) -> np.ndarray:
         """The array with one dimension for each group of axes."""
         order = [name for group in groups for name in group]
-        sizes = self.sizes()
+        sizes = dict(zip(self.names, self.values.shape, strict=True))
         array = self.values.transpose([self.names.index(name) for name in order])
         return array.reshape([math.prod(sizes[name] for name in group) for group in groups])
 
