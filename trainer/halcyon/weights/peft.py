@@ -8,7 +8,6 @@ the sum of ours, and ``rank_pattern`` and ``alpha_pattern`` give it the same sca
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -87,7 +86,12 @@ def export_adapter(stored: StoredModel, to: Store) -> tuple[str, ...]:
     layout = export_layout(stored, form, None).tensors.values()
     adapted = [tensor for tensor in layout if any(view.leaf.path in arrays.adapters for view in tensor.views)]
     modules = [_module(tensor, arrays) for tensor in adapted]
-    tensors = dict(sorted(itertools.chain.from_iterable(_tensors(one).items() for one in modules)))
+    parts = {
+        f"{PREFIX}{module.name}{end}": values
+        for module in modules
+        for end, values in ((DOWN_END, module.down), (UP_END, module.up), (MAGNITUDE_END, module.magnitude))
+    }
+    tensors = {name: values for name, values in sorted(parts.items()) if values is not None}
     header = write_header([(name, values.dtype, values.shape) for name, values in tensors.items()])
     for name, values in tensors.items():
         if not is_finite(values):
@@ -224,8 +228,3 @@ def _arranged(view: View, arrays: MergedArrays, path: str, *groups: Sequence[str
     values = view.in_order_of_file(values.transpose([free.index(name) for name in order]), order)
     sizes = dict(zip(order, values.shape, strict=True))
     return values.reshape([math.prod(sizes[name] for name in group) for group in groups])
-
-
-def _tensors(module: Module) -> dict[str, np.ndarray]:
-    found = {f"{PREFIX}{module.name}{DOWN_END}": module.down, f"{PREFIX}{module.name}{UP_END}": module.up}
-    return found if module.magnitude is None else {**found, f"{PREFIX}{module.name}{MAGNITUDE_END}": module.magnitude}

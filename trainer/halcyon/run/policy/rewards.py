@@ -82,11 +82,11 @@ class Reward:
             raise BadConfiguration(
                 f"{FIELD}: {self.name} returned {len(rewards)} numbers for {len(answers)} answers; return one for each"
             )
-        if not all(map(math.isfinite, rewards)):
-            place = next(place for place, one in enumerate(rewards) if not math.isfinite(one))
-            raise BadConfiguration(
-                f"{FIELD}: {self.name} returned {rewards[place]} for answer {place}; return finite numbers"
-            )
+        for number, reward in enumerate(rewards):
+            if not math.isfinite(reward):
+                raise BadConfiguration(
+                    f"{FIELD}: {self.name} returned {reward} for answer {number}; return finite numbers"
+                )
         return rewards
 
 
