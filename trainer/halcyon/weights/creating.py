@@ -61,8 +61,18 @@ def import_model(
     leaves = folder.leaves.values()
     limit = chunk_limit(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves))
     described = [_described(folder.layout, leaf, limit) for leaf in leaves]
-    sizes = config.spec, config.tokens, config.positions
-    return _create(to, owner, clock, described, folder.read, *sizes, definition, files)
+    return _create(
+        to,
+        described,
+        folder.read,
+        owner=owner,
+        clock=clock,
+        spec=config.spec,
+        tokens=config.tokens,
+        positions=config.positions,
+        definition=definition,
+        files=files,
+    )
 
 
 def _described(layout: WeightLayout, leaf: LeafShape, limit_bytes: int) -> ManifestLeaf:
@@ -136,17 +146,28 @@ def average_models(sources: Sequence[Averaged], to: Store, *, owner: Owner, cloc
         leaf.model_copy(update={"chunk_shape": chunk_shape(leaf.shape, _dtype(leaf).itemsize, limit)})
         for leaf in leaves
     ]
-    sizes = first.spec, first.tokens, min(model.positions for model in models)
-    entry = _create(to, owner, clock, described, mean, *sizes, first.definition, first.files)
+    entry = _create(
+        to,
+        described,
+        mean,
+        owner=owner,
+        clock=clock,
+        spec=first.spec,
+        tokens=first.tokens,
+        positions=min(model.positions for model in models),
+        definition=first.definition,
+        files=first.files,
+    )
     return replace(stored_model(to, entry), definition=first.definition)
 
 
 def _create(
     to: Store,
-    owner: Owner,
-    clock: float,
     leaves: Sequence[ManifestLeaf],
     read: ReadRegion,
+    *,
+    owner: Owner,
+    clock: float,
     spec: ModelSpec,
     tokens: int,
     positions: int,

@@ -113,17 +113,50 @@ class ExportPlan:
                 f"{name} has {size} bytes, more than S3 takes in one request: its largest tensor is "
                 f"{max(self.files[name], key=lambda one: one.size_bytes).name}; set dtype to bfloat16, or smaller files"
             )
-        _write(to, name, self.files[name], self.stored)
+        failed: list[Exception] = []
+
+        def contents() -> Iterator[bytes | memoryview]:
+            try:
+                yield from _contents(self.files[name], self.stored)
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        try:
+            to.write(name, contents())
+        except StoreFailure:
+            if failed:  # the store reads the checkpoint while it writes; an error of the reading is raised as it is
+                raise failed[0] from None
+            raise
 
     def complete(self, to: Store) -> tuple[str, ...]:
         """Write the files beside the tensors, config.json last, and return their names.
 
         All files with tensors must be there.
         """
-        companions = _companions(self.stored, self.form, self.files)
-        for name, data in companions.items():
+        stored, form = self.stored, self.form
+        tensors = [one for group in self.files.values() for one in group]
+        written, ids = tokenizer_files(stored, form)
+        if len(self.files) > 1:
+            places = {one.name: name for name, group in self.files.items() for one in group}
+            size = sum(one.size_bytes for one in tensors)
+            written[INDEX_KEY] = encode({"metadata": {"total_size": size}, "weight_map": places})
+        dtype = jnp.result_type(*{one.dtype for one in tensors}).name
+        written[CONFIG_KEY] = encode(
+            {
+                "architectures": [form.architectures[0]],
+                "model_type": form.model_type,
+                "vocab_size": stored.tokens,
+                **form.write(stored.spec.value, _positions(stored, form)),
+                **ids,
+                "dtype": dtype,
+                "torch_dtype": dtype,  # what readers before version 5 of transformers look for
+                "use_cache": True,
+            }
+        )
+        for name, data in written.items():
             to.write(name, data)
-        return tuple(companions)
+        return tuple(written)
 
 
 def plan_export(stored: StoredModel, *, dtype: str | None = None, file_bytes: int = FILE_BYTES) -> ExportPlan:
@@ -216,28 +249,6 @@ def _parts(store: Store) -> list[Part]:
     return found
 
 
-def _companions(stored: StoredModel, form: PublishedForm, plan: Mapping[str, Sequence[FileTensor]]) -> dict[str, bytes]:
-    """The files beside the weights, config.json last."""
-    tensors = [one for group in plan.values() for one in group]
-    written, ids = tokenizer_files(stored, form)
-    if len(plan) > 1:
-        places = {one.name: name for name, group in plan.items() for one in group}
-        size = sum(one.size_bytes for one in tensors)
-        written[INDEX_KEY] = encode({"metadata": {"total_size": size}, "weight_map": places})
-    dtype = jnp.result_type(*{one.dtype for one in tensors}).name
-    config = {
-        "architectures": [form.architectures[0]],
-        "model_type": form.model_type,
-        "vocab_size": stored.tokens,
-        **form.write(stored.spec.value, _positions(stored, form)),
-        **ids,
-        "dtype": dtype,
-        "torch_dtype": dtype,  # what readers before version 5 of transformers look for
-        "use_cache": True,
-    }
-    return {**written, CONFIG_KEY: encode(config)}
-
-
 def tokenizer_files(stored: StoredModel, form: PublishedForm) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files beside the weights but config.json, by name: tokenizer, chat template, settings of generation. And the
     ids of special tokens for config.json.
@@ -258,11 +269,9 @@ def template_note(stored: StoredModel) -> str | None:
     """
     if template_to_export(stored.data, stored.files) in (None, template_of(stored.files)):
         return None
-    base = (
-        "differs from that of the base model"
-        if template_of(stored.files) is not None
-        else "is its own: the base model has none"
-    )
+    base = "differs from that of the base model"
+    if template_of(stored.files) is None:
+        base = "is its own: the base model has none"
     return f"the chat template in {CHAT_TEMPLATE_KEY} {base}; programs must take it from this folder"
 
 
@@ -298,28 +307,6 @@ def export_layout(stored: StoredModel, form: PublishedForm, dtype: np.dtype | No
         for path, leaf in shapes.items()
     ]
     return WeightLayout(form.tensors(stored.spec.value), leaves, {VOCAB: stored.tokens, POSITION: stored.positions})
-
-
-def _write(to: Store, name: str, tensors: Sequence[FileTensor], stored: StoredModel) -> None:
-    """Write one file.
-
-    The store reads the checkpoint while it writes, and an error of the reading is raised as it is.
-    """
-    failed: list[Exception] = []
-
-    def contents() -> Iterator[bytes | memoryview]:
-        try:
-            yield from _contents(tensors, stored)
-        except Exception as error:
-            failed.append(error)
-            raise
-
-    try:
-        to.write(name, contents())
-    except StoreFailure:
-        if failed:
-            raise failed[0] from None
-        raise
 
 
 def _contents(tensors: Sequence[FileTensor], stored: StoredModel) -> Iterator[bytes | memoryview]:
