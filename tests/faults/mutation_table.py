@@ -304,9 +304,9 @@ MUTATIONS = (
         "the trained model is its own reference",
         (
             (
-                "step/objectives/preference.py",
-                "reference = without_adapter(model) if frozen is None else frozen",
-                "reference = model",
+                "step/objectives/objective.py",
+                "return jax.lax.stop_gradient(without_adapter(model) if frozen is None else frozen)",
+                "return jax.lax.stop_gradient(model)",
             ),
         ),
         (

@@ -141,7 +141,7 @@ class Exporter:
     def in_use(self, step: int) -> bool:
         """Whether an export still reads the checkpoint of a step."""
         with self._changed:
-            return any(one.entry.step == step and one.open for one in self._exports)
+            return any(export.entry.step == step and export.open for export in self._exports)
 
     def begin(self, committed: Iterable[CommittedStep]) -> None:
         """Start the thread, with the exports that earlier processes did not complete.
@@ -149,7 +149,7 @@ class Exporter:
         Args:
             committed: The checkpoints of the run.
         """
-        for entry in sorted(committed, key=lambda one: one.step):
+        for entry in sorted(committed, key=lambda entry: entry.step):
             self.committed(entry)
         self._thread = threading.Thread(target=self._work, name="export", daemon=True)
         self._thread.start()
@@ -159,7 +159,7 @@ class Exporter:
         if not self.is_due(entry.step) or entry.step in self.complete_steps:
             return
         with self._changed:
-            if all(one.entry.path != entry.path for one in self._exports):
+            if all(export.entry.path != entry.path for export in self._exports):
                 self._exports.append(_Export(entry, self.clock()))
             self._changed.notify_all()
 
@@ -177,8 +177,8 @@ class Exporter:
         with self._changed:
             if not self._leaving:
                 self._leaving = True
-                for one in self._exports:
-                    one.tries = 0
+                for export in self._exports:
+                    export.tries = 0
                 self._changed.notify_all()
             return self._changed.wait_for(lambda: not any(map(self._is_waited_for, self._exports)), seconds)
 
@@ -193,11 +193,15 @@ class Exporter:
         self._stop_thread()
 
         def work() -> dict[str, Any]:
-            for one in self._exports:
-                if one.open and one.mine_written:
-                    self._try(one, self._complete)
-            lacking = [one for one in self._exports if one.open or (one.given_up and one.entry.step == self.steps)]
-            return {"problems": [f"step {one.entry.step}: {one.problem or _OTHERS}" for one in lacking]}
+            for export in self._exports:
+                if export.open and export.mine_written:
+                    self._try(export, self._complete)
+            lacking = [
+                export
+                for export in self._exports
+                if export.open or (export.given_up and export.entry.step == self.steps)
+            ]
+            return {"problems": [f"step {export.entry.step}: {export.problem or _OTHERS}" for export in lacking]}
 
         problems = decide(self.processes, self._place.root, work)["problems"]
         if problems:
@@ -215,14 +219,14 @@ class Exporter:
         self.abandon()
         self._stop_thread()
 
-    def _is_waited_for(self, one: _Export) -> bool:
-        return one.open and not one.mine_written and one.tries < _LAST_TRIES
+    def _is_waited_for(self, export: _Export) -> bool:
+        return export.open and not export.mine_written and export.tries < _LAST_TRIES
 
     def _stop_thread(self) -> None:
         with self._changed:
             self._leaving = True
-            for one in self._exports:
-                one.tries = _LAST_TRIES
+            for export in self._exports:
+                export.tries = _LAST_TRIES
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
@@ -230,26 +234,26 @@ class Exporter:
 
     def _work(self) -> None:
         while not self._abandoned.is_set():
-            for one in list(self._exports):
-                if one.open and not one.mine_written and (not self._leaving or one.tries < _LAST_TRIES):
-                    self._try(one, self._write_share)
-                if one.open and one.mine_written and self.processes.process_index == 0:
-                    self._try(one, self._complete)
+            for export in list(self._exports):
+                if export.open and not export.mine_written and (not self._leaving or export.tries < _LAST_TRIES):
+                    self._try(export, self._write_share)
+                if export.open and export.mine_written and self.processes.process_index == 0:
+                    self._try(export, self._complete)
             with self._changed:
-                left = [one for one in self._exports if one.open and not one.mine_written]
+                left = [export for export in self._exports if export.open and not export.mine_written]
                 if self._leaving and not any(map(self._is_waited_for, self._exports)):
                     return
-                failed = [one for one in left if one.tries]
+                failed = [export for export in left if export.tries]
                 if len(failed) < len(left):
                     continue
                 pause = (_LAST_RETRY_SECONDS if self._leaving else _RETRY_SECONDS) if failed else _POLL_SECONDS
-                self._changed.wait(pause if any(one.open for one in self._exports) else None)
+                self._changed.wait(pause if any(export.open for export in self._exports) else None)
 
-    def _try(self, one: _Export, work: Callable[[_Export], None]) -> None:
+    def _try(self, export: _Export, work: Callable[[_Export], None]) -> None:
         """Run a part of an export. A failure is reported once, and tried again later if that can help."""
         problem, kind, lasting = "", "", False
         try:
-            work(one)
+            work(export)
         except Abandoned:
             return
         except StoreFailure as failure:
@@ -260,97 +264,97 @@ class Exporter:
             problem, lasting = f"{type(error).__name__}: {error}", True
         if lasting:
             try:
-                self._record(one, given_up=problem)  # process 0 must not wait for this process's files
+                self._record(export, given_up=problem)  # process 0 must not wait for this process's files
             except Abandoned:
                 return
             except StoreFailure:
                 lasting = False
         with self._changed:
-            repeated, one.reported = one.reported == (kind or problem), kind or problem
-            one.problem, one.given_up = problem, lasting
+            repeated, export.reported = export.reported == (kind or problem), kind or problem
+            export.problem, export.given_up = problem, lasting
             if problem:
-                one.plan = None  # it keeps a part of the checkpoint in memory
-            one.tries += bool(problem)
+                export.plan = None  # it keeps a part of the checkpoint in memory
+            export.tries += bool(problem)
             self._changed.notify_all()
         if problem and not repeated:
-            self.on_failure(one.entry.step, problem)
+            self.on_failure(export.entry.step, problem)
 
-    def _write_share(self, one: _Export) -> None:
+    def _write_share(self, export: _Export) -> None:
         """Write this process's files, and record each."""
-        plan = self._plan(one)
-        folder = self._folder(one)
-        written = plan.files.keys() if self._is_there(folder, one) else self._written(one)
+        plan = self._plan(export)
+        folder = self._folder(export)
+        written = plan.files.keys() if self._is_there(folder, export) else self._written(export)
         share = plan.share(self.processes.process_index, self.processes.process_count)
         missing = [name for name in share if name not in written]
         if missing:  # without these files process 0 writes no config.json
             folder.delete(CONFIG_KEY)  # of an export from another checkpoint, whose files are replaced now
         for name in missing:
             plan.write(folder, name)
-            self._record(one, name)
-        one.mine_written = True
+            self._record(export, name)
+        export.mine_written = True
         plan.stored.arrays.release()
         if self.processes.process_index != 0:
-            self._is_complete(one)
+            self._is_complete(export)
 
-    def _record(self, one: _Export, *names: str, given_up: str = "") -> None:
+    def _record(self, export: _Export, *names: str, given_up: str = "") -> None:
         """Add files to the document of this process, or the reason why it cannot write its other files."""
-        key = f"{_unfinished(one.entry.step)}{self.processes.process_index}.json"
+        key = f"{_unfinished(export.entry.step)}{self.processes.process_index}.json"
         own = _read_share(self._root, key)
-        files = own.files if own is not None and self._is_of(own, one) else ()
-        share = Share(path=one.entry.path, dtype=self.spec.dtype, files=(*files, *names), given_up=given_up)
+        files = own.files if own is not None and self._is_of(own, export) else ()
+        share = Share(path=export.entry.path, dtype=self.spec.dtype, files=(*files, *names), given_up=given_up)
         self._root.write(key, canonical_json(share.document()))
 
-    def _complete(self, one: _Export) -> None:
+    def _complete(self, export: _Export) -> None:
         """Write config.json if all files are there."""
-        plan = self._plan(one)
-        folder = self._folder(one)
-        if not self._is_there(folder, one) and not plan.files.keys() <= self._written(one):
+        plan = self._plan(export)
+        folder = self._folder(export)
+        if not self._is_there(folder, export) and not plan.files.keys() <= self._written(export):
             return
         for key in folder.list(""):
             if key.endswith(".safetensors") and key not in plan.files:
                 folder.delete(key)  # of an export with other files, from a checkpoint that was lost
-        made = Complete(path=one.entry.path, manifest_sha256=one.entry.manifest_sha256)
-        self._root.write(_complete(one.entry.step), canonical_json(made.document()))
+        made = Complete(path=export.entry.path, manifest_sha256=export.entry.manifest_sha256)
+        self._root.write(_complete(export.entry.step), canonical_json(made.document()))
         plan.complete(folder)
-        self._is_complete(one)
+        self._is_complete(export)
         size = sum(tensor.size_bytes for tensors in plan.files.values() for tensor in tensors)
-        self.on_complete(one.entry.step, folder.root, size, self.clock() - one.began)
+        self.on_complete(export.entry.step, folder.root, size, self.clock() - export.began)
         with contextlib.suppress(StoreFailure):  # `open_exports` deletes what remains
-            self._root.delete_prefix(_unfinished(one.entry.step))
+            self._root.delete_prefix(_unfinished(export.entry.step))
 
-    def _is_there(self, folder: Store, one: _Export) -> bool:
+    def _is_there(self, folder: Store, export: _Export) -> bool:
         """Whether an earlier process group has completed an export after this one began."""
-        return is_complete(self._root, one.entry) and bool(folder.list(CONFIG_KEY))
+        return is_complete(self._root, export.entry) and bool(folder.list(CONFIG_KEY))
 
-    def _is_complete(self, one: _Export) -> None:
+    def _is_complete(self, export: _Export) -> None:
         """Record that this process has nothing left to do for an export, and release its memory."""
         with self._changed:
-            one.complete, one.plan, one.problem = True, None, ""
+            export.complete, export.plan, export.problem = True, None, ""
             self._changed.notify_all()
 
-    def _plan(self, one: _Export) -> ExportPlan:
-        if one.plan is None:
-            stored = stored_model(self._store(self.checkpoints), one.entry, kept_bytes=KEPT_BYTES)
-            one.plan = plan_export(stored, dtype=self.spec.dtype, file_bytes=FILE_BYTES)
-        return one.plan
+    def _plan(self, export: _Export) -> ExportPlan:
+        if export.plan is None:
+            stored = stored_model(self._store(self.checkpoints), export.entry, kept_bytes=KEPT_BYTES)
+            export.plan = plan_export(stored, dtype=self.spec.dtype, file_bytes=FILE_BYTES)
+        return export.plan
 
-    def _written(self, one: _Export) -> set[str]:
+    def _written(self, export: _Export) -> set[str]:
         """The files of an export that any process has written from the same checkpoint.
 
         Raises:
             _GivenUp: A process has given up.
         """
-        found = [_read_share(self._root, key) for key in self._root.list(_unfinished(one.entry.step))]
-        shares = [share for share in found if share is not None and self._is_of(share, one)]
+        found = [_read_share(self._root, key) for key in self._root.list(_unfinished(export.entry.step))]
+        shares = [share for share in found if share is not None and self._is_of(share, export)]
         if reasons := [share.given_up for share in shares if share.given_up]:
             raise _GivenUp(reasons[0])
         return {name for share in shares for name in share.files}
 
-    def _is_of(self, share: Share, one: _Export) -> bool:
-        return (share.path, share.dtype) == (one.entry.path, self.spec.dtype)
+    def _is_of(self, share: Share, export: _Export) -> bool:
+        return (share.path, share.dtype) == (export.entry.path, self.spec.dtype)
 
-    def _folder(self, one: _Export) -> Store:
-        root = f"{self._place.root.rstrip('/')}/{_FOLDER}{one.entry.step}"
+    def _folder(self, export: _Export) -> Store:
+        root = f"{self._place.root.rstrip('/')}/{_FOLDER}{export.entry.step}"
         return self._store(self._place.model_copy(update={"root": root}))
 
     def _store(self, place: CheckpointSpec) -> Store:

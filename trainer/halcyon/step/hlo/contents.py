@@ -131,11 +131,15 @@ def calls(module: Module) -> tuple[Call, ...]:
     """The calls of kernels and libraries, in the order of the program."""
     found: Counter[tuple[str, str, Phase, str, tuple[int | None, ...]]] = Counter()
     for placed in module.placed:
-        one = placed.instruction
-        target = target_of(one)
+        instruction = placed.instruction
+        target = target_of(instruction)
         if target and target not in _WITHOUT_WORK:
             found[
-                target, _NUMBERED.sub("", one.name), phase_of(one.operation), scope_of(one.operation), placed.loops
+                target,
+                _NUMBERED.sub("", instruction.name),
+                phase_of(instruction.operation),
+                scope_of(instruction.operation),
+                placed.loops,
             ] += 1
     return tuple(Call(*key, count) for key, count in found.items())
 
@@ -154,24 +158,24 @@ def loops(module: Module) -> tuple[Loop, ...]:
 
 
 def _loop(module: Module, placed: Placed) -> Loop:
-    one = placed.instruction
-    body = _BODY.search(one.attributes)
+    instruction = placed.instruction
+    body = _BODY.search(instruction.attributes)
     inside = list(_without_loops(module, body[1])) if body else []
     kernels = [target for line in inside if (target := target_of(line)) and target not in _WITHOUT_WORK]
     matrices = sum(target.startswith(_MATRIX_LIBRARIES) for target in kernels)
     return Loop(
-        trips=module.trips(one),
+        trips=module.trips(instruction),
         outer=placed.loops,
-        operation=one.operation,
+        operation=instruction.operation,
         calls=len(kernels) - matrices,
         products=matrices + sum(line.opcode in ("dot", "convolution") for line in inside),
     )
 
 
 def _without_loops(module: Module, name: str) -> Iterable[Instruction]:
-    for one in module.computations.get(name, ()):
-        yield one
-        for called in () if one.opcode == "while" else one.called:
+    for instruction in module.computations.get(name, ()):
+        yield instruction
+        for called in () if instruction.opcode == "while" else instruction.called:
             yield from _without_loops(module, called)
 
 
@@ -198,38 +202,37 @@ def product_flops(module: Module, computation: str, instruction: Instruction) ->
 
     On TPUs XLA writes products as convolutions, with the batch of a product as a dimension of the window.
     """
-    one = instruction
-    library = target_of(one).startswith(_MATRIX_LIBRARIES)
-    if one.opcode == "convolution":
-        return _convolution_flops(one, module.arrays(computation, one))
-    if one.opcode != "dot" and not library:
+    library = target_of(instruction).startswith(_MATRIX_LIBRARIES)
+    if instruction.opcode == "convolution":
+        return _convolution_flops(instruction, module.arrays(computation, instruction))
+    if instruction.opcode != "dot" and not library:
         return 0
-    factors = module.arrays(computation, one)
-    contracted = _CONTRACTED.search(one.attributes)
+    factors = module.arrays(computation, instruction)
+    contracted = _CONTRACTED.search(instruction.attributes)
     axes = [int(axis) for axis in re.findall(r"\d+", contracted[1])] if contracted else []
-    if not factors or not one.results:
+    if not factors or not instruction.results:
         return 0
     if library and not axes:
         axes = [len(factors[0].shape) - 1]
-    return 2 * one.results[0].size * math.prod(factors[0].shape[axis] for axis in axes)
+    return 2 * instruction.results[0].size * math.prod(factors[0].shape[axis] for axis in axes)
 
 
-def _convolution_flops(one: Instruction, arrays: list[Array]) -> int:
+def _convolution_flops(instruction: Instruction, arrays: list[Array]) -> int:
     """Operations of a convolution: a window's position counts only where it meets the input, as in XLA's own analysis
     of cost.
     """
-    labels = _LABELS.search(one.attributes)
-    if labels is None or len(arrays) < 2 or not one.results:
+    labels = _LABELS.search(instruction.attributes)
+    if labels is None or len(arrays) < 2 or not instruction.results:
         return 0
     left, right, out = labels[1], labels[2], labels[3]
-    window = _WINDOW.search(one.attributes)
+    window = _WINDOW.search(instruction.attributes)
     fields = dict(part.split("=") for part in window[1].split()) if window else {}
     met = 1
     for number, label in enumerate(sorted(label for label in out if label.isdigit())):
         sizes = (
             arrays[0].shape[left.index(label)],
             arrays[1].shape[right.index(label)],
-            one.results[0].shape[out.index(label)],
+            instruction.results[0].shape[out.index(label)],
         )
 
         def at(name: str, default: str, number: int = number) -> str:
@@ -242,7 +245,7 @@ def _convolution_flops(one: Instruction, arrays: list[Array]) -> int:
             spread=int(at("lhs_dilate", "1")),
             apart=int(at("rhs_dilate", "1")),
         )
-    features = one.results[0].shape[out.index("b")] * one.results[0].shape[out.index("f")]
+    features = instruction.results[0].shape[out.index("b")] * instruction.results[0].shape[out.index("f")]
     return 2 * features * arrays[1].shape[right.index("i")] * met
 
 

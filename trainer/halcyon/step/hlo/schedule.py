@@ -125,28 +125,33 @@ class _Simulation:
         its parts.
         """
         lines = self._module.computations.get(name, ())
-        last = {part: one.name for one in lines for part in self._parts(one)}
-        for one in lines:
+        last = {part: instruction.name for instruction in lines for part in self._parts(instruction)}
+        for instruction in lines:
+            opcode, is_own = instruction.opcode, is_collective(instruction)
             begun: dict[str | int, float] = {
-                part: seconds for part, seconds in self._parts(one).items() if part not in ends
+                part: seconds for part, seconds in self._parts(instruction).items() if part not in ends
             }
-            if is_collective(one) or (one.opcode.endswith("-start") and self._within(one)):
-                own = [collective(self._module, Placed(one, name))] if is_collective(one) else self._within(one)
-                begun[one.name] = sum(map(self._seconds_of, own))
+            within = self._within(instruction) if opcode.endswith("-start") else []
+            own = [collective(self._module, Placed(instruction, name))] if is_own else within
+            if own:
+                begun[instruction.name] = sum(map(self._seconds_of, own))
             for each, seconds in begun.items():
                 links_free = max(now, links_free) + seconds
                 ends[each] = links_free
             total += Overlap(0.0, sum(begun.values()), 0.0)
-            if one.opcode.endswith("-update"):
-                ends[one.name] = max((ends[each] for each in one.operands if each in ends), default=now)
-            waits: list[str | int] = [part for part, where in last.items() if where == one.name]
-            waits += one.operands if one.opcode.endswith("-done") else [one.name] if one.opcode in KINDS else []
+            if opcode.endswith("-update"):
+                ends[instruction.name] = max((ends[each] for each in instruction.operands if each in ends), default=now)
+            waits: list[str | int] = [part for part, where in last.items() if where == instruction.name]
+            if opcode.endswith("-done"):
+                waits += instruction.operands
+            elif opcode in KINDS:
+                waits.append(instruction.name)
             end = max((ends[each] for each in waits if each in ends), default=now)
             total += Overlap(0.0, 0.0, max(0.0, end - now))
             now = max(now, end)
-            if is_collective(one) or one.opcode in _FREE or one.opcode.endswith(_ASYNCHRONOUS):
+            if is_own or opcode in _FREE or opcode.endswith(_ASYNCHRONOUS):
                 continue
-            inside = self._inside(name, one)
+            inside = self._inside(name, instruction)
             if inside.collectives:  # they use the links after those that are in flight
                 total += Overlap(0.0, 0.0, max(0.0, links_free - now))
                 now = max(now, links_free)
@@ -154,71 +159,75 @@ class _Simulation:
             now += inside.computation + inside.waited
         return total + Overlap(0.0, 0.0, max(0.0, max(ends.values(), default=0.0) - now))
 
-    def _parts(self, one: Instruction) -> dict[int, float]:
+    def _parts(self, instruction: Instruction) -> dict[int, float]:
         """Seconds of the collectives of which a fusion computes a part, by their numbers."""
-        within = self._within(one) if one.opcode == "fusion" else ()
+        within = self._within(instruction) if instruction.opcode == "fusion" else ()
         return {each.part_of: self._seconds_of(each) for each in within if each.part_of is not None}
 
-    def _within(self, one: Instruction) -> list[Collective]:
+    def _within(self, instruction: Instruction) -> list[Collective]:
         """The collectives of the computations that an instruction calls."""
         return [
             collective(self._module, Placed(line, called))
-            for called in one.called
+            for called in instruction.called
             for line in self._module.computations.get(called, ())
             if is_collective(line)
         ]
 
-    def _inside(self, name: str, one: Instruction) -> Overlap:
+    def _inside(self, name: str, instruction: Instruction) -> Overlap:
         """The time of an instruction that is no collective itself."""
-        if one.opcode == "while":
-            trips = self._module.trips(one) or 1
-            return sum((self.run(called) for called in one.called), start=_NOTHING) * trips
-        if one.opcode in ("call", "conditional"):
+        if instruction.opcode == "while":
+            trips = self._module.trips(instruction) or 1
+            return sum((self.run(called) for called in instruction.called), start=_NOTHING) * trips
+        if instruction.opcode in ("call", "conditional"):
             return max(
-                (self.run(called) for called in one.called),
+                (self.run(called) for called in instruction.called),
                 key=lambda part: part.computation + part.waited,
                 default=_NOTHING,
             )
-        computation = self._computation(name, one)
-        collectives = sum(self._seconds_of(each) for each in self._within(one) if each.part_of is None)
+        computation = self._computation(name, instruction)
+        collectives = sum(self._seconds_of(each) for each in self._within(instruction) if each.part_of is None)
         return Overlap(
-            computation, collectives, max(0.0, collectives - (computation if self._flops(name, one) else 0.0))
+            computation, collectives, max(0.0, collectives - (computation if self._flops(name, instruction) else 0.0))
         )
 
-    def _computation(self, name: str, one: Instruction) -> float:
-        moved = fused_bytes(self._module, one) if one.opcode == "fusion" else plain_bytes(self._module, name, one)
-        return max(self._flops(name, one) / self._rates.flops, moved / self._rates.memory)
+    def _computation(self, name: str, instruction: Instruction) -> float:
+        is_fused = instruction.opcode == "fusion"
+        moved = fused_bytes(self._module, instruction) if is_fused else plain_bytes(self._module, name, instruction)
+        return max(self._flops(name, instruction) / self._rates.flops, moved / self._rates.memory)
 
-    def _flops(self, name: str, one: Instruction) -> float:
+    def _flops(self, name: str, instruction: Instruction) -> float:
         """Operations of matrix products, those of 8 bits as half as many: their peak rate is twice as high."""
-        flops = float(product_flops(self._module, name, one))
+        flops = float(product_flops(self._module, name, instruction))
         if flops:
             narrow = any(
-                array.dtype.startswith("f8") or array.dtype == "s8" for array in self._module.arrays(name, one)[:2]
+                array.dtype.startswith("f8") or array.dtype == "s8"
+                for array in self._module.arrays(name, instruction)[:2]
             )
             return flops / 2 if narrow else flops
-        called = one.called if one.opcode == "fusion" else ()
+        called = instruction.called if instruction.opcode == "fusion" else ()
         return sum(self._flops(each, line) for each in called for line in self._module.computations.get(each, ()))
 
 
-def plain_bytes(module: Module, name: str, one: Instruction) -> int:
+def plain_bytes(module: Module, name: str, instruction: Instruction) -> int:
     """Bytes that an instruction reads and writes, where it is no fusion."""
-    results = sum(array.size_bytes for array in one.results)
-    if one.opcode in ("dynamic-slice", "slice", "gather"):
+    results = sum(array.size_bytes for array in instruction.results)
+    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * results
-    operands = [array.size_bytes for array in module.arrays(name, one)]
-    return 2 * operands[1] if one.opcode == "dynamic-update-slice" and len(operands) > 1 else results + sum(operands)
+    operands = [array.size_bytes for array in module.arrays(name, instruction)]
+    if instruction.opcode == "dynamic-update-slice" and len(operands) > 1:
+        return 2 * operands[1]
+    return results + sum(operands)
 
 
-def fused_bytes(module: Module, one: Instruction) -> int:
+def fused_bytes(module: Module, instruction: Instruction) -> int:
     """Bytes that a fusion reads and writes.
 
     It reads only a part of an array that it slices, and writes only the part that it updates.
     """
-    lines = [line for called in one.called for line in module.computations.get(called, ())]
+    lines = [line for called in instruction.called for line in module.computations.get(called, ())]
     if not lines:
         return 0
-    name = one.called[0]
+    name = instruction.called[0]
     root = lines[-1]
     roots = [line for line in lines if line.name in root.operands] if root.opcode == "tuple" else [root]
     moved = 0
