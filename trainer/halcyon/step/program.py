@@ -33,7 +33,6 @@ from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.mesh import MESH_AXES
 from halcyon.parallel.partition import computing
 from halcyon.step.compilation import compiler_options, pipelines_blocks
-from halcyon.step.divergence import empty_window
 from halcyon.step.in_step import InStep
 from halcyon.step.objectives import build_objective
 from halcyon.step.objectives.objective import Batch, Objective
@@ -260,7 +259,7 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding)
     divergence, policy = spec.recovery.divergence, spec.objective.policy
     complete_state = state_completer(
-        optimizer, lambda: empty_window(divergence), adapted, flags, spec.average,
+        optimizer, divergence, adapted, flags, spec.average,
         has_reference=has_reference_copy(spec),
         has_sampler=policy is not None and policy.has_sampler,
     )  # fmt: skip

@@ -18,8 +18,9 @@ from halcyon.models.trainable import split
 from halcyon.optim.average import Average, empty_average
 from halcyon.parallel.axes import with_shardings
 from halcyon.step.compilation import compiler_options
-from halcyon.step.divergence import LossWindow
+from halcyon.step.divergence import LossWindow, empty_window
 from halcyon_api.spec.average import AverageSpec
+from halcyon_api.spec.divergence import DivergenceSpec
 
 Model = Any
 """A causal language model: a pytree of Haliax arrays."""
@@ -51,7 +52,7 @@ CompleteState = Callable[[Model], TrainState]
 
 def state_completer(
     optimizer: optax.GradientTransformation,
-    build_losses: Callable[[], LossWindow | None],
+    divergence: DivergenceSpec,
     adapted: Callable[[Model], Model] = lambda model: model,
     trained: Any = None,
     average: AverageSpec | None = None,
@@ -65,7 +66,7 @@ def state_completer(
 
     Args:
         optimizer: The update rule.
-        build_losses: Makes the window of the spike rule.
+        divergence: ``spec.recovery.divergence``, which may have a spike rule.
         adapted: Adds the run's adapter to a model that has none.
         trained: True in the place of each trained parameter of the result. None: all are trained.
         average: The average of the parameters that the run keeps.
@@ -79,7 +80,8 @@ def state_completer(
         optimizer_state = optimizer.init(part)
         mean, reference = empty_average(average, model), model if has_reference else None
         sampler = part if has_sampler else None
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, build_losses(), mean, reference, sampler)
+        losses = empty_window(divergence)
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer_state, losses, mean, reference, sampler)
 
     return complete
 
