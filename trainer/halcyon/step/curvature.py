@@ -73,11 +73,8 @@ def gauss_newton(objective: Samples, gradient_sums: GradientSums, model: Model, 
     weights = batch["weights"].astype(jnp.float32)
     # Row n of the step gets the same number whatever the microbatches are.
     seeds = jax.random.bits(key, weights.shape[:2], jnp.uint32)
-
-    def one(microbatch: tuple[Batch, jax.Array]) -> Batch:
-        return objective.sampled(model, *microbatch)
-
-    gradient = gradient_sums({**jax.lax.map(one, (batch, seeds)), "weights": jnp.sqrt(weights)})
+    sampled = jax.lax.map(lambda microbatch: objective.sampled(model, *microbatch), (batch, seeds))
+    gradient = gradient_sums({**sampled, "weights": jnp.sqrt(weights)})
     share = 1.0 / jnp.maximum(jnp.sum(weights), 1.0)
     return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)) * share, gradient)
 
