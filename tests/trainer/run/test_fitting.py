@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ from halcyon.run.fitting import (
     without_choice,
 )
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import Owner
+from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.offload import AUTOMATIC_OFFLOAD
 from halcyon_api.spec.remat import AUTOMATIC_REMAT
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of
+from tests.trainer.support.process_groups import run_document
 
 VOCABULARY, ROWS, LENGTH = 64, 16, 32
 POSSIBLE = (1, 2, 4, 8)
@@ -178,3 +181,17 @@ def test_a_choice_is_for_one_run_on_one_mesh() -> None:
     assert len(keys) == 5
     longer = spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"steps": 20, "log_every_steps": 5})})
     assert choice_key(longer, mesh, OWNER) in keys
+
+
+def test_a_key_has_no_defaults_so_a_version_with_further_fields_finds_the_choice(tmp_path: Path) -> None:
+    document = run_document(tmp_path / "root", microbatches="auto", remat="auto")
+    run, mesh = parse_run(document), ResolvedMesh(replica=1, data=1, fsdp=2, tensor=1)
+    given = {
+        "owner": ["tests", "tiny"],
+        "mesh": {"replica": 1, "data": 1, "fsdp": 2, "tensor": 1},
+        "accelerator": "cpu",
+        "model": document["spec"]["model"],
+        "trainer": {"batchSize": 8, "sequenceLength": 64, "microbatches": "auto", "remat": "auto"},
+    }
+    expected = hashlib.sha256(canonical_json(given)).hexdigest()[:32]
+    assert choice_key(run.spec, mesh, Owner(namespace="tests", name="tiny")) == f"choices/{expected}.json"
