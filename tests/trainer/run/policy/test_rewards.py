@@ -105,7 +105,7 @@ def test_samples_that_cannot_be_deleted_are_a_warning(tmp_path: Path, monkeypatc
     def denied(store: Store, newest: int) -> None:
         raise StoreFailure("PERMISSION_DENIED", "no right to list")
 
-    monkeypatch.setattr("halcyon.run.policy.rewards.thin_out", denied)
+    monkeypatch.setattr("halcyon.telemetry.history.samples.thin_out", denied)
     warnings: list[str] = []
     mine = records(tmp_path, f"{HERE}:counting", warnings)
     CALLS.clear()
