@@ -18,9 +18,12 @@ from timing import best_seconds
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
-from halcyon.data.layout import BestFit, Concatenate, Pack
+from halcyon.data.layout.best_fit import BestFit
+from halcyon.data.layout.concatenate import Concatenate
+from halcyon.data.layout.pack import Pack
 from halcyon.data.mixture import Mixture
-from halcyon.data.order import Permutation, build_order
+from halcyon.data.order.epochs import build_order
+from halcyon.data.order.permutation import Permutation
 from halcyon.data.source_data import SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import BYTE, load

@@ -14,10 +14,10 @@ import numpy as np
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
-from halcyon.data.layout import Concatenate
+from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.mixture import Mixture
 from halcyon.data.open import open_dataset
-from halcyon.data.order import Order
+from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import pytest
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
-from halcyon.data.order import Order
+from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec

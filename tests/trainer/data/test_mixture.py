@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.mixture import Mixture, build_mixture, rehearsed_sequences, stop_problem
-from halcyon.data.mixture.shares import MAX_BLOCKS, Shares
-from halcyon.data.order import Order
+from halcyon.data.order.epochs import Order
+from halcyon.data.shares import MAX_BLOCKS, Shares
 from halcyon.data.split import spread
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec, MixtureScheduleEntry, MixtureSpec, SourceWeightSpec

@@ -11,8 +11,7 @@ import pytest
 from halcyon.data.cache import ensure
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.shards import ENDS, ORIGINS
-from halcyon.data.layout import Spans, split_at_documents
-from halcyon.data.layout.spans import document_spans
+from halcyon.data.layout.spans import Spans, document_spans, split_at_documents
 from halcyon.data.open import dataset_of, ensure_caches
 from halcyon.data.sources import pieces
 from halcyon.data.trace import Excerpt, trace

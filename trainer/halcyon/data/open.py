@@ -22,16 +22,16 @@ from halcyon.data.cache.ensure import CacheKeeper, Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
-from halcyon.data.dataset import Dataset
-from halcyon.data.fetch import fetch_file
+from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.formats import begin_id
-from halcyon.data.growing import GrowingSource
-from halcyon.data.held_out import HeldOut
-from halcyon.data.layout import TOO_SHORT, Concatenate, Layout, PromptPacker, Prompts, packer_of
+from halcyon.data.layout.concatenate import Concatenate
+from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
+from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
-from halcyon.data.order import build_order
-from halcyon.data.source_data import Source, SourceData
+from halcyon.data.order.epochs import build_order
+from halcyon.data.source_data import GrowingSource, Source, SourceData
 from halcyon.data.sources import Access
+from halcyon.data.sources.files import fetch_file
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, run_streams
 from halcyon.errors import BadConfiguration

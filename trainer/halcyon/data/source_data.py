@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from halcyon.data.layout import Layout, Spans
-from halcyon.data.order import Order
+from halcyon.data.cache.background import CacheProgress
+from halcyon.data.cache.ledger import Ledger
+from halcyon.data.layout.packer import Layout
+from halcyon.data.layout.spans import Spans
+from halcyon.data.order.epochs import Order
 from halcyon.data.split import Split, spread
 from halcyon.errors import BadConfiguration
 
@@ -195,3 +199,53 @@ def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
     rows = np.zeros((len(lengths), width), flat.dtype)
     rows[np.arange(width) < lengths[:, None]] = flat
     return rows
+
+
+class GrowingSource:
+    """The newest snapshot of a source.
+
+    Args:
+        name: Name of the source.
+        progress: Provides the ledger of the source.
+        snapshot: Makes the source from a ledger.
+    """
+
+    def __init__(self, name: str, progress: CacheProgress, snapshot: Callable[[Ledger], SourceData]) -> None:
+        self.name = name
+        self._progress = progress
+        self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._newest: tuple[Ledger, SourceData] | None = None
+
+    @property
+    def snapshot(self) -> SourceData:
+        """The source with the text cached so far."""
+        ledger = self._progress.ledger(self.name)
+        if ledger is None:
+            raise LookupError(f"the token cache of {self.name} has not been begun")
+        with self._lock:
+            if (
+                self._newest is None
+                or len(ledger.shards) > len(self._newest[0].shards)
+                or ledger.finished != self._newest[0].finished
+            ):
+                self._newest = ledger, self._snapshot(ledger)
+            return self._newest[1]
+
+    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
+        """Wait until the source has these turns of its training order, and return it.
+
+        Raises:
+            Stopped: The process ends.
+            Exception: The error that ended the build.
+        """
+        self._progress.wait_for(lambda: self.snapshot.has_turns(turns))
+        return self.snapshot
+
+    def wait_for_held_out(self, sequences: int) -> SourceData:
+        """Wait until the source holds out this number of sequences, or is complete, and return it.
+
+        Raises as `wait_for_turns` does.
+        """
+        self._progress.wait_for(lambda: self.snapshot.has_held_out(sequences))
+        return self.snapshot

@@ -10,8 +10,7 @@ import numpy as np
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
-from halcyon.data.layout import Spans, split_at_documents
-from halcyon.data.layout.spans import document_spans
+from halcyon.data.layout.spans import Spans, document_spans, split_at_documents
 from halcyon.data.source_data import NO_SOURCE, BatchRows
 
 

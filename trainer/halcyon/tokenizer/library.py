@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.tokenizer.text import DocumentEncoder
+from halcyon.tokenizer.cut import DocumentEncoder
 
 
 @contextmanager

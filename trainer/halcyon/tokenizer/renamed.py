@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
+from halcyon.tokenizer.cut import PieceEncoder
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
-from halcyon.tokenizer.text import PieceEncoder
 
 _OUTER, _FIRST = "\ufdd6", 0xF0000
 _IN_A_ROW = re.compile(f"{_OUTER}+")

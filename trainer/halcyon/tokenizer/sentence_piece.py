@@ -10,13 +10,12 @@ import sentencepiece
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import sentence_piece_pieces, sentence_piece_sizes
-from halcyon.tokenizer.cut import find_joint
+from halcyon.tokenizer.cut import DocumentEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.rendered import EncodedText, Range, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
-from halcyon.tokenizer.text import DocumentEncoder
 
 WHERE = "spec.tokenizer.sentencePiece"
 _BEFORE = "\ufdd6"

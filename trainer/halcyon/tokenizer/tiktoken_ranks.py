@@ -20,14 +20,12 @@ import tiktoken
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.budgets.sizes import MOST_IDS
-from halcyon.tokenizer.choose import agree
-from halcyon.tokenizer.cut import CUT_BETWEEN
+from halcyon.tokenizer.cut import CUT_BETWEEN, DocumentEncoder, PieceEncoder
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import FastEncoder
+from halcyon.tokenizer.encoders import FastEncoder, agree
 from halcyon.tokenizer.library import LibraryTokenizer
 from halcyon.tokenizer.probe import probe_texts
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
-from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS, END_OF_TEXT
 
 WHERE = "spec.tokenizer.tiktoken"

@@ -16,21 +16,20 @@ from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.byte_level import (
     byte_level_pieces,
     byte_level_sizes,
+    is_byte_level,
+    is_independent,
     sentence_piece_pieces,
     sentence_piece_sizes,
 )
-from halcyon.tokenizer.choose import choose_encoder
-from halcyon.tokenizer.cut import find_joint
+from halcyon.tokenizer.cut import DocumentEncoder, PieceEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import ReferenceEncoder
+from halcyon.tokenizer.encoders import ReferenceEncoder, choose_encoder
 from halcyon.tokenizer.growth import problem_of
 from halcyon.tokenizer.library import LibraryTokenizer, errors_of_library
-from halcyon.tokenizer.parts import is_byte_level, is_independent
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.renamed import RenamedTokenizer, WithoutSpecial
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between, encoded
 from halcyon.tokenizer.special import find_document_tokens
-from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 
 WHERE = "spec.tokenizer.tokenizerJson"
 _NAMED = ("beginning", "end", "bos", "eos")

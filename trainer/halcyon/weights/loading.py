@@ -22,7 +22,7 @@ from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import read_companions
 from halcyon.weights.folder import HUB, ModelFolder, address, folder_place, model_shapes, read_config
 from halcyon.weights.reading import read_arrays

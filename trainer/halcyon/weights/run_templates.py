@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.origin import origin_store
 from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.data.fetch import fetch_file
 from halcyon.data.sources import Access
+from halcyon.data.sources.files import fetch_file
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.chat_template import template_of_run

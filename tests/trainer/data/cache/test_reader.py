@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halcyon.data.cache import scratch
+from halcyon.data.cache import arrays
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.shards import BLOCK_BYTES
@@ -114,7 +114,7 @@ def test_ends_and_origins_can_be_mapped_from_a_disk(
     store, caches = local(tmp_path, corpus)
     reader = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
     ends, origins = reader.document_ends(), reader.origins()
-    monkeypatch.setattr(scratch, "LARGE_BYTES", 0)
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 0)
     mapped = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
     assert isinstance(mapped.document_ends().base, np.memmap)
     assert np.array_equal(mapped.document_ends(), ends)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.order import build_order
-from halcyon.data.order.blocks import BlockPermutation
+from halcyon.data.order.epochs import build_order
+from halcyon.data.order.windows import BlockPermutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
 

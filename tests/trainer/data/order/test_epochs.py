@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.order import Order, build_order
+from halcyon.data.order.epochs import Order, build_order
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, WindowOrderSpec
 
 SPECS = {

@@ -7,9 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from halcyon.data.order import Order
-from halcyon.data.order.blocks import BlockPermutation
-from halcyon.data.order.windows import WindowPermutation
+from halcyon.data.order.epochs import Order
+from halcyon.data.order.windows import BlockPermutation, WindowPermutation
 from tests.trainer.data.order.statistics import Draw, deviations, linear_congruence, multiply_add_mask
 
 BOUND = 4.5

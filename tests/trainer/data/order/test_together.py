@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.data.order import Order, Permutation, build_order, run_queries
 from halcyon.data.order import together as module
-from halcyon.data.order.together import PermutationQuery, evaluate_all
+from halcyon.data.order.epochs import Order, build_order
+from halcyon.data.order.permutation import Permutation
+from halcyon.data.order.together import PermutationQuery, evaluate_all, run_queries
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec, RandomOrderSpec, SequentialOrderSpec, WindowOrderSpec
 
 SPECS = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.order import build_order
+from halcyon.data.order.epochs import build_order
 from halcyon.data.order.windows import WindowPermutation
 from halcyon_api.spec.data import OrderSpec, SequentialOrderSpec, WindowOrderSpec
 

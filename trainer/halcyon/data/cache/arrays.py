@@ -6,13 +6,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import tempfile
 from collections.abc import Mapping
 
 import numpy as np
 
-from halcyon.data.cache.scratch import scratch_array
 from halcyon.errors import DamagedData
 from halcyon.storage.store import Store
+
+LARGE_BYTES = 64 * 2**20
+
+
+def scratch_array(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """An uninitialized array.
+
+    A large one is in a file in the folder for temporary files; the file is deleted with the array.
+    """
+    if math.prod(shape) * np.dtype(dtype).itemsize <= LARGE_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as stream:
+        return np.asarray(np.memmap(stream, dtype, mode="w+", shape=shape))
+
 
 PART_BYTES = 64 * 2**20
 _INDEX = "INDEX.json"

@@ -21,7 +21,6 @@ from typing import Any
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
-from halcyon.data.cache.first_row import form_of
 from halcyon.data.cache.ledger import (
     LEDGER_KEY,
     DamagedLedger,
@@ -36,7 +35,8 @@ from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
 from halcyon.data.formats import weight_type
-from halcyon.data.formats.texts import texts_of
+from halcyon.data.formats.form_rows import form_of
+from halcyon.data.formats.text import texts_of
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients

@@ -18,7 +18,7 @@ from typing import Self
 
 from halcyon.data.cache import work
 from halcyon.data.cache.shards import Part
-from halcyon.data.cache.transfer import SentParts
+from halcyon.data.cache.work import SentParts
 from halcyon.data.sources import Piece
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.parquet import finer

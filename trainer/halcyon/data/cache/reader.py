@@ -19,8 +19,8 @@ from typing import Protocol
 import numpy as np
 from isal import isal_zlib
 
+from halcyon.data.cache.arrays import scratch_array
 from halcyon.data.cache.ledger import Ledger, ShardEntry
-from halcyon.data.cache.scratch import scratch_array
 from halcyon.data.cache.shards import (
     BLOCK_BYTES,
     CHECKS,

@@ -11,14 +11,13 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
 from halcyon.data.cache.shards import Part, Tokenized
-from halcyon.data.cache.transfer import SentParts, pack_parts
 from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
@@ -26,9 +25,54 @@ from halcyon.data.forms.messages import is_rejected
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.piece import Files, Lines
+from halcyon.data.sources.spill_file import SpillFile
 from halcyon.host.freed_memory import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
+
+
+@dataclass(frozen=True)
+class SentParts:
+    """The tokenized parts of a piece, on the way to the builder."""
+
+    parts: tuple[Part, ...]
+    """The parts; parts of long documents have no tokens here."""
+    counts: tuple[int, ...]
+    """Number of tokens of each part in the file."""
+    aside: SpillFile | None
+    """The file; None: no document is long."""
+
+    def take(self) -> Iterator[Part]:
+        """The parts with all their tokens; can be taken once."""
+        content = None if self.aside is None else self.aside.take()
+        offset = 0
+        for part, count in zip(self.parts, self.counts, strict=True):
+            if not count or content is None:
+                yield part
+                continue
+            tokens = np.frombuffer(content, part.documents.tokens.dtype, count, offset)
+            offset += tokens.nbytes
+            yield replace(part, documents=replace(part.documents, tokens=tokens))
+
+
+def pack_parts(parts: Iterable[Part]) -> SentParts:
+    """Prepare parts for sending; reads ``parts`` one by one."""
+    sent: list[Part] = []
+    counts: list[int] = []
+    aside: SpillFile | None = None
+    goes_on = False
+    for part in parts:
+        documents = part.documents
+        long = goes_on or documents.open_tokens > 0
+        goes_on = documents.open_tokens > 0
+        if long:
+            aside = aside or SpillFile.make()
+            aside.append([documents.tokens.data.cast("B")])
+            part = replace(part, documents=replace(documents, tokens=documents.tokens[:0].copy()))
+        sent.append(part)
+        counts.append(len(documents.tokens) if long else 0)
+    return SentParts(tuple(sent), tuple(counts), aside)
+
 
 UNKNOWN_FILE = -1
 """File number of a document whose file is not in the ledger."""

@@ -8,14 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halcyon.data.formats.assistant_spans import AssistantSpans
-from halcyon.data.formats.contents import Contents, has_parts, joined_texts
-from halcyon.data.formats.conversation import check_messages, check_turns
-from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row
+from halcyon.data.formats.conversation import Contents, check_messages, check_turns, has_parts, joined_texts
+from halcyon.data.formats.document import TokenizedDocument, bad_row
 from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form
+from halcyon.data.forms.form import BadConversation, Form
 from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row, field_value
+from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer

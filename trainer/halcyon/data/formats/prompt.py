@@ -15,13 +15,11 @@ import numpy as np
 
 from halcyon.data.formats.chat import contents_of, own_contents
 from halcyon.data.formats.conversation import check_messages
-from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row
+from halcyon.data.formats.document import TokenizedDocument, bad_row
 from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import ChatTemplate, Rendered, day, prompt_tokens
 from halcyon.data.formats.text import size_in_bytes
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form
+from halcyon.data.forms.form import BadConversation, Form
 from halcyon.data.forms.messages import prompt_of
 from halcyon.data.sources import SourceRow
 from halcyon.host.budgets.apart import OverBudget

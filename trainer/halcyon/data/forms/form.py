@@ -7,14 +7,39 @@ way. What a field holds (a text, messages, turns of ShareGPT) is looked at row b
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from halcyon.data.bad_value import BadValue
-from halcyon.data.forms.bad_conversation import BadConversation
 from halcyon_api.checkpoint_documents import Document
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec, PromptFormatSpec
+
+
+@dataclass(frozen=True)
+class BadValue:
+    """Stands for the value in its row.
+
+    It is an error only if the field is read, so a field that no format reads ends no build.
+    """
+
+    problem: str
+    """What is wrong, for the sentence "row 3 of FILE ... in the field 'text'": ``is not UTF-8``."""
+
+
+class BadConversation(Exception):
+    """A row is not a valid conversation. The error's message gives the reason.
+
+    Attributes:
+        fix: The fix.
+        part: The part of the row's form that is wrong, such as ``rejected``; None: it is not known, or all of it.
+    """
+
+    def __init__(self, what: str, fix: str = "fix the row", part: str | None = None) -> None:
+        super().__init__(what)
+        self.fix = fix
+        self.part = part
+
 
 Part = Literal[
     "request", "messages", "history", "question", "input", "answer", "chosen", "rejected", "system", "tools", "label"

@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from halcyon.data.bad_value import BadValue
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form, Part, truth_of
+from halcyon.data.forms.form import BadConversation, BadValue, Form, Part, truth_of
 from halcyon.data.forms.turns import Message, is_list, parsed, turns
 
 _SPOKEN = re.compile(r"\n\n(Human|Assistant): ?")

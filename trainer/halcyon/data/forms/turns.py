@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import BadConversation
 
 Message = dict[str, Any]
 

@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices, document_spans, ragged_ranges
 
 TooLong = Literal["left", "right", "drop", "raise"]
 

@@ -11,11 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from halcyon.data.layout.best_fit import BestFit
-from halcyon.data.layout.counted import Weights
 from halcyon.data.layout.pack import Pack
 from halcyon.data.layout.prompts import PromptPacker
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans
+from halcyon.data.layout.spans import LayoutReport, Spans, Weights
 from halcyon.data.layout.whole import WholePacker
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.objective import ObjectiveSpec

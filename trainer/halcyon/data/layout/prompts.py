@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.counted import Weights, first_counted
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans
+from halcyon.data.layout.spans import LayoutReport, Spans, Weights, checked_indices, document_spans, first_counted
 
 
 @dataclass(frozen=True)

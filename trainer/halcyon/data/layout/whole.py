@@ -23,10 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.buffer import Buffer
-from halcyon.data.layout.counted import Weights, first_counted
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.best_fit import Buffer
+from halcyon.data.layout.spans import (
+    LayoutReport,
+    Spans,
+    Weights,
+    checked_indices,
+    document_spans,
+    first_counted,
+    ragged_ranges,
+)
 
 _CHUNK_UNITS = 2**16
 

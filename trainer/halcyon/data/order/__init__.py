@@ -4,9 +4,3 @@
 permutation (`permutation`) of all sequences; a permutation of blocks of sequences and then inside windows of blocks
 (`blocks`); a permutation inside windows of the text (`windows`); or the order of the text.
 """
-
-from halcyon.data.order.epochs import Order, build_order
-from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import run_queries
-
-__all__ = ["Order", "Permutation", "build_order", "run_queries"]

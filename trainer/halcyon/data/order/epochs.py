@@ -11,11 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from halcyon.data.order.blocks import BlockPermutation
-from halcyon.data.order.grouping import groups
 from halcyon.data.order.permutation import Permutation
 from halcyon.data.order.together import PermutationQueries, PermutationQuery, run_queries
-from halcyon.data.order.windows import WindowPermutation
+from halcyon.data.order.windows import BlockPermutation, WindowPermutation, groups
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
 

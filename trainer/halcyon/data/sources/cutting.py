@@ -12,8 +12,7 @@ from functools import partial
 from itertools import groupby
 
 from halcyon.data.sources import named_dataset, parquet
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile, parse_address
+from halcyon.data.sources.access import Access, SourceFile, parse_address
 from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, errors_at
 from halcyon.data.sources.fields import columns_of, named_fields

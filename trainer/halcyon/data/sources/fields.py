@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import named_form, recognise
+from halcyon.data.forms.form import BadConversation, named_form, recognise
 from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import FormatSpec
 

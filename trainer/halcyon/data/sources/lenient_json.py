@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 
 
 def loads(text: bytes | memoryview) -> Any:

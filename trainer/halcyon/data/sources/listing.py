@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from halcyon.data.sources import named_dataset, stdlib
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import Address, SourceFile, parse_address
+from halcyon.data.sources.access import Access, Address, SourceFile, parse_address
 from halcyon.data.sources.failures import Unreadable, errors_at, reason, unreadable
 from halcyon.data.sources.files import stat_file
-from halcyon.data.sources.globs import glob_to_regex, literal_prefix
 from halcyon.data.sources.remote import list_prefix, look_up
 from halcyon_api.spec.sources import DataSourceSpec
 
@@ -109,3 +108,45 @@ def _files_below(directory: Path) -> Iterator[Path]:
 
     for parent, _, names in os.walk(directory, onerror=refuse):
         yield from (path for name in names if (path := Path(parent, name)).is_file())
+
+
+_WILD = re.compile(r"[*?\[]")
+
+
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """A regular expression that matches the same full names, with slashes, as the glob."""
+    parts = pattern.split("/")
+    out: list[str] = []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if part == "**":
+            out.append(r"(?:[^./][^/]*/)*[^./][^/]*" if last else r"(?:[^./][^/]*/)*")
+        else:
+            out.append(_part(part) + ("" if last else "/"))
+    return re.compile("".join(out), re.DOTALL)
+
+
+def literal_prefix(pattern: str) -> str:
+    """The parts before the first part with a wildcard: the prefix that a store lists. It has no final slash."""
+    parts = pattern.split("/")
+    count = next((index for index, part in enumerate(parts) if _WILD.search(part)), len(parts))
+    return "/".join(parts[:count])
+
+
+def _part(part: str) -> str:
+    out = r"(?!\.)" if part[:1] in ("*", "?", "[") else ""
+    position = 0
+    while position < len(part):
+        sign = part[position]
+        position += 1
+        if sign == "*":
+            out += "[^/]*"
+        elif sign == "?":
+            out += "[^/]"
+        elif sign == "[" and (end := part.find("]", position + 1 + (part[position : position + 1] == "!"))) >= 0:
+            body = part[position:end].replace("\\", r"\\").replace("[", r"\[")
+            out += f"[^/{body[1:]}]" if body.startswith("!") else "[" + re.sub(r"^\^", r"\\^", body) + "]"
+            position = end + 1
+        else:
+            out += re.escape(sign)
+    return out

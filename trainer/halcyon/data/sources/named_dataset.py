@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.failures import Unreadable, reason, unreadable
 from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.parquet import table_pieces

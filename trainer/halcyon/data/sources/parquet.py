@@ -18,18 +18,19 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.expansion import MOST_BYTES, Expands, cut_rows, group_bytes, may_expand, row_bytes
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
 from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.files import read_range
-from halcyon.data.sources.nested import has_structs, without_nulls
 from halcyon.data.sources.piece import TARGET_BYTES, Piece, RowGroups, SourceRow, Table, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LARGE_GROUP = 8
 """The parent cuts a row group that is larger than this number of pieces."""
@@ -315,3 +316,32 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
                     "the row"
                 ) from error
         raise
+
+
+_SPEAKERS = ("role", "from")
+_SAID = ("content", "value")
+
+
+def has_structs(kind: pa.DataType) -> bool:
+    """Whether values of a type are, or contain, structs or maps."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) or pa.types.is_map(kind):
+        return True
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = is_list or pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return is_list and has_structs(kind.value_type)
+
+
+def without_nulls(value: Any) -> Any:
+    """A value without the members of structs that are null."""
+    if isinstance(value, list):
+        return [without_nulls(member) for member in value]
+    if isinstance(value, dict):
+        speaks = any(value.get(name) is not None for name in _SPEAKERS)
+        return {
+            name: without_nulls(member)
+            for name, member in value.items()
+            if member is not None or (speaks and name in _SAID)
+        }
+    return value

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 from halcyon.data.sources.failures import Unreadable, reason
 from halcyon.data.sources.fields import ColumnsOf
 from halcyon.data.sources.lines import Block, cut_lines, offset_of_line

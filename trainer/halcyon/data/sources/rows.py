@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import orjson
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 from halcyon.data.sources import long_text, parquet, stdlib
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.failures import Unreadable, errors_at, reason

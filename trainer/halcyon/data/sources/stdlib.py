@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import StdlibSourceSpec
 
