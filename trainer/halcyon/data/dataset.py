@@ -21,7 +21,6 @@ import numpy as np
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.examples import Examples, examples_of
 from halcyon.data.mixture import Mixture
-from halcyon.data.order.together import run_queries
 from halcyon.data.order.windows import groups
 from halcyon.data.source_data import NO_SOURCE, BatchRows, Source, SourceData
 from halcyon.tokenizer import Tokenizer
@@ -234,10 +233,8 @@ class Dataset(HeldOut):
     def _sequences(self, source: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """The sequence at each turn of its source: int64 [n]."""
         sequences = np.empty_like(turns)
-        shares = [(self._sources[index].wait_for_turns(turns[here]), here) for index, here in groups(source)]
-        ranks = run_queries([data.order.queries(turns[here]) for data, here in shares])
-        for (data, here), mine in zip(shares, ranks, strict=True):
-            sequences[here] = data.ranked_sequences(mine)
+        for index, here in groups(source):
+            sequences[here] = self._sources[index].wait_for_turns(turns[here]).training_sequences(turns[here])
         return sequences
 
     def holds(self, step: int) -> bool:

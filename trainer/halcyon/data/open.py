@@ -28,7 +28,7 @@ from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
 from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
-from halcyon.data.order.epochs import build_order
+from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import GrowingSource, Source, SourceData
 from halcyon.data.sources import Access
 from halcyon.data.sources.files import fetch_file
@@ -282,7 +282,7 @@ class _Snapshots:
         if (simulated := data.mixture.simulate_tokens) is not None:
             run_tokens = self._schedule.tokens_before(settings.steps)
             used = rehearsed_sequences(split.training, run_tokens=run_tokens, simulate_tokens=simulated)
-        order = build_order(data.order, sequences=used, seed=settings.seed, source=source.name)
+        order = Order(data.order, sequences=used, seed=settings.seed, source=source.name)
         return SourceData(
             name=source.name,
             tokens=self._reader,

@@ -109,11 +109,8 @@ class SourceData:
 
     def training_sequences(self, turns: np.ndarray) -> np.ndarray:
         """The sequences at turns of the endless training order: int64, same shape."""
-        return self.ranked_sequences(self.order(turns))
-
-    def ranked_sequences(self, ranks: np.ndarray) -> np.ndarray:
-        """The sequences at ranks, 0 to ``used - 1``, among the used sequences: int64, same shape."""
-        return self.split.training_sequences(spread(ranks, chosen=self.used, total=self.split.training))
+        ranks = spread(self.order(turns), chosen=self.used, total=self.split.training)
+        return self.split.training_sequences(ranks)
 
     def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> Windows:
         """The tokens of sequences or of their parts."""
