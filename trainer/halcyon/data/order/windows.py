@@ -1,14 +1,14 @@
-"""Permutations that keep neighbours near each other: for text that is still being tokenized, and for cold object stores.
+"""Permutations that keep neighbours together: for text that is still being tokenized, and for cold object stores.
 
 A window is a fixed number of neighbours, whose elements are shuffled together. `WindowPermutation` keeps the order of
 the windows. The order inside a full window depends only on its number and the key, not on the amount of later text. So
 training can begin while that text is still being tokenized. The last window of an epoch has the remaining elements.
 
-`BlockPermutation` shuffles blocks of neighbours first. A block is one read. ``window_blocks`` neighbours in the shuffled
-order of blocks make a window. So a reader that holds one window in memory reads every block once per epoch. Each epoch
-combines other blocks in a window. The last block of a source may be short. It is shuffled like the others: the inverse
-of the permutation gives its place ``q`` among the blocks, and everything after it is shifted by the sequences it lacks.
-So every step has a closed form and needs no memory.
+`BlockPermutation` shuffles blocks of neighbours first. A block is one read. ``window_blocks`` neighbours in the
+shuffled order of blocks make a window. So a reader that holds one window in memory reads every block once per epoch.
+Each epoch combines other blocks in a window. The last block of a source may be short. It is shuffled like the others:
+the inverse of the permutation gives its place ``q`` among the blocks, and everything after it is shifted by the
+sequences it lacks. So every step has a closed form and needs no memory.
 """
 
 from __future__ import annotations

@@ -8,15 +8,14 @@ before a value is repeated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import FileMetaData
 
 from halcyon.data.sources.failures import Unreadable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow.parquet import FileMetaData
 
 MOST_BYTES = 64 * 2**20
 """Bytes of values that are decoded at once, and of a row that is larger than its file."""
@@ -54,8 +53,6 @@ def may_expand(metadata: FileMetaData, groups: Iterable[int], columns: Sequence[
 
 def row_bytes(table: pa.Table | pa.RecordBatch) -> np.ndarray:
     """Bytes of each row of a table, with its texts repeated: int64 [rows]."""
-    import pyarrow as pa
-
     found = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
@@ -101,9 +98,6 @@ def cut_rows(
 
 def _value_bytes(array: Any) -> np.ndarray:
     """Bytes of each value of an array: int64 [values]."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind, count = array.type, len(array)
     if pa.types.is_dictionary(kind):
         of_value = _value_bytes(array.dictionary)

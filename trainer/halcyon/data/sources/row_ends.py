@@ -1,24 +1,45 @@
-"""Finds where rows end in a text that cannot be cut at every line end: records of CSV and elements of a JSON array.
+"""Cuts a stream of chunks into blocks of whole rows: lines, records of CSV, or elements of a JSON array.
 
-A scanner gets the text in chunks of any size and returns the end of each row. Its state is a few numbers, so the text
-is not kept.
+It must be cheap, because one process supplies many workers. A scanner gets the text in chunks of any size and returns
+the end of each row. Its state is a few numbers, so the text is not kept.
+
+A block ends at the first row end at or after `target_bytes`. So its bounds depend only on the text, not on the chunks:
+pieces do not depend on the location or the compression of a file. A block of lines is too large for memory only if its
+last line is long; such a block is written to a temporary file while it arrives.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from halcyon.data.sources import long_text
 from halcyon.data.sources.failures import Unreadable
-from halcyon.data.sources.lines import Block
-from halcyon.data.sources.long_text import escape_offsets
+from halcyon.data.sources.spill_file import SpillFile
 
 LONGEST_RECORD_BYTES = 64 * 2**20
 """A longer record of CSV is an error: most likely a quote is not closed, and the rest of the file would be one value.
 """
+
+
+class Block(NamedTuple):
+    """A block of whole rows."""
+
+    size_bytes: int
+    rows: int
+    """Number of rows, blank lines included; the last line of a file may have no line end."""
+    text: bytes | SpillFile | None
+    """The text, in a temporary file if it has a long line; None: not kept."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The text, if it is kept."""
+        if isinstance(self.text, bytes):
+            yield self.text
+        elif self.text is not None:
+            yield from self.text.chunks()
 
 
 class Scanner(Protocol):
@@ -41,6 +62,26 @@ class Scanner(Protocol):
         ...
 
 
+class LineScanner:
+    """Scans lines."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def feed(self, data: bytes) -> np.ndarray:
+        """See `Scanner`."""
+        self._open = not data.endswith(b"\n") if data else self._open
+        return _line_ends(data)
+
+    def close(self) -> int:
+        """See `Scanner`."""
+        return int(self._open)
+
+
+def _line_ends(data: bytes) -> np.ndarray:
+    return np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+
+
 class RecordScanner:
     """Scans records of CSV or TSV as Python's `csv` reads them: a line end inside quotes ends no record.
 
@@ -58,7 +99,7 @@ class RecordScanner:
     def feed(self, data: bytes) -> np.ndarray:
         """See `Scanner`."""
         if b'"' not in data and b'"' not in self._open:
-            ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+            ends = _line_ends(data)
             self._open = data[int(ends[-1]) :] if len(ends) else self._open + data
             self._rows += len(ends)
             return ends
@@ -143,7 +184,7 @@ class ElementScanner:
     def _brackets(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Offsets of the brackets outside of strings, and 1 for those that open and -1 for those that close."""
         escaped = np.zeros(len(window) + 1, bool)
-        escaped[escape_offsets(window, inside=self._in_escape) + 1] = True
+        escaped[long_text.escape_offsets(window, inside=self._in_escape) + 1] = True
         escaped[0] |= self._in_escape
         self._in_escape = bool(escaped[-1])
         quotes = np.flatnonzero((window == ord('"')) & ~escaped[:-1])
@@ -176,30 +217,60 @@ class ElementScanner:
 
 
 def cut_rows(
-    chunks: Iterable[bytes | memoryview], scanner: Scanner, target_bytes: int, *, keep: bool = True
+    chunks: Iterable[bytes | memoryview],
+    scanner: Scanner,
+    target_bytes: int,
+    *,
+    keep: bool = True,
+    spills: bool = False,
 ) -> Iterator[Block]:
-    """Blocks of whole rows, in order; as `cut_lines`, with the ends that a scanner finds.
+    """Blocks of whole rows, in order. A row longer than `target_bytes` makes a larger block. Text after the last row
+    belongs to no block.
 
-    Text after the last row belongs to no block.
+    Args:
+        chunks: The text.
+        scanner: Finds the ends of rows.
+        target_bytes: A block ends with the first row that ends at or after this size.
+        keep: Whether to keep the blocks' text; False: only their bounds.
+        spills: Whether a block with a long row is kept in a temporary file.
     """
-    parts: list[memoryview] = []
-    size_bytes = rows = 0
+    held = _Held(keep, spills)
     for chunk in chunks:
-        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        data = bytes(chunk)
         ends = scanner.feed(data)
         start = taken = 0
-        while (last := int(np.searchsorted(ends, start + max(1, target_bytes - size_bytes)))) < len(ends):
+        while (last := int(np.searchsorted(ends, start + max(1, target_bytes - held.size_bytes)))) < len(ends):
             end = int(ends[last])
-            parts.append(memoryview(data)[start:end])
-            yield Block(size_bytes + end - start, rows + last + 1 - taken, b"".join(parts) if keep else None)
-            parts, size_bytes, rows, start, taken = [], 0, 0, end, last + 1
-        rows += len(ends) - taken
-        size_bytes += len(data) - start
-        if keep:
-            parts.append(memoryview(data)[start:])
-    rows += scanner.close()
-    if rows:
-        yield Block(size_bytes, rows, b"".join(parts) if keep else None)
+            held.add(memoryview(data)[start:end], last + 1 - taken)
+            yield held.block()
+            held, start, taken = _Held(keep, spills), end, last + 1
+        held.add(memoryview(data)[start:], len(ends) - taken)
+    held.rows += scanner.close()
+    if held.rows:
+        yield held.block()
+
+
+class _Held:
+    """The part of a block that has arrived."""
+
+    def __init__(self, keep: bool, spills: bool) -> None:
+        self.size_bytes = self.rows = 0
+        self._keep, self._spills = keep, spills
+        self._parts: list[bytes | memoryview] = []
+        self._aside: SpillFile | None = None
+
+    def add(self, text: memoryview, rows: int) -> None:
+        self.size_bytes += len(text)
+        self.rows += rows
+        if self._keep:
+            self._parts.append(text)
+        if self._keep and self._spills and self.size_bytes > long_text.LONG_BYTES:
+            self._aside = self._aside or SpillFile.make()
+            self._aside.append(self._parts)
+            self._parts.clear()
+
+    def block(self) -> Block:
+        return Block(self.size_bytes, self.rows, self._aside or (b"".join(self._parts) if self._keep else None))
 
 
 def offset_of_row(chunks: Iterable[bytes], scanner: Scanner, row: int) -> int:

@@ -17,9 +17,8 @@ from typing import Literal, NamedTuple
 from halcyon.data.forms.form import BadValue
 from halcyon.data.sources.failures import Unreadable, reason
 from halcyon.data.sources.fields import ColumnsOf
-from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
 from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, Rows, SourceRow
-from halcyon.data.sources.row_ends import ElementScanner, RecordScanner, Scanner, cut_rows, offset_of_row
+from halcyon.data.sources.row_ends import ElementScanner, LineScanner, RecordScanner, Scanner
 from halcyon_api.counting import counted
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -139,25 +138,15 @@ def _check_columns(file: str, delimiter: str, columns: Sequence[str], fields: Se
             raise Unreadable(f"{file} has no column {field!r}, only {', '.join(columns[:20])}; {hint}")
 
 
-def blocks(rows: Rows, file: str, chunks: Iterable[bytes], target_bytes: int, *, keep: bool) -> Iterator[Block]:
-    """Blocks of whole rows of a text, in order; see `cut_lines`."""
-    if isinstance(rows, JsonLines):
-        return cut_lines(chunks, target_bytes, keep=keep)
-    return cut_rows(chunks, _scanner(rows, file), target_bytes, keep=keep)
-
-
-def offset_of(rows: Rows, file: str, chunks: Iterable[bytes], row: int, *, first: bool) -> int:
-    """Offset of the begin of a row of a block, in bytes; rows are counted from 0.
-
-    ``first``: whether the block begins the text.
-    """
-    if isinstance(rows, JsonLines):
-        return offset_of_line(chunks, row)
-    return offset_of_row(chunks, _scanner(rows, file, inside=not first), row)
-
-
-def _scanner(rows: JsonArray | Delimited, file: str, *, inside: bool = False) -> Scanner:
-    return RecordScanner(rows.delimiter, file) if isinstance(rows, Delimited) else ElementScanner(file, inside=inside)
+def scanner_of(rows: Rows, file: str, *, inside: bool = False) -> Scanner:
+    """Finds the ends of rows of a text, which begins after another row if ``inside``."""
+    match rows:
+        case JsonLines():
+            return LineScanner()
+        case JsonArray():
+            return ElementScanner(file, inside=inside)
+        case Delimited():
+            return RecordScanner(rows.delimiter, file)
 
 
 def elements(file: str, text: bytes, *, first: bool) -> Iterator[bytes]:
