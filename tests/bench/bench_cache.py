@@ -112,7 +112,7 @@ def fresh(definition: TokenizerDefinition) -> Tokenizer:
 
     Its set-up is done, because that takes as long as some megabytes of text.
     """
-    definition._loaded = None
+    load.cache_clear()
     tokenizer = load(definition)
     tokenizer.encode("ready")
     return tokenizer

@@ -1,4 +1,4 @@
-"""The alphabet of byte-level BPE, and the number of bytes of a token in this spelling.
+"""The alphabet of byte-level BPE, the bytes of tokens in the two usual spellings, and which spelling a file uses.
 
 GPT-2 writes each byte as one printable character, so that a vocabulary can be stored as text. The printable characters
 of Latin-1 stand for their own bytes; the characters from U+0100 on stand for the other 68 bytes (Radford et al., 2019,
@@ -29,33 +29,20 @@ def spell(data: bytes) -> str:
     return data.decode("latin-1").translate(_TABLE)
 
 
-def byte_level_sizes(tokens: Iterable[str]) -> list[int]:
-    """Bytes of text of each token of a byte-level vocabulary: one per character."""
-    return [len(token) for token in tokens]
-
-
 def byte_level_pieces(tokens: Iterable[str]) -> list[bytes]:
     """The bytes of each token of a byte-level vocabulary; a character outside of the alphabet stands for itself."""
     return [b"".join(bytes([_BYTES[sign]]) if sign in _BYTES else sign.encode() for sign in token) for token in tokens]
 
 
 def sentence_piece_pieces(tokens: Iterable[str]) -> list[bytes]:
-    """The bytes of each token of a vocabulary in SentencePiece's spelling."""
-    return [
-        bytes([int(token[3:5], 16)])
-        if _BYTE_FALLBACK.fullmatch(token)
-        else token.replace(_SPACE, " ").removeprefix("##").encode()
-        for token in tokens
-    ]
-
-
-def sentence_piece_sizes(tokens: Iterable[str]) -> list[int]:
-    """Bytes of text of each token of a vocabulary in SentencePiece's spelling.
+    """The bytes of each token of a vocabulary in SentencePiece's spelling.
 
     The space that SentencePiece adds before a text counts, so the measured length of a document is one byte too large.
     """
     return [
-        1 if _BYTE_FALLBACK.fullmatch(token) else len(token.replace(_SPACE, " ").removeprefix("##").encode())
+        bytes([int(token[3:5], 16)])
+        if _BYTE_FALLBACK.fullmatch(token)
+        else token.replace(_SPACE, " ").removeprefix("##").encode()
         for token in tokens
     ]
 

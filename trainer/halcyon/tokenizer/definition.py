@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from halcyon.tokenizer.byte import ByteTokenizer
@@ -34,7 +35,7 @@ class TokenizerDefinition:
 
     Empty for the byte tokenizer.
     """
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Settings that are not in the file:
 
     - ``beginning``, ``end``: spellings of the tokens that begin and end each document, as the run's document or a
@@ -69,26 +70,14 @@ BYTE = TokenizerDefinition("byte")
 """The byte tokenizer's definition."""
 
 
+@lru_cache(maxsize=1)
 def load(definition: TokenizerDefinition) -> Tokenizer:
-    """Make the tokenizer. The last one is kept, because it takes a second to make.
+    """Make the tokenizer. The last one is kept, because it takes a second to make. Imports only the library of its
+    kind.
 
     Raises:
         BadConfiguration: The file is not of the definition's kind.
     """
-    global _loaded
-    kept, key = (
-        _loaded,
-        (definition.fingerprint, definition.ends),
-    )  # models with the same tokenizer may end answers at other tokens
-    if kept is None or kept[0] != key:
-        kept = _loaded = (key, _load(definition))
-    return kept[1]
-
-
-_loaded: tuple[tuple[str, tuple[int, ...]], Tokenizer] | None = None
-
-
-def _load(definition: TokenizerDefinition) -> Tokenizer:
     match definition.kind:
         case "byte":
             return ByteTokenizer(definition.fingerprint)

@@ -13,7 +13,8 @@ from typing import Any
 
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
-from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
+from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
+from halcyon_api.spec.tokenizer import TiktokenSpec, TokenizerSpec
 
 TOKENIZER_KEY = "tokenizer.json"
 SENTENCE_PIECE_KEY = "tokenizer.model"
@@ -113,33 +114,27 @@ def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
         BadConfiguration: The file cannot be read, or does not have the known hash.
         DataUnreachable: Its store does not answer, or denies access.
     """
+    where = f"spec.tokenizer.{spec.kind}"
     if spec.byte is not None:
         return BYTE
-    if spec.tokenizer_json is not None:
-        return _tokenizer_json(spec.tokenizer_json, fetch)
+    if (json_spec := spec.tokenizer_json) is not None:
+        path = json_spec.path
+        uri = path if path.endswith(".json") else f"{path.rstrip('/')}/{TOKENIZER_KEY}"
+        definition = _with_settings(uri, TOKENIZER_KEY, where, fetch)
+        named = {"beginning": json_spec.beginning, "end": json_spec.end}
+        given = {name: text for name, text in named.items() if text is not None}
+        return replace(definition, options={**definition.options, **given})
     if spec.tiktoken is not None:
-        return _tiktoken(spec.tiktoken, fetch)
+        return _tiktoken(spec.tiktoken, where, fetch)
     if spec.sentence_piece is not None:
-        return _sentence_piece(spec.sentence_piece, fetch)
+        return _with_settings(spec.sentence_piece.path, SENTENCE_PIECE_KEY, where, fetch)
     raise TypeError(f"a tokenizer of kind {spec.kind} has to be trained, it cannot be read")
 
 
-def _tokenizer_json(spec: TokenizerJsonSpec, fetch: Fetch) -> TokenizerDefinition:
-    uri = spec.path if spec.path.endswith(".json") else f"{spec.path.rstrip('/')}/{TOKENIZER_KEY}"
-    files = {TOKENIZER_KEY: _read(uri, "spec.tokenizer.tokenizerJson", fetch)} | _beside(
-        uri, "spec.tokenizer.tokenizerJson", fetch
-    )
-    found = definition_of(files)
-    assert found is not None  # noqa: S101 - the files have a tokenizer.json
-    named = {name: text for name, text in (("beginning", spec.beginning), ("end", spec.end)) if text is not None}
-    return replace(found, options={**found.options, **named})
-
-
-def _sentence_piece(spec: SentencePieceSpec, fetch: Fetch) -> TokenizerDefinition:
-    where = "spec.tokenizer.sentencePiece"
-    found = definition_of({SENTENCE_PIECE_KEY: _read(spec.path, where, fetch)} | _beside(spec.path, where, fetch))
-    assert found is not None  # noqa: S101 - the files have a tokenizer.model
-    return found
+def _with_settings(uri: str, key: str, where: str, fetch: Fetch) -> TokenizerDefinition:
+    definition = definition_of({key: _read(uri, where, fetch)} | _beside(uri, where, fetch))
+    assert definition is not None  # noqa: S101 - the files have a vocabulary
+    return definition
 
 
 def _beside(uri: str, where: str, fetch: Fetch) -> dict[str, bytes]:
@@ -156,11 +151,8 @@ def _beside(uri: str, where: str, fetch: Fetch) -> dict[str, bytes]:
     return found
 
 
-def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
-    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-
+def _tiktoken(spec: TiktokenSpec, where: str, fetch: Fetch) -> TokenizerDefinition:
     encoding = ENCODINGS[spec.encoding]
-    where = "spec.tokenizer.tiktoken"
     if spec.path is not None:
         return _encoding(spec.encoding, _read(spec.path, where, fetch))
     kept = cached_encoding(spec.encoding)
@@ -178,10 +170,10 @@ def cached_encoding(name: str) -> TokenizerDefinition | None:
     """One of tiktoken's encodings from tiktoken's cache on this machine; None: its ranks are not there, or have another
     hash.
     """
-    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-
     encoding = ENCODINGS[name]
-    path = _tiktoken_cache() / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"  # as in tiktoken
+    path = folder / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
     try:
         content = path.read_bytes()
     except OSError:
@@ -191,12 +183,6 @@ def cached_encoding(name: str) -> TokenizerDefinition | None:
 
 def _encoding(name: str, content: bytes) -> TokenizerDefinition:
     return TokenizerDefinition("tiktoken", content, {"encoding": "r50k_base" if name == "gpt2" else name})
-
-
-def _tiktoken_cache() -> Path:
-    """The folder of tiktoken's downloads."""
-    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    return Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"
 
 
 def _read(uri: str, where: str, fetch: Fetch) -> bytes:

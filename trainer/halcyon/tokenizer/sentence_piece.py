@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 import sentencepiece
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.byte_level import sentence_piece_pieces, sentence_piece_sizes
+from halcyon.tokenizer.byte_level import sentence_piece_pieces
 from halcyon.tokenizer.cut import DocumentEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.library import LibraryTokenizer
-from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.rendered import EncodedText, Range, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
 
@@ -66,34 +66,30 @@ class SentencePieceTokenizer(LibraryTokenizer):
         )
         options = definition.options
         own = {token: name for name, token in self.special_tokens.items()}
-        chosen = find_document_tokens(
+        self.bos_id, self.eos_id, self.pad_id = find_document_tokens(
             self.special_tokens,
             WHERE,
             beginning=options.get("bos", own.get(self._processor.bos_id(), "")),
             end=options.get("eos", own.get(self._processor.eos_id())),
         )
-        self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
-        self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
+        self.ends = tuple(dict.fromkeys((self.eos_id, *definition.ends)))
         # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says
         # otherwise.
-        self.prefix = () if chosen.bos is None or options.get("addBos") == "false" else (chosen.bos,)
-        self.suffix = (chosen.eos,) if options.get("addEos") == "true" else ()
+        self.prefix = () if self.bos_id is None or options.get("addBos") == "false" else (self.bos_id,)
+        self.suffix = (self.eos_id,) if options.get("addEos") == "true" else ()
 
-    def _make_documents(self) -> DocumentEncoder:
-        encode_pieces = SentencePieceEncoder(self._processor)
-        return DocumentEncoder(encode_pieces, find_joint(lambda text: encode_pieces([text])[0], PROSE))
-
-    def _make_token_bytes(self) -> np.ndarray:  # after SentencePiece's normalisation
-        ids = range(self.vocab_size)
-        sizes = np.array(sentence_piece_sizes(self._processor.id_to_piece(index) for index in ids), np.int32)
-        sizes[[index for index in ids if self._processor.is_control(index) or self._processor.is_unknown(index)]] = 0
-        return sizes
+    @cached_property
+    def _documents(self) -> DocumentEncoder:
+        encode = SentencePieceEncoder(self._processor)
+        return DocumentEncoder(encode, find_joint(encode))
 
     def pieces(self) -> list[bytes]:
-        """The bytes of text of each id; none for special tokens."""
-        found = sentence_piece_pieces(self._processor.id_to_piece(index) for index in range(self.vocab_size))
-        is_text = self.token_bytes > 0
-        return [piece if is_text[index] else b"" for index, piece in enumerate(found)]
+        """The bytes of text of each id, after SentencePiece's normalisation; none for special tokens."""
+        ids = range(self.vocab_size)
+        return [
+            b"" if self._processor.is_control(index) or self._processor.is_unknown(index) else piece
+            for index, piece in zip(ids, sentence_piece_pieces(map(self._processor.id_to_piece, ids)), strict=True)
+        ]
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token.
