@@ -16,7 +16,6 @@ from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
 from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.mixture import Mixture
-from halcyon.data.open import open_dataset
 from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
@@ -26,6 +25,7 @@ from halcyon_api.spec.data import OrderSpec, RandomOrderSpec, SequentialOrderSpe
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.support.datasets import open_dataset
 
 RANDOM, SEQUENTIAL = OrderSpec(random=RandomOrderSpec()), OrderSpec(sequential=SequentialOrderSpec())
 

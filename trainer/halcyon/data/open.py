@@ -104,27 +104,15 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ca
         The data and the caches.
 
     Raises:
-        See `open_dataset`.
+        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message
+            names the field.
+        TrainerExit: The caches' root does not answer, or is full.
     """
     keeper = _keeper(spec, process=process, run="", report=lambda built: None)
     caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
     return dataset_of(spec, keeper.store, caches), caches
-
-
-def open_dataset(
-    spec: TrainingRunSpec, *, process: str = "local", report: Callable[[Built], object] = lambda built: None
-) -> Dataset:
-    """Open the data of a run.
-
-    Raises:
-        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message
-            names the field.
-        TrainerExit: The caches' root does not answer, or is full.
-    """
-    store, caches = ensure_caches(spec, process=process, report=report)
-    return dataset_of(spec, store, caches)
 
 
 def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
@@ -154,8 +142,7 @@ def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
     if held_out.validation_sequences == 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text is too little to hold out "
-            "one sequence for "
-            "evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
+            "one sequence for evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
         )
     return held_out
 
@@ -186,9 +173,8 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds "
-            "none out, but "
-            "spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more text, or set "
-            "everySteps to 0"
+            "none out, but spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more "
+            "text, or set everySteps to 0"
         )
     return dataset
 

@@ -26,15 +26,12 @@ class Tokens(Protocol):
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The tokens of spans, concatenated."""
-        ...
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The loss weights of the same tokens; None: all are 1."""
-        ...
 
     def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
-        ...
 
 
 class Windows(NamedTuple):
@@ -147,20 +144,16 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Name of the source."""
-        ...
 
     @property
     def snapshot(self) -> SourceData:
         """The source with the text cached so far."""
-        ...
 
     def wait_for_turns(self, turns: np.ndarray) -> SourceData:
         """The source with these turns of its training order; may wait for them."""
-        ...
 
     def wait_for_held_out(self, sequences: int) -> SourceData:
         """The source with this number of held-out sequences, or with all it has; may wait for them."""
-        ...
 
 
 @dataclass(frozen=True)

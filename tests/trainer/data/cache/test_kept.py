@@ -9,11 +9,11 @@ import pytest
 
 from halcyon.data.cache import arrays
 from halcyon.data.cache.arrays import load_arrays, store_arrays
-from halcyon.data.open import open_dataset
 from halcyon.errors import DamagedData
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
+from tests.trainer.support.datasets import open_dataset
 
 ARRAYS = {
     "first": np.arange(1000, dtype=np.int64) * 7,

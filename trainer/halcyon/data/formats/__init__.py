@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter
 from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
+from halcyon.data.formats.prompt import PromptFormatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.tokenizer import Tokenizer
@@ -37,18 +39,11 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form:
         return TextFormatter(spec.text, tokenizer, where)
     if spec.prebuilt is not None:
         return PrebuiltFormatter(spec.prebuilt, tokenizer, where)
-    from halcyon.data.formats.chat import (
-        ChatFormatter,
-        PreferenceFormatter,
-    )  # Jinja takes a tenth of a second to import
-
     if spec.chat is not None:
         return ChatFormatter(spec.chat, tokenizer, where, form)
     if spec.preference is not None:
         return PreferenceFormatter(spec.preference, tokenizer, where, form)
     if spec.prompt is not None:
-        from halcyon.data.formats.prompt import PromptFormatter
-
         return PromptFormatter(spec.prompt, tokenizer, where, form)
     raise TypeError(f"no format of kind {spec.kind}")
 

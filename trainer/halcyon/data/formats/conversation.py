@@ -1,4 +1,4 @@
-"""Checks conversations before a template renders them.
+"""Checks conversations before a template renders them, and fits the contents of their messages to it.
 
 A template renders any list of messages, even one in which a turn is missing; the model would then learn from wrong data
 without an error. So every conversation is checked: it has no two user turns in a row, and it has an assistant turn if
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from halcyon.data.forms.form import BadConversation
-from halcyon.host.budgets.apart import OverBudget
 
 ASSISTANT_PARTS = ("text", "python", "python_output")
 """Parts of an assistant's message: its text, the code it runs, and the output of the code, which never counts in the
@@ -85,10 +84,14 @@ _NO_CONTENT = frozenset({"role", "content", "name", "weight"})
 
 
 class Contents:
-    """The contents that a template takes.
+    """The contents that a template takes: texts, or lists of parts (``{"type": "text", "text": ...}``).
+
+    Many templates print `message['content']`, and print a list as Python writes it: the model would learn brackets and
+    quotes. Other templates go through the parts and fail on a text. So a template is tried once with a list for each
+    role, and a list of texts becomes one text where the template cannot take it.
 
     Args:
-        render: Renders messages to text; may raise anything.
+        render: Renders messages to text; may raise `BadConversation`.
     """
 
     def __init__(self, render: Callable[[list[dict[str, Any]]], str]) -> None:
@@ -109,7 +112,7 @@ class Contents:
                 raise BadConversation(f"has no content in the message at place {place}")
         elif isinstance(content, list):
             if message["role"] in self._wants_text and not _is_code(content):
-                return {**message, "content": joined_texts(content, place)}
+                return {**message, "content": _joined_texts(content, place)}
         elif isinstance(content, bool | int | float):
             kind = "a truth value" if isinstance(content, bool) else "a number"
             raise BadConversation(f"does not fit the template: the content at place {place} is {kind}, not a text")
@@ -122,13 +125,13 @@ def _is_code(parts: Sequence[Any]) -> bool:
     return all(isinstance(part, Mapping) for part in parts) and {"text"} < kinds | {"text"} <= set(ASSISTANT_PARTS)
 
 
-def has_parts(message: Mapping[str, Any]) -> bool:
+def _has_parts(message: Mapping[str, Any]) -> bool:
     """Whether the content of a message is a list of objects."""
     content = message.get("content")
     return isinstance(content, list) and all(isinstance(part, Mapping) for part in content)
 
 
-def joined_texts(parts: Sequence[Any], place: int) -> str:
+def _joined_texts(parts: Sequence[Any], place: int) -> str:
     """The texts of parts as one text.
 
     Raises:
@@ -158,10 +161,24 @@ def _wants_text(render: Callable[[list[dict[str, Any]]], str], role: str) -> boo
     def takes(content: Any) -> bool:
         try:
             text = render([*before.get(role, []), {"role": role, "content": content}, *after])
-        except OverBudget:
-            raise
-        except Exception:  # a template is user code, which may raise anything
+        except BadConversation:
             return False
         return "'text'" not in text and '"text"' not in text
 
     return takes(_MARK) and not takes([{"type": "text", "text": _MARK}])
+
+
+def own_contents(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as Halcyon's own template takes them: the developer is the system, and only the assistant's content may
+    have parts.
+
+    Raises:
+        BadConversation: The content of another message has a part that is no text.
+    """
+    messages = [{**message, "role": "system"} if message["role"] == "developer" else message for message in messages]
+    return [
+        {**message, "content": _joined_texts(message["content"], place)}
+        if message["role"] != "assistant" and _has_parts(message)
+        else message
+        for place, message in enumerate(messages)
+    ]

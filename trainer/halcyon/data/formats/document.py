@@ -49,7 +49,6 @@ class Formatter(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What a user should know of the format with this tokenizer, each as a sentence."""
-        ...
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows, in order.
@@ -57,18 +56,6 @@ class Formatter(Protocol):
         Raises:
             BadConfiguration: A row does not have this format. The message names its file and number.
         """
-        ...
-
-
-_KINDS = {
-    str: "a text",
-    bytes: "bytes",
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
 
 
 def field_value(row: SourceRow, name: str, where: str) -> Any:
@@ -102,8 +89,3 @@ def field_value(row: SourceRow, name: str, where: str) -> Any:
 def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration:
     """The error about one row."""
     return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {fix}")
-
-
-def kind_of(value: object) -> str:
-    """Description of a value's type for a message."""
-    return "null" if value is None else _KINDS.get(type(value), f"of type {type(value).__name__}")

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from halcyon.data.formats.document import bad_row
 from halcyon.data.forms.form import BadConversation, Form, named_form, of_first_row
 from halcyon.data.sources import Access, SourceFile, SourceRow, pieces, read_pieces
-from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec
 
 _Read = TypeVar("_Read")
@@ -39,18 +38,14 @@ class FormRows:
         """
         if not isinstance(row.value, dict):
             fix = "use a source whose rows have fields, such as jsonl or csv, or the format text"
-            raise bad_row(row, self.where_of(None), "has no fields: it is plain text", fix)
+            raise bad_row(row, self._where_of(None), "has no fields: it is plain text", fix)
         try:
             self._form = self._form or of_first_row(self._spec, row.value)
             return read(self._form, row.value)
         except BadConversation as bad:
-            raise self.error(row, bad, bad.part) from None
+            raise bad_row(row, self._where_of(bad.part), str(bad), bad.fix) from None
 
-    def error(self, row: SourceRow, bad: BadConversation, part: str | None = None) -> BadConfiguration:
-        """The error about a row."""
-        return bad_row(row, self.where_of(part), str(bad), bad.fix)
-
-    def where_of(self, part: str | None) -> str:
+    def _where_of(self, part: str | None) -> str:
         """The field of the document that an error about a part of a row begins with."""
         form = self._form
         part = part or ("messages" if form is None or "messages" in form.fields else None)
@@ -73,11 +68,4 @@ def form_of(source: DataSourceSpec, files: Sequence[SourceFile], access: Access)
     if first is None:
         return None
     where = f"spec.data.sources[{source.name}].format.{source.format.kind}"
-    if not isinstance(first.value, dict):
-        raise bad_row(
-            first, where, "has no fields: it is plain text", "use a source whose rows have fields, such as jsonl or csv"
-        )
-    try:
-        return of_first_row(source.format, first.value)
-    except BadConversation as bad:
-        raise bad_row(first, where, str(bad), bad.fix) from None
+    return FormRows(source.format, None, where, {}).read(first, lambda form, _: form)

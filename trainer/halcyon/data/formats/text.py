@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.document import LongDocument, TokenizedDocument, bad_row, field_value, kind_of
-from halcyon.data.forms.form import BadConversation, Form, recognise
+from halcyon.data.formats.document import LongDocument, TokenizedDocument, bad_row, field_value
+from halcyon.data.forms.form import BadConversation, Form, kind_of, recognise
 from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import LongText, SourceRow, long_text
 from halcyon.errors import BadConfiguration
@@ -50,10 +50,9 @@ class TextFormatter:
             for index in kept:
                 self._check_unicode(rows[index], [texts[index]])
             raise
-        tokens = _enclosed(self._before, encoded, self._after)
         return [
-            TokenizedDocument(ids, None, size_in_bytes(text), index)
-            for index, text, ids in zip(kept, wanted, tokens, strict=True)
+            TokenizedDocument(np.concatenate([self._before, ids, self._after]), None, size_in_bytes(text), index)
+            for index, text, ids in zip(kept, wanted, encoded, strict=True)
         ]
 
     def is_long(self, row: SourceRow) -> bool:
@@ -134,23 +133,12 @@ def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     return np.array(tokenizer.prefix, np.int32), np.array(after, np.int32)
 
 
-def _enclosed(before: np.ndarray, documents: Sequence[np.ndarray], after: np.ndarray) -> list[np.ndarray]:
-    """Each document with the ids around it: views of one array, because one allocation per document would cost more
-    than the copy.
-    """
-    parts = [part for ids in documents for part in (before, ids, after)]
-    joined = np.concatenate(parts, dtype=np.int32) if parts else before
-    more = len(before) + len(after)
-    ends = np.cumsum([len(ids) + more for ids in documents]).tolist()
-    return [joined[end - len(ids) - more : end] for end, ids in zip(ends, documents, strict=True)]
-
-
 _TEXTS = ("content", "value", "text", "messages")
 """The keys of an object (a message, a part of one, a request) that hold its text."""
 _SKIPPED = ("label", "rejected", "tools")
 
 
-def texts_of(spec: FormatSpec, rows: Sequence[SourceRow], *, where: str, form: Form | None = None) -> Iterator[str]:
+def texts_of(spec: FormatSpec, rows: Iterable[SourceRow], *, where: str, form: Form | None = None) -> Iterator[str]:
     """The texts of some rows. Skips values that are not text, because the formatter reports them.
 
     Args:

@@ -143,6 +143,23 @@ def of_first_row(spec: FormatSpec, row: Mapping[str, Any]) -> Form:
     return form.model_copy(update={"fields": {part: field for part, field in form.fields.items() if part != "label"}})
 
 
+_KINDS = {
+    str: "a text",
+    bytes: "bytes",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def kind_of(value: object) -> str:
+    """Description of a value's type for a message."""
+    return _KINDS.get(type(value), f"a value of type {type(value).__name__}")
+
+
 def truth_of(value: object) -> bool | None:
     """The truth value of a label: true or false, 1 or 0, or one of these words as text (CSV). None: it has none."""
     if isinstance(value, str):
@@ -151,21 +168,12 @@ def truth_of(value: object) -> bool | None:
 
 
 def _chat(spec: ChatFormatSpec, names: Collection[str]) -> Form:
-    more = {
-        "system": _first(_SYSTEMS, names),
-        "tools": spec.tools_field or _first(("tools",), names),
-        "label": _first(_LABELS, names),
-    }
+    more = _beside(names) | ({} if spec.tools_field is None else {"tools": spec.tools_field})
     if (field := _first(_MESSAGES, names)) is not None:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, **more}))
     for form in _QUESTIONS:
         if form.question in names and (answer := _first(form.answers, names)) is not None:
-            asked = {
-                "history": _first(("history",), names),
-                "question": form.question,
-                "input": _first(form.inputs, names),
-            }
-            return Form(name=form.name, fields=_fields({**asked, "answer": answer, **more}))
+            return Form(name=form.name, fields=_fields({**_asked(form, names), "answer": answer, **more}))
     if {"chosen", "rejected"} <= set(names):
         raise BadConversation(
             "has the fields chosen and rejected, so it is a pair and not a conversation", "set format preference"
@@ -214,20 +222,26 @@ def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
 
 
 def _prompt(spec: PromptFormatSpec, names: Collection[str]) -> Form:
-    more = {"system": _first(_SYSTEMS, names), "tools": _first(("tools",), names), "label": _first(_LABELS, names)}
+    more = _beside(names)
     if (field := _first(_MESSAGES, names)) is not None:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, "answer": spec.reference_field, **more}))
     for form in _QUESTIONS:
         if form.question in names:
-            asked = {
-                "history": _first(("history",), names),
-                "question": form.question,
-                "input": _first(form.inputs, names),
-            }
             answer = spec.reference_field or _first(_REFERENCES, names)
             name = form.name if answer is not None else "prompts"
-            return Form(name=name, fields=_fields({**asked, "answer": answer, **more}))
+            return Form(name=name, fields=_fields({**_asked(form, names), "answer": answer, **more}))
     raise _unknown(names, "prompt", "messages", "field", "prompt; " + _KNOWN)
+
+
+def _beside(names: Collection[str]) -> dict[str, str | None]:
+    """The fields that any form may have too."""
+    return {"system": _first(_SYSTEMS, names), "tools": _first(("tools",), names), "label": _first(_LABELS, names)}
+
+
+def _asked(form: _Names, names: Collection[str]) -> dict[str, str | None]:
+    """The fields of a question."""
+    inputs = _first(form.inputs, names)
+    return {"history": _first(("history",), names), "question": form.question, "input": inputs}
 
 
 def _first(wanted: Iterable[str], names: Collection[str]) -> str | None:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from halcyon.data.forms.form import BadConversation, BadValue, Form, Part, truth_of
+from halcyon.data.forms.form import BadConversation, BadValue, Form, Part, kind_of, truth_of
 from halcyon.data.forms.turns import Message, is_list, parsed, turns
 
 _SPOKEN = re.compile(r"\n\n(Human|Assistant): ?")
 """What begins a turn in the texts of Anthropic's hh-rlhf."""
-_KINDS = {str: "a text", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 class Conversation(NamedTuple):
@@ -72,7 +71,7 @@ def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
         asked, tools = turns(request.get("messages"), form.fields["request"]), request.get("tools")
     elif request is not None:
         raise BadConversation(
-            f"has {_kind(request)} in the field {form.fields['request']!r}, not an object with messages"
+            f"has {kind_of(request)} in the field {form.fields['request']!r}, not an object with messages"
         )
     else:
         asked, tools = None, _tools(form, row, None)
@@ -94,7 +93,7 @@ def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
     text = _get(form, row, "messages")
     if text is not None and not isinstance(text, str) and not is_list(text):
         raise BadConversation(
-            f"has {_kind(text)} in the field {form.fields['messages']}", "give a text, or a list of messages"
+            f"has {kind_of(text)} in the field {form.fields['messages']}", "give a text, or a list of messages"
         )
     if isinstance(text, str) and not is_list(text):
         asked: list[Message] = [{"role": "user", "content": text}] if text else []
@@ -125,7 +124,7 @@ def is_rejected(form: Form, row: Mapping[str, Any]) -> bool:
     good = truth_of(value)
     if good is None:
         raise BadConversation(
-            f"has {_kind(value)} in the field {form.fields['label']!r}, which is the label of an answer in the first "
+            f"has {kind_of(value)} in the field {form.fields['label']!r}, which is the label of an answer in the first "
             "row",
             "give true or false, or another name to a field that is no label",
         )
@@ -164,7 +163,7 @@ def _history(form: Form, row: Mapping[str, Any]) -> list[Message]:
         isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
     ):
         raise BadConversation(
-            f"has {_kind(history)} in the field {form.fields['history']!r} that is no list of pairs of texts"
+            f"has {kind_of(history)} in the field {form.fields['history']!r} that is no list of pairs of texts"
         )
     return [
         message
@@ -180,7 +179,7 @@ def _answer(form: Form, row: Mapping[str, Any], part: Part) -> list[Message]:
         return turns(value, form.fields[part])
     if not isinstance(value, str):
         raise BadConversation(
-            f"has {_kind(value)} in the field {form.fields[part]!r}, not a text or messages", part=part
+            f"has {kind_of(value)} in the field {form.fields[part]!r}, not a text or messages", part=part
         )
     if part != "answer" and _SPOKEN.match(value):
         _, *spoken = _SPOKEN.split(value)
@@ -293,7 +292,7 @@ def _get(form: Form, row: Mapping[str, Any], part: Part) -> Any:
 def _text(form: Form, value: Any, part: Part) -> str:
     if not isinstance(value, str):
         more = " or messages" if part == "question" else ""
-        raise BadConversation(f"has {_kind(value)} in the field {form.fields[part]!r}, not a text{more}", part=part)
+        raise BadConversation(f"has {kind_of(value)} in the field {form.fields[part]!r}, not a text{more}", part=part)
     return value
 
 
@@ -306,7 +305,3 @@ def _has_content(messages: Sequence[Any]) -> bool:
 
 def _are_messages(messages: Sequence[Any]) -> bool:
     return all(isinstance(message, Mapping) and "role" in message for message in messages)
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else _KINDS.get(type(value), f"a value of type {type(value).__name__}")

@@ -18,6 +18,7 @@ from array import array
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -74,26 +75,27 @@ class Buffer:
 _CHUNK_DOCUMENTS = 2**16
 
 
+@dataclass(frozen=True, eq=False)
 class BestFit:
     """Best-fit packing.
 
-    Args:
+    Attributes:
         documents: Numbers of the documents in the order in which sequences take them: unsigned integers [pieces].
         first_pieces: First piece of each sequence, then the end of the last sequence: int64 [sequences + 1].
         document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
         sequence_length: Positions per sequence; a sequence holds one token more.
     """
 
+    documents: np.ndarray
+    first_pieces: np.ndarray
+    document_ends: np.ndarray
+    sequence_length: int
     spans_are_documents = False
 
-    def __init__(
-        self, documents: np.ndarray, first_pieces: np.ndarray, document_ends: np.ndarray, sequence_length: int
-    ) -> None:
-        self.sequence_length = sequence_length
-        self.sequences = len(first_pieces) - 1
-        self._documents = documents
-        self._first = first_pieces
-        self._ends = document_ends
+    @property
+    def sequences(self) -> int:
+        """Sequences of the source, held-out ones included."""
+        return len(self.first_pieces) - 1
 
     @classmethod
     def build(cls, document_ends: np.ndarray, sequence_length: int, *, buffer: int) -> BestFit:
@@ -122,29 +124,28 @@ class BestFit:
     def report(self) -> LayoutReport:
         """The use of the tokens; one pass over the documents."""
         taken = 0
-        for first in range(0, len(self._documents), _CHUNK_DOCUMENTS):
-            taken += int(
-                document_spans(self._ends, self._documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64))[1].sum()
-            )
+        for first in range(0, len(self.documents), _CHUNK_DOCUMENTS):
+            numbers = self.documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64)
+            taken += int(document_spans(self.document_ends, numbers)[1].sum())
         used = self.sequences * (self.sequence_length + 1)
-        tokens = int(self._ends[-1]) if len(self._ends) else 0
+        tokens = int(self.document_ends[-1]) if len(self.document_ends) else 0
         return LayoutReport(self.sequences, used, taken - used, tokens - taken, padding=0)
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document of a sequence; the last one may be cropped."""
         indices = checked_indices(indices, self.sequences)
-        sequence, pieces = ragged_ranges(self._first[indices], self._first[indices + 1])
-        starts, lengths = document_spans(self._ends, self._documents[pieces].astype(np.int64))
+        sequence, pieces = ragged_ranges(self.first_pieces[indices], self.first_pieces[indices + 1])
+        starts, lengths = document_spans(self.document_ends, self.documents[pieces].astype(np.int64))
         # Only the last piece of a sequence is cropped, by the number of tokens that the sequence would have too many.
         sums = np.cumsum(lengths)
-        last = np.cumsum(self._first[indices + 1] - self._first[indices]) - 1
+        last = np.cumsum(self.first_pieces[indices + 1] - self.first_pieces[indices]) - 1
         excess = np.diff(sums[last], prepend=0) - (self.sequence_length + 1)
         lengths[last] -= excess
         return Spans(sequence.astype(np.int32), starts, lengths.astype(np.int32))
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
-        return {"documents": self._documents, "first_pieces": self._first}
+        return {"documents": self.documents, "first_pieces": self.first_pieces}
 
 
 def _lengths(document_ends: np.ndarray) -> Iterator[tuple[int, int]]:

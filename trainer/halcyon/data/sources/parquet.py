@@ -128,12 +128,6 @@ class _RangeStream(io.RawIOBase):
         self._access = access
         self._position = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = (
             offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size_bytes}[whence]
@@ -148,14 +142,6 @@ class _RangeStream(io.RawIOBase):
         data = read_range(self._file, self._position, end, self._access) if end > self._position else b""
         self._position = max(self._position, end)
         return bytes(data)
-
-    def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 @lru_cache(maxsize=8)

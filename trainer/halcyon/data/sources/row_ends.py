@@ -51,7 +51,6 @@ class Scanner(Protocol):
         Raises:
             Unreadable: The text cannot be cut into rows.
         """
-        ...
 
     def close(self) -> int:
         """Rows that end at the end of the text: 0 or 1.
@@ -59,7 +58,6 @@ class Scanner(Protocol):
         Raises:
             Unreadable: The text ends inside a row.
         """
-        ...
 
 
 class LineScanner:
@@ -115,8 +113,7 @@ class RecordScanner:
             row = f"row {self._rows} (counted from 0, without the header) of {self._file}"
             raise Unreadable(
                 f"{row} is longer than {LONGEST_RECORD_BYTES // 2**20} MiB, probably because a quote is not closed; "
-                "close it, or write "
-                "JSON Lines for values of this length"
+                "close it, or write JSON Lines for values of this length"
             )
         return np.array(found, np.int64)
 
