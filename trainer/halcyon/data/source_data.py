@@ -73,7 +73,7 @@ class SourceData:
 
     @property
     def snapshot(self) -> SourceData:
-        """See `Source`."""
+        """Itself; a `GrowingSource` has several."""
         return self
 
     def has_turns(self, turns: np.ndarray) -> bool:
@@ -85,7 +85,7 @@ class SourceData:
         return self.turns is None or self.split.held_out >= sequences
 
     def wait_for_turns(self, turns: np.ndarray) -> SourceData:
-        """See `Source`.
+        """Itself, with these turns of its training order.
 
         Raises:
             BadConfiguration: The source is not complete, and one of these turns is not known.
@@ -100,7 +100,7 @@ class SourceData:
         return self
 
     def wait_for_held_out(self, sequences: int) -> SourceData:
-        """See `Source`. An incomplete source may hold out fewer."""
+        """Itself. An incomplete source may hold out fewer."""
         del sequences
         return self
 
@@ -136,24 +136,6 @@ class SourceData:
         )
         begins[ends - spans.length] = True
         return begins
-
-
-class Source(Protocol):
-    """A source that is complete, or grows while it is used."""
-
-    @property
-    def name(self) -> str:
-        """Name of the source."""
-
-    @property
-    def snapshot(self) -> SourceData:
-        """The source with the text cached so far."""
-
-    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
-        """The source with these turns of its training order; may wait for them."""
-
-    def wait_for_held_out(self, sequences: int) -> SourceData:
-        """The source with this number of held-out sequences, or with all it has; may wait for them."""
 
 
 @dataclass(frozen=True)
@@ -239,3 +221,7 @@ class GrowingSource:
         """
         self._progress.wait_for(lambda: self.snapshot.has_held_out(sequences))
         return self.snapshot
+
+
+Source = SourceData | GrowingSource
+"""A source that is complete, or grows while it is used."""

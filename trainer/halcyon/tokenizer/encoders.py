@@ -20,6 +20,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import fastokens
@@ -36,20 +37,21 @@ _DIGIT_BY_DIGIT = SPLIT_PATTERN.replace(r"\p{N}{1,2}", r"\p{N}")
 _DIGITS = frozenset("0123456789")
 
 
+@dataclass(frozen=True)
 class ReferenceEncoder:
     """Encodes with ``tokenizers``."""
 
     name = "tokenizers"
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    tokenizer: tokenizers.Tokenizer
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
 
+@dataclass(frozen=True)
 class FastEncoder:
     """Encodes with ``fastokens``, which uses all cores (one core with ``FASTOKENS_BPE_THREADS=1``) and releases the
     GIL.
@@ -57,14 +59,13 @@ class FastEncoder:
 
     name = "fastokens"
 
-    def __init__(self, tokenizer: fastokens.Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    tokenizer: fastokens.Tokenizer
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
         if not texts:
             return []
-        ids, ends = encode_flat(self._tokenizer, texts)
+        ids, ends = encode_flat(self.tokenizer, texts)
         return np.split(ids, ends[:-1])
 
 
@@ -101,25 +102,19 @@ def choose_encoder(
     return reference
 
 
+@dataclass(frozen=True)
 class DigitPairEncoder:
     """Encodes digit by digit with ``fastokens``, then pairs the digits."""
 
     name = "fastokens"
-
-    def __init__(
-        self, by_digit: fastokens.Tokenizer, by_pattern: PieceEncoder, digit_of: np.ndarray, merged: np.ndarray
-    ) -> None:
-        """
-        Args:
-            by_digit: The tokenizer with the pattern that splits every digit.
-            by_pattern: Encodes with the original pattern.
-            digit_of: Digit of each id, -1 for ids that are not a digit: int8, shape [vocabulary].
-            merged: Id of each pair of digits, -1 if there is no such token: int32, shape [10, 10].
-        """
-        self._by_digit = by_digit
-        self._by_pattern = by_pattern
-        self._digit_of = digit_of
-        self._merged = merged
+    by_digit: fastokens.Tokenizer
+    """The tokenizer with the pattern that splits every digit."""
+    by_pattern: PieceEncoder
+    """Encodes with the original pattern."""
+    digit_of: np.ndarray
+    """Digit of each id, -1 for ids that are not a digit: int8, shape [vocabulary]."""
+    merged: np.ndarray
+    """Id of each pair of digits, -1 if there is no such token: int32, shape [10, 10]."""
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
@@ -127,17 +122,17 @@ class DigitPairEncoder:
         if not odd:
             return self._pair(texts)
         others = set(odd)
-        by_pattern = iter(self._by_pattern([texts[index] for index in odd]))
+        by_pattern = iter(self.by_pattern([texts[index] for index in odd]))
         paired = iter(self._pair([text for index, text in enumerate(texts) if index not in others]))
         return [next(by_pattern if index in others else paired) for index in range(len(texts))]
 
     def _pair(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
             return []
-        ids, ends = encode_flat(self._by_digit, texts)
-        digits = np.take(self._digit_of, ids)
+        ids, ends = encode_flat(self.by_digit, texts)
+        digits = np.take(self.digit_of, ids)
         first = pairs_of(np.flatnonzero(digits >= 0), ends)
-        merged = self._merged[digits[first], digits[first + 1]]
+        merged = self.merged[digits[first], digits[first + 1]]
         first, merged = first[merged >= 0], merged[merged >= 0]
         if first.size:
             ids = ids.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
@@ -24,17 +25,17 @@ nothing.
 """
 
 
+@dataclass(frozen=True)
 class SentencePieceEncoder:
     """Encodes with ``sentencepiece``, on all cores."""
 
     name = "sentencepiece"
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
-        self._processor = processor
+    processor: sentencepiece.SentencePieceProcessor
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
-        return [np.array(ids, np.int32) for ids in self._processor.encode(list(texts), out_type=int)]
+        return [np.array(ids, np.int32) for ids in self.processor.encode(list(texts), out_type=int)]
 
 
 class SentencePieceTokenizer(LibraryTokenizer):

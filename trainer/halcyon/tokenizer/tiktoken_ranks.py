@@ -10,6 +10,7 @@ import base64
 import binascii
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -29,17 +30,17 @@ from halcyon.tokenizer.tiktoken_encodings import ENCODINGS, END_OF_TEXT
 WHERE = "spec.tokenizer.tiktoken"
 
 
+@dataclass(frozen=True)
 class TiktokenEncoder:
     """Encodes with ``tiktoken``."""
 
     name = "tiktoken"
 
-    def __init__(self, encoding: tiktoken.Encoding) -> None:
-        self._encoding = encoding
+    encoding: tiktoken.Encoding
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
-        return [self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
+        return [self.encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
 
 
 class TiktokenTokenizer(LibraryTokenizer):

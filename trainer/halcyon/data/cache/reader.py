@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -126,6 +126,7 @@ class Memory:
                 self._blocks.popitem(last=False)
 
 
+@dataclass
 class FetchedBlocks:
     """A file in an object store.
 
@@ -136,18 +137,11 @@ class FetchedBlocks:
         fetch_blocks: Number of neighbouring blocks that are fetched together.
     """
 
-    def __init__(
-        self,
-        file: ShardFile,
-        fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]],
-        memory: Memory,
-        fetch_blocks: int,
-    ) -> None:
-        self._file = file
-        self._fetch = fetch
-        self._memory = memory
-        self._fetch_blocks = fetch_blocks
-        self._held = threading.local()
+    file: ShardFile
+    fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]]
+    memory: Memory
+    fetch_blocks: int
+    _held: threading.local = field(default_factory=threading.local)
 
     def require(self, ranges: Sequence[tuple[int, int]]) -> None:
         """See `MappedBlocks`."""
@@ -157,22 +151,22 @@ class FetchedBlocks:
             for block in range(start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1):
                 if block in held or block in missing:
                     continue
-                content = self._memory.get(self._file.key, block)
+                content = self.memory.get(self.file.key, block)
                 if content is not None:
                     held[block] = content
                 else:
-                    part = block // self._fetch_blocks * self._fetch_blocks
-                    missing.update(range(part, min(part + self._fetch_blocks, len(self._file.checks))))
+                    part = block // self.fetch_blocks * self.fetch_blocks
+                    missing.update(range(part, min(part + self.fetch_blocks, len(self.file.checks))))
         runs = _runs(sorted(missing - held.keys()))
         requests = [
-            (self._file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self._file.size_bytes))
+            (self.file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self.file.size_bytes))
             for first, last in runs
         ]
-        for (first, last), content in zip(runs, self._fetch(requests), strict=True):
+        for (first, last), content in zip(runs, self.fetch(requests), strict=True):
             for block in range(first, last + 1):
                 part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
-                self._file.verify(block, part)
-                self._memory.put(self._file.key, block, part)
+                self.file.verify(block, part)
+                self.memory.put(self.file.key, block, part)
                 held[block] = part
         # Held for this thread's next copies, because other threads may make the memory drop them.
         self._held.blocks = held

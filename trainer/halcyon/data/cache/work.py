@@ -5,7 +5,6 @@ Imports neither JAX nor checkpoint code, so that a worker starts fast.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -13,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -219,7 +219,6 @@ def _whole(row: SourceRow) -> SourceRow:
 
 
 _jobs: tuple[Job, ...] = ()
-_workers: dict[int, Worker] = {}
 
 
 def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
@@ -248,9 +247,10 @@ def _exit_with_parent() -> None:
 
 def tokenize(number: int, piece: Piece) -> SentParts:
     """The documents of a piece of the source with this job number. Call `begin` in this process first."""
-    worker = _workers.get(number)
-    if worker is None:
-        worker = _workers[number] = Worker(_jobs[number])
-        gc.freeze()  # existing objects live on, so the garbage collector need not scan them
     with errors_at(piece.where):
-        return pack_parts(worker(piece))
+        return pack_parts(_worker(number)(piece))
+
+
+@cache
+def _worker(number: int) -> Worker:
+    return Worker(_jobs[number])

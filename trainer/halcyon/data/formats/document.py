@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
 
 
-@dataclass(eq=False, slots=True)  # not frozen: that would double the time to make one, and there are billions
-class TokenizedDocument:
+class TokenizedDocument(NamedTuple):
     """One document as token ids.
 
     Args:

@@ -15,22 +15,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from halcyon.data.source_kinds import ENDINGS
 from halcyon.data.sources import named_dataset, stdlib
 from halcyon.data.sources.access import Access, Address, SourceFile, parse_address
 from halcyon.data.sources.failures import Unreadable, errors_at, reason, unreadable
 from halcyon.data.sources.files import stat_file
 from halcyon.data.sources.remote import list_prefix, look_up
 from halcyon_api.spec.sources import DataSourceSpec
-
-_COMPRESSED = ("", ".gz", ".zst")
-_ENDINGS = {
-    "jsonl": tuple(kind + packed for kind in (".jsonl", ".ndjson") for packed in _COMPRESSED),
-    "csv": tuple(".csv" + packed for packed in _COMPRESSED),
-    "tsv": tuple(".tsv" + packed for packed in _COMPRESSED),
-    "parquet": (".parquet",),
-    "text": ("",),
-}
-"""Endings of the files that are taken from a directory. The path of a file or a glob may have any ending."""
 
 
 def where_of(source: DataSourceSpec) -> str:
@@ -54,9 +45,8 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
     found: dict[str, SourceFile] = {}
     for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):
-            files = sorted(
-                _matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/")
-            )
+            matching = _matching(parse_address(path), ENDINGS.get(source.kind, ("",)), access)
+            files = sorted(matching, key=lambda file: file.uri.split("/"))
             if not files:
                 raise Unreadable(f"no file matches {path}; give a file, a directory or a glob that the trainer can see")
         for file in files:

@@ -34,8 +34,7 @@ def look_up(address: Address, access: Access) -> SourceFile | None:
     except FileNotFoundError:
         return None
     except (BaseError, OSError, ValueError) as error:
-        what = f"{address.uri} cannot be looked up: {reason(error)}; check the address and the credentials"
-        raise unreadable(what, error) from None
+        raise _refused(address, "looked up", error) from None
 
 
 def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
@@ -56,8 +55,11 @@ def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
                 if meta["size"] or not meta["path"].endswith("/")
             )
     except (BaseError, OSError, ValueError) as error:
-        what = f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials"
-        raise unreadable(what, error) from None
+        raise _refused(folder, "listed", error) from None
+
+
+def _refused(address: Address, done: str, error: Exception) -> Unreadable:
+    return unreadable(f"{address.uri} cannot be {done}: {reason(error)}; check the address and the credentials", error)
 
 
 def read_range(file: SourceFile, address: Address, start: int, end: int, access: Access) -> memoryview:
