@@ -174,7 +174,12 @@ def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
 
 
 class GrowingSource:
-    """The newest snapshot of a source.
+    """A source whose token cache grows while the run trains on it.
+
+    It holds the newest snapshot, which is an ordinary `SourceData` of the text cached so far, and makes a new one when
+    the cache has grown. All snapshots agree on the text that they share: a shard never changes, the held-out sequences
+    among the first sequences stay the same, and a position is used only when its shuffle window is full. So a batch
+    does not depend on the snapshot that it was made from.
 
     Args:
         name: Name of the source.

@@ -33,7 +33,13 @@ from halcyon_api.spec.sources import FormatSpec
 
 @dataclass(frozen=True)
 class SentParts:
-    """The tokenized parts of a piece, on the way to the builder."""
+    """The tokenized parts of a piece, on the way to the builder: through the pipe, and the tokens of long documents
+    through a file.
+
+    A message in a pipe is in memory several times: as arrays and as bytes, at the sender and at the receiver. For the
+    four million bytes of a usual piece this is negligible; for a document of a hundred million tokens it is more than
+    all other memory.
+    """
 
     parts: tuple[Part, ...]
     """The parts; parts of long documents have no tokens here."""

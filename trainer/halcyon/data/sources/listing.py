@@ -104,7 +104,11 @@ _WILD = re.compile(r"[*?\[]")
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """A regular expression that matches the same full names, with slashes, as the glob."""
+    """A regular expression that matches the same full names, with slashes, as the glob.
+
+    The rules are those of the shell and of `glob.glob`: `*` and `?` within a part, `**` for any number of parts,
+    `[...]` for one of several characters; and a wildcard does not match a part that begins with a dot.
+    """
     parts = pattern.split("/")
     out: list[str] = []
     for index, part in enumerate(parts):
