@@ -179,14 +179,12 @@ class HeldOut:
             if not len(here):
                 continue
             part = None if whole else rows.part[here]
-            found = data.windows(rows.sequence[here], part, rows.length)
-            if len(here) == len(rows):
-                return examples_of(found.tokens, found.lengths, found.weights, self.tokenizer.pad_id, found.documents)
-            windows[here], lengths[here] = found.tokens, found.lengths
-            if found.weights is not None:
+            mine = data.windows(rows.sequence[here], part, rows.length)
+            windows[here], lengths[here] = mine.tokens, mine.lengths
+            if mine.weights is not None:
                 weights = np.ones(windows.shape, np.float32) if weights is None else weights
-                weights[here] = found.weights
-            documents[here] = found.documents
+                weights[here] = mine.weights
+            documents[here] = mine.documents
         return examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)
 
 

@@ -96,8 +96,8 @@ def unmarked(text: str) -> tuple[str, list[tuple[int, int]], list[int]]:
 
 
 def _broken(match: re.Match[str]) -> str:
-    found = match[0]
-    return ESCAPE + _CODES[found] if found in _CODES else f"{found[0]}{ESCAPE}{_BREAK}{found[1:]}"
+    text = match[0]
+    return ESCAPE + _CODES[text] if text in _CODES else f"{text[0]}{ESCAPE}{_BREAK}{text[1:]}"
 
 
 class MessageText(str):
@@ -175,10 +175,10 @@ def _of_part(name: str) -> Any:
     method = getattr(str, name)
 
     def part(self: MessageText, *values: Any, **named: Any) -> Any:
-        found = method(self, *values, **named)
-        if isinstance(found, str):
-            return MessageText(str.__str__(found), self._marker)
-        return type(found)(MessageText(str.__str__(one), self._marker) for one in found)
+        result = method(self, *values, **named)
+        if isinstance(result, str):
+            return MessageText(str.__str__(result), self._marker)
+        return type(result)(MessageText(str.__str__(piece), self._marker) for piece in result)
 
     part.__name__ = name
     return part
@@ -288,8 +288,8 @@ def _of_letters(filter_: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(filter_)  # the attributes tell jinja which arguments the filter wants
     def called(*values: Any, **named: Any) -> Any:
         given = next((value for value in values if isinstance(value, MessageText)), None)
-        found = filter_(*(value.raw if isinstance(value, MessageText) else value for value in values), **named)
-        return found if given is None else given.part(str(found))
+        result = filter_(*(value.raw if isinstance(value, MessageText) else value for value in values), **named)
+        return result if given is None else given.part(str(result))
 
     return called
 

@@ -200,10 +200,10 @@ def has_other_numbers(text: str) -> bool:
     """
     if text.isascii():
         return False
-    found = _suspects().search(text)
+    suspect = _suspects().search(text)
     # An expression with all ranges beyond the basic plane would test hundreds of ranges for each character.
-    return found is not None and (
-        found.group() <= "\uffff" or any(_is_doubtful(character) for character in set(text) if character > "~")
+    return suspect is not None and (
+        suspect.group() <= "\uffff" or any(_is_doubtful(character) for character in set(text) if character > "~")
     )
 
 

@@ -58,12 +58,12 @@ def json_object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
         BadConfiguration: It is no JSON object.
     """
     try:
-        found = json.loads(files.get(name, b"{}"))
+        value = json.loads(files.get(name, b"{}"))
     except (ValueError, RecursionError) as error:
         raise BadConfiguration(f"{name} is no JSON ({error}); copy the file again") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise BadConfiguration(f"{name} is no JSON object; copy the file again")
-    return found
+    return value
 
 
 def spelling(value: object) -> str | None:
@@ -82,9 +82,9 @@ def _options(files: Mapping[str, bytes]) -> dict[str, str]:
 def _named(files: Mapping[str, bytes]) -> dict[str, str]:
     """The tokens that tokenizer_config.json names."""
     settings = json_object(files, TOKENIZER_CONFIG_KEY)
-    found = {"bos": spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
+    named = {"bos": spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
     eos = spelling(settings.get("eos_token"))
-    return found if eos is None else found | {"eos": eos}
+    return named if eos is None else named | {"eos": eos}
 
 
 def _around(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -139,16 +139,16 @@ def _with_settings(uri: str, key: str, where: str, fetch: Fetch) -> TokenizerDef
 
 def _beside(uri: str, where: str, fetch: Fetch) -> dict[str, bytes]:
     """The files beside a vocabulary that say what its special tokens mean, as far as they are there."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     folder, slash, _ = uri.rpartition("/")
     for name in SETTINGS_KEYS:
         try:
-            found[name] = fetch(f"{folder}{slash}{name}")
+            files[name] = fetch(f"{folder}{slash}{name}")
         except OSError:  # it is not there, or may not be read
             continue
         except DataUnreachable as error:
             raise DataUnreachable(f"{where}.path: {error}") from None
-    return found
+    return files
 
 
 def _tiktoken(spec: TiktokenSpec, where: str, fetch: Fetch) -> TokenizerDefinition:

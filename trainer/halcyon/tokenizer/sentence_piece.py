@@ -97,7 +97,7 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
         Only what begins a text has a space before it.
         """
-        return [self._encode_rendered(one) for one in texts]
+        return [self._encode_rendered(rendered) for rendered in texts]
 
     def _encode_rendered(self, rendered: RenderedText) -> EncodedText:
         text, place = rendered.text, 0
@@ -119,8 +119,8 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
         The library takes each part for a text, so one that is none stands after a mark.
         """
-        found = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
-        ids, offsets = list(found["ids"]), list(found["offsets"])
+        mapping = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
+        ids, offsets = list(mapping["ids"]), list(mapping["offsets"])
         if not begins:
             first = next(
                 (number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1

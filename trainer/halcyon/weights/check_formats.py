@@ -4,7 +4,8 @@ each source.
 
 from __future__ import annotations
 
-from halcyon.data.formats import Formatter, build_formatter
+from halcyon.data.formats import build_formatter
+from halcyon.data.formats.document import Formatter
 from halcyon.data.sources import Access, list_files, pieces, read_pieces
 from halcyon.data.sources.files import fetch_file
 from halcyon.errors import TrainerExit

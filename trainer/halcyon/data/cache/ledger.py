@@ -160,14 +160,14 @@ def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version:
     return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
 
 
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(wanted: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
     """Names of the parts in which two identities differ, as in the run document, sorted."""
-    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    return sorted(name for name in wanted.keys() | recorded.keys() if wanted.get(name) != recorded.get(name))
 
 
-def changed_file(wanted: tuple[FileEntry, ...], found: tuple[FileEntry, ...]) -> str | None:
+def changed_file(wanted: tuple[FileEntry, ...], recorded: tuple[FileEntry, ...]) -> str | None:
     """A message about the first file that was added, deleted or changed; None: all files are the same."""
-    before, now = ({entry.uri: entry for entry in entries} for entries in (found, wanted))
+    before, now = ({entry.uri: entry for entry in entries} for entries in (recorded, wanted))
     for uri in sorted(before.keys() | now.keys()):
         if uri not in now:
             return f"{uri} was deleted"

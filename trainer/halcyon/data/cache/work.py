@@ -18,7 +18,8 @@ from itertools import groupby
 import numpy as np
 
 from halcyon.data.cache.shards import Part, Tokenized
-from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
+from halcyon.data.formats import build_formatter
+from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import is_rejected

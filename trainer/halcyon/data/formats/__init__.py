@@ -10,15 +10,13 @@ from __future__ import annotations
 from typing import Literal
 
 from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter
-from halcyon.data.formats.document import Formatter, TokenizedDocument
+from halcyon.data.formats.document import Formatter
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
 from halcyon.data.formats.prompt import PromptFormatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec
-
-__all__ = ["Formatter", "TokenizedDocument", "begin_id", "build_formatter", "weight_type"]
 
 
 def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None) -> Formatter:

@@ -84,8 +84,8 @@ class AssistantSpans:
         if text.startswith(begun):
             return min(start, len(begun))
         header = begun[len(asked) :] if begun.startswith(asked) else ""
-        found = text.rfind(header, max(0, _shared(text, asked) - len(header)), start) if header else -1
-        return start if found < 0 else found + len(header)
+        place = text.rfind(header, max(0, _shared(text, asked) - len(header)), start) if header else -1
+        return start if place < 0 else place + len(header)
 
     def _next_turn(self, text: str, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
         """Where the next turn begins, as far as the template prints the same of some first messages alone; else the end

@@ -153,10 +153,10 @@ class ChatTemplate:
         self._own = Printer(DEFAULT_TEMPLATE, names, special) if source is None else None
         self._given = Apart(where, Printer, source, names, list(special))
         try:
-            self.has_generation, found = self._own.contents() if self._own is not None else self._given.call("contents")
+            self.has_generation, uses = self._own.contents() if self._own is not None else self._given.call("contents")
         except Failed as error:
             raise BadConfiguration(f"{where}: {error}; fix the template") from None
-        self._uses = frozenset[str](found)
+        self._uses = frozenset[str](uses)
 
     def uses(self, name: str) -> bool:
         """Whether a variable or a function of this name stands in the template."""

@@ -149,13 +149,13 @@ def first_counted(weights: Weights, document_ends: np.ndarray) -> np.ndarray:
     """
     ends = np.asarray(document_ends, np.int64)
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    found = np.empty_like(ends)
+    counted = np.empty_like(ends)
     first = 0
     while first < len(ends):
         end = max(first + 1, int(np.searchsorted(ends, starts[first] + _CHUNK_TOKENS, side="right")))
-        found[first:end] = _of_chunk(weights, starts[first:end], ends[first:end])
+        counted[first:end] = _of_chunk(weights, starts[first:end], ends[first:end])
         first = end
-    return found
+    return counted
 
 
 def _of_chunk(weights: Weights, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -165,5 +165,5 @@ def _of_chunk(weights: Weights, starts: np.ndarray, ends: np.ndarray) -> np.ndar
         return np.minimum(lengths, 1)
     hits = np.flatnonzero(known > 0) + begin
     places = np.searchsorted(hits, starts + 1)
-    found = np.append(hits, ends[-1])[places] - starts
-    return np.minimum(found, lengths)
+    counted = np.append(hits, ends[-1])[places] - starts
+    return np.minimum(counted, lengths)

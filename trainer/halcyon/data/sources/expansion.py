@@ -32,10 +32,12 @@ class Expands(Exception):
 
 def group_bytes(metadata: FileMetaData, group: int, columns: Iterable[int]) -> int:
     """Bytes of some columns of a row group in memory, with each text counted once."""
-    found = metadata.row_group(group)
-    chunks = [found.column(column) for column in columns]
-    values = sum(max(one.total_uncompressed_size, one.num_values * _WIDTHS.get(one.physical_type, 1)) for one in chunks)
-    return max(values, found.num_rows * _ROW_BYTES)
+    row_group = metadata.row_group(group)
+    chunks = [row_group.column(column) for column in columns]
+    values = sum(
+        max(chunk.total_uncompressed_size, chunk.num_values * _WIDTHS.get(chunk.physical_type, 1)) for chunk in chunks
+    )
+    return max(values, row_group.num_rows * _ROW_BYTES)
 
 
 def may_expand(metadata: FileMetaData, groups: Iterable[int], columns: Sequence[int]) -> bool:
@@ -44,21 +46,21 @@ def may_expand(metadata: FileMetaData, groups: Iterable[int], columns: Sequence[
     """
     most = 0
     for group in groups:
-        found = metadata.row_group(group)
-        for one in (found.column(column) for column in columns):
-            if one.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in one.encodings):
-                most += one.num_values * one.total_uncompressed_size
+        row_group = metadata.row_group(group)
+        for chunk in (row_group.column(column) for column in columns):
+            if chunk.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in chunk.encodings):
+                most += chunk.num_values * chunk.total_uncompressed_size
     return most > MOST_BYTES
 
 
 def row_bytes(table: pa.Table | pa.RecordBatch) -> np.ndarray:
     """Bytes of each row of a table, with its texts repeated: int64 [rows]."""
-    found = np.zeros(table.num_rows, np.int64)
+    sizes = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
         if chunks:
-            found += np.concatenate([_value_bytes(chunk) for chunk in chunks])
-    return found
+            sizes += np.concatenate([_value_bytes(chunk) for chunk in chunks])
+    return sizes
 
 
 def cut_rows(
@@ -108,7 +110,7 @@ def _value_bytes(array: Any) -> np.ndarray:
         return np.sum([np.full(count, _VALUE_BYTES, np.int64), *fields], axis=0)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
         members = (array.keys, array.items) if pa.types.is_map(kind) else (array.values,)
-        ends = np.concatenate([[0], np.cumsum(np.sum([_value_bytes(one) for one in members], axis=0))])
+        ends = np.concatenate([[0], np.cumsum(np.sum([_value_bytes(member) for member in members], axis=0))])
         offsets = array.offsets.to_numpy(zero_copy_only=False)
         return _VALUE_BYTES + ends[offsets[1:]] - ends[offsets[:-1]]
     if any(

@@ -148,10 +148,10 @@ def fetch_file(uri: str, access: Access) -> bytes:
         uri = f"{hub_endpoint(os.environ)}/{model[1]}/resolve/{model[2] or 'main'}/{model[3]}"
     try:
         address = parse_address(uri)
-        found: SourceFile | None = stat_file(address.path) if address.scheme == "file" else look_up(address, access)
-        if found is None:
+        file: SourceFile | None = stat_file(address.path) if address.scheme == "file" else look_up(address, access)
+        if file is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
-        return b"".join(bytes(chunk) for chunk in read_chunks(found, access))
+        return b"".join(bytes(chunk) for chunk in read_chunks(file, access))
     except Unreachable as failure:
         raise DataUnreachable(str(failure)) from failure
     except Unreadable as failure:

@@ -42,7 +42,7 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
             return stdlib.list_modules(source.stdlib)
         if source.hugging_face is not None:
             return named_dataset.list_dataset(source.hugging_face)
-    found: dict[str, SourceFile] = {}
+    listed: dict[str, SourceFile] = {}
     for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):
             matching = _matching(parse_address(path), ENDINGS.get(source.kind, ("",)), access)
@@ -50,8 +50,8 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
             if not files:
                 raise Unreadable(f"no file matches {path}; give a file, a directory or a glob that the trainer can see")
         for file in files:
-            found.setdefault(file.uri, file)
-    return tuple(found.values())
+            listed.setdefault(file.uri, file)
+    return tuple(listed.values())
 
 
 def _matching(address: Address, endings: tuple[str, ...], access: Access) -> Iterator[SourceFile]:

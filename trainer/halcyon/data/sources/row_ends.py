@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -42,24 +42,6 @@ class Block(NamedTuple):
             yield from self.text.chunks()
 
 
-class Scanner(Protocol):
-    """Finds the ends of rows in a text that arrives in chunks."""
-
-    def feed(self, data: bytes) -> np.ndarray:
-        """Offsets in this chunk after the last byte of each row that ends in it: int64 [rows], rising.
-
-        Raises:
-            Unreadable: The text cannot be cut into rows.
-        """
-
-    def close(self) -> int:
-        """Rows that end at the end of the text: 0 or 1.
-
-        Raises:
-            Unreadable: The text ends inside a row.
-        """
-
-
 class LineScanner:
     """Scans lines."""
 
@@ -67,12 +49,20 @@ class LineScanner:
         self._open = False
 
     def feed(self, data: bytes) -> np.ndarray:
-        """See `Scanner`."""
+        """Offsets in this chunk after the last byte of each row that ends in it: int64 [rows], rising.
+
+        Raises:
+            Unreadable: The text cannot be cut into rows.
+        """
         self._open = not data.endswith(b"\n") if data else self._open
         return _line_ends(data)
 
     def close(self) -> int:
-        """See `Scanner`."""
+        """Rows that end at the end of the text: 0 or 1.
+
+        Raises:
+            Unreadable: The text ends inside a row.
+        """
         return int(self._open)
 
 
@@ -95,7 +85,7 @@ class RecordScanner:
         self._open = b""  # the record that has begun
 
     def feed(self, data: bytes) -> np.ndarray:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if b'"' not in data and b'"' not in self._open:
             ends = _line_ends(data)
             self._open = data[int(ends[-1]) :] if len(ends) else self._open + data
@@ -118,7 +108,7 @@ class RecordScanner:
         return np.array(found, np.int64)
 
     def close(self) -> int:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if not self._open:
             return 0
         if self._record.fullmatch(self._open + b"\n") is None:
@@ -150,7 +140,7 @@ class ElementScanner:
         self._in_string = self._in_escape = self._closed = False
 
     def feed(self, data: bytes) -> np.ndarray:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if self._closed:
             self._check_end(data)
             return np.empty(0, np.int64)
@@ -173,7 +163,7 @@ class ElementScanner:
         return ends
 
     def close(self) -> int:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if not self._closed:
             raise Unreadable(f"{self._file} is truncated: its JSON array does not end; copy it again or leave it out")
         return 0
@@ -211,6 +201,10 @@ class ElementScanner:
             raise Unreadable(
                 f"{self._file} goes on after the end of its JSON array; write one array, or one object on each line"
             )
+
+
+Scanner = LineScanner | RecordScanner | ElementScanner
+"""Finds the ends of rows in a text that arrives in chunks."""
 
 
 def cut_rows(

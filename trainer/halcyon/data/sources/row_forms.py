@@ -65,14 +65,14 @@ def begin_json(wanted: tuple[str, ...] | None, file: str, chunks: Iterable[bytes
 
 def _is_array(head: bytes) -> bool:
     """Whether a text is one array of rows: its first element is a list, or an object that is no message."""
-    found = re.match(rb"\s*\[\s*([\[{])", head)
-    if found is None or found[1] == b"[":
-        return found is not None
-    text = head[found.start(1) :].decode(errors="replace")
+    opening = re.match(rb"\s*\[\s*([\[{])", head)
+    if opening is None or opening[1] == b"[":
+        return opening is not None
+    text = head[opening.start(1) :].decode(errors="replace")
     try:
         first, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
-        return b"\n" in head[: found.start(1)] or not re.match(r'\{\s*"(role|from)"', text)
+        return b"\n" in head[: opening.start(1)] or not re.match(r'\{\s*"(role|from)"', text)
     return not any(name in first for name in _SPEAKERS)
 
 
@@ -118,8 +118,8 @@ def _header(file: str, delimiter: str, line: bytes) -> tuple[str, ...]:
         text = line.removeprefix(BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         raise Unreadable(f"the header of {file} is not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    found = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter), [])
-    return tuple(name.strip() for name in found)
+    names = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter), [])
+    return tuple(name.strip() for name in names)
 
 
 def _check_columns(file: str, delimiter: str, columns: Sequence[str], fields: Sequence[str]) -> None:
