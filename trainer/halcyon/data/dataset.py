@@ -167,24 +167,18 @@ class HeldOut:
 
     def examples(self, rows: BatchRows) -> Examples:
         """The examples of rows from `train_rows` or `validation_batches`."""
-        width = rows.length + 1
-        whole = rows.length == self.sequence_length
-        token_type = np.min_scalar_type(self.tokenizer.vocab_size - 1)
-        windows = np.zeros((len(rows), width), token_type)
-        lengths = np.zeros(len(rows), np.int64)
-        weights: np.ndarray | None = None
-        documents = np.zeros(windows.shape, np.int32)
+        shape = len(rows), rows.length + 1
+        windows, documents = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        lengths, weights = np.zeros(len(rows), np.int64), np.ones(shape, np.float32)
         for index, data in enumerate(self.sources):
             here = np.flatnonzero(rows.source == index)
             if not len(here):
                 continue
-            part = None if whole else rows.part[here]
+            part = None if rows.length == self.sequence_length else rows.part[here]
             mine = data.windows(rows.sequence[here], part, rows.length)
-            windows[here], lengths[here] = mine.tokens, mine.lengths
+            windows[here], lengths[here], documents[here] = mine.tokens, mine.lengths, mine.documents
             if mine.weights is not None:
-                weights = np.ones(windows.shape, np.float32) if weights is None else weights
                 weights[here] = mine.weights
-            documents[here] = mine.documents
         return examples_of(windows, lengths, weights, self.tokenizer.pad_id, documents)
 
 

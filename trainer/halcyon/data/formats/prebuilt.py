@@ -21,9 +21,10 @@ class PrebuiltFormatter:
         spec: Names of the fields of ids and weights.
         tokenizer: Gives the range of the ids and the bytes of text of each id.
         where: The format's field in the run document; error messages begin with it.
+        form: Rows of this format have none.
     """
 
-    def __init__(self, spec: PrebuiltFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+    def __init__(self, spec: PrebuiltFormatSpec, tokenizer: Tokenizer, where: str, form: None = None) -> None:
         self._spec = spec
         self._where = f"{where}.prebuilt"
         self._vocab_size = tokenizer.vocab_size

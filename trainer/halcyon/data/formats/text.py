@@ -28,9 +28,10 @@ class TextFormatter:
         spec: Name of the field of the text. Rows of plain text files are texts themselves.
         tokenizer: Makes the ids.
         where: The format's field in the run document; error messages begin with it.
+        form: Rows of this format have none.
     """
 
-    def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+    def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str, form: None = None) -> None:
         self._field = spec.field
         self._tokenizer = tokenizer
         self._where = f"{where}.text.field"
