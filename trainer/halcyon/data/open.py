@@ -313,9 +313,8 @@ class _Snapshots:
             where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
             raise BadConfiguration(
                 f"spec.data.sources[{self._source.name}]: the prompt of {where} has {longest} tokens, and "
-                "spec.trainer.sequenceLength "
-                f"leaves {most} beside an answer of {answer_tokens}; raise it to {longest + answer_tokens}, lower "
-                "spec.objective.policy.maxTokens, or leave the row out"
+                f"spec.trainer.sequenceLength leaves {most} beside an answer of {answer_tokens}; raise it to "
+                f"{longest + answer_tokens}, lower spec.objective.policy.maxTokens, or leave the row out"
             )
 
 

@@ -93,9 +93,8 @@ class SourceData:
         if not self.has_turns(turns):
             raise BadConfiguration(
                 f"spec.data.sources[{self.name}]: its token cache is not complete: it has the first {self.turns} "
-                "sequences of the training "
-                f"order, but sequence {int(turns.max())} is needed; choose an earlier step, or complete the cache with "
-                "halcyon data build"
+                f"sequences of the training order, but sequence {int(turns.max())} is needed; choose an earlier step, "
+                "or complete the cache with halcyon data build"
             )
         return self
 

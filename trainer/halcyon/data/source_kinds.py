@@ -49,8 +49,7 @@ def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | N
     path, kind = named[0]
     return (
         f"spec.data.sources[{source.name}].text: {path} looks like a file of rows, and text takes a whole file, with "
-        "all its marks, as one "
-        f"document; write {kind}: {{paths: …}} to read its rows"
+        f"all its marks, as one document; write {kind}: {{paths: …}} to read its rows"
     )
 
 

@@ -56,8 +56,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
     if words < 256:
         raise BadConfiguration(
             f"spec.tokenizer.bpe.vocabSize: {vocab_size} leaves no room for 256 bytes and {len(special)} special "
-            "tokens; "
-            f"use {256 + len(special)} or more"
+            f"tokens; use {256 + len(special)} or more"
         )
     parts = (part for text in texts for part in pieces(text, CUT_BETWEEN, _PIECE_CHARACTERS) if part)
     first = next(parts, None)

@@ -57,8 +57,8 @@ class ConversationEncoder:
         if self._spans is not None and not self._spans.finds_answers:
             raise BadConfiguration(
                 f"{where}.template: it has no {{% generation %}} block and prints nothing of what the assistant says, "
-                "so no token would "
-                "count in the loss; put {% generation %} and {% endgeneration %} around what the assistant says"
+                "so no token would count in the loss; put {% generation %} and {% endgeneration %} around what the "
+                "assistant says"
             )
 
     @property

@@ -84,9 +84,8 @@ def cut_rows(
         if len(large):
             raise Unreadable(
                 f"{file} has a row of {int(sizes[large[0]]) >> 20} MiB at place {number + int(large[0])} of a row "
-                "group of "
-                f"{stored_bytes:,} bytes, because it repeats a text many times; leave the file out, or write the row "
-                "in parts"
+                f"group of {stored_bytes:,} bytes, because it repeats a text many times; leave the file out, or write "
+                "the row in parts"
             )
         ends = np.cumsum(sizes)
         start = 0

@@ -58,8 +58,7 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
     except ImportError:
         raise Unreadable(
             "the package datasets is not installed; install it in the image, or name the data set's files in a parquet "
-            "or jsonl source, "
-            f"such as hf://datasets/{name}/"
+            f"or jsonl source, such as hf://datasets/{name}/"
         ) from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision)

@@ -190,8 +190,7 @@ class ElementScanner:
         if re.fullmatch(expected, self._gap) is None:
             raise Unreadable(
                 f"row {self._passed} (counted from 0) of {self._file} is not an object in a JSON array; write [{{…}}, "
-                f"{{…}}], or one "
-                "object on each line"
+                "{…}], or one object on each line"
             )
         self._gap = b""
         self._passed += 1

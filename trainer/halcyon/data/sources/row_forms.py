@@ -189,8 +189,7 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
             if len(values) != len(rows.columns):
                 raise Unreadable(
                     f"row {number} (counted from 0, without the header) of {file} has {counted(len(values), 'value')} "
-                    "for "
-                    f"{counted(len(rows.columns), 'column')}; put quotes around values that contain "
+                    f"for {counted(len(rows.columns), 'column')}; put quotes around values that contain "
                     f"{_NAMES[rows.delimiter]} or line ends"
                 )
             yield SourceRow(file, number, {name: _cell(values[place]) for name, place in places})
