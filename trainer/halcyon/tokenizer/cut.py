@@ -30,7 +30,6 @@ PIECE_CHARACTERS = 2**18
 
 _PART_LENGTH = 2**20
 
-
 CUT_BETWEEN = re.compile(
     r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"
 )
@@ -41,6 +40,11 @@ Letters of Latin, kana, Han and Hangul; their commas and full stops.
 
 CUT_AT_SPACE = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 """For SentencePiece: one space is lost, and the tokenizer adds it again at the beginning of the next piece."""
+
+GROUP_CHARACTERS = 2**23
+"""Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any
+documents.
+"""
 
 
 def pieces(text: str | bytes, joint: re.Pattern[str], piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
@@ -104,12 +108,6 @@ def find_joint(encode: PieceEncoder, sample: str = PROSE) -> re.Pattern[str]:
         if np.array_equal(np.concatenate(encode(list(pieces(sample, joint, 128)))), whole):
             return joint
     return CUT_BETWEEN
-
-
-GROUP_CHARACTERS = 2**23
-"""Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any
-documents.
-"""
 
 
 class PieceEncoder(Protocol):

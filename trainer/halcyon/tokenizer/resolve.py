@@ -25,6 +25,11 @@ SETTINGS_KEYS = (TOKENIZER_CONFIG_KEY, GENERATION_KEY)
 _WITHOUT_NAMES = frozenset({None, "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"})
 """Classes of transformers that have no token of their own where tokenizer_config.json names none."""
 
+Fetch = Callable[[str], bytes]
+"""Reads a whole file by its address; raises ``OSError`` for a permanent error and `DataUnreachable` for a temporary
+one.
+"""
+
 
 def definition_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
     """The definition of a folder's tokenizer; None: the folder has none that Halcyon reads.
@@ -95,12 +100,6 @@ def _around(files: Mapping[str, bytes]) -> dict[str, str]:
     settings = json_object(files, TOKENIZER_CONFIG_KEY)
     keys = {"addBos": "add_bos_token", "addEos": "add_eos_token"}
     return {option: str(settings[key]).lower() for option, key in keys.items() if isinstance(settings.get(key), bool)}
-
-
-Fetch = Callable[[str], bytes]
-"""Reads a whole file by its address; raises ``OSError`` for a permanent error and `DataUnreachable` for a temporary
-one.
-"""
 
 
 def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:

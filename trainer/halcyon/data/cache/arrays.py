@@ -17,6 +17,9 @@ from halcyon.storage.store import Store
 
 LARGE_BYTES = 64 * 2**20
 
+PART_BYTES = 64 * 2**20
+_INDEX = "INDEX.json"
+
 
 def scratch_array(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """An uninitialized array. A large one, such as the ends of all documents, is in a file in the folder for temporary
@@ -29,10 +32,6 @@ def scratch_array(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as stream:
         return np.asarray(np.memmap(stream, dtype, mode="w+", shape=shape))
-
-
-PART_BYTES = 64 * 2**20
-_INDEX = "INDEX.json"
 
 
 def store_arrays(store: Store, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -24,6 +24,9 @@ from halcyon.errors import BadConfiguration
 from halcyon.host.freed_memory import freed_memory_kept
 from halcyon.storage.store import Store
 
+SMALL_BYTES = 32 * 2**20
+"""A smaller source is tokenized faster than a pool of processes starts."""
+
 
 class LastFile:
     """Finds the file in which a shard ends, so that a resumed build does not open earlier files. One thread may cut
@@ -66,10 +69,6 @@ class LastFile:
         place = self._begun[0][1]
         number = None if place is None else self._numbers.get(place.file)
         return (None, None) if place is None or number is None else (number, place.rows_before)
-
-
-SMALL_BYTES = 32 * 2**20
-"""A smaller source is tokenized faster than a pool of processes starts."""
 
 
 class Replaced(Exception):

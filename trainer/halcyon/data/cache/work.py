@@ -31,6 +31,13 @@ from halcyon.host.freed_memory import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 
+UNKNOWN_FILE = -1
+"""File number of a document whose file is not in the ledger."""
+PART_TOKENS = 2**22
+"""Tokens of a part of a long document. A shard may end after any part."""
+FORMAT_VERSION = 2
+"""Increased when the same rows would give other tokens than before."""
+
 
 @dataclass(frozen=True)
 class SentParts:
@@ -79,14 +86,6 @@ def pack_parts(parts: Iterable[Part]) -> SentParts:
         sent.append(part)
         counts.append(len(documents.tokens) if long else 0)
     return SentParts(tuple(sent), tuple(counts), aside)
-
-
-UNKNOWN_FILE = -1
-"""File number of a document whose file is not in the ledger."""
-PART_TOKENS = 2**22
-"""Tokens of a part of a long document. A shard may end after any part."""
-FORMAT_VERSION = 2
-"""Increased when the same rows would give other tokens than before."""
 
 
 @dataclass(frozen=True)

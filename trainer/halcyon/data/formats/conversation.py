@@ -18,6 +18,11 @@ ASSISTANT_PARTS = ("text", "python", "python_output")
 loss.
 """
 
+_MARK = "halcyon"
+_NO_CONTENT = frozenset({"role", "content", "name", "weight"})
+"""Keys of a message that cannot stand in place of its content; a call of a tool, or a key of the template's own, can.
+"""
+
 
 def check_messages(messages: object, *, needs_assistant: bool) -> list[dict[str, Any]]:
     """Check messages for any template, and return them. ``needs_assistant``: at least one assistant turn is required.
@@ -75,12 +80,6 @@ def _are_parts(content: object) -> bool:
         isinstance(part, Mapping) and part.get("type") in ASSISTANT_PARTS and isinstance(part.get("text"), str)
         for part in content
     )
-
-
-_MARK = "halcyon"
-_NO_CONTENT = frozenset({"role", "content", "name", "weight"})
-"""Keys of a message that cannot stand in place of its content; a call of a tool, or a key of the template's own, can.
-"""
 
 
 class Contents:

@@ -20,6 +20,10 @@ from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.cut import in_parts
 from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
 
+_TEXTS = ("content", "value", "text", "messages")
+"""The keys of an object (a message, a part of one, a request) that hold its text."""
+_SKIPPED = ("label", "rejected", "tools")
+
 
 class TextFormatter:
     """Makes a document of each text that is not empty.
@@ -132,11 +136,6 @@ def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """The ids before and after the text of a document: int32 [tokens]. The last one ends the document."""
     after = tokenizer.suffix if tokenizer.eos_id in tokenizer.suffix else (*tokenizer.suffix, tokenizer.eos_id)
     return np.array(tokenizer.prefix, np.int32), np.array(after, np.int32)
-
-
-_TEXTS = ("content", "value", "text", "messages")
-"""The keys of an object (a message, a part of one, a request) that hold its text."""
-_SKIPPED = ("label", "rejected", "tools")
 
 
 def texts_of(spec: FormatSpec, rows: Iterable[SourceRow], *, where: str, form: Form | None = None) -> Iterator[str]:

@@ -15,6 +15,32 @@ from pydantic import Field
 from halcyon_api.checkpoint_documents import Document
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec, PromptFormatSpec
 
+Part = Literal[
+    "request", "messages", "history", "question", "input", "answer", "chosen", "rejected", "system", "tools", "label"
+]
+"""What a field of a row holds: the request of OpenAI's pairs; a list of messages; pairs of question and answer before
+the question; the question and what belongs to it; its answer; the two answers of a pair; the system message; the tools;
+whether the answer is a good one."""
+_MESSAGES = {"messages": "messages", "conversations": "ShareGPT", "conversation": "conversation"}
+"""Fields that hold a whole conversation, and the names of their forms."""
+_REFERENCES = ("reference", "answer", "completion", "output", "response", "solution", "ground_truth")
+_SYSTEMS = ("system", "system_prompt")
+_LABELS = ("label", "kto_tag")
+_OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
+_KNOWN = (
+    "messages; conversations (ShareGPT); instruction and output (Alpaca); prompt and completion; question and answer"
+)
+_KINDS = {
+    str: "a text",
+    bytes: "bytes",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
 
 @dataclass(frozen=True)
 class BadValue:
@@ -39,14 +65,6 @@ class BadConversation(Exception):
         super().__init__(what)
         self.fix = fix
         self.part = part
-
-
-Part = Literal[
-    "request", "messages", "history", "question", "input", "answer", "chosen", "rejected", "system", "tools", "label"
-]
-"""What a field of a row holds: the request of OpenAI's pairs; a list of messages; pairs of question and answer before
-the question; the question and what belongs to it; its answer; the two answers of a pair; the system message; the tools;
-whether the answer is a good one."""
 
 
 class Form(Document):
@@ -79,20 +97,11 @@ class _Names(NamedTuple):
     answers: Sequence[str]
 
 
-_MESSAGES = {"messages": "messages", "conversations": "ShareGPT", "conversation": "conversation"}
-"""Fields that hold a whole conversation, and the names of their forms."""
 _QUESTIONS = (
     _Names("Alpaca", "instruction", ("input", "context"), ("output", "response")),
     _Names("prompt and completion", "prompt", (), ("completion", "response")),
     _Names("question and answer", "question", (), ("answer", "response")),
     _Names("question and answer", "query", (), ("response", "answer")),
-)
-_REFERENCES = ("reference", "answer", "completion", "output", "response", "solution", "ground_truth")
-_SYSTEMS = ("system", "system_prompt")
-_LABELS = ("label", "kto_tag")
-_OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
-_KNOWN = (
-    "messages; conversations (ShareGPT); instruction and output (Alpaca); prompt and completion; question and answer"
 )
 
 
@@ -141,18 +150,6 @@ def of_first_row(spec: FormatSpec, row: Mapping[str, Any]) -> Form:
     if label is None or row[label] is None or isinstance(row[label], BadValue) or truth_of(row[label]) is not None:
         return form
     return form.model_copy(update={"fields": {part: field for part, field in form.fields.items() if part != "label"}})
-
-
-_KINDS = {
-    str: "a text",
-    bytes: "bytes",
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-    type(None): "null",
-}
 
 
 def kind_of(value: object) -> str:

@@ -24,6 +24,8 @@ import numpy as np
 
 from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices, document_spans, ragged_ranges
 
+_CHUNK_DOCUMENTS = 2**16
+
 
 class Buffer:
     """The buffer: documents sorted by length.
@@ -70,9 +72,6 @@ class Buffer:
             del self._lengths[place], self._queues[length]
         self._size -= 1
         return length, number
-
-
-_CHUNK_DOCUMENTS = 2**16
 
 
 @dataclass(frozen=True, eq=False)

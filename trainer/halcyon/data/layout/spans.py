@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+_CHUNK_TOKENS = 2**22
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -124,9 +126,6 @@ class LayoutReport:
     def padded_share(self) -> float:
         """Padding as a share of all token places."""
         return self.padding / max(1, self.used + self.padding)
-
-
-_CHUNK_TOKENS = 2**22
 
 
 class Weights(Protocol):

@@ -30,6 +30,8 @@ _REMOTE = re.compile(r"(s3|gs|https|hf)://([^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_DATASET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?", re.DOTALL)
 _WILD = re.compile(r"[*?\[]")
 
+HUB_ENDPOINT = "https://huggingface.co"
+
 
 @dataclass(frozen=True)
 class Address:
@@ -106,9 +108,6 @@ def parse_address(uri: str) -> Address:
             raise Unreadable(f"{uri} begins with {scheme}://, which cannot be read; use {hint}")
         raise Unreadable(f"{uri} has no bucket or host; write the full address")
     return Address("file", "", "", os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH111 - Path would normalize the spelling
-
-
-HUB_ENDPOINT = "https://huggingface.co"
 
 
 @dataclass(frozen=True)

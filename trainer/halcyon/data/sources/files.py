@@ -31,6 +31,8 @@ _REMOTE_RANGE_BYTES = 8 * 2**20
 _PARALLEL_READS = 8
 """Parallel requests for one file."""
 
+_HUB_MODEL = re.compile(r"hf://(?!datasets/)([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
+
 
 def stat_file(path: str) -> SourceFile:
     """The current state of a local file.
@@ -131,9 +133,6 @@ def _sentence(file: SourceFile, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and not is_outage(error):
         return f"{file.uri} was listed and is gone; put it back, or start again without it"
     return f"{file.uri} cannot be read: {reason(error)}; make it readable or leave it out"
-
-
-_HUB_MODEL = re.compile(r"hf://(?!datasets/)([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
 
 
 def fetch_file(uri: str, access: Access) -> bytes:

@@ -23,6 +23,8 @@ from halcyon.data.sources.files import stat_file
 from halcyon.data.sources.remote import list_prefix, look_up
 from halcyon_api.spec.sources import DataSourceSpec
 
+_WILD = re.compile(r"[*?\[]")
+
 
 def where_of(source: DataSourceSpec) -> str:
     """The field with which error messages about a source begin."""
@@ -98,9 +100,6 @@ def _files_below(directory: Path) -> Iterator[Path]:
 
     for parent, _, names in os.walk(directory, onerror=refuse):
         yield from (path for name in names if (path := Path(parent, name)).is_file())
-
-
-_WILD = re.compile(r"[*?\[]")
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:

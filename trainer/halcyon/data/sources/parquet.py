@@ -35,6 +35,16 @@ _LARGE_GROUP = 8
 _BUFFER_BYTES = 8 * 2**20
 _MOST_BATCH_ROWS = 2**16
 
+_SPEAKERS = ("role", "from")
+_SAID = ("content", "value")
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
 
 def cut(
     file: SourceFile, wanted: Wanted, *, columns_of: ColumnsOf, access: Access, target_bytes: int
@@ -266,17 +276,6 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
                     "the row"
                 ) from error
         raise
-
-
-_SPEAKERS = ("role", "from")
-_SAID = ("content", "value")
-_LISTS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
 
 
 def _has_structs(kind: pa.DataType) -> bool:
