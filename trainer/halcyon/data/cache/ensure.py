@@ -22,16 +22,7 @@ from typing import Any
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
-from halcyon.data.cache.ledger import (
-    LEDGER_KEY,
-    DamagedLedger,
-    FileEntry,
-    Ledger,
-    changed_file,
-    decode,
-    differences,
-    identity,
-)
+from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, identity
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
@@ -256,7 +247,8 @@ class CacheKeeper:
             raise DamagedData(
                 f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it"
             ) from None
-        differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
+        wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity
+        differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
         own = "spec.data.cache.root and " if self.data.cache.root is not None else ""
         fix = f"set it back to go on, or give the changed run a {own}spec.checkpoint.root of its own"
         where = _where(source)

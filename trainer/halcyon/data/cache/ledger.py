@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -158,11 +157,6 @@ def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version:
     document = source.document()
     kept = {name: document[name] for name in (source.kind, "format", "rows")}
     return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
-
-
-def differences(wanted: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
-    """Names of the parts in which two identities differ, as in the run document, sorted."""
-    return sorted(name for name in wanted.keys() | recorded.keys() if wanted.get(name) != recorded.get(name))
 
 
 def changed_file(wanted: tuple[FileEntry, ...], recorded: tuple[FileEntry, ...]) -> str | None:
