@@ -26,12 +26,15 @@ class Tokens(Protocol):
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The tokens of spans, concatenated."""
+        ...
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The loss weights of the same tokens; None: all are 1."""
+        ...
 
     def gather_begins(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Whether a document ends right before each of the same tokens, within its span: bool [tokens]."""
+        ...
 
 
 class Windows(NamedTuple):

@@ -116,9 +116,11 @@ class PieceEncoder(Protocol):
     @property
     def name(self) -> str:
         """Name of the library."""
+        ...
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
+        ...
 
 
 class DocumentEncoder:

@@ -57,9 +57,13 @@ class LibraryTokenizer:
         """The bytes of text of each id; none for special tokens."""
 
     @cached_property
+    def _token_bytes(self) -> np.ndarray:
+        return np.array([len(piece) for piece in self.pieces()], np.int32)
+
+    @property
     def token_bytes(self) -> np.ndarray:
         """Bytes of text of each id, 0 for special tokens: int32, shape [vocab_size]."""
-        return np.array([len(piece) for piece in self.pieces()], np.int32)
+        return self._token_bytes
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Token ids of a text, without special tokens: int32, shape [tokens]."""

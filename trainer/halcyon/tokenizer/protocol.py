@@ -20,26 +20,32 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int:
         """Number of token ids, including special tokens and ids without a token."""
+        ...
 
     @property
     def bos_id(self) -> int | None:
         """Id of the token that templates know as ``bos_token``. None: the tokenizer has none."""
+        ...
 
     @property
     def prefix(self) -> tuple[int, ...]:
         """Ids that the tokenizer's own settings put before each text: none, or ``bos_id``, or others."""
+        ...
 
     @property
     def suffix(self) -> tuple[int, ...]:
         """Ids that the tokenizer's own settings put after each text; mostly none."""
+        ...
 
     @property
     def eos_id(self) -> int:
         """Id that ends every document. May equal ``bos_id``, as in GPT-2."""
+        ...
 
     @property
     def ends(self) -> tuple[int, ...]:
         """Ids that end what a model generates: ``eos_id`` first, then those that the model's files name too."""
+        ...
 
     @property
     def pad_id(self) -> int:
@@ -47,10 +53,12 @@ class Tokenizer(Protocol):
 
         May equal ``eos_id``.
         """
+        ...
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides the ids of a text, and of nothing else."""
+        ...
 
     @property
     def token_bytes(self) -> np.ndarray:
@@ -58,19 +66,24 @@ class Tokenizer(Protocol):
 
         Bits per byte, the loss that can be compared between tokenizers, is computed from it.
         """
+        ...
 
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id; none for special tokens and for ids without a token."""
+        ...
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
         """Id of each special token by its spelling."""
+        ...
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Token ids of a text: int32, shape [tokens]. There are no special tokens, even if the text spells one."""
+        ...
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """``encode`` of each text, but faster: the libraries release the GIL while they work."""
+        ...
 
     def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
         """``encode`` of one text that comes in parts, for texts that are too long to be in memory with all their ids.
@@ -81,12 +94,15 @@ class Tokenizer(Protocol):
         Returns:
             The ids in parts with other bounds: int32, shape [tokens] each.
         """
+        ...
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, each encoded as one text, with the characters of each token."""
+        ...
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out, and invalid UTF-8 becomes U+FFFD."""
+        ...
 
 
 def first_id(tokenizer: Tokenizer) -> int:

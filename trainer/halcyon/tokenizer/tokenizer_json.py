@@ -121,7 +121,8 @@ class JsonTokenizer(LibraryTokenizer):
         pieces = dict(zip(vocabulary.values(), spelt(vocabulary), strict=True))
         for token in self._document.get("added_tokens") or []:
             content: str = token["content"]
-            pieces[vocabulary.get(content, token["id"])] = b"" if token.get("special") else content.encode()
+            place: int = vocabulary[content] if content in vocabulary else token["id"]
+            pieces[place] = b"" if token.get("special") else content.encode()
         return [pieces.get(token, b"") for token in range(self.vocab_size)]
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:

@@ -48,6 +48,7 @@ class Formatter(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What a user should know of the format with this tokenizer, each as a sentence."""
+        ...
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows, in order.
@@ -55,6 +56,7 @@ class Formatter(Protocol):
         Raises:
             BadConfiguration: A row does not have this format. The message names its file and number.
         """
+        ...
 
 
 def field_value(row: SourceRow, name: str, where: str) -> Any:

@@ -187,7 +187,7 @@ class ChatTemplate:
         return Rendered(text, ranges)
 
     def _print(self, *arguments: Any) -> str:
-        call = self._own.print if self._own is not None else partial(self._given.call, "print")
+        call: Callable[..., str] = self._own.print if self._own is not None else partial(self._given.call, "print")
         try:
             return call(*arguments, self._now().isoformat())
         except OverBudget:

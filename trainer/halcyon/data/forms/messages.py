@@ -80,11 +80,8 @@ def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
     chosen, rejected = parts.answer("chosen"), parts.answer("rejected")
     if not _has_content(chosen) and not _has_content(rejected):
         return Pair([], [])
-    chosen, rejected = (
-        _checked(parts.with_system(parts.joined(asked, part, answer)))
-        for part, answer in (("chosen", chosen), ("rejected", rejected))
-    )
-    return Pair(chosen, rejected, tools)
+    chosen, rejected = parts.joined(asked, "chosen", chosen), parts.joined(asked, "rejected", rejected)
+    return Pair(_checked(parts.with_system(chosen)), _checked(parts.with_system(rejected)), tools)
 
 
 def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:

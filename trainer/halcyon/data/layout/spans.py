@@ -133,6 +133,7 @@ class Weights(Protocol):
 
     def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The loss weights of the tokens of spans, concatenated; None: all are 1."""
+        ...
 
 
 def first_counted(weights: Weights, document_ends: np.ndarray) -> np.ndarray:
