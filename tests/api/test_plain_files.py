@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.data.fetch import fetch_file
 from halcyon.data.sources import Access
+from halcyon.data.sources.files import fetch_file
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api import plain_files

@@ -43,7 +43,7 @@ from halcyon.data.open import ensure_caches
 from halcyon.data.sources import Access, stdlib_modules
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.files import read_chunks, stat_file
-from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load, loading
+from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
 from halcyon.tokenizer.bpe import SPLIT_PATTERN
 from halcyon.tokenizer.byte_level import spell
 from halcyon.tokenizer.encoders import ReferenceEncoder
@@ -112,7 +112,7 @@ def fresh(definition: TokenizerDefinition) -> Tokenizer:
 
     Its set-up is done, because that takes as long as some megabytes of text.
     """
-    loading._loaded = None
+    load.cache_clear()
     tokenizer = load(definition)
     tokenizer.encode("ready")
     return tokenizer

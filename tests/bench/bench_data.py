@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,12 +26,15 @@ from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.ledger import Ledger, ShardEntry
 from halcyon.data.dataset import Dataset
 from halcyon.data.loader import Loader
-from halcyon.data.open import cache_store, dataset_of, open_dataset
+from halcyon.data.open import cache_store, dataset_of
 from halcyon.storage.store import Store
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, StepReport, TelemetryServer
 from halcyon.telemetry.metrics import exposition
 from halcyon.tokenizer import BYTE
 from halcyon_api.training_run import TrainingRunSpec
+
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.trainer.support.datasets import open_dataset
 
 STDLIB = [
     {"name": "source", "stdlib": {"include": ["source"]}},

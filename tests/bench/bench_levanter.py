@@ -30,12 +30,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from halcyon.data.cache.reader import Memory, TokenReader
-from halcyon.data.open import ensure_caches, open_dataset
+from halcyon.data.open import ensure_caches
 from halcyon.data.sources import stdlib_modules
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_devcluster.paths import cache_folder
+
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.trainer.support.datasets import open_dataset
 
 LEVANTER = "marin-levanter==0.2.227.dev40316220070"
 PYTHON = "3.12"

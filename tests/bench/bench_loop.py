@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.data.loader import Loader
-from halcyon.data.open import open_dataset
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, join
@@ -35,6 +35,9 @@ from halcyon.step.batch_source import dataset_batches
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon.telemetry import JsonLog, RunIdentity, RunPlan, RunReporter, SaveRequests
+
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.trainer.support.datasets import open_dataset
 
 
 class NoCaches:

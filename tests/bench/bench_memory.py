@@ -28,9 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.open import ensure_caches, open_dataset
+from halcyon.data.open import ensure_caches
 from halcyon.data.sources import stdlib_modules
 from halcyon_api.training_run import TrainingRunSpec
+
+sys.path.append(str(Path(__file__).parents[2]))
+from tests.trainer.support.datasets import open_dataset
 
 MEMBER_BYTES = 2**23
 MEMBERS = 24

@@ -49,7 +49,6 @@ from step_turns import Peer
 
 from halcyon.commands.nanochat_dial import Choices, Dial, adamw_groups, dial, document
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import open_dataset
 from halcyon.parallel.mesh import build_mesh
 from halcyon.step.compilation import compiler_options
 from halcyon.step.program import build_program
@@ -59,6 +58,7 @@ from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.arrays import load_arrays
 from tests.trainer.models.nanochat.golden import model_from
+from tests.trainer.support.datasets import open_dataset
 
 CHILD = Path(__file__).with_name("nanochat_curve_child.py")
 HELD_OUT = 32

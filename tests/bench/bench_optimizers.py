@@ -41,7 +41,6 @@ sys.path.append(str(Path(__file__).parents[2]))
 from step_turns import Seconds, in_turns, seconds, start_on_one_processor
 
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import open_dataset
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.registry import RULES, averages
 from halcyon.optim.rounding import add_updates
@@ -53,6 +52,7 @@ from halcyon.step.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.trainer.optim.documented import RECOMMENDED
+from tests.trainer.support.datasets import open_dataset
 
 DEMO = Path(__file__).parents[2] / "examples" / "stdlib-llama.yaml"
 HELD_OUT = 16

@@ -18,9 +18,12 @@ from timing import best_seconds
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
-from halcyon.data.layout import BestFit, Concatenate, Pack
+from halcyon.data.layout.best_fit import BestFit
+from halcyon.data.layout.concatenate import Concatenate
+from halcyon.data.layout.pack import Pack
 from halcyon.data.mixture import Mixture
-from halcyon.data.order import Permutation, build_order
+from halcyon.data.order.epochs import Order
+from halcyon.data.order.permutation import Permutation
 from halcyon.data.source_data import SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import BYTE, load
@@ -40,7 +43,7 @@ def permuting() -> None:
         seconds = best_seconds(lambda permutation=permutation, numbers=numbers: permutation(numbers)) / count
         print(f"permute {size:>15}: {seconds * 1e9:5.1f} ns/index")
     spec = OrderSpec(blocks=BlockOrderSpec())
-    order, numbers = build_order(spec, sequences=2**40 + 1, seed=0, source="web"), np.arange(count)
+    order, numbers = Order(spec, sequences=2**40 + 1, seed=0, source="web"), np.arange(count)
     print(f"blocks of 256, windows of 512: {best_seconds(lambda: order(numbers)) / count * 1e9:.1f} ns/index")
     split, ranks = split_sequences(2**48, 0.01), np.arange(count) + 2**47
     print(f"split of 2**48: {best_seconds(lambda: split.training_sequences(ranks)) / count * 1e9:.1f} ns/index")
@@ -58,7 +61,7 @@ def pretended(sources: int, spec: OrderSpec) -> Dataset:
     data: list[SourceData] = []
     for name, size in zip(names, sizes, strict=True):
         split = split_sequences(size, 0.01)
-        order = build_order(spec, sequences=split.training, seed=0, source=name)
+        order = Order(spec, sequences=split.training, seed=0, source=name)
         data.append(
             SourceData(name, NoTokens(), Concatenate(size * (LENGTH + 1), LENGTH), split, order, split.training, {})
         )

@@ -14,17 +14,20 @@ import numpy as np
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
-from halcyon.data.layout import Concatenate
+from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.mixture import Mixture
-from halcyon.data.open import open_dataset
-from halcyon.data.order import Order
+from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import BatchRows, SourceData
 from halcyon.data.split import split_sequences
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import EncodedText, RenderedText
+from halcyon_api.spec.data import OrderSpec, RandomOrderSpec, SequentialOrderSpec
 from halcyon_api.spec.sources import DataSourceSpec, StdlibSourceSpec, TextSourceSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.support.datasets import open_dataset
+
+RANDOM, SEQUENTIAL = OrderSpec(random=RandomOrderSpec()), OrderSpec(sequential=SequentialOrderSpec())
 
 
 def text_source(*paths: Path | str, name: str = "corpus", **settings: Any) -> DataSourceSpec:
@@ -204,7 +207,7 @@ def dataset_of_tokens(
         tokens=TokensInMemory(tokens, weights, ends or ()),
         layout=layout,
         split=split,
-        order=Order(sequences=split.training, seed=seed, source="distinct", shuffle=shuffle),
+        order=Order(RANDOM if shuffle else SEQUENTIAL, sequences=split.training, seed=seed, source="distinct"),
         used=split.training,
         description={"contentSha256": "0" * 64, "tokens": len(tokens), "documents": 1, "sizeBytes": 4 * len(tokens)},
         begin_id=tokenizer.bos_id if ends is None else None,

@@ -17,10 +17,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.data.examples import Batch
 from halcyon.data.loader import Loader
-from halcyon.data.open import open_dataset
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.data.read_batches import MESHES
 from tests.trainer.support.batches import FIELDS
+from tests.trainer.support.datasets import open_dataset
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import pytest
 
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
-from halcyon.data.open import open_dataset
 from halcyon.errors import BadConfiguration
 from halcyon_api.training_run import TrainingRunSpec
 from tests.trainer.data.corpus import at
+from tests.trainer.support.datasets import open_dataset
 
 SPEECH = "abcdefghijklmnopqrstuvwxyz "
 TEMPLATE = (

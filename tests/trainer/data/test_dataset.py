@@ -13,13 +13,21 @@ import pytest
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
-from halcyon.data.order import Order
+from halcyon.data.order.epochs import Order
 from halcyon.data.source_data import NO_SOURCE, BatchRows
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import HeldOutSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
 from tests.suite import promises
-from tests.trainer.data.corpus import CountingTokenizer, at, dataset_of_tokens, distinct_tokens, open_text, text_source
+from tests.trainer.data.corpus import (
+    RANDOM,
+    CountingTokenizer,
+    at,
+    dataset_of_tokens,
+    distinct_tokens,
+    open_text,
+    text_source,
+)
 
 GOLDEN_FIRST = [68, 32, 91, 97, 49, 82]
 GOLDEN_BORDER = [59, 96, 86, 40, 93, 83]
@@ -279,7 +287,7 @@ def test_seed_and_name_change_the_order_and_not_the_held_out_part(corpus: Path) 
 
 
 def test_the_order_never_changes_between_versions() -> None:
-    order = Order(sequences=100, seed=7, source="stdlib", shuffle=True)
+    order = Order(RANDOM, sequences=100, seed=7, source="stdlib")
     assert order(np.arange(6)).tolist() == GOLDEN_FIRST
     assert order(np.arange(98, 104)).tolist() == GOLDEN_BORDER
 

@@ -16,9 +16,9 @@ from halcyon.commands.data import app
 from halcyon.commands.views import sources as overview
 from halcyon.commands.views.sources import lengths_of
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import open_dataset
 from halcyon.tokenizer import BYTE, load
 from halcyon_api.training_run import load_run
+from tests.trainer.support.datasets import open_dataset
 
 STEPS = 30
 BATCH = 8

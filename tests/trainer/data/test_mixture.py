@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.mixture import Mixture, build_mixture, rehearsed_sequences, stop_problem
-from halcyon.data.mixture.shares import MAX_BLOCKS, Shares
-from halcyon.data.order import Order
+from halcyon.data.order.epochs import Order
+from halcyon.data.shares import MAX_BLOCKS, Shares
 from halcyon.data.split import spread
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.data import DataSpec, MixtureScheduleEntry, MixtureSpec, SourceWeightSpec
 from halcyon_api.spec.sources import DataSourceSpec, TextSourceSpec
 from halcyon_api.spec.trainer import BatchScheduleEntry
+from tests.trainer.data.corpus import RANDOM
 
 some_weights = st.lists(st.floats(0, 1e12, allow_subnormal=False), min_size=1, max_size=8).filter(any)
 
@@ -114,7 +115,7 @@ def test_another_source_does_not_change_the_order_of_a_source() -> None:
 
     def given_by_web(names: list[str], weights: list[float]) -> list[int]:
         mixture = Mixture(names, [400] * len(names), [(0, weights)], block_sequences=32, seed=9)
-        order = Order(sequences=400, seed=9, source="web")
+        order = Order(RANDOM, sequences=400, seed=9, source="web")
         ranks = np.array(asked_for(mixture, 30_000)[names.index("web")][:1000])
         return order(ranks).tolist()
 
@@ -128,7 +129,7 @@ def test_every_epoch_of_a_source_has_each_sequence_once_in_a_new_order() -> None
     """In Levanter all epochs have the order of the first (reproduced; its issue #2869)."""
     mixture = Mixture(["a", "b"], [40, 60], [(0, [1, 1])], block_sequences=16)
     ranks = np.array(asked_for(mixture, 1000)[0])
-    epochs = Order(sequences=40, seed=0, source="a")(ranks[:480]).reshape(12, 40)
+    epochs = Order(RANDOM, sequences=40, seed=0, source="a")(ranks[:480]).reshape(12, 40)
     assert np.array_equal(np.sort(epochs, axis=1), np.tile(np.arange(40), (12, 1)))
     assert len(np.unique(epochs, axis=0)) == 12
     assert np.abs(np.corrcoef(epochs) - np.eye(12)).max() < 0.6

@@ -13,10 +13,10 @@ import pytest
 
 from halcyon.data.batch_schedule import BatchSchedule
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import open_dataset
 from halcyon.errors import BadConfiguration
 from halcyon.run.policy.answers import Question, prompted, questions
 from halcyon_api.training_run import TrainingRunSpec
+from tests.trainer.support.datasets import open_dataset
 
 TEMPLATE = "{{ messages[0]['content'] }}"
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from halcyon.data.cache import ensure
-from halcyon.data.cache.reader import Memory, TokenReader
+from halcyon.data.cache.reader import Blocks, Memory, TokenReader
 from halcyon.data.cache.shards import ENDS, ORIGINS
-from halcyon.data.layout import Spans, split_at_documents
-from halcyon.data.layout.spans import document_spans
+from halcyon.data.layout.spans import Spans, document_spans, split_at_documents
 from halcyon.data.open import dataset_of, ensure_caches
 from halcyon.data.sources import pieces
 from halcyon.data.trace import Excerpt, trace
@@ -36,9 +35,9 @@ class Watched(TokenReader):
         super().__init__(*arguments)  # type: ignore[arg-type]
         self.opened: list[tuple[int, str]] = []
 
-    def _blocks(self, index: int, kind: str) -> object:  # type: ignore[override]
+    def _open(self, index: int, kind: str) -> Blocks:
         self.opened.append((index, kind))
-        return super()._blocks(index, kind)
+        return super()._open(index, kind)
 
 
 def test_any_part_of_the_stream_has_the_documents_of_the_whole(spec: TrainingRunSpec) -> None:
@@ -46,7 +45,7 @@ def test_any_part_of_the_stream_has_the_documents_of_the_whole(spec: TrainingRun
     ledger = caches.ledgers["web"]
     assert len(ledger.shards) > 15
     whole = TokenReader(store, "web", ledger, Memory(1 << 20))
-    all_ends, all_origins = whole.document_ends(), whole.origins()
+    all_ends, all_origins = whole.document_ends(), whole.origins_of(np.arange(ledger.documents))
     numbers = np.random.default_rng(0)
     starts = [0, ledger.tokens - 1, *numbers.integers(0, ledger.tokens, 100).tolist()]
     for start in starts:
@@ -72,7 +71,7 @@ def test_the_rows_of_a_step_are_traced(spec: TrainingRunSpec) -> None:
     dataset = dataset_of(spec, store, caches)
     ledger = caches.ledgers["web"]
     reader = TokenReader(store, "web", ledger, Memory(1 << 20))
-    ends, origins = reader.document_ends(), reader.origins()
+    ends, origins = reader.document_ends(), reader.origins_of(np.arange(ledger.documents))
     rows = dataset.train_rows(7)
     for row, excerpts in enumerate(trace(dataset, rows, caches.ledgers)):
         start = int(rows.sequence[row]) * 17

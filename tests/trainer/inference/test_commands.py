@@ -55,7 +55,7 @@ def test_sample_prints_the_texts_of_generate() -> None:
 def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
     from halcyon.storage.store import Store
     from halcyon.tokenizer import load
-    from halcyon.tokenizer.folder import definition_of
+    from halcyon.tokenizer.resolve import definition_of
     from halcyon.weights.companions import read_companions
     from halcyon.weights.folder import folder_place
 

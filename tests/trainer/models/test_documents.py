@@ -33,7 +33,9 @@ def packed(*rows: tuple[list[int], ...]) -> Examples:
         tokens = [token for document in documents for token in document]
         window[: len(tokens)] = tokens
         lengths.append(len(tokens))
-    return examples_of(windows, np.array(lengths), None, PAD, np.cumsum(windows == BOS, axis=1, dtype=np.int32) - 1)
+    return examples_of(
+        windows, np.array(lengths), np.ones(windows.shape), PAD, np.cumsum(windows == BOS, axis=1, dtype=np.int32) - 1
+    )
 
 
 def losses(spec: ModelSpec, examples: Examples, *, with_segments: bool) -> np.ndarray:

@@ -4,6 +4,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_pieces_are_the_text_and_short_and_the_same_from_bytes(text: str, size: 
 def test_a_cut_at_a_joint_changes_no_ids(text: str, size: int) -> None:
     for tokenizer, reference in ((TOKENIZERS[name], REFERENCES[name]) for name in ("ours", "cl100k", "o200k", "gpt2")):
         parts = list(pieces(text, CUT_BETWEEN, size))
-        if all(CUT_BETWEEN.pattern.match(left + right, len(left)) for left, right in pairwise(parts)):
+        if all(CUT_BETWEEN.match(left + right, len(left)) for left, right in pairwise(parts)):
             ids = np.concatenate(tokenizer.encode_batch(parts))
             assert ids.tolist() == reference.encode(text, add_special_tokens=False).ids
 
@@ -65,11 +66,11 @@ def test_an_endless_word_is_cut_too(text: str) -> None:
 
 
 def test_the_chosen_joint_changes_no_tokens() -> None:
-    def characters(text: str) -> np.ndarray:
-        return np.array([ord(character) for character in text])
+    def characters(texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([ord(character) for character in text]) for text in texts]
 
-    def characters_after_a_space(text: str) -> np.ndarray:
-        return characters(f" {text}")
+    def characters_after_a_space(texts: Sequence[str]) -> list[np.ndarray]:
+        return characters([f" {text}" for text in texts])
 
     assert find_joint(characters, PROSE) is CUT_BETWEEN
     assert find_joint(characters_after_a_space, "some words and some more words " * 20) is CUT_AT_SPACE
@@ -77,5 +78,5 @@ def test_the_chosen_joint_changes_no_tokens() -> None:
 
 @pytest.mark.parametrize("text", ["don't", "e\u0301e\u0301", "na\u0308ive", "12345", "한국어", "\n\n\n", "a\u200db"])
 def test_text_that_some_patterns_keep_together_has_no_joint(text: str) -> None:
-    assert CUT_BETWEEN.pattern.search(text) is None
-    assert CUT_AT_SPACE.pattern.search(text) is None
+    assert CUT_BETWEEN.search(text) is None
+    assert CUT_AT_SPACE.search(text) is None

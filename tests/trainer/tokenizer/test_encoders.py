@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
-from halcyon.tokenizer.digit_pairs import DigitPairEncoder, pairs_of
-from halcyon.tokenizer.encoders import FastEncoder
+from halcyon.tokenizer.encoders import DigitPairEncoder, FastEncoder, pairs_of
 from halcyon.tokenizer.rendered import Spellings
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
 from halcyon.tokenizer.tokenizer_json import JsonTokenizer

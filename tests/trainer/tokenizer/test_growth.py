@@ -9,9 +9,8 @@ import pytest
 import tokenizers
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.definition import TokenizerDefinition
+from halcyon.tokenizer.definition import TokenizerDefinition, load
 from halcyon.tokenizer.growth import problem_of
-from halcyon.tokenizer.loading import load
 
 _END = {
     "id": 256,

@@ -6,7 +6,7 @@ import pytest
 
 from halcyon.storage.store import Store
 from halcyon.tokenizer import BYTE, Tokenizer, load
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import read_companions
 from halcyon.weights.folder import folder_place
 from tests.trainer.tokenizer.texts import trained

@@ -9,7 +9,7 @@ import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import BYTE, load, resolve
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.resolve import definition_of
 from halcyon_api.spec.tokenizer import BpeTokenizerSpec, ByteTokenizerSpec, TokenizerJsonSpec, TokenizerSpec
 from tests.trainer.tokenizer.texts import trained
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import TokenizerDefinition, load, resolve
 from halcyon.tokenizer.cut import CUT_AT_SPACE
-from halcyon.tokenizer.folder import definition_of
 from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.rendered import RenderedText
+from halcyon.tokenizer.resolve import definition_of
 from halcyon.tokenizer.sentence_piece import SentencePieceTokenizer
 from halcyon_api.spec.tokenizer import SentencePieceSpec, TokenizerSpec
 from tests.trainer.tokenizer.texts import HARD_TEXT, TRAINING

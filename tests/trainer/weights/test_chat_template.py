@@ -16,7 +16,7 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
-from halcyon.tokenizer.folder import definition_of, spelling
+from halcyon.tokenizer.resolve import definition_of, spelling
 from halcyon.weights.chat_template import chat_template, template_of_run, template_to_export, with_templates
 from halcyon.weights.companions import exported_companions
 from halcyon.weights.exporting import export_model

@@ -100,8 +100,8 @@ def definition_of(name: str) -> TokenizerDefinition:
     Raises:
         BadConfiguration: There is no such tokenizer.
     """
-    from halcyon.data.fetch import fetch_file
     from halcyon.data.sources import Access
+    from halcyon.data.sources.files import fetch_file
     from halcyon.tokenizer.resolve import resolve
     from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
     from halcyon_api.spec.tokenizer import (

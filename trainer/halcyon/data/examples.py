@@ -65,20 +65,20 @@ FIELDS = (*(field.name for field in fields(Examples)), "positions", "conversatio
 
 
 def examples_of(
-    windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndarray | None, pad_id: int, documents: np.ndarray
+    windows: np.ndarray, lengths: np.ndarray, token_weights: np.ndarray, pad_id: int, documents: np.ndarray
 ) -> Examples:
     """Make examples of token windows.
 
     Args:
         windows: Token ids of any type [n, L + 1]; values past a window's length are ignored.
         lengths: Tokens of each window: integers [n].
-        token_weights: Loss weight of each token as a target: any type [n, L + 1]; None: 1 for every token.
+        token_weights: Loss weight of each token as a target: any type [n, L + 1].
         pad_id: The token that pads.
         documents: Number of the document of each token, rising along a window: int32 [n, L + 1].
     """
     tokens = windows[:, :-1].astype(np.int32)
     targets = windows[:, 1:].astype(np.int32)
-    weights = np.ones(targets.shape, np.float32) if token_weights is None else token_weights[:, 1:].astype(np.float32)
+    weights = token_weights[:, 1:].astype(np.float32)
     weights[documents[:, 1:] != documents[:, :-1]] = 0
     for row in np.flatnonzero(lengths < windows.shape[1]):
         length = int(lengths[row])

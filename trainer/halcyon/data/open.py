@@ -22,16 +22,16 @@ from halcyon.data.cache.ensure import CacheKeeper, Caches
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
-from halcyon.data.dataset import Dataset
-from halcyon.data.fetch import fetch_file
+from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.formats import begin_id
-from halcyon.data.growing import GrowingSource
-from halcyon.data.held_out import HeldOut
-from halcyon.data.layout import TOO_SHORT, Concatenate, Layout, PromptPacker, Prompts, packer_of
+from halcyon.data.layout.concatenate import Concatenate
+from halcyon.data.layout.packer import TOO_SHORT, Layout, packer_of
+from halcyon.data.layout.prompts import PromptPacker, Prompts
 from halcyon.data.mixture import build_mixture, rehearsed_sequences, stop_problem
-from halcyon.data.order import build_order
-from halcyon.data.source_data import Source, SourceData
+from halcyon.data.order.epochs import Order
+from halcyon.data.source_data import GrowingSource, Source, SourceData
 from halcyon.data.sources import Access
+from halcyon.data.sources.files import fetch_file
 from halcyon.data.split import split_sequences, split_stream
 from halcyon.data.streaming import is_local, positive_weights, run_streams
 from halcyon.errors import BadConfiguration
@@ -104,27 +104,15 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ca
         The data and the caches.
 
     Raises:
-        See `open_dataset`.
+        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message
+            names the field.
+        TrainerExit: The caches' root does not answer, or is full.
     """
     keeper = _keeper(spec, process=process, run="", report=lambda built: None)
     caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
     return dataset_of(spec, keeper.store, caches), caches
-
-
-def open_dataset(
-    spec: TrainingRunSpec, *, process: str = "local", report: Callable[[Built], object] = lambda built: None
-) -> Dataset:
-    """Open the data of a run.
-
-    Raises:
-        BadConfiguration: There is no text, it cannot be read, or there is too little of it for the spec. The message
-            names the field.
-        TrainerExit: The caches' root does not answer, or is full.
-    """
-    store, caches = ensure_caches(spec, process=process, report=report)
-    return dataset_of(spec, store, caches)
 
 
 def may_begin(spec: TrainingRunSpec, caches: Caches) -> bool:
@@ -154,8 +142,7 @@ def held_out_of(spec: TrainingRunSpec, store: Store, caches: Caches) -> HeldOut:
     if held_out.validation_sequences == 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {spec.data.validation.fraction:g} of the text is too little to hold out "
-            "one sequence for "
-            "evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
+            "one sequence for evaluation; raise it, or set validation.fraction: 1 on a source to evaluate on all of it"
         )
     return held_out
 
@@ -186,9 +173,8 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
         raise BadConfiguration(
             f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds "
-            "none out, but "
-            "spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more text, or set "
-            "everySteps to 0"
+            "none out, but spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more "
+            "text, or set everySteps to 0"
         )
     return dataset
 
@@ -282,7 +268,7 @@ class _Snapshots:
         if (simulated := data.mixture.simulate_tokens) is not None:
             run_tokens = self._schedule.tokens_before(settings.steps)
             used = rehearsed_sequences(split.training, run_tokens=run_tokens, simulate_tokens=simulated)
-        order = build_order(data.order, sequences=used, seed=settings.seed, source=source.name)
+        order = Order(data.order, sequences=used, seed=settings.seed, source=source.name)
         return SourceData(
             name=source.name,
             tokens=self._reader,
@@ -327,9 +313,8 @@ class _Snapshots:
             where = f"row {row} (counted from 0)" + (f" of {ledger.files[file].uri}" if file >= 0 else "")
             raise BadConfiguration(
                 f"spec.data.sources[{self._source.name}]: the prompt of {where} has {longest} tokens, and "
-                "spec.trainer.sequenceLength "
-                f"leaves {most} beside an answer of {answer_tokens}; raise it to {longest + answer_tokens}, lower "
-                "spec.objective.policy.maxTokens, or leave the row out"
+                f"spec.trainer.sequenceLength leaves {most} beside an answer of {answer_tokens}; raise it to "
+                f"{longest + answer_tokens}, lower spec.objective.policy.maxTokens, or leave the row out"
             )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from halcyon.data.layout import Layout, Spans
-from halcyon.data.order import Order
+from halcyon.data.cache.background import CacheProgress
+from halcyon.data.cache.ledger import Ledger
+from halcyon.data.layout.packer import Layout
+from halcyon.data.layout.spans import Spans
+from halcyon.data.order.epochs import Order
 from halcyon.data.split import Split, spread
 from halcyon.errors import BadConfiguration
 
@@ -72,7 +76,7 @@ class SourceData:
 
     @property
     def snapshot(self) -> SourceData:
-        """See `Source`."""
+        """Itself; a `GrowingSource` has several."""
         return self
 
     def has_turns(self, turns: np.ndarray) -> bool:
@@ -84,7 +88,7 @@ class SourceData:
         return self.turns is None or self.split.held_out >= sequences
 
     def wait_for_turns(self, turns: np.ndarray) -> SourceData:
-        """See `Source`.
+        """Itself, with these turns of its training order.
 
         Raises:
             BadConfiguration: The source is not complete, and one of these turns is not known.
@@ -92,24 +96,20 @@ class SourceData:
         if not self.has_turns(turns):
             raise BadConfiguration(
                 f"spec.data.sources[{self.name}]: its token cache is not complete: it has the first {self.turns} "
-                "sequences of the training "
-                f"order, but sequence {int(turns.max())} is needed; choose an earlier step, or complete the cache with "
-                "halcyon data build"
+                f"sequences of the training order, but sequence {int(turns.max())} is needed; choose an earlier step, "
+                "or complete the cache with halcyon data build"
             )
         return self
 
     def wait_for_held_out(self, sequences: int) -> SourceData:
-        """See `Source`. An incomplete source may hold out fewer."""
+        """Itself. An incomplete source may hold out fewer."""
         del sequences
         return self
 
     def training_sequences(self, turns: np.ndarray) -> np.ndarray:
         """The sequences at turns of the endless training order: int64, same shape."""
-        return self.ranked_sequences(self.order(turns))
-
-    def ranked_sequences(self, ranks: np.ndarray) -> np.ndarray:
-        """The sequences at ranks, 0 to ``used - 1``, among the used sequences: int64, same shape."""
-        return self.split.training_sequences(spread(ranks, chosen=self.used, total=self.split.training))
+        ranks = spread(self.order(turns), chosen=self.used, total=self.split.training)
+        return self.split.training_sequences(ranks)
 
     def windows(self, sequences: np.ndarray, parts: np.ndarray | None, length: int) -> Windows:
         """The tokens of sequences or of their parts."""
@@ -138,28 +138,6 @@ class SourceData:
         )
         begins[ends - spans.length] = True
         return begins
-
-
-class Source(Protocol):
-    """A source that is complete, or grows while it is used."""
-
-    @property
-    def name(self) -> str:
-        """Name of the source."""
-        ...
-
-    @property
-    def snapshot(self) -> SourceData:
-        """The source with the text cached so far."""
-        ...
-
-    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
-        """The source with these turns of its training order; may wait for them."""
-        ...
-
-    def wait_for_held_out(self, sequences: int) -> SourceData:
-        """The source with this number of held-out sequences, or with all it has; may wait for them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -195,3 +173,62 @@ def _rows(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
     rows = np.zeros((len(lengths), width), flat.dtype)
     rows[np.arange(width) < lengths[:, None]] = flat
     return rows
+
+
+class GrowingSource:
+    """A source whose token cache grows while the run trains on it.
+
+    It holds the newest snapshot, which is an ordinary `SourceData` of the text cached so far, and makes a new one when
+    the cache has grown. All snapshots agree on the text that they share: a shard never changes, the held-out sequences
+    among the first sequences stay the same, and a position is used only when its shuffle window is full. So a batch
+    does not depend on the snapshot that it was made from.
+
+    Args:
+        name: Name of the source.
+        progress: Provides the ledger of the source.
+        snapshot: Makes the source from a ledger.
+    """
+
+    def __init__(self, name: str, progress: CacheProgress, snapshot: Callable[[Ledger], SourceData]) -> None:
+        self.name = name
+        self._progress = progress
+        self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._newest: tuple[Ledger, SourceData] | None = None
+
+    @property
+    def snapshot(self) -> SourceData:
+        """The source with the text cached so far."""
+        ledger = self._progress.ledger(self.name)
+        if ledger is None:
+            raise LookupError(f"the token cache of {self.name} has not been begun")
+        with self._lock:
+            if (
+                self._newest is None
+                or len(ledger.shards) > len(self._newest[0].shards)
+                or ledger.finished != self._newest[0].finished
+            ):
+                self._newest = ledger, self._snapshot(ledger)
+            return self._newest[1]
+
+    def wait_for_turns(self, turns: np.ndarray) -> SourceData:
+        """Wait until the source has these turns of its training order, and return it.
+
+        Raises:
+            Stopped: The process ends.
+            Exception: The error that ended the build.
+        """
+        self._progress.wait_for(lambda: self.snapshot.has_turns(turns))
+        return self.snapshot
+
+    def wait_for_held_out(self, sequences: int) -> SourceData:
+        """Wait until the source holds out this number of sequences, or is complete, and return it.
+
+        Raises as `wait_for_turns` does.
+        """
+        self._progress.wait_for(lambda: self.snapshot.has_held_out(sequences))
+        return self.snapshot
+
+
+Source = SourceData | GrowingSource
+"""A source that is complete, or grows while it is used."""

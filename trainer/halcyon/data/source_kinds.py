@@ -7,18 +7,24 @@ from collections.abc import Collection
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
 
-_PACKED = ("", ".gz", ".zst")
-_ENDINGS = {
-    "jsonl": (*(kind + packed for kind in (".jsonl", ".ndjson", ".json") for packed in _PACKED),),
-    "csv": tuple(".csv" + packed for packed in _PACKED),
-    "tsv": tuple(".tsv" + packed for packed in _PACKED),
+
+def _packed(*endings: str) -> tuple[str, ...]:
+    return tuple(ending + packed for ending in endings for packed in ("", ".gz", ".zst"))
+
+
+ENDINGS = {
+    "jsonl": _packed(".jsonl", ".ndjson"),
+    "csv": _packed(".csv"),
+    "tsv": _packed(".tsv"),
     "parquet": (".parquet",),
 }
+"""Endings of the files that are taken from a directory. The path of a file or a glob may have any ending."""
 
 
 def kind_of_path(path: str) -> str | None:
     """The kind of source for a file or a glob; None: its ending is that of no table of rows, so it is text."""
-    return next((kind for kind, endings in _ENDINGS.items() if path.lower().endswith(endings)), None)
+    of_files = ENDINGS | {"jsonl": (*ENDINGS["jsonl"], *_packed(".json"))}
+    return next((kind for kind, endings in of_files.items() if path.lower().endswith(endings)), None)
 
 
 def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | None:
@@ -43,8 +49,7 @@ def text_warning(source: DataSourceSpec, files: Collection[str] = ()) -> str | N
     path, kind = named[0]
     return (
         f"spec.data.sources[{source.name}].text: {path} looks like a file of rows, and text takes a whole file, with "
-        "all its marks, as one "
-        f"document; write {kind}: {{paths: …}} to read its rows"
+        f"all its marks, as one document; write {kind}: {{paths: …}} to read its rows"
     )
 
 

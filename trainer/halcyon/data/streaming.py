@@ -9,7 +9,7 @@ objective that packs conversations.
 
 from __future__ import annotations
 
-from halcyon.data.layout import objective_packer
+from halcyon.data.layout.packer import objective_packer
 from halcyon_api.spec.data import DataSpec, OrderSpec
 from halcyon_api.training_run import TrainingRunSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy as np
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
-from halcyon.data.layout import Spans, split_at_documents
-from halcyon.data.layout.spans import document_spans
+from halcyon.data.layout.spans import Spans, document_spans, split_at_documents
 from halcyon.data.source_data import NO_SOURCE, BatchRows
 
 
@@ -33,57 +32,34 @@ class Excerpt:
     """Tokens of the excerpt."""
 
 
-class Origins:
-    """Finds the documents of spans of one source's token stream. Only the shards that contain them are read."""
+def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> list[list[Excerpt]]:
+    """The excerpts in each row; an empty list for a row past the end of the data. Only the shards that contain their
+    documents are read.
+    """
+    return [
+        [] if rows.source[number] == NO_SOURCE else list(_excerpts_of_row(dataset, rows[number : number + 1], ledgers))
+        for number in range(len(rows))
+    ]
 
-    def __init__(self, reader: TokenReader, ledger: Ledger) -> None:
-        self._reader = reader
-        self._files = [entry.uri for entry in ledger.files]
 
-    def excerpts(self, dataset: Dataset, rows: BatchRows) -> list[Excerpt]:
-        """The documents in one row of this source."""
-        source = dataset.sources[int(rows.source[0])]
-        spans = source.layout.spans(rows.sequence)
-        if rows.length != dataset.sequence_length:
-            spans = spans.cut(rows.part, rows.length)
-        found: list[Excerpt] = []
-        for start, length, offset in zip(
-            spans.start.tolist(), spans.length.tolist(), spans.offset.tolist(), strict=True
-        ):
-            found += self._excerpts(start, length, offset)
-        return found
-
-    def _excerpts(self, start: int, length: int, offset: int) -> list[Excerpt]:
-        """The documents in one span of the stream. The span begins at an offset of its row."""
-        first, ends = self._reader.documents_around(start, start + length)
+def _excerpts_of_row(dataset: Dataset, row: BatchRows, ledgers: Mapping[str, Ledger]) -> Iterator[Excerpt]:
+    source = dataset.sources[int(row.source[0])]
+    reader, files = source.tokens, ledgers[source.name].files
+    if not isinstance(reader, TokenReader):
+        raise TypeError("only the documents of a token cache can be listed")
+    spans = source.layout.spans(row.sequence)
+    if row.length != dataset.sequence_length:
+        spans = spans.cut(row.part, row.length)
+    for start, length, offset in zip(spans.start.tolist(), spans.length.tolist(), spans.offset.tolist(), strict=True):
+        first, ends = reader.documents_around(start, start + length)
         span = Spans(np.zeros(1, np.int32), np.array([start]), np.array([length], np.int32))
         pieces, numbers = split_at_documents(span, ends)
         begins = pieces.start - document_spans(ends, numbers)[0]
-        origins = self._reader.origins_of(first + numbers)
-        return [
-            Excerpt(first + number, self._files[file] if file >= 0 else "", row, offset + inside, begin, tokens)
-            for number, (file, row), inside, begin, tokens in zip(
-                *(each.tolist() for each in (numbers, origins, pieces.offset, begins, pieces.length)), strict=True
-            )
-        ]
-
-
-def trace(dataset: Dataset, rows: BatchRows, ledgers: Mapping[str, Ledger]) -> list[list[Excerpt]]:
-    """The excerpts in each row; an empty list for a row past the end of the data."""
-    origins: dict[str, Origins] = {}
-    found: list[list[Excerpt]] = []
-    for number in range(len(rows)):
-        index = int(rows.source[number])
-        if index == NO_SOURCE:
-            found.append([])
-            continue
-        source = dataset.sources[index]
-        reader = source.tokens
-        if not isinstance(reader, TokenReader):
-            raise TypeError("only the documents of a token cache can be listed")
-        known = origins.setdefault(source.name, Origins(reader, ledgers[source.name]))
-        found.append(known.excerpts(dataset, rows[number : number + 1]))
-    return found
+        origins = reader.origins_of(first + numbers)
+        for number, (file, place), inside, begin, tokens in zip(
+            *(each.tolist() for each in (numbers, origins, pieces.offset, begins, pieces.length)), strict=True
+        ):
+            yield Excerpt(first + number, files[file].uri if file >= 0 else "", place, offset + inside, begin, tokens)
 
 
 def rows_of_host(

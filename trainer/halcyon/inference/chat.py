@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.template import ChatTemplate, prompt_tokens
+from halcyon.data.formats.template import ChatTemplate, DoesNotFit, prompt_tokens
 from halcyon.errors import BadConfiguration
-from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.special import CHAT_MARKS
 
@@ -61,11 +60,8 @@ class ChatPrompts:
         """
         try:
             rendered = self._template.render(messages, tools, to_generate=True)
-        except OverBudget:
-            raise
-        except Exception as error:  # a template is code of the model's author, which may raise anything
-            what = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise BadConfiguration(f"the chat template does not take these messages: {what}") from None
+        except DoesNotFit as error:
+            raise BadConfiguration(f"the chat template does not take these messages: {error.reason}") from None
         tokens = prompt_tokens(self._template.continued(rendered, begun), self._tokenizer)
         if not len(tokens):
             raise BadConfiguration(

@@ -22,7 +22,7 @@ from halcyon.checkpoint.head import HeadKeeper
 from halcyon.checkpoint.opening import take_root
 from halcyon.checkpoint.processes import decide
 from halcyon.checkpoint.results import Restored
-from halcyon.data.held_out import HeldOut
+from halcyon.data.dataset import HeldOut
 from halcyon.data.open import held_out_of
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, TrainerExit
 from halcyon.evals.benchmarks import Benchmark, read_of_document

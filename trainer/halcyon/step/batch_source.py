@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
-from halcyon.data.dataset import Dataset
+from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.examples import Batch
-from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import Loader
 from halcyon.step.program import Program
 from halcyon.step.state import Model, TrainState

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from halcyon.data.dataset import Dataset
+from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.examples import Examples
-from halcyon.data.held_out import HeldOut
 from halcyon.data.loader import global_batch
 from halcyon.data.source_data import BatchRows
 from halcyon.optim.average import averaged_model

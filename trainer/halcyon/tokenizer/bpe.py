@@ -9,8 +9,8 @@ order in which they were found, then the special tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 
 import rustbpe
 import tokenizers
@@ -56,14 +56,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
     if words < 256:
         raise BadConfiguration(
             f"spec.tokenizer.bpe.vocabSize: {vocab_size} leaves no room for 256 bytes and {len(special)} special "
-            "tokens; "
-            f"use {256 + len(special)} or more"
+            f"tokens; use {256 + len(special)} or more"
         )
-    counted = _Counted(texts)
-    trainer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    trainer.train_from_iterator(iter(counted), words, buffer_size=_PIECES_AT_ONCE, pattern=SPLIT_PATTERN)
-    if not counted.characters:
+    parts = (part for text in texts for part in pieces(text, CUT_BETWEEN, _PIECE_CHARACTERS) if part)
+    first = next(parts, None)
+    if first is None:
         raise BadConfiguration("spec.tokenizer.bpe: there is no text to train on; give sources with text")
+    trainer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.train_from_iterator(chain([first], parts), words, buffer_size=_PIECES_AT_ONCE, pattern=SPLIT_PATTERN)
     content = write_tokenizer_json(trainer.get_mergeable_ranks(), special)
     return TokenizerDefinition("tokenizerJson", content, {"beginning": BOS, "end": EOS})
 
@@ -94,17 +94,3 @@ def find_merge(data: bytes, rank_of: dict[bytes, int]) -> tuple[bytes, bytes]:
             raise ValueError(f"{data!r} is not a merge of two earlier tokens")
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts[0], parts[1]
-
-
-class _Counted:
-    """Texts in short pieces; counts the characters that have been read."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = texts
-        self.characters = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for text in self._texts:
-            for piece in pieces(text, CUT_BETWEEN, _PIECE_CHARACTERS):
-                self.characters += len(piece)
-                yield piece

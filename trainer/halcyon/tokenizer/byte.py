@@ -38,9 +38,7 @@ class ByteTokenizer:
     @property
     def token_bytes(self) -> np.ndarray:
         """Bytes of text of each id: 1 for the first 256 ids, 0 for special tokens: int32, shape [259]."""
-        sizes = np.zeros(self.vocab_size, np.int32)
-        sizes[:256] = 1
-        return sizes
+        return np.array([len(piece) for piece in self.pieces()], np.int32)
 
     def pieces(self) -> list[bytes]:
         """The byte of each of the first 256 ids; none for special tokens."""

@@ -9,17 +9,20 @@ with the letter before them. SentencePiece adds a space before every text, so th
 
 ``find_joint`` tests at loading which of the two rules holds. A text without a safe place for 2**18 characters - one
 very long word, or only spaces - is cut anyway, and only there may ids differ from those of the uncut text. The rules
-are part of the tokenizer's fingerprint.
+are part of the tokenizer's fingerprint. A rule is a pattern; the text that it matches is in neither piece.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
+
+from halcyon.tokenizer.probe import PROSE
 
 PIECE_CHARACTERS = 2**18
 """Texts up to twice this length are never cut; others are cut at the first safe place after this number of characters.
@@ -27,27 +30,24 @@ PIECE_CHARACTERS = 2**18
 
 _PART_LENGTH = 2**20
 
-
-@dataclass(frozen=True, slots=True)
-class CutRule:
-    """A kind of place where a text may be cut: the match of a pattern. The matched text is in neither piece."""
-
-    pattern: re.Pattern[str]
-
-
-CUT_BETWEEN = CutRule(
-    re.compile(r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])")
+CUT_BETWEEN = re.compile(
+    r"(?<=[0-9A-Za-z\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3])(?=[ \t\n\r,.;:()<>=\"\u3001\u3002\uff0c])"
 )
 """For byte-level tokenizers: no text is lost between the pieces.
 
 Letters of Latin, kana, Han and Hangul; their commas and full stops.
 """
 
-CUT_AT_SPACE = CutRule(re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])"))
+CUT_AT_SPACE = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 """For SentencePiece: one space is lost, and the tokenizer adds it again at the beginning of the next piece."""
 
+GROUP_CHARACTERS = 2**23
+"""Pieces are passed to the library in groups of about this number of characters, so that its buffers stay small for any
+documents.
+"""
 
-def pieces(text: str | bytes, joint: CutRule, piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
+
+def pieces(text: str | bytes, joint: re.Pattern[str], piece_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
     """The text in pieces of at most ``2 * piece_characters`` characters. The end of a piece depends only on its own
     text.
 
@@ -66,7 +66,7 @@ def pieces(text: str | bytes, joint: CutRule, piece_characters: int = PIECE_CHAR
 
 
 def pieces_of_parts(
-    parts: Iterable[str | bytes], joint: CutRule, piece_characters: int = PIECE_CHARACTERS
+    parts: Iterable[str | bytes], joint: re.Pattern[str], piece_characters: int = PIECE_CHARACTERS
 ) -> Iterator[str]:
     """The same pieces of a text that comes in parts, independent of the bounds of the parts. Holds about one part and
     one piece in memory.
@@ -79,7 +79,7 @@ def pieces_of_parts(
     for part in _decoded(parts):
         buffer, position = buffer[position:] + part, 0
         while len(buffer) - position > window:
-            place = joint.pattern.search(buffer, position + piece_characters, position + window)
+            place = joint.search(buffer, position + piece_characters, position + window)
             end, following = (position + window, position + window) if place is None else place.span()
             yield buffer[position:end]
             position = following
@@ -99,12 +99,73 @@ def _decoded(parts: Iterable[str | bytes]) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def find_joint(encode: Callable[[str], np.ndarray], sample: str) -> CutRule:
+def find_joint(encode: PieceEncoder, sample: str = PROSE) -> re.Pattern[str]:
     """The joint with which the pieces of a sample have the ids of the whole sample; ``CUT_BETWEEN`` if neither joint
     passes this test.
     """
-    whole = encode(sample)
+    (whole,) = encode([sample])
     for joint in (CUT_BETWEEN, CUT_AT_SPACE):
-        if np.array_equal(np.concatenate([encode(piece) for piece in pieces(sample, joint, 128)]), whole):
+        if np.array_equal(np.concatenate(encode(list(pieces(sample, joint, 128)))), whole):
             return joint
     return CUT_BETWEEN
+
+
+class PieceEncoder(Protocol):
+    """Encodes texts of bounded length."""
+
+    @property
+    def name(self) -> str:
+        """Name of the library."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, int32, without special tokens."""
+        ...
+
+
+class DocumentEncoder:
+    """Cuts long documents, encodes the pieces in groups and joins their ids."""
+
+    def __init__(self, encode_pieces: PieceEncoder, joint: re.Pattern[str]) -> None:
+        self._encode_pieces = encode_pieces
+        self.joint = joint
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Ids of one document: int32, shape [tokens]."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        """Ids of each document: int32, shape [tokens]."""
+        counts: list[int] = []
+
+        def cut() -> Iterator[str]:
+            for text in texts:
+                counts.append(0)
+                for piece in pieces(text, self.joint):
+                    counts[-1] += 1
+                    yield piece
+
+        encoded = [ids for group in _groups(cut()) for ids in self._encode_pieces(group)]
+        if len(encoded) == len(texts):
+            return encoded
+        parts = iter(encoded)
+        return [next(parts) if count == 1 else np.concatenate(list(islice(parts, count))) for count in counts]
+
+    def encode_parts(self, parts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
+        """Ids of one document that comes in parts, one array per group of pieces: int32, shape [tokens] each."""
+        for group in _groups(pieces_of_parts(parts, self.joint)):
+            yield np.concatenate(self._encode_pieces(group))
+
+
+def _groups(cut: Iterable[str]) -> Iterator[list[str]]:
+    """Groups of pieces for one call of the library each."""
+    group: list[str] = []
+    characters = 0
+    for piece in cut:
+        group.append(piece)
+        characters += len(piece)
+        if characters >= GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group

@@ -41,7 +41,7 @@ def problem_of(document: Mapping[str, Any]) -> str | None:
         ids: list[Any] = list(vocabulary.values()) if isinstance(vocabulary, Mapping) else []
         added = document.get("added_tokens")
         ids += [token.get("id") for token in added if isinstance(token, Mapping)] if isinstance(added, list) else []
-        largest = max((one for one in ids if isinstance(one, int)), default=0)
+        largest = max((token_id for token_id in ids if isinstance(token_id, int)), default=0)
         if largest >= MOST_IDS:
             return f"it has the id {largest}, and ids must be below {MOST_IDS}"
         longest = model.get("max_input_chars_per_word")
@@ -77,7 +77,7 @@ def _growth(steps: list[Mapping[str, Any]]) -> tuple[int, int]:
     before = 0
 
     def length(text: str) -> int:
-        return min(_ENDLESS, sum(known.get(one, rest) for one in text))
+        return min(_ENDLESS, sum(known.get(letter, rest) for letter in text))
 
     for step in reversed(steps):
         if step.get("type") == "Prepend":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import ClassVar
@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.tokenizer.text import DocumentEncoder
+from halcyon.tokenizer.cut import DocumentEncoder
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
 
 
 @contextmanager
@@ -43,22 +44,21 @@ class LibraryTokenizer:
 
     where: ClassVar[str]
     """The tokenizer's field in the run document."""
-
-    @abstractmethod
-    def _make_documents(self) -> DocumentEncoder:
-        """Make the encoder of documents; called once, for the first text."""
-
-    @abstractmethod
-    def _make_token_bytes(self) -> np.ndarray:
-        """Bytes of text of each id: int32, shape [vocab_size]; called once."""
+    special_tokens: Mapping[str, int]
+    """Id of each special token by its spelling."""
 
     @cached_property
+    @abstractmethod
     def _documents(self) -> DocumentEncoder:
-        return self._make_documents()
+        """The encoder of documents."""
+
+    @abstractmethod
+    def pieces(self) -> list[bytes]:
+        """The bytes of text of each id; none for special tokens."""
 
     @cached_property
     def _token_bytes(self) -> np.ndarray:
-        return self._make_token_bytes()
+        return np.array([len(piece) for piece in self.pieces()], np.int32)
 
     @property
     def token_bytes(self) -> np.ndarray:
@@ -79,3 +79,7 @@ class LibraryTokenizer:
         """Token ids of one text that comes in parts: int32, shape [tokens] each."""
         with errors_of_library(self.where):
             yield from self._documents.encode_parts(parts)
+
+    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
+        """Token ids of rendered templates, with the characters of each token."""
+        return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
+from halcyon.tokenizer.cut import PieceEncoder
 from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
-from halcyon.tokenizer.text import PieceEncoder
 
 _OUTER, _FIRST = "\ufdd6", 0xF0000
 _IN_A_ROW = re.compile(f"{_OUTER}+")
@@ -59,8 +59,8 @@ class RenamedTokenizer:
             before = end
         parts.append(rendered.text[before:])
         places.append(np.arange(before, len(rendered.text) + 1))
-        found = library.encode("".join(parts), add_special_tokens=False)
-        inside = encoded(found.ids, found.offsets)
+        encoding = library.encode("".join(parts), add_special_tokens=False)
+        inside = encoded(encoding.ids, encoding.offsets)
         where = np.concatenate(places)
         return EncodedText(ids[inside.tokens], where[inside.starts], where[inside.ends])
 

@@ -41,10 +41,10 @@ class EncodedText(NamedTuple):
 
     def within(self, ranges: Iterable[Range]) -> np.ndarray:
         """Whether each token stands for a character in one of the ranges: bool [tokens]."""
-        found = np.zeros(len(self.tokens), bool)
+        inside = np.zeros(len(self.tokens), bool)
         for start, end in ranges:
-            found |= (self.starts < end) & (self.ends > start)
-        return found
+            inside |= (self.starts < end) & (self.ends > start)
+        return inside
 
     def has_only(self, ranges: Sequence[Range], is_special: np.ndarray) -> bool:
         """Whether each special token stands for one of the ranges.
@@ -80,15 +80,15 @@ class Spellings:
         """The text, with each special token that it spells, except where `is_word` says of its range that it is a
         word.
         """
-        found: list[Range] = []
+        special: list[Range] = []
         spells, place = False, 0
         while (match := self._pattern.search(text, place)) is not None:
             if is_word(*match.span()):
                 spells, place = True, match.start() + 1
             else:
-                found.append(match.span())
+                special.append(match.span())
                 place = match.end()
-        return RenderedText(text, found, spells)
+        return RenderedText(text, special, spells)
 
 
 def encode_between(
@@ -106,14 +106,17 @@ def encode_between(
         encode: Encodes texts without special tokens: int32 [tokens] each.
         sizes: Bytes of text of each id: int32 [vocabulary].
     """
-    bounds = [[0, *(place for span in one.special for place in span), len(one.text)] for one in texts]
+    bounds = [[0, *(place for span in rendered.special for place in span), len(rendered.text)] for rendered in texts]
     parts = [
-        one.text[start:end]
-        for one, places in zip(texts, bounds, strict=True)
+        rendered.text[start:end]
+        for rendered, places in zip(texts, bounds, strict=True)
         for start, end in zip(places[::2], places[1::2], strict=True)
     ]
     encoded = iter(encode(parts))
-    return [_encoded_between(one, list(islice(encoded, len(one.special) + 1)), special, sizes) for one in texts]
+    return [
+        _encoded_between(rendered, list(islice(encoded, len(rendered.special) + 1)), special, sizes)
+        for rendered in texts
+    ]
 
 
 def _encoded_between(

@@ -3,21 +3,103 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.definition import BYTE, TokenizerDefinition
-from halcyon.tokenizer.folder import SENTENCE_PIECE_KEY, SETTINGS_KEYS, TOKENIZER_KEY, definition_of
-from halcyon_api.spec.tokenizer import SentencePieceSpec, TiktokenSpec, TokenizerJsonSpec, TokenizerSpec
+from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
+from halcyon_api.spec.tokenizer import TiktokenSpec, TokenizerSpec
+
+TOKENIZER_KEY = "tokenizer.json"
+SENTENCE_PIECE_KEY = "tokenizer.model"
+TOKENIZER_CONFIG_KEY = "tokenizer_config.json"
+GENERATION_KEY = "generation_config.json"
+SETTINGS_KEYS = (TOKENIZER_CONFIG_KEY, GENERATION_KEY)
+"""The files beside a vocabulary that say something about its special tokens."""
+_WITHOUT_NAMES = frozenset({None, "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"})
+"""Classes of transformers that have no token of their own where tokenizer_config.json names none."""
 
 Fetch = Callable[[str], bytes]
 """Reads a whole file by its address; raises ``OSError`` for a permanent error and `DataUnreachable` for a temporary
 one.
 """
+
+
+def definition_of(files: Mapping[str, bytes]) -> TokenizerDefinition | None:
+    """The definition of a folder's tokenizer; None: the folder has none that Halcyon reads.
+
+    Args:
+        files: The files by name. Only those that are named in this module are read.
+
+    Raises:
+        BadConfiguration: A file is damaged.
+    """
+    if TOKENIZER_KEY in files:
+        return TokenizerDefinition("tokenizerJson", files[TOKENIZER_KEY], _options(files), answer_ends(files))
+    if SENTENCE_PIECE_KEY in files:
+        return TokenizerDefinition(
+            "sentencePiece", files[SENTENCE_PIECE_KEY], _named(files) | _around(files), answer_ends(files)
+        )
+    return None
+
+
+def answer_ends(files: Mapping[str, bytes]) -> tuple[int, ...]:
+    """The ids that end what a model generates, by generation_config.json: one, or a list."""
+    given = json_object(files, GENERATION_KEY).get("eos_token_id")
+    listed = given if isinstance(given, list) else [given]
+    return tuple(token for token in listed if isinstance(token, int) and not isinstance(token, bool) and token >= 0)
+
+
+def json_object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file.
+
+    Raises:
+        BadConfiguration: It is no JSON object.
+    """
+    try:
+        value = json.loads(files.get(name, b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise BadConfiguration(f"{name} is no JSON ({error}); copy the file again") from None
+    if not isinstance(value, dict):
+        raise BadConfiguration(f"{name} is no JSON object; copy the file again")
+    return value
+
+
+def spelling(value: object) -> str | None:
+    """The spelling of a token in tokenizer_config.json: a text, or an object with its content."""
+    content: object = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None
+
+
+def _options(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The options of a tokenizer.json by tokenizer_config.json; see `TokenizerDefinition.options`."""
+    named = _named(files)
+    is_plain = json_object(files, TOKENIZER_CONFIG_KEY).get("tokenizer_class") in _WITHOUT_NAMES
+    return {"bos": ""} | named if TOKENIZER_CONFIG_KEY in files and is_plain else named
+
+
+def _named(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The tokens that tokenizer_config.json names."""
+    settings = json_object(files, TOKENIZER_CONFIG_KEY)
+    named = {"bos": spelling(settings["bos_token"]) or ""} if "bos_token" in settings else {}
+    eos = spelling(settings.get("eos_token"))
+    return named if eos is None else named | {"eos": eos}
+
+
+def _around(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Whether tokens stand around each text.
+
+    As in transformers, it is not read for a tokenizer.json: its post-processor says it.
+    """
+    settings = json_object(files, TOKENIZER_CONFIG_KEY)
+    keys = {"addBos": "add_bos_token", "addEos": "add_eos_token"}
+    return {option: str(settings[key]).lower() for option, key in keys.items() if isinstance(settings.get(key), bool)}
 
 
 def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
@@ -31,54 +113,45 @@ def resolve(spec: TokenizerSpec, fetch: Fetch) -> TokenizerDefinition:
         BadConfiguration: The file cannot be read, or does not have the known hash.
         DataUnreachable: Its store does not answer, or denies access.
     """
+    where = f"spec.tokenizer.{spec.kind}"
     if spec.byte is not None:
         return BYTE
-    if spec.tokenizer_json is not None:
-        return _tokenizer_json(spec.tokenizer_json, fetch)
+    if (json_spec := spec.tokenizer_json) is not None:
+        path = json_spec.path
+        uri = path if path.endswith(".json") else f"{path.rstrip('/')}/{TOKENIZER_KEY}"
+        definition = _with_settings(uri, TOKENIZER_KEY, where, fetch)
+        named = {"beginning": json_spec.beginning, "end": json_spec.end}
+        given = {name: text for name, text in named.items() if text is not None}
+        return replace(definition, options={**definition.options, **given})
     if spec.tiktoken is not None:
-        return _tiktoken(spec.tiktoken, fetch)
+        return _tiktoken(spec.tiktoken, where, fetch)
     if spec.sentence_piece is not None:
-        return _sentence_piece(spec.sentence_piece, fetch)
+        return _with_settings(spec.sentence_piece.path, SENTENCE_PIECE_KEY, where, fetch)
     raise TypeError(f"a tokenizer of kind {spec.kind} has to be trained, it cannot be read")
 
 
-def _tokenizer_json(spec: TokenizerJsonSpec, fetch: Fetch) -> TokenizerDefinition:
-    uri = spec.path if spec.path.endswith(".json") else f"{spec.path.rstrip('/')}/{TOKENIZER_KEY}"
-    files = {TOKENIZER_KEY: _read(uri, "spec.tokenizer.tokenizerJson", fetch)} | _beside(
-        uri, "spec.tokenizer.tokenizerJson", fetch
-    )
-    found = definition_of(files)
-    assert found is not None  # noqa: S101 - the files have a tokenizer.json
-    named = {name: text for name, text in (("beginning", spec.beginning), ("end", spec.end)) if text is not None}
-    return replace(found, options={**found.options, **named})
-
-
-def _sentence_piece(spec: SentencePieceSpec, fetch: Fetch) -> TokenizerDefinition:
-    where = "spec.tokenizer.sentencePiece"
-    found = definition_of({SENTENCE_PIECE_KEY: _read(spec.path, where, fetch)} | _beside(spec.path, where, fetch))
-    assert found is not None  # noqa: S101 - the files have a tokenizer.model
-    return found
+def _with_settings(uri: str, key: str, where: str, fetch: Fetch) -> TokenizerDefinition:
+    definition = definition_of({key: _read(uri, where, fetch)} | _beside(uri, where, fetch))
+    assert definition is not None  # noqa: S101 - the files have a vocabulary
+    return definition
 
 
 def _beside(uri: str, where: str, fetch: Fetch) -> dict[str, bytes]:
     """The files beside a vocabulary that say what its special tokens mean, as far as they are there."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     folder, slash, _ = uri.rpartition("/")
     for name in SETTINGS_KEYS:
         try:
-            found[name] = fetch(f"{folder}{slash}{name}")
+            files[name] = fetch(f"{folder}{slash}{name}")
         except OSError:  # it is not there, or may not be read
             continue
         except DataUnreachable as error:
             raise DataUnreachable(f"{where}.path: {error}") from None
-    return found
+    return files
 
 
-def _tiktoken(spec: TiktokenSpec, fetch: Fetch) -> TokenizerDefinition:
-    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-
+def _tiktoken(spec: TiktokenSpec, where: str, fetch: Fetch) -> TokenizerDefinition:
     encoding = ENCODINGS[spec.encoding]
-    where = "spec.tokenizer.tiktoken"
     if spec.path is not None:
         return _encoding(spec.encoding, _read(spec.path, where, fetch))
     kept = cached_encoding(spec.encoding)
@@ -96,10 +169,10 @@ def cached_encoding(name: str) -> TokenizerDefinition | None:
     """One of tiktoken's encodings from tiktoken's cache on this machine; None: its ranks are not there, or have another
     hash.
     """
-    from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-
     encoding = ENCODINGS[name]
-    path = _tiktoken_cache() / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"  # as in tiktoken
+    path = folder / hashlib.sha1(encoding.url.encode(), usedforsecurity=False).hexdigest()
     try:
         content = path.read_bytes()
     except OSError:
@@ -109,12 +182,6 @@ def cached_encoding(name: str) -> TokenizerDefinition | None:
 
 def _encoding(name: str, content: bytes) -> TokenizerDefinition:
     return TokenizerDefinition("tiktoken", content, {"encoding": "r50k_base" if name == "gpt2" else name})
-
-
-def _tiktoken_cache() -> Path:
-    """The folder of tiktoken's downloads."""
-    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    return Path(named) if named else Path(tempfile.gettempdir()) / "data-gym-cache"
 
 
 def _read(uri: str, where: str, fetch: Fetch) -> bytes:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 import sentencepiece
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.byte_level import sentence_piece_pieces, sentence_piece_sizes
-from halcyon.tokenizer.cut import find_joint
+from halcyon.tokenizer.byte_level import sentence_piece_pieces
+from halcyon.tokenizer.cut import DocumentEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
 from halcyon.tokenizer.library import LibraryTokenizer
-from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.rendered import EncodedText, Range, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
-from halcyon.tokenizer.text import DocumentEncoder
 
 WHERE = "spec.tokenizer.sentencePiece"
 _BEFORE = "\ufdd6"
@@ -25,17 +25,17 @@ nothing.
 """
 
 
+@dataclass(frozen=True)
 class SentencePieceEncoder:
     """Encodes with ``sentencepiece``, on all cores."""
 
     name = "sentencepiece"
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
-        self._processor = processor
+    processor: sentencepiece.SentencePieceProcessor
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
-        return [np.array(ids, np.int32) for ids in self._processor.encode(list(texts), out_type=int)]
+        return [np.array(ids, np.int32) for ids in self.processor.encode(list(texts), out_type=int)]
 
 
 class SentencePieceTokenizer(LibraryTokenizer):
@@ -67,41 +67,37 @@ class SentencePieceTokenizer(LibraryTokenizer):
         )
         options = definition.options
         own = {token: name for name, token in self.special_tokens.items()}
-        chosen = find_document_tokens(
+        self.bos_id, self.eos_id, self.pad_id = find_document_tokens(
             self.special_tokens,
             WHERE,
             beginning=options.get("bos", own.get(self._processor.bos_id(), "")),
             end=options.get("eos", own.get(self._processor.eos_id())),
         )
-        self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
-        self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
+        self.ends = tuple(dict.fromkeys((self.eos_id, *definition.ends)))
         # The tokenizers of Llama 2, Mistral and Gemma put it before a text, unless their tokenizer_config.json says
         # otherwise.
-        self.prefix = () if chosen.bos is None or options.get("addBos") == "false" else (chosen.bos,)
-        self.suffix = (chosen.eos,) if options.get("addEos") == "true" else ()
+        self.prefix = () if self.bos_id is None or options.get("addBos") == "false" else (self.bos_id,)
+        self.suffix = (self.eos_id,) if options.get("addEos") == "true" else ()
 
-    def _make_documents(self) -> DocumentEncoder:
-        encode_pieces = SentencePieceEncoder(self._processor)
-        return DocumentEncoder(encode_pieces, find_joint(lambda text: encode_pieces([text])[0], PROSE))
-
-    def _make_token_bytes(self) -> np.ndarray:  # after SentencePiece's normalisation
-        ids = range(self.vocab_size)
-        sizes = np.array(sentence_piece_sizes(self._processor.id_to_piece(index) for index in ids), np.int32)
-        sizes[[index for index in ids if self._processor.is_control(index) or self._processor.is_unknown(index)]] = 0
-        return sizes
+    @cached_property
+    def _documents(self) -> DocumentEncoder:
+        encode = SentencePieceEncoder(self._processor)
+        return DocumentEncoder(encode, find_joint(encode))
 
     def pieces(self) -> list[bytes]:
-        """The bytes of text of each id; none for special tokens."""
-        found = sentence_piece_pieces(self._processor.id_to_piece(index) for index in range(self.vocab_size))
-        is_text = self.token_bytes > 0
-        return [piece if is_text[index] else b"" for index, piece in enumerate(found)]
+        """The bytes of text of each id, after SentencePiece's normalisation; none for special tokens."""
+        ids = range(self.vocab_size)
+        return [
+            b"" if self._processor.is_control(index) or self._processor.is_unknown(index) else piece
+            for index, piece in zip(ids, sentence_piece_pieces(map(self._processor.id_to_piece, ids)), strict=True)
+        ]
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token.
 
         Only what begins a text has a space before it.
         """
-        return [self._encode_rendered(one) for one in texts]
+        return [self._encode_rendered(rendered) for rendered in texts]
 
     def _encode_rendered(self, rendered: RenderedText) -> EncodedText:
         text, place = rendered.text, 0
@@ -123,8 +119,8 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
         The library takes each part for a text, so one that is none stands after a mark.
         """
-        found = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
-        ids, offsets = list(found["ids"]), list(found["offsets"])
+        mapping = self._processor.encode_as_offset_mapping(part if begins else f"{_BEFORE}{part}")
+        ids, offsets = list(mapping["ids"]), list(mapping["offsets"])
         if not begins:
             first = next(
                 (number for number, (_, end) in enumerate(offsets) if end > 0), len(ids) - 1

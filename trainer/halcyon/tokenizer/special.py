@@ -7,7 +7,6 @@ training text must not be able to end a document or to take the user's role.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from halcyon.errors import BadConfiguration
 
@@ -61,21 +60,15 @@ PADDINGS = (PAD, "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|PAD|>")
 """Usual names of the token that fills a sequence."""
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentTokens:
-    """The begin, end and padding ids. ``bos`` is None if the tokenizer has no begin token."""
-
-    bos: int | None
-    eos: int
-    pad: int
-
-
 def find_document_tokens(
     special: Mapping[str, int], where: str, *, beginning: str | None = None, end: str | None = None
-) -> DocumentTokens:
+) -> tuple[int | None, int, int]:
     """Choose the begin, end and padding tokens: the named ones, or those with the first usual name.
 
     A tokenizer that has only a begin token ends documents with it. Without a padding token the end token pads.
+
+    Returns:
+        The begin, end and padding ids. The first is None if the tokenizer has no begin token.
 
     Args:
         special: Id of each special token by its spelling.
@@ -97,7 +90,7 @@ def find_document_tokens(
             f"{where}.end: no special token has one of the usual names, so name it; {_known(special)}"
         )
     pad = _first(special, PADDINGS)
-    return DocumentTokens(bos, eos, eos if pad is None else pad)
+    return bos, eos, eos if pad is None else pad
 
 
 def _first(special: Mapping[str, int], names: tuple[str, ...]) -> int | None:

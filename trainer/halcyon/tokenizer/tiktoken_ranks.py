@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,32 +21,26 @@ import tiktoken
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.budgets.sizes import MOST_IDS
-from halcyon.tokenizer.choose import agree
-from halcyon.tokenizer.cut import CUT_BETWEEN
+from halcyon.tokenizer.cut import CUT_BETWEEN, DocumentEncoder
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import FastEncoder
+from halcyon.tokenizer.encoders import FastEncoder, choose_encoder
 from halcyon.tokenizer.library import LibraryTokenizer
-from halcyon.tokenizer.probe import probe_texts
-from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between
-from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 from halcyon.tokenizer.tiktoken_encodings import ENCODINGS, END_OF_TEXT
 
 WHERE = "spec.tokenizer.tiktoken"
 
-log = logging.getLogger(__name__)
 
-
+@dataclass(frozen=True)
 class TiktokenEncoder:
     """Encodes with ``tiktoken``."""
 
     name = "tiktoken"
 
-    def __init__(self, encoding: tiktoken.Encoding) -> None:
-        self._encoding = encoding
+    encoding: tiktoken.Encoding
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens."""
-        return [self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
+        return [self.encoding.encode_to_numpy(text, disallowed_special=()).astype(np.int32) for text in texts]
 
 
 class TiktokenTokenizer(LibraryTokenizer):
@@ -73,8 +68,11 @@ class TiktokenTokenizer(LibraryTokenizer):
             mergeable_ranks=ranks,
             special_tokens=dict(self.special_tokens),
         )
-        self._encode_pieces = _choose_encoder(
-            definition.content, encoding.pattern, self.special_tokens, TiktokenEncoder(self._library)
+        self._encode_pieces = choose_encoder(
+            [partial(_fast, definition.content, encoding.pattern, self.special_tokens)],
+            TiktokenEncoder(self._library),
+            self.special_tokens,
+            "these ranks",
         )
 
     @property
@@ -82,24 +80,14 @@ class TiktokenTokenizer(LibraryTokenizer):
         """The library that encodes: ``fastokens`` or ``tiktoken``."""
         return self._encode_pieces.name
 
-    def _make_documents(self) -> DocumentEncoder:
+    @cached_property
+    def _documents(self) -> DocumentEncoder:
         return DocumentEncoder(self._encode_pieces, CUT_BETWEEN)
-
-    def _make_token_bytes(self) -> np.ndarray:
-        sizes = np.zeros(self.vocab_size, np.int32)
-        sizes[list(self._ranks.values())] = [len(data) for data in self._ranks]
-        return sizes
 
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id; none for special tokens."""
-        found = [b""] * self.vocab_size
-        for piece, token in self._ranks.items():
-            found[token] = piece
-        return found
-
-    def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
-        """Token ids of rendered templates, with the characters of each token."""
-        return encode_between(texts, self.special_tokens, self.encode_batch, self.token_bytes)
+        pieces = {token: piece for piece, token in self._ranks.items()}
+        return [pieces.get(token, b"") for token in range(self.vocab_size)]
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of token ids; special tokens are left out."""
@@ -126,22 +114,8 @@ def _read(content: bytes) -> dict[bytes, int]:
     return ranks
 
 
-def _choose_encoder(
-    content: bytes, pattern: str, special: Mapping[str, int], reference: TiktokenEncoder
-) -> PieceEncoder:
-    """The fast encoder if it accepts the ranks and agrees with tiktoken on the probe, else tiktoken."""
+def _fast(content: bytes, pattern: str, special: Mapping[str, int]) -> FastEncoder:
     with tempfile.TemporaryDirectory() as directory:  # fastokens reads ranks from a file only
         path = Path(directory) / "encoding.tiktoken"
         path.write_bytes(content)
-        try:
-            fast = FastEncoder(
-                fastokens.Tokenizer.from_tiktoken(str(path), pattern=pattern, special_tokens=dict(special))
-            )
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).split("\n", 1)[0]
-        else:
-            if agree(fast, reference, probe_texts(special)):
-                return fast
-            reason = "its ids differ from tiktoken's"
-    log.warning("fastokens cannot encode with these ranks (%s): using tiktoken, which is slower", reason)
-    return reference
+        return FastEncoder(fastokens.Tokenizer.from_tiktoken(str(path), pattern=pattern, special_tokens=dict(special)))

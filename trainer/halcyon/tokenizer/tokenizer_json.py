@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any
 from unicodedata import is_normalized
 
+import fastokens
 import numpy as np
 import tokenizers
 
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer.byte_level import (
-    byte_level_pieces,
-    byte_level_sizes,
-    sentence_piece_pieces,
-    sentence_piece_sizes,
-)
-from halcyon.tokenizer.choose import choose_encoder
-from halcyon.tokenizer.cut import find_joint
+from halcyon.tokenizer.byte_level import byte_level_pieces, is_byte_level, is_independent, sentence_piece_pieces
+from halcyon.tokenizer.cut import DocumentEncoder, PieceEncoder, find_joint
 from halcyon.tokenizer.definition import TokenizerDefinition
-from halcyon.tokenizer.encoders import ReferenceEncoder
+from halcyon.tokenizer.encoders import FastEncoder, ReferenceEncoder, choose_encoder, pair_digits
 from halcyon.tokenizer.growth import problem_of
 from halcyon.tokenizer.library import LibraryTokenizer, errors_of_library
-from halcyon.tokenizer.parts import is_byte_level, is_independent
-from halcyon.tokenizer.probe import PROSE
 from halcyon.tokenizer.renamed import RenamedTokenizer, WithoutSpecial
-from halcyon.tokenizer.rendered import EncodedText, RenderedText, encode_between, encoded
+from halcyon.tokenizer.rendered import EncodedText, RenderedText, encoded
 from halcyon.tokenizer.special import find_document_tokens
-from halcyon.tokenizer.text import DocumentEncoder, PieceEncoder
 
 WHERE = "spec.tokenizer.tokenizerJson"
 _NAMED = ("beginning", "end", "bos", "eos")
@@ -59,6 +51,7 @@ class JsonTokenizer(LibraryTokenizer):
         self._reference.encode_special_tokens = True
         self._content = content
         self._document = document
+        self._is_independent = is_independent(document)
         vocabulary = self._reference.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         spellings = [token["content"] for token in document.get("added_tokens") or [] if token.get("special")]
@@ -66,9 +59,10 @@ class JsonTokenizer(LibraryTokenizer):
             {name: vocabulary[name] for name in spellings if name in vocabulary}
         )
         named = (options.get("beginning", options.get("bos")), options.get("end", options.get("eos")))
-        chosen = find_document_tokens(self.special_tokens, WHERE, beginning=named[0], end=named[1])
-        self.bos_id, self.eos_id, self.pad_id = chosen.bos, chosen.eos, chosen.pad
-        self.ends = tuple(dict.fromkeys((chosen.eos, *definition.ends)))
+        self.bos_id, self.eos_id, self.pad_id = find_document_tokens(
+            self.special_tokens, WHERE, beginning=named[0], end=named[1]
+        )
+        self.ends = tuple(dict.fromkeys((self.eos_id, *definition.ends)))
         self._options = options
 
     @cached_property
@@ -82,12 +76,11 @@ class JsonTokenizer(LibraryTokenizer):
             json.dumps(self._document | {"post_processor": self._post_processor}, ensure_ascii=False)
         )
         # Any text that has a token in every vocabulary.
+        text = next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id)
         with errors_of_library(WHERE):
-            found = whole.encode(
-                next(spelling for spelling, token in self.special_tokens.items() if token == self.eos_id)
-            )
-        own = [place for place, added in enumerate(found.special_tokens_mask) if not added]
-        return tuple(found.ids[: own[0]]), tuple(found.ids[own[-1] + 1 :])
+            encoding = whole.encode(text)
+        own = [place for place, added in enumerate(encoding.special_tokens_mask) if not added]
+        return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[-1] + 1 :])
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -105,72 +98,56 @@ class JsonTokenizer(LibraryTokenizer):
 
         A run with complete token caches never needs it, so it starts faster.
         """
-        return choose_encoder(self._content, ReferenceEncoder(self._reference), self.special_tokens)
+        plain = cache(lambda: FastEncoder(fastokens.Tokenizer.from_json_str(self._content)))
+        makers = [lambda: pair_digits(self._content, plain()), plain]
+        return choose_encoder(makers, ReferenceEncoder(self._reference), self.special_tokens, "this tokenizer.json")
 
-    def _make_documents(self) -> DocumentEncoder:
-        reference = ReferenceEncoder(self._reference)
+    @cached_property
+    def _documents(self) -> DocumentEncoder:
         encode = self._chosen
         if self._document["model"].get("type") in _OF_WORDS:
             encode = WithoutSpecial(encode, self._is_special, self._renamed)
-        return DocumentEncoder(encode, find_joint(lambda text: reference([text])[0], PROSE))
+        return DocumentEncoder(encode, find_joint(ReferenceEncoder(self._reference)))
 
     @property
     def encoder(self) -> str:
         """The library that encodes: ``fastokens`` or ``tokenizers``."""
         return self._chosen.name
 
-    def _make_token_bytes(self) -> np.ndarray:
-        vocabulary = self._reference.get_vocab(with_added_tokens=False)
-        sizes = np.zeros(self.vocab_size, np.int32)
-        measure = byte_level_sizes if is_byte_level(self._document) else sentence_piece_sizes
-        sizes[list(vocabulary.values())] = measure(vocabulary)
-        for token in self._document.get("added_tokens") or []:
-            sizes[vocabulary.get(token["content"], token["id"])] = (
-                0 if token.get("special") else len(token["content"].encode())
-            )
-        return sizes
-
     def pieces(self) -> list[bytes]:
         """The bytes of text of each id; none for special tokens."""
         vocabulary = self._reference.get_vocab(with_added_tokens=False)
         spelt = byte_level_pieces if is_byte_level(self._document) else sentence_piece_pieces
-        found = [b""] * self.vocab_size
-        for token, piece in zip(vocabulary.values(), spelt(vocabulary), strict=True):
-            found[token] = piece
+        pieces = dict(zip(vocabulary.values(), spelt(vocabulary), strict=True))
         for token in self._document.get("added_tokens") or []:
             content: str = token["content"]
             place: int = vocabulary[content] if content in vocabulary else token["id"]
-            found[place] = b"" if token.get("special") else content.encode()
-        return found
+            pieces[place] = b"" if token.get("special") else content.encode()
+        return [pieces.get(token, b"") for token in range(self.vocab_size)]
 
     def encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
         """Token ids of rendered templates, with the characters of each token."""
+        kept = [place for place, rendered in enumerate(texts) if self._keeps_bytes(rendered.text)]
+        encodings = dict(zip(kept, super().encode_rendered([texts[place] for place in kept]), strict=True))
         with errors_of_library(WHERE):
-            return self._encode_rendered(texts)
+            for place, rendered in enumerate(texts):
+                if place not in encodings:
+                    encodings[place] = self._encode_whole(rendered)
+        return [encodings[place] for place in range(len(texts))]
 
-    def _encode_rendered(self, texts: Sequence[RenderedText]) -> list[EncodedText]:
-        kept = [place for place, one in enumerate(texts) if self._keeps_bytes(one.text)]
-        fast = encode_between(
-            [texts[place] for place in kept], self.special_tokens, self.encode_batch, self.token_bytes
-        )
-        found = dict(zip(kept, fast, strict=True))
-        plain = [place for place, one in enumerate(texts) if place not in found and not one.spells]
-        encodings = self._marked.encode_batch([texts[place].text for place in plain], add_special_tokens=False)
-        for place, encoding in zip(plain, encodings, strict=True):
+    def _encode_whole(self, rendered: RenderedText) -> EncodedText:
+        if not rendered.spells:
+            encoding = self._marked.encode(rendered.text, add_special_tokens=False)
             known = encoded(encoding.ids, encoding.offsets)
-            if known.has_only(texts[place].special, self._is_special):
-                found[place] = known
-        return [found[place] if place in found else self._renamed.encode(one) for place, one in enumerate(texts)]
+            if known.has_only(rendered.special, self._is_special):
+                return known
+        return self._renamed.encode(rendered)
 
     def _keeps_bytes(self, text: str) -> bool:
         """Whether a text can be encoded between its special tokens, which is faster."""
         return self._is_independent and (
             text.isascii() or self._document.get("normalizer") is None or is_normalized("NFC", text)
         )
-
-    @cached_property
-    def _is_independent(self) -> bool:
-        return is_independent(self._document)
 
     @cached_property
     def _is_special(self) -> np.ndarray:

@@ -14,9 +14,9 @@ from typing import Any
 from halcyon.checkpoint.opening import entry_of, load_head
 from halcyon.checkpoint.origin import origin_store
 from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.data.fetch import fetch_file
 from halcyon.data.formats.template import DEFAULT_TEMPLATE
 from halcyon.data.sources import Access
+from halcyon.data.sources.files import fetch_file
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.companions import TEMPLATE_KEYS, read_companions, template_of

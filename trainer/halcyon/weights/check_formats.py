@@ -4,9 +4,10 @@ each source.
 
 from __future__ import annotations
 
-from halcyon.data.fetch import fetch_file
-from halcyon.data.formats import Formatter, build_formatter
+from halcyon.data.formats import build_formatter
+from halcyon.data.formats.document import Formatter
 from halcyon.data.sources import Access, list_files, pieces, read_pieces
+from halcyon.data.sources.files import fetch_file
 from halcyon.errors import TrainerExit
 from halcyon.host.documents import is_local, local_paths
 from halcyon.tokenizer import Tokenizer, load, resolve

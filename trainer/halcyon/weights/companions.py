@@ -14,7 +14,7 @@ from typing import Any
 from halcyon.data.formats.template import ChatTemplate, TurnEnd, day
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
-from halcyon.tokenizer.folder import (
+from halcyon.tokenizer.resolve import (
     GENERATION_KEY,
     SENTENCE_PIECE_KEY,
     TOKENIZER_CONFIG_KEY,

@@ -20,7 +20,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
 from halcyon.tokenizer import TokenizerDefinition
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import CONFIG_KEY, keep_companions, read_companions
 from halcyon.weights.folder import ModelFolder, read_config
 from halcyon.weights.layout import LeafShape, ReadRegion, WeightLayout

@@ -26,7 +26,7 @@ from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.companions import read_companions
 from halcyon.weights.folder import ModelFolder, address, files_folder, model_shapes, read_config
 from halcyon.weights.layout import WeightLayout, leaf_shapes

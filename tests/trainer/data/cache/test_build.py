@@ -91,7 +91,9 @@ def test_every_document_is_there_once_and_in_order(tmp_path: Path) -> None:
     assert sum(shard.empty_rows for shard in ledger.shards) == 300 - len(expected)
     reader = TokenReader(store, "web", ledger, Memory(1 << 20))
     assert reader.document_ends().tolist() == np.cumsum([len(document) for document in expected]).tolist()
-    assert reader.origins().tolist() == [[0, row] for row, text in enumerate(texts) if text]
+    assert reader.origins_of(np.arange(ledger.documents)).tolist() == [
+        [0, row] for row, text in enumerate(texts) if text
+    ]
 
 
 def test_a_second_run_finds_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halcyon.data.cache import arrays, scratch
+from halcyon.data.cache import arrays
 from halcyon.data.cache.arrays import load_arrays, store_arrays
-from halcyon.data.open import open_dataset
 from halcyon.errors import DamagedData
 from halcyon.storage.store import Store
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.data.cache.runs import jsonl, spec_of, write_jsonl
+from tests.trainer.support.datasets import open_dataset
 
 ARRAYS = {
     "first": np.arange(1000, dtype=np.int64) * 7,
@@ -30,7 +30,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.mark.parametrize("large_bytes", [0, 2**20])
 def test_arrays_are_read_back_unchanged(store: Store, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
-    monkeypatch.setattr(scratch, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(arrays, "LARGE_BYTES", large_bytes)
     assert load_arrays(store, "web/layouts/a/") is None
     store_arrays(store, "web/layouts/a/", ARRAYS)
     assert len(store.list("web/layouts/a/")) > 30, "in parts"
@@ -75,7 +75,7 @@ def test_a_layout_is_made_once_and_is_the_same_from_a_disk(
     spec = spec_of(f"file://{tmp_path}/root", [jsonl(corpus, layout=layout)], trainer__sequenceLength=128)
     first = open_dataset(spec)
     examples = [first.examples(first.train_rows(step)) for step in range(5)]
-    monkeypatch.setattr(scratch, "LARGE_BYTES", 0)
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 0)
     monkeypatch.setattr("halcyon.data.layout.packer.DocumentPacker.build", None)
     again = open_dataset(spec)
     for step, expected in enumerate(examples):

@@ -82,7 +82,7 @@ def test_a_build_whose_ledger_has_no_last_file_continues_from_the_first_file(
 ) -> None:
     ensure_caches(spec_at(tmp_path / "whole", corpus), process="p")
     with monkeypatch.context() as patch:
-        patch.setattr(build.LastFile, "of_row_before", lambda self, row: None)
+        patch.setattr(build.LastFile, "of_row_before", lambda self, row: (None, None))
 
         def stop(built: Built) -> None:
             if built.shards >= 5:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halcyon.data.cache import scratch
+from halcyon.data.cache import arrays
 from halcyon.data.cache.ensure import Caches
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.shards import BLOCK_BYTES
@@ -87,7 +87,7 @@ def test_a_flipped_bit_is_never_silent(tmp_path: Path, corpus: Path, name: str) 
     reads = {
         "tokens": lambda: reader.gather(np.array([place // 2]), np.array([2])),
         "ends": reader.document_ends,
-        "origins": reader.origins,
+        "origins": lambda: reader.origins_of(np.arange(caches.ledgers["web"].documents)),
     }
     with pytest.raises(
         DamagedData, match=rf"web/shards/.*{name} of the token cache is damaged in block \d+; delete the cache"
@@ -108,14 +108,11 @@ def test_a_truncated_or_missing_file_is_reported(tmp_path: Path, corpus: Path) -
         path.unlink(missing_ok=True)
 
 
-def test_ends_and_origins_can_be_mapped_from_a_disk(
-    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ends_can_be_mapped_from_a_disk(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, caches = local(tmp_path, corpus)
     reader = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
-    ends, origins = reader.document_ends(), reader.origins()
-    monkeypatch.setattr(scratch, "LARGE_BYTES", 0)
+    ends = reader.document_ends()
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 0)
     mapped = TokenReader(store, "web", caches.ledgers["web"], Memory(1 << 20))
     assert isinstance(mapped.document_ends().base, np.memmap)
     assert np.array_equal(mapped.document_ends(), ends)
-    assert np.array_equal(mapped.origins(), origins)

@@ -7,7 +7,7 @@ from typing import Any
 
 from halcyon.data.formats import build_formatter
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition, load
-from halcyon.tokenizer.folder import definition_of
+from halcyon.tokenizer.resolve import definition_of
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec
 from tests.parity.templates.cases import DATE
 from tests.parity.templates.kinds import KINDS, Kind

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.formats.texts import texts_of
+from halcyon.data.formats.text import texts_of
 from halcyon.data.sources.fields import needed_fields
 from halcyon.errors import BadConfiguration
 from halcyon.tokenizer.special import OWN_SPECIAL_TOKENS

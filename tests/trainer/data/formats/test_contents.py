@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.formats.contents import Contents
+from halcyon.data.formats.conversation import Contents
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PromptFormatSpec
 from tests.trainer.data.formats.standin import MarkedBytes, row

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon.data.formats import build_formatter
-from halcyon.data.formats.texts import texts_of
+from halcyon.data.formats.text import texts_of
 from halcyon.data.sources.fields import needed_fields
 from halcyon.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts

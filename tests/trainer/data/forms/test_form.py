@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form, of_first_row
+from halcyon.data.forms.form import BadConversation, Form, of_first_row
 from halcyon.data.forms.messages import conversation_of, is_rejected, pair_of, prompt_of
 from halcyon_api.spec.sources import FormatSpec
 

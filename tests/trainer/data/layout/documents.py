@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from halcyon.data.layout import Layout
+from halcyon.data.layout.packer import Layout
 
 
 def ends_of(lengths: list[int]) -> np.ndarray:

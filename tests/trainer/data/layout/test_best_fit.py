@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.layout import BestFit, DocumentPacker
+from halcyon.data.layout.best_fit import BestFit
+from halcyon.data.layout.packer import DocumentPacker
 from halcyon_api.spec.sources import BestFitSpec, LayoutSpec
 from tests.trainer.data.layout.documents import UNWEIGHTED, contents, ends_of, some_lengths
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.layout import Concatenate
+from halcyon.data.layout.concatenate import Concatenate
 from tests.trainer.data.layout.documents import contents
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.data.layout import Packer, packer_of
+from halcyon.data.layout.packer import Packer, packer_of
 from halcyon_api.spec.objective import ObjectiveSpec
 from halcyon_api.spec.sources import LayoutSpec
 

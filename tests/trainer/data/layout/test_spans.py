@@ -8,7 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.layout import BestFit, Concatenate, Pack, Spans, split_at_documents
+from halcyon.data.layout.best_fit import BestFit
+from halcyon.data.layout.concatenate import Concatenate
+from halcyon.data.layout.pack import Pack
+from halcyon.data.layout.spans import Spans, split_at_documents
 from tests.trainer.data.layout.documents import ends_of, some_lengths
 
 

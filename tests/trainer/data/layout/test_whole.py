@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halcyon.data.layout import WholePacker, WholeUnits, objective_packer
-from halcyon.data.layout.counted import first_counted
+from halcyon.data.layout.packer import objective_packer
+from halcyon.data.layout.spans import first_counted
+from halcyon.data.layout.whole import WholePacker, WholeUnits
 from halcyon_api.spec.objective import ObjectiveSpec
 from tests.trainer.data.corpus import TokensInMemory
 from tests.trainer.data.layout.documents import contents, ends_of
@@ -108,7 +109,7 @@ def test_a_layout_is_rebuilt_from_its_arrays() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, 2**22])
 def test_the_first_token_that_counts_is_found_in_any_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("halcyon.data.layout.counted._CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("halcyon.data.layout.spans._CHUNK_TOKENS", chunk)
     conversations = [[], [1.0], [0.0, 0.0, 1.0], [1.0, 1.0], [0.0] * 4, [], [0.0, 0.0, 0.0, 0.0, 1.0]]
     ends, weights = stream(conversations)
     assert first_counted(weights, ends).tolist() == [0, 1, 2, 1, 4, 0, 4]

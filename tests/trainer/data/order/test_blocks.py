@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.order import build_order
-from halcyon.data.order.blocks import BlockPermutation
+from halcyon.data.order.epochs import Order
+from halcyon.data.order.windows import BlockPermutation
 from halcyon_api.spec.data import BlockOrderSpec, OrderSpec
 
 
@@ -62,9 +62,9 @@ def test_the_short_block_has_a_random_place() -> None:
 
 def test_single_positions_equal_those_of_the_whole_order() -> None:
     spec = OrderSpec(blocks=BlockOrderSpec(block_sequences=7, window_blocks=5))
-    whole = build_order(spec, sequences=500, seed=3, source="web")(np.arange(2000))
+    whole = Order(spec, sequences=500, seed=3, source="web")(np.arange(2000))
     scattered = np.random.default_rng(0).permutation(2000)
-    again = build_order(spec, sequences=500, seed=3, source="web")
+    again = Order(spec, sequences=500, seed=3, source="web")
     assert np.array_equal(again(scattered), whole[scattered])
     assert len(np.unique(whole.reshape(4, 500), axis=0)) == 4
     assert whole[:12].tolist() == GOLDEN

@@ -7,23 +7,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from halcyon.data.order import Order
-from halcyon.data.order.blocks import BlockPermutation
-from halcyon.data.order.windows import WindowPermutation
+from halcyon.data.order.epochs import Order
+from halcyon.data.order.windows import BlockPermutation, WindowPermutation
+from halcyon_api.spec.data import OrderSpec, RandomOrderSpec
 from tests.trainer.data.order.statistics import Draw, deviations, linear_congruence, multiply_add_mask
 
+RANDOM = OrderSpec(random=RandomOrderSpec())
 BOUND = 4.5
 """In standard errors. A true shuffle exceeds it in one of some hundred thousand statistics."""
 
 
 def epoch(size: int, number: int) -> np.ndarray:
     """The orders of successive epochs of one source."""
-    return Order(sequences=size, seed=1, source="web")(np.arange(number * size, (number + 1) * size))
+    return Order(RANDOM, sequences=size, seed=1, source="web")(np.arange(number * size, (number + 1) * size))
 
 
 def run(size: int, number: int) -> np.ndarray:
     """The first epochs of runs with successive seeds."""
-    return Order(sequences=size, seed=number, source="web")(np.arange(size))
+    return Order(RANDOM, sequences=size, seed=number, source="web")(np.arange(size))
 
 
 def blocks(size: int, number: int) -> np.ndarray:
@@ -97,7 +98,7 @@ def test_weak_orders_are_detected(weak: Draw, size: int) -> None:
 def test_orders_of_different_epochs_sources_and_seeds_are_uncorrelated() -> None:
     size = 5000
     orders = [
-        Order(sequences=size, seed=seed, source=source)(np.arange(number * size, (number + 1) * size))
+        Order(RANDOM, sequences=size, seed=seed, source=source)(np.arange(number * size, (number + 1) * size))
         for seed in (0, 1)
         for source in ("web", "web2")
         for number in range(3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.order import build_order
+from halcyon.data.order.epochs import Order
 from halcyon.data.order.windows import WindowPermutation
 from halcyon_api.spec.data import OrderSpec, SequentialOrderSpec, WindowOrderSpec
 
@@ -15,7 +15,7 @@ from halcyon_api.spec.data import OrderSpec, SequentialOrderSpec, WindowOrderSpe
 def windows(size: int, *, sequences: int, seed: int = 0, source: str = "web") -> np.ndarray:
     """The order of three epochs, [3, size]."""
     spec = OrderSpec(windows=WindowOrderSpec(sequences=sequences))
-    return build_order(spec, sequences=size, seed=seed, source=source)(np.arange(3 * size)).reshape(3, size)
+    return Order(spec, sequences=size, seed=seed, source=source)(np.arange(3 * size)).reshape(3, size)
 
 
 @settings(deadline=None, max_examples=60)
@@ -30,8 +30,8 @@ def test_every_sequence_comes_once_and_in_its_own_window(size: int, window: int,
 @given(st.integers(2, 400), st.integers(0, 400), st.integers(2, 60))
 def test_more_text_does_not_move_settled_sequences(size: int, more: int, window: int) -> None:
     for spec in (OrderSpec(windows=WindowOrderSpec(sequences=window)), OrderSpec(sequential=SequentialOrderSpec())):
-        before = build_order(spec, sequences=size, seed=1, source="web")
-        after = build_order(spec, sequences=size + more, seed=1, source="web")
+        before = Order(spec, sequences=size, seed=1, source="web")
+        after = Order(spec, sequences=size + more, seed=1, source="web")
         assert before.settled == (size // window * window if spec.windows else size)
         settled = np.arange(before.settled)
         assert np.array_equal(before(settled), after(settled))
@@ -39,7 +39,7 @@ def test_more_text_does_not_move_settled_sequences(size: int, more: int, window:
 
 def test_orders_over_the_whole_source_have_no_settled_sequences() -> None:
     for spec in ({"random": {}}, {"blocks": {"blockSequences": 2, "windowBlocks": 2}}):
-        assert build_order(OrderSpec.model_validate(spec), sequences=100, seed=0, source="web").settled == 0
+        assert Order(OrderSpec.model_validate(spec), sequences=100, seed=0, source="web").settled == 0
 
 
 def test_windows_epochs_seeds_and_sources_differ() -> None:
@@ -56,7 +56,7 @@ def test_single_positions_equal_those_of_the_whole_order() -> None:
     whole = windows(500, sequences=70).ravel()
     scattered = np.random.default_rng(0).permutation(1500)
     spec = OrderSpec(windows=WindowOrderSpec(sequences=70))
-    assert np.array_equal(build_order(spec, sequences=500, seed=0, source="web")(scattered), whole[scattered])
+    assert np.array_equal(Order(spec, sequences=500, seed=0, source="web")(scattered), whole[scattered])
 
 
 def test_large_sources_cost_no_more() -> None:

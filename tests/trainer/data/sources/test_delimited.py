@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 from halcyon.data.sources import row_ends
 from halcyon.data.sources.row_ends import RecordScanner, cut_rows, offset_of_row
 from halcyon.errors import BadConfiguration

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from halcyon.data.sources import Access
-from halcyon.data.sources.address import parse_address
+from halcyon.data.sources.access import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.data.sources.remote import look_up
 from halcyon.storage.failures import from_tensorstore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halcyon.data.sources.globs import glob_to_regex, literal_prefix
+from halcyon.data.sources.listing import glob_to_regex, literal_prefix
 
 NAMES = (
     "a.txt",

@@ -16,10 +16,10 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import pytest
 
-from halcyon.data.fetch import fetch_file
 from halcyon.data.sources import Access, list_files
 from halcyon.data.sources import access as access_module
-from halcyon.data.sources.address import Address
+from halcyon.data.sources.access import Address
+from halcyon.data.sources.files import fetch_file
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon_api.spec.sources import DataSourceSpec, HuggingFaceSourceSpec
 from tests.trainer.data.sources.cases import NOW, all_pieces, jsonl_source, rows_of, texts, values, write_jsonl
@@ -206,7 +206,7 @@ def test_the_token_goes_to_the_hub_and_to_no_other_server(
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setattr(access_module, "HTTPStore", store)
-    monkeypatch.setattr("halcyon.data.fetch.look_up", look_up)
+    monkeypatch.setattr("halcyon.data.sources.files.look_up", look_up)
     access_module.forget_clients()
     with pytest.raises(OSError, match="no such server"):
         fetch_file(uri, NOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halcyon.data.sources import long_text
-from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
+from halcyon.data.sources.row_ends import Block, LineScanner, cut_rows, offset_of_row
 from halcyon.data.sources.spill_file import SpillFile
 
 TEXT = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r\n", b"longer line of text"]), max_size=60).map(b"".join)
+
+
+def cut_lines(chunks: Iterable[bytes | memoryview], target: int, *, keep: bool = True) -> Iterator[Block]:
+    return cut_rows(chunks, LineScanner(), target, keep=keep, spills=True)
 
 
 def chunked(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -49,7 +54,7 @@ def test_blocks_are_whole_lines_and_do_not_depend_on_the_chunks(data: bytes, tar
 def test_where_a_line_begins(data: bytes, line: int, sizes: list[int]) -> None:
     lines = data.split(b"\n")
     line = min(line, len(lines) - 1)
-    assert offset_of_line(chunked(data, sizes), line) == sum(len(before) + 1 for before in lines[:line])
+    assert offset_of_row(chunked(data, sizes), LineScanner(), line) == sum(len(before) + 1 for before in lines[:line])
 
 
 def test_a_line_longer_than_the_target_is_one_block() -> None:

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from halcyon.data.fetch import fetch_file
 from halcyon.data.sources import Access, list_files, pieces, read_piece
-from halcyon.data.sources.address import SourceFile
-from halcyon.data.sources.files import read_range
+from halcyon.data.sources.access import SourceFile
+from halcyon.data.sources.files import fetch_file, read_range
 from halcyon.errors import BadConfiguration, DataUnreachable
 from halcyon.tokenizer.resolve import resolve
 from halcyon_api.ends import ExitCode

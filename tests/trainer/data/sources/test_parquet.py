@@ -70,7 +70,7 @@ def test_a_file_of_another_schema_is_named(tmp_path: Path) -> None:
         values(parquet_source(tmp_path))
     assert str(refused.value) == (
         f"spec.data.sources[web].parquet: {tmp_path}/b.parquet has no column 'text', only id, content; "
-        "name it in format, or leave files of another schema out"
+        "name the column in format, or leave files of another schema out"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_piece, remote
-from halcyon.data.sources.address import parse_address
+from halcyon.data.sources.access import parse_address
 from halcyon.data.sources.failures import Unreadable
 from halcyon.errors import BadConfiguration, DataUnreachable
 from tests.trainer.data.sources.cases import NOW, jsonl_source, parquet_source, text_source, texts, values, write_jsonl

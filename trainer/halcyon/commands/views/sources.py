@@ -16,7 +16,7 @@ from halcyon.data.cache.build import Built
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
 from halcyon.data.dataset import Dataset
-from halcyon.data.layout import LayoutReport
+from halcyon.data.layout.spans import LayoutReport
 from halcyon_api.counting import counted
 
 _BARS = " ▁▂▃▄▅▆▇█"

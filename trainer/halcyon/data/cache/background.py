@@ -27,14 +27,10 @@ class CacheProgress:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._caches: Caches | None = None
+        self.latest: Caches | None = None
+        """The latest state of the caches; None before the first."""
         self._error: Exception | None = None
         self._on_failure: Callable[[Exception], object] | None = None
-
-    @property
-    def latest(self) -> Caches | None:
-        """The latest state of the caches; None before the first."""
-        return self._caches
 
     @property
     def caches(self) -> Caches:
@@ -43,18 +39,18 @@ class CacheProgress:
         Raises:
             LookupError: There is none yet.
         """
-        if self._caches is None:
+        if self.latest is None:
             raise LookupError("no token cache has been seen yet")
-        return self._caches
+        return self.latest
 
     def ledger(self, name: str) -> Ledger | None:
         """The latest ledger of a source; None before its build has begun."""
-        return None if self._caches is None else self._caches.ledgers.get(name)
+        return None if self.latest is None else self.latest.ledgers.get(name)
 
     def update(self, caches: Caches) -> None:
         """Set the latest state and notify the waiting threads."""
         with self._changed:
-            self._caches = caches
+            self.latest = caches
             self._changed.notify_all()
 
     def end(self, error: Exception) -> None:

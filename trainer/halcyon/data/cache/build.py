@@ -9,22 +9,66 @@ the ledger does not exist, and a builder that was replaced by another one fails 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from halcyon.data.cache import work
-from halcyon.data.cache.last_file import LastFile
 from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
-from halcyon.data.cache.shards import Shard, ShardBuilder
+from halcyon.data.cache.shards import Part, Shard, ShardBuilder
 from halcyon.data.sources import Piece
+from halcyon.data.sources.piece import FilePlace, Files
 from halcyon.errors import BadConfiguration
 from halcyon.host.freed_memory import freed_memory_kept
 from halcyon.storage.store import Store
 
 SMALL_BYTES = 32 * 2**20
 """A smaller source is tokenized faster than a pool of processes starts."""
+
+
+class LastFile:
+    """Finds the file in which a shard ends, so that a resumed build does not open earlier files. One thread may cut
+    pieces while another commits.
+
+    If rows are lines or rows of tables, the number of rows of a file is known only after reading it. Pieces carry this
+    information when they are cut, which is before their shard is committed. So it is recorded then and looked up at
+    the commit. It depends only on the text, as shards do.
+
+    Args:
+        ledger: The committed state; the first piece begins after its last row.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._rows = ledger.rows
+        self._numbers = {file.uri: number for number, file in enumerate(ledger.files)}
+        self._begun: deque[tuple[int, FilePlace | None]] = deque([(-1, ledger.last_file)])
+
+    def noted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The pieces; records the file of each.
+
+        Pieces of whole files record none, because such files are found without reading.
+        """
+        first_row: int | None = None
+        for piece in pieces:
+            # Pieces count all rows of the files; a ledger counts from the first wanted row.
+            first_row = piece.first_row - self._rows if first_row is None else first_row
+            place = None if isinstance(piece.content, Files) else FilePlace(piece.file, piece.first_row - piece.number)
+            self._begun.append((piece.first_row - first_row, place))
+            yield piece
+
+    def of_row_before(self, row: int) -> tuple[int | None, int | None]:
+        """Number of the file of the last row before ``row``, as a ledger counts rows, and the rows of the source before
+        that file.
+
+        None of both: not known. Forgets earlier files.
+        """
+        while len(self._begun) > 1 and self._begun[1][0] < row:
+            self._begun.popleft()
+        place = self._begun[0][1]
+        number = None if place is None else self._numbers.get(place.file)
+        return (None, None) if place is None or number is None else (number, place.rows_before)
 
 
 class Replaced(Exception):
@@ -64,7 +108,6 @@ class SourceBuild:
     shard_tokens: int
     pool: TokenizerPool
     report: Callable[[Built], object]
-    _files: LastFile | None = field(default=None, init=False)
 
     def run(self, ledger: Ledger, pieces: Iterator[Piece], *, text_bytes: int) -> Iterator[Ledger]:
         """Continue from a ledger to the end of the source. Yields the ledger after every commit; the last one is
@@ -79,18 +122,19 @@ class SourceBuild:
             BadConfiguration: The source cannot be read, or has no text.
             Replaced: Another builder has written the ledger.
         """
+        files = LastFile(ledger)
         with freed_memory_kept(), ThreadPoolExecutor(1, thread_name_prefix="halcyon-shards") as writer:
-            self._files = LastFile(ledger)
-            yield from self._run(ledger, self._files.noted(pieces), text_bytes, writer)
+            parts = self.pool.tokenized(self.job, files.noted(pieces), in_processes=text_bytes >= SMALL_BYTES)
+            yield from self._run(ledger, parts, files, writer)
 
     def _run(
-        self, ledger: Ledger, pieces: Iterator[Piece], text_bytes: int, writer: ThreadPoolExecutor
+        self, ledger: Ledger, parts: Iterator[Part], files: LastFile, writer: ThreadPoolExecutor
     ) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
         passed = self._built(ledger)
         again = ledger.open_tokens
         commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
-        for part in self.pool.tokenized(self.job, pieces, in_processes=text_bytes >= SMALL_BYTES):
+        for part in parts:
             if again > 0:  # tokens of an open document that earlier shards already hold
                 again -= len(part.documents.tokens)
                 continue
@@ -101,12 +145,12 @@ class SourceBuild:
                 yield ledger
             if full:
                 passed = _with(passed, shard)
-                commit = writer.submit(self._commit, ledger, shard.take())
+                commit = writer.submit(self._commit, ledger, shard.take(), files)
             self.report(replace(_with(passed, shard), shards=len(ledger.shards)))
         if commit is not None:
             ledger = commit.result()
         if shard.parts:
-            ledger = self._commit(ledger, shard.take())
+            ledger = self._commit(ledger, shard.take(), files)
         if ledger.tokens == 0:
             raise BadConfiguration(
                 f"{self.job.where}: the label of each row is false, so there is no answer to learn; give rows whose "
@@ -118,12 +162,12 @@ class SourceBuild:
         self.report(self._built(ledger))
         yield ledger
 
-    def _commit(self, ledger: Ledger, shard: Shard) -> Ledger:
+    def _commit(self, ledger: Ledger, shard: Shard, files: LastFile) -> Ledger:
         path = f"{self.name}/shards/{len(ledger.shards):06d}.{shard.sha256[:16]}/"
         for name, content in shard.files():
             self.store.write(f"{path}{name}", content)
         rows = sum(part.rows for part in shard.parts)
-        last_file = None if self._files is None else self._files.of_row_before(ledger.rows + rows)
+        last_file, rows_before_last_file = files.of_row_before(ledger.rows + rows)
         entry = ShardEntry(
             path=path,
             tokens=shard.tokens,
@@ -133,8 +177,8 @@ class SourceBuild:
             rejected_rows=sum(part.rejected_rows for part in shard.parts),
             size_bytes=sum(part.size_bytes for part in shard.parts),
             open_tokens=shard.parts[-1].open_tokens or None,
-            last_file=None if last_file is None else last_file[0],
-            rows_before_last_file=None if last_file is None else last_file[1],
+            last_file=last_file,
+            rows_before_last_file=rows_before_last_file,
             sha256=shard.sha256,
             content_sha256=shard.content_sha256,
         )

@@ -16,7 +16,6 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable, Preempted, RootUnusable, TrainerExit
@@ -82,9 +81,7 @@ class Builder:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()

@@ -11,32 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
-from halcyon.data.cache.first_row import form_of
-from halcyon.data.cache.ledger import (
-    LEDGER_KEY,
-    DamagedLedger,
-    FileEntry,
-    Ledger,
-    changed_file,
-    decode,
-    differences,
-    identity,
-)
+from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, identity
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
 from halcyon.data.formats import weight_type
-from halcyon.data.formats.texts import texts_of
+from halcyon.data.formats.form_rows import form_of
+from halcyon.data.formats.text import texts_of
 from halcyon.data.forms.form import Form
 from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients
@@ -132,7 +124,7 @@ class CacheKeeper:
             while (caches := self._retries.retry(self.poll)) is None or not caches.finished(self.data):
                 if builder.try_elect():
                     with builder:
-                        self._retries.retry(self._build_with_root_errors)
+                        self._retries.retry(self._errors_at_root()(self._build))
                 else:
                     self.pause(_POLL_SECONDS)
             return caches
@@ -155,10 +147,6 @@ class CacheKeeper:
             if failure.is_outage:
                 raise DataUnreachable(explain(failure, self.store.root, what=_WHAT)) from failure
             raise as_exit(failure, self.store.root, what=_WHAT) from failure
-
-    def _build_with_root_errors(self) -> None:
-        with self._errors_at_root():
-            self._build()
 
     def _find(self) -> Caches | None:
         definition = self._tokenizer()
@@ -204,9 +192,8 @@ class CacheKeeper:
         """The source that is built next, up to its next commit."""
         if self.portion_tokens is None:
             return next(iter(growing))
-        return next_source(
-            {name: ledgers[name].tokens for name in growing}, positive_weights(self.data), self.portion_tokens
-        )
+        tokens = {name: ledgers[name].tokens for name in growing}
+        return next_source(tokens, positive_weights(self.data), self.portion_tokens)
 
     def _growing(
         self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool
@@ -260,20 +247,16 @@ class CacheKeeper:
             raise DamagedData(
                 f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it"
             ) from None
-        differing = differences(identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity)
-        own = (
-            "spec.data.cache.root and spec.checkpoint.root"
-            if self.data.cache.root is not None
-            else "spec.checkpoint.root"
-        )
-        fix = f"set it back to go on, or give the changed run a {own} of its own"
+        wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity
+        differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
+        own = "spec.data.cache.root and " if self.data.cache.root is not None else ""
+        fix = f"set it back to go on, or give the changed run a {own}spec.checkpoint.root of its own"
+        where = _where(source)
         if differing:
-            raise BadConfiguration(
-                f"{_where(source)}: its token cache was built with another {' and '.join(differing)}; {fix}"
-            )
+            raise BadConfiguration(f"{where}: its token cache was built with another {' and '.join(differing)}; {fix}")
         changed = changed_file(_entries(self._listed(source)), ledger.files)
         if changed is not None and (changed := changed_file(self._hashed(source), ledger.files)):
-            raise BadConfiguration(f"{_where(source)}: {changed}, since its token cache was built; {fix}")
+            raise BadConfiguration(f"{where}: {changed}, since its token cache was built; {fix}")
         self._seen[source.name] = (content, ledger)
         return ledger
 
@@ -297,9 +280,8 @@ class CacheKeeper:
 
     def _tokenizer(self) -> TokenizerDefinition | None:
         """The tokenizer; None: it is not trained yet."""
-        return self._kept_tokenizer() if self.tokenizer.bpe is not None else self._resolved_tokenizer()
-
-    def _resolved_tokenizer(self) -> TokenizerDefinition:
+        if self.tokenizer.bpe is not None:
+            return read_tokenizer(self.store, self._tokenizer_key)
         if self._definition is None:
             self._definition = resolve(self.tokenizer, self.fetch)
             self._retries.reset_deadline()
@@ -316,18 +298,14 @@ class CacheKeeper:
             document["from"] = self.inherited.source
         return tokenizer_key(document)
 
-    def _kept_tokenizer(self) -> TokenizerDefinition | None:
-        return read_tokenizer(self.store, self._tokenizer_key)
-
     def _new_tokenizer(self) -> TokenizerDefinition:
-        definition = (self.inherited.find() if self.inherited is not None else None) or self._train_tokenizer()
+        spec = self.tokenizer.bpe
+        assert spec is not None  # noqa: S101 - another tokenizer is not trained
+        definition = self.inherited.find() if self.inherited is not None else None
+        if definition is None:
+            definition = train_bpe(self._sample(spec.sample_bytes), spec.vocab_size, tuple(spec.special_tokens))
         store_tokenizer(self.store, self._tokenizer_key, definition)
         return definition
-
-    def _train_tokenizer(self) -> TokenizerDefinition:
-        spec = self.tokenizer.bpe
-        assert spec is not None  # noqa: S101 - asked for by the caller
-        return train_bpe(self._sample(spec.sample_bytes), spec.vocab_size, tuple(spec.special_tokens))
 
     def _sample(self, size_bytes: int) -> Iterator[str]:
         """Texts of all sources, each source up to its share of the sample's bytes."""
@@ -337,22 +315,24 @@ class CacheKeeper:
         total = sum(weights) or 1.0
         for source, weight in zip(self.data.sources, weights, strict=True):
             left = int(size_bytes * weight / total)
-            for rows in read_pieces(pieces(source, self._listed(source), self.access), self.access):
-                for text in texts_of(source.format, rows, where=_where(source), form=self._form(source)):
-                    if left <= 0:
-                        break
-                    left -= len(text.encode(errors="replace"))
-                    yield text
+            parts = read_pieces(pieces(source, self._listed(source), self.access), self.access)
+            rows = chain.from_iterable(parts)
+            for text in texts_of(source.format, rows, where=_where(source), form=self._form(source)):
                 if left <= 0:
                     break
+                left -= len(text.encode(errors="replace"))
+                yield text
 
 
 def _where(source: DataSourceSpec) -> str:
     return f"spec.data.sources[{source.name}]"
 
 
-def _entries(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
-    return tuple(FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version) for file in files)
+def _entries(files: Iterable[SourceFile], digests: Iterable[str | None] = repeat(None)) -> tuple[FileEntry, ...]:
+    return tuple(
+        FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version, sha256=digest)
+        for file, digest in zip(files, digests, strict=False)
+    )
 
 
 def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
@@ -360,15 +340,15 @@ def _hashed(files: tuple[SourceFile, ...]) -> tuple[FileEntry, ...]:
     times.
     """
 
-    def entry(file: SourceFile) -> FileEntry:
-        if "://" in file.uri.removeprefix("file://") or not Path(file.uri.removeprefix("file://")).is_file():
-            return FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version)
-        with Path(file.uri.removeprefix("file://")).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return FileEntry(uri=file.uri, size_bytes=file.size_bytes, version=file.version, sha256=digest)
+    def digest(file: SourceFile) -> str | None:
+        path = file.uri.removeprefix("file://")
+        if "://" in path or not Path(path).is_file():
+            return None
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(entry, files))
+        return _entries(files, pool.map(digest, files))
 
 
 def next_source(tokens: Mapping[str, int], weights: Mapping[str, float], portions: Mapping[str, int]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -160,14 +159,9 @@ def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version:
     return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
 
 
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Names of the parts in which two identities differ, as in the run document, sorted."""
-    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-
-
-def changed_file(wanted: tuple[FileEntry, ...], found: tuple[FileEntry, ...]) -> str | None:
+def changed_file(wanted: tuple[FileEntry, ...], recorded: tuple[FileEntry, ...]) -> str | None:
     """A message about the first file that was added, deleted or changed; None: all files are the same."""
-    before, now = ({entry.uri: entry for entry in entries} for entries in (found, wanted))
+    before, now = ({entry.uri: entry for entry in entries} for entries in (recorded, wanted))
     for uri in sorted(before.keys() | now.keys()):
         if uri not in now:
             return f"{uri} was deleted"

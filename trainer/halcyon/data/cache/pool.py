@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
 from typing import Self
 
 from halcyon.data.cache import work
 from halcyon.data.cache.shards import Part
-from halcyon.data.cache.transfer import SentParts
+from halcyon.data.cache.work import SentParts
 from halcyon.data.sources import Piece
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.parquet import finer
@@ -71,20 +70,25 @@ class TokenizerPool:
         except BrokenProcessPool:
             raise BadConfiguration(
                 f"{job.where}: a tokenizing process was killed, probably because memory ran out; give the pod more "
-                "memory, or lower "
-                "data.cache.workers"
+                "memory, or lower data.cache.workers"
             ) from None
 
     def _in_order(self, number: int, pieces: Iterator[Piece]) -> Iterator[Part]:
         """Results in the order of the pieces; a bounded number of pieces and results is in memory."""
-        processes = self._started()
+        if self._processes is None:
+            # Not forked, because this process has threads and will have a device.
+            context = multiprocessing.get_context("spawn")
+            niceness = _BACKGROUND_NICENESS if self._background else 0
+            self._processes = ProcessPoolExecutor(
+                self._workers, mp_context=context, initializer=work.begin, initargs=(self._jobs, niceness)
+            )
         waiting: deque[tuple[Piece, Future[SentParts]]] = deque()
         held_bytes = 0
         for piece in pieces:
             while waiting and (len(waiting) >= self._workers + 2 or held_bytes + piece.size_bytes > _HELD_BYTES):
                 held_bytes -= waiting[0][0].size_bytes
                 yield from self._result(number, *waiting.popleft())
-            waiting.append((piece, processes.submit(work.tokenize, number, piece)))
+            waiting.append((piece, self._processes.submit(work.tokenize, number, piece)))
             held_bytes += piece.size_bytes
         while waiting:
             yield from self._result(number, *waiting.popleft())
@@ -98,21 +102,9 @@ class TokenizerPool:
         else:
             yield from sent.take()
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._processes is None:
-            # Not forked, because this process has threads and will have a device.
-            context = multiprocessing.get_context("spawn")
-            niceness = _BACKGROUND_NICENESS if self._background else 0
-            self._processes = ProcessPoolExecutor(
-                self._workers, mp_context=context, initializer=work.begin, initargs=(self._jobs, niceness)
-            )
-        return self._processes
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._processes is not None:
             self._processes.shutdown(cancel_futures=True)

@@ -12,15 +12,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from isal import isal_zlib
 
+from halcyon.data.cache.arrays import scratch_array
 from halcyon.data.cache.ledger import Ledger, ShardEntry
-from halcyon.data.cache.scratch import scratch_array
 from halcyon.data.cache.shards import (
     BLOCK_BYTES,
     CHECKS,
@@ -30,6 +30,7 @@ from halcyon.data.cache.shards import (
     ORIGINS,
     TOKENS,
     WEIGHTS,
+    block_count,
     check_offsets,
 )
 from halcyon.errors import DamagedData
@@ -38,22 +39,6 @@ from halcyon.storage.store import Store
 _LARGE_FETCH_BLOCKS = 32
 _KEPT_ENDS = 64
 """Shards whose ends of documents are kept in memory."""
-
-
-class Blocks(Protocol):
-    """The bytes of one file of a shard."""
-
-    def require(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Load and verify the bytes of these ranges [start, end).
-
-        Raises:
-            DamagedData: A block differs from its checksum.
-        """
-        ...
-
-    def copy(self, start: int, out: np.ndarray) -> None:
-        """Copy bytes from ``start`` on into ``out`` (uint8). `require` must have loaded them before."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,11 @@ class MappedBlocks:
         self._verified = np.zeros(len(file.checks), bool)
 
     def require(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """See `Blocks`."""
+        """Load and verify the bytes of these ranges [start, end).
+
+        Raises:
+            DamagedData: A block differs from its checksum.
+        """
         for start, end in ranges:
             first, last = start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
             for block in range(first, last + 1):
@@ -104,7 +93,7 @@ class MappedBlocks:
                     self._verified[block] = True
 
     def copy(self, start: int, out: np.ndarray) -> None:
-        """See `Blocks`."""
+        """Copy bytes from ``start`` on into ``out`` (uint8). `require` must have loaded them before."""
         out[:] = self._bytes[start : start + len(out)]
 
 
@@ -137,6 +126,7 @@ class Memory:
                 self._blocks.popitem(last=False)
 
 
+@dataclass
 class FetchedBlocks:
     """A file in an object store.
 
@@ -147,49 +137,42 @@ class FetchedBlocks:
         fetch_blocks: Number of neighbouring blocks that are fetched together.
     """
 
-    def __init__(
-        self,
-        file: ShardFile,
-        fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]],
-        memory: Memory,
-        fetch_blocks: int,
-    ) -> None:
-        self._file = file
-        self._fetch = fetch
-        self._memory = memory
-        self._fetch_blocks = fetch_blocks
-        self._held = threading.local()
+    file: ShardFile
+    fetch: Callable[[Sequence[tuple[str, int, int]]], list[bytes]]
+    memory: Memory
+    fetch_blocks: int
+    _held: threading.local = field(default_factory=threading.local)
 
     def require(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """See `Blocks`."""
+        """See `MappedBlocks`."""
         held: dict[int, bytes] = {}
         missing: set[int] = set()
         for start, end in ranges:
             for block in range(start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1):
                 if block in held or block in missing:
                     continue
-                content = self._memory.get(self._file.key, block)
+                content = self.memory.get(self.file.key, block)
                 if content is not None:
                     held[block] = content
                 else:
-                    part = block // self._fetch_blocks * self._fetch_blocks
-                    missing.update(range(part, min(part + self._fetch_blocks, len(self._file.checks))))
+                    part = block // self.fetch_blocks * self.fetch_blocks
+                    missing.update(range(part, min(part + self.fetch_blocks, len(self.file.checks))))
         runs = _runs(sorted(missing - held.keys()))
         requests = [
-            (self._file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self._file.size_bytes))
+            (self.file.key, first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self.file.size_bytes))
             for first, last in runs
         ]
-        for (first, last), content in zip(runs, self._fetch(requests), strict=True):
+        for (first, last), content in zip(runs, self.fetch(requests), strict=True):
             for block in range(first, last + 1):
                 part = content[(block - first) * BLOCK_BYTES : (block - first + 1) * BLOCK_BYTES]
-                self._file.verify(block, part)
-                self._memory.put(self._file.key, block, part)
+                self.file.verify(block, part)
+                self.memory.put(self.file.key, block, part)
                 held[block] = part
         # Held for this thread's next copies, because other threads may make the memory drop them.
         self._held.blocks = held
 
     def copy(self, start: int, out: np.ndarray) -> None:
-        """See `Blocks`."""
+        """See `MappedBlocks`."""
         done = 0
         while done < len(out):
             block, offset = divmod(start + done, BLOCK_BYTES)
@@ -197,6 +180,10 @@ class FetchedBlocks:
             count = min(len(out) - done, len(content) - offset)
             out[done : done + count] = np.frombuffer(content, np.uint8, count, offset)
             done += count
+
+
+Blocks = MappedBlocks | FetchedBlocks
+"""The bytes of one file of a shard."""
 
 
 @dataclass(frozen=True)
@@ -227,25 +214,18 @@ class TokenReader:
 
     def __init__(self, store: Store, name: str, ledger: Ledger, memory: Memory) -> None:
         self._store = store
-        self._folder = store.folder
         self._memory = memory
         self._name = name
         self.token_type = np.dtype(ledger.token_type).newbyteorder("<")
         self.weight_type = None if ledger.weight_type is None else np.dtype(ledger.weight_type).newbyteorder("<")
-        self._files: dict[tuple[int, str], Blocks] = {}
-        self._ends: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._blocks = cache(self._open)
+        self._known_ends = lru_cache(maxsize=_KEPT_ENDS)(self._read_ends)
         self._there = _ShardIndex.of(ledger)
 
     @property
     def tokens(self) -> int:
         """Tokens of the existing shards."""
         return int(self._there.starts[-1])
-
-    @property
-    def documents(self) -> int:
-        """Documents of the existing shards."""
-        return sum(shard.documents for shard in self._there.shards)
 
     def grow(self, ledger: Ledger) -> None:
         """Add the shards of a later state of the same ledger. Other threads may read at the same time.
@@ -257,8 +237,7 @@ class TokenReader:
         if ledger.shards[: len(before)] != before:
             raise DamagedData(
                 f"spec.data.cache.root: the token cache {self._store.root}/{self._name} was rebuilt while a run read "
-                "it; start the run "
-                "again"
+                "it; start the run again"
             )
         if len(ledger.shards) > len(before):
             self._there = _ShardIndex.of(ledger)
@@ -294,22 +273,11 @@ class TokenReader:
                 begins[inside - start + offset] = True
         return begins
 
-    def _known_ends(self, shard: int) -> np.ndarray:
-        """The ends, in the stream, of the documents that end in a shard; those of the last shards that were asked for
-        are kept.
-        """
-        with self._lock:
-            found = self._ends.get(shard)
-            if found is not None:
-                self._ends.move_to_end(shard)
-                return found
-        found = np.empty(self._there.shards[shard].documents, np.int64)
-        self._ends_of(shard, found)
-        with self._lock:
-            self._ends[shard] = found
-            while len(self._ends) > _KEPT_ENDS:
-                self._ends.popitem(last=False)
-        return found
+    def _read_ends(self, shard: int) -> np.ndarray:
+        """The ends, in the stream, of the documents that end in a shard: int64 [documents]."""
+        ends = np.empty(self._there.shards[shard].documents, np.int64)
+        self._ends_of(shard, ends)
+        return ends
 
     def document_ends(self) -> np.ndarray:
         """End of each document in the stream: int64 [documents]."""
@@ -340,20 +308,19 @@ class TokenReader:
         before = np.flatnonzero(counts[: holding[0]])
         first = int(before[-1]) if len(before) else 0
         last = int(holding[1])
-        found: list[np.ndarray] = []
+        ends: list[np.ndarray] = []
         for index in range(first, len(there.shards)):
-            found.append(np.empty(counts[index], np.int64))
-            self._ends_of(index, found[-1])
+            ends.append(self._known_ends(index))
             # A document in several shards is counted in the shard where it ends.
-            if index >= last and counts[index] and found[-1][-1] >= end:
+            if index >= last and counts[index] and ends[-1][-1] >= end:
                 break
-        return int(counts[:first].sum()), np.concatenate(found)
+        return int(counts[:first].sum()), np.concatenate(ends)
 
     def origins_of(self, documents: np.ndarray) -> np.ndarray:
         """File (its number in the ledger) and row in that file of the given documents: int64 [n, 2]."""
         there = self._there
         firsts = np.concatenate([[0], np.cumsum([shard.documents for shard in there.shards], dtype=np.int64)])
-        found = np.empty((len(documents), 2), np.int64)
+        origins = np.empty((len(documents), 2), np.int64)
         size = 2 * ORIGIN_TYPE.itemsize
         shards = np.searchsorted(firsts, documents, side="right") - 1
         for shard in np.unique(shards).tolist():
@@ -362,8 +329,8 @@ class TokenReader:
             blocks = self._blocks(shard, ORIGINS)
             blocks.require([(begin, begin + size) for begin in begins])
             for at, begin in zip(here.tolist(), begins, strict=True):
-                blocks.copy(begin, found[at].view(np.uint8))
-        return found
+                blocks.copy(begin, origins[at].view(np.uint8))
+        return origins
 
     def _ends_of(self, index: int, out: np.ndarray) -> None:
         """Write the ends, in the stream, of the documents that end in a shard to ``out``: int64 [documents]."""
@@ -372,20 +339,6 @@ class TokenReader:
             blocks.require([(0, len(out) * END_TYPE.itemsize)])
             blocks.copy(0, out.view(np.uint8))
             out += self._there.starts[index]
-
-    def origins(self) -> np.ndarray:
-        """File (its number in the ledger) and row in that file of each document: int64 [documents, 2]."""
-        there = self._there
-        origins = scratch_array((sum(shard.documents for shard in there.shards), 2), np.int64)
-        done = 0
-        for index, shard in enumerate(there.shards):
-            part = origins[done : done + shard.documents].reshape(-1).view(np.uint8)
-            blocks = self._blocks(index, ORIGINS)
-            if len(part):
-                blocks.require([(0, len(part))])
-                blocks.copy(0, part)
-            done += shard.documents
-        return origins
 
     def _gather(self, kind: str, dtype: np.dtype, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         lengths = np.asarray(lengths, np.int64)
@@ -413,16 +366,8 @@ class TokenReader:
                 blocks.copy(begin, view[to : to + end - begin])
         return out
 
-    def _blocks(self, index: int, kind: str) -> Blocks:
-        with self._lock:
-            found = self._files.get((index, kind))
-        if found is None:
-            found = self._open(self._there.shards[index], kind)
-            with self._lock:
-                found = self._files.setdefault((index, kind), found)
-        return found
-
-    def _open(self, shard: ShardEntry, kind: str) -> Blocks:
+    def _open(self, index: int, kind: str) -> Blocks:
+        shard = self._there.shards[index]
         sizes = {
             TOKENS: shard.tokens * self.token_type.itemsize,
             ENDS: shard.documents * END_TYPE.itemsize,
@@ -437,11 +382,10 @@ class TokenReader:
             raise DamagedData(
                 f"{checks_key} of the token cache is missing or truncated; delete the cache and build it again"
             )
-        count = -(-sizes[kind] // BLOCK_BYTES)
-        checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + count]
+        checks = np.frombuffer(content, "<u4")[offsets[kind] : offsets[kind] + block_count(sizes[kind])]
         file = ShardFile(f"{shard.path}{kind}", sizes[kind], checks)
-        if self._folder is not None:
-            return MappedBlocks(file, self._folder / file.key)
+        if self._store.folder is not None:
+            return MappedBlocks(file, self._store.folder / file.key)
         fits = self.tokens * self.token_type.itemsize <= self._memory.size_bytes
         return FetchedBlocks(file, self._store.read_ranges, self._memory, _LARGE_FETCH_BLOCKS if fits else 1)
 

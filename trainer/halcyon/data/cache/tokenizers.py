@@ -103,10 +103,8 @@ def inherited_tokenizer(spec: TrainingRunSpec, store: Store) -> InheritedTokeniz
         return None
 
     def find() -> TokenizerDefinition | None:
-        from halcyon.checkpoint.origin import (
-            origin_place,
-            tokenizer_fingerprint,
-        )  # imports JAX, which a build does not need otherwise
+        # Imports JAX, which a build does not need otherwise.
+        from halcyon.checkpoint.origin import origin_place, tokenizer_fingerprint
 
         theirs = origin_place(origin, spec.checkpoint)
         try:

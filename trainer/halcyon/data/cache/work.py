@@ -5,27 +5,28 @@ Imports neither JAX nor checkpoint code, so that a worker starts fast.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
 import numpy as np
 
 from halcyon.data.cache.shards import Part, Tokenized
-from halcyon.data.cache.transfer import SentParts, pack_parts
-from halcyon.data.formats import Formatter, TokenizedDocument, build_formatter
+from halcyon.data.formats import build_formatter
+from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import is_rejected
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.piece import Files, Lines
+from halcyon.data.sources.spill_file import SpillFile
 from halcyon.host.freed_memory import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
@@ -36,6 +37,55 @@ PART_TOKENS = 2**22
 """Tokens of a part of a long document. A shard may end after any part."""
 FORMAT_VERSION = 2
 """Increased when the same rows would give other tokens than before."""
+
+
+@dataclass(frozen=True)
+class SentParts:
+    """The tokenized parts of a piece, on the way to the builder: through the pipe, and the tokens of long documents
+    through a file.
+
+    A message in a pipe is in memory several times: as arrays and as bytes, at the sender and at the receiver. For the
+    four million bytes of a usual piece this is negligible; for a document of a hundred million tokens it is more than
+    all other memory.
+    """
+
+    parts: tuple[Part, ...]
+    """The parts; parts of long documents have no tokens here."""
+    counts: tuple[int, ...]
+    """Number of tokens of each part in the file."""
+    aside: SpillFile | None
+    """The file; None: no document is long."""
+
+    def take(self) -> Iterator[Part]:
+        """The parts with all their tokens; can be taken once."""
+        content = None if self.aside is None else self.aside.take()
+        offset = 0
+        for part, count in zip(self.parts, self.counts, strict=True):
+            if not count or content is None:
+                yield part
+                continue
+            tokens = np.frombuffer(content, part.documents.tokens.dtype, count, offset)
+            offset += tokens.nbytes
+            yield replace(part, documents=replace(part.documents, tokens=tokens))
+
+
+def pack_parts(parts: Iterable[Part]) -> SentParts:
+    """Prepare parts for sending; reads ``parts`` one by one."""
+    sent: list[Part] = []
+    counts: list[int] = []
+    aside: SpillFile | None = None
+    goes_on = False
+    for part in parts:
+        documents = part.documents
+        long = goes_on or documents.open_tokens > 0
+        goes_on = documents.open_tokens > 0
+        if long:
+            aside = aside or SpillFile.make()
+            aside.append([documents.tokens.data.cast("B")])
+            part = replace(part, documents=replace(documents, tokens=documents.tokens[:0].copy()))
+        sent.append(part)
+        counts.append(len(documents.tokens) if long else 0)
+    return SentParts(tuple(sent), tuple(counts), aside)
 
 
 @dataclass(frozen=True)
@@ -175,7 +225,6 @@ def _whole(row: SourceRow) -> SourceRow:
 
 
 _jobs: tuple[Job, ...] = ()
-_workers: dict[int, Worker] = {}
 
 
 def begin(jobs: tuple[Job, ...], niceness: int = 0) -> None:
@@ -204,9 +253,10 @@ def _exit_with_parent() -> None:
 
 def tokenize(number: int, piece: Piece) -> SentParts:
     """The documents of a piece of the source with this job number. Call `begin` in this process first."""
-    worker = _workers.get(number)
-    if worker is None:
-        worker = _workers[number] = Worker(_jobs[number])
-        gc.freeze()  # existing objects live on, so the garbage collector need not scan them
     with errors_at(piece.where):
-        return pack_parts(worker(piece))
+        return pack_parts(_worker(number)(piece))
+
+
+@cache
+def _worker(number: int) -> Worker:
+    return Worker(_jobs[number])

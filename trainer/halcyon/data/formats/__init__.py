@@ -7,16 +7,25 @@ token stays text.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
-from halcyon.data.formats.document import Formatter, TokenizedDocument
+from halcyon.data.formats.chat import ChatFormatter, PreferenceFormatter
+from halcyon.data.formats.document import Formatter
 from halcyon.data.formats.prebuilt import PrebuiltFormatter
+from halcyon.data.formats.prompt import PromptFormatter
 from halcyon.data.formats.text import TextFormatter
 from halcyon.data.forms.form import Form
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec
 
-__all__ = ["Formatter", "TokenizedDocument", "begin_id", "build_formatter", "weight_type"]
+_FORMATTERS: Mapping[str, Callable[..., Formatter]] = {
+    "text": TextFormatter,
+    "prebuilt": PrebuiltFormatter,
+    "chat": ChatFormatter,
+    "preference": PreferenceFormatter,
+    "prompt": PromptFormatter,
+}
 
 
 def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form: Form | None = None) -> Formatter:
@@ -33,24 +42,7 @@ def build_formatter(spec: FormatSpec, tokenizer: Tokenizer, *, where: str, form:
     Raises:
         BadConfiguration: The template is invalid, or does not fit this tokenizer.
     """
-    if spec.text is not None:
-        return TextFormatter(spec.text, tokenizer, where)
-    if spec.prebuilt is not None:
-        return PrebuiltFormatter(spec.prebuilt, tokenizer, where)
-    from halcyon.data.formats.chat import (
-        ChatFormatter,
-        PreferenceFormatter,
-    )  # Jinja takes a tenth of a second to import
-
-    if spec.chat is not None:
-        return ChatFormatter(spec.chat, tokenizer, where, form)
-    if spec.preference is not None:
-        return PreferenceFormatter(spec.preference, tokenizer, where, form)
-    if spec.prompt is not None:
-        from halcyon.data.formats.prompt import PromptFormatter
-
-        return PromptFormatter(spec.prompt, tokenizer, where, form)
-    raise TypeError(f"no format of kind {spec.kind}")
+    return _FORMATTERS[spec.kind](getattr(spec, spec.kind), tokenizer, where, form)
 
 
 def begin_id(spec: FormatSpec, tokenizer: Tokenizer) -> int | None:

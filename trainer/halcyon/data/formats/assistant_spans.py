@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from halcyon.data.formats.template import ChatTemplate, Rendered
-from halcyon.host.budgets.apart import OverBudget
+from halcyon.data.formats.template import ChatTemplate, DoesNotFit, Rendered
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.rendered import Range
 
@@ -37,20 +36,17 @@ class AssistantSpans:
     @property
     def finds_answers(self) -> bool:
         """Whether the answer in the simplest conversation is found. True if the template takes no such conversation."""
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "halcyon"}]
         try:
-            return bool(
-                self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "halcyon"}]).counted
-            )
-        except OverBudget:
-            raise
-        except Exception:  # the template is for other roles
+            return bool(self.render(messages).counted)
+        except DoesNotFit:  # the template is for other roles
             return True
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> Rendered:
         """The text of a conversation, with what the assistant says in it.
 
         Raises:
-            Exception: Any error of the template, for messages that do not fit it.
+            DoesNotFit: The template raised an error.
         """
         rendered = self._template.render(messages, tools)
         return Rendered(rendered.text, list(self._spans(rendered, messages, tools)))
@@ -83,15 +79,13 @@ class AssistantSpans:
             asked, begun = (
                 self._template.render(messages, tools, to_generate=wanted).text.text for wanted in (False, True)
             )
-        except OverBudget:
-            raise
-        except Exception:  # no template must take a part of a conversation
+        except DoesNotFit:  # no template must take a part of a conversation
             return start
         if text.startswith(begun):
             return min(start, len(begun))
         header = begun[len(asked) :] if begun.startswith(asked) else ""
-        found = text.rfind(header, max(0, _shared(text, asked) - len(header)), start) if header else -1
-        return start if found < 0 else found + len(header)
+        place = text.rfind(header, max(0, _shared(text, asked) - len(header)), start) if header else -1
+        return start if place < 0 else place + len(header)
 
     def _next_turn(self, text: str, messages: Sequence[Mapping[str, Any]], tools: Any) -> int:
         """Where the next turn begins, as far as the template prints the same of some first messages alone; else the end
@@ -102,9 +96,7 @@ class AssistantSpans:
         """
         try:
             before = self._template.render(messages, tools).text.text
-        except OverBudget:
-            raise
-        except Exception:  # no template must take a part of a conversation
+        except DoesNotFit:  # no template must take a part of a conversation
             return len(text)
         return len(before) if text.startswith(before) else len(text)
 

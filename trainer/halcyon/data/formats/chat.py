@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from halcyon.data.formats.assistant_spans import AssistantSpans
-from halcyon.data.formats.contents import Contents, has_parts, joined_texts
 from halcyon.data.formats.conversation import check_messages, check_turns
-from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row
+from halcyon.data.formats.document import TokenizedDocument, bad_row
 from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import DEFAULT_DAY, ChatTemplate, Rendered, day
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form
+from halcyon.data.forms.form import BadConversation, Form
 from halcyon.data.forms.messages import conversation_of, pair_of
 from halcyon.data.sources import SourceRow
 from halcyon.errors import BadConfiguration
-from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
-from halcyon.tokenizer.rendered import EncodedText
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec
-
-
-class _Conversation(NamedTuple):
-    rendered: Rendered
-    row: int
 
 
 class ConversationEncoder:
@@ -61,77 +51,68 @@ class ConversationEncoder:
         self._date = date or DEFAULT_DAY
         self._system_prompt = system_prompt
         self._template = ChatTemplate(template, tokenizer, f"{where}.template", day(date))
-        self._contents = None if self._template.is_own else contents_of(self._template)
         self._spans = (
             AssistantSpans(self._template, tokenizer) if assistant_only and not self._template.has_generation else None
         )
         if self._spans is not None and not self._spans.finds_answers:
             raise BadConfiguration(
                 f"{where}.template: it has no {{% generation %}} block and prints nothing of what the assistant says, "
-                "so no token would "
-                "count in the loss; put {% generation %} and {% endgeneration %} around what the assistant says"
+                "so no token would count in the loss; put {% generation %} and {% endgeneration %} around what the "
+                "assistant says"
             )
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of the template, each as a sentence."""
-        found: list[str] = []
+        notes: list[str] = []
         where = f"{self._where}.template"
         if self._template.uses("strftime_now"):
-            found.append(
+            notes.append(
                 f"{where}: it prints a date, and a training prints {self._date}; set {self._where}.date for another day"
             )
         if self._spans is not None:
-            found.append(
+            notes.append(
                 f"{where}: it has no {{% generation %}} block, so what the assistant says is found by rendering each "
-                "conversation with "
-                "and without each of its messages; `halcyon data show` shows what counts"
+                "conversation with and without each of its messages; `halcyon data show` shows what counts"
             )
         end = self._template.turn_end()
         if self._assistant_only and self._spans is None and end is not None and not end.counted:
-            found.append(
+            notes.append(
                 f"{where}: {end.spelling}, which ends the assistant's turn, stands outside of {{% generation %}}, so "
-                "the model does not "
-                "learn to stop; put it before {% endgeneration %}"
+                "the model does not learn to stop; put it before {% endgeneration %}"
             )
-        return found
+        return notes
 
-    def render(self, row: SourceRow, messages: list[dict[str, Any]], where: str, tools: Any = None) -> Rendered | None:
-        """A conversation of a row; None if it is empty.
+    def render(self, messages: list[dict[str, Any]], tools: Any = None) -> Rendered | None:
+        """A conversation; None if it is empty.
 
         Raises:
-            BadConfiguration: It is not a conversation, or does not fit the template.
+            BadConversation: It is not a conversation, or does not fit the template.
         """
-        try:
-            check_messages(messages, needs_assistant=self._assistant_only)
-            if not messages:
-                return None
-            if self._contents is None:
-                check_turns(messages := own_contents(messages))
-            else:
-                messages = self._contents.fit(messages)
-        except BadConversation as bad:
-            raise bad_row(row, where, str(bad), bad.fix) from None
+        check_messages(messages, needs_assistant=self._assistant_only)
+        if not messages:
+            return None
+        messages = self._template.fit(messages)
+        if self._template.is_own:
+            check_turns(messages)
         if self._system_prompt is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system_prompt}, *messages]
-        try:
-            rendered = (self._spans or self._template).render(messages, tools)
-        except OverBudget:
-            raise
-        except Exception as error:  # a template is user code, which may raise anything
-            what = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
+        rendered = (self._spans or self._template).render(messages, tools)
         return None if rendered.is_empty else rendered
 
-    def encode(self, conversations: Sequence[_Conversation]) -> list[TokenizedDocument]:
-        """The documents of rendered conversations."""
-        encoded = self._tokenizer.encode_rendered([one.rendered.text for one in conversations])
-        return [self._document(*pair) for pair in zip(conversations, encoded, strict=True)]
-
-    def _document(self, conversation: _Conversation, encoded: EncodedText) -> TokenizedDocument:
-        rendered = conversation.rendered
-        weights = encoded.within(rendered.counted).astype(np.float32) if self._assistant_only else None
-        return TokenizedDocument(encoded.tokens, weights, rendered.size_bytes, conversation.row)
+    def encode(self, conversations: Sequence[tuple[Rendered | None, int]]) -> list[TokenizedDocument]:
+        """The documents of rendered conversations, each with the index of its row."""
+        given = [(rendered, row) for rendered, row in conversations if rendered is not None]
+        encodings = self._tokenizer.encode_rendered([rendered.text for rendered, _ in given])
+        return [
+            TokenizedDocument(
+                encoded.tokens,
+                encoded.within(rendered.counted).astype(np.float32) if self._assistant_only else None,
+                rendered.size_bytes,
+                row,
+            )
+            for (rendered, row), encoded in zip(given, encodings, strict=True)
+        ]
 
 
 class ChatFormatter:
@@ -164,14 +145,11 @@ class ChatFormatter:
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
-        found = [(self._render(row), index) for index, row in enumerate(rows)]
-        return self._encoder.encode(
-            [_Conversation(rendered, index) for rendered, index in found if rendered is not None]
-        )
+        return self._encoder.encode([(self._rows.read(row, self._render), index) for index, row in enumerate(rows)])
 
-    def _render(self, row: SourceRow) -> Rendered | None:
-        found = self._rows.read(row, lambda form, fields: conversation_of(form, fields, self._tools_field))
-        return self._encoder.render(row, found.messages, self._rows.where_of(None), found.tools)
+    def _render(self, form: Form, fields: Mapping[str, Any]) -> Rendered | None:
+        conversation = conversation_of(form, fields, self._tools_field)
+        return self._encoder.render(conversation.messages, conversation.tools)
 
 
 class PreferenceFormatter:
@@ -198,39 +176,23 @@ class PreferenceFormatter:
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
-        found: list[_Conversation] = []
+        conversations: list[tuple[Rendered | None, int]] = []
         for index, row in enumerate(rows):
-            pair_found = self._rows.read(row, pair_of)
-            sides = (("chosen", pair_found.chosen), ("rejected", pair_found.rejected))
-            pair = [
-                self._encoder.render(row, messages, self._rows.where_of(part), pair_found.tools)
-                for part, messages in sides
-            ]
-            given = [_Conversation(one, index) for one in pair if one is not None]
-            if len(given) == 1:
+            chosen, rejected = self._rows.read(row, self._render)
+            if (chosen is None) != (rejected is None):
                 raise bad_row(
                     row, self._where, "has one of its two conversations empty", "give both, or leave the row out"
                 )
-            found += given
-        return self._encoder.encode(found)
+            conversations += [(chosen, index), (rejected, index)]
+        return self._encoder.encode(conversations)
 
-
-def own_contents(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as Halcyon's own template takes them: the developer is the system, and only the assistant's content may
-    have parts.
-
-    Raises:
-        BadConversation: The content of another message has a part that is no text.
-    """
-    messages = [{**message, "role": "system"} if message["role"] == "developer" else message for message in messages]
-    return [
-        {**message, "content": joined_texts(message["content"], place)}
-        if message["role"] != "assistant" and has_parts(message)
-        else message
-        for place, message in enumerate(messages)
-    ]
-
-
-def contents_of(template: ChatTemplate) -> Contents:
-    """The contents that a template takes."""
-    return Contents(lambda messages: template.render(messages).text.text)
+    def _render(self, form: Form, fields: Mapping[str, Any]) -> list[Rendered | None]:
+        pair = pair_of(form, fields)
+        sides: list[Rendered | None] = []
+        for part, messages in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            try:
+                sides.append(self._encoder.render(messages, pair.tools))
+            except BadConversation as bad:
+                bad.part = part
+                raise
+        return sides

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from halcyon.data.forms.form import BadValue
 from halcyon.data.sources import SourceRow
+from halcyon.errors import BadConfiguration
 
 
-@dataclass(eq=False, slots=True)  # not frozen: that would double the time to make one, and there are billions
-class TokenizedDocument:
+class TokenizedDocument(NamedTuple):
     """One document as token ids.
 
     Args:
@@ -56,3 +57,36 @@ class Formatter(Protocol):
             BadConfiguration: A row does not have this format. The message names its file and number.
         """
         ...
+
+
+def field_value(row: SourceRow, name: str, where: str) -> Any:
+    """A field of a row.
+
+    Raises:
+        BadConfiguration: The row has no such field, or has no fields at all.
+    """
+    if not isinstance(row.value, dict):
+        raise bad_row(
+            row,
+            where,
+            "has no fields: it is plain text",
+            "use a source whose rows have fields, such as jsonl or csv, or the format text",
+        )
+    try:
+        value = row.value[name]
+    except KeyError:
+        names = ", ".join(list(row.value)[:20])
+        raise bad_row(
+            row,
+            where,
+            f"has no field {name!r}" + (f", only {names}" if names else ""),
+            "name the field, or fix the row",
+        ) from None
+    if isinstance(value, BadValue):
+        raise bad_row(row, where, f"{value.problem} in the field {name!r}", "fix the row")
+    return value
+
+
+def bad_row(row: SourceRow, where: str, what: str, fix: str) -> BadConfiguration:
+    """The error about one row."""
+    return BadConfiguration(f"{where}: row {row.number} (counted from 0) of {row.file} {what}; {fix}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from halcyon.data.formats.fields import bad_row
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form, named_form, of_first_row
-from halcyon.data.sources import SourceRow
-from halcyon.errors import BadConfiguration
-from halcyon_api.spec.sources import FormatSpec
+from halcyon.data.formats.document import bad_row
+from halcyon.data.forms.form import BadConversation, Form, named_form, of_first_row
+from halcyon.data.sources import Access, SourceFile, SourceRow, pieces, read_pieces
+from halcyon_api.spec.sources import DataSourceSpec, FormatSpec
 
 _Read = TypeVar("_Read")
 
@@ -40,20 +38,34 @@ class FormRows:
         """
         if not isinstance(row.value, dict):
             fix = "use a source whose rows have fields, such as jsonl or csv, or the format text"
-            raise bad_row(row, self.where_of(None), "has no fields: it is plain text", fix)
+            raise bad_row(row, self._where_of(None), "has no fields: it is plain text", fix)
         try:
             self._form = self._form or of_first_row(self._spec, row.value)
             return read(self._form, row.value)
         except BadConversation as bad:
-            raise self.error(row, bad, bad.part) from None
+            raise bad_row(row, self._where_of(bad.part), str(bad), bad.fix) from None
 
-    def error(self, row: SourceRow, bad: BadConversation, part: str | None = None) -> BadConfiguration:
-        """The error about a row."""
-        return bad_row(row, self.where_of(part), str(bad), bad.fix)
-
-    def where_of(self, part: str | None) -> str:
+    def _where_of(self, part: str | None) -> str:
         """The field of the document that an error about a part of a row begins with."""
         form = self._form
         part = part or ("messages" if form is None or "messages" in form.fields else None)
         name = self._parts.get(part) if part is not None else None
         return f"{self._where}.{name}" if name else self._where
+
+
+def form_of(source: DataSourceSpec, files: Sequence[SourceFile], access: Access) -> Form | None:
+    """The form of a source of conversations; None: its rows are no conversations, or it has no rows.
+
+    Raises:
+        BadConfiguration: The files cannot be read, or the first row has no known form.
+        DataUnreachable: A store does not answer, or denies access.
+    """
+    if source.format.conversation is None:
+        return None
+    if (named := named_form(source.format)) is not None:
+        return named
+    first = next((rows[0] for rows in read_pieces(pieces(source, files, access), access) if rows), None)
+    if first is None:
+        return None
+    where = f"spec.data.sources[{source.name}].format.{source.format.kind}"
+    return FormRows(source.format, None, where, {}).read(first, lambda form, _: form)

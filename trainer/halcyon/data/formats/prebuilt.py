@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row, field_value
+from halcyon.data.formats.document import TokenizedDocument, bad_row, field_value
 from halcyon.data.sources import SourceRow
-from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import PrebuiltFormatSpec
 
@@ -23,9 +21,10 @@ class PrebuiltFormatter:
         spec: Names of the fields of ids and weights.
         tokenizer: Gives the range of the ids and the bytes of text of each id.
         where: The format's field in the run document; error messages begin with it.
+        form: Rows of this format have none.
     """
 
-    def __init__(self, spec: PrebuiltFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+    def __init__(self, spec: PrebuiltFormatSpec, tokenizer: Tokenizer, where: str, form: None = None) -> None:
         self._spec = spec
         self._where = f"{where}.prebuilt"
         self._vocab_size = tokenizer.vocab_size
@@ -73,28 +72,23 @@ class PrebuiltFormatter:
         if field is None:
             return None
         weights = _numbers(field_value(row, field, where))
-        problem: BadConfiguration | None = None
-        if weights is None or weights.dtype.kind not in "iufb":
-            problem = bad_row(
-                row, where, f"has a field {field!r} that is no list of numbers", "name the field of the weights"
-            )
+        if weights is None:
+            what, fix = f"has a field {field!r} that is no list of numbers", "name the field of the weights"
         elif len(weights) != tokens:
-            problem = bad_row(
-                row, where, f"has {len(weights)} weights for {tokens} token ids", "give one weight for each"
-            )
+            what, fix = f"has {len(weights)} weights for {tokens} token ids", "give one weight for each"
         elif not ((weights >= 0) & (weights <= 1)).all():  # this form rejects a NaN too
-            problem = bad_row(row, where, "has a weight that is not from 0 to 1", "fix the weights")
-        if problem is not None or weights is None:
-            raise problem or AssertionError
-        return weights.astype(np.float32)
+            what, fix = "has a weight that is not from 0 to 1", "fix the weights"
+        else:
+            return weights.astype(np.float32)
+        raise bad_row(row, where, what, fix)
 
 
 def _places(tokens: np.ndarray, wanted: np.ndarray) -> list[int]:
     """Where some ids begin in a list of ids. Without ids to look for: its beginning."""
     if not len(wanted):
         return [0][: len(tokens)]
-    found = np.flatnonzero(tokens == wanted[0])
-    return [place for place in found.tolist() if np.array_equal(tokens[place : place + len(wanted)], wanted)]
+    places = np.flatnonzero(tokens == wanted[0]).tolist()
+    return [place for place in places if np.array_equal(tokens[place : place + len(wanted)], wanted)]
 
 
 def _numbers(value: object) -> np.ndarray | None:

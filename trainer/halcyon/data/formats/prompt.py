@@ -13,18 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.chat import contents_of, own_contents
 from halcyon.data.formats.conversation import check_messages
 from halcyon.data.formats.document import TokenizedDocument
-from halcyon.data.formats.fields import bad_row
 from halcyon.data.formats.form_rows import FormRows
 from halcyon.data.formats.template import ChatTemplate, Rendered, day, prompt_tokens
 from halcyon.data.formats.text import size_in_bytes
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form
+from halcyon.data.forms.form import BadConversation, Form
 from halcyon.data.forms.messages import prompt_of
 from halcyon.data.sources import SourceRow
-from halcyon.host.budgets.apart import OverBudget
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.sources import FormatSpec, PromptFormatSpec
 
@@ -48,44 +44,36 @@ class PromptFormatter:
         parts = {"messages": "field", "question": "field", "answer": "referenceField"}
         self._rows = FormRows(FormatSpec(prompt=spec), form, where, parts)
         self._template = ChatTemplate(spec.template, tokenizer, f"{where}.template", day(spec.date))
-        self._contents = None if self._template.is_own else contents_of(self._template)
 
     notes = ()
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[TokenizedDocument]:
         """The documents of some rows; see `Formatter`."""
         return [
-            self._document(index, *found) for index, row in enumerate(rows) if (found := self._parts(row)) is not None
+            self._document(index, *prompt)
+            for index, row in enumerate(rows)
+            if (prompt := self._rows.read(row, self._render)) is not None
         ]
 
-    def _parts(self, row: SourceRow) -> tuple[Rendered, str] | None:
+    def _render(self, form: Form, fields: Mapping[str, Any]) -> tuple[Rendered, str] | None:
         """The rendered prompt, and the reference; None for an empty row."""
-        found = self._rows.read(row, prompt_of)
-        where = self._rows.where_of("messages")
+        prompt = prompt_of(form, fields)
         try:
-            check_messages(found.messages, needs_assistant=False)
+            check_messages(prompt.messages, needs_assistant=False)
+            if not prompt.messages:
+                return None
+            *before, last = prompt.messages
+            answer = last if last["role"] == "assistant" else {}
+            asked = before if answer else prompt.messages
+            if not asked:
+                raise BadConversation(
+                    "has an answer and no message before it", "add the question, or leave the row out"
+                )
+            reference = _text(prompt.reference if prompt.has_reference else answer.get("content"))
+            rendered = self._template.render(self._template.fit(asked), prompt.tools, to_generate=True)
         except BadConversation as bad:
-            raise self._rows.error(row, bad, "messages") from None
-        last = found.messages[-1] if found.messages and found.messages[-1]["role"] == "assistant" else None
-        asked = found.messages if last is None else found.messages[:-1]
-        if not found.messages:
-            return None
-        if not asked:
-            raise bad_row(
-                row, where, "has an answer and no message before it", "add the question, or leave the row out"
-            )
-        reference = _text(found.reference if found.has_reference else (last or {}).get("content"))
-        try:
-            asked = own_contents(asked) if self._contents is None else self._contents.fit(asked)
-        except BadConversation as bad:
-            raise self._rows.error(row, bad, "messages") from None
-        try:
-            rendered = self._template.render(asked, found.tools, to_generate=True)
-        except OverBudget:
+            bad.part = "messages"
             raise
-        except Exception as error:  # a template is user code, which may raise anything
-            what = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise bad_row(row, where, f"does not fit the template: {what}", "fix the row, or the template") from None
         return None if rendered.is_empty else (rendered, reference)
 
     def _document(self, index: int, rendered: Rendered, reference: str) -> TokenizedDocument:

@@ -1,7 +1,7 @@
 """Chat templates: sandboxed Jinja renders the messages of a conversation to one text, and says what in it is what.
 
 Three things must be distinguished in the output of a template: special tokens that the *template* spells; the same
-letters in the text of a *message* (`halcyon.data.templates.message_text`); and the assistant's text (``{% generation
+letters in the text of a *message* (`halcyon.data.templates`); and the assistant's text (``{% generation
 %}``, as in Hugging Face's templates), which counts in the loss. Positions in the text cannot distinguish them, because
 templates trim, join and repeat. So the text carries marks: code points that Unicode reserves for internal use
 (noncharacters). Generation blocks put START and END around their output. After rendering, the marks are taken out, and
@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from halcyon.data.formats.conversation import Contents, own_contents
 from halcyon.data.formats.text import size_in_bytes
-from halcyon.data.templates.message_text import unmarked
-from halcyon.data.templates.printing import Printer
+from halcyon.data.forms.form import BadConversation
+from halcyon.data.templates import Printer, unmarked
 from halcyon.errors import BadConfiguration
 from halcyon.host.budgets.apart import Apart, Failed, OverBudget
 from halcyon.tokenizer import Tokenizer
@@ -91,6 +93,14 @@ class Rendered(NamedTuple):
 _NOTHING = Rendered(RenderedText("", ()), ())
 
 
+class DoesNotFit(BadConversation):
+    """A template raised an error for some messages. It is user code, which may raise anything."""
+
+    def __init__(self, error: Exception) -> None:
+        self.reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        super().__init__(f"does not fit the template: {self.reason}", "fix the row, or the template")
+
+
 class TurnEnd(NamedTuple):
     """The token after the assistant's words."""
 
@@ -143,10 +153,10 @@ class ChatTemplate:
         self._own = Printer(DEFAULT_TEMPLATE, names, special) if source is None else None
         self._given = Apart(where, Printer, source, names, list(special))
         try:
-            self.has_generation, found = self._own.contents() if self._own is not None else self._given.call("contents")
+            self.has_generation, uses = self._own.contents() if self._own is not None else self._given.call("contents")
         except Failed as error:
             raise BadConfiguration(f"{where}: {error}; fix the template") from None
-        self._uses = frozenset[str](found)
+        self._uses = frozenset[str](uses)
 
     def uses(self, name: str) -> bool:
         """Whether a variable or a function of this name stands in the template."""
@@ -164,7 +174,7 @@ class ChatTemplate:
 
         Raises:
             OverBudget: The template needs more time or memory than it may have.
-            Exception: Any error of the template, for messages that do not fit it.
+            DoesNotFit: The template raised an error.
         """
         given = [_as_transformers(message) for message in messages]
         marked, ranges, breaks = unmarked(self._print(given, tools, to_generate))
@@ -176,10 +186,26 @@ class ChatTemplate:
         )
         return Rendered(text, ranges)
 
-    def _print(self, messages: Sequence[Mapping[str, Any]], tools: Any, to_generate: bool) -> str:
-        if self._own is not None:
-            return self._own.print(messages, tools, to_generate, self._now().isoformat())
-        return self._given.call("print", messages, tools, to_generate, self._now().isoformat())
+    def _print(self, *arguments: Any) -> str:
+        call: Callable[..., str] = self._own.print if self._own is not None else partial(self._given.call, "print")
+        try:
+            return call(*arguments, self._now().isoformat())
+        except OverBudget:
+            raise
+        except Exception as error:
+            raise DoesNotFit(error) from None
+
+    def fit(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages with contents as the template takes them.
+
+        Raises:
+            BadConversation: A content is missing, a number, or a part that is no text.
+        """
+        return own_contents(messages) if self.is_own else self._contents.fit(messages)
+
+    @cached_property
+    def _contents(self) -> Contents:
+        return Contents(lambda messages: self.render(messages).text.text)
 
     def turn_end(self) -> TurnEnd | None:
         """The special token that ends the assistant's turn; None if none follows its words, or no such conversation
@@ -207,9 +233,7 @@ class ChatTemplate:
         words = "halcyon"
         try:
             rendered = self.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": words}, *later])
-        except OverBudget:
-            raise
-        except Exception:  # a template is user code, which may raise anything; this one is for other roles
+        except DoesNotFit:  # this template is for other roles
             return _NOTHING, []
         text, following = rendered.text.text, list[Range]()
         said = text.rfind(words)

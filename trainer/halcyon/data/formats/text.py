@@ -5,16 +5,24 @@ document.
 from __future__ import annotations
 
 import codecs
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from halcyon.data.formats.document import LongDocument, TokenizedDocument
-from halcyon.data.formats.fields import bad_row, field_value, kind_of
+from halcyon.data.formats.document import LongDocument, TokenizedDocument, bad_row, field_value
+from halcyon.data.forms.form import BadConversation, Form, kind_of, recognise
+from halcyon.data.forms.turns import is_list, parsed
 from halcyon.data.sources import LongText, SourceRow, long_text
+from halcyon.errors import BadConfiguration
 from halcyon.tokenizer import Tokenizer
 from halcyon.tokenizer.cut import in_parts
-from halcyon_api.spec.sources import TextFormatSpec
+from halcyon_api.spec.sources import FormatSpec, TextFormatSpec
+
+_TEXTS = ("content", "value", "text", "messages")
+"""The keys of an object (a message, a part of one, a request) that hold its text."""
+_SKIPPED = ("label", "rejected", "tools")
 
 
 class TextFormatter:
@@ -24,9 +32,10 @@ class TextFormatter:
         spec: Name of the field of the text. Rows of plain text files are texts themselves.
         tokenizer: Makes the ids.
         where: The format's field in the run document; error messages begin with it.
+        form: Rows of this format have none.
     """
 
-    def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str) -> None:
+    def __init__(self, spec: TextFormatSpec, tokenizer: Tokenizer, where: str, form: None = None) -> None:
         self._field = spec.field
         self._tokenizer = tokenizer
         self._where = f"{where}.text.field"
@@ -46,10 +55,9 @@ class TextFormatter:
             for index in kept:
                 self._check_unicode(rows[index], [texts[index]])
             raise
-        tokens = _enclosed(self._before, encoded, self._after)
         return [
-            TokenizedDocument(ids, None, size_in_bytes(text), index)
-            for index, text, ids in zip(kept, wanted, tokens, strict=True)
+            TokenizedDocument(np.concatenate([self._before, ids, self._after]), None, size_in_bytes(text), index)
+            for index, text, ids in zip(kept, wanted, encoded, strict=True)
         ]
 
     def is_long(self, row: SourceRow) -> bool:
@@ -130,12 +138,51 @@ def around(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     return np.array(tokenizer.prefix, np.int32), np.array(after, np.int32)
 
 
-def _enclosed(before: np.ndarray, documents: Sequence[np.ndarray], after: np.ndarray) -> list[np.ndarray]:
-    """Each document with the ids around it: views of one array, because one allocation per document would cost more
-    than the copy.
+def texts_of(spec: FormatSpec, rows: Iterable[SourceRow], *, where: str, form: Form | None = None) -> Iterator[str]:
+    """The texts of some rows. Skips values that are not text, because the formatter reports them.
+
+    Args:
+        spec: The format of the rows.
+        rows: The rows.
+        where: The source's field in the run document, for error messages.
+        form: The form of the source's rows. Default: that of each row.
+
+    Raises:
+        BadConfiguration: Rows of this format hold no text.
     """
-    parts = [part for ids in documents for part in (before, ids, after)]
-    joined = np.concatenate(parts, dtype=np.int32) if parts else before
-    more = len(before) + len(after)
-    ends = np.cumsum([len(ids) + more for ids in documents]).tolist()
-    return [joined[end - len(ids) - more : end] for end, ids in zip(ends, documents, strict=True)]
+    if spec.prebuilt is not None:
+        raise BadConfiguration(
+            f"{where}.format.prebuilt: a source of token ids has no text to train a tokenizer on; name a tokenizer in "
+            "spec.tokenizer"
+        )
+    for row in rows:
+        yield from _texts(spec, row.value, form)
+
+
+def _texts(spec: FormatSpec, value: Any, form: Form | None) -> Iterator[str]:
+    if isinstance(value, bytes):
+        yield value.decode(errors="replace")
+    elif isinstance(value, LongText):
+        yield from value.strings()
+    elif spec.row_fields is not None:
+        yield from (text for field in spec.row_fields for text in _strings(value.get(field)))
+    else:
+        with contextlib.suppress(BadConversation):
+            form = form or recognise(spec, value)
+        for part, field in form.parts if form is not None else ():
+            if part not in _SKIPPED:
+                yield from _strings(value.get(field))
+
+
+def _strings(content: Any) -> Iterator[str]:
+    if isinstance(content, bytes):
+        yield content.decode(errors="replace")
+    elif isinstance(content, str):
+        yield from _strings(parsed(content)) if is_list(content) else (content,)
+    elif isinstance(content, LongText):
+        yield from content.strings()
+    elif isinstance(content, list):
+        for part in content:
+            yield from _strings(part)
+    elif isinstance(content, dict):
+        yield from _strings(next((content[name] for name in _TEXTS if name in content), None))

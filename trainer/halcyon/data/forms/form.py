@@ -7,12 +7,11 @@ way. What a field holds (a text, messages, turns of ShareGPT) is looked at row b
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from halcyon.data.bad_value import BadValue
-from halcyon.data.forms.bad_conversation import BadConversation
 from halcyon_api.checkpoint_documents import Document
 from halcyon_api.spec.sources import ChatFormatSpec, FormatSpec, PreferenceFormatSpec, PromptFormatSpec
 
@@ -22,6 +21,50 @@ Part = Literal[
 """What a field of a row holds: the request of OpenAI's pairs; a list of messages; pairs of question and answer before
 the question; the question and what belongs to it; its answer; the two answers of a pair; the system message; the tools;
 whether the answer is a good one."""
+_MESSAGES = {"messages": "messages", "conversations": "ShareGPT", "conversation": "conversation"}
+"""Fields that hold a whole conversation, and the names of their forms."""
+_REFERENCES = ("reference", "answer", "completion", "output", "response", "solution", "ground_truth")
+_SYSTEMS = ("system", "system_prompt")
+_LABELS = ("label", "kto_tag")
+_OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
+_KNOWN = (
+    "messages; conversations (ShareGPT); instruction and output (Alpaca); prompt and completion; question and answer"
+)
+_KINDS = {
+    str: "a text",
+    bytes: "bytes",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True)
+class BadValue:
+    """Stands for the value in its row.
+
+    It is an error only if the field is read, so a field that no format reads ends no build.
+    """
+
+    problem: str
+    """What is wrong, for the sentence "row 3 of FILE ... in the field 'text'": ``is not UTF-8``."""
+
+
+class BadConversation(Exception):
+    """A row is not a valid conversation. The error's message gives the reason.
+
+    Attributes:
+        fix: The fix.
+        part: The part of the row's form that is wrong, such as ``rejected``; None: it is not known, or all of it.
+    """
+
+    def __init__(self, what: str, fix: str = "fix the row", part: str | None = None) -> None:
+        super().__init__(what)
+        self.fix = fix
+        self.part = part
 
 
 class Form(Document):
@@ -54,20 +97,11 @@ class _Names(NamedTuple):
     answers: Sequence[str]
 
 
-_MESSAGES = {"messages": "messages", "conversations": "ShareGPT", "conversation": "conversation"}
-"""Fields that hold a whole conversation, and the names of their forms."""
 _QUESTIONS = (
     _Names("Alpaca", "instruction", ("input", "context"), ("output", "response")),
     _Names("prompt and completion", "prompt", (), ("completion", "response")),
     _Names("question and answer", "question", (), ("answer", "response")),
     _Names("question and answer", "query", (), ("response", "answer")),
-)
-_REFERENCES = ("reference", "answer", "completion", "output", "response", "solution", "ground_truth")
-_SYSTEMS = ("system", "system_prompt")
-_LABELS = ("label", "kto_tag")
-_OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
-_KNOWN = (
-    "messages; conversations (ShareGPT); instruction and output (Alpaca); prompt and completion; question and answer"
 )
 
 
@@ -118,6 +152,11 @@ def of_first_row(spec: FormatSpec, row: Mapping[str, Any]) -> Form:
     return form.model_copy(update={"fields": {part: field for part, field in form.fields.items() if part != "label"}})
 
 
+def kind_of(value: object) -> str:
+    """Description of a value's type for a message."""
+    return _KINDS.get(type(value), f"a value of type {type(value).__name__}")
+
+
 def truth_of(value: object) -> bool | None:
     """The truth value of a label: true or false, 1 or 0, or one of these words as text (CSV). None: it has none."""
     if isinstance(value, str):
@@ -126,21 +165,12 @@ def truth_of(value: object) -> bool | None:
 
 
 def _chat(spec: ChatFormatSpec, names: Collection[str]) -> Form:
-    more = {
-        "system": _first(_SYSTEMS, names),
-        "tools": spec.tools_field or _first(("tools",), names),
-        "label": _first(_LABELS, names),
-    }
+    more = _beside(names) | ({} if spec.tools_field is None else {"tools": spec.tools_field})
     if (field := _first(_MESSAGES, names)) is not None:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, **more}))
     for form in _QUESTIONS:
         if form.question in names and (answer := _first(form.answers, names)) is not None:
-            asked = {
-                "history": _first(("history",), names),
-                "question": form.question,
-                "input": _first(form.inputs, names),
-            }
-            return Form(name=form.name, fields=_fields({**asked, "answer": answer, **more}))
+            return Form(name=form.name, fields=_fields({**_asked(form, names), "answer": answer, **more}))
     if {"chosen", "rejected"} <= set(names):
         raise BadConversation(
             "has the fields chosen and rejected, so it is a pair and not a conversation", "set format preference"
@@ -189,20 +219,26 @@ def _preference(spec: PreferenceFormatSpec, names: Collection[str]) -> Form:
 
 
 def _prompt(spec: PromptFormatSpec, names: Collection[str]) -> Form:
-    more = {"system": _first(_SYSTEMS, names), "tools": _first(("tools",), names), "label": _first(_LABELS, names)}
+    more = _beside(names)
     if (field := _first(_MESSAGES, names)) is not None:
         return Form(name=_MESSAGES[field], fields=_fields({"messages": field, "answer": spec.reference_field, **more}))
     for form in _QUESTIONS:
         if form.question in names:
-            asked = {
-                "history": _first(("history",), names),
-                "question": form.question,
-                "input": _first(form.inputs, names),
-            }
             answer = spec.reference_field or _first(_REFERENCES, names)
             name = form.name if answer is not None else "prompts"
-            return Form(name=name, fields=_fields({**asked, "answer": answer, **more}))
+            return Form(name=name, fields=_fields({**_asked(form, names), "answer": answer, **more}))
     raise _unknown(names, "prompt", "messages", "field", "prompt; " + _KNOWN)
+
+
+def _beside(names: Collection[str]) -> dict[str, str | None]:
+    """The fields that any form may have too."""
+    return {"system": _first(_SYSTEMS, names), "tools": _first(("tools",), names), "label": _first(_LABELS, names)}
+
+
+def _asked(form: _Names, names: Collection[str]) -> dict[str, str | None]:
+    """The fields of a question."""
+    inputs = _first(form.inputs, names)
+    return {"history": _first(("history",), names), "question": form.question, "input": inputs}
 
 
 def _first(wanted: Iterable[str], names: Collection[str]) -> str | None:

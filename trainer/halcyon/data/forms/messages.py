@@ -6,14 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from halcyon.data.bad_value import BadValue
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import Form, Part, truth_of
+from halcyon.data.forms.form import BadConversation, BadValue, Form, Part, kind_of, truth_of
 from halcyon.data.forms.turns import Message, is_list, parsed, turns
 
 _SPOKEN = re.compile(r"\n\n(Human|Assistant): ?")
 """What begins a turn in the texts of Anthropic's hh-rlhf."""
-_KINDS = {str: "a text", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 class Conversation(NamedTuple):
@@ -54,13 +51,14 @@ def conversation_of(form: Form, row: Mapping[str, Any], named_tools: str | None 
     """
     if is_rejected(form, row):
         return Conversation([])
-    messages = _asked(form, row)
+    parts = _Parts(form, row)
+    messages = parts.asked()
     if "answer" in form.fields:
-        answer = _answer(form, row, "answer")
+        answer = parts.answer("answer")
         if not _has_content(answer):
             return Conversation([])
         messages = [*messages, *answer]
-    return Conversation(_checked(_with_system(form, row, messages)), _tools(form, row, named_tools))
+    return Conversation(_checked(parts.with_system(messages)), parts.tools(named_tools))
 
 
 def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
@@ -69,20 +67,21 @@ def pair_of(form: Form, row: Mapping[str, Any]) -> Pair:
     Raises:
         BadConversation: The row does not have this form.
     """
-    request = _get(form, row, "request")
+    parts = _Parts(form, row)
+    request = parts.get("request")
     if isinstance(request, Mapping):
         asked, tools = turns(request.get("messages"), form.fields["request"]), request.get("tools")
     elif request is not None:
         raise BadConversation(
-            f"has {_kind(request)} in the field {form.fields['request']!r}, not an object with messages"
+            f"has {kind_of(request)} in the field {form.fields['request']!r}, not an object with messages"
         )
     else:
-        asked, tools = None, _tools(form, row, None)
-    chosen, rejected = _answer(form, row, "chosen"), _answer(form, row, "rejected")
+        asked, tools = None, parts.tools()
+    chosen, rejected = parts.answer("chosen"), parts.answer("rejected")
     if not _has_content(chosen) and not _has_content(rejected):
         return Pair([], [])
-    chosen, rejected = _joined(form, row, asked, "chosen", chosen), _joined(form, row, asked, "rejected", rejected)
-    return Pair(_checked(_with_system(form, row, chosen)), _checked(_with_system(form, row, rejected)), tools)
+    chosen, rejected = parts.joined(asked, "chosen", chosen), parts.joined(asked, "rejected", rejected)
+    return Pair(_checked(parts.with_system(chosen)), _checked(parts.with_system(rejected)), tools)
 
 
 def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
@@ -93,18 +92,19 @@ def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
     """
     if is_rejected(form, row):
         return Prompt([])
-    text = _get(form, row, "messages")
+    parts = _Parts(form, row)
+    text = parts.get("messages")
     if text is not None and not isinstance(text, str) and not is_list(text):
         raise BadConversation(
-            f"has {_kind(text)} in the field {form.fields['messages']}", "give a text, or a list of messages"
+            f"has {kind_of(text)} in the field {form.fields['messages']}", "give a text, or a list of messages"
         )
     if isinstance(text, str) and not is_list(text):
         asked: list[Message] = [{"role": "user", "content": text}] if text else []
     else:
-        asked = _asked(form, row)
-    messages = _with_system(form, row, asked)
+        asked = parts.asked()
+    messages = parts.with_system(asked)
     has_reference = "answer" in form.fields
-    reference = _get(form, row, "answer") if has_reference else None
+    reference = parts.get("answer") if has_reference else None
     if (
         has_reference
         and isinstance(reference, list)
@@ -112,7 +112,7 @@ def prompt_of(form: Form, row: Mapping[str, Any]) -> Prompt:
         and _are_messages(answer)
     ):
         reference = answer[-1].get("content")
-    return Prompt(messages, reference, has_reference, _tools(form, row, None))
+    return Prompt(messages, reference, has_reference, parts.tools())
 
 
 def is_rejected(form: Form, row: Mapping[str, Any]) -> bool:
@@ -123,96 +123,152 @@ def is_rejected(form: Form, row: Mapping[str, Any]) -> bool:
     """
     if "label" not in form.fields:
         return False
-    value = _get(form, row, "label")
+    value = _Parts(form, row).get("label")
     good = truth_of(value)
     if good is None:
         raise BadConversation(
-            f"has {_kind(value)} in the field {form.fields['label']!r}, which is the label of an answer in the first "
+            f"has {kind_of(value)} in the field {form.fields['label']!r}, which is the label of an answer in the first "
             "row",
             "give true or false, or another name to a field that is no label",
         )
     return not good
 
 
-def _asked(form: Form, row: Mapping[str, Any]) -> list[Message]:
-    """The messages before the answer."""
-    if "messages" in form.fields:
-        return turns(_get(form, row, "messages"), form.fields["messages"])
-    if "question" not in form.fields:
-        return []
-    question, more = _get(form, row, "question"), _get(form, row, "input")
-    if is_list(question):
-        asked = turns(question, form.fields["question"])
-        if more:
+class _Parts:
+    """Reads the parts of a row by the form of its source."""
+
+    def __init__(self, form: Form, row: Mapping[str, Any]) -> None:
+        self._form, self._fields = form, form.fields
+        self._row = row
+
+    def asked(self) -> list[Message]:
+        """The messages before the answer."""
+        if "messages" in self._fields:
+            return turns(self.get("messages"), self._fields["messages"])
+        if "question" not in self._fields:
+            return []
+        question, more = self.get("question"), self.get("input")
+        if is_list(question):
+            asked = turns(question, self._fields["question"])
+            if more:
+                raise BadConversation(
+                    f"has messages in the field {self._fields['question']!r} and a text in {self._fields['input']!r}",
+                    "join them",
+                )
+        else:
+            # As LLaMA-Factory joins them: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
+            texts = self.text(question, "question"), "" if more is None else self.text(more, "input")
+            text = "\n".join(part for part in texts if part)
+            asked = [{"role": "user", "content": text}] if text else []
+        return [*self.history(), *asked]
+
+    def history(self) -> list[Message]:
+        """Earlier questions and answers: a list of pairs of texts."""
+        history = self.get("history")
+        if not history:
+            return []
+        pairs = parsed(history) if isinstance(history, str) else history
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+            for pair in pairs
+        ):
             raise BadConversation(
-                f"has messages in the field {form.fields['question']!r} and a text in {form.fields['input']!r}",
-                "join them",
+                f"has {kind_of(history)} in the field {self._fields['history']!r} that is no list of pairs of texts"
             )
-    else:
-        # As LLaMA-Factory joins them: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
-        texts = _text(form, question, "question"), "" if more is None else _text(form, more, "input")
-        text = "\n".join(part for part in texts if part)
-        asked = [{"role": "user", "content": text}] if text else []
-    return [*_history(form, row), *asked]
+        return [
+            message
+            for asked, said in pairs
+            for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
+        ]
 
-
-def _history(form: Form, row: Mapping[str, Any]) -> list[Message]:
-    """Earlier questions and answers: a list of pairs of texts."""
-    history = _get(form, row, "history")
-    if not history:
-        return []
-    pairs = parsed(history) if isinstance(history, str) else history
-    if not isinstance(pairs, list) or not all(
-        isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
-    ):
-        raise BadConversation(
-            f"has {_kind(history)} in the field {form.fields['history']!r} that is no list of pairs of texts"
-        )
-    return [
-        message
-        for asked, said in pairs
-        for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
-    ]
-
-
-def _answer(form: Form, row: Mapping[str, Any], part: Part) -> list[Message]:
-    """The answer in a field, as messages: a text is a message of the assistant."""
-    value = _get(form, row, part)
-    if isinstance(value, Mapping) or is_list(value):
-        return turns(value, form.fields[part])
-    if not isinstance(value, str):
-        raise BadConversation(
-            f"has {_kind(value)} in the field {form.fields[part]!r}, not a text or messages", part=part
-        )
-    if part != "answer" and _SPOKEN.match(value):
-        _, *spoken = _SPOKEN.split(value)
-        roles = {"Human": "user", "Assistant": "assistant"}
-        return [{"role": roles[name], "content": text} for name, text in zip(spoken[::2], spoken[1::2], strict=True)]
-    return [{"role": "assistant", "content": value}]
-
-
-def _joined(
-    form: Form, row: Mapping[str, Any], asked: list[Message] | None, part: Part, answer: list[Message]
-) -> list[Message]:
-    """The conversation of one answer of a pair. An answer that begins with a question is the whole conversation."""
-    first = answer[0].get("role") if answer and isinstance(answer[0], Mapping) else None
-    whole = bool(answer) and first not in ("assistant", "tool")
-    before = _asked(form, row) if asked is None else asked
-    if not whole:
-        if not before and not isinstance(row[form.fields[part]], list):
+    def answer(self, part: Part) -> list[Message]:
+        """The answer in a field, as messages: a text is a message of the assistant."""
+        value = self.get(part)
+        if isinstance(value, Mapping) or is_list(value):
+            return turns(value, self._fields[part])
+        if not isinstance(value, str):
             raise BadConversation(
-                f"has an answer in the field {form.fields[part]!r} and no question",
-                "add the field prompt, or write whole conversations",
+                f"has {kind_of(value)} in the field {self._fields[part]!r}, not a text or messages", part=part
+            )
+        if part != "answer" and _SPOKEN.match(value):
+            _, *spoken = _SPOKEN.split(value)
+            roles = {"Human": "user", "Assistant": "assistant"}
+            return [
+                {"role": roles[name], "content": text} for name, text in zip(spoken[::2], spoken[1::2], strict=True)
+            ]
+        return [{"role": "assistant", "content": value}]
+
+    def joined(self, asked: list[Message] | None, part: Part, answer: list[Message]) -> list[Message]:
+        """The conversation of one answer of a pair. An answer that begins with a question is the whole conversation."""
+        first = answer[0].get("role") if answer and isinstance(answer[0], Mapping) else None
+        whole = bool(answer) and first not in ("assistant", "tool")
+        before = self.asked() if asked is None else asked
+        if not whole:
+            if not before and not isinstance(self._row[self._fields[part]], list):
+                raise BadConversation(
+                    f"has an answer in the field {self._fields[part]!r} and no question",
+                    "add the field prompt, or write whole conversations",
+                    part,
+                )
+            return [*before, *answer]
+        if "question" in self._fields and before and not _contains(answer, before):
+            raise BadConversation(
+                f"has a conversation in the field {self._fields[part]!r} that does not contain "
+                f"{self._fields['question']!r}",
+                "leave the prompt out, or write the answer alone",
                 part,
             )
-        return [*before, *answer]
-    if "question" in form.fields and before and not _contains(answer, before):
-        raise BadConversation(
-            f"has a conversation in the field {form.fields[part]!r} that does not contain {form.fields['question']!r}",
-            "leave the prompt out, or write the answer alone",
-            part,
-        )
-    return answer
+        return answer
+
+    def with_system(self, messages: list[Message]) -> list[Message]:
+        system = self.get("system")
+        if (
+            not system
+            or not messages
+            or (isinstance(messages[0], Mapping) and messages[0].get("role") in ("system", "developer"))
+        ):
+            return messages
+        return [{"role": "system", "content": self.text(system, "system")}, *messages]
+
+    def tools(self, named: str | None = None) -> Any:
+        """The tools of a row. A list as JSON in a text is parsed, because templates go through the tools one by one."""
+        tools = self.get("tools")
+        if named is not None or not isinstance(tools, str):
+            return tools
+        if not tools.strip():
+            return None
+        if (found := parsed(tools)) is None:
+            fix = "write the tools as a list, or name the field in toolsField"
+            raise BadConversation(f"has a text in the field {self._fields['tools']!r} that is not JSON", fix)
+        return found
+
+    def get(self, part: Part) -> Any:
+        """The value of a part; None: the form does not have it, or it is null, or an optional field is absent."""
+        field = self._fields.get(part)
+        if field is None:
+            return None
+        if field not in self._row:
+            if part in ("input", "history", "system", "tools"):
+                return None
+            there = ", ".join(list(self._row)[:20])
+            raise BadConversation(
+                f"has no field {field!r}" + (f", only {there}" if there else ""),
+                f"the form of the source is {self._form}; name the field, fix the row, or put rows of another form "
+                "into a source of their own",
+                part,
+            )
+        value = self._row[field]
+        if isinstance(value, BadValue):
+            raise BadConversation(f"{value.problem} in the field {field!r}", part=part)
+        return value
+
+    def text(self, value: Any, part: Part) -> str:
+        if not isinstance(value, str):
+            more = " or messages" if part == "question" else ""
+            raise BadConversation(
+                f"has {kind_of(value)} in the field {self._fields[part]!r}, not a text{more}", part=part
+            )
+        return value
 
 
 def _contains(conversation: Sequence[Any], asked: Sequence[Message]) -> bool:
@@ -224,30 +280,6 @@ def _contains(conversation: Sequence[Any], asked: Sequence[Message]) -> bool:
 def _stripped(message: Any) -> str:
     content = message.get("content") if isinstance(message, Mapping) else None
     return content.strip() if isinstance(content, str) else repr(content)
-
-
-def _with_system(form: Form, row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
-    system = _get(form, row, "system")
-    if (
-        not system
-        or not messages
-        or (isinstance(messages[0], Mapping) and messages[0].get("role") in ("system", "developer"))
-    ):
-        return messages
-    return [{"role": "system", "content": _text(form, system, "system")}, *messages]
-
-
-def _tools(form: Form, row: Mapping[str, Any], named: str | None) -> Any:
-    """The tools of a row. A list as JSON in a text is parsed, because templates go through the tools one by one."""
-    tools = _get(form, row, "tools")
-    if named is not None or not isinstance(tools, str):
-        return tools
-    if not tools.strip():
-        return None
-    if (found := parsed(tools)) is None:
-        fix = "write the tools as a list, or name the field in toolsField"
-        raise BadConversation(f"has a text in the field {form.fields['tools']!r} that is not JSON", fix)
-    return found
 
 
 def _checked(messages: list[Message]) -> list[Message]:
@@ -271,34 +303,6 @@ def _checked(messages: list[Message]) -> list[Message]:
     return messages
 
 
-def _get(form: Form, row: Mapping[str, Any], part: Part) -> Any:
-    """The value of a part; None: the form does not have it, or it is null, or an optional field is absent."""
-    field = form.fields.get(part)
-    if field is None:
-        return None
-    if field not in row:
-        if part in ("input", "history", "system", "tools"):
-            return None
-        there = ", ".join(list(row)[:20])
-        raise BadConversation(
-            f"has no field {field!r}" + (f", only {there}" if there else ""),
-            f"the form of the source is {form}; name the field, fix the row, or put rows of another form into a source "
-            "of their own",
-            part,
-        )
-    value = row[field]
-    if isinstance(value, BadValue):
-        raise BadConversation(f"{value.problem} in the field {field!r}", part=part)
-    return value
-
-
-def _text(form: Form, value: Any, part: Part) -> str:
-    if not isinstance(value, str):
-        more = " or messages" if part == "question" else ""
-        raise BadConversation(f"has {_kind(value)} in the field {form.fields[part]!r}, not a text{more}", part=part)
-    return value
-
-
 def _has_content(messages: Sequence[Any]) -> bool:
     """Whether a list of messages is more than one empty text."""
     return any(
@@ -308,7 +312,3 @@ def _has_content(messages: Sequence[Any]) -> bool:
 
 def _are_messages(messages: Sequence[Any]) -> bool:
     return all(isinstance(message, Mapping) and "role" in message for message in messages)
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else _KINDS.get(type(value), f"a value of type {type(value).__name__}")

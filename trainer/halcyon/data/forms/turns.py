@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from halcyon.data.forms.bad_conversation import BadConversation
+from halcyon.data.forms.form import BadConversation
 
 Message = dict[str, Any]
 
@@ -107,8 +107,8 @@ def _turn(turn: Mapping[str, Any], place: int) -> Message:
 
 def _calls(content: Any, place: int) -> list[Message]:
     """Calls of tools as OpenAI writes them, from the JSON of a turn `function_call`."""
-    found = parsed(content) if isinstance(content, str) else content
-    calls = found if isinstance(found, list) else [found]
+    value = parsed(content) if isinstance(content, str) else content
+    calls = value if isinstance(value, list) else [value]
     calls = [
         call["function"] if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) else call
         for call in calls

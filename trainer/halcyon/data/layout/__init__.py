@@ -9,31 +9,3 @@ Modules: ``spans`` (the value), ``concatenate``, ``pack`` and ``best_fit`` (the 
 ``spec.data.sources[].layout``), ``whole`` and ``prompts`` (the layouts of objectives that keep conversations whole, or
 answer prompts) and ``packer`` (what makes each of them).
 """
-
-from halcyon.data.layout.best_fit import BestFit
-from halcyon.data.layout.concatenate import Concatenate
-from halcyon.data.layout.pack import Pack
-from halcyon.data.layout.packer import TOO_SHORT, DocumentPacker, Layout, Packer, objective_packer, packer_of
-from halcyon.data.layout.prompts import PromptPacker, Prompts
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, split_at_documents
-from halcyon.data.layout.whole import WholePacker, WholeUnits
-
-__all__ = [
-    "TOO_SHORT",
-    "BestFit",
-    "Concatenate",
-    "DocumentPacker",
-    "Layout",
-    "LayoutReport",
-    "Pack",
-    "Packer",
-    "PromptPacker",
-    "Prompts",
-    "Spans",
-    "WholePacker",
-    "WholeUnits",
-    "objective_packer",
-    "packer_of",
-    "split_at_documents",
-]

@@ -15,37 +15,86 @@ the same everywhere.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from halcyon.data.layout.buffer import Buffer
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices, document_spans, ragged_ranges
 
 _CHUNK_DOCUMENTS = 2**16
 
 
+class Buffer:
+    """The buffer: documents sorted by length.
+
+    One queue for each existing length keeps large buffers as fast as small ones.
+    """
+
+    def __init__(self) -> None:
+        self._lengths: list[int] = []
+        self._queues: dict[int, deque[int]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, length: int, number: int) -> None:
+        """Add a document."""
+        queue = self._queues.get(length)
+        if queue is None:
+            insort(self._lengths, length)
+            self._queues[length] = deque((number,))
+        else:
+            queue.append(number)
+        self._size += 1
+
+    def take(self, missing: int) -> tuple[int, int]:
+        """Length and number of the longest document of at most ``missing`` tokens, else of the shortest document; (0,
+        0) if empty.
+        """
+        if not self._size:
+            return 0, 0
+        return self._taken(max(0, bisect_right(self._lengths, missing) - 1))
+
+    def take_fitting(self, missing: int) -> tuple[int, int]:
+        """Length and number of the longest document of at most ``missing`` tokens; (0, 0) if none fits."""
+        place = bisect_right(self._lengths, missing) - 1
+        return self._taken(place) if place >= 0 else (0, 0)
+
+    def _taken(self, place: int) -> tuple[int, int]:
+        length = self._lengths[place]
+        queue = self._queues[length]
+        number = queue.popleft()
+        if not queue:
+            del self._lengths[place], self._queues[length]
+        self._size -= 1
+        return length, number
+
+
+@dataclass(frozen=True, eq=False)
 class BestFit:
     """Best-fit packing.
 
-    Args:
+    Attributes:
         documents: Numbers of the documents in the order in which sequences take them: unsigned integers [pieces].
         first_pieces: First piece of each sequence, then the end of the last sequence: int64 [sequences + 1].
         document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
         sequence_length: Positions per sequence; a sequence holds one token more.
     """
 
+    documents: np.ndarray
+    first_pieces: np.ndarray
+    document_ends: np.ndarray
+    sequence_length: int
     spans_are_documents = False
 
-    def __init__(
-        self, documents: np.ndarray, first_pieces: np.ndarray, document_ends: np.ndarray, sequence_length: int
-    ) -> None:
-        self.sequence_length = sequence_length
-        self.sequences = len(first_pieces) - 1
-        self._documents = documents
-        self._first = first_pieces
-        self._ends = document_ends
+    @property
+    def sequences(self) -> int:
+        """Sequences of the source, held-out ones included."""
+        return len(self.first_pieces) - 1
 
     @classmethod
     def build(cls, document_ends: np.ndarray, sequence_length: int, *, buffer: int) -> BestFit:
@@ -74,29 +123,28 @@ class BestFit:
     def report(self) -> LayoutReport:
         """The use of the tokens; one pass over the documents."""
         taken = 0
-        for first in range(0, len(self._documents), _CHUNK_DOCUMENTS):
-            taken += int(
-                document_spans(self._ends, self._documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64))[1].sum()
-            )
+        for first in range(0, len(self.documents), _CHUNK_DOCUMENTS):
+            numbers = self.documents[first : first + _CHUNK_DOCUMENTS].astype(np.int64)
+            taken += int(document_spans(self.document_ends, numbers)[1].sum())
         used = self.sequences * (self.sequence_length + 1)
-        tokens = int(self._ends[-1]) if len(self._ends) else 0
+        tokens = int(self.document_ends[-1]) if len(self.document_ends) else 0
         return LayoutReport(self.sequences, used, taken - used, tokens - taken, padding=0)
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document of a sequence; the last one may be cropped."""
         indices = checked_indices(indices, self.sequences)
-        sequence, pieces = ragged_ranges(self._first[indices], self._first[indices + 1])
-        starts, lengths = document_spans(self._ends, self._documents[pieces].astype(np.int64))
+        sequence, pieces = ragged_ranges(self.first_pieces[indices], self.first_pieces[indices + 1])
+        starts, lengths = document_spans(self.document_ends, self.documents[pieces].astype(np.int64))
         # Only the last piece of a sequence is cropped, by the number of tokens that the sequence would have too many.
         sums = np.cumsum(lengths)
-        last = np.cumsum(self._first[indices + 1] - self._first[indices]) - 1
+        last = np.cumsum(self.first_pieces[indices + 1] - self.first_pieces[indices]) - 1
         excess = np.diff(sums[last], prepend=0) - (self.sequence_length + 1)
         lengths[last] -= excess
         return Spans(sequence.astype(np.int32), starts, lengths.astype(np.int32))
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
-        return {"documents": self._documents, "first_pieces": self._first}
+        return {"documents": self.documents, "first_pieces": self.first_pieces}
 
 
 def _lengths(document_ends: np.ndarray) -> Iterator[tuple[int, int]]:

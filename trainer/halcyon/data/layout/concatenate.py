@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices
+from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices
 
 
 class Concatenate:

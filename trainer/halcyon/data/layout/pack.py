@@ -10,22 +10,23 @@ begins the next chunk.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.spans import LayoutReport, Spans, checked_indices, document_spans, ragged_ranges
 
 TooLong = Literal["left", "right", "drop", "raise"]
 
 _CHUNK_DOCUMENTS = 2**20
 
 
+@dataclass(frozen=True, eq=False)
 class Pack:
     """Greedy packing of whole documents.
 
-    Args:
+    Attributes:
         first_documents: First document of each sequence, then the end of the last sequence: int64 [sequences + 1].
         document_ends: End of each document in the token stream: int64 [documents], a memory map if large.
         sequence_length: Positions per sequence; a sequence holds one token more.
@@ -33,16 +34,16 @@ class Pack:
             see `build`.
     """
 
+    first_documents: np.ndarray
+    document_ends: np.ndarray
+    sequence_length: int
+    too_long: TooLong
     spans_are_documents = False
 
-    def __init__(
-        self, first_documents: np.ndarray, document_ends: np.ndarray, sequence_length: int, too_long: TooLong
-    ) -> None:
-        self.sequence_length = sequence_length
-        self.sequences = len(first_documents) - 1
-        self._first = first_documents
-        self._ends = document_ends
-        self._too_long: TooLong = too_long
+    @property
+    def sequences(self) -> int:
+        """Sequences of the source, held-out ones included."""
+        return len(self.first_documents) - 1
 
     @classmethod
     def build(cls, document_ends: np.ndarray, sequence_length: int, *, max_segments: int, too_long: TooLong) -> Pack:
@@ -70,9 +71,9 @@ class Pack:
         """The use of the tokens; one pass over the documents."""
         capacity = self.sequence_length + 1
         tokens = used = cropped = 0
-        for first in range(0, len(self._ends), _CHUNK_DOCUMENTS):
-            lengths = _lengths(self._ends, first, min(len(self._ends), first + _CHUNK_DOCUMENTS))
-            kept = _kept(lengths, first, capacity, self._too_long)
+        for first in range(0, len(self.document_ends), _CHUNK_DOCUMENTS):
+            lengths = _lengths(self.document_ends, first, min(len(self.document_ends), first + _CHUNK_DOCUMENTS))
+            kept = _kept(lengths, first, capacity, self.too_long)
             tokens += int(lengths.sum())
             used += int(kept.sum())
             cropped += int((lengths - kept)[kept > 0].sum())
@@ -81,17 +82,17 @@ class Pack:
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each document that has tokens in the sequence."""
         indices = checked_indices(indices, self.sequences)
-        sequence, documents = ragged_ranges(self._first[indices], self._first[indices + 1])
-        starts, lengths = document_spans(self._ends, documents)
-        kept = _kept(lengths, 0, self.sequence_length + 1, self._too_long)
-        if self._too_long == "right":
+        sequence, documents = ragged_ranges(self.first_documents[indices], self.first_documents[indices + 1])
+        starts, lengths = document_spans(self.document_ends, documents)
+        kept = _kept(lengths, 0, self.sequence_length + 1, self.too_long)
+        if self.too_long == "right":
             starts += lengths - kept
         some = kept > 0
         return Spans(sequence[some].astype(np.int32), starts[some], kept[some].astype(np.int32))
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
-        return {"first_documents": self._first}
+        return {"first_documents": self.first_documents}
 
 
 def _lengths(document_ends: np.ndarray, first: int, end: int) -> np.ndarray:

@@ -6,17 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from halcyon.data.layout.best_fit import BestFit
-from halcyon.data.layout.counted import Weights
+from halcyon.data.layout.concatenate import Concatenate
 from halcyon.data.layout.pack import Pack
-from halcyon.data.layout.prompts import PromptPacker
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans
-from halcyon.data.layout.whole import WholePacker
+from halcyon.data.layout.prompts import PromptPacker, Prompts
+from halcyon.data.layout.spans import Weights
+from halcyon.data.layout.whole import WholePacker, WholeUnits
 from halcyon.errors import BadConfiguration
 from halcyon_api.spec.objective import ObjectiveSpec
 from halcyon_api.spec.sources import LayoutSpec, PackSpec
@@ -25,66 +24,6 @@ _PAIR_BUFFER = 1000
 """Number of pairs to choose the best fit from, where a row may hold several."""
 TOO_SHORT = "its text is too short for one sequence; give it more text"
 """What is wrong with a source of text without a sequence."""
-
-
-class Layout(Protocol):
-    """A map from sequences to spans of a source's token stream."""
-
-    sequence_length: int
-    """Positions per sequence; a sequence holds one token more."""
-    sequences: int
-    """Sequences of the source, held-out ones included."""
-    spans_are_documents: bool
-    """Whether each span is one document, or a part of it. Otherwise a span may hold several."""
-
-    @property
-    def report(self) -> LayoutReport:
-        """The use of the tokens."""
-        ...
-
-    def spans(self, indices: np.ndarray) -> Spans:
-        """Spans that fill the sequences at ``indices`` (integers [n], 0 to ``sequences - 1``), in the order of
-        ``indices``.
-        """
-        ...
-
-    def to_arrays(self) -> Mapping[str, np.ndarray]:
-        """The arrays from which `Packer.load` makes the layout again."""
-        ...
-
-
-class Packer(Protocol):
-    """Makes the layout of a source from its documents, which takes time, or from the arrays of `Layout.to_arrays`."""
-
-    @property
-    def key(self) -> list[Any]:
-        """What decides the layout, besides the documents and the length of a sequence.
-
-        Stored layouts are named by it.
-        """
-        ...
-
-    @property
-    def empty(self) -> str:
-        """What is wrong with a source without a sequence, and the fix."""
-        ...
-
-    def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Layout:
-        """Lay out a source.
-
-        Args:
-            document_ends: End of each document in the source's token stream: int64 [documents], rising.
-            weights: The loss weights of the stream.
-            sequence_length: Positions of the run's longest sequence.
-
-        Raises:
-            BadConfiguration: A document does not fit.
-        """
-        ...
-
-    def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Layout:
-        """Make a layout again from its arrays, with the same documents and length."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,14 +38,24 @@ class DocumentPacker:
     spec: LayoutSpec
     source: str
     empty = TOO_SHORT
+    """What is wrong with a source without a sequence, and the fix."""
 
     @property
     def key(self) -> list[Any]:
-        """See `Packer`."""
+        """What decides the layout, besides documents and length of a sequence. Stored layouts are named by it."""
         return [2, self.spec.document()]
 
     def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Layout:
-        """See `Packer`."""
+        """Lay out a source.
+
+        Args:
+            document_ends: End of each document in the source's token stream: int64 [documents], rising.
+            weights: The loss weights of the stream.
+            sequence_length: Positions of the run's longest sequence.
+
+        Raises:
+            BadConfiguration: A document does not fit.
+        """
         del weights
         if self.spec.best_fit is not None:
             return BestFit.build(document_ends, sequence_length, buffer=self.spec.best_fit.buffer)
@@ -116,12 +65,11 @@ class DocumentPacker:
         except ValueError as error:
             raise BadConfiguration(
                 f"spec.data.sources[{self.source}].layout.pack.tooLong: {error}; raise spec.trainer.sequenceLength, or "
-                "set left, right or "
-                "drop"
+                "set left, right or drop"
             ) from error
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Layout:
-        """See `Packer`."""
+        """Make a layout again from its arrays, with the same documents and length."""
         if self.spec.best_fit is not None:
             return BestFit(**arrays, document_ends=document_ends, sequence_length=sequence_length)
         return Pack(
@@ -133,6 +81,12 @@ class DocumentPacker:
         if self.spec.pack is None:
             raise TypeError("documents that are concatenated need no packer")
         return self.spec.pack
+
+
+Layout = Concatenate | BestFit | Pack | WholeUnits | Prompts
+"""A map from sequences to spans of a source's token stream."""
+Packer = DocumentPacker | WholePacker | PromptPacker
+"""Makes the layout of a source from its documents, which takes time, or from the arrays of the layout."""
 
 
 def objective_packer(objective: ObjectiveSpec) -> WholePacker | PromptPacker | None:

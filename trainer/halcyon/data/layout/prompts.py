@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.counted import Weights, first_counted
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans
+from halcyon.data.layout.spans import LayoutReport, Spans, Weights, checked_indices, document_spans, first_counted
 
 
 @dataclass(frozen=True)
 class PromptPacker:
-    """One prompt in each sequence, with room for an answer. See `halcyon.data.layout.packer.Packer`.
+    """One prompt in each sequence, with room for an answer. See `halcyon.data.layout.packer.DocumentPacker`.
 
     Attributes:
         answer_tokens: Most tokens of an answer.
@@ -29,45 +27,48 @@ class PromptPacker:
 
     @property
     def key(self) -> list[Any]:
-        """See `Packer`."""
+        """See `DocumentPacker`."""
         return [1, "prompts"]
 
     def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> Prompts:
-        """See `Packer`. A prompt ends before the first token that counts."""
+        """See `DocumentPacker`. A prompt ends before the first token that counts."""
         return Prompts(first_counted(weights, document_ends), document_ends, sequence_length)
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> Prompts:
-        """See `Packer`."""
+        """See `DocumentPacker`."""
         return Prompts(**arrays, document_ends=document_ends, sequence_length=sequence_length)
 
 
+@dataclass(frozen=True, eq=False)
 class Prompts:
     """One prompt in each sequence.
 
-    Args:
+    Attributes:
         prompt_tokens: Tokens of the prompt of each document, which begins with it: int64 [documents].
         document_ends: End of each document in the token stream: int64 [documents].
         sequence_length: Positions of a sequence.
     """
 
+    prompt_tokens: np.ndarray
+    document_ends: np.ndarray
+    sequence_length: int
     spans_are_documents = True
 
-    def __init__(self, prompt_tokens: np.ndarray, document_ends: np.ndarray, sequence_length: int) -> None:
-        self.sequence_length = sequence_length
-        self.sequences = len(prompt_tokens)
-        self.prompt_tokens = prompt_tokens
-        self._ends = document_ends
+    @property
+    def sequences(self) -> int:
+        """Sequences of the source, held-out ones included."""
+        return len(self.prompt_tokens)
 
     @property
     def report(self) -> LayoutReport:
         """The use of the tokens: those of the prompts are used, those of the references are not."""
-        used, tokens = int(self.prompt_tokens.sum()), int(self._ends[-1]) if len(self._ends) else 0
+        used, tokens = int(self.prompt_tokens.sum()), int(self.document_ends[-1]) if len(self.document_ends) else 0
         return LayoutReport(self.sequences, used, tokens - used, 0, self.sequences * (self.sequence_length + 1) - used)
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each sequence: the document, as far as it fits."""
         indices = checked_indices(indices, self.sequences)
-        starts, lengths = document_spans(self._ends, indices)
+        starts, lengths = document_spans(self.document_ends, indices)
         kept = np.minimum(lengths, self.sequence_length + 1).astype(np.int32)
         return Spans(np.arange(len(indices), dtype=np.int32), starts, kept)
 
@@ -76,7 +77,7 @@ class Prompts:
         each.
         """
         indices = checked_indices(indices, self.sequences)
-        starts, lengths = document_spans(self._ends, indices)
+        starts, lengths = document_spans(self.document_ends, indices)
         return starts, self.prompt_tokens[indices], lengths
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:

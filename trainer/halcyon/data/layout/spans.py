@@ -8,8 +8,11 @@ sequence.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+_CHUNK_TOKENS = 2**22
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,70 @@ def checked_indices(indices: np.ndarray, sequences: int) -> np.ndarray:
     if indices.size and (indices.min() < 0 or indices.max() >= sequences):
         raise IndexError(f"a sequence is outside [0, {sequences})")
     return indices
+
+
+@dataclass(frozen=True)
+class LayoutReport:
+    """Use of a source's tokens: each token is used, cropped or dropped."""
+
+    sequences: int
+    """Sequences, held-out ones included."""
+    used: int
+    """Tokens in sequences."""
+    cropped: int
+    """Tokens cut off documents whose other tokens are in a sequence."""
+    dropped: int
+    """Tokens of documents that are in no sequence, and of a remainder that fills no sequence."""
+    padding: int
+    """Token places of sequences that hold no token."""
+
+    @property
+    def cropped_share(self) -> float:
+        """Cropped tokens as a share of all tokens."""
+        return self.cropped / max(1, self.used + self.cropped + self.dropped)
+
+    @property
+    def padded_share(self) -> float:
+        """Padding as a share of all token places."""
+        return self.padding / max(1, self.used + self.padding)
+
+
+class Weights(Protocol):
+    """The loss weights of a token stream."""
+
+    def gather_weights(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+        """The loss weights of the tokens of spans, concatenated; None: all are 1."""
+        ...
+
+
+def first_counted(weights: Weights, document_ends: np.ndarray) -> np.ndarray:
+    """The index, in its document, of the first token with a loss weight above 0; the document's length if it has none:
+    int64 [documents].
+
+    The first token of a document is never a target, so the least index is 1. One pass over the stream, some megabytes
+    at a time.
+
+    Args:
+        weights: The weights of the stream.
+        document_ends: End of each document in the stream, rising: int64 [documents].
+    """
+    ends = np.asarray(document_ends, np.int64)
+    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    counted = np.empty_like(ends)
+    first = 0
+    while first < len(ends):
+        end = max(first + 1, int(np.searchsorted(ends, starts[first] + _CHUNK_TOKENS, side="right")))
+        counted[first:end] = _of_chunk(weights, starts[first:end], ends[first:end])
+        first = end
+    return counted
+
+
+def _of_chunk(weights: Weights, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    begin, lengths = starts[0], ends - starts
+    known = weights.gather_weights(np.array([begin]), np.array([ends[-1] - begin])) if ends[-1] > begin else np.empty(0)
+    if known is None:
+        return np.minimum(lengths, 1)
+    hits = np.flatnonzero(known > 0) + begin
+    places = np.searchsorted(hits, starts + 1)
+    counted = np.append(hits, ends[-1])[places] - starts
+    return np.minimum(counted, lengths)

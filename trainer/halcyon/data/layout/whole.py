@@ -23,17 +23,23 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.data.layout.buffer import Buffer
-from halcyon.data.layout.counted import Weights, first_counted
-from halcyon.data.layout.report import LayoutReport
-from halcyon.data.layout.spans import Spans, checked_indices, document_spans, ragged_ranges
+from halcyon.data.layout.best_fit import Buffer
+from halcyon.data.layout.spans import (
+    LayoutReport,
+    Spans,
+    Weights,
+    checked_indices,
+    document_spans,
+    first_counted,
+    ragged_ranges,
+)
 
 _CHUNK_UNITS = 2**16
 
 
 @dataclass(frozen=True)
 class WholePacker:
-    """Packs the conversations of an objective whole. See `halcyon.data.layout.packer.Packer`.
+    """Packs the conversations of an objective whole. See `halcyon.data.layout.packer.DocumentPacker`.
 
     Attributes:
         conversations: Conversations of a unit, which is in one row: 1, or 2 for a pair.
@@ -46,30 +52,30 @@ class WholePacker:
     buffer: int
     empty = (
         "no row would have a token that counts in the loss; give conversations in which the assistant answers, or a "
-        "longer "
-        "spec.trainer.sequenceLength"
+        "longer spec.trainer.sequenceLength"
     )
 
     @property
     def key(self) -> list[Any]:
-        """See `Packer`."""
+        """See `DocumentPacker`."""
         return [1, "whole", asdict(self)]
 
     def build(self, document_ends: np.ndarray, weights: Weights, sequence_length: int) -> WholeUnits:
-        """See `Packer`."""
+        """See `DocumentPacker`."""
         return WholeUnits.build(document_ends, weights, sequence_length, self)
 
     def load(self, document_ends: np.ndarray, arrays: Mapping[str, np.ndarray], sequence_length: int) -> WholeUnits:
-        """See `Packer`."""
+        """See `DocumentPacker`."""
         return WholeUnits(
             **arrays, document_ends=document_ends, sequence_length=sequence_length, conversations=self.conversations
         )
 
 
+@dataclass(frozen=True, eq=False)
 class WholeUnits:
     """Best-fit packing of whole units.
 
-    Args:
+    Attributes:
         units: Numbers of the units in the order in which rows take them: unsigned integers [pieces].
         begins: First kept token of each of these units' conversations, counted in the conversation: int64 [pieces].
         first_pieces: First piece of each row, then the end of the last row: int64 [rows + 1].
@@ -78,24 +84,18 @@ class WholeUnits:
         conversations: Documents of a unit, which are neighbours in the stream: 1 or 2.
     """
 
+    units: np.ndarray
+    begins: np.ndarray
+    first_pieces: np.ndarray
+    document_ends: np.ndarray
+    sequence_length: int
+    conversations: int
     spans_are_documents = True
 
-    def __init__(
-        self,
-        units: np.ndarray,
-        begins: np.ndarray,
-        first_pieces: np.ndarray,
-        document_ends: np.ndarray,
-        sequence_length: int,
-        conversations: int,
-    ) -> None:
-        self.sequence_length = sequence_length
-        self.sequences = len(first_pieces) - 1
-        self._units = units
-        self._begins = begins
-        self._first = first_pieces
-        self._ends = document_ends
-        self._conversations = conversations
+    @property
+    def sequences(self) -> int:
+        """Sequences of the source, held-out ones included."""
+        return len(self.first_pieces) - 1
 
     @classmethod
     def build(
@@ -148,32 +148,30 @@ class WholeUnits:
         """The use of the tokens; one pass over the units."""
         capacity = self.sequence_length + 1
         taken = used = 0
-        for first in range(0, len(self._units), _CHUNK_UNITS):
-            _, lengths = self._documents(np.arange(first, min(len(self._units), first + _CHUNK_UNITS)))
+        for first in range(0, len(self.units), _CHUNK_UNITS):
+            _, lengths = self._documents(np.arange(first, min(len(self.units), first + _CHUNK_UNITS)))
             taken += int(lengths.sum())
             used += int(_kept(lengths, capacity).sum())
-        tokens = int(self._ends[-1]) if len(self._ends) else 0
+        tokens = int(self.document_ends[-1]) if len(self.document_ends) else 0
         return LayoutReport(self.sequences, used, taken - used, tokens - taken, self.sequences * capacity - used)
 
     def spans(self, indices: np.ndarray) -> Spans:
         """One span for each conversation of each row."""
         indices = checked_indices(indices, self.sequences)
-        row, pieces = ragged_ranges(self._first[indices], self._first[indices + 1])
+        row, pieces = ragged_ranges(self.first_pieces[indices], self.first_pieces[indices + 1])
         starts, lengths = self._documents(pieces)
         kept = _kept(lengths, self.sequence_length + 1)
-        starts += self._begins[pieces][:, None]
-        return Spans(
-            np.repeat(row, self._conversations).astype(np.int32), starts.ravel(), kept.ravel().astype(np.int32)
-        )
+        starts += self.begins[pieces][:, None]
+        return Spans(np.repeat(row, self.conversations).astype(np.int32), starts.ravel(), kept.ravel().astype(np.int32))
 
     def to_arrays(self) -> Mapping[str, np.ndarray]:
         """The arrays to store, as the constructor takes them."""
-        return {"units": self._units, "begins": self._begins, "first_pieces": self._first}
+        return {"units": self.units, "begins": self.begins, "first_pieces": self.first_pieces}
 
     def _documents(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Beginnings in the stream and lengths of the conversations of pieces: int64 [pieces, conversations]."""
-        numbers = self._units[pieces].astype(np.int64)[:, None] * self._conversations + np.arange(self._conversations)
-        starts, lengths = document_spans(self._ends, numbers.ravel())
+        numbers = self.units[pieces].astype(np.int64)[:, None] * self.conversations + np.arange(self.conversations)
+        starts, lengths = document_spans(self.document_ends, numbers.ravel())
         return starts.reshape(numbers.shape), lengths.reshape(numbers.shape)
 
 

@@ -1,12 +1,6 @@
 """Training order of a source's sequences: a pure function maps positions of an endless run to ranks in an epoch.
 
-`Order` maps a position to an epoch and a place, and applies the order of that epoch. This is one of four: a keyed
-permutation (`permutation`) of all sequences; a permutation of blocks of sequences and then inside windows of blocks
-(`blocks`); a permutation inside windows of the text (`windows`); or the order of the text.
+`Order` (`epochs`) maps a position to an epoch and a place, and applies the order of that epoch. This is one of four: a
+keyed permutation (`permutation`) of all sequences; a permutation of blocks of sequences and then inside windows of
+blocks, or inside windows of the text (`windows`); or the order of the text.
 """
-
-from halcyon.data.order.epochs import Order, build_order
-from halcyon.data.order.permutation import Permutation
-from halcyon.data.order.together import run_queries
-
-__all__ = ["Order", "Permutation", "build_order", "run_queries"]

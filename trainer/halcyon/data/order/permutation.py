@@ -37,18 +37,15 @@ the cache.
 """
 
 
-class Cipher(NamedTuple):
-    """Parameters of a network: scalars and [8] for one permutation.
+class _Cipher(NamedTuple):
+    """Parameters of a network."""
 
-    A last axis [n] is added for n numbers of different permutations.
-    """
-
-    low_bits: np.ndarray | np.uint64
+    low_bits: np.uint64
     """Bits of the lower half."""
-    low_mask: np.ndarray | np.uint64
-    low_cut: np.ndarray | np.uint64
+    low_mask: np.uint64
+    low_cut: np.uint64
     """Right shift of a digest for the lower half."""
-    high_cut: np.ndarray | np.uint64
+    high_cut: np.uint64
     """Right shift of a digest for the higher half."""
     round_keys: np.ndarray
     """uint64 [8]."""
@@ -67,9 +64,9 @@ class Permutation:
             raise ValueError(f"a permutation has 1 to 2**62 elements, not {size}")
         self.size = size
         bits = max(MIN_BITS, (size - 1).bit_length())
-        self.is_walked = size > 1 << MIN_BITS
+        self._is_walked = size > 1 << MIN_BITS
         """Whether each number passes through the network; a smaller set is permuted as a whole."""
-        self.cipher = Cipher(
+        self._cipher = _Cipher(
             low_bits=np.uint64(bits // 2),
             low_mask=np.uint64((1 << (bits // 2)) - 1),
             low_cut=np.uint64(64 - bits // 2),
@@ -97,17 +94,17 @@ class Permutation:
         numbers = np.asarray(numbers, np.int64)
         if numbers.size and (numbers.min() < 0 or numbers.max() >= self.size):
             raise IndexError(f"an index is outside [0, {self.size})")
-        if not self.is_walked:
+        if not self._is_walked:
             return self._small(rounds)[numbers]
         walked = numbers.astype(np.uint64, order="C").reshape(-1)  # a copy
         size = np.uint64(self.size)
         for first in range(0, walked.size, _WALKED_TOGETHER):
             part = walked[first : first + _WALKED_TOGETHER]
-            pass_through(part, self.cipher, rounds)
+            _pass_through(part, self._cipher, rounds)
             outside = np.flatnonzero(part >= size)
             again = part[outside]
             while again.size:
-                pass_through(again, self.cipher, rounds)
+                _pass_through(again, self._cipher, rounds)
                 part[outside] = again  # numbers that are still outside are overwritten by their next pass
                 still = np.flatnonzero(again >= size)
                 outside, again = outside[still], again[still]
@@ -116,7 +113,7 @@ class Permutation:
     def _small(self, rounds: range) -> np.ndarray:
         """All elements of a small set, for which most passes would give a number outside it: int64 [size]."""
         passed = np.arange(1 << MIN_BITS, dtype=np.uint64)
-        pass_through(passed, self.cipher, rounds)
+        _pass_through(passed, self._cipher, rounds)
         following = passed.tolist()
         elements: list[int] = []
         for element in following[: self.size]:
@@ -127,20 +124,18 @@ class Permutation:
         return np.array(elements, np.int64)
 
 
-def pass_through(numbers: np.ndarray, cipher: Cipher, rounds: range) -> None:
+def _pass_through(numbers: np.ndarray, cipher: _Cipher, rounds: range) -> None:
     """One pass through all rounds, in place.
 
     Args:
         numbers: uint64 [n].
-        cipher: Parameters of one permutation, or of one permutation per number; the latter are not processed in chunks,
-            so n should be small enough for the processor's cache.
+        cipher: Parameters of the permutation.
         rounds: All rounds forwards, or backwards for the inverse.
     """
-    chunk = _CHUNK if cipher.round_keys.ndim == 1 else max(1, numbers.size)
-    buffers = np.empty((3, min(chunk, numbers.size)), np.uint64)
+    buffers = np.empty((3, min(_CHUNK, numbers.size)), np.uint64)
     cuts = (cipher.low_cut, cipher.high_cut)
-    for first in range(0, numbers.size, chunk):
-        high = numbers[first : first + chunk]
+    for first in range(0, numbers.size, _CHUNK):
+        high = numbers[first : first + _CHUNK]
         low, digest, folded = buffers[:, : high.size]
         np.bitwise_and(high, cipher.low_mask, out=low)
         high >>= cipher.low_bits

@@ -5,8 +5,7 @@ one process) -> ``read_piece`` (the rows of a piece, in a worker). The same file
 machine.
 """
 
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.cutting import pieces
 from halcyon.data.sources.listing import list_files
 from halcyon.data.sources.long_text import LongText

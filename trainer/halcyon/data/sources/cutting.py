@@ -9,35 +9,35 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import pairwise
 
 from halcyon.data.sources import named_dataset, parquet
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile, parse_address
+from halcyon.data.sources.access import Access, SourceFile, parse_address
 from halcyon.data.sources.decompress import decompressed, is_compressed
 from halcyon.data.sources.failures import Unreadable, errors_at
 from halcyon.data.sources.fields import columns_of, named_fields
 from halcyon.data.sources.files import read_between, read_chunks
-from halcyon.data.sources.lines import Block
 from halcyon.data.sources.listing import where_of
 from halcyon.data.sources.piece import (
     TARGET_BYTES,
+    FilePart,
     FilePlace,
     Files,
+    JsonLines,
     LineRange,
     Lines,
     Piece,
-    Rows,
     SpilledLines,
     Wanted,
 )
-from halcyon.data.sources.row_forms import Begun, begin_delimited, begin_json, blocks, offset_of
+from halcyon.data.sources.row_ends import Block, cut_rows, offset_of_row
+from halcyon.data.sources.row_forms import Begun, begin_delimited, begin_json, scanner_of
 from halcyon.data.sources.spill_file import SpillFile
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
-_Cut = Callable[[SourceFile, int, Wanted], Generator[Piece, None, int]]
-"""Yields the wanted pieces of a file, given the number of its first row; returns its number of rows, at least up to the
+_Cut = Callable[[SourceFile, Wanted], Generator[FilePart, None, int]]
+"""Yields the wanted parts of a file, whose rows are counted in the file; returns its number of rows, at least up to the
 wanted end.
 """
 
@@ -71,7 +71,7 @@ def pieces(
         if source.text is not None or source.stdlib is not None:
             total = yield from _whole_files(where, files, wanted, target_bytes)
         else:
-            total = yield from _by_file(_cutter(source, where, access, target_bytes), files, wanted, begin)
+            total = yield from _by_file(where, _cutter(source, access, target_bytes), files, wanted, begin)
         if total == 0:
             raise Unreadable("its files have no rows; give files that are not empty, or leave the source out")
         if source.rows.start >= total:
@@ -80,24 +80,21 @@ def pieces(
             )
 
 
-def _cutter(source: DataSourceSpec, where: str, access: Access, target_bytes: int) -> _Cut:
+def _cutter(source: DataSourceSpec, access: Access, target_bytes: int) -> _Cut:
     columns = partial(columns_of, source.format)
-    if source.jsonl is not None:
-        begin_rows = partial(begin_json, named_fields(source.format))
-        return lambda file, first, wanted: _text_pieces(where, file, first, wanted, access, target_bytes, begin_rows)
-    if source.csv is not None or source.tsv is not None:
-        begin = partial(begin_delimited, "," if source.csv is not None else "\t", columns)
-        return lambda file, first, wanted: _text_pieces(where, file, first, wanted, access, target_bytes, begin)
     if source.parquet is not None:
-        return lambda file, first, wanted: parquet.cut(where, file, first, wanted, columns, access, target_bytes)
+        return partial(parquet.cut, columns_of=columns, access=access, target_bytes=target_bytes)
     if source.hugging_face is not None:
-        spec = source.hugging_face
-        return lambda file, first, wanted: named_dataset.cut(where, spec, file, first, wanted, columns, target_bytes)
-    raise TypeError(f"no reader for a data source of kind {source.kind}")
+        return partial(named_dataset.cut, spec=source.hugging_face, columns_of=columns, target_bytes=target_bytes)
+    if source.jsonl is not None:
+        begin = partial(begin_json, named_fields(source.format))
+    else:
+        begin = partial(begin_delimited, "," if source.csv is not None else "\t", columns)
+    return partial(_text_parts, begin=begin, access=access, target_bytes=target_bytes)
 
 
 def _by_file(
-    cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None
+    where: str, cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None
 ) -> Generator[Piece, None, int]:
     first = 0
     if begin is not None and (known := [number for number, file in enumerate(files) if file.uri == begin.file]):
@@ -105,37 +102,53 @@ def _by_file(
     for file in files:
         if first >= wanted.end:
             break
-        first += yield from cut(file, first, wanted)
+        parts = cut(file, wanted.after(first))
+        while True:
+            try:
+                part = next(parts)
+            except StopIteration as end:
+                first += end.value
+                break
+            yield Piece(where, file.uri, first + part.number, part.rows, part.number, part.content)
     return first
 
 
-def _text_pieces(
-    where: str,
+def _text_parts(
     file: SourceFile,
-    first: int,
     wanted: Wanted,
+    *,
+    begin: Callable[[str, Iterable[bytes | memoryview]], Begun],
     access: Access,
     target_bytes: int,
-    begin: Callable[[str, Iterable[bytes | memoryview]], Begun],
-) -> Generator[Piece, None, int]:
+) -> Generator[FilePart, None, int]:
     number = 0
     in_place = parse_address(file.uri).scheme == "file" and not is_compressed(file.uri)
     rows, begun, text = begin(file.uri, decompressed(file.uri, read_chunks(file, access)))
     offset = begun
-    for block in blocks(rows, file.uri, text, target_bytes, keep=not in_place):
-        start, end = wanted.within(first + number, block.rows)
+    scanner = scanner_of(rows, file.uri)
+    for block in cut_rows(text, scanner, target_bytes, keep=not in_place, spills=isinstance(rows, JsonLines)):
+        start, end = wanted.within(number, block.rows)
         if start < end:
-            low, high = 0, block.size_bytes
-            if start > 0:
-                low = offset_of(rows, file.uri, _text(file, offset, block, access), start, first=offset == begun)
-            if end < block.rows:
-                high = offset_of(rows, file.uri, _text(file, offset, block, access), end, first=offset == begun)
-            content = _content(file, offset, block, rows, low, high)
-            yield Piece(where, file.uri, first + number + start, end - start, number + start, content)
+            low, high = (
+                block.size_bytes
+                if row == block.rows
+                else offset_of_row(
+                    _text(file, offset, block, access), scanner_of(rows, file.uri, inside=offset > begun), row
+                )
+                for row in (start, end)
+            )
+            match block.text:
+                case None:
+                    content = LineRange(file, offset + low, offset + high, rows)
+                case bytes():
+                    content = Lines(block.text[low:high], rows)
+                case aside:
+                    content = SpilledLines(aside, low, high, rows)
+            yield FilePart(number + start, end - start, content)
         elif isinstance(block.text, SpillFile):
             block.text.discard()
         number, offset = number + block.rows, offset + block.size_bytes
-        if first + number >= wanted.end:
+        if number >= wanted.end:
             break
     return number
 
@@ -145,38 +158,22 @@ def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterat
     return block.chunks() if block.text is not None else read_between(file, offset, offset + block.size_bytes, access)
 
 
-def _content(
-    file: SourceFile, offset: int, block: Block, rows: Rows, low: int, high: int
-) -> Lines | LineRange | SpilledLines:
-    """The bytes [low, high) of a block that begins at an offset of a file."""
-    if block.text is None:
-        return LineRange(file, offset + low, offset + high, rows)
-    return (
-        SpilledLines(block.text, low, high, rows)
-        if isinstance(block.text, SpillFile)
-        else Lines(block.text[low:high], rows)
-    )
-
-
 def _whole_files(
     where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int
 ) -> Generator[Piece, None, int]:
-    batch_of = _batch_numbers(files, target_bytes)
-    for _, numbers in groupby(range(len(files)), key=batch_of.__getitem__):
-        batch = list(numbers)
-        start, end = wanted.within(batch[0], len(batch))
-        if start < end:
-            kept = tuple(files[number] for number in batch[start:end])
-            yield Piece(where, kept[0].uri, batch[start], len(kept), 0, Files(kept))
+    for first, end in pairwise([*_first_files(files, target_bytes), len(files)]):
+        start, stop = wanted.within(first, end - first)
+        if start < stop:
+            kept = tuple(files[first + start : first + stop])
+            yield Piece(where, kept[0].uri, first, len(kept), 0, Files(kept))
     return len(files)
 
 
-def _batch_numbers(files: Sequence[SourceFile], target_bytes: int) -> list[int]:
-    numbers: list[int] = []
-    batch, size_bytes, count = 0, 0, 0
-    for file in files:
-        if count and (size_bytes + file.size_bytes > target_bytes or count == _MAX_FILES):
-            batch, size_bytes, count = batch + 1, 0, 0
-        size_bytes, count = size_bytes + file.size_bytes, count + 1
-        numbers.append(batch)
-    return numbers
+def _first_files(files: Sequence[SourceFile], target_bytes: int) -> Iterator[int]:
+    """The number of the first file of each piece."""
+    first, size_bytes = 0, 0
+    for number, file in enumerate(files):
+        size_bytes += file.size_bytes
+        if number == 0 or (size_bytes > target_bytes or number - first == _MAX_FILES):
+            first, size_bytes = number, file.size_bytes
+            yield number

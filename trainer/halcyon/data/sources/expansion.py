@@ -8,15 +8,14 @@ before a value is repeated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import FileMetaData
 
 from halcyon.data.sources.failures import Unreadable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow.parquet import FileMetaData
 
 MOST_BYTES = 64 * 2**20
 """Bytes of values that are decoded at once, and of a row that is larger than its file."""
@@ -33,10 +32,12 @@ class Expands(Exception):
 
 def group_bytes(metadata: FileMetaData, group: int, columns: Iterable[int]) -> int:
     """Bytes of some columns of a row group in memory, with each text counted once."""
-    found = metadata.row_group(group)
-    chunks = [found.column(column) for column in columns]
-    values = sum(max(one.total_uncompressed_size, one.num_values * _WIDTHS.get(one.physical_type, 1)) for one in chunks)
-    return max(values, found.num_rows * _ROW_BYTES)
+    row_group = metadata.row_group(group)
+    chunks = [row_group.column(column) for column in columns]
+    values = sum(
+        max(chunk.total_uncompressed_size, chunk.num_values * _WIDTHS.get(chunk.physical_type, 1)) for chunk in chunks
+    )
+    return max(values, row_group.num_rows * _ROW_BYTES)
 
 
 def may_expand(metadata: FileMetaData, groups: Iterable[int], columns: Sequence[int]) -> bool:
@@ -45,23 +46,21 @@ def may_expand(metadata: FileMetaData, groups: Iterable[int], columns: Sequence[
     """
     most = 0
     for group in groups:
-        found = metadata.row_group(group)
-        for one in (found.column(column) for column in columns):
-            if one.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in one.encodings):
-                most += one.num_values * one.total_uncompressed_size
+        row_group = metadata.row_group(group)
+        for chunk in (row_group.column(column) for column in columns):
+            if chunk.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in chunk.encodings):
+                most += chunk.num_values * chunk.total_uncompressed_size
     return most > MOST_BYTES
 
 
 def row_bytes(table: pa.Table | pa.RecordBatch) -> np.ndarray:
     """Bytes of each row of a table, with its texts repeated: int64 [rows]."""
-    import pyarrow as pa
-
-    found = np.zeros(table.num_rows, np.int64)
+    sizes = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
         if chunks:
-            found += np.concatenate([_value_bytes(chunk) for chunk in chunks])
-    return found
+            sizes += np.concatenate([_value_bytes(chunk) for chunk in chunks])
+    return sizes
 
 
 def cut_rows(
@@ -85,9 +84,8 @@ def cut_rows(
         if len(large):
             raise Unreadable(
                 f"{file} has a row of {int(sizes[large[0]]) >> 20} MiB at place {number + int(large[0])} of a row "
-                "group of "
-                f"{stored_bytes:,} bytes, because it repeats a text many times; leave the file out, or write the row "
-                "in parts"
+                f"group of {stored_bytes:,} bytes, because it repeats a text many times; leave the file out, or write "
+                "the row in parts"
             )
         ends = np.cumsum(sizes)
         start = 0
@@ -101,9 +99,6 @@ def cut_rows(
 
 def _value_bytes(array: Any) -> np.ndarray:
     """Bytes of each value of an array: int64 [values]."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind, count = array.type, len(array)
     if pa.types.is_dictionary(kind):
         of_value = _value_bytes(array.dictionary)
@@ -114,7 +109,7 @@ def _value_bytes(array: Any) -> np.ndarray:
         return np.sum([np.full(count, _VALUE_BYTES, np.int64), *fields], axis=0)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
         members = (array.keys, array.items) if pa.types.is_map(kind) else (array.values,)
-        ends = np.concatenate([[0], np.cumsum(np.sum([_value_bytes(one) for one in members], axis=0))])
+        ends = np.concatenate([[0], np.cumsum(np.sum([_value_bytes(member) for member in members], axis=0))])
         offsets = array.offsets.to_numpy(zero_copy_only=False)
         return _VALUE_BYTES + ends[offsets[1:]] - ends[offsets[:-1]]
     if any(

@@ -149,12 +149,12 @@ def _status(error: BaseException) -> str | None:
     code = getattr(response, "status_code", None)
     if isinstance(code, int):
         return str(code)
-    found = _STATUS.search(str(error))
-    return None if found is None else found[1] or found[2]
+    match = _STATUS.search(str(error))
+    return None if match is None else match[1] or match[2]
 
 
 def _answer(error: BaseException) -> str:
     """The answer of a server, without the address of the request. Never put it into a message or a log."""
     text = str(error).partition("\n\nDebug source:")[0]
-    found = _STATUS.search(text)
-    return text[found.end() :] if found is not None else text
+    match = _STATUS.search(text)
+    return text[match.end() :] if match is not None else text

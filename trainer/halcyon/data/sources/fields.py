@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
-from halcyon.data.forms.bad_conversation import BadConversation
-from halcyon.data.forms.form import named_form, recognise
+from halcyon.data.forms.form import BadConversation, named_form, recognise
 from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import FormatSpec
 
@@ -42,3 +41,19 @@ def columns_of(spec: FormatSpec, file: str, names: Collection[str]) -> tuple[str
         return needed_fields(spec, names)
     except BadConversation as bad:
         raise Unreadable(f"{file} {bad}; {bad.fix}") from None
+
+
+def existing_columns(columns_of: ColumnsOf, file: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table that a format reads.
+
+    Raises:
+        Unreadable: A column does not exist.
+    """
+    columns = columns_of(file, names)
+    for column in columns:
+        if column not in names:
+            raise Unreadable(
+                f"{file} has no column {column!r}, only {', '.join(names[:20])}; name the column in format, or leave "
+                "files of another schema out"
+            )
+    return columns

@@ -8,7 +8,9 @@ replaced at this moment or a mount may return. Then it is an error.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,15 +20,18 @@ from pathlib import Path
 from obstore.exceptions import BaseError
 
 from halcyon.data.sources import remote
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile, parse_address
-from halcyon.data.sources.failures import Unreadable, is_outage, reason, unreadable
+from halcyon.data.sources.access import Access, SourceFile, hub_endpoint, parse_address
+from halcyon.data.sources.failures import Unreachable, Unreadable, is_outage, reason, unreadable
+from halcyon.data.sources.remote import look_up
+from halcyon.errors import DataUnreachable
 from halcyon_api.plain_files import require_file
 
 _LOCAL_RANGE_BYTES = 2**20
 _REMOTE_RANGE_BYTES = 8 * 2**20
 _PARALLEL_READS = 8
 """Parallel requests for one file."""
+
+_HUB_MODEL = re.compile(r"hf://(?!datasets/)([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
 
 
 def stat_file(path: str) -> SourceFile:
@@ -128,3 +133,25 @@ def _sentence(file: SourceFile, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and not is_outage(error):
         return f"{file.uri} was listed and is gone; put it back, or start again without it"
     return f"{file.uri} cannot be read: {reason(error)}; make it readable or leave it out"
+
+
+def fetch_file(uri: str, access: Access) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: The file does not exist or cannot be read.
+        DataUnreachable: Its store does not answer, or denies access.
+    """
+    model = _HUB_MODEL.fullmatch(uri)
+    if model is not None:
+        uri = f"{hub_endpoint(os.environ)}/{model[1]}/resolve/{model[2] or 'main'}/{model[3]}"
+    try:
+        address = parse_address(uri)
+        file: SourceFile | None = stat_file(address.path) if address.scheme == "file" else look_up(address, access)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
+        return b"".join(bytes(chunk) for chunk in read_chunks(file, access))
+    except Unreachable as failure:
+        raise DataUnreachable(str(failure)) from failure
+    except Unreadable as failure:
+        raise OSError(str(failure)) from failure

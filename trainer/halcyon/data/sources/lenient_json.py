@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 
 
 def loads(text: bytes | memoryview) -> Any:
@@ -43,9 +43,9 @@ def problem(value: Any) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else "has NaN or Infinity, which JSON does not have,"
     if isinstance(value, Mapping):
-        return next((bad for item in value.items() for one in item if (bad := problem(one)) is not None), None)
+        return next((bad for item in value.items() for member in item if (bad := problem(member)) is not None), None)
     if isinstance(value, list):
-        return next((bad for one in value if (bad := problem(one)) is not None), None)
+        return next((bad for member in value if (bad := problem(member)) is not None), None)
     return None
 
 

@@ -11,27 +11,19 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from halcyon.data.source_kinds import ENDINGS
 from halcyon.data.sources import named_dataset, stdlib
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import Address, SourceFile, parse_address
+from halcyon.data.sources.access import Access, Address, SourceFile, parse_address
 from halcyon.data.sources.failures import Unreadable, errors_at, reason, unreadable
 from halcyon.data.sources.files import stat_file
-from halcyon.data.sources.globs import glob_to_regex, literal_prefix
 from halcyon.data.sources.remote import list_prefix, look_up
 from halcyon_api.spec.sources import DataSourceSpec
 
-_COMPRESSED = ("", ".gz", ".zst")
-_ENDINGS = {
-    "jsonl": tuple(kind + packed for kind in (".jsonl", ".ndjson") for packed in _COMPRESSED),
-    "csv": tuple(".csv" + packed for packed in _COMPRESSED),
-    "tsv": tuple(".tsv" + packed for packed in _COMPRESSED),
-    "parquet": (".parquet",),
-    "text": ("",),
-}
-"""Endings of the files that are taken from a directory. The path of a file or a glob may have any ending."""
+_WILD = re.compile(r"[*?\[]")
 
 
 def where_of(source: DataSourceSpec) -> str:
@@ -52,17 +44,16 @@ def list_files(source: DataSourceSpec, access: Access) -> tuple[SourceFile, ...]
             return stdlib.list_modules(source.stdlib)
         if source.hugging_face is not None:
             return named_dataset.list_dataset(source.hugging_face)
-    found: dict[str, SourceFile] = {}
+    listed: dict[str, SourceFile] = {}
     for index, path in enumerate(source.paths):
         with errors_at(f"{where}.paths[{index}]"):
-            files = sorted(
-                _matching(parse_address(path), _ENDINGS[source.kind], access), key=lambda file: file.uri.split("/")
-            )
+            matching = _matching(parse_address(path), ENDINGS.get(source.kind, ("",)), access)
+            files = sorted(matching, key=lambda file: file.uri.split("/"))
             if not files:
                 raise Unreadable(f"no file matches {path}; give a file, a directory or a glob that the trainer can see")
         for file in files:
-            found.setdefault(file.uri, file)
-    return tuple(found.values())
+            listed.setdefault(file.uri, file)
+    return tuple(listed.values())
 
 
 def _matching(address: Address, endings: tuple[str, ...], access: Access) -> Iterator[SourceFile]:
@@ -109,3 +100,46 @@ def _files_below(directory: Path) -> Iterator[Path]:
 
     for parent, _, names in os.walk(directory, onerror=refuse):
         yield from (path for name in names if (path := Path(parent, name)).is_file())
+
+
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """A regular expression that matches the same full names, with slashes, as the glob.
+
+    The rules are those of the shell and of `glob.glob`: `*` and `?` within a part, `**` for any number of parts,
+    `[...]` for one of several characters; and a wildcard does not match a part that begins with a dot.
+    """
+    parts = pattern.split("/")
+    out: list[str] = []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if part == "**":
+            out.append(r"(?:[^./][^/]*/)*[^./][^/]*" if last else r"(?:[^./][^/]*/)*")
+        else:
+            out.append(_part(part) + ("" if last else "/"))
+    return re.compile("".join(out), re.DOTALL)
+
+
+def literal_prefix(pattern: str) -> str:
+    """The parts before the first part with a wildcard: the prefix that a store lists. It has no final slash."""
+    parts = pattern.split("/")
+    count = next((index for index, part in enumerate(parts) if _WILD.search(part)), len(parts))
+    return "/".join(parts[:count])
+
+
+def _part(part: str) -> str:
+    out = r"(?!\.)" if part[:1] in ("*", "?", "[") else ""
+    position = 0
+    while position < len(part):
+        sign = part[position]
+        position += 1
+        if sign == "*":
+            out += "[^/]*"
+        elif sign == "?":
+            out += "[^/]"
+        elif sign == "[" and (end := part.find("]", position + 1 + (part[position : position + 1] == "!"))) >= 0:
+            body = part[position:end].replace("\\", r"\\").replace("[", r"\[")
+            out += f"[^/{body[1:]}]" if body.startswith("!") else "[" + re.sub(r"^\^", r"\\^", body) + "]"
+            position = end + 1
+        else:
+            out += re.escape(sign)
+    return out

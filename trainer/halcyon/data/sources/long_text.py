@@ -130,7 +130,7 @@ def _decoded(raw: memoryview, row: str, where: str) -> Iterator[str]:
 
 def _long_strings(line: memoryview) -> list[list[int]]:
     """Offsets of the opening and the closing quote of each long string of a JSON line."""
-    found: list[np.ndarray] = []
+    offsets: list[np.ndarray] = []
     inside = False  # whether a window begins inside an escape
     for start in range(0, len(line), _WINDOW_BYTES):
         window = np.frombuffer(line[start : start + _WINDOW_BYTES], np.uint8)
@@ -138,9 +138,9 @@ def _long_strings(line: memoryview) -> list[list[int]]:
         escaped[escape_offsets(window, inside=inside) + 1] = True
         escaped[0] |= inside
         quotes = np.flatnonzero(window == _QUOTE)
-        found.append(start + quotes[~escaped[quotes]])
+        offsets.append(start + quotes[~escaped[quotes]])
         inside = bool(escaped[-1])
-    quotes = np.concatenate(found)
+    quotes = np.concatenate(offsets)
     pairs = quotes[: len(quotes) // 2 * 2].reshape(-1, 2)
     return pairs[pairs[:, 1] - pairs[:, 0] >= LONG_BYTES].tolist()
 

@@ -6,19 +6,16 @@ sends Arrow tables to the workers, so the workers need neither the library nor t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.failures import Unreadable, reason, unreadable
-from halcyon.data.sources.fields import ColumnsOf
-from halcyon.data.sources.parquet import table_pieces
-from halcyon.data.sources.piece import Piece, Wanted
+from halcyon.data.sources.fields import ColumnsOf, existing_columns
+from halcyon.data.sources.parquet import table_parts
+from halcyon.data.sources.piece import FilePart, Wanted
 from halcyon_api.spec.sources import HuggingFaceSourceSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
@@ -34,15 +31,9 @@ def list_dataset(spec: HuggingFaceSourceSpec) -> tuple[SourceFile, ...]:
 
 
 def cut(
-    where: str,
-    spec: HuggingFaceSourceSpec,
-    file: SourceFile,
-    first: int,
-    wanted: Wanted,
-    columns_of: ColumnsOf,
-    target_bytes: int,
-) -> Generator[Piece, None, int]:
-    """The wanted pieces of a data set by name; returns its number of rows.
+    file: SourceFile, wanted: Wanted, *, spec: HuggingFaceSourceSpec, columns_of: ColumnsOf, target_bytes: int
+) -> Generator[FilePart, None, int]:
+    """The wanted parts of a data set by name; returns its number of rows.
 
     Raises:
         Unreadable: It lacks a column, or differs from the listing.
@@ -50,20 +41,13 @@ def cut(
     dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
     if _version(dataset) != file.version:
         raise Unreadable(f"{file.uri} changed after it was listed; set its revision")
-    fields = columns_of(file.uri, dataset.column_names)
-    for field in fields:
-        if field not in dataset.column_names:
-            raise Unreadable(
-                f"{file.uri} has no column {field!r}, only {', '.join(dataset.column_names[:20])}; name the column in "
-                "format"
-            )
+    fields = existing_columns(columns_of, file.uri, dataset.column_names)
     rows = len(dataset)
     kept = dataset.select_columns(list(fields)).with_format("arrow")
     batch_rows = max(1, int(target_bytes / max(kept.data.nbytes / max(rows, 1), 1)))
-    begin = wanted.within(first, rows)[0] // batch_rows * batch_rows
-    tables: Iterator[pa.Table] = (kept[start : start + batch_rows] for start in range(begin, rows, batch_rows))
-    shifted = Wanted(*(max(bound - first - begin, 0) for bound in wanted))
-    yield from table_pieces(where, file.uri, tables, shifted, (first, begin))
+    begin = wanted.within(0, rows)[0] // batch_rows * batch_rows
+    tables = (kept[start : start + batch_rows] for start in range(begin, rows, batch_rows))
+    yield from table_parts(tables, wanted.after(begin), begin)
     return rows
 
 
@@ -74,8 +58,7 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
     except ImportError:
         raise Unreadable(
             "the package datasets is not installed; install it in the image, or name the data set's files in a parquet "
-            "or jsonl source, "
-            f"such as hf://datasets/{name}/"
+            f"or jsonl source, such as hf://datasets/{name}/"
         ) from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision)

@@ -14,76 +14,71 @@ A column of lists of numbers (token ids) becomes one array per row, without a Py
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
+
+from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.expansion import MOST_BYTES, Expands, cut_rows, group_bytes, may_expand, row_bytes
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
-from halcyon.data.sources.fields import ColumnsOf
+from halcyon.data.sources.fields import ColumnsOf, existing_columns
 from halcyon.data.sources.files import read_range
-from halcyon.data.sources.nested import has_structs, without_nulls
-from halcyon.data.sources.piece import TARGET_BYTES, Piece, RowGroups, SourceRow, Table, Wanted
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
+from halcyon.data.sources.piece import TARGET_BYTES, FilePart, Piece, RowGroups, SourceRow, Table, Wanted
 
 _LARGE_GROUP = 8
 """The parent cuts a row group that is larger than this number of pieces."""
 _BUFFER_BYTES = 8 * 2**20
 _MOST_BATCH_ROWS = 2**16
 
+_SPEAKERS = ("role", "from")
+_SAID = ("content", "value")
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
 
 def cut(
-    where: str, file: SourceFile, first: int, wanted: Wanted, columns_of: ColumnsOf, access: Access, target_bytes: int
-) -> Generator[Piece, None, int]:
-    """The wanted pieces of a file; returns its number of rows.
+    file: SourceFile, wanted: Wanted, *, columns_of: ColumnsOf, access: Access, target_bytes: int
+) -> Generator[FilePart, None, int]:
+    """The wanted parts of a file; returns its number of rows.
 
     Raises:
         Unreadable: It is not a parquet file, or lacks a column.
     """
     opened = _open(file, access)
-    columns = _check_columns(file, opened, columns_of(file.uri, opened.schema_arrow.names))
+    columns = existing_columns(columns_of, file.uri, opened.schema_arrow.names)
     number = 0
     for groups, rows, size_bytes in _batches(opened, columns, target_bytes):
-        start, end = wanted.within(first + number, rows)
-        if start < end and size_bytes <= _LARGE_GROUP * target_bytes:
-            yield Piece(
-                where,
-                file.uri,
-                first + number + start,
-                end - start,
-                number + start,
-                RowGroups(file, groups, columns, start),
-            )
-        elif start < end:
-            yield from _cut_large(
-                where, file, opened, groups, columns, Wanted(start, end), (first, number), target_bytes, access
-            )
+        start, end = wanted.within(number, rows)
+        if start < end:
+            content = RowGroups(file, groups, columns, start)
+            if size_bytes <= _LARGE_GROUP * target_bytes:
+                yield FilePart(number + start, end - start, content)
+            else:
+                yield from _cut_large(content, Wanted(start, end), number, access, target_bytes)
         number += rows
-        if first + number >= wanted.end:
+        if number >= wanted.end:
             break
     return opened.metadata.num_rows
 
 
-def table_pieces(
-    where: str, file: str, tables: Iterator[pa.Table | pa.RecordBatch], wanted: Wanted, before: tuple[int, int]
-) -> Iterator[Piece]:
-    """Pieces that contain tables.
+def table_parts(tables: Iterable[pa.Table | pa.RecordBatch], wanted: Wanted, before: int) -> Iterator[FilePart]:
+    """Parts of a file that contain tables.
 
     Args:
-        where: As in `Piece`.
-        file: As in `Piece`.
         tables: Consecutive tables.
         wanted: The wanted rows, counted from the first table.
-        before: Rows of the source before the file, and rows of the file before the first table.
+        before: Rows of the file before the first table.
     """
-    import pyarrow as pa
-
-    first, number = before
     passed = 0
     for table in tables:
         start, end = wanted.within(passed, table.num_rows)
@@ -91,8 +86,7 @@ def table_pieces(
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write(table.slice(start, end - start))
-            at = number + passed + start
-            yield Piece(where, file, first + at, end - start, at, Table(sink.getvalue().to_pybytes()))
+            yield FilePart(before + passed + start, end - start, Table(sink.getvalue().to_pybytes()))
         passed += table.num_rows
         if passed >= wanted.end:
             return
@@ -105,16 +99,12 @@ def read_groups(piece: Piece, content: RowGroups, access: Access) -> list[Source
         Unreadable: They are damaged, or contain a text that is not UTF-8.
         Expands: They are too large in memory: use `finer`.
     """
-    import pyarrow as pa
-
     opened = _open(content.file, access)
-    is_large = may_expand(opened.metadata, content.groups, _numbers_of(opened, content.columns))
+    is_large = may_expand(opened.metadata, content.groups, _leaves(opened, content.columns))
     if is_large:
         opened = _open(content.file, access, dictionaries=True)
-    try:
+    with _errors_of(content.file):
         table = opened.read_row_groups(list(content.groups), columns=list(content.columns), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(content.file.uri, error) from None
     table = table.slice(content.skip, piece.rows)
     if is_large and row_bytes(table).sum() > MOST_BYTES:
         raise Expands
@@ -129,20 +119,15 @@ def finer(piece: Piece, access: Access) -> Iterator[Piece]:
     """
     content = piece.content
     assert isinstance(content, RowGroups)  # noqa: S101 - no other content expands
-    opened = _open(content.file, access)
     wanted = Wanted(content.skip, content.skip + piece.rows)
-    before = (piece.first_row - content.skip, piece.number - content.skip)
     with errors_at(piece.where):
-        yield from _cut_large(
-            piece.where, content.file, opened, content.groups, content.columns, wanted, before, TARGET_BYTES, access
-        )
+        for part in _cut_large(content, wanted, piece.number - content.skip, access, TARGET_BYTES):
+            yield replace(piece, first_row=piece.first_row + part.number - piece.number, **part._asdict())
 
 
-def read_table(piece: Piece, content: Table) -> list[SourceRow]:
+def read_table(piece: Piece, data: bytes) -> list[SourceRow]:
     """The rows of a table in a piece."""
-    import pyarrow as pa
-
-    return _rows(piece, pa.ipc.open_stream(content.data).read_all())
+    return _rows(piece, pa.ipc.open_stream(data).read_all())
 
 
 class _RangeStream(io.RawIOBase):
@@ -174,60 +159,41 @@ class _RangeStream(io.RawIOBase):
         self._position = max(self._position, end)
         return bytes(data)
 
-    def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
 
 @lru_cache(maxsize=8)
 def _open(file: SourceFile, access: Access, *, dictionaries: bool = False) -> ParquetFile:
     """A file. With `dictionaries`, texts that the file has in a dictionary stay there."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        # A buffer of bounded size instead of whole columns (pre_buffer), because a row group may be as large as the
-        # file.
-        stream = pa.PythonFile(_RangeStream(file, access), mode="r")
+    # A buffer of bounded size instead of whole columns (pre_buffer), because a row group may be as large as the file.
+    with _errors_of(file):
         schema = _open(file, access).metadata.schema if dictionaries else ()
-        names = [column.path for column in schema if column.physical_type == "BYTE_ARRAY"]
         return ParquetFile(
-            stream, read_dictionary=names, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            pa.PythonFile(_RangeStream(file, access), mode="r"),
+            read_dictionary=[column.path for column in schema if column.physical_type == "BYTE_ARRAY"],
+            pre_buffer=False,
+            buffer_size=_BUFFER_BYTES,
+            page_checksum_verification=True,
         )
+
+
+@contextmanager
+def _errors_of(file: SourceFile) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file.uri, error) from None
-
-
-def _damaged(uri: str, error: Exception) -> Unreadable:
-    return Unreadable(
-        f"{uri} is truncated, damaged or not a parquet file: {reason(error)}; write it again or leave it out"
-    )
-
-
-def _check_columns(file: SourceFile, opened: ParquetFile, fields: Sequence[str]) -> tuple[str, ...]:
-    names = opened.schema_arrow.names
-    for field in fields:
-        if field not in names:
-            raise Unreadable(
-                f"{file.uri} has no column {field!r}, only {', '.join(names[:20])}; name it in format, or leave files "
-                "of another schema out"
-            )
-    return tuple(fields)
+        raise Unreadable(
+            f"{file.uri} is truncated, damaged or not a parquet file: {reason(error)}; write it again or leave it out"
+        ) from None
 
 
 def _batches(
     opened: ParquetFile, columns: Sequence[str], target_bytes: int
 ) -> Iterator[tuple[tuple[int, ...], int, int]]:
     """Consecutive row groups of about a piece's size: their numbers, rows and uncompressed bytes."""
-    metadata, wanted = opened.metadata, _numbers_of(opened, columns)
+    metadata, leaves = opened.metadata, _leaves(opened, columns)
     groups: list[int] = []
     rows = size_bytes = 0
     for index in range(metadata.num_row_groups):
-        more = group_bytes(metadata, index, wanted)
+        more = group_bytes(metadata, index, leaves)
         if groups and size_bytes + more > target_bytes:
             yield tuple(groups), rows, size_bytes
             groups, rows, size_bytes = [], 0, 0
@@ -237,7 +203,7 @@ def _batches(
         yield tuple(groups), rows, size_bytes
 
 
-def _numbers_of(opened: ParquetFile, columns: Sequence[str]) -> list[int]:
+def _leaves(opened: ParquetFile, columns: Sequence[str]) -> list[int]:
     """The numbers of the leaves of some columns."""
     metadata = opened.metadata
     return [
@@ -246,31 +212,28 @@ def _numbers_of(opened: ParquetFile, columns: Sequence[str]) -> list[int]:
 
 
 def _cut_large(
-    where: str,
-    file: SourceFile,
-    opened: ParquetFile,
-    groups: Sequence[int],
-    columns: Sequence[str],
-    wanted: Wanted,
-    before: tuple[int, int],
-    target_bytes: int,
-    access: Access,
-) -> Iterator[Piece]:
-    import pyarrow as pa
-
-    leaves = _numbers_of(opened, columns)
-    size_bytes = sum(group_bytes(opened.metadata, group, leaves) for group in groups)
-    rows = sum(opened.metadata.row_group(group).num_rows for group in groups)
-    is_large = may_expand(opened.metadata, groups, leaves)
+    content: RowGroups, wanted: Wanted, before: int, access: Access, target_bytes: int
+) -> Iterator[FilePart]:
+    """Parts of row groups, with their tables. The wanted rows are counted from the first group, which has ``before``
+    rows of the file before it.
+    """
+    opened = _open(content.file, access)
+    leaves = _leaves(opened, content.columns)
+    size_bytes = sum(group_bytes(opened.metadata, group, leaves) for group in content.groups)
+    rows = sum(opened.metadata.row_group(group).num_rows for group in content.groups)
+    is_large = may_expand(opened.metadata, content.groups, leaves)
     if is_large:
-        opened = _open(file, access, dictionaries=True)
-    batch_rows = min(max(1, rows * target_bytes // max(size_bytes, 1)), _MOST_BATCH_ROWS)
-    batches = opened.iter_batches(batch_rows, row_groups=list(groups), columns=list(columns), use_threads=False)
-    try:
-        cut = cut_rows(batches, target_bytes, size_bytes, file.uri) if is_large else batches
-        yield from table_pieces(where, file.uri, cut, wanted, before)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file.uri, error) from None
+        opened = _open(content.file, access, dictionaries=True)
+    tables: Iterator[Any] = opened.iter_batches(
+        min(max(1, rows * target_bytes // max(size_bytes, 1)), _MOST_BATCH_ROWS),
+        row_groups=list(content.groups),
+        columns=list(content.columns),
+        use_threads=False,
+    )
+    if is_large:
+        tables = cut_rows(tables, target_bytes, size_bytes, content.file.uri)
+    with _errors_of(content.file):
+        yield from table_parts(tables, wanted, before)
 
 
 def _rows(piece: Piece, table: pa.Table) -> list[SourceRow]:
@@ -284,8 +247,6 @@ def _rows(piece: Piece, table: pa.Table) -> list[SourceRow]:
 
 def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
     """The values of a column as Python objects; lists of numbers as arrays."""
-    import pyarrow as pa
-
     kind = column.type
     if (
         (pa.types.is_list(kind) or pa.types.is_large_list(kind))
@@ -302,8 +263,8 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
             out.extend(numbers[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True))
         return out
     try:
-        if has_structs(kind):
-            return [without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
+        if _has_structs(kind):
+            return [_without_nulls(value) for value in column.to_pylist(maps_as_pydicts="strict")]
         return column.to_pylist()
     except UnicodeDecodeError as error:
         for row, value in enumerate(column):
@@ -315,3 +276,33 @@ def _values(piece: Piece, name: str, column: pa.ChunkedArray) -> list[Any]:
                     "the row"
                 ) from error
         raise
+
+
+def _has_structs(kind: pa.DataType) -> bool:
+    """Whether values of a type are, or contain, structs or maps."""
+    if pa.types.is_struct(kind) or pa.types.is_map(kind):
+        return True
+    return any(test(kind) for test in _LISTS) and _has_structs(kind.value_type)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without the members of structs that are null: as the same row in JSON has it.
+
+    A struct column has the keys of all its rows: a row without a key has null there. So the arguments of one tool would
+    show the names of the arguments of all other tools. Null in a struct is therefore read as "the key is absent". The
+    table does not tell whether a row had the key with null; programs that write such rows leave the key out, with one
+    exception: the content of a message is null where the message only calls tools, and templates test it
+    (``message.content is none``). So `content` of a message stays. Elements of a list keep their places, so null among
+    them stays too. A text that holds JSON is not looked into: to keep a null in the arguments of a call, write them as
+    JSON.
+    """
+    if isinstance(value, list):
+        return [_without_nulls(member) for member in value]
+    if isinstance(value, dict):
+        speaks = any(value.get(name) is not None for name in _SPEAKERS)
+        return {
+            name: _without_nulls(member)
+            for name, member in value.items()
+            if member is not None or (speaks and name in _SAID)
+        }
+    return value

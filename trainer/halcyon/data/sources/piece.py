@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.long_text import LongText
 from halcyon.data.sources.spill_file import SpillFile
 
@@ -119,6 +119,17 @@ class Table:
     data: bytes
 
 
+Content = Lines | LineRange | SpilledLines | Files | RowGroups | Table
+
+
+class FilePart(NamedTuple):
+    """Consecutive rows of a file; see `Piece`."""
+
+    number: int
+    rows: int
+    content: Content
+
+
 @dataclass(frozen=True)
 class Piece:
     """Consecutive rows of a source.
@@ -137,7 +148,7 @@ class Piece:
     first_row: int
     rows: int
     number: int
-    content: Lines | LineRange | SpilledLines | Files | RowGroups | Table
+    content: Content
 
     @property
     def size_bytes(self) -> int:
@@ -155,10 +166,14 @@ class FilePlace(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The wanted rows [start, end), counted over all files of a source."""
+    """The wanted rows [start, end) of a source or of a file."""
 
     start: int
     end: int
+
+    def after(self, first: int) -> Wanted:
+        """The same rows, counted from row ``first`` on."""
+        return Wanted(self.start - first, self.end - first)
 
     def within(self, first: int, rows: int) -> tuple[int, int]:
         """The wanted ones of ``rows`` rows from ``first`` on: a range [start, end) counted from ``first``, which may be

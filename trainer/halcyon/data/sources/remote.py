@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
-from halcyon.data.sources import hub
-from halcyon.data.sources.access import Access, client
-from halcyon.data.sources.address import Address, SourceFile
+from halcyon.data.sources.access import Access, Address, SourceFile, client, hub_endpoint
 from halcyon.data.sources.failures import Unreadable, reason, unreadable
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
     from obstore import ObjectMeta
 
 _CHUNK_BYTES = 2**20
@@ -26,14 +28,13 @@ def look_up(address: Address, access: Access) -> SourceFile | None:
         Unreadable: The address is wrong; `Unreachable`: the store does not answer, or denies access.
     """
     if address.scheme == "hf":
-        return hub.look_up_file(address)
+        return look_up_file(address)
     try:
         return _as_listed(address, obstore.head(client(address, access), address.path))
     except FileNotFoundError:
         return None
     except (BaseError, OSError, ValueError) as error:
-        what = f"{address.uri} cannot be looked up: {reason(error)}; check the address and the credentials"
-        raise unreadable(what, error) from None
+        raise _refused(address, "looked up", error) from None
 
 
 def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
@@ -43,7 +44,7 @@ def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
         Unreadable: The address is wrong; `Unreachable`: the store does not answer, or denies access.
     """
     if folder.scheme == "hf":
-        yield from hub.list_repository(folder)
+        yield from list_repository(folder)
         return
     try:
         for batch in obstore.list(client(folder, access), prefix=folder.path or None):
@@ -54,8 +55,11 @@ def list_prefix(folder: Address, access: Access) -> Iterator[SourceFile]:
                 if meta["size"] or not meta["path"].endswith("/")
             )
     except (BaseError, OSError, ValueError) as error:
-        what = f"{folder.uri} cannot be listed: {reason(error)}; check the address and the credentials"
-        raise unreadable(what, error) from None
+        raise _refused(folder, "listed", error) from None
+
+
+def _refused(address: Address, done: str, error: Exception) -> Unreadable:
+    return unreadable(f"{address.uri} cannot be {done}: {reason(error)}; check the address and the credentials", error)
 
 
 def read_range(file: SourceFile, address: Address, start: int, end: int, access: Access) -> memoryview:
@@ -121,3 +125,61 @@ def _check(file: SourceFile, address: Address, meta: ObjectMeta) -> None:
         raise Unreadable(
             f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again"
         )
+
+
+def list_repository(folder: Address) -> Iterator[SourceFile]:
+    """All files below a folder of a data set's repository. Their version is the hub's hash of the content.
+
+    Raises:
+        Unreadable: The data set does not exist, the token has no access to it, or `huggingface_hub` is not installed;
+            `Unreachable`: the hub does not answer.
+    """
+    with _asking(folder) as (api, repository, revision):
+        entries = api.list_repo_tree(
+            repository, folder.path or None, recursive=True, revision=revision, repo_type="dataset"
+        )
+        yield from _files(folder, entries)
+
+
+def look_up_file(address: Address) -> SourceFile | None:
+    """One file of a data set's repository; None: it does not exist.
+
+    Raises:
+        Unreadable: As `list_repository`.
+    """
+    with _asking(address) as (api, repository, revision):
+        return next(
+            _files(address, api.get_paths_info(repository, address.path, revision=revision, repo_type="dataset")), None
+        )
+
+
+@contextmanager
+def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
+    """The hub's client, and the repository and revision of an address."""
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    except ImportError:
+        raise Unreadable(
+            f"{address.uri} needs the package huggingface_hub; install it, or copy the files to a store"
+        ) from None
+    _, owner, name, _, revision = address.root.split("/", 4)
+    try:
+        yield (
+            HfApi(endpoint=hub_endpoint(os.environ), token=os.environ.get("HF_TOKEN", False)),
+            f"{owner}/{name}",
+            revision,
+        )
+    except EntryNotFoundError:
+        return  # a folder that does not exist has no files
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        what = f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN"
+        raise unreadable(what, error) from None
+
+
+def _files(address: Address, entries: Iterable[RepoFile | RepoFolder]) -> Iterator[SourceFile]:
+    from huggingface_hub.hf_api import RepoFile
+
+    for entry in entries:
+        if isinstance(entry, RepoFile):
+            yield SourceFile(address.at(entry.path).uri, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)

@@ -1,28 +1,52 @@
-"""Finds where rows end in a text that cannot be cut at every line end: records of CSV and elements of a JSON array.
+"""Cuts a stream of chunks into blocks of whole rows: lines, records of CSV, or elements of a JSON array.
 
-A scanner gets the text in chunks of any size and returns the end of each row. Its state is a few numbers, so the text
-is not kept.
+It must be cheap, because one process supplies many workers. A scanner gets the text in chunks of any size and returns
+the end of each row. Its state is a few numbers, so the text is not kept.
+
+A block ends at the first row end at or after `target_bytes`. So its bounds depend only on the text, not on the chunks:
+pieces do not depend on the location or the compression of a file. A block of lines is too large for memory only if its
+last line is long; such a block is written to a temporary file while it arrives.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from halcyon.data.sources import long_text
 from halcyon.data.sources.failures import Unreadable
-from halcyon.data.sources.lines import Block
-from halcyon.data.sources.long_text import escape_offsets
+from halcyon.data.sources.spill_file import SpillFile
 
 LONGEST_RECORD_BYTES = 64 * 2**20
 """A longer record of CSV is an error: most likely a quote is not closed, and the rest of the file would be one value.
 """
 
 
-class Scanner(Protocol):
-    """Finds the ends of rows in a text that arrives in chunks."""
+class Block(NamedTuple):
+    """A block of whole rows."""
+
+    size_bytes: int
+    rows: int
+    """Number of rows, blank lines included; the last line of a file may have no line end."""
+    text: bytes | SpillFile | None
+    """The text, in a temporary file if it has a long line; None: not kept."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The text, if it is kept."""
+        if isinstance(self.text, bytes):
+            yield self.text
+        elif self.text is not None:
+            yield from self.text.chunks()
+
+
+class LineScanner:
+    """Scans lines."""
+
+    def __init__(self) -> None:
+        self._open = False
 
     def feed(self, data: bytes) -> np.ndarray:
         """Offsets in this chunk after the last byte of each row that ends in it: int64 [rows], rising.
@@ -30,7 +54,8 @@ class Scanner(Protocol):
         Raises:
             Unreadable: The text cannot be cut into rows.
         """
-        ...
+        self._open = not data.endswith(b"\n") if data else self._open
+        return _line_ends(data)
 
     def close(self) -> int:
         """Rows that end at the end of the text: 0 or 1.
@@ -38,7 +63,11 @@ class Scanner(Protocol):
         Raises:
             Unreadable: The text ends inside a row.
         """
-        ...
+        return int(self._open)
+
+
+def _line_ends(data: bytes) -> np.ndarray:
+    return np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
 
 
 class RecordScanner:
@@ -56,9 +85,9 @@ class RecordScanner:
         self._open = b""  # the record that has begun
 
     def feed(self, data: bytes) -> np.ndarray:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if b'"' not in data and b'"' not in self._open:
-            ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+            ends = _line_ends(data)
             self._open = data[int(ends[-1]) :] if len(ends) else self._open + data
             self._rows += len(ends)
             return ends
@@ -74,13 +103,12 @@ class RecordScanner:
             row = f"row {self._rows} (counted from 0, without the header) of {self._file}"
             raise Unreadable(
                 f"{row} is longer than {LONGEST_RECORD_BYTES // 2**20} MiB, probably because a quote is not closed; "
-                "close it, or write "
-                "JSON Lines for values of this length"
+                "close it, or write JSON Lines for values of this length"
             )
         return np.array(found, np.int64)
 
     def close(self) -> int:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if not self._open:
             return 0
         if self._record.fullmatch(self._open + b"\n") is None:
@@ -112,7 +140,7 @@ class ElementScanner:
         self._in_string = self._in_escape = self._closed = False
 
     def feed(self, data: bytes) -> np.ndarray:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if self._closed:
             self._check_end(data)
             return np.empty(0, np.int64)
@@ -135,7 +163,7 @@ class ElementScanner:
         return ends
 
     def close(self) -> int:
-        """See `Scanner`."""
+        """See `LineScanner`."""
         if not self._closed:
             raise Unreadable(f"{self._file} is truncated: its JSON array does not end; copy it again or leave it out")
         return 0
@@ -143,7 +171,7 @@ class ElementScanner:
     def _brackets(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Offsets of the brackets outside of strings, and 1 for those that open and -1 for those that close."""
         escaped = np.zeros(len(window) + 1, bool)
-        escaped[escape_offsets(window, inside=self._in_escape) + 1] = True
+        escaped[long_text.escape_offsets(window, inside=self._in_escape) + 1] = True
         escaped[0] |= self._in_escape
         self._in_escape = bool(escaped[-1])
         quotes = np.flatnonzero((window == ord('"')) & ~escaped[:-1])
@@ -162,8 +190,7 @@ class ElementScanner:
         if re.fullmatch(expected, self._gap) is None:
             raise Unreadable(
                 f"row {self._passed} (counted from 0) of {self._file} is not an object in a JSON array; write [{{…}}, "
-                f"{{…}}], or one "
-                "object on each line"
+                "{…}], or one object on each line"
             )
         self._gap = b""
         self._passed += 1
@@ -175,31 +202,65 @@ class ElementScanner:
             )
 
 
-def cut_rows(
-    chunks: Iterable[bytes | memoryview], scanner: Scanner, target_bytes: int, *, keep: bool = True
-) -> Iterator[Block]:
-    """Blocks of whole rows, in order; as `cut_lines`, with the ends that a scanner finds.
+Scanner = LineScanner | RecordScanner | ElementScanner
+"""Finds the ends of rows in a text that arrives in chunks."""
 
-    Text after the last row belongs to no block.
+
+def cut_rows(
+    chunks: Iterable[bytes | memoryview],
+    scanner: Scanner,
+    target_bytes: int,
+    *,
+    keep: bool = True,
+    spills: bool = False,
+) -> Iterator[Block]:
+    """Blocks of whole rows, in order. A row longer than `target_bytes` makes a larger block. Text after the last row
+    belongs to no block.
+
+    Args:
+        chunks: The text.
+        scanner: Finds the ends of rows.
+        target_bytes: A block ends with the first row that ends at or after this size.
+        keep: Whether to keep the blocks' text; False: only their bounds.
+        spills: Whether a block with a long row is kept in a temporary file.
     """
-    parts: list[memoryview] = []
-    size_bytes = rows = 0
+    held = _Held(keep, spills)
     for chunk in chunks:
-        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        data = bytes(chunk)
         ends = scanner.feed(data)
         start = taken = 0
-        while (last := int(np.searchsorted(ends, start + max(1, target_bytes - size_bytes)))) < len(ends):
+        while (last := int(np.searchsorted(ends, start + max(1, target_bytes - held.size_bytes)))) < len(ends):
             end = int(ends[last])
-            parts.append(memoryview(data)[start:end])
-            yield Block(size_bytes + end - start, rows + last + 1 - taken, b"".join(parts) if keep else None)
-            parts, size_bytes, rows, start, taken = [], 0, 0, end, last + 1
-        rows += len(ends) - taken
-        size_bytes += len(data) - start
-        if keep:
-            parts.append(memoryview(data)[start:])
-    rows += scanner.close()
-    if rows:
-        yield Block(size_bytes, rows, b"".join(parts) if keep else None)
+            held.add(memoryview(data)[start:end], last + 1 - taken)
+            yield held.block()
+            held, start, taken = _Held(keep, spills), end, last + 1
+        held.add(memoryview(data)[start:], len(ends) - taken)
+    held.rows += scanner.close()
+    if held.rows:
+        yield held.block()
+
+
+class _Held:
+    """The part of a block that has arrived."""
+
+    def __init__(self, keep: bool, spills: bool) -> None:
+        self.size_bytes = self.rows = 0
+        self._keep, self._spills = keep, spills
+        self._parts: list[bytes | memoryview] = []
+        self._aside: SpillFile | None = None
+
+    def add(self, text: memoryview, rows: int) -> None:
+        self.size_bytes += len(text)
+        self.rows += rows
+        if self._keep:
+            self._parts.append(text)
+        if self._keep and self._spills and self.size_bytes > long_text.LONG_BYTES:
+            self._aside = self._aside or SpillFile.make()
+            self._aside.append(self._parts)
+            self._parts.clear()
+
+    def block(self) -> Block:
+        return Block(self.size_bytes, self.rows, self._aside or (b"".join(self._parts) if self._keep else None))
 
 
 def offset_of_row(chunks: Iterable[bytes], scanner: Scanner, row: int) -> int:

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 from halcyon.data.sources.failures import Unreadable, reason
 from halcyon.data.sources.fields import ColumnsOf
-from halcyon.data.sources.lines import Block, cut_lines, offset_of_line
 from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, Rows, SourceRow
-from halcyon.data.sources.row_ends import ElementScanner, RecordScanner, Scanner, cut_rows, offset_of_row
+from halcyon.data.sources.row_ends import ElementScanner, LineScanner, RecordScanner, Scanner
 from halcyon_api.counting import counted
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -66,14 +65,14 @@ def begin_json(wanted: tuple[str, ...] | None, file: str, chunks: Iterable[bytes
 
 def _is_array(head: bytes) -> bool:
     """Whether a text is one array of rows: its first element is a list, or an object that is no message."""
-    found = re.match(rb"\s*\[\s*([\[{])", head)
-    if found is None or found[1] == b"[":
-        return found is not None
-    text = head[found.start(1) :].decode(errors="replace")
+    opening = re.match(rb"\s*\[\s*([\[{])", head)
+    if opening is None or opening[1] == b"[":
+        return opening is not None
+    text = head[opening.start(1) :].decode(errors="replace")
     try:
         first, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
-        return b"\n" in head[: found.start(1)] or not re.match(r'\{\s*"(role|from)"', text)
+        return b"\n" in head[: opening.start(1)] or not re.match(r'\{\s*"(role|from)"', text)
     return not any(name in first for name in _SPEAKERS)
 
 
@@ -119,8 +118,8 @@ def _header(file: str, delimiter: str, line: bytes) -> tuple[str, ...]:
         text = line.removeprefix(BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         raise Unreadable(f"the header of {file} is not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    found = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter), [])
-    return tuple(name.strip() for name in found)
+    names = next(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter), [])
+    return tuple(name.strip() for name in names)
 
 
 def _check_columns(file: str, delimiter: str, columns: Sequence[str], fields: Sequence[str]) -> None:
@@ -139,25 +138,15 @@ def _check_columns(file: str, delimiter: str, columns: Sequence[str], fields: Se
             raise Unreadable(f"{file} has no column {field!r}, only {', '.join(columns[:20])}; {hint}")
 
 
-def blocks(rows: Rows, file: str, chunks: Iterable[bytes], target_bytes: int, *, keep: bool) -> Iterator[Block]:
-    """Blocks of whole rows of a text, in order; see `cut_lines`."""
-    if isinstance(rows, JsonLines):
-        return cut_lines(chunks, target_bytes, keep=keep)
-    return cut_rows(chunks, _scanner(rows, file), target_bytes, keep=keep)
-
-
-def offset_of(rows: Rows, file: str, chunks: Iterable[bytes], row: int, *, first: bool) -> int:
-    """Offset of the begin of a row of a block, in bytes; rows are counted from 0.
-
-    ``first``: whether the block begins the text.
-    """
-    if isinstance(rows, JsonLines):
-        return offset_of_line(chunks, row)
-    return offset_of_row(chunks, _scanner(rows, file, inside=not first), row)
-
-
-def _scanner(rows: JsonArray | Delimited, file: str, *, inside: bool = False) -> Scanner:
-    return RecordScanner(rows.delimiter, file) if isinstance(rows, Delimited) else ElementScanner(file, inside=inside)
+def scanner_of(rows: Rows, file: str, *, inside: bool = False) -> Scanner:
+    """Finds the ends of rows of a text, which begins after another row if ``inside``."""
+    match rows:
+        case JsonLines():
+            return LineScanner()
+        case JsonArray():
+            return ElementScanner(file, inside=inside)
+        case Delimited():
+            return RecordScanner(rows.delimiter, file)
 
 
 def elements(file: str, text: bytes, *, first: bool) -> Iterator[bytes]:
@@ -200,8 +189,7 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
             if len(values) != len(rows.columns):
                 raise Unreadable(
                     f"row {number} (counted from 0, without the header) of {file} has {counted(len(values), 'value')} "
-                    "for "
-                    f"{counted(len(rows.columns), 'column')}; put quotes around values that contain "
+                    f"for {counted(len(rows.columns), 'column')}; put quotes around values that contain "
                     f"{_NAMES[rows.delimiter]} or line ends"
                 )
             yield SourceRow(file, number, {name: _cell(values[place]) for name, place in places})

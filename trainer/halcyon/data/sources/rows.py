@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import orjson
 
-from halcyon.data.bad_value import BadValue
+from halcyon.data.forms.form import BadValue
 from halcyon.data.sources import long_text, parquet, stdlib
-from halcyon.data.sources.access import Access
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.expansion import Expands
 from halcyon.data.sources.failures import Unreadable, errors_at, reason
@@ -27,15 +26,14 @@ from halcyon.data.sources.piece import (
     Lines,
     Piece,
     RowGroups,
-    Rows,
     SourceRow,
     SpilledLines,
+    Table,
 )
-from halcyon.data.sources.row_forms import elements, parse_delimited
+from halcyon.data.sources.row_forms import BYTE_ORDER_MARK, elements, parse_delimited
 from halcyon.data.sources.spill_file import SpillFile
 
 Read = TypeVar("Read")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_BLANK = re.compile(rb"\S")
 
 
@@ -48,20 +46,15 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
         Expands: It is too large in memory: use `in_parts`.
     """
     with errors_at(piece.where):
-        content = piece.content
-        if isinstance(content, Lines | LineRange) and not isinstance(content.rows, JsonLines):
-            return _parse_rows(piece, content, access)
-        if isinstance(content, Lines):
-            return _parse_lines(piece, content.data, 0, len(content.data), content.rows)
-        if isinstance(content, LineRange):
-            return _parse_range(piece, content, access)
-        if isinstance(content, SpilledLines):
-            return _parse_lines(piece, content.aside.take(), content.start, content.end, content.rows)
-        if isinstance(content, Files):
-            return [SourceRow(file.uri, 0, _read_text(piece.where, file, access)) for file in content.files]
-        if isinstance(content, RowGroups):
-            return parquet.read_groups(piece, content, access)
-        return parquet.read_table(piece, content)
+        match piece.content:
+            case Files(files):
+                return [SourceRow(file.uri, 0, _read_text(piece.where, file, access)) for file in files]
+            case RowGroups() as content:
+                return parquet.read_groups(piece, content, access)
+            case Table(data):
+                return parquet.read_table(piece, data)
+            case content:
+                return _parse(piece, content, access)
 
 
 def read_pieces(pieces: Iterable[Piece], access: Access) -> Iterator[list[SourceRow]]:
@@ -82,11 +75,11 @@ def in_parts(piece: Piece, access: Access, read: Callable[[Piece], Read]) -> Ite
         read: Calls `read_piece`, and may raise what it raises.
     """
     try:
-        found = read(piece)
+        whole = read(piece)
     except Expands:
         yield from map(read, parquet.finer(piece, access))
     else:
-        yield found
+        yield whole
 
 
 def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText:
@@ -107,41 +100,43 @@ def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText
     return b"".join(parts)
 
 
-def _parse_rows(piece: Piece, content: Lines | LineRange, access: Access) -> list[SourceRow]:
-    """The rows of a JSON array, or of CSV or TSV."""
-    text = (
-        content.data
-        if isinstance(content, Lines)
-        else bytes(read_range(content.file, content.start, content.end, access))
-    )
-    if isinstance(content.rows, Delimited):
-        return list(parse_delimited(content.rows, piece.file, piece.number, text))
-    wanted = content.rows.wanted
+def _parse(piece: Piece, content: Lines | LineRange | SpilledLines, access: Access) -> list[SourceRow]:
+    text, start, end = _lines(content, access)
+    rows = content.rows
+    if isinstance(rows, JsonLines):
+        return _parse_lines(piece, text, start, end, rows.wanted)
+    if isinstance(rows, Delimited):
+        return list(parse_delimited(rows, piece.file, piece.number, text[start:end]))
     return [
-        SourceRow(piece.file, number, _row(piece, number, memoryview(element), wanted, "row"))
-        for number, element in enumerate(elements(piece.file, text, first=piece.number == 0), piece.number)
+        SourceRow(piece.file, number, _row(piece, number, memoryview(element), rows.wanted, "row"))
+        for number, element in enumerate(elements(piece.file, text[start:end], first=piece.number == 0), piece.number)
     ]
 
 
-def _parse_range(piece: Piece, content: LineRange, access: Access) -> list[SourceRow]:
-    size_bytes = content.end - content.start
-    if size_bytes <= long_text.LONG_BYTES:
-        return _parse_lines(
-            piece, bytes(read_range(content.file, content.start, content.end, access)), 0, size_bytes, content.rows
-        )
-    # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
-    aside = SpillFile.make()
-    aside.append(read_between(content.file, content.start, content.end, access))
-    return _parse_lines(piece, aside.take(), 0, size_bytes, content.rows)
+def _lines(content: Lines | LineRange | SpilledLines, access: Access) -> tuple[bytes | mmap.mmap, int, int]:
+    """A text that holds the rows in its bytes [start, end)."""
+    match content:
+        case Lines(data):
+            return data, 0, len(data)
+        case SpilledLines(aside, start, end):
+            return aside.take(), start, end
+        case LineRange(file, start, end) if end - start <= long_text.LONG_BYTES:
+            return bytes(read_range(file, start, end, access)), 0, end - start
+        case LineRange(file, start, end):
+            # Copied, not mapped in place, because a file that is truncated while it is mapped would kill this process.
+            aside = SpillFile.make()
+            aside.append(read_between(file, start, end, access))
+            return aside.take(), 0, end - start
 
 
-def _parse_lines(piece: Piece, text: bytes | mmap.mmap, start: int, end: int, form: Rows) -> list[SourceRow]:
+def _parse_lines(
+    piece: Piece, text: bytes | mmap.mmap, start: int, end: int, wanted: tuple[str, ...] | None
+) -> list[SourceRow]:
     """The rows in the bytes [start, end)."""
-    wanted = None if isinstance(form, Delimited) else form.wanted
     view = memoryview(text)  # slices of it are not copies
     rows: list[SourceRow] = []
-    if piece.number == 0 and text[start : start + len(_BYTE_ORDER_MARK)] == _BYTE_ORDER_MARK:
-        start += len(_BYTE_ORDER_MARK)
+    if piece.number == 0 and text[start : start + len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK:
+        start += len(BYTE_ORDER_MARK)
     number = piece.number
     while start < end:
         line_end = text.find(b"\n", start, end)
@@ -165,11 +160,11 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
         Unreadable: It is not JSON, or neither an object nor a list of messages; or a value of a wanted field cannot be
             used.
     """
-    row, long = _named(piece, number), len(text) > long_text.LONG_BYTES
+    row, long = f"row {number} (counted from 0) of {piece.file}", len(text) > long_text.LONG_BYTES
     try:
         value = parse_long_line(text, row, piece.where) if long else loads(text)
     except orjson.JSONDecodeError as error:
-        what = reason(error) if long else _at(error, bytes(text))
+        what = reason(error) if long else _not_utf8(bytes(text)) or reason(error)
         if not long and bytes(text).strip() == b"{":
             what, name = (
                 "its object goes on in the next lines",
@@ -183,20 +178,9 @@ def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | 
     for field in wanted or ():
         if isinstance(bad := value.get(field), BadValue):
             what = _not_utf8(bytes(text))
-            raise Unreadable(
-                f"{row} {bad.problem} in the field {field!r}; fix the {name}"
-                if what is None
-                else f"{row} is not JSON: {what}; fix the {name}"
-            )
+            problem = f"{bad.problem} in the field {field!r}" if what is None else f"is not JSON: {what}"
+            raise Unreadable(f"{row} {problem}; fix the {name}")
     return value
-
-
-def _named(piece: Piece, number: int) -> str:
-    return f"row {number} (counted from 0) of {piece.file}"
-
-
-def _at(error: orjson.JSONDecodeError, line: bytes) -> str:
-    return _not_utf8(line) or reason(error)
 
 
 def _not_utf8(line: bytes) -> str | None:

@@ -43,8 +43,7 @@ class SpillFile:
         except OSError as error:
             raise Unreadable(
                 f"a text too long for memory cannot be written to {self.path}: {reason(error)}; free some space there, "
-                "or set TMPDIR to a "
-                "folder on a larger disk"
+                "or set TMPDIR to a folder on a larger disk"
             ) from None
 
     def chunks(self) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from halcyon.data.sources.address import SourceFile
+from halcyon.data.sources.access import SourceFile
 from halcyon.data.sources.failures import Unreadable
 from halcyon_api.spec.sources import StdlibSourceSpec
 
@@ -51,19 +51,19 @@ def read_module(file: SourceFile) -> bytes:
 
 def stdlib_modules(root: Path) -> list[str]:
     """Paths of the standard library's modules below ``root``, sorted, with slashes."""
-    found: list[str] = []
+    modules: list[str] = []
     for directory, directories, files in os.walk(root):
         directories[:] = [
             name for name in directories if name.isidentifier() and name not in _TEST_SUITES and name != "__pycache__"
         ]
         below = Path(directory).relative_to(root).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        found.extend(
+        modules.extend(
             prefix + name
             for name in files
             if name.endswith(".py") and name[:-3].isidentifier() and not _MACHINE_SPECIFIC.match(name)
         )
-    return sorted(module for module in found if module != "pydoc_data/topics.py")
+    return sorted(module for module in modules if module != "pydoc_data/topics.py")
 
 
 def _contents(spec: StdlibSourceSpec) -> Iterator[tuple[str, bytes]]:

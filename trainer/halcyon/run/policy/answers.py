@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from halcyon.data.held_out import HeldOut
-from halcyon.data.layout import Prompts
+from halcyon.data.dataset import HeldOut
+from halcyon.data.layout.prompts import Prompts
 from halcyon.data.source_data import BatchRows
 from halcyon.inference.rollout import Answered, Prompted
 

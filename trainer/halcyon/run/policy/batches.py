@@ -17,9 +17,8 @@ import numpy as np
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.processes import decide
-from halcyon.data.dataset import Dataset
+from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.examples import Batch
-from halcyon.data.held_out import HeldOut
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
