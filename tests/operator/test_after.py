@@ -9,7 +9,7 @@ import kopf
 import pytest
 import yaml
 
-from halcyon_operator.decide.prerequisites import unmet_prerequisite
+from halcyon_operator.decide.next.next_attempt import unmet_prerequisite
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.model.views import Prerequisite
 from halcyon_operator.observe.pod_endings import PodEndings

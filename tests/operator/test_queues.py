@@ -13,7 +13,7 @@ import pytest
 from halcyon_api import names
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.status_writes import status_document
+from halcyon_operator.decide.record.status_writes import status_document
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision

@@ -202,6 +202,15 @@ class TrainingRunStatus(StatusModel):
         """Whether the run waits for admission by its queue."""
         return self.queue is not None and self.queue.waiting_since is not None
 
+    @property
+    def restart_waits(self) -> bool:
+        """Whether a requested restart is still to be done."""
+        return self.restart is not None and self.restart.waits
+
+    def holds(self, kind: ConditionType) -> bool:
+        """Whether a condition is true."""
+        return any(condition.type == kind and condition.status == "True" for condition in self.conditions)
+
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type; None if it was never set."""
         return next((condition for condition in self.conditions if condition.type == kind), None)

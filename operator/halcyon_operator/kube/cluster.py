@@ -28,9 +28,8 @@ from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_
 from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model.decision import Deletion, Event, JobSync, Manifest
-from halcyon_operator.model.keys import ObjectKey, WatchedKind
 from halcyon_operator.model.untrusted import integer, sequence, text, value_at
-from halcyon_operator.model.views import RunView
+from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
 from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS

@@ -20,7 +20,7 @@ from prometheus_client import Counter
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
-from halcyon_operator.model.endpoints import endpoint_refusal
+from halcyon_operator.model.settings import endpoint_refusal
 from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
 
 TIMEOUT_SECONDS = 5.0

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.views import PodView
+from halcyon_operator.model.views import PodView, RunKey
 
 
 class SeenDeletions:

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
-from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable
+from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable, RunKey
 from halcyon_operator.observe.circuit import Circuit
 
 K = TypeVar("K", bound=Hashable)

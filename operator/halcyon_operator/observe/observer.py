@@ -15,10 +15,9 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
-from halcyon_operator.model.keys import ProcessGroup, RunKey
 from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.pods import first_process, trainer_port
 from halcyon_operator.model.settings import Settings
-from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.views import (
     HeadAbsent,
     HeadReading,
@@ -30,6 +29,8 @@ from halcyon_operator.model.views import (
     PodWarning,
     Prerequisite,
     ProbeView,
+    ProcessGroup,
+    RunKey,
     RunView,
 )
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.ownership import own_jobset_uids
-from halcyon_operator.model.views import JobSetView, RunView
+from halcyon_operator.model.views import JobSetView, RunKey, RunView
 
 _MOST_JOBSETS = 4
 """JobSets remembered for one run: that of the present attempt, and those that may still have pods."""

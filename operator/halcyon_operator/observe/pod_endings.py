@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from halcyon_operator.model.endings import merge_endings
-from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.views import PodEnding, PodView
+from halcyon_operator.model.views import PodEnding, PodView, RunKey
 
 MAX_ENDINGS_A_RUN = 1024
 MAX_RUNS = 4096

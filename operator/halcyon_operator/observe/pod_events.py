@@ -24,10 +24,9 @@ from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.model.history import entry_of
-from halcyon_operator.model.keys import ProcessGroup, RunKey
-from halcyon_operator.model.late_pods import late_pods
+from halcyon_operator.model.pods import late_pods
 from halcyon_operator.model.untrusted import moment, text, value_at
-from halcyon_operator.model.views import JobSetView, PodView, PodWarning
+from halcyon_operator.model.views import JobSetView, PodView, PodWarning, ProcessGroup, RunKey
 
 logger = logging.getLogger(__name__)
 

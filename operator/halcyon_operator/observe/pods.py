@@ -15,9 +15,8 @@ from halcyon_api import names
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
 from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
-from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.untrusted import LARGEST_EXACT, count, integer, mapping, moment, sequence, text, value_at
-from halcyon_operator.model.views import EndKind, PodEnding, PodView
+from halcyon_operator.model.views import EndKind, PodEnding, PodView, ProcessGroup, ProcessIndex
 
 _MAX_GRACE_SECONDS = 31_536_000
 _FINALIZER_OF_JOBS = "batch.kubernetes.io/job-tracking"

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.views import PodView
+from halcyon_operator.model.views import PodView, RunKey
 from halcyon_operator.observe.trainers import ReportReading
 
 PATIENCE_SECONDS = 0.25

@@ -16,9 +16,8 @@ from pydantic import ValidationError
 from halcyon_api.status.progress import ProgressReport
 from halcyon_api.status.save_requests import SAVE_PATH
 from halcyon_operator.model.decision import SaveAsk
-from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping
-from halcyon_operator.model.views import PodView
+from halcyon_operator.model.views import PodView, ProcessGroup
 
 TIMEOUT_SECONDS = 2.0
 MAX_REPORT_BYTES = 65_536

@@ -27,9 +27,9 @@ from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.kube.client import ApiError, connect, inside_cluster
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.leadership import Leadership, process_identity
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.untrusted import mapping, text, value_at
+from halcyon_operator.model.views import RunKey
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.node_notices import NodeNotices

@@ -20,14 +20,13 @@ from datetime import datetime
 from typing import Protocol
 
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.status_writes import is_routine, status_document
+from halcyon_operator.decide.record.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.jobset_version import create_refusal
 from halcyon_operator.model.decision import Decision, Event, ProbePlan, SaveAsk
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import text, value_at
-from halcyon_operator.model.views import Observed, RunView
+from halcyon_operator.model.views import Observed, RunKey, RunView
 from halcyon_operator.objects.build import build
 from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.run.health import WriteWatch

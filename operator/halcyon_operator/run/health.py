@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import integer
+from halcyon_operator.model.views import RunKey
 
 STUCK_SECONDS = 180.0
 

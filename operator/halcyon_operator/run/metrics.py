@@ -19,7 +19,7 @@ from halcyon_api.ends import COUNTERS
 from halcyon_api.status.goodput import BADPUT_CAUSES, Goodput, cause_label
 from halcyon_api.status.run_status import Phase, Restarts, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.views import RunKey
 from halcyon_operator.run.run_metrics import RunCollector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -16,8 +16,8 @@ from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
 from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.views import RunKey
 
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels after namespace and run, and the value of the sample."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
+from halcyon_operator.model.views import ObjectKey, RunKey, WatchedKind
 from halcyon_operator.run.health import STUCK_SECONDS, WriteWatch
 from halcyon_operator.run.watch_audit import WatchAudit
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from halcyon_operator.model.keys import ObjectKey
+from halcyon_operator.model.views import ObjectKey
 
 
 class WatchAudit:
