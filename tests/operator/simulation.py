@@ -20,9 +20,9 @@ from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, PodView
+from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer, ReadsHeads
-from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.run.controller import Controller

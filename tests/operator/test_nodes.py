@@ -10,7 +10,7 @@ from halcyon_operator.decide.next.placement import current_avoided, node_to_avoi
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.follow import follow
 from halcyon_operator.decide.record.placement import placement_of
-from halcyon_operator.objects.build import build
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import (
     EXHAUSTED,

@@ -25,9 +25,9 @@ from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_operator.kube.client import merge_patch
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.kube.jobset_version import knows_the_rules
-from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model import untrusted
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.checkpoints import parse_head
@@ -36,8 +36,7 @@ from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from halcyon_operator.observe.pod_events import newest_warning
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.prerequisites import parse_prerequisite
-from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.runs import parse_prerequisite, parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import newest, parse_workload

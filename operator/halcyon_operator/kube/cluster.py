@@ -22,11 +22,11 @@ from halcyon_operator.kube.client import (
     Conflict,
     KubernetesApi,
     NotFound,
+    merge_patch,
     path_of,
 )
 from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
 from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
-from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model.decision import Deletion, Event, JobSync, Manifest
 from halcyon_operator.model.untrusted import integer, sequence, text, value_at
 from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind

@@ -27,19 +27,18 @@ from halcyon_api.defaults.units import resolved
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
-from halcyon_operator.model.decision import Manifest
+from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan, Manifest, Plan, ProbePlan
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.objects.pod_template import pod_template
+from halcyon_operator.objects.probe import build_probe
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
-
 RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
-
 _NOT_FOR_TRAINERS = ("after", "defaults", "env")
 """Fields that a trainer does not need.
 
@@ -224,3 +223,14 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
             rule(RULE_REFUSED, "FailJobSet"),
         ],
     }
+
+
+def build(plan: Plan) -> Manifest:
+    """The object that a plan describes."""
+    match plan:
+        case ConfigMapPlan(run, attempt, spec):
+            return build_config_map(run, attempt, spec)
+        case JobSetPlan(run, spec, settings, attempt, resume_step, remaining_restarts, avoided, save_token):
+            return build_jobset(run, spec, settings, attempt, resume_step, remaining_restarts, avoided, save_token)
+        case ProbePlan(run, spec, settings, slices, avoided):
+            return build_probe(run, spec, settings, slices, avoided)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
-from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
 from halcyon_operator.model.ownership import is_own
@@ -36,54 +34,18 @@ from halcyon_operator.model.views import (
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
 from halcyon_operator.objects.probe import is_probe
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
-from halcyon_operator.observe.deletions import SeenDeletions
+from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
+from halcyon_operator.observe.memory import OwnJobSets, PodEndings, SeenDeletions
 from halcyon_operator.observe.node_notices import NodeNotices
-from halcyon_operator.observe.own_jobsets import OwnJobSets
-from halcyon_operator.observe.pod_endings import PodEndings
-from halcyon_operator.observe.prerequisites import LONGEST_CHAIN, parse_prerequisite
-from halcyon_operator.observe.runs import parse_run_view
-from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.observe.pod_events import PodEvents
+from halcyon_operator.observe.runs import LONGEST_CHAIN, parse_prerequisite, parse_run_view
+from halcyon_operator.observe.trainers import Polls, ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
+from halcyon_operator.observe.workloads import Workloads
 
 HEAD_AGE_SECONDS = 10.0
 """Longest age of a reading of HEAD while an attempt runs. A decision about a new attempt needs a new reading."""
-
-
-class ReadsHeads(Protocol):
-    """Reads HEADs of checkpoint roots."""
-
-    async def read(
-        self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float
-    ) -> HeadReading:
-        """The newest known HEAD of a run's root."""
-        ...
-
-
-class ReadsProgress(Protocol):
-    """Reads progress reports of trainers."""
-
-    async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
-        """The last report of a run's pod, or the reason why there is none."""
-        ...
-
-
-class ReadsWarnings(Protocol):
-    """Reads why pods do not start."""
-
-    def of(
-        self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus
-    ) -> PodWarning | None:
-        """The newest warning about the pods of a process group, as far as known."""
-        ...
-
-
-class ReadsWorkloads(Protocol):
-    """Reads Kueue's Workloads."""
-
-    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
-        """The Workload of a JobSet."""
-        ...
 
 
 class Observer:
@@ -107,8 +69,8 @@ class Observer:
     def __init__(
         self,
         cluster: Cluster,
-        heads: ReadsHeads,
-        trainers: ReadsProgress,
+        heads: HeadReads,
+        trainers: Polls,
         pod_endings: PodEndings,
         settings: Settings,
         nodes: NodeNotices | None = None,
@@ -116,8 +78,8 @@ class Observer:
         cache: WatchCache | None = None,
         pace: Callable[[], float] = lambda: 0.0,
         defaults_namespace: str = "",
-        workloads: ReadsWorkloads | None = None,
-        warnings: ReadsWarnings | None = None,
+        workloads: Workloads | None = None,
+        warnings: PodEvents | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster

@@ -21,7 +21,7 @@ from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
-from halcyon_operator.model.views import RunView
+from halcyon_operator.model.views import Prerequisite, RunView
 from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
@@ -171,3 +171,23 @@ def _mount_paths(spec: TrainingRunSpec) -> list[str]:
 
 def _nested(first: str, second: str) -> bool:
     return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")
+
+
+LONGEST_CHAIN = 16
+"""Maximum number of runs that are read for one run. The runs of the chain check their own prerequisites."""
+
+
+def parse_prerequisite(name: str, document: object) -> Prerequisite:
+    """The view of a run that another run waits for; the document is None if no run has this name."""
+    if document is None:
+        return Prerequisite(name)
+    status = parse_status(value_at(document, "status"))
+    waits = status.phase != "Succeeded" and status.attempt == 0
+    return Prerequisite(
+        name, status.phase, _message(status), text(value_at(document, "spec", "after", "run")) if waits else ""
+    )
+
+
+def _message(status: TrainingRunStatus) -> str:
+    ready = status.condition("Ready")
+    return ready.message if ready is not None else ""

@@ -6,11 +6,11 @@ waits."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import mapping, moment, sequence, text, value_at
 from halcyon_operator.model.workload import (
     AdmissionCheck,
@@ -37,7 +37,7 @@ class Workloads:
     def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._known: OrderedDict[str, tuple[float, WorkloadReading]] = OrderedDict()
+        self._known: Recent[str, tuple[float, WorkloadReading]] = Recent(MAX_REMEMBERED)
 
     async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
         """The Workload of a JobSet.
@@ -55,9 +55,6 @@ class Workloads:
             return known[1]
         reading = await self._ask(namespace, jobset_uid)
         self._known[jobset_uid] = now, reading
-        self._known.move_to_end(jobset_uid)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
         return reading
 
     async def _ask(self, namespace: str, jobset_uid: str) -> WorkloadReading:

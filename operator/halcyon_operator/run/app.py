@@ -32,21 +32,17 @@ from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import RunKey
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
+from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
-from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.pod_events import PodEvents
-from halcyon_operator.observe.polls import Polls
-from halcyon_operator.observe.trainers import Trainers
+from halcyon_operator.observe.trainers import Polls, Trainers
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import Workloads
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import WriteWatch
-from halcyon_operator.run.http_server import HttpServer
-from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.health import Supervision, WatchAudit, WriteWatch, health_problem
+from halcyon_operator.run.metrics import HttpServer, Metrics
 from halcyon_operator.run.served_namespaces import other_namespaces, served_namespaces
-from halcyon_operator.run.supervision import Supervision, health_problem
-from halcyon_operator.run.watch_audit import WatchAudit
 from halcyon_operator.run.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
