@@ -14,7 +14,7 @@ from typing import Any
 from halcyon_api import names
 from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20

@@ -13,8 +13,8 @@ from itertools import pairwise
 import typer.main
 
 from halcyon_cli.cluster import ClusterAccess, Runs
-from halcyon_cli.errors import Rejected
 from halcyon_cli.kubectl import app
+from halcyon_cli.output import Rejected
 
 _NO_FILES = ":4"
 _WITHOUT_RUN = ("top",)

@@ -13,9 +13,8 @@ from halcyon_api.counting import counted
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.curves import draw_curves
 from halcyon_cli.history_report import last_tasks, moment, report_of
-from halcyon_cli.history_view import event_sentence
-from halcyon_cli.report import MEANINGS
-from halcyon_cli.timeline import draw, span
+from halcyon_cli.history_view import event_sentence, number
+from halcyon_cli.report import MEANINGS, draw, span
 
 _EVENTS = 500
 STYLE = """
@@ -70,8 +69,8 @@ def page(history: History, now: float) -> str:
                     (
                         f"{row['step']:,}",
                         row.get("source", "all"),
-                        _number(row.get("loss")),
-                        _number(row.get("bitsPerByte")),
+                        number(row.get("loss")),
+                        number(row.get("bitsPerByte")),
                     )
                     for row in history.evaluations
                 ],
@@ -94,7 +93,7 @@ def _tasks(history: History) -> list[str]:
     """The newest result of each task; nothing for a run without tasks."""
     names = ("accuracy", "standardError", "centred", "bitsPerByte")
     rows = [
-        (row["task"], f"{row['step']:,}", *(_number(row.get(name)) for name in names)) for row in last_tasks(history)
+        (row["task"], f"{row['step']:,}", *(number(row.get(name)) for name in names)) for row in last_tasks(history)
     ]
     return (
         ["<h2>Tasks</h2>", table(("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte"), rows)]
@@ -125,7 +124,3 @@ def inline(svg: str) -> str:
 
 def _more(count: int) -> str:
     return f'<p class="dim">The last {_EVENTS} of {count}; all of them are in the JSON.</p>' if count > _EVENTS else ""
-
-
-def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)

@@ -13,7 +13,7 @@ from halcyon_api.defaults.files import load_defaults, load_resolved, with_change
 from halcyon_api.training_run import InvalidRun, parse_run, read_one
 from halcyon_api.validation import find_problems
 from halcyon_api.yaml_text import dump_all
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 from halcyon_cli.sweeps import parse_sweep, variants
 from halcyon_operator.model.settings import InvalidSettings, parse_settings
 from halcyon_operator.objects.jobset import build_config_map, build_jobset

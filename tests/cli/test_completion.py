@@ -8,7 +8,7 @@ import pytest
 
 from halcyon_cli import completion
 from halcyon_cli.cluster import ClusterAccess
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 
 
 class Found:

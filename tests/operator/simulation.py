@@ -22,7 +22,7 @@ from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, PodView
 from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
-from halcyon_operator.observe.observer import Observer, ReadsHeads
+from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.run.controller import Controller
@@ -167,7 +167,7 @@ class SimulatedCluster:
         self,
         document: dict[str, Any],
         faults: dict[int, str] | None = None,
-        heads: ReadsHeads | None = None,
+        heads: Any = None,
         settings: Settings = SETTINGS,
     ) -> None:
         self.settings = settings

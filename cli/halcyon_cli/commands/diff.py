@@ -12,8 +12,7 @@ from halcyon.commands.errors import about_file
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Namespace, Run
-from halcyon_cli.commands.output import say
-from halcyon_cli.errors import Rejected, reporting_errors
+from halcyon_cli.output import Rejected, reporting_errors, say
 
 
 def diff(
@@ -30,9 +29,8 @@ def diff(
     from halcyon_api.defaults.status import read_values
     from halcyon_api.model_file import with_model
     from halcyon_api.training_run import InvalidRun, parse_run, read_one
-    from halcyon_cli.differing import difference
-    from halcyon_cli.differing_view import difference_view
-    from halcyon_cli.live_spec import live_spec
+    from halcyon_cli.differing import difference, difference_view
+    from halcyon_cli.roots import live_spec
 
     with reporting_errors(2):
         runs = Runs(ClusterAccess(context, namespace))

@@ -15,8 +15,7 @@ from halcyon.commands.errors import console
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import ClusterAccess, Runs
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
-from halcyon_cli.commands.output import write_json
-from halcyon_cli.errors import reporting_errors
+from halcyon_cli.output import reporting_errors, write_json
 from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
 
 _ENDED = ("Succeeded", "Failed")
@@ -110,8 +109,7 @@ def logs(
     raw: Annotated[bool, typer.Option(help="Print the lines as the trainers wrote them.")] = False,
 ) -> None:
     """Show the logs of all processes of a run together, sorted by time."""
-    from halcyon_cli.following import follow_run, read_run
-    from halcyon_cli.log_lines import shown
+    from halcyon_cli.following import follow_run, read_run, shown
 
     console = Console(soft_wrap=True)
     with reporting_errors(), contextlib.suppress(KeyboardInterrupt):

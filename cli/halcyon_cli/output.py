@@ -1,13 +1,31 @@
-"""What the commands write: sentences, JSON and files."""
+"""What commands write: sentences, JSON and files, and how they report a failure: one sentence on standard error, and an
+exit code (default 1).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from halcyon_cli.errors import Rejected
+import typer
+
+
+class Rejected(Exception):
+    """The command cannot do its work; the message is one sentence for the user."""
+
+
+@contextlib.contextmanager
+def reporting_errors(code: int = 1) -> Iterator[None]:
+    """Turn a Rejected from the block into its sentence on standard error and an exit with `code`."""
+    try:
+        yield
+    except Rejected as refused:
+        sys.stderr.write(f"{refused}\n")
+        raise typer.Exit(code) from None
 
 
 def say(sentence: str) -> None:
