@@ -140,7 +140,7 @@ def _quoted(text: str) -> str:
 
 def _fenced(text: str) -> str:
     """A block of code whose fence is longer than any in the text: a model may write what it likes."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)))
+    fence = "`" * (max([2, *map(len, re.findall("`+", text))]) + 1)
     return f"{fence}text\n{text.translate(SAFE)}\n{fence}"
 
 

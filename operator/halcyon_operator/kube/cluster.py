@@ -25,10 +25,8 @@ from halcyon_operator.kube.client import (
     merge_patch,
     path_of,
 )
-from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
-from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
 from halcyon_operator.model.decision import Deletion, Event, JobSync, Manifest
-from halcyon_operator.model.untrusted import integer, sequence, text, value_at
+from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
 from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
@@ -36,7 +34,6 @@ from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
 COMPONENT = "halcyon-operator"
 PAGE = 500
 POD_PAGE = 100
@@ -45,7 +42,6 @@ EVENT_PAGE = 100
 MAX_NOTE = 1000
 _NO_DEADLINE = 2**31 - 1
 """Seconds: the longest deadline of a Job, which says the same as none."""
-
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
 _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
 
@@ -306,3 +302,39 @@ def event_manifest(run: RunView, event: Event, instance: str, now: datetime) -> 
             "uid": run.uid,
         },
     }
+
+
+# Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
+# rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
+# API server publishes shows whether the field exists; every account may read it.
+OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
+FIELD = "onJobFailureMessagePatterns"
+INSTALL_JOBSET = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
+TOO_OLD = (
+    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is "
+    f"restarted forever; {INSTALL_JOBSET}"
+)
+
+
+def knows_the_rules(openapi: object) -> bool | None:
+    """Whether the JobSet of an OpenAPI document has the field; None if the document does not describe JobSets."""
+    for schema in mapping(value_at(openapi, "components", "schemas")).values():
+        rule = value_at(schema, "properties", "spec", "properties", "failurePolicy", "properties", "rules", "items")
+        if fields := mapping(value_at(rule, "properties")):
+            return FIELD in fields
+    return None
+
+
+def create_refusal(kind: str, message: str) -> str:
+    """Why the API server rejected an object, as one sentence for the user.
+
+    Args:
+        kind: Kind of the object.
+        message: The API server's message.
+    """
+    if kind == "JobSet" and "unknown field" in message:
+        return (
+            f"JobSet was refused, because the cluster's JobSet does not support all of its fields; {INSTALL_JOBSET}: "
+            f"{text(message, 500)}"
+        )
+    return f"{kind} was refused: {message}"

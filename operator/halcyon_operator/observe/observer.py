@@ -32,7 +32,7 @@ from halcyon_operator.model.views import (
     RunView,
 )
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
-from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.objects.jobset import is_probe
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object

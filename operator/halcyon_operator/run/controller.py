@@ -20,8 +20,7 @@ from datetime import datetime
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
-from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.kube.jobset_version import create_refusal
+from halcyon_operator.kube.cluster import Cluster, create_refusal
 from halcyon_operator.model.decision import Decision, Event, ProbePlan, SaveAsk
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import text, value_at
@@ -35,7 +34,6 @@ from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
-
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
 CHECK_SECONDS = 0.3

@@ -26,11 +26,7 @@ from halcyon_operator.decide.record.restarts import passed_over, with_restart_do
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
 from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
-from halcyon_operator.decide.tell.describe import (
-    describe_attempt,
-    describe_success,
-    describe_transition,
-)
+from halcyon_operator.decide.tell.describe import describe_attempt, describe_success, describe_transition
 from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, present_group
