@@ -14,9 +14,9 @@ from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import HistoryEntry
 from halcyon_operator.decide.next.attempts import BEFORE, current_jobset, next_step
-from halcyon_operator.decide.next.by_cause import rule_of
+from halcyon_operator.decide.next.by_cause import recovery_facts
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
-from halcyon_operator.decide.next.recovery import Action
+from halcyon_operator.decide.next.recovery import Action, decide
 from halcyon_operator.decide.next.situation import Situation, first_step
 from halcyon_operator.decide.next.steps import (
     Create,
@@ -192,7 +192,7 @@ def check_step(case: Situation) -> None:
     if before is not None:
         assert found == before
     elif case.jobset is not None:
-        assert isinstance(found, STEPS[rule_of(case, case.jobset).action])
+        assert isinstance(found, STEPS[decide(recovery_facts(case, case.jobset)).action])
     else:
         assert found == first_step(AFTER_ATTEMPT, case)
     if isinstance(found, Create | NewAttempt | DiscardConfigMap):

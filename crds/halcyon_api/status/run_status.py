@@ -203,6 +203,11 @@ class TrainingRunStatus(StatusModel):
         return self.queue is not None and self.queue.waiting_since is not None
 
     @property
+    def resume_step(self) -> int:
+        """Committed steps that the next attempt must find."""
+        return self.checkpoint.step if self.checkpoint is not None else 0
+
+    @property
     def restart_waits(self) -> bool:
         """Whether a requested restart is still to be done."""
         return self.restart is not None and self.restart.waits

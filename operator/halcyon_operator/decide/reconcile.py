@@ -13,17 +13,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_operator.decide.next import attempts, steps
+from halcyon_operator.decide.next import attempts, pods, steps
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
 from halcyon_operator.decide.next.growth import plan_probe, probe_holds_room
 from halcyon_operator.decide.next.permissions import permitted
-from halcyon_operator.decide.next.pods import (
-    job_to_sync,
-    pods_to_delete,
-    with_held_ends,
-    with_held_pods,
-    with_stuck_pods,
-)
 from halcyon_operator.decide.next.situation import Situation
 from halcyon_operator.decide.record.checkpoint import with_checkpoint
 from halcyon_operator.decide.record.edits import with_edits
@@ -51,7 +44,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         return Decision()
     if isinstance(observed.head, HeadPending):
         return _reading_head(observed, now)
-    observed = with_held_ends(observed, now)
+    observed = pods.with_held_ends(observed, now)
     jobset = attempts.current_jobset(observed)
     wanted_hash = attempt_spec_hash(observed.run.spec) if observed.run.spec is not None else ""
     change = _updated(observed, jobset, wanted_hash, now)
@@ -59,7 +52,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))
     change = change.then(with_restart(observed, change.status, jobset, now))
     change = change.then(with_requests(observed, change.status, jobset, now))
-    decision = with_stuck_pods(_next(observed, change, wanted_hash, now), observed, now)
+    decision = pods.with_stuck_pods(_next(observed, change, wanted_hash, now), observed, now)
     return decision if decision.status is None else _completed(decision, observed, change, jobset, now)
 
 
@@ -82,10 +75,10 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     situation = Situation(observed, status, spec, attempts.current_jobset(observed), wanted_hash, now, change.retry)
     step = attempts.next_step(situation)
     decision = _with_probe(carry_out(step, situation), step, observed, now)
-    decision = with_held_pods(decision, observed, step, situation.jobset, now)
+    decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
-        delete = decision.delete + pods_to_delete(observed, status, step.jobset)
-        decision = replace(decision, delete=delete, sync=job_to_sync(observed, status, step.jobset))
+        delete = decision.delete + pods.pods_to_delete(observed, status, step.jobset)
+        decision = replace(decision, delete=delete, sync=pods.job_to_sync(observed, status, step.jobset))
     return decision
 
 

@@ -28,14 +28,20 @@ def last_cause(status: TrainingRunStatus) -> EndCause:
     return cause_named(entry.cause if entry is not None else None)
 
 
+def last_end(status: TrainingRunStatus) -> HistoryEntry | None:
+    """The entry of the newest process group that has ended."""
+    return next((entry for entry in reversed(status.history) if entry.cause), None)
+
+
 def ended_cause(status: TrainingRunStatus) -> EndCause:
     """Cause of the newest end in the history."""
-    return next((cause_named(entry.cause) for entry in reversed(status.history) if entry.cause), EndCause.SPEC_CHANGED)
+    ended = last_end(status)
+    return cause_named(ended.cause) if ended is not None else EndCause.SPEC_CHANGED
 
 
 def last_message(status: TrainingRunStatus) -> str:
     """Message of the newest end in the history."""
-    ended = next((entry for entry in reversed(status.history) if entry.cause), None)
+    ended = last_end(status)
     return (ended.message if ended is not None else None) or "no pod was seen to end"
 
 

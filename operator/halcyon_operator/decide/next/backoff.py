@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 from halcyon_operator.decide.next.recovery import FREE
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import moment
 
@@ -82,7 +81,7 @@ def _ends_in_a_row(status: TrainingRunStatus, causes: tuple[str, ...]) -> int:
 
 def _was_saved(entry: HistoryEntry, status: TrainingRunStatus) -> bool:
     """Whether a checkpoint was committed after the start of a process group."""
-    return entry.from_step is not None and resume_step(status) > entry.from_step
+    return entry.from_step is not None and status.resume_step > entry.from_step
 
 
 def _pause(ends: int) -> float:

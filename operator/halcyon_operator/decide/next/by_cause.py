@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from halcyon_api.elastic import usable_slices
 from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.run_status import TrainingRunStatus
@@ -11,36 +9,28 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
 from halcyon_operator.decide.next.growth import grown, shrunk
 from halcyon_operator.decide.next.placement import capacity_of, current_avoided, first_slices, node_to_avoid, smaller
-from halcyon_operator.decide.next.recovery import ENDED, FREE, Budget, Cause, Committed, RecoveryFacts, Rule, decide
+from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
 from halcyon_operator.decide.next.situation import Situation
 from halcyon_operator.decide.next.steps import Keep, Stall, Step, Stop
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.decide.record.edits import saved
-from halcyon_operator.decide.record.placement import placement_of, trains
+from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.record.restarts import restart_clause
 from halcyon_operator.decide.tell.describe import edit_clause
-from halcyon_operator.model.history import ended_cause, last_cause, last_message
+from halcyon_operator.model.history import ended_cause, last_cause, last_end, last_message
 from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import seconds_between
-from halcyon_operator.model.views import JobSetView, Observed
+from halcyon_operator.model.views import JobSetView
 
 
 def by_cause(situation: Situation, jobset: JobSetView) -> Step:
     """The step that the decision table gives for an attempt with a JobSet."""
-    rule, status, spec = rule_of(situation, jobset), situation.status, situation.spec
+    rule = decide(recovery_facts(situation, jobset))
     if rule.action != "edited":
         return _step_of(rule, situation, jobset)
     if situation.renewed:
         return renewal(situation)
-    why = f"recovery.elastic does not allow {placement_of(status, spec).slices} slices any more"
-    return _resize(status, spec, first_slices(status, spec, fresh=True), why, situation.now)
-
-
-def rule_of(situation: Situation, jobset: JobSetView) -> Rule:
-    """The rule of the decision table that matches."""
-    observed, status, spec = situation.observed, situation.status, situation.spec
-    edited = situation.renewed or placement_of(status, spec).slices not in usable_slices(spec)
-    return decide(recovery_facts(observed, status, spec, jobset, situation.now, edited=edited))
+    why = f"recovery.elastic does not allow {situation.placement.slices} slices any more"
+    return _resize(situation, first_slices(situation.status, situation.spec, fresh=True), why)
 
 
 def renewal(situation: Situation) -> Stop:
@@ -54,17 +44,17 @@ def renewal(situation: Situation) -> Stop:
 def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
     """The step that carries out a rule of the decision table."""
     observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
-    placement, failed = placement_of(status, spec), jobset.outcome != "running"
+    placement, failed = situation.placement, jobset.outcome != "running"
     avoided = current_avoided(placement.avoided, spec.recovery.bad_nodes, now)
     waited = f"pods have found no node for {seconds_between(placement.waiting_since, now):.0f} s"
     match rule.action:
         case "stop":
             reason = rule.reason or EndReason(last_cause(status).end.reason)
-            return Stall(reason, _stop_message(reason, status, spec, observed.run.name))
+            return Stall(reason, _stop_message(reason, situation))
         case "smaller" if (slices := smaller(observed, status, spec)) is not None:
-            return _resize(status, spec, slices, waited, now)
+            return _resize(situation, slices, waited)
         case "larger" if placement.room_slices is not None:
-            return _resize(status, spec, placement.room_slices, "there is room for more slices", now)
+            return _resize(situation, placement.room_slices, "there is room for more slices")
         case "pause":
             return Stop(last_cause(status) if failed else EndCause.HELD_BACK, last_message(status))
         case "elsewhere" if (node := node_to_avoid(placement, spec, now)) is not None:
@@ -79,28 +69,27 @@ def _step_of(rule: Rule, situation: Situation, jobset: JobSetView) -> Step:
             return Stop(last_cause(status), last_message(status)) if failed else Keep(jobset)
 
 
-def _resize(status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, why: str, now: datetime) -> Stop:
-    placement, asked = placement_of(status, spec), spec.accelerator.slices
+def _resize(situation: Situation, slices: int, why: str) -> Stop:
+    placement, asked = situation.placement, situation.spec.accelerator.slices
     short = why if slices < placement.slices else "there was room for no more"
     reason = f"{slices} of {asked} slices: {short}" if slices < asked else None
-    moved = grown(placement, slices, now) if slices > placement.slices else shrunk(placement, slices)
+    moved = grown(placement, slices, situation.now) if slices > placement.slices else shrunk(placement, slices)
     moved = moved.model_copy(update={"reason": reason, "waiting_since": None})
     return Stop(EndCause.RESIZED, f"going on with {slices} slices instead of {placement.slices}: {why}", moved)
 
 
-def _stop_message(reason: StallReason, status: TrainingRunStatus, spec: TrainingRunSpec, run_name: str) -> str:
+def _stop_message(reason: StallReason, situation: Situation) -> str:
     """One sentence with the reason why a run stops, and how to continue it."""
-    message = last_message(status)
+    status, message = situation.status, last_message(situation.status)
     if reason == "Fenced":
         again = f"{MAX_FENCED_IN_A_ROW} attempts in a row lost the checkpoint root to another writer: {message}"
         return f"{again}; find the other writer, then ask for a restart (kubectl halcyon restart)"
     if reason == "RestartsExhausted":
         return (
             f"{status.failures_without_checkpoint} failures in a row without a new checkpoint, and "
-            "recovery.maxRestarts is "
-            f"{spec.recovery.max_restarts}; the last: {message}; read `kubectl logs -l halcyon.dev/run={run_name}`, "
-            "then edit the "
-            "spec, or ask for a restart (kubectl halcyon restart)"
+            f"recovery.maxRestarts is {situation.spec.recovery.max_restarts}; the last: {message}; read `kubectl logs "
+            f"-l halcyon.dev/run={situation.observed.run.name}`, then edit the spec, or ask for a restart (kubectl "
+            "halcyon restart)"
         )
     return message
 
@@ -110,28 +99,25 @@ _STARTED_AGAIN: frozenset[EndCause] = frozenset(ENDED) - {EndCause.FENCED}
 """Causes of ends after which another process group follows without a user."""
 
 
-def recovery_facts(
-    observed: Observed,
-    status: TrainingRunStatus,
-    spec: TrainingRunSpec,
-    jobset: JobSetView,
-    now: datetime,
-    *,
-    edited: bool = False,
-) -> RecoveryFacts:
+def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:
     """The facts about a run whose present attempt has a JobSet."""
+    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
+    edited = situation.renewed or situation.placement.slices not in usable_slices(spec)
     failed = jobset.outcome != "running"  # one that has completed is seen here only if it ended early
     cause: Cause = last_cause(status) if failed else _started_again_after(status)
     capacity = capacity_of(observed, status, spec, now)
     idle = failed or not trains(status)
-    committed: Committed = _grown(status, spec) if capacity == "more" else _committed(status, cause)
     if edited and cause == "none":
-        committed = "yes" if saved(observed, status, now) else "no"
+        committed = saved(observed, status, now)
+    elif capacity == "more":
+        committed = status.resume_step > (situation.placement.room_step or 0)
+    else:
+        committed = _committed(status, cause)
     return RecoveryFacts(
         cause=cause,
-        committed=committed,
-        budget=_budget(status, spec, cause) if failed or cause in FREE else "left",
-        node="blamed" if idle and node_to_avoid(placement_of(status, spec), spec, now) is not None else "clear",
+        committed="yes" if committed else "no",
+        budget="spent" if (failed or cause in FREE) and _spent(status, spec, cause) else "left",
+        node="blamed" if idle and node_to_avoid(situation.placement, spec, now) is not None else "clear",
         capacity=capacity,
         edit="waits" if edited else "none",
     )
@@ -143,32 +129,24 @@ def _started_again_after(status: TrainingRunStatus) -> Cause:
     return cause if cause in _STARTED_AGAIN and not trains(status) else "none"
 
 
-def _grown(status: TrainingRunStatus, spec: TrainingRunSpec) -> Committed:
-    """Whether a checkpoint was committed after the room for more slices was found."""
-    return "yes" if resume_step(status) > (placement_of(status, spec).room_step or 0) else "no"
-
-
-def _committed(status: TrainingRunStatus, cause: Cause) -> Committed:
+def _committed(status: TrainingRunStatus, cause: Cause) -> bool:
     """Whether the process group that ended had committed a checkpoint; if it was fenced, whether it had done a step."""
     if cause == EndCause.FENCED:
-        return "no" if _fenced_in_a_row(status) else "yes"
-    ended = next((entry for entry in reversed(status.history) if entry.cause), None)
-    committed = ended is not None and ended.from_step is not None and resume_step(status) > ended.from_step
-    return "yes" if committed else "no"
+        return not _fenced_in_a_row(status)
+    ended = last_end(status)
+    return ended is not None and ended.from_step is not None and status.resume_step > ended.from_step
 
 
-def _budget(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> Budget:
+def _spent(status: TrainingRunStatus, spec: TrainingRunSpec, cause: Cause) -> bool:
+    """Whether another end with this cause is not allowed."""
     if cause == EndCause.FENCED:
-        spent = _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
-    elif cause in FREE:
+        return _fenced_in_a_row(status) >= MAX_FENCED_IN_A_ROW
+    if cause in FREE:
         # Only for the present attempt: after a pause the next attempt is allowed.
-        ended = next((entry for entry in reversed(status.history) if entry.cause), None)
-        spent = (
-            ended is not None and ended.attempt == status.attempt and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
-        )
-    else:
-        spent = status.failures_without_checkpoint > spec.recovery.max_restarts
-    return "spent" if spent else "left"
+        ended = last_end(status)
+        present = ended is not None and ended.attempt == status.attempt
+        return present and free_ends_in_a_row(status) >= FREE_ENDS_IN_A_ROW
+    return status.failures_without_checkpoint > spec.recovery.max_restarts
 
 
 def _fenced_in_a_row(status: TrainingRunStatus) -> int:

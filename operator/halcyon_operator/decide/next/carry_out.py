@@ -16,7 +16,6 @@ from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.placement import next_placement
 from halcyon_operator.decide.next.situation import Situation
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.decide.record.completion import final_step, last_progress
 from halcyon_operator.decide.record.edits import with_edits_in_force
 from halcyon_operator.decide.record.follow import count_next_attempt
@@ -121,7 +120,7 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS
             )
         case steps.Rest():
-            at = f" at step {resume_step(status)}" if resume_step(status) else ""
+            at = f" at step {status.resume_step}" if status.resume_step else ""
             description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
             return Decision(described(_vanished(status, now), description))
         case steps.Stall(reason, message):
@@ -206,7 +205,7 @@ def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpe
         spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
     run, attempt = observed.run, status.attempt
     jobset = JobSetPlan(
-        run, spec, observed.settings, attempt, resume_step(status), remaining, avoided, observed.fresh_token
+        run, spec, observed.settings, attempt, status.resume_step, remaining, avoided, observed.fresh_token
     )
     return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
 

@@ -8,21 +8,10 @@ from typing import Literal
 from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.backoff import backoff_of
 from halcyon_operator.decide.next.situation import Case, Situation
-from halcyon_operator.decide.next.steps import (
-    Await,
-    Create,
-    DiscardConfigMap,
-    Finish,
-    HoldBack,
-    NewAttempt,
-    Stall,
-    Step,
-    Stop,
-    Wait,
-)
-from halcyon_operator.decide.record.checkpoint import foreign_owner, resume_step, shown_owner
+from halcyon_operator.decide.record.checkpoint import foreign_owner, shown_owner
 from halcyon_operator.model.history import ended_cause, last_message
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
 from halcyon_operator.model.reasons import StallReason
@@ -30,37 +19,37 @@ from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import HeadFound, Observed, Prerequisite
 
 
-def _foreign_root(situation: Situation) -> Stall | None:
+def _foreign_root(situation: Situation) -> steps.Stall | None:
     owner = foreign_owner(situation.observed)
     if owner is None:
         return None
-    return Stall(
+    return steps.Stall(
         "CheckpointRootTaken",
         f"spec.checkpoint.root holds the checkpoints of {shown_owner(owner)}; give this run a root of its own",
     )
 
 
-def _already_done(situation: Situation) -> Finish | None:
+def _already_done(situation: Situation) -> steps.Finish | None:
     """Also for a run that was deleted and created again, so that it uses no hardware."""
     status, spec = situation.status, situation.spec
-    steps, progress = spec.trainer.steps, status.progress
-    exported = progress is not None and progress.exported_step is not None and progress.exported_step >= steps
+    planned, progress = spec.trainer.steps, status.progress
+    exported = progress is not None and progress.exported_step is not None and progress.exported_step >= planned
     known = spec.task == "train" and isinstance(situation.observed.head, HeadFound)
-    return Finish(None) if known and resume_step(status) >= steps and (spec.export is None or exported) else None
+    return steps.Finish(None) if known and status.resume_step >= planned and (spec.export is None or exported) else None
 
 
-def _prerequisite(situation: Situation) -> Stall | Await | None:
+def _prerequisite(situation: Situation) -> steps.Stall | steps.Await | None:
     run = situation.observed.run
     unmet = unmet_prerequisite(run.name, run.namespace, situation.observed.prerequisites)
     return None if unmet is None else _blocked(unmet)
 
 
-def _blocked(unmet: UnmetPrerequisite) -> Stall | Await:
+def _blocked(unmet: UnmetPrerequisite) -> steps.Stall | steps.Await:
     """The step of a run whose prerequisite is not met."""
-    return Stall(unmet.reason, unmet.message) if unmet.reason else Await(unmet.message)
+    return steps.Stall(unmet.reason, unmet.message) if unmet.reason else steps.Await(unmet.message)
 
 
-def _missing_origin(situation: Situation) -> Stall | Await | None:
+def _missing_origin(situation: Situation) -> steps.Stall | steps.Await | None:
     """The step of a run that begins from another run's checkpoint while that root is not known; None if the run can
     begin.
     """
@@ -72,14 +61,14 @@ def _missing_origin(situation: Situation) -> Stall | Await | None:
     if root is None and observed.origin is not None:
         return _blocked(unmet_origin(observed.origin))
     if root is None:
-        return Stall(
+        return steps.Stall(
             "OriginUnknown",
             f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace}, so its "
             "checkpoint root is not "
             "known; correct the name, or make this run with spec.from.root",
         )
     if root.startswith("file://"):
-        return Stall(
+        return steps.Stall(
             "OriginUnknown",
             f"spec.from: the checkpoints of run {origin.run} are in {root}, on a volume that this run's pods do not "
             "have; copy one to this "
@@ -88,28 +77,28 @@ def _missing_origin(situation: Situation) -> Stall | Await | None:
     return None
 
 
-def _earlier_run(situation: Situation) -> Step | None:
+def _earlier_run(situation: Situation) -> steps.Step | None:
     return remains_of_earlier_run(situation.observed, situation.status)
 
 
-def _create(situation: Situation) -> Step | None:
+def _create(situation: Situation) -> steps.Step | None:
     """The number never had a JobSet, and no epoch of it has written to the root."""
     status = situation.status
     unused = status.attempt > 0 and status.job_set_uid is None and status.root_attempt < status.attempt
     if not unused or situation.released or situation.edited:
         return None
-    return name_conflict(situation.observed, status) or Create()
+    return name_conflict(situation.observed, status) or steps.Create()
 
 
-def _old_config_map(situation: Situation) -> DiscardConfigMap | None:
+def _old_config_map(situation: Situation) -> steps.DiscardConfigMap | None:
     return (
-        DiscardConfigMap("removing the last attempt's ConfigMap")
+        steps.DiscardConfigMap("removing the last attempt's ConfigMap")
         if own_config_map(situation.observed) is not None
         else None
     )
 
 
-def _held_back(situation: Situation) -> HoldBack | None:
+def _held_back(situation: Situation) -> steps.HoldBack | None:
     """No pause if a user has edited the spec or requested a restart."""
     status, now = situation.status, situation.now
     hold = backoff_of(status)
@@ -120,7 +109,7 @@ def _held_back(situation: Situation) -> HoldBack | None:
         f"{stamp(hold.until)} "
         "(an edit or a requested restart makes it at once)"
     )
-    return HoldBack(hold.reason, message, (hold.until - now).total_seconds())
+    return steps.HoldBack(hold.reason, message, (hold.until - now).total_seconds())
 
 
 def _highest(situation: Situation) -> int:
@@ -128,19 +117,19 @@ def _highest(situation: Situation) -> int:
     return max(status.attempt, status.root_attempt, highest_own(observed))
 
 
-def _exhausted(situation: Situation) -> Stall | None:
+def _exhausted(situation: Situation) -> steps.Stall | None:
     if (highest := _highest(situation)) < names.MAX_ATTEMPT:
         return None
-    return Stall(
+    return steps.Stall(
         "AttemptsExhausted", f"attempt {highest} was the last one possible; make a new run with another name and root"
     )
 
 
-def new_attempt(situation: Situation) -> NewAttempt:
+def new_attempt(situation: Situation) -> steps.NewAttempt:
     """The step if nothing stands against a new attempt."""
     status = situation.status
     resumed = bool(status.history) and ended_cause(status) == EndCause.SUSPENDED
-    return NewAttempt(next_free_attempt(situation.observed, _highest(situation)), situation.released or resumed)
+    return steps.NewAttempt(next_free_attempt(situation.observed, _highest(situation)), situation.released or resumed)
 
 
 AFTER_ATTEMPT: tuple[Case, ...] = (
@@ -219,22 +208,22 @@ def unmet_origin(origin: Prerequisite) -> UnmetPrerequisite:
     )
 
 
-def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> Stop | Wait | None:
+def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> steps.Stop | steps.Wait | None:
     """The step that deletes the last attempt's objects, or waits for their deletion; None if they are deleted."""
     owned = own_jobsets(observed)
     if any(not jobset.deleting for jobset in owned):
-        return Stop(cause, message)
+        return steps.Stop(cause, message)
     if owned:
-        return Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
+        return steps.Wait(f"waiting for JobSet {owned[0].name} and its pods to be gone")
     # Pods without a JobSet are deleted by Kubernetes, unless a user orphaned their Jobs.
     pods = [pod for pod in observed.pods if not pod.over or pod.deleting]
     if pods:
         on = f" on node {pods[0].node}" if pods[0].node else ""
-        return Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")
+        return steps.Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")
     return None
 
 
-def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> steps.Stall | steps.Wait | None:
     """The step for objects of an earlier run of the same name. A new attempt would fence its trainers before their last
     save.
 
@@ -253,31 +242,31 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> Sta
             # A background deletion removes the JobSet first, and its controller, which lags, may then create its Jobs
             # once more.
             fix = f"kubectl delete jobset,configmap {jobset.name} --namespace {run.namespace} --cascade=foreground"
-            return Stall(
+            return steps.Stall(
                 "NameTaken",
                 f"JobSet {jobset.name} {whose}, which was deleted without it, still runs; delete it ({fix}): its pods "
                 "save, "
                 "and this run goes on from there",
             )
     if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
-        return Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
+        return steps.Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
     if pods := [pod for pod in observed.earlier_pods if not pod.over or pod.deleting]:
         on = f" on node {pods[0].node}" if pods[0].node else ""
-        return Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on}")
+        return steps.Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on}")
     return None
 
 
-def name_conflict(observed: Observed, status: TrainingRunStatus) -> Stall | Wait | None:
+def name_conflict(observed: Observed, status: TrainingRunStatus) -> steps.Stall | steps.Wait | None:
     """The step if an object of another owner has a name that the attempt needs; None if there is none."""
     name = names.jobset_name(observed.run.name, status.attempt)
     foreign = [jobset for jobset in observed.jobsets if jobset.name == name and jobset.owner_uid != observed.run.uid]
     own = own_config_map(observed)
     if not foreign and own is not None and own.deleting:
-        return Wait(f"waiting for ConfigMap {name} to be gone")
+        return steps.Wait(f"waiting for ConfigMap {name} to be gone")
     kind = "JobSet" if foreign else "ConfigMap" if observed.config_map is not None and own is None else None
     if kind is None:
         return None
-    return Stall(
+    return steps.Stall(
         "NameTaken", f"{kind} {name} exists and is not this run's; remove it or make the run under another name"
     )
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from halcyon_api.status.placement import PlacementStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.recovery import STICKY_REASONS
 from halcyon_operator.decide.next.steps import Step
 from halcyon_operator.decide.record.completion import lengthened
+from halcyon_operator.decide.record.placement import placement_of
 from halcyon_operator.decide.record.spec_hash import fits
 from halcyon_operator.model.views import JobSetView, Observed
 
@@ -31,6 +33,11 @@ class Situation:
     now: datetime
     retry: bool = False
     """Whether the spec was edited in a way that may remove the reason why the run has stopped."""
+
+    @property
+    def placement(self) -> PlacementStatus:
+        """The recorded placement; if there is none, that of the attempt's topology."""
+        return placement_of(self.status, self.spec)
 
     @property
     def lengthened(self) -> bool:

@@ -60,11 +60,6 @@ def shown_owner(owner: Owner) -> str:
     return f"run {owner.namespace}/{owner.name}" if known else "another run"
 
 
-def resume_step(status: TrainingRunStatus) -> int:
-    """Committed steps that the next attempt must find."""
-    return status.checkpoint.step if status.checkpoint is not None else 0
-
-
 def _from_root(step: CommittedStep, now: datetime) -> RunCheckpoint:
     return RunCheckpoint(
         step=min(step.step, LARGEST_EXACT),
@@ -87,7 +82,7 @@ def _from_report(observed: Observed, now: datetime) -> list[RunCheckpoint]:
 
 def _from_endings(observed: Observed, now: datetime) -> list[RunCheckpoint]:
     """Checkpoints in the termination reports of processes, which have the step but not the path."""
-    known = observed.run.status.checkpoint.step if observed.run.status.checkpoint is not None else 0
+    known = observed.run.status.resume_step
     return [
         _from_trainer(report.checkpoint_step, ending.group.attempt, "", _time(report.time, now), None)
         for ending in observed.endings

@@ -14,7 +14,6 @@ from halcyon_api.edits.changes import read_recorded
 from halcyon_api.status.progress import Progress
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.decide.record.history import shown
 from halcyon_operator.model.history import present_group
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding
@@ -39,7 +38,7 @@ def _reported(observed: Observed, status: TrainingRunStatus) -> list[PodEnding]:
 def steps_done(observed: Observed, status: TrainingRunStatus) -> int:
     """Steps that are known to be done, by the checkpoints, the progress and the termination reports."""
     reports = [ending.report.step for ending in _reported(observed, status) if ending.report is not None]
-    return max(resume_step(status), last_progress(observed, status).step, *reports, 0)
+    return max(status.resume_step, last_progress(observed, status).step, *reports, 0)
 
 
 def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
@@ -72,7 +71,7 @@ def completion(
     ):
         return "unseen"
     best = spec.trainer.evaluation.best
-    may_stop_early = best is not None and best.patience is not None and not leader_reported and resume_step(status) > 0
+    may_stop_early = best is not None and best.patience is not None and not leader_reported and status.resume_step > 0
     return "completed" if may_stop_early else "endedEarly"
 
 

@@ -19,7 +19,6 @@ from halcyon_api.elastic import usable_slices
 from halcyon_api.status.maintenance import SaveRequestStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.decide.record.completion import lengthened, planned_steps
 from halcyon_operator.decide.record.placement import placement_of, trains
 from halcyon_operator.decide.record.spec_hash import RETIRED, fits
@@ -103,7 +102,7 @@ def with_edits_in_force(observed: Observed, status: TrainingRunStatus, attempt: 
     changed = status.model_copy(update={"in_force": dict(observed.run.fields), "edit": None})
     if not found:
         return Change(changed)
-    step = resume_step(status)
+    step = status.resume_step
     message = (
         f"In force with attempt {attempt}, {f'from step {step} on' if step else 'from the beginning'}: "
         f"{sentence(found)}"
@@ -146,6 +145,6 @@ def _refusal(status: TrainingRunStatus, spec: TrainingRunSpec) -> str | None:
     planned = planned_steps(status)
     if planned is None or spec.task != "train":
         return None
-    done = max(resume_step(status), status.progress.step if status.progress is not None else 0)
+    done = max(status.resume_step, status.progress.step if status.progress is not None else 0)
     rehearsal = spec.data.mixture.simulate_tokens is not None
     return steps_refusal(spec.optimizer, rehearsal=rehearsal, old=planned, new=spec.trainer.steps, done=done)

@@ -219,8 +219,8 @@ def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGro
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
     """Count failures in a row without a new checkpoint. With a new checkpoint, all failures since the last reconcile
     count as one, because their order is unknown."""
-    old = before.checkpoint.step if before.checkpoint is not None else 0
-    new = status.checkpoint.step if status.checkpoint is not None else 0
+    old = before.resume_step
+    new = status.resume_step
     count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures
     return status.model_copy(update={"failures_without_checkpoint": count})
 

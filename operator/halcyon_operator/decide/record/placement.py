@@ -56,7 +56,7 @@ def with_room(
     if room is None:
         update |= {"room_since": None, "room_slices": None, "room_step": None}
     elif placement.room_since is None:
-        step = status.checkpoint.step if status.checkpoint is not None else 0
+        step = status.resume_step
         update |= {"room_since": stamp(now), "room_slices": room, "room_step": step}
     else:
         update["room_slices"] = room

@@ -18,7 +18,6 @@ from halcyon_api.ends import EndCause
 from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
 from halcyon_api.status.restart import RestartOutcome, RestartStatus
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.decide.record.completion import lengthened
 from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.record.spec_hash import RETIRED
@@ -72,7 +71,7 @@ def with_restart_done(status: TrainingRunStatus, attempt: int) -> Change:
     known = status.restart
     if known is None or not known.waits:
         return Change(status)
-    step = resume_step(status)
+    step = status.resume_step
     message = (
         f"Attempt {attempt} follows as was asked for ({_shown(known)}), "
         f"{f'from step {step} on' if step else 'from the beginning'}"

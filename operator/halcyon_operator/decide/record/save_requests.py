@@ -11,7 +11,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from halcyon_api.edits.status import EditStatus
 from halcyon_api.status.maintenance import (
     MAX_NOTICES,
     MAX_REQUEST_VALUE,
@@ -20,10 +19,8 @@ from halcyon_api.status.maintenance import (
     Notice,
     SaveRequestStatus,
 )
-from halcyon_api.status.restart import RestartStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.status.save_requests import SaveRequest, request_id
-from halcyon_operator.decide.record.checkpoint import resume_step
 from halcyon_operator.model.decision import Change, Event, SaveAsk
 from halcyon_operator.model.pods import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
@@ -59,28 +56,35 @@ def with_requests(observed: Observed, status: TrainingRunStatus, jobset: JobSetV
     """
     asks: list[SaveAsk] = []
     events: list[Event] = []
-    user = _wanted(observed, status, now)
-    if user is not None and user.step is None:
-        request = request_id("user", f"{observed.run.uid}/{user.value}")
-        user = _pursue(user, request, observed, status, jobset, asks)
-        if user.step is not None:
+
+    def pursued(wanted: AnyRequest, kind: str, what: str) -> AnyRequest:
+        """A request that no checkpoint serves yet, updated; it is sent again if the trainer has not accepted it."""
+        if wanted.step is not None:
+            return wanted
+        return _pursue(wanted, request_id(kind, f"{observed.run.uid}/{what}"), observed, status, jobset, asks)
+
+    known, user = _wanted(observed, status, now), None
+    if known is not None:
+        user = pursued(known, "user", known.value)
+        if user.step is not None and known.step is None:
             message = (
                 f"The checkpoint of step {user.step} holds all that was trained when it was asked for "
                 f"({text(user.value, 64)})"
             )
-            events.append(Event("Normal", "CheckpointSaved", message, f"saved/{request}"))
+            key = f"saved/{request_id('user', f'{observed.run.uid}/{user.value}')}"
+            events.append(Event("Normal", "CheckpointSaved", message, key))
     maintenance, noticed = _maintenance(observed, status, jobset, now)
     events += noticed
-    if maintenance is not None and maintenance.save is not None and maintenance.save.step is None:
-        request = request_id("notice", f"{observed.run.uid}/{maintenance.save.value}")
-        save = _pursue(maintenance.save, request, observed, status, jobset, asks)
-        maintenance = maintenance.model_copy(update={"save": save})
-    _ask_for_growth(observed, status, jobset, asks)
-    update: dict[str, object] = {"save_request": user, "maintenance": maintenance}
-    update |= {
-        "edit": _for_edit(observed, status, jobset, asks),
-        "restart": _for_restart(observed, status, jobset, asks),
-    }
+    if maintenance is not None and (save := maintenance.save) is not None:
+        maintenance = maintenance.model_copy(update={"save": pursued(save, "notice", save.value)})
+    if (room := _for_growth(status)) is not None:
+        pursued(room, "room", room.value)
+    edit, restart = status.edit, status.restart
+    if edit is not None:
+        edit = edit.model_copy(update={"save": pursued(edit.save, "edit", edit.save.value)})
+    if restart is not None and restart.waits:
+        restart = pursued(restart, "restart", f"{restart.attempt}/{restart.requested_at}")
+    update = {"save_request": user, "maintenance": maintenance, "edit": edit, "restart": restart}
     return Change(status.model_copy(update=update), tuple(events), tuple(asks))
 
 
@@ -92,39 +96,14 @@ def _wanted(observed: Observed, status: TrainingRunStatus, now: datetime) -> Sav
     return SaveRequestStatus(value=value, requested_at=stamp(now))
 
 
-def _ask_for_growth(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]
-) -> None:
-    """Request a checkpoint when there is room for more slices: the run grows at a checkpoint, and the probe costs money
-    until then.
+def _for_growth(status: TrainingRunStatus) -> SaveRequestStatus | None:
+    """The request when there is room for more slices: the run grows at a checkpoint, and the probe costs money until
+    then.
     """
     placement = status.placement
-    if placement is None or placement.room_since is None or resume_step(status) > (placement.room_step or 0):
-        return
-    found = SaveRequestStatus(value=f"room {placement.room_since}", requested_at=placement.room_since)
-    _pursue(found, request_id("room", f"{observed.run.uid}/{found.value}"), observed, status, jobset, asks)
-
-
-def _for_edit(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]
-) -> EditStatus | None:
-    """Request a checkpoint for an edit that waits for one."""
-    edit = status.edit
-    if edit is None or edit.save.step is not None:
-        return edit
-    request = request_id("edit", f"{observed.run.uid}/{edit.save.value}")
-    return edit.model_copy(update={"save": _pursue(edit.save, request, observed, status, jobset, asks)})
-
-
-def _for_restart(
-    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, asks: list[SaveAsk]
-) -> RestartStatus | None:
-    """Request a checkpoint for a restart that waits for one."""
-    restart = status.restart
-    if restart is None or not restart.waits or restart.step is not None:
-        return restart
-    request = request_id("restart", f"{observed.run.uid}/{restart.attempt}/{restart.requested_at}")
-    return _pursue(restart, request, observed, status, jobset, asks)
+    if placement is None or placement.room_since is None or status.resume_step > (placement.room_step or 0):
+        return None
+    return SaveRequestStatus(value=f"room {placement.room_since}", requested_at=placement.room_since)
 
 
 def _pursue(

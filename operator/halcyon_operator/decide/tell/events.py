@@ -9,7 +9,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd
-from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.history import entry_of, last_end
 from halcyon_operator.model.reasons import stall_reason
 from halcyon_operator.model.views import ProcessGroup
 
@@ -22,7 +22,7 @@ def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
         if topology is not None
         else ""
     )
-    step = status.checkpoint.step if status.checkpoint is not None else 0
+    step = status.resume_step
     begins = f"resuming from step {step}" if step else "from the beginning"
     return (Event("Normal", "AttemptStarted", f"Attempt {status.attempt}{on}, {begins}", f"started/{status.attempt}"),)
 
@@ -98,7 +98,7 @@ def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tu
     if was is None or now is None:
         return ()
     found: list[Event] = []
-    entry = next((entry for entry in reversed(after.history) if entry.cause), None)
+    entry = last_end(after)
     why = (entry.message if entry is not None else None) or ""
     if now.slices != was.slices and before.attempt == after.attempt:
         shrunk = now.slices < was.slices
