@@ -200,10 +200,9 @@ class SimulatedCluster:
             self.heads or self,
             self,
             pod_endings,
-            self.settings,
+            self.settings.model_copy(update={"defaults_namespace": SYSTEM}),
             nodes,
             token=lambda: "the-token",
-            defaults_namespace=SYSTEM,
             warnings=PodEvents(cluster, lambda key: self.queue.add(key), self.clock, lambda: self.now),
         )
         self.notices = nodes

@@ -23,9 +23,14 @@ from halcyon_operator.objects.hardware import (
     from_pod,
     multislice_environment,
 )
-from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_settings
+from halcyon_operator.objects.owned_pods import (
+    CACHE_DIRECTORY,
+    container_security,
+    pod_security,
+    volume_security,
+    with_settings,
+)
 
-CACHE_DIRECTORY = "/var/cache/halcyon"
 TMP_SIZE_LIMIT = "32Gi"
 CACHE_SIZE_LIMIT = "64Gi"
 """Limit for compiled programs and cached files.
@@ -86,9 +91,7 @@ def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeReq
         {"annotations": requirements.pod_annotations} if requirements.pod_annotations else {}
     )
     template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
-    return with_settings(
-        template, plan.settings, spec.accelerator.row, spec.accelerator.slices, plan.run.namespace, CACHE_DIRECTORY
-    )
+    return with_settings(template, plan)
 
 
 def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[dict[str, Any]]) -> dict[str, Any]:

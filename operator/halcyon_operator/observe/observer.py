@@ -27,7 +27,6 @@ from halcyon_operator.model.views import (
     PodWarning,
     Prerequisite,
     ProbeView,
-    ProcessGroup,
     RunKey,
     RunView,
 )
@@ -61,7 +60,6 @@ class Observer:
         token: Creates new secrets.
         cache: The watch cache; None: every observation reads from the API server.
         pace: Shortest seconds between two routine reconciles of a run.
-        defaults_namespace: Namespace of the defaults for all namespaces; empty: there are none.
         workloads: Reads Workloads; None: queues are not used.
         warnings: Reads warnings about late pods; None: their events are not read.
     """
@@ -77,7 +75,6 @@ class Observer:
         token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         cache: WatchCache | None = None,
         pace: Callable[[], float] = lambda: 0.0,
-        defaults_namespace: str = "",
         workloads: Workloads | None = None,
         warnings: PodEvents | None = None,
         timer: Callable[[], float] = time.monotonic,
@@ -91,7 +88,6 @@ class Observer:
         self._token = token
         self._cache = cache
         self._pace = pace
-        self._defaults_namespace = defaults_namespace
         self._workloads = workloads
         self._warnings = warnings
         self._own = OwnJobSets()
@@ -206,7 +202,7 @@ class Observer:
         """Why the first late pod of the run's process group does not start, or why it has too few pods."""
         if self._warnings is None or alive is None:
             return None
-        group = ProcessGroup(run.status.attempt, alive.restarts)
+        group = alive.group
         return self._warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
@@ -270,7 +266,8 @@ class Observer:
         `default`.
         """
         name, _ = wanted(document)
-        namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
+        places = (run.namespace, self._settings.defaults_namespace)
+        namespaces = tuple(dict.fromkeys(filter(None, places))) if name else ()
         exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
         found = [
             document
@@ -294,7 +291,7 @@ class Observer:
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
         if run.spec is None or alive is None or run.deleting:
             return ReportReading()
-        pod = first_process(pods, ProcessGroup(run.status.attempt, alive.restarts))
+        pod = first_process(pods, alive.group)
         return (
             ReportReading()
             if pod is None

@@ -22,7 +22,7 @@ from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunS
 from halcyon_api.validation import find_problems
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
 from halcyon_operator.model.views import Prerequisite, RunView
-from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
+from halcyon_operator.objects.owned_pods import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
 MAX_PROBLEM_TEXT = 2048

@@ -97,7 +97,6 @@ async def run_operator(settings: Settings, pod_name: str) -> None:
         nodes,
         cache=cache,
         pace=lambda: cache.under_way / ROUTINE_RECONCILES_PER_SECOND,
-        defaults_namespace=settings.defaults_namespace,
         workloads=workloads,
         warnings=warnings,
     )

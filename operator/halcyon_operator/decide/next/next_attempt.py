@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import TrainingRunStatus
@@ -12,9 +9,9 @@ from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.backoff import backoff_of
 from halcyon_operator.decide.next.situation import Case, Situation
 from halcyon_operator.decide.record.checkpoint import foreign_owner, shown_owner
+from halcyon_operator.decide.tell.pods import on_node
 from halcyon_operator.model.history import ended_cause, last_message
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
-from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import HeadFound, Observed, Prerequisite
 
@@ -40,13 +37,7 @@ def _already_done(situation: Situation) -> steps.Finish | None:
 
 def _prerequisite(situation: Situation) -> steps.Stall | steps.Await | None:
     run = situation.observed.run
-    unmet = unmet_prerequisite(run.name, run.namespace, situation.observed.prerequisites)
-    return None if unmet is None else _blocked(unmet)
-
-
-def _blocked(unmet: UnmetPrerequisite) -> steps.Stall | steps.Await:
-    """The step of a run whose prerequisite is not met."""
-    return steps.Stall(unmet.reason, unmet.message) if unmet.reason else steps.Await(unmet.message)
+    return unmet_prerequisite(run.name, run.namespace, situation.observed.prerequisites)
 
 
 def _missing_origin(situation: Situation) -> steps.Stall | steps.Await | None:
@@ -59,7 +50,7 @@ def _missing_origin(situation: Situation) -> steps.Stall | steps.Await | None:
         return None
     root = origin.root or observed.origin_root
     if root is None and observed.origin is not None:
-        return _blocked(unmet_origin(observed.origin))
+        return unmet_origin(observed.origin)
     if root is None:
         return steps.Stall(
             "OriginUnknown",
@@ -75,10 +66,6 @@ def _missing_origin(situation: Situation) -> steps.Stall | steps.Await | None:
             "run's root (halcyon checkpoints copy) and make the run without spec.from",
         )
     return None
-
-
-def _earlier_run(situation: Situation) -> steps.Step | None:
-    return remains_of_earlier_run(situation.observed, situation.status)
 
 
 def _create(situation: Situation) -> steps.Step | None:
@@ -141,7 +128,11 @@ AFTER_ATTEMPT: tuple[Case, ...] = (
         "waits for it, or stops: `OriginUnknown`",
         _missing_origin,
     ),
-    Case("objects of an earlier run of this name are left", "waits for their end, or stops: `NameTaken`", _earlier_run),
+    Case(
+        "objects of an earlier run of this name are left",
+        "waits for their end, or stops: `NameTaken`",
+        lambda situation: remains_of_earlier_run(situation.observed, situation.status),
+    ),
     Case(
         "the number of the next attempt is recorded, and the spec is still that of this number",
         "creates its objects",
@@ -155,17 +146,8 @@ AFTER_ATTEMPT: tuple[Case, ...] = (
 """While the run has no JobSet: what follows from the table's **same**, **edited** and so on."""
 
 
-@dataclass(frozen=True)
-class UnmetPrerequisite:
-    """Why a run cannot begin yet."""
-
-    message: str
-    reason: StallReason | Literal[""] = ""
-    """Reason of `Stalled` if a user must act; empty: the run only waits."""
-
-
-def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]) -> UnmetPrerequisite | None:
-    """Why a run must wait; None if it does not have to.
+def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]) -> steps.Stall | steps.Await | None:
+    """The step of a run that must wait; None if it does not have to.
 
     Args:
         run: Name of the run.
@@ -177,32 +159,32 @@ def unmet_prerequisite(run: str, namespace: str, chain: tuple[Prerequisite, ...]
     if chain[-1].after in {run, *(other.name for other in chain)}:
         links = ", ".join(f"{other.name} for {other.after if other.after != run else 'this run'}" for other in chain)
         sentence = f"this run waits for {first.name}, {links}: none of them can begin; leave `after` out of one of them"
-        return UnmetPrerequisite(f"spec.after.run: {sentence}", "AwaitedRunCycle")
+        return steps.Stall("AwaitedRunCycle", f"spec.after.run: {sentence}")
     if first.phase is None:
         fix = "create it, correct the name, or leave `after` out if that run has succeeded and was deleted"
-        return UnmetPrerequisite(
+        return steps.Await(
             f"spec.after.run: waits for run {first.name}, and there is none of that name in namespace {namespace}; "
             f"{fix}"
         )
     reason = f": {first.message}" if first.message else ""
     if first.phase == "Failed":
-        return UnmetPrerequisite(
-            f"spec.after.run: run {first.name}, for which this one waits, has failed{reason}; fix that run",
+        return steps.Stall(
             "AwaitedRunFailed",
+            f"spec.after.run: run {first.name}, for which this one waits, has failed{reason}; fix that run",
         )
-    return UnmetPrerequisite(f"waits for run {first.name} to succeed, which is {first.phase}{reason}")
+    return steps.Await(f"waits for run {first.name} to succeed, which is {first.phase}{reason}")
 
 
-def unmet_origin(origin: Prerequisite) -> UnmetPrerequisite:
-    """Why a run must wait for the run of its `spec.from`, which has no checkpoint root before its first attempt.
+def unmet_origin(origin: Prerequisite) -> steps.Stall | steps.Await:
+    """The step of a run whose `spec.from` names a run that has no checkpoint root before its first attempt.
 
     The other run's message is left out: that run may wait for this one, and then each message would contain the other
     one without end.
     """
     if origin.phase == "Failed":
         sentence = f"run {origin.name} has failed before it began, so its checkpoint root is not known; fix that run"
-        return UnmetPrerequisite(f"spec.from.run: {sentence}", "OriginUnknown")
-    return UnmetPrerequisite(
+        return steps.Stall("OriginUnknown", f"spec.from.run: {sentence}")
+    return steps.Await(
         f"spec.from.run: waits for run {origin.name} to begin, which is {origin.phase}; until then, it has no "
         "checkpoint root"
     )
@@ -218,8 +200,9 @@ def remains_of_attempt(observed: Observed, cause: EndCause, message: str) -> ste
     # Pods without a JobSet are deleted by Kubernetes, unless a user orphaned their Jobs.
     pods = [pod for pod in observed.pods if not pod.over or pod.deleting]
     if pods:
-        on = f" on node {pods[0].node}" if pods[0].node else ""
-        return steps.Wait(f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on}")
+        return steps.Wait(
+            f"waiting for {len(pods)} pods of the last attempt to end, among them {pods[0].name}{on_node(pods[0])}"
+        )
     return None
 
 
@@ -251,8 +234,7 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> ste
     if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
         return steps.Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")
     if pods := [pod for pod in observed.earlier_pods if not pod.over or pod.deleting]:
-        on = f" on node {pods[0].node}" if pods[0].node else ""
-        return steps.Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on}")
+        return steps.Wait(f"waiting for {len(pods)} pods {whose} to end, among them {pods[0].name}{on_node(pods[0])}")
     return None
 
 
