@@ -21,7 +21,7 @@ from halcyon_operator.decide.record.placement import blamed_node, placement_of, 
 from halcyon_operator.decide.record.queue import with_queue_cause
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
-from halcyon_operator.model.decision import Change, Event
+from halcyon_operator.model.decision import Change
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, had_processes, present_group
 from halcyon_operator.model.untrusted import stamp
@@ -67,9 +67,8 @@ def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGr
         return Change(status)
     resumed = events.resumed(status, group, report, step)
     status = with_report(status, group, report)
-    if (
-        observed.run.spec is None or observed.run.spec.task != "data"
-    ):  # a run that only builds token caches does no steps
+    spec = observed.run.spec
+    if spec is None or spec.task != "data":  # a run that only builds token caches does no steps
         status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
     return Change(status, resumed)
 
@@ -80,21 +79,40 @@ def _end_of_group(
     """The change at the end of the present process group, and its number of failures; None if the group has not
     ended.
     """
-    if jobset.outcome == "failed" and _is_open(status, group):
+    entry = entry_of(status, group)
+    if entry is None or entry.ended_at is not None:
+        return None
+    at = jobset.finished_at or now
+    if jobset.outcome == "failed":
         refused = jobset.failure_reason == JOBSET_REFUSED
         end = _concluded(observed, status, group, refused=refused)
         end = end or GroupEnd(EndCause.UNKNOWN if refused else EndCause.FAILED, jobset.failure_message)
-        status = with_end(status, group, end.cause, end.message, jobset.finished_at or now, end.step)
         status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
-        status = _with_blame(observed, status, group, end)
-        return Change(status, events.ended(status, group, end, restarting=False)), int(end.is_failure)
-    if jobset.outcome == "completed" and _is_open(status, group):
+        return _ended(observed, status, group, end, at), int(end.is_failure)
+    if jobset.outcome == "completed":
         return _completed(observed, status, jobset, group, now), 0
-    if jobset.deleting and _is_open(status, group):
+    if jobset.deleting:
         end = GroupEnd(EndCause.JOB_SET_DELETED, f"JobSet {jobset.name} was deleted")
-        status = with_end(status, group, end.cause, end.message, now, None)
-        return Change(status, events.ended(status, group, end, restarting=True)), 0
+        return _ended(observed, status, group, end, now, restarting=True), 0
     return None
+
+
+def _ended(
+    observed: Observed,
+    status: TrainingRunStatus,
+    group: ProcessGroup,
+    end: GroupEnd,
+    at: datetime,
+    *,
+    restarting: bool = False,
+) -> Change:
+    """The change at the end of a process group, with a blame for its node if that is certain."""
+    status = with_end(status, group, end.cause, end.message, at, end.step)
+    node, spec = blamed_node(observed, group, end), observed.run.spec
+    if node and spec is not None and end.at is not None:
+        placement = with_blame(placement_of(status, spec), group, node, end.at)
+        status = status.model_copy(update={"placement": placement})
+    return Change(status, events.ended(status, group, end, restarting=restarting))
 
 
 def _completed(
@@ -109,8 +127,7 @@ def _completed(
             return Change(with_end(status, group, EndCause.COMPLETED, "", at, final_step(observed, status, spec)))
         case "endedEarly":
             end = GroupEnd(EndCause.ENDED_EARLY, early_end(observed, status, spec))
-            status = with_end(status, group, end.cause, end.message, at, None)
-            return Change(status, events.ended(status, group, end, restarting=False))
+            return _ended(observed, status, group, end, at)
         case "unseen":
             return Change(status)
 
@@ -160,32 +177,22 @@ def _account_restarts(
     failures = sum(end.is_failure for end in seen.values())
     unseen = after - before - len(seen)
     unseen_failures = min(max(0, counted - failures), unseen)
-    restarts = status.restarts
-    ended: tuple[Event, ...] = ()
+    restarts, change = status.restarts, Change(status)
     for restart, end in seen.items():
-        restarts = count_restart(restarts, end.cause)
-        status = with_end(status, ProcessGroup(attempt, restart), end.cause, end.message, end.at or now, end.step)
-        status = _with_blame(observed, status, ProcessGroup(attempt, restart), end)
-        ended += events.ended(status, ProcessGroup(attempt, restart), end, restarting=True)
+        restarts, group = count_restart(restarts, end.cause), ProcessGroup(attempt, restart)
+        change = change.then(_ended(observed, change.status, group, end, end.at or now, restarting=True))
     if unseen:
-        restarts = count_restart(
-            count_restart(restarts, EndCause.FAILED, unseen_failures), EndCause.PREEMPTED, unseen - unseen_failures
-        )
+        restarts = count_restart(restarts, EndCause.FAILED, unseen_failures)
+        restarts = count_restart(restarts, EndCause.PREEMPTED, unseen - unseen_failures)
         cause = EndCause.FAILED if unseen_failures else EndCause.PREEMPTED
-        status = with_end(
-            status,
-            ProcessGroup(attempt, before),
-            cause,
-            "the JobSet restarted it while the operator was down",
-            now,
-            None,
-        )
+        message = "the JobSet restarted it while the operator was down"
+        change = change.updated(with_end(change.status, ProcessGroup(attempt, before), cause, message, now, None))
     update = {
         "restarts": restarts,
         "job_set_restarts": after,
         "job_set_restarts_counted": status.job_set_restarts_counted + counted,
     }
-    return Change(status.model_copy(update=update), ended), failures + unseen_failures
+    return change.updated(change.status.model_copy(update=update)), failures + unseen_failures
 
 
 def _concluded(
@@ -208,26 +215,12 @@ def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup)
     return status.topology is not None and len(known) < status.topology.hosts
 
 
-def _with_blame(observed: Observed, status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd) -> TrainingRunStatus:
-    """The status with a blame for the node on which the end of a process group began, if that node is certain."""
-    node, spec = blamed_node(observed, group, end), observed.run.spec
-    if not node or spec is None or end.at is None:
-        return status
-    return status.model_copy(update={"placement": with_blame(placement_of(status, spec), group, node, end.at)})
-
-
 def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
     """Count failures in a row without a new checkpoint. With a new checkpoint, all failures since the last reconcile
     count as one, because their order is unknown."""
-    old = before.resume_step
-    new = status.resume_step
-    count = min(failures, 1) if new > old else status.failures_without_checkpoint + failures
+    saved = status.resume_step > before.resume_step
+    count = min(failures, 1) if saved else status.failures_without_checkpoint + failures
     return status.model_copy(update={"failures_without_checkpoint": count})
-
-
-def _is_open(status: TrainingRunStatus, group: ProcessGroup) -> bool:
-    entry = entry_of(status, group)
-    return entry is not None and entry.ended_at is None
 
 
 def with_manual_suspension(
