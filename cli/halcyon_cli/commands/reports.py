@@ -17,7 +17,7 @@ from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import Context, Namespace
 from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
 from halcyon_cli.report import Report, read_report
@@ -88,8 +88,8 @@ def report(
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
-        json_document = Runs(ClusterAccess(context, namespace)).get(run) if file is None else _read(file, run)
-        found = read_report(run, parse_status(json_document.get("status")))
+        document = Runs(context, namespace).get(run) if file is None else _read(file, run)
+        found = read_report(run, parse_status(document.get("status")))
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
         if as_json:
@@ -189,7 +189,7 @@ def compare(
 
     now = time.time()
     with reporting_errors():
-        runs = cache(lambda: Runs(ClusterAccess(context, namespace)))
+        runs = cache(lambda: Runs(context, namespace))
         histories = [
             history_of_root(place, endpoint, region)
             if is_root(place)
@@ -214,14 +214,14 @@ def _read(file: Path, run: str) -> dict[str, Any]:
     """
     try:
         text = sys.stdin.read() if str(file) == "-" else read_text(file)
-        json_document = read_document(text)
+        document = read_document(text)
     except OSError as error:
         raise Rejected(
             f"{file}: {error.strerror}; give a file with the output of `kubectl get trainingrun {run} --output yaml`"
         ) from None
     except (InvalidYaml, UnicodeDecodeError):
         raise Rejected(f"{file}: not YAML and not JSON") from None
-    items = json_document.get("items", [json_document]) if isinstance(json_document, dict) else []
+    items = document.get("items", [document]) if isinstance(document, dict) else []
     for item in items:
         if (
             isinstance(item, dict)

@@ -14,9 +14,9 @@ import typer
 from halcyon_api import names
 from halcyon_api.profile_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
 from halcyon_api.status.run_status import AT_REST, TrainingRunStatus, parse_status
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Namespace, Run, Wait
-from halcyon_cli.output import Rejected, reporting_errors, say
+from halcyon_cli.output import Rejected, say
 
 
 def checkpoint(
@@ -26,8 +26,7 @@ def checkpoint(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the checkpoint is committed.")] = True,
 ) -> None:
     """Make a run save a checkpoint now, without stopping the training."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         before = parse_status(runs.get(run).get("status"))
         if before.phase in AT_REST:
             saved = (
@@ -54,8 +53,7 @@ def profile(
 
     It runs a command in the pods, for which you need the right to create `pods/exec`.
     """
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         document = runs.get(run)
         pods = [pod.metadata.name for pod in runs.pods(run) if pod.status.phase == "Running"]
         if not pods:
@@ -71,8 +69,7 @@ def profile(
 
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         patched = runs.patch(run, {"spec": {"suspend": True}})
         say(f"{run} saves and releases its hardware")
         if wait:
@@ -81,8 +78,7 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
 
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Continue the run from its last checkpoint."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         patched = runs.patch(run, {"spec": {"suspend": False}})
         say(f"{run} goes on from its last checkpoint")
         if wait:
@@ -99,8 +95,7 @@ def restart(
 
     The operator does this, even if this command is interrupted.
     """
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         before = parse_status(runs.get(run).get("status"))
         if before.phase in ("Succeeded", "Suspended"):
             raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
@@ -119,8 +114,7 @@ def restart(
 
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         before = parse_status(runs.get(run).get("status"))
         if before.phase == "Succeeded":
             raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")

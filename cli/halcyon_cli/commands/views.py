@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from halcyon.commands.errors import about_file, console
 from halcyon_api.status.run_status import parse_status
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
 from halcyon_cli.output import Rejected, reporting_errors, say, write_json
 from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
@@ -40,7 +40,7 @@ def status(
         if is_root(run):
             _status_of_root(run, endpoint, region, watch=watch, output=output)
             return
-        runs = Runs(ClusterAccess(context, namespace))
+        runs = Runs(context, namespace)
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
                 write_json(_summary(document), one_line=watch)
@@ -90,8 +90,8 @@ def top(
     """Show all runs, one line each."""
     from halcyon_cli.status_view import fleet_view
 
-    with reporting_errors():
-        found = Runs(ClusterAccess(context, namespace)).list(everywhere=everywhere)
+    with connected(context, namespace) as runs:
+        found = runs.list(everywhere=everywhere)
         if output is not None:
             write_json([_summary(run) for run in found])
             return
@@ -113,8 +113,7 @@ def logs(
     from halcyon_cli.following import follow_run, read_run, shown
 
     console = Console(soft_wrap=True)
-    with reporting_errors(), contextlib.suppress(KeyboardInterrupt):
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs, contextlib.suppress(KeyboardInterrupt):
         runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
             if raw:
@@ -159,8 +158,7 @@ def diff(
     from halcyon_cli.differing import difference, difference_view
     from halcyon_cli.roots import live_spec
 
-    with reporting_errors(2):
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace, failure_code=2) as runs:
         live = runs.find(run)
         known = parse_status(live.get("status") if live is not None else None)
         values = read_values(known.defaults)
