@@ -113,29 +113,40 @@ def _losses(history: History) -> list[tuple[str, Text]]:
 def _evaluations(rows: Sequence[dict[str, Any]]) -> Table:
     table = table_of("evaluation at step", "source", numbers=("loss", "bits per byte", "seconds"))
     for row in rows[-_LAST_EVENTS:]:
-        table.add_row(
-            f"{row['step']:,}",
-            row.get("source", "all"),
-            number(row.get("loss")),
-            number(row.get("bitsPerByte")),
-            number(row.get("seconds")),
-        )
+        table.add_row(*evaluation_cells(row), number(row.get("seconds")))
     return table
 
 
 def _tasks(rows: Sequence[dict[str, Any]]) -> Table:
     table = table_of("task", numbers=("step", "accuracy", "standard error", "centred", "bits per byte"))
     for row in rows:
-        numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
-        table.add_row(Text(row["task"]), f"{row['step']:,}", *map(number, numbers))
+        task, *numbers = task_cells(row)
+        table.add_row(Text(task), *numbers)
     return table
 
 
 def _events(rows: Sequence[dict[str, Any]]) -> Table:
     table = table_of("last events", "process group", "")
     for row in rows:
-        table.add_row(moment(row["time"]), f"{row['attempt']}.{row['restart']}", Text(event_sentence(row)))
+        time, group, sentence = event_cells(row)
+        table.add_row(time, group, Text(sentence))
     return table
+
+
+def evaluation_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Step, source, loss and bits per byte of an evaluation."""
+    return f"{row['step']:,}", row.get("source", "all"), number(row.get("loss")), number(row.get("bitsPerByte"))
+
+
+def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Task, step, accuracy, standard error, centred accuracy and bits per byte of a result."""
+    numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
+    return row["task"], f"{row['step']:,}", *map(number, numbers)
+
+
+def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Time, process group and sentence of an event."""
+    return moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row)
 
 
 def event_sentence(row: dict[str, Any]) -> str:

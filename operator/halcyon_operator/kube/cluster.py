@@ -108,30 +108,22 @@ class Cluster:
     async def versions(self, kind: WatchedKind, namespace: str | None) -> list[tuple[ObjectKey, int]]:
         """Every watched object of a kind, and its resource version."""
         api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
-        query = {"limit": str(PAGE)} | ({} if kind == "trainingruns" else {"labelSelector": names.LABEL_RUN})
-        found: list[tuple[ObjectKey, int]] = []
-        while True:
-            page = await self._api.request(
-                "GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY
+        selector = "" if kind == "trainingruns" else names.LABEL_RUN
+        return [
+            (
+                (kind, text(value_at(item, "metadata", "namespace")), text(value_at(item, "metadata", "name"))),
+                integer(value_at(item, "metadata", "resourceVersion")) or 0,
             )
-            for item in sequence(page.get("items")):
-                key: ObjectKey = (
-                    kind,
-                    text(value_at(item, "metadata", "namespace")),
-                    text(value_at(item, "metadata", "name")),
-                )
-                found.append((key, integer(value_at(item, "metadata", "resourceVersion")) or 0))
-            token = value_at(page, "metadata", "continue")
-            if not isinstance(token, str) or not token:
-                return found
-            query["continue"] = token
+            async for page in self._pages(api_version, kind, namespace, selector, PAGE, METADATA_ONLY)
+            for item in page
+        ]
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
         """JobSets with a run's label."""
         return tuple(
             [
                 jobset
-                async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE)
+                async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, _of_run(run), PAGE)
                 for jobset in page
             ]
         )
@@ -141,7 +133,7 @@ class Cluster:
 
         Each is parsed at once, so that only one page of documents is in memory at a time.
         """
-        pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
+        pages = self._pages("v1", "pods", namespace, _of_run(run), POD_PAGE)
         return tuple([parse(document) async for page in pages for document in page])
 
     async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
@@ -263,16 +255,29 @@ class Cluster:
             return None
 
     async def _pages(
-        self, api_version: str, plural: str, namespace: str, run: str, size: int
+        self,
+        api_version: str,
+        plural: str,
+        namespace: str | None,
+        selector: str,
+        size: int,
+        accept: str = "application/json",
     ) -> AsyncIterator[tuple[object, ...]]:
-        query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(size)}
+        """The objects with some labels, page by page."""
+        path, query = path_of(api_version, plural, namespace), {"limit": str(size)}
+        if selector:
+            query["labelSelector"] = selector
         while True:
-            page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)
+            page = await self._api.request("GET", path, plural, query=query, accept=accept)
             yield sequence(page.get("items"))
             token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
                 return
             query["continue"] = token
+
+
+def _of_run(run: str) -> str:
+    return f"{names.LABEL_RUN}={run}"
 
 
 def event_name(run: RunView, event: Event) -> str:

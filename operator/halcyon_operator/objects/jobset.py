@@ -136,7 +136,7 @@ def jobset_manifest(
         "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
         "replicatedJobs": [jobs],
     }
-    return {"apiVersion": JOBSET_API_VERSION, "kind": "JobSet", "metadata": metadata, "spec": spec | more}
+    return {"apiVersion": JOBSET_API_VERSION, "kind": "JobSet", "metadata": metadata, "spec": more | spec}
 
 
 def labels_of(run: RunView) -> dict[str, str]:
