@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +14,7 @@ from halcyon.telemetry.progress_line import sentence
 from halcyon_api.counting import counted
 from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together
 from halcyon_cli.report import span
-from halcyon_cli.status_view import Facts, band, report_view, sparkline, table_of
+from halcyon_cli.status_view import Facts, report_view, sparkline, table_of
 
 _WIDTH = 60
 _LAST_EVENTS = 8
@@ -36,10 +35,7 @@ def status_view(history: History, now: float) -> RenderableType:
     if last.message:
         fact("that is", last.message)
     fact("root", history.root)
-    bar = Table.grid(padding=(0, 1))
-    done, planned = history.done_steps, history.planned_steps
-    bar.add_row(ProgressBar(total=planned or 1, completed=done, width=30), f"{done:,} of {planned:,} steps")
-    fact("progress", bar)
+    facts.add_progress(history.done_steps, history.planned_steps, "steps")
     if history.steps and (speed := history.steps[-1].get("tokensPerSecond")):
         eta = history.steps[-1].get("etaSeconds")
         fact("speed", f"{speed:,.0f} tokens/s" + (f", {span(eta)} left" if eta and not last.ended else ""))
@@ -49,7 +45,7 @@ def status_view(history: History, now: float) -> RenderableType:
     if saved is not None:
         fact("saved", f"step {saved['step']:,}, {moment(saved['time'])}, {saved['path']}")
     fact("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated" if report.restarts else "none")
-    fact("goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20))
+    facts.add_goodput(report)
     return Group(Text(history.run, "bold"), facts.grid, *_damages(history))
 
 

@@ -50,6 +50,17 @@ class Facts:
         # rich reads markup in a plain string, and messages from the cluster may hold brackets.
         self.grid.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
 
+    def add_progress(self, done: int, total: int, unit: str) -> None:
+        """Add a bar, and its numbers."""
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=total or 1, completed=done, width=30), f"{done:,} of {total:,} {unit}")
+        self.add("progress", bar)
+
+    def add_goodput(self, report: Report) -> None:
+        """Add the goodput of a run, and a band of its seconds by cause."""
+        share = Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ")
+        self.add("goodput", share + band(report.seconds, _WIDTH - 20))
+
 
 def table_of(*titles: str, numbers: Sequence[str] = ()) -> Table:
     """An empty table; the columns of numbers follow the others, and are aligned to the right."""
@@ -91,27 +102,15 @@ def run_view(
             ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1)
             or "one device"
         )
-        fact(
-            "runs on",
-            ", ".join(
-                (
-                    counted(topology.slices, "slice"),
-                    counted(topology.hosts, "host"),
-                    counted(topology.devices, "device"),
-                )
-            )
-            + f"; mesh: {mesh}",
-        )
+        sizes = ((topology.slices, "slice"), (topology.hosts, "host"), (topology.devices, "device"))
+        fact("runs on", f"{', '.join(counted(*size) for size in sizes)}; mesh: {mesh}")
     if status.defaults is not None and status.defaults.sources:
         of = " and ".join(f"{source.namespace}/{source.name}" for source in status.defaults.sources)
         fact("defaults", Text(f"{', '.join(status.defaults.values)} of {of}"))
     progress = status.progress
     if progress is not None:
-        total = progress.steps or steps or 1
-        bar = Table.grid(padding=(0, 1))
-        of = "steps" if progress.evaluated is None else "batches"
-        bar.add_row(ProgressBar(total=total, completed=progress.step, width=30), f"{progress.step:,} of {total:,} {of}")
-        fact("progress", bar)
+        unit = "steps" if progress.evaluated is None else "batches"
+        facts.add_progress(progress.step, progress.steps or steps or 1, unit)
         fact("speed", _speed(status))
     if losses:
         fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
@@ -132,9 +131,7 @@ def run_view(
     fact("restarts", ", ".join(f"{count} {name}" for name, count in causes.items()) or "none")
     report = read_report(name, status)
     if report is not None:
-        fact(
-            "goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20)
-        )
+        facts.add_goodput(report)
     parts: list[RenderableType] = [Text(name, "bold"), facts.grid]
     if progress is not None and progress.evaluated is not None and progress.evaluated.sources:
         parts.append(_evaluation_table(progress, progress.evaluated))

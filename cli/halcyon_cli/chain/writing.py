@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from halcyon.commands.views.examples import SAFE
 from halcyon.telemetry.history.reading import History
 from halcyon_cli.chain.original import ROWS
@@ -189,18 +191,7 @@ def json_document(chain: Chain, price: float | None) -> dict[str, Any]:
         "seconds": seconds_of(chain.stages).document(),
         "chipHours": math.fsum(stage.chip_hours or 0.0 for stage in chain.stages),
         "cost": cost_of(chain.stages, price),
-        "original": [
-            {
-                "name": row.name,
-                "source": row.source,
-                "hours": row.hours,
-                "core": row.core,
-                "chatCore": row.chat_core,
-                "bitsPerByte": row.bits_per_byte,
-                "tasks": {**row.tasks},
-            }
-            for row in ROWS
-        ],
+        "original": [{to_camel(name): value for name, value in asdict(row).items()} for row in ROWS],
         "missing": list(chain.notes),
     }
 

@@ -49,6 +49,7 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
     def described(status: TrainingRunStatus, description: Description) -> TrainingRunStatus:
         return with_description(status, description, run.generation, now)
 
+    vanished = _vanished(status, now)
     match step:
         case steps.Keep(jobset):
             status = _kept(status, run, spec, wanted_hash)
@@ -61,17 +62,14 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 requeue_after=interval if description.phase == "Running" else _soon(status, interval, now),
             )
         case steps.Finish(jobset):
-            return _finish(observed, _vanished(status, now), spec, jobset, now)
+            return _finish(observed, vanished, spec, jobset, now)
         case steps.Finished():
             return _finished(observed, described(status, recorded_description(status)), spec, now)
         case steps.Stop(cause, message, placement):
             group = present_group(status)
             status = with_end(status, group, cause, message, now, None)
-            ended = (
-                events.ended(status, group, GroupEnd(cause, message), restarting=True)
-                if cause == EndCause.QUEUE_EVICTED
-                else ()
-            )
+            evicted = cause == EndCause.QUEUE_EVICTED
+            ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if evicted else ()
             update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
             if cause.end.by_user:
                 update["failures_without_checkpoint"] = 0
@@ -87,7 +85,7 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             )
         case steps.Wait(message):
             return Decision(
-                described(_vanished(status, now), describe_transition(status, spec, message)),
+                described(vanished, describe_transition(status, spec, message)),
                 requeue_after=SOON_SECONDS,
             )
         case steps.Await(message):
@@ -96,17 +94,17 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
             )
         case steps.HoldBack(reason, message, seconds):
             return Decision(
-                described(_vanished(status, now), Description("Restarting", reason, message)),
+                described(vanished, Description("Restarting", reason, message)),
                 requeue_after=max(1.0, seconds),
             )
         case steps.DiscardConfigMap(message):
             return Decision(
-                described(_vanished(status, now), describe_transition(status, spec, message)),
+                described(vanished, describe_transition(status, spec, message)),
                 delete=_config_map(observed),
                 requeue_after=SOON_SECONDS,
             )
         case steps.NewAttempt(attempt, pardon):
-            change = Change(_numbered(_vanished(status, now), spec, run.name, attempt, wanted_hash, pardon, now))
+            change = Change(_numbered(vanished, spec, run.name, attempt, wanted_hash, pardon, now))
             change = change.then(with_edits_in_force(observed, change.status, attempt))
             change = change.then(_with_defaults(change.status, run, attempt))
             change = change.then(with_restart_done(change.status, attempt))
@@ -122,9 +120,9 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
         case steps.Rest():
             at = f" at step {status.resume_step}" if status.resume_step else ""
             description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
-            return Decision(described(_vanished(status, now), description))
+            return Decision(described(vanished, description))
         case steps.Stall(reason, message):
-            return Decision(described(_vanished(status, now), stalled(reason, message)), requeue_after=later(observed))
+            return Decision(described(vanished, stalled(reason, message)), requeue_after=later(observed))
         case steps.StayStalled():
             return Decision(described(status, recorded_description(status)))
 

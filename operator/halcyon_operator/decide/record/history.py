@@ -5,8 +5,10 @@ Sums keep the seconds of entries that are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+
+from pydantic import BaseModel
 
 from halcyon_api.accounts import divide
 from halcyon_api.ends import EndCause
@@ -70,6 +72,18 @@ def resumed_step(report: ProgressReport) -> int | None:
     return 0 if report.first_step_at is not None else None
 
 
+_SOURCE_DIGITS = {"loss": 4, "bits_per_byte": 4}
+_DIGITS = _SOURCE_DIGITS | {
+    "evaluation_loss": 4,
+    "best_evaluation": 4,
+    "mfu": 4,
+    "tokens_per_second": 1,
+    "eta_seconds": 0,
+    "save_interval_seconds": 0,
+}
+"""Decimals of the numbers in progress."""
+
+
 def shown(progress: Progress, before: Progress | None) -> Progress:
     """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are
     reported.
@@ -80,31 +94,17 @@ def shown(progress: Progress, before: Progress | None) -> Progress:
             update={name: getattr(before, name) for name in kept if getattr(progress, name) is None}
         )
 
-    def rounded(value: float | None, digits: int) -> float | None:
-        return None if value is None else round(value, digits)
+    def rounded(values: BaseModel, digits: Mapping[str, int]) -> dict[str, object]:
+        known = {name: getattr(values, name) for name in digits}
+        return {name: None if value is None else round(value, digits[name]) for name, value in known.items()}
 
-    sources = [
-        one.model_copy(update={"loss": rounded(one.loss, 4), "bits_per_byte": rounded(one.bits_per_byte, 4)})
-        for one in (progress.evaluated.sources if progress.evaluated is not None else ())
-    ]
-    return progress.model_copy(
-        update={
-            "loss": rounded(progress.loss, 4),
-            "evaluation_loss": rounded(progress.evaluation_loss, 4),
-            "bits_per_byte": rounded(progress.bits_per_byte, 4),
-            "tasks": None
-            if progress.tasks is None
-            else {name: round(value, 4) for name, value in progress.tasks.items()},
-            "best_evaluation": rounded(progress.best_evaluation, 4),
-            "mfu": rounded(progress.mfu, 4),
-            "tokens_per_second": rounded(progress.tokens_per_second, 1),
-            "eta_seconds": rounded(progress.eta_seconds, 0),
-            "save_interval_seconds": rounded(progress.save_interval_seconds, 0),
-            "evaluated": None
-            if progress.evaluated is None
-            else progress.evaluated.model_copy(update={"sources": sources}),
-        }
-    )
+    update = rounded(progress, _DIGITS)
+    if progress.tasks is not None:
+        update["tasks"] = {name: round(value, 4) for name, value in progress.tasks.items()}
+    if progress.evaluated is not None:
+        sources = [one.model_copy(update=rounded(one, _SOURCE_DIGITS)) for one in progress.evaluated.sources]
+        update["evaluated"] = progress.evaluated.model_copy(update={"sources": sources})
+    return progress.model_copy(update=update)
 
 
 def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:
