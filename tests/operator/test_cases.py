@@ -17,7 +17,6 @@ from halcyon_operator.decide.next.attempts import BEFORE, current_jobset, next_s
 from halcyon_operator.decide.next.by_cause import recovery_facts
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
 from halcyon_operator.decide.next.recovery import Action, decide
-from halcyon_operator.decide.next.situation import Situation, first_step
 from halcyon_operator.decide.next.steps import (
     Create,
     DiscardConfigMap,
@@ -26,11 +25,13 @@ from halcyon_operator.decide.next.steps import (
     Keep,
     NewAttempt,
     Rest,
+    Situation,
     Stall,
     StayStalled,
     Step,
     Stop,
     Wait,
+    first_step,
 )
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.ownership import own_jobsets

@@ -15,9 +15,9 @@ from datetime import datetime
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.next import attempts, pods, steps
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
-from halcyon_operator.decide.next.growth import plan_probe, probe_holds_room
 from halcyon_operator.decide.next.permissions import permitted
-from halcyon_operator.decide.next.situation import Situation
+from halcyon_operator.decide.next.placement import plan_probe, probe_holds_room
+from halcyon_operator.decide.next.steps import Situation
 from halcyon_operator.decide.record.checkpoint import with_checkpoint
 from halcyon_operator.decide.record.edits import with_edits
 from halcyon_operator.decide.record.follow import follow

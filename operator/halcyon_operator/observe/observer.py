@@ -13,8 +13,7 @@ from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
-from halcyon_operator.model.ownership import is_own
-from halcyon_operator.model.pods import first_process, trainer_port
+from halcyon_operator.model.ownership import first_process, is_own, trainer_port
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import (
     HeadAbsent,

@@ -24,7 +24,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.history import entry_of
-from halcyon_operator.model.pods import late_pods
+from halcyon_operator.model.ownership import late_pods
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import moment, text, value_at
 from halcyon_operator.model.views import JobSetView, PodView, PodWarning, ProcessGroup, RunKey

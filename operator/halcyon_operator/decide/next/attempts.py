@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from halcyon_api import names
 from halcyon_api.ends import EndCause
+from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.by_cause import by_cause, renewal
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT, new_attempt, remains_of_attempt
-from halcyon_operator.decide.next.situation import Case, Situation, first_step
-from halcyon_operator.decide.next.steps import Finish, Finished, Keep, Rest, StayStalled, Step, Stop
+from halcyon_operator.decide.next.steps import Case, Situation, first_step
 from halcyon_operator.decide.record.completion import completion
 from halcyon_operator.decide.record.edits import saved
 from halcyon_operator.decide.record.placement import trains
@@ -50,7 +50,7 @@ def current_jobset(observed: Observed) -> JobSetView | None:
     )
 
 
-def next_step(situation: Situation) -> Step:
+def next_step(situation: Situation) -> steps.Step:
     """The next step."""
     if (step := first_step(BEFORE, situation)) is not None:
         return step
@@ -59,17 +59,17 @@ def next_step(situation: Situation) -> Step:
     return first_step(AFTER_ATTEMPT, situation) or new_attempt(situation)
 
 
-def _done_before(situation: Situation) -> Finished | None:
-    return Finished() if situation.status.holds("Succeeded") and not situation.lengthened else None
+def _done_before(situation: Situation) -> steps.Finished | None:
+    return steps.Finished() if situation.status.holds("Succeeded") and not situation.lengthened else None
 
 
-def _completed(situation: Situation) -> Finish | None:
-    return Finish(situation.jobset) if _completion(situation) == "completed" else None
+def _completed(situation: Situation) -> steps.Finish | None:
+    return steps.Finish(situation.jobset) if _completion(situation) == "completed" else None
 
 
-def _completed_unseen(situation: Situation) -> Keep | None:
+def _completed_unseen(situation: Situation) -> steps.Keep | None:
     jobset = situation.jobset
-    return Keep(jobset) if jobset is not None and _completion(situation) == "unseen" else None
+    return steps.Keep(jobset) if jobset is not None and _completion(situation) == "unseen" else None
 
 
 def _completion(situation: Situation) -> str:
@@ -79,7 +79,7 @@ def _completion(situation: Situation) -> str:
     return completion(situation.observed, situation.status, situation.spec, jobset, situation.now)
 
 
-def _saves_first(situation: Situation) -> Keep | None:
+def _saves_first(situation: Situation) -> steps.Keep | None:
     """A save may take longer than the grace period of a deleted pod."""
     status, jobset = situation.status, situation.jobset
     if not situation.spec.suspend or jobset is None:
@@ -93,22 +93,22 @@ def _saves_first(situation: Situation) -> Keep | None:
     waits = (
         at_work and trains(status) and status.edit is not None and not saved(situation.observed, status, situation.now)
     )
-    return Keep(jobset) if waits else None
+    return steps.Keep(jobset) if waits else None
 
 
-def _suspend(situation: Situation) -> Step | None:
+def _suspend(situation: Situation) -> steps.Step | None:
     return (
-        (remains_of_attempt(situation.observed, EndCause.SUSPENDED, "suspended") or Rest())
+        (remains_of_attempt(situation.observed, EndCause.SUSPENDED, "suspended") or steps.Rest())
         if situation.spec.suspend
         else None
     )
 
 
-def _stay_stalled(situation: Situation) -> StayStalled | None:
-    return StayStalled() if situation.stopped and not situation.released else None
+def _stay_stalled(situation: Situation) -> steps.StayStalled | None:
+    return steps.StayStalled() if situation.stopped and not situation.released else None
 
 
-def _left_over(situation: Situation) -> Step | None:
+def _left_over(situation: Situation) -> steps.Step | None:
     jobset = situation.jobset
     if jobset is not None and not jobset.deleting and all(other is jobset for other in own_jobsets(situation.observed)):
         return None
@@ -116,40 +116,40 @@ def _left_over(situation: Situation) -> Step | None:
     return remains_of_attempt(situation.observed, EndCause.JOB_SET_DELETED, message)
 
 
-def _ended(situation: Situation) -> Stop | None:
+def _ended(situation: Situation) -> steps.Stop | None:
     status = situation.status
     recorded = situation.jobset is not None and status.attempt_spec_hash == RETIRED and not situation.released
-    return Stop(ended_cause(status), last_message(status)) if recorded else None
+    return steps.Stop(ended_cause(status), last_message(status)) if recorded else None
 
 
-def _suspended_by_hand(situation: Situation) -> Keep | None:
+def _suspended_by_hand(situation: Situation) -> steps.Keep | None:
     jobset = situation.jobset
     by_hand = jobset is not None and jobset.suspended and not jobset.queue and jobset.outcome == "running"
-    return Keep(jobset) if jobset is not None and by_hand else None
+    return steps.Keep(jobset) if jobset is not None and by_hand else None
 
 
-def _resumed_by_hand(situation: Situation) -> Stop | None:
+def _resumed_by_hand(situation: Situation) -> steps.Stop | None:
     """The end is on record since the suspension (`record/follow.py`): new processes would have the epoch of the old."""
     jobset = situation.jobset
     entry = entry_of(situation.status, jobset.group) if jobset is not None else None
     if jobset is None or jobset.outcome != "running" or jobset.suspended or entry is None or not entry.cause:
         return None
-    return Stop(EndCause.PREEMPTED, f"{entry.message or entry.cause}, and resumed")
+    return steps.Stop(EndCause.PREEMPTED, f"{entry.message or entry.cause}, and resumed")
 
 
-def _renewed(situation: Situation) -> Stop | None:
+def _renewed(situation: Situation) -> steps.Stop | None:
     jobset = situation.jobset
     due = jobset is not None and (situation.released or (situation.renewed and jobset.outcome != "running"))
     return renewal(situation) if due else None
 
 
-def _evicted_by_queue(situation: Situation) -> Stop | None:
+def _evicted_by_queue(situation: Situation) -> steps.Stop | None:
     """If the JobSet were resumed, new processes would have the epoch of processes that may still run."""
     jobset, queue = situation.jobset, situation.status.queue
     if jobset is None or queue is None or not jobset.suspended or jobset.outcome != "running":
         return None
     evicted = was_evicted(situation.observed, situation.status, jobset)
-    return Stop(EndCause.QUEUE_EVICTED, evicted_sentence(queue)) if evicted else None
+    return steps.Stop(EndCause.QUEUE_EVICTED, evicted_sentence(queue)) if evicted else None
 
 
 BEFORE: tuple[Case, ...] = (

@@ -7,11 +7,17 @@ from halcyon_api.ends import EndCause, EndReason
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.backoff import FREE_ENDS_IN_A_ROW, free_ends_in_a_row
-from halcyon_operator.decide.next.growth import grown, shrunk
-from halcyon_operator.decide.next.placement import capacity_of, current_avoided, first_slices, node_to_avoid, smaller
+from halcyon_operator.decide.next.placement import (
+    capacity_of,
+    current_avoided,
+    first_slices,
+    grown,
+    node_to_avoid,
+    shrunk,
+    smaller,
+)
 from halcyon_operator.decide.next.recovery import ENDED, FREE, Cause, RecoveryFacts, Rule, decide
-from halcyon_operator.decide.next.situation import Situation
-from halcyon_operator.decide.next.steps import Keep, Stall, Step, Stop
+from halcyon_operator.decide.next.steps import Keep, Situation, Stall, Step, Stop
 from halcyon_operator.decide.record.edits import saved
 from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.record.restarts import restart_clause

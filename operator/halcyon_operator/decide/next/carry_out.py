@@ -15,7 +15,7 @@ from halcyon_api.status.run_status import TopologyStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.placement import next_placement
-from halcyon_operator.decide.next.situation import Situation
+from halcyon_operator.decide.next.steps import Situation
 from halcyon_operator.decide.record.completion import final_step, last_progress
 from halcyon_operator.decide.record.edits import with_edits_in_force
 from halcyon_operator.decide.record.follow import count_next_attempt

@@ -7,7 +7,7 @@ from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.backoff import backoff_of
-from halcyon_operator.decide.next.situation import Case, Situation
+from halcyon_operator.decide.next.steps import Case, Situation
 from halcyon_operator.decide.record.checkpoint import foreign_owner, shown_owner
 from halcyon_operator.decide.tell.pods import on_node
 from halcyon_operator.model.history import ended_cause, last_message

@@ -12,7 +12,7 @@ from halcyon_api.ends import EndCause
 from halcyon_operator.decide.next.attempts import BEFORE
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
 from halcyon_operator.decide.next.recovery import ACTIONS, CAPACITIES, RULES, Rule
-from halcyon_operator.decide.next.situation import Case
+from halcyon_operator.decide.next.steps import Case
 
 _HEAD = """\
 # What the operator does after each end

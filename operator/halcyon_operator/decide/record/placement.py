@@ -1,7 +1,7 @@
 """The recorded placement of a run: the room for its slices and for more, blames of nodes, the cost of a growth. Pure.
 
 Nodes are not read: the scheduler's results show whether there is room. The run's own pods show it for its present
-slices, the pods of a probe for more slices (`next/growth.py`).
+slices, the pods of a probe for more slices (`next/placement.py`).
 
 When one process ends, the others end too, so only the node of the first process can be blamed, and only if that process
 is certain. Kubernetes writes whole seconds; processes that report that another process had ended before them do not

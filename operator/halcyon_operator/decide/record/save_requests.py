@@ -22,7 +22,7 @@ from halcyon_api.status.maintenance import (
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.status.save_requests import SaveRequest, request_id
 from halcyon_operator.model.decision import Change, Event, SaveAsk
-from halcyon_operator.model.pods import first_process, trainer_port
+from halcyon_operator.model.ownership import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, NoticeView, Observed, ProcessGroup
 

@@ -19,7 +19,7 @@ from halcyon_operator.decide.tell.conditions import (
     recorded_description,
     with_description,
 )
-from halcyon_operator.model.pods import late_pods
+from halcyon_operator.model.ownership import late_pods
 from halcyon_operator.model.reasons import StartReason
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import Observed, PodView, PodWarning
