@@ -211,8 +211,8 @@ MUTATIONS = (
         (
             (
                 "decide/next/attempts.py",
-                "    return Keep(jobset) if jobset is not None and by_hand else None",
-                '    return Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
+                "    return steps.Keep(jobset) if jobset is not None and by_hand else None",
+                '    return steps.Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
             ),
         ),
         (
@@ -385,7 +385,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a pod with another exit code stays as long as its other containers",
-        (("decide/next/pods.py", "delete=decision.delete + gone, ", ""),),
+        (
+            (
+                "decide/next/pods.py",
+                "delete=decision.delete + gone, events=decision.events + events, requeue",
+                "events=decision.events + events, requeue",
+            ),
+        ),
         ("tests/operator/test_held_pods.py::test_a_pod_with_another_exit_code_is_deleted_so_that_the_job_sees_it",),
         _HELD,
         "operator/halcyon_operator",
