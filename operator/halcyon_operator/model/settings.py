@@ -3,7 +3,13 @@
 The chart passes them as one JSON document; `values.yaml` describes each value, and tests/chart/test_settings.py
 compares names, types and defaults. The author of a run can change none of them: neither privilege, nor volumes of the
 node, nor a proxy. By default pods have the restricted security profile. The owner can set more rights by accelerator:
-TPU runtimes and fast GPU networks lock memory or open devices, and some clusters assign the user ids themselves."""
+TPU runtimes and fast GPU networks lock memory or open devices, and some clusters assign the user ids themselves.
+
+The owner also lists the S3 endpoints that a run may use, with their scheme, and no other endpoint is used. A request
+sends the id of the access key, the session token and a signature to the server at the endpoint. So neither the operator
+nor a trainer may send a request to an address that only the author of a run chose. A root without an endpoint is in the
+cloud's own store, at an address that no field of a run can change.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,13 @@
 `halcyon_api.hardware` has one row for each accelerator; this module converts the row to selectors, tolerations,
 resources, annotations, volumes and environment. A TPU slice is a node pool: a selector for accelerator and topology
 matches any slice of that shape, and JobSet's exclusive placement keeps the pods of one job (one slice of the run)
-together in one node pool, apart from other jobs."""
+together in one node pool, apart from other jobs.
+
+GPUs of several hosts use the fast network of their machine only in a run that requests it (`accelerator.network:
+gpuDirect`), in an installation that allows it. Its pods get directories of the node (read-only where the fabric allows
+it), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own container stays
+restricted. The sidecar is an init container that keeps running, so that it ends with the trainer.
+"""
 
 from __future__ import annotations
 

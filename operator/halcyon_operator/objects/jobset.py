@@ -13,6 +13,10 @@ The order of the rules matters for two reasons: an evicted pod also has an exit 
 policy matches every Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which
 is not JobSet's default. Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
 on them and the webhook may be off.
+
+A probe searches for room for more slices. It is a JobSet like the run's, but its pods do nothing, so that they are
+placed by the same rules as those of the run (a slice in one node pool), and so that the operator needs no additional
+rights.
 """
 
 from __future__ import annotations

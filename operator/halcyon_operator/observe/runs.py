@@ -3,7 +3,10 @@
 Status and spec are parsed separately, so that a damaged status does not make a valid spec invalid, or the reverse.
 
 A run is parsed every few seconds while it trains, and its spec seldom changes, so parsed specs are kept by their
-text."""
+text.
+
+Of a run that another run waits for (`spec.after`, `spec.from`), only the phase and the run that it waits for are read.
+"""
 
 from __future__ import annotations
 

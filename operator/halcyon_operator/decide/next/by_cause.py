@@ -1,4 +1,4 @@
-"""The next step while an attempt has a JobSet, by the decision table of `recovery`. Pure."""
+"""The next step while an attempt has a JobSet: its facts, and the step by the decision table of `recovery`. Pure."""
 
 from __future__ import annotations
 

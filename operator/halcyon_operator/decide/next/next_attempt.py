@@ -1,4 +1,12 @@
-"""The cases when an attempt has ended and its objects are deleted, or before the first attempt. Pure."""
+"""The cases when an attempt has ended and its objects are deleted, or before the first attempt. Pure.
+
+**Prerequisites**: the run of `spec.after` is checked only before the first attempt: a run that has begun continues in
+any case. A cycle of runs that wait for one another is found by following `spec.after` from run to run; only runs that
+have not begun can be part of a cycle. The run of `spec.from` is waited for while it has no checkpoint root.
+
+**Leftovers**: the operator changes only objects of the run. Objects of other owners with its names are reported to the
+user and not changed.
+"""
 
 from __future__ import annotations
 

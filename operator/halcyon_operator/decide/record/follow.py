@@ -226,7 +226,12 @@ def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failur
 def with_manual_suspension(
     observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
 ) -> TrainingRunStatus:
-    """The status with the end of a process group whose JobSet a user has suspended.
+    """The status with the end of a process group whose JobSet a user has suspended, such as an administrator who needs
+    the hardware or drains a cluster.
+
+    The operator only shows it, and records the end at once. So even after its own restart it knows that this JobSet
+    must not continue when it is resumed: the new processes would have the epoch of processes that may still be ending.
+    The operator then creates a new attempt (`next/attempts.py`).
 
     Args:
         observed: The observation.

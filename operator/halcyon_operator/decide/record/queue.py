@@ -1,4 +1,4 @@
-"""A run in a queue: since when it waits, for what, and whether the queue ended its processes. Pure.
+"""A run in a queue: since when it waits, and whether the queue ended its processes. Pure.
 
 The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and exit. The JobSet is
 deleted at the first reconcile, and the next attempt enters the queue when the pods have ended. Otherwise Kueue might
