@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MANY_POINTS = 200
+"""From this number of points on, a curve also has its moving mean, and the points themselves are pale."""
+_PANELS = (("loss", "nats per token"), ("gradientNorm", ""), ("learningRate", ""), ("tokensPerSecond", ""))
+_TITLES = {
+    "loss": "loss",
+    "gradientNorm": "gradient norm",
+    "learningRate": "learning rate",
+    "tokensPerSecond": "tokens per second",
+}
+_SIZE = (10.0, 6.4)
+
 
 def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
     """The text of the SVG file of a picture. Text in it stays text, also with a $, and equal pictures give equal files.
@@ -39,18 +50,6 @@ def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
-
-
-MANY_POINTS = 200
-"""From this number of points on, a curve also has its moving mean, and the points themselves are pale."""
-_PANELS = (("loss", "nats per token"), ("gradientNorm", ""), ("learningRate", ""), ("tokensPerSecond", ""))
-_TITLES = {
-    "loss": "loss",
-    "gradientNorm": "gradient norm",
-    "learningRate": "learning rate",
-    "tokensPerSecond": "tokens per second",
-}
-_SIZE = (10.0, 6.4)
 
 
 def draw_curves(histories: Sequence[History]) -> str:

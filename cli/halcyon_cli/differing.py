@@ -20,6 +20,14 @@ Outcome = Literal["nothing", "atOnce", "restart", "later", "refused"]
 """The effect of applying: none, at once, by a new attempt now, with the next attempt, or the document is rejected."""
 _AT_ONCE = "at once"
 _FROZEN = "refused: it must not change while the run exists; begin a new run from this one's checkpoint (spec.from)"
+_CLASSES: dict[EditClass, str] = {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}
+_STYLES: dict[Outcome, str] = {
+    "nothing": "dim",
+    "atOnce": "green",
+    "restart": "yellow",
+    "later": "yellow",
+    "refused": "red",
+}
 
 
 @dataclass(frozen=True)
@@ -115,16 +123,6 @@ def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcom
 def _first(effects: tuple[Effect, ...]) -> str:
     refused = next(effect for effect in effects if effect.outcome == "refused")
     return f"spec.{refused.change.path}: {refused.sentence.removeprefix('refused: ')}"
-
-
-_CLASSES: dict[EditClass, str] = {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}
-_STYLES: dict[Outcome, str] = {
-    "nothing": "dim",
-    "atOnce": "green",
-    "restart": "yellow",
-    "later": "yellow",
-    "refused": "red",
-}
 
 
 def difference_view(found: Difference) -> RenderableType:

@@ -37,6 +37,9 @@ _STYLES = {
     "preempted": "yellow",
 }
 _QUIET = {"start", "joined", "restored", "compiled", "checkpoint"}
+_TAIL_LINES = 2000
+_WINDOW_SECONDS = 2.0
+"""Lines that arrive within one window are sorted by time."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,6 @@ def shown(line: LogLine) -> Text:
 
 def _value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-_TAIL_LINES = 2000
-_WINDOW_SECONDS = 2.0
-"""Lines that arrive within one window are sorted by time."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,24 @@ MEANINGS = {
     "operator_delay": "old pods ended, new pods created",
     "other": "shutdown, or not observed",
 }
+COLOURS = {
+    "productive_step": "#2e7d32",
+    "evaluation": "#7cb342",
+    "save_blocking": "#00838f",
+    "data_wait": "#8e24aa",
+    "startup": "#1565c0",
+    "join": "#4fc3f7",
+    "restore": "#3949ab",
+    "compile": "#5c6bc0",
+    "lost_work": "#c62828",
+    "capacity_wait": "#f9a825",
+    "operator_delay": "#ef6c00",
+    "other": "#9e9e9e",
+}
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000, 92, 150, 74, 24, 16
+_TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
+_LEGEND_COLUMNS = 4
+_FONTS = "system-ui, DejaVu Sans, Helvetica, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -135,26 +153,6 @@ def one_after_another(groups: Sequence[ProcessGroup]) -> tuple[ProcessGroup, ...
 
 def _group_name(entry: HistoryEntry) -> str:
     return f"{entry.attempt}.{entry.restart}"
-
-
-COLOURS = {
-    "productive_step": "#2e7d32",
-    "evaluation": "#7cb342",
-    "save_blocking": "#00838f",
-    "data_wait": "#8e24aa",
-    "startup": "#1565c0",
-    "join": "#4fc3f7",
-    "restore": "#3949ab",
-    "compile": "#5c6bc0",
-    "lost_work": "#c62828",
-    "capacity_wait": "#f9a825",
-    "operator_delay": "#ef6c00",
-    "other": "#9e9e9e",
-}
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000, 92, 150, 74, 24, 16
-_TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
-_LEGEND_COLUMNS = 4
-_FONTS = "system-ui, DejaVu Sans, Helvetica, sans-serif"
 
 
 def draw(report: Report) -> str:

@@ -27,6 +27,7 @@ _PHASE_STYLES: dict[Phase, str] = {
     "Restarting": "yellow",
 }
 _WAITING = {"Pending", "Queued", "Starting", "Restarting", "Suspending"}
+_BAND_WIDTH = 72
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,6 @@ def _ago(time: str, now: datetime) -> str:
         return span(max(0.0, (now - datetime.fromisoformat(time)).total_seconds()))
     except (ValueError, TypeError):
         return "?"
-
-
-_BAND_WIDTH = 72
 
 
 def report_view(report: Report) -> RenderableType:

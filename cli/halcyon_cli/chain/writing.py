@@ -24,6 +24,22 @@ from halcyon_cli.history_report import series
 from halcyon_cli.page import STYLE, inline, table
 from halcyon_cli.status_view import sparkline
 
+_WIDTH = 60
+_CURVES = (
+    ("loss", "loss"),
+    ("gradientNorm", "gradient norm"),
+    ("learningRate", "learning rate"),
+    ("tokensPerSecond", "tokens per second"),
+)
+_SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
+_MORE_STYLE = """
+pre { background: #f5f5f5; padding: 0.6rem; white-space: pre-wrap; overflow-wrap: anywhere }
+blockquote {
+  margin: 0.3rem 0; padding-left: 0.8rem; border-left: 3px solid #ccc; white-space: pre-wrap; overflow-wrap: anywhere
+}
+.wide { overflow-x: auto } figure { margin: 0 }
+"""
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -92,16 +108,6 @@ class Card:
     blocks: tuple[Block, ...]
 
 
-_WIDTH = 60
-_CURVES = (
-    ("loss", "loss"),
-    ("gradientNorm", "gradient norm"),
-    ("learningRate", "learning rate"),
-    ("tokensPerSecond", "tokens per second"),
-)
-_SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
-
-
 def as_markdown(card: Card) -> str:
     """The text of the Markdown file."""
     parts = [f"# {_text(card.title)}", *(_block_as_markdown(block) for block in card.blocks)]
@@ -144,15 +150,6 @@ def _fenced(text: str) -> str:
     """A block of code whose fence is longer than any in the text: a model may write what it likes."""
     fence = "`" * (max([2, *map(len, re.findall("`+", text))]) + 1)
     return f"{fence}text\n{text.translate(SAFE)}\n{fence}"
-
-
-_MORE_STYLE = """
-pre { background: #f5f5f5; padding: 0.6rem; white-space: pre-wrap; overflow-wrap: anywhere }
-blockquote {
-  margin: 0.3rem 0; padding-left: 0.8rem; border-left: 3px solid #ccc; white-space: pre-wrap; overflow-wrap: anywhere
-}
-.wide { overflow-x: auto } figure { margin: 0 }
-"""
 
 
 def as_html(card: Card) -> str:

@@ -44,6 +44,16 @@ _NO_DEADLINE = 2**31 - 1
 """Seconds: the longest deadline of a Job, which says the same as none."""
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
 _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
+# Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
+# rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
+# API server publishes shows whether the field exists; every account may read it.
+OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
+FIELD = "onJobFailureMessagePatterns"
+INSTALL_JOBSET = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
+TOO_OLD = (
+    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is "
+    f"restarted forever; {INSTALL_JOBSET}"
+)
 
 
 class MissingApi(Exception):
@@ -307,18 +317,6 @@ def event_manifest(run: RunView, event: Event, instance: str, now: datetime) -> 
             "uid": run.uid,
         },
     }
-
-
-# Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
-# rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
-# API server publishes shows whether the field exists; every account may read it.
-OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
-FIELD = "onJobFailureMessagePatterns"
-INSTALL_JOBSET = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
-TOO_OLD = (
-    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is "
-    f"restarted forever; {INSTALL_JOBSET}"
-)
 
 
 def knows_the_rules(openapi: object) -> bool | None:

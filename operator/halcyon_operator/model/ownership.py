@@ -15,6 +15,11 @@ from halcyon_api.edits.changes import read_recorded
 from halcyon_api.spec.operations import TelemetrySpec
 from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEnding, PodView, ProcessGroup, RunView
 
+START_SECONDS = 300.0
+"""Time after which a pod that has a node and does not run is late."""
+DEFAULT_PORT = TelemetrySpec().port
+_LAST_PORT = 65_535
+
 
 def own_jobset_uids(run: RunView, jobsets: Iterable[JobSetView]) -> frozenset[str]:
     """The uids of the JobSets that a run controls, and of the recorded JobSet, which may be deleted before its pods."""
@@ -58,10 +63,6 @@ def _controls(observed: Observed, thing: JobSetView | ObjectView) -> bool:
     return bool(run.uid) and thing.owner_uid == run.uid and names.is_attempt_name(run.name, thing.name)
 
 
-START_SECONDS = 300.0
-"""Time after which a pod that has a node and does not run is late."""
-
-
 def late_pods(pods: Iterable[PodView], now: datetime) -> list[PodView]:
     """The late pods, in the order of their processes."""
     late = [
@@ -71,10 +72,6 @@ def late_pods(pods: Iterable[PodView], now: datetime) -> list[PodView]:
         and (now - pod.scheduled_at).total_seconds() >= START_SECONDS
     ]  # fmt: skip
     return sorted(late, key=lambda pod: (pod.process, pod.name))
-
-
-DEFAULT_PORT = TelemetrySpec().port
-_LAST_PORT = 65_535
 
 
 def first_process(pods: tuple[PodView, ...], group: ProcessGroup) -> PodView | None:

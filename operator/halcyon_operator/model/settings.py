@@ -40,6 +40,7 @@ Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.:\[\]
 Address = Annotated[str, StringConstraints(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+/?)?$", max_length=512)]
 Directory = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
 Memory = Annotated[str, StringConstraints(pattern=rf"^({NO_MEMORY}|[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?)$")]
+_PORTS = {"http": 80, "https": 443}
 
 
 class InvalidSettings(ValueError):
@@ -231,9 +232,6 @@ def parse_settings(text: str) -> Settings:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or VARIABLE
         raise InvalidSettings(f"{where}: {fault['msg'].removeprefix('Value error, ')}") from None
-
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def normal(endpoint: str) -> str:

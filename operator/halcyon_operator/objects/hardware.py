@@ -42,6 +42,12 @@ TPU_PROCESS_PORT = 8471
 TPU_METRICS_PORT = 8431
 """Port on which libtpu serves metrics of the chips."""
 COMPUTE_DOMAIN_CLAIM = "compute-domain"
+SHM_SHARE = 4
+"""Divisor: the shared memory of a host's devices is limited to a quarter of the pod's memory, and is part of it."""
+INTERFACES_ANNOTATION = "networking.gke.io/interfaces"
+DEFAULT_INTERFACE_ANNOTATION = "networking.gke.io/default-interface"
+DEVICES_ANNOTATION = "devices.gke.io/container."
+SOCKETS_VOLUME = "fabric-sockets"
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,6 @@ class NodeRequirements:
     mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     sidecars: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     resource_claims: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-
-SHM_SHARE = 4
-"""Divisor: the shared memory of a host's devices is limited to a quarter of the pod's memory, and is part of it."""
 
 
 def node_requirements(
@@ -188,12 +190,6 @@ def multislice_environment(
 def from_pod(annotation: str) -> dict[str, Any]:
     """A variable's value from an annotation of the pod itself."""
     return {"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{annotation}']"}}}
-
-
-INTERFACES_ANNOTATION = "networking.gke.io/interfaces"
-DEFAULT_INTERFACE_ANNOTATION = "networking.gke.io/default-interface"
-DEVICES_ANNOTATION = "devices.gke.io/container."
-SOCKETS_VOLUME = "fabric-sockets"
 
 
 def _fabric_annotations(fabric: Fabric) -> dict[str, str]:

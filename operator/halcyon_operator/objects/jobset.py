@@ -48,6 +48,11 @@ _NOT_FOR_TRAINERS = ("after", "defaults", "env")
 
 Its image may be a version that does not know them; `env` is in the pod's environment.
 """
+_PROBE_CONTAINER = "probe"
+_PAUSE = ["python3", "-c", "import signal; signal.pause()"]
+"""Waits for a signal; every trainer image has Python."""
+_REPLACEMENTS = 1_000_000
+"""Backoff limit: each evicted pod is replaced by a new one that waits."""
 
 
 def build_config_map(plan: ConfigMapPlan) -> Manifest:
@@ -216,13 +221,6 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
             rule(RULE_REFUSED, "FailJobSet"),
         ],
     }
-
-
-_PROBE_CONTAINER = "probe"
-_PAUSE = ["python3", "-c", "import signal; signal.pause()"]
-"""Waits for a signal; every trainer image has Python."""
-_REPLACEMENTS = 1_000_000
-"""Backoff limit: each evicted pod is replaced by a new one that waits."""
 
 
 def is_probe(document: object) -> bool:

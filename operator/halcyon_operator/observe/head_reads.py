@@ -28,6 +28,25 @@ FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 120.0
 TRIAL_SECONDS = 10.0
 """Time for the one trial request, in which no other is made. Longer than the timeout of a request."""
+Address = tuple[str, str | None, str | None]
+"""Root, endpoint, region."""
+PATIENCE_SECONDS = 0.25
+"""How long a reconcile waits for a store that answered the last time."""
+UNREACHABLE_SECONDS = 30.0
+"""How long a root counts as unreachable before it is read again."""
+SILENT_SECONDS = 2.0
+"""A request that fails after this time was not rejected: the store did not answer."""
+SLOT_SECONDS = 10.0
+"""How long a request waits for a slot before its root counts as unreachable."""
+AT_ONCE = 8
+"""Requests to one endpoint at a time."""
+UNPROVEN_AT_ONCE = 8
+"""Requests of a namespace at a time to endpoints that have not answered yet."""
+MAX_ROOTS = 4096
+"""Roots whose last reading is kept."""
+MAX_ENDPOINTS = 1024
+MAX_NAMESPACES = 1024
+MAX_RUNS = 8192
 
 
 @dataclass
@@ -63,27 +82,6 @@ class Circuit:
         if self.silent >= SILENT_REQUESTS:
             pauses = self.silent - SILENT_REQUESTS
             self.open_until = now + min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(pauses, 16))
-
-
-Address = tuple[str, str | None, str | None]
-"""Root, endpoint, region."""
-PATIENCE_SECONDS = 0.25
-"""How long a reconcile waits for a store that answered the last time."""
-UNREACHABLE_SECONDS = 30.0
-"""How long a root counts as unreachable before it is read again."""
-SILENT_SECONDS = 2.0
-"""A request that fails after this time was not rejected: the store did not answer."""
-SLOT_SECONDS = 10.0
-"""How long a request waits for a slot before its root counts as unreachable."""
-AT_ONCE = 8
-"""Requests to one endpoint at a time."""
-UNPROVEN_AT_ONCE = 8
-"""Requests of a namespace at a time to endpoints that have not answered yet."""
-MAX_ROOTS = 4096
-"""Roots whose last reading is kept."""
-MAX_ENDPOINTS = 1024
-MAX_NAMESPACES = 1024
-MAX_RUNS = 8192
 
 
 @dataclass

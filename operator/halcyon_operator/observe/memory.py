@@ -15,6 +15,8 @@ from halcyon_operator.model.views import JobSetView, PodEnding, PodView, RunKey,
 
 MAX_ENDINGS_A_RUN = 1024
 MAX_RUNS = 4096
+_MOST_JOBSETS = 4
+"""JobSets remembered for one run: that of the present attempt, and those that may still have pods."""
 
 
 class PodEndings:
@@ -53,10 +55,6 @@ class PodEndings:
     def forget(self, key: RunKey) -> None:
         """Drop the endings of a run."""
         self._endings.pop(key, None)
-
-
-_MOST_JOBSETS = 4
-"""JobSets remembered for one run: that of the present attempt, and those that may still have pods."""
 
 
 class OwnJobSets:

@@ -34,6 +34,8 @@ _KEPT_SPECS = 4096
 
 The views of the watch cache hold the same objects, so a spec in use costs only its text more.
 """
+LONGEST_CHAIN = 16
+"""Maximum number of runs that are read for one run. The runs of the chain check their own prerequisites."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,6 @@ def _mount_paths(spec: TrainingRunSpec) -> list[str]:
 
 def _nested(first: str, second: str) -> bool:
     return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")
-
-
-LONGEST_CHAIN = 16
-"""Maximum number of runs that are read for one run. The runs of the chain check their own prerequisites."""
 
 
 def parse_prerequisite(name: str, document: object) -> Prerequisite:

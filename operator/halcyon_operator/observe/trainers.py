@@ -30,6 +30,14 @@ from halcyon_operator.model.views import PodView, ProcessGroup, RunKey
 
 TIMEOUT_SECONDS = 2.0
 MAX_REPORT_BYTES = 65_536
+PATIENCE_SECONDS = 0.25
+"""How long a reconcile waits for a trainer that answered the last time."""
+REFUSED_PAUSE_SECONDS = 1.0
+LONGEST_REFUSED_PAUSE_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 60.0
+MAX_AT_ONCE = 32
+MAX_REMEMBERED = 8192
 
 
 @dataclass(frozen=True)
@@ -145,16 +153,6 @@ class Trainers:
 
 def _address(ip: str, port: int) -> str:
     return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"
-
-
-PATIENCE_SECONDS = 0.25
-"""How long a reconcile waits for a trainer that answered the last time."""
-REFUSED_PAUSE_SECONDS = 1.0
-LONGEST_REFUSED_PAUSE_SECONDS = 10.0
-FIRST_PAUSE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 60.0
-MAX_AT_ONCE = 32
-MAX_REMEMBERED = 8192
 
 
 @dataclass

@@ -26,6 +26,13 @@ from halcyon_operator.model.untrusted import integer
 from halcyon_operator.model.views import ObjectKey, RunKey, WatchedKind
 
 STUCK_SECONDS = 180.0
+logger = logging.getLogger(__name__)
+KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
+WARM_SECONDS = 0.1
+FIRST_LIST_SECONDS = 5.0
+"""Seconds until the list is read again if the watches have not shown all of it, because objects may be deleted
+meanwhile.
+"""
 
 
 class WriteWatch:
@@ -121,15 +128,6 @@ class WatchAudit:
         shown = [key for key, (version, _) in self._expected.items() if (self._seen(key) or 0) >= version]
         for key in shown:
             del self._expected[key]
-
-
-logger = logging.getLogger(__name__)
-KINDS: tuple[WatchedKind, ...] = ("trainingruns", "jobsets", "pods")
-WARM_SECONDS = 0.1
-FIRST_LIST_SECONDS = 5.0
-"""Seconds until the list is read again if the watches have not shown all of it, because objects may be deleted
-meanwhile.
-"""
 
 
 class Supervision:

@@ -27,6 +27,10 @@ from halcyon_operator.model.reasons import StallReason
 from halcyon_operator.model.untrusted import seconds_between
 from halcyon_operator.model.views import JobSetView
 
+MAX_FENCED_IN_A_ROW = 3
+_STARTED_AGAIN: frozenset[EndCause] = frozenset(ENDED) - {EndCause.FENCED}
+"""Causes of ends after which another process group follows without a user."""
+
 
 def by_cause(situation: Situation, jobset: JobSetView) -> Step:
     """The step that the decision table gives for an attempt with a JobSet."""
@@ -98,11 +102,6 @@ def _stop_message(reason: StallReason, situation: Situation) -> str:
             "halcyon restart)"
         )
     return message
-
-
-MAX_FENCED_IN_A_ROW = 3
-_STARTED_AGAIN: frozenset[EndCause] = frozenset(ENDED) - {EndCause.FENCED}
-"""Causes of ends after which another process group follows without a user."""
 
 
 def recovery_facts(situation: Situation, jobset: JobSetView) -> RecoveryFacts:

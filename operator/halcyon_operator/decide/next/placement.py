@@ -29,6 +29,18 @@ from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import Observed, PodView
 
+GROWN_PATIENCE_SECONDS = 60.0
+"""Longest wait for nodes after a growth. There was room before, so after this time another run has taken it.
+
+It is longer than the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods:
+to give up a growth too early costs more than to give it up a little late.
+"""
+HANDOVER_SECONDS = 10.0
+"""Time for which a probe holds its room for the larger attempt, whose pods preempt it by their priority.
+
+Then the probe is deleted.
+"""
+
 
 def capacity_of(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Capacity:
     """Whether there is room for the run."""
@@ -97,14 +109,6 @@ def patience(placement: PlacementStatus, elastic: ElasticSpec) -> float:
     return GROWN_PATIENCE_SECONDS
 
 
-GROWN_PATIENCE_SECONDS = 60.0
-"""Longest wait for nodes after a growth. There was room before, so after this time another run has taken it.
-
-It is longer than the time for which the probe holds the room and the time that a busy scheduler needs to bind the pods:
-to give up a growth too early costs more than to give it up a little late.
-"""
-
-
 def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: datetime) -> AvoidedNode | None:
     """The next node to avoid; None if there is none."""
     settings = spec.recovery.bad_nodes
@@ -137,13 +141,6 @@ def _replaceable(spec: TrainingRunSpec) -> bool:
     The nodes of a TPU slice of several hosts belong together, so none can be replaced.
     """
     return spec.accelerator.row.family != "tpu" or spec.accelerator.resolve().hosts_per_slice == 1
-
-
-HANDOVER_SECONDS = 10.0
-"""Time for which a probe holds its room for the larger attempt, whose pods preempt it by their priority.
-
-Then the probe is deleted.
-"""
 
 
 def grown(placement: PlacementStatus, slices: int, now: datetime) -> PlacementStatus:

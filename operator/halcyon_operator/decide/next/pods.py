@@ -34,6 +34,10 @@ from halcyon_operator.model.endings import is_echo
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
 
+_WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
+MAX_PODS = 64
+"""In a larger process group no pod is deleted: the load of the requests on the API server is not worth the seconds."""
+
 
 def with_held_ends(observed: Observed, now: datetime) -> Observed:
     """The observation in which a JobSet has completed if all trainers of its process group have ended with 0 and
@@ -104,9 +108,6 @@ def _seconds(start: datetime, now: datetime) -> float:
     return max(0.0, (now - start).total_seconds())
 
 
-_WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
-
-
 def stuck_pods(observed: Observed) -> tuple[PodView, ...]:
     """Pods of the run that still exist long after their grace period, the longest waiting first."""
     waited, after = observed.deleting_seconds, observed.settings.stuck_pods.after_seconds
@@ -141,10 +142,6 @@ def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> De
         for pod in ours
     )
     return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
-
-
-MAX_PODS = 64
-"""In a larger process group no pod is deleted: the load of the requests on the API server is not worth the seconds."""
 
 
 def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:

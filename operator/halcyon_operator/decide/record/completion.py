@@ -20,6 +20,7 @@ from halcyon_operator.model.views import JobSetView, Observed, PodEnding
 
 UNSEEN_SECONDS = 30.0
 """Wait for the termination report and the last checkpoint after the end of a JobSet, before they count as lost."""
+_STEPS = "trainer.steps"
 
 
 def last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
@@ -88,9 +89,6 @@ def final_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunS
     if progress.stopped_early:
         return min(progress.step, steps)
     return min(status.checkpoint.step, steps) if status.checkpoint is not None and status.checkpoint.step else steps
-
-
-_STEPS = "trainer.steps"
 
 
 def planned_steps(status: TrainingRunStatus) -> int | None:

@@ -19,6 +19,17 @@ from halcyon_operator.model.history import entry_of
 from halcyon_operator.model.untrusted import moment, stamp, text
 from halcyon_operator.model.views import ProcessGroup
 
+_SOURCE_DIGITS = {"loss": 4, "bits_per_byte": 4}
+_DIGITS = _SOURCE_DIGITS | {
+    "evaluation_loss": 4,
+    "best_evaluation": 4,
+    "mfu": 4,
+    "tokens_per_second": 1,
+    "eta_seconds": 0,
+    "save_interval_seconds": 0,
+}
+"""Decimals of the numbers in progress."""
+
 
 def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
     """The status with an entry for a new process group. The oldest entries are dropped."""
@@ -70,18 +81,6 @@ def resumed_step(report: ProgressReport) -> int | None:
     if report.resumed_step is not None:
         return report.resumed_step
     return 0 if report.first_step_at is not None else None
-
-
-_SOURCE_DIGITS = {"loss": 4, "bits_per_byte": 4}
-_DIGITS = _SOURCE_DIGITS | {
-    "evaluation_loss": 4,
-    "best_evaluation": 4,
-    "mfu": 4,
-    "tokens_per_second": 1,
-    "eta_seconds": 0,
-    "save_interval_seconds": 0,
-}
-"""Decimals of the numbers in progress."""
 
 
 def shown(progress: Progress, before: Progress | None) -> Progress:

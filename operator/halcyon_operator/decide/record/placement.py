@@ -26,6 +26,11 @@ from halcyon_operator.model.history import entry_of, present_group
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
 
+SHARE = 20
+"""A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost.
+"""
+LONGEST_PAUSE_SECONDS = 86_400.0
+
 
 def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementStatus:
     """The recorded placement; if there is none, that of the attempt's topology."""
@@ -72,12 +77,6 @@ def trains(status: TrainingRunStatus) -> bool:
     """Whether the present process group has done its first step."""
     entry = entry_of(status, present_group(status))
     return entry is not None and entry.first_step_at is not None and entry.ended_at is None
-
-
-SHARE = 20
-"""A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost.
-"""
-LONGEST_PAUSE_SECONDS = 86_400.0
 
 
 def with_growth_cost(

@@ -25,6 +25,7 @@ _STORES: dict[StoreWaitFor, str] = {
 """Clause about the store that a trainer waits for."""
 _WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """Work of a process group by task, for the message of a Running run."""
+_MOST_SHOWN = 5
 
 
 def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
@@ -178,9 +179,6 @@ def edit_clause(status: TrainingRunStatus) -> str:
 def sentence(found: tuple[FieldChange, ...]) -> str:
     """Fields with their old and new values."""
     return _some([str(change) for change in found])
-
-
-_MOST_SHOWN = 5
 
 
 def _some(texts: list[str]) -> str:

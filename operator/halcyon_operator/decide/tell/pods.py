@@ -44,6 +44,10 @@ The pod starts once the cause is removed.
 
 
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
+HELD_SECONDS = 20.0
+"""Seconds after the trainer's end in which the other containers of its pod may end by themselves."""
+HELD: StartReason = "PodHeld"
+"""Reason of a run that waits for such a container."""
 
 
 def start_problem(
@@ -101,12 +105,6 @@ def on_node(pod: PodView) -> str:
 def _more(pods: Sequence[PodView]) -> str:
     """Clause about the pods after the first one."""
     return f", and {len(pods) - 1} more" if len(pods) > 1 else ""
-
-
-HELD_SECONDS = 20.0
-"""Seconds after the trainer's end in which the other containers of its pod may end by themselves."""
-HELD: StartReason = "PodHeld"
-"""Reason of a run that waits for such a container."""
 
 
 def held_container(pod: PodView) -> str:
