@@ -1,17 +1,15 @@
-"""Pictures that matplotlib draws as SVG, and the curves of runs in one of them: losses, gradient norm, learning rate
-and speed over the steps.
+"""The curves of runs as one SVG picture, drawn by matplotlib: losses, gradient norm, learning rate and speed over the
+steps.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.history.reading import History
-from halcyon_api.package import install
+from halcyon_cli.drawing import svg_of
 from halcyon_cli.history_report import labels, series, together
-from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,29 +25,6 @@ _TITLES = {
     "tokensPerSecond": "tokens per second",
 }
 _SIZE = (10.0, 6.4)
-
-
-def svg_of(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
-    """The text of the SVG file of a picture. Text in it stays text, also with a $, and equal pictures give equal files.
-
-    Args:
-        draw: Draws into the figure.
-        size: Width and height, in inches.
-
-    Raises:
-        Rejected: matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Rejected(f"a picture of curves needs matplotlib; install it with {install('report')}") from None
-    with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "halcyon", "font.size": 9}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
 
 
 def draw_curves(histories: Sequence[History]) -> str:
