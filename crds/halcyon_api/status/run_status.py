@@ -214,7 +214,8 @@ class TrainingRunStatus(StatusModel):
 
     def holds(self, kind: ConditionType) -> bool:
         """Whether a condition is true."""
-        return any(condition.type == kind and condition.status == "True" for condition in self.conditions)
+        condition = self.condition(kind)
+        return condition is not None and condition.status == "True"
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type; None if it was never set."""

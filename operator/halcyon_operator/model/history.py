@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from halcyon_api.ends import EndCause, cause_named
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
-from halcyon_operator.model.views import Observed, ProcessGroup
+from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
 
 
 def present_group(status: TrainingRunStatus) -> ProcessGroup:
     """The newest recorded process group."""
     return ProcessGroup(status.attempt, status.job_set_restarts)
+
+
+def group_of(status: TrainingRunStatus, jobset: JobSetView) -> ProcessGroup:
+    """The newest process group of the present attempt's JobSet, whose labels may have been changed by hand."""
+    return ProcessGroup(status.attempt, jobset.restarts)
 
 
 def entry_of(status: TrainingRunStatus, group: ProcessGroup) -> HistoryEntry | None:

@@ -102,11 +102,6 @@ class JobSetView:
     See `decide.next.pods`.
     """
 
-    @property
-    def group(self) -> ProcessGroup:
-        """The newest process group of its attempt."""
-        return ProcessGroup(self.attempt, self.restarts)
-
 
 @dataclass(frozen=True)
 class PodEnding:

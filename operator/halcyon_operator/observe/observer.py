@@ -13,6 +13,7 @@ from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
+from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import first_process, is_own, trainer_port
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import (
@@ -201,7 +202,7 @@ class Observer:
         """Why the first late pod of the run's process group does not start, or why it has too few pods."""
         if self._warnings is None or alive is None:
             return None
-        group = alive.group
+        group = group_of(run.status, alive)
         return self._warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
@@ -290,7 +291,7 @@ class Observer:
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
         if run.spec is None or alive is None or run.deleting:
             return ReportReading()
-        pod = first_process(pods, alive.group)
+        pod = first_process(pods, group_of(run.status, alive))
         return (
             ReportReading()
             if pod is None

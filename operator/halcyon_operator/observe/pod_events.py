@@ -23,11 +23,11 @@ from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.history import entry_of, group_of
 from halcyon_operator.model.ownership import late_pods
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import moment, text, value_at
-from halcyon_operator.model.views import JobSetView, PodView, PodWarning, ProcessGroup, RunKey
+from halcyon_operator.model.views import JobSetView, PodView, PodWarning, RunKey
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def without_pods(
     """The first Job of a process group that has had too few pods for `MISSING_SECONDS`, and the JobSet if there is no
     pod at all.
     """
-    entry, topology = entry_of(status, ProcessGroup(status.attempt, jobset.restarts)), status.topology
+    entry, topology = entry_of(status, group_of(status, jobset)), status.topology
     since = moment(entry.started_at) if entry is not None else jobset.created_at
     if topology is None or since is None or (now - since).total_seconds() < MISSING_SECONDS or jobset.suspended:
         return ()

@@ -31,7 +31,7 @@ from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.record.queue import was_evicted
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell.queue import evicted_sentence
-from halcyon_operator.model.history import ended_cause, entry_of, last_message
+from halcyon_operator.model.history import ended_cause, entry_of, group_of, last_message
 from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import JobSetView, Observed
 
@@ -131,7 +131,7 @@ def _suspended_by_hand(situation: Situation) -> steps.Keep | None:
 def _resumed_by_hand(situation: Situation) -> steps.Stop | None:
     """The end is on record since the suspension (`record/follow.py`): new processes would have the epoch of the old."""
     jobset = situation.jobset
-    entry = entry_of(situation.status, jobset.group) if jobset is not None else None
+    entry = entry_of(situation.status, group_of(situation.status, jobset)) if jobset is not None else None
     if jobset is None or jobset.outcome != "running" or jobset.suspended or entry is None or not entry.cause:
         return None
     return steps.Stop(EndCause.PREEMPTED, f"{entry.message or entry.cause}, and resumed")

@@ -31,6 +31,7 @@ from halcyon_operator.decide.record.placement import trains
 from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_container, on_node, with_stuck_description
 from halcyon_operator.model.decision import Decision, Deletion, Event, JobSync
 from halcyon_operator.model.endings import is_echo
+from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import is_own
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
 
@@ -95,7 +96,7 @@ def with_held_pods(
 
 def _group_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:
     """The pods of the JobSet's process group."""
-    group, own = jobset.group, frozenset({jobset.uid} - {""})
+    group, own = ProcessGroup(jobset.attempt, jobset.restarts), frozenset({jobset.uid} - {""})
     running = jobset.outcome == "running" and not jobset.deleting and not jobset.suspended
     return [pod for pod in observed.pods_of(group) if is_own(pod, observed.run, own)] if running else []
 
@@ -159,7 +160,7 @@ def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSet
     """
     if jobset.deleting or jobset.suspended:
         return ()
-    group = jobset.group
+    group = group_of(status, jobset)
     pods = [pod for pod in _own_pods(observed, jobset) if pod.group.attempt == group.attempt and pod.group <= group]
     if len(pods) > MAX_PODS:
         return ()
@@ -180,7 +181,7 @@ def job_to_sync(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
     """
     if jobset.deleting or jobset.suspended or jobset.outcome != "running":
         return ()
-    group = jobset.group
+    group = group_of(status, jobset)
     endings = {ending.uid: ending for ending in observed.endings}
     failed = [
         (_rank(endings[pod.uid]), pod)

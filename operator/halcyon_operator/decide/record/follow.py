@@ -23,7 +23,7 @@ from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
 from halcyon_operator.model.decision import Change
 from halcyon_operator.model.endings import GroupEnd, conclude
-from halcyon_operator.model.history import entry_of, had_processes, present_group
+from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
 from halcyon_operator.model.untrusted import stamp
 from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
 
@@ -239,7 +239,7 @@ def with_manual_suspension(
         jobset: The JobSet of the present attempt.
         now: The time.
     """
-    group = jobset.group
+    group = group_of(status, jobset)
     by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
     if not by_hand or not had_processes(observed, status, group):
         return status

@@ -22,7 +22,7 @@ from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo
-from halcyon_operator.model.history import entry_of, present_group
+from halcyon_operator.model.history import entry_of, group_of, present_group
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
 
@@ -107,7 +107,7 @@ def _all_placed(
     observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView
 ) -> bool:
     """Whether every process of the present group has a node."""
-    group = jobset.group
+    group = group_of(status, jobset)
     placed = {pod.process for pod in observed.pods_of(group) if pod.node}
     return len(placed) >= slices * spec.accelerator.resolve().hosts_per_slice
 

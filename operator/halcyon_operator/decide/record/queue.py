@@ -15,7 +15,7 @@ from halcyon_api.status.queue import QueueEviction, QueueStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.tell.queue import evicted_sentence
 from halcyon_operator.model.endings import GroupEnd, conclude
-from halcyon_operator.model.history import entry_of, had_processes, present_group
+from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
 from halcyon_operator.model.untrusted import moment, stamp, text
 from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
 from halcyon_operator.model.workload import WorkloadView
@@ -35,7 +35,7 @@ def with_queue(
     if jobset is None or not jobset.queue:
         return status if status.queue is None else status.model_copy(update={"queue": None})
     known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
-    group = jobset.group
+    group = group_of(status, jobset)
     found = _eviction(observed, status, jobset, now)
     eviction = found or (known.eviction if known is not None else None)
     if eviction is not None and not jobset.suspended and _is_of(eviction, group):
@@ -55,7 +55,7 @@ def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetVie
     False for a deactivated Workload, because the Workload of the next attempt would be active. False for processes that
     had failed before: while their pods exist, JobSet still handles the failure.
     """
-    group, seen = jobset.group, observed.workload
+    group, seen = group_of(status, jobset), observed.workload
     if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
         return False
     end = conclude(observed.endings, group)

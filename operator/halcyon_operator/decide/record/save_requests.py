@@ -22,6 +22,7 @@ from halcyon_api.status.maintenance import (
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.status.save_requests import SaveRequest, request_id
 from halcyon_operator.model.decision import Change, Event, SaveAsk
+from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import first_process, trainer_port
 from halcyon_operator.model.untrusted import seconds_between, stamp, text
 from halcyon_operator.model.views import JobSetView, NoticeView, Observed, ProcessGroup
@@ -124,7 +125,7 @@ def _pursue(
             update={"step": newest}
         )  # the run does not train, so the newest checkpoint contains all steps
     report = observed.report
-    group = jobset.group if jobset is not None and jobset.outcome == "running" else None
+    group = group_of(status, jobset) if jobset is not None and jobset.outcome == "running" else None
     if report is not None and group is not None and group == (report.attempt, report.restart):
         taken = next((one for one in report.save_requests or () if one.id == request), None)
         if taken is not None:

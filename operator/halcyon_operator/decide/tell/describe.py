@@ -13,7 +13,7 @@ from halcyon_operator.decide.tell.conditions import EDIT_PENDING, RESTART_PENDIN
 from halcyon_operator.decide.tell.pods import HELD, held_sentence, start_problem
 from halcyon_operator.decide.tell.queue import describe_queued
 from halcyon_operator.model.endings import conclude
-from halcyon_operator.model.history import entry_of, had_processes
+from halcyon_operator.model.history import entry_of, group_of, had_processes
 from halcyon_operator.model.untrusted import moment, stamp
 from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
 
@@ -30,7 +30,7 @@ _MOST_SHOWN = 5
 
 def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
     """The description of an attempt whose JobSet has not ended."""
-    group = jobset.group
+    group = group_of(status, jobset)
     entry = entry_of(status, group)
     first = len(status.history) <= 1
     starting = "Starting" if first else "Restarting"

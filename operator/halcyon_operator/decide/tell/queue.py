@@ -8,7 +8,7 @@ from halcyon_api.status.queue import QueueStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.tell.conditions import Description
 from halcyon_operator.model.decision import Event
-from halcyon_operator.model.history import had_processes
+from halcyon_operator.model.history import group_of, had_processes
 from halcyon_operator.model.reasons import QueueReason, StallReason, stall_reason
 from halcyon_operator.model.untrusted import seconds_between, stamp
 from halcyon_operator.model.views import JobSetView, Observed
@@ -30,7 +30,7 @@ def evicted_sentence(queue: QueueStatus) -> str:
 
 def describe_queued(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
     """The description of an attempt whose JobSet a queue holds."""
-    queue, group = status.queue or QueueStatus(name=jobset.queue), jobset.group
+    queue, group = status.queue or QueueStatus(name=jobset.queue), group_of(status, jobset)
     if had_processes(observed, status, group) and observed.pods_of(group):
         return Description("Restarting", "QueueEvicted", f"{evicted_sentence(queue)}; its processes save and exit")
     reason, why = _why(observed.workload, jobset, seconds_between(queue.waiting_since, now), now)
