@@ -110,7 +110,9 @@ def _process(metadata: dict[str, object]) -> ProcessIndex:
 
 def _trainer(containers: object) -> dict[str, object]:
     """The trainer's entry of a list of containers or of their statuses."""
-    return next((entry for entry in mappings(containers) if entry.get("name") == names.TRAINER_CONTAINER), {})
+    return next(
+        (entry for entry in mappings(containers) if entry.get("name") == names.TRAINER_CONTAINER), mapping(None)
+    )
 
 
 def _others(status: dict[str, object]) -> tuple[str, ...]:
