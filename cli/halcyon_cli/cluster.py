@@ -8,13 +8,12 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api import names
 from halcyon_api.package import install
 from halcyon_api.training_run import GROUP, PLURAL, VERSION
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected, reporting_errors
 from halcyon_cli.watching import WatchEnded, documents, each
 
 _TIMEOUT_SECONDS = 20
@@ -31,35 +30,38 @@ _READING = "read the log of pod"
 _PAGE = 200
 
 
-@dataclass(frozen=True)
-class ClusterAccess:
-    """Context and namespace of a command's run; None means that of the kubeconfig."""
-
-    context: str | None = None
-    namespace: str | None = None
+@contextlib.contextmanager
+def connected(context: str | None, namespace: str | None, failure_code: int = 1) -> Iterator[Runs]:
+    """The runs of a cluster, for a command that ends with a sentence if it cannot do its work."""
+    with reporting_errors(failure_code):
+        yield Runs(context, namespace)
 
 
 class Runs:
     """TrainingRuns of one namespace.
 
+    Args:
+        context: Context of the kubeconfig; None: the current one.
+        namespace: Namespace of the runs; None: that of the context.
+
     Raises:
         Rejected: No cluster is configured, or the Kubernetes client is not installed.
     """
 
-    def __init__(self, place: ClusterAccess) -> None:
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         try:
             from kubernetes import client, config
         except ModuleNotFoundError:
             raise Rejected(f"asking a cluster needs the Kubernetes client; install it with: {install('cli')}") from None
         settings = client.Configuration()
         try:
-            _, active = _contexts(config, place.context)
-            config.load_kube_config(context=place.context, client_configuration=settings)
+            _, active = _contexts(config, context)
+            config.load_kube_config(context=context, client_configuration=settings)
         except config.ConfigException as error:
             raise Rejected(f"no cluster is configured ({error}); set KUBECONFIG, or give --context") from None
         connection = client.ApiClient(settings)
         self._api, self._core = client.CustomObjectsApi(connection), client.CoreV1Api(connection)
-        self.namespace = place.namespace or active.get("namespace") or "default"
+        self.namespace = namespace or active.get("namespace") or "default"
 
     def get(self, name: str) -> dict[str, Any]:
         """Return a run's document.

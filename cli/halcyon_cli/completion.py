@@ -12,16 +12,16 @@ from itertools import pairwise
 
 import typer.main
 
-from halcyon_cli.cluster import ClusterAccess, Runs
-from halcyon_cli.errors import Rejected
+from halcyon_cli.cluster import Runs
 from halcyon_cli.kubectl import app
+from halcyon_cli.output import Rejected
 
 _NO_FILES = ":4"
 _WITHOUT_RUN = ("top",)
 _WITH_RUNS = ("compare",)
 
 
-def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:
+def candidates(words: Sequence[str], namespace: str | None) -> Iterable[str]:
     """Return the candidates for the last word: commands, options, or names of runs."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     typed = words[-1] if words else ""
@@ -40,7 +40,7 @@ def candidates(words: Sequence[str], place: ClusterAccess) -> Iterable[str]:
         return [f"{name}\t{option.help or ''}" for option in options for name in option.opts if name.startswith(typed)]
     complete = words[0] not in _WITH_RUNS and any(not word.startswith("-") for word in words[1:-1])
     if words[0] in commands and words[0] not in _WITHOUT_RUN and not complete:
-        found = Runs(place).list(everywhere=False)
+        found = Runs(namespace=namespace).list(everywhere=False)
         return [name for run in found if (name := run["metadata"]["name"]).startswith(typed)]
     return []
 
@@ -50,7 +50,7 @@ def main() -> None:
     words = sys.argv[1:]
     namespace = next((after for word, after in pairwise(words) if word in ("-n", "--namespace")), None)
     try:
-        found = list(candidates(words, ClusterAccess(namespace=namespace)))
+        found = list(candidates(words, namespace))
     except Rejected:
         found = []  # an error message would disturb the user's input line
     sys.stdout.write("\n".join([*found, _NO_FILES]) + "\n")

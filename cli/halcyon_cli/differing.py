@@ -5,18 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from halcyon_api.edits.changes import Change, changes, values_of
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from halcyon_api.edits.changes import Change, changes, shown, values_of
+from halcyon_api.edits.classes import EditClass
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 
 STEPS = "trainer.steps"
-
 Outcome = Literal["nothing", "atOnce", "restart", "later", "refused"]
 """The effect of applying: none, at once, by a new attempt now, with the next attempt, or the document is rejected."""
-
 _AT_ONCE = "at once"
 _FROZEN = "refused: it must not change while the run exists; begin a new run from this one's checkpoint (spec.from)"
+_CLASSES: dict[EditClass, str] = {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}
+_STYLES: dict[Outcome, str] = {
+    "nothing": "dim",
+    "atOnce": "green",
+    "restart": "yellow",
+    "later": "yellow",
+    "refused": "red",
+}
 
 
 @dataclass(frozen=True)
@@ -112,3 +123,20 @@ def _restart(status: TrainingRunStatus, wanted: TrainingRunSpec) -> tuple[Outcom
 def _first(effects: tuple[Effect, ...]) -> str:
     refused = next(effect for effect in effects if effect.outcome == "refused")
     return f"spec.{refused.change.path}: {refused.sentence.removeprefix('refused: ')}"
+
+
+def difference_view(found: Difference) -> RenderableType:
+    """Return a table of the fields that differ, and the sentence about the effect of applying."""
+    last = Text(found.sentence, style=_STYLES[found.outcome])
+    if not found.effects:
+        return last
+    table = Table(box=None, pad_edge=False)
+    for column in ("field", "old", "new", "class", "applying it"):
+        table.add_column(column, overflow="fold")
+    for effect in found.effects:
+        old, new = Text(shown(effect.change.old)), Text(shown(effect.change.new))
+        style = _STYLES[effect.outcome]
+        table.add_row(
+            Text(effect.change.path), old, new, _CLASSES[effect.change.edit], Text(effect.sentence, style=style)
+        )
+    return Group(table, Text(""), last)

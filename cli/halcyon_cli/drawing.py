@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from halcyon_api.package import install
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

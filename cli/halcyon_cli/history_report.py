@@ -8,11 +8,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import accumulate
 from typing import Any
 
 from halcyon.telemetry.history.reading import History
-from halcyon_cli.report import ProcessGroup, Report
+from halcyon_cli.report import ProcessGroup, Report, one_after_another
 
 SILENT_SECONDS = 120.0
 """A run that has written nothing for this time does not train: a trainer writes at least every 20 seconds while steps
@@ -58,16 +57,12 @@ def report_of(history: History, now: float) -> Report:
         )
         for one in history.groups
     ]
-    begins = accumulate((group.seconds.total for group in groups), initial=0.0)
     total = history.seconds
     return Report(
         run=history.run,
         phase=state(history, now),
         started_at=moment(history.groups[0].group.began),
-        groups=tuple(
-            ProcessGroup(one.name, one.seconds, one.from_step, one.to_step, one.ended, begin)
-            for one, begin in zip(groups, begins, strict=False)
-        ),
+        groups=one_after_another(groups),
         seconds=total,
         ratio=total.productive_step / total.total if total.total else 0.0,
         lost_steps=sum(one.repeated for one in history.groups),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -15,9 +13,8 @@ from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.progress_line import sentence
 from halcyon_api.counting import counted
 from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together
-from halcyon_cli.status_view import sparkline
-from halcyon_cli.tables import band, report_view
-from halcyon_cli.timeline import span
+from halcyon_cli.report import span
+from halcyon_cli.status_view import Facts, report_view, sparkline, table_of
 
 _WIDTH = 60
 _LAST_EVENTS = 8
@@ -31,20 +28,14 @@ def status_view(history: History, now: float) -> RenderableType:
         history: The history.
         now: Seconds since 1970.
     """
-    facts = Table.grid(padding=(0, 2))
-
-    def fact(title: str, value: RenderableType) -> None:
-        facts.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
-
+    facts = Facts()
+    fact = facts.add
     report, last = report_of(history, now), history.groups[-1]
     fact("state", state(history, now))
     if last.message:
         fact("that is", last.message)
     fact("root", history.root)
-    bar = Table.grid(padding=(0, 1))
-    done, planned = history.done_steps, history.planned_steps
-    bar.add_row(ProgressBar(total=planned or 1, completed=done, width=30), f"{done:,} of {planned:,} steps")
-    fact("progress", bar)
+    facts.add_progress(history.done_steps, history.planned_steps, "steps")
     if history.steps and (speed := history.steps[-1].get("tokensPerSecond")):
         eta = history.steps[-1].get("etaSeconds")
         fact("speed", f"{speed:,.0f} tokens/s" + (f", {span(eta)} left" if eta and not last.ended else ""))
@@ -54,17 +45,17 @@ def status_view(history: History, now: float) -> RenderableType:
     if saved is not None:
         fact("saved", f"step {saved['step']:,}, {moment(saved['time'])}, {saved['path']}")
     fact("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated" if report.restarts else "none")
-    fact("goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20))
-    return Group(Text(history.run, "bold"), facts, *_damages(history))
+    facts.add_goodput(report)
+    return Group(Text(history.run, "bold"), facts.grid, *_damages(history))
 
 
 def history_view(history: History, now: float) -> RenderableType:
     """The report of a run: its losses, where its time went, its evaluations and its last events."""
     report = report_of(history, now)
-    facts = Table.grid(padding=(0, 2))
+    facts = Facts()
     for title, text in _losses(history):
-        facts.add_row(Text(title, "bold"), text)
-    parts: list[RenderableType] = [report_view(report), facts]
+        facts.add(title, text)
+    parts: list[RenderableType] = [report_view(report), facts.grid]
     if history.stopped_seconds >= 0.1:
         parts.append(Text(f"between the process groups: {span(history.stopped_seconds)}, in no sum", "dim"))
     if history.evaluations:
@@ -78,19 +69,9 @@ def history_view(history: History, now: float) -> RenderableType:
 
 def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     """Several runs, one line each, and their losses at the same step: the last that all of them have done."""
-    table = Table("run", "state", box=SIMPLE_HEAD)
     common = min(history.done_steps for history in histories)
-    for title in (
-        "step",
-        "loss",
-        f"loss at {common}",
-        "held-out loss",
-        "bits per byte",
-        "tokens/s",
-        "goodput",
-        "restarts",
-    ):
-        table.add_column(title, justify="right")
+    compared = ("loss", f"loss at {common}", "held-out loss", "bits per byte")
+    table = table_of("run", "state", numbers=("step", *compared, "tokens/s", "goodput", "restarts"))
     table.add_column("loss")
     for label, history in zip(labels(histories), histories, strict=True):
         report = report_of(history, now)
@@ -102,10 +83,10 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
             Text(label),
             Text(report.phase),
             f"{history.done_steps}/{history.planned_steps}",
-            _number(last.get("loss")),
-            _number(at_common),
-            _number(held_out.get("loss")),
-            _number(held_out.get("bitsPerByte")),
+            number(last.get("loss")),
+            number(at_common),
+            number(held_out.get("loss")),
+            number(held_out.get("bitsPerByte")),
             f"{speed:,.0f}" if isinstance(speed := last.get("tokensPerSecond"), (int, float)) and speed else "-",
             f"{report.ratio:.0%}",
             str(report.restarts),
@@ -126,35 +107,42 @@ def _losses(history: History) -> list[tuple[str, Text]]:
 
 
 def _evaluations(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("evaluation at step", "source", box=SIMPLE_HEAD)
-    for title in ("loss", "bits per byte", "seconds"):
-        table.add_column(title, justify="right")
+    table = table_of("evaluation at step", "source", numbers=("loss", "bits per byte", "seconds"))
     for row in rows[-_LAST_EVENTS:]:
-        table.add_row(
-            f"{row['step']:,}",
-            row.get("source", "all"),
-            _number(row.get("loss")),
-            _number(row.get("bitsPerByte")),
-            _number(row.get("seconds")),
-        )
+        table.add_row(*evaluation_cells(row), number(row.get("seconds")))
     return table
 
 
 def _tasks(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("task", box=SIMPLE_HEAD)
-    for title in ("step", "accuracy", "standard error", "centred", "bits per byte"):
-        table.add_column(title, justify="right")
+    table = table_of("task", numbers=("step", "accuracy", "standard error", "centred", "bits per byte"))
     for row in rows:
-        numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
-        table.add_row(Text(row["task"]), f"{row['step']:,}", *map(_number, numbers))
+        task, *numbers = task_cells(row)
+        table.add_row(Text(task), *numbers)
     return table
 
 
 def _events(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("last events", "process group", "", box=SIMPLE_HEAD)
+    table = table_of("last events", "process group", "")
     for row in rows:
-        table.add_row(moment(row["time"]), f"{row['attempt']}.{row['restart']}", Text(event_sentence(row)))
+        time, group, sentence = event_cells(row)
+        table.add_row(time, group, Text(sentence))
     return table
+
+
+def evaluation_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Step, source, loss and bits per byte of an evaluation."""
+    return f"{row['step']:,}", row.get("source", "all"), number(row.get("loss")), number(row.get("bitsPerByte"))
+
+
+def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Task, step, accuracy, standard error, centred accuracy and bits per byte of a result."""
+    numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
+    return row["task"], f"{row['step']:,}", *map(number, numbers)
+
+
+def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Time, process group and sentence of an event."""
+    return moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row)
 
 
 def event_sentence(row: dict[str, Any]) -> str:
@@ -174,5 +162,6 @@ def _damages(history: History) -> list[Text]:
     return [Text(f"not read: {damage}", "red") for damage in history.damages]
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
+    """A number with four decimals; a dash if there is none."""
     return f"{value:.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)

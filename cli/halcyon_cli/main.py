@@ -30,7 +30,7 @@ def render(
 
     Needs no cluster.
     """
-    from halcyon_cli.errors import reporting_errors
+    from halcyon_cli.output import reporting_errors
     from halcyon_cli.rendering import rendered, rendered_matrix
 
     with reporting_errors():

@@ -12,10 +12,9 @@ from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.curves import draw_curves
-from halcyon_cli.history_report import last_tasks, moment, report_of
-from halcyon_cli.history_view import event_sentence
-from halcyon_cli.report import MEANINGS
-from halcyon_cli.timeline import draw, span
+from halcyon_cli.history_report import last_tasks, report_of
+from halcyon_cli.history_view import evaluation_cells, event_cells, task_cells
+from halcyon_cli.report import MEANINGS, draw, span
 
 _EVENTS = 500
 STYLE = """
@@ -66,24 +65,13 @@ def page(history: History, now: float) -> str:
             "<h2>Evaluations</h2>",
             table(
                 ("#step", "source", "#loss", "#bits per byte"),
-                [
-                    (
-                        f"{row['step']:,}",
-                        row.get("source", "all"),
-                        _number(row.get("loss")),
-                        _number(row.get("bitsPerByte")),
-                    )
-                    for row in history.evaluations
-                ],
+                map(evaluation_cells, history.evaluations),
             ),
             *_tasks(history),
             f"<h2>Events</h2>{_more(len(history.events))}",
             table(
                 ("time", "process group", "event"),
-                [
-                    (moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row))
-                    for row in history.events[-_EVENTS:]
-                ],
+                map(event_cells, history.events[-_EVENTS:]),
             ),
             "</body></html>\n",
         ]
@@ -92,15 +80,9 @@ def page(history: History, now: float) -> str:
 
 def _tasks(history: History) -> list[str]:
     """The newest result of each task; nothing for a run without tasks."""
-    names = ("accuracy", "standardError", "centred", "bitsPerByte")
-    rows = [
-        (row["task"], f"{row['step']:,}", *(_number(row.get(name)) for name in names)) for row in last_tasks(history)
-    ]
-    return (
-        ["<h2>Tasks</h2>", table(("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte"), rows)]
-        if rows
-        else []
-    )
+    titles = ("task", "#step", "#accuracy", "#standard error", "#centred", "#bits per byte")
+    rows = list(map(task_cells, last_tasks(history)))
+    return ["<h2>Tasks</h2>", table(titles, rows)] if rows else []
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -125,7 +107,3 @@ def inline(svg: str) -> str:
 
 def _more(count: int) -> str:
     return f'<p class="dim">The last {_EVENTS} of {count}; all of them are in the JSON.</p>' if count > _EVENTS else ""
-
-
-def _number(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)

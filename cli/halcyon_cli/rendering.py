@@ -13,8 +13,9 @@ from halcyon_api.defaults.files import load_defaults, load_resolved, with_change
 from halcyon_api.training_run import InvalidRun, parse_run, read_one
 from halcyon_api.validation import find_problems
 from halcyon_api.yaml_text import dump_all
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 from halcyon_cli.sweeps import parse_sweep, variants
+from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan
 from halcyon_operator.model.settings import InvalidSettings, parse_settings
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
@@ -50,8 +51,8 @@ def rendered(
         settings = parse_settings(json.dumps({"trainerImage": trainer_image, "clusterDomain": cluster_domain}))
     except InvalidSettings as error:
         raise Rejected(str(error)) from None
-    jobset = build_jobset(run, run.spec, settings, 1, 0, run.spec.recovery.max_restarts)
-    return dump_all([build_config_map(run, 1), jobset])
+    jobset = build_jobset(JobSetPlan(run, run.spec, settings, 1, 0, run.spec.recovery.max_restarts))
+    return dump_all([build_config_map(ConfigMapPlan(run, 1, run.spec)), jobset])
 
 
 def rendered_matrix(path: Path, sweep: Path, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()) -> str:

@@ -1,16 +1,20 @@
-"""Where the time of a run went, computed from its status. Pure.
+"""Where the time of a run went, computed from its status, and its picture: one self-contained SVG file. Pure.
 
 A run is a sequence of process groups. The account of each begins when the previous one ended, so the accounts in order
-are the time line of the run. Suspension is in none of them.
+are the time line of the run. Suspension is in none of them. In the picture, a tooltip shows the name and the duration
+of each part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from xml.sax.saxutils import escape
 
 from halcyon_api.accounts import divide
-from halcyon_api.status.goodput import GoodputSeconds
+from halcyon_api.counting import counted
+from halcyon_api.status.goodput import GoodputSeconds, cause_label
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 
 ORDER = (
@@ -31,7 +35,6 @@ ORDER = (
 
 A cause that occurs many times is drawn once, as one block.
 """
-
 MEANINGS = {
     "productive_step": "steps that were not repeated",
     "startup": "image, container, interpreter, imports",
@@ -46,6 +49,24 @@ MEANINGS = {
     "operator_delay": "old pods ended, new pods created",
     "other": "shutdown, or not observed",
 }
+COLOURS = {
+    "productive_step": "#2e7d32",
+    "evaluation": "#7cb342",
+    "save_blocking": "#00838f",
+    "data_wait": "#8e24aa",
+    "startup": "#1565c0",
+    "join": "#4fc3f7",
+    "restore": "#3949ab",
+    "compile": "#5c6bc0",
+    "lost_work": "#c62828",
+    "capacity_wait": "#f9a825",
+    "operator_delay": "#ef6c00",
+    "other": "#9e9e9e",
+}
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000, 92, 150, 74, 24, 16
+_TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800)
+_LEGEND_COLUMNS = 4
+_FONTS = "system-ui, DejaVu Sans, Helvetica, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -101,20 +122,21 @@ def read_report(run: str, status: TrainingRunStatus) -> Report | None:
             open_one = entry
             break
         seconds, _ = divide(entry, status.history[index + 1 :])
-        groups.append(ProcessGroup(_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown"))
+        groups.append(
+            ProcessGroup(_group_name(entry), seconds, entry.from_step, entry.to_step, entry.cause or "unknown")
+        )
     if open_one is not None:
         step = status.progress.step if status.progress is not None and open_one.from_step is not None else None
         groups.append(
-            ProcessGroup(_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or "")
+            ProcessGroup(_group_name(open_one), goodput.current.seconds, open_one.from_step, step, open_one.cause or "")
         )
     elif goodput.current.seconds.total > 0:
         groups.append(ProcessGroup("next", goodput.current.seconds))
-    begins = accumulate((group.seconds.total for group in groups), initial=0.0)
     return Report(
         run=run,
         phase=status.phase,
         started_at=status.started_at,
-        groups=tuple(replace(group, begins_seconds=begin) for group, begin in zip(groups, begins, strict=False)),
+        groups=one_after_another(groups),
         seconds=goodput.seconds,
         ratio=goodput.ratio,
         lost_steps=goodput.lost_steps,
@@ -123,5 +145,100 @@ def read_report(run: str, status: TrainingRunStatus) -> Report | None:
     )
 
 
-def _name(entry: HistoryEntry) -> str:
+def one_after_another(groups: Sequence[ProcessGroup]) -> tuple[ProcessGroup, ...]:
+    """The process groups, each beginning when the one before it ended."""
+    begins = accumulate((group.seconds.total for group in groups), initial=0.0)
+    return tuple(replace(group, begins_seconds=begin) for group, begin in zip(groups, begins, strict=False))
+
+
+def _group_name(entry: HistoryEntry) -> str:
     return f"{entry.attempt}.{entry.restart}"
+
+
+def draw(report: Report) -> str:
+    """Return the text of the SVG file."""
+    rows = len(report.groups) + 1
+    legend_rows = -(-len(ORDER) // _LEGEND_COLUMNS)
+    axis = _TOP + rows * _ROW
+    height = axis + 34 + 20 * legend_rows
+    wall = max(report.wall_seconds, 1e-3)
+    scale = (_WIDTH - _LEFT - _RIGHT) / wall
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="{_FONTS}">',
+        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
+        _text(16, 28, report.run, size=18, weight="bold"),
+        _text(
+            16,
+            50,
+            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} "
+            "restarts, "
+            f"{counted(report.lost_steps, 'step')} repeated",
+            fill="#555555",
+        ),
+        *_grid(wall, scale, axis),
+        *_row(ProcessGroup("all", report.seconds, ended=f"{report.ratio:.1%}"), 0, scale),
+    ]
+    for number, group in enumerate(report.groups, start=1):
+        parts += _row(group, number, scale)
+    parts += _legend(axis + 34)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def span(seconds: float) -> str:
+    """Format a duration with the units people use, such as ``2 min 30 s``."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _row(group: ProcessGroup, number: int, scale: float) -> Iterator[str]:
+    top = _TOP + number * _ROW
+    x = _LEFT + group.begins_seconds * scale
+    yield _text(_LEFT - 8, top + 12, group.name, anchor="end")
+    for cause in ORDER:
+        seconds = getattr(group.seconds, cause)
+        if seconds <= 0:
+            continue
+        width = seconds * scale
+        about = escape(f"{cause_label(cause)}: {MEANINGS[cause]}, {span(seconds)}")
+        bar = f'x="{x:.2f}" y="{top}" width="{max(width, 0.2):.2f}" height="{_BAR}" fill="{COLOURS[cause]}"'
+        yield f"<rect {bar}><title>{about}</title></rect>"
+        x += width
+    steps = f"{group.from_step}-{group.to_step}  " if group.from_step is not None and group.to_step is not None else ""
+    yield _text(_WIDTH - _RIGHT + 8, top + 12, f"{steps}{group.ended}", fill="#555555")
+
+
+def _grid(wall: float, scale: float, axis: float) -> Iterator[str]:
+    tick = next((tick for tick in _TICKS if wall / tick <= 8), _TICKS[-1])
+    at = 0.0
+    while at <= wall:
+        x = _LEFT + at * scale
+        yield f'<line x1="{x:.2f}" y1="{_TOP - 6}" x2="{x:.2f}" y2="{axis}" stroke="#e0e0e0"/>'
+        yield _text(x, axis + 14, span(at) if at else "0", anchor="middle", fill="#777777", size=11)
+        at += tick
+
+
+def _legend(top: float) -> Iterator[str]:
+    width = (_WIDTH - 32) / _LEGEND_COLUMNS
+    for number, cause in enumerate(ORDER):
+        x, y = 16 + width * (number % _LEGEND_COLUMNS), top + 20 * (number // _LEGEND_COLUMNS)
+        yield f'<rect x="{x:.0f}" y="{y:.0f}" width="12" height="12" fill="{COLOURS[cause]}"/>'
+        yield _text(x + 18, y + 10, MEANINGS[cause])
+
+
+def _text(
+    x: float,
+    y: float,
+    words: str,
+    *,
+    size: int = 12,
+    weight: str = "normal",
+    anchor: str = "start",
+    fill: str = "#222222",
+) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} font-size="{size}" font-weight="{weight}" fill="{fill}">{escape(words)}</text>'

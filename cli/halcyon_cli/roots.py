@@ -5,11 +5,14 @@ cluster that has it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halcyon_cli.errors import Rejected
+from halcyon_api.defaults.files import with_values
+from halcyon_api.defaults.units import Values
+from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
+from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:
     from halcyon.telemetry.history.reading import History
@@ -19,22 +22,13 @@ Endpoint = Annotated[
     str | None, typer.Option(help="For checkpoint roots: address of an S3-compatible store other than AWS.")
 ]
 Region = Annotated[str | None, typer.Option(help="For checkpoint roots: region of the S3 bucket.")]
-Place = Annotated[
-    str,
-    typer.Argument(
-        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the "
-        "document that names it.",
-        metavar="RUN|ROOT|RUN.YAML",
-    ),
-]
-Places = Annotated[
-    list[str],
-    typer.Argument(
-        help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the "
-        "document that names it.",
-        metavar="RUN|ROOT|RUN.YAML",
-    ),
-]
+_RUN_OR_ROOT = typer.Argument(
+    help="Name of a TrainingRun in the cluster; or a checkpoint root (s3://BUCKET/PATH, a directory), or the document "
+    "that names it.",
+    metavar="RUN|ROOT|RUN.YAML",
+)
+Place = Annotated[str, _RUN_OR_ROOT]
+Places = Annotated[list[str], _RUN_OR_ROOT]
 
 
 def is_root(place: str) -> bool:
@@ -82,8 +76,25 @@ def history_of_run(runs: Runs, name: str, endpoint: str | None = None, region: s
     """
     from halcyon_api.defaults.status import read_values
     from halcyon_api.status.run_status import parse_status
-    from halcyon_cli.live_spec import live_spec
+    from halcyon_cli.roots import live_spec
 
     live = runs.get(name)
     checkpoint = live_spec(live, read_values(parse_status(live.get("status")).defaults)).checkpoint
     return history_of_root(checkpoint.root, endpoint or checkpoint.endpoint, region or checkpoint.region)
+
+
+def live_spec(live: dict[str, Any], values: Values) -> TrainingRunSpec:
+    """The spec of a run in the cluster.
+
+    Args:
+        live: Its document, from the API server.
+        values: The values that it has taken from its defaults.
+
+    Raises:
+        Rejected: This version cannot read it.
+    """
+    document = {key: live[key] for key in ("apiVersion", "kind", "metadata", "spec")}
+    try:
+        return parse_run(with_values(document, values)).spec
+    except InvalidRun as error:
+        raise Rejected(f"this version cannot read run {live['metadata']['name']} in the cluster: {error}") from None

@@ -1,4 +1,4 @@
-"""One run, or all runs, as a terminal shows them. Pure: takes documents, returns rich renderables."""
+"""One run, all runs, or the report of a run, as a terminal shows them. Pure: takes values, returns rich renderables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon_api.counting import counted
+from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
-from halcyon_cli.report import read_report
-from halcyon_cli.tables import band
-from halcyon_cli.timeline import span
+from halcyon_cli.report import COLOURS, MEANINGS, ORDER, Report, read_report, span
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -28,6 +27,7 @@ _PHASE_STYLES: dict[Phase, str] = {
     "Restarting": "yellow",
 }
 _WAITING = {"Pending", "Queued", "Starting", "Restarting", "Suspending"}
+_BAND_WIDTH = 72
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,37 @@ class Host:
     node: str
     state: str
     age_seconds: float
+
+
+class Facts:
+    """Names with their values, one line each."""
+
+    def __init__(self) -> None:
+        self.grid = Table.grid(padding=(0, 2))
+
+    def add(self, title: str, value: RenderableType) -> None:
+        """Add a line."""
+        # rich reads markup in a plain string, and messages from the cluster may hold brackets.
+        self.grid.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
+
+    def add_progress(self, done: int, total: int, unit: str) -> None:
+        """Add a bar, and its numbers."""
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=total or 1, completed=done, width=30), f"{done:,} of {total:,} {unit}")
+        self.add("progress", bar)
+
+    def add_goodput(self, report: Report) -> None:
+        """Add the goodput of a run, and a band of its seconds by cause."""
+        share = Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ")
+        self.add("goodput", share + band(report.seconds, _WIDTH - 20))
+
+
+def table_of(*titles: str, numbers: Sequence[str] = ()) -> Table:
+    """An empty table; the columns of numbers follow the others, and are aligned to the right."""
+    table = Table(*titles, box=SIMPLE_HEAD)
+    for title in numbers:
+        table.add_column(title, justify="right")
+    return table
 
 
 def run_view(
@@ -58,12 +89,8 @@ def run_view(
         losses: Losses of the last steps, oldest first.
         now: Current time, with time zone.
     """
-    facts = Table.grid(padding=(0, 2))
-
-    def fact(title: str, value: RenderableType | str) -> None:
-        # rich reads markup in a plain string, and messages from the cluster may hold brackets.
-        facts.add_row(Text(title, "bold"), Text(value) if isinstance(value, str) else value)
-
+    facts = Facts()
+    fact = facts.add
     ready = status.condition("Ready")
     fact("phase", Text(status.phase, _PHASE_STYLES.get(status.phase, "cyan")))
     if ready is not None and ready.message:
@@ -76,27 +103,15 @@ def run_view(
             ", ".join(f"{axis} {size}" for axis, size in topology.mesh.model_dump().items() if size != 1)
             or "one device"
         )
-        fact(
-            "runs on",
-            ", ".join(
-                (
-                    counted(topology.slices, "slice"),
-                    counted(topology.hosts, "host"),
-                    counted(topology.devices, "device"),
-                )
-            )
-            + f"; mesh: {mesh}",
-        )
+        sizes = ((topology.slices, "slice"), (topology.hosts, "host"), (topology.devices, "device"))
+        fact("runs on", f"{', '.join(counted(*size) for size in sizes)}; mesh: {mesh}")
     if status.defaults is not None and status.defaults.sources:
         of = " and ".join(f"{source.namespace}/{source.name}" for source in status.defaults.sources)
         fact("defaults", Text(f"{', '.join(status.defaults.values)} of {of}"))
     progress = status.progress
     if progress is not None:
-        total = progress.steps or steps or 1
-        bar = Table.grid(padding=(0, 1))
-        of = "steps" if progress.evaluated is None else "batches"
-        bar.add_row(ProgressBar(total=total, completed=progress.step, width=30), f"{progress.step:,} of {total:,} {of}")
-        fact("progress", bar)
+        unit = "steps" if progress.evaluated is None else "batches"
+        facts.add_progress(progress.step, progress.steps or steps or 1, unit)
         fact("speed", _speed(status))
     if losses:
         fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
@@ -117,14 +132,12 @@ def run_view(
     fact("restarts", ", ".join(f"{count} {name}" for name, count in causes.items()) or "none")
     report = read_report(name, status)
     if report is not None:
-        fact(
-            "goodput", Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ") + band(report.seconds, _WIDTH - 20)
-        )
-    parts: list[RenderableType] = [Text(name, "bold"), facts]
+        facts.add_goodput(report)
+    parts: list[RenderableType] = [Text(name, "bold"), facts.grid]
     if progress is not None and progress.evaluated is not None and progress.evaluated.sources:
         parts.append(_evaluation_table(progress, progress.evaluated))
     if hosts:
-        table = Table("host", "node", "state", "age", box=SIMPLE_HEAD)
+        table = table_of("host", "node", "state", "age")
         for host in hosts:
             table.add_row(*map(Text, (host.pod, host.node, host.state, span(host.age_seconds))))
         parts.append(table)
@@ -140,9 +153,8 @@ def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime
     """
     if not runs:
         return Text("no training runs")
-    table = Table("namespace", "run", "phase", box=SIMPLE_HEAD)
-    for title in ("devices", "step", "loss", "tokens/s", "eta", "saved", "restarts", "goodput"):
-        table.add_column(title, justify="right")
+    numbers = ("devices", "step", "loss", "tokens/s", "eta", "saved", "restarts", "goodput")
+    table = table_of("namespace", "run", "phase", numbers=numbers)
     table.add_column("reason", style="dim", max_width=50, no_wrap=True)
     for namespace, name, status in runs:
         progress, checkpoint, goodput = status.progress, status.checkpoint, status.goodput
@@ -179,9 +191,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def _evaluation_table(progress: Progress, evaluated: Evaluated) -> Table:
     """Return the results, one line per source, and one line for all sources once all are evaluated."""
-    table = Table("source", box=SIMPLE_HEAD)
-    for title in ("loss", "bits per byte", "tokens", "sequences"):
-        table.add_column(title, justify="right")
+    table = table_of("source", numbers=("loss", "bits per byte", "tokens", "sequences"))
     for one in evaluated.sources:
         table.add_row(
             one.source, _number(one.loss), _number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}"
@@ -224,3 +234,74 @@ def _ago(time: str, now: datetime) -> str:
         return span(max(0.0, (now - datetime.fromisoformat(time)).total_seconds()))
     except (ValueError, TypeError):
         return "?"
+
+
+def report_view(report: Report) -> RenderableType:
+    """Return a band of the whole run, its seconds by cause, and its process groups."""
+    return Group(
+        _report_title(report),
+        Text(),
+        band(report.seconds, _BAND_WIDTH),
+        causes_table(report),
+        process_groups_table(report),
+    )
+
+
+def _report_title(report: Report) -> Text:
+    text = Text(f"{report.run}  ", "bold")
+    text.append(f"{report.phase}, {report.ratio:.1%} goodput of {span(report.wall_seconds)}", "default")
+    if report.suspended_seconds:
+        text.append(f" (suspended for {span(report.suspended_seconds)} more)", "dim")
+    return text
+
+
+def band(seconds: GoodputSeconds, width: int) -> Text:
+    """Return the seconds as `width` coloured blocks; a cause with less than half a block has none."""
+    total = seconds.total or 1.0
+    text = Text()
+    for cause in ORDER:
+        text.append("█" * round(width * getattr(seconds, cause) / total), COLOURS[cause])
+    return text
+
+
+def causes_table(report: Report) -> Table:
+    """Return seconds and shares by cause; the seconds add up to the wall time."""
+    table = table_of("", "cause", numbers=("seconds", "share"))
+    table.add_column("meaning", style="dim")
+    wall = report.wall_seconds or 1.0
+    for cause in CAUSES:
+        seconds = getattr(report.seconds, cause)
+        if seconds > 0:
+            table.add_row(
+                Text("■", COLOURS[cause]),
+                cause_label(cause),
+                f"{seconds:.1f}",
+                f"{seconds / wall:.1%}",
+                MEANINGS[cause],
+            )
+    table.add_section()
+    table.add_row(
+        "", "all", f"{report.wall_seconds:.1f}", "100.0%", "every second since the run first started", style="bold"
+    )
+    return table
+
+
+def process_groups_table(report: Report) -> Table:
+    """Return the process groups, one row each, oldest first."""
+    numbers = ("seconds", "until first step", "productive", "lost")
+    table = table_of("process group", "steps", "ended", numbers=numbers)
+    for group in report.groups:
+        steps = (
+            f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
+        )
+        start = sum(getattr(group.seconds, cause) for cause in ORDER[: ORDER.index("compile") + 1])
+        table.add_row(
+            group.name,
+            steps,
+            group.ended or "-",
+            f"{group.seconds.total:.1f}",
+            f"{start:.1f}",
+            f"{group.seconds.productive_step:.1f}",
+            f"{group.seconds.lost_work:.1f}",
+        )
+    return table

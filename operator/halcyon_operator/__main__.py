@@ -1,6 +1,6 @@
 """``python -m halcyon_operator``: the operator's process.
 
-It reads all settings from its environment (`model.settings`).
+It reads all settings from its environment (`model.settings`), and logs to standard error.
 """
 
 from __future__ import annotations
@@ -9,12 +9,38 @@ import asyncio
 import logging
 import os
 import sys
+from typing import Literal
+
+from pythonjsonlogger.json import JsonFormatter
 
 from halcyon_operator.kube.client import NoCluster
 from halcyon_operator.kube.cluster import MissingApi
 from halcyon_operator.model.settings import VARIABLE, InvalidSettings, parse_settings
 from halcyon_operator.run.app import run_operator
-from halcyon_operator.run.logs import set_up_logging
+
+LogFormat = Literal["json", "text"]
+_QUIET = ("kopf.objects", "kopf._core.engines.peering", "aiohttp.access")
+"""Loggers that repeat the operator's own messages, or log every event."""
+
+
+def set_up_logging(level: str, log_format: LogFormat) -> None:
+    """Send all log records of the process to standard error."""
+    handler = logging.StreamHandler()
+    if log_format == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                "{asctime}{levelname}{name}{message}",
+                style="{",
+                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+                datefmt="%Y-%m-%dT%H:%M:%S%z",
+            )
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
 
 logger = logging.getLogger("halcyon_operator")
 

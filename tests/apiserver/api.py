@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.kube.client import merge_patch
 from tests.connection import connect
 
 Document = dict[str, Any]

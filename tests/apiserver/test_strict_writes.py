@@ -16,9 +16,8 @@ from kubernetes.aio.client.configuration import Configuration
 
 from halcyon_devcluster.control_plane import ControlPlane
 from halcyon_operator.kube.client import ApiError, KubernetesApi, path_of
-from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.kube.jobset_version import FIELD
-from halcyon_operator.model.decision import JobSync
+from halcyon_operator.kube.cluster import FIELD, Cluster
+from halcyon_operator.model.decision import JobSetPlan, JobSync
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from halcyon_operator.run.metrics import Metrics
@@ -47,7 +46,7 @@ def ask(api: Api, api_server: ControlPlane) -> Callable[[Callable[[KubernetesApi
 def jobset(namespace: str) -> dict[str, Any]:
     view = parse_run_view(run())
     assert view.spec is not None
-    made = build_jobset(view, view.spec, SETTINGS, 1, 0, 3)
+    made = build_jobset(JobSetPlan(view, view.spec, SETTINGS, 1, 0, 3))
     made["metadata"] |= {"namespace": namespace, "ownerReferences": []}
     return made
 

@@ -9,8 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from halcyon_operator.run.http_server import HttpServer
-from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.metrics import HttpServer, Metrics
 from tests.chart.conftest import CHART
 from tests.ports import free_port
 from tests.suite.limits import limit

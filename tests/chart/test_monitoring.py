@@ -13,7 +13,7 @@ from halcyon_api import names
 from halcyon_dashboards.queries import OPERATOR_JOB, TRAINER_JOB
 from halcyon_dashboards.rules import ALERTS
 from halcyon_devcluster.errors import DevclusterError
-from halcyon_operator.objects.jobset import labels as trainer_labels
+from halcyon_operator.objects.jobset import attempt_labels
 from halcyon_operator.observe.runs import parse_run_view
 from tests.chart.conftest import CHART, Render, of_kind, only
 from tests.operator.builders import run
@@ -65,7 +65,7 @@ def test_service_monitor_without_a_service_is_refused(render: Render) -> None:
 
 def test_pod_monitor_finds_trainers_and_names_their_run(render: Render) -> None:
     monitor = only(render(metrics={"podMonitor": ON}, watchNamespaces=["team"]), "PodMonitor")["spec"]
-    labels = trainer_labels(parse_run_view(run(name="demo")), 7)
+    labels = attempt_labels(parse_run_view(run(name="demo")), 7)
     assert selects(monitor["selector"], labels)
     assert not selects(monitor["selector"], labels | {names.LABEL_ROLE: names.ROLE_PROBE})
     assert not selects(monitor["selector"], {"app": "other"})
@@ -152,7 +152,7 @@ def test_policy_of_the_operator(render: Render) -> None:
     assert {(port["port"], port["protocol"]) for port in names_["ports"]} == {(53, "UDP"), (53, "TCP")}
     assert [port["port"] for port in api["ports"]] == [443, 6443]
     assert api["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
-    assert selects(trainers["to"][0]["podSelector"], trainer_labels(parse_run_view(run()), 1))
+    assert selects(trainers["to"][0]["podSelector"], attempt_labels(parse_run_view(run()), 1))
     assert [port["port"] for port in stores["ports"]] == [443, 7070, 80]
 
 
@@ -180,7 +180,7 @@ def test_policy_of_the_trainers(render: Render) -> None:
         policy for policy in of_kind(objects, "NetworkPolicy") if policy["metadata"]["name"].endswith("-trainers")
     ]
     assert [policy["metadata"]["namespace"] for policy in policies] == ["a", "b"]
-    trainer = trainer_labels(parse_run_view(run()), 1)
+    trainer = attempt_labels(parse_run_view(run()), 1)
     for policy in policies:
         spec = policy["spec"]
         assert selects(spec["podSelector"], trainer)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs
 from tests.cli.api_server import Server
 
 
@@ -36,4 +36,4 @@ def runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     # The client reads the environment variable when it is imported.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
-    return Runs(ClusterAccess())
+    return Runs()

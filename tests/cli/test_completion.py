@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from halcyon_cli import completion
-from halcyon_cli.cluster import ClusterAccess
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 
 
 class Found:
-    def __init__(self, place: ClusterAccess) -> None:
-        self.namespace = place.namespace
+    def __init__(self, namespace: str | None) -> None:
+        self.namespace = namespace
 
     def list(self, *, everywhere: bool) -> list[dict[str, Any]]:
         assert not everywhere

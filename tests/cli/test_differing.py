@@ -11,9 +11,8 @@ import yaml
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from halcyon_cli.cluster import Runs
-from halcyon_cli.commands.diff import diff
-from halcyon_cli.differing import Difference, difference
-from halcyon_cli.differing_view import difference_view
+from halcyon_cli.commands.views import diff
+from halcyon_cli.differing import Difference, difference, difference_view
 from tests.api.documents import document
 from tests.cli.api_server import Server
 from tests.cli.test_report import STATUS

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from halcyon_cli.cluster import Runs
-from halcyon_cli.errors import Rejected
-from halcyon_cli.following import follow_run
-from halcyon_cli.log_lines import LogLine
+from halcyon_cli.following import LogLine, follow_run
+from halcyon_cli.output import Rejected
 from tests.cli.api_server import CUT, Server, event, pod, run
 from tests.suite.limits import limit
 

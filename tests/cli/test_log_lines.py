@@ -6,8 +6,7 @@ import json
 import queue
 from typing import Any
 
-from halcyon_cli.following import come
-from halcyon_cli.log_lines import LogLine, losses, merged, parse, shown
+from halcyon_cli.following import LogLine, come, losses, merged, parse, shown
 
 
 def line(seconds: int, event: str, process: int = 0, **fields: Any) -> str:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from halcyon.commands.profile import profile_view, requested
 from halcyon.errors import BadConfiguration
 from halcyon.telemetry import ProfileRequests, TelemetryServer
-from halcyon_cli.commands import requests as request_commands
+from halcyon_cli import cluster
 from halcyon_cli.kubectl import app
 from tests.trainer.telemetry.fakes import Scene
 
@@ -26,7 +26,7 @@ class FakeRuns:
 
     phases = ("Running", "Running", "Pending")
 
-    def __init__(self, place: object) -> None:
+    def __init__(self, context: str | None, namespace: str | None) -> None:
         self.commands: list[tuple[str, list[str]]] = []
 
     def get(self, name: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class FakeRuns:
 def test_one_process_or_all_running_ones_are_asked(
     monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], asked: list[str]
 ) -> None:
-    monkeypatch.setattr(request_commands, "Runs", FakeRuns)
+    monkeypatch.setattr(cluster, "Runs", FakeRuns)
     result = CliRunner().invoke(app, ["profile", "run", "--steps", "5", *options])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
@@ -56,7 +56,7 @@ def test_one_process_or_all_running_ones_are_asked(
 
 
 def test_a_run_without_pods_has_no_step_to_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_commands, "Runs", FakeRuns)
+    monkeypatch.setattr(cluster, "Runs", FakeRuns)
     monkeypatch.setattr(FakeRuns, "phases", ("Pending",))
     result = CliRunner().invoke(app, ["profile", "run"])
     assert result.exit_code == 1

@@ -15,8 +15,7 @@ from halcyon_api.status.goodput import GoodputSeconds, cause_label
 from halcyon_api.status.run_status import parse_status
 from halcyon_cli.kubectl import app
 from halcyon_cli.main import app as halcyon_app
-from halcyon_cli.report import MEANINGS, ORDER, read_report
-from halcyon_cli.timeline import COLOURS, draw, span
+from halcyon_cli.report import COLOURS, MEANINGS, ORDER, draw, read_report, span
 
 START = "2026-03-01T12:00:00Z"
 

@@ -11,10 +11,9 @@ import pytest
 import typer
 
 from halcyon_cli.cluster import Runs
-from halcyon_cli.commands.requests import refresh
+from halcyon_cli.commands.requests import refresh, wait_for
 from halcyon_cli.commands.views import status
-from halcyon_cli.commands.waiting import wait_for
-from halcyon_cli.errors import Rejected
+from halcyon_cli.output import Rejected
 from halcyon_cli.watching import Document, WatchEnded, documents
 from tests.cli.api_server import Server, event, run
 from tests.suite.limits import limit

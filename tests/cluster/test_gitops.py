@@ -28,7 +28,7 @@ from halcyon_demo.documents import EXAMPLES, variant
 from halcyon_demo.streams import documents as split
 from halcyon_devcluster.programs import FLUX_KUSTOMIZE
 from halcyon_devcluster.waiting import until
-from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.kube.client import merge_patch
 from tests import pictures
 from tests.cluster.flux import flux, served
 from tests.cluster.git import WAYS, Git

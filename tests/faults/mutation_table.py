@@ -162,7 +162,7 @@ MUTATIONS = (
         "a root that is unusable for a moment stops the run permanently",
         (
             (
-                "decide/recovery.py",
+                "decide/next/recovery.py",
                 'Rule(STORE_ENDS, "same", "the store may work again later: after a pause that grows each time"),',
                 'Rule(STORE_ENDS, "stop", "broken", reason="CheckpointRootUnusable"),',
             ),
@@ -173,14 +173,20 @@ MUTATIONS = (
     ),
     Mutation(
         "the pause before the next attempt does not grow",
-        (("decide/backoff.py", "FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16)", "FIRST_PAUSE_SECONDS"),),
+        (("decide/next/backoff.py", "FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16)", "FIRST_PAUSE_SECONDS"),),
         ("tests/operator/test_backoff.py::test_evictions_without_a_checkpoint_are_free_at_first_and_then_delayed",),
         _FINALITY,
         "operator/halcyon_operator",
     ),
     Mutation(
         "any edit starts a stopped run again",
-        (("decide/edits.py", "retry = newer and any(change.starts_again for change in found)", "retry = newer"),),
+        (
+            (
+                "decide/record/edits.py",
+                "retry = newer and any(change.starts_again for change in found)",
+                "retry = newer",
+            ),
+        ),
         ("tests/operator/test_attempts.py::test_a_stopped_run_starts_again_only_after_an_edit_that_may_fix_it",),
         _FINALITY,
         "operator/halcyon_operator",
@@ -189,7 +195,7 @@ MUTATIONS = (
         "a suspended run's pods are deleted before it has saved",
         (
             (
-                "decide/attempts.py",
+                "decide/next/attempts.py",
                 "at_work and trains(status) and status.edit is not None and",
                 "False and",
             ),
@@ -204,9 +210,9 @@ MUTATIONS = (
         "a JobSet that an administrator suspends is replaced",
         (
             (
-                "decide/attempts.py",
-                "    return Keep(jobset) if jobset is not None and by_hand else None",
-                '    return Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
+                "decide/next/attempts.py",
+                "    return steps.Keep(jobset) if jobset is not None and by_hand else None",
+                '    return steps.Stop(EndCause.PREEMPTED, "broken") if jobset is not None and by_hand else None',
             ),
         ),
         (
@@ -226,7 +232,7 @@ MUTATIONS = (
         "a foreign JobSet uses up attempts",
         (
             (
-                "decide/next_attempt.py",
+                "decide/next/next_attempt.py",
                 "return max(status.attempt, status.root_attempt, highest_own(observed))",
                 "return max(status.attempt, status.root_attempt, *(jobset.attempt for jobset in observed.jobsets), 0)",
             ),
@@ -368,7 +374,7 @@ MUTATIONS = (
         "a run whose trainers have ended waits for the other containers of their pods",
         (
             (
-                "decide/held_pods.py",
+                "decide/next/pods.py",
                 'replace(jobset, outcome="completed", finished_at=last, held_by=container)',
                 "jobset",
             ),
@@ -379,7 +385,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a pod with another exit code stays as long as its other containers",
-        (("decide/held_pods.py", "delete=decision.delete + gone, ", ""),),
+        (
+            (
+                "decide/next/pods.py",
+                "delete=decision.delete + gone, events=decision.events + events, requeue",
+                "events=decision.events + events, requeue",
+            ),
+        ),
         ("tests/operator/test_held_pods.py::test_a_pod_with_another_exit_code_is_deleted_so_that_the_job_sees_it",),
         _HELD,
         "operator/halcyon_operator",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
-from halcyon_operator.decide.conditions import Description, with_description
+from halcyon_operator.decide.tell.conditions import Description, with_description
 from tests.operator import builders
 
 KSTATUS: dict[Phase, str] = {

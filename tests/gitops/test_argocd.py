@@ -17,7 +17,7 @@ from rich.text import Text
 from halcyon_api import names
 from halcyon_api.generate.argocd import SCRIPTS
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
-from halcyon_operator.decide.conditions import Description, with_description
+from halcyon_operator.decide.tell.conditions import Description, with_description
 from tests import pictures
 from tests.gitops.readers import BUILT, Argo
 from tests.gitops.states import HEALTH, run_in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.observe.runs import parse_run_view
@@ -118,4 +119,4 @@ def view(name: str) -> RunView:
 def built(name: str) -> dict[str, Any]:
     found = view(name)
     assert found.spec is not None
-    return build_jobset(found, found.spec, SETTINGS, 3, 120, 2)
+    return build_jobset(JobSetPlan(found, found.spec, SETTINGS, 3, 120, 2))

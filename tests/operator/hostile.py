@@ -18,8 +18,7 @@ from halcyon_operator.observe.defaults import FoundDefaults, root_of_run
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import notices_of
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.prerequisites import parse_prerequisite
-from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.runs import parse_prerequisite, parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.workloads import newest
 from tests.operator.builders import (

@@ -20,9 +20,9 @@ from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, PodView
+from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
-from halcyon_operator.observe.observer import Observer, ReadsHeads
-from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.run.controller import Controller
@@ -167,7 +167,7 @@ class SimulatedCluster:
         self,
         document: dict[str, Any],
         faults: dict[int, str] | None = None,
-        heads: ReadsHeads | None = None,
+        heads: Any = None,
         settings: Settings = SETTINGS,
     ) -> None:
         self.settings = settings
@@ -200,10 +200,9 @@ class SimulatedCluster:
             self.heads or self,
             self,
             pod_endings,
-            self.settings,
+            self.settings.model_copy(update={"defaults_namespace": SYSTEM}),
             nodes,
             token=lambda: "the-token",
-            defaults_namespace=SYSTEM,
             warnings=PodEvents(cluster, lambda key: self.queue.add(key), self.clock, lambda: self.now),
         )
         self.notices = nodes

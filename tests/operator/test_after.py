@@ -9,11 +9,11 @@ import kopf
 import pytest
 import yaml
 
-from halcyon_operator.decide.prerequisites import unmet_prerequisite
+from halcyon_operator.decide.next.next_attempt import unmet_prerequisite
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.model.views import Prerequisite
-from halcyon_operator.observe.pod_endings import PodEndings
-from halcyon_operator.observe.prerequisites import LONGEST_CHAIN
+from halcyon_operator.observe.memory import PodEndings
+from halcyon_operator.observe.runs import LONGEST_CHAIN
 from halcyon_operator.observe.watch_cache import WatchCache
 from halcyon_operator.run.app import handlers
 from halcyon_operator.run.health import WriteWatch

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash
+from halcyon_operator.decide.record.spec_hash import RETIRED, attempt_spec_hash
 from halcyon_operator.model.views import HeadUnreachable, ObjectView
-from halcyon_operator.objects.build import build
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import (
     EXHAUSTED,

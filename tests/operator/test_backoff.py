@@ -9,7 +9,12 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_operator.decide.backoff import FIRST_PAUSE_SECONDS, FREE_ENDS_IN_A_ROW, LONGEST_PAUSE_SECONDS, backoff_of
+from halcyon_operator.decide.next.backoff import (
+    FIRST_PAUSE_SECONDS,
+    FREE_ENDS_IN_A_ROW,
+    LONGEST_PAUSE_SECONDS,
+    backoff_of,
+)
 from halcyon_operator.model.views import HeadUnreachable
 from tests.operator.builders import REFUSED, ended, head, run, termination
 from tests.operator.simulation import PODS, SimulatedCluster

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import HistoryEntry
-from halcyon_operator.decide.attempts import BEFORE, current_jobset, next_step
-from halcyon_operator.decide.by_cause import rule_of
-from halcyon_operator.decide.next_attempt import AFTER_ATTEMPT
-from halcyon_operator.decide.recovery import Action
-from halcyon_operator.decide.situation import Situation, first_step
-from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.decide.steps import (
+from halcyon_operator.decide.next.attempts import BEFORE, current_jobset, next_step
+from halcyon_operator.decide.next.by_cause import recovery_facts
+from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
+from halcyon_operator.decide.next.recovery import Action, decide
+from halcyon_operator.decide.next.steps import (
     Create,
     DiscardConfigMap,
     Finish,
@@ -27,12 +25,15 @@ from halcyon_operator.decide.steps import (
     Keep,
     NewAttempt,
     Rest,
+    Situation,
     Stall,
     StayStalled,
     Step,
     Stop,
     Wait,
+    first_step,
 )
+from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import HeadPending, Observed, Prerequisite
 from halcyon_operator.observe.jobsets import parse_jobset
@@ -192,7 +193,7 @@ def check_step(case: Situation) -> None:
     if before is not None:
         assert found == before
     elif case.jobset is not None:
-        assert isinstance(found, STEPS[rule_of(case, case.jobset).action])
+        assert isinstance(found, STEPS[decide(recovery_facts(case, case.jobset)).action])
     else:
         assert found == first_step(AFTER_ATTEMPT, case)
     if isinstance(found, Create | NewAttempt | DiscardConfigMap):

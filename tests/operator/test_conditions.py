@@ -8,8 +8,8 @@ import pytest
 
 from halcyon_api.generate.crd import UNSEEN
 from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus, parse_status
-from halcyon_operator.decide.conditions import Description, stalled, with_description
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.tell.conditions import Description, stalled, with_description
 from tests.operator.builders import at, observed, rfc, run
 
 ON_ITS_WAY = ("Pending", "Queued", "Starting", "Restarting", "Suspending")

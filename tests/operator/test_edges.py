@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.status.save_requests import SaveRequest
-from halcyon_operator.kube.merge_patch import merge_patch
+from halcyon_operator.kube.client import merge_patch
 from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.views import HeadUnreachable
 from halcyon_operator.observe.checkpoints import Checkpoints, parse_head
-from halcyon_operator.observe.pod_endings import MAX_ENDINGS_A_RUN, PodEndings
+from halcyon_operator.observe.memory import MAX_ENDINGS_A_RUN, PodEndings
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.trainers import MAX_REPORT_BYTES, ReportReading, Trainers
 from halcyon_operator.run.health import STUCK_SECONDS, WriteWatch
-from halcyon_operator.run.http_server import HttpServer
-from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.metrics import HttpServer, Metrics
 from tests.operator.builders import deleted, ended, head, pod, report
 from tests.operator.simulation import _merged
 from tests.ports import free_port

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from halcyon_api.status.save_requests import request_id
-from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.decide.record.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
+from halcyon_operator.decide.record.spec_hash import RETIRED
 from tests.operator.builders import UID, at, ended, head, jobset, observed, pod, rfc, run
 from tests.operator.simulation import SimulatedCluster
 from tests.operator.test_attempts import condition, deletions, status

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from halcyon_api import names
-from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.objects.jobset import is_probe
 from tests.operator.builders import UID, head, pod, rfc, run
 from tests.operator.simulation import JOBSETS, PODS, SimulatedCluster
 from tests.operator.test_crashes import FAULTS

@@ -15,7 +15,7 @@ import pytest
 from halcyon_api.checkpoint_documents import encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.model.endpoints import endpoint_refusal, normal
+from halcyon_operator.model.settings import endpoint_refusal, normal
 from halcyon_operator.model.views import HeadFound, HeadReading, HeadUnreachable
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.trainers import parse_report

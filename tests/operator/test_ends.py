@@ -10,8 +10,8 @@ from pydantic.alias_generators import to_snake
 
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import Restarts
-from halcyon_operator.decide import recovery
-from halcyon_operator.decide.follow import count_restart
+from halcyon_operator.decide.next import recovery
+from halcyon_operator.decide.record.follow import count_restart
 from halcyon_operator.model.endings import cause_of
 from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import ended, pod, termination

@@ -10,7 +10,7 @@ import pytest
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.run.run_metrics import RUN_METRICS
 from tests.operator.builders import at, ended, jobset, observed, pod, report, run, termination

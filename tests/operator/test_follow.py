@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decide.follow import follow
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.spec_hash import RETIRED
+from halcyon_operator.decide.record.follow import follow
+from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.views import HeadUnreachable
-from halcyon_operator.objects.build import build
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import (
     at,

@@ -14,10 +14,10 @@ import pytest
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus, parse_status
-from halcyon_operator.decide.goodput import account
-from halcyon_operator.model.history import with_end, with_group, with_report
-from halcyon_operator.model.keys import ProcessGroup
+from halcyon_operator.decide.record.goodput import account
+from halcyon_operator.decide.record.history import with_end, with_group, with_report
 from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.views import ProcessGroup
 from halcyon_operator.run.metrics import Metrics
 from tests.operator.builders import at, ended, observed, pod, report, run, termination
 

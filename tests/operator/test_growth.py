@@ -10,15 +10,8 @@ import pytest
 
 from halcyon_api.spec.operations import ElasticSpec
 from halcyon_api.status.placement import PlacementStatus
-from halcyon_operator.decide.growth import (
-    GROWN_PATIENCE_SECONDS,
-    SHARE,
-    grown,
-    may_probe,
-    patience,
-    shrunk,
-    with_growth_cost,
-)
+from halcyon_operator.decide.next.placement import GROWN_PATIENCE_SECONDS, grown, may_probe, patience, shrunk
+from halcyon_operator.decide.record.placement import SHARE, with_growth_cost
 from tests.operator.builders import at, head, report, rfc, run
 from tests.operator.simulation import PODS
 from tests.operator.test_elastic import ELASTIC, Cluster

@@ -9,8 +9,8 @@ import pytest
 
 from halcyon_api.mesh import model_shape, pinned
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.spec_hash import attempt_spec_hash
-from halcyon_operator.objects.build import build
+from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import at, observed, run, settings_of
 

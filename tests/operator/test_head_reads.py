@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable
-from halcyon_operator.observe.circuit import SILENT_REQUESTS, Circuit
-from halcyon_operator.observe.head_reads import AT_ONCE, PATIENCE_SECONDS, SLOT_SECONDS, UNREACHABLE_SECONDS, HeadReads
+from halcyon_operator.model.views import HeadAbsent, HeadPending, HeadReading, HeadUnreachable, RunKey
+from halcyon_operator.observe.head_reads import (
+    AT_ONCE,
+    PATIENCE_SECONDS,
+    SILENT_REQUESTS,
+    SLOT_SECONDS,
+    UNREACHABLE_SECONDS,
+    Circuit,
+    HeadReads,
+)
 from tests.operator.builders import head
 from tests.operator.test_work_queue import run
 

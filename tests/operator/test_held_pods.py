@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decide.held_pods import HELD_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.tell.pods import HELD_SECONDS
 from halcyon_operator.model.decision import Decision
 from tests.operator.builders import at, ended, head, jobset, observed, pod, run, termination
 from tests.operator.test_attempts import condition, deletions, status

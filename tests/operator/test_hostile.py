@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.status_writes import status_document
+from halcyon_operator.decide.record.status_writes import status_document
 from halcyon_operator.model.untrusted import moment
-from halcyon_operator.objects.build import build
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.trainers import parse_report
 from tests import quick_yaml
 from tests.examples_tried import holds_for, tried_with

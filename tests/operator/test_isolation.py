@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.status_writes import COUNT_SECONDS, is_routine
+from halcyon_operator.decide.record.status_writes import COUNT_SECONDS, is_routine
 from halcyon_operator.model.views import HeadPending, HeadReading
 from halcyon_operator.observe import checkpoints
 from halcyon_operator.observe.checkpoints import Checkpoints

@@ -15,6 +15,7 @@ from halcyon_api.environment import parse_environment
 from halcyon_api.hardware import TABLE
 from halcyon_api.mesh import pinned
 from halcyon_api.training_run import parse_run
+from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import SETTINGS, run
@@ -29,7 +30,7 @@ POD = "JobSet.spec.replicatedJobs[s].template.spec.template."
 
 
 def documents(name: str) -> list[dict[str, Any]]:
-    return [build_config_map(view(name), 3), built(name)]
+    return [build_config_map(ConfigMapPlan(view(name), 3, view(name).spec)), built(name)]
 
 
 def to_compare(name: str) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def test_the_trainer_can_parse_the_injected_environment(name: str) -> None:
     assert environment.process_count == job["replicas"] * job["template"]["spec"]["parallelism"]
     subdomain = jobset["spec"]["network"]["subdomain"]
     assert environment.coordinator == f"demo-3-s-0-0.{subdomain}.default.svc.cluster.local:8476"
-    document = yaml.safe_load(build_config_map(view(name), 3)["data"]["run.yaml"])
+    document = yaml.safe_load(build_config_map(ConfigMapPlan(view(name), 3, view(name).spec))["data"]["run.yaml"])
     assert pinned(parse_run(document).spec) == view(name).spec
 
 
@@ -181,7 +182,7 @@ def test_names_of_the_longest_run_fit() -> None:
     name = "a" * names.MAX_RUN_NAME_LENGTH
     found = parse_run_view(run(name=name))
     assert found.spec is not None
-    jobset = build_jobset(found, found.spec, SETTINGS, names.MAX_ATTEMPT, 0, 0)
+    jobset = build_jobset(JobSetPlan(found, found.spec, SETTINGS, names.MAX_ATTEMPT, 0, 0))
     coordinator = f"{jobset['metadata']['name']}-s-0-0.{jobset['spec']['network']['subdomain']}"
     assert len(coordinator) <= 63
     assert len(f"{jobset['metadata']['name']}-s-255-9999-abcde") <= 63
@@ -225,7 +226,7 @@ def test_the_hosts_of_a_slice_come_from_one_node_pool() -> None:
 def build_jobset_of(accelerator: dict[str, Any]) -> dict[str, Any]:
     found = parse_run_view(run(accelerator=accelerator))
     assert found.spec is not None, found.problems
-    return build_jobset(found, found.spec, SETTINGS, 1, 0, 0)
+    return build_jobset(JobSetPlan(found, found.spec, SETTINGS, 1, 0, 0))
 
 
 @pytest.mark.parametrize(

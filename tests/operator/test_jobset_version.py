@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon_operator.kube.client import ApiError, KubernetesApi
-from halcyon_operator.kube.cluster import Cluster, MissingApi
-from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, create_refusal, knows_the_rules
+from halcyon_operator.kube.cluster import FIELD, OPENAPI, Cluster, MissingApi, create_refusal, knows_the_rules
 from halcyon_operator.run.metrics import Metrics
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decide.bad_nodes import current_avoided, node_to_avoid
-from halcyon_operator.decide.follow import follow
-from halcyon_operator.decide.placement import placement_of
+from halcyon_operator.decide.next.placement import current_avoided, node_to_avoid
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.objects.build import build
+from halcyon_operator.decide.record.follow import follow
+from halcyon_operator.decide.record.placement import placement_of
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.observe.jobsets import parse_jobset
 from tests.operator.builders import (
     EXHAUSTED,

@@ -28,12 +28,12 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision, SaveAsk
 from halcyon_operator.model.untrusted import mapping, text, value_at
 from halcyon_operator.model.views import Observed, PodView, ProbeView
-from halcyon_operator.objects.build import build
+from halcyon_operator.objects.jobset import build
 from halcyon_operator.objects.kueue import LABEL_QUEUE, WORKLOADS
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
+from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
-from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.trainers import ReportReading, parse_report
 from halcyon_operator.observe.workloads import Workloads

@@ -8,9 +8,9 @@ import pytest
 
 from halcyon_api import names
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan, ProbePlan
 from halcyon_operator.model.settings import FREE_VARIABLES
-from halcyon_operator.objects.jobset import build_config_map, build_jobset
-from halcyon_operator.objects.probe import build_probe
+from halcyon_operator.objects.jobset import build_config_map, build_jobset, build_probe
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import at, observed, run, settings_of
 
@@ -23,7 +23,9 @@ def template(pods: dict[str, Any], more: dict[str, Any] = {}, **spec: Any) -> di
     """The pod template of a run, with `trainerPods` and more values of the chart."""
     view = parse_run_view(run(**spec))
     assert view.spec is not None, view.problems
-    jobset = build_jobset(view, view.spec, settings_of(gpuDirect={"allowed": True}, trainerPods=pods, **more), 1, 0, 3)
+    jobset = build_jobset(
+        JobSetPlan(view, view.spec, settings_of(gpuDirect={"allowed": True}, trainerPods=pods, **more), 1, 0, 3)
+    )
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
 
 
@@ -151,7 +153,7 @@ def test_a_probe_has_the_user_and_the_pull_secrets_but_no_privilege() -> None:
     for user, expected in ((0, 65532), ("namespace", None), (7, 7)):
         security = {"default": {"privileged": True, "runAsUser": user, "hostNetwork": "always"}}
         settings = settings_of(trainerPods={"security": security, "imagePullSecrets": ["one"]})
-        probe = build_probe(view, view.spec, settings, 1)
+        probe = build_probe(ProbePlan(view, view.spec, settings, 1))
         pod = probe["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert pod["securityContext"].get("runAsUser") == expected
@@ -184,7 +186,10 @@ def test_pods_jobs_and_jobsets_have_the_labels_of_owner_and_author() -> None:
     )
     assert view.spec is not None
     settings = settings_of(trainerPods=LABELLED)
-    made = build_jobset(view, view.spec, settings, 1, 0, 0), build_probe(view, view.spec, settings, 1)
+    made = (
+        build_jobset(JobSetPlan(view, view.spec, settings, 1, 0, 0)),
+        build_probe(ProbePlan(view, view.spec, settings, 1)),
+    )
     for jobset in made:
         (job,) = jobset["spec"]["replicatedJobs"]
         for labelled in (jobset, job["template"], job["template"]["spec"]["template"]):
@@ -232,7 +237,7 @@ def test_the_trainers_document_has_no_variables() -> None:
     """The image may be of a version that does not know the field; the container's environment has the variables."""
     view = parse_run_view(run(env=ENV))
     assert view.spec is not None
-    document = build_config_map(view, 1, view.spec)["data"][names.RUN_DOCUMENT_KEY]
+    document = build_config_map(ConfigMapPlan(view, 1, view.spec))["data"][names.RUN_DOCUMENT_KEY]
     assert "env" not in document
     assert "XLA_FLAGS" not in document
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from halcyon_operator.decide.status_writes import COUNT_SECONDS
+from halcyon_operator.decide.record.status_writes import COUNT_SECONDS
 from halcyon_operator.kube.client import ApiError
 from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.jobsets import parse_jobset

@@ -8,9 +8,9 @@ import pytest
 
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, HOST_MEMORY_GIB, left_of_host_gib
+from halcyon_operator.model.decision import JobSetPlan, ProbePlan
 from halcyon_operator.model.settings import Settings
-from halcyon_operator.objects.jobset import build_jobset
-from halcyon_operator.objects.probe import build_probe
+from halcyon_operator.objects.jobset import build_jobset, build_probe
 from halcyon_operator.observe.runs import parse_run_view
 from tests.operator.builders import SETTINGS, run, settings_of
 
@@ -18,8 +18,8 @@ from tests.operator.builders import SETTINGS, run, settings_of
 def pod(settings: Settings = SETTINGS, probe: bool = False, **spec: Any) -> dict[str, Any]:
     view = parse_run_view(run(**{"trainer__batchSize": 64, **spec}))
     assert view.spec is not None, view.problems
-    own = build_jobset(view, view.spec, settings, 1, 0, 3)
-    jobset = build_probe(view, view.spec, settings, 1) if probe else own
+    own = build_jobset(JobSetPlan(view, view.spec, settings, 1, 0, 3))
+    jobset = build_probe(ProbePlan(view, view.spec, settings, 1)) if probe else own
     return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 

@@ -13,10 +13,10 @@ import pytest
 from halcyon_api import names
 from halcyon_api.training_run import InvalidRun, parse_run
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.status_writes import status_document
+from halcyon_operator.decide.record.status_writes import status_document
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.decision import Decision
+from halcyon_operator.model.decision import Decision, JobSetPlan
 from halcyon_operator.model.workload import NoKueue, NoWorkload, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.jobset import build_jobset
 from halcyon_operator.objects.kueue import LABEL_QUEUE
@@ -152,7 +152,7 @@ def leaving(seconds: float, *, saved: bool = False) -> list[dict[str, Any]]:
 def made(**spec: Any) -> dict[str, Any]:
     found = parse_run_view(run(**spec))
     assert found.spec is not None, found.problems
-    return build_jobset(found, found.spec, WITH_KUEUE, 1, 0, 3)
+    return build_jobset(JobSetPlan(found, found.spec, WITH_KUEUE, 1, 0, 3))
 
 
 def test_only_the_jobset_of_a_queued_run_is_created_suspended() -> None:

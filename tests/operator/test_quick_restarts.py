@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from halcyon_operator.decide.quick_restarts import MAX_PODS
+from halcyon_operator.decide.next.pods import MAX_PODS
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.kube.client import ApiError, KubernetesApi
 from halcyon_operator.kube.cluster import Cluster

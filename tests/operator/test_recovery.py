@@ -9,8 +9,7 @@ from typing import get_args
 import pytest
 
 from halcyon_api.ends import EndCause
-from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.recovery import (
+from halcyon_operator.decide.next.recovery import (
     ACTIONS,
     CAPACITIES,
     CAUSES,
@@ -24,7 +23,8 @@ from halcyon_operator.decide.recovery import (
     RecoveryFacts,
     decide,
 )
-from halcyon_operator.decide.recovery_reference import render
+from halcyon_operator.decide.next.recovery_reference import render
+from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import EXHAUSTED, at, jobset, observed, rfc, run
 from tests.operator.test_attempts import condition, deletions, status
 
@@ -104,5 +104,5 @@ def test_the_operator_follows_the_table_when_the_jobset_has_failed(cause: EndCau
 
 def test_the_reference_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(), (
-        "run: python -m halcyon_operator.decide.recovery_reference > docs/reference/recovery.md"
+        "run: python -m halcyon_operator.decide.next.recovery_reference > docs/reference/recovery.md"
     )

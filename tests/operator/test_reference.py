@@ -12,7 +12,7 @@ import halcyon_operator
 from halcyon_api.status.run_status import Phase
 from halcyon_dashboards.queries import RUN_PODS_STUCK
 from halcyon_operator import __main__
-from halcyon_operator.decide.conditions import NOT_STARTING, REFUSED, STUCK_TERMINATING
+from halcyon_operator.decide.tell.conditions import NOT_STARTING, REFUSED, STUCK_TERMINATING
 from halcyon_operator.model import reasons
 from halcyon_operator.run import metrics_reference
 from halcyon_operator.run.metrics import Metrics

@@ -9,10 +9,10 @@ import pytest
 
 from halcyon_api import names
 from halcyon_api.status.save_requests import request_id
-from halcyon_operator.decide.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.spec_hash import RETIRED
-from halcyon_operator.objects.build import build
+from halcyon_operator.decide.record.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
+from halcyon_operator.decide.record.spec_hash import RETIRED
+from halcyon_operator.objects.jobset import build
 from tests.operator.builders import (
     EXHAUSTED,
     REFUSED,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.watch_cache import WatchCache
 from halcyon_operator.run.app import handlers, kopf_settings
 from halcyon_operator.run.health import WriteWatch

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from halcyon_api.training_run import TrainingRunSpec, parse_run
-from halcyon_operator.decide.spec_hash import RETIRED, attempt_spec_hash, fits
+from halcyon_operator.decide.record.spec_hash import RETIRED, attempt_spec_hash, fits
 from tests.operator.builders import run
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from halcyon_operator.decide.conditions import MAX_MESSAGE
 from halcyon_operator.decide.reconcile import reconcile
+from halcyon_operator.decide.tell.conditions import MAX_MESSAGE
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.decision import Decision, Deletion
-from halcyon_operator.observe.deletions import SeenDeletions
+from halcyon_operator.observe.memory import SeenDeletions
 from halcyon_operator.observe.pods import parse_pod
 from tests.operator.builders import at, deleted, head, jobset, observed, pod, report, rfc, run, settings_of
 

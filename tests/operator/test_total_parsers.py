@@ -25,19 +25,18 @@ from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
+from halcyon_operator.kube.client import merge_patch
+from halcyon_operator.kube.cluster import knows_the_rules
 from halcyon_operator.kube.election import parse_lease
-from halcyon_operator.kube.jobset_version import knows_the_rules
-from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model import untrusted
-from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.objects.jobset import is_probe
 from halcyon_operator.observe.checkpoints import parse_head
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, root_of_run, taken, wanted
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from halcyon_operator.observe.pod_events import newest_warning
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.prerequisites import parse_prerequisite
-from halcyon_operator.observe.runs import parse_run_view
+from halcyon_operator.observe.runs import parse_prerequisite, parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import newest, parse_workload
@@ -101,6 +100,8 @@ def _plain(value: Any) -> None:
     untrusted.value_at(value, "a", 0, value if isinstance(value, str) else "b")
     untrusted.mapping(value)
     untrusted.sequence(value)
+    untrusted.mappings(value)
+    untrusted.holds(untrusted.conditions_of(value).get("Failed", untrusted.mapping(value)))
 
 
 def _echo(value: Any) -> None:
@@ -110,7 +111,7 @@ def _echo(value: Any) -> None:
 
 
 PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
-    "observe.prerequisites.parse_prerequisite": (lambda document: parse_prerequisite("base", document), RUN),
+    "observe.runs.parse_prerequisite": (lambda document: parse_prerequisite("base", document), RUN),
     "observe.checkpoints.parse_head": (
         lambda document: parse_head(json.dumps(document).encode()),
         {"epoch": {"attempt": 1}, "committed": []},
@@ -132,10 +133,10 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     ),
     "observe.jobsets.parse_jobset": (parse_jobset, jobset()),
     "observe.jobsets.parse_object": (lambda document: parse_object("ConfigMap", document), jobset()),
-    "kube.jobset_version.knows_the_rules": (knows_the_rules, SCHEMA),
+    "kube.cluster.knows_the_rules": (knows_the_rules, SCHEMA),
     "observe.workloads.newest": (lambda document: newest((document, WORKLOAD, document)), WORKLOAD),
     "observe.workloads.parse_workload": (parse_workload, WORKLOAD),
-    "kube.merge_patch.merge_patch": (lambda document: merge_patch(untrusted.mapping(document), STATUS), STATUS),
+    "kube.client.merge_patch": (lambda document: merge_patch(untrusted.mapping(document), STATUS), STATUS),
     "observe.node_notices.NodeNotices.saw": (_node, NODE),
     "observe.node_notices.notices_of": (notices_of, NODE),
     "observe.observer.Observer.record_write": (_stored, RUN),
@@ -143,6 +144,9 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "model.untrusted.value_at": (_plain, {"a": [1]}),
     "model.untrusted.integer": (_plain, "1"),
     "model.untrusted.mapping": (_plain, {}),
+    "model.untrusted.mappings": (_plain, [{}]),
+    "model.untrusted.conditions_of": (_plain, {"conditions": [{"type": "Failed", "status": "True"}]}),
+    "model.untrusted.holds": (_plain, {"status": "True"}),
     "model.untrusted.moment": (_plain, "2026-01-01T00:00:00Z"),
     "model.untrusted.sequence": (_plain, []),
     "model.untrusted.text": (_plain, "x"),
@@ -151,7 +155,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
         {"type": "Warning"},
     ),
     "observe.pods.parse_pod": (parse_pod, pod()),
-    "objects.probe.is_probe": (is_probe, jobset()),
+    "objects.jobset.is_probe": (is_probe, jobset()),
     "observe.runs.parse_run_view": (parse_run_view, RUN),
     "observe.watch_cache.WatchCache.listed": (_stored, RUN),
     "observe.watch_cache.WatchCache.saw_jobset": (_stored, jobset()),

@@ -41,6 +41,15 @@ def end(cluster: SimulatedCluster) -> None:
     assert cluster.status["phase"] == "Succeeded"
 
 
+def test_a_changed_label_of_the_runs_own_jobset_changes_nothing() -> None:
+    cluster = training()
+    before = cluster.status
+    assert cluster.jobset is not None
+    cluster.jobset["metadata"]["labels"][names.LABEL_ATTEMPT] = "9"
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["history"]) == ("Running", before["history"])
+
+
 @pytest.mark.parametrize(("name", "attempt"), [("alien", 2), ("demo-99998", 2), ("demo-2", 3)])
 def test_a_foreign_jobset_with_a_high_attempt_uses_up_no_number(name: str, attempt: int) -> None:
     cluster = training()

@@ -16,20 +16,18 @@ from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.views import PodView
 from halcyon_operator.observe.observer import Observer
 from halcyon_operator.observe.pods import parse_pod
-from halcyon_operator.observe.polls import (
+from halcyon_operator.observe.trainers import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     MAX_AT_ONCE,
     PATIENCE_SECONDS,
     Polls,
+    ReportReading,
 )
-from halcyon_operator.observe.trainers import ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import STUCK_SECONDS, WriteWatch
+from halcyon_operator.run.health import STUCK_SECONDS, Supervision, WatchAudit, WriteWatch, health_problem
 from halcyon_operator.run.metrics import Metrics
-from halcyon_operator.run.supervision import Supervision, health_problem
-from halcyon_operator.run.watch_audit import WatchAudit
 from tests.operator import test_work_queue
 from tests.operator.builders import SETTINGS, jobset, pod, report, run
 from tests.operator.simulation import KEY, RUN, FakeApi, SimulatedCluster

@@ -13,13 +13,12 @@ from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_api.task_results import CORE_PREFIX
-from halcyon_cli.chain.blocks import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
+from halcyon_cli.chain.writing import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.history_report import moment, series, state
-from halcyon_cli.report import MEANINGS
-from halcyon_cli.timeline import span
+from halcyon_cli.report import MEANINGS, span
 
 NONE = "-"
 _OWN_COLUMNS = frozenset(

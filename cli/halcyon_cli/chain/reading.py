@@ -26,8 +26,8 @@ from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.plain_files import read_text
 from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, results_step
 from halcyon_cli.chain.stage import Rollout, Stage
-from halcyon_cli.errors import Rejected
 from halcyon_cli.history_report import moment
+from halcyon_cli.output import Rejected
 
 _MOST_ROLLOUTS = 4
 MOST_STAGES = 64

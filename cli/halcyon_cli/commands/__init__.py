@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from halcyon_cli.commands.diff import diff
 from halcyon_cli.commands.reports import compare, report
 from halcyon_cli.commands.requests import checkpoint, profile, refresh, restart, resume, suspend
-from halcyon_cli.commands.views import logs, status, top
+from halcyon_cli.commands.views import diff, logs, status, top
 
 
 def register(app: typer.Typer, panel: str | None = None) -> None:

@@ -17,10 +17,9 @@ from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import Context, Namespace
-from halcyon_cli.commands.output import say, write_file, write_json
-from halcyon_cli.errors import Rejected, reporting_errors
+from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
 from halcyon_cli.report import Report, read_report
 from halcyon_cli.roots import Endpoint, Places, Region, history_of_root, history_of_run, is_root
 
@@ -89,18 +88,18 @@ def report(
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
-        document = Runs(ClusterAccess(context, namespace)).get(run) if file is None else _read(file, run)
+        document = Runs(context, namespace).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
         if as_json:
             sys.stdout.write(json.dumps(_document(found), indent=2) + "\n")
         else:
-            from halcyon_cli.tables import report_view
+            from halcyon_cli.status_view import report_view
 
             console().print(report_view(found))
         if svg is not None:
-            from halcyon_cli.timeline import draw
+            from halcyon_cli.report import draw
 
             write_file(draw(found), svg, "--svg")
 
@@ -145,9 +144,8 @@ def _report_chain(
     from halcyon.commands.checkpoints import root_store
     from halcyon.commands.errors import report_root_errors
     from halcyon_cli.chain.card import card as card_of
-    from halcyon_cli.chain.json_document import document
-    from halcyon_cli.chain.markdown import markdown as as_markdown
     from halcyon_cli.chain.reading import read_chain
+    from halcyon_cli.chain.writing import as_html, as_markdown, json_document
 
     with report_root_errors():
         found = read_chain(
@@ -157,14 +155,12 @@ def _report_chain(
         )
     card = card_of(found, price, time.time())
     if as_json:
-        write_json(document(found, price))
+        write_json(json_document(found, price))
     elif html is None and markdown is None:
         sys.stdout.write(as_markdown(card))
     if markdown is not None:
         write_file(as_markdown(card), markdown, "--markdown")
     if html is not None:
-        from halcyon_cli.chain.html import html as as_html
-
         write_file(as_html(card), html, "--html")
     if not as_json:
         for path in (markdown, html):
@@ -193,7 +189,7 @@ def compare(
 
     now = time.time()
     with reporting_errors():
-        runs = cache(lambda: Runs(ClusterAccess(context, namespace)))
+        runs = cache(lambda: Runs(context, namespace))
         histories = [
             history_of_root(place, endpoint, region)
             if is_root(place)

@@ -5,6 +5,7 @@ refresh.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -13,11 +14,9 @@ import typer
 from halcyon_api import names
 from halcyon_api.profile_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
 from halcyon_api.status.run_status import AT_REST, TrainingRunStatus, parse_status
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Namespace, Run, Wait
-from halcyon_cli.commands.output import say
-from halcyon_cli.commands.waiting import restarted, saved_step, wait_for
-from halcyon_cli.errors import Rejected, reporting_errors
+from halcyon_cli.output import Rejected, say
 
 
 def checkpoint(
@@ -27,8 +26,7 @@ def checkpoint(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the checkpoint is committed.")] = True,
 ) -> None:
     """Make a run save a checkpoint now, without stopping the training."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         before = parse_status(runs.get(run).get("status"))
         if before.phase in AT_REST:
             saved = (
@@ -55,8 +53,7 @@ def profile(
 
     It runs a command in the pods, for which you need the right to create `pods/exec`.
     """
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         document = runs.get(run)
         pods = [pod.metadata.name for pod in runs.pods(run) if pod.status.phase == "Running"]
         if not pods:
@@ -72,8 +69,7 @@ def profile(
 
 def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Save a checkpoint, release the hardware, and stay suspended until `resume`."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         patched = runs.patch(run, {"spec": {"suspend": True}})
         say(f"{run} saves and releases its hardware")
         if wait:
@@ -82,8 +78,7 @@ def suspend(run: Run, namespace: Namespace = None, context: Context = None, wait
 
 def resume(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Continue the run from its last checkpoint."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         patched = runs.patch(run, {"spec": {"suspend": False}})
         say(f"{run} goes on from its last checkpoint")
         if wait:
@@ -100,8 +95,7 @@ def restart(
 
     The operator does this, even if this command is interrupted.
     """
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         before = parse_status(runs.get(run).get("status"))
         if before.phase in ("Succeeded", "Suspended"):
             raise Rejected(f"run {run} is {before.phase} and has no pods to replace")
@@ -120,8 +114,7 @@ def restart(
 
 def refresh(run: Run, namespace: Namespace = None, context: Context = None, wait: Wait = False) -> None:
     """Make a run use its defaults as they are now. Fields that differ then have the effect of an edit."""
-    with reporting_errors():
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs:
         before = parse_status(runs.get(run).get("status"))
         if before.phase == "Succeeded":
             raise Rejected(f"run {run} is Succeeded, so its defaults have no effect any more")
@@ -161,3 +154,61 @@ def _generation(document: dict[str, Any]) -> int:
 def _new_value() -> str:
     """Return a value that no annotation had before."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(4)}"
+
+
+def wait_for(runs: Runs, run: str, done: Callable[[TrainingRunStatus], bool], generation: int = 0) -> None:
+    """Wait until `done` is true for a status with at least this observedGeneration; an older status describes the run
+    before the edit.
+    """
+    for _, found in _status_changes(runs, run, generation):
+        if done(found):
+            return
+
+
+def saved_step(runs: Runs, run: str, value: str) -> int:
+    """Wait until the checkpoint for a request is committed, and return its step.
+
+    Raises:
+        Rejected: The run came to rest before.
+    """
+    for document in runs.changes(run):
+        found = parse_status(document.get("status"))
+        request = found.save_request
+        if request is not None and request.value == value and request.step is not None:
+            return request.step
+        if found.phase in AT_REST:
+            saved = f"step {found.checkpoint.step}" if found.checkpoint is not None else "nothing"
+            raise Rejected(
+                f"run {run} became {found.phase} before it saved the requested checkpoint; its newest checkpoint holds "
+                f"{saved}"
+            )
+    raise AssertionError("changes have no end")
+
+
+def restarted(runs: Runs, run: str, value: str) -> int:
+    """Wait until the attempt that a restart led to trains or is at rest, and return its number."""
+    for document, found in _status_changes(runs, run):
+        known = found.restart
+        annotations = document["metadata"].get("annotations") or {}
+        # A later request replaces the value of a waiting one: one restart serves both.
+        if known is None or known.waits or known.value not in (value, annotations.get(names.ANNOTATION_RESTART)):
+            continue
+        if known.outcome == "passedOver":
+            raise Rejected(f"run {run} is {found.phase} and has no pods to replace")
+        if found.phase in ("Running", *AT_REST):
+            return found.attempt
+    raise AssertionError("changes have no end")
+
+
+def _status_changes(runs: Runs, run: str, generation: int = 0) -> Iterator[tuple[dict[str, Any], TrainingRunStatus]]:
+    """Yield a run and its status after every change, from an observedGeneration on; print each new phase."""
+    phase = ""
+    for document in runs.changes(run):
+        found = parse_status(document.get("status"))
+        if found.observed_generation < generation:
+            continue
+        if found.phase != phase:
+            phase = found.phase
+            ready = found.condition("Ready")
+            say(f"{phase}" + (f": {ready.message}" if ready is not None and ready.message else ""))
+        yield document, found

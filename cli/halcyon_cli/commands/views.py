@@ -6,17 +6,17 @@ import contextlib
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
 
-from halcyon.commands.errors import console
+from halcyon.commands.errors import about_file, console
 from halcyon_api.status.run_status import parse_status
-from halcyon_cli.cluster import ClusterAccess, Runs
+from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
-from halcyon_cli.commands.output import write_json
-from halcyon_cli.errors import reporting_errors
+from halcyon_cli.output import Rejected, reporting_errors, say, write_json
 from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
 
 _ENDED = ("Succeeded", "Failed")
@@ -40,7 +40,7 @@ def status(
         if is_root(run):
             _status_of_root(run, endpoint, region, watch=watch, output=output)
             return
-        runs = Runs(ClusterAccess(context, namespace))
+        runs = Runs(context, namespace)
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
                 write_json(_summary(document), one_line=watch)
@@ -90,8 +90,8 @@ def top(
     """Show all runs, one line each."""
     from halcyon_cli.status_view import fleet_view
 
-    with reporting_errors():
-        found = Runs(ClusterAccess(context, namespace)).list(everywhere=everywhere)
+    with connected(context, namespace) as runs:
+        found = runs.list(everywhere=everywhere)
         if output is not None:
             write_json([_summary(run) for run in found])
             return
@@ -110,12 +110,10 @@ def logs(
     raw: Annotated[bool, typer.Option(help="Print the lines as the trainers wrote them.")] = False,
 ) -> None:
     """Show the logs of all processes of a run together, sorted by time."""
-    from halcyon_cli.following import follow_run, read_run
-    from halcyon_cli.log_lines import shown
+    from halcyon_cli.following import follow_run, read_run, shown
 
     console = Console(soft_wrap=True)
-    with reporting_errors(), contextlib.suppress(KeyboardInterrupt):
-        runs = Runs(ClusterAccess(context, namespace))
+    with connected(context, namespace) as runs, contextlib.suppress(KeyboardInterrupt):
         runs.get(run)  # fails if there is no such run
         for line in follow_run(runs, run) if follow else read_run(runs, run):
             if raw:
@@ -141,3 +139,47 @@ def _summary(run: dict[str, Any]) -> dict[str, Any]:
     """Return a run as a JSON value: namespace, name, and the status as the API server stores it."""
     metadata = run["metadata"]
     return {"namespace": metadata.get("namespace", ""), "name": metadata["name"], "status": run.get("status") or {}}
+
+
+def diff(
+    run: Run,
+    file: Annotated[Path, typer.Option("--filename", "-f", help="The run document that would be applied.")],
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Show what applying a document would change in a run, and the effect. Exits with 0 if nothing differs, 1 if
+    something differs, and 2 if the comparison fails. Fields from defaults have the values that the run has recorded."""
+    from halcyon.errors import TrainerExit
+    from halcyon.weights.model_file import read_model
+    from halcyon_api.defaults.files import with_root_prefix, with_values
+    from halcyon_api.defaults.status import read_values
+    from halcyon_api.model_file import with_model
+    from halcyon_api.training_run import InvalidRun, parse_run, read_one
+    from halcyon_cli.differing import difference, difference_view
+    from halcyon_cli.roots import live_spec
+
+    with connected(context, namespace, failure_code=2) as runs:
+        live = runs.find(run)
+        known = parse_status(live.get("status") if live is not None else None)
+        values = read_values(known.defaults)
+        try:
+            document = with_model(read_one(file), file.parent, read_model)
+            if known.attempt == 0:
+                # The run has recorded no defaults yet, so both documents get the same placeholders.
+                values = with_root_prefix(values, [document, live], "file:///not-known-yet")
+            wanted = parse_run(with_values(document, values, runs.namespace))
+        except (InvalidRun, TrainerExit) as error:
+            raise Rejected(about_file(file, str(error))) from None
+        if wanted.metadata.name != run:
+            raise Rejected(
+                f"{file} is the document of run {wanted.metadata.name}, not {run}; give the file of that run"
+            )
+        if live is None:
+            say(f"there is no run {run} in namespace {runs.namespace}: applying creates it")
+            raise typer.Exit(1)
+        present = live_spec(live, values)
+        objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
+        found = difference(present, wanted.spec, known, objection)
+        Console().print(difference_view(found))
+        if found.effects or objection:
+            raise typer.Exit(1)

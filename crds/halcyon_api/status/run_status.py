@@ -202,6 +202,21 @@ class TrainingRunStatus(StatusModel):
         """Whether the run waits for admission by its queue."""
         return self.queue is not None and self.queue.waiting_since is not None
 
+    @property
+    def resume_step(self) -> int:
+        """Committed steps that the next attempt must find."""
+        return self.checkpoint.step if self.checkpoint is not None else 0
+
+    @property
+    def restart_waits(self) -> bool:
+        """Whether a requested restart is still to be done."""
+        return self.restart is not None and self.restart.waits
+
+    def holds(self, kind: ConditionType) -> bool:
+        """Whether a condition is true."""
+        condition = self.condition(kind)
+        return condition is not None and condition.status == "True"
+
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition of a type; None if it was never set."""
         return next((condition for condition in self.conditions if condition.type == kind), None)

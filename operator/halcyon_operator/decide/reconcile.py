@@ -2,9 +2,9 @@
 every observation.
 
 Level-triggered: all state between two reconciles is in the cluster, so the operator may be killed at any moment. A
-reconcile first updates the status (`checkpoint_status`, `follow`), then chooses the next step (`attempts`), converts it
-to a decision (`carry_out`), and describes the run in its conditions (`describe`, `conditions`). A `Change` is passed
-from step to step.
+reconcile first updates the status (`record`), then chooses the next step and converts it to a decision
+(`next/attempts`, `next/carry_out`), and describes the run in its conditions (`tell`). A `Change` is passed from step to
+step.
 """
 
 from __future__ import annotations
@@ -13,27 +13,25 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_operator.decide import attempts, events, steps
-from halcyon_operator.decide.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
-from halcyon_operator.decide.checkpoint_status import with_checkpoint
-from halcyon_operator.decide.conditions import Description, stalled, with_description
-from halcyon_operator.decide.describe import describe_attempt, recorded_description
-from halcyon_operator.decide.edits import with_edits
-from halcyon_operator.decide.follow import follow
-from halcyon_operator.decide.goodput import account
-from halcyon_operator.decide.growth import probe_holds_room
-from halcyon_operator.decide.held_pods import with_held_ends, with_held_pods
-from halcyon_operator.decide.permissions import permitted
-from halcyon_operator.decide.placement import trains, with_room
-from halcyon_operator.decide.queueing import queue_changed, with_queue
-from halcyon_operator.decide.quick_restarts import job_to_sync, pods_to_delete
-from halcyon_operator.decide.restart_requests import restart_waits, with_restart
-from halcyon_operator.decide.room_probe import plan_probe
-from halcyon_operator.decide.save_requests import next_due, with_requests
-from halcyon_operator.decide.situation import Situation
-from halcyon_operator.decide.spec_hash import attempt_spec_hash
-from halcyon_operator.decide.status_writes import status_to_write
-from halcyon_operator.decide.stuck_pods import with_stuck_pods
+from halcyon_operator.decide.next import attempts, pods, steps
+from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
+from halcyon_operator.decide.next.permissions import permitted
+from halcyon_operator.decide.next.placement import plan_probe, probe_holds_room
+from halcyon_operator.decide.next.steps import Situation
+from halcyon_operator.decide.record.checkpoint import with_checkpoint
+from halcyon_operator.decide.record.edits import with_edits
+from halcyon_operator.decide.record.follow import follow
+from halcyon_operator.decide.record.goodput import account
+from halcyon_operator.decide.record.placement import trains, with_room
+from halcyon_operator.decide.record.queue import with_queue
+from halcyon_operator.decide.record.restarts import with_restart
+from halcyon_operator.decide.record.save_requests import next_due, with_requests
+from halcyon_operator.decide.record.spec_hash import attempt_spec_hash
+from halcyon_operator.decide.record.status_writes import status_to_write
+from halcyon_operator.decide.tell import events
+from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
+from halcyon_operator.decide.tell.describe import describe_attempt
+from halcyon_operator.decide.tell.queue import queue_changed
 from halcyon_operator.model.decision import Change, Decision
 from halcyon_operator.model.views import HeadPending, JobSetView, Observed
 
@@ -46,7 +44,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         return Decision()
     if isinstance(observed.head, HeadPending):
         return _reading_head(observed, now)
-    observed = with_held_ends(observed, now)
+    observed = pods.with_held_ends(observed, now)
     jobset = attempts.current_jobset(observed)
     wanted_hash = attempt_spec_hash(observed.run.spec) if observed.run.spec is not None else ""
     change = _updated(observed, jobset, wanted_hash, now)
@@ -54,7 +52,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         observed = replace(observed, run=replace(observed.run, spec=None, problems=(change.refusal,)))
     change = change.then(with_restart(observed, change.status, jobset, now))
     change = change.then(with_requests(observed, change.status, jobset, now))
-    decision = with_stuck_pods(_next(observed, change, wanted_hash, now), observed, now)
+    decision = pods.with_stuck_pods(_next(observed, change, wanted_hash, now), observed, now)
     return decision if decision.status is None else _completed(decision, observed, change, jobset, now)
 
 
@@ -77,10 +75,10 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
     situation = Situation(observed, status, spec, attempts.current_jobset(observed), wanted_hash, now, change.retry)
     step = attempts.next_step(situation)
     decision = _with_probe(carry_out(step, situation), step, observed, now)
-    decision = with_held_pods(decision, observed, step, situation.jobset, now)
+    decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
-        delete = decision.delete + pods_to_delete(observed, status, step.jobset)
-        decision = replace(decision, delete=delete, sync=job_to_sync(observed, status, step.jobset))
+        delete = decision.delete + pods.pods_to_delete(observed, status, step.jobset)
+        decision = replace(decision, delete=delete, sync=pods.job_to_sync(observed, status, step.jobset))
     return decision
 
 
@@ -91,7 +89,7 @@ def _completed(
     reconcile.
     """
     status, before = decision.status or change.status, observed.run.status
-    waits_for_save = jobset is not None and (status.edit is not None or restart_waits(status))
+    waits_for_save = jobset is not None and (status.edit is not None or status.restart_waits)
     written = status_to_write(observed, account(observed, status, now), now)
     if written is not None and any(deletion.resource_version for deletion in decision.delete):
         # The write changes the run's resource version, so a deletion with the observed version waits for the next

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -28,7 +28,6 @@ _STRICT = "strict decoding error"
 _WITH_OBJECT = ("POST", "PUT", "PATCH")
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-
 _TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -209,3 +208,20 @@ def _parse(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {"message": content[:200].decode(errors="replace")}
     return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+
+
+def merge_patch(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, Any]:
+    """The smallest patch from `old` to `new`: members that differ, null for removed members.
+
+    A list that differs is sent whole.
+    """
+    patch: dict[str, Any] = dict.fromkeys(key for key in old if key not in new)
+    for key, value in new.items():
+        before = old.get(key)
+        if key in old and before == value and type(before) is type(value):
+            continue
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            patch[key] = merge_patch(cast("Mapping[str, object]", before), cast("Mapping[str, object]", value))
+        else:
+            patch[key] = value
+    return patch

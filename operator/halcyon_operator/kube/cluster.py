@@ -22,22 +22,18 @@ from halcyon_operator.kube.client import (
     Conflict,
     KubernetesApi,
     NotFound,
+    merge_patch,
     path_of,
 )
-from halcyon_operator.kube.jobset_version import FIELD, OPENAPI, TOO_OLD, knows_the_rules
-from halcyon_operator.kube.jobset_version import INSTALL as INSTALL_JOBSET
-from halcyon_operator.kube.merge_patch import merge_patch
 from halcyon_operator.model.decision import Deletion, Event, JobSync, Manifest
-from halcyon_operator.model.keys import ObjectKey, WatchedKind
-from halcyon_operator.model.untrusted import integer, sequence, text, value_at
-from halcyon_operator.model.views import RunView
+from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
+from halcyon_operator.model.views import ObjectKey, RunView, WatchedKind
 from halcyon_operator.objects.jobset import JOBSET_API_VERSION
 from halcyon_operator.objects.kueue import API_VERSION as KUEUE_API_VERSION
 from halcyon_operator.objects.kueue import LABEL_JOB_UID, WORKLOADS
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
 COMPONENT = "halcyon-operator"
 PAGE = 500
 POD_PAGE = 100
@@ -46,9 +42,18 @@ EVENT_PAGE = 100
 MAX_NOTE = 1000
 _NO_DEADLINE = 2**31 - 1
 """Seconds: the longest deadline of a Job, which says the same as none."""
-
 _RESOURCES: dict[str, tuple[str, str]] = {"JobSet": (JOBSET_API_VERSION, "jobsets"), "ConfigMap": ("v1", "configmaps")}
 _DELETED = _RESOURCES | {"TrainingRun": (API_VERSION, PLURAL), "Pod": ("v1", "pods")}
+# Before version 0.10 a JobSet has no ``onJobFailureMessagePatterns``. The API server drops the field, the remaining
+# rules then match every failed Job, and a trainer that must not be restarted is restarted forever. The schema that the
+# API server publishes shows whether the field exists; every account may read it.
+OPENAPI = "/openapi/v3/apis/jobset.x-k8s.io/v1alpha2"
+FIELD = "onJobFailureMessagePatterns"
+INSTALL_JOBSET = "install JobSet v0.10 or later (https://jobset.sigs.k8s.io)"
+TOO_OLD = (
+    f"the cluster's JobSet does not support failurePolicy.rules.{FIELD}, without which a run that must stop is "
+    f"restarted forever; {INSTALL_JOBSET}"
+)
 
 
 class MissingApi(Exception):
@@ -113,30 +118,22 @@ class Cluster:
     async def versions(self, kind: WatchedKind, namespace: str | None) -> list[tuple[ObjectKey, int]]:
         """Every watched object of a kind, and its resource version."""
         api_version = {"trainingruns": API_VERSION, "jobsets": JOBSET_API_VERSION, "pods": "v1"}[kind]
-        query = {"limit": str(PAGE)} | ({} if kind == "trainingruns" else {"labelSelector": names.LABEL_RUN})
-        found: list[tuple[ObjectKey, int]] = []
-        while True:
-            page = await self._api.request(
-                "GET", path_of(api_version, kind, namespace), kind, query=query, accept=METADATA_ONLY
+        selector = "" if kind == "trainingruns" else names.LABEL_RUN
+        return [
+            (
+                (kind, text(value_at(item, "metadata", "namespace")), text(value_at(item, "metadata", "name"))),
+                integer(value_at(item, "metadata", "resourceVersion")) or 0,
             )
-            for item in sequence(page.get("items")):
-                key: ObjectKey = (
-                    kind,
-                    text(value_at(item, "metadata", "namespace")),
-                    text(value_at(item, "metadata", "name")),
-                )
-                found.append((key, integer(value_at(item, "metadata", "resourceVersion")) or 0))
-            token = value_at(page, "metadata", "continue")
-            if not isinstance(token, str) or not token:
-                return found
-            query["continue"] = token
+            async for page in self._pages(api_version, kind, namespace, selector, PAGE, METADATA_ONLY)
+            for item in page
+        ]
 
     async def jobsets(self, namespace: str, run: str) -> tuple[object, ...]:
         """JobSets with a run's label."""
         return tuple(
             [
                 jobset
-                async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, run, PAGE)
+                async for page in self._pages(JOBSET_API_VERSION, "jobsets", namespace, _of_run(run), PAGE)
                 for jobset in page
             ]
         )
@@ -146,7 +143,7 @@ class Cluster:
 
         Each is parsed at once, so that only one page of documents is in memory at a time.
         """
-        pages = self._pages("v1", "pods", namespace, run, POD_PAGE)
+        pages = self._pages("v1", "pods", namespace, _of_run(run), POD_PAGE)
         return tuple([parse(document) async for page in pages for document in page])
 
     async def jobset(self, namespace: str, name: str) -> dict[str, Any] | None:
@@ -268,16 +265,29 @@ class Cluster:
             return None
 
     async def _pages(
-        self, api_version: str, plural: str, namespace: str, run: str, size: int
+        self,
+        api_version: str,
+        plural: str,
+        namespace: str | None,
+        selector: str,
+        size: int,
+        accept: str = "application/json",
     ) -> AsyncIterator[tuple[object, ...]]:
-        query = {"labelSelector": f"{names.LABEL_RUN}={run}", "limit": str(size)}
+        """The objects with some labels, page by page."""
+        path, query = path_of(api_version, plural, namespace), {"limit": str(size)}
+        if selector:
+            query["labelSelector"] = selector
         while True:
-            page = await self._api.request("GET", path_of(api_version, plural, namespace), plural, query=query)
+            page = await self._api.request("GET", path, plural, query=query, accept=accept)
             yield sequence(page.get("items"))
             token = value_at(page, "metadata", "continue")
             if not isinstance(token, str) or not token:
                 return
             query["continue"] = token
+
+
+def _of_run(run: str) -> str:
+    return f"{names.LABEL_RUN}={run}"
 
 
 def event_name(run: RunView, event: Event) -> str:
@@ -307,3 +317,27 @@ def event_manifest(run: RunView, event: Event, instance: str, now: datetime) -> 
             "uid": run.uid,
         },
     }
+
+
+def knows_the_rules(openapi: object) -> bool | None:
+    """Whether the JobSet of an OpenAPI document has the field; None if the document does not describe JobSets."""
+    for schema in mapping(value_at(openapi, "components", "schemas")).values():
+        rule = value_at(schema, "properties", "spec", "properties", "failurePolicy", "properties", "rules", "items")
+        if fields := mapping(value_at(rule, "properties")):
+            return FIELD in fields
+    return None
+
+
+def create_refusal(kind: str, message: str) -> str:
+    """Why the API server rejected an object, as one sentence for the user.
+
+    Args:
+        kind: Kind of the object.
+        message: The API server's message.
+    """
+    if kind == "JobSet" and "unknown field" in message:
+        return (
+            f"JobSet was refused, because the cluster's JobSet does not support all of its fields; {INSTALL_JOBSET}: "
+            f"{text(message, 500)}"
+        )
+    return f"{kind} was refused: {message}"

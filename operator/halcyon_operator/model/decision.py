@@ -62,7 +62,7 @@ class ProbePlan:
 
 
 Plan = ConfigMapPlan | JobSetPlan | ProbePlan
-"""An object that should exist; `objects.build` makes it."""
+"""An object that should exist; `objects.jobset.build` makes it."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 
 from halcyon_api.ends import BY_EXIT_CODE, FATAL_CODES, EndCause
 from halcyon_api.status.progress import TerminationReport
-from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
-from halcyon_operator.model.views import EndKind, PodEnding, PodView
+from halcyon_operator.model.views import EndKind, PodEnding, PodView, ProcessGroup, ProcessIndex
 
 UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 """Sorts after every known time."""
@@ -39,6 +38,11 @@ class GroupEnd:
     """Attempt of the epoch that owns the root, if that epoch fenced a process."""
     others_missing: bool = False
     """Whether a process ended because the others did not join in time."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the end counts against `recovery.maxRestarts`."""
+        return self.cause.end.budget == "failure"
 
 
 def merge_endings(*groups: Iterable[PodEnding]) -> tuple[PodEnding, ...]:

@@ -1,23 +1,20 @@
-"""The history of a run: a bounded list with one entry for each process group.
-
-Sums keep the seconds of entries that are dropped.
-"""
+"""Reads the history of a run, which has one entry for each process group."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from halcyon_api.ends import EndCause
-from halcyon_api.status.progress import Progress, ProgressReport
-from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
-from halcyon_operator.model.goodput_sums import carry
-from halcyon_operator.model.keys import ProcessGroup
-from halcyon_operator.model.untrusted import moment, stamp, text
+from halcyon_api.ends import EndCause, cause_named
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
+from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
 
 
 def present_group(status: TrainingRunStatus) -> ProcessGroup:
     """The newest recorded process group."""
     return ProcessGroup(status.attempt, status.job_set_restarts)
+
+
+def group_of(status: TrainingRunStatus, jobset: JobSetView) -> ProcessGroup:
+    """The newest process group of the present attempt's JobSet, whose labels may have been changed by hand."""
+    return ProcessGroup(status.attempt, jobset.restarts)
 
 
 def entry_of(status: TrainingRunStatus, group: ProcessGroup) -> HistoryEntry | None:
@@ -30,97 +27,35 @@ def last_entry(status: TrainingRunStatus, attempt: int) -> HistoryEntry | None:
     return next((entry for entry in reversed(status.history) if entry.attempt == attempt), None)
 
 
-def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
-    """The status with an entry for a new process group. The oldest entries are dropped."""
-    if entry_of(status, group) is not None:
-        return status
-    entry = HistoryEntry(attempt=group.attempt, restart=group.restart, started_at=stamp(now))
-    history = [*status.history, entry]
-    dropped, kept = history[:-MAX_HISTORY], history[-MAX_HISTORY:]
-    return status.model_copy(update={"history": kept, "goodput": carry(status.goodput, dropped, kept)})
+def last_cause(status: TrainingRunStatus) -> EndCause:
+    """Cause of the end of the present attempt's newest process group."""
+    entry = last_entry(status, status.attempt)
+    return cause_named(entry.cause if entry is not None else None)
 
 
-def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
-    """The status with the times of a process group's start, from a report."""
+def last_end(status: TrainingRunStatus) -> HistoryEntry | None:
+    """The entry of the newest process group that has ended."""
+    return next((entry for entry in reversed(status.history) if entry.cause), None)
+
+
+def ended_cause(status: TrainingRunStatus) -> EndCause:
+    """Cause of the newest end in the history."""
+    ended = last_end(status)
+    return cause_named(ended.cause) if ended is not None else EndCause.SPEC_CHANGED
+
+
+def last_message(status: TrainingRunStatus) -> str:
+    """Message of the newest end in the history."""
+    ended = last_end(status)
+    return (ended.message if ended is not None else None) or "no pod was seen to end"
+
+
+def had_processes(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
+    """Whether a process group is known to have had processes. A pod that never started had no process."""
     entry = entry_of(status, group)
-    if entry is None or entry.ended_at is not None:
-        return status
-    update: dict[str, object] = {}
-    if (step := resumed_step(report)) is not None and entry.from_step is None:
-        update["from_step"] = step
-    if (first := moment(report.first_step_at)) is not None and entry.first_step_at is None:
-        update |= {"first_step_at": stamp(first), "startup_seconds": report.startup_seconds}
-    return _replace(status, entry, update)
-
-
-def with_end(
-    status: TrainingRunStatus, group: ProcessGroup, cause: EndCause, message: str, at: datetime, to_step: int | None
-) -> TrainingRunStatus:
-    """The status with the end of a process group, unless the group has an end already."""
-    entry = entry_of(status, group)
-    if entry is None or entry.ended_at is not None:
-        return status
-    # Progress counts only for the group that reported it, which has a `from_step`.
-    reported = status.progress.step if status.progress is not None and entry.from_step is not None else None
-    steps = [step for step in (to_step, reported, entry.from_step) if step is not None]
-    return _replace(
-        status,
-        entry,
-        {
-            "cause": cause,
-            "message": text(message, 1024) or None,
-            "ended_at": stamp(at),
-            "to_step": max(steps, default=None),
-        },
+    trained = entry is not None and entry.first_step_at is not None
+    return (
+        trained
+        or any(one.ran for one in observed.endings_of(group))
+        or any(pod.running for pod in observed.pods_of(group))
     )
-
-
-def resumed_step(report: ProgressReport) -> int | None:
-    """Steps done when the process resumed the run; None until it reports them."""
-    if report.resumed_step is not None:
-        return report.resumed_step
-    return 0 if report.first_step_at is not None else None
-
-
-def shown(progress: Progress, before: Progress | None) -> Progress:
-    """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are
-    reported.
-    """
-    if before is not None:
-        kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated", "tasks")
-        progress = progress.model_copy(
-            update={name: getattr(before, name) for name in kept if getattr(progress, name) is None}
-        )
-
-    def rounded(value: float | None, digits: int) -> float | None:
-        return None if value is None else round(value, digits)
-
-    sources = [
-        one.model_copy(update={"loss": rounded(one.loss, 4), "bits_per_byte": rounded(one.bits_per_byte, 4)})
-        for one in (progress.evaluated.sources if progress.evaluated is not None else ())
-    ]
-    return progress.model_copy(
-        update={
-            "loss": rounded(progress.loss, 4),
-            "evaluation_loss": rounded(progress.evaluation_loss, 4),
-            "bits_per_byte": rounded(progress.bits_per_byte, 4),
-            "tasks": None
-            if progress.tasks is None
-            else {name: round(value, 4) for name, value in progress.tasks.items()},
-            "best_evaluation": rounded(progress.best_evaluation, 4),
-            "mfu": rounded(progress.mfu, 4),
-            "tokens_per_second": rounded(progress.tokens_per_second, 1),
-            "eta_seconds": rounded(progress.eta_seconds, 0),
-            "save_interval_seconds": rounded(progress.save_interval_seconds, 0),
-            "evaluated": None
-            if progress.evaluated is None
-            else progress.evaluated.model_copy(update={"sources": sources}),
-        }
-    )
-
-
-def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:
-    if not update:
-        return status
-    new = old.model_copy(update=update)
-    return status.model_copy(update={"history": [new if entry is old else entry for entry in status.history]})

@@ -3,12 +3,19 @@
 The chart passes them as one JSON document; `values.yaml` describes each value, and tests/chart/test_settings.py
 compares names, types and defaults. The author of a run can change none of them: neither privilege, nor volumes of the
 node, nor a proxy. By default pods have the restricted security profile. The owner can set more rights by accelerator:
-TPU runtimes and fast GPU networks lock memory or open devices, and some clusters assign the user ids themselves."""
+TPU runtimes and fast GPU networks lock memory or open devices, and some clusters assign the user ids themselves.
+
+The owner also lists the S3 endpoints that a run may use, with their scheme, and no other endpoint is used. A request
+sends the id of the access key, the session token and a signature to the server at the endpoint. So neither the operator
+nor a trainer may send a request to an address that only the author of a run chose. A root without an endpoint is in the
+cloud's own store, at an address that no field of a run can change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -27,13 +34,13 @@ FREE_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NCCL_*", "HF_TOKEN")
 token for the Hugging Face hub. None of them loads code into the trainer's image."""
 NO_MEMORY = "none"
 """Used instead of an amount: the pods request no memory."""
-
 Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{1,40}$")]
 Endpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")]
 Address = Annotated[str, StringConstraints(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+/?)?$", max_length=512)]
 Directory = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
 Memory = Annotated[str, StringConstraints(pattern=rf"^({NO_MEMORY}|[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?)$")]
+_PORTS = {"http": 80, "https": 443}
 
 
 class InvalidSettings(ValueError):
@@ -225,3 +232,27 @@ def parse_settings(text: str) -> Settings:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or VARIABLE
         raise InvalidSettings(f"{where}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def normal(endpoint: str) -> str:
+    """An endpoint in normal form: lower case, without the default port of the scheme, without a final slash."""
+    try:
+        parts = urlsplit(endpoint.strip().rstrip("/").lower())
+        port = parts.port
+    except ValueError:
+        return endpoint
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    if parts.scheme not in _PORTS or not host or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        return endpoint
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _PORTS[parts.scheme]) else "")
+
+
+def endpoint_refusal(endpoint: str | None, listed: Iterable[str]) -> str | None:
+    """Why a run may not use an endpoint, as one sentence for the user; None if it is listed."""
+    if endpoint is None or normal(endpoint) in map(normal, listed):
+        return None
+    return (
+        f"spec.checkpoint.endpoint: this installation sends no credentials to {endpoint}; take an endpoint that it "
+        "lists, or have the "
+        "operator's owner add this one to objectStore.s3.endpoints in the chart"
+    )

@@ -45,6 +45,21 @@ def sequence(value: object) -> tuple[object, ...]:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else ()
 
 
+def mappings(value: object) -> tuple[dict[str, object], ...]:
+    """The members of a list, each as an object; empty for any other value."""
+    return tuple(map(mapping, sequence(value)))
+
+
+def conditions_of(status: object) -> dict[str, dict[str, object]]:
+    """The conditions of a status, by type."""
+    return {text(condition.get("type")): condition for condition in mappings(value_at(status, "conditions"))}
+
+
+def holds(condition: Mapping[str, object]) -> bool:
+    """Whether a condition is true."""
+    return condition.get("status") == "True"
+
+
 def text(value: object, limit: int = MAX_TEXT) -> str:
     """A string without control characters, cut to a limit; empty for any other value."""
     if not isinstance(value, str):

@@ -1,11 +1,11 @@
-"""The operator's observations as plain values: the parts of runs, JobSets and pods that decisions need."""
+"""Keys of runs, objects, process groups and processes, usable as dictionary keys."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from halcyon_api.checkpoint_documents import Head
 from halcyon_api.defaults.status import DefaultsStatus
@@ -13,9 +13,32 @@ from halcyon_api.status.maintenance import Notice
 from halcyon_api.status.progress import ProgressReport, TerminationReport
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.workload import WorkloadReading
+
+RunKey = tuple[str, str]
+"""Namespace and name of a run."""
+WatchedKind = Literal["trainingruns", "jobsets", "pods"]
+"""Plural of a kind that the operator watches."""
+ObjectKey = tuple[WatchedKind, str, str]
+"""Kind, namespace and name of a watched object."""
+
+
+class ProcessGroup(NamedTuple):
+    """The processes of one JobSet restart. They start and end together; a later group has a larger value."""
+
+    attempt: int
+    restart: int
+    """Restarts of the attempt's JobSet before this group."""
+
+
+class ProcessIndex(NamedTuple):
+    """One process of a group, by its slice and host."""
+
+    slice: int
+    host: int
+    """Host inside the slice."""
+
 
 EndKind = Literal["disrupted", "deleted", "exited"]
 """How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by an exit."""
@@ -76,7 +99,7 @@ class JobSetView:
     held_by: str = ""
     """Container that keeps its pods alive after all trainers have ended with exit code 0; empty: none does.
 
-    See `held_pods`.
+    See `decide.next.pods`.
     """
 
 
@@ -285,3 +308,11 @@ class Observed:
     """When this operator last wrote progress into the status."""
     pace_seconds: float = 0.0
     """Shortest interval between two routine reconciles of a run, so that the rate over all runs stays bounded."""
+
+    def pods_of(self, group: ProcessGroup) -> list[PodView]:
+        """The pods of a process group."""
+        return [pod for pod in self.pods if pod.group == group]
+
+    def endings_of(self, group: ProcessGroup) -> list[PodEnding]:
+        """The endings of the pods of a process group."""
+        return [ending for ending in self.endings if ending.group == group]

@@ -3,17 +3,24 @@
 `halcyon_api.hardware` has one row for each accelerator; this module converts the row to selectors, tolerations,
 resources, annotations, volumes and environment. A TPU slice is a node pool: a selector for accelerator and topology
 matches any slice of that shape, and JobSet's exclusive placement keeps the pods of one job (one slice of the run)
-together in one node pool, apart from other jobs."""
+together in one node pool, apart from other jobs.
+
+GPUs of several hosts use the fast network of their machine only in a run that requests it (`accelerator.network:
+gpuDirect`), in an installation that allows it. Its pods get directories of the node (read-only where the fabric allows
+it), and for TCPX and TCPXO a sidecar that runs as root with a few capabilities. The trainer's own container stays
+restricted. The sidecar is an init container that keeps running, so that it ends with the trainer.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from halcyon_api import names
-from halcyon_api.hardware import PROVISIONING_LABELS
+from halcyon_api.hardware import PROVISIONING_LABELS, Fabric, HostPath, Sidecar
 from halcyon_api.hardware.host_memory import pod_memory_gib
 from halcyon_api.memory import offloaded_bytes
 from halcyon_api.mesh import run_mesh
@@ -21,7 +28,6 @@ from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.operations import SchedulingSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.settings import NO_MEMORY
-from halcyon_operator.objects import fabric
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
@@ -36,6 +42,12 @@ TPU_PROCESS_PORT = 8471
 TPU_METRICS_PORT = 8431
 """Port on which libtpu serves metrics of the chips."""
 COMPUTE_DOMAIN_CLAIM = "compute-domain"
+SHM_SHARE = 4
+"""Divisor: the shared memory of a host's devices is limited to a quarter of the pod's memory, and is part of it."""
+INTERFACES_ANNOTATION = "networking.gke.io/interfaces"
+DEFAULT_INTERFACE_ANNOTATION = "networking.gke.io/default-interface"
+DEVICES_ANNOTATION = "devices.gke.io/container."
+SOCKETS_VOLUME = "fabric-sockets"
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,6 @@ class NodeRequirements:
     mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     sidecars: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     resource_claims: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-
-SHM_SHARE = 4
-"""Divisor: the shared memory of a host's devices is limited to a quarter of the pod's memory, and is part of it."""
 
 
 def node_requirements(
@@ -81,7 +89,7 @@ def node_requirements(
     if row.resource:
         amounts[row.resource] = str(shape.chips_per_host)
     fast = row.fabric if accelerator.network == "gpuDirect" else None
-    volumes, mounts = (fabric.volumes(fast), fabric.mounts(fast)) if fast is not None else ([], [])
+    volumes, mounts = (_fabric_volumes(fast), _fabric_mounts(fast)) if fast is not None else ([], [])
     if row.memory_backed_shm:
         volumes.append(
             {
@@ -99,11 +107,11 @@ def node_requirements(
         if row.pool_is_slice and shape.hosts > 1
         else {},
         affinity=_avoiding(avoided),
-        pod_annotations=fabric.pod_annotations(fast) if fast is not None else {},
+        pod_annotations=_fabric_annotations(fast) if fast is not None else {},
         environment=row.environment | (fast.environment if fast is not None else {}),
         volumes=volumes,
         mounts=mounts,
-        sidecars=fabric.sidecars(fast) if fast is not None else [],
+        sidecars=_sidecars(fast) if fast is not None else [],
         resource_claims=[{"name": COMPUTE_DOMAIN_CLAIM, "resourceClaimTemplateName": claim}]
         if claim is not None
         else [],
@@ -182,3 +190,66 @@ def multislice_environment(
 def from_pod(annotation: str) -> dict[str, Any]:
     """A variable's value from an annotation of the pod itself."""
     return {"valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{annotation}']"}}}
+
+
+def _fabric_annotations(fabric: Fabric) -> dict[str, str]:
+    """Annotations of the pod: its networks, and the device files of its sidecar."""
+    interfaces = [
+        {"interfaceName": name, "network": network} for name, network in (("eth0", "default"), *fabric.interfaces)
+    ]
+    found = {DEFAULT_INTERFACE_ANNOTATION: "eth0", INTERFACES_ANNOTATION: json.dumps(interfaces)}
+    if fabric.sidecar is not None:
+        found[DEVICES_ANNOTATION + fabric.sidecar.name] = "".join(
+            f"- path: {path}\n" for path in fabric.sidecar.devices
+        )
+    return found
+
+
+def _fabric_volumes(fabric: Fabric) -> list[dict[str, Any]]:
+    """Volumes of the pod."""
+    paths = {
+        path.name: path
+        for path in (*fabric.host_paths, *(fabric.sidecar.host_paths if fabric.sidecar is not None else ()))
+    }
+    found: list[dict[str, Any]] = [
+        {"name": path.name, "hostPath": {"path": path.path, "type": "Directory"}} for path in paths.values()
+    ]
+    return found + ([{"name": SOCKETS_VOLUME, "emptyDir": {"sizeLimit": "64Mi"}}] if fabric.socket_directory else [])
+
+
+def _fabric_mounts(fabric: Fabric) -> list[dict[str, Any]]:
+    """Mounts of the trainer's container."""
+    return _mounts(fabric, fabric.host_paths)
+
+
+def _sidecars(fabric: Fabric) -> list[dict[str, Any]]:
+    """Init containers of the pod."""
+    return [_sidecar(fabric, fabric.sidecar)] if fabric.sidecar is not None else []
+
+
+def _sidecar(fabric: Fabric, sidecar: Sidecar) -> dict[str, Any]:
+    return {
+        "name": sidecar.name,
+        "image": sidecar.image,
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "command": list(sidecar.command),
+        "env": [{"name": name, "value": value} for name, value in sidecar.environment.items()],
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "runAsNonRoot": False,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": list(sidecar.capabilities)},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": _mounts(fabric, sidecar.host_paths),
+    }
+
+
+def _mounts(fabric: Fabric, paths: tuple[HostPath, ...]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": path.name, "mountPath": path.mount_path} | ({"readOnly": True} if path.read_only else {})
+        for path in paths
+    ]
+    return found + ([{"name": SOCKETS_VOLUME, "mountPath": fabric.socket_directory}] if fabric.socket_directory else [])

@@ -13,54 +13,53 @@ The order of the rules matters for two reasons: an evicted pod also has an exit 
 policy matches every Job that the pod failure policy ended. A pod failure policy needs ``restartPolicy: Never``, which
 is not JobSet's default. Every field that JobSet's webhook would fill in is set here, because JobSet's controller relies
 on them and the webhook may be off.
+
+A probe searches for room for more slices. It is a JobSet like the run's, but its pods do nothing, so that they are
+placed by the same rules as those of the run (a slice in one node pool), and so that the operator needs no additional
+rights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from halcyon_api import names
 from halcyon_api.defaults.resource import BUILT_IN
 from halcyon_api.defaults.units import resolved
+from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.ends import FATAL_CODES, ExitCode
-from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
+from halcyon_api.training_run import API_VERSION, KIND
 from halcyon_api.yaml_text import dump
-from halcyon_operator.model.decision import Manifest
-from halcyon_operator.model.settings import Settings
+from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan, Manifest, Plan, ProbePlan
+from halcyon_operator.model.untrusted import value_at
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
+from halcyon_operator.objects.owned_pods import probe_security
 from halcyon_operator.objects.pod_template import pod_template
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
-
 RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
-
 _NOT_FOR_TRAINERS = ("after", "defaults", "env")
 """Fields that a trainer does not need.
 
 Its image may be a version that does not know them; `env` is in the pod's environment.
 """
+_PROBE_CONTAINER = "probe"
+_PAUSE = ["python3", "-c", "import signal; signal.pause()"]
+"""Waits for a signal; every trainer image has Python."""
+_REPLACEMENTS = 1_000_000
+"""Backoff limit: each evicted pod is replaced by a new one that waits."""
 
 
-def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = None) -> Manifest:
-    """The ConfigMap with the run document for the trainer. It is immutable.
-
-    Args:
-        run: The run.
-        attempt: The attempt's number.
-        spec: The run's spec on the attempt's number of slices. Default: the user's spec with its defaults filled in.
-    """
+def build_config_map(plan: ConfigMapPlan) -> Manifest:
+    """The ConfigMap with the run document for the trainer. It is immutable."""
+    run, attempt, spec = plan.run, plan.attempt, plan.spec
     # The document contains the built-in defaults, because the trainer's image may be a version with other defaults.
-    whole = (
-        resolved(run.raw_spec, BUILT_IN, run.namespace, run.name)
-        if spec is None or spec == run.spec
-        else spec.document()
-    )
+    whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec == run.spec else spec.document()
     document = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -70,36 +69,17 @@ def build_config_map(run: RunView, attempt: int, spec: TrainingRunSpec | None = 
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(run, attempt),
+        "metadata": metadata_of(run, names.jobset_name(run.name, attempt), attempt_labels(run, attempt)),
         "immutable": True,
         "data": {names.RUN_DOCUMENT_KEY: dump(document)},
     }
 
 
-def build_jobset(
-    run: RunView,
-    spec: TrainingRunSpec,
-    settings: Settings,
-    attempt: int,
-    resume_step: int,
-    remaining_restarts: int,
-    avoided: Sequence[str] = (),
-    save_token: str = "",
-) -> Manifest:
-    """The JobSet of one attempt.
-
-    Args:
-        run: The run, for its name, namespace and uid.
-        spec: The run's parsed spec, on the attempt's number of slices.
-        settings: The operator's settings.
-        attempt: The attempt's number, already recorded in the run's status.
-        resume_step: Committed steps that the trainer must find.
-        remaining_restarts: Counted restarts until the JobSet gives up.
-        avoided: Names of nodes that the pods must not use.
-        save_token: Secret that a request for a checkpoint must contain.
-    """
-    topology = spec.accelerator.resolve()
-    requirements, queue = node_requirements(spec, avoided, settings.pod_memory), spec.scheduling.queue
+def build_jobset(plan: JobSetPlan) -> Manifest:
+    """The JobSet of one attempt, whose number is already recorded in the run's status."""
+    run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
+    topology, queue = spec.accelerator.resolve(), spec.scheduling.queue
+    requirements = node_requirements(spec, plan.avoided, settings.pod_memory)
     annotations = requirements.jobset_annotations | jobset_annotations(queue)
     if queue is not None and queue.topology is not None:
         # Kueue then chooses the nodes, so JobSet must not choose them.
@@ -108,72 +88,89 @@ def build_jobset(
             requirements,
             pod_annotations=requirements.pod_annotations | pod_annotations(queue, topology.hosts_per_slice),
         )
-    metadata, more = _metadata(run, attempt, annotations), settings.trainer_pods.labels | spec.scheduling.labels
-    return {
-        "apiVersion": JOBSET_API_VERSION,
-        "kind": "JobSet",
-        "metadata": metadata | {"labels": more | metadata["labels"] | jobset_labels(queue)},
-        "spec": {
+    labels = settings.trainer_pods.labels | spec.scheduling.labels | attempt_labels(run, attempt)
+    return jobset_manifest(
+        metadata_of(run, names.jobset_name(run.name, attempt), labels | jobset_labels(queue), annotations),
+        topology.slices,
+        topology.hosts_per_slice,
+        labels,
+        {
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": _pod_failure_policy(),
+            "template": pod_template(plan, labels, requirements),
+        },
+        {
             "network": {
                 "enableDNSHostnames": True,
                 "subdomain": names.subdomain(run.uid, attempt),
                 "publishNotReadyAddresses": True,
             },
             "coordinator": {"replicatedJob": names.REPLICATED_JOB, "jobIndex": 0, "podIndex": 0},
-            "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
-            "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
-            "failurePolicy": _failure_policy(remaining_restarts),
+            "failurePolicy": _failure_policy(plan.remaining_restarts),
             # Kueue would suspend it too. But if Kueue is not installed, a run with a queue must not start without
             # quota.
             "suspend": queue is not None,
-            "replicatedJobs": [
-                {
-                    "name": names.REPLICATED_JOB,
-                    "groupName": "default",
-                    "replicas": topology.slices,
-                    "template": {
-                        "metadata": {"labels": more | labels(run, attempt)},
-                        "spec": {
-                            "parallelism": topology.hosts_per_slice,
-                            "completions": topology.hosts_per_slice,
-                            "completionMode": "Indexed",
-                            "backoffLimit": 0,
-                            "podReplacementPolicy": "Failed",
-                            "podFailurePolicy": _pod_failure_policy(),
-                            "template": pod_template(
-                                run,
-                                spec,
-                                settings,
-                                attempt,
-                                resume_step,
-                                more | labels(run, attempt),
-                                requirements,
-                                save_token,
-                            ),
-                        },
-                    },
-                }
-            ],
         },
+    )
+
+
+def jobset_manifest(
+    metadata: dict[str, Any],
+    slices: int,
+    hosts_per_slice: int,
+    labels: dict[str, str],
+    job: dict[str, Any],
+    more: dict[str, Any],
+) -> Manifest:
+    """A JobSet with one Job for each slice, and one pod for each host.
+
+    Args:
+        metadata: Its metadata.
+        slices: Number of Jobs.
+        hosts_per_slice: Pods of a Job.
+        labels: Labels of the Jobs.
+        job: Further fields of a Job's spec.
+        more: Further fields of its own spec.
+    """
+    hosts = {"parallelism": hosts_per_slice, "completions": hosts_per_slice, "completionMode": "Indexed"}
+    jobs = {
+        "name": names.REPLICATED_JOB,
+        "groupName": "default",
+        "replicas": slices,
+        "template": {"metadata": {"labels": labels}, "spec": hosts | job},
     }
+    spec = {
+        "successPolicy": {"operator": "All", "targetReplicatedJobs": [names.REPLICATED_JOB]},
+        "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
+        "replicatedJobs": [jobs],
+    }
+    return {"apiVersion": JOBSET_API_VERSION, "kind": "JobSet", "metadata": metadata, "spec": more | spec}
 
 
-def labels(run: RunView, attempt: int) -> dict[str, str]:
-    """Labels of everything that belongs to an attempt."""
+def labels_of(run: RunView) -> dict[str, str]:
+    """Labels of everything that belongs to a run."""
     return {
         names.LABEL_PART_OF: names.PART_OF,
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_RUN: run.name,
         names.LABEL_RUN_UID: run.uid,
-        names.LABEL_ATTEMPT: str(attempt),
     }
 
 
-def _metadata(run: RunView, attempt: int, annotations: dict[str, str] | None = None) -> dict[str, Any]:
+def attempt_labels(run: RunView, attempt: int) -> dict[str, str]:
+    """Labels of everything that belongs to an attempt."""
+    return labels_of(run) | {names.LABEL_ATTEMPT: str(attempt)}
+
+
+def metadata_of(
+    run: RunView, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Metadata of an object that the run owns."""
     metadata: dict[str, Any] = {
-        "name": names.jobset_name(run.name, attempt),
+        "name": name,
         "namespace": run.namespace,
-        "labels": labels(run, attempt),
+        "labels": labels,
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,
@@ -224,3 +221,64 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
             rule(RULE_REFUSED, "FailJobSet"),
         ],
     }
+
+
+def is_probe(document: object) -> bool:
+    """Whether an object belongs to a probe, not to an attempt."""
+    return value_at(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
+
+
+def build_probe(plan: ProbePlan) -> Manifest:
+    """The JobSet of a probe."""
+    run, spec, settings = plan.run, plan.spec, plan.settings
+    wanted = on_slices(spec, max(usable_slices(spec)))
+    requirements = node_requirements(wanted, plan.avoided, settings.pod_memory)
+    labels = settings.trainer_pods.labels | spec.scheduling.labels | labels_of(run)
+    labels |= {names.LABEL_ROLE: names.ROLE_PROBE}
+    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
+    container: dict[str, Any] = {
+        "name": _PROBE_CONTAINER,
+        "image": spec.image or settings.trainer_image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": _PAUSE,
+        "securityContext": container_context,
+    }
+    pod: dict[str, Any] = {
+        # The Job makes a new pod, which the scheduler queues again, instead of restarting the container.
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_context,
+        "containers": [container | ({"resources": requirements.resources} if requirements.resources else {})],
+    }
+    optional = {
+        "nodeSelector": requirements.node_selector,
+        "tolerations": requirements.tolerations,
+        "affinity": requirements.affinity,
+        "priorityClassName": settings.probes.priority_class.name,
+        "imagePullSecrets": [{"name": name} for name in settings.trainer_pods.image_pull_secrets],
+    }
+    template = {
+        "metadata": {"labels": labels},
+        "spec": pod | {name: value for name, value in optional.items() if value},
+    }
+    return jobset_manifest(
+        metadata_of(run, names.probe_name(run.name), labels, requirements.jobset_annotations),
+        plan.slices,
+        wanted.accelerator.resolve().hosts_per_slice,
+        labels,
+        {"backoffLimit": _REPLACEMENTS, "template": template},
+        {"network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True}, "suspend": False},
+    )
+
+
+def build(plan: Plan) -> Manifest:
+    """The object that a plan describes."""
+    match plan:
+        case ConfigMapPlan():
+            return build_config_map(plan)
+        case JobSetPlan():
+            return build_jobset(plan)
+        case ProbePlan():
+            return build_probe(plan)

@@ -6,8 +6,11 @@ from copy import deepcopy
 from typing import Any
 
 from halcyon_api.hardware import Accelerator
-from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurity, Proxy, Settings, TrainerPods
+from halcyon_operator.model.decision import JobSetPlan
+from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurity, Proxy, TrainerPods
 
+CACHE_DIRECTORY = "/var/cache/halcyon"
+"""Where the trainer keeps compiled programs."""
 CA_DIRECTORY = "/etc/halcyon/ca"
 _CA_VARIABLES = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that name the file of certificates for OpenSSL and the Rust clients, TensorStore, AWS clients, `requests`,
@@ -57,29 +60,19 @@ def volume_security(profile: PodSecurity) -> dict[str, Any]:
     )
 
 
-def with_settings(
-    template: dict[str, Any], settings: Settings, row: Accelerator, slices: int, namespace: str, cache_directory: str
-) -> dict[str, Any]:
-    """A trainer's pod template with the owner's settings.
-
-    Args:
-        template: The template, with the restricted profile.
-        settings: The operator's settings.
-        row: The accelerator.
-        slices: Slices of the run.
-        namespace: Namespace of the run.
-        cache_directory: Where the trainer keeps compiled programs.
-    """
+def with_settings(template: dict[str, Any], plan: JobSetPlan) -> dict[str, Any]:
+    """A trainer's pod template, which has the restricted profile, with the owner's settings."""
+    settings, accelerator = plan.settings, plan.spec.accelerator
     template = deepcopy(template)
     metadata, pod = template["metadata"], template["spec"]
     (trainer,) = pod["containers"]
-    pods, profile = settings.trainer_pods, settings.trainer_pods.security_of(row)
+    pods, profile = settings.trainer_pods, settings.trainer_pods.security_of(accelerator.row)
     pod["securityContext"] = pod_security(profile) | volume_security(profile)
     trainer["securityContext"] = container_security(profile)
     if profile.privileged:
         for sidecar in pod.get("initContainers", []):
             sidecar["securityContext"] = {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False, "privileged": True}
-    if profile.host_network == "always" or (profile.host_network == "multislice" and slices > 1):
+    if profile.host_network == "always" or (profile.host_network == "multislice" and accelerator.slices > 1):
         pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     if pods.annotations:
         # Annotations that the hardware needs override those of the owner.
@@ -89,7 +82,7 @@ def with_settings(
     if settings.ca_bundle.config_map:
         _trust(pod, trainer, settings.ca_bundle)
     trainer["env"] += proxy_variables(settings.proxy, settings.cluster_domain)
-    _keep_cache(pod, trainer, pods.cache, namespace, cache_directory)
+    _keep_cache(pod, trainer, pods.cache, plan.run.namespace)
     return template
 
 
@@ -118,11 +111,11 @@ def proxy_variables(proxy: Proxy, cluster_domain: str) -> list[dict[str, str]]:
     ]
 
 
-def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], cache: Cache, namespace: str, directory: str) -> None:
+def _keep_cache(pod: dict[str, Any], trainer: dict[str, Any], cache: Cache, namespace: str) -> None:
     if not (cache.claim or cache.host_path):
         return
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "cache")
-    (mount,) = (mount for mount in trainer["volumeMounts"] if mount["mountPath"] == directory)
+    (mount,) = (mount for mount in trainer["volumeMounts"] if mount["mountPath"] == CACHE_DIRECTORY)
     volume.clear()
     if cache.claim:
         volume |= {"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim}}

@@ -13,7 +13,8 @@ from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.settings import PodSecurity, Settings
+from halcyon_operator.model.decision import JobSetPlan
+from halcyon_operator.model.settings import PodSecurity
 from halcyon_operator.model.views import RunView
 from halcyon_operator.objects.hardware import (
     MEGASCALE_PORT,
@@ -22,9 +23,14 @@ from halcyon_operator.objects.hardware import (
     from_pod,
     multislice_environment,
 )
-from halcyon_operator.objects.owned_pods import container_security, pod_security, volume_security, with_settings
+from halcyon_operator.objects.owned_pods import (
+    CACHE_DIRECTORY,
+    container_security,
+    pod_security,
+    volume_security,
+    with_settings,
+)
 
-CACHE_DIRECTORY = "/var/cache/halcyon"
 TMP_SIZE_LIMIT = "32Gi"
 CACHE_SIZE_LIMIT = "64Gi"
 """Limit for compiled programs and cached files.
@@ -58,18 +64,10 @@ def grace_seconds(spec: TrainingRunSpec) -> int:
     return min(asked, SPOT_GRACE_SECONDS) if spec.accelerator.provisioning == "spot" else asked
 
 
-def pod_template(
-    run: RunView,
-    spec: TrainingRunSpec,
-    settings: Settings,
-    attempt: int,
-    resume_step: int,
-    labels: dict[str, str],
-    requirements: NodeRequirements,
-    save_token: str = "",
-) -> dict[str, Any]:
-    """The template of all trainer pods of an attempt. See `jobset.build_jobset` for the arguments."""
-    volumes, mounts = _volumes(run, spec, attempt)
+def pod_template(plan: JobSetPlan, labels: dict[str, str], requirements: NodeRequirements) -> dict[str, Any]:
+    """The template of all trainer pods of an attempt."""
+    spec = plan.spec
+    volumes, mounts = _volumes(plan.run, spec, plan.attempt)
     volumes, mounts = volumes + requirements.volumes, mounts + requirements.mounts
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -77,7 +75,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(PodSecurity()) | volume_security(PodSecurity()),
-        "containers": [_container(run, spec, settings, attempt, resume_step, requirements, mounts, save_token)],
+        "containers": [_container(plan, requirements, mounts)],
         "volumes": volumes,
     }
     optional = {
@@ -93,26 +91,16 @@ def pod_template(
         {"annotations": requirements.pod_annotations} if requirements.pod_annotations else {}
     )
     template = {"metadata": metadata, "spec": pod | {name: value for name, value in optional.items() if value}}
-    return with_settings(
-        template, settings, spec.accelerator.row, spec.accelerator.slices, run.namespace, CACHE_DIRECTORY
-    )
+    return with_settings(template, plan)
 
 
-def _container(
-    run: RunView,
-    spec: TrainingRunSpec,
-    settings: Settings,
-    attempt: int,
-    resume_step: int,
-    requirements: NodeRequirements,
-    mounts: list[dict[str, Any]],
-    save_token: str,
-) -> dict[str, Any]:
+def _container(plan: JobSetPlan, requirements: NodeRequirements, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    spec = plan.spec
     ports = [
         {"name": "telemetry", "containerPort": spec.telemetry.port},
         {"name": "coordinator", "containerPort": names.COORDINATOR_PORT},
     ]
-    environment = _environment(run, spec, settings, attempt, resume_step, save_token)
+    environment = _environment(plan)
     own = {variable.name: variable for variable in spec.env}
     environment += [
         {"name": name, "value": value} for name, value in requirements.environment.items() if name not in own
@@ -125,7 +113,7 @@ def _container(
         ports.append({"name": "tpu-metrics", "containerPort": TPU_METRICS_PORT})
     container: dict[str, Any] = {
         "name": names.TRAINER_CONTAINER,
-        "image": spec.image or settings.trainer_image,
+        "image": spec.image or plan.settings.trainer_image,
         "imagePullPolicy": spec.image_pull_policy,
         "command": ["halcyon", "train"],
         "args": [_document_path()],
@@ -162,9 +150,8 @@ def _probe() -> dict[str, Any]:
     return {"httpGet": {"path": "/healthz", "port": "telemetry"}, "timeoutSeconds": 5}
 
 
-def _environment(
-    run: RunView, spec: TrainingRunSpec, settings: Settings, attempt: int, resume_step: int, save_token: str
-) -> list[dict[str, Any]]:
+def _environment(plan: JobSetPlan) -> list[dict[str, Any]]:
+    run, spec, settings, attempt = plan.run, plan.spec, plan.settings, plan.attempt
     topology = spec.accelerator.resolve()
     subdomain = f"{names.subdomain(run.uid, attempt)}.{run.namespace}.svc.{settings.cluster_domain}"
     injected = PodEnvironment(
@@ -180,10 +167,10 @@ def _environment(
         devices_per_host=topology.devices_per_host,
         coordinator=names.coordinator_address(run.name, run.uid, attempt, run.namespace, settings.cluster_domain),
         mesh=run_mesh(spec, topology),
-        resume_step=resume_step,
+        resume_step=plan.resume_step,
         termination_log=TERMINATION_LOG,
         grace_seconds=grace_seconds(spec),
-        save_token=save_token,
+        save_token=plan.save_token,
     ).variables()
     # Variables from the pod come first, because later values may refer to them.
     variables: list[dict[str, Any]] = [{"name": name, **from_pod(_SOURCES[name])} for name in FROM_POD]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ from prometheus_client import Counter
 
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointRoot, CheckpointSpec, parse_root
-from halcyon_operator.model.endpoints import endpoint_refusal
+from halcyon_operator.model.recent import Recent
+from halcyon_operator.model.settings import endpoint_refusal
 from halcyon_operator.model.views import HeadAbsent, HeadFound, HeadReading, HeadUnreachable
 
 TIMEOUT_SECONDS = 5.0
@@ -59,8 +59,8 @@ class Checkpoints:
     def __init__(self, reads: Counter, s3_endpoints: tuple[str, ...] = ()) -> None:
         self._reads = reads
         self._s3_endpoints = s3_endpoints
-        self._stores: OrderedDict[_Bucket, S3Store | GCSStore] = OrderedDict()
-        self._unchanged: OrderedDict[_Address, tuple[str, HeadReading]] = OrderedDict()
+        self._stores: Recent[_Bucket, S3Store | GCSStore] = Recent(MAX_STORES)
+        self._unchanged: Recent[_Address, tuple[str, HeadReading]] = Recent(MAX_ROOTS)
         """The last HEAD of each root, with its entity tag."""
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="halcyon-head-decoder")
 
@@ -114,18 +114,11 @@ class Checkpoints:
         self._unchanged.pop(address, None)
         if tag:
             self._unchanged[address] = tag, reading
-            while len(self._unchanged) > MAX_ROOTS:
-                self._unchanged.popitem(last=False)
 
     def _store(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
         """The client of a root's bucket, created once."""
         bucket = (root.scheme, root.bucket, spec.endpoint, spec.region)
-        if bucket not in self._stores:
-            self._stores[bucket] = self._open(root, spec)
-            while len(self._stores) > MAX_STORES:
-                self._stores.popitem(last=False)
-        self._stores.move_to_end(bucket)
-        return self._stores[bucket]
+        return self._stores.recall(bucket, lambda: self._open(root, spec))
 
     def _open(self, root: CheckpointRoot, spec: CheckpointSpec) -> S3Store | GCSStore:
         timeout = timedelta(seconds=TIMEOUT_SECONDS)

@@ -5,29 +5,31 @@ other store is read in the background: the reconcile ends, and the run is reconc
 decision about a new attempt needs a reading whose request was made after the run's JobSets and pods were seen in their
 present state (`HeadPending` until then). A run with a running attempt uses the last reading.
 
-Each endpoint gets a few requests at a time, and an endpoint that does not answer gets none for a while (`circuit`). The
-runs of a namespace share a few slots for endpoints that have not answered yet, so that many such endpoints do not delay
-other namespaces."""
+Each endpoint gets a few requests at a time, and an endpoint that does not answer gets none for a while (`Circuit`):
+after several requests without an answer it pauses, then allows one trial request. A store that never answers costs the
+whole timeout of each request. All roots in a store share its circuit, so an outage costs a few requests, independent of
+the number of runs. Any answer closes the circuit, even a rejection. The runs of a namespace share a few slots for
+endpoints that have not answered yet, so that many such endpoints do not delay other namespaces."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
-from halcyon_operator.model.keys import RunKey
-from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable
-from halcyon_operator.observe.circuit import Circuit
+from halcyon_operator.model.recent import Recent
+from halcyon_operator.model.views import HeadPending, HeadReading, HeadUnreachable, RunKey
+from halcyon_operator.observe.checkpoints import Checkpoints
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
+SILENT_REQUESTS = 3
+"""Unanswered requests in a row that open the circuit."""
+FIRST_PAUSE_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 120.0
+TRIAL_SECONDS = 10.0
+"""Time for the one trial request, in which no other is made. Longer than the timeout of a request."""
 Address = tuple[str, str | None, str | None]
 """Root, endpoint, region."""
-
 PATIENCE_SECONDS = 0.25
 """How long a reconcile waits for a store that answered the last time."""
 UNREACHABLE_SECONDS = 30.0
@@ -47,12 +49,39 @@ MAX_NAMESPACES = 1024
 MAX_RUNS = 8192
 
 
-class ReadsHead(Protocol):
-    """Reads one HEAD."""
+@dataclass
+class Circuit:
+    """The circuit of one endpoint. Times are seconds of a monotonic clock.
 
-    async def read(self, spec: CheckpointSpec) -> HeadReading:
-        """The HEAD of a root. Never raises."""
-        ...
+    Attributes:
+        answers: Whether the last request got an answer; False before the first request.
+        silent: Unanswered requests in a row.
+        open_until: When a request may be made again.
+    """
+
+    answers: bool = False
+    silent: int = 0
+    open_until: float = 0.0
+
+    def admits(self, now: float) -> bool:
+        """Whether a request may be made now. After a pause only one request may, and the others wait for its result."""
+        if self.silent < SILENT_REQUESTS:
+            return True
+        if now < self.open_until:
+            return False
+        self.open_until = now + TRIAL_SECONDS
+        return True
+
+    def answered(self) -> None:
+        """Record that a request got an answer."""
+        self.answers, self.silent = True, 0
+
+    def stayed_silent(self, now: float) -> None:
+        """Record that a request got no answer within its time limit."""
+        self.answers, self.silent = False, self.silent + 1
+        if self.silent >= SILENT_REQUESTS:
+            pauses = self.silent - SILENT_REQUESTS
+            self.open_until = now + min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(pauses, 16))
 
 
 @dataclass
@@ -100,14 +129,14 @@ class HeadReads:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, heads: ReadsHead, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
+    def __init__(self, heads: Checkpoints, changed: Callable[[RunKey], None], clock: Callable[[], float]) -> None:
         self._heads = heads
         self._changed = changed
         self._clock = clock
-        self._roots: OrderedDict[Address, _Root] = OrderedDict()
-        self._endpoints: OrderedDict[Hashable, _Endpoint] = OrderedDict()
-        self._questions: OrderedDict[RunKey, _Question] = OrderedDict()
-        self._unproven: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
+        self._roots: Recent[Address, _Root] = Recent(MAX_ROOTS)
+        self._endpoints: Recent[Hashable, _Endpoint] = Recent(MAX_ENDPOINTS)
+        self._questions: Recent[RunKey, _Question] = Recent(MAX_RUNS)
+        self._unproven: Recent[str, asyncio.Semaphore] = Recent(MAX_NAMESPACES)
 
     async def read(
         self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable = None, max_age_seconds: float = 0.0
@@ -122,7 +151,7 @@ class HeadReads:
                 newer one arrives.
         """
         address = spec.root, spec.endpoint, spec.region
-        root, now = _recent(self._roots, address, _Root, MAX_ROOTS), self._clock()
+        root, now = self._roots.recall(address, _Root), self._clock()
         age = UNREACHABLE_SECONDS if isinstance(root.reading, HeadUnreachable) else max_age_seconds
         if root.reading is not None and now - root.ended < age:
             self._questions.pop(key, None)
@@ -130,10 +159,8 @@ class HeadReads:
         asked = self._questions.get(key)
         if asked is None or (asked.address, asked.seen_state) != (address, seen_state):
             asked = self._questions[key] = _Question(address, seen_state, now)
-            while len(self._questions) > MAX_RUNS:
-                self._questions.popitem(last=False)
         if (reading := root.answer(asked.at, now)) is None:
-            endpoint = _recent(self._endpoints, _endpoint_of(spec), _Endpoint, MAX_ENDPOINTS)
+            endpoint = self._endpoints.recall(_endpoint_of(spec), _Endpoint)
             if root.request is None:
                 root.request = asyncio.create_task(self._ask(spec, root, endpoint, key[0]))
             if endpoint.circuit.answers:
@@ -164,7 +191,7 @@ class HeadReads:
                         turn.reschedule(None)
                         began, reading = await self._request(spec, endpoint)
                     else:
-                        async with _recent(self._unproven, namespace, _few, MAX_NAMESPACES):
+                        async with self._unproven.recall(namespace, lambda: asyncio.Semaphore(UNPROVEN_AT_ONCE)):
                             turn.reschedule(None)
                             began, reading = await self._request(spec, endpoint)
             except TimeoutError:
@@ -190,25 +217,7 @@ class HeadReads:
         return began, reading
 
 
-def _few() -> asyncio.Semaphore:
-    return asyncio.Semaphore(UNPROVEN_AT_ONCE)
-
-
 def _endpoint_of(spec: CheckpointSpec) -> Hashable:
     """The server of a root. Either all roots of a server answer or none."""
     root = parse_root(spec.root)
     return root.scheme, spec.endpoint or root.bucket, spec.region
-
-
-def _recent(table: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
-    """The value of a key, created if it is missing.
-
-    If there are too many values, the least recently used one is dropped.
-    """
-    value = table.get(key)
-    if value is None:
-        value = table[key] = make()
-        while len(table) > most:
-            table.popitem(last=False)
-    table.move_to_end(key)
-    return value

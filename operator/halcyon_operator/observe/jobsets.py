@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from halcyon_api import names
-from halcyon_operator.model.untrusted import count, mapping, moment, sequence, text, value_at
+from halcyon_operator.model.untrusted import conditions_of, count, holds, mapping, mappings, moment, text, value_at
 from halcyon_operator.model.views import JobSetView, ObjectView
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 
@@ -14,10 +14,8 @@ def parse_jobset(document: object) -> JobSetView:
     """The view of a JobSet. Never raises."""
     metadata = mapping(value_at(document, "metadata"))
     status = mapping(value_at(document, "status"))
-    conditions = {
-        text(value_at(condition, "type")): mapping(condition) for condition in sequence(status.get("conditions"))
-    }
-    completed, failed = (_holds(conditions.get(kind)) for kind in ("Completed", "Failed"))
+    conditions = conditions_of(status)
+    completed, failed = (holds(conditions.get(kind, {})) for kind in ("Completed", "Failed"))
     end = conditions.get("Completed" if completed else "Failed", {})
     return JobSetView(
         name=text(metadata.get("name")),
@@ -32,9 +30,7 @@ def parse_jobset(document: object) -> JobSetView:
         failure_message="" if completed else text(end.get("message")),
         finished_at=moment(end.get("lastTransitionTime")) if completed or failed else None,
         created_at=moment(metadata.get("creationTimestamp")),
-        replicas=sum(
-            count(value_at(job, "replicas")) for job in sequence(value_at(document, "spec", "replicatedJobs"))
-        ),
+        replicas=sum(count(job.get("replicas")) for job in mappings(value_at(document, "spec", "replicatedJobs"))),
         suspended=value_at(document, "spec", "suspend") is True,
         queue=text(value_at(metadata, "labels", LABEL_QUEUE), MAX_LABEL),
     )
@@ -54,9 +50,5 @@ def parse_object(kind: str, document: object) -> ObjectView:
 
 def controller_uid(metadata: dict[str, object]) -> str:
     """Uid of the object that controls this one; empty: none."""
-    owners = sequence(metadata.get("ownerReferences"))
-    return next((text(value_at(owner, "uid")) for owner in owners if value_at(owner, "controller") is True), "")
-
-
-def _holds(condition: dict[str, object] | None) -> bool:
-    return condition is not None and condition.get("status") == "True"
+    owners = mappings(metadata.get("ownerReferences"))
+    return next((text(owner.get("uid")) for owner in owners if owner.get("controller") is True), "")

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from halcyon_api.status.maintenance import Notice
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
-from halcyon_operator.model.views import NoticeView
+from halcyon_operator.model.views import NoticeView, RunKey
 
 ACTIVE_LABEL = "cloud.google.com/active-node-maintenance"
 SCHEDULED_LABEL = "cloud.google.com/scheduled-maintenance-time"

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from halcyon_api import names
 from halcyon_api.defaults.status import DEFAULT_NAME
-from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.endings import seen_endings
-from halcyon_operator.model.keys import ProcessGroup, RunKey
-from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.history import group_of
+from halcyon_operator.model.ownership import first_process, is_own, trainer_port
 from halcyon_operator.model.settings import Settings
-from halcyon_operator.model.trainer_process import first_process, trainer_port
 from halcyon_operator.model.views import (
     HeadAbsent,
     HeadReading,
@@ -30,59 +27,24 @@ from halcyon_operator.model.views import (
     PodWarning,
     Prerequisite,
     ProbeView,
+    RunKey,
     RunView,
 )
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
-from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.objects.jobset import is_probe
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
-from halcyon_operator.observe.deletions import SeenDeletions
+from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
+from halcyon_operator.observe.memory import OwnJobSets, PodEndings, SeenDeletions
 from halcyon_operator.observe.node_notices import NodeNotices
-from halcyon_operator.observe.own_jobsets import OwnJobSets
-from halcyon_operator.observe.pod_endings import PodEndings
-from halcyon_operator.observe.prerequisites import LONGEST_CHAIN, parse_prerequisite
-from halcyon_operator.observe.runs import parse_run_view
-from halcyon_operator.observe.trainers import ReportReading
+from halcyon_operator.observe.pod_events import PodEvents
+from halcyon_operator.observe.runs import LONGEST_CHAIN, parse_prerequisite, parse_run_view
+from halcyon_operator.observe.trainers import Polls, ReportReading
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
+from halcyon_operator.observe.workloads import Workloads
 
 HEAD_AGE_SECONDS = 10.0
 """Longest age of a reading of HEAD while an attempt runs. A decision about a new attempt needs a new reading."""
-
-
-class ReadsHeads(Protocol):
-    """Reads HEADs of checkpoint roots."""
-
-    async def read(
-        self, key: RunKey, spec: CheckpointSpec, seen_state: Hashable, max_age_seconds: float
-    ) -> HeadReading:
-        """The newest known HEAD of a run's root."""
-        ...
-
-
-class ReadsProgress(Protocol):
-    """Reads progress reports of trainers."""
-
-    async def read(self, key: RunKey, pod: PodView, port: int) -> ReportReading:
-        """The last report of a run's pod, or the reason why there is none."""
-        ...
-
-
-class ReadsWarnings(Protocol):
-    """Reads why pods do not start."""
-
-    def of(
-        self, key: RunKey, pods: Sequence[PodView], jobset: JobSetView, status: TrainingRunStatus
-    ) -> PodWarning | None:
-        """The newest warning about the pods of a process group, as far as known."""
-        ...
-
-
-class ReadsWorkloads(Protocol):
-    """Reads Kueue's Workloads."""
-
-    async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
-        """The Workload of a JobSet."""
-        ...
 
 
 class Observer:
@@ -98,7 +60,6 @@ class Observer:
         token: Creates new secrets.
         cache: The watch cache; None: every observation reads from the API server.
         pace: Shortest seconds between two routine reconciles of a run.
-        defaults_namespace: Namespace of the defaults for all namespaces; empty: there are none.
         workloads: Reads Workloads; None: queues are not used.
         warnings: Reads warnings about late pods; None: their events are not read.
     """
@@ -106,17 +67,16 @@ class Observer:
     def __init__(
         self,
         cluster: Cluster,
-        heads: ReadsHeads,
-        trainers: ReadsProgress,
+        heads: HeadReads,
+        trainers: Polls,
         pod_endings: PodEndings,
         settings: Settings,
         nodes: NodeNotices | None = None,
         token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         cache: WatchCache | None = None,
         pace: Callable[[], float] = lambda: 0.0,
-        defaults_namespace: str = "",
-        workloads: ReadsWorkloads | None = None,
-        warnings: ReadsWarnings | None = None,
+        workloads: Workloads | None = None,
+        warnings: PodEvents | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
@@ -128,7 +88,6 @@ class Observer:
         self._token = token
         self._cache = cache
         self._pace = pace
-        self._defaults_namespace = defaults_namespace
         self._workloads = workloads
         self._warnings = warnings
         self._own = OwnJobSets()
@@ -243,7 +202,7 @@ class Observer:
         """Why the first late pod of the run's process group does not start, or why it has too few pods."""
         if self._warnings is None or alive is None:
             return None
-        group = ProcessGroup(run.status.attempt, alive.restarts)
+        group = group_of(run.status, alive)
         return self._warnings.of(key, [pod for pod in pods if pod.group == group], alive, run.status)
 
     def _notices(self, key: RunKey, pods: tuple[PodView, ...]) -> tuple[NoticeView, ...]:
@@ -307,7 +266,8 @@ class Observer:
         `default`.
         """
         name, _ = wanted(document)
-        namespaces = tuple(dict.fromkeys(filter(None, (run.namespace, self._defaults_namespace)))) if name else ()
+        places = (run.namespace, self._settings.defaults_namespace)
+        namespaces = tuple(dict.fromkeys(filter(None, places))) if name else ()
         exact = await asyncio.gather(*(self._cluster.defaults(namespace, name) for namespace in namespaces))
         found = [
             document
@@ -331,7 +291,7 @@ class Observer:
     async def _report(self, run: RunView, pods: tuple[PodView, ...], alive: JobSetView | None) -> ReportReading:
         if run.spec is None or alive is None or run.deleting:
             return ReportReading()
-        pod = first_process(pods, ProcessGroup(run.status.attempt, alive.restarts))
+        pod = first_process(pods, group_of(run.status, alive))
         return (
             ReportReading()
             if pod is None

@@ -14,20 +14,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.kube.client import ApiError
-from halcyon_operator.model.history import entry_of
-from halcyon_operator.model.keys import ProcessGroup, RunKey
-from halcyon_operator.model.late_pods import late_pods
+from halcyon_operator.kube.cluster import Cluster
+from halcyon_operator.model.history import entry_of, group_of
+from halcyon_operator.model.ownership import late_pods
+from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import moment, text, value_at
-from halcyon_operator.model.views import JobSetView, PodView, PodWarning
+from halcyon_operator.model.views import JobSetView, PodView, PodWarning, RunKey
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +45,6 @@ _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _REASON = re.compile(r"[A-Za-z0-9]{1,64}")
 _USER_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']*@", re.IGNORECASE)
 _QUERY_OF_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"']*\?)[^\s\"']*", re.IGNORECASE)
-
-
-class ListsEvents(Protocol):
-    """Lists events."""
-
-    async def warnings(self, namespace: str, kind: str, name: str) -> Sequence[object]:
-        """Documents of the events of type Warning about an object, in no particular order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ class PodEvents:
 
     def __init__(
         self,
-        events: ListsEvents,
+        events: Cluster,
         changed: Callable[[RunKey], None],
         clock: Callable[[], datetime],
         timer: Callable[[], float],
@@ -97,7 +89,7 @@ class PodEvents:
         self._changed = changed
         self._clock = clock
         self._timer = timer
-        self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
+        self._known: Recent[tuple[str, str, str], _Known] = Recent(MAX_REMEMBERED)
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     def of(
@@ -123,11 +115,7 @@ class PodEvents:
         return next((warning for warning in found if warning is not None), None)
 
     def _newest(self, key: RunKey, subject: Subject, pause: float) -> PodWarning | None:
-        place = key[0], subject.name, subject.uid
-        known = self._known.setdefault(place, _Known())
-        self._known.move_to_end(place)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        known = self._known.recall((key[0], subject.name, subject.uid), _Known)
         if known.request is None and self._timer() >= known.due:
             known.due = self._timer() + pause
             known.request = asyncio.create_task(self._ask(key, subject, known))
@@ -160,7 +148,7 @@ def without_pods(
     """The first Job of a process group that has had too few pods for `MISSING_SECONDS`, and the JobSet if there is no
     pod at all.
     """
-    entry, topology = entry_of(status, ProcessGroup(status.attempt, jobset.restarts)), status.topology
+    entry, topology = entry_of(status, group_of(status, jobset)), status.topology
     since = moment(entry.started_at) if entry is not None else jobset.created_at
     if topology is None or since is None or (now - since).total_seconds() < MISSING_SECONDS or jobset.suspended:
         return ()

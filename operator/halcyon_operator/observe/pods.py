@@ -15,9 +15,20 @@ from halcyon_api import names
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, TerminationReport
 from halcyon_operator.model.endings import TROUBLE_RANKS, UNKNOWN_TIME
-from halcyon_operator.model.keys import ProcessGroup, ProcessIndex
-from halcyon_operator.model.untrusted import LARGEST_EXACT, count, integer, mapping, moment, sequence, text, value_at
-from halcyon_operator.model.views import EndKind, PodEnding, PodView
+from halcyon_operator.model.untrusted import (
+    LARGEST_EXACT,
+    conditions_of,
+    count,
+    holds,
+    integer,
+    mapping,
+    mappings,
+    moment,
+    sequence,
+    text,
+    value_at,
+)
+from halcyon_operator.model.views import EndKind, PodEnding, PodView, ProcessGroup, ProcessIndex
 
 _MAX_GRACE_SECONDS = 31_536_000
 _FINALIZER_OF_JOBS = "batch.kubernetes.io/job-tracking"
@@ -27,7 +38,7 @@ def parse_pod(document: object) -> PodView:
     """The view of a trainer pod. Never raises."""
     metadata = mapping(value_at(document, "metadata"))
     status = mapping(value_at(document, "status"))
-    container = _trainer_container(status)
+    container = _trainer(status.get("containerStatuses"))
     reason, message = _waiting(status, container)
     return PodView(
         name=text(metadata.get("name")),
@@ -60,9 +71,9 @@ def parse_pod(document: object) -> PodView:
 
 def _job_uid(metadata: dict[str, object]) -> str:
     """Uid of the Job that controls the pod; empty: none does."""
-    owners = sequence(metadata.get("ownerReferences"))
-    jobs = (owner for owner in owners if value_at(owner, "controller") is True and value_at(owner, "kind") == "Job")
-    return next((text(value_at(owner, "uid")) for owner in jobs), "")
+    owners = mappings(metadata.get("ownerReferences"))
+    jobs = (owner for owner in owners if owner.get("controller") is True and owner.get("kind") == "Job")
+    return next((text(owner.get("uid")) for owner in jobs), "")
 
 
 def _finalizers(metadata: dict[str, object]) -> tuple[str, ...]:
@@ -83,9 +94,7 @@ def _ip(value: object) -> str:
 
 
 def _save_token(document: object) -> str:
-    containers = (mapping(entry) for entry in sequence(value_at(document, "spec", "containers")))
-    trainer = next((entry for entry in containers if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
-    variables = (mapping(entry) for entry in sequence(trainer.get("env")))
+    variables = mappings(_trainer(value_at(document, "spec", "containers")).get("env"))
     return next((text(entry.get("value"), 256) for entry in variables if entry.get("name") == SAVE_TOKEN), "")
 
 
@@ -99,14 +108,16 @@ def _process(metadata: dict[str, object]) -> ProcessIndex:
     return ProcessIndex(count(labels.get(names.JOBSET_JOB_INDEX)), count(labels.get(names.JOB_COMPLETION_INDEX)))
 
 
-def _trainer_container(status: dict[str, object]) -> dict[str, object]:
-    statuses = (mapping(entry) for entry in sequence(status.get("containerStatuses")))
-    return next((entry for entry in statuses if entry.get("name") == names.TRAINER_CONTAINER), mapping(None))
+def _trainer(containers: object) -> dict[str, object]:
+    """The trainer's entry of a list of containers or of their statuses."""
+    return next(
+        (entry for entry in mappings(containers) if entry.get("name") == names.TRAINER_CONTAINER), mapping(None)
+    )
 
 
 def _others(status: dict[str, object]) -> tuple[str, ...]:
     """Names of containers that run beside the trainer. Native sidecars are init containers, and end after it."""
-    statuses = [mapping(entry) for entry in sequence(status.get("containerStatuses"))]
+    statuses = mappings(status.get("containerStatuses"))
     running = [text(entry.get("name"), 63) for entry in statuses if "running" in mapping(entry.get("state"))]
     return tuple(name for name in running if name and name != names.TRAINER_CONTAINER)
 
@@ -116,25 +127,20 @@ def _waiting(status: dict[str, object], container: dict[str, object]) -> tuple[s
     waiting = mapping(value_at(container, "state", "waiting"))
     if waiting:
         return text(waiting.get("reason"), 64), text(waiting.get("message"))
-    for condition in map(mapping, sequence(status.get("conditions"))):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return text(condition.get("reason"), 64), text(condition.get("message"))
+    scheduled = conditions_of(status).get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return text(scheduled.get("reason"), 64), text(scheduled.get("message"))
     return "", ""
 
 
 def _scheduled_at(status: dict[str, object]) -> datetime | None:
-    conditions = map(mapping, sequence(status.get("conditions")))
-    bound = (one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True")
-    return next((moment(one.get("lastTransitionTime")) for one in bound), None)
+    scheduled = conditions_of(status).get("PodScheduled", {})
+    return moment(scheduled.get("lastTransitionTime")) if holds(scheduled) else None
 
 
 def _sandbox_ready(status: dict[str, object]) -> bool | None:
-    found = (
-        one
-        for one in map(mapping, sequence(status.get("conditions")))
-        if one.get("type") == "PodReadyToStartContainers"
-    )
-    return next((one.get("status") == "True" for one in found), None)
+    ready = conditions_of(status).get("PodReadyToStartContainers")
+    return None if ready is None else holds(ready)
 
 
 def _ending(
@@ -178,14 +184,10 @@ def _troubles(
         words = ": ".join(word for word in map(text, parts) if word)
         found.append((at or UNKNOWN_TIME, TROUBLE_RANKS[trouble], trouble, words))
 
-    for condition in map(mapping, sequence(status.get("conditions"))):
-        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
-            add(
-                "disrupted",
-                moment(condition.get("lastTransitionTime")),
-                condition.get("reason"),
-                condition.get("message"),
-            )
+    disruption = conditions_of(status).get("DisruptionTarget", {})
+    if holds(disruption):
+        at = moment(disruption.get("lastTransitionTime"))
+        add("disrupted", at, disruption.get("reason"), disruption.get("message"))
     if (gone_at := moment(metadata.get("deletionTimestamp"))) is not None:
         # The timestamp is the end of the grace period; the deletion was requested before it.
         add(

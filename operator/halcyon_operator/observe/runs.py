@@ -3,7 +3,10 @@
 Status and spec are parsed separately, so that a damaged status does not make a valid spec invalid, or the reverse.
 
 A run is parsed every few seconds while it trains, and its spec seldom changes, so parsed specs are kept by their
-text."""
+text.
+
+Of a run that another run waits for (`spec.after`, `spec.from`), only the phase and the run that it waits for are read.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems
 from halcyon_operator.model.untrusted import count, mapping, text, value_at
-from halcyon_operator.model.views import RunView
-from halcyon_operator.objects.pod_template import CACHE_DIRECTORY
+from halcyon_operator.model.views import Prerequisite, RunView
+from halcyon_operator.objects.owned_pods import CACHE_DIRECTORY
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, taken
 
 MAX_PROBLEM_TEXT = 2048
@@ -31,6 +34,8 @@ _KEPT_SPECS = 4096
 
 The views of the watch cache hold the same objects, so a spec in use costs only its text more.
 """
+LONGEST_CHAIN = 16
+"""Maximum number of runs that are read for one run. The runs of the chain check their own prerequisites."""
 
 
 @dataclass(frozen=True)
@@ -171,3 +176,19 @@ def _mount_paths(spec: TrainingRunSpec) -> list[str]:
 
 def _nested(first: str, second: str) -> bool:
     return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")
+
+
+def parse_prerequisite(name: str, document: object) -> Prerequisite:
+    """The view of a run that another run waits for; the document is None if no run has this name."""
+    if document is None:
+        return Prerequisite(name)
+    status = parse_status(value_at(document, "status"))
+    waits = status.phase != "Succeeded" and status.attempt == 0
+    return Prerequisite(
+        name, status.phase, _message(status), text(value_at(document, "spec", "after", "run")) if waits else ""
+    )
+
+
+def _message(status: TrainingRunStatus) -> str:
+    ready = status.condition("Ready")
+    return ready.message if ready is not None else ""

@@ -12,10 +12,9 @@ from collections.abc import Iterable
 
 from halcyon_api import names
 from halcyon_api.status.run_status import AT_REST
-from halcyon_operator.model.keys import ObjectKey, RunKey, WatchedKind
 from halcyon_operator.model.untrusted import integer, text, value_at
-from halcyon_operator.model.views import JobSetView, RunView
-from halcyon_operator.objects.probe import is_probe
+from halcyon_operator.model.views import JobSetView, ObjectKey, RunKey, RunView, WatchedKind
+from halcyon_operator.objects.jobset import is_probe
 from halcyon_operator.observe.jobsets import parse_jobset
 from halcyon_operator.observe.pods import parse_pod
 from halcyon_operator.observe.runs import parse_run_view

@@ -6,12 +6,12 @@ waits."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from halcyon_operator.kube.client import ApiError, NotFound
 from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.model.untrusted import mapping, moment, sequence, text, value_at
+from halcyon_operator.model.recent import Recent
+from halcyon_operator.model.untrusted import conditions_of, holds, mapping, mappings, moment, text, value_at
 from halcyon_operator.model.workload import (
     AdmissionCheck,
     NoKueue,
@@ -37,7 +37,7 @@ class Workloads:
     def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._known: OrderedDict[str, tuple[float, WorkloadReading]] = OrderedDict()
+        self._known: Recent[str, tuple[float, WorkloadReading]] = Recent(MAX_REMEMBERED)
 
     async def read(self, namespace: str, jobset_uid: str, max_age_seconds: float) -> WorkloadReading:
         """The Workload of a JobSet.
@@ -55,9 +55,6 @@ class Workloads:
             return known[1]
         reading = await self._ask(namespace, jobset_uid)
         self._known[jobset_uid] = now, reading
-        self._known.move_to_end(jobset_uid)
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
         return reading
 
     async def _ask(self, namespace: str, jobset_uid: str) -> WorkloadReading:
@@ -74,21 +71,19 @@ class Workloads:
 def parse_workload(document: object) -> WorkloadView:
     """The view of a Workload. Never raises."""
     status = mapping(value_at(document, "status"))
-    conditions = {text(value_at(one, "type")): mapping(one) for one in sequence(status.get("conditions"))}
-    reserved = conditions.get("QuotaReserved")
+    conditions = conditions_of(status)
+    reserved, evicted, finished = (conditions.get(kind, {}) for kind in ("QuotaReserved", "Evicted", "Finished"))
     return WorkloadView(
         name=text(value_at(document, "metadata", "name")),
         active=value_at(document, "spec", "active") is not False,
         cluster_queue=text(value_at(status, "admission", "clusterQueue"), MAX_WORD),
-        unreserved=None if _holds(reserved) else _parsed_condition(reserved or {}),
-        admitted=_holds(conditions.get("Admitted")),
-        evicted=_parsed_condition(conditions["Evicted"]) if _holds(conditions.get("Evicted")) else None,
-        finished=_parsed_condition(conditions["Finished"]) if _holds(conditions.get("Finished")) else None,
+        unreserved=None if holds(reserved) else _parsed_condition(reserved),
+        admitted=holds(conditions.get("Admitted", {})),
+        evicted=_parsed_condition(evicted) if holds(evicted) else None,
+        finished=_parsed_condition(finished) if holds(finished) else None,
         checks=tuple(
-            AdmissionCheck(
-                text(value_at(one, "name"), MAX_WORD), text(value_at(one, "state")), text(value_at(one, "message"))
-            )
-            for one in sequence(status.get("admissionChecks"))
+            AdmissionCheck(text(check.get("name"), MAX_WORD), text(check.get("state")), text(check.get("message")))
+            for check in mappings(status.get("admissionChecks"))
         ),
         requeue_at=moment(value_at(status, "requeueState", "requeueAt")),
     )
@@ -99,10 +94,6 @@ def newest(documents: tuple[object, ...]) -> WorkloadView | NoWorkload:
     found = [one for one in documents if value_at(one, "metadata", "deletionTimestamp") is None]
     found.sort(key=lambda one: text(value_at(one, "metadata", "creationTimestamp")))
     return parse_workload(found[-1]) if found else NoWorkload()
-
-
-def _holds(condition: dict[str, object] | None) -> bool:
-    return condition is not None and condition.get("status") == "True"
 
 
 def _parsed_condition(condition: dict[str, object]) -> WorkloadCondition:

@@ -27,26 +27,22 @@ from halcyon_api.training_run import GROUP, PLURAL, VERSION
 from halcyon_operator.kube.client import ApiError, connect, inside_cluster
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.kube.leadership import Leadership, process_identity
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.settings import Settings
 from halcyon_operator.model.untrusted import mapping, text, value_at
+from halcyon_operator.model.views import RunKey
 from halcyon_operator.observe.checkpoints import Checkpoints
 from halcyon_operator.observe.head_reads import HeadReads
+from halcyon_operator.observe.memory import PodEndings
 from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.observer import Observer
-from halcyon_operator.observe.pod_endings import PodEndings
 from halcyon_operator.observe.pod_events import PodEvents
-from halcyon_operator.observe.polls import Polls
-from halcyon_operator.observe.trainers import Trainers
+from halcyon_operator.observe.trainers import Polls, Trainers
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
 from halcyon_operator.observe.workloads import Workloads
 from halcyon_operator.run.controller import Controller
-from halcyon_operator.run.health import WriteWatch
-from halcyon_operator.run.http_server import HttpServer
-from halcyon_operator.run.metrics import Metrics
+from halcyon_operator.run.health import Supervision, WatchAudit, WriteWatch, health_problem
+from halcyon_operator.run.metrics import HttpServer, Metrics
 from halcyon_operator.run.served_namespaces import other_namespaces, served_namespaces
-from halcyon_operator.run.supervision import Supervision, health_problem
-from halcyon_operator.run.watch_audit import WatchAudit
 from halcyon_operator.run.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -101,7 +97,6 @@ async def run_operator(settings: Settings, pod_name: str) -> None:
         nodes,
         cache=cache,
         pace=lambda: cache.under_way / ROUTINE_RECONCILES_PER_SECOND,
-        defaults_namespace=settings.defaults_namespace,
         workloads=workloads,
         warnings=warnings,
     )

@@ -13,61 +13,33 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 
 from halcyon_operator.decide.reconcile import reconcile
-from halcyon_operator.decide.status_writes import is_routine, status_document
+from halcyon_operator.decide.record.status_writes import is_routine, status_document
 from halcyon_operator.kube.client import ApiError, Conflict
-from halcyon_operator.kube.cluster import Cluster
-from halcyon_operator.kube.jobset_version import create_refusal
+from halcyon_operator.kube.cluster import Cluster, create_refusal
 from halcyon_operator.model.decision import Decision, Event, ProbePlan, SaveAsk
-from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import text, value_at
-from halcyon_operator.model.views import Observed, RunView
-from halcyon_operator.objects.build import build
-from halcyon_operator.observe.pod_endings import PodEndings
+from halcyon_operator.model.views import Observed, RunKey, RunView
+from halcyon_operator.objects.jobset import build
+from halcyon_operator.observe.memory import PodEndings
+from halcyon_operator.observe.observer import Observer
+from halcyon_operator.observe.trainers import Trainers
 from halcyon_operator.run.health import WriteWatch
 from halcyon_operator.run.metrics import Metrics
 from halcyon_operator.run.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
-
 MAX_REMEMBERED_EVENTS = 8192
 CONFLICT_SECONDS = 0.05
 CHECK_SECONDS = 0.3
 """Seconds between two runs that are checked without an event, with three reads each; shorter if there are more than a
 thousand runs.
 """
-
-
-class ObservesRuns(Protocol):
-    """Collects observations."""
-
-    async def observe_from_cache(
-        self, namespace: str, name: str, progress_written_at: datetime | None
-    ) -> Observed | None:
-        """The observation from the watch cache; None if the cache is not enough."""
-        ...
-
-    async def observe(self, namespace: str, name: str, progress_written_at: datetime | None) -> Observed | None:
-        """The observation from the API server; None if there is no such run."""
-        ...
-
-    def record_write(self, document: object) -> None:
-        """Record the new document of a written run."""
-        ...
-
-
-class RequestsSaves(Protocol):
-    """Sends requests for checkpoints to trainers."""
-
-    async def send_save_request(self, ask: SaveAsk) -> str:
-        """Send a request. Returns the reason of a failure; empty if it succeeded."""
-        ...
 
 
 class Controller:
@@ -89,7 +61,7 @@ class Controller:
     def __init__(
         self,
         queue: WorkQueue[RunKey],
-        observer: ObservesRuns,
+        observer: Observer,
         cluster: Cluster,
         pod_endings: PodEndings,
         metrics: Metrics,
@@ -97,7 +69,7 @@ class Controller:
         instance: str,
         clock: Callable[[], datetime],
         timer: Callable[[], float],
-        trainers: RequestsSaves | None = None,
+        trainers: Trainers | None = None,
     ) -> None:
         self._queue = queue
         self._observer = observer
@@ -111,7 +83,7 @@ class Controller:
         self._trainers = trainers
         self._written_at: dict[RunKey, datetime] = {}
         self._refusals: dict[RunKey, str] = {}
-        self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._posted: Recent[tuple[str, str], None] = Recent(MAX_REMEMBERED_EVENTS)
         self._check_from: dict[RunKey, float] = {}
         self._at_work: dict[RunKey, float] = {}
 
@@ -276,8 +248,6 @@ class Controller:
         if known in self._posted:
             return
         self._posted[known] = None
-        while len(self._posted) > MAX_REMEMBERED_EVENTS:
-            self._posted.popitem(last=False)
         logger.info("%s/%s: %s: %s", run.namespace, run.name, event.reason, text(event.message))
         await self._cluster.post(run, event, self._instance, self._clock())
 

@@ -5,11 +5,14 @@ has more values with more runs."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from typing import get_args
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
@@ -19,7 +22,7 @@ from halcyon_api.ends import COUNTERS
 from halcyon_api.status.goodput import BADPUT_CAUSES, Goodput, cause_label
 from halcyon_api.status.run_status import Phase, Restarts, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.keys import RunKey
+from halcyon_operator.model.views import RunKey
 from halcyon_operator.run.run_metrics import RunCollector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -156,3 +159,48 @@ class _GoodputCollector:
 
 def _restarts(restarts: Restarts, cause: str) -> int:
     return int(restarts.model_dump(by_alias=True)[cause])
+
+
+class HttpServer:
+    """The server for Prometheus and the kubelet.
+
+    Args:
+        metrics: The metrics of /metrics.
+        problem: Why the operator must be restarted; empty: it is healthy.
+        ready: Whether its watch cache is full, so that it works or can take over.
+    """
+
+    def __init__(self, metrics: Metrics, problem: Callable[[], str], ready: Callable[[], bool]) -> None:
+        self._metrics = metrics
+        self._problem = problem
+        self._ready = ready
+        app = web.Application()
+        app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_get("/healthz", self._show_health)
+        app.router.add_get("/readyz", self._show_readiness)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, port: int) -> None:
+        """Listen on all addresses."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, None, port).start()
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._runner.cleanup()
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        # In a thread, because a thousand runs have tens of thousands of samples.
+        text = await asyncio.to_thread(generate_latest, self._metrics.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _show_health(self, _: web.Request) -> web.Response:
+        problem = self._problem()
+        return web.Response(status=503, text=f"{problem}\n") if problem else web.Response(text="ok\n")
+
+    async def _show_readiness(self, _: web.Request) -> web.Response:
+        return (
+            web.Response(text="ok\n")
+            if self._ready()
+            else web.Response(status=503, text="the watches are not filled yet\n")
+        )

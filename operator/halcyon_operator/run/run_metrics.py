@@ -16,8 +16,8 @@ from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
 from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.model.keys import RunKey
 from halcyon_operator.model.untrusted import moment
+from halcyon_operator.model.views import RunKey
 
 Sample = tuple[tuple[str, ...], float]
 """Values of the labels after namespace and run, and the value of the sample."""
@@ -32,10 +32,10 @@ class RunMetric:
     """One metric of a run: name, help text, and the function that computes its samples from spec and status."""
 
     name: str
-    kind: Literal["gauge", "counter"]
     help: str
     read: Callable[[TrainingRunSpec | None, TrainingRunStatus], Iterable[Sample]]
     labels: tuple[str, ...] = ()
+    kind: Literal["gauge", "counter"] = "gauge"
 
 
 def _one(read: Callable[[TrainingRunSpec | None, TrainingRunStatus], float | None]) -> Callable[..., Iterable[Sample]]:
@@ -115,103 +115,88 @@ def _interval_seconds(spec: TrainingRunSpec | None, status: TrainingRunStatus) -
 RUN_METRICS = (
     RunMetric(
         "halcyon_run_phase",
-        "gauge",
         "Always 1; the label is the phase of the run.",
         lambda _, s: [((s.phase,), 1.0)],
         ("phase",),
     ),
     RunMetric(
         "halcyon_run_condition",
-        "gauge",
         f"1 while the condition is True, else 0, by type and reason; of {', '.join(SHOWN_CONDITIONS)}.",
         _conditions,
         ("type", "reason"),
     ),
-    RunMetric("halcyon_run_attempt", "gauge", "Number of the run's present attempt.", _one(lambda _, s: s.attempt)),
+    RunMetric("halcyon_run_attempt", "Number of the run's present attempt.", _one(lambda _, s: s.attempt)),
     RunMetric(
         "halcyon_run_devices",
-        "gauge",
         "JAX devices that the run holds or waits for; 0 while it needs none.",
         _one(lambda _, s: _held(s, "devices")),
     ),
     RunMetric(
         "halcyon_run_hosts",
-        "gauge",
         "Hosts that the run holds or waits for; 0 while it needs none.",
         _one(lambda _, s: _held(s, "hosts")),
     ),
     RunMetric(
         "halcyon_run_queued_timestamp_seconds",
-        "gauge",
         "Since when the run waits in its queue, in seconds since 1970; absent if it does not wait.",
         _one(_queued_time),
     ),
     RunMetric(
         "halcyon_run_restarts_total",
-        "counter",
         "Process groups of the run that were followed by another, by cause.",
         _restarts,
         ("cause",),
+        "counter",
     ),
     RunMetric(
         "halcyon_run_failures_without_checkpoint",
-        "gauge",
         "Failures in a row without a new checkpoint.",
         _one(lambda _, s: s.failures_without_checkpoint),
     ),
     RunMetric(
         "halcyon_run_step",
-        "gauge",
         "Steps done. With task `evaluate`: batches evaluated. Absent with task `data`.",
         _one(_steps("step")),
     ),
-    RunMetric("halcyon_run_planned_steps", "gauge", "Steps, or batches, of the whole run.", _one(_steps("steps"))),
+    RunMetric("halcyon_run_planned_steps", "Steps, or batches, of the whole run.", _one(_steps("steps"))),
     RunMetric(
         "halcyon_run_evaluation_loss_nats",
-        "gauge",
         "Loss on the held-out part at the last evaluation, nats per token.",
         _one(lambda _, s: s.progress and s.progress.evaluation_loss),
     ),
     RunMetric(
         "halcyon_run_evaluation_bits_per_byte",
-        "gauge",
         "Loss on the held-out part at the last evaluation, bits per byte of text.",
         _one(lambda _, s: s.progress and s.progress.bits_per_byte),
     ),
     RunMetric(
         "halcyon_run_task_ratio",
-        "gauge",
         "Last result of each task (`trainer.evaluation.tasks`), by task, as in `status.progress.tasks`.",
         _tasks,
         ("task",),
     ),
     RunMetric(
         "halcyon_run_checkpoint_step",
-        "gauge",
         "Steps done when the newest committed checkpoint was made.",
         _one(lambda _, s: s.checkpoint and s.checkpoint.step),
     ),
     RunMetric(
         "halcyon_run_checkpoint_timestamp_seconds",
-        "gauge",
         "When the newest checkpoint was committed, in seconds since 1970.",
         _one(_checkpoint_time),
     ),
     RunMetric(
         "halcyon_run_first_step_timestamp_seconds",
-        "gauge",
         "When the present process group ended its first step, in seconds since 1970.",
         _one(_first_step_time),
     ),
     RunMetric(
         "halcyon_run_save_interval_steps",
-        "gauge",
         "Steps between saves, if saves are made by steps.",
         _one(_interval_steps),
     ),
     RunMetric(
         "halcyon_run_save_interval_seconds",
-        "gauge",
         "Seconds between saves, if saves are made by time; with `checkpoint.save.auto` as the trainer reports.",
         _one(_interval_seconds),
     ),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from halcyon_operator.kube.client import ApiError
+from halcyon_operator.kube.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +20,8 @@ CHECK_SECONDS = 30.0
 Sleep = Callable[[float], Awaitable[object]]
 
 
-class Serves(Protocol):
-    """Checks whether a namespace can be served."""
-
-    async def serves(self, namespace: str) -> bool:
-        """Whether the operator may list the runs of the namespace."""
-        ...
-
-
 async def served_namespaces(
-    cluster: Serves, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep
+    cluster: Cluster, namespaces: tuple[str, ...], sleep: Sleep = asyncio.sleep
 ) -> tuple[str, ...]:
     """Wait until at least one namespace can be served, and return those that can. Empty means the whole cluster.
 
@@ -47,7 +39,7 @@ async def served_namespaces(
 
 
 async def other_namespaces(
-    cluster: Serves, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep
+    cluster: Cluster, namespaces: tuple[str, ...], served: tuple[str, ...], sleep: Sleep = asyncio.sleep
 ) -> None:
     """Wait until the set of namespaces that can be served has changed."""
     while True:
@@ -64,5 +56,5 @@ async def other_namespaces(
             return
 
 
-async def _served(cluster: Serves, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+async def _served(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[str, ...]:
     return tuple([namespace for namespace in namespaces if await cluster.serves(namespace)])

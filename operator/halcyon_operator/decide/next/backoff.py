@@ -1,0 +1,88 @@
+"""The pause before the next attempt, after ends that do not count as failures and had no checkpoint. Pure.
+
+A store that denies access may work again in a minute or in a day, and a preemption is not the run's fault, so neither
+stops a run. But a run that restarts again and again without a checkpoint wastes hardware. So the pause before its next
+attempt grows, up to half an hour; a checkpoint, an edit or a requested restart ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from halcyon_api.ends import RESTARTS_WITHOUT_CHECKPOINT, EndCause, EndReason, cause_named
+from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
+from halcyon_operator.decide.next.recovery import FREE
+from halcyon_operator.model.reasons import StartReason
+from halcyon_operator.model.untrusted import moment
+
+FREE_ENDS_IN_A_ROW = 10
+"""Number of free ends in a row without a checkpoint after which the next attempt waits."""
+FIRST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 1800.0
+LARGEST_SKEW = timedelta(minutes=1)
+"""Largest difference between the clocks of a node and the operator."""
+_OWN = EndCause.HELD_BACK
+"""The end that the operator itself makes for a pause; it does not count."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """The reason of the pause, and the time of the next attempt."""
+
+    reason: StartReason | EndReason
+    until: datetime
+    ends: int
+    """Ends of this kind in a row without a checkpoint."""
+    ended: datetime
+    """Time of the newest of these ends."""
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether the next attempt may be created.
+
+        An end in the future means that the clock was set back, so there is no wait.
+        """
+        return now >= self.until or self.ended - now > LARGEST_SKEW
+
+
+def backoff_of(status: TrainingRunStatus) -> Backoff | None:
+    """The pause after the newest end of a run; None if the next attempt follows at once."""
+    newest = next((entry for entry in reversed(status.history) if entry.cause and entry.cause != _OWN), None)
+    ended = moment(newest.ended_at) if newest is not None else None
+    if newest is None or ended is None:
+        return None
+    cause = cause_named(newest.cause)
+    if cause.end.budget == "store":
+        ends = _ends_in_a_row(status, (cause,))
+        return (
+            Backoff(EndReason(cause.end.reason), ended + timedelta(seconds=_pause(ends)), ends, ended) if ends else None
+        )
+    if cause in FREE and (ends := free_ends_in_a_row(status)) >= FREE_ENDS_IN_A_ROW:
+        return Backoff(
+            RESTARTS_WITHOUT_CHECKPOINT, ended + timedelta(seconds=_pause(ends - FREE_ENDS_IN_A_ROW + 1)), ends, ended
+        )
+    return None
+
+
+def free_ends_in_a_row(status: TrainingRunStatus) -> int:
+    """Number of newest free ends in a row without a checkpoint."""
+    return _ends_in_a_row(status, FREE)
+
+
+def _ends_in_a_row(status: TrainingRunStatus, causes: tuple[str, ...]) -> int:
+    count = 0
+    for entry in reversed(status.history):
+        if not entry.cause or entry.cause == _OWN:
+            continue
+        if entry.cause not in causes or _was_saved(entry, status):
+            break
+        count += 1
+    return count
+
+
+def _was_saved(entry: HistoryEntry, status: TrainingRunStatus) -> bool:
+    """Whether a checkpoint was committed after the start of a process group."""
+    return entry.from_step is not None and status.resume_step > entry.from_step
+
+
+def _pause(ends: int) -> float:
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(ends - 1, 16))

@@ -1,0 +1,270 @@
+"""Converts the next step of a run to the decision: status, plans, deletions, events, time of the next reconcile.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api import names
+from halcyon_api.elastic import on_slices
+from halcyon_api.ends import EndCause, cause_named
+from halcyon_api.mesh import run_mesh
+from halcyon_api.status.run_status import TopologyStatus, TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.next import steps
+from halcyon_operator.decide.next.placement import next_placement
+from halcyon_operator.decide.next.steps import Situation
+from halcyon_operator.decide.record.completion import final_step, last_progress
+from halcyon_operator.decide.record.edits import with_edits_in_force
+from halcyon_operator.decide.record.follow import count_next_attempt
+from halcyon_operator.decide.record.history import with_end
+from halcyon_operator.decide.record.placement import placement_of
+from halcyon_operator.decide.record.restarts import passed_over, with_restart_done
+from halcyon_operator.decide.record.spec_hash import RETIRED
+from halcyon_operator.decide.tell import events
+from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
+from halcyon_operator.decide.tell.describe import describe_attempt, describe_success, describe_transition
+from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
+from halcyon_operator.model.endings import GroupEnd
+from halcyon_operator.model.history import last_entry, present_group
+from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
+from halcyon_operator.model.untrusted import moment, seconds_between, stamp
+from halcyon_operator.model.views import JobSetView, Observed, RunView
+from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS
+
+SOON_SECONDS = 2.0
+"""Seconds until the next reconcile of a run that changes soon, if no event comes before."""
+LATER_SECONDS = 20.0
+"""Seconds until the next reconcile of a run that waits for something outside the cluster."""
+
+
+def carry_out(step: steps.Step, situation: Situation) -> Decision:
+    """The decision that carries out a step."""
+    observed, status, spec, now = situation.observed, situation.status, situation.spec, situation.now
+    wanted_hash = situation.wanted_hash
+    run = observed.run
+
+    def described(status: TrainingRunStatus, description: Description) -> TrainingRunStatus:
+        return with_description(status, description, run.generation, now)
+
+    vanished = _vanished(status, now)
+    match step:
+        case steps.Keep(jobset):
+            status = _kept(status, run, spec, wanted_hash)
+            description = describe_attempt(observed, status, jobset, now)
+            interval = max(float(spec.telemetry.status_interval_seconds), observed.pace_seconds)
+            if description.phase == "Queued":
+                interval = max(MAX_WORKLOAD_AGE_SECONDS, observed.pace_seconds)
+            return Decision(
+                described(status, description),
+                requeue_after=interval if description.phase == "Running" else _soon(status, interval, now),
+            )
+        case steps.Finish(jobset):
+            return _finish(observed, vanished, spec, jobset, now)
+        case steps.Finished():
+            return _finished(observed, described(status, recorded_description(status)), spec, now)
+        case steps.Stop(cause, message, placement):
+            group = present_group(status)
+            status = with_end(status, group, cause, message, now, None)
+            evicted = cause == EndCause.QUEUE_EVICTED
+            ended = events.ended(status, group, GroupEnd(cause, message), restarting=True) if evicted else ()
+            update: dict[str, object] = {"attempt_spec_hash": RETIRED, "placement": placement or status.placement}
+            if cause.end.by_user:
+                update["failures_without_checkpoint"] = 0
+            if cause == EndCause.SUSPENDED:
+                update["edit"] = None
+            if (highest := highest_own(observed)) > status.attempt:
+                # The number of an attempt is never used twice, even if the status does not have it.
+                update["root_attempt"] = max(status.root_attempt, highest)
+            status = status.model_copy(update=update)
+            description = describe_transition(status, spec, f"stopping attempt {status.attempt}: {message}")
+            return Decision(
+                described(status, description), _all_jobsets(observed), events=ended, requeue_after=SOON_SECONDS
+            )
+        case steps.Wait(message):
+            return Decision(
+                described(vanished, describe_transition(status, spec, message)),
+                requeue_after=SOON_SECONDS,
+            )
+        case steps.Await(message):
+            return Decision(
+                described(status, Description("Pending", "AwaitsRun", message)), requeue_after=later(observed)
+            )
+        case steps.HoldBack(reason, message, seconds):
+            return Decision(
+                described(vanished, Description("Restarting", reason, message)),
+                requeue_after=max(1.0, seconds),
+            )
+        case steps.DiscardConfigMap(message):
+            return Decision(
+                described(vanished, describe_transition(status, spec, message)),
+                delete=_config_map(observed),
+                requeue_after=SOON_SECONDS,
+            )
+        case steps.NewAttempt(attempt, pardon):
+            change = Change(_numbered(vanished, spec, run.name, attempt, wanted_hash, pardon, now))
+            change = change.then(with_edits_in_force(observed, change.status, attempt))
+            change = change.then(_with_defaults(change.status, run, attempt))
+            change = change.then(with_restart_done(change.status, attempt))
+            description = describe_transition(change.status, spec, f"attempt {attempt} is on record")
+            return Decision(described(change.status, description), events=change.events, requeue_after=0.0)
+        case steps.Create():
+            description = describe_transition(status, spec, f"creating attempt {status.attempt}")
+            if observed.create_refusal:
+                description = Description(description.phase, "CreateRefused", observed.create_refusal)
+            return Decision(
+                described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS
+            )
+        case steps.Rest():
+            at = f" at step {status.resume_step}" if status.resume_step else ""
+            description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
+            return Decision(described(vanished, description))
+        case steps.Stall(reason, message):
+            return Decision(described(vanished, stalled(reason, message)), requeue_after=later(observed))
+        case steps.StayStalled():
+            return Decision(described(status, recorded_description(status)))
+
+
+def later(observed: Observed) -> float:
+    """Seconds until the next reconcile of a run that waits for another run, or for something outside the cluster."""
+    return max(LATER_SECONDS, observed.pace_seconds)
+
+
+def _soon(status: TrainingRunStatus, interval: float, now: datetime) -> float:
+    """Seconds until the next reconcile of a starting process group: a tenth of its age.
+
+    Its events and first report start one at once.
+    """
+    entry = last_entry(status, status.attempt)
+    waited = seconds_between(entry.started_at, now) if entry is not None else 0.0
+    return min(interval, max(SOON_SECONDS, waited / 10))
+
+
+def _with_defaults(status: TrainingRunStatus, run: RunView, attempt: int) -> Change:
+    """The status of a new attempt with the defaults that it takes."""
+    changed = status.model_copy(update={"defaults": run.defaults or status.defaults})
+    return Change(changed, events.defaults_taken(run.defaults, attempt))
+
+
+def _kept(status: TrainingRunStatus, run: RunView, spec: TrainingRunSpec, wanted: str) -> TrainingRunStatus:
+    """The status of an attempt that continues.
+
+    While an edit waits, the status keeps the state that the attempt was created from.
+    """
+    if status.edit is not None:
+        return status
+    in_force = dict(run.fields) if status.in_force is None else status.in_force
+    topology = _topology(spec, placement_of(status, spec).slices)
+    update: dict[str, object] = {"attempt_spec_hash": wanted, "in_force": in_force, "topology": topology}
+    return status.model_copy(update=update | {"defaults": run.defaults or status.defaults})
+
+
+def _vanished(status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
+    """The status with an end for a process group whose JobSet was deleted before an end was seen."""
+    message = f"JobSet {status.job_set_name} was deleted"
+    return with_end(status, present_group(status), EndCause.JOB_SET_DELETED, message, now, None)
+
+
+def _numbered(
+    status: TrainingRunStatus,
+    spec: TrainingRunSpec,
+    run_name: str,
+    attempt: int,
+    wanted: str,
+    pardon: bool,
+    now: datetime,
+) -> TrainingRunStatus:
+    placement = next_placement(status, spec, now, fresh=pardon)
+    update: dict[str, object] = {
+        "attempt": attempt,
+        "attempt_spec_hash": wanted,
+        "job_set_name": names.jobset_name(run_name, attempt),
+        "job_set_uid": None,
+        "job_set_restarts": 0,
+        "job_set_restarts_counted": 0,
+        "topology": _topology(spec, placement.slices),
+        "placement": placement if placement.avoided or placement.blames or spec.recovery.elastic is not None else None,
+        "failures_without_checkpoint": 0 if pardon else status.failures_without_checkpoint,
+        "finished_at": None,
+    }
+    before = last_entry(status, status.attempt)
+    if status.job_set_uid is not None and before is not None:
+        update["restarts"] = count_next_attempt(status, cause_named(before.cause))
+    return status.model_copy(update=update)
+
+
+def _objects(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> tuple[Plan, ...]:
+    remaining = max(0, spec.recovery.max_restarts - status.failures_without_checkpoint)
+    placement = placement_of(status, spec)
+    spec, avoided = on_slices(spec, placement.slices), tuple(node.node for node in placement.avoided)
+    if spec.origin is not None and spec.origin.root is None and observed.origin_root is not None:
+        spec = spec.model_copy(update={"origin": spec.origin.model_copy(update={"root": observed.origin_root})})
+    run, attempt = observed.run, status.attempt
+    jobset = JobSetPlan(
+        run, spec, observed.settings, attempt, status.resume_step, remaining, avoided, observed.fresh_token
+    )
+    return (jobset,) if observed.config_map is not None else (ConfigMapPlan(run, attempt, spec), jobset)
+
+
+def _finish(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView | None, now: datetime
+) -> Decision:
+    end = (jobset.finished_at if jobset is not None else None) or now
+    update: dict[str, object] = {
+        "finished_at": status.finished_at or stamp(end),
+        "topology": status.topology or _topology(spec, spec.accelerator.slices),
+        # A run whose root was already finished has no recorded fields yet. They are needed to find a later edit with
+        # more steps.
+        "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
+    }
+    if spec.task == "evaluate":
+        update["progress"] = last_progress(observed, status).model_copy(update={"eta_seconds": None})
+    if spec.task == "train":
+        last, step = last_progress(observed, status), final_step(observed, status, spec)
+        early = step < spec.trainer.steps
+        tokens = last.tokens if early else spec.trainer.tokens
+        final = {
+            "step": step,
+            "steps": spec.trainer.steps,
+            "tokens": tokens,
+            "eta_seconds": None,
+            "stopped_early": early or None,
+        }
+        update["progress"] = last.model_copy(update=final)
+    status = passed_over(status).model_copy(update=update)
+    status = with_description(status, describe_success(status, spec), observed.run.generation, now)
+    return _finished(observed, status, spec, now)
+
+
+def _finished(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, now: datetime) -> Decision:
+    """The decision for a finished run.
+
+    Run and pods (for their logs) stay until the time to live is over. Checkpoints always stay.
+    """
+    if spec.ttl_seconds_after_finished is None:
+        return Decision(status)
+    finished = moment(status.finished_at) or now
+    left = spec.ttl_seconds_after_finished - (now - finished).total_seconds()
+    if left > 0:
+        return Decision(status, requeue_after=left)
+    run = observed.run
+    gone = Deletion("TrainingRun", run.name, run.uid, run.resource_version)
+    return Decision(status, (gone,), events=(events.expired(spec),), requeue_after=SOON_SECONDS)
+
+
+def _all_jobsets(observed: Observed) -> tuple[Deletion, ...]:
+    return tuple(Deletion("JobSet", jobset.name, jobset.uid) for jobset in own_jobsets(observed) if not jobset.deleting)
+
+
+def _config_map(observed: Observed) -> tuple[Deletion, ...]:
+    found = own_config_map(observed)
+    return (Deletion("ConfigMap", found.name, found.uid),) if found is not None and not found.deleting else ()
+
+
+def _topology(spec: TrainingRunSpec, slices: int) -> TopologyStatus:
+    topology = on_slices(spec, slices).accelerator.resolve()
+    return TopologyStatus(
+        slices=topology.slices, hosts=topology.processes, devices=topology.devices, mesh=run_mesh(spec, topology)
+    )

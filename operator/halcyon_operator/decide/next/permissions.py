@@ -1,0 +1,51 @@
+"""Rejects settings of a run that this installation does not allow. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from halcyon_api.spec.variables import is_allowed
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.settings import Settings, endpoint_refusal
+from halcyon_operator.model.views import RunView
+
+
+def permitted(run: RunView, settings: Settings) -> RunView:
+    """The run; without its spec, and with the reason, if this installation does not allow the spec."""
+    if run.spec is None:
+        return run
+    refusal = _forbidden(run.spec, settings)
+    return run if refusal is None else replace(run, spec=None, problems=(refusal,))
+
+
+def _forbidden(spec: TrainingRunSpec, settings: Settings) -> str | None:
+    pods = settings.trainer_pods
+    if (refusal := endpoint_refusal(spec.checkpoint.endpoint, settings.object_store.s3.endpoints)) is not None:
+        return refusal
+    if spec.scheduling.queue is not None and not settings.kueue.enabled:
+        return (
+            "spec.scheduling.queue: this installation uses no queues; leave it out, or have the operator's owner set "
+            "kueue.enabled "
+            "in the chart"
+        )
+    refused = [variable.name for variable in spec.env if not is_allowed(variable.name, pods.variables)]
+    if refused:
+        return (
+            f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(pods.variables) or 'no variable'}; "
+            "leave it out, "
+            "or have the operator's owner add it to trainerPods.variables in the chart"
+        )
+    keys = [key for key in spec.scheduling.labels if key not in pods.run_labels]
+    if keys:
+        return (
+            f"spec.scheduling.labels[{keys[0]}]: this installation lets runs set "
+            f"{', '.join(pods.run_labels) or 'no label'}; "
+            "leave it out, or have the operator's owner add it to trainerPods.runLabels in the chart"
+        )
+    if spec.accelerator.network == "standard" or settings.gpu_direct.allowed:
+        return None
+    return (
+        "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not "
+        "allow; leave it out, "
+        "or have the operator's owner set gpuDirect.allowed in the chart"
+    )

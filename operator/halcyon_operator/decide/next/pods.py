@@ -1,0 +1,217 @@
+"""Changes of pods and Jobs: of held pods, of stuck pods, and of those whose change makes a restart faster. Pure.
+
+**Held pods** are kept alive by another container after their trainer has ended, such as the proxy of a service mesh.
+The kubelet reports the end of a pod when all its containers have ended, so Job and JobSet wait for the other container.
+But the trainer's end is the end of the run's work. So it counts after `HELD_SECONDS`, in which the other container may
+end by itself: if all trainers have ended with exit code 0, the JobSet counts as completed, and is deleted. Any other
+held pod is deleted: the kubelet then stops the container, and Job and JobSet act on the trainer's exit code. A native
+sidecar (a container of `initContainers` with ``restartPolicy: Always``) holds no pod, because the kubelet stops it
+after the trainer.
+
+**Stuck pods** do not end, mostly because their node has failed or a controller has not removed its finalizer. A pod of
+a failed node stays until a user confirms that its process has ended, and the run waits for it. To continue is safe for
+the checkpoints: the next attempt has a newer epoch, and a process of an older one cannot commit any more. So the run's
+condition names the pod and the fix, and if the owner allows it, the operator deletes the pod by force.
+
+**Faster restarts**: without these requests a run restarts too, up to three seconds later, because the kubelet and the
+Job controller act on most changes in rounds of a second. They act at once on the deletion of a pod and on a change of a
+Job's spec. docs/design/recovery.md lists the waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from halcyon_api import names
+from halcyon_api.ends import FATAL_CODES
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_operator.decide.next.steps import Finish, Finished, Stall, StayStalled, Step
+from halcyon_operator.decide.record.placement import trains
+from halcyon_operator.decide.tell.pods import HELD_SECONDS, held_clause, held_container, on_node, with_stuck_description
+from halcyon_operator.model.decision import Decision, Deletion, Event, JobSync
+from halcyon_operator.model.endings import is_echo
+from halcyon_operator.model.history import group_of
+from halcyon_operator.model.ownership import is_own
+from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
+
+_WAITING_PHASES = ("Pending", "Starting", "Restarting", "Suspending")
+MAX_PODS = 64
+"""In a larger process group no pod is deleted: the load of the requests on the API server is not worth the seconds."""
+
+
+def with_held_ends(observed: Observed, now: datetime) -> Observed:
+    """The observation in which a JobSet has completed if all trainers of its process group have ended with 0 and
+    containers hold pods.
+    """
+    return replace(observed, jobsets=tuple(_with_held_end(observed, jobset, now) for jobset in observed.jobsets))
+
+
+def _with_held_end(observed: Observed, jobset: JobSetView, now: datetime) -> JobSetView:
+    pods = _group_pods(observed, jobset)
+    container = next((name for pod in pods if (name := held_container(pod))), "")
+    topology = observed.run.status.topology
+    if not container or topology is None or len(pods) < topology.hosts:
+        return jobset
+    endings = [pod.ending for pod in pods if pod.ending is not None and pod.ending.ended and pod.ending.exit_code == 0]
+    last = max((ending.at for ending in endings), default=now)
+    if len(endings) < len(pods) or _seconds(last, now) < HELD_SECONDS:
+        return jobset
+    return replace(jobset, outcome="completed", finished_at=last, held_by=container)
+
+
+def with_held_pods(
+    decision: Decision, observed: Observed, step: Step, jobset: JobSetView | None, now: datetime
+) -> Decision:
+    """The decision, with the deletions that release the hardware of held pods, and the time of the next look at them.
+
+    Args:
+        decision: The decision.
+        observed: The observation, of `with_held_ends`.
+        step: The step that the decision carries out.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    if jobset is None or jobset.deleting:
+        return decision
+    if jobset.held_by:
+        if not isinstance(step, Finish | Finished | Stall | StayStalled):
+            return decision
+        return replace(decision, delete=(*decision.delete, Deletion("JobSet", jobset.name, jobset.uid)))
+    held = [pod for pod in _group_pods(observed, jobset) if held_container(pod) and pod.ending is not None]
+    due = [
+        pod
+        for pod in held
+        if pod.ending is not None and pod.ending.exit_code != 0 and _since_end(pod, now) >= HELD_SECONDS
+    ]
+    known = {(deletion.kind, deletion.uid) for deletion in decision.delete}
+    gone = tuple(Deletion("Pod", pod.name, pod.uid) for pod in due if ("Pod", pod.uid) not in known)
+    events = tuple(
+        Event("Warning", "PodHeld", f"Deleting pod {pod.name}: {held_clause(pod)}", f"held/{pod.uid}") for pod in due
+    )
+    waits = [HELD_SECONDS - _since_end(pod, now) for pod in held if _since_end(pod, now) < HELD_SECONDS]
+    again = min((seconds for seconds in (decision.requeue_after, *waits) if seconds is not None), default=None)
+    return replace(decision, delete=decision.delete + gone, events=decision.events + events, requeue_after=again)
+
+
+def _group_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:
+    """The pods of the JobSet's process group."""
+    group, own = ProcessGroup(jobset.attempt, jobset.restarts), frozenset({jobset.uid} - {""})
+    running = jobset.outcome == "running" and not jobset.deleting and not jobset.suspended
+    return [pod for pod in observed.pods_of(group) if is_own(pod, observed.run, own)] if running else []
+
+
+def _since_end(pod: PodView, now: datetime) -> float:
+    return _seconds(pod.ending.at, now) if pod.ending is not None else 0.0
+
+
+def _seconds(start: datetime, now: datetime) -> float:
+    return max(0.0, (now - start).total_seconds())
+
+
+def stuck_pods(observed: Observed) -> tuple[PodView, ...]:
+    """Pods of the run that still exist long after their grace period, the longest waiting first."""
+    waited, after = observed.deleting_seconds, observed.settings.stuck_pods.after_seconds
+    pods = {
+        pod.uid: pod
+        for pod in (*observed.pods, *observed.earlier_pods)
+        if pod.deleting and (pod.finalizers or not pod.over)
+    }
+    stuck = [pod for pod in pods.values() if waited.get(pod.uid, 0.0) >= pod.grace_seconds + after]
+    return tuple(sorted(stuck, key=lambda pod: (-waited[pod.uid], pod.name)))
+
+
+def with_stuck_pods(decision: Decision, observed: Observed, now: datetime) -> Decision:
+    """The decision with a description of stuck pods and, if the owner allows it, with their deletion by force."""
+    pods = stuck_pods(observed)
+    if decision.status is None or not pods or decision.status.phase not in _WAITING_PHASES:
+        return decision
+    status = with_stuck_description(decision.status, observed, pods, now)
+    own = {pod.uid for pod in observed.pods}
+    if not observed.settings.stuck_pods.force_delete or not (
+        ours := [pod for pod in pods if pod.uid in own and not pod.finalizers]
+    ):
+        return replace(decision, status=status)
+    gone = tuple(Deletion("Pod", pod.name, pod.uid, force=True) for pod in ours)
+    events = tuple(
+        Event(
+            "Warning",
+            "PodForceDeleted",
+            f"Pod {pod.name}{on_node(pod)} did not end by itself, and is deleted by force",
+            f"force/{pod.uid}",
+        )
+        for pod in ours
+    )
+    return replace(decision, status=status, delete=decision.delete + gone, events=decision.events + events)
+
+
+def pods_to_delete(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[Deletion, ...]:
+    """The pods to delete so that a process group ends faster, because one of its pods is being deleted.
+
+    The other pods are deleted too. They would end anyway, because the processes notify each other and save together,
+    but the kubelet looks only once a second whether a container has ended. And a deleted pod that has failed is deleted
+    without its grace period: no container runs any more, but the kubelet would remove the pod in its next round. The
+    Job's finalizer keeps it until the Job has counted it.
+
+    Args:
+        observed: The observation.
+        status: The run's status after this reconcile.
+        jobset: The JobSet of the present attempt.
+    """
+    if jobset.deleting or jobset.suspended:
+        return ()
+    group = group_of(status, jobset)
+    pods = [pod for pod in _own_pods(observed, jobset) if pod.group.attempt == group.attempt and pod.group <= group]
+    if len(pods) > MAX_PODS:
+        return ()
+    failed = [pod for pod in pods if pod.deleting and pod.phase == "Failed" and not pod.deleted_by_force]
+    peers = _peers(pods, group) if trains(status) else []
+    return (
+        *(Deletion("Pod", pod.name, pod.uid) for pod in peers),
+        *(Deletion("Pod", pod.name, pod.uid, force=True) for pod in failed),
+    )
+
+
+def job_to_sync(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> tuple[JobSync, ...]:
+    """The Job whose pod has failed first, so that the Job controller does not collect changes for another second; or
+    none.
+
+    One Job is enough: when it has failed, the JobSet replaces or stops all of them. A reserved exit code comes first,
+    because it stops the run, and a process that ended because of another one is never the first.
+    """
+    if jobset.deleting or jobset.suspended or jobset.outcome != "running":
+        return ()
+    group = group_of(status, jobset)
+    endings = {ending.uid: ending for ending in observed.endings}
+    failed = [
+        (_rank(endings[pod.uid]), pod)
+        for pod in _own_pods(observed, jobset)
+        if pod.group == group and pod.phase == "Failed" and pod.uid in endings and not is_echo(endings[pod.uid])
+    ]
+    if not failed:
+        return ()
+    _, first = min(failed, key=lambda one: (one[0], one[1].process))
+    return (JobSync(names.job_name(observed.run.name, group.attempt, first.process.slice), first.job_uid),)
+
+
+def _own_pods(observed: Observed, jobset: JobSetView) -> list[PodView]:
+    own = frozenset({jobset.uid} - {""})
+    return [pod for pod in observed.pods if is_own(pod, observed.run, own)]
+
+
+def _peers(pods: list[PodView], group: ProcessGroup) -> list[PodView]:
+    """The pods that run beside one that is being deleted.
+
+    Only after the first step: before it, a process may not handle the signal as a preemption notice, and its exit would
+    count as a failure.
+    """
+    peers = [pod for pod in pods if pod.group == group]
+    return (
+        [pod for pod in peers if pod.running and not pod.deleting and not pod.over]
+        if any(pod.deleting for pod in peers)
+        else []
+    )
+
+
+def _rank(ending: PodEnding) -> tuple[bool, datetime]:
+    return ending.exit_code not in FATAL_CODES, ending.at

@@ -1,0 +1,103 @@
+"""The last step of a run whose processes are done: that of its document, or an earlier one. Pure.
+
+A run may stop early because its evaluations did not improve. If nothing says that, exit code 0 before the last step is
+a fault of the program in the image, and the run has not succeeded.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from halcyon_api import names
+from halcyon_api.edits.changes import read_recorded
+from halcyon_api.status.progress import Progress
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.record.history import shown
+from halcyon_operator.model.history import present_group
+from halcyon_operator.model.views import JobSetView, Observed, PodEnding
+
+UNSEEN_SECONDS = 30.0
+"""Wait for the termination report and the last checkpoint after the end of a JobSet, before they count as lost."""
+_STEPS = "trainer.steps"
+
+
+def last_progress(observed: Observed, status: TrainingRunStatus) -> Progress:
+    """The run's last progress: from the termination report of process 0, else from its last progress report."""
+    known = status.progress or Progress()
+    left = (ending.report.progress for ending in _reported(observed, status) if ending.report is not None)
+    return next((shown(progress, known) for progress in left if progress is not None), known)
+
+
+def _reported(observed: Observed, status: TrainingRunStatus) -> list[PodEnding]:
+    """Endings of the present process group that have a report."""
+    group = present_group(status)
+    return [ending for ending in observed.endings_of(group) if ending.report is not None]
+
+
+def steps_done(observed: Observed, status: TrainingRunStatus) -> int:
+    """Steps that are known to be done, by the checkpoints, the progress and the termination reports."""
+    reports = [ending.report.step for ending in _reported(observed, status) if ending.report is not None]
+    return max(status.resume_step, last_progress(observed, status).step, *reports, 0)
+
+
+def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> str:
+    """One sentence about a run whose processes ended with exit code 0 before its last step."""
+    done, run = steps_done(observed, status), observed.run.name
+    return (
+        f"all processes ended with exit code 0, but only {done} of {spec.trainer.steps} steps are known to be done; "
+        "read "
+        f"`kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart "
+        "(kubectl halcyon restart)"
+    )
+
+
+def completion(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
+) -> Literal["completed", "endedEarly", "unseen"]:
+    """What it means that all processes of a JobSet have ended with exit code 0; `unseen`: the last report may still
+    come.
+    """
+    if spec.task != "train" or last_progress(observed, status).stopped_early:
+        return "completed"
+    planned = planned_steps(status)
+    if steps_done(observed, status) >= min(spec.trainer.steps, planned or spec.trainer.steps):
+        return "completed"
+    leader_reported = any(ending.process == (0, 0) for ending in _reported(observed, status))
+    if (
+        not leader_reported
+        and jobset.finished_at is not None
+        and (now - jobset.finished_at).total_seconds() < UNSEEN_SECONDS
+    ):
+        return "unseen"
+    best = spec.trainer.evaluation.best
+    may_stop_early = best is not None and best.patience is not None and not leader_reported and status.resume_step > 0
+    return "completed" if may_stop_early else "endedEarly"
+
+
+def final_step(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec) -> int:
+    """Steps done at the end of a run of task ``train`` that has succeeded.
+
+    If the last report of the trainer did not arrive, the last checkpoint says whether a run with
+    ``evaluation.best.patience`` stopped early: a run saves its last step before it ends.
+    """
+    best, steps = spec.trainer.evaluation.best, spec.trainer.steps
+    if best is None or best.patience is None:
+        return steps
+    progress = last_progress(observed, status)
+    if progress.stopped_early:
+        return min(progress.step, steps)
+    return min(status.checkpoint.step, steps) if status.checkpoint is not None and status.checkpoint.step else steps
+
+
+def planned_steps(status: TrainingRunStatus) -> int | None:
+    """The steps that the present attempt does; None: not known yet."""
+    steps = read_recorded(status.in_force or {}).get(_STEPS)
+    return steps if isinstance(steps, int) else None
+
+
+def lengthened(status: TrainingRunStatus, spec: TrainingRunSpec) -> bool:
+    """Whether the spec now has more steps than the attempts were created for."""
+    planned = planned_steps(status)
+    return spec.task == "train" and planned is not None and planned < spec.trainer.steps

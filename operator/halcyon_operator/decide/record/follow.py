@@ -1,0 +1,246 @@
+"""Updates the status from the JobSet of the present attempt: its process groups, their ends, the restarts and their
+counts.
+
+The JobSet's own counters give the number of restarts and of counted restarts, also for the time when the operator was
+down. The reason of a restart comes from the endings of the pods, if they were seen. Otherwise a restart that the JobSet
+counted is a failure, and one that it did not count is a preemption. `status.jobSetRestarts` and
+`status.jobSetRestartsCounted` have the counters of the last reconcile, so every restart is counted exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from pydantic.alias_generators import to_snake
+
+from halcyon_api.ends import EndCause
+from halcyon_api.status.run_status import Restarts, TrainingRunStatus
+from halcyon_operator.decide.record.completion import completion, early_end, final_step
+from halcyon_operator.decide.record.history import resumed_step, shown, with_end, with_group, with_report
+from halcyon_operator.decide.record.placement import blamed_node, placement_of, with_blame, with_no_room
+from halcyon_operator.decide.record.queue import with_queue_cause
+from halcyon_operator.decide.record.spec_hash import RETIRED
+from halcyon_operator.decide.tell import events
+from halcyon_operator.model.decision import Change
+from halcyon_operator.model.endings import GroupEnd, conclude
+from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
+from halcyon_operator.model.untrusted import stamp
+from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
+
+MAX_GROUPS_PER_RECONCILE = 64
+"""Maximum number of missed process groups whose endings are evaluated one by one."""
+JOBSET_REFUSED = "FailJobSetFailurePolicyAction"
+"""Reason of a JobSet that stopped at a reserved exit code of a trainer."""
+
+
+def follow(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
+    """Update the status from the JobSet of the present attempt, the endings of its pods and the trainer's report.
+
+    Args:
+        observed: The observation.
+        status: The run's status, with the newest checkpoint.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    if status.attempt_spec_hash == RETIRED:
+        # The attempt is being stopped, so a process group that the JobSet starts now does not count.
+        jobset = replace(jobset, restarts=status.job_set_restarts, restarts_counted=status.job_set_restarts_counted)
+    change = _first_look(status, jobset, now)
+    restarted, failures = _account_restarts(observed, change.status, jobset, now)
+    change = change.then(restarted)
+    group = present_group(change.status)
+    if entry_of(change.status, group) is None:
+        change = change.updated(with_group(change.status, group, now))
+    change = change.then(_with_report(observed, change.status, group))
+    end = _end_of_group(observed, change.status, jobset, group, now)
+    if end is not None:
+        ended, failed = end
+        change, failures = change.then(ended), failures + failed
+    status = with_manual_suspension(observed, change.status, jobset, now)
+    return change.updated(_count_failures(observed.run.status, status, failures))
+
+
+def _with_report(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> Change:
+    """The status with the trainer's report, if it comes from the present process group."""
+    report = observed.report
+    if report is None or (report.attempt, report.restart) != group or (step := resumed_step(report)) is None:
+        return Change(status)
+    resumed = events.resumed(status, group, report, step)
+    status = with_report(status, group, report)
+    spec = observed.run.spec
+    if spec is None or spec.task != "data":  # a run that only builds token caches does no steps
+        status = status.model_copy(update={"progress": shown(report.progress, status.progress)})
+    return Change(status, resumed)
+
+
+def _end_of_group(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
+) -> tuple[Change, int] | None:
+    """The change at the end of the present process group, and its number of failures; None if the group has not
+    ended.
+    """
+    entry = entry_of(status, group)
+    if entry is None or entry.ended_at is not None:
+        return None
+    at = jobset.finished_at or now
+    if jobset.outcome == "failed":
+        refused = jobset.failure_reason == JOBSET_REFUSED
+        end = _concluded(observed, status, group, refused=refused)
+        end = end or GroupEnd(EndCause.UNKNOWN if refused else EndCause.FAILED, jobset.failure_message)
+        status = status.model_copy(update={"root_attempt": max(status.root_attempt, end.epoch_attempt or 0)})
+        return _ended(observed, status, group, end, at), int(end.is_failure)
+    if jobset.outcome == "completed":
+        return _completed(observed, status, jobset, group, now), 0
+    if jobset.deleting:
+        end = GroupEnd(EndCause.JOB_SET_DELETED, f"JobSet {jobset.name} was deleted")
+        return _ended(observed, status, group, end, now, restarting=True), 0
+    return None
+
+
+def _ended(
+    observed: Observed,
+    status: TrainingRunStatus,
+    group: ProcessGroup,
+    end: GroupEnd,
+    at: datetime,
+    *,
+    restarting: bool = False,
+) -> Change:
+    """The change at the end of a process group, with a blame for its node if that is certain."""
+    status = with_end(status, group, end.cause, end.message, at, end.step)
+    node, spec = blamed_node(observed, group, end), observed.run.spec
+    if node and spec is not None and end.at is not None:
+        placement = with_blame(placement_of(status, spec), group, node, end.at)
+        status = status.model_copy(update={"placement": placement})
+    return Change(status, events.ended(status, group, end, restarting=restarting))
+
+
+def _completed(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, group: ProcessGroup, now: datetime
+) -> Change:
+    """The change at the end of a process group whose processes have all ended with exit code 0."""
+    spec, at = observed.run.spec, jobset.finished_at or now
+    if spec is None or spec.task != "train":
+        return Change(with_end(status, group, EndCause.COMPLETED, "", at, None))
+    match completion(observed, status, spec, jobset, now):
+        case "completed":
+            return Change(with_end(status, group, EndCause.COMPLETED, "", at, final_step(observed, status, spec)))
+        case "endedEarly":
+            end = GroupEnd(EndCause.ENDED_EARLY, early_end(observed, status, spec))
+            return _ended(observed, status, group, end, at)
+        case "unseen":
+            return Change(status)
+
+
+def count_restart(restarts: Restarts, cause: EndCause, times: int = 1) -> Restarts:
+    """The restarts with the counter of one cause increased."""
+    name = to_snake(cause.counter)
+    return restarts.model_copy(update={name: getattr(restarts, name) + times, "total": restarts.total + times})
+
+
+def count_next_attempt(status: TrainingRunStatus, cause: EndCause) -> Restarts:
+    """The restarts with the new attempt counted. It follows a process group that ended with this cause."""
+    asked = status.restart_waits and cause.end.budget == "final"
+    return count_restart(status.restarts, EndCause.REQUESTED if asked else cause)
+
+
+def _first_look(status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Change:
+    if status.job_set_uid is not None:
+        return Change(status)
+    started = status.model_copy(
+        update={
+            "job_set_name": jobset.name,
+            "job_set_uid": jobset.uid,
+            "job_set_restarts": 0,
+            "job_set_restarts_counted": 0,
+            "started_at": status.started_at or stamp(now),
+        }
+    )
+    return Change(started, events.attempt_started(started))
+
+
+def _account_restarts(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
+) -> tuple[Change, int]:
+    """Count every restart since the last reconcile.
+
+    Returns the change, and the number of failures among the restarts.
+    """
+    before, after = status.job_set_restarts, max(status.job_set_restarts, jobset.restarts)
+    counted = min(max(0, jobset.restarts_counted - status.job_set_restarts_counted), after - before)
+    attempt = status.attempt
+    seen = {
+        restart: end
+        for restart in range(max(before, after - MAX_GROUPS_PER_RECONCILE), after)
+        if (end := _concluded(observed, status, ProcessGroup(attempt, restart))) is not None
+    }
+    failures = sum(end.is_failure for end in seen.values())
+    unseen = after - before - len(seen)
+    unseen_failures = min(max(0, counted - failures), unseen)
+    restarts, change = status.restarts, Change(status)
+    for restart, end in seen.items():
+        restarts, group = count_restart(restarts, end.cause), ProcessGroup(attempt, restart)
+        change = change.then(_ended(observed, change.status, group, end, end.at or now, restarting=True))
+    if unseen:
+        restarts = count_restart(restarts, EndCause.FAILED, unseen_failures)
+        restarts = count_restart(restarts, EndCause.PREEMPTED, unseen - unseen_failures)
+        cause = EndCause.FAILED if unseen_failures else EndCause.PREEMPTED
+        message = "the JobSet restarted it while the operator was down"
+        change = change.updated(with_end(change.status, ProcessGroup(attempt, before), cause, message, now, None))
+    update = {
+        "restarts": restarts,
+        "job_set_restarts": after,
+        "job_set_restarts_counted": status.job_set_restarts_counted + counted,
+    }
+    return change.updated(change.status.model_copy(update=update)), failures + unseen_failures
+
+
+def _concluded(
+    observed: Observed, status: TrainingRunStatus, group: ProcessGroup, *, refused: bool = False
+) -> GroupEnd | None:
+    end = conclude(observed.endings, group, refused=refused)
+    if end is not None and end.cause == EndCause.POD_DELETED and _is_echo(observed, status, group):
+        end = None
+    return with_queue_cause(status, group, with_no_room(observed, group, end) if end is not None else None)
+
+
+def _is_echo(observed: Observed, status: TrainingRunStatus, group: ProcessGroup) -> bool:
+    """Whether the seen deletions may be the JobSet's own clean-up, because a process ended without its end being seen.
+
+    This happens after an outage of the API server or a watch: the pod that ended first is deleted at once, the others
+    after their save.
+    """
+    known = {ending.process for ending in observed.endings_of(group)}
+    known |= {pod.process for pod in observed.pods_of(group)}
+    return status.topology is not None and len(known) < status.topology.hosts
+
+
+def _count_failures(before: TrainingRunStatus, status: TrainingRunStatus, failures: int) -> TrainingRunStatus:
+    """Count failures in a row without a new checkpoint. With a new checkpoint, all failures since the last reconcile
+    count as one, because their order is unknown."""
+    saved = status.resume_step > before.resume_step
+    count = min(failures, 1) if saved else status.failures_without_checkpoint + failures
+    return status.model_copy(update={"failures_without_checkpoint": count})
+
+
+def with_manual_suspension(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime
+) -> TrainingRunStatus:
+    """The status with the end of a process group whose JobSet a user has suspended, such as an administrator who needs
+    the hardware or drains a cluster.
+
+    The operator only shows it, and records the end at once. So even after its own restart it knows that this JobSet
+    must not continue when it is resumed: the new processes would have the epoch of processes that may still be ending.
+    The operator then creates a new attempt (`next/attempts.py`).
+
+    Args:
+        observed: The observation.
+        status: The run's status, with all restarts counted.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    group = group_of(status, jobset)
+    by_hand = jobset.suspended and not jobset.queue and jobset.outcome == "running" and not jobset.deleting
+    if not by_hand or not had_processes(observed, status, group):
+        return status
+    return with_end(status, group, EndCause.PREEMPTED, f"JobSet {jobset.name} was suspended by a user", now, None)

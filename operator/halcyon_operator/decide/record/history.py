@@ -1,0 +1,172 @@
+"""Writes the history of a run: a bounded list with one entry for each process group.
+
+Sums keep the seconds of entries that are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from halcyon_api.accounts import divide
+from halcyon_api.ends import EndCause
+from halcyon_api.status.goodput import CarriedGoodput, Goodput, GoodputSeconds
+from halcyon_api.status.progress import Progress, ProgressReport
+from halcyon_api.status.run_status import MAX_HISTORY, HistoryEntry, TrainingRunStatus
+from halcyon_operator.model.history import entry_of
+from halcyon_operator.model.untrusted import moment, stamp, text
+from halcyon_operator.model.views import ProcessGroup
+
+_SOURCE_DIGITS = {"loss": 4, "bits_per_byte": 4}
+_DIGITS = _SOURCE_DIGITS | {
+    "evaluation_loss": 4,
+    "best_evaluation": 4,
+    "mfu": 4,
+    "tokens_per_second": 1,
+    "eta_seconds": 0,
+    "save_interval_seconds": 0,
+}
+"""Decimals of the numbers in progress."""
+
+
+def with_group(status: TrainingRunStatus, group: ProcessGroup, now: datetime) -> TrainingRunStatus:
+    """The status with an entry for a new process group. The oldest entries are dropped."""
+    if entry_of(status, group) is not None:
+        return status
+    entry = HistoryEntry(attempt=group.attempt, restart=group.restart, started_at=stamp(now))
+    history = [*status.history, entry]
+    dropped, kept = history[:-MAX_HISTORY], history[-MAX_HISTORY:]
+    return status.model_copy(update={"history": kept, "goodput": carry(status.goodput, dropped, kept)})
+
+
+def with_report(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport) -> TrainingRunStatus:
+    """The status with the times of a process group's start, from a report."""
+    entry = entry_of(status, group)
+    if entry is None or entry.ended_at is not None:
+        return status
+    update: dict[str, object] = {}
+    if (step := resumed_step(report)) is not None and entry.from_step is None:
+        update["from_step"] = step
+    if (first := moment(report.first_step_at)) is not None and entry.first_step_at is None:
+        update |= {"first_step_at": stamp(first), "startup_seconds": report.startup_seconds}
+    return _replace(status, entry, update)
+
+
+def with_end(
+    status: TrainingRunStatus, group: ProcessGroup, cause: EndCause, message: str, at: datetime, to_step: int | None
+) -> TrainingRunStatus:
+    """The status with the end of a process group, unless the group has an end already."""
+    entry = entry_of(status, group)
+    if entry is None or entry.ended_at is not None:
+        return status
+    # Progress counts only for the group that reported it, which has a `from_step`.
+    reported = status.progress.step if status.progress is not None and entry.from_step is not None else None
+    steps = [step for step in (to_step, reported, entry.from_step) if step is not None]
+    return _replace(
+        status,
+        entry,
+        {
+            "cause": cause,
+            "message": text(message, 1024) or None,
+            "ended_at": stamp(at),
+            "to_step": max(steps, default=None),
+        },
+    )
+
+
+def resumed_step(report: ProgressReport) -> int | None:
+    """Steps done when the process resumed the run; None until it reports them."""
+    if report.resumed_step is not None:
+        return report.resumed_step
+    return 0 if report.first_step_at is not None else None
+
+
+def shown(progress: Progress, before: Progress | None) -> Progress:
+    """Progress as it is shown: rounded (the trainer's log has all digits), and with the last losses until new ones are
+    reported.
+    """
+    if before is not None:
+        kept = ("loss", "evaluation_loss", "bits_per_byte", "evaluated", "tasks")
+        progress = progress.model_copy(
+            update={name: getattr(before, name) for name in kept if getattr(progress, name) is None}
+        )
+
+    def rounded(values: BaseModel, digits: Mapping[str, int]) -> dict[str, object]:
+        known = {name: getattr(values, name) for name in digits}
+        return {name: None if value is None else round(value, digits[name]) for name, value in known.items()}
+
+    update = rounded(progress, _DIGITS)
+    if progress.tasks is not None:
+        update["tasks"] = {name: round(value, 4) for name, value in progress.tasks.items()}
+    if progress.evaluated is not None:
+        sources = [one.model_copy(update=rounded(one, _SOURCE_DIGITS)) for one in progress.evaluated.sources]
+        update["evaluated"] = progress.evaluated.model_copy(update={"sources": sources})
+    return progress.model_copy(update=update)
+
+
+def _replace(status: TrainingRunStatus, old: HistoryEntry, update: dict[str, object]) -> TrainingRunStatus:
+    if not update:
+        return status
+    new = old.model_copy(update=update)
+    return status.model_copy(update={"history": [new if entry is old else entry for entry in status.history]})
+
+
+def measure(status: TrainingRunStatus, goodput: Goodput) -> Goodput:
+    """The sums of a run from the seconds of its process groups."""
+    total = _Sum.of(goodput.carried)
+    for index, entry in enumerate(status.history):
+        total.add(entry, status.history[index + 1 :])
+    total.count(goodput.current.seconds.milliseconds())
+    seconds = total.seconds
+    wall = seconds.total
+    return goodput.model_copy(
+        update={
+            "ratio": round(seconds.productive_step / wall, 4) if wall > 0 else 0.0,
+            "wall_seconds": wall,
+            "productive_seconds": seconds.productive_step,
+            "lost_steps": total.lost_steps,
+            "seconds": seconds,
+        }
+    )
+
+
+def carry(goodput: Goodput | None, dropped: Sequence[HistoryEntry], kept: Sequence[HistoryEntry]) -> Goodput | None:
+    """The goodput with the seconds of the entries that the history drops.
+
+    Args:
+        goodput: The goodput so far.
+        dropped: Entries that the history drops, oldest first.
+        kept: Entries that stay in the history.
+    """
+    if not dropped or goodput is None:
+        return goodput
+    total = _Sum.of(goodput.carried)
+    for index, entry in enumerate(dropped):
+        total.add(entry, [*dropped[index + 1 :], *kept])
+    return goodput.model_copy(update={"carried": CarriedGoodput(seconds=total.seconds, lost_steps=total.lost_steps)})
+
+
+class _Sum:
+    """Seconds and lost steps of several process groups."""
+
+    def __init__(self, milliseconds: dict[str, int], lost_steps: int) -> None:
+        self._milliseconds, self.lost_steps = milliseconds, lost_steps
+
+    @classmethod
+    def of(cls, carried: CarriedGoodput) -> _Sum:
+        return cls(carried.seconds.milliseconds(), carried.lost_steps)
+
+    @property
+    def seconds(self) -> GoodputSeconds:
+        return GoodputSeconds.of_milliseconds(self._milliseconds)
+
+    def count(self, milliseconds: dict[str, int]) -> None:
+        for cause, more in milliseconds.items():
+            self._milliseconds[cause] += more
+
+    def add(self, entry: HistoryEntry, later: Sequence[HistoryEntry]) -> None:
+        seconds, lost_steps = divide(entry, later)
+        self.count(seconds.milliseconds())
+        self.lost_steps += lost_steps

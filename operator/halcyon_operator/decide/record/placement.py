@@ -1,0 +1,177 @@
+"""The recorded placement of a run: the room for its slices and for more, blames of nodes, the cost of a growth. Pure.
+
+Nodes are not read: the scheduler's results show whether there is room. The run's own pods show it for its present
+slices, the pods of a probe for more slices (`next/placement.py`).
+
+When one process ends, the others end too, so only the node of the first process can be blamed, and only if that process
+is certain. Kubernetes writes whole seconds; processes that report that another process had ended before them do not
+count. A process group on a single node blames no node, because the cause may be the program.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from halcyon_api.elastic import usable_slices, wanted_slices
+from halcyon_api.ends import EndCause
+from halcyon_api.spec.operations import ElasticSpec
+from halcyon_api.status.placement import MAX_BLAMES, Blame, PlacementStatus
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.record.spec_hash import RETIRED
+from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo
+from halcyon_operator.model.history import entry_of, group_of, present_group
+from halcyon_operator.model.untrusted import moment, seconds_between, stamp
+from halcyon_operator.model.views import JobSetView, Observed, PodEnding, PodView, ProcessGroup
+
+SHARE = 20
+"""A growth has paid for itself, and a lost one may be retried, when the run has trained for this multiple of the cost.
+"""
+LONGEST_PAUSE_SECONDS = 86_400.0
+
+
+def placement_of(status: TrainingRunStatus, spec: TrainingRunSpec) -> PlacementStatus:
+    """The recorded placement; if there is none, that of the attempt's topology."""
+    slices = status.topology.slices if status.topology is not None else spec.accelerator.slices
+    return status.placement or PlacementStatus(slices=slices, wanted_slices=wanted_slices(spec))
+
+
+def with_room(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, jobset: JobSetView, now: datetime
+) -> TrainingRunStatus:
+    """The status with the observed room for the present attempt, and for a larger one."""
+    placement = placement_of(status, spec)
+    if (
+        (spec.recovery.elastic is None and not placement.avoided)
+        or jobset.deleting
+        or status.attempt_spec_hash == RETIRED
+    ):
+        return status
+    update: dict[str, object] = {"wanted_slices": wanted_slices(spec), "waiting_since": None}
+    # While a queue holds the JobSet, its pods need no node.
+    if (
+        jobset.outcome == "running"
+        and not jobset.suspended
+        and not _all_placed(observed, status, spec, placement.slices, jobset)
+    ):
+        update["waiting_since"] = placement.waiting_since or stamp(now)
+    room = None if update["waiting_since"] else _room(observed, spec, placement, now)
+    if room is None:
+        update |= {"room_since": None, "room_slices": None, "room_step": None}
+    elif placement.room_since is None:
+        step = status.resume_step
+        update |= {"room_since": stamp(now), "room_slices": room, "room_step": step}
+    else:
+        update["room_slices"] = room
+    placement = placement.model_copy(update=update)
+    entry = entry_of(status, present_group(status))
+    if spec.recovery.elastic is not None:
+        first_step_at = entry.first_step_at if entry is not None and entry.ended_at is None else None
+        placement = with_growth_cost(placement, spec.recovery.elastic, first_step_at, now)
+    return status.model_copy(update={"placement": placement})
+
+
+def trains(status: TrainingRunStatus) -> bool:
+    """Whether the present process group has done its first step."""
+    entry = entry_of(status, present_group(status))
+    return entry is not None and entry.first_step_at is not None and entry.ended_at is None
+
+
+def with_growth_cost(
+    placement: PlacementStatus, elastic: ElasticSpec, first_step_at: str | None, now: datetime
+) -> PlacementStatus:
+    """The placement, updated with the cost of the last growth.
+
+    Args:
+        placement: The placement before.
+        elastic: The run's settings.
+        first_step_at: Time of the first step of the present process group; None: not yet.
+        now: The time.
+    """
+    if placement.grown_at is None or first_step_at is None:
+        return placement
+    cost = seconds_between(placement.grown_at, first_step_at)
+    if placement.grown_from is None:
+        pause = max(elastic.grow_after_seconds * 2.0 ** min(placement.lost_growths, 16), SHARE * cost)
+        start = moment(first_step_at) or now
+        until = stamp(start + timedelta(seconds=min(pause, LONGEST_PAUSE_SECONDS)))
+        return placement.model_copy(update={"grown_at": None, "grow_not_before": until})
+    if seconds_between(first_step_at, now) < SHARE * cost:
+        return placement
+    return placement.model_copy(update={"grown_at": None, "grown_from": None, "lost_growths": 0})
+
+
+def _all_placed(
+    observed: Observed, status: TrainingRunStatus, spec: TrainingRunSpec, slices: int, jobset: JobSetView
+) -> bool:
+    """Whether every process of the present group has a node."""
+    group = group_of(status, jobset)
+    placed = {pod.process for pod in observed.pods_of(group) if pod.node}
+    return len(placed) >= slices * spec.accelerator.resolve().hosts_per_slice
+
+
+def _room(observed: Observed, spec: TrainingRunSpec, placement: PlacementStatus, now: datetime) -> int | None:
+    """The number of slices including those that a probe holds; None if it is not larger than the present number.
+
+    A number below the wanted one counts only after the probe has searched for `growAfterSeconds`.
+    """
+    elastic, probe = spec.recovery.elastic, observed.probe
+    if elastic is None or probe is None or probe.jobset.deleting or probe.jobset.outcome != "running":
+        return None
+    held = whole_slices([pod for pod in probe.pods if pod.phase == "Running" and not pod.deleting], spec)
+    larger = [number for number in usable_slices(spec) if placement.slices < number <= placement.slices + held]
+    if not larger:
+        return None
+    looked = (now - probe.jobset.created_at).total_seconds() if probe.jobset.created_at is not None else 0.0
+    everything = larger[-1] == usable_slices(spec)[-1]
+    return (
+        larger[-1] if everything or placement.room_since is not None or looked >= elastic.grow_after_seconds else None
+    )
+
+
+def whole_slices(pods: list[PodView], spec: TrainingRunSpec) -> int:
+    """The number of complete slices of some pods.
+
+    If a slice is a node pool, its hosts belong together; else any hosts form a slice.
+    """
+    hosts = spec.accelerator.resolve().hosts_per_slice
+    processes = {pod.process for pod in pods}
+    if not spec.accelerator.row.pool_is_slice:
+        return len(processes) // hosts
+    return sum(count >= hosts for count in Counter(process[0] for process in processes).values())
+
+
+def blamed_node(observed: Observed, group: ProcessGroup, end: GroupEnd) -> str:
+    """The node on which the end of a process group began, if it was a failure and the node is certain; else empty."""
+    if not end.is_failure or end.at is None:
+        return ""
+    endings = observed.endings_of(group)
+    nodes = {ending.node for ending in endings} | {pod.node for pod in observed.pods_of(group)}
+    first = {ending.node for ending in endings if ending.at == end.at and _began(ending)}
+    return next(iter(first)) if len(first) == 1 and len(nodes - {""}) > 1 else ""
+
+
+def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> GroupEnd:
+    """The end of a process group, with cause `noRoom` if its processes gave up waiting for others whose pods had no
+    node.
+    """
+    pods = [ending.node for ending in observed.endings_of(group)]
+    pods += [pod.node for pod in observed.pods_of(group)]
+    starved = end.cause == EndCause.FAILED and end.others_missing and not all(pods)
+    return replace(end, cause=EndCause.NO_ROOM) if starved else end
+
+
+def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: datetime) -> PlacementStatus:
+    """The placement with one more blame."""
+    if not node:
+        return placement
+    blame = Blame(node=node, time=stamp(at), attempt=group.attempt, restart=group.restart)
+    return placement.model_copy(update={"blames": [*placement.blames, blame][-MAX_BLAMES:]})
+
+
+def _began(ending: PodEnding) -> bool:
+    """Whether the end of a pod may have ended its process group."""
+    failure = ending.trouble == "exited" and cause_of(ending).end.budget == "failure"
+    return failure and bool(ending.node) and not is_echo(ending)

@@ -1,0 +1,104 @@
+"""A run in a queue: since when it waits, and whether the queue ended its processes. Pure.
+
+The queue takes its quota back by suspending the JobSet: its pods get the signal to end, save and exit. The JobSet is
+deleted at the first reconcile, and the next attempt enters the queue when the pods have ended. Otherwise Kueue might
+admit the JobSet again while its processes still save, and the new processes would have the same epoch. The reason is
+written into `status.queue.eviction` at the same reconcile, because these exits look like those of deleted pods."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from halcyon_api.ends import EndCause
+from halcyon_api.status.queue import QueueEviction, QueueStatus
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_operator.decide.tell.queue import evicted_sentence
+from halcyon_operator.model.endings import GroupEnd, conclude
+from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group
+from halcyon_operator.model.untrusted import moment, stamp, text
+from halcyon_operator.model.views import JobSetView, Observed, ProcessGroup
+from halcyon_operator.model.workload import WorkloadView
+
+
+def with_queue(
+    observed: Observed, status: TrainingRunStatus, jobset: JobSetView | None, now: datetime
+) -> TrainingRunStatus:
+    """The status with the state of the queue. Must be called before the restarts since the last reconcile are counted.
+
+    Args:
+        observed: The observation.
+        status: The run's status after the last reconcile.
+        jobset: The JobSet of the present attempt.
+        now: The time.
+    """
+    if jobset is None or not jobset.queue:
+        return status if status.queue is None else status.model_copy(update={"queue": None})
+    known = status.queue if status.queue is not None and status.queue.name == jobset.queue else None
+    group = group_of(status, jobset)
+    found = _eviction(observed, status, jobset, now)
+    eviction = found or (known.eviction if known is not None else None)
+    if eviction is not None and not jobset.suspended and _is_of(eviction, group):
+        eviction = None  # the process group continues, so the eviction does not explain its later end
+    waiting_since = None
+    if jobset.suspended:
+        fresh = jobset.restarts == 0 and not had_processes(observed, status, group)
+        began = found.time if found is not None else stamp((jobset.created_at if fresh else None) or now)
+        waiting_since = (known.waiting_since if known is not None else None) or began
+    queue = QueueStatus(name=jobset.queue, waiting_since=waiting_since, eviction=eviction)
+    return status.model_copy(update={"queue": queue})
+
+
+def was_evicted(observed: Observed, status: TrainingRunStatus, jobset: JobSetView) -> bool:
+    """Whether a queue has evicted the present process group, so that the JobSet must never be admitted again.
+
+    False for a deactivated Workload, because the Workload of the next attempt would be active. False for processes that
+    had failed before: while their pods exist, JobSet still handles the failure.
+    """
+    group, seen = group_of(status, jobset), observed.workload
+    if not had_processes(observed, status, group) or (isinstance(seen, WorkloadView) and not seen.active):
+        return False
+    end = conclude(observed.endings, group)
+    return end is None or end.cause.end.evicted or not observed.pods_of(group)
+
+
+def with_queue_cause(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd | None) -> GroupEnd | None:
+    """The end of a process group, with cause `queueEvicted` if the queue had taken its quota back; None if no end is
+    known.
+    """
+    queue = status.queue
+    if queue is None or queue.eviction is None or not _is_of(queue.eviction, group):
+        return end
+    message = evicted_sentence(queue)
+    if end is None:
+        return GroupEnd(EndCause.QUEUE_EVICTED, message, moment(queue.eviction.time))
+    return (
+        replace(end, cause=EndCause.QUEUE_EVICTED, message=f"{message}; {end.message}")
+        if end.cause.end.evicted
+        else end
+    )
+
+
+def _is_of(eviction: QueueEviction, group: ProcessGroup) -> bool:
+    return (eviction.attempt, eviction.restart) == group
+
+
+def _eviction(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> QueueEviction | None:
+    """The eviction of the process group of the last reconcile, from the Workload of a suspended JobSet."""
+    group = present_group(status)
+    entry, seen = entry_of(status, group), observed.workload
+    if not jobset.suspended or not isinstance(seen, WorkloadView) or seen.evicted is None:
+        return None
+    evicted, known = seen.evicted, status.queue.eviction if status.queue is not None else None
+    recorded = known is not None and known.time == stamp(
+        evicted.at or now
+    )  # the Workload keeps the condition while the next group waits
+    if entry is None or entry.ended_at is not None or recorded:
+        return None
+    return QueueEviction(
+        attempt=group.attempt,
+        restart=group.restart,
+        reason=evicted.reason or "Evicted",
+        message=text(evicted.message, 1024),
+        time=stamp(evicted.at or now),
+    )

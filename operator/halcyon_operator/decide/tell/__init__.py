@@ -1,0 +1,1 @@
+"""Tells the user about a run: its conditions, its events and the sentences in them. Nothing here decides anything."""

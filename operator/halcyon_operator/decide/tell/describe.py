@@ -1,0 +1,186 @@
+"""Describes the state of an attempt for its user: phase, reason and one sentence. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api import names
+from halcyon_api.edits.changes import Change as FieldChange
+from halcyon_api.status.progress import Progress, StoreWaitFor
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.training_run import Task, TrainingRunSpec
+from halcyon_operator.decide.tell.conditions import EDIT_PENDING, RESTART_PENDING, Description
+from halcyon_operator.decide.tell.pods import HELD, held_sentence, start_problem
+from halcyon_operator.decide.tell.queue import describe_queued
+from halcyon_operator.model.endings import conclude
+from halcyon_operator.model.history import entry_of, group_of, had_processes
+from halcyon_operator.model.untrusted import moment, stamp
+from halcyon_operator.model.views import HeadUnreachable, JobSetView, Observed, PodView
+
+_STORES: dict[StoreWaitFor, str] = {
+    "checkpointRoot": "checkpoint root, which denies access",
+    "tokenCache": "token caches, which denies access",
+    "dataSource": "data, which denies access or does not answer",
+}
+"""Clause about the store that a trainer waits for."""
+_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+"""Work of a process group by task, for the message of a Running run."""
+_MOST_SHOWN = 5
+
+
+def describe_attempt(observed: Observed, status: TrainingRunStatus, jobset: JobSetView, now: datetime) -> Description:
+    """The description of an attempt whose JobSet has not ended."""
+    group = group_of(status, jobset)
+    entry = entry_of(status, group)
+    first = len(status.history) <= 1
+    starting = "Starting" if first else "Restarting"
+    if jobset.suspended and jobset.queue:
+        return describe_queued(observed, status, jobset, now)
+    if jobset.suspended:
+        message = f"JobSet {jobset.name} is suspended by a user; the run goes on when the JobSet is resumed"
+        if not had_processes(observed, status, group):
+            message = (
+                f"JobSet {jobset.name} was suspended before it had pods, as Kueue does with "
+                "manageJobsWithoutQueueName; name a queue in "
+                "spec.scheduling.queue, have the owner of Kueue exempt the namespace, or resume the JobSet"
+            )
+        return Description(starting if entry is None or not entry.cause else "Restarting", "JobSetSuspended", message)
+    if (held := held_sentence(observed.pods_of(group))) is not None and jobset.outcome == "running":
+        return Description("Restarting" if conclude(observed.endings, group) is not None else "Running", HELD, held)
+    if (end := conclude(observed.endings, group)) is not None and jobset.outcome == "running":
+        return Description("Restarting", "Restarting", f"{end.message}; the JobSet starts the run again")
+    if entry is not None and entry.first_step_at is not None:
+        training = (
+            f"attempt {group.attempt}, restart {group.restart} is "
+            f"{_WORK[observed.run.spec.task if observed.run.spec else 'train']}"
+        )
+        report = observed.report
+        failed = report.checkpoint_error if report is not None and (report.attempt, report.restart) == group else None
+        problem = f", but the last save failed: {failed}" if failed is not None else ""
+        if observed.run.spec is not None and observed.run.spec.suspend:
+            return Description(
+                "Suspending",
+                "Suspending",
+                f"{training}{problem}; a checkpoint is asked for, then the hardware is released",
+            )
+        asked = "; a restart waits for a checkpoint" if status.restart_waits else ""
+        pending = EDIT_PENDING if status.edit is not None else RESTART_PENDING if asked else ""
+        reason = "CheckpointsFailing" if problem else pending or "Running"
+        message = f"{training}{problem}{waiting_clause(status)}{asked}{'' if problem else _reach(observed)}"
+        return Description("Running", reason, message, pending=pending)
+    pods = observed.pods_of(group)
+    if (problem := start_problem(pods, status.attempt, now, observed.pod_warning)) is not None:
+        return Description(starting, *problem)
+    return Description(starting, starting, _start_message(observed, status, pods))
+
+
+def describe_transition(status: TrainingRunStatus, spec: TrainingRunSpec, message: str) -> Description:
+    """The description of a run before its first attempt, between two attempts, or while it is being suspended."""
+    if spec.suspend:
+        return Description("Suspending", "Suspending", message)
+    if not status.history:
+        return Description("Pending", "Pending", message)
+    return Description("Restarting", "Restarting", message)
+
+
+def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Description:
+    """The description of a run that is done."""
+    if spec.task == "data":
+        return Description("Succeeded", "Succeeded", "the token caches of all sources are complete")
+    if spec.task == "evaluate":
+        return Description("Succeeded", "Succeeded", _evaluated(status.progress))
+    where = (
+        f"; the last checkpoint is {status.checkpoint.path}"
+        if status.checkpoint is not None and status.checkpoint.path
+        else ""
+    )
+    if status.attempt == 0:
+        step = status.checkpoint.step if status.checkpoint is not None else spec.trainer.steps
+        already = (
+            f"checkpoint.root already holds step {step} of an earlier run of this name, so there is nothing left to "
+            f"train{where}"
+        )
+        return Description("Succeeded", "Succeeded", already)
+    progress = status.progress
+    if progress is not None and progress.stopped_early and progress.step < spec.trainer.steps:
+        best = f"; the best evaluation is that of step {progress.best_step}" if progress.best_step is not None else ""
+        early = (
+            f"stopped early after step {progress.step} of {spec.trainer.steps}, because its evaluations did not "
+            f"improve{best}{where}"
+        )
+        return Description("Succeeded", "Succeeded", early)
+    return Description("Succeeded", "Succeeded", f"all {spec.trainer.steps} steps are done{where}")
+
+
+def _evaluated(progress: Progress | None) -> str:
+    """The result of a run of task `evaluate`, as one sentence."""
+    if progress is None or progress.evaluated is None:
+        return (
+            "the checkpoint is evaluated; the trainer's log and evaluation.json in the checkpoint root have the numbers"
+        )
+    numbers = [f"{progress.evaluation_loss:.4f} nats per token"] if progress.evaluation_loss is not None else []
+    if not numbers and not progress.tasks:
+        numbers = ["a loss that is not a number"]
+    if progress.bits_per_byte is not None:
+        numbers.append(f"{progress.bits_per_byte:.4f} bits per byte")
+    numbers += [f"{name} {value:.4f}" for name, value in sorted((progress.tasks or {}).items())]
+    found = progress.evaluated
+    return f"the checkpoint of run {found.run} at step {found.step} is evaluated: {', '.join(numbers)}"
+
+
+def _start_message(observed: Observed, status: TrainingRunStatus, pods: list[PodView]) -> str:
+    wanted = status.topology.hosts if status.topology is not None else len(pods)
+    running = sum(pod.running for pod in pods)
+    if not pods:
+        if observed.pods:
+            old = observed.pods[0]
+            return f"attempt {status.attempt}: waiting for pod {old.name} to be gone" + (
+                f" from node {old.node}" if old.node else ""
+            )
+        hint = f"if that takes long, `kubectl describe jobs --selector {names.LABEL_RUN}={observed.run.name}` shows why"
+        return f"attempt {status.attempt}: waiting for the JobSet to make {wanted} pods; {hint}"
+    if running < wanted:
+        return f"attempt {status.attempt}: {running} of {wanted} pods run"
+    if observed.report is not None and (wait := observed.report.waiting) is not None:
+        until = moment(wait.until)
+        limit = f" until {stamp(until)}" if until is not None else ""
+        return f"attempt {status.attempt}: the trainer retries the store of its {_STORES[wait.what]}{limit}"
+    if observed.report is not None:
+        return f"attempt {status.attempt}: all {wanted} pods run; the trainer is {observed.report.stage}"
+    return f"attempt {status.attempt}: all {wanted} pods run; the trainer has not answered yet" + (
+        f" ({observed.report_problem})" if observed.report_problem else ""
+    )
+
+
+def _reach(observed: Observed) -> str:
+    if isinstance(observed.head, HeadUnreachable):
+        return (
+            f"; the operator cannot read the checkpoint root ({observed.head.reason}): checkpoints are shown as the "
+            "trainer reports them"
+        )
+    return ""
+
+
+def waiting_clause(status: TrainingRunStatus) -> str:
+    """Clause about an edit that waits while the run trains; empty if there is none."""
+    edit = status.edit
+    return f"; an edit waits for a checkpoint: {_some(edit.fields) or 'spec'}" if edit is not None else ""
+
+
+def edit_clause(status: TrainingRunStatus) -> str:
+    """Clause about the edit because of which an attempt is stopped."""
+    edit = status.edit
+    if edit is None or not edit.fields:
+        return "the spec was edited"
+    at = f"; saved at step {edit.save.step}" if edit.save.step is not None else ""
+    return f"the spec was edited: {_some(edit.fields)}{at}"
+
+
+def sentence(found: tuple[FieldChange, ...]) -> str:
+    """Fields with their old and new values."""
+    return _some([str(change) for change in found])
+
+
+def _some(texts: list[str]) -> str:
+    more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
+    return ", ".join(texts[:_MOST_SHOWN]) + more

@@ -1,0 +1,144 @@
+"""The Kubernetes Events of a run. Pure; `run.controller` posts each key once."""
+
+from __future__ import annotations
+
+from halcyon_api.defaults.status import DefaultsStatus
+from halcyon_api.ends import EndReason
+from halcyon_api.status.progress import ProgressReport
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.model.decision import Event
+from halcyon_operator.model.endings import GroupEnd
+from halcyon_operator.model.history import entry_of, last_end
+from halcyon_operator.model.reasons import stall_reason
+from halcyon_operator.model.views import ProcessGroup
+
+
+def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
+    """The event when an attempt's JobSet exists."""
+    topology = status.topology
+    on = (
+        f" on {topology.slices} slices, {topology.hosts} hosts, {topology.devices} devices"
+        if topology is not None
+        else ""
+    )
+    step = status.resume_step
+    begins = f"resuming from step {step}" if step else "from the beginning"
+    return (Event("Normal", "AttemptStarted", f"Attempt {status.attempt}{on}, {begins}", f"started/{status.attempt}"),)
+
+
+def ended(status: TrainingRunStatus, group: ProcessGroup, end: GroupEnd, *, restarting: bool) -> tuple[Event, ...]:
+    """The event when a process group has ended."""
+    entry = entry_of(status, group)
+    after = f" after step {entry.to_step}" if entry is not None and entry.to_step is not None else ""
+    then = "; restarting" if restarting else ""
+    message = f"Attempt {group.attempt}, restart {group.restart} ended{after}: {end.message}{then}"
+    return (Event("Warning", EndReason(end.cause.end.event), message, f"ended/{group.attempt}.{group.restart}"),)
+
+
+def resumed(status: TrainingRunStatus, group: ProcessGroup, report: ProgressReport, step: int) -> tuple[Event, ...]:
+    """The events when a process group has resumed the run, with its first report.
+
+    Two are about a lost HEAD and a damaged checkpoint.
+    """
+    entry = entry_of(status, group)
+    if entry is None or entry.from_step is not None:
+        return ()
+    found: tuple[Event, ...] = ()
+    if report.head_loss is not None:
+        message = f"Rebuilt the root's HEAD from its checkpoints: {report.head_loss}"
+        found += (Event("Warning", "HeadRebuilt", message, f"head/{group.attempt}.{group.restart}"),)
+    if report.fallback_reason is not None:
+        message = f"Restored step {step}, not the newest checkpoint: {report.fallback_reason}"
+        found += (Event("Warning", "CheckpointFallback", message, f"fallback/{group.attempt}.{group.restart}"),)
+    if step > 0:
+        found += (
+            Event(
+                "Normal",
+                "Resumed",
+                f"Attempt {group.attempt}, restart {group.restart} goes on from step {step}",
+                f"resumed/{group.attempt}.{group.restart}",
+            ),
+        )
+    return found
+
+
+def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+    """The events when the run reaches a state that users wait for or must act on."""
+    found: list[Event] = []
+    stalled, was = after.condition("Stalled"), before.condition("Stalled")
+    reason = stall_reason(stalled.reason) if stalled is not None and stalled.status == "True" else ""
+    if stalled is not None and reason and (was is None or (was.status, was.reason) != ("True", reason)):
+        found.append(
+            Event("Warning", reason, stalled.message, f"stalled/{after.observed_generation}/{after.attempt}/{reason}")
+        )
+    if after.phase != before.phase and after.phase in ("Succeeded", "Suspended"):
+        condition = after.condition("Ready")
+        message = condition.message if condition is not None else after.phase
+        found.append(
+            Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}")
+        )
+    return tuple(found)
+
+
+def expired(spec: TrainingRunSpec) -> Event:
+    """The event when the run is deleted because its time to live is over."""
+    message = (
+        f"Deleted {spec.ttl_seconds_after_finished} s after it succeeded; its checkpoints stay in "
+        f"{spec.checkpoint.root}"
+    )
+    return Event("Normal", "Expired", message, "expired")
+
+
+def placement_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+    """The events when the run changes its number of slices or its avoided nodes, or when there is room for more
+    slices.
+    """
+    was, now = before.placement, after.placement
+    if was is None or now is None:
+        return ()
+    found: list[Event] = []
+    entry = last_end(after)
+    why = (entry.message if entry is not None else None) or ""
+    if now.slices != was.slices and before.attempt == after.attempt:
+        shrunk = now.slices < was.slices
+        found.append(
+            Event(
+                "Warning" if shrunk else "Normal", "Shrinking" if shrunk else "Growing", why, f"slices/{after.attempt}"
+            )
+        )
+    if now.room_since is not None and was.room_since is None:
+        message = f"There is room for {now.room_slices} slices; the run grows from {now.slices} at its next checkpoint"
+        found.append(Event("Normal", "RoomFound", message, f"room/{after.attempt}/{now.room_since}"))
+    known, avoided = {node.node for node in was.avoided}, {node.node for node in now.avoided}
+    found += [
+        Event("Warning", "NodeAvoided", f"Attempts avoid node {node}: {why}", f"avoided/{after.attempt}/{node}")
+        for node in sorted(avoided - known)
+    ]
+    if known - avoided:
+        message = f"Attempts may use these nodes again: {', '.join(sorted(known - avoided))}"
+        found.append(Event("Normal", "NodesTakenBack", message, f"forgiven/{after.attempt}"))
+    return tuple(found)
+
+
+def checkpoint_failing(report: ProgressReport | None) -> tuple[Event, ...]:
+    """The event when the last save failed and training goes on."""
+    if report is None or report.checkpoint_error is None:
+        return ()
+    message = f"The last save failed, training goes on: {report.checkpoint_error}"
+    return (
+        Event(
+            "Warning", "CheckpointFailed", message, f"save/{report.attempt}.{report.restart}/{report.checkpoint_error}"
+        ),
+    )
+
+
+def defaults_taken(record: DefaultsStatus | None, attempt: int) -> tuple[Event, ...]:
+    """The event when an attempt takes defaults."""
+    if record is None or not record.sources:
+        return ()
+    where = " and ".join(
+        f"{source.namespace}/{source.name} (generation {source.generation})" for source in record.sources
+    )
+    message = f"Attempt {attempt} takes the defaults of {where}: {', '.join(record.values) or 'nothing'}"
+    return (Event("Normal", "DefaultsTaken", message, f"defaults/{attempt}/{record.request}"),)
