@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from halcyon.models.parameters import Role, roles
+from halcyon.models.parameters import parameters as declarations
 from halcyon.optim import build_optimizer, learning_rate
-from halcyon.optim.groups import decays
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
@@ -85,7 +85,8 @@ def test_decay_touches_linear_maps_only(spec):
             else jnp.zeros_like(leaf.array)
         )
         np.testing.assert_allclose(leaf.array, expected, rtol=1e-6, err_msg=path)
-    touched = {path for path, does in zip(parameters, jax.tree.leaves(decays(model)), strict=True) if does}
+    decays = jax.tree.leaves(decaying(declarations(model)))
+    touched = {path for path, does in zip(parameters, decays, strict=True) if does}
     assert {path.rsplit("/", 1)[-1] for path in touched} == {"weight"}
     assert not any("norm" in path or path.startswith(("embedding", "positions")) for path in touched)
 

@@ -24,12 +24,11 @@ from jaxtyping import PRNGKeyArray
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
 from halcyon.models.model import CausalLM, Inputs
-from halcyon.models.parameters import STACKED_AXES, Role
+from halcyon.models.parameters import STACKED_AXES, Role, dotted, matching
 from halcyon.models.parts.experts import Experts
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.registry import build_model
-from halcyon.models.trainable import dotted, matching
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.model import ModelSpec
 
@@ -93,14 +92,18 @@ def check_adapter(model: ModelSpec, lora: LoraSpec | None) -> None:
     Raises:
         BadConfiguration: See `with_adapter` and `trained_with_adapter`.
     """
-    if lora is None:
-        return
-    vocab, positions = Axis(VOCAB, 1), Axis(POSITION, 1)
+    if lora is not None:
+        trained_with_adapter(adapted_shapes(model, lora), lora.train_also)
 
-    def adapted() -> CausalLM:
-        return with_adapter(build_model(model, vocab, positions, key=jax.random.key(0)), lora, jax.random.key(0))
 
-    trained_with_adapter(jax.eval_shape(adapted), lora.train_also)
+def adapted_shapes(model: ModelSpec, lora: LoraSpec | None) -> CausalLM:
+    """The shapes of a model with its adapter, for one token and one position. Initialises no device."""
+
+    def built() -> CausalLM:
+        plain = build_model(model, Axis(VOCAB, 1), Axis(POSITION, 1), key=jax.random.key(0))
+        return plain if lora is None else with_adapter(plain, lora, jax.random.key(0))
+
+    return jax.eval_shape(built)
 
 
 def without_adapter(model: Model) -> Model:
@@ -133,7 +136,7 @@ def merged(model: Model) -> Model:
 
 def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
     """`model` with True in the place of each NamedArray that is trained, else False; for
-    `halcyon.models.trainable.split`.
+    `halcyon.models.parameters.split`.
 
     Args:
         model: A model with adapters, which are trained.

@@ -21,12 +21,11 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
+from halcyon.models.arrays import cut, joined, with_array
 from halcyon.models.axes import POSITION
-from halcyon.models.elementwise import with_array
 from halcyon.models.logit_memory import block_count, most_logit_bytes
 from halcyon.models.partition import Result, Shard, by_device, parts_of
 from halcyon.models.parts.linear import product
-from halcyon.models.position_blocks import cut, joined
 from halcyon.models.softmax import Softmax
 
 

@@ -1,4 +1,4 @@
-"""The softmax over the vocabulary: the limit of its logits, and the rows that only pad the vocabulary.
+"""The softmax over the vocabulary: the limit of its logits, the rows that only pad the vocabulary, and samples of it.
 
 A model's vocabulary is that of its tokenizer, rounded up so that a mesh divides it. The rows beyond are no tokens.
 Their logits are minus infinity, so they have no probability, and neither features nor head get a gradient from them.
@@ -10,7 +10,7 @@ trains as it would without the padding.
 
 from __future__ import annotations
 
-import copy
+import math
 from typing import Any, NamedTuple, TypeVar
 
 import haliax as hax
@@ -18,11 +18,13 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import VOCAB, is_named
-from halcyon.models.elementwise import elementwise, with_array
+from halcyon.models.arrays import elementwise, with_array
+from halcyon.models.axes import POSITION, VOCAB, is_named
+from halcyon.models.logit_memory import block_count, most_logit_bytes
+from halcyon.models.partition import parts_of
+from halcyon.models.parts.linear import contract
 from halcyon_api.spec.narrow_products import NarrowProducts
 
-Model = TypeVar("Model")
 Tree = TypeVar("Tree")
 
 
@@ -60,18 +62,6 @@ class Softmax(NamedTuple):
         return elementwise(lambda logits, is_token: jnp.where(is_token, logits, -jnp.inf), logits, is_token)
 
 
-def with_tokens(model: Model, tokens: int) -> Model:
-    """A copy of a model of this number of tokens; see `halcyon.models.CausalLM.tokens`.
-
-    The arrays are the same ones.
-    """
-    changed: Any = copy.copy(model)
-    object.__setattr__(
-        changed, "tokens", tokens if tokens < changed.vocab.size else None
-    )  # a user's class may have its own __init__
-    return changed
-
-
 def without_padding(tree: Tree, tokens: int | None) -> Tree:
     """`tree` with zeros in the rows of its arrays that pad the vocabulary.
 
@@ -90,3 +80,40 @@ def without_padding(tree: Tree, tokens: int | None) -> Tree:
         return with_array(leaf, jnp.where(rows < tokens, leaf.array, jnp.zeros((), leaf.array.dtype)))
 
     return jax.tree.map(one, tree, is_leaf=is_named)
+
+
+def sampled_tokens(features: NamedArray, head: NamedArray, keys: jax.Array, softmax: Softmax) -> jax.Array:
+    """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
+
+    Args:
+        features: (batch, position, embed).
+        head: Axes vocab and embed, in any order.
+        keys: A random key for each row: [batch]. The number of blocks does not change the tokens.
+        softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
+    """
+    embed, vocab = softmax.embed, softmax.vocab
+    rows = next(axis for axis in features.axes if axis.name not in (POSITION, embed.name))
+    features = features.rearrange((rows.name, POSITION, embed.name))
+    positions = features.resolve_axis(POSITION).size
+    here = math.prod(axis.size // parts_of(axis) for axis in (rows, features.resolve_axis(POSITION), vocab)) * 4
+    blocks = block_count(positions, here, most_logit_bytes())
+    length = positions // blocks
+    head = head.astype(features.dtype)
+
+    def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        part, numbers = block
+        named = NamedArray(part, (rows, Axis(POSITION, length), embed))
+        logits = softmax.logits(contract(named, head, embed, into=jnp.float32)).rearrange(
+            (rows.name, POSITION, vocab.name)
+        )
+
+        def of_row(key: jax.Array) -> jax.Array:
+            return jax.vmap(
+                lambda number: jax.random.gumbel(jax.random.fold_in(key, number), (vocab.size,), jnp.float32)
+            )(numbers)
+
+        return jnp.argmax(logits.array + jax.vmap(of_row)(keys), axis=-1).astype(jnp.int32)
+
+    cut = jnp.moveaxis(features.array.reshape(rows.size, blocks, length, embed.size), 1, 0)
+    found = jax.lax.map(one, (cut, jnp.arange(positions).reshape(blocks, length)))
+    return jnp.moveaxis(found, 0, 1).reshape(rows.size, positions)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
+from halcyon.models.arrays import expanded
 from halcyon.models.axes import BATCH, POSITION, is_named
-from halcyon.models.elementwise import expanded
 
 _EXPONENTS = range(-16, 3)
 HISTOGRAM_EDGES = tuple(4.0**exponent for exponent in _EXPONENTS)
@@ -144,7 +144,7 @@ def counting(weights: jax.Array | None) -> Iterator[None]:
 
 def tapped(carry: Any, slot: NamedArray | None) -> Any:
     """`carry`, whose first named array gives its `sums_of` as the gradient of the slot (see
-    `halcyon.models.activations`).
+    `halcyon.models.stack`).
 
     Args:
         carry: A tree of named arrays, such as the residual stream.

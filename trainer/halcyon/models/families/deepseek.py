@@ -19,11 +19,8 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import Decoder
-from halcyon.models.design import DecoderAxes, Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import mixture_of
-from halcyon.models.families.family import Family
+from halcyon.models.design import Design
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.latent_attention import LatentAttention
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
@@ -71,7 +68,7 @@ def latent_design(spec: DeepseekV3Spec) -> Design:
             return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)
 
         return LatentAttention.init(
-            DecoderAxes.of(design.sizes).embed,
+            design.axes.embed,
             Axis(axes.HEADS, spec.num_attention_heads),
             query_rank=None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank),
             kv_rank=Axis(axes.KV_RANK, spec.kv_lora_rank),
@@ -234,15 +231,11 @@ def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
     return {**_DEEPSEEK.write(spec, positions), "head_dim": spec.qk_rope_head_dim}
 
 
-DEEPSEEK_V3 = Family(
+DEEPSEEK_V3 = decoder_family(
     DeepseekV3Spec,
     latent_design,
-    Decoder.of,
-    (PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),),
+    PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),
 )
-GLM4_MOE = Family(
-    Glm4MoeSpec,
-    design,
-    Decoder.of,
-    (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),),
+GLM4_MOE = decoder_family(
+    Glm4MoeSpec, design, PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write)
 )

@@ -20,7 +20,8 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.cache import Cache, Layers, Memory, PositionState
-from halcyon.models.families.family import Family, itself
+from halcyon.models.decoder import TokenDecoder
+from halcyon.models.families.family import Family
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
@@ -34,7 +35,6 @@ from halcyon.models.published import ConfigReader, PublishedForm, Tensor, Tensor
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece, tensor
 from halcyon.models.stack import Stack
-from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
 
@@ -223,4 +223,4 @@ def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
 
 
 _FORM = PublishedForm("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
-GPT2 = Family(Gpt2Spec, itself, Gpt2.init, (_FORM,))
+GPT2 = Family(Gpt2Spec, Gpt2.init, (_FORM,))

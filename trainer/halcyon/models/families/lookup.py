@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pydantic.alias_generators import to_camel
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.families.table import family_of
 from halcyon.models.published import ConfigReader, PublishedForm
+from halcyon.models.registry import family_of
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 

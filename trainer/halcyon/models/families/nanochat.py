@@ -26,25 +26,23 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.arrays import elementwise, recomputed
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
-from halcyon.models.elementwise import elementwise, recomputed
-from halcyon.models.families.family import Family, itself
+from halcyon.models.decoder import TokenDecoder
+from halcyon.models.design import BlockKind, masks_and_rotations
+from halcyon.models.families.family import Family
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.embedding import Embedding, Smear, ValueEmbedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask
+from halcyon.models.parts.mlp import PlainMlp
 from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.plain_mlp import PlainMlp
 from halcyon.models.parts.rotary import Rope, RotaryTable
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon.models.parts.smear import Smear
-from halcyon.models.parts.value_embedding import ValueEmbedding
 from halcyon.models.stack import Stack
-from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.nanochat import (
     LOGIT_CAP,
     NORM_EPSILON,
@@ -292,5 +290,5 @@ def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, 
     return hax.named(drawn.astype(dtype).reshape([axis.size for axis in named]), named)
 
 
-NANOCHAT = Family(NanochatSpec, itself, Nanochat.init)
+NANOCHAT = Family(NanochatSpec, Nanochat.init)
 """It has no form of Hugging Face."""

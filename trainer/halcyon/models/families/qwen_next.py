@@ -20,11 +20,8 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
-from halcyon.models.decoder import Decoder
-from halcyon.models.design import DecoderAxes, Design, self_attention
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import mixture_of
-from halcyon.models.families.family import Family
+from halcyon.models.design import Design, self_attention
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
 from halcyon.models.published import (
     ConfigReader,
@@ -36,8 +33,7 @@ from halcyon.models.published import (
     expert_decoder_tensors,
 )
 from halcyon.models.published.decoder_config import read_layer_types
-from halcyon.models.published.layers import KEYS, QUERIES
-from halcyon.models.published.tensors import BESIDE_IMAGES
+from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
 _HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
@@ -71,7 +67,7 @@ def _delta_net(
     key_heads = spec.linear_num_key_heads
     return GatedDeltaNet.init(
         DeltaAxes(
-            embed=DecoderAxes.of(design.sizes).embed,
+            embed=design.axes.embed,
             key_heads=Axis(axes.KV_HEADS, key_heads),
             value_heads=Axis(axes.Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
             key_size=Axis(axes.HEAD_SIZE, spec.linear_key_head_dim),
@@ -216,20 +212,17 @@ def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSp
     return PublishedForm(model_type, architectures, tensors, read, _write, **other)
 
 
-QWEN3_NEXT = Family(
+QWEN3_NEXT = decoder_family(
     Qwen3NextSpec,
     design,
-    Decoder.of,
-    (
-        _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
-        _form(
-            "qwen3_5_moe_text",
-            "Qwen3_5Moe",
-            _read_sparse,
-            covers=_is_sparse,
-            fused=functools.partial(tensors, in_one=True),
-        ),
-        _form("qwen3_next", "Qwen3Next", _read_next),
+    _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
+    _form(
+        "qwen3_5_moe_text",
+        "Qwen3_5Moe",
+        _read_sparse,
+        covers=_is_sparse,
+        fused=functools.partial(tensors, in_one=True),
     ),
+    _form("qwen3_next", "Qwen3Next", _read_next),
 )
 """The last form is also that of all models of the section that Qwen 3.5 does not have."""

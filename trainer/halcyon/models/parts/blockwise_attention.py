@@ -18,13 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
+from halcyon.models.arrays import run, with_array
 from halcyon.models.axes import BATCH, is_named
-from halcyon.models.elementwise import with_array
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask, Prefix
-from halcyon.models.position_blocks import run
 from halcyon.models.remat import attended
 
 _Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | None, NamedArray, NamedArray]

@@ -18,11 +18,10 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, POSITION
 from halcyon.models.cache import Memory
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import Linear, contract
+from halcyon.models.parts.linear import InitLinear, Linear, contract
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
-from halcyon.models.parts.self_attention import InitLinear
 
 
 class LatentAttention(eqx.Module):

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.arrays import elementwise, recomputed
 from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES
-from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.dispatch import dispatched

@@ -22,14 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
+from halcyon.models.arrays import cut, joined, with_array
 from halcyon.models.axes import KEY_POSITION, POSITION, is_named
-from halcyon.models.elementwise import with_array
 from halcyon.models.partition import Result, Shard, by_device, unroll
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.blockwise_attention import added
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
-from halcyon.models.position_blocks import cut, joined
 from halcyon.models.remat import attended
 
 _WHOLE = "whole_position"

@@ -9,21 +9,15 @@ import equinox as eqx
 import jax
 from haliax import Axis, NamedArray
 
+from halcyon.models.arrays import elementwise, recomputed
 from halcyon.models.axes import KEY_POSITION, LAYERS, POSITION
 from halcyon.models.cache import Memory
-from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import Linear, add_wide
+from halcyon.models.parts.linear import InitLinear, Linear, add_wide
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
-
-InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
-"""Makes a linear map from its inputs and outputs."""
-
-InitNorm = Callable[[tuple[Axis, ...]], RmsNorm]
-"""Makes a norm over axes."""
 
 
 class SelfAttention(eqx.Module):
@@ -64,7 +58,7 @@ class SelfAttention(eqx.Module):
         linear: InitLinear,
         output: InitLinear,
         *,
-        norm: InitNorm | None = None,
+        norm: Callable[[tuple[Axis, ...]], RmsNorm] | None = None,
         norm_of: Literal["head", "projection"] = "head",
         sinks: NamedArray | None = None,
         scale: float | None = None,

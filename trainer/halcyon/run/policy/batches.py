@@ -22,7 +22,7 @@ from halcyon.data.held_out import HeldOut
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
-from halcyon.models.trainable import joined, split
+from halcyon.models.parameters import joined, split
 from halcyon.parallel.process_group import ProcessGroup
 from halcyon.run.policy.advantages import advantages, equal_groups, passes
 from halcyon.run.policy.answers import prompted, questions, rows_of

@@ -17,8 +17,8 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.adapters import with_dropout
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import cross_entropy
-from halcyon.models.narrow import with_products
-from halcyon.models.sampled_tokens import sampled_tokens
+from halcyon.models.model import with_products
+from halcyon.models.softmax import sampled_tokens
 from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
 from halcyon_api.spec.narrow_products import NarrowProducts
 

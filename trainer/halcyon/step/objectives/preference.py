@@ -25,8 +25,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.adapters import has_adapter, with_dropout, without_adapter
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.log_probs import token_log_probs
-from halcyon.models.model import Outputs
-from halcyon.models.narrow import with_products
+from halcyon.models.model import Outputs, with_products
 from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Sums, with_routers
 from halcyon.step.objectives.preference_losses import Answers, pair_losses
 from halcyon_api.spec.narrow_products import NarrowProducts
