@@ -213,28 +213,25 @@ class Decoder(TokenDecoder):
         attended = masks_and_rotations(design.kinds, inputs, self._position_axis(inputs.tokens), rotated)
         x = self._embedded(inputs.tokens, jnp.dtype(compute_dtype))
 
-        def step(layer: tuple[Form, BlockKind], block: Block, x: NamedArray) -> tuple[NamedArray, Any]:
-            form, kind = layer
-            seen = (inputs.segments, None) if form.recurrent else attended[kind]
-            return block(x, *seen, weights=inputs.weights)
-
-        if cache is None:
-            x, reports = self._scan(step, x)
-            if reports is None or design.mixture is None:
-                return Outputs(self.norm(x))
-            aux, penalty = reported(reports, design.mixture.losses)
-            return Outputs(self.norm(x), aux=aux, penalty=penalty)
-
-        def remembering(
-            layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers]
-        ) -> tuple[Any, None]:
-            form, kind = layer
-            memory = Memory(cache, carry[1], kind.window, fixed=form.recurrent)
-            x, _ = block(carry[0], *((None, None) if form.recurrent else attended[kind]), memory)
+        def step(
+            layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
+        ) -> tuple[Any, Any]:
+            (form, kind), (x, layers) = layer, carry
+            if cache is None or layers is None:
+                seen = (inputs.segments, None) if form.recurrent else attended[kind]
+                x, report = block(x, *seen, weights=inputs.weights)
+                return (x, None), report
+            memory = Memory(cache, layers, kind.window, fixed=form.recurrent)
+            x, _ = block(x, *((None, None) if form.recurrent else attended[kind]), memory)
             return (x, memory.layers), None
 
-        (x, layers), _ = self._scan(remembering, (x, Layers.of(cache)))
-        return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+        (x, layers), reports = self._scan(step, (x, None if cache is None else Layers.of(cache)))
+        if cache is not None and layers is not None:
+            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+        if reports is None or design.mixture is None:
+            return Outputs(self.norm(x))
+        aux, penalty = reported(reports, design.mixture.losses)
+        return Outputs(self.norm(x), aux=aux, penalty=penalty)
 
     def _scan(self, step: Any, carry: Any) -> tuple[Any, Any]:
         """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports

@@ -21,9 +21,9 @@ from jaxtyping import PRNGKeyArray
 from halcyon.models import axes
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
-from halcyon.models.parts.latent_attention import LatentAttention
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
+from halcyon.models.parts.self_attention import LatentAttention
 from halcyon.models.published import (
     ConfigReader,
     DecoderConfig,

@@ -39,13 +39,6 @@ from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
 
 
-def _residual_std(spec: Gpt2Spec) -> float:
-    """Standard deviation of projections into the residual stream: smaller with more layers, so that its variance does
-    not grow (section 2.3 of the paper).
-    """
-    return spec.initializer_std / math.sqrt(2 * spec.layers)
-
-
 class Gpt2Block(eqx.Module):
     """Attention and MLP, each added to the residual stream."""
 
@@ -66,7 +59,8 @@ class Gpt2Block(eqx.Module):
         def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
             return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=True, key=next(keys))
 
-        into_stream = functools.partial(linear, std=_residual_std(spec))
+        # Smaller with more layers: the variance of the residual stream does not grow (section 2.3 of the paper).
+        into_stream = functools.partial(linear, std=spec.initializer_std / math.sqrt(2 * spec.layers))
         return Gpt2Block(
             attention_norm=norm(),
             attention=SelfAttention.init(
@@ -134,21 +128,17 @@ class Gpt2(TokenDecoder):
             learned = self.positions(inputs.positions, dtype)
         x = divided(add_wide(self.embedding(inputs.tokens, dtype), learned))
 
-        def step(block: Gpt2Block, x: NamedArray, factor: jax.Array | None) -> tuple[NamedArray, None]:
-            return block(x, mask, factor), None
+        def step(
+            block: Gpt2Block, carry: tuple[NamedArray, Layers | None], factor: jax.Array | None
+        ) -> tuple[Any, None]:
+            x, layers = carry
+            memory = None if cache is None or layers is None else Memory(cache, layers)
+            return (block(x, mask, factor, memory), None if memory is None else memory.layers), None
 
         factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
-        if cache is not None:
-
-            def remembering(
-                block: Gpt2Block, carry: tuple[NamedArray, Layers], factor: jax.Array | None
-            ) -> tuple[Any, None]:
-                memory = Memory(cache, carry[1])
-                return (block(carry[0], mask, factor, memory), memory.layers), None
-
-            (x, layers), _ = self.blocks.scan(remembering, (x, Layers.of(cache)), factors)
-            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
-        return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))
+        start = (x, None if cache is None else Layers.of(cache))
+        (x, layers), _ = self.blocks.scan(step, start, factors)
+        return Outputs(self.norm(x), None if cache is None else layers.closed(cache, inputs.tokens))
 
 
 def tensors(spec: Gpt2Spec) -> Tensors:

@@ -202,22 +202,18 @@ class Nanochat(TokenDecoder):
             )
             return half, end
 
-        if cache is None:
-            first = divided(self.smear(first, inputs.segments))
+        before = None if cache is None else Memory(cache, Layers.of(cache), fixed=True)
+        first = self.smear(first, inputs.segments, memory=before)
+        first = divided(first) if before is None else first
 
-            def step(kind: BlockKind, block: NanochatBlock, x: NamedArray) -> tuple[NamedArray, None]:
-                return block(x, first, tokens, *attended[kind]), None
+        def step(kind: BlockKind, block: NanochatBlock, carry: tuple[NamedArray, Layers | None]) -> tuple[Any, None]:
+            x, layers = carry
+            memory = None if cache is None or layers is None else Memory(cache, layers, kind.window)
+            x = block(x, first, tokens, *attended[kind], memory)
+            return (x, None if memory is None else memory.layers), None
 
-            return Outputs(self._features(*halves(step, first)))
-        before = Memory(cache, Layers.of(cache), fixed=True)
-        first = self.smear(first, memory=before)
-
-        def remembering(kind: BlockKind, block: NanochatBlock, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
-            memory = Memory(cache, carry[1], kind.window)
-            return (block(carry[0], first, tokens, *attended[kind], memory), memory.layers), None
-
-        (half, _), (x, layers) = halves(remembering, (first, before.layers))
-        return Outputs(self._features(half, x), layers.closed(cache, tokens))
+        (half, _), (x, layers) = halves(step, (first, None if before is None else before.layers))
+        return Outputs(self._features(half, x), None if cache is None else layers.closed(cache, tokens))
 
     def _features(self, half: NamedArray, x: NamedArray) -> NamedArray:
         def without(x: jax.Array, half: jax.Array, part: jax.Array) -> jax.Array:

@@ -125,15 +125,11 @@ def moved(rows: jax.Array, sources: jax.Array, targets: jax.Array) -> jax.Array:
     return _at(rows, sources)
 
 
-def _moved_forward(rows: jax.Array, sources: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _at(rows, sources), targets
-
-
 def _moved_backward(targets: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
     return _at(cotangent, targets), None, None
 
 
-moved.defvjp(_moved_forward, _moved_backward)
+moved.defvjp(lambda rows, sources, targets: (_at(rows, sources), targets), _moved_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -153,18 +149,12 @@ def copied(rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int)
     return _at(rows, sources // copies)
 
 
-def _copied_forward(
-    rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int
-) -> tuple[jax.Array, jax.Array]:
-    return _at(rows, sources // copies), targets
-
-
 def _copied_backward(copies: int, targets: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
     of_row = _at(cotangent, targets).reshape(-1, copies, cotangent.shape[-1])
     return jnp.sum(of_row.astype(jnp.float32), 1).astype(cotangent.dtype), None, None
 
 
-copied.defvjp(_copied_forward, _copied_backward)
+copied.defvjp(lambda rows, sources, targets, copies: (_at(rows, sources // copies), targets), _copied_backward)
 
 
 def _at(rows: jax.Array, places: jax.Array) -> jax.Array:

@@ -17,17 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jaxtyping import PRNGKeyArray
 
 from halcyon.models.arrays import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
 from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum
-from halcyon.models.parts.linear import normal
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
 from halcyon.models.parts.products import Kind, is_narrow, rounded
@@ -68,43 +65,6 @@ class Experts(eqx.Module):
     gate_adapter: LowRank | None = None
     up_adapter: LowRank | None = None
     down_adapter: LowRank | None = None
-
-    @staticmethod
-    def init(
-        experts: Axis,
-        embed: Axis,
-        mlp: Axis,
-        *,
-        stacked: tuple[Axis, ...] = (),
-        std: float,
-        dtype: jnp.dtype,
-        bias: bool = False,
-        combine: Gate = silu_gate,
-        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
-    ) -> Experts:
-        """Normal weights (*stacked, experts, inputs, outputs) and, if `bias`, zero biases (*stacked, experts,
-        outputs).
-        """
-        outer = (*stacked, experts)
-
-        def weight(inputs: Axis, outputs: Axis, key: PRNGKeyArray) -> NamedArray:
-            return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
-
-        def zero(outputs: Axis) -> NamedArray | None:
-            return hax.zeros((*outer, outputs), dtype=dtype) if bias else None
-
-        return Experts(
-            experts=experts,
-            embed=embed,
-            mlp=mlp,
-            combine=combine,
-            gate=weight(embed, mlp, keys[0]),
-            up=weight(embed, mlp, keys[1]),
-            down=weight(mlp, embed, keys[2]),
-            gate_bias=zero(mlp),
-            up_bias=zero(mlp),
-            down_bias=zero(embed),
-        )
 
     @jax.named_scope("experts")
     def of_device(self, shard: Shard, rows: jax.Array, sizes: jax.Array) -> jax.Array:
@@ -158,12 +118,6 @@ def _product(
     return expert_product(products, rows, _whole(shard, weight, rows.dtype), sizes)
 
 
-def _product_forward(
-    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, NamedArray, jax.Array]]:
-    return _product(shard, products, rows, weight, sizes), (rows, weight, sizes)
-
-
 def _product_backward(
     shard: Shard,
     products: NarrowProducts | None,
@@ -176,7 +130,7 @@ def _product_backward(
     return by_rows, by_weight.astype(weight.dtype), None
 
 
-_product.defvjp(_product_forward, _product_backward)
+_product.defvjp(lambda *given: (_product(*given), given[2:]), _product_backward)
 
 
 def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) -> Any:
@@ -191,12 +145,6 @@ def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array)
     return (rows.astype(jnp.float32) + added).astype(rows.dtype)
 
 
-def _add_bias_forward(
-    shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array
-) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
-    return _add_bias(shard, rows, bias, sizes), (bias, sizes)
-
-
 def _add_bias_backward(
     shard: Shard, arguments: tuple[NamedArray, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, NamedArray, None]:
@@ -205,7 +153,7 @@ def _add_bias_backward(
     return cotangent, by_bias.astype(bias.dtype), None
 
 
-_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+_add_bias.defvjp(lambda *given: (_add_bias(*given), given[2:]), _add_bias_backward)
 
 
 def _whole(shard: Shard, weight: NamedArray, dtype: jnp.dtype) -> jax.Array:

@@ -1,7 +1,7 @@
 """Gated delta nets (Yang et al. 2024): a mixer of positions with a state of fixed size in the place of attention.
 
-Queries, keys and values go through a short convolution. The state of each head then changes by the gated delta rule
-(`halcyon.models.parts.delta_rule`). Several heads of values share one head of queries and keys.
+Queries, keys and values go through a short convolution, of each feature alone. The state of each head then changes by
+the gated delta rule (`halcyon.models.parts.delta_rule`). Several heads of values share one head of queries and keys.
 """
 
 from __future__ import annotations
@@ -34,21 +34,6 @@ class CausalConvolution(eqx.Module):
     taps: Axis = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
     weight: NamedArray = parameter(Role.CONVOLUTION, inputs="taps")
-
-    @staticmethod
-    def init(
-        features: tuple[Axis, ...],
-        taps: int,
-        activation: Activation,
-        *,
-        stacked: tuple[Axis, ...] = (),
-        std: float,
-        dtype: jnp.dtype,
-        key: PRNGKeyArray,
-    ) -> CausalConvolution:
-        """Normal weights (*stacked, *features, taps)."""
-        axis = Axis(TAPS, taps)
-        return CausalConvolution(axis, activation, normal(key, stacked, features, (axis,), std=std, dtype=dtype))
 
     def __call__(self, x: NamedArray, segments: NamedArray | None = None) -> NamedArray:
         """The axes and the type of `x`; the arithmetic is float32.
@@ -186,9 +171,9 @@ class GatedDeltaNet(eqx.Module):
             return Linear.init(inputs, outputs, stacked=stacked, std=std, dtype=dtype, key=next(keys))
 
         def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
-            return CausalConvolution.init(
-                features, taps, activation, stacked=stacked, std=std, dtype=dtype, key=next(keys)
-            )
+            axis = Axis(TAPS, taps)
+            weight = normal(next(keys), stacked, features, (axis,), std=std, dtype=dtype)
+            return CausalConvolution(axis, activation, weight)
 
         decays = jax.random.uniform(
             next(keys), [axis.size for axis in (*stacked, *heads)], jnp.float32, 0.01, _MOST_DECAY

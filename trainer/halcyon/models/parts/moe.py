@@ -55,30 +55,6 @@ class Router(eqx.Module):
     It gets no gradient but that of `RouterLosses.correction`.
     """
 
-    @staticmethod
-    def init(
-        inputs: Axis,
-        experts: int,
-        routing: Routing,
-        *,
-        stacked: tuple[Axis, ...] = (),
-        std: float,
-        dtype: jnp.dtype,
-        bias: bool = False,
-        correction: bool = False,
-        key: PRNGKeyArray,
-    ) -> Router:
-        """Normal weights (*stacked, inputs, routes); zero bias and correction, if wanted."""
-        routes = Axis(ROUTES, experts)
-        zero = hax.zeros((*stacked, routes), dtype=dtype) if bias or correction else None
-        return Router(
-            inputs=inputs,
-            routing=routing,
-            weight=normal(key, stacked, (inputs,), (routes,), std=std, dtype=dtype),
-            bias=zero if bias else None,
-            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
-        )
-
     def logits(self, x: NamedArray) -> NamedArray:
         """(..., inputs) to float32 (..., routes)."""
 
@@ -132,16 +108,35 @@ class MixtureOfExperts(eqx.Module):
             shared_gate: See the class.
             key: Random key.
         """
-        first, second, third, fourth = jax.random.split(key, 4)
-        parts: dict[str, Any] = {"stacked": stacked, "std": std, "dtype": dtype, "bias": bias}
-        return MixtureOfExperts(
-            router=Router.init(embed, experts, routing, correction=correction, key=first, **parts),
-            experts=Experts.init(
-                Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=(second, third, fourth), **parts
-            ),
-            shared=shared,
-            shared_gate=shared_gate,
+        keys, outer = jax.random.split(key, 4), (*stacked, Axis(EXPERTS, experts))
+
+        def weight(key: PRNGKeyArray, outer: tuple[Axis, ...], inputs: Axis, outputs: Axis) -> NamedArray:
+            return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
+
+        def zero(*axes: Axis) -> NamedArray | None:
+            return hax.zeros(axes, dtype=dtype) if bias else None
+
+        routes = Axis(ROUTES, experts)
+        router = Router(
+            inputs=embed,
+            routing=routing,
+            bias=zero(*stacked, routes),
+            weight=weight(keys[0], stacked, embed, routes),
+            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
         )
+        of_experts = Experts(
+            experts=outer[-1],
+            embed=embed,
+            mlp=mlp,
+            combine=combine,
+            gate=weight(keys[1], outer, embed, mlp),
+            up=weight(keys[2], outer, embed, mlp),
+            down=weight(keys[3], outer, mlp, embed),
+            gate_bias=zero(*outer, mlp),
+            up_bias=zero(*outer, mlp),
+            down_bias=zero(*outer, embed),
+        )
+        return MixtureOfExperts(router, of_experts, shared, shared_gate)
 
     def __call__(self, x: NamedArray, weights: NamedArray | None = None) -> tuple[NamedArray, RouterReport]:
         """(..., position, embed) to the same axes, and the report of the router.
