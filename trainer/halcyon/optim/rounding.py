@@ -154,35 +154,27 @@ def is_stochastic(kind: MomentsType, rounding: str | None) -> bool:
 
 
 def _wide_bfloat16(state: Any) -> Any:
-    def one(field: str | None, x: Any) -> Any:
-        return _as(x, jnp.float32) if field in MEANS | SQUARES else x
-
-    return _mapped(one, state)
+    return _mapped(lambda field, x: _as(x, jnp.float32) if field in MEANS | SQUARES else x, state)
 
 
 def _bfloat16(state: Any, key: jax.Array | None) -> Any:
-    keys = _keys(state, key)
-
-    def one(field: str | None, x: Any) -> Any:
-        own = next(keys)
+    def narrowed(field: str | None, x: Any, own: jax.Array | None) -> Any:
         if field not in MEANS | SQUARES:
             return x
         return _as(x, jnp.bfloat16) if own is None else NamedArray(stochastically_rounded(x.array, own), x.axis_names)
 
-    return _mapped(one, state)
+    return _mapped(narrowed, state, _keys(state, key))
 
 
 def _wide(state: Scaled) -> Any:
-    leaves, structure = jax.tree.flatten(state.values, is_leaf=is_named)
-    fields, scales = _fields(state.values), structure.flatten_up_to(state.scales)
-
-    def one(field: str | None, x: Any, scale: Any) -> Any:
+    def widened(field: str | None, x: Any, scale: Any) -> Any:
         if scale is None:
             return x
         found = x.array.astype(jnp.float32) * jnp.expand_dims(scale.array, _row(x))
         return NamedArray(found * found if field in SQUARES else found, x.axis_names)
 
-    return structure.unflatten([one(*each) for each in zip(fields, leaves, scales, strict=True)])
+    scales = jax.tree.structure(state.values, is_leaf=is_named).flatten_up_to(state.scales)
+    return _mapped(widened, state.values, scales)
 
 
 def _narrow(state: Any, key: jax.Array | None) -> Scaled:
@@ -230,10 +222,10 @@ def _as(x: NamedArray, dtype: Any) -> NamedArray:
     return NamedArray(x.array.astype(dtype), x.axis_names)
 
 
-def _mapped(function: Any, state: Any) -> Any:
-    """``function(field, array)`` of each array; see `_fields`."""
+def _mapped(function: Any, state: Any, *further: Any) -> Any:
+    """``function(field, array, *further)`` of each array, with one of each further list; see `_fields`."""
     leaves, structure = jax.tree.flatten(state, is_leaf=is_named)
-    return structure.unflatten([function(*each) for each in zip(_fields(state), leaves, strict=True)])
+    return structure.unflatten([function(*each) for each in zip(_fields(state), leaves, *further, strict=True)])
 
 
 def _fields(state: Any) -> list[str | None]:
@@ -257,4 +249,4 @@ def _fields(state: Any) -> list[str | None]:
 def _keys(state: Any, key: jax.Array | None) -> Any:
     """A key for each array; None without a key."""
     count = len(jax.tree.leaves(state, is_leaf=is_named))
-    return iter([None] * count if key is None else jax.random.split(key, count))
+    return [None] * count if key is None else jax.random.split(key, count)

@@ -4,7 +4,8 @@ and keys of a head; with experts in some or all layers, or without.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, TypeVar
 
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
@@ -34,6 +35,8 @@ def expert_tensors(spec: Qwen3MoeSpec) -> Tensors:
     """The tensors of ``Qwen3MoeForCausalLM``."""
     return expert_decoder_tensors(spec, lambda layers: layers.experts("mlp.gate", "mlp.experts"))
 
+
+Section = TypeVar("Section", bound=QwenSection)
 
 _DEFAULTS = {
     "num_key_value_heads": 32,
@@ -72,12 +75,8 @@ def _windowed(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"use_sliding_window": fields["use_sliding_window"] and fields["sliding_window"] is not None}
 
 
-def _read_qwen2(config: ConfigReader) -> Qwen2Spec:
-    return Qwen2Spec(**_windowed(_QWEN2.fields(config)))
-
-
-def _read_qwen3(config: ConfigReader) -> Qwen3Spec:
-    return Qwen3Spec(**_windowed(_QWEN3.fields(config)))
+def _read(of: DecoderConfig[Section], config: ConfigReader) -> Section:
+    return of.section(**_windowed(of.fields(config)))
 
 
 def _read_qwen3_moe(config: ConfigReader) -> Qwen3MoeSpec:
@@ -93,10 +92,14 @@ def _write_qwen3_moe(spec: Qwen3MoeSpec, positions: int) -> dict[str, Any]:
 
 
 QWEN2 = decoder_family(
-    Qwen2Spec, design, PublishedForm("qwen2", ("Qwen2ForCausalLM",), decoder_tensors, _read_qwen2, _QWEN2.write)
+    Qwen2Spec,
+    design,
+    PublishedForm("qwen2", ("Qwen2ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN2), _QWEN2.write),
 )
 QWEN3 = decoder_family(
-    Qwen3Spec, design, PublishedForm("qwen3", ("Qwen3ForCausalLM",), decoder_tensors, _read_qwen3, _QWEN3.write)
+    Qwen3Spec,
+    design,
+    PublishedForm("qwen3", ("Qwen3ForCausalLM",), decoder_tensors, functools.partial(_read, _QWEN3), _QWEN3.write),
 )
 QWEN3_MOE = decoder_family(
     Qwen3MoeSpec,

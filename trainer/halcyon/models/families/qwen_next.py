@@ -183,16 +183,8 @@ def _read_mixers(config: ConfigReader) -> list[MixerType]:
     )
 
 
-def _read_next(config: ConfigReader) -> Qwen3NextSpec:
-    return _NEXT.read(config, layer_types=_read_mixers(config), fused_projections=True)
-
-
-def _read_dense(config: ConfigReader) -> Qwen3NextSpec:
-    return _DENSE_35.read(config, layer_types=_read_mixers(config), num_experts=0)
-
-
-def _read_sparse(config: ConfigReader) -> Qwen3NextSpec:
-    return _SPARSE_35.read(config, layer_types=_read_mixers(config))
+def _read(of: DecoderConfig[Qwen3NextSpec], config: ConfigReader, **changes: Any) -> Qwen3NextSpec:
+    return of.read(config, layer_types=_read_mixers(config), **changes)
 
 
 def _is_dense(spec: Qwen3NextSpec) -> bool:
@@ -215,14 +207,14 @@ def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSp
 QWEN3_NEXT = decoder_family(
     Qwen3NextSpec,
     design,
-    _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
+    _form("qwen3_5_text", "Qwen3_5", functools.partial(_read, _DENSE_35, num_experts=0), covers=_is_dense),
     _form(
         "qwen3_5_moe_text",
         "Qwen3_5Moe",
-        _read_sparse,
+        functools.partial(_read, _SPARSE_35),
         covers=_is_sparse,
         fused=functools.partial(tensors, in_one=True),
     ),
-    _form("qwen3_next", "Qwen3Next", _read_next),
+    _form("qwen3_next", "Qwen3Next", functools.partial(_read, _NEXT, fused_projections=True)),
 )
 """The last form is also that of all models of the section that Qwen 3.5 does not have."""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import run, with_array
+from halcyon.models.arrays import joined, run, with_array
 from halcyon.models.axes import BATCH, is_named
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
@@ -225,7 +225,7 @@ class _Blocks:
             return self._pairs.finish(sums, query.dtype)
 
         results, log_totals = jax.lax.map(of_queries, jnp.arange(self._count))
-        return self._joined(results), self._joined(log_totals)
+        return joined(results, self._form.position.name), joined(log_totals, self._form.position.name)
 
     def backward(
         self,
@@ -261,19 +261,13 @@ class _Blocks:
 
         start = (hax.zeros(key.axes, dtype=jnp.float32), hax.zeros(value.axes, dtype=jnp.float32))
         (by_key, by_value), by_query = jax.lax.scan(of_queries, start, jnp.arange(self._count))
-        return self._joined(by_query), by_key.astype(key.dtype), by_value.astype(value.dtype)
+        return joined(by_query, self._form.position.name), by_key.astype(key.dtype), by_value.astype(value.dtype)
 
     def _part(self, x: NamedArray, whole: Axis, part: Axis, number: jax.Array) -> NamedArray:
         return run(x, whole, part, number * self._form.block)
 
     def _added(self, total: NamedArray, part: NamedArray, number: jax.Array) -> NamedArray:
         return added(total, part, self._form.key_position.name, number * self._form.block)
-
-    def _joined(self, x: Any) -> NamedArray:
-        """Join blocks of queries, which a loop has stacked in front, into one array."""
-        at = x.axis_names.index(self._form.position.name)
-        runs = jnp.moveaxis(x.array, 0, at)
-        return with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))
 
 
 def added(total: NamedArray, part: NamedArray, axis: str, first: jax.Array) -> NamedArray:

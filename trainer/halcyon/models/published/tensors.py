@@ -152,6 +152,8 @@ AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp
 SEPARATE = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 """Names of the maps of an expert in most families."""
 
+_MAPS = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
+"""The maps of an MLP: their outputs and inputs."""
 _LAYER = "model.layers.{layers}"
 
 
@@ -191,12 +193,11 @@ class Layers:
 
     def mlp(self, name: str, path: str, *, gated: bool = True, bias: bool = False) -> list[Tensor]:
         """The tensors of an MLP."""
-        maps = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
-        chosen = {part: axes for part, axes in maps.items() if gated or part != "gate"}
         return [
-            one
-            for part, axes in chosen.items()
-            for one in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)
+            tensor
+            for part, axes in _MAPS.items()
+            if gated or part != "gate"
+            for tensor in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)
         ]
 
     def experts(self, router: str, experts: str, names: Mapping[str, str] = SEPARATE) -> list[Tensor]:
@@ -207,10 +208,9 @@ class Layers:
             experts: Name of the experts.
             names: The names of ``gate``, ``up`` and ``down`` in an expert.
         """
-        axes = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
         of_experts = [
-            self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes[part])
-            for part in axes
+            self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes)
+            for part, axes in _MAPS.items()
         ]
         return [self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED), *of_experts]
 
