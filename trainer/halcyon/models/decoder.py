@@ -25,8 +25,7 @@ from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.arrays import elementwise
-from halcyon.models.axes import LAYERS
+from halcyon.models.axes import LAYERS, elementwise
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.design import BlockKind, Design, masks_and_rotations
 from halcyon.models.forms import STACKS, Form

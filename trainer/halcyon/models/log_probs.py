@@ -21,12 +21,10 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import cut, joined, with_array
-from halcyon.models.axes import POSITION
-from halcyon.models.logit_memory import block_count, most_logit_bytes
+from halcyon.models.axes import POSITION, cut, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, parts_of
 from halcyon.models.parts.linear import product
-from halcyon.models.softmax import Softmax
+from halcyon.models.softmax import Softmax, block_count, most_logit_bytes
 
 
 class TokenLogProbs(NamedTuple):
@@ -63,7 +61,7 @@ def token_log_probs(
         tokens: (..., position) integers.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of
-            positions. None: as `halcyon.models.logit_memory` says.
+            positions. None: as `halcyon.models.softmax` says.
     """
     found: Any = _log_probs(features, head, tokens, softmax, _block_count(tokens, softmax.vocab, max_logit_bytes))
     return TokenLogProbs(*found)
@@ -92,7 +90,7 @@ def cross_entropy(
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022,
             section 5).
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of
-            positions. None: as `halcyon.models.logit_memory` says.
+            positions. None: as `halcyon.models.softmax` says.
     """
     blocks = _block_count(targets, softmax.vocab, max_logit_bytes)
     return CrossEntropy(*_cross_entropy(features, head, targets, weights, softmax, z_loss, blocks))

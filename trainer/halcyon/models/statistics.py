@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import expanded
-from halcyon.models.axes import BATCH, POSITION, is_named
+from halcyon.models.axes import BATCH, POSITION, expanded, is_named
 
 _EXPONENTS = range(-16, 3)
 HISTOGRAM_EDGES = tuple(4.0**exponent for exponent in _EXPONENTS)

@@ -21,9 +21,9 @@ from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
-from halcyon.models.logit_memory import logits_for
 from halcyon.models.parameters import joined, split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
+from halcyon.models.softmax import logits_for
 from halcyon.models.stack import stacks_of, with_remat, with_unroll
 from halcyon.optim import build_optimizer, learning_rate, update_arguments
 from halcyon.optim.groups import trained

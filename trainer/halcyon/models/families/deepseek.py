@@ -31,7 +31,7 @@ from halcyon.models.published import (
     PublishedForm,
     Tensor,
     Tensors,
-    expert_decoder_tensors,
+    expert_tensors,
 )
 from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
@@ -97,7 +97,7 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
 
 def tensors(spec: Glm4MoeSpec) -> Tensors:
     """The tensors of ``Glm4MoeForCausalLM``."""
-    return expert_decoder_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
 
 
 def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
@@ -149,7 +149,7 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
             )
         return found
 
-    return expert_decoder_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
 
 
 def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
-from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors, expert_decoder_tensors
+from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors, expert_tensors
 from halcyon_api.spec.families.mistral import MistralSpec
 from halcyon_api.spec.families.mixtral import MixtralSpec
 
@@ -23,9 +23,9 @@ def expert_design(spec: MixtralSpec) -> Design:
     return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act))
 
 
-def expert_tensors(spec: MixtralSpec) -> Tensors:
+def mixtral_tensors(spec: MixtralSpec) -> Tensors:
     """The tensors of ``MixtralForCausalLM``."""
-    return expert_decoder_tensors(
+    return expert_tensors(
         spec, lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES)
     )
 
@@ -53,5 +53,5 @@ MISTRAL = decoder_family(
 MIXTRAL = decoder_family(
     MixtralSpec,
     expert_design,
-    PublishedForm("mixtral", ("MixtralForCausalLM",), expert_tensors, _MIXTRAL.read, _MIXTRAL.write),
+    PublishedForm("mixtral", ("MixtralForCausalLM",), mixtral_tensors, _MIXTRAL.read, _MIXTRAL.write),
 )

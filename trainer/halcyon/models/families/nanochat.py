@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.arrays import elementwise, recomputed
+from halcyon.models.axes import elementwise, recomputed
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
 from halcyon.models.decoder import TokenDecoder
 from halcyon.models.design import BlockKind, masks_and_rotations

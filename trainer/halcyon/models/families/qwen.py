@@ -15,7 +15,7 @@ from halcyon.models.published import (
     PublishedForm,
     Tensors,
     decoder_tensors,
-    expert_decoder_tensors,
+    expert_tensors,
 )
 from halcyon_api.spec.families.qwen import Qwen2Spec, Qwen3Spec, QwenSection
 from halcyon_api.spec.families.qwen_moe import Qwen3MoeSpec
@@ -31,9 +31,9 @@ def expert_design(spec: Qwen3MoeSpec) -> Design:
     return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act, normalised=spec.norm_topk_prob))
 
 
-def expert_tensors(spec: Qwen3MoeSpec) -> Tensors:
+def qwen3_moe_tensors(spec: Qwen3MoeSpec) -> Tensors:
     """The tensors of ``Qwen3MoeForCausalLM``."""
-    return expert_decoder_tensors(spec, lambda layers: layers.experts("mlp.gate", "mlp.experts"))
+    return expert_tensors(spec, lambda layers: layers.experts("mlp.gate", "mlp.experts"))
 
 
 Section = TypeVar("Section", bound=QwenSection)
@@ -104,5 +104,5 @@ QWEN3 = decoder_family(
 QWEN3_MOE = decoder_family(
     Qwen3MoeSpec,
     expert_design,
-    PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), expert_tensors, _read_qwen3_moe, _write_qwen3_moe),
+    PublishedForm("qwen3_moe", ("Qwen3MoeForCausalLM",), qwen3_moe_tensors, _read_qwen3_moe, _write_qwen3_moe),
 )

@@ -30,7 +30,7 @@ from halcyon.models.published import (
     PublishedForm,
     Tensor,
     Tensors,
-    expert_decoder_tensors,
+    expert_tensors,
 )
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES
@@ -86,7 +86,7 @@ def _delta_net(
 def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
     """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one
     tensor."""
-    return expert_decoder_tensors(
+    return expert_tensors(
         spec,
         functools.partial(_mixture, in_one=in_one),
         attention=functools.partial(_attention_tensors, bias=spec.attention_bias),

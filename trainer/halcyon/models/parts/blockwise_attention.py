@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import joined, run, with_array
-from halcyon.models.axes import BATCH, is_named
+from halcyon.models.axes import BATCH, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names

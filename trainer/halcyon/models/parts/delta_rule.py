@@ -22,7 +22,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from halcyon.models.arrays import recomputed
+from halcyon.models.axes import recomputed
 
 CHUNK = 64
 """Positions of a chunk; a power of two."""

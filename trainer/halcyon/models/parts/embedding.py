@@ -25,8 +25,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.arrays import elementwise, recomputed, with_array
-from halcyon.models.axes import EMBED, POSITION, SMEARED, VALUE_GATE
+from halcyon.models.axes import EMBED, POSITION, SMEARED, VALUE_GATE, elementwise, recomputed, with_array
 from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided

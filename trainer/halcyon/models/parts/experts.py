@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import recomputed, with_array
+from halcyon.models.axes import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
 from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum

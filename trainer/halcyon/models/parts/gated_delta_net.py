@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.arrays import elementwise, expanded, recomputed, with_array
-from halcyon.models.axes import BATCH, POSITION, TAPS
+from halcyon.models.axes import BATCH, POSITION, TAPS, elementwise, expanded, recomputed, with_array
 from halcyon.models.cache import FixedState, Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided

@@ -30,7 +30,7 @@ from haliax.axis import AxisSelection
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.arrays import elementwise
+from halcyon.models.axes import elementwise
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.products import Role as ProductRole

@@ -22,8 +22,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.arrays import elementwise, recomputed
-from halcyon.models.axes import BATCH, RANK
+from halcyon.models.axes import BATCH, RANK, elementwise, recomputed
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.linear import apply_weight

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import elementwise, recomputed
+from halcyon.models.axes import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.linear import InitLinear, Linear
 from halcyon_api.spec.families.section import Activation

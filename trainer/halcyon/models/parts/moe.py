@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.arrays import elementwise, recomputed
-from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES
+from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES, elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.dispatch import dispatched
@@ -108,7 +107,8 @@ class MixtureOfExperts(eqx.Module):
             shared_gate: See the class.
             key: Random key.
         """
-        keys, outer = jax.random.split(key, 4), (*stacked, Axis(EXPERTS, experts))
+        first, second, third, fourth = jax.random.split(key, 4)
+        outer = (*stacked, Axis(EXPERTS, experts))
 
         def weight(key: PRNGKeyArray, outer: tuple[Axis, ...], inputs: Axis, outputs: Axis) -> NamedArray:
             return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
@@ -121,7 +121,7 @@ class MixtureOfExperts(eqx.Module):
             inputs=embed,
             routing=routing,
             bias=zero(*stacked, routes),
-            weight=weight(keys[0], stacked, embed, routes),
+            weight=weight(first, stacked, embed, routes),
             correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
         )
         of_experts = Experts(
@@ -129,9 +129,9 @@ class MixtureOfExperts(eqx.Module):
             embed=embed,
             mlp=mlp,
             combine=combine,
-            gate=weight(keys[1], outer, embed, mlp),
-            up=weight(keys[2], outer, embed, mlp),
-            down=weight(keys[3], outer, mlp, embed),
+            gate=weight(second, outer, embed, mlp),
+            up=weight(third, outer, embed, mlp),
+            down=weight(fourth, outer, mlp, embed),
             gate_bias=zero(*outer, mlp),
             up_bias=zero(*outer, mlp),
             down_bias=zero(*outer, embed),

@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.models.arrays import cut, joined, with_array
-from halcyon.models.axes import KEY_POSITION, POSITION, is_named
+from halcyon.models.axes import KEY_POSITION, POSITION, cut, is_named, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, unroll
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.blockwise_attention import added

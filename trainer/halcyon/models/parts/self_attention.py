@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.arrays import elementwise, recomputed
-from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, LAYERS, POSITION
+from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, LAYERS, POSITION, elementwise, recomputed
 from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention

@@ -284,7 +284,7 @@ def decoder_tensors(spec: DecoderSection | LlamaSpec, norms: Mapping[str, str] =
     return _with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **further)
 
 
-def expert_decoder_tensors(
+def expert_tensors(
     spec: ExpertsSection,
     mixture: Callable[[Layers], Sequence[Tensor]],
     *,
