@@ -123,3 +123,9 @@ def run(x: NamedArray, whole: Axis, part: Axis, first: jax.Array | int) -> Named
     at = x.axis_names.index(whole.name)
     axes = tuple(part if axis.name == whole.name else axis for axis in x.axes)
     return NamedArray(jax.lax.dynamic_slice_in_dim(x.array, first, part.size, at), tuple(axis.name for axis in axes))
+
+
+def later(x: jax.Array, distance: int, at: int, first: float = 0) -> jax.Array:
+    """`x` moved by `distance` along a dimension, with `first` in front."""
+    padding = [(distance if axis == at else 0, 0) for axis in range(x.ndim)]
+    return jax.lax.slice_in_dim(jnp.pad(x, padding, constant_values=first), 0, x.shape[at], axis=at)

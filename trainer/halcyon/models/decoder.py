@@ -210,7 +210,9 @@ class Decoder(TokenDecoder):
         design = self.design
         rotated = design.rotated or design.axes.head_size
         attended = masks_and_rotations(design.kinds, inputs, self._position_axis(inputs.tokens), rotated)
-        x = self._embedded(inputs.tokens, jnp.dtype(compute_dtype))
+        embedded, scale = self.embedding(inputs.tokens, jnp.dtype(compute_dtype)), design.embedding_scale
+        if scale is not None:
+            embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
 
         def step(
             layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
@@ -224,7 +226,7 @@ class Decoder(TokenDecoder):
             x, _ = block(x, *((None, None) if form.recurrent else attended[kind]), memory)
             return (x, memory.layers), None
 
-        (x, layers), reports = self._scan(step, (x, None if cache is None else Layers.of(cache)))
+        (x, layers), reports = self._scan(step, (embedded, None if cache is None else Layers.of(cache)))
         if cache is not None and layers is not None:
             return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
         if reports is None or design.mixture is None:
@@ -240,10 +242,6 @@ class Decoder(TokenDecoder):
             return scan_forms(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
         (stack,) = self._stacks.values()
         return stack.scan_kinds(layers, lambda layer, block, carry: step(layer, block, carry)[0], carry), None
-
-    def _embedded(self, tokens: NamedArray, dtype: jnp.dtype) -> NamedArray:
-        x, scale = self.embedding(tokens, dtype), self.design.embedding_scale
-        return x if scale is None else elementwise(lambda x: x * jnp.asarray(scale, x.dtype), x)
 
     @property
     def logit_cap(self) -> float | None:

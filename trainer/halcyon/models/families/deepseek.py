@@ -24,15 +24,7 @@ from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import LatentAttention
-from halcyon.models.published import (
-    ConfigReader,
-    DecoderConfig,
-    Layers,
-    PublishedForm,
-    Tensor,
-    Tensors,
-    expert_tensors,
-)
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
@@ -63,21 +55,29 @@ def latent_design(spec: DeepseekV3Spec) -> Design:
 
     def attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
         linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
+        biased = functools.partial(linear, bias=spec.attention_bias)  # to a latent vector, or into the residual stream
 
         def norm(axis: Axis) -> RmsNorm:
             return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)
 
-        return LatentAttention.init(
-            design.axes.embed,
-            Axis(axes.HEADS, spec.num_attention_heads),
-            query_rank=None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank),
-            kv_rank=Axis(axes.KV_RANK, spec.kv_lora_rank),
-            plain=Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim),
+        embed, heads = design.axes.embed, Axis(axes.HEADS, spec.num_attention_heads)
+        rank, plain = Axis(axes.KV_RANK, spec.kv_lora_rank), Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim)
+        query_rank = None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank)
+        source, value_size = query_rank or embed, Axis(axes.VALUE_SIZE, spec.v_head_dim)
+        return LatentAttention(
+            query_down=None if query_rank is None else biased((embed,), (query_rank,)),
+            query_latent_norm=None if query_rank is None else norm(query_rank),
+            query_plain=linear((source,), (heads, plain)),
+            query_rotary=linear((source,), (heads, rotary)),
+            latent=biased((embed,), (rank,)),
+            latent_norm=norm(rank),
+            key_rotary=biased((embed,), (rotary,)),
+            key_plain=linear((rank,), (heads, plain)),
+            value=linear((rank,), (heads, value_size)),
+            output=biased((heads, value_size), (embed,)),
+            plain=plain,
             rotary=rotary,
-            value_size=Axis(axes.VALUE_SIZE, spec.v_head_dim),
-            linear=linear,
-            biased=functools.partial(linear, bias=spec.attention_bias),
-            norm=norm,
+            value_size=value_size,
             scale=_score_scale(spec),
         )
 

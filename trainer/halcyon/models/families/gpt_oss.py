@@ -17,15 +17,7 @@ from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
 from halcyon.models.design import Design
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.experts import Gate
-from halcyon.models.published import (
-    ConfigReader,
-    DecoderConfig,
-    Layers,
-    PublishedForm,
-    Tensor,
-    Tensors,
-    expert_tensors,
-)
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
 

@@ -14,28 +14,25 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
+import haliax as hax
+import jax
 import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models import axes
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
 from halcyon.models.design import Design, self_attention
 from halcyon.models.families.family import decoder_family, design_of, mixture_of
-from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.published import (
-    ConfigReader,
-    DecoderConfig,
-    Layers,
-    PublishedForm,
-    Tensor,
-    Tensors,
-    expert_tensors,
-)
+from halcyon.models.parts.gated_delta_net import CausalConvolution, DeltaAxes, GatedDeltaNet
+from halcyon.models.parts.linear import Linear, normal
+from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon.models.published.decoder_config import read_layer_types
 from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
+_MOST_DECAY = 16.0
+"""Upper end of the first decays, which are drawn evenly."""
 _HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
 _DELTA_KEYS = (KV_HEADS, HEAD_SIZE)
 _DELTA_VALUES = (*_HEADS, VALUE_SIZE)
@@ -64,22 +61,43 @@ def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
 def _delta_net(
     spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
 ) -> GatedDeltaNet:
+    """Random parameters: normal; factors of decays even in (0.01, 16), their shifts 1."""
     key_heads = spec.linear_num_key_heads
-    return GatedDeltaNet.init(
-        DeltaAxes(
-            embed=design.axes.embed,
-            key_heads=Axis(axes.KV_HEADS, key_heads),
-            value_heads=Axis(axes.Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
-            key_size=Axis(axes.HEAD_SIZE, spec.linear_key_head_dim),
-            value_size=Axis(axes.VALUE_SIZE, spec.linear_value_head_dim),
-        ),
-        spec.linear_conv_kernel_dim,
-        spec.hidden_act,
-        stacked=(layers,),
-        std=spec.initializer_range,
-        epsilon=spec.rms_norm_eps,
-        dtype=dtype,
-        key=next(keys),
+    at = DeltaAxes(
+        embed=design.axes.embed,
+        key_heads=Axis(KV_HEADS, key_heads),
+        value_heads=Axis(Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
+        key_size=Axis(HEAD_SIZE, spec.linear_key_head_dim),
+        value_size=Axis(VALUE_SIZE, spec.linear_value_head_dim),
+    )
+    own = iter(jax.random.split(next(keys), 11))
+    heads = (at.key_heads, at.value_heads)
+
+    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
+        return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, key=next(own))
+
+    def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
+        axis = Axis(TAPS, spec.linear_conv_kernel_dim)
+        weight = normal(next(own), (layers,), features, (axis,), std=spec.initializer_range, dtype=dtype)
+        return CausalConvolution(axis, spec.hidden_act, weight)
+
+    decays = jax.random.uniform(next(own), [axis.size for axis in (layers, *heads)], jnp.float32, 0.01, _MOST_DECAY)
+    embed = (at.embed,)
+    return GatedDeltaNet(
+        query=linear(embed, at.keys),
+        key=linear(embed, at.keys),
+        value=linear(embed, at.values),
+        gate=linear(embed, at.values),
+        rate=linear(embed, heads),
+        decay=linear(embed, heads),
+        query_convolution=convolution(at.keys),
+        key_convolution=convolution(at.keys),
+        value_convolution=convolution(at.values),
+        norm=RmsNorm.init(at.value_size, stacked=(layers,), epsilon=spec.rms_norm_eps, dtype=dtype, scaling="rounded"),
+        output=linear(at.values, embed),
+        axes=at,
+        log_decay=hax.named(jnp.log(decays).astype(dtype), (layers, *heads)),
+        decay_shift=hax.ones((layers, *heads), dtype=dtype),
     )
 
 

@@ -8,6 +8,7 @@ rows. `halcyon.models.parts.attention_blocks` has the arithmetic of a pair of bl
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Literal
@@ -61,7 +62,7 @@ def attend_in_blocks(
     # The ids of the last segment go on in the padding: other ids there could overlap with those of earlier blocks.
     mask = hidden if mask is None else _padded(mask, form, position, key_position, "edge") & hidden
     query, key, value = (_padded(x, form, position, key_position) for x in (query, key, value))
-    whole = Form(position, key_position, form.head_size, form.value_size, form.soft_cap, form.block)
+    whole = dataclasses.replace(form, position=position, key_position=key_position)
     return run(_attend(query, key, value, mask, sinks, whole, by_row), position, form.position, 0)
 
 

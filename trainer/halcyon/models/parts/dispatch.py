@@ -22,6 +22,7 @@ from haliax import Axis
 
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.partition import Shard, unroll
+from halcyon.models.parts.grouped_product import rows_at
 
 SLACK = 2
 """Rows that a device sends to another one in a round, relative to an even distribution over the devices."""
@@ -122,14 +123,14 @@ def moved(rows: jax.Array, sources: jax.Array, targets: jax.Array) -> jax.Array:
         [place, feature].
     """
     del targets
-    return _at(rows, sources)
+    return rows_at(rows, sources)
 
 
 def _moved_backward(targets: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
-    return _at(cotangent, targets), None, None
+    return rows_at(cotangent, targets), None, None
 
 
-moved.defvjp(lambda rows, sources, targets: (_at(rows, sources), targets), _moved_backward)
+moved.defvjp(lambda rows, sources, targets: (rows_at(rows, sources), targets), _moved_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -146,16 +147,12 @@ def copied(rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int)
         [place, feature].
     """
     del targets
-    return _at(rows, sources // copies)
+    return rows_at(rows, sources // copies)
 
 
 def _copied_backward(copies: int, targets: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
-    of_row = _at(cotangent, targets).reshape(-1, copies, cotangent.shape[-1])
+    of_row = rows_at(cotangent, targets).reshape(-1, copies, cotangent.shape[-1])
     return jnp.sum(of_row.astype(jnp.float32), 1).astype(cotangent.dtype), None, None
 
 
-copied.defvjp(lambda rows, sources, targets, copies: (_at(rows, sources // copies), targets), _copied_backward)
-
-
-def _at(rows: jax.Array, places: jax.Array) -> jax.Array:
-    return jnp.take(rows, places, axis=0, mode="fill", fill_value=0)
+copied.defvjp(lambda rows, sources, targets, copies: (rows_at(rows, sources // copies), targets), _copied_backward)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EMBED, POSITION, SMEARED, VALUE_GATE, elementwise, recomputed, with_array
+from halcyon.models.axes import EMBED, POSITION, SMEARED, VALUE_GATE, elementwise, later, recomputed, with_array
 from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
@@ -165,11 +165,7 @@ def _before(x: NamedArray, segments: NamedArray | None) -> NamedArray:
 
 def _moved(x: NamedArray, first: float) -> NamedArray:
     """`x` moved by one position."""
-    at = x.axis_names.index(POSITION)
-    padding = [(1 if axis == at else 0, 0) for axis in range(x.array.ndim)]
-    return with_array(
-        x, jax.lax.slice_in_dim(jnp.pad(x.array, padding, constant_values=first), 0, x.array.shape[at], axis=at)
-    )
+    return with_array(x, later(x.array, 1, x.axis_names.index(POSITION), first))
 
 
 def _remembered(x: NamedArray, memory: Memory) -> NamedArray:

@@ -24,7 +24,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
-from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum
+from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum, rows_at
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
 from halcyon.models.parts.products import Kind, is_narrow, rounded
@@ -141,7 +141,7 @@ def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) 
 def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> jax.Array:
     """Each row plus the bias of its expert, added in float32. `bias` is as stored: (experts, outputs)."""
     of_row = group_of_rows(sizes, len(rows))
-    added = jnp.take(_whole(shard, bias, jnp.dtype(jnp.float32)), of_row, axis=0, mode="fill", fill_value=0)
+    added = rows_at(_whole(shard, bias, jnp.dtype(jnp.float32)), of_row)
     return (rows.astype(jnp.float32) + added).astype(rows.dtype)
 
 
@@ -182,7 +182,7 @@ def expert_product(
     sums = grouped_product(left, right, sizes, transposed=transposed, into=into).astype(jnp.float32)
     of_output = right_scale.reshape(len(right_scale), -1)
     if not by_tensor:
-        of_output = jnp.take(of_output, group_of_rows(sizes, len(rows)), axis=0, mode="fill", fill_value=0)
+        of_output = rows_at(of_output, group_of_rows(sizes, len(rows)))
     return (sums * left_scale * of_output).astype(rows.dtype)
 
 

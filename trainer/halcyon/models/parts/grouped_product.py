@@ -154,8 +154,8 @@ def product_in_blocks(
         matrix = jax.lax.dynamic_index_in_dim(matrices, group, keepdims=False)
         return _product(mine, matrix, (1,), (1,) if transposed else (0,)).astype(into)
 
-    products = jax.lax.map(one, (_at(rows, blocks.rows), blocks.groups))
-    return _at(products.reshape(-1, products.shape[-1]), blocks.places)
+    products = jax.lax.map(one, (rows_at(rows, blocks.rows), blocks.groups))
+    return rows_at(products.reshape(-1, products.shape[-1]), blocks.places)
 
 
 def outer_in_blocks(rows: jax.Array, others: jax.Array, sizes: jax.Array) -> jax.Array:
@@ -168,7 +168,7 @@ def outer_in_blocks(rows: jax.Array, others: jax.Array, sizes: jax.Array) -> jax
         return jax.lax.dynamic_update_index_in_dim(total, before + _product(left, right, (0,), (0,)), group, 0), None
 
     zero = jnp.zeros((len(sizes), rows.shape[1], others.shape[1]), jnp.float32)
-    return jax.lax.scan(add, zero, (_at(rows, blocks.rows), _at(others, blocks.rows), blocks.groups))[0]
+    return jax.lax.scan(add, zero, (rows_at(rows, blocks.rows), rows_at(others, blocks.rows), blocks.groups))[0]
 
 
 class _Blocks(NamedTuple):
@@ -200,7 +200,8 @@ def _blocks(count: int, sizes: jax.Array) -> _Blocks:
     )
 
 
-def _at(rows: jax.Array, places: jax.Array) -> jax.Array:
+def rows_at(rows: jax.Array, places: jax.Array) -> jax.Array:
+    """The rows at these places; zeros where a place is not an index of a row."""
     return jnp.take(rows, places, axis=0, mode="fill", fill_value=0)
 
 

@@ -13,6 +13,7 @@ back after it. So nothing but this module knows the order.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -124,7 +125,7 @@ class _Ring:
         self._index = first // part.size
         self._order: RingOrder = ring_order(mask, form.position.size, self._devices, form.block)
         self._block, self._blocks = self._order.block, part.size // self._order.block
-        self._form = Form(form.position, form.key_position, form.head_size, form.value_size, form.soft_cap, self._block)
+        self._form = dataclasses.replace(form, block=self._block)
         self._pairs = BlockPairs(self._form, mask, query.axes, form.position.alias(_WHOLE))
         self._steps = self._order.steps
         self._firsts, self._begin, self._end = (

@@ -201,54 +201,6 @@ class LatentAttention(eqx.Module):
     value_size: Axis = eqx.field(static=True)
     scale: float | None = eqx.field(static=True)
 
-    @staticmethod
-    def init(
-        embed: Axis,
-        heads: Axis,
-        *,
-        query_rank: Axis | None,
-        kv_rank: Axis,
-        plain: Axis,
-        rotary: Axis,
-        value_size: Axis,
-        linear: InitLinear,
-        biased: InitLinear,
-        norm: Callable[[Axis], RmsNorm],
-        scale: float | None = None,
-    ) -> LatentAttention:
-        """Random projections; see the class.
-
-        Args:
-            embed: Features of the residual stream.
-            heads: Heads.
-            query_rank: Features of the latent vector of queries. None: no such vector.
-            kv_rank: Features of the latent vector of keys and values.
-            plain: See the class.
-            rotary: See the class.
-            value_size: See the class.
-            linear: Makes a projection from a latent vector, or of queries without one.
-            biased: Makes a projection to a latent vector or into the residual stream; these may have biases.
-            norm: Makes the norm of a latent vector.
-            scale: See the class.
-        """
-        source = query_rank or embed
-        return LatentAttention(
-            query_down=None if query_rank is None else biased((embed,), (query_rank,)),
-            query_latent_norm=None if query_rank is None else norm(query_rank),
-            query_plain=linear((source,), (heads, plain)),
-            query_rotary=linear((source,), (heads, rotary)),
-            latent=biased((embed,), (kv_rank,)),
-            latent_norm=norm(kv_rank),
-            key_rotary=biased((embed,), (rotary,)),
-            key_plain=linear((kv_rank,), (heads, plain)),
-            value=linear((kv_rank,), (heads, value_size)),
-            output=biased((heads, value_size), (embed,)),
-            plain=plain,
-            rotary=rotary,
-            value_size=value_size,
-            scale=scale,
-        )
-
     @property
     def kept(self) -> tuple[tuple[Axis, ...], ...]:
         """The features that a cache keeps of a position: the latent vector, and the rotated features of keys."""

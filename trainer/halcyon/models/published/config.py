@@ -85,6 +85,10 @@ class ConfigReader:
             raise BadConfiguration(f"{self.where}: {name} is {_shown(value)}, not an object; correct it")
         return ConfigReader(value, f"{self.where}: {name}")
 
+    def part(self, name: str) -> ConfigReader:
+        """The object at a key; one without keys if the key is absent or null."""
+        return self.inner(name) or self.empty()
+
     def empty(self) -> ConfigReader:
         """An object without keys."""
         return ConfigReader({}, self.where)
