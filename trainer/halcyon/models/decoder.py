@@ -125,13 +125,13 @@ class Block(eqx.Module):
     ) -> tuple[NamedArray, Any]:
         """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
         `Inputs`."""
-        x = x + _normed(
-            self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
-        )
-        normed = _normed(self.mlp_norm, x)
-        out, report = (
-            (self.mlp(normed), None) if isinstance(self.mlp, GatedMlp | PlainMlp) else self.mlp(normed, weights)
-        )
+        mixed = self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
+        x = x + _normed(self.attention_post_norm, mixed)
+        normed, report = _normed(self.mlp_norm, x), None
+        if isinstance(self.mlp, GatedMlp | PlainMlp):
+            out = self.mlp(normed)
+        else:
+            out, report = self.mlp(normed, weights)
         return divided(x + _normed(self.mlp_post_norm, out)), report
 
 

@@ -171,15 +171,15 @@ def quantized(model: Model, *, integers: bool = False) -> Model:
         model: A model.
         integers: Whether activations are rounded to 8 bits in these products.
     """
-    vocabulary = getattr(model, "vocab", None)
+    vocabulary, compiled = getattr(model, "vocab", None), jax.jit(rounded, static_argnums=1)
 
     def changed(node: Any) -> Any:
         if isinstance(node, Linear) and _is_taken(node):
-            rows, scale = jax.jit(rounded, static_argnums=1)(node.weight, node.inputs)
+            rows, scale = compiled(node.weight, node.inputs)
             return Int8Linear(node.inputs, node.role, integers, rows, scale, node.bias)
         if isinstance(node, Embedding) and node.indexed == vocabulary:
             embed = tuple(axis for axis in node.weight.axes if axis.name not in (node.indexed.name, LAYERS))
-            return Int8Embedding(node.indexed, integers, *jax.jit(rounded, static_argnums=1)(node.weight, embed))
+            return Int8Embedding(node.indexed, integers, *compiled(node.weight, embed))
         return node
 
     return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear | Embedding))

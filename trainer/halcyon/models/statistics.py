@@ -167,12 +167,7 @@ def _tap(values: jax.Array, slot: jax.Array, counted: jax.Array | None) -> jax.A
     return values
 
 
-def _forward(values: jax.Array, slot: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    return values, sums_of(jax.lax.stop_gradient(values), slot.size, counted)
-
-
-def _backward(sums: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array, None]:
-    return gradient, sums, None
-
-
-_tap.defvjp(_forward, _backward)
+_tap.defvjp(
+    lambda values, slot, counted: (values, sums_of(jax.lax.stop_gradient(values), slot.size, counted)),
+    lambda sums, gradient: (gradient, sums, None),
+)

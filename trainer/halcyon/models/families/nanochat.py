@@ -11,7 +11,6 @@ and keys after the rotation; a rotation does not change a norm.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -249,7 +248,6 @@ def _blocks(
         embed, (heads,), (queries,), head_size, linear, zero, norm=_norm, scale=SCORE_SCALE / math.sqrt(spec.head_dim)
     )
     mlp = Axis(axes.MLP, 4 * spec.width)
-    maps = functools.partial(_up_or_down, up=functools.partial(linear, factor=_UP_FACTOR), down=zero, embed=embed)
     values = None
     if form == "valued_blocks":
         gate, features = Axis(axes.VALUE_GATE, VALUE_GATE_CHANNELS), Axis(axes.EMBED, heads.size * head_size.size)
@@ -262,14 +260,10 @@ def _blocks(
         attention_norm=_norm(embed),
         attention=attention,
         mlp_norm=_norm(embed),
-        mlp=PlainMlp.init(embed, mlp, maps, "relu2"),
+        mlp=PlainMlp(linear((embed,), (mlp,), factor=_UP_FACTOR), zero((mlp,), (embed,)), None, "relu2"),
         values=values,
     )
     return Stack(layers, block)
-
-
-def _up_or_down(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, up: Any, down: Any, embed: Axis) -> Linear:
-    return up(inputs, outputs) if inputs == (embed,) else down(inputs, outputs)
 
 
 def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:

@@ -1,4 +1,6 @@
-"""Reads values of a config.json. Every error is one sentence that names the key."""
+"""The form of a family in the files of Hugging Face, and the reader of a config.json: every error is one sentence that
+names the key.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,8 @@ _COMMON: Mapping[str, tuple[Any, ...]] = {
 """Keys that change every family in transformers if they have other values: the mask, the class, the sizes of single
 layers, the files.
 """
+_FUSED = ".mlp.experts.gate_up_proj"
+_TIED = "tie_word_embeddings"
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -141,10 +145,6 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:80]
 
 
-_FUSED = ".mlp.experts.gate_up_proj"
-_TIED = "tie_word_embeddings"
-
-
 @dataclass(frozen=True)
 class PublishedForm:
     """A class of transformers: its name, its tensors, and its config.json.
@@ -180,12 +180,10 @@ class PublishedForm:
 
         In that of a model with images, it is an object of its own.
         """
-        text = config.inner("text_config")
         # transformers ties the head of a model with images by the outer object.
         outer = {_TIED: config.document[_TIED]} if config.has(_TIED) else {}
-        return ConfigReader(
-            {**self.defaults, **config.document, **({} if text is None else text.document), **outer}, config.where
-        )
+        text = config.part("text_config").document
+        return ConfigReader({**self.defaults, **config.document, **text, **outer}, config.where)
 
     def tensors_in(self, section: Any, names: Iterable[str]) -> Tensors:
         """The tensors of a model with this section in files whose tensors have these names. An export has `tensors`."""

@@ -197,14 +197,12 @@ def _read(config: ConfigReader, scaling: ConfigReader, default_theta: float, als
     for name, value in scaling.document.items():
         if name in known:
             settings[name] = value
-        elif (
+        elif not (
             name in _FOR_IMAGES
             or name in (_TYPE, _FORMER_TYPE, _THETA, _PART)
             or value is None
             or _NEUTRAL.get(name) == value
         ):
-            continue
-        else:
             raise BadConfiguration(
                 f"{scaling.where}: {name} is {value}, which Halcyon does not compute for {_TYPE} {kind}, and programs "
                 "differ in whether "
