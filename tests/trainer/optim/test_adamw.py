@@ -73,8 +73,8 @@ def test_twenty_steps_are_those_of_the_definition(scale):
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_decay_touches_linear_maps_only(spec):
     model = make(spec)
-    decaying = OptimizerSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
-    optimizer = build_optimizer(decaying, model)
+    settings = OptimizerSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
+    optimizer = build_optimizer(settings, model)
     updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
     role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     parameters = named_leaves(model)
