@@ -9,6 +9,7 @@ import pytest
 from halcyon.models.parameters import Role, roles
 from halcyon.models.parameters import parameters as declarations
 from halcyon.optim import build_optimizer, learning_rate
+from halcyon.optim.rule import decaying
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
