@@ -1,4 +1,7 @@
-"""What a decoder of a family is like, and how its parts are made from that."""
+"""What a decoder of a family is like, and how its parts are made from that.
+
+Each of its blocks has a kind, and the blocks of one kind share a mask and a table of rotations.
+"""
 
 from __future__ import annotations
 

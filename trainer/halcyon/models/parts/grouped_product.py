@@ -144,9 +144,7 @@ def _ragged(
 def product_in_blocks(
     rows: jax.Array, matrices: jax.Array, sizes: jax.Array, *, transposed: bool, into: Any
 ) -> jax.Array:
-    """The product of each row with the matrix of its group; see
-    `halcyon.models.parts.grouped_product.grouped_product`.
-    """
+    """The product of each row with the matrix of its group; see `grouped_product`."""
     blocks = _blocks(len(rows), sizes)
 
     def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -159,7 +157,7 @@ def product_in_blocks(
 
 
 def outer_in_blocks(rows: jax.Array, others: jax.Array, sizes: jax.Array) -> jax.Array:
-    """The sums of outer products of each group; see `halcyon.models.parts.grouped_product.grouped_outer`."""
+    """The sums of outer products of each group; see `grouped_outer`."""
     blocks = _blocks(len(rows), sizes)
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
