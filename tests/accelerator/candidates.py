@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from halcyon.models.parts.tokamax import operation
+from halcyon.models.parts.tokamax_attention import operation
 
 Product = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """See `halcyon.models.parts.grouped_product.grouped_product`."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.models.flops import flops_per_token
+from halcyon.models.registry import flops_per_token
 from halcyon.parallel.mesh import build_mesh
 from halcyon.step.program import Program, build_program, padded_vocabulary
 from halcyon.step.state import TrainState, initial_state

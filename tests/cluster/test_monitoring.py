@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from halcyon.models.flops import flops_per_token
+from halcyon.models.registry import flops_per_token
 from halcyon_api import names
 from halcyon_api.hardware import TABLE
 from halcyon_api.training_run import parse_run

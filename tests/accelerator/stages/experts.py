@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.models.parts.experts import expert_outer, expert_product
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product
-from halcyon.models.parts.narrow_experts import expert_outer, expert_product
 from halcyon.parallel.devices import has_narrow
 from halcyon_api.spec.narrow_products import NarrowProducts
 from tests.accelerator import candidates

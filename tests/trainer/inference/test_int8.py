@@ -13,8 +13,7 @@ import pytest
 import halcyon
 from halcyon.inference import Engine, Sampling
 from halcyon.models import int8
-from halcyon.models.int8 import quantized, stored_bytes
-from halcyon.models.parts.int8 import Int8Embedding, Int8Linear, int8_product, rounded
+from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product, quantized, rounded, stored_bytes
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, TIED_LLAMA, VOCAB, changed, make
 
@@ -41,9 +40,7 @@ def test_integers_and_scales_have_the_values_of_their_definition() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_a_product_in_blocks_is_the_product(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from halcyon.models.parts import int8 as part
-
-    monkeypatch.setattr(part, "_BLOCK", 64)
+    monkeypatch.setattr(int8, "_BLOCK", 64)
     x, weight = _named({"batch": rows, "position": 1, "embed": 16}), _named({"embed": 16, "heads": 6, "head_size": 4})
     integers, scale = rounded(weight, (weight.resolve_axis("embed"),))
     expected = hax.dot(x, integers.astype(jnp.float32) * scale, axis="embed", precision="highest")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend import backend
 
 from halcyon.commands.programs.gpus import GPUS
-from halcyon.models.parts.tokamax import operation
+from halcyon.models.parts.tokamax_attention import operation
 
 
 @contextlib.contextmanager

@@ -26,9 +26,8 @@ from halcyon.models.adapters import (
     with_dropout,
 )
 from halcyon.models.adapters import without_adapter as base_of
-from halcyon.models.parameters import Role, roles
+from halcyon.models.parameters import Role, joined, roles, split
 from halcyon.models.parts.linear import Linear
-from halcyon.models.trainable import joined, split
 from halcyon_api.spec.adapter import LoraSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, make, named
 

@@ -148,7 +148,7 @@ def test_each_generation_of_gpus_has_a_kernel(target: Target, kernel: str) -> No
 
 
 def test_without_the_package_auto_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("halcyon.models.parts.tokamax.is_there", lambda: False)
+    monkeypatch.setattr("halcyon.models.parts.tokamax_attention.is_there", lambda: False)
     choice = best(request(), HOPPER)
     assert choice.implementation == "blockwise"
     assert "the package tokamax is not installed; install halcyon-train[cuda]" in choice.reason

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.models.parts.convolution import CausalConvolution
 from halcyon.models.parts.delta_rule import delta_rule
+from halcyon.models.parts.gated_delta_net import CausalConvolution
 
 KEY_HEADS, VALUE_HEADS, KEY_SIZE, VALUE_SIZE = 2, 3, 4, 5
 

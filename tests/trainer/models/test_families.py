@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic.alias_generators import to_camel
 
-from halcyon.models.families.table import family_of
+from halcyon.models.registry import family_of
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.model import ModelSpec
 from tests.families import SMALL_FAMILIES
@@ -33,8 +33,8 @@ def test_a_family_that_does_not_exist_is_refused() -> None:
 def test_a_family_loads_no_other_family_and_no_code_for_files() -> None:
     """A training of its own document reads no config.json and loads one family."""
     program = (
-        "import sys; from halcyon.models.families.table import family_of; family_of('llama');"
+        "import sys; from halcyon.models.registry import family_of; family_of('llama');"
         "print([name for name in sys.modules if name.startswith(('halcyon.weights', 'halcyon.models.families.'))])"
     )
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert printed.strip() == str([f"halcyon.models.families{name}" for name in (".family", ".table", ".llama")])
+    assert printed.strip() == str([f"halcyon.models.families{name}" for name in (".family", ".llama")])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from halcyon.commands.programs.devices import described
 from halcyon.commands.programs.gpus import GPUS
-from halcyon.models.parts import grouped_blocks, grouped_kernel
+from halcyon.models.parts import grouped_kernel
 from halcyon.models.parts.attention_choice import Target, attending
 from halcyon.models.parts.grouped_kernel import Tile, outer_products, row_products
-from halcyon.models.parts.grouped_product import grouped_outer, grouped_product, grouped_sum
+from halcyon.models.parts.grouped_product import BLOCK, grouped_outer, grouped_product, grouped_sum
 
 ROWS, INPUTS, OUTPUTS, GROUPS = 40, 5, 3, 4
 
@@ -86,7 +86,7 @@ def test_blocks_hold_little_more_than_the_rows() -> None:
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, 16), (groups, 16, 16))]
     compiled = product.lower(*shapes, jax.ShapeDtypeStruct((groups,), jnp.int32), implementation="blocks").compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 16 * rows * 16 * 4
-    assert grouped_blocks.BLOCK * groups < 4 * rows
+    assert BLOCK * groups < 4 * rows
 
 
 TILE = Tile(rows=16, columns=16, depth=16, warps=4, stages=2, band=2)

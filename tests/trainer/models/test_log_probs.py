@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from halcyon.models.log_probs import cross_entropy, token_log_probs
-from halcyon.models.sampled_tokens import sampled_tokens
-from halcyon.models.softmax import Softmax
+from halcyon.models.softmax import Softmax, sampled_tokens
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.partition import computing

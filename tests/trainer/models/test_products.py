@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from haliax import Axis
 
-from halcyon.models.narrow import with_products
+from halcyon.models.model import with_products
 from halcyon.models.parameters import Role
-from halcyon.models.parts.experts import Experts
+from halcyon.models.parts.experts import Experts, expert_outer, expert_product
 from halcyon.models.parts.linear import Linear, apply_weight, contract
-from halcyon.models.parts.narrow_experts import expert_outer, expert_product
 from halcyon.models.parts.products import Kind, is_narrow, narrow_dot, of_head, rounded
 from halcyon.models.parts.products import Role as ProductRole
 from halcyon_api.hardware import NarrowType

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from halcyon.models.activations import stacks_of
 from halcyon.models.remat import Loop
-from halcyon.models.stack import with_unroll
+from halcyon.models.stack import stacks_of, with_unroll
 from halcyon_api.spec.remat import Remat
 from halcyon_api.spec.unroll import AUTOMATIC_UNROLL, unrolled_blocks
 from tests.trainer.models.test_remat import LAYERS, program, variants

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.optim.orthogonal import POLAR_EXPRESS, QUINTIC
+from halcyon.optim.hidden import POLAR_EXPRESS, QUINTIC
 
 Matrix = Any
 

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from halcyon.models.parameters import Role, roles
+from halcyon.models.parameters import parameters as declarations
 from halcyon.optim import build_optimizer, learning_rate
-from halcyon.optim.groups import decays
+from halcyon.optim.rule import decaying
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
@@ -73,8 +74,8 @@ def test_twenty_steps_are_those_of_the_definition(scale):
 @pytest.mark.parametrize("spec", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_decay_touches_linear_maps_only(spec):
     model = make(spec)
-    decaying = OptimizerSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
-    optimizer = build_optimizer(decaying, model)
+    settings = OptimizerSpec(learning_rate=0.1, weight_decay=0.5, schedule=ScheduleSpec(constant={}), adamw=AdamWSpec())
+    optimizer = build_optimizer(settings, model)
     updates = jax.jit(lambda model: _update(optimizer, jax.tree.map(jnp.zeros_like, model), model, 0.1)[0])(model)
     role_of = dict(zip(named_leaves(model), jax.tree.leaves(roles(model)), strict=True))
     parameters = named_leaves(model)
@@ -85,7 +86,8 @@ def test_decay_touches_linear_maps_only(spec):
             else jnp.zeros_like(leaf.array)
         )
         np.testing.assert_allclose(leaf.array, expected, rtol=1e-6, err_msg=path)
-    touched = {path for path, does in zip(parameters, jax.tree.leaves(decays(model)), strict=True) if does}
+    decays = jax.tree.leaves(decaying(declarations(model)))
+    touched = {path for path, does in zip(parameters, decays, strict=True) if does}
     assert {path.rsplit("/", 1)[-1] for path in touched} == {"weight"}
     assert not any("norm" in path or path.startswith(("embedding", "positions")) for path in touched)
 

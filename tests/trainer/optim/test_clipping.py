@@ -10,7 +10,7 @@ import numpy as np
 
 from halcyon.models.parameters import parameters
 from halcyon.optim import build_optimizer
-from halcyon.optim.clipping import clipped
+from halcyon.optim.registry import clipped
 from halcyon_api.spec.optimizer import OptimizerSpec
 from tests.trainer.optim.tiny import plain, tiny
 

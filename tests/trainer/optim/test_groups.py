@@ -14,8 +14,7 @@ from pydantic.alias_generators import to_camel
 from halcyon.commands.views.optimizer import overview
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import is_named
-from halcyon.models.parameters import Role, roles
-from halcyon.models.trainable import split
+from halcyon.models.parameters import Role, roles, split
 from halcyon.optim import build_optimizer
 from halcyon.optim.groups import check_groups, groups_of, paths, trained
 from halcyon.optim.registry import RULES

@@ -14,9 +14,9 @@ import pytest
 from haliax import Axis
 
 from halcyon.models.parameters import Parameter, Role, parameters
-from halcyon.optim.eigenbasis import first_bases
+from halcyon.optim.hidden import orthogonalize
 from halcyon.optim.matrices import Kind, Matrices, by_part, hidden
-from halcyon.optim.orthogonal import orthogonalize
+from halcyon.optim.rules.soap import first_bases
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing
 from tests.trainer.models.cases import FAMILIES, shapes

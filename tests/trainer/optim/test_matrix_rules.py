@@ -15,7 +15,7 @@ import pytest
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import Role, parameters
 from halcyon.optim import build_optimizer
-from halcyon.optim.orthogonal import orthogonalize
+from halcyon.optim.hidden import orthogonalize
 from halcyon.optim.rules.kron import random_like
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec

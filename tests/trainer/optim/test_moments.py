@@ -14,7 +14,7 @@ import pytest
 
 from halcyon.models.axes import is_named
 from halcyon.optim import build_optimizer
-from halcyon.optim.moments import FACTORS, MEANS, SQUARES, Scaled
+from halcyon.optim.rounding import FACTORS, MEANS, SQUARES, Scaled
 from halcyon.parallel.axes import constrain, shardings
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.optimizer import OptimizerSpec

@@ -18,9 +18,8 @@ import pytest
 from halcyon.checkpoint.layout import flatten
 from halcyon.errors import BadConfiguration
 from halcyon.models import Inputs
-from halcyon.models.activations import activation_statistics, empty_slots, with_slots
 from halcyon.models.mixed_stacks import scan_forms
-from halcyon.models.stack import Stack
+from halcyon.models.stack import Stack, activation_statistics, empty_slots, with_slots
 from halcyon.models.statistics import HISTOGRAM_EDGES, bin_counts, block_of
 from halcyon.parallel.axes import shardings
 from halcyon.parallel.partition import computing

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 import halcyon
 from halcyon.errors import BadConfiguration
 from halcyon.models import Inputs
-from halcyon.models.softmax import with_tokens
+from halcyon.models.model import with_tokens
 from halcyon.weights.folder import read_config
 from halcyon_api.spec.families.custom import CustomSpec
 from halcyon_api.spec.model import ModelSpec

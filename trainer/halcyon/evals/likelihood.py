@@ -28,7 +28,7 @@ from halcyon.inference.sampling import most_likely
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import KeepsCache
-from halcyon.models.logit_memory import block_count, most_logit_bytes
+from halcyon.models.softmax import block_count, most_logit_bytes
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
 
 _SHORTEST = 32

@@ -24,8 +24,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import with_adapter
 from halcyon.models.axes import POSITION, VOCAB
-from halcyon.models.logit_memory import logits_for
 from halcyon.models.parts.attention_choice import Target, attending
+from halcyon.models.softmax import logits_for
 from halcyon_api.training_run import TrainingRunSpec
 
 _AXIS = "own"

@@ -37,8 +37,8 @@ from halcyon.inference.programs import MOST_ENDS, MOST_STEPS, Chosen, Fixed, Pla
 from halcyon.inference.sampling import Controls, Sampling
 from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, Token
 from halcyon.models import CausalLM
-from halcyon.models.apart import blocks_apart, taken_apart
 from halcyon.models.cache import KeepsCache
+from halcyon.models.stack import blocks_apart, taken_apart
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
 from halcyon_api.counting import counted
 
@@ -61,7 +61,7 @@ class Engine:
         compute_dtype: Type of activations, matrix products and the cache.
         share: Whether prompts that begin alike share pages. It has no effect on texts, and none for a model with a
             layer that keeps no pages (attention with a window, gated delta nets).
-        apart: Whether programs get the blocks of the model one by one; see `halcyon.models.apart`. None: if that makes
+        apart: Whether programs get the blocks of the model one by one; see `halcyon.models.stack`. None: if that makes
             them faster.
         clock: Seconds from any point; it decides how many tokens a call computes, and has no effect on texts.
 

@@ -24,19 +24,17 @@ from jaxtyping import PRNGKeyArray
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
 from halcyon.models.model import CausalLM, Inputs
-from halcyon.models.parameters import STACKED_AXES, Role
+from halcyon.models.parameters import STACKED_AXES, Role, dotted, matching
 from halcyon.models.parts.experts import Experts
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.registry import build_model
-from halcyon.models.trainable import dotted, matching
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.model import ModelSpec
 
 Model = TypeVar("Model", bound=CausalLM)
 
 _FIELD = "spec.adapter.lora"
-_OF_EXPERTS = ("gate", "up", "down")
 _SHOWN = 12
 _TRACED = 8
 """Positions of the sequence with which `check_used` traces a model."""
@@ -80,7 +78,7 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
         own = jax.random.fold_in(key, zlib.crc32(path.encode()))
         return LowRank.init(weight, inputs, spec.rank, spec.scale, dropout=spec.dropout, dora=spec.dora, key=own)
 
-    return _with_adapters(model, lambda path, _: made(path))
+    return _with_adapters(model, made)
 
 
 def check_adapter(model: ModelSpec, lora: LoraSpec | None) -> None:
@@ -93,19 +91,23 @@ def check_adapter(model: ModelSpec, lora: LoraSpec | None) -> None:
     Raises:
         BadConfiguration: See `with_adapter` and `trained_with_adapter`.
     """
-    if lora is None:
-        return
-    vocab, positions = Axis(VOCAB, 1), Axis(POSITION, 1)
+    if lora is not None:
+        trained_with_adapter(adapted_shapes(model, lora), lora.train_also)
 
-    def adapted() -> CausalLM:
-        return with_adapter(build_model(model, vocab, positions, key=jax.random.key(0)), lora, jax.random.key(0))
 
-    trained_with_adapter(jax.eval_shape(adapted), lora.train_also)
+def adapted_shapes(model: ModelSpec, lora: LoraSpec | None) -> CausalLM:
+    """The shapes of a model with its adapter, for one token and one position. Initialises no device."""
+
+    def built() -> CausalLM:
+        plain = build_model(model, Axis(VOCAB, 1), Axis(POSITION, 1), key=jax.random.key(0))
+        return plain if lora is None else with_adapter(plain, lora, jax.random.key(0))
+
+    return jax.eval_shape(built)
 
 
 def without_adapter(model: Model) -> Model:
     """The base of a model, or of its shapes: without its adapters."""
-    return _with_adapters(model, lambda path, old: None)
+    return _with_adapters(model, lambda path: None)
 
 
 def has_adapter(model: CausalLM) -> bool:
@@ -117,15 +119,10 @@ def merged(model: Model) -> Model:
     """A model without adapters that computes what `model` computes: each adapter is added to its weight."""
 
     def plain(node: Any) -> Any:
-        if isinstance(node, Linear) and node.adapter is not None:
-            return dataclasses.replace(node, weight=node.adapter.merged(node.weight), adapter=None)
-        if isinstance(node, Experts):
-            for name in _OF_EXPERTS:
-                adapter: LowRank | None = getattr(node, f"{name}_adapter")
-                if adapter is not None:
-                    node = dataclasses.replace(
-                        node, **{name: adapter.merged(getattr(node, name)), f"{name}_adapter": None}
-                    )
+        for weight, name in _places(node).items():
+            adapter: LowRank | None = getattr(node, name)
+            if adapter is not None:
+                node = dataclasses.replace(node, **{weight: adapter.merged(getattr(node, weight)), name: None})
         return node
 
     return jax.tree.map(plain, model, is_leaf=_is_map)
@@ -133,7 +130,7 @@ def merged(model: Model) -> Model:
 
 def trained_with_adapter(model: CausalLM, also: Sequence[str] = ()) -> Any:
     """`model` with True in the place of each NamedArray that is trained, else False; for
-    `halcyon.models.trainable.split`.
+    `halcyon.models.parameters.split`.
 
     Args:
         model: A model with adapters, which are trained.
@@ -184,14 +181,10 @@ def with_dropout(model: Model, seeds: jax.Array) -> Model:
 def adaptable(model: CausalLM) -> Iterator[tuple[str, tuple[NamedArray, tuple[Axis, ...], bool]]]:
     """The weights that can have an adapter, by path: the weight, its inputs, and whether it is of experts."""
     for path, node in jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_map)[0]:
-        if isinstance(node, Linear) and node.role is Role.MATRIX:
-            yield f"{dotted(path)}.weight", (node.weight, node.inputs, False)
-        elif isinstance(node, Experts):
-            for name in _OF_EXPERTS:
-                yield (
-                    f"{dotted(path)}.{name}",
-                    (getattr(node, name), (node.mlp if name == "down" else node.embed,), True),
-                )
+        for weight in _places(node):
+            with_experts = isinstance(node, Experts)
+            inputs = (node.mlp if weight == "down" else node.embed,) if with_experts else node.inputs
+            yield f"{dotted(path)}.{weight}", (getattr(node, weight), inputs, with_experts)
 
 
 def adapter_path(path: str) -> str:
@@ -229,21 +222,21 @@ def check_used(model: CausalLM) -> None:
             )
 
 
-def _with_adapters(model: Model, choose: Callable[[str, LowRank | None], LowRank | None]) -> Model:
-    """`model` with the adapters that a function gives, by the path of the weight and the present adapter."""
+def _with_adapters(model: Model, choose: Callable[[str], LowRank | None]) -> Model:
+    """`model` with the adapters that a function gives, by the path of the weight."""
 
     def changed(path: Any, node: Any) -> Any:
-        at = dotted(path)
-        if isinstance(node, Linear) and node.role is Role.MATRIX:
-            return dataclasses.replace(node, adapter=choose(f"{at}.weight", node.adapter))
-        if isinstance(node, Experts):
-            adapters = {
-                f"{name}_adapter": choose(f"{at}.{name}", getattr(node, f"{name}_adapter")) for name in _OF_EXPERTS
-            }
-            return dataclasses.replace(node, **adapters)
-        return node
+        adapters = {name: choose(f"{dotted(path)}.{weight}") for weight, name in _places(node).items()}
+        return dataclasses.replace(node, **adapters) if adapters else node
 
     return jax.tree_util.tree_map_with_path(changed, model, is_leaf=_is_map)
+
+
+def _places(node: Any) -> dict[str, str]:
+    """The fields of a map with the weights that can have an adapter, and those of their adapters."""
+    if isinstance(node, Experts):
+        return {name: f"{name}_adapter" for name in ("gate", "up", "down")}
+    return {"weight": "adapter"} if isinstance(node, Linear) and node.role is Role.MATRIX else {}
 
 
 def _is_map(node: Any) -> bool:

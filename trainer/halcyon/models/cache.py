@@ -199,10 +199,10 @@ class Cache(eqx.Module):
         count, of_row = len(rows), self.table.shape[1]
 
         def of_group(group: Group) -> Group:
-            if not group.paged:
-                return dataclasses.replace(group, arrays=tuple(x[:, rows] for x in group.arrays))
-            pages = (rows[:, None] * of_row + jnp.arange(of_row, dtype=jnp.int32)).reshape(-1)
-            return dataclasses.replace(group, arrays=tuple(x[:, pages] for x in group.arrays))
+            copies = rows
+            if group.paged:
+                copies = (rows[:, None] * of_row + jnp.arange(of_row, dtype=jnp.int32)).reshape(-1)
+            return dataclasses.replace(group, arrays=tuple(x[:, copies] for x in group.arrays))
 
         return dataclasses.replace(
             self,
@@ -321,7 +321,7 @@ class Memory:
     @property
     def fixed(self) -> tuple[jax.Array, ...]:
         """The arrays of a fixed state: [row, ...]."""
-        return tuple(jax.lax.dynamic_index_in_dim(x, self._layer, 0, keepdims=False) for x in self._group.arrays)
+        return tuple(self._read())
 
     def replace(self, arrays: Sequence[jax.Array]) -> None:
         """Replace the arrays of a fixed state."""
@@ -389,8 +389,7 @@ class Memory:
         group, cache = self._group, self._cache
         entry = positions % group.entries
         if group.paged:
-            page = group.arrays[0].shape[2]
-            none = group.arrays[0].shape[1]
+            none, page = group.arrays[0].shape[1:3]
             first = jnp.where(kept, jnp.take_along_axis(cache.table, entry // page, 1), none)
             second = entry % page
         else:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import haliax as hax
 import jax.numpy as jnp
@@ -32,26 +32,22 @@ from halcyon_api.spec.model import ModelSpec
 _CLASS, _CONFIG = "spec.model.custom.class", "spec.model.custom.config"
 
 
-class CustomModel(NamedTuple):
-    """A class that implements the model protocol, and its configuration."""
+def _init(
+    spec: CustomSpec, vocab: hax.Axis, max_position: hax.Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray
+) -> CausalLM:
+    """A model with random parameters.
 
-    model: Any
-    config: Any
-
-    def init(self, vocab: hax.Axis, max_position: hax.Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> CausalLM:
-        """A model with random parameters.
-
-        Raises:
-            BadConfiguration: The class cannot build it.
-        """
-        try:
-            return self.model.init(self.config, vocab, max_position, dtype, key=key)
-        except Exception as error:  # the class is not ours
-            raise BadConfiguration(
-                f"{_CLASS}: {self.model.__module__}:{self.model.__name__} cannot build the model "
-                f"({type(error).__name__}: "
-                f"{_first_line(error)}); correct the class or {_CONFIG}"
-            ) from error
+    Raises:
+        BadConfiguration: The class cannot build it, or see `custom_model`.
+    """
+    model, config = custom_model(spec)
+    try:
+        return model.init(config, vocab, max_position, dtype, key=key)
+    except Exception as error:  # the class is not ours
+        raise BadConfiguration(
+            f"{_CLASS}: {model.__module__}:{model.__name__} cannot build the model ({type(error).__name__}: "
+            f"{_first_line(error)}); correct the class or {_CONFIG}"
+        ) from error
 
 
 def check_model(spec: ModelSpec) -> None:
@@ -64,19 +60,19 @@ def check_model(spec: ModelSpec) -> None:
         custom_model(spec.custom)
 
 
-def custom_model(spec: CustomSpec) -> CustomModel:
+def custom_model(spec: CustomSpec) -> tuple[Any, Any]:
     """The class and the configuration of a custom model.
 
     Raises:
         BadConfiguration: The class does not import, does not implement the model protocol, or does not take the
             configuration.
     """
-    found = _imported(spec.class_)
-    missing = _missing(found)
+    model = _imported(spec.class_)
+    missing = _missing(model)
     if missing is not None:
         raise BadConfiguration(f"{_CLASS}: {spec.class_} {missing}; docs/guides/custom-models.md describes the class")
     try:
-        return CustomModel(found, found.Config(**spec.config))
+        return model, model.Config(**spec.config)
     except Exception as error:  # the class is not ours
         raise BadConfiguration(
             f"{_CONFIG}: {spec.class_} does not take it: {_first_line(error)}; correct the configuration"
@@ -119,4 +115,4 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-CUSTOM = Family(CustomSpec, custom_model, CustomModel.init)
+CUSTOM = Family(CustomSpec, _init)

@@ -4,11 +4,17 @@ A family's file says in a `Design` what its decoder is made of; `Decoder` builds
 of one form are a stack: most decoders have one, those with experts or gated delta nets in some layers have up to four.
 The blocks are computed in the order of the design. Their kinds, a window and a rotation each, decide how a block
 attends.
+
+The output head of every decoder is its token embedding, or a linear map of its own. Each decoder declares both parts
+itself, before and after its blocks, because the order of the fields is the order of the leaves: sums over all leaves,
+such as the norm of the gradient, are added in that order.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: Equinox takes an abstract variable whose annotation is a text for a
+# field.
 
 import functools
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -19,22 +25,69 @@ from haliax import Axis, NamedArray
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import LAYERS
-from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.axes import LAYERS, elementwise
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
-from halcyon.models.design import DecoderAxes, Design
-from halcyon.models.elementwise import elementwise
+from halcyon.models.design import BlockKind, Design, masks_and_rotations
 from halcyon.models.forms import STACKS, Form
+from halcyon.models.int8 import Int8Embedding, Int8Linear, int8_product
 from halcyon.models.mixed_stacks import scan_forms
-from halcyon.models.model import Inputs, Outputs
+from halcyon.models.model import CausalLM, Inputs, Outputs
 from halcyon.models.partition import divided
 from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.mlp import GatedMlp
+from halcyon.models.parts.mlp import GatedMlp, PlainMlp, Xielu
+from halcyon.models.parts.moe import reported
 from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.plain_mlp import PlainMlp, Xielu
 from halcyon.models.stack import Stack
-from halcyon.models.token_decoder import TokenDecoder
+
+
+class TokenDecoder(CausalLM):
+    """A decoder whose output head is its token embedding, or a linear map."""
+
+    embedding: eqx.AbstractVar[Embedding]
+    untied_head: eqx.AbstractVar[Linear | None]
+    """None: the head is the token embedding."""
+    vocab: Axis = eqx.field(static=True)
+    max_position: Axis = eqx.field(static=True)
+    embed: Axis = eqx.field(static=True)
+
+    @property
+    @abstractmethod
+    def kept(self) -> tuple[PositionState | FixedState, ...]:
+        """What each layer keeps in a cache, in order."""
+
+    @abstractmethod
+    def __call__(
+        self, inputs: Inputs, *, cache: Cache | None = None, compute_dtype: DTypeLike = jnp.float32
+    ) -> Outputs:
+        """See `CausalLM.__call__`.
+
+        With a cache, `inputs` are the next tokens of each row, and `Outputs.cache` is the cache after them.
+        """
+
+    def new_cache(self, rows: int, length: int, dtype: DTypeLike, *, pages: int | None = None) -> Cache:
+        """An empty cache for this model; see `Cache.of`.
+
+        Raises:
+            ValueError: The rows are longer than `max_position`.
+        """
+        if length > self.max_position.size:
+            raise ValueError(
+                f"a cache of {length} tokens is longer than the model's {self.max_position.size} positions"
+            )
+        return Cache.of(self.kept, rows, length, dtype, pages=pages)
+
+    def _head_products(self, features: NamedArray) -> NamedArray:
+        """See `CausalLM._head_products`. A head in 8 bits is never converted as a whole."""
+        head: Any = self.embedding if self.untied_head is None else self.untied_head
+        if not isinstance(head, Int8Linear | Int8Embedding):
+            return super()._head_products(features)
+        return int8_product(features, head.rows, head.scale, (self.embed,), integers=head.integers)
+
+    @property
+    def head(self) -> NamedArray:
+        """(vocab, embed) if tied, else (embed, vocab)."""
+        return self.embedding.weight if self.untied_head is None else self.untied_head.weight
 
 
 class Block(eqx.Module):
@@ -51,10 +104,9 @@ class Block(eqx.Module):
     mlp_post_norm: RmsNorm | None
 
     @staticmethod
-    def init(design: Design, form: Form, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> Block:
+    def init(design: Design, form: Form, layers: Axis, dtype: jnp.dtype, *, keys: Iterator[PRNGKeyArray]) -> "Block":
         """All blocks of one form at once: every parameter has the axis ``layers`` in front."""
-        embed = DecoderAxes.of(design.sizes).embed
-        norm = functools.partial(design.norm, embed, dtype, stacked=(layers,))
+        norm = functools.partial(design.norm, design.axes.embed, dtype, stacked=(layers,))
         before, after = design.placement != "after", design.placement != "before"
         mixer = design.recurrence if form.recurrent and design.recurrence is not None else design.attention
         attention = mixer(design, layers, dtype, keys)
@@ -73,18 +125,18 @@ class Block(eqx.Module):
     ) -> tuple[NamedArray, Any]:
         """(..., position, embed) to the same axes, and the report of the router if there is one; `weights` are those of
         `Inputs`."""
-        x = x + _normed(
-            self.attention_post_norm, self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
-        )
-        normed = _normed(self.mlp_norm, x)
-        out, report = (
-            (self.mlp(normed), None) if isinstance(self.mlp, GatedMlp | PlainMlp) else self.mlp(normed, weights)
-        )
+        mixed = self.attention(_normed(self.attention_norm, x), mask, rotary, memory=memory)
+        x = x + _normed(self.attention_post_norm, mixed)
+        normed, report = _normed(self.mlp_norm, x), None
+        if isinstance(self.mlp, GatedMlp | PlainMlp):
+            out = self.mlp(normed)
+        else:
+            out, report = self.mlp(normed, weights)
         return divided(x + _normed(self.mlp_post_norm, out)), report
 
 
 def _mlp(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> GatedMlp | PlainMlp:
-    sizes, at = design.sizes, DecoderAxes.of(design.sizes)
+    sizes, at = design.sizes, design.axes
     linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys, bias=sizes.mlp_bias)
     if design.learned_activation:
         return PlainMlp.init(at.embed, at.mlp, linear, Xielu.init((layers,), dtype))
@@ -118,7 +170,7 @@ class Decoder(TokenDecoder):
     def of(cls, design: Design, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray) -> Self:
         """Random parameters: normal with the design's standard deviation; biases, sinks and corrections 0, factors of
         norms 1."""
-        at, forms, stacks = DecoderAxes.of(design.sizes), design.forms, design.stacks
+        embed, forms, stacks = design.axes.embed, design.forms, design.stacks
         tables, *of_stacks = _keys(key, len(stacks))
         embedding = design.embedding(vocab, dtype, tables)
         made: dict[str, Any] = dict.fromkeys(STACKS)
@@ -129,11 +181,11 @@ class Decoder(TokenDecoder):
         return cls(
             embedding=embedding,
             **made,
-            norm=design.norm(at.embed, dtype),
+            norm=design.norm(embed, dtype),
             untied_head=design.untied_head(vocab, dtype, tables),
             vocab=vocab,
             max_position=max_position,
-            embed=at.embed,
+            embed=embed,
             design=design,
         )
 
@@ -156,30 +208,31 @@ class Decoder(TokenDecoder):
         """See `TokenDecoder.__call__`."""
         inputs = inputs if cache is None else cache.placed(inputs)
         design = self.design
-        rotated = design.rotated or DecoderAxes.of(design.sizes).head_size
+        rotated = design.rotated or design.axes.head_size
         attended = masks_and_rotations(design.kinds, inputs, self._position_axis(inputs.tokens), rotated)
-        x = self._embedded(inputs.tokens, jnp.dtype(compute_dtype))
+        embedded, scale = self.embedding(inputs.tokens, jnp.dtype(compute_dtype)), design.embedding_scale
+        if scale is not None:
+            embedded = elementwise(lambda x: x * jnp.asarray(scale, x.dtype), embedded)
 
-        def step(layer: tuple[Form, BlockKind], block: Block, x: NamedArray) -> tuple[NamedArray, Any]:
-            form, kind = layer
-            seen = (inputs.segments, None) if form.recurrent else attended[kind]
-            return block(x, *seen, weights=inputs.weights)
-
-        if cache is None:
-            x, reports = self._scan(step, x)
-            aux, penalty = ({}, None) if reports is None or design.mixture is None else design.mixture.reported(reports)
-            return Outputs(self.norm(x), aux=aux, penalty=penalty)
-
-        def remembering(
-            layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers]
-        ) -> tuple[Any, None]:
-            form, kind = layer
-            memory = Memory(cache, carry[1], kind.window, fixed=form.recurrent)
-            x, _ = block(carry[0], *((None, None) if form.recurrent else attended[kind]), memory)
+        def step(
+            layer: tuple[Form, BlockKind], block: Block, carry: tuple[NamedArray, Layers | None]
+        ) -> tuple[Any, Any]:
+            (form, kind), (x, layers) = layer, carry
+            if cache is None or layers is None:
+                seen = (inputs.segments, None) if form.recurrent else attended[kind]
+                x, report = block(x, *seen, weights=inputs.weights)
+                return (x, None), report
+            memory = Memory(cache, layers, kind.window, fixed=form.recurrent)
+            x, _ = block(x, *((None, None) if form.recurrent else attended[kind]), memory)
             return (x, memory.layers), None
 
-        (x, layers), _ = self._scan(remembering, (x, Layers.of(cache)))
-        return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+        (x, layers), reports = self._scan(step, (embedded, None if cache is None else Layers.of(cache)))
+        if cache is not None and layers is not None:
+            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
+        if reports is None or design.mixture is None:
+            return Outputs(self.norm(x))
+        aux, penalty = reported(reports, design.mixture.losses)
+        return Outputs(self.norm(x), aux=aux, penalty=penalty)
 
     def _scan(self, step: Any, carry: Any) -> tuple[Any, Any]:
         """``carry, report = step((form, kind), block, carry)`` for each block in order: the last carry, and the reports
@@ -189,10 +242,6 @@ class Decoder(TokenDecoder):
             return scan_forms(self._stacks, tuple((form, (form, kind)) for form, kind in layers), step, carry)
         (stack,) = self._stacks.values()
         return stack.scan_kinds(layers, lambda layer, block, carry: step(layer, block, carry)[0], carry), None
-
-    def _embedded(self, tokens: NamedArray, dtype: jnp.dtype) -> NamedArray:
-        x, scale = self.embedding(tokens, dtype), self.design.embedding_scale
-        return x if scale is None else elementwise(lambda x: x * jnp.asarray(scale, x.dtype), x)
 
     @property
     def logit_cap(self) -> float | None:

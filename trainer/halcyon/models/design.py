@@ -1,30 +1,72 @@
-"""What a decoder of a family is like, and how its parts are made from that."""
+"""What a decoder of a family is like, and how its parts are made from that.
+
+Each of its blocks has a kind, and the blocks of one kind share a mask and a table of rotations.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import haliax as hax
 import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models import axes
-from halcyon.models.block_kinds import BlockKind
+from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP
 from halcyon.models.forms import Form, layer_forms, stack_names
+from halcyon.models.model import Inputs
 from halcyon.models.parameters import Role
 from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.experts import Gate
 from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.masks import Mask, Window, causal
+from halcyon.models.parts.mlp import GatedMlp
+from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses
 from halcyon.models.parts.norm import RmsNorm, Scaling
+from halcyon.models.parts.rotary import Rope, RotaryTable, rotary_table
+from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import SelfAttention
+from halcyon_api.spec.families.experts import ExpertSizes
 from halcyon_api.spec.families.section import Activation
 from halcyon_api.spec.families.sizes import DecoderSizes
 
-if TYPE_CHECKING:  # a decoder without experts loads no code for them
-    from halcyon.models.mixture import Mixture
+
+@dataclass(frozen=True)
+class BlockKind:
+    """How a block attends.
+
+    Attributes:
+        rope: The rotation of queries and keys.
+        window: Positions that a query sees, its own included. None: all earlier ones.
+    """
+
+    rope: Rope
+    window: int | None = None
+
+
+def masks_and_rotations(
+    kinds: Sequence[BlockKind], inputs: Inputs, position: Axis, rotated: Axis
+) -> dict[BlockKind, tuple[Mask, RotaryTable]]:
+    """The mask and the rotations of each kind.
+
+    Args:
+        kinds: The kinds of the blocks.
+        inputs: The inputs of the model, for positions and segments.
+        position: The axis of the positions of the tokens.
+        rotated: Features of a head that the rotations are for.
+    """
+    everything = causal(inputs.segments)
+    masks = {
+        window: everything if window is None else everything & Window(window)
+        for window in {kind.window: None for kind in kinds}
+    }
+    ropes = {
+        rope: rotary_table(position, rotated, rope, inputs.positions) for rope in {kind.rope: None for kind in kinds}
+    }
+    return {kind: (masks[kind.window], ropes[kind.rope]) for kind in kinds}
 
 
 @dataclass(frozen=True)
@@ -37,19 +79,6 @@ class DecoderAxes:
     """Query heads that share one key and value head."""
     head_size: Axis
     mlp: Axis
-    layers: Axis
-
-    @staticmethod
-    def of(sizes: DecoderSizes) -> DecoderAxes:
-        """The axes of these sizes."""
-        return DecoderAxes(
-            embed=Axis(axes.EMBED, sizes.width),
-            kv_heads=Axis(axes.KV_HEADS, sizes.key_value_heads),
-            queries=Axis(axes.Q_HEADS_PER_GROUP, sizes.heads // sizes.key_value_heads),
-            head_size=Axis(axes.HEAD_SIZE, sizes.head_size),
-            mlp=Axis(axes.MLP, sizes.mlp),
-            layers=Axis(axes.LAYERS, sizes.layers),
-        )
 
 
 def self_attention(
@@ -57,7 +86,7 @@ def self_attention(
 ) -> SelfAttention:
     """The self-attention that a design describes, with or without a gate: every parameter has the axis ``layers`` in
     front."""
-    sizes, at = design.sizes, DecoderAxes.of(design.sizes)
+    sizes, at = design.sizes, design.axes
     linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
     return SelfAttention.init(
         at.embed,
@@ -123,6 +152,18 @@ class Design:
     recurrent: tuple[bool, ...] = ()
 
     @property
+    def axes(self) -> DecoderAxes:
+        """The axes of its sizes."""
+        sizes = self.sizes
+        return DecoderAxes(
+            embed=Axis(EMBED, sizes.width),
+            kv_heads=Axis(KV_HEADS, sizes.key_value_heads),
+            queries=Axis(Q_HEADS_PER_GROUP, sizes.heads // sizes.key_value_heads),
+            head_size=Axis(HEAD_SIZE, sizes.head_size),
+            mlp=Axis(MLP, sizes.mlp),
+        )
+
+    @property
     def forms(self) -> tuple[Form, ...]:
         """The form of each layer."""
         return layer_forms(
@@ -136,7 +177,7 @@ class Design:
 
     def embedding(self, vocab: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> Embedding:
         """A random token embedding: (vocab, embed)."""
-        return Embedding.init(vocab, DecoderAxes.of(self.sizes).embed, std=self.std, dtype=dtype, key=next(keys))
+        return Embedding.init(vocab, self.axes.embed, std=self.std, dtype=dtype, key=next(keys))
 
     def norm(self, over: Axis | tuple[Axis, ...], dtype: jnp.dtype, *, stacked: tuple[Axis, ...] = ()) -> RmsNorm:
         """A norm with factors of 1: (*stacked, *over)."""
@@ -159,5 +200,41 @@ class Design:
         """A random output head: (embed, vocab). None: the head is the token embedding."""
         if self.sizes.tied:
             return None
-        embed = DecoderAxes.of(self.sizes).embed
-        return Linear.init((embed,), (vocab,), std=self.std, dtype=dtype, role=Role.HEAD, key=next(keys))
+        return Linear.init((self.axes.embed,), (vocab,), std=self.std, dtype=dtype, role=Role.HEAD, key=next(keys))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The experts that some or all layers of a decoder have in the place of the MLP.
+
+    Attributes:
+        sizes: Their sizes, and which layers have them.
+        routing: The rule that chooses the experts of a token.
+        losses: Factors of the losses of routers.
+        combine: Combines the outputs of the maps ``gate`` and ``up`` of an expert.
+    """
+
+    sizes: ExpertSizes
+    routing: Routing
+    losses: RouterLosses
+    combine: Gate
+
+    def init(self, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> MixtureOfExperts:
+        """Random experts: every parameter has the axis ``layers`` in front."""
+        sizes, embed = self.sizes, design.axes.embed
+        linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
+        return MixtureOfExperts.init(
+            embed,
+            sizes.experts,
+            Axis(MLP, sizes.mlp),
+            self.routing,
+            stacked=(layers,),
+            std=design.std,
+            dtype=dtype,
+            bias=sizes.bias,
+            correction=sizes.correction,
+            combine=self.combine,
+            shared=GatedMlp.init(embed, Axis(MLP, sizes.shared), linear, design.activation) if sizes.shared else None,
+            shared_gate=linear((embed,), ()) if sizes.shared_gate else None,
+            key=next(keys),
+        )

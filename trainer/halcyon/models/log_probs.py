@@ -21,13 +21,10 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import POSITION
-from halcyon.models.elementwise import with_array
-from halcyon.models.logit_memory import block_count, most_logit_bytes
+from halcyon.models.axes import POSITION, cut, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, parts_of
 from halcyon.models.parts.linear import product
-from halcyon.models.position_blocks import cut, joined
-from halcyon.models.softmax import Softmax
+from halcyon.models.softmax import Softmax, block_count, most_logit_bytes
 
 
 class TokenLogProbs(NamedTuple):
@@ -64,7 +61,7 @@ def token_log_probs(
         tokens: (..., position) integers.
         softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of
-            positions. None: as `halcyon.models.logit_memory` says.
+            positions. None: as `halcyon.models.softmax` says.
     """
     found: Any = _log_probs(features, head, tokens, softmax, _block_count(tokens, softmax.vocab, max_logit_bytes))
     return TokenLogProbs(*found)
@@ -93,7 +90,7 @@ def cross_entropy(
         z_loss: Factor of the penalty on the squared logarithm of the softmax's denominator (Chowdhery et al. 2022,
             section 5).
         max_logit_bytes: Bytes of logits that one device may hold at a time. It decides the number of blocks of
-            positions. None: as `halcyon.models.logit_memory` says.
+            positions. None: as `halcyon.models.softmax` says.
     """
     blocks = _block_count(targets, softmax.vocab, max_logit_bytes)
     return CrossEntropy(*_cross_entropy(features, head, targets, weights, softmax, z_loss, blocks))
@@ -106,8 +103,8 @@ def _block_count(targets: NamedArray, vocab: Axis, max_logit_bytes: int | None) 
     return block_count(position.size // parts_of(position), here, max_logit_bytes or most_logit_bytes())
 
 
-_Gradients = tuple[NamedArray, NamedArray]
-"""Gradients of the loss with respect to features and head."""
+_Pair = tuple[NamedArray, NamedArray]
+"""Such as the gradients of the loss with respect to features and head."""
 _Sums = tuple[jax.Array, jax.Array, NamedArray]
 """The two sums of `CrossEntropy`, and the gradient with respect to the head."""
 _Part = tuple[NamedArray, NamedArray, NamedArray]
@@ -145,7 +142,7 @@ def _cross_entropy_forward(
     softmax: Softmax,
     z_loss: float,
     blocks: int,
-) -> tuple[tuple[jax.Array, jax.Array], _Gradients]:
+) -> tuple[tuple[jax.Array, jax.Array], _Pair]:
     """The sums, and the gradients of the first one with respect to features and head."""
 
     def of_device(
@@ -174,7 +171,7 @@ def _cross_entropy_forward(
 
 
 def _cross_entropy_backward(
-    softmax: Softmax, z_loss: float, blocks: int, residuals: _Gradients, cotangents: tuple[jax.Array, jax.Array]
+    softmax: Softmax, z_loss: float, blocks: int, residuals: _Pair, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[NamedArray, NamedArray, None, None]:
     del softmax, z_loss, blocks
     (by_features, by_head), cotangent = residuals, cotangents[0]
@@ -185,15 +182,11 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _log_probs(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int
-) -> tuple[NamedArray, NamedArray]:
-    def of_device(
-        shard: Shard, arguments: tuple[NamedArray, NamedArray], head: NamedArray
-    ) -> tuple[NamedArray, NamedArray]:
+def _log_probs(features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int) -> _Pair:
+    def of_device(shard: Shard, arguments: _Pair, head: NamedArray) -> _Pair:
         whole = shard.gathered(head.astype(features.dtype))
 
-        def one(part: tuple[NamedArray, NamedArray]) -> tuple[NamedArray, NamedArray]:
+        def one(part: _Pair) -> _Pair:
             block = _block(shard, *part, whole, softmax)
             return block.of_target - block.log_totals, block.log_totals
 
@@ -204,25 +197,19 @@ def _log_probs(
     return by_device(of_device, (features, tokens), head, results)
 
 
-def _log_probs_forward(
-    features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int
-) -> tuple[tuple[NamedArray, NamedArray], tuple[NamedArray, NamedArray, NamedArray]]:
-    return _log_probs(features, head, tokens, softmax, blocks), (features, head, tokens)
-
-
 def _log_probs_backward(
     softmax: Softmax,
     blocks: int,
     arguments: tuple[NamedArray, NamedArray, NamedArray],
-    cotangents: tuple[NamedArray, NamedArray],
+    cotangents: _Pair,
 ) -> tuple[NamedArray, NamedArray, None]:
     features, head, tokens = arguments
 
-    def of_device(shard: Shard, arguments: tuple[NamedArray, ...], head: NamedArray) -> tuple[NamedArray, NamedArray]:
+    def of_device(shard: Shard, arguments: tuple[NamedArray, ...], head: NamedArray) -> _Pair:
         whole = shard.gathered(head.astype(features.dtype))
         order = _scattered_last(shard, softmax)
 
-        def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> tuple[NamedArray, NamedArray]:
+        def accumulate(total: NamedArray, part: tuple[NamedArray, ...]) -> _Pair:
             features, tokens, by_log_prob, by_log_total = part
             block = _block(shard, features, tokens, whole, softmax)
             by_logits = hax.where(block.hit, 1.0, 0.0) * by_log_prob + block.probabilities() * (
@@ -239,7 +226,7 @@ def _log_probs_backward(
     return by_features, by_head.astype(head.dtype), None
 
 
-_log_probs.defvjp(_log_probs_forward, _log_probs_backward)
+_log_probs.defvjp(lambda *given: (_log_probs(*given), given[:3]), _log_probs_backward)
 
 
 class _Block(NamedTuple):
@@ -302,7 +289,7 @@ def _scattered_last(shard: Shard, softmax: Softmax) -> tuple[Axis, Axis]:
 
 def _by_factors(
     by_logits: NamedArray, features: NamedArray, head: NamedArray, softmax: Softmax, order: tuple[Axis, Axis]
-) -> tuple[NamedArray, NamedArray]:
+) -> _Pair:
     """Gradients with respect to features and head, from that with respect to the logits; the head's is a float32
     sum.
     """
@@ -314,9 +301,7 @@ def _by_factors(
     )
 
 
-def _completed(
-    shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, softmax: Softmax
-) -> tuple[NamedArray, NamedArray]:
+def _completed(shard: Shard, by_features: NamedArray, by_head: NamedArray, head: NamedArray, softmax: Softmax) -> _Pair:
     """Sum both gradients over the devices; of the head's gradient, each device gets the part that it stores."""
     by_features = with_array(by_features, shard.sum_over(softmax.vocab, by_features.array))
     return by_features, shard.reduced(by_head).rearrange(head.axis_names)

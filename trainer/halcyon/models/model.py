@@ -1,10 +1,12 @@
-"""The interface of a causal language model."""
+"""The interface of a causal language model, and changes of a model that its class may not know."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,7 +17,9 @@ from jax.typing import DTypeLike
 from halcyon.models.axes import POSITION
 from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
 from halcyon.models.partition import divided
-from halcyon.models.parts.linear import contract
+from halcyon.models.parts.experts import Experts
+from halcyon.models.parts.linear import Linear, contract
+from halcyon.models.parts.products import of_head
 from halcyon.models.softmax import Softmax
 from halcyon_api.spec.narrow_products import NarrowProducts
 
@@ -72,7 +76,7 @@ class CausalLM(eqx.Module):
     """
 
     products: NarrowProducts | None = eqx.field(static=True, default=None, kw_only=True)
-    """Types of the factors of the head's products in a loss; `halcyon.models.narrow.with_products` sets it.
+    """Types of the factors of the head's products in a loss; `with_products` sets it.
 
     None: the compute type.
     """
@@ -151,3 +155,39 @@ class CausalLM(eqx.Module):
                 f"a sequence of {position.size} tokens is longer than the model's {self.max_position.size} positions"
             )
         return position
+
+
+Model = TypeVar("Model")
+
+
+def with_tokens(model: Model, tokens: int) -> Model:
+    """A copy of a model of this number of tokens; see `CausalLM.tokens`. The arrays are the same ones."""
+    padded: Any = model
+    return _with(model, "tokens", tokens if tokens < padded.vocab.size else None)
+
+
+def with_products(model: Model, products: NarrowProducts | None) -> Model:
+    """`model` with narrow products (`halcyon.models.parts.products`) in all linear maps between features, in experts,
+    and in the output head of a decoder.
+
+    Tables, routers, attention and adapters stay as they are. The arrays are the same ones.
+
+    Args:
+        model: A model, or the arrays in its place.
+        products: The types and scales. None: `model` itself.
+    """
+    if products is None:
+        return model
+
+    def changed(node: Any) -> Any:
+        narrow = isinstance(node, Experts) or (isinstance(node, Linear) and node.role is Role.MATRIX)
+        return dataclasses.replace(node, products=products) if narrow else node
+
+    narrowed = jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear | Experts))
+    return _with(narrowed, "products", of_head(products)) if isinstance(narrowed, CausalLM) else narrowed
+
+
+def _with(model: Model, field: str, value: Any) -> Model:
+    copied = copy.copy(model)
+    object.__setattr__(copied, field, value)  # a user's class may have its own __init__
+    return copied

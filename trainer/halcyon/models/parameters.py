@@ -1,19 +1,25 @@
-"""The role of each parameter, declared together with the parameter.
+"""The role of each parameter, declared together with the parameter, and which parameters are trained.
 
 The role and the axes of a parameter, not its shape, decide whether it decays, its learning rate, whether an update rule
 may treat it as a matrix (Muon), and how its width scales it (muP). For example, the bias of an attention projection has
 the axes heads and head size, but is not a matrix. A module declares its arrays with `parameter(role)` instead of a bare
 annotation. `parameters` reads the declarations of a model; a parameter without a role is an error.
+
+A parameter that is not trained is frozen: it gets no gradient, no optimizer state and no update. A tree of flags has
+the structure of the model, with a bool in the place of each NamedArray. The two parts of a model have its structure
+too, with None in the place of the arrays of the other part. So an array has the same path in the model, in its part and
+in a checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -146,3 +152,51 @@ def _declared(node: Any, owner: eqx.Module | None, declared: _Declared | None, p
         raise TypeError(
             f"{path} is a {type(node).__name__}; a model holds modules, named arrays, tuples of them and None"
         )
+
+
+Model = TypeVar("Model")
+
+
+def split(model: Model, flags: Any = None) -> tuple[Model, Model]:
+    """The trained part and the frozen part of a model, or of a tree of its structure.
+
+    Args:
+        model: The model, or its shapes.
+        flags: True in the place of each trained NamedArray. None: everything is trained.
+    """
+    if flags is None:
+        return model, jax.tree.map(lambda _: None, model, is_leaf=is_named)
+
+    def part(trained: bool) -> Model:
+        return jax.tree.map(lambda leaf, flag: leaf if flag is trained else None, model, flags, is_leaf=is_named)
+
+    return part(True), part(False)
+
+
+def joined(trained: Model, frozen: Model) -> Model:
+    """The model of two parts; the inverse of `split`."""
+    return jax.tree.map(
+        lambda one, other: other if one is None else one,
+        trained,
+        frozen,
+        is_leaf=lambda leaf: leaf is None or is_named(leaf),
+    )
+
+
+def matching(model: Any, patterns: Sequence[str]) -> Any:
+    """`model` with True in the place of each NamedArray whose dotted path matches a pattern of the shell, else
+    False.
+    """
+
+    def matches(path: Any, leaf: Any) -> bool:
+        del leaf
+        return any(fnmatch.fnmatchcase(dotted(path), pattern) for pattern in patterns)
+
+    return jax.tree_util.tree_map_with_path(matches, model, is_leaf=is_named)
+
+
+def dotted(path: Any) -> str:
+    """The path of a node of a tree, as checkpoints and documents write it: the names of the fields with dots between
+    them.
+    """
+    return jax.tree_util.keystr(path, simple=True, separator=".")

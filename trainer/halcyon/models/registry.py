@@ -1,16 +1,73 @@
-"""Builds the model of ``spec.model``."""
+"""The table of model families, with one row each; the model of ``spec.model``, and its operations."""
+
+# ruff: noqa: N811 - each row binds the family of its file to one name
 
 from __future__ import annotations
 
+from typing import Any
+
 import haliax as hax
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.families.table import family_of
-from halcyon.models.model import CausalLM
-from halcyon.models.softmax import with_tokens
+from halcyon.models.axes import POSITION, VOCAB
+from halcyon.models.families.family import Family
+from halcyon.models.model import CausalLM, with_tokens
 from halcyon_api.spec.model import ModelSpec
+
+
+def family_of(kind: str) -> Family[Any]:
+    """The family of a section of ``spec.model``, by the section's name in documents.
+
+    It imports the file of this family alone, because a run needs no other one.
+
+    Raises:
+        ValueError: There is no such family.
+    """
+    match kind:
+        case "llama":
+            from halcyon.models.families.llama import LLAMA as found
+        case "gpt2":
+            from halcyon.models.families.gpt2 import GPT2 as found
+        case "qwen2":
+            from halcyon.models.families.qwen import QWEN2 as found
+        case "qwen3":
+            from halcyon.models.families.qwen import QWEN3 as found
+        case "mistral":
+            from halcyon.models.families.mistral import MISTRAL as found
+        case "gemma":
+            from halcyon.models.families.gemma import GEMMA as found
+        case "gemma2":
+            from halcyon.models.families.gemma import GEMMA2 as found
+        case "gemma3":
+            from halcyon.models.families.gemma import GEMMA3 as found
+        case "olmo2":
+            from halcyon.models.families.olmo import OLMO2 as found
+        case "olmo3":
+            from halcyon.models.families.olmo import OLMO3 as found
+        case "mixtral":
+            from halcyon.models.families.mistral import MIXTRAL as found
+        case "qwen3Moe":
+            from halcyon.models.families.qwen import QWEN3_MOE as found
+        case "gptOss":
+            from halcyon.models.families.gpt_oss import GPT_OSS as found
+        case "deepseekV3":
+            from halcyon.models.families.deepseek import DEEPSEEK_V3 as found
+        case "glm4Moe":
+            from halcyon.models.families.deepseek import GLM4_MOE as found
+        case "qwen3Next":
+            from halcyon.models.families.qwen_next import QWEN3_NEXT as found
+        case "apertus":
+            from halcyon.models.families.apertus import APERTUS as found
+        case "nanochat":
+            from halcyon.models.families.nanochat import NANOCHAT as found
+        case "custom":
+            from halcyon.models.custom import CUSTOM as found
+        case _:
+            raise ValueError(f"there is no model family {kind}")
+    return found
 
 
 def build_model(
@@ -38,5 +95,23 @@ def build_model(
     Raises:
         BadConfiguration: A custom model does not import, or does not take its configuration.
     """
-    model = family_of(spec.kind).build(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
+    model = family_of(spec.kind).init(spec.value, vocab, max_position, jnp.dtype(dtype), key=key)
     return with_tokens(model, vocab.size if tokens is None else tokens)
+
+
+def flops_per_token(spec: ModelSpec, sequence_length: int, vocab_size: int, *, frozen: bool = False) -> int:
+    """Operations, forward and backward, for each token of a training step, as `ModelShape.flops_per_token` counts them.
+
+    A custom model counts them itself (`CausalLM.flops_per_token`), from its shapes.
+
+    Args:
+        spec: ``spec.model`` of the run.
+        sequence_length: Tokens of a sequence.
+        vocab_size: Size of the vocabulary axis of the output head.
+        frozen: Whether the weights are frozen beside an adapter. A custom model does not count that.
+    """
+    if spec.custom is not None:
+        vocab, positions = hax.Axis(VOCAB, vocab_size), hax.Axis(POSITION, sequence_length)
+        shapes = jax.eval_shape(lambda: build_model(spec, vocab, positions, key=jax.random.key(0)))
+        return shapes.flops_per_token(sequence_length)
+    return spec.shape(vocab_size, sequence_length).flops_per_token(sequence_length, frozen=frozen)

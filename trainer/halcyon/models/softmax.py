@@ -1,29 +1,50 @@
-"""The softmax over the vocabulary: the limit of its logits, and the rows that only pad the vocabulary.
+"""The softmax over the vocabulary: the limit of its logits, the rows that only pad the vocabulary, samples of it, and
+the memory of its logits.
 
 A model's vocabulary is that of its tokenizer, rounded up so that a mesh divides it. The rows beyond are no tokens.
 Their logits are minus infinity, so they have no probability, and neither features nor head get a gradient from them.
 Their parameters are zero before the first step and stay zero, whatever the update rule (`without_padding`). So a run
-trains as it would without the padding.
+trains as it would without the padding. `halcyon.models.CausalLM.tokens` is the one place that knows where the padding
+begins.
 
-`halcyon.models.CausalLM.tokens` is the one place that knows where the padding begins.
+**Memory.** Each block of the loss reads and writes the float32 gradient of the whole head, so many small blocks move
+many bytes. A large block takes memory while all activations of the step are kept. So a block may take a share of the
+device's memory (docs/design/numbers.md has the bytes of a step). The share is rounded down to a power of two, so that a
+corrected size in the hardware table does not change the order in which a run adds up the gradient. The device belongs
+to the run, not to a model. So the code that traces the model names it by `logits_for`.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import Any, NamedTuple, TypeVar
+import contextlib
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import VOCAB, is_named
-from halcyon.models.elementwise import elementwise, with_array
+from halcyon.models.axes import POSITION, VOCAB, elementwise, is_named, with_array
+from halcyon.models.partition import parts_of
+from halcyon.models.parts.linear import contract
+from halcyon_api.hardware import row_of_device
 from halcyon_api.spec.narrow_products import NarrowProducts
 
-Model = TypeVar("Model")
 Tree = TypeVar("Tree")
+
+
+LEAST_LOGIT_BYTES = 1 << 28
+"""Bytes of logits on devices with little memory, and where the memory is not known, as on processors."""
+MOST_LOGIT_BYTES = 1 << 31
+"""With larger blocks, the bytes that each block repeats are few beside those of the logits themselves."""
+_SHARE = 32
+"""A block has at most this part of the memory.
+
+The loss holds its logits in float32, and their gradient in the compute type.
+"""
 
 
 class Softmax(NamedTuple):
@@ -60,18 +81,6 @@ class Softmax(NamedTuple):
         return elementwise(lambda logits, is_token: jnp.where(is_token, logits, -jnp.inf), logits, is_token)
 
 
-def with_tokens(model: Model, tokens: int) -> Model:
-    """A copy of a model of this number of tokens; see `halcyon.models.CausalLM.tokens`.
-
-    The arrays are the same ones.
-    """
-    changed: Any = copy.copy(model)
-    object.__setattr__(
-        changed, "tokens", tokens if tokens < changed.vocab.size else None
-    )  # a user's class may have its own __init__
-    return changed
-
-
 def without_padding(tree: Tree, tokens: int | None) -> Tree:
     """`tree` with zeros in the rows of its arrays that pad the vocabulary.
 
@@ -90,3 +99,99 @@ def without_padding(tree: Tree, tokens: int | None) -> Tree:
         return with_array(leaf, jnp.where(rows < tokens, leaf.array, jnp.zeros((), leaf.array.dtype)))
 
     return jax.tree.map(one, tree, is_leaf=is_named)
+
+
+def sampled_tokens(features: NamedArray, head: NamedArray, keys: jax.Array, softmax: Softmax) -> jax.Array:
+    """One token for each position from ``softmax(head . features)``, by the Gumbel-max trick: int32 [batch, position].
+
+    Args:
+        features: (batch, position, embed).
+        head: Axes vocab and embed, in any order.
+        keys: A random key for each row: [batch]. The number of blocks does not change the tokens.
+        softmax: The softmax; `halcyon.models.CausalLM.softmax` of the model.
+    """
+    embed, vocab = softmax.embed, softmax.vocab
+    rows = next(axis for axis in features.axes if axis.name not in (POSITION, embed.name))
+    features = features.rearrange((rows.name, POSITION, embed.name))
+    positions = features.resolve_axis(POSITION).size
+    here = math.prod(axis.size // parts_of(axis) for axis in (rows, features.resolve_axis(POSITION), vocab)) * 4
+    blocks = block_count(positions, here, most_logit_bytes())
+    length = positions // blocks
+    head = head.astype(features.dtype)
+
+    def one(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        part, numbers = block
+        named = NamedArray(part, (rows, Axis(POSITION, length), embed))
+        logits = softmax.logits(contract(named, head, embed, into=jnp.float32)).rearrange(
+            (rows.name, POSITION, vocab.name)
+        )
+
+        def of_row(key: jax.Array) -> jax.Array:
+            return jax.vmap(
+                lambda number: jax.random.gumbel(jax.random.fold_in(key, number), (vocab.size,), jnp.float32)
+            )(numbers)
+
+        return jnp.argmax(logits.array + jax.vmap(of_row)(keys), axis=-1).astype(jnp.int32)
+
+    cut = jnp.moveaxis(features.array.reshape(rows.size, blocks, length, embed.size), 1, 0)
+    found = jax.lax.map(one, (cut, jnp.arange(positions).reshape(blocks, length)))
+    return jnp.moveaxis(found, 0, 1).reshape(rows.size, positions)
+
+
+class Device(Protocol):
+    """The attribute that every ``jax.Device`` has."""
+
+    @property
+    def device_kind(self) -> str:
+        """JAX's name of the kind of device, such as ``NVIDIA H200``."""
+        ...
+
+
+def logit_bytes(memory_bytes: int | None) -> int:
+    """Bytes of logits that a device holds at a time.
+
+    Args:
+        memory_bytes: Its memory. None: not known.
+    """
+    if memory_bytes is None:
+        return LEAST_LOGIT_BYTES
+    share = 1 << (memory_bytes // _SHARE).bit_length() - 1
+    return min(MOST_LOGIT_BYTES, max(LEAST_LOGIT_BYTES, share))
+
+
+def block_count(positions: int, bytes_of_all: int, most: int) -> int:
+    """The smallest number of equal blocks of positions whose logits have at most `most` bytes each.
+
+    Args:
+        positions: Positions on this device. The number of blocks divides them.
+        bytes_of_all: Bytes of the logits of all of them, in all rows.
+        most: Most bytes of a block. A block has one position at least.
+    """
+    wanted = max(1, min(-(-bytes_of_all // most), positions))
+    return next(count for count in range(wanted, positions + 1) if positions % count == 0)
+
+
+_most: ContextVar[int | None] = ContextVar("halcyon-logit-bytes", default=None)
+
+
+@contextlib.contextmanager
+def logits_for(device: Device) -> Iterator[None]:
+    """Trace models in this context with blocks of logits for a device of this kind."""
+    token = _most.set(_of_device(device))
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
+def most_logit_bytes() -> int:
+    """Bytes of logits that a device of the context holds at a time.
+
+    Without a context: the first device of this process.
+    """
+    return _most.get() or _of_device(jax.devices()[0])
+
+
+def _of_device(device: Device) -> int:
+    row = row_of_device(device.device_kind)
+    return logit_bytes(None if row is None else row.memory_bytes)

@@ -6,6 +6,20 @@ parameters of one form that are computed in different ways (local and global att
 `Stack.scan_kinds` computes them. Blocks with different parameters (dense and expert layers) are a stack each; see
 `halcyon.models.mixed_stacks`.
 
+**Statistics of activations** between the blocks are computed in the forward pass of a training step. Blocks run inside
+loops, and a step computes their gradients, with recomputation and microbatches. So a number of a block cannot simply be
+returned. It leaves as a gradient: the model gets one more argument, the slots, on which its output does not depend.
+`halcyon.models.statistics.tapped` passes an activation on unchanged, and its backward rule returns the statistics of
+the activation as the gradient of the slot. The gradient of the slots then has the statistics of each block. Sums over
+microbatches and devices are made as for each other gradient, so all statistics are sums. A model without slots has the
+same program as before.
+
+**Blocks apart**, as separate arrays, are for programs that compute few tokens. A scan over stacked blocks takes one
+block out of the stack in each iteration. On a CPU, XLA copies its weights for that. A step that computes one token uses
+each weight once, so the copy takes longer than the products. With the blocks apart, a program has a part for each block
+and reads the weights where they are. It grows with the number of blocks, so `taken_apart` leaves long stacks as they
+are. No weight is copied: on a CPU the arrays of the blocks are parts of the memory of the stack.
+
 ``haliax.nn.Stacked`` is not used: it names every parameter inside the scan (for its checkpoint policies), and JAX
 treats a named value as computed. The forward pass would then write a second copy of all weights for the backward pass.
 """
@@ -14,24 +28,39 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
+import haliax as hax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from haliax import Axis, NamedArray
 
 from halcyon.models.axes import LAYERS, is_named
+from halcyon.models.parameters import dotted
 from halcyon.models.partition import unroll
 from halcyon.models.remat import Loop, checkpointed, scan
-from halcyon.models.statistics import tapped
+from halcyon.models.statistics import statistics_axis, statistics_of, tapped
 from halcyon_api.spec.remat import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
 Kind = TypeVar("Kind")
-Model = TypeVar("Model", bound=eqx.Module)
+Model = TypeVar("Model")
+
+LONGEST_PATTERN = 16
+"""Blocks of the longest pattern that `runs_of` looks for."""
+RUN_COST = 2
+"""The cost of a run, in blocks of a program: the copies of its part of the parameters."""
+MOST_BLOCKS = 64
+"""Blocks of the longest model that is taken apart: a program of more blocks would compile for minutes."""
+LEAST_BYTES = 1 << 20
+"""Least size of the stacks for which the copies matter.
+
+A smaller model keeps its stacks, because their programs compile faster.
+"""
 
 
 class Stack(eqx.Module, Generic[Block]):
@@ -42,9 +71,8 @@ class Stack(eqx.Module, Generic[Block]):
         stacked: The block.
         remat: What the forward pass keeps for the backward pass; see `with_remat`.
         unroll: Blocks in one iteration of the loop over them; see `with_unroll`.
-        slots: (layers, statistics) in a step that watches the outputs of the blocks; see `halcyon.models.activations`.
-        apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one (see
-            `halcyon.models.apart`).
+        slots: (layers, statistics) in a step that watches the outputs of the blocks; see `with_slots`.
+        apart: Whether the blocks are apart, each without the axis `layers`: `stacked` is the first one.
         further: The other blocks, if they are apart.
     """
 
@@ -145,7 +173,7 @@ def with_remat(model: Model, policy: Remat) -> Model:
         model: A model, or the shapes in its place.
         policy: See `halcyon.models.remat`.
     """
-    return _with(model, remat=policy)
+    return _changed(model, lambda stack: dataclasses.replace(stack, remat=policy))
 
 
 def with_unroll(model: Model, blocks: int) -> Model:
@@ -158,14 +186,11 @@ def with_unroll(model: Model, blocks: int) -> Model:
         model: A model, or the shapes in its place.
         blocks: Blocks in one iteration.
     """
-    return _with(model, unroll=blocks)
+    return _changed(model, lambda stack: dataclasses.replace(stack, unroll=blocks))
 
 
-def _with(model: Model, **fields: Any) -> Model:
-    def changed(node: Any) -> Any:
-        return dataclasses.replace(node, **fields) if isinstance(node, Stack) else node
-
-    return jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Stack))
+def _changed(model: Model, change: Callable[[Stack[Any]], Stack[Any]]) -> Model:
+    return jax.tree.map(lambda node: change(node) if _is_stack(node) else node, model, is_leaf=_is_stack)
 
 
 @dataclass(frozen=True)
@@ -186,14 +211,6 @@ class Run(Generic[Kind]):
     def end(self) -> int:
         """The number after the last block."""
         return self.first + len(self.pattern) * self.repetitions
-
-
-LONGEST_PATTERN = 16
-"""Blocks of the longest pattern that `runs_of` looks for."""
-
-
-RUN_COST = 2
-"""The cost of a run, in blocks of a program: the copies of its part of the parameters."""
 
 
 def runs_of(kinds: Sequence[Kind]) -> tuple[Run[Kind], ...]:
@@ -228,3 +245,80 @@ def without_layers(parameter: NamedArray) -> NamedArray:
         raise ValueError(f"a stacked parameter has the axis {LAYERS} in front, not {parameter.axis_names}")
     names = parameter.axis_names[1:]
     return jax.tree.unflatten(jax.tree.structure(NamedArray(parameter.array[0], names)), [parameter.array])
+
+
+def stacks_of(model: Any) -> dict[str, Stack[Any]]:
+    """The stacks of a model, or of its shapes, by their paths, such as ``blocks``."""
+    found = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_stack)[0]
+    return {dotted(path): node for path, node in found if _is_stack(node)}
+
+
+def empty_slots(model: Any, *, histograms: bool) -> dict[str, NamedArray]:
+    """Slots for all stacks of a model: zeros, float32 [layers, statistics]; see `halcyon.models.statistics.sums_of`."""
+    axis = statistics_axis(histograms=histograms)
+    return {path: hax.zeros((stack.layers, axis), jnp.float32) for path, stack in stacks_of(model).items()}
+
+
+def with_slots(model: Model, slots: Mapping[str, NamedArray]) -> Model:
+    """`model` with these slots in its stacks, by their paths."""
+    if not slots:
+        return model
+
+    def one(path: Any, node: Any) -> Any:
+        return dataclasses.replace(node, slots=slots.get(dotted(path))) if _is_stack(node) else node
+
+    return jax.tree_util.tree_map_with_path(one, model, is_leaf=lambda node: _is_stack(node) or is_named(node))
+
+
+def activation_statistics(sums: Mapping[str, NamedArray]) -> dict[str, jax.Array]:
+    """The statistics of the outputs of all blocks: ``STATISTIC/PATH``, [layers], a histogram [layers, bins].
+
+    Args:
+        sums: The gradient of `empty_slots`.
+    """
+    return {f"{name}/{path}": value for path, one in sums.items() for name, value in statistics_of(one.array).items()}
+
+
+def taken_apart(model: Model) -> Model:
+    """`model` with its blocks apart if that makes its programs faster: on one CPU device, with at least `LEAST_BYTES`
+    of weights.
+    """
+    stacks = [stack for stack in stacks_of(model).values() if _can_be_apart(stack)]
+    weights = [leaf for stack in stacks for leaf in jax.tree.leaves(stack)]
+    fits = (
+        sum(stack.layers.size for stack in stacks) <= MOST_BLOCKS
+        and sum(leaf.nbytes for leaf in weights) >= LEAST_BYTES
+    )
+    return blocks_apart(model) if fits and all(_is_on_one_processor(leaf) for leaf in weights) else model
+
+
+def blocks_apart(model: Model) -> Model:
+    """`model` with its blocks apart."""
+    return _changed(model, lambda stack: _stack_apart(stack) if _can_be_apart(stack) else stack)
+
+
+def _can_be_apart(stack: Stack[Any]) -> bool:
+    return not stack.apart and stack.slots is None
+
+
+def _stack_apart(stack: Stack[Any]) -> Stack[Any]:
+    leaves, structure = jax.tree.flatten(stack.stacked, is_leaf=is_named)
+    parts = [_parts(leaf, stack.layers.size) for leaf in leaves]
+    blocks = [jax.tree.unflatten(structure, of_block) for of_block in zip(*parts, strict=True)]
+    return dataclasses.replace(stack, stacked=blocks[0], apart=True, further=tuple(blocks[1:]))
+
+
+def _parts(stacked: NamedArray, count: int) -> list[NamedArray]:
+    names = stacked.axis_names[1:]
+    if not _is_on_one_processor(stacked.array):
+        return [NamedArray(stacked.array[number], names) for number in range(count)]
+    whole, device = np.asarray(stacked.array), next(iter(stacked.array.devices()))
+    return [NamedArray(jax.device_put(whole[number], device, may_alias=True), names) for number in range(count)]
+
+
+def _is_on_one_processor(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and len(leaf.devices()) == 1 and next(iter(leaf.devices())).platform == "cpu"
+
+
+def _is_stack(node: Any) -> bool:
+    return isinstance(node, Stack)

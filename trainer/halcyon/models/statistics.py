@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import BATCH, POSITION, is_named
-from halcyon.models.elementwise import expanded
+from halcyon.models.axes import BATCH, POSITION, expanded, is_named
 
 _EXPONENTS = range(-16, 3)
 HISTOGRAM_EDGES = tuple(4.0**exponent for exponent in _EXPONENTS)
@@ -144,7 +143,7 @@ def counting(weights: jax.Array | None) -> Iterator[None]:
 
 def tapped(carry: Any, slot: NamedArray | None) -> Any:
     """`carry`, whose first named array gives its `sums_of` as the gradient of the slot (see
-    `halcyon.models.activations`).
+    `halcyon.models.stack`).
 
     Args:
         carry: A tree of named arrays, such as the residual stream.
@@ -168,12 +167,7 @@ def _tap(values: jax.Array, slot: jax.Array, counted: jax.Array | None) -> jax.A
     return values
 
 
-def _forward(values: jax.Array, slot: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    return values, sums_of(jax.lax.stop_gradient(values), slot.size, counted)
-
-
-def _backward(sums: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array, None]:
-    return gradient, sums, None
-
-
-_tap.defvjp(_forward, _backward)
+_tap.defvjp(
+    lambda values, slot, counted: (values, sums_of(jax.lax.stop_gradient(values), slot.size, counted)),
+    lambda sums, gradient: (gradient, sums, None),
+)

@@ -1,4 +1,4 @@
-"""Update rules, one file each, and schedules. The registry builds the rule of a run.
+"""Update rules and schedules. The registry builds the rule of a run.
 
 A rule gets gradients, parameters and the roles of the parameters. The step that applies it belongs to `halcyon.run`.
 """

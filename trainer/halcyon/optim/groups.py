@@ -13,15 +13,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
-from haliax import Axis
 
 from halcyon.errors import BadConfiguration
-from halcyon.models import CausalLM, build_model
-from halcyon.models.adapters import trained_with_adapter, with_adapter
-from halcyon.models.axes import POSITION, VOCAB, is_named
-from halcyon.models.parameters import Parameter, parameters
-from halcyon.models.trainable import dotted, split
-from halcyon.optim.rule import decaying, select
+from halcyon.models import CausalLM
+from halcyon.models.adapters import adapted_shapes, trained_with_adapter
+from halcyon.models.axes import is_named
+from halcyon.models.parameters import Parameter, dotted, parameters, split
+from halcyon.optim.rule import select
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.model import ModelSpec
@@ -59,11 +57,6 @@ class Group:
     momentum_follows: bool
     frozen: bool
     parameters: Any
-
-
-def decays(model: CausalLM) -> Any:
-    """`model` with True in the place of each NamedArray that weight decay applies to, else False."""
-    return decaying(parameters(model))
 
 
 def paths(model: CausalLM) -> list[str]:
@@ -108,7 +101,7 @@ def groups_of(spec: OptimizerSpec, model: CausalLM) -> tuple[Group, ...]:
 
 
 def trained(spec: OptimizerSpec, model: CausalLM, lora: LoraSpec | None = None) -> Any | None:
-    """`model` with a bool in the place of each NamedArray: whether it is trained (`halcyon.models.trainable`). None if
+    """`model` with a bool in the place of each NamedArray: whether it is trained (`halcyon.models.parameters`). None if
     all are.
 
     Args:
@@ -124,7 +117,11 @@ def trained(spec: OptimizerSpec, model: CausalLM, lora: LoraSpec | None = None) 
         return flags
     frozen: set[str] = set()
     for number, group in enumerate(groups_of(spec, model)[1:]):
-        members = {dotted(path) for path, _ in _with_paths(group.parameters)} if group.frozen else set[str]()
+        members = (
+            {dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(group.parameters)}
+            if group.frozen
+            else set[str]()
+        )
         if group.frozen and not members:
             raise BadConfiguration(_no_member(number, (spec.groups or ())[number], paths(model)))
         frozen |= members
@@ -148,15 +145,9 @@ def check_groups(model: ModelSpec, optimizer: OptimizerSpec, lora: LoraSpec | No
     Raises:
         BadConfiguration: See `groups_of` and `trained`.
     """
-    if not optimizer.groups:
-        return
-
-    def built() -> CausalLM:
-        plain = build_model(model, Axis(VOCAB, 1), Axis(POSITION, 1), key=jax.random.key(0))
-        return plain if lora is None else with_adapter(plain, lora, jax.random.key(0))
-
-    shapes = jax.eval_shape(built)
-    groups_of(optimizer, split(shapes, trained(optimizer, shapes, lora))[0])
+    if optimizer.groups:
+        shapes = adapted_shapes(model, lora)
+        groups_of(optimizer, split(shapes, trained(optimizer, shapes, lora))[0])
 
 
 def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list[tuple[int, int]]:
@@ -175,10 +166,6 @@ def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list
                     "selections, so that each parameter is in one group"
                 )
     return list(owner.items())
-
-
-def _with_paths(tree: Any) -> list[tuple[Any, Parameter]]:
-    return jax.tree_util.tree_leaves_with_path(tree)
 
 
 def _group(spec: OptimizerSpec, group: GroupSpec, number: int, members_of: Any) -> Group:

@@ -136,29 +136,9 @@ class Matrices:
         """`compute` with one matrix in and out, for a function with ``f(x.T) == f(x).T``: a matrix and its transpose
         share a stack.
         """
-        shapes = [(form.count, *sorted((form.rows, form.columns))) for form in self._forms]
-        turned = [form.rows > form.columns for form in self._forms]
-
-        def stack_of(index: int, x: NamedArray) -> jax.Array:
-            stack = self._forms[index].flat(x, Kind.MATRIX)
-            return stack.mT if turned[index] else stack
-
-        leaves = self._leaves(tree)
-        results: list[Any] = [None] * len(leaves)
-        for members in _groups([shape[1:] for shape in shapes]):
-            (stack,) = by_part(
-                lambda stack: (function(stack),),
-                [jnp.concatenate([stack_of(index, leaves[index]) for index in members])],
-            )
-            for index, part in zip(
-                members, jnp.split(stack, _borders([shapes[index][0] for index in members])), strict=True
-            ):
-                results[index] = (
-                    self._forms[index]
-                    .named(part.mT if turned[index] else part, Kind.MATRIX)
-                    .rearrange(leaves[index].axes)
-                )
-        return self._tree(results)
+        return self._computed(lambda stack: (function(stack),), [(Kind.MATRIX, tree)], [Kind.MATRIX], (), turning=True)[
+            0
+        ]
 
     def compute(
         self,
@@ -177,20 +157,41 @@ class Matrices:
             results: Kind of each result.
             shared: Further arguments, the same for every stack.
         """
+        return self._computed(function, arguments, results, shared, turning=False)
+
+    def _computed(
+        self,
+        function: Callable[..., tuple[jax.Array, ...]],
+        arguments: Sequence[tuple[Kind, Tree]],
+        results: Sequence[Kind],
+        shared: Sequence[jax.Array],
+        *,
+        turning: bool,
+    ) -> tuple[Tree, ...]:
+        """See `compute`; with `turning`, stacks of tall matrices are transposed."""
         leaves = [self._leaves(tree) for _, tree in arguments]
-        found: list[list[Any]] = [[None] * len(self._forms) for _ in results]
-        for members in _groups([(form.rows, form.columns) for form in self._forms]):
-            forms = [self._forms[index] for index in members]
+        turned = [turning and form.rows > form.columns for form in self._forms]
+        shapes = [
+            (form.columns, form.rows) if turn else (form.rows, form.columns)
+            for form, turn in zip(self._forms, turned, strict=True)
+        ]
+
+        def stack_of(index: int, kind: Kind, x: NamedArray) -> jax.Array:
+            stack = self._forms[index].flat(x, kind)
+            return stack.mT if turned[index] else stack
+
+        computed: list[list[Any]] = [[None] * len(self._forms) for _ in results]
+        for members in _groups(shapes):
             stacks = [
-                jnp.concatenate([self._forms[index].flat(one[index], kind) for index in members])
-                for (kind, _), one in zip(arguments, leaves, strict=True)
+                jnp.concatenate([stack_of(index, kind, arrays[index]) for index in members])
+                for (kind, _), arrays in zip(arguments, leaves, strict=True)
             ]
-            borders = _borders([form.count for form in forms])
+            borders = _borders([self._forms[index].count for index in members])
             for number, (kind, stack) in enumerate(zip(results, by_part(function, stacks, shared), strict=True)):
-                for index, form, part in zip(members, forms, jnp.split(stack, borders), strict=True):
-                    named = form.named(part, kind)
-                    found[number][index] = named.rearrange(leaves[0][index].axes) if kind is Kind.MATRIX else named
-        return tuple(map(self._tree, found))
+                for index, part in zip(members, jnp.split(stack, borders), strict=True):
+                    named = self._forms[index].named(part.mT if turned[index] else part, kind)
+                    computed[number][index] = named.rearrange(leaves[0][index].axes) if kind is Kind.MATRIX else named
+        return tuple(map(self._tree, computed))
 
     def _leaves(self, tree: Tree) -> list[NamedArray]:
         return jax.tree.leaves(tree, is_leaf=is_named)

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
+from haliax import NamedArray
 
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
-from halcyon.models.parameters import parameters
-from halcyon.optim.clipping import clipped
+from halcyon.models.parameters import Parameter, Role, parameters
 from halcyon.optim.groups import Group, groups_of
-from halcyon.optim.moments import is_stochastic, stored_as
-from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
+from halcyon.optim.rounding import is_stochastic, stored_as
+from halcyon.optim.rule import Scalar, Tree, frobenius_norm, merge, select, transformation, wide
 from halcyon.optim.rules.adafactor import adafactor
-from halcyon.optim.rules.adam_h import adam_h
-from halcyon.optim.rules.adam_mini import adam_mini
-from halcyon.optim.rules.adamw import adamw
-from halcyon.optim.rules.ademamix import ademamix
-from halcyon.optim.rules.adopt import adopt
+from halcyon.optim.rules.adam import adam_h, adam_mini, adamw, ademamix, adopt, averaged, mars, schedule_free
 from halcyon.optim.rules.kron import kron
-from halcyon.optim.rules.lion import lion
-from halcyon.optim.rules.mars import mars
-from halcyon.optim.rules.muon import muon
-from halcyon.optim.rules.muon_adamw import muon_adamw
-from halcyon.optim.rules.muon_h import muon_h
-from halcyon.optim.rules.normuon import normuon
-from halcyon.optim.rules.schedule_free import averaged, schedule_free
-from halcyon.optim.rules.scion import scion
-from halcyon.optim.rules.soap import soap
-from halcyon.optim.rules.soap_muon import soap_muon
-from halcyon.optim.rules.sophia import sophia
+from halcyon.optim.rules.lion_and_sophia import lion, sophia
+from halcyon.optim.rules.muon import muon, muon_adamw, muon_h, normuon, scion
+from halcyon.optim.rules.soap import soap, soap_muon
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.optimizer import FOR_MATRICES, OptimizerSpec
 from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
+from halcyon_api.spec.rules.clip import ClipSpec
+from halcyon_api.spec.rules.matrices import MatricesSpec
 from halcyon_api.spec.rules.sophia import Estimator, SophiaSpec
 from halcyon_api.spec.trainer import MomentsType, PrecisionSpec
 
@@ -94,7 +84,7 @@ def build_optimizer(
 
     Args:
         spec: ``spec.optimizer`` of the run.
-        model: The trained part of the model (`halcyon.models.trainable.split`), or its shapes; gives the roles of the
+        model: The trained part of the model (`halcyon.models.parameters.split`), or its shapes; gives the roles of the
             parameters.
         moments: Type in which the moments are stored.
         rounding: ``precision.momentsRounding``.
@@ -167,7 +157,7 @@ def averages(spec: OptimizerSpec, model: CausalLM) -> Callable[[Any, Tree], Tree
 
 def _rule(spec: OptimizerSpec, name: str, settings: ApiModel, declared: Any) -> optax.GradientTransformationExtraArgs:
     """One rule for some parameters."""
-    further = {"shared": spec.matrices} if name in FOR_MATRICES else {}
+    further = {"shared": spec.matrices or MatricesSpec()} if name in FOR_MATRICES else {}
     return RULES[name](settings, declared, **further)
 
 
@@ -216,7 +206,7 @@ def _by_group(spec: OptimizerSpec, model: CausalLM) -> optax.GradientTransformat
                 **{name: value for name, value in further.items() if name != "momentum" or group.momentum_follows},
             }
             if (estimate := further.get("curvature")) is not None:
-                arguments["curvature"] = functools.partial(_part_of, estimate, flags[name])
+                arguments["curvature"] = lambda estimate=estimate, name=name: select(estimate(), flags[name])
             own = select(gradients, flags[name]), state[name], select(params, flags[name])
             change, states[name] = rules[name].update(*own, **arguments)
             changes.append(change)
@@ -234,10 +224,6 @@ def _trained_groups(spec: OptimizerSpec, model: CausalLM) -> list[tuple[str, Gro
     ]
 
 
-def _part_of(estimate: Callable[[], Tree], flags: Tree) -> Tree:
-    return select(estimate(), flags)
-
-
 def _decay(group: Group, now: Scalar, base: float) -> Scalar:
     """The decay of a group with the run's rule: a schedule of the run's decay scales it."""
     if group.weight_decay == base:
@@ -250,3 +236,41 @@ def _flags(group: Group, model: CausalLM) -> Tree:
     declared, structure = jax.tree.flatten(parameters(model))
     own = structure.flatten_up_to(group.parameters)
     return jax.tree.unflatten(structure, [one is not None for one, _ in zip(own, declared, strict=True)])
+
+
+LEAST_WEIGHT_NORM = 1e-3
+"""Weights count as at least this long, so that weights of zeros can grow (the paper's epsilon)."""
+_TINY = 1e-6
+
+
+def clipped(spec: ClipSpec | None, parameters: Any, gradients: Tree, params: Tree) -> Tree:
+    """The gradients after the clipping of `spec`, element by element first.
+
+    Args:
+        spec: ``spec.optimizer.clip``. None: nothing is clipped.
+        parameters: See `halcyon.optim.rule`.
+        gradients: Float32 gradients.
+        params: The parameters.
+    """
+    if spec is None:
+        return gradients
+    value, share = spec.value, spec.adaptive
+    if value is not None:
+        gradients = jax.tree.map(lambda g: jnp.clip(g, -value, value), gradients)
+    if share is None:
+        return gradients
+
+    def one(parameter: Parameter, gradient: NamedArray, weight: NamedArray) -> NamedArray:
+        axes = _of_one_output(parameter, gradient)
+        limit = share * jnp.maximum(frobenius_norm(axes, wide(weight.array)), LEAST_WEIGHT_NORM)
+        size = jnp.maximum(frobenius_norm(axes, gradient.array), _TINY)
+        return NamedArray(gradient.array * jnp.minimum(1.0, limit / size), gradient.axes)
+
+    return jax.tree.map(one, parameters, gradients, params)
+
+
+def _of_one_output(parameter: Parameter, x: NamedArray) -> tuple[int, ...]:
+    """The numbers of the axes of the weights of one output, of one token of a table, or of a whole vector."""
+    table = parameter.role is Role.EMBEDDING or not parameter.inputs
+    names = {axis.name for axis in (parameter.outputs if table else parameter.inputs)}
+    return tuple(number for number, axis in enumerate(x.axes) if axis.name in names)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
@@ -38,14 +37,6 @@ UpdateArguments = Callable[[jax.typing.ArrayLike], Mapping[str, jax.Array]]
 """Further arguments of an update, by the number of steps done before it."""
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """The first batch of the run, on which the shape `power` depends."""
-
-    sequences: int
-    tokens: int
-
-
 def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None = None) -> LearningRate:
     """The learning rate of a step as a function of the steps done before it.
 
@@ -72,8 +63,7 @@ def learning_rate(spec: OptimizerSpec, steps: int, trainer: TrainerSpec | None =
     """
     others = spec.other_schedules
     rule = others.rate_by_batch_size if others is not None else None
-    batch = _Batch(trainer.batch_size, trainer.batch_size * trainer.sequence_length) if trainer is not None else None
-    rate = _rate(*as_phases(spec.schedule, steps), spec.learning_rate, batch)
+    rate = _rate(*as_phases(spec.schedule, steps), spec.learning_rate, trainer)
     if rule is None:
         return rate
     if trainer is None:
@@ -124,10 +114,10 @@ def _batch_factor(trainer: TrainerSpec, exponent: float) -> Callable[[jax.typing
     ]
 
 
-def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, batch: _Batch | None) -> LearningRate:
+def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, trainer: TrainerSpec | None) -> LearningRate:
     """The learning rate on cycles of phases; `peak` is ``spec.optimizer.learningRate``."""
     table = [np.array(column, np.int32) for column in zip(*cycles, strict=True)]
-    lasts = [float(_decayed(spec, cycle.decay, cycle, peak, batch, np)) if cycle.decay else peak for cycle in cycles]
+    lasts = [float(_decayed(spec, cycle.decay, cycle, peak, trainer, np)) if cycle.decay else peak for cycle in cycles]
     firsts = np.array([0.0, *lasts[:-1]], np.float32)
     at_start = spec.first_rate == "atStart"
 
@@ -141,7 +131,7 @@ def _rate(spec: PhasesScheduleSpec, cycles: Sequence[Cycle], peak: float, batch:
         # Where the line is divided decides the last bit of its rates, and a run that goes on needs the same bits.
         warming = first + ((peak - first) * climbed / warmup if at_start else (peak - first) * (climbed / warmup))
         stable = cycle.steps - cycle.decay
-        falling = _decayed(spec, jnp.maximum(since - stable, 0), cycle, peak, batch)
+        falling = _decayed(spec, jnp.maximum(since - stable, 0), cycle, peak, trainer)
         after = jnp.where((cycle.decay > 0) & (since >= stable), falling, peak)
         return jnp.where(since < cycle.warmup, warming, after).astype(jnp.float32)
 
@@ -153,7 +143,7 @@ def _decayed(
     since: jax.typing.ArrayLike,
     cycle: Cycle,
     peak: float,
-    batch: _Batch | None,
+    trainer: TrainerSpec | None,
     xp: Any = jnp,
 ) -> jax.Array:
     """The learning rate after ``t`` steps of a decay that has ``T`` steps. ``r`` is `minRatio`, and ``x`` is ``t / T``,
@@ -196,8 +186,8 @@ def _decayed(
             counted = xp.maximum(passed + xp.asarray(cycle.warmup, xp.float32), 1.0)
             share = xp.clip(xp.sqrt((spec.scale or _TIMESCALE) / counted), least, 1.0)
         case "power":
-            if batch is None:
+            if trainer is None:
                 raise ValueError("the shape power needs the batch of the run")
-            tokens = xp.maximum(passed, 1e-6) * batch.tokens
-            return xp.minimum(peak, batch.sequences * (spec.scale or _AMPLITUDE) * tokens**exponent)
+            tokens = xp.maximum(passed, 1e-6) * (trainer.batch_size * trainer.sequence_length)
+            return xp.minimum(peak, trainer.batch_size * (spec.scale or _AMPLITUDE) * tokens**exponent)
     return peak * share

@@ -20,7 +20,7 @@ from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.models import CausalLM
 from halcyon.models.adapters import without_adapter
-from halcyon.models.trainable import joined
+from halcyon.models.parameters import joined
 from halcyon.run.place import Place
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState, completed_state, initial_state, with_new_average

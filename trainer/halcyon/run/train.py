@@ -23,7 +23,7 @@ from halcyon.errors import TrainerExit
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
 from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
-from halcyon.models.flops import flops_per_token
+from halcyon.models.registry import flops_per_token
 from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, leave

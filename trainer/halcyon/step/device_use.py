@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import jax
 
-from halcyon.models.trainable import split
+from halcyon.models.parameters import split
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.hlo.contents import Call, Loop, Product, calls, loops, products
 from halcyon.step.hlo.module import parse

@@ -19,13 +19,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.errors import BadConfiguration
 from halcyon.models import build_model
-from halcyon.models.activations import stacks_of
 from halcyon.models.adapters import check_used, has_adapter, with_adapter
 from halcyon.models.axes import BATCH, POSITION, VOCAB
-from halcyon.models.logit_memory import logits_for
+from halcyon.models.parameters import joined, split
 from halcyon.models.parts.attention_choice import CannotServe, Choice, Target, attending
-from halcyon.models.stack import with_remat, with_unroll
-from halcyon.models.trainable import joined, split
+from halcyon.models.softmax import logits_for
+from halcyon.models.stack import stacks_of, with_remat, with_unroll
 from halcyon.optim import build_optimizer, learning_rate, update_arguments
 from halcyon.optim.groups import trained
 from halcyon.optim.registry import averages, estimator_of, needs_key
@@ -83,7 +82,7 @@ class Program:
     unroll: int = 1
     """Blocks of the model in one iteration of a loop over them."""
     trained: Any = None
-    """True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained."""
+    """True in the place of each trained parameter (see `halcyon.models.parameters`). None: all are trained."""
     average: AverageSpec | None = None
     """``spec.average``."""
     rule_mean: Callable[[TrainState], Model] | None = None

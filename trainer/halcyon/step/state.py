@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from halcyon.models.parameters import split
 from halcyon.models.softmax import without_padding
-from halcyon.models.trainable import split
 from halcyon.optim.average import Average, empty_average
 from halcyon.parallel.axes import with_shardings
 from halcyon.step.compilation import compiler_options

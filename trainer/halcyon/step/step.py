@@ -22,10 +22,10 @@ import optax
 from haliax import NamedArray
 from jax.sharding import Mesh
 
-from halcyon.models.activations import empty_slots, with_slots
+from halcyon.models.parameters import joined, split
 from halcyon.models.softmax import without_padding
+from halcyon.models.stack import empty_slots, with_slots
 from halcyon.models.statistics import counting
-from halcyon.models.trainable import joined, split
 from halcyon.optim.average import updated_average
 from halcyon.optim.rounding import add_updates
 from halcyon.parallel.axes import constrain, constrain_here
@@ -75,7 +75,7 @@ CONTROL_BITS = 2
 
 Varied = tuple[Model, dict[str, NamedArray]]
 """What the loss is differentiated by: the trained parameters, and the slots of watched activations
-(`halcyon.models.activations`).
+(`halcyon.models.stack`).
 """
 
 _ROUNDING = 2**32 - 1
@@ -124,7 +124,7 @@ def make_train_step(
         gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are
             computed.
         stochastic: Round bfloat16 parameters stochastically.
-        trained: True in the place of each trained parameter (see `halcyon.models.trainable`). None: all are trained.
+        trained: True in the place of each trained parameter (see `halcyon.models.parameters`). None: all are trained.
         dropout: Give the objective a random number for each row of the batch, as `halcyon.step.objectives.ROW_SEEDS`.
             Row n of a step gets the same number whatever the microbatches and the mesh are.
         random: Whether the update rule takes a random key.

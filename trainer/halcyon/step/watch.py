@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from haliax import NamedArray
 
 from halcyon.checkpoint.layout import Leaf, flatten
-from halcyon.models.activations import activation_statistics
 from halcyon.models.axes import LAYERS
+from halcyon.models.stack import activation_statistics
 from halcyon.models.statistics import bin_counts, block_of
 from halcyon.parallel.axes import PARAMETER_AXES, mesh_axes, open_axes
 from halcyon_api.spec.watch import WatchSpec
@@ -41,7 +41,7 @@ class Watched(NamedTuple):
     updates: Any
     """What the update rule adds to the parameters."""
     activations: Mapping[str, NamedArray]
-    """The sums over the outputs of the blocks: the gradient of `halcyon.models.activations.empty_slots`.
+    """The sums over the outputs of the blocks: the gradient of `halcyon.models.stack.empty_slots`.
 
     Empty: they are not watched.
     """

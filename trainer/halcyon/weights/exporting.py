@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from halcyon.errors import BadConfiguration
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
-from halcyon.models.published.config import ConfigReader
-from halcyon.models.published.form import PublishedForm
+from halcyon.models.published.config import ConfigReader, PublishedForm
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.tokenizer import load as load_tokenizer

@@ -20,8 +20,7 @@ from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_config
-from halcyon.models.published.config import ConfigReader, require_common
-from halcyon.models.published.form import PublishedForm
+from halcyon.models.published.config import ConfigReader, PublishedForm, require_common
 from halcyon.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes

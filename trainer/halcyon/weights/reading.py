@@ -24,7 +24,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.axes import POSITION, VOCAB
 from halcyon.models.families.lookup import form_of_section
-from halcyon.models.trainable import matching, split
+from halcyon.models.parameters import matching, split
 from halcyon.storage.store import Store
 from halcyon.weights.companions import CONFIG_KEY, read_companions
 from halcyon.weights.folder import ModelFolder, read_config

@@ -10,8 +10,7 @@ import jax
 
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
-from halcyon.models.parameters import parameters
-from halcyon.models.trainable import dotted, split
+from halcyon.models.parameters import dotted, parameters, split
 from halcyon.optim.groups import Group, groups_of, paths
 from halcyon.optim.rule import decaying
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -56,7 +55,7 @@ def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = No
         spec: ``spec.optimizer`` of the run.
         model: The model with its adapter, or its shapes.
         state: The optimizer state, or its shapes.
-        trained: True in the place of each trained parameter (`halcyon.models.trainable`). None: all are trained.
+        trained: True in the place of each trained parameter (`halcyon.models.parameters`). None: all are trained.
 
     Raises:
         BadConfiguration: See `halcyon.optim.groups.groups_of`.

@@ -19,9 +19,8 @@ import numpy as np
 from haliax import NamedArray
 
 from halcyon.models.axes import EXPERTS, VOCAB, is_named
-from halcyon.models.flops import flops_per_token
-from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters
-from halcyon.models.trainable import split
+from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters, split
+from halcyon.models.registry import flops_per_token
 from halcyon.step.device_use import share_bytes
 from halcyon.step.program import Program
 from halcyon_api.memory import least_need

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.family import Family
-from halcyon.models.parts.plain_mlp import BETA, EPSILON
+from halcyon.models.families.family import decoder_family, design_of
+from halcyon.models.parts.mlp import BETA, EPSILON
 from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensors, decoder_tensors
 from halcyon.models.published.tensors import Constant
 from halcyon_api.spec.families.apertus import ApertusSpec
@@ -30,7 +28,7 @@ def design(spec: ApertusSpec) -> Design:
 
 def tensors(spec: ApertusSpec) -> Tensors:
     """The tensors of ``ApertusForCausalLM``."""
-    found, layers = decoder_tensors(spec.sizes(), _NORMS), range(spec.num_hidden_layers)
+    found, layers = decoder_tensors(spec, _NORMS), range(spec.num_hidden_layers)
     if spec.hidden_act != "xielu":
         return found
     of_layers = Layers("blocks.stacked", layers)
@@ -62,6 +60,6 @@ def _read(config: ConfigReader) -> ApertusSpec:
     return _CONFIG.read(ConfigReader({**config.document, "hidden_act": None}, config.where), hidden_act="xielu")
 
 
-APERTUS = Family(
-    ApertusSpec, design, Decoder.of, (PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write),)
+APERTUS = decoder_family(
+    ApertusSpec, design, PublishedForm("apertus", ("ApertusForCausalLM",), tensors, _read, _CONFIG.write)
 )

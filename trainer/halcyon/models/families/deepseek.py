@@ -19,23 +19,12 @@ from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.decoder import Decoder
-from halcyon.models.design import DecoderAxes, Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import mixture_of
-from halcyon.models.families.family import Family
-from halcyon.models.parts.latent_attention import LatentAttention
+from halcyon.models.design import Design
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.routing import Routing
-from halcyon.models.published import (
-    ConfigReader,
-    DecoderConfig,
-    Layers,
-    PublishedForm,
-    Tensor,
-    Tensors,
-    expert_decoder_tensors,
-)
+from halcyon.models.parts.self_attention import LatentAttention
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon.models.published.decoder_config import REQUIRED
 from halcyon_api.spec.families.deepseek import CorrectedSection, DeepseekV3Spec, Glm4MoeSpec
 
@@ -66,21 +55,29 @@ def latent_design(spec: DeepseekV3Spec) -> Design:
 
     def attention(design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]) -> LatentAttention:
         linear = functools.partial(design.linear, layers=layers, dtype=dtype, keys=keys)
+        biased = functools.partial(linear, bias=spec.attention_bias)  # to a latent vector, or into the residual stream
 
         def norm(axis: Axis) -> RmsNorm:
             return RmsNorm.init(axis, stacked=(layers,), epsilon=_LATENT_EPSILON, dtype=dtype, scaling=design.scaling)
 
-        return LatentAttention.init(
-            DecoderAxes.of(design.sizes).embed,
-            Axis(axes.HEADS, spec.num_attention_heads),
-            query_rank=None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank),
-            kv_rank=Axis(axes.KV_RANK, spec.kv_lora_rank),
-            plain=Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim),
+        embed, heads = design.axes.embed, Axis(axes.HEADS, spec.num_attention_heads)
+        rank, plain = Axis(axes.KV_RANK, spec.kv_lora_rank), Axis(axes.PLAIN_SIZE, spec.qk_nope_head_dim)
+        query_rank = None if spec.q_lora_rank is None else Axis(axes.QUERY_RANK, spec.q_lora_rank)
+        source, value_size = query_rank or embed, Axis(axes.VALUE_SIZE, spec.v_head_dim)
+        return LatentAttention(
+            query_down=None if query_rank is None else biased((embed,), (query_rank,)),
+            query_latent_norm=None if query_rank is None else norm(query_rank),
+            query_plain=linear((source,), (heads, plain)),
+            query_rotary=linear((source,), (heads, rotary)),
+            latent=biased((embed,), (rank,)),
+            latent_norm=norm(rank),
+            key_rotary=biased((embed,), (rotary,)),
+            key_plain=linear((rank,), (heads, plain)),
+            value=linear((rank,), (heads, value_size)),
+            output=biased((heads, value_size), (embed,)),
+            plain=plain,
             rotary=rotary,
-            value_size=Axis(axes.VALUE_SIZE, spec.v_head_dim),
-            linear=linear,
-            biased=functools.partial(linear, bias=spec.attention_bias),
-            norm=norm,
+            value_size=value_size,
             scale=_score_scale(spec),
         )
 
@@ -100,7 +97,7 @@ def _score_scale(spec: DeepseekV3Spec) -> float:
 
 def tensors(spec: Glm4MoeSpec) -> Tensors:
     """The tensors of ``Glm4MoeForCausalLM``."""
-    return expert_decoder_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), ignored_layers=_extra_layers(spec))
 
 
 def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
@@ -152,7 +149,7 @@ def latent_tensors(spec: DeepseekV3Spec) -> Tensors:
             )
         return found
 
-    return expert_decoder_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
+    return expert_tensors(spec, _mixture(spec), attention=attention, ignored_layers=_extra_layers(spec))
 
 
 def _mixture(spec: CorrectedSection) -> Callable[[Layers], list[Tensor]]:
@@ -234,15 +231,11 @@ def _write_deepseek(spec: DeepseekV3Spec, positions: int) -> dict[str, Any]:
     return {**_DEEPSEEK.write(spec, positions), "head_dim": spec.qk_rope_head_dim}
 
 
-DEEPSEEK_V3 = Family(
+DEEPSEEK_V3 = decoder_family(
     DeepseekV3Spec,
     latent_design,
-    Decoder.of,
-    (PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),),
+    PublishedForm("deepseek_v3", ("DeepseekV3ForCausalLM",), latent_tensors, _read_deepseek, _write_deepseek),
 )
-GLM4_MOE = Family(
-    Glm4MoeSpec,
-    design,
-    Decoder.of,
-    (PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write),),
+GLM4_MOE = decoder_family(
+    Glm4MoeSpec, design, PublishedForm("glm4_moe", ("Glm4MoeForCausalLM",), tensors, _GLM.read, _GLM.write)
 )

@@ -1,4 +1,4 @@
-"""What Halcyon knows of a model family."""
+"""What Halcyon knows of a model family, and the designs of those whose sections have the names of Hugging Face."""
 
 from __future__ import annotations
 
@@ -10,48 +10,107 @@ import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
+from halcyon.models.decoder import Decoder
+from halcyon.models.design import BlockKind, Design, Mixture
 from halcyon.models.model import CausalLM
+from halcyon.models.parts.experts import Gate, gate_of
+from halcyon.models.parts.moe import RouterLosses
+from halcyon.models.parts.rotary import Rope
+from halcyon.models.parts.routing import Routing
 from halcyon.models.published import PublishedForm
-from halcyon_api.base import ApiModel
+from halcyon_api.spec.families.decoder import DecoderSection
+from halcyon_api.spec.families.experts import ExpertsSection
+from halcyon_api.spec.families.section import Activation, ModelSection
 
-Section = TypeVar("Section", bound=ApiModel)
-Design = TypeVar("Design")
-OfDesign = TypeVar("OfDesign", contravariant=True)
+Section = TypeVar("Section", bound=ModelSection)
+SectionOfInit = TypeVar("SectionOfInit", contravariant=True)
 
 
-class InitModel(Protocol[OfDesign]):
-    """Makes a model with random parameters from a design; see `halcyon.models.build_model`."""
+class InitModel(Protocol[SectionOfInit]):
+    """Makes a model with random parameters from a section; see `halcyon.models.build_model`."""
 
     def __call__(
-        self, design: OfDesign, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray
+        self, spec: SectionOfInit, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray
     ) -> CausalLM:
         """The model."""
         ...
 
 
 @dataclass(frozen=True)
-class Family(Generic[Section, Design]):
+class Family(Generic[Section]):
     """A family: its section of ``spec.model``, the model of a section, and its forms in the files of Hugging Face.
 
     Attributes:
         section: The class of its section.
-        design: What the decoder of a section is made of.
-        init: Makes the model, mostly `halcyon.models.decoder.Decoder.of`.
+        init: Makes the model.
         forms: The classes of transformers that compute models of the family. Empty: it cannot be imported or exported.
     """
 
     section: type[Section]
-    design: Callable[[Section], Design]
-    init: InitModel[Design]
+    init: InitModel[Section]
     forms: tuple[PublishedForm, ...] = ()
 
-    def build(
-        self, section: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, *, key: PRNGKeyArray
-    ) -> CausalLM:
-        """A model with random parameters; see `halcyon.models.build_model`."""
-        return self.init(self.design(section), vocab, max_position, dtype, key=key)
+
+def decoder_family(
+    section: type[Section], design: Callable[[Section], Design], *forms: PublishedForm
+) -> Family[Section]:
+    """A family whose models are a `Decoder` of the design of a section."""
+
+    def init(spec: Section, vocab: Axis, max_position: Axis, dtype: jnp.dtype, /, *, key: PRNGKeyArray) -> Decoder:
+        return Decoder.of(design(spec), vocab, max_position, dtype, key=key)
+
+    return Family(section, init, forms)
 
 
-def itself(section: Any) -> Any:
-    """The design of a family whose model has a class of its own: its section."""
-    return section
+def design_of(
+    spec: DecoderSection, activation: Activation, *, windowed: Rope | None = None, partial: float = 1.0, **other: Any
+) -> Design:
+    """The design that a section's common fields describe.
+
+    Args:
+        spec: The section.
+        activation: The activation function of the MLP.
+        windowed: The rotation of layers that see only a window. None: that of the others.
+        partial: The part of each head's features that is rotated.
+        other: Further fields of `Design`.
+    """
+    full = Rope(spec.rope_theta, spec.rope_scaling, partial)
+    kinds = {"full_attention": BlockKind(full), "sliding_attention": BlockKind(windowed or full, spec.window)}
+    return Design(
+        sizes=spec.sizes(),
+        kinds=tuple(kinds[kind] for kind in spec.layers_by_type),
+        epsilon=spec.rms_norm_eps,
+        std=spec.initializer_range,
+        activation=activation,
+        **other,
+    )
+
+
+def mixture_of(
+    spec: ExpertsSection,
+    activation: Activation = "silu",
+    *,
+    normalised: bool = True,
+    routing: Routing | None = None,
+    combine: Gate | None = None,
+    correction: float = 0.0,
+) -> Mixture:
+    """The experts that a section's common fields describe.
+
+    The section's factor of the balance loss is for a loss that is the experts per token at an even load, ours for 1.
+
+    Args:
+        spec: The section.
+        activation: The activation function of an expert's gate.
+        normalised: Whether the weights of a token's experts are divided by their sum.
+        routing: The rule of the routers. None: the softmax over all experts.
+        combine: See `Mixture`. None: that of the activation function.
+        correction: See `RouterLosses`.
+    """
+    sizes = spec.experts()
+    return Mixture(
+        sizes,
+        routing or Routing(sizes.per_token, normalised=normalised),
+        RouterLosses(spec.router_aux_loss_coef * sizes.per_token, spec.router_z_loss_coef, correction),
+        combine or gate_of(activation),
+    )

@@ -7,19 +7,17 @@ from the files of a model with images, too.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
-from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.family import Family
+from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, decoder_tensors
 from halcyon.models.published.decoder_config import read_activation
-from halcyon.models.published.layers import AROUND
 from halcyon.models.published.rope import read_windowed_theta
-from halcyon.models.published.tensors import BESIDE_IMAGES
+from halcyon.models.published.tensors import AROUND, BESIDE_IMAGES
 from halcyon_api.spec.families.gemma import Gemma2Spec, Gemma3Spec, GemmaSpec
 
 _TANH = "gelu_pytorch_tanh"
@@ -46,21 +44,13 @@ def alternating_design(spec: Gemma2Spec | Gemma3Spec) -> Design:
     )
 
 
-def tensors(spec: GemmaSpec) -> Tensors:
-    """The tensors of ``GemmaForCausalLM``."""
-    return decoder_tensors(spec.sizes())
-
-
-def alternating_tensors(spec: Gemma2Spec | Gemma3Spec) -> Tensors:
-    """The tensors of ``Gemma2ForCausalLM`` and ``Gemma3ForCausalLM``."""
-    return decoder_tensors(
-        spec.sizes(),
-        AROUND,
-        ignored=(r"(model\.)?vision_tower\..*", r"(model\.)?multi_modal_projector\..*"),
-        other_names=BESIDE_IMAGES,
-    )
-
-
+_TENSORS = functools.partial(
+    decoder_tensors,
+    norms=AROUND,
+    ignored=(r"(model\.)?vision_tower\..*", r"(model\.)?multi_modal_projector\..*"),
+    other_names=BESIDE_IMAGES,
+)
+"""The tensors of ``Gemma2ForCausalLM`` and ``Gemma3ForCausalLM``."""
 _DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "attention_bias": False}
 _ALTERNATING = {
     **_DEFAULTS,
@@ -111,39 +101,33 @@ def _read_gemma3(config: ConfigReader) -> Gemma3Spec:
     return Gemma3Spec(**_alternating(config, _GEMMA3), rope_local_base_freq=windowed)
 
 
-def _written(spec: Gemma2Spec | Gemma3Spec, entries: dict[str, Any]) -> dict[str, Any]:
-    scalar = spec.query_pre_attn_scalar or spec.head_size
+def _write_alternating(of: DecoderConfig[Any], spec: Gemma2Spec | Gemma3Spec, positions: int) -> dict[str, Any]:
+    entries, scalar = of.write(spec, positions), spec.query_pre_attn_scalar or spec.head_size
     caps = {name: entries[name] or None for name in _CAPS}
     return {**entries, **caps, "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
 
 
-def _write_gemma2(spec: Gemma2Spec, positions: int) -> dict[str, Any]:
-    return _written(spec, _GEMMA2.write(spec, positions))
-
-
 def _write_gemma3(spec: Gemma3Spec, positions: int) -> dict[str, Any]:
-    return {**_written(spec, _GEMMA3.write(spec, positions)), "rope_local_base_freq": spec.rope_local_base_freq}
+    return {**_write_alternating(_GEMMA3, spec, positions), "rope_local_base_freq": spec.rope_local_base_freq}
 
 
-GEMMA = Family(GemmaSpec, design, Decoder.of, (PublishedForm("gemma", ("GemmaForCausalLM",), tensors, _read, _write),))
-GEMMA2 = Family(
+GEMMA = decoder_family(GemmaSpec, design, PublishedForm("gemma", ("GemmaForCausalLM",), decoder_tensors, _read, _write))
+GEMMA2 = decoder_family(
     Gemma2Spec,
     alternating_design,
-    Decoder.of,
-    (PublishedForm("gemma2", ("Gemma2ForCausalLM",), alternating_tensors, _read_gemma2, _write_gemma2),),
+    PublishedForm(
+        "gemma2", ("Gemma2ForCausalLM",), _TENSORS, _read_gemma2, functools.partial(_write_alternating, _GEMMA2)
+    ),
 )
-GEMMA3 = Family(
+GEMMA3 = decoder_family(
     Gemma3Spec,
     alternating_design,
-    Decoder.of,
-    (
-        PublishedForm(
-            "gemma3_text",
-            ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
-            alternating_tensors,
-            _read_gemma3,
-            _write_gemma3,
-            defaults={"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072},
-        ),
+    PublishedForm(
+        "gemma3_text",
+        ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+        _TENSORS,
+        _read_gemma3,
+        _write_gemma3,
+        defaults={"num_attention_heads": 8, "vocab_size": 262_208, "max_position_embeddings": 131_072},
     ),
 )

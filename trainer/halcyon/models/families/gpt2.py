@@ -20,7 +20,8 @@ from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
 from halcyon.models.cache import Cache, Layers, Memory, PositionState
-from halcyon.models.families.family import Family, itself
+from halcyon.models.decoder import TokenDecoder
+from halcyon.models.families.family import Family
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role
 from halcyon.models.partition import divided
@@ -34,16 +35,8 @@ from halcyon.models.published import ConfigReader, PublishedForm, Tensor, Tensor
 from halcyon.models.published.decoder_config import REQUIRED, read_keys, write_keys
 from halcyon.models.published.tensors import Join, piece, tensor
 from halcyon.models.stack import Stack
-from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.gpt2 import Gpt2Spec
 from halcyon_api.spec.families.section import Activation
-
-
-def _residual_std(spec: Gpt2Spec) -> float:
-    """Standard deviation of projections into the residual stream: smaller with more layers, so that its variance does
-    not grow (section 2.3 of the paper).
-    """
-    return spec.initializer_std / math.sqrt(2 * spec.layers)
 
 
 class Gpt2Block(eqx.Module):
@@ -66,7 +59,8 @@ class Gpt2Block(eqx.Module):
         def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], std: float = spec.initializer_std) -> Linear:
             return Linear.init(inputs, outputs, stacked=(layers,), std=std, dtype=dtype, bias=True, key=next(keys))
 
-        into_stream = functools.partial(linear, std=_residual_std(spec))
+        # Smaller with more layers: the variance of the residual stream does not grow (section 2.3 of the paper).
+        into_stream = functools.partial(linear, std=spec.initializer_std / math.sqrt(2 * spec.layers))
         return Gpt2Block(
             attention_norm=norm(),
             attention=SelfAttention.init(
@@ -134,21 +128,17 @@ class Gpt2(TokenDecoder):
             learned = self.positions(inputs.positions, dtype)
         x = divided(add_wide(self.embedding(inputs.tokens, dtype), learned))
 
-        def step(block: Gpt2Block, x: NamedArray, factor: jax.Array | None) -> tuple[NamedArray, None]:
-            return block(x, mask, factor), None
+        def step(
+            block: Gpt2Block, carry: tuple[NamedArray, Layers | None], factor: jax.Array | None
+        ) -> tuple[Any, None]:
+            x, layers = carry
+            memory = None if cache is None or layers is None else Memory(cache, layers)
+            return (block(x, mask, factor, memory), None if memory is None else memory.layers), None
 
         factors = 1 / (1 + jnp.arange(self.blocks.layers.size, dtype=jnp.float32)) if self.by_layer else None
-        if cache is not None:
-
-            def remembering(
-                block: Gpt2Block, carry: tuple[NamedArray, Layers], factor: jax.Array | None
-            ) -> tuple[Any, None]:
-                memory = Memory(cache, carry[1])
-                return (block(carry[0], mask, factor, memory), memory.layers), None
-
-            (x, layers), _ = self.blocks.scan(remembering, (x, Layers.of(cache)), factors)
-            return Outputs(self.norm(x), layers.closed(cache, inputs.tokens))
-        return Outputs(self.norm(self.blocks.scan(step, x, factors)[0]))
+        start = (x, None if cache is None else Layers.of(cache))
+        (x, layers), _ = self.blocks.scan(step, start, factors)
+        return Outputs(self.norm(x), None if cache is None else layers.closed(cache, inputs.tokens))
 
 
 def tensors(spec: Gpt2Spec) -> Tensors:
@@ -223,4 +213,4 @@ def _write(spec: Gpt2Spec, positions: int) -> dict[str, Any]:
 
 
 _FORM = PublishedForm("gpt2", ("GPT2LMHeadModel",), tensors, _read, _write, positions="n_positions")
-GPT2 = Family(Gpt2Spec, itself, Gpt2.init, (_FORM,))
+GPT2 = Family(Gpt2Spec, Gpt2.init, (_FORM,))

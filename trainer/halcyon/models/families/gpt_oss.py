@@ -14,21 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.axes import EMBED, EXPERTS, MLP, ROUTES
-from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import mixture_of
-from halcyon.models.families.family import Family
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
 from halcyon.models.parts.experts import Gate
-from halcyon.models.published import (
-    ConfigReader,
-    DecoderConfig,
-    Layers,
-    PublishedForm,
-    Tensor,
-    Tensors,
-    expert_decoder_tensors,
-)
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon_api.spec.families.gpt_oss import GptOssSpec
 
 
@@ -69,7 +58,7 @@ def tensors(spec: GptOssSpec) -> Tensors:
             layers.tensor("mlp.experts.down_proj_bias", "mlp.experts.down_bias", EXPERTS, EMBED),
         ]
 
-    return expert_decoder_tensors(spec, mixture)
+    return expert_tensors(spec, mixture)
 
 
 _WINDOW = 128
@@ -106,6 +95,4 @@ def _write(spec: GptOssSpec, positions: int) -> dict[str, Any]:
     return {**_CONFIG.write(spec, positions), "experts_per_token": spec.num_experts_per_tok}
 
 
-GPT_OSS = Family(
-    GptOssSpec, design, Decoder.of, (PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write),)
-)
+GPT_OSS = decoder_family(GptOssSpec, design, PublishedForm("gpt_oss", ("GptOssForCausalLM",), tensors, _read, _write))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from halcyon.models.block_kinds import BlockKind
-from halcyon.models.decoder import Decoder
-from halcyon.models.design import Design
-from halcyon.models.families.family import Family
+from halcyon.models.design import BlockKind, Design
+from halcyon.models.families.family import decoder_family
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.published import DecoderConfig, PublishedForm, decoder_tensors
 from halcyon_api.spec.families.llama import LlamaSpec
 
 
@@ -23,11 +21,6 @@ def design(spec: LlamaSpec) -> Design:
     )
 
 
-def tensors(spec: LlamaSpec) -> Tensors:
-    """The tensors of ``LlamaForCausalLM``."""
-    return decoder_tensors(spec.sizes())
-
-
 _CONFIG = DecoderConfig(
     LlamaSpec,
     {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
@@ -40,9 +33,6 @@ _CONFIG = DecoderConfig(
         "tie_word_embeddings": "tie_embeddings",
     },
 )
-LLAMA = Family(
-    LlamaSpec,
-    design,
-    Decoder.of,
-    (PublishedForm("llama", ("LlamaForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),),
+LLAMA = decoder_family(
+    LlamaSpec, design, PublishedForm("llama", ("LlamaForCausalLM",), decoder_tensors, _CONFIG.read, _CONFIG.write)
 )

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pydantic.alias_generators import to_camel
 
 from halcyon.errors import BadConfiguration
-from halcyon.models.families.table import family_of
 from halcyon.models.published import ConfigReader, PublishedForm
+from halcyon.models.registry import family_of
 from halcyon_api.spec.families.section import ModelSection
 from halcyon_api.spec.model import ModelSpec
 
@@ -66,7 +66,7 @@ def form_of_config(config: ConfigReader) -> PublishedForm:
 def _nearest(config: ConfigReader, name: str, known: Mapping[str, PublishedForm]) -> PublishedForm:
     """The form nearest to the architecture of a config.json: among those with its parts, the one whose name differs by
     a few letters; else the first of them."""
-    read = (config, config.inner("text_config") or config.empty())
+    read = (config, config.part("text_config"))
     alike = next((types for key, types in _MARKS if any(part.has(key) for part in read)), ())
     short = {_ENDING.sub("", other): form for other, form in known.items()}
     misspelt = difflib.get_close_matches(_ENDING.sub("", name), short, n=len(short), cutoff=_MISSPELT)

@@ -1,29 +1,57 @@
-"""Mistral (Jiang et al. 2023): a Llama whose attention may see only a window."""
+"""Mistral (Jiang et al. 2023): a Llama whose attention may see only a window. Mixtral (Jiang et al. 2024): with experts
+in every layer; the weights of a token's experts add up to 1.
+"""
 
 from __future__ import annotations
 
-from halcyon.models.decoder import Decoder
 from halcyon.models.design import Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.family import Family
-from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
+from halcyon.models.published import DecoderConfig, PublishedForm, Tensors, decoder_tensors, expert_tensors
 from halcyon_api.spec.families.mistral import MistralSpec
+from halcyon_api.spec.families.mixtral import MixtralSpec
+
+_NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
 def design(spec: MistralSpec) -> Design:
-    """What the decoder is made of."""
+    """What the decoder of Mistral is made of."""
     return design_of(spec, spec.hidden_act)
 
 
-def tensors(spec: MistralSpec) -> Tensors:
-    """The tensors of ``MistralForCausalLM``."""
-    return decoder_tensors(spec.sizes())
+def expert_design(spec: MixtralSpec) -> Design:
+    """What the decoder of Mixtral is made of."""
+    return design_of(spec, spec.hidden_act, mixture=mixture_of(spec, spec.hidden_act))
 
 
-_CONFIG = DecoderConfig(MistralSpec, {"num_key_value_heads": 8, "hidden_act": "silu", "sliding_window": 4096})
-MISTRAL = Family(
+def mixtral_tensors(spec: MixtralSpec) -> Tensors:
+    """The tensors of ``MixtralForCausalLM``."""
+    return expert_tensors(
+        spec, lambda layers: layers.experts("block_sparse_moe.gate", "block_sparse_moe.experts", _NAMES)
+    )
+
+
+_MISTRAL = DecoderConfig(MistralSpec, {"num_key_value_heads": 8, "hidden_act": "silu", "sliding_window": 4096})
+_MIXTRAL = DecoderConfig(
+    MixtralSpec,
+    {
+        "rope_theta": 1_000_000.0,
+        "rms_norm_eps": 1e-5,
+        "num_key_value_heads": 8,
+        "hidden_act": "silu",
+        "sliding_window": None,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "router_aux_loss_coef": 0.001,
+    },
+    constants={"router_jitter_noise": 0.0, "output_router_logits": False},
+)
+MISTRAL = decoder_family(
     MistralSpec,
     design,
-    Decoder.of,
-    (PublishedForm("mistral", ("MistralForCausalLM",), tensors, _CONFIG.read, _CONFIG.write),),
+    PublishedForm("mistral", ("MistralForCausalLM",), decoder_tensors, _MISTRAL.read, _MISTRAL.write),
+)
+MIXTRAL = decoder_family(
+    MixtralSpec,
+    expert_design,
+    PublishedForm("mixtral", ("MixtralForCausalLM",), mixtral_tensors, _MIXTRAL.read, _MIXTRAL.write),
 )

@@ -11,7 +11,6 @@ and keys after the rotation; a rotation does not change a norm.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -26,25 +25,23 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from halcyon.models import axes
-from halcyon.models.block_kinds import BlockKind, masks_and_rotations
+from halcyon.models.axes import elementwise, recomputed
 from halcyon.models.cache import Cache, FixedState, Layers, Memory, PositionState
-from halcyon.models.elementwise import elementwise, recomputed
-from halcyon.models.families.family import Family, itself
+from halcyon.models.decoder import TokenDecoder
+from halcyon.models.design import BlockKind, masks_and_rotations
+from halcyon.models.families.family import Family
 from halcyon.models.mixed_stacks import scan_forms
 from halcyon.models.model import Inputs, Outputs
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.embedding import Embedding
+from halcyon.models.parts.embedding import Embedding, Smear, ValueEmbedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.masks import Mask
+from halcyon.models.parts.mlp import PlainMlp
 from halcyon.models.parts.norm import RmsNorm
-from halcyon.models.parts.plain_mlp import PlainMlp
 from halcyon.models.parts.rotary import Rope, RotaryTable
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon.models.parts.smear import Smear
-from halcyon.models.parts.value_embedding import ValueEmbedding
 from halcyon.models.stack import Stack
-from halcyon.models.token_decoder import TokenDecoder
 from halcyon_api.spec.families.nanochat import (
     LOGIT_CAP,
     NORM_EPSILON,
@@ -204,22 +201,18 @@ class Nanochat(TokenDecoder):
             )
             return half, end
 
-        if cache is None:
-            first = divided(self.smear(first, inputs.segments))
+        before = None if cache is None else Memory(cache, Layers.of(cache), fixed=True)
+        first = self.smear(first, inputs.segments, memory=before)
+        first = divided(first) if before is None else first
 
-            def step(kind: BlockKind, block: NanochatBlock, x: NamedArray) -> tuple[NamedArray, None]:
-                return block(x, first, tokens, *attended[kind]), None
+        def step(kind: BlockKind, block: NanochatBlock, carry: tuple[NamedArray, Layers | None]) -> tuple[Any, None]:
+            x, layers = carry
+            memory = None if cache is None or layers is None else Memory(cache, layers, kind.window)
+            x = block(x, first, tokens, *attended[kind], memory)
+            return (x, None if memory is None else memory.layers), None
 
-            return Outputs(self._features(*halves(step, first)))
-        before = Memory(cache, Layers.of(cache), fixed=True)
-        first = self.smear(first, memory=before)
-
-        def remembering(kind: BlockKind, block: NanochatBlock, carry: tuple[NamedArray, Layers]) -> tuple[Any, None]:
-            memory = Memory(cache, carry[1], kind.window)
-            return (block(carry[0], first, tokens, *attended[kind], memory), memory.layers), None
-
-        (half, _), (x, layers) = halves(remembering, (first, before.layers))
-        return Outputs(self._features(half, x), layers.closed(cache, tokens))
+        (half, _), (x, layers) = halves(step, (first, None if before is None else before.layers))
+        return Outputs(self._features(half, x), None if cache is None else layers.closed(cache, tokens))
 
     def _features(self, half: NamedArray, x: NamedArray) -> NamedArray:
         def without(x: jax.Array, half: jax.Array, part: jax.Array) -> jax.Array:
@@ -255,7 +248,6 @@ def _blocks(
         embed, (heads,), (queries,), head_size, linear, zero, norm=_norm, scale=SCORE_SCALE / math.sqrt(spec.head_dim)
     )
     mlp = Axis(axes.MLP, 4 * spec.width)
-    maps = functools.partial(_up_or_down, up=functools.partial(linear, factor=_UP_FACTOR), down=zero, embed=embed)
     values = None
     if form == "valued_blocks":
         gate, features = Axis(axes.VALUE_GATE, VALUE_GATE_CHANNELS), Axis(axes.EMBED, heads.size * head_size.size)
@@ -268,14 +260,10 @@ def _blocks(
         attention_norm=_norm(embed),
         attention=attention,
         mlp_norm=_norm(embed),
-        mlp=PlainMlp.init(embed, mlp, maps, "relu2"),
+        mlp=PlainMlp(linear((embed,), (mlp,), factor=_UP_FACTOR), zero((mlp,), (embed,)), None, "relu2"),
         values=values,
     )
     return Stack(layers, block)
-
-
-def _up_or_down(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...], *, up: Any, down: Any, embed: Axis) -> Linear:
-    return up(inputs, outputs) if inputs == (embed,) else down(inputs, outputs)
 
 
 def _norm(over: Axis | tuple[Axis, ...]) -> RmsNorm:
@@ -292,5 +280,5 @@ def _uniform(key: PRNGKeyArray, *groups: tuple[Axis, ...], within: tuple[float, 
     return hax.named(drawn.astype(dtype).reshape([axis.size for axis in named]), named)
 
 
-NANOCHAT = Family(NanochatSpec, itself, Nanochat.init)
+NANOCHAT = Family(NanochatSpec, Nanochat.init)
 """It has no form of Hugging Face."""

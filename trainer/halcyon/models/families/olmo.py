@@ -6,14 +6,14 @@ OLMo 3 adds three windowed layers for each full one. A scaling of positions chan
 
 from __future__ import annotations
 
-from halcyon.models.decoder import Decoder
+import functools
+
 from halcyon.models.design import Design
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.family import Family
+from halcyon.models.families.family import decoder_family, design_of
 from halcyon.models.parts.rotary import Rope
-from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, Tensors, decoder_tensors
-from halcyon.models.published.layers import AFTER
+from halcyon.models.published import ConfigReader, DecoderConfig, PublishedForm, decoder_tensors
 from halcyon.models.published.rope import read_windowed_theta
+from halcyon.models.published.tensors import AFTER
 from halcyon_api.spec.families.olmo import Olmo2Spec, Olmo3Spec
 
 
@@ -23,14 +23,10 @@ def design(spec: Olmo2Spec | Olmo3Spec) -> Design:
     return design_of(spec, spec.hidden_act, windowed=windowed, scaling="wide", placement="after")
 
 
-def tensors(spec: Olmo2Spec | Olmo3Spec) -> Tensors:
-    """The tensors of ``Olmo2ForCausalLM`` and ``Olmo3ForCausalLM``."""
-    return decoder_tensors(spec.sizes(), AFTER)
-
-
 _THETA = 500_000.0
 """The base of the class of OLMo 3 in transformers."""
 _DEFAULTS = {"rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False}
+_TENSORS = functools.partial(decoder_tensors, norms=AFTER)
 _OLMO2 = DecoderConfig(Olmo2Spec, _DEFAULTS)
 _OLMO3 = DecoderConfig(
     Olmo3Spec, {**_DEFAULTS, "rope_theta": _THETA, "sliding_window": 4096, "layer_types": None}, by_layer=True
@@ -44,9 +40,9 @@ def _read_olmo3(config: ConfigReader) -> Olmo3Spec:
     return Olmo3Spec(**fields, rope_local_base_freq=None if windowed == fields["rope_theta"] else windowed)
 
 
-OLMO2 = Family(
-    Olmo2Spec, design, Decoder.of, (PublishedForm("olmo2", ("Olmo2ForCausalLM",), tensors, _OLMO2.read, _OLMO2.write),)
+OLMO2 = decoder_family(
+    Olmo2Spec, design, PublishedForm("olmo2", ("Olmo2ForCausalLM",), _TENSORS, _OLMO2.read, _OLMO2.write)
 )
-OLMO3 = Family(
-    Olmo3Spec, design, Decoder.of, (PublishedForm("olmo3", ("Olmo3ForCausalLM",), tensors, _read_olmo3, _OLMO3.write),)
+OLMO3 = decoder_family(
+    Olmo3Spec, design, PublishedForm("olmo3", ("Olmo3ForCausalLM",), _TENSORS, _read_olmo3, _OLMO3.write)
 )

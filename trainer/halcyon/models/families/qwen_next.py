@@ -14,32 +14,25 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
+import haliax as hax
+import jax
 import jax.numpy as jnp
 from haliax import Axis
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models import axes
 from halcyon.models.axes import EMBED, HEAD_SIZE, KV_HEADS, Q_HEADS_PER_GROUP, TAPS, VALUE_SIZE
-from halcyon.models.decoder import Decoder
-from halcyon.models.design import DecoderAxes, Design, self_attention
-from halcyon.models.families.designs import design_of
-from halcyon.models.families.expert_designs import mixture_of
-from halcyon.models.families.family import Family
-from halcyon.models.parts.gated_delta_net import DeltaAxes, GatedDeltaNet
-from halcyon.models.published import (
-    ConfigReader,
-    DecoderConfig,
-    Layers,
-    PublishedForm,
-    Tensor,
-    Tensors,
-    expert_decoder_tensors,
-)
+from halcyon.models.design import Design, self_attention
+from halcyon.models.families.family import decoder_family, design_of, mixture_of
+from halcyon.models.parts.gated_delta_net import CausalConvolution, DeltaAxes, GatedDeltaNet
+from halcyon.models.parts.linear import Linear, normal
+from halcyon.models.parts.norm import RmsNorm
+from halcyon.models.published import ConfigReader, DecoderConfig, Layers, PublishedForm, Tensor, Tensors, expert_tensors
 from halcyon.models.published.decoder_config import read_layer_types
-from halcyon.models.published.layers import KEYS, QUERIES
-from halcyon.models.published.tensors import BESIDE_IMAGES
+from halcyon.models.published.tensors import BESIDE_IMAGES, KEYS, QUERIES
 from halcyon_api.spec.families.qwen_next import MixerType, Qwen3NextSpec
 
+_MOST_DECAY = 16.0
+"""Upper end of the first decays, which are drawn evenly."""
 _HEADS = (KV_HEADS, Q_HEADS_PER_GROUP)
 _DELTA_KEYS = (KV_HEADS, HEAD_SIZE)
 _DELTA_VALUES = (*_HEADS, VALUE_SIZE)
@@ -68,29 +61,50 @@ def _is_recurrent(spec: Qwen3NextSpec) -> tuple[bool, ...]:
 def _delta_net(
     spec: Qwen3NextSpec, design: Design, layers: Axis, dtype: jnp.dtype, keys: Iterator[PRNGKeyArray]
 ) -> GatedDeltaNet:
+    """Random parameters: normal; factors of decays even in (0.01, 16), their shifts 1."""
     key_heads = spec.linear_num_key_heads
-    return GatedDeltaNet.init(
-        DeltaAxes(
-            embed=DecoderAxes.of(design.sizes).embed,
-            key_heads=Axis(axes.KV_HEADS, key_heads),
-            value_heads=Axis(axes.Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
-            key_size=Axis(axes.HEAD_SIZE, spec.linear_key_head_dim),
-            value_size=Axis(axes.VALUE_SIZE, spec.linear_value_head_dim),
-        ),
-        spec.linear_conv_kernel_dim,
-        spec.hidden_act,
-        stacked=(layers,),
-        std=spec.initializer_range,
-        epsilon=spec.rms_norm_eps,
-        dtype=dtype,
-        key=next(keys),
+    at = DeltaAxes(
+        embed=design.axes.embed,
+        key_heads=Axis(KV_HEADS, key_heads),
+        value_heads=Axis(Q_HEADS_PER_GROUP, spec.linear_num_value_heads // key_heads),
+        key_size=Axis(HEAD_SIZE, spec.linear_key_head_dim),
+        value_size=Axis(VALUE_SIZE, spec.linear_value_head_dim),
+    )
+    own = iter(jax.random.split(next(keys), 11))
+    heads = (at.key_heads, at.value_heads)
+
+    def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
+        return Linear.init(inputs, outputs, stacked=(layers,), std=spec.initializer_range, dtype=dtype, key=next(own))
+
+    def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
+        axis = Axis(TAPS, spec.linear_conv_kernel_dim)
+        weight = normal(next(own), (layers,), features, (axis,), std=spec.initializer_range, dtype=dtype)
+        return CausalConvolution(axis, spec.hidden_act, weight)
+
+    decays = jax.random.uniform(next(own), [axis.size for axis in (layers, *heads)], jnp.float32, 0.01, _MOST_DECAY)
+    embed = (at.embed,)
+    return GatedDeltaNet(
+        query=linear(embed, at.keys),
+        key=linear(embed, at.keys),
+        value=linear(embed, at.values),
+        gate=linear(embed, at.values),
+        rate=linear(embed, heads),
+        decay=linear(embed, heads),
+        query_convolution=convolution(at.keys),
+        key_convolution=convolution(at.keys),
+        value_convolution=convolution(at.values),
+        norm=RmsNorm.init(at.value_size, stacked=(layers,), epsilon=spec.rms_norm_eps, dtype=dtype, scaling="rounded"),
+        output=linear(at.values, embed),
+        axes=at,
+        log_decay=hax.named(jnp.log(decays).astype(dtype), (layers, *heads)),
+        decay_shift=hax.ones((layers, *heads), dtype=dtype),
     )
 
 
 def tensors(spec: Qwen3NextSpec, *, in_one: bool = False) -> Tensors:
     """The tensors of ``Qwen3NextForCausalLM`` and the classes of Qwen 3.5; `in_one`: with all experts of a layer in one
     tensor."""
-    return expert_decoder_tensors(
+    return expert_tensors(
         spec,
         functools.partial(_mixture, in_one=in_one),
         attention=functools.partial(_attention_tensors, bias=spec.attention_bias),
@@ -187,16 +201,8 @@ def _read_mixers(config: ConfigReader) -> list[MixerType]:
     )
 
 
-def _read_next(config: ConfigReader) -> Qwen3NextSpec:
-    return _NEXT.read(config, layer_types=_read_mixers(config), fused_projections=True)
-
-
-def _read_dense(config: ConfigReader) -> Qwen3NextSpec:
-    return _DENSE_35.read(config, layer_types=_read_mixers(config), num_experts=0)
-
-
-def _read_sparse(config: ConfigReader) -> Qwen3NextSpec:
-    return _SPARSE_35.read(config, layer_types=_read_mixers(config))
+def _read(of: DecoderConfig[Qwen3NextSpec], config: ConfigReader, **changes: Any) -> Qwen3NextSpec:
+    return of.read(config, layer_types=_read_mixers(config), **changes)
 
 
 def _is_dense(spec: Qwen3NextSpec) -> bool:
@@ -216,20 +222,17 @@ def _form(model_type: str, name: str, read: Callable[[ConfigReader], Qwen3NextSp
     return PublishedForm(model_type, architectures, tensors, read, _write, **other)
 
 
-QWEN3_NEXT = Family(
+QWEN3_NEXT = decoder_family(
     Qwen3NextSpec,
     design,
-    Decoder.of,
-    (
-        _form("qwen3_5_text", "Qwen3_5", _read_dense, covers=_is_dense),
-        _form(
-            "qwen3_5_moe_text",
-            "Qwen3_5Moe",
-            _read_sparse,
-            covers=_is_sparse,
-            fused=functools.partial(tensors, in_one=True),
-        ),
-        _form("qwen3_next", "Qwen3Next", _read_next),
+    _form("qwen3_5_text", "Qwen3_5", functools.partial(_read, _DENSE_35, num_experts=0), covers=_is_dense),
+    _form(
+        "qwen3_5_moe_text",
+        "Qwen3_5Moe",
+        functools.partial(_read, _SPARSE_35),
+        covers=_is_sparse,
+        fused=functools.partial(tensors, in_one=True),
     ),
+    _form("qwen3_next", "Qwen3Next", functools.partial(_read, _NEXT, fused_projections=True)),
 )
 """The last form is also that of all models of the section that Qwen 3.5 does not have."""

@@ -22,8 +22,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import BATCH
-from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.axes import BATCH, elementwise, recomputed
 from halcyon.models.partition import parts_of
 from halcyon.models.parts.attention_blocks import MASKED, Form
 from halcyon.models.parts.attention_choice import Implementation, Request, chosen, kernel_on, present_target

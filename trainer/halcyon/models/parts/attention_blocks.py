@@ -16,7 +16,7 @@ import haliax as hax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.elementwise import expanded, with_array
+from halcyon.models.axes import expanded, with_array
 from halcyon.models.parts.linear import contract
 from halcyon.models.parts.masks import Block, Mask
 

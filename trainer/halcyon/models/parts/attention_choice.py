@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.models.axes import KEY_POSITION, POSITION
-from halcyon.models.parts import tokamax
+from halcyon.models.parts import tokamax_attention
 from halcyon.models.parts.attention_blocks import Form
 from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
@@ -229,7 +229,7 @@ def _tokamax(request: Request, target: Target) -> str | None:
             f"its backward pass would keep a table of {table / 1e9:.1f} GB, one byte for each query and key; give "
             "shorter sequences"
         )
-    if not tokamax.is_there():
+    if not tokamax_attention.is_there():
         return "the package tokamax is not installed; install halcyon-train[cuda]"
     return None if request.rows else "keys and values must have the rows of the queries"
 

@@ -8,6 +8,7 @@ rows. `halcyon.models.parts.attention_blocks` has the arithmetic of a pair of bl
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,13 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import BATCH, is_named
-from halcyon.models.elementwise import with_array
+from halcyon.models.axes import BATCH, is_named, joined, run, with_array
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import result_names
 from halcyon.models.parts.masks import Mask, Prefix
-from halcyon.models.position_blocks import run
 from halcyon.models.remat import attended
 
 _Saved = tuple[NamedArray, NamedArray, NamedArray, Mask | None, NamedArray | None, NamedArray, NamedArray]
@@ -63,7 +62,7 @@ def attend_in_blocks(
     # The ids of the last segment go on in the padding: other ids there could overlap with those of earlier blocks.
     mask = hidden if mask is None else _padded(mask, form, position, key_position, "edge") & hidden
     query, key, value = (_padded(x, form, position, key_position) for x in (query, key, value))
-    whole = Form(position, key_position, form.head_size, form.value_size, form.soft_cap, form.block)
+    whole = dataclasses.replace(form, position=position, key_position=key_position)
     return run(_attend(query, key, value, mask, sinks, whole, by_row), position, form.position, 0)
 
 
@@ -226,7 +225,7 @@ class _Blocks:
             return self._pairs.finish(sums, query.dtype)
 
         results, log_totals = jax.lax.map(of_queries, jnp.arange(self._count))
-        return self._joined(results), self._joined(log_totals)
+        return joined(results, self._form.position.name), joined(log_totals, self._form.position.name)
 
     def backward(
         self,
@@ -262,19 +261,13 @@ class _Blocks:
 
         start = (hax.zeros(key.axes, dtype=jnp.float32), hax.zeros(value.axes, dtype=jnp.float32))
         (by_key, by_value), by_query = jax.lax.scan(of_queries, start, jnp.arange(self._count))
-        return self._joined(by_query), by_key.astype(key.dtype), by_value.astype(value.dtype)
+        return joined(by_query, self._form.position.name), by_key.astype(key.dtype), by_value.astype(value.dtype)
 
     def _part(self, x: NamedArray, whole: Axis, part: Axis, number: jax.Array) -> NamedArray:
         return run(x, whole, part, number * self._form.block)
 
     def _added(self, total: NamedArray, part: NamedArray, number: jax.Array) -> NamedArray:
         return added(total, part, self._form.key_position.name, number * self._form.block)
-
-    def _joined(self, x: Any) -> NamedArray:
-        """Join blocks of queries, which a loop has stacked in front, into one array."""
-        at = x.axis_names.index(self._form.position.name)
-        runs = jnp.moveaxis(x.array, 0, at)
-        return with_array(x, runs.reshape(*runs.shape[:at], -1, *runs.shape[at + 2 :]))
 
 
 def added(total: NamedArray, part: NamedArray, axis: str, first: jax.Array) -> NamedArray:

@@ -22,7 +22,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from halcyon.models.elementwise import recomputed
+from halcyon.models.axes import recomputed
 
 CHUNK = 64
 """Positions of a chunk; a power of two."""
@@ -56,20 +56,11 @@ def delta_rule(
     Returns:
         float32, like `value`.
     """
-    return recomputed(functools.partial(_delta_rule, chunk=chunk))(query, key, value, log_decay, rate, starts)
 
+    def outputs(*given: jax.Array | None) -> jax.Array:
+        return continued_delta_rule(*given, chunk=chunk)[0]  # pyright: ignore[reportArgumentType]
 
-def _delta_rule(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    log_decay: jax.Array,
-    rate: jax.Array,
-    starts: jax.Array | None,
-    *,
-    chunk: int,
-) -> jax.Array:
-    return continued_delta_rule(query, key, value, log_decay, rate, starts, chunk=chunk)[0]
+    return recomputed(outputs)(query, key, value, log_decay, rate, starts)
 
 
 def continued_delta_rule(

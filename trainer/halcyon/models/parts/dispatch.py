@@ -5,10 +5,15 @@ rounds: in each round a device sends at most `capacity` rows to each other devic
 device and not with those of the batch. With a balanced router one round is enough. If many tokens choose the experts of
 one device, further rounds follow; rounds without rows are skipped by all devices together. The backward pass computes
 each round again, because it would otherwise keep the rows of all rounds.
+
+The copies of rows to other places have gradients that are copies too. The gradient of a look-up is a sum at random
+places, which XLA computes slowly and, on some platforms, in an order that varies. Here each row of the result, and each
+row of the argument, knows its counterpart, so the gradient is a look-up as well.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -17,7 +22,7 @@ from haliax import Axis
 
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.partition import Shard, unroll
-from halcyon.models.parts.moved_rows import copied, moved
+from halcyon.models.parts.grouped_product import rows_at
 
 SLACK = 2
 """Rows that a device sends to another one in a round, relative to an even distribution over the devices."""
@@ -103,3 +108,51 @@ def _first(expert_of: jax.Array, experts: jax.Array) -> jax.Array:
     A comparison of all pairs is one kernel; a binary search is a loop.
     """
     return jnp.searchsorted(expert_of, experts, method="compare_all")
+
+
+@jax.custom_vjp
+def moved(rows: jax.Array, sources: jax.Array, targets: jax.Array) -> jax.Array:
+    """The rows at `sources`; zeros where a source is not an index of a row.
+
+    Args:
+        rows: [row, feature].
+        sources: Integers [place]: the row of each place. No row may have two places.
+        targets: Integers [row]: the place of each row; the number of places or more for a row without a place.
+
+    Returns:
+        [place, feature].
+    """
+    del targets
+    return rows_at(rows, sources)
+
+
+def _moved_backward(targets: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
+    return rows_at(cotangent, targets), None, None
+
+
+moved.defvjp(lambda rows, sources, targets: (rows_at(rows, sources), targets), _moved_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def copied(rows: jax.Array, sources: jax.Array, targets: jax.Array, copies: int) -> jax.Array:
+    """The rows at ``sources // copies``. Gradients of the copies of a row are added up in float32.
+
+    Args:
+        rows: [row, feature].
+        sources: Integers [place]: a permutation of the places.
+        targets: Integers [place]: the inverse of `sources`.
+        copies: The number of places divided by the number of rows.
+
+    Returns:
+        [place, feature].
+    """
+    del targets
+    return rows_at(rows, sources // copies)
+
+
+def _copied_backward(copies: int, targets: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
+    of_row = rows_at(cotangent, targets).reshape(-1, copies, cotangent.shape[-1])
+    return jnp.sum(of_row.astype(jnp.float32), 1).astype(cotangent.dtype), None, None
+
+
+copied.defvjp(lambda rows, sources, targets, copies: (rows_at(rows, sources // copies), targets), _copied_backward)

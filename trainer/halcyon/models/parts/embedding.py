@@ -6,6 +6,12 @@ sum is float32 in every compute type.
 
 If a mesh splits the batch, each device adds up the vectors of its own positions into a table of its own. One reduction
 then gives each device the sum for the part of the table that it stores.
+
+nanochat has two more parts. A value embedding is a table of vectors that a block adds to the values of its attention,
+each head as much as its gate says. It comes from the value residuals of ResFormer (Zhou et al. 2024, `arXiv 2410.17897
+<https://arxiv.org/abs/2410.17897>`_); here every such block has a table of its own, in the place of the values of the
+first block. A smear gives each embedding a part of the embedding before it, so that the first block sees pairs of
+tokens.
 """
 
 from __future__ import annotations
@@ -19,10 +25,14 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import POSITION
+from halcyon.models.axes import EMBED, POSITION, SMEARED, VALUE_GATE, elementwise, later, recomputed, with_array
+from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
-from halcyon.models.parts.linear import normal
+from halcyon.models.parts.linear import Linear, normal
+
+GREATEST = 3.0
+"""The greatest factor of a value embedding; a gate of 0 gives half of it."""
 
 
 class Embedding(eqx.Module):
@@ -58,12 +68,6 @@ def look_up(table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dt
     return hax.auto_sharded(table.astype(dtype)).take(indexed, indices)
 
 
-def _forward(
-    table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dtype
-) -> tuple[NamedArray, tuple[NamedArray, NamedArray]]:
-    return look_up(table, indices, indexed, dtype), (table, indices)
-
-
 def _backward(
     indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
 ) -> tuple[NamedArray, None]:
@@ -90,4 +94,88 @@ def _backward(
     return total.rearrange(table.axes).astype(table.dtype), None
 
 
-look_up.defvjp(_forward, _backward)
+look_up.defvjp(lambda *given: (look_up(*given), given[:2]), _backward)
+
+
+class ValueEmbedding(eqx.Module):
+    """``3 sigmoid(gate . x[:channels])`` for each head of values, times the vector of the token.
+
+    Attributes:
+        table: A vector for each token. Its features are those of all heads, under the name ``embed``, so that a mesh
+            splits the table as it splits the token embedding.
+        gate: From the first features of the residual stream to the heads of values.
+        head_size: Features of a head.
+    """
+
+    table: Embedding
+    gate: Linear
+    head_size: Axis = eqx.field(static=True)
+
+    def __call__(self, tokens: NamedArray, x: NamedArray) -> NamedArray:
+        """What to add to the values: (..., position, kv_heads, head_size), in the type of `x`.
+
+        Args:
+            tokens: (..., position) integers.
+            x: (..., position, embed): the residual stream, after its norm.
+        """
+        (channels,) = self.gate.inputs
+        gate = self.gate(x.slice(EMBED, channels))
+        (heads,) = (axis for axis in self.gate.weight.axes if axis.name != VALUE_GATE)
+        vectors = divided(self.table(tokens, x.dtype).unflatten_axis(EMBED, (heads, self.head_size)))
+        return elementwise(recomputed(lambda vectors, gate: GREATEST * jax.nn.sigmoid(gate) * vectors), vectors, gate)
+
+
+class Smear(eqx.Module):
+    """``x_t + factor sigmoid(gate . x_t[:channels]) x_(t - 1)``; nothing is added at the first position of a segment.
+
+    Attributes:
+        gate: From the first features of an embedding to one number.
+        factor: A number; 0 at the start of a training.
+    """
+
+    gate: Linear
+    factor: NamedArray = parameter(Role.BIAS)
+
+    def __call__(self, x: NamedArray, segments: NamedArray | None = None, memory: Memory | None = None) -> NamedArray:
+        """(..., position, embed) to the same axes.
+
+        Args:
+            x: The embeddings.
+            segments: (..., position) integers. None: one segment.
+            memory: The last embedding of each row, which this replaces. None: nothing is before the first position.
+        """
+        (channels,) = self.gate.inputs
+        gate = self.gate(x.slice(EMBED, channels))[SMEARED, 0]
+        before = _before(x, segments) if memory is None else _remembered(x, memory)
+
+        def add(x: jax.Array, before: jax.Array, gate: jax.Array, factor: jax.Array) -> jax.Array:
+            share = factor.astype(jnp.float32) * jax.nn.sigmoid(gate.astype(jnp.float32))
+            return (x.astype(jnp.float32) + share * before.astype(jnp.float32)).astype(x.dtype)
+
+        return elementwise(recomputed(add), x, before, gate, self.factor)
+
+
+def _before(x: NamedArray, segments: NamedArray | None) -> NamedArray:
+    """The embedding before each one; 0 at the beginning of a segment."""
+    moved = _moved(x, 0.0)
+    if segments is None:
+        return moved
+    return hax.where(hax.equal(segments, _moved(segments, -1)), moved, 0.0).rearrange(x.axes)
+
+
+def _moved(x: NamedArray, first: float) -> NamedArray:
+    """`x` moved by one position."""
+    return with_array(x, later(x.array, 1, x.axis_names.index(POSITION), first))
+
+
+def _remembered(x: NamedArray, memory: Memory) -> NamedArray:
+    """The embedding before each one, of which the first lies in the memory.
+
+    The memory gets the last one that counts.
+    """
+    ordered = x.rearrange((..., POSITION, EMBED))
+    (kept,) = memory.fixed
+    known = jnp.concatenate((kept.astype(x.dtype)[:, None], ordered.array), 1)
+    counts = memory.counts(ordered.array.shape[1])
+    memory.replace([jnp.take_along_axis(known, counts[:, None, None], 1)[:, 0]])
+    return with_array(ordered, known[:, :-1]).rearrange(x.axes)

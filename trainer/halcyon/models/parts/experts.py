@@ -3,6 +3,11 @@
 The code is written for one device (`halcyon.models.partition`), which has some of the experts and, of each, its part of
 the features. Products take the weights as they are stored: they cast and then gather them, and gather again for the
 backward pass instead of keeping a copy. Gradients of parameters are float32 sums until they are scattered.
+
+The products have factors of 8 bits where a run has them (`halcyon.models.parts.products`). float8 is always e4m3 here:
+a kernel for groups multiplies two factors of one type. mxfp8 and nvfp4 have no kernel for groups, so experts keep the
+compute type with them. With scales by row, a row has a scale, and each input or output of an expert's matrix. In the
+gradient of the matrices, a feature has one scale for the rows of all experts.
 """
 
 from __future__ import annotations
@@ -12,20 +17,18 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jaxtyping import PRNGKeyArray
 
-from halcyon.models.elementwise import recomputed, with_array
+from halcyon.models.axes import recomputed, with_array
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Shard
-from halcyon.models.parts.grouped_product import group_of_rows, grouped_sum
-from halcyon.models.parts.linear import normal
+from halcyon.models.parts.grouped_product import group_of_rows, grouped_outer, grouped_product, grouped_sum, rows_at
 from halcyon.models.parts.low_rank import LowRank
 from halcyon.models.parts.mlp import activate
-from halcyon.models.parts.narrow_experts import expert_outer, expert_product
+from halcyon.models.parts.products import Kind, is_narrow, rounded
+from halcyon.models.parts.products import Role as ProductRole
 from halcyon_api.spec.families.section import Activation
 from halcyon_api.spec.narrow_products import NarrowProducts
 
@@ -58,47 +61,10 @@ class Experts(eqx.Module):
     up_bias: NamedArray | None = parameter(Role.BIAS)
     down_bias: NamedArray | None = parameter(Role.BIAS)
     products: NarrowProducts | None = eqx.field(static=True, default=None)
-    """Types of the factors; see `halcyon.models.parts.narrow_experts`. None: that of the activations."""
+    """Types of the factors; see the module. None: that of the activations."""
     gate_adapter: LowRank | None = None
     up_adapter: LowRank | None = None
     down_adapter: LowRank | None = None
-
-    @staticmethod
-    def init(
-        experts: Axis,
-        embed: Axis,
-        mlp: Axis,
-        *,
-        stacked: tuple[Axis, ...] = (),
-        std: float,
-        dtype: jnp.dtype,
-        bias: bool = False,
-        combine: Gate = silu_gate,
-        keys: tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray],
-    ) -> Experts:
-        """Normal weights (*stacked, experts, inputs, outputs) and, if `bias`, zero biases (*stacked, experts,
-        outputs).
-        """
-        outer = (*stacked, experts)
-
-        def weight(inputs: Axis, outputs: Axis, key: PRNGKeyArray) -> NamedArray:
-            return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
-
-        def zero(outputs: Axis) -> NamedArray | None:
-            return hax.zeros((*outer, outputs), dtype=dtype) if bias else None
-
-        return Experts(
-            experts=experts,
-            embed=embed,
-            mlp=mlp,
-            combine=combine,
-            gate=weight(embed, mlp, keys[0]),
-            up=weight(embed, mlp, keys[1]),
-            down=weight(mlp, embed, keys[2]),
-            gate_bias=zero(mlp),
-            up_bias=zero(mlp),
-            down_bias=zero(embed),
-        )
 
     @jax.named_scope("experts")
     def of_device(self, shard: Shard, rows: jax.Array, sizes: jax.Array) -> jax.Array:
@@ -152,12 +118,6 @@ def _product(
     return expert_product(products, rows, _whole(shard, weight, rows.dtype), sizes)
 
 
-def _product_forward(
-    shard: Shard, products: NarrowProducts | None, rows: jax.Array, weight: NamedArray, sizes: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, NamedArray, jax.Array]]:
-    return _product(shard, products, rows, weight, sizes), (rows, weight, sizes)
-
-
 def _product_backward(
     shard: Shard,
     products: NarrowProducts | None,
@@ -170,7 +130,7 @@ def _product_backward(
     return by_rows, by_weight.astype(weight.dtype), None
 
 
-_product.defvjp(_product_forward, _product_backward)
+_product.defvjp(lambda *given: (_product(*given), given[2:]), _product_backward)
 
 
 def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) -> Any:
@@ -181,14 +141,8 @@ def _biased(shard: Shard, rows: Any, bias: NamedArray | None, sizes: jax.Array) 
 def _add_bias(shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array) -> jax.Array:
     """Each row plus the bias of its expert, added in float32. `bias` is as stored: (experts, outputs)."""
     of_row = group_of_rows(sizes, len(rows))
-    added = jnp.take(_whole(shard, bias, jnp.dtype(jnp.float32)), of_row, axis=0, mode="fill", fill_value=0)
+    added = rows_at(_whole(shard, bias, jnp.dtype(jnp.float32)), of_row)
     return (rows.astype(jnp.float32) + added).astype(rows.dtype)
-
-
-def _add_bias_forward(
-    shard: Shard, rows: jax.Array, bias: NamedArray, sizes: jax.Array
-) -> tuple[jax.Array, tuple[NamedArray, jax.Array]]:
-    return _add_bias(shard, rows, bias, sizes), (bias, sizes)
 
 
 def _add_bias_backward(
@@ -199,8 +153,50 @@ def _add_bias_backward(
     return cotangent, by_bias.astype(bias.dtype), None
 
 
-_add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+_add_bias.defvjp(lambda *given: (_add_bias(*given), given[2:]), _add_bias_backward)
 
 
 def _whole(shard: Shard, weight: NamedArray, dtype: jnp.dtype) -> jax.Array:
     return shard.gathered(weight.astype(dtype)).array
+
+
+def expert_product(
+    products: NarrowProducts | None, rows: jax.Array, matrices: jax.Array, sizes: jax.Array, *, transposed: bool = False
+) -> jax.Array:
+    """The product of each row with the matrix of its expert; see
+    `halcyon.models.parts.grouped_product.grouped_product`.
+
+    Args:
+        products: The types and scales. None: the type of `rows`.
+        rows: [row, input], sorted by expert.
+        matrices: [expert, input, output]; [expert, output, input] if `transposed`.
+        sizes: int32 [expert]: the number of rows of each expert.
+        transposed: Whether to use the transposed matrices, as the gradient of the rows does.
+    """
+    if products is None or (kind := _kind(products, "inputs" if transposed else "forward")) is None:
+        return grouped_product(rows, matrices, sizes, transposed=transposed)
+    by_tensor = products.scales == "tensor"
+    left, left_scale = rounded(kind, rows, (0, 1) if by_tensor else (1,))
+    right, right_scale = rounded(kind, matrices, (0, 1, 2) if by_tensor else (2 if transposed else 1,))
+    into = jnp.int32 if kind == "int8" else rows.dtype  # the scales of float8 are powers of 2, so they round nothing
+    sums = grouped_product(left, right, sizes, transposed=transposed, into=into).astype(jnp.float32)
+    of_output = right_scale.reshape(len(right_scale), -1)
+    if not by_tensor:
+        of_output = rows_at(of_output, group_of_rows(sizes, len(rows)))
+    return (sums * left_scale * of_output).astype(rows.dtype)
+
+
+def expert_outer(products: NarrowProducts | None, rows: jax.Array, others: jax.Array, sizes: jax.Array) -> jax.Array:
+    """The sum of the outer products of each expert's rows; see `halcyon.models.parts.grouped_product.grouped_outer`."""
+    if products is None or (kind := _kind(products, "parameters")) is None:
+        return grouped_outer(rows, others, sizes)
+    over = (0, 1) if products.scales == "tensor" else (0,)
+    (left, left_scale), (right, right_scale) = (rounded(kind, one, over) for one in (rows, others))
+    return grouped_outer(left, right, sizes) * left_scale[0, :, None] * right_scale[0]
+
+
+def _kind(products: NarrowProducts, role: ProductRole) -> Kind | None:
+    """The type of both factors. None: that of the rows."""
+    if products.kind not in ("float8", "int8") or not is_narrow(products, role):
+        return None
+    return "int8" if products.kind == "int8" else "e4m3"

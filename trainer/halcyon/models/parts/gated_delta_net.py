@@ -1,7 +1,7 @@
 """Gated delta nets (Yang et al. 2024): a mixer of positions with a state of fixed size in the place of attention.
 
-Queries, keys and values go through a short convolution. The state of each head then changes by the gated delta rule
-(`halcyon.models.parts.delta_rule`). Several heads of values share one head of queries and keys.
+Queries, keys and values go through a short convolution, of each feature alone. The state of each head then changes by
+the gated delta rule (`halcyon.models.parts.delta_rule`). Several heads of values share one head of queries and keys.
 """
 
 from __future__ import annotations
@@ -14,23 +14,54 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
-from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.axes import BATCH, POSITION, TAPS, elementwise, expanded, later, recomputed, with_array
 from halcyon.models.cache import FixedState, Memory
-from halcyon.models.elementwise import elementwise, expanded, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
-from halcyon.models.parts.convolution import CausalConvolution
 from halcyon.models.parts.delta_rule import continued_delta_rule, delta_rule
 from halcyon.models.parts.linear import Linear
+from halcyon.models.parts.mlp import activate
 from halcyon.models.parts.norm import RmsNorm
 from halcyon_api.spec.families.section import Activation
 
+
+class CausalConvolution(eqx.Module):
+    """``activation(sum over w of weight[taps - 1 - w] * x[position - w])``, within each segment."""
+
+    taps: Axis = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+    weight: NamedArray = parameter(Role.CONVOLUTION, inputs="taps")
+
+    def __call__(self, x: NamedArray, segments: NamedArray | None = None) -> NamedArray:
+        """The axes and the type of `x`; the arithmetic is float32.
+
+        Args:
+            x: (..., position, ..., features).
+            segments: (..., position) integers. None: one segment.
+        """
+        names = x.axis_names
+        at = names.index(POSITION)
+
+        def convolve(x: jax.Array, weight: jax.Array, segments: jax.Array | None) -> jax.Array:
+            wide, total = x.astype(jnp.float32), jnp.zeros(x.shape, jnp.float32)
+            for distance in range(min(self.taps.size, x.shape[at])):
+                term = weight[..., self.taps.size - 1 - distance] * (later(wide, distance, at) if distance else wide)
+                if (
+                    distance and segments is not None
+                ):  # 0 before the first position is masked by the shifted zeros of `x`
+                    term = jnp.where(segments == later(segments, distance, at), term, 0.0)
+                total = total + term
+            return activate(self.activation, total).astype(x.dtype)
+
+        weight = expanded(self.weight.astype(jnp.float32), (*names, TAPS))
+        return with_array(
+            x, recomputed(convolve)(x.array, weight, None if segments is None else expanded(segments, names))
+        )
+
+
 _LENGTH_EPSILON = 1e-6
 """Added to the squared length of queries and keys."""
-_MOST_DECAY = 16.0
-"""Upper end of the first decays, which are drawn evenly."""
 
 
 @dataclass(frozen=True)
@@ -96,62 +127,6 @@ class GatedDeltaNet(eqx.Module):
     axes: DeltaAxes = eqx.field(static=True)
     log_decay: NamedArray = parameter(Role.BIAS)
     decay_shift: NamedArray = parameter(Role.BIAS)
-
-    @staticmethod
-    def init(
-        axes: DeltaAxes,
-        taps: int,
-        activation: Activation,
-        *,
-        stacked: tuple[Axis, ...] = (),
-        std: float,
-        epsilon: float,
-        dtype: jnp.dtype,
-        key: PRNGKeyArray,
-    ) -> GatedDeltaNet:
-        """Random parameters: normal with `std`; factors of decays even in (0.01, 16), their shifts 1.
-
-        Args:
-            axes: The axes.
-            taps: Positions of the convolutions.
-            activation: Activation function of the convolutions.
-            stacked: Axes of all parameters in front, such as the layers.
-            std: Standard deviation of the weights.
-            epsilon: Added to the mean square in the norm.
-            dtype: Type of the parameters.
-            key: Random key.
-        """
-        keys = iter(jax.random.split(key, 11))
-        heads = (axes.key_heads, axes.value_heads)
-
-        def linear(inputs: tuple[Axis, ...], outputs: tuple[Axis, ...]) -> Linear:
-            return Linear.init(inputs, outputs, stacked=stacked, std=std, dtype=dtype, key=next(keys))
-
-        def convolution(features: tuple[Axis, ...]) -> CausalConvolution:
-            return CausalConvolution.init(
-                features, taps, activation, stacked=stacked, std=std, dtype=dtype, key=next(keys)
-            )
-
-        decays = jax.random.uniform(
-            next(keys), [axis.size for axis in (*stacked, *heads)], jnp.float32, 0.01, _MOST_DECAY
-        )
-        embed = (axes.embed,)
-        return GatedDeltaNet(
-            query=linear(embed, axes.keys),
-            key=linear(embed, axes.keys),
-            value=linear(embed, axes.values),
-            gate=linear(embed, axes.values),
-            rate=linear(embed, heads),
-            decay=linear(embed, heads),
-            query_convolution=convolution(axes.keys),
-            key_convolution=convolution(axes.keys),
-            value_convolution=convolution(axes.values),
-            norm=RmsNorm.init(axes.value_size, stacked=stacked, epsilon=epsilon, dtype=dtype, scaling="rounded"),
-            output=linear(axes.values, embed),
-            axes=axes,
-            log_decay=hax.named(jnp.log(decays).astype(dtype), (*stacked, *heads)),
-            decay_shift=hax.ones((*stacked, *heads), dtype=dtype),
-        )
 
     @property
     def kept(self) -> FixedState:

@@ -6,7 +6,7 @@ float32. Gradients of parameters are sums over the batch and its positions, so t
 or look-up on, over the network too: in a narrow type, a sum of thousands of terms no longer changes once a term is less
 than half of its last digit.
 
-With `halcyon.models.narrow.with_products` the linear maps of a model round the factors of their products to 8 bits or
+With `halcyon.models.model.with_products` the linear maps of a model round the factors of their products to 8 bits or
 less.
 
 The layers of ``haliax.nn`` are not used, for three reasons: its norms compute in the type of their input, its
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -29,7 +30,7 @@ from haliax.axis import AxisSelection
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.elementwise import elementwise
+from halcyon.models.axes import elementwise
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.products import Role as ProductRole
@@ -184,3 +185,7 @@ class Linear(eqx.Module):
         if self.bias is not None:
             y = add_wide(y, self.bias)
         return divided(y)
+
+
+InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
+"""Makes a linear map from its inputs and outputs."""

@@ -22,8 +22,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import BATCH, RANK
-from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.axes import BATCH, RANK, elementwise, recomputed
 from halcyon.models.parameters import STACKED_AXES, Role, parameter
 from halcyon.models.partition import divided
 from halcyon.models.parts.linear import apply_weight
@@ -102,7 +101,9 @@ class LowRank(eqx.Module):
         """
         low: Any = divided(apply_weight(self._dropped(x), self.down, self.inputs))
         added: Any = apply_weight(low, self.up, (self.rank,))
-        both = elementwise(self._sum, y, added)
+        both = elementwise(
+            lambda y, added: (y.astype(jnp.float32) + self.scale * added.astype(jnp.float32)).astype(y.dtype), y, added
+        )
         if self.magnitude is None:
             return both
         factor: Any = self.magnitude / _lengths(jax.lax.stop_gradient(self._adapted(weight)), self.inputs)
@@ -118,9 +119,6 @@ class LowRank(eqx.Module):
     def _adapted(self, weight: NamedArray) -> NamedArray:
         product: Any = hax.dot(self.down, self.up, axis=self.rank, precision=jax.lax.Precision.HIGHEST)
         return weight.astype(jnp.float32) + product.rearrange(weight.axes) * self.scale
-
-    def _sum(self, y: jax.Array, added: jax.Array) -> jax.Array:
-        return (y.astype(jnp.float32) + self.scale * added.astype(jnp.float32)).astype(y.dtype)
 
     def _dropped(self, x: NamedArray) -> NamedArray:
         if self.seeds is None or not self.dropout:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.position_blocks import run
+from halcyon.models.axes import run
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,26 @@
-"""Feed-forward parts of a block."""
+"""Feed-forward parts of a block, with and without a gate, and their activation functions."""
 
 from __future__ import annotations
 
+import math
+
 import equinox as eqx
+import haliax as hax
 import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.elementwise import elementwise, recomputed
-from halcyon.models.parts.linear import Linear
-from halcyon.models.parts.self_attention import InitLinear
+from halcyon.models.axes import elementwise, recomputed
+from halcyon.models.parameters import Role, parameter
+from halcyon.models.parts.linear import InitLinear, Linear
 from halcyon_api.spec.families.section import Activation
+
+BETA, EPSILON = 0.5, -1e-6
+"""The slope at 0, and the greatest number that the exponential function gets.
+
+They are constants of the published models.
+"""
+_FIRST_ALPHA = 0.8
 
 
 def activate(name: Activation, x: jax.Array) -> jax.Array:
@@ -51,3 +61,60 @@ class GatedMlp(eqx.Module):
 def activated(name: Activation, x: NamedArray) -> NamedArray:
     """An activation function applied to every element."""
     return elementwise(recomputed(lambda x: activate(name, x)), x)
+
+
+class Xielu(eqx.Module):
+    """xIELU (Huang and Schlag 2024, section 3): quadratic above 0, and below it an integrated exponential function.
+
+    ``alpha_p x^2 + beta x`` above 0, and ``alpha_n (exp(x) - 1 - x) + beta x`` below, with ``alpha_p =
+    softplus(positive)`` and ``alpha_n = beta + softplus(negative)``.
+    """
+
+    positive: NamedArray = parameter(Role.BIAS)
+    negative: NamedArray = parameter(Role.BIAS)
+
+    @staticmethod
+    def init(stacked: tuple[Axis, ...], dtype: jnp.dtype) -> Xielu:
+        """Both factors start at 0.8: shape (*stacked,)."""
+
+        def start(alpha: float) -> NamedArray:
+            return hax.full(stacked, math.log(math.expm1(alpha)), dtype=dtype)
+
+        return Xielu(start(_FIRST_ALPHA), start(_FIRST_ALPHA - BETA))
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        """The axes and the type of `x`; the arithmetic is float32."""
+
+        def activate(x: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+            wide = x.astype(jnp.float32)
+            above, below = (jax.nn.softplus(each.astype(jnp.float32)) for each in (positive, negative))
+            bent = jnp.where(
+                wide > 0, above * wide * wide, (jnp.expm1(jnp.minimum(wide, EPSILON)) - wide) * (BETA + below)
+            )
+            return (bent + BETA * wide).astype(x.dtype)
+
+        return elementwise(recomputed(activate), x, self.positive, self.negative)
+
+
+class PlainMlp(eqx.Module):
+    """``down(activation(up(x)))``."""
+
+    up: Linear
+    down: Linear
+    learned: Xielu | None
+    """The activation function, if it has parameters."""
+    activation: Activation | None = eqx.field(static=True)
+
+    @staticmethod
+    def init(embed: Axis, mlp: Axis, linear: InitLinear, activation: Activation | Xielu) -> PlainMlp:
+        """Random linear maps from `embed` to `mlp` and back."""
+        up, down = linear((embed,), (mlp,)), linear((mlp,), (embed,))
+        learned, named = (activation, None) if isinstance(activation, Xielu) else (None, activation)
+        return PlainMlp(up, down, learned, named)
+
+    def __call__(self, x: NamedArray) -> NamedArray:
+        """(..., embed) to the same axes."""
+        inner = self.up(x)
+        return self.down(
+            self.learned(inner) if self.learned is not None else activated(self.activation or "silu", inner)
+        )

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from haliax import Axis, NamedArray
 from jaxtyping import PRNGKeyArray
 
-from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES
-from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.axes import EXPERTS, LAYERS, POSITION, ROUTES, elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
 from halcyon.models.parts.dispatch import dispatched
@@ -54,30 +53,6 @@ class Router(eqx.Module):
 
     It gets no gradient but that of `RouterLosses.correction`.
     """
-
-    @staticmethod
-    def init(
-        inputs: Axis,
-        experts: int,
-        routing: Routing,
-        *,
-        stacked: tuple[Axis, ...] = (),
-        std: float,
-        dtype: jnp.dtype,
-        bias: bool = False,
-        correction: bool = False,
-        key: PRNGKeyArray,
-    ) -> Router:
-        """Normal weights (*stacked, inputs, routes); zero bias and correction, if wanted."""
-        routes = Axis(ROUTES, experts)
-        zero = hax.zeros((*stacked, routes), dtype=dtype) if bias or correction else None
-        return Router(
-            inputs=inputs,
-            routing=routing,
-            weight=normal(key, stacked, (inputs,), (routes,), std=std, dtype=dtype),
-            bias=zero if bias else None,
-            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
-        )
 
     def logits(self, x: NamedArray) -> NamedArray:
         """(..., inputs) to float32 (..., routes)."""
@@ -133,15 +108,35 @@ class MixtureOfExperts(eqx.Module):
             key: Random key.
         """
         first, second, third, fourth = jax.random.split(key, 4)
-        parts: dict[str, Any] = {"stacked": stacked, "std": std, "dtype": dtype, "bias": bias}
-        return MixtureOfExperts(
-            router=Router.init(embed, experts, routing, correction=correction, key=first, **parts),
-            experts=Experts.init(
-                Axis(EXPERTS, experts), embed, mlp, combine=combine, keys=(second, third, fourth), **parts
-            ),
-            shared=shared,
-            shared_gate=shared_gate,
+        outer = (*stacked, Axis(EXPERTS, experts))
+
+        def weight(key: PRNGKeyArray, outer: tuple[Axis, ...], inputs: Axis, outputs: Axis) -> NamedArray:
+            return normal(key, outer, (inputs,), (outputs,), std=std, dtype=dtype)
+
+        def zero(*axes: Axis) -> NamedArray | None:
+            return hax.zeros(axes, dtype=dtype) if bias else None
+
+        routes = Axis(ROUTES, experts)
+        router = Router(
+            inputs=embed,
+            routing=routing,
+            bias=zero(*stacked, routes),
+            weight=weight(first, stacked, embed, routes),
+            correction=hax.zeros((*stacked, routes), dtype=jnp.float32) if correction else None,
         )
+        of_experts = Experts(
+            experts=outer[-1],
+            embed=embed,
+            mlp=mlp,
+            combine=combine,
+            gate=weight(second, outer, embed, mlp),
+            up=weight(third, outer, embed, mlp),
+            down=weight(fourth, outer, mlp, embed),
+            gate_bias=zero(*outer, mlp),
+            up_bias=zero(*outer, mlp),
+            down_bias=zero(*outer, embed),
+        )
+        return MixtureOfExperts(router, of_experts, shared, shared_gate)
 
     def __call__(self, x: NamedArray, weights: NamedArray | None = None) -> tuple[NamedArray, RouterReport]:
         """(..., position, embed) to the same axes, and the report of the router.

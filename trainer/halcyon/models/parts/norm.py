@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.elementwise import elementwise, recomputed
+from halcyon.models.axes import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 
 Scaling = Literal["wide", "rounded", "offset"]

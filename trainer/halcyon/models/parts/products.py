@@ -53,20 +53,20 @@ _NVFP4_MOST = 6.0 * 448.0
 """Greatest value of nvfp4: that of a factor times that of the scale of its block."""
 
 
-def is_narrow(products: NarrowProducts | None, role: Role) -> bool:
+def is_narrow(products: NarrowProducts, role: Role) -> bool:
     """Whether the product of this role has narrow factors."""
-    if products is None or (role != "forward" and products.kind == "nvfp4"):
+    if role != "forward" and products.kind == "nvfp4":
         return False
     return role != "parameters" or products.parameter_gradients
 
 
-def of_head(products: NarrowProducts | None) -> NarrowProducts | None:
+def of_head(products: NarrowProducts) -> NarrowProducts | None:
     """The choices for the output head.
 
     The gradient of a softmax over many words has many small values beside a great one. e4m3 would round those below
     2**-17 of it to zero, so it is e5m2 here.
     """
-    return None if products is None or not products.head else replace(products, gradients="e5m2")
+    return replace(products, gradients="e5m2") if products.head else None
 
 
 def kinds(products: NarrowProducts, role: Role) -> tuple[Kind, Kind]:

@@ -13,6 +13,7 @@ back after it. So nothing but this module knows the order.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,14 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from haliax import NamedArray
 
-from halcyon.models.axes import KEY_POSITION, POSITION, is_named
-from halcyon.models.elementwise import with_array
+from halcyon.models.axes import KEY_POSITION, POSITION, cut, is_named, joined, with_array
 from halcyon.models.partition import Result, Shard, by_device, unroll
 from halcyon.models.parts.attention_blocks import BlockPairs, Form, Sums, by_sinks, mean_gradient
 from halcyon.models.parts.blockwise_attention import added
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.ring_order import RingOrder, ring_order, zigzag_runs
-from halcyon.models.position_blocks import cut, joined
 from halcyon.models.remat import attended
 
 _WHOLE = "whole_position"
@@ -126,7 +125,7 @@ class _Ring:
         self._index = first // part.size
         self._order: RingOrder = ring_order(mask, form.position.size, self._devices, form.block)
         self._block, self._blocks = self._order.block, part.size // self._order.block
-        self._form = Form(form.position, form.key_position, form.head_size, form.value_size, form.soft_cap, self._block)
+        self._form = dataclasses.replace(form, block=self._block)
         self._pairs = BlockPairs(self._form, mask, query.axes, form.position.alias(_WHOLE))
         self._steps = self._order.steps
         self._firsts, self._begin, self._end = (

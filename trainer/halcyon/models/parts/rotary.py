@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.elementwise import elementwise
+from halcyon.models.axes import elementwise
 from halcyon_api.spec.families.rope import RopeScaling
 
 

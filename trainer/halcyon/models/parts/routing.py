@@ -95,16 +95,14 @@ def at_experts(scores: jax.Array, experts: jax.Array) -> jax.Array:
     return jnp.take_along_axis(scores, experts, -1)
 
 
-def _at_experts_forward(scores: jax.Array, experts: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return at_experts(scores, experts), (jnp.arange(scores.shape[-1]), experts)
-
-
 def _at_experts_backward(kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, None]:
     every, experts = kept
     return jnp.sum(jnp.where(experts[..., None] == every, cotangent[..., None], 0.0), -2), None
 
 
-at_experts.defvjp(_at_experts_forward, _at_experts_backward)
+at_experts.defvjp(
+    lambda scores, experts: (at_experts(scores, experts), (jnp.arange(scores.shape[-1]), experts)), _at_experts_backward
+)
 
 
 def _of_best_groups(ranked: jax.Array, routing: Routing) -> jax.Array:

@@ -1,29 +1,29 @@
-"""Self-attention as a part of a block: projections, rotary positions, `attention`, the output projection."""
+"""Self-attention as a part of a block: projections, rotary positions, `attention`, the output projection.
+
+Latent attention (DeepSeek-AI 2024, section 2.1.1) projects keys and values from a vector of few features, which a cache
+can keep. A head has plain features, from that vector, and rotated features. The rotated features of keys are one head
+that all heads share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
+import haliax as hax
 import jax
+import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon.models.axes import KEY_POSITION, LAYERS, POSITION
+from halcyon.models.axes import HEAD_SIZE, KEY_POSITION, LAYERS, POSITION, elementwise, recomputed
 from halcyon.models.cache import Memory
-from halcyon.models.elementwise import elementwise, recomputed
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.parts.attention import attention
-from halcyon.models.parts.linear import Linear, add_wide
+from halcyon.models.parts.linear import InitLinear, Linear, add_wide, contract
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.norm import RmsNorm
 from halcyon.models.parts.rotary import RotaryTable, rotate
-
-InitLinear = Callable[[tuple[Axis, ...], tuple[Axis, ...]], Linear]
-"""Makes a linear map from its inputs and outputs."""
-
-InitNorm = Callable[[tuple[Axis, ...]], RmsNorm]
-"""Makes a norm over axes."""
 
 
 class SelfAttention(eqx.Module):
@@ -64,7 +64,7 @@ class SelfAttention(eqx.Module):
         linear: InitLinear,
         output: InitLinear,
         *,
-        norm: InitNorm | None = None,
+        norm: Callable[[tuple[Axis, ...]], RmsNorm] | None = None,
         norm_of: Literal["head", "projection"] = "head",
         sinks: NamedArray | None = None,
         scale: float | None = None,
@@ -163,3 +163,123 @@ class SelfAttention(eqx.Module):
                 recomputed(lambda attended, gate: attended * jax.nn.sigmoid(gate)), attended, self.gate(x)
             )
         return self.output(attended)
+
+
+class LatentAttention(eqx.Module):
+    """Multi-head latent attention.
+
+    Attributes:
+        query_down: From the residual stream to the latent vector of queries. None: queries come from the residual
+            stream.
+        query_latent_norm: Norm of that vector.
+        query_plain: To the plain features of queries.
+        query_rotary: To the rotated features of queries.
+        latent: From the residual stream to the latent vector of keys and values.
+        latent_norm: Norm of that vector.
+        key_rotary: From the residual stream to the rotated features of keys, for all heads together.
+        key_plain: From the latent vector to the plain features of keys.
+        value: From the latent vector to values.
+        output: From the heads' values to the residual stream.
+        plain: Plain features of a head.
+        rotary: Rotated features of a head.
+        value_size: Features of a value.
+        scale: Factor of the scores. None: 1 / sqrt(features of a head).
+    """
+
+    query_down: Linear | None
+    query_latent_norm: RmsNorm | None
+    query_plain: Linear
+    query_rotary: Linear
+    latent: Linear
+    latent_norm: RmsNorm
+    key_rotary: Linear
+    key_plain: Linear
+    value: Linear
+    output: Linear
+    plain: Axis = eqx.field(static=True)
+    rotary: Axis = eqx.field(static=True)
+    value_size: Axis = eqx.field(static=True)
+    scale: float | None = eqx.field(static=True)
+
+    @property
+    def kept(self) -> tuple[tuple[Axis, ...], ...]:
+        """The features that a cache keeps of a position: the latent vector, and the rotated features of keys."""
+        return ((Axis(HEAD_SIZE, self._rank.size + self.rotary.size),),)
+
+    def __call__(self, x: NamedArray, mask: Mask, rotary: RotaryTable, *, memory: Memory | None = None) -> NamedArray:
+        """(..., position, embed) to the same axes.
+
+        Args:
+            x: The residual stream, after its norm.
+            mask: The keys that a query sees.
+            rotary: The rotation, with the axis `rotary`.
+            memory: Latent vectors of earlier positions; it then decides the keys that a query sees. None: only those of
+                `x`.
+        """
+        position = x.resolve_axis(POSITION)
+        key_position = position.alias(KEY_POSITION)
+        source = x
+        if self.query_down is not None and self.query_latent_norm is not None:
+            source = self.query_latent_norm(self.query_down(x))
+        latent = self.latent_norm(self.latent(x))
+        if memory is not None:
+            return self._remembering(source, latent, rotate(self.key_rotary(x), rotary, self.rotary), rotary, memory)
+        plain = self.query_plain(source)
+        query = _joined(plain, rotate(self.query_rotary(source), rotary, self.rotary), self.plain, self.rotary)
+        plain = self.key_plain(latent)
+        key = _joined(plain, rotate(self.key_rotary(x), rotary, self.rotary), self.plain, self.rotary)
+        attended = attention(
+            query,
+            key.rename({position: key_position}),
+            self.value(latent).rename({position: key_position}),
+            mask,
+            position=position,
+            key_position=key_position,
+            head_size=query.resolve_axis(HEAD_SIZE),
+            value_size=self.value_size,
+            scale=self.scale,
+        )
+        return self.output(attended)
+
+    def _remembering(
+        self, source: NamedArray, latent: NamedArray, key_rotary: NamedArray, rotary: RotaryTable, memory: Memory
+    ) -> NamedArray:
+        """Attention to latent vectors themselves: the maps to plain keys and to values are applied to queries and
+        results instead.
+
+        So a kept position costs as much as one head's key, whatever the number of heads (DeepSeek-AI 2024, section
+        2.1.2).
+        """
+        rank, plain = self._rank, self.query_plain(source)
+        seen = contract(plain, self.key_plain.weight, self.plain)
+        query = _joined(seen, rotate(self.query_rotary(source), rotary, self.rotary), rank, self.rotary)
+        (kept,), mask = memory.extended(_joined(latent, key_rotary, rank, self.rotary))
+        features = query.resolve_axis(HEAD_SIZE)
+        attended = attention(
+            query,
+            kept,
+            kept[features, : rank.size].rename({HEAD_SIZE: rank.name}),
+            mask,
+            position=latent.resolve_axis(POSITION),
+            key_position=kept.resolve_axis(KEY_POSITION),
+            head_size=features,
+            value_size=rank,
+            scale=(self.plain.size + self.rotary.size) ** -0.5 if self.scale is None else self.scale,
+        )
+        return self.output(contract(attended, self.value.weight, rank))
+
+    @property
+    def _rank(self) -> Axis:
+        """Features of the latent vector of keys and values."""
+        return self.key_plain.inputs[0]
+
+
+def _joined(first: NamedArray, second: NamedArray, of_first: Axis, of_second: Axis) -> NamedArray:
+    """The features of two arrays as one axis, the last.
+
+    Where the second lacks an axis of the first, it is copied along it.
+    """
+    outer = tuple(axis for axis in first.axes if axis != of_first)
+    left = first.rearrange((*outer, of_first)).array
+    right: Any = second.broadcast_to((*outer, of_second)).rearrange((*outer, of_second)).array
+    return hax.named(jnp.concatenate((left, right), -1), (*outer, Axis(HEAD_SIZE, of_first.size + of_second.size)))

@@ -15,6 +15,10 @@ the kernel again.
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
+import sys
+import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +30,6 @@ from halcyon.models.axes import KEY_POSITION, POSITION
 from halcyon.models.partition import Result, Shard, by_device
 from halcyon.models.parts.attention_blocks import Form, by_sinks, mean_gradient
 from halcyon.models.parts.kernel_attention import KernelMask, Layout, result_names, rows_of
-from halcyon.models.parts.tokamax import operation
 from halcyon.models.remat import attended
 from halcyon_api.hardware.gpu_attention import FEATURES, GpuKernelName
 
@@ -216,3 +219,22 @@ def _padded(x: jax.Array) -> jax.Array:
     """
     widths = ((0, 0), (0, 0), (0, -x.shape[2] % POSITIONS), (0, -x.shape[3] % FEATURES))
     return jnp.swapaxes(jnp.pad(x, widths), 1, 2)
+
+
+def is_there() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("tokamax") is not None
+
+
+def operation(name: str) -> Any:
+    """The module of an operation, such as ``attention.api``."""
+    if "xprof" not in sys.modules and importlib.util.find_spec("xprof") is None:
+        _leave_out_xprof()
+    return importlib.import_module(f"tokamax._src.ops.{name}")
+
+
+def _leave_out_xprof() -> None:
+    """Put an empty module in the place of xprof: only the benchmarks of tokamax use it, and it brings 28 packages."""
+    for name in ("xprof", "xprof.cli", "xprof.cli.tools"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["xprof.cli.tools"].get_kernel_stats_tool = None  # type: ignore[attr-defined]

@@ -6,10 +6,10 @@ training that imports the family loads no code for files.
 """
 
 from halcyon.models.published.config import ConfigReader as ConfigReader
+from halcyon.models.published.config import PublishedForm as PublishedForm
 from halcyon.models.published.decoder_config import DecoderConfig as DecoderConfig
-from halcyon.models.published.form import PublishedForm as PublishedForm
-from halcyon.models.published.layers import Layers as Layers
-from halcyon.models.published.layers import decoder_tensors as decoder_tensors
-from halcyon.models.published.layers import expert_decoder_tensors as expert_decoder_tensors
+from halcyon.models.published.tensors import Layers as Layers
 from halcyon.models.published.tensors import Tensor as Tensor
 from halcyon.models.published.tensors import Tensors as Tensors
+from halcyon.models.published.tensors import decoder_tensors as decoder_tensors
+from halcyon.models.published.tensors import expert_tensors as expert_tensors

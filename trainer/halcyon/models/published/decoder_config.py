@@ -135,9 +135,7 @@ class DecoderConfig(Generic[Section]):
         return {**written, "max_position_embeddings": positions, "attention_dropout": 0.0, **entries, **self.constants}
 
 
-def read_keys(
-    config: ConfigReader, defaults: Mapping[str, Any], names: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def read_keys(config: ConfigReader, defaults: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The values of keys, by the names of their fields.
 
     Args:
@@ -148,15 +146,13 @@ def read_keys(
     Raises:
         BadConfiguration: A key is missing or wrong.
     """
-    names = names or {}
     return {
         names.get(key, key): _read_key(config, key, default) for key, default in defaults.items() if key != "rope_theta"
     }
 
 
-def write_keys(spec: Any, keys: Collection[str], names: Mapping[str, str] | None = None) -> dict[str, Any]:
+def write_keys(spec: Any, keys: Collection[str], names: Mapping[str, str]) -> dict[str, Any]:
     """The values of a section by their keys; see `read_keys`."""
-    names = names or {}
     found = {key: getattr(spec, _PROPERTIES.get(key, names.get(key, key))) for key in keys if key != "rope_theta"}
     return {
         key: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value for key, value in found.items()

@@ -97,7 +97,7 @@ def read_rope(config: ConfigReader, default_theta: float, *, partial: bool = Fal
     Raises:
         BadConfiguration: A value has the wrong type, an entry is not computed, or two places disagree.
     """
-    new, former = config.inner(_NEW) or config.empty(), config.inner(_FORMER) or config.empty()
+    new, former = config.part(_NEW), config.part(_FORMER)
     _require_same_kind(config, new, former)
     rope = _read(config, new if new.document else former, default_theta, also)
     if new.document and former.document:
@@ -119,14 +119,14 @@ def read_rope_by_layer(config: ConfigReader, default_theta: float) -> Rope:
     Raises:
         BadConfiguration: See `read_rope`.
     """
-    new, former = config.inner(_NEW) or config.empty(), config.inner(_FORMER) or config.empty()
+    new, former = config.part(_NEW), config.part(_FORMER)
     beside = [name for name in new.document if name not in (*LAYER_TYPES, *FOR_ALL_TYPES)]
     if beside:
         raise BadConfiguration(
             f"{new.where} has {beside[0]} beside the objects of the kinds of layers, which this family needs; write "
             f"{' and '.join(LAYER_TYPES)} with entries of their own"
         )
-    full = new.inner(LAYER_TYPES[0]) or config.empty()
+    full = new.part(LAYER_TYPES[0])
     rope = _read(config, full if full.document else former, default_theta)
     if former.has(_FORMER_TYPE) and not former.has(_TYPE) and rope.kind != "default":
         raise BadConfiguration(
@@ -159,10 +159,10 @@ def read_windowed_theta(config: ConfigReader, key: str | None, default_theta: fl
     Raises:
         BadConfiguration: They have a scaling, or two places disagree.
     """
-    windowed = (config.inner(_NEW) or config.empty()).inner(LAYER_TYPES[1]) or config.empty()
+    windowed = config.part(_NEW).part(LAYER_TYPES[1])
     own = {} if key is None or not config.has(key) else {_THETA: config.number(key)}
     rope = require_rope(config, _read(ConfigReader(own, config.where), windowed, default_theta), "default")
-    _require_part(ConfigReader({}, config.where), rope, False)
+    _require_part(config.empty(), rope, False)
     return rope.theta
 
 
@@ -197,14 +197,12 @@ def _read(config: ConfigReader, scaling: ConfigReader, default_theta: float, als
     for name, value in scaling.document.items():
         if name in known:
             settings[name] = value
-        elif (
+        elif not (
             name in _FOR_IMAGES
             or name in (_TYPE, _FORMER_TYPE, _THETA, _PART)
             or value is None
             or _NEUTRAL.get(name) == value
         ):
-            continue
-        else:
             raise BadConfiguration(
                 f"{scaling.where}: {name} is {value}, which Halcyon does not compute for {_TYPE} {kind}, and programs "
                 "differ in whether "

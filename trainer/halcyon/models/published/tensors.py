@@ -18,8 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEADS_PER_GROUP, ROUTES, VOCAB
+from halcyon.models.forms import Form, layer_forms, stack_names
+from halcyon_api.spec.families.decoder import DecoderSection
+from halcyon_api.spec.families.experts import ExpertsSection
+from halcyon_api.spec.families.llama import LlamaSpec
+from halcyon_api.spec.families.sizes import DecoderSizes
 
 Order = Callable[[int], np.ndarray]
 """For an axis of a given size: the index in the file of each of our indices."""
@@ -131,3 +139,178 @@ BESIDE_IMAGES = (
     (r"language_model\.lm_head\.", "lm_head."),
 )
 """The names of a text model in the files of a model with images; for `Tensors.other_names`."""
+
+
+QUERIES = (KV_HEADS, Q_HEADS_PER_GROUP, HEAD_SIZE)
+KEYS = (KV_HEADS, HEAD_SIZE)
+
+BEFORE = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
+AFTER = {"post_attention_layernorm": "attention_post_norm", "post_feedforward_layernorm": "mlp_post_norm"}
+AROUND = {"input_layernorm": "attention_norm", "pre_feedforward_layernorm": "mlp_norm", **AFTER}
+"""The norms of a block in the file, with their names in `halcyon.models.decoder.Block`."""
+
+SEPARATE = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+"""Names of the maps of an expert in most families."""
+
+_MAPS = {"gate": (MLP, EMBED), "up": (MLP, EMBED), "down": (EMBED, MLP)}
+"""The maps of an MLP: their outputs and inputs."""
+_LAYER = "model.layers.{layers}"
+
+
+class Layers:
+    """The layers of one form: their place in the model, and their numbers in the names of the file.
+
+    Args:
+        block: Path of their blocks in the model.
+        numbers: The number of each layer.
+    """
+
+    def __init__(self, block: str, numbers: Sequence[int]) -> None:
+        self.block, self.numbers = block, {"layers": tuple(numbers)}
+
+    def piece(self, path: str, *dimensions: str | tuple[str, ...], **options: Any) -> Piece:
+        """A piece of a fused tensor, by its path below the block."""
+        return piece(f"{self.block}.{path}", *dimensions, **options)
+
+    def fused(self, name: str, dimension: int, within: int, *pieces: Piece) -> Tensor:
+        """A tensor of each layer that holds several parameters; see `Join`."""
+        return Tensor(f"{_LAYER}.{name}", pieces, Join(dimension, within), self.numbers)
+
+    def tensor(self, name: str, path: str, *dimensions: str | tuple[str, ...]) -> Tensor:
+        """A tensor of each layer; both names are below the layer."""
+        return tensor(f"{_LAYER}.{name}", f"{self.block}.{path}", *dimensions, numbers=self.numbers)
+
+    def linear(
+        self, name: str, path: str, outputs: str | tuple[str, ...], inputs: str | tuple[str, ...], bias: bool = False
+    ) -> list[Tensor]:
+        """The tensors of a linear map."""
+        weight = self.tensor(f"{name}.weight", f"{path}.weight", outputs, inputs)
+        return [weight, self.tensor(f"{name}.bias", f"{path}.bias", outputs)] if bias else [weight]
+
+    def norms(self, names: Mapping[str, str]) -> list[Tensor]:
+        """The norms of a block, by their names in the file and in the block."""
+        return [self.tensor(f"{name}.weight", f"{ours}.weight", EMBED) for name, ours in names.items()]
+
+    def mlp(self, name: str, path: str, *, gated: bool = True, bias: bool = False) -> list[Tensor]:
+        """The tensors of an MLP."""
+        return [
+            tensor
+            for part, axes in _MAPS.items()
+            if gated or part != "gate"
+            for tensor in self.linear(f"{name}.{part}_proj", f"{path}.{part}", *axes, bias=bias)
+        ]
+
+    def experts(self, router: str, experts: str, names: Mapping[str, str] = SEPARATE) -> list[Tensor]:
+        """The tensors of a router and of experts with a tensor each.
+
+        Args:
+            router: Name of the router.
+            experts: Name of the experts.
+            names: The names of ``gate``, ``up`` and ``down`` in an expert.
+        """
+        of_experts = [
+            self.tensor(f"{experts}.{{experts}}.{names[part]}.weight", f"mlp.experts.{part}", *axes)
+            for part, axes in _MAPS.items()
+        ]
+        return [self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED), *of_experts]
+
+    def fused_experts(self, router: str, experts: str) -> list[Tensor]:
+        """The tensors of a router and of experts with one tensor for all gates and ups, and one for all downs.
+
+        Args:
+            router: Name of the router.
+            experts: Name of the experts.
+        """
+        return [
+            self.tensor(f"{router}.weight", "mlp.router.weight", ROUTES, EMBED),
+            self.fused(
+                f"{experts}.gate_up_proj",
+                1,
+                0,
+                *(self.piece(f"mlp.experts.{part}", EXPERTS, MLP, EMBED) for part in ("gate", "up")),
+            ),
+            self.tensor(f"{experts}.down_proj", "mlp.experts.down", EXPERTS, EMBED, MLP),
+        ]
+
+    def self_attention(self, sizes: DecoderSizes) -> list[Tensor]:
+        """The tensors of the self-attention that these sizes describe."""
+        found = [
+            *self.linear("self_attn.q_proj", "attention.query", QUERIES, EMBED, sizes.query_bias),
+            *self.linear("self_attn.k_proj", "attention.key", KEYS, EMBED, sizes.query_bias),
+            *self.linear("self_attn.v_proj", "attention.value", KEYS, EMBED, sizes.query_bias),
+            *self.linear("self_attn.o_proj", "attention.output", EMBED, QUERIES, sizes.output_bias),
+        ]
+        if sizes.query_norm is not None:
+            for name, path, axes in (("q_norm", "query_norm", QUERIES), ("k_norm", "key_norm", KEYS)):
+                features = axes if sizes.query_norm == "projection" else HEAD_SIZE
+                found.append(self.tensor(f"self_attn.{name}.weight", f"attention.{path}.weight", features))
+        if sizes.sinks:
+            found.append(self.tensor("self_attn.sinks", "attention.sinks", QUERIES[:-1]))
+        return found
+
+
+def _with_tables(layers: Sequence[Tensor], *, tied: bool, ignored: tuple[str, ...] = (), **further: Any) -> Tensors:
+    """The tensors of a decoder: the embedding, the last norm, the head if it is not the embedding, and those of its
+    layers.
+
+    Files may also have the frequencies of rotary positions, and the head if it is the embedding.
+
+    Args:
+        layers: The tensors of the layers.
+        tied: Whether the embedding is the head.
+        ignored: See `Tensors`.
+        further: Other fields of `Tensors`.
+    """
+    head = () if tied else (tensor("lm_head.weight", "untied_head.weight", VOCAB, EMBED),)
+    tables = (
+        tensor("model.embed_tokens.weight", "embedding.weight", VOCAB, EMBED),
+        tensor("model.norm.weight", "norm.weight", EMBED),
+    )
+    unused = (r".*\.rotary_emb\.inv_freq", *((r"lm_head\.weight",) if tied else ()))
+    return Tensors((*tables, *head, *layers), ignored=(*unused, *ignored), **further)
+
+
+def decoder_tensors(spec: DecoderSection | LlamaSpec, norms: Mapping[str, str] = BEFORE, **further: Any) -> Tensors:
+    """The tensors of a `halcyon.models.decoder.Decoder` without experts.
+
+    Args:
+        spec: Its section.
+        norms: One of `BEFORE`, `AFTER` and `AROUND`, or others.
+        further: Other fields of `Tensors`.
+    """
+    sizes = spec.sizes()
+    layers = Layers("blocks.stacked", range(sizes.layers))
+    mlp = layers.mlp("mlp", "mlp", gated=sizes.gated, bias=sizes.mlp_bias)
+    return _with_tables([*layers.norms(norms), *layers.self_attention(sizes), *mlp], tied=sizes.tied, **further)
+
+
+def expert_tensors(
+    spec: ExpertsSection,
+    mixture: Callable[[Layers], Sequence[Tensor]],
+    *,
+    attention: Callable[[Layers], Sequence[Tensor]] | None = None,
+    recurrence: Callable[[Layers], Sequence[Tensor]] | None = None,
+    recurrent: Sequence[bool] = (),
+    **further: Any,
+) -> Tensors:
+    """The tensors of a `halcyon.models.decoder.Decoder` with experts.
+
+    Args:
+        spec: Its section.
+        mixture: The tensors of the router, the experts and the shared MLP.
+        attention: The tensors of attention. None: those of its sizes.
+        recurrence: The tensors of the gated delta net that a layer has in its place. None: no layer has one.
+        recurrent: For each layer, whether it has one.
+        further: Other fields of `Tensors`.
+    """
+    numbers: dict[Form, list[int]] = {}
+    for number, form in enumerate(layer_forms(spec.num_hidden_layers, recurrent, spec.experts().with_experts)):
+        numbers.setdefault(form, []).append(number)
+    names, found = stack_names(recurrent=recurrence is not None, with_experts=True), list[Tensor]()
+    for form, own in numbers.items():
+        layers = Layers(f"{names[form]}.stacked", own)
+        mixer = recurrence if form.recurrent and recurrence is not None else attention
+        found += layers.norms(BEFORE)
+        found += layers.self_attention(spec.sizes()) if mixer is None else mixer(layers)
+        found += mixture(layers) if form.with_experts else layers.mlp("mlp", "mlp")
+    return _with_tables(found, tied=spec.tie_word_embeddings, **further)

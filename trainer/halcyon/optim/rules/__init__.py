@@ -1,1 +1,4 @@
-"""The update rules, one file each; `halcyon.optim.rule` has their interface, `halcyon.optim.registry` their table."""
+"""The update rules, those of one kind in one file.
+
+`halcyon.optim.rule` has their interface, `halcyon.optim.registry` their table.
+"""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from haliax import NamedArray
 
+from halcyon.models.axes import is_named
 from halcyon.models.parameters import Parameter
 from halcyon.optim.rule import Inner, Tree, descending, each, wide, without_axes
 from halcyon_api.spec.rules.adafactor import AdafactorSpec
@@ -44,23 +45,20 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
     See `halcyon.optim.rule`.
     """
 
-    def factored(parameter: Parameter) -> bool:
-        return bool(parameter.inputs and parameter.outputs)
-
     def first(parameter: Parameter, x: NamedArray) -> _Moments:
         def of(axes: Any) -> Any:
             array: Any = jnp.zeros([axis.size for axis in axes], jnp.float32)
             return NamedArray(array, tuple(axes))
 
-        if not factored(parameter):
+        if not (parameter.inputs and parameter.outputs):
             return _Moments(None, None, of(x.axes))
         return _Moments(of(without_axes(x, parameter.outputs)), of(without_axes(x, parameter.inputs)), None)
 
     def parted(tree: Tree) -> list[Tree]:
-        def is_moments(node: Any) -> bool:
-            return isinstance(node, _Moments)
-
-        return [jax.tree.map(lambda node, n=number: node[n], tree, is_leaf=is_moments) for number in range(3)]
+        return [
+            jax.tree.map(lambda node, n=number: node[n], tree, is_leaf=lambda node: isinstance(node, _Moments))
+            for number in range(3)
+        ]
 
     def init(params: Tree) -> AdafactorState:
         return AdafactorState(jnp.zeros((), jnp.int32), *parted(jax.tree.map(first, parameters, params)))
@@ -75,7 +73,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
             over = tuple(number for number, axis in enumerate(squares.axes) if axis.name not in kept)
             return NamedArray(beta * old.array + (1 - beta) * jnp.mean(squares.array, axis=over), old.axes)
 
-        def second(parameter: Parameter, g: NamedArray, *old: NamedArray | None) -> _Moments:
+        def second(g: NamedArray, *old: NamedArray | None) -> _Moments:
             squares = NamedArray(g.array * g.array + rule.epsilon, g.axes)
             return _Moments(*(None if one is None else mean(one, squares) for one in old))
 
@@ -87,7 +85,7 @@ def adafactor(rule: AdafactorSpec, parameters: Any) -> optax.GradientTransformat
             over = tuple(number for number, axis in enumerate(g.axes) if axis.name in inputs)
             return NamedArray(g.array / jnp.sqrt(rows * columns / jnp.mean(rows, axis=over, keepdims=True)), g.axes)
 
-        new = jax.tree.map(second, parameters, gradients, state.by_input, state.by_output, state.whole)
+        new = jax.tree.map(second, gradients, *state[1:], is_leaf=is_named)
         direction = jax.tree.map(scaled, parameters, gradients, new)
         return each(clipped, parameters, direction, params), AdafactorState(steps, *parted(new))
 

@@ -20,10 +20,10 @@ import optax
 from haliax import NamedArray
 
 from halcyon.models.axes import is_named
-from halcyon.optim.eigenbasis import both_sides, product, standard
-from halcyon.optim.hidden import beside_adamw, decayed
+from halcyon.optim.hidden import for_hidden
 from halcyon.optim.matrices import Kind, Matrices
-from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
+from halcyon.optim.rule import Tree, mean, zeros
+from halcyon.optim.rules.soap import both_sides, product, standard
 from halcyon_api.spec.rules.kron import KronSpec
 from halcyon_api.spec.rules.matrices import MatricesSpec
 
@@ -53,9 +53,8 @@ class KronState(NamedTuple):
     """Upper triangular factors, float32: [stacked..., outputs..., flat_outputs] each."""
 
 
-def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:
+def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec) -> optax.GradientTransformationExtraArgs:
     """Kron for hidden matrices, AdamW for the rest. See `halcyon.optim.rule`."""
-    settings = shared or MatricesSpec()
 
     def of_stack(
         gradient: jax.Array, noise: jax.Array, left: jax.Array, right: jax.Array, count: jax.Array, due: jax.Array
@@ -70,38 +69,26 @@ def kron(rule: KronSpec, parameters: Any, shared: MatricesSpec | None = None) ->
         size = jnp.sqrt(jnp.mean(jnp.square(direction), axis=(-2, -1), keepdims=True))
         return direction / jnp.maximum(1.0, size / LARGEST_ROOT_MEAN_SQUARE), left, right
 
-    def build(matrices: Matrices) -> optax.GradientTransformationExtraArgs:
-        def init(params: Tree) -> KronState:
-            zero = jnp.zeros((), jnp.int32)
-            return KronState(zero, zero, zeros(params), *standard(matrices))
+    def init(matrices: Matrices, params: Tree) -> KronState:
+        zero = jnp.zeros((), jnp.int32)
+        return KronState(zero, zero, zeros(params), *standard(matrices))
 
-        def update(
-            gradients: Tree,
-            state: Any,
-            params: Tree,
-            *,
-            learning_rate: Scalar,
-            weight_decay: Scalar,
-            key: jax.Array | None = None,
-            **further: Any,
-        ) -> tuple[Tree, KronState]:
-            del further
-            count = state.done + 1
-            momentum = mean(state.momentum, gradients, rule.momentum)
-            corrected = jax.tree.map(lambda leaf: leaf / (1 - rule.momentum**count), momentum)
-            share = jnp.clip(jnp.exp(-0.001 * (count - OFTEN).astype(jnp.float32)), LEAST_SHARE, 1.0)
-            due = state.waited + 1 >= 1 / share
-            noise = random_like(jax.random.fold_in(jax.random.key(0), state.done) if key is None else key, gradients)
-            held = [(Kind.MATRIX, corrected), (Kind.MATRIX, noise), (Kind.LEFT, state.left), (Kind.RIGHT, state.right)]
-            results = [Kind.MATRIX, Kind.LEFT, Kind.RIGHT]
-            direction, left, right = matrices.compute(of_stack, held, results, (state.done, due))
-            waited = jnp.where(due, 0, state.waited + 1)
-            changes = decayed(direction, params, learning_rate, weight_decay, cautious=settings.cautious)
-            return changes, KronState(count, waited, momentum, left, right)
+    def direct(
+        matrices: Matrices, gradients: Tree, state: Any, *, key: jax.Array | None = None, **further: Any
+    ) -> tuple[Tree, KronState]:
+        del further
+        count = state.done + 1
+        momentum = mean(state.momentum, gradients, rule.momentum)
+        corrected = jax.tree.map(lambda leaf: leaf / (1 - rule.momentum**count), momentum)
+        share = jnp.clip(jnp.exp(-0.001 * (count - OFTEN).astype(jnp.float32)), LEAST_SHARE, 1.0)
+        due = state.waited + 1 >= 1 / share
+        noise = random_like(jax.random.fold_in(jax.random.key(0), state.done) if key is None else key, gradients)
+        held = [(Kind.MATRIX, corrected), (Kind.MATRIX, noise), (Kind.LEFT, state.left), (Kind.RIGHT, state.right)]
+        results = [Kind.MATRIX, Kind.LEFT, Kind.RIGHT]
+        direction, left, right = matrices.compute(of_stack, held, results, (state.done, due))
+        return direction, KronState(count, jnp.where(due, 0, state.waited + 1), momentum, left, right)
 
-        return transformation(init, update)
-
-    return beside_adamw(build, parameters, settings, rule.matrix_rate)
+    return for_hidden(init, direct, parameters, shared, rule.matrix_rate)
 
 
 def followed_factors(

@@ -22,7 +22,7 @@ from halcyon.data.examples import Batch
 from halcyon.inference.calculator import Calculator
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.rollout import Rollouts, RolloutShape
-from halcyon.models.trainable import joined, split
+from halcyon.models.parameters import joined, split
 from halcyon.run.place import Place
 from halcyon.run.policy.answers import prompted, questions, rows_of
 from halcyon.run.policy.rewards import RecordedRewards, advantages, equal_groups, passes, reward_named

@@ -16,8 +16,8 @@ from jax.typing import DTypeLike
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import POSITION
 from halcyon.models.log_probs import cross_entropy
-from halcyon.models.narrow import with_products
-from halcyon.models.sampled_tokens import sampled_tokens
+from halcyon.models.model import with_products
+from halcyon.models.softmax import sampled_tokens
 from halcyon.step.objectives.objective import Batch, Sums, named, with_routers, with_row_dropout
 from halcyon_api.spec.narrow_products import NarrowProducts
 

@@ -1,9 +1,4 @@
-"""Sophia (Liu et al. 2023, algorithm 3).
-
-Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.step.curvature`). A moving average h
-of the estimates divides the momentum, and the quotient is clipped to 1. Optax's Sophia corrects the momentum for its
-start, and divides by the average before the estimate of the same step; the algorithm of the paper does neither.
-"""
+"""Lion and Sophia: the momentum without the size of its elements, by its sign or over the curvature."""
 
 from __future__ import annotations
 
@@ -15,7 +10,22 @@ import jax.numpy as jnp
 import optax
 
 from halcyon.optim.rule import Tree, descending, mean, zeros
+from halcyon_api.spec.rules.lion import LionSpec
 from halcyon_api.spec.rules.sophia import SophiaSpec
+
+
+def lion(rule: LionSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """Lion, evolved sign momentum (Chen et al. 2023, algorithm 2): the sign of a mean of momentum and gradient. See
+    `halcyon.optim.rule`.
+    """
+
+    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.TraceState]:
+        del params, further
+        direction = jax.tree.map(jnp.sign, mean(state.trace, gradients, rule.beta1))
+        return direction, optax.TraceState(mean(state.trace, gradients, rule.beta2))
+
+    return descending(lambda params: optax.TraceState(zeros(params)), direct, parameters)
+
 
 _GAMMA = {"gaussNewton": 0.05, "hutchinson": 0.01}
 
@@ -28,10 +38,14 @@ class SophiaState(NamedTuple):
 
 
 def sophia(rule: SophiaSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
-    """Clipped momentum over curvature; ``update`` also takes ``curvature``. See `halcyon.optim.rule`.
+    """Sophia (Liu et al. 2023, algorithm 3): clipped momentum over curvature. See `halcyon.optim.rule`.
 
-    ``curvature`` is a function without arguments that returns the estimate of this step, a tree like the model. It is
-    called once, inside ``jax.lax.cond``.
+    Every k steps the step of the run estimates the diagonal of the Hessian (`halcyon.step.curvature`). A moving average
+    h of the estimates divides the momentum, and the quotient is clipped to 1. Optax's Sophia corrects the momentum for
+    its start, and divides by the average before the estimate of the same step; the algorithm of the paper does neither.
+
+    ``update`` also takes ``curvature``, a function without arguments that returns the estimate of this step, a tree
+    like the model. It is called once, inside ``jax.lax.cond``.
     """
     gamma = rule.gamma if rule.gamma is not None else _GAMMA[rule.estimator]
 

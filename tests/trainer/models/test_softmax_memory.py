@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from halcyon.models.log_probs import cross_entropy
-from halcyon.models.logit_memory import LEAST_LOGIT_BYTES, block_count, logit_bytes, logits_for
-from halcyon.models.softmax import Softmax
+from halcyon.models.softmax import LEAST_LOGIT_BYTES, Softmax, block_count, logit_bytes, logits_for
 from halcyon_api.hardware import TABLE, row_of_device
 from tests.trainer.step.test_program import program_of
 from tests.trainer.support.meshes import mesh_of

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from haliax import Axis, NamedArray
 
-from halcyon.models import apart
-from halcyon.models.apart import blocks_apart, taken_apart
 from halcyon.models.parameters import Role
 from halcyon.models.parts.linear import Linear
-from halcyon.models.stack import Stack
+from halcyon.models.stack import Stack, blocks_apart, taken_apart
 from halcyon_api.spec.model import ModelSpec
 from tests.trainer.models.cases import FAMILIES, LENGTH, VOCAB, logits, make, named
 
@@ -59,7 +57,7 @@ def test_a_model_that_scans_by_itself_gets_a_stack() -> None:
 def test_small_and_long_models_keep_their_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = _stack(8)
     assert taken_apart(stack) is stack
-    monkeypatch.setattr(apart, "LEAST_BYTES", 1024)
+    monkeypatch.setattr("halcyon.models.stack.LEAST_BYTES", 1024)
     assert taken_apart(stack).apart
-    monkeypatch.setattr(apart, "MOST_BLOCKS", 2)
+    monkeypatch.setattr("halcyon.models.stack.MOST_BLOCKS", 2)
     assert taken_apart(stack) is stack

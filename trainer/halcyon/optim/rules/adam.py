@@ -1,0 +1,324 @@
+"""AdamW (Loshchilov and Hutter 2019) and the rules that follow from it.
+
+All arithmetic is float32, whatever the types of parameters and moments: each update rounds a parameter, and a stored
+moment, once. The learning rate is an argument of each update, so the reported rate is the rate in use, and a step with
+a dropped update counts in the schedule. The state counts only the gradients in its moments, for their bias correction;
+a dropped update changes neither count nor moments.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from haliax import Axis, NamedArray
+from optax.contrib import scale_by_ademamix, scale_by_adopt
+from optax.contrib import schedule_free as around
+
+from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP, is_named
+from halcyon.models.parameters import PRODUCTS, Parameter, Role
+from halcyon.optim.rule import (
+    Inner,
+    Scalar,
+    Tree,
+    decaying,
+    descending,
+    each,
+    finish,
+    frobenius_norm,
+    inner_axes,
+    mean,
+    of_optax,
+    transformation,
+    wide,
+    zeros,
+)
+from halcyon_api.spec.rules.adam_variants import (
+    AdamHSpec,
+    AdamMiniSpec,
+    AdemamixSpec,
+    AdoptSpec,
+    MarsSpec,
+    ScheduleFreeSpec,
+)
+from halcyon_api.spec.rules.adamw import AdamWSpec
+
+_LEAST_SHARE = 1e-3
+"""The share by which a cautious update is divided is at least this, as in the paper's code."""
+
+
+def adamw(rule: AdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """Adam with decoupled weight decay. See `halcyon.optim.rule`.
+
+    Three options change the update before learning rate and decay, in this order:
+
+    - ``clipUpdate`` scales the update of a parameter down to the limit of its root mean square (Shazeer and Stern 2018,
+      section 6).
+    - ``cautious`` keeps the elements whose gradient has the sign of the update, and scales them by the inverse of their
+      share in the parameter (Liang et al. 2024, algorithm 2).
+    - ``correctedDecay`` multiplies the decay by the rate over its peak (AdamC, Defazio 2025), but not for the head,
+      which no norm follows.
+    """
+    beta2, epsilon, decays, clip = rule.beta2, rule.epsilon, decaying(parameters), rule.clip_update
+
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, optax.ScaleByAdamState]:
+        # A scheduled momentum is that of this step, also in the bias correction.
+        beta1, count = further.get("momentum", rule.beta1), optax.safe_increment(state.count)
+        first = mean(state.mu, gradients, beta1)
+        second = jax.tree.map(lambda old, g: beta2 * old + (1 - beta2) * g * g, state.nu, gradients)
+        first_share, second_share = 1 - beta1**count, 1 - beta2**count
+        direction = jax.tree.map(lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + epsilon), first, second)
+        kept = optax.ScaleByAdamState(count, first, second)
+        if clip is not None:
+            direction = each(functools.partial(_clipped, clip), parameters, direction)
+        if rule.cautious:
+            direction = each(_cautious, parameters, direction, gradients)
+        if rule.corrected_decay:
+            direction = corrected(direction, params, weight_decay, learning_rate / further["peak_rate"])
+            return finish(direction, params, learning_rate, 0.0, decays), kept
+        return finish(direction, params, learning_rate, weight_decay, decays), kept
+
+    def corrected(direction: Tree, params: Tree, weight_decay: Scalar, share: Scalar) -> Tree:
+        """The direction and the decay of each parameter."""
+
+        def one(parameter: Parameter, decays: bool, u: NamedArray, p: NamedArray) -> NamedArray:
+            factor = weight_decay if parameter.role == Role.HEAD else weight_decay * share
+            return NamedArray(u.array + factor * wide(p.array), u.axes) if decays else u
+
+        return jax.tree.map(one, parameters, decays, direction, params)
+
+    return transformation(_first_state, update)
+
+
+def _first_state(params: Tree) -> optax.ScaleByAdamState:
+    return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), zeros(params))
+
+
+def _clipped(limit: float, inner: Inner, update: jax.Array) -> jax.Array:
+    return update / jnp.maximum(1.0, inner.root_mean_square(update) / limit)
+
+
+def _cautious(inner: Inner, update: jax.Array, gradient: jax.Array) -> jax.Array:
+    kept = (update * gradient > 0).astype(jnp.float32)
+    return update * kept / jnp.maximum(inner.mean(kept), _LEAST_SHARE)
+
+
+_ON_SPHERES = PRODUCTS - {Role.ADAPTER}
+"""The roles of matrices of constant norm. An adapter begins with a matrix of zeros, which must grow."""
+_LEAST_NORM = 1e-10
+
+
+def adam_h(rule: AdamHSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """AdamH: Adam on the sphere of each matrix's norm (Wen et al. 2025, "Fantastic Pretraining Optimizers and Where to
+    Find Them 2.1"). See `halcyon.optim.rule`.
+
+    With the direction u of Adam and the norm r of a matrix p, ``q = p - rate * r * u / |u|`` and the new matrix is ``r
+    * q / |q|``. The norm does not change, so decay has no effect and there is none. The rate is ``matrixRate`` times
+    the learning rate. Embeddings, norms, biases, convolutions and adapters take AdamW's update. A matrix of zeros has
+    no direction and stays.
+    """
+    decays = decaying(parameters)
+    adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
+
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, Any]:
+        del further
+        direction, after = adam.update(gradients, state)
+        plain = finish(direction, params, learning_rate, weight_decay, decays)
+
+        def one(parameter: Parameter, u: NamedArray, p: NamedArray, otherwise: NamedArray) -> NamedArray:
+            if parameter.role not in _ON_SPHERES:
+                return otherwise
+            axes, weight = inner_axes(p, parameter), wide(p.array)
+            size = frobenius_norm(axes, weight)
+            moved = weight - rule.matrix_rate * learning_rate * size * u.array / jnp.maximum(
+                frobenius_norm(axes, u.array), _LEAST_NORM
+            )
+            return NamedArray(moved * (size / jnp.maximum(frobenius_norm(axes, moved), _LEAST_NORM)) - weight, p.axes)
+
+        changes = jax.tree.map(one, parameters, direction, params, plain)
+        return changes, after
+
+    return transformation(_first_state, update)
+
+
+_HEADS = (HEADS, KV_HEADS, Q_HEADS_PER_GROUP)
+_BY_HEAD = ("query", "key")
+"""Beginnings of the names of modules whose outputs are queries or keys."""
+
+
+def adam_mini(rule: AdamMiniSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """Adam-mini (Zhang et al. 2024, algorithms 1 and 3): AdamW with one second moment for each block of a parameter,
+    the mean of its squares. See `halcyon.optim.rule`.
+
+    A block is a head of queries or keys, the weights of one output of any other linear map, the vector of a token, or a
+    whole norm or bias.
+    """
+    kept = jax.tree_util.tree_map_with_path(_block_axes, parameters)
+
+    def init(params: Tree) -> optax.ScaleByAdamState:
+        def second(names: frozenset[str], p: NamedArray) -> NamedArray:
+            axes = tuple(axis for axis in p.axes if axis.name in names)
+            return NamedArray(jnp.zeros([axis.size for axis in axes], jnp.float32), axes)
+
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros(params), jax.tree.map(second, kept, params))
+
+    def direct(gradients: Tree, state: Any, params: Tree, **further: Any) -> tuple[Tree, optax.ScaleByAdamState]:
+        del params, further
+        count = optax.safe_increment(state.count)
+        first_share, second_share = 1 - rule.beta1**count, 1 - rule.beta2**count
+
+        def second(g: NamedArray, old: NamedArray) -> NamedArray:
+            over = tuple(number for number, axis in enumerate(g.axes) if axis not in old.axes)
+            return NamedArray(
+                rule.beta2 * old.array + (1 - rule.beta2) * jnp.mean(g.array * g.array, axis=over), old.axes
+            )
+
+        def scaled(m: NamedArray, v: NamedArray) -> NamedArray:
+            squares = v.array.reshape([axis.size if axis in v.axes else 1 for axis in m.axes])
+            return NamedArray(m.array / first_share / (jnp.sqrt(squares / second_share) + rule.epsilon), m.axes)
+
+        mu = mean(state.mu, gradients, rule.beta1)
+        nu = jax.tree.map(second, gradients, state.nu, is_leaf=is_named)
+        return jax.tree.map(scaled, mu, nu, is_leaf=is_named), optax.ScaleByAdamState(count, mu, nu)
+
+    return descending(init, direct, parameters)
+
+
+def _block_axes(path: Any, parameter: Parameter) -> frozenset[str]:
+    """Names of the axes whose indices have a second moment each."""
+
+    def names(axes: tuple[Axis, ...]) -> frozenset[str]:
+        return frozenset(axis.name for axis in axes)
+
+    if parameter.role in (Role.NORM, Role.BIAS):
+        return names(parameter.stacked)
+    if parameter.role == Role.EMBEDDING:
+        return names((*parameter.stacked, *parameter.inputs))
+    heads = tuple(axis for axis in parameter.outputs if axis.name in _HEADS)
+    by_head = heads and any(str(getattr(entry, "name", "")).startswith(_BY_HEAD) for entry in path)
+    return names((*parameter.stacked, *(heads if by_head else parameter.outputs)))
+
+
+class MarsState(NamedTuple):
+    """The state of Adam, and the last gradient."""
+
+    steps: jax.Array
+    mu: Tree
+    nu: Tree
+    last: Tree
+
+
+def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """MARS-AdamW with the gradient of the last step (Yuan et al. 2024, algorithm 2, the approximate version). See
+    `halcyon.optim.rule`.
+
+    ``c = g + gamma * beta1 / (1 - beta1) * (g - last g)``, scaled to a norm of at most 1, takes the place of the
+    gradient in AdamW. In the first step c is the gradient, because the paper begins with equal points.
+    """
+    adam = optax.scale_by_adam(rule.beta1, rule.beta2, rule.epsilon)
+    scale = rule.gamma * rule.beta1 / (1 - rule.beta1)
+
+    def init(params: Tree) -> MarsState:
+        return MarsState(jnp.zeros((), jnp.int32), *(zeros(params) for _ in range(3)))
+
+    def direct(gradients: Tree, state: MarsState, params: Tree, **further: Any) -> tuple[Tree, MarsState]:
+        del params, further
+        factor = jnp.where(state.steps > 0, scale, 0.0)
+        reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
+        norm = optax.tree.norm(reduced)
+        reduced = jax.tree.map(lambda c: c / jnp.maximum(1.0, norm), reduced)
+        adam_state: Any
+        direction, adam_state = adam.update(reduced, optax.ScaleByAdamState(state.steps, state.mu, state.nu))
+        return direction, MarsState(*adam_state, gradients)
+
+    return descending(init, direct, parameters)
+
+
+def adopt(rule: AdoptSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """ADOPT (Taniguchi et al. 2024, algorithm 2, with the clipping of its appendix), by Optax: Adam whose second moment
+    does not contain the gradient that it divides. See `halcyon.optim.rule`.
+
+    The first step only makes the second moment, and changes no parameter, also not by weight decay.
+    """
+    inner = of_optax(scale_by_adopt(rule.beta1, rule.beta2, rule.epsilon, mu_dtype=jnp.float32), parameters)
+
+    def update(gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, **further: Any) -> tuple[Tree, Any]:
+        begun = (state.count > 0).astype(jnp.float32)
+        return inner.update(gradients, state, params, learning_rate=learning_rate * begun, **further)
+
+    return transformation(inner.init, update)
+
+
+def ademamix(rule: AdemamixSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """AdEMAMix (Pagliardini et al. 2024, algorithm 1), by Optax, with the paper's schedules of alpha and beta3: Adam
+    with a fast and a slow first moment. See `halcyon.optim.rule`.
+    """
+
+    def alpha(done: jax.Array) -> jax.Array:
+        return rule.alpha * jnp.minimum(1.0, (done + 1) / rule.warmup_steps)
+
+    scale = scale_by_ademamix(
+        rule.beta1,
+        rule.beta2,
+        _beta3(rule),
+        alpha if rule.warmup_steps else rule.alpha,
+        rule.epsilon,
+        mu_dtype=jnp.float32,
+    )
+    return of_optax(scale, parameters)
+
+
+def _beta3(rule: AdemamixSpec) -> Any:
+    """Beta3 rises from beta1 so that the half-life of the slow moment grows evenly (the paper's appendix A.1)."""
+    if not rule.warmup_steps or not rule.beta1 or not rule.beta3:
+        return rule.beta3
+    first, last = math.log(rule.beta1), math.log(rule.beta3)
+
+    def at(done: jax.Array) -> jax.Array:
+        share = jnp.minimum(1.0, (done + 1) / rule.warmup_steps)
+        return jnp.minimum(jnp.exp(first * last / ((1 - share) * last + share * first)), rule.beta3)
+
+    return at
+
+
+def schedule_free(rule: ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
+    """Schedule-free AdamW (Defazio et al. 2024, algorithm 1), by Optax: AdamW without first moment, at a point between
+    its own one and the mean of its points. See `halcyon.optim.rule`.
+
+    The parameters of the run are the points y, at which the gradients are computed. The state has the points z.
+    `averaged` gives the points x, which are the result of the training: y is ``beta1 * x + (1 - beta1) * z``.
+    """
+    decays = decaying(parameters)
+    second = optax.scale_by_rms(rule.beta2, rule.epsilon, eps_in_sqrt=False, bias_correction=True)
+
+    def wrapped(learning_rate: Scalar, weight_decay: Scalar) -> optax.GradientTransformationExtraArgs:
+        def step(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+            direction, state = second.update(updates, state)
+            return finish(direction, params, learning_rate, weight_decay, decays), state
+
+        inner = optax.GradientTransformation(second.init, step)
+        return around(inner, learning_rate, b1=rule.beta1, state_dtype=jnp.float32)  # pyright: ignore[reportArgumentType]
+
+    def init(params: Tree) -> Any:
+        return wrapped(0.0, 0.0).init(jax.tree.map(wide, params))
+
+    def update(
+        gradients: Tree, state: Any, params: Tree, *, learning_rate: Scalar, weight_decay: Scalar, **further: Any
+    ) -> tuple[Tree, Any]:
+        del further
+        return wrapped(learning_rate, weight_decay).update(gradients, state, jax.tree.map(wide, params))
+
+    return transformation(init, update)
+
+
+def averaged(rule: ScheduleFreeSpec, state: Any, params: Tree) -> Tree:
+    """The points x, in the types of the parameters."""
+    return jax.tree.map(lambda y, z: ((wide(y) - (1 - rule.beta1) * z) / rule.beta1).astype(y.dtype), params, state.z)
