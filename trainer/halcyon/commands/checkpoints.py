@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.commands.errors import about_file, console, report_root_errors
+from halcyon.commands.models import owner_of
+from halcyon.commands.options import Endpoint, NewRoot, OwnerName, Region
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
-from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_api.base import InvalidRun
+from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Owner
 from halcyon_api.ends import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.training_run import load_run
+from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
     from halcyon.storage.store import Store
-    from halcyon_api.checkpoint_documents import CommittedStep
-    from halcyon_api.spec.checkpoint import CheckpointSpec
 
 app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpoints of a run.", no_args_is_help=True)
 
@@ -34,8 +38,6 @@ RootArgument = Annotated[
         metavar="ROOT|RUN.YAML",
     ),
 ]
-Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
-Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
 Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the newest checkpoint.")]
 
 
@@ -191,10 +193,10 @@ def gc(
         found = garbage(store)
         merged = tuple(Garbage(name.key, "merged into another file of the history") for name in list_segments(store)[1])
         if not dry_run:
-            for one in found:
-                delete_checkpoint(store, one.path)
-            for one in merged:
-                store.delete(one.path)
+            for path in found:
+                delete_checkpoint(store, path.path)
+            for file in merged:
+                store.delete(file.path)
         _print(garbage_view((*found, *merged), deleted=not dry_run))
 
 
@@ -213,7 +215,6 @@ def copy(
 ) -> None:
     """Copy a checkpoint to an empty root, and verify it during the copy."""
     from halcyon.commands.copy_checkpoint import copy_checkpoint
-    from halcyon_api.checkpoint_documents import Owner
 
     with report_root_errors():
         namespace, _, name = (run or "").partition("/")
@@ -230,11 +231,8 @@ def average(
     checkpoints: Annotated[
         list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")
     ],
-    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
-    run: Annotated[
-        str | None,
-        typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
-    ] = None,
+    root: NewRoot,
+    run: OwnerName = None,
     endpoint: Endpoint = None,
     region: Region = None,
     root_endpoint: Annotated[
@@ -246,10 +244,8 @@ def average(
 
     Prints their `spec.from`.
     """
-    from halcyon.commands.models import owner_of
     from halcyon.weights.averaging import Averaged, average_models
     from halcyon.weights.root import split_step
-    from halcyon_api.yaml_text import dump
 
     with report_root_errors():
         places = [split_step(checkpoint) for checkpoint in checkpoints]
@@ -288,8 +284,6 @@ def root_spec(place: str, endpoint: str | None, region: str | None) -> Checkpoin
     from pydantic import ValidationError
 
     from halcyon.weights.model_file import read_model
-    from halcyon_api.spec.checkpoint import CheckpointSpec
-    from halcyon_api.training_run import InvalidRun, load_run
 
     try:
         if "://" not in place and not Path(place).is_dir():

@@ -5,57 +5,22 @@ from __future__ import annotations
 import re
 import sys
 import time
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from halcyon.commands.errors import report_root_errors
+from halcyon.commands.options import Dtype, Endpoint, Kept, NewRoot, OwnerName, Region
 from halcyon.errors import BadConfiguration
+from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
+from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
     from halcyon.weights.root import StoredModel
-    from halcyon_api.checkpoint_documents import Owner
 
 import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
 export_app = typer.Typer(help="Write the model of a checkpoint for other programs.", no_args_is_help=True)
-
-Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
-Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
-
-
-class Dtype(StrEnum):
-    """Types of parameters."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class Loaded(StrEnum):
-    """Types of the parameters of a model that only computes texts."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-
-
-LoadedAs = Annotated[
-    Loaded | None,
-    typer.Option(
-        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or "
-        "the files."
-    ),
-]
-
-
-class Kept(StrEnum):
-    """Weights of a checkpoint."""
-
-    MODEL = "model"
-    AVERAGE = "average"
 
 
 @import_app.callback()
@@ -76,11 +41,8 @@ def import_hf(
             help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME."
         ),
     ],
-    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
-    run: Annotated[
-        str | None,
-        typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
-    ] = None,
+    root: NewRoot,
+    run: OwnerName = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
     adapter: Annotated[
         str | None,
@@ -102,7 +64,6 @@ def import_hf(
     from halcyon.weights.folder import address, folder_place
     from halcyon.weights.importing import import_model
     from halcyon.weights.root import stored_model
-    from halcyon_api.yaml_text import dump
 
     with report_root_errors("the store"):
         to = Store(address(root, root_endpoint, root_region), timeout_seconds=FILE_SECONDS)
@@ -223,8 +184,6 @@ def owner_of(run: str | None, root: str) -> Owner:
     Raises:
         BadConfiguration: It is no name of a run.
     """
-    from halcyon_api.checkpoint_documents import Owner
-
     if run is None:
         name = re.sub(r"[^a-z0-9]+", "-", root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
         run = name if name[:1].isalpha() else f"run-{name}"[:40]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halcyon.commands.checkpoints import Endpoint, Region, RootArgument, root_store
+from halcyon.commands.checkpoints import RootArgument, root_store
 from halcyon.commands.errors import console, report_root_errors
+from halcyon.commands.options import Endpoint, Region
 from halcyon.errors import BadConfiguration, NoValidCheckpoint
 from halcyon_api.counting import counted
 

@@ -12,8 +12,17 @@ from typing import Annotated
 import typer
 
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.models import Endpoint, Kept, LoadedAs, Region
-from halcyon.commands.sample import Compute, Mesh, Place
+from halcyon.commands.options import (
+    Compute,
+    ComputedIn,
+    Endpoint,
+    Kept,
+    LoadedAs,
+    Mesh,
+    Place,
+    Region,
+    Template,
+)
 from halcyon.errors import BadConfiguration
 
 
@@ -77,16 +86,12 @@ def serve(
     ] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
-    template: Annotated[
-        Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
-    ] = None,
+    template: Template = None,
     weights: Annotated[
         Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
     ] = Kept.MODEL,
     dtype: LoadedAs = None,
-    compute: Annotated[
-        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
-    ] = Compute.FLOAT32,
+    compute: ComputedIn = Compute.FLOAT32,
     mesh: Mesh = None,
     embeddings: Annotated[
         Embeddings | None,
@@ -134,7 +139,7 @@ def serve(
                 f"warning: this process may open too few files, so at most {limits.connections} connections are "
                 "possible; see ulimit -n"
             )
-        source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region, mesh)
+        source = Source(place, name, template, dtype, weights.value, endpoint, region, mesh)
         if follow:
             source.check_follow()
         listener = bound(host, port)  # before the model, which takes longer

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halcyon.commands.errors import console, report_errors
-from halcyon.commands.options import Defaults, Document, Overrides
-from halcyon.commands.reading import valid_training
+from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon_api.spec.optimizer import MOMENTUM
+from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from halcyon_api.training_run import TrainingRunSpec
 
 _WIDTH, _HEIGHT = 72, 8
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -72,7 +71,6 @@ def _curves(spec: TrainingRunSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     jax.config.update("jax_platforms", "cpu")
     from halcyon.data.batch_schedule import build_schedule
     from halcyon.optim import learning_rate, update_arguments
-    from halcyon_api.spec.optimizer import MOMENTUM
 
     optimizer, trainer = spec.optimizer, spec.trainer
     done = np.unique(np.linspace(0, trainer.steps - 1, min(trainer.steps, 4 * _WIDTH)).round().astype(np.int32))

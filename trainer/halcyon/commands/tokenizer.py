@@ -206,8 +206,7 @@ def _watched(texts: Iterable[str], advance: Callable[[int], None]) -> Iterator[s
 
 def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) -> None:
 
-    from halcyon.commands.views.tokenizer_texts import SAMPLES
-    from halcyon.commands.views.tokenizers import compression_table
+    from halcyon.commands.views.tokenizers import SAMPLES, compression_table
     from halcyon.tokenizer import load
     from halcyon.tokenizer.resolve import cached_encoding
 

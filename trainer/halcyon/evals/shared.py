@@ -302,9 +302,7 @@ class SharedRunner:
         """Conversations for a model that was trained on them; plain text for others, and for a model without a
         template.
         """
-        if not asking.in_conversations or (asking.template is None and not ChatPrompts.has_own_marks(self._tokenizer)):
-            return None
-        return ChatPrompts(self._tokenizer, asking.template)
+        return ChatPrompts.of(self._tokenizer, asking.template) if asking.in_conversations else None
 
 
 def asking_of(

@@ -138,7 +138,7 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
         )
     tools, form = None, None
     if request.tools and request.tool_choice != "none":
-        form = form_of(served.template) if prompts.takes_tools else None
+        form = form_of(prompts.template) if prompts.takes_tools else None
         if form is None:
             raise invalid(
                 "tools: the chat template of the model has no tools in a form that this server reads", "tools"

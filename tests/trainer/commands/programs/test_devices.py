@@ -8,8 +8,7 @@ import pytest
 
 from halcyon.commands.programs import devices
 from halcyon.commands.programs.devices import NoCompiler, devices_of, why_not
-from halcyon.commands.programs.gpus import GPUS
-from halcyon.commands.programs.rates import edge_links, rates_of
+from halcyon.commands.programs.gpus import GPUS, edge_links, rates_of
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import AcceleratorSpec
 

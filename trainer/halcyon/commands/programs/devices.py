@@ -14,9 +14,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from halcyon.commands.programs.gpus import GPUS
+from jax.sharding import Mesh
+
+from halcyon.commands.programs.gpus import GPUS, rates_of
+from halcyon.parallel.mesh import build_mesh
+from halcyon.run.fitting import planned
+from halcyon.step.device_use import Plan
 from halcyon_api.hardware import Accelerator
+from halcyon_api.mesh import document_vocabulary, run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 _TPU_NAMES = {"v7x": "tpu7x"}
 """libtpu's names of generations, where they differ from ``accelerator.type``."""
@@ -170,3 +177,30 @@ def _replaced(module: Any, name: str, function: Callable[[], Any]) -> Iterator[N
         yield
     finally:
         setattr(module, name, before)
+
+
+# MERGED commands/programs/devices.py
+# """The step of a document, compiled for the hardware that the document names."""
+
+
+def described_mesh(spec: TrainingRunSpec) -> Mesh:
+    """The mesh of a run over devices that are described to the compiler. For one accelerator type in a process.
+
+    Raises:
+        NoCompiler: See `halcyon.commands.programs.devices.devices_of`.
+    """
+    mesh = run_mesh(spec)
+    return build_mesh(mesh, devices_of(spec.accelerator, mesh.replica))
+
+
+def plan_for_hardware(spec: TrainingRunSpec) -> Plan:
+    """The plan of a run, by a step that is compiled for its own hardware.
+
+    Raises:
+        NoCompiler: There is no compiler for the hardware here.
+        BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
+    """
+    mesh = described_mesh(spec)
+    rates = rates_of(spec.accelerator, mesh.shape["replica"])
+    with described(mesh.devices.flat[0]):
+        return planned(spec, document_vocabulary(spec.tokenizer), mesh, spec.accelerator.row.memory_bytes, rates)

@@ -1,4 +1,4 @@
-"""The update of each parameter of a run as plain values, for ``halcyon show optimizer``."""
+"""The update of each parameter of a run, as plain values and as a table, for ``halcyon show optimizer``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
+from rich.table import Table
 
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
@@ -14,6 +15,7 @@ from halcyon.models.parameters import parameters
 from halcyon.models.trainable import dotted, split
 from halcyon.optim.groups import Group, groups_of, paths
 from halcyon.optim.rule import decaying
+from halcyon_api.counting import size
 from halcyon_api.spec.optimizer import OptimizerSpec
 
 FROZEN = "frozen"
@@ -99,3 +101,15 @@ def _stored(state: Any, names: list[str]) -> dict[str, int]:
 def _decays(group: Group) -> dict[str, bool]:
     """Whether each parameter of a group decays, by its path."""
     return {dotted(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(decaying(group.parameters))}
+
+
+def updates_table(rows: list[ParameterUpdate]) -> Table:
+    """A row for each parameter, and the bytes of the state of all."""
+    table = Table("parameter", "shape", "role", "group", "rule", "rate", "decay", "state")
+    for row in rows:
+        shape = " x ".join(f"{name} {number}" for name, number in row.shape.items())
+        numbers = f"{row.rate_factor:g}", f"{row.weight_decay:g}", size(row.state_bytes)
+        table.add_row(row.path, shape, row.role, row.group, row.rule, *numbers)
+    table.add_section()
+    table.add_row("all", *[""] * 6, size(sum(row.state_bytes for row in rows)))
+    return table
