@@ -10,7 +10,7 @@ from pathlib import Path
 from halcyon.commands import chat_data
 from halcyon.commands.chat_data import lines, row
 from halcyon.data.formats.conversation import check_messages, check_turns
-from halcyon.evals.gsm8k import final_number
+from halcyon.evals.tasks import final_number
 
 MODULE = b'''"""Fold and fill text.  More."""
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from halcyon.data.sources.stdlib import documentation, stdlib_modules
-from halcyon.evals.spelling_bee import drawn_question
+from halcyon.evals.tasks import drawn_question
 
 Turn = tuple[str, str]
 """A question and its answer."""

@@ -13,21 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import (
-    Compute,
-    ComputedIn,
-    Endpoint,
-    LoadedAs,
-    Mesh,
-    Place,
-    Region,
-    Seed,
-    Temperature,
-    Template,
-    TopK,
-    TopP,
-)
 from halcyon.commands.texts import bad_options
 from halcyon.errors import BadConfiguration
 from halcyon_api.task_results import CORE, CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults, results_key
@@ -38,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_tasks(
-    place: Place,
+    place: options.Place,
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="A task and its file, or a folder of files; may be repeated."),
@@ -61,22 +48,22 @@ def evaluate_tasks(
         int, typer.Option(min=1, max=256, help="Answers to each question; several give pass@k, and need a temperature.")
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
-    template: Template = None,
+    template: options.Template = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")
     ] = False,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    seed: options.Seed = 0,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 32,
     batch_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device."),
     ] = None,
-    dtype: LoadedAs = None,
-    compute: ComputedIn = Compute.FLOAT32,
-    mesh: Mesh = None,
+    dtype: options.LoadedAs = None,
+    compute: options.ComputedIn = options.Compute.FLOAT32,
+    mesh: options.Mesh = None,
     sandbox_pool: Annotated[
         str | None,
         typer.Option(
@@ -90,8 +77,8 @@ def evaluate_tasks(
             metavar="NAMESPACE", help="The pool's namespace. Default: that of this pod, or of the kubeconfig."
         ),
     ] = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
     with report_root_errors(), _terminable() if sandbox_pool else nullcontext():

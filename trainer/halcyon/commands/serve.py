@@ -11,18 +11,8 @@ from typing import Annotated
 
 import typer
 
+from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.options import (
-    Compute,
-    ComputedIn,
-    Endpoint,
-    Kept,
-    LoadedAs,
-    Mesh,
-    Place,
-    Region,
-    Template,
-)
 from halcyon.errors import BadConfiguration
 
 
@@ -42,7 +32,7 @@ class Embeddings(StrEnum):
 
 
 def serve(
-    place: Place,
+    place: options.Place,
     host: Annotated[
         str, typer.Option(help="Address to listen on. 0.0.0.0: all of this machine; then give an API key.")
     ] = "127.0.0.1",
@@ -86,19 +76,19 @@ def serve(
     ] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
-    template: Template = None,
+    template: options.Template = None,
     weights: Annotated[
-        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
-    ] = Kept.MODEL,
-    dtype: LoadedAs = None,
-    compute: ComputedIn = Compute.FLOAT32,
-    mesh: Mesh = None,
+        options.Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
+    ] = options.Kept.MODEL,
+    dtype: options.LoadedAs = None,
+    compute: options.ComputedIn = options.Compute.FLOAT32,
+    mesh: options.Mesh = None,
     embeddings: Annotated[
         Embeddings | None,
         typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token."),
     ] = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
 ) -> None:
     """Answer requests of OpenAI's clients, and show the chat page, until SIGTERM or Ctrl-C."""
     with report_root_errors():

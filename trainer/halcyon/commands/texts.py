@@ -17,24 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.options import (
-    Compute,
-    ComputedIn,
-    Endpoint,
-    LoadedAs,
-    MaxTokens,
-    Mesh,
-    MinP,
-    Place,
-    Region,
-    Repetition,
-    Seed,
-    Temperature,
-    Template,
-    TopK,
-    TopP,
-)
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -52,29 +36,29 @@ _OTHERS = dict.fromkeys((*_DIRECTIONS, *range(0xD800, 0xE000)), 0xFFFD)
 
 
 def sample(
-    place: Place,
+    place: options.Place,
     prompt: Annotated[
         list[str] | None, typer.Option(help="Text to continue; may be repeated. Default: an empty document.")
     ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option(help="A file with a text to continue; - for standard input.")
     ] = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = 1.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: Repetition = 1.0,
-    seed: Seed = 0,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = 1.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.Repetition = 1.0,
+    seed: options.Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="The text ends before this string; may be repeated.")] = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")
     ] = False,
-    dtype: LoadedAs = None,
-    compute: ComputedIn = Compute.FLOAT32,
-    mesh: Mesh = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    dtype: options.LoadedAs = None,
+    compute: options.ComputedIn = options.Compute.FLOAT32,
+    mesh: options.Mesh = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
 ) -> None:
     """Print texts that a model writes, as they come."""
     with report_root_errors():
@@ -105,24 +89,24 @@ def sample(
 
 
 def chat(
-    place: Place,
+    place: options.Place,
     system: Annotated[str | None, typer.Option(help="The system message of each conversation.")] = None,
-    template: Template = None,
+    template: options.Template = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
     length: Annotated[
         int, typer.Option(min=2, help="Most tokens of a conversation; at most the model's positions.")
     ] = 4096,
-    temperature: Temperature = 0.7,
-    top_k: TopK = 50,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: Repetition = 1.0,
-    seed: Seed = 0,
-    dtype: LoadedAs = None,
-    compute: ComputedIn = Compute.FLOAT32,
-    mesh: Mesh = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    temperature: options.Temperature = 0.7,
+    top_k: options.TopK = 50,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.Repetition = 1.0,
+    seed: options.Seed = 0,
+    dtype: options.LoadedAs = None,
+    compute: options.ComputedIn = options.Compute.FLOAT32,
+    mesh: options.Mesh = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
 ) -> None:
     """Talk to a model that was trained on conversations.
 

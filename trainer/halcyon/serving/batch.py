@@ -1,9 +1,14 @@
-"""The sequences of a request, and the JSON of its answer in OpenAI's form: a whole one, or the events of a stream."""
+"""The sequences of a request, and the JSON of its answer in OpenAI's form: a whole one, or the events of a stream.
+
+Outputs of sequences come from the engine's thread to the event loop through a `Mailbox`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,7 +17,6 @@ import orjson
 
 from halcyon.inference.sequence import Fault, Output, Sequence, Token
 from halcyon.serving.errors import ApiError, draining, failed
-from halcyon.serving.mailbox import Mailbox
 from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.served import Served
 from halcyon.serving.tools import Call, CallReader, ToolsForm
@@ -20,6 +24,43 @@ from halcyon.serving.tools import Call, CallReader, ToolsForm
 _LEAST_LOG_PROB = -9999.0
 """In the place of minus infinity, which JSON does not have."""
 DONE = b"data: [DONE]\n\n"
+
+
+class Mailbox:
+    """Holds the outputs that a client has not read yet. Those of one text are joined, so it never holds more than the
+    texts themselves.
+
+    Args:
+        texts: The number of texts.
+        loop: The event loop of the reader.
+    """
+
+    def __init__(self, texts: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._changed = loop, asyncio.Event()
+        self._outputs: dict[int, Output] = {}
+        self._unfinished = texts
+
+    def push(self, index: int, output: Output) -> None:
+        """Add an output of a text. For other threads."""
+        try:
+            self._loop.call_soon_threadsafe(self._put, index, output)
+        except RuntimeError:  # the loop is closed: the server has ended
+            return
+
+    def _put(self, index: int, output: Output) -> None:
+        present = self._outputs.get(index)
+        self._outputs[index] = output if present is None else present.joined(output)
+        self._changed.set()
+
+    async def outputs(self) -> AsyncIterator[tuple[int, Output]]:
+        """The outputs in order, until each text has ended."""
+        while self._unfinished:
+            await self._changed.wait()
+            self._changed.clear()
+            taken, self._outputs = self._outputs, {}
+            for index, output in taken.items():
+                self._unfinished -= output.is_last
+                yield index, output
 
 
 def fault_error(fault: Fault) -> ApiError:

@@ -18,9 +18,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from halcyon.serving.access import Keys, check_host
+from halcyon.serving.access import Bodies, Keys, check_host, read_json
 from halcyon.serving.batch import Batch
-from halcyon.serving.body import Bodies, read_json
 from halcyon.serving.embeddings import EmbeddingRequest
 from halcyon.serving.errors import ApiError, failed, invalid, no_such_model, shown
 from halcyon.serving.requests import ChatRequest, Request, TextRequest, parsed

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 from halcyon.errors import BadConfiguration
 from halcyon.evals.sandbox.in_pod import COMMAND, Frame, Lost
-from halcyon.evals.sandbox.watching import Document, WatchEnded
 from halcyon_api.package import install
 
 GROUP, VERSION, SANDBOX_GROUP = "extensions.agents.x-k8s.io", "v1beta1", "agents.x-k8s.io"
 _CLAIMS = "sandboxclaims"
 _POD_NAME = "agents.x-k8s.io/pod-name"
 _TIMEOUT_SECONDS = 30.0
+Document = dict[str, Any]
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -49,6 +49,10 @@ RIGHTS = (
     Right("create", "", "pods", "exec"),
 )
 """All rights that a pool needs. An exec connection is a GET, and newer API servers also want the right to create."""
+
+
+class WatchEnded(Exception):
+    """A watch broke off or could not be opened. A new read finds what it missed."""
 
 
 class Failed(Exception):

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.sandbox import filters, landlock
-from halcyon.evals.sandbox.child import REFUSED
+from halcyon.evals.sandbox import child
 from halcyon.evals.sandbox.execution import READY
 
 Outcome = Literal["passed", "failed", "timeout", "memory", "output"]
@@ -147,7 +146,7 @@ def check() -> None:
     Raises:
         BadConfiguration: It cannot; the sentence says what is missing.
     """
-    reason = lacking(sys.platform, filters.has_table, landlock.version)
+    reason = lacking(sys.platform, child.has_call_table, child.landlock_version)
     if reason is None:
         try:
             ran = run(Program("import socket\ntry:\n    socket.socket()\nexcept PermissionError:\n    print('safe')"))
@@ -209,8 +208,8 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
     written = bytes(watched.texts[reported])
     if not written.startswith(READY):
         reason = (
-            written.removeprefix(REFUSED).decode(errors="replace")
-            if written.startswith(REFUSED)
+            written.removeprefix(child.REFUSED).decode(errors="replace")
+            if written.startswith(child.REFUSED)
             else "it did not start"
         )
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.gsm8k import final_number, has_number_of
+from halcyon.evals.tasks import final_number, has_number_of
 
 FIELD = "spec.objective.policy.reward"
 
