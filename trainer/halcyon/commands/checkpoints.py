@@ -21,6 +21,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Owner
+from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import load_run
@@ -78,8 +79,7 @@ def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regi
     from halcyon.commands.views.checkpoints import checkpoint_view
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
-        _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
+        _print(checkpoint_view(Checkpoint(*_opened(place, step, endpoint, region))))
 
 
 @app.command()
@@ -94,14 +94,14 @@ def verify(
 
     Exits with 1 if there is any.
     """
-    from halcyon.checkpoint.opening import committed_steps, load_head
+    from halcyon.checkpoint.opening import committed_steps, entry_of, load_head
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.commands.views.checkpoints import damage_view, history_damage_view
+    from halcyon.commands.views.checkpoints import damage_view, decimal
     from halcyon.telemetry.history.reading import read_history
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
-        entries = committed_steps(store) if every else (_entry(store, step),)
+        entries = committed_steps(store) if every else (entry_of(store, step),)
         _, head_damage = load_head(store, store.read(HEAD_KEY).data)
         intact = head_damage is None
         if head_damage:
@@ -112,11 +112,13 @@ def verify(
         for entry in entries:
             damages = find_damage(store, entry)
             intact = intact and not damages
-            _print(damage_view(entry, damages))
+            size = decimal(entry.size_bytes)
+            _print(damage_view(f"step {entry.step}", f"every byte is what was written ({size})", damages))
         history = read_history(store)
         if history.files:
             intact = intact and not history.damages
-            _print(history_damage_view(history))
+            files = counted(history.files, "file")
+            _print(damage_view("history", f"every byte of {files} is what was written", history.damages))
     if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -137,9 +139,9 @@ def diff(
     from halcyon.commands.views.checkpoints import difference_view
 
     with report_root_errors():
-        here = root_store(place, endpoint, region)
-        there = here if other is None else root_store(other, endpoint, region)
-        differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
+        before = Checkpoint(*_opened(place, first, endpoint, region))
+        after = Checkpoint(*_opened(place if other is None else other, second, endpoint, region))
+        differences = list(compare(before, after))
         _print(difference_view(differences))
     if differences:
         raise typer.Exit(ExitCode.FAILURE)
@@ -151,8 +153,7 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
     from halcyon.checkpoint.head import edit, with_pin
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
-        entry = _entry(store, step)
+        store, entry = _opened(place, step, endpoint, region)
         try:
             edit(store, lambda head: with_pin(head, entry.path))
         except KeyError:
@@ -166,8 +167,7 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
     from halcyon.checkpoint.head import edit, without_pin
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
-        entry = _entry(store, step)
+        store, entry = _opened(place, step, endpoint, region)
         edit(store, lambda head: without_pin(head, entry.path))
         _print(f"step {entry.step} is not pinned")
 
@@ -190,14 +190,14 @@ def gc(
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
-        found = garbage(store)
+        orphans = garbage(store)
         merged = tuple(Garbage(name.key, "merged into another file of the history") for name in list_segments(store)[1])
         if not dry_run:
-            for path in found:
-                delete_checkpoint(store, path.path)
+            for orphan in orphans:
+                delete_checkpoint(store, orphan.path)
             for file in merged:
                 store.delete(file.path)
-        _print(garbage_view((*found, *merged), deleted=not dry_run))
+        _print(garbage_view((*orphans, *merged), deleted=not dry_run))
 
 
 @app.command()
@@ -220,8 +220,8 @@ def copy(
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
-        store, target = root_store(place, endpoint, region), root_store(root_address(to), to_endpoint, to_region)
-        entry = _entry(store, step)
+        store, entry = _opened(place, step, endpoint, region)
+        target = root_store(root_address(to), to_endpoint, to_region)
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
@@ -248,9 +248,7 @@ def average(
     from halcyon.weights.root import split_step
 
     with report_root_errors():
-        places = [split_step(checkpoint) for checkpoint in checkpoints]
-        stores = {place: root_store(place, endpoint, region) for place, _ in places}
-        sources = [Averaged(stores[place], _entry(stores[place], step)) for place, step in places]
+        sources = [Averaged(*_opened(*split_step(checkpoint), endpoint, region)) for checkpoint in checkpoints]
         to = root_store(root_address(root), root_endpoint, root_region)
         owner = owner_of(run, to.root)
         model = average_models(sources, to, owner=owner, clock=time.time())
@@ -302,10 +300,12 @@ def root_store(place: str, endpoint: str | None, region: str | None) -> Store:
     return Store(root_spec(place, endpoint, region))
 
 
-def _entry(store: Store, step: int | None) -> CommittedStep:
+def _opened(place: str, step: int | None, endpoint: str | None, region: str | None) -> tuple[Store, CommittedStep]:
+    """A root and one of its checkpoints; the newest without a step."""
     from halcyon.checkpoint.opening import entry_of
 
-    return entry_of(store, step)
+    store = root_store(place, endpoint, region)
+    return store, entry_of(store, step)
 
 
 def _print(view: object) -> None:

@@ -15,7 +15,7 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from halcyon.evals.spans import power
 from halcyon.inference.generating import prompt_ids
@@ -24,6 +24,7 @@ from halcyon.models.axes import BATCH, POSITION
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
 from halcyon.serving.errors import invalid, no_such_model
 from halcyon.serving.limits import Limits
+from halcyon.serving.requests import StrictPart
 from halcyon.serving.served import Served
 from halcyon.tokenizer import Tokenizer
 
@@ -32,10 +33,9 @@ Pooling = Literal["mean", "last"]
 _SHORTEST = 32
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(StrictPart):
     """The body of ``POST /v1/embeddings``."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
     model: str | None = None
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
@@ -73,28 +73,27 @@ class Embedder:
             raise no_such_model(request.model, served.name)
         if request.dimensions not in (None, served.model.embed.size):
             raise invalid(
-                f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out",
-                "dimensions",
+                f"the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions"
             )
         given: Any = request.input
         inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
-            raise invalid(f"input: it has {len(inputs)} texts; give 1 to {most}", "input")
+            raise invalid(f"it has {len(inputs)} texts; give 1 to {most}", "input")
         return [self._ids(one, served.tokenizer) for one in inputs]
 
     def _ids(self, given: str | list[int], tokenizer: Tokenizer) -> np.ndarray:
         if not isinstance(given, str) and (not given or min(given) < 0 or max(given) >= tokenizer.vocab_size):
-            raise invalid(f"input: token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", "input")
+            raise invalid(f"token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", "input")
         try:
             ids = prompt_ids(tokenizer, given) if isinstance(given, str) else np.array(given, np.int32)
         except UnicodeError:
             raise invalid(
-                "input: the text has a part of a character (a lone surrogate), which has no tokens", "input"
+                "the text has a part of a character (a lone surrogate), which has no tokens", "input"
             ) from None
         if len(ids) > self._length:
             raise invalid(
-                f"input: a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
+                f"a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
                 "input",
                 "context_length_exceeded",
             )

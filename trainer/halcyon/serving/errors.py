@@ -62,9 +62,17 @@ def no_such_model(name: str, served: str) -> ApiError:
     )
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """The request must be changed."""
-    return ApiError(400, message, param=param, code=code)
+def invalid(message: str, field: str | None = None, code: str | None = None, *, place: str | None = None) -> ApiError:
+    """The request must be changed.
+
+    Args:
+        message: What is wrong.
+        field: The field that is wrong; the sentence begins with it.
+        code: A word for programs.
+        place: What the sentence begins with instead, such as a part of the field.
+    """
+    place = place or field
+    return ApiError(400, message if place is None else f"{place}: {message}", param=field, code=code)
 
 
 def overloaded(retry_after_seconds: int) -> ApiError:

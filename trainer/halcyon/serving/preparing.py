@@ -17,7 +17,7 @@ from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Sequence
 from halcyon.serving.batch import Batch, Schema
-from halcyon.serving.errors import invalid, no_such_model, overloaded
+from halcyon.serving.errors import ApiError, invalid, no_such_model, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.requests import ChatRequest, Message, NamedTool, Request, SchemaFormat, TextRequest
 from halcyon.serving.served import Served
@@ -30,9 +30,7 @@ _RETRY_SECONDS = 5
 
 def texts_of(request: Request) -> int:
     """The number of texts that a request asks for."""
-    prompts = 1
-    if isinstance(request, TextRequest) and isinstance(request.prompt, list) and request.prompt:
-        prompts = 1 if isinstance(request.prompt[0], int) else len(request.prompt)
+    prompts = len(_prompts(request)) if isinstance(request, TextRequest) and request.prompt else 1
     return prompts * (request.n or 1)
 
 
@@ -47,9 +45,9 @@ def check(request: Request, name: str, limits: Limits) -> int:
     count = texts_of(request)
     most = min(limits.choices, limits.requests)
     if count > most:
-        raise invalid(f"n: the request asks for {count} texts; at most {most} are possible", "n")
+        raise invalid(f"the request asks for {count} texts; at most {most} are possible", "n")
     if request.stream_options is not None and not request.stream:
-        raise invalid("stream_options: it is only for stream: true", "stream_options")
+        raise invalid("it is only for stream: true", "stream_options")
     asked = request.max_tokens
     if isinstance(request, ChatRequest):
         _check_chat(request, limits)
@@ -57,33 +55,29 @@ def check(request: Request, name: str, limits: Limits) -> int:
     elif isinstance(request, TextRequest):
         _check_text(request)
     if asked is not None and limits.max_tokens is not None and asked > limits.max_tokens:
-        raise invalid(
-            f"max_tokens: {asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens"
-        )
+        raise invalid(f"{asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens")
     return count
 
 
 def _check_chat(request: ChatRequest, limits: Limits) -> None:
     if request.top_logprobs is not None:
         if not request.logprobs:
-            raise invalid("top_logprobs: set logprobs: true too", "top_logprobs")
+            raise invalid("set logprobs: true too", "top_logprobs")
         if request.top_logprobs > limits.alternatives:
-            raise invalid(f"top_logprobs: at most {limits.alternatives} are possible", "top_logprobs")
+            raise invalid(f"at most {limits.alternatives} are possible", "top_logprobs")
     if isinstance(request.response_format, SchemaFormat):
         _check_size("response_format.json_schema.schema", request.response_format.json_schema.schema_, limits)
     for number, tool in enumerate(request.tools or ()):
         _check_size(f"tools.{number}.function.parameters", tool.function.parameters, limits)
     chosen = request.tool_choice
     if chosen not in (None, "none", "auto") and not request.tools:
-        raise invalid("tool_choice: the request has no tools", "tool_choice")
+        raise invalid("the request has no tools", "tool_choice")
     if isinstance(chosen, NamedTool) and chosen.function.name not in {
         tool.function.name for tool in request.tools or ()
     }:
-        raise invalid(f"tool_choice: there is no tool {chosen.function.name!r}", "tool_choice")
+        raise invalid(f"there is no tool {chosen.function.name!r}", "tool_choice")
     if request.tools and request.response_format is not None and request.response_format.type != "text":
-        raise invalid(
-            "response_format: a request with tools has text answers; leave one of the two out", "response_format"
-        )
+        raise invalid("a request with tools has text answers; leave one of the two out", "response_format")
 
 
 def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> None:
@@ -91,20 +85,20 @@ def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> No
     try:
         size = len(orjson.dumps(schema))
     except TypeError:
-        raise invalid(f"{place}: it is nested too deeply", field) from None
+        raise invalid("it is nested too deeply", field, place=place) from None
     if size > limits.schema_bytes:
-        raise invalid(f"{place}: it has {size} bytes; a JSON schema has at most {limits.schema_bytes}", field)
+        raise invalid(f"it has {size} bytes; a JSON schema has at most {limits.schema_bytes}", field, place=place)
 
 
 def _check_text(request: TextRequest) -> None:
     if request.best_of is not None and request.best_of != (request.n or 1):
-        raise invalid("best_of: it must equal n; this server returns every text that it computes", "best_of")
+        raise invalid("it must equal n; this server returns every text that it computes", "best_of")
     if request.logprobs is not None and request.logprobs > 5:
-        raise invalid("logprobs: at most 5 are possible", "logprobs")
+        raise invalid("at most 5 are possible", "logprobs")
     if request.echo and request.logprobs is not None:
-        raise invalid("echo: the log probabilities of a prompt are not computed; leave echo or logprobs out", "echo")
+        raise invalid("the log probabilities of a prompt are not computed; leave echo or logprobs out", "echo")
     if isinstance(request.prompt, list) and not request.prompt:
-        raise invalid("prompt: the list is empty", "prompt")
+        raise invalid("the list is empty", "prompt")
 
 
 def prepare(request: Request, served: Served, length: int, limits: Limits) -> Batch:
@@ -133,22 +127,20 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
     prompts = served.prompts
     if prompts is None:
         raise invalid(
-            "messages: the model has no chat template; use /v1/completions, or start the server with --template",
+            "the model has no chat template; use /v1/completions, or start the server with --template",
             "messages",
         )
     tools, form = None, None
     if request.tools and request.tool_choice != "none":
         form = form_of(prompts.template) if prompts.takes_tools else None
         if form is None:
-            raise invalid(
-                "tools: the chat template of the model has no tools in a form that this server reads", "tools"
-            )
+            raise invalid("the chat template of the model has no tools in a form that this server reads", "tools")
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools]
     forced = form.begin if form is not None and request.tool_choice not in (None, "auto") else ""
     try:
         ids = prompts.ids([_message(message) for message in request.messages], tools, begun=forced)
     except BadConfiguration as error:
-        raise invalid(f"messages: {error}", "messages") from None
+        raise invalid(str(error), "messages") from None
     most = request.max_completion_tokens or request.max_tokens
     sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits))
     logs = bool(request.logprobs)
@@ -186,7 +178,7 @@ def _prompts(request: TextRequest) -> list[str] | list[list[int]]:
 
 def _given(prompt: list[int], tokens: int) -> np.ndarray:
     if not prompt or min(prompt) < 0 or max(prompt) >= tokens:
-        raise invalid(f"prompt: token ids are integers of 0 to {tokens - 1}, at least one", "prompt")
+        raise invalid(f"token ids are integers of 0 to {tokens - 1}, at least one", "prompt")
     return np.array(prompt, np.int32)
 
 
@@ -224,11 +216,12 @@ def _most_tokens(asked: int | None, default: int | None, prompt: int, length: in
     wanted = asked if asked is not None else min(left, default or left, limits.max_tokens or left)
     if wanted < 1 or wanted > left:
         text = f" and a text of {asked}" if asked is not None else ""
-        raise invalid(
+        raise ApiError(
+            400,
             f"a prompt of {prompt} tokens{text} do not fit into {length} tokens; shorten the prompt, or set max_tokens "
             "lower",
-            "max_tokens" if asked is not None and left > 0 else "messages",
-            "context_length_exceeded",
+            param="max_tokens" if asked is not None and left > 0 else "messages",
+            code="context_length_exceeded",
         )
     return wanted
 
@@ -247,7 +240,7 @@ def _schema(request: ChatRequest, limits: Limits, *, forced: bool) -> Schema | N
         size = sum(len(orjson.dumps(function.parameters)) for function in functions)
         if size > limits.schema_bytes:
             raise invalid(
-                f"tools: the parameters of the functions have {size} bytes together, and a call of one of them is a "
+                f"the parameters of the functions have {size} bytes together, and a call of one of them is a "
                 "JSON schema of at most "
                 f"{limits.schema_bytes}; name one function in tool_choice, or give fewer",
                 "tools",
@@ -271,9 +264,9 @@ def grammars_of(schema: Schema, served: Served, count: int) -> list[JsonGrammar]
     except SchemaLimit as error:
         if error.is_for_now:
             raise overloaded(_RETRY_SECONDS) from None
-        raise invalid(f"{schema.field}: the JSON schema cannot be used: {error}", schema.field) from None
+        raise invalid(f"the JSON schema cannot be used: {error}", schema.field) from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise invalid(f"{schema.field}: the JSON schema cannot be used: {str(error)[:300]}", schema.field) from None
+        raise invalid(f"the JSON schema cannot be used: {str(error)[:300]}", schema.field) from None
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -65,7 +65,7 @@ async def _watched(receive: Receive, work: Coroutine[Any, Any, Result]) -> Resul
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
-        continue
+        pass
 
 
 class _Json(Response):
@@ -115,9 +115,21 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     worker, limits, metrics = service.worker, service.limits, service.metrics
     bodies = Bodies(limits.all_bodies_bytes)
 
-    def ask(kind: type[Request]) -> Callable[[HttpRequest], Awaitable[Response]]:
-        label = "chat" if kind is ChatRequest else "completions"
+    def counted(path: str, endpoint: str, answer: Callable[[HttpRequest], Awaitable[Response]]) -> Route:
+        async def answer_and_count(http: HttpRequest) -> Response:
+            try:
+                return await answer(http)
+            except ApiError as error:
+                if not error.is_counted:
+                    metrics.requests.labels(endpoint, outcome_of(error)).inc()
+                return _refusal(error)
+            except (ClientDisconnect, _ClientGone):
+                metrics.requests.labels(endpoint, "cancelled").inc()
+                return Response(status_code=_GONE)
 
+        return Route(path, answer_and_count, methods=["POST"])
+
+    def ask(kind: type[Request]) -> Callable[[HttpRequest], Awaitable[Response]]:
         async def answer(http: HttpRequest) -> Response:
             salt = keys.check(http.headers.get("authorization", ""))
             request = parsed(kind, await read_json(http, limits, bodies))
@@ -131,30 +143,12 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
             finally:
                 service.end(batch)
 
-        async def counted(http: HttpRequest) -> Response:
-            try:
-                return await answer(http)
-            except ApiError as error:
-                if not error.is_counted:
-                    metrics.requests.labels(label, outcome_of(error)).inc()
-                return _refusal(error)
-            except (ClientDisconnect, _ClientGone):
-                metrics.requests.labels(label, "cancelled").inc()
-                return Response(status_code=_GONE)
-
-        return counted
+        return answer
 
     async def embeddings(http: HttpRequest) -> Response:
-        try:
-            keys.check(http.headers.get("authorization", ""))
-            request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
-            return _Json(await _watched(http.receive, service.embed(request)))
-        except ApiError as error:
-            metrics.requests.labels("embeddings", outcome_of(error)).inc()
-            return _refusal(error)
-        except (ClientDisconnect, _ClientGone):
-            metrics.requests.labels("embeddings", "cancelled").inc()
-            return Response(status_code=_GONE)
+        keys.check(http.headers.get("authorization", ""))
+        request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
+        return _Json(await _watched(http.receive, service.embed(request)))
 
     def model() -> dict[str, Any]:
         served = worker.served
@@ -177,22 +171,19 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
         return _Json(model())
 
     async def health(_: HttpRequest) -> Response:
-        return _line(
-            HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes"
-        )
+        return _probed(worker.fault, "the engine computes")
 
     async def ready(_: HttpRequest) -> Response:
-        why = service.fault or ("the server ends" if worker.is_draining else "")
-        return _line(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, why or "ready for requests")
+        return _probed(service.fault or ("the server ends" if worker.is_draining else ""), "ready for requests")
 
     async def exposition(_: HttpRequest) -> Response:
         data, content_type = metrics.exposition()
         return Response(data, headers={"content-type": content_type})
 
     routes = [
-        Route("/v1/chat/completions", ask(ChatRequest), methods=["POST"]),
-        Route("/v1/completions", ask(TextRequest), methods=["POST"]),
-        Route("/v1/embeddings", embeddings, methods=["POST"]),
+        counted("/v1/chat/completions", "chat", ask(ChatRequest)),
+        counted("/v1/completions", "completions", ask(TextRequest)),
+        counted("/v1/embeddings", "embeddings", embeddings),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
         Route("/health", health),
@@ -279,5 +270,7 @@ async def _answer_fault(_: HttpRequest, error: Exception) -> Response:
     return _refusal(failed())
 
 
-def _line(status: HTTPStatus, text: str) -> Response:
-    return Response(f"{text}\n", status_code=status, media_type="text/plain")
+def _probed(fault: str, well: str) -> Response:
+    """The answer to a probe: why the server does not work, or that it does."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK
+    return Response(f"{fault or well}\n", status_code=status, media_type="text/plain")

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -37,20 +37,6 @@ class NoCompiler(Exception):
 
     The message is one sentence with the reason, and the extra to install if there is one.
     """
-
-
-class Device(Protocol):
-    """The attributes of a device, described or real, that decide its program."""
-
-    @property
-    def platform(self) -> str:
-        """``cpu``, ``gpu`` or ``tpu``."""
-        ...
-
-    @property
-    def device_kind(self) -> str:
-        """JAX's name of the kind of device."""
-        ...
 
 
 def why_not(accelerator: Accelerator) -> str | None:
@@ -143,7 +129,7 @@ def _add(variable: str, flags: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def described(device: Device) -> Iterator[None]:
+def described(device: Any) -> Iterator[None]:
     """Let code that asks JAX for its hardware see a described device. Use it around tracing and lowering, in one thread
     only.
 

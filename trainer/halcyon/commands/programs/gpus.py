@@ -24,21 +24,22 @@ class Gpu:
     (`halcyon.commands.programs.devices.described`).
 
     Attributes:
-        kind: JAX's name of the kind of device.
+        device_kind: JAX's name of the kind of device.
         capability: Its compute capability.
-        cores: Streaming multiprocessors.
+        core_count: Streaming multiprocessors.
         memory_bytes: Its memory.
         memory_bandwidth: Bytes in a second.
         l2_bytes: Level-2 cache.
         clock_ghz: Highest clock rate.
         shared_bytes: Shared memory of a multiprocessor. A block gets 1 KiB less.
         threads: Threads of a multiprocessor at a time.
+        platform: JAX's name of its platform.
         float_units: Units for float32 of a multiprocessor.
     """
 
-    kind: str
+    device_kind: str
     capability: tuple[int, int]
-    cores: int
+    core_count: int
     memory_bytes: int
     memory_bandwidth: int
     l2_bytes: int
@@ -46,26 +47,12 @@ class Gpu:
     shared_bytes: int = 228 * _KIB
     threads: int = 2048
     float_units: int = 128
-
-    @property
-    def platform(self) -> str:
-        """JAX's name of its platform."""
-        return "gpu"
-
-    @property
-    def device_kind(self) -> str:
-        """JAX's name of the kind of device."""
-        return self.kind
+    platform: str = "gpu"
 
     @property
     def compute_capability(self) -> str:
         """Its compute capability, as JAX writes it."""
         return f"{self.capability[0]}.{self.capability[1]}"
-
-    @property
-    def core_count(self) -> int:
-        """Its streaming multiprocessors, by JAX's name."""
-        return self.cores
 
     @property
     def target_config(self) -> str:
@@ -78,7 +65,7 @@ gpu_device_info {{
   shared_memory_per_block: 49152 shared_memory_per_core: {self.shared_bytes}
   shared_memory_per_block_optin: {self.shared_bytes - _KIB}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  core_count: {self.cores} fpus_per_core: {self.float_units} clock_rate_ghz: {self.clock_ghz}
+  core_count: {self.core_count} fpus_per_core: {self.float_units} clock_rate_ghz: {self.clock_ghz}
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   memory_bandwidth: {self.memory_bandwidth} l2_cache_size: {self.l2_bytes} device_memory_size: {self.memory_bytes}
   cuda_compute_capability {{ major: {major} minor: {minor} {accelerated} }}
@@ -87,14 +74,14 @@ gpu_device_info {{
 platform_name: "CUDA"
 dnn_version_info {{ major: {_CUDNN[0]} minor: {_CUDNN[1]} }}
 runtime_version {{ major: 12 minor: 9 patch: 0 }}
-device_description_str: "{self.kind}"
+device_description_str: "{self.device_kind}"
 """
 
 
-_HOPPER: dict[str, Any] = {"capability": (9, 0), "cores": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
+_HOPPER: dict[str, Any] = {"capability": (9, 0), "core_count": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
 _H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, memory_bandwidth=3352320000000, **_HOPPER)
 _A100: dict[str, Any] = {
-    "capability": (8, 0), "cores": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
+    "capability": (8, 0), "core_count": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
     "float_units": 64
 }  # fmt: skip
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.run_summary import Summary
 from halcyon_api.axes import product
 from halcyon_api.counting import counted, size
@@ -36,15 +36,10 @@ def run_page(summary: Summary) -> Iterator[RenderableType]:
     yield _sources(summary)
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right")
-    return table
-
-
 def _model(summary: Summary) -> Table:
-    table = _table("Model", "parameter", "axes", "role", "type", "parameters", "bytes", "FLOPs per token", left=4)
+    table = numbers_table(
+        "Model", "parameter", "axes", "role", "type", "parameters", "bytes", "FLOPs per token", left=4
+    )
     for row in summary.parameters:
         axes = " ".join(f"{name} {count}" for name, count in row.axes)
         flops = f"{row.flops_per_token:,}" if row.flops_per_token else "-"
@@ -59,14 +54,14 @@ def _model(summary: Summary) -> Table:
 
 
 def _optimizer(summary: Summary) -> Table:
-    table = _table(f"Optimizer state ({summary.optimizer})", "state", "type", "elements", "bytes", left=2)
+    table = numbers_table(f"Optimizer state ({summary.optimizer})", "state", "type", "elements", "bytes", left=2)
     for row in summary.state:
         table.add_row(row.path, row.dtype, f"{row.elements:,}", size(row.size_bytes))
     return table
 
 
 def _device(summary: Summary) -> Table:
-    table = _table("Memory of one device", "part", "size")
+    table = numbers_table("Memory of one device", "part", "size")
     device = summary.device
     parts = {
         "parameters": device.parameters,
@@ -83,7 +78,7 @@ def _device(summary: Summary) -> Table:
 
 
 def _work(summary: Summary) -> Table:
-    table = _table("Work", "what", "amount")
+    table = numbers_table("Work", "what", "amount")
     table.add_row("steps", f"{summary.steps:,}")
     table.add_row(
         "tokens of the first step",
@@ -99,7 +94,7 @@ def _work(summary: Summary) -> Table:
 
 
 def _sources(summary: Summary) -> Table:
-    table = _table(
+    table = numbers_table(
         f"Data, {counted(summary.vocabulary, 'token')} in the vocabulary", "source", "kind", "share", "held out", left=2
     )
     for row in summary.sources:
