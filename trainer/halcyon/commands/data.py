@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
@@ -20,8 +23,6 @@ from halcyon_api.counting import counted
 from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from halcyon.data.cache.ensure import Caches
     from halcyon.run.context import Context
 
@@ -63,7 +64,6 @@ def show(
 ) -> None:
     """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through."""
     import numpy as np
-    from rich.text import Text
 
     from halcyon.commands.views.examples import step_view
     from halcyon.data.open import inspect_dataset
@@ -166,8 +166,6 @@ def conversations(
 
 def _built(spec: TrainingRunSpec, console: Console) -> Caches:
     """Build the caches of a run, or open them. Shows the progress of each source."""
-    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
     from halcyon.commands.views.sources import format_speed
     from halcyon.data.cache.build import Built
     from halcyon.data.open import ensure_caches

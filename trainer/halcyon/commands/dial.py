@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from halcyon.commands.errors import console
 from halcyon_api.ends import ExitCode
@@ -357,8 +358,6 @@ def show_dial(
     if json:
         sys.stdout.write(f"{json_format.dumps({name: {'value': value, 'law': law} for name, value, law in rows})}\n")
         return
-    from rich.table import Table
-
     table = Table("setting", "value", "law")
     for name, value, law in rows:
         table.add_row(name.replace("_", " "), _shown(value), law)

@@ -11,9 +11,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 
 from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit
@@ -23,9 +24,6 @@ from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.package import missing
 from halcyon_api.sentences import nearest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _WIDE = 200
 """Smallest width of the output in columns, if it does not go to a terminal."""
@@ -104,10 +102,8 @@ def replace_unencodable() -> None:
 
 def console() -> Console:
     """A console as wide as the terminal; without a terminal, wide enough for names in full length."""
-    from rich.console import Console
-
-    found = Console()
-    return found if found.is_terminal else Console(width=max(found.width, _WIDE))
+    usual = Console()
+    return usual if usual.is_terminal else Console(width=max(usual.width, _WIDE))
 
 
 class OneSentence(TyperGroup):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
 from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
@@ -212,8 +213,6 @@ def _document(found: TaskResults) -> dict[str, Any]:
 
 
 def _print(found: TaskResults) -> None:
-    from rich.table import Table
-
     several = sorted({k for numbers in found.tasks for k in numbers.pass_at}, key=int)
     columns = "task", "examples", "accuracy", "standard error", "centred", "bits per byte"
     table = Table(*columns, *(f"pass@{k}" for k in several))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
@@ -163,8 +164,6 @@ def list_models() -> None:
     """List the model families of spec.model, with the published models and the fields of each, and those that are left
     out.
     """
-    from rich.table import Table
-
     from halcyon_api.families_reference import COMMON, LEFT_OUT, rows
 
     table = Table("section", "models", "what it is", "further fields")

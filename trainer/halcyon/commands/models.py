@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
 from halcyon_api.yaml_text import dump
-
-if TYPE_CHECKING:
-    from halcyon.weights.root import StoredModel
 
 import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
 export_app = typer.Typer(help="Write the model of a checkpoint for other programs.", no_args_is_help=True)
@@ -136,35 +133,31 @@ def export_hf(
         number, parts = _part(part)
         stored = stored_model(store, entry, weights=weights.value)
         if adapter:
-            modules = export_adapter(stored, to)
-            rest = _without_tokenizer(stored, bool(to.list("tokenizer.")))
-            sys.stdout.write(
-                f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}{rest}\n"
+            modules, companions = export_adapter(stored, to), to.list("tokenizer.")
+            what, is_complete = (
+                f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}",
+                True,
             )
-            _say(template_note(stored))
-            return
-        done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
-    has_tokenizer = any(name.startswith("tokenizer.") for name in done.companions)
-    rest = _without_tokenizer(stored, has_tokenizer) if done.companions else "; the other parts are not complete"
-    sys.stdout.write(
-        f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
-        f"{counted(len(done.files), 'file')}{rest}\n"
-    )
-    if done.companions:
-        _say(template_note(stored))
-
-
-def _without_tokenizer(stored: StoredModel, has_tokenizer: bool) -> str:
-    """Why an export has no tokenizer; empty if it has one."""
-    if has_tokenizer:
-        return ""
-    if stored.definition is None:
-        return ", without a tokenizer: the root has none"
-    return f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
-
-
-def _say(note: str | None) -> None:
-    if note is not None:
+        else:
+            done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
+            what = (
+                f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
+                f"{counted(len(done.files), 'file')}"
+            )
+            companions, is_complete = done.companions, bool(done.companions)
+    if not is_complete:
+        sys.stdout.write(f"{what}; the other parts are not complete\n")
+        return
+    without = ""
+    if not any(name.startswith("tokenizer.") for name in companions):
+        without = ", without a tokenizer: "
+        without += (
+            "the root has none"
+            if stored.definition is None
+            else f"one of the kind {stored.definition.kind} has no file there"
+        )
+    sys.stdout.write(f"{what}{without}\n")
+    if (note := template_note(stored)) is not None:
         sys.stdout.write(f"{note}\n")
 
 
@@ -172,10 +165,10 @@ def _part(part: str | None) -> tuple[int, int]:
     """A part from its written form, which counts from 1; counted from 0."""
     if part is None:
         return 0, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", part)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise BadConfiguration(f"--part: {part!r} is no part; give I/N with I from 1 to N, such as 1/4")
-    return int(found[1]) - 1, int(found[2])
+    return int(match[1]) - 1, int(match[2])
 
 
 def owner_of(run: str | None, root: str) -> Owner:

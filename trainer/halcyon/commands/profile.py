@@ -7,9 +7,13 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from halcyon.commands.errors import report_errors
 from halcyon.errors import BadConfiguration
@@ -21,9 +25,6 @@ from halcyon_api.profile_requests import (
     ProfileRequest,
     ProfileRequestTaken,
 )
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _SECONDS = 10.0
 
@@ -91,11 +92,6 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
         path: Address of the folder.
         numbers: The numbers of each process.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     from halcyon.telemetry.diagnostics import slow_processes
 
     first = next(iter(numbers.values()))

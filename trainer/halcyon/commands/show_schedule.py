@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group
+from rich.text import Text
 
 from halcyon.commands.errors import console, report_errors
 from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.commands.views.picture import write_picture
 from halcyon_api.spec.optimizer import MOMENTUM
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -43,11 +46,6 @@ def schedule(
             sys.stdout.write(f"{json_format.dumps(drawn)}\n")
         if json and svg is None:
             return
-        from rich.console import Group
-        from rich.text import Text
-
-        from halcyon.commands.views.picture import write_picture
-
         marks = _EIGHTHS if svg is not None or _has_blocks(sys.stdout.encoding) else _PLAIN
         parts: list[Text] = []
         for name, values in curves.items():
