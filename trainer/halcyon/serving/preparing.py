@@ -114,11 +114,8 @@ def prepare(request: Request, served: Served, length: int, limits: Limits) -> Ba
         ApiError: The request does not fit the model.
     """
     try:
-        return (
-            _chat(request, served, length, limits)
-            if isinstance(request, ChatRequest)
-            else _texts(request, served, length, limits)
-        )
+        prepared: Any = _chat if isinstance(request, ChatRequest) else _texts
+        return prepared(request, served, length, limits)
     except UnicodeError:
         raise invalid("the text has a part of a character (a lone surrogate), which has no tokens") from None
 
@@ -142,17 +139,15 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
     except BadConfiguration as error:
         raise invalid(str(error), "messages") from None
     most = request.max_completion_tokens or request.max_tokens
-    sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits))
-    logs = bool(request.logprobs)
-    sampling = dataclasses.replace(sampling, alternatives=(request.top_logprobs or 0) if logs else 0)
-    count = texts_of(request)
+    logs, count = bool(request.logprobs), texts_of(request)
+    alternatives = (request.top_logprobs or 0) if logs else 0
+    sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits), alternatives)
     schema = _schema(request, limits, forced=bool(forced))
     sequences = _sequences(ids, sampling, served.ends, count, logs)
     return Batch(request, served, sequences, len(ids), ("",) * count, form, forced=bool(forced), schema=schema)
 
 
-def _texts(request: Request, served: Served, length: int, limits: Limits) -> Batch:
-    assert isinstance(request, TextRequest)  # noqa: S101 - the only other kind
+def _texts(request: TextRequest, served: Served, length: int, limits: Limits) -> Batch:
     tokenizer, count = served.tokenizer, request.n or 1
     alternatives = min(request.logprobs or 0, limits.alternatives)
     sequences: list[Sequence] = []
@@ -161,7 +156,7 @@ def _texts(request: Request, served: Served, length: int, limits: Limits) -> Bat
     for index, prompt in enumerate(_prompts(request)):
         ids = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else _given(prompt, tokenizer.vocab_size)
         most = _most_tokens(request.max_tokens, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
-        sampling = dataclasses.replace(_sampling(request, most, index * count), alternatives=alternatives)
+        sampling = _sampling(request, most, alternatives, index * count)
         sequences += _sequences(ids, sampling, tokenizer.ends, count, request.logprobs is not None)
         text = "" if not request.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
         echoes += [text] * count
@@ -190,19 +185,18 @@ def _sequences(
     return tuple(Sequence(ids, dataclasses.replace(sampling, seed=seed), frozenset(ends), logs=logs) for seed in seeds)
 
 
-def _sampling(request: Request, max_tokens: int, offset: int = 0) -> Sampling:
+def _sampling(request: Request, max_tokens: int, alternatives: int, offset: int = 0) -> Sampling:
     seed = secrets.randbits(32) if request.seed is None else request.seed
     return Sampling(
         max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_k=max(0, request.top_k or 0),
-        top_p=1.0
-        if request.top_p is None
-        else max(request.top_p, 1e-9),  # 0 leaves the most likely token, as elsewhere
+        top_p=1.0 if request.top_p is None else max(request.top_p, 1e-9),  # 0: the most likely token, as elsewhere
         min_p=request.min_p or 0.0,
         repetition_penalty=request.repetition_penalty or 1.0,
         seed=(seed + offset) % (MOST_SEED + 1),
         stop=request.stops,
+        alternatives=alternatives,
     )
 
 
@@ -274,12 +268,9 @@ def _message(message: Message) -> dict[str, Any]:
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
-    found: dict[str, Any] = {
-        "role": "system" if message.role == "developer" else message.role,
-        "content": content or "",
-    }
-    found |= {} if message.name is None else {"name": message.name}
-    found |= {} if message.tool_call_id is None else {"tool_call_id": message.tool_call_id}
+    role = "system" if message.role == "developer" else message.role
+    given = {"role": role, "content": content or "", "name": message.name, "tool_call_id": message.tool_call_id}
+    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if message.tool_calls:
         calls = [call.model_dump() for call in message.tool_calls]
         for call in calls:

@@ -152,7 +152,6 @@ class Service:
         worker, began = self.worker, time.monotonic()
         count = check(request, worker.served.name, self.limits)
         worker.reserve(count)
-        submitted = False
         try:
             served = worker.served
             batch = await self._preparers.run(partial(prepare, request, served, worker.length, self.limits))
@@ -165,11 +164,10 @@ class Service:
             for index, sequence in enumerate(batch.sequences):
                 sequence.push, sequence.salt, sequence.began = partial(batch.mailbox.push, index), salt, began
             worker.submit(batch.sequences)
-            submitted = True
             return batch
-        finally:
-            if not submitted:
-                worker.release(count)
+        except BaseException:
+            worker.release(count)
+            raise
 
     async def whole(self, batch: Batch) -> dict[str, object]:
         """The answer to a request, when all texts have ended.
@@ -241,10 +239,10 @@ class Service:
         Returns whether they have ended; a thread that runs a call cannot be stopped.
         """
         threads = self._preparers, self._compilers
-        for one in threads:
-            one.close()
+        for preparers in threads:
+            preparers.close()
         self.worker.served.end_checks()
-        return all(one.join(_END_SECONDS) for one in threads)
+        return all(preparers.join(_END_SECONDS) for preparers in threads)
 
 
 def endpoint_of(request: Request) -> str:
