@@ -63,7 +63,7 @@ def evaluate_tasks(
         typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device."),
     ] = None,
     dtype: options.LoadedAs = None,
-    compute: options.ComputedIn = options.Compute.FLOAT32,
+    compute: options.Compute = "float32",
     mesh: options.Mesh = None,
     sandbox_pool: Annotated[
         str | None,
@@ -114,7 +114,7 @@ def evaluate_tasks(
             model,
             tokenizer,
             chat,
-            Settings(sampling, slots, batch_tokens, compute.value, answers=answers, **programs),
+            Settings(sampling, slots, batch_tokens, compute, answers=answers, **programs),
         )
         numbers: list[TaskNumbers] = []
         samples: list[AnswerSample] = []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -27,13 +26,6 @@ from halcyon_api.package import version
 from halcyon_api.training_run import TrainingRunSpec, read_one
 from halcyon_api.validation import Problem, find_problems
 from halcyon_api.yaml_text import dump
-
-
-class Device(StrEnum):
-    """Devices that can replace the accelerator of the document."""
-
-    CPU = "cpu"
-
 
 app = typer.Typer(
     name="halcyon",
@@ -89,7 +81,7 @@ def train(
     defaults: Defaults = None,
     overrides: Overrides = None,
     device: Annotated[
-        Device | None,
+        Literal["cpu"] | None,
         typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
     ] = None,
 ) -> None:
@@ -109,7 +101,7 @@ def train(
         compilation_cache=compilation_cache,
         defaults=tuple(defaults or ()),
         overrides=tuple(overrides or ()),
-        on_cpu=device is Device.CPU,
+        on_cpu=device == "cpu",
     )
 
 

@@ -99,7 +99,7 @@ def export_hf(
         typer.Option(
             help="average: the average of the parameters that the run keeps (spec.average), not the parameters."
         ),
-    ] = Kept.MODEL,
+    ] = "model",
     file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
     part: Annotated[
         str | None,
@@ -131,7 +131,7 @@ def export_hf(
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)
-        stored = stored_model(store, entry, weights=weights.value)
+        stored = stored_model(store, entry, weights=weights)
         if adapter:
             modules, companions = export_adapter(stored, to), to.list("tokenizer.")
             what, is_complete = (

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,37 +37,10 @@ OwnerName = Annotated[
 NewRoot = Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")]
 
 
-class Dtype(StrEnum):
-    """Types of parameters."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class Loaded(StrEnum):
-    """Types of the parameters of a model that only computes texts."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-
-
-class Kept(StrEnum):
-    """Weights of a checkpoint."""
-
-    MODEL = "model"
-    AVERAGE = "average"
-
-
-class Compute(StrEnum):
-    """Types of activations, matrix products and the cache."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Types of parameters."""
+Kept = Literal["model", "average"]
+"""Weights of a checkpoint."""
 Place = Annotated[
     str,
     typer.Argument(
@@ -78,13 +50,15 @@ Place = Annotated[
     ),
 ]
 LoadedAs = Annotated[
-    Loaded | None,
+    Literal["float32", "bfloat16", "float16", "int8"] | None,
     typer.Option(
         help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or "
         "the files."
     ),
 ]
-ComputedIn = Annotated[Compute, typer.Option(help="Type of activations, matrix products and the cache.")]
+Compute = Annotated[
+    Literal["float32", "bfloat16"], typer.Option(help="Type of activations, matrix products and the cache.")
+]
 Mesh = Annotated[
     str | None,
     typer.Option(help="tensor=N: the model is divided among N devices of this process. Default: one device."),

@@ -55,7 +55,7 @@ def sample(
         bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")
     ] = False,
     dtype: options.LoadedAs = None,
-    compute: options.ComputedIn = options.Compute.FLOAT32,
+    compute: options.Compute = "float32",
     mesh: options.Mesh = None,
     endpoint: options.Endpoint = None,
     region: options.Region = None,
@@ -76,9 +76,7 @@ def sample(
         settings = seeded(replace(common, max_tokens=max_tokens or default_tokens(model, ids)), len(ids))
         collected, written = Collector(prompts), _Written(() if json else prompts)
         with bad_options():
-            engine = engine_for(
-                model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute.value
-            )
+            engine = engine_for(model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute)
             for piece in pieces(engine, tokenizer, ids, settings):
                 done = collected.add(piece)
                 if not json:
@@ -103,7 +101,7 @@ def chat(
     repetition_penalty: options.Repetition = 1.0,
     seed: options.Seed = 0,
     dtype: options.LoadedAs = None,
-    compute: options.ComputedIn = options.Compute.FLOAT32,
+    compute: options.Compute = "float32",
     mesh: options.Mesh = None,
     endpoint: options.Endpoint = None,
     region: options.Region = None,
@@ -125,7 +123,7 @@ def chat(
             raise BadConfiguration(
                 f"{place}: the model has no chat template; give one with --template, or use `halcyon sample`"
             )
-        engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=compute.value)
+        engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=compute)
         begins: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         messages = list(begins)
         for line in _lines():

@@ -138,8 +138,7 @@ class SchemaChecks:
         if needed is None:
             raise SchemaLimit(
                 f"it takes more than {self._limits.processor_seconds:g} seconds or {self._limits.memory_bytes >> 20} "
-                "MiB to compile; "
-                "make it simpler, such as with a smaller multipleOf"
+                "MiB to compile; make it simpler, such as with a smaller multipleOf"
             )
         return needed
 
@@ -333,10 +332,9 @@ class JsonGrammars:
         except BaseException:
             self.memory.give(needed)
             raise
-        for number, one in enumerate(made):  # each gives back its share
-            weakref.finalize(
-                one, self.memory.give, needed // count + (needed % count if number == 0 else 0)
-            ).atexit = False
+        for number, grammar in enumerate(made):  # each gives back its share
+            share = needed // count + (needed % count if number == 0 else 0)
+            weakref.finalize(grammar, self.memory.give, share).atexit = False
         return made
 
 

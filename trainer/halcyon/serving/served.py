@@ -142,7 +142,7 @@ class Source:
         place = self._place(entry)
         model, tokenizer = load(
             place,
-            dtype=None if self.dtype is None else str(self.dtype),
+            dtype=self.dtype,
             weights=self.weights,
             mesh=None if self.mesh is None else tensor_mesh(self.mesh),
             endpoint=self.endpoint,

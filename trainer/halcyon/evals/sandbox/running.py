@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.sandbox import child
@@ -202,16 +202,15 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
             watched = _Watched(process, reported, limits)
             stopped = watched.read()
             if stopped is None:
-                stopped = _ended(process)
+                process.wait(_END_SECONDS)  # it has closed its pipes, as the end of a process does
+        except subprocess.TimeoutExpired:
+            stopped = "timeout"
         finally:
             process.kill()
     written = bytes(watched.texts[reported])
     if not written.startswith(READY):
-        reason = (
-            written.removeprefix(child.REFUSED).decode(errors="replace")
-            if written.startswith(child.REFUSED)
-            else "it did not start"
-        )
+        _, refused, why = written.partition(child.REFUSED)
+        reason = why.decode(errors="replace") if refused else "it did not start"
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")
     output, errors = (watched.texts[pipe].decode(errors="replace") for pipe in (process.stdout, process.stderr))
     return Ran(stopped or outcome_of(process.returncode, written.removeprefix(READY) == token, errors), output, errors)
@@ -222,11 +221,10 @@ class _Watched:
 
     def __init__(self, process: subprocess.Popen[bytes], reported: IO[bytes], limits: Limits) -> None:
         self._reported, self._limits = reported, limits
-        self.texts: dict[object, bytearray] = {pipe: bytearray() for pipe in (process.stdout, process.stderr, reported)}
+        self.texts: dict[Any, bytearray] = {pipe: bytearray() for pipe in (process.stdout, process.stderr, reported)}
         self._selector = selectors.DefaultSelector()
-        for pipe in (process.stdout, process.stderr, reported):
-            if pipe is not None:
-                self._selector.register(pipe, selectors.EVENT_READ)
+        for pipe in self.texts:
+            self._selector.register(pipe, selectors.EVENT_READ)
 
     def read(self) -> Outcome | None:
         """Read. Returns the limit that was reached, or None at the end of the process."""
@@ -255,15 +253,6 @@ class _Watched:
         for text in self.texts.values():
             del text[most:]
         return is_over
-
-
-def _ended(process: subprocess.Popen[bytes]) -> Outcome | None:
-    """Wait for a process that has closed its pipes, as the end of a process does."""
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        return "timeout"
-    return None
 
 
 def outcome_of(code: int, has_passed: bool, errors: str) -> Outcome:
