@@ -254,8 +254,7 @@ def average(
         model = average_models(sources, to, owner=owner, clock=time.time())
     sys.stderr.write(
         f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace "
-        f"{owner.namespace} "
-        "begins with it by:\n"
+        f"{owner.namespace} begins with it by:\n"
     )
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
 

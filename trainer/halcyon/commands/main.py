@@ -136,8 +136,7 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     unchecked = not is_local(run.spec) and local_paths(run.spec)
     sys.stdout.write(
         f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x "
-        f"{counted(topology.hosts_per_slice, 'host')} x "
-        f"{counted(topology.devices_per_host, 'device')}, "
+        f"{counted(topology.hosts_per_slice, 'host')} x {counted(topology.devices_per_host, 'device')}, "
         f"{_task(run.spec)}{'; whether its files exist can be checked only in its pods' if unchecked else ''}\n"
     )
 

@@ -71,8 +71,7 @@ def import_hf(
         stored = stored_model(to, entry)
     sys.stderr.write(
         f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the "
-        "checkpoint of step 0 "
-        f"in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
+        f"checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
     )
     spec = {"from": {"run": owner.name, "root": to.root}, "model": stored.spec.document()}
     sys.stdout.write(dump({"spec": spec}))

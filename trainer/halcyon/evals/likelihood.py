@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from halcyon.evals.spans import Score, Span, TokenRow, bucket, power, rows_of
+from halcyon.inference.programs import features_of
 from halcyon.inference.sampling import most_likely
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
@@ -74,14 +75,14 @@ class Likelihoods:
         """
         rows = rows_of(spans, self._model.max_position.size)
         groups, alone = _grouped(rows) if isinstance(self._model, KeepsCache) else ([], rows)
-        found: dict[int, Score] = {}
+        scores: dict[int, Score] = {}
         with context_of(self._mesh):
             for batch in self._batches(alone, self._shape, lambda row: row.spans):
-                found.update(self._computed(batch))
+                scores.update(self._computed(batch))
             most = self._model.max_position.size
             for batch in self._batches(groups, lambda group: group.shape(most), lambda group: group.rows[0].spans):
-                found.update(_computed_together(self._model, batch, self._dtype, self._batch_tokens, self._mesh))
-        return [found[number] for number in range(len(spans))]
+                scores.update(_computed_together(self._model, batch, self._dtype, self._batch_tokens, self._mesh))
+        return [scores[number] for number in range(len(spans))]
 
     def _batches(
         self, members: list[Member], shape: Callable[[Member], tuple[int, ...]], spans: Callable[[Member], Any]
@@ -107,10 +108,7 @@ class Likelihoods:
             at[place, : len(row.targets)] = np.arange(len(row.inputs) - len(row.targets), len(row.inputs))
             wanted[place, : len(row.targets), : row.targets.shape[1]] = row.targets
         log_probs, best = jax.device_get(_scored(self._model, tokens, at, wanted, dtype=self._dtype, mesh=self._mesh))
-        found: dict[int, Score] = {}
-        for place, row in enumerate(batch):
-            found.update(row.scores(log_probs[place], best[place]))
-        return found
+        return _scores(batch, log_probs, best)
 
 
 class Group(NamedTuple):
@@ -172,10 +170,15 @@ def _computed_together(
     log_probs, best = jax.device_get(
         _scored_endings(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype, mesh=mesh)
     )
-    found: dict[int, Score] = {}
-    for place, (_, row) in enumerate(rows):
-        found.update(row.scores(log_probs[place], best[place]))
-    return found
+    return _scores([row for _, row in rows], log_probs, best)
+
+
+def _scores(rows: Sequence[TokenRow], log_probs: np.ndarray, best: np.ndarray) -> dict[int, Score]:
+    """The scores of the spans of some rows, by their numbers; see `TokenRow.scores`."""
+    scores: dict[int, Score] = {}
+    for place, row in enumerate(rows):
+        scores.update(row.scores(log_probs[place], best[place]))
+    return scores
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
@@ -197,8 +200,8 @@ def _scored(
     """
     del mesh  # programs for another mesh are other programs
     outputs = model(Inputs(hax.named(tokens, (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
-    return log_probs_at(model, jnp.take_along_axis(features, positions[..., None], 1), targets)
+    features = jnp.take_along_axis(features_of(model, outputs), positions[..., None], 1)
+    return log_probs_at(model, features, targets)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
@@ -236,8 +239,7 @@ def _scored_endings(
     before = model(Inputs(hax.named(tokens, (BATCH, POSITION))), cache=empty.expecting(lengths), compute_dtype=compute)
     cache = before.cache.copied(owners).expecting(counts)
     outputs = model(Inputs(hax.named(ends, (BATCH, POSITION))), cache=cache, compute_dtype=compute)
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
-    return log_probs_at(model, features, targets)
+    return log_probs_at(model, features_of(model, outputs), targets)
 
 
 def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

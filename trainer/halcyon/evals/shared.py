@@ -338,8 +338,7 @@ def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGrou
             if theirs[place] != hashes[0][place]:
                 raise BadConfiguration(
                     f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} "
-                    "than process 0; "
-                    "give all hosts the same files"
+                    "than process 0; give all hosts the same files"
                 )
 
 

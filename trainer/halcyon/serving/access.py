@@ -46,8 +46,7 @@ class Keys:
             if not _SHORTEST_KEY <= len(key) <= _LONGEST_KEY or not all("!" <= sign <= "~" for sign in key):
                 raise BadConfiguration(
                     f"API key {number}: a key has {_SHORTEST_KEY} to {_LONGEST_KEY} visible ASCII characters without "
-                    "spaces; make one with "
-                    "`openssl rand -hex 32`"
+                    "spaces; make one with `openssl rand -hex 32`"
                 )
             self._digests.append(hashlib.sha256(key.encode()).digest())
 

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from halcyon.evals.spans import power
 from halcyon.inference.generating import prompt_ids
+from halcyon.inference.programs import features_of
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
@@ -103,20 +104,15 @@ class Embedder:
         """The vector of a text: float32 [embed], of norm 1."""
         size = min(power(len(ids), _SHORTEST), max(self._length, len(ids)))
         with context_of(mesh_of(served.model)):
-            found = _pooled(
-                served.model,
-                np.pad(ids, (0, size - len(ids))),
-                np.int32(len(ids)),
-                pooling=self._pooling,
-                dtype=self._compute,
-            )
-        return np.asarray(found)
+            tokens = np.pad(ids, (0, size - len(ids)))
+            vector = _pooled(served.model, tokens, np.int32(len(ids)), pooling=self._pooling, dtype=self._compute)
+        return np.asarray(vector)
 
 
 @functools.partial(jax.jit, static_argnames=("pooling", "dtype"))
 def _pooled(model: Any, tokens: jax.Array, count: jax.Array, *, pooling: Pooling, dtype: str) -> jax.Array:
     outputs = model(Inputs(hax.named(tokens[None], (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array[0].astype(jnp.float32)
+    features = features_of(model, outputs)[0].astype(jnp.float32)
     numbers = jnp.arange(len(tokens))
     counted = (numbers < count) if pooling == "mean" else (numbers == count - 1)
     total = jnp.sum(jnp.where(counted[:, None], features, 0.0), 0)  # its direction is that of the mean

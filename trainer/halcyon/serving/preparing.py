@@ -234,9 +234,8 @@ def _schema(request: ChatRequest, limits: Limits, *, forced: bool) -> Schema | N
         size = sum(len(orjson.dumps(function.parameters)) for function in functions)
         if size > limits.schema_bytes:
             raise invalid(
-                f"the parameters of the functions have {size} bytes together, and a call of one of them is a "
-                "JSON schema of at most "
-                f"{limits.schema_bytes}; name one function in tool_choice, or give fewer",
+                f"the parameters of the functions have {size} bytes together, and a call of one of them is a JSON "
+                f"schema of at most {limits.schema_bytes}; name one function in tool_choice, or give fewer",
                 "tools",
             )
         return Schema("tools", call_schema(functions))

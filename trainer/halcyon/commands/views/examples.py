@@ -56,8 +56,8 @@ def step_view(
     yield _source_table(dataset, rows, step)
     legend = (_MARKED_LEGEND if marked else _TEXT_LEGEND) if text else ""
     yield Text(f"{_LEGEND} {legend}\n", style="dim")
-    for first in range(0, len(chosen), _ROWS_AT_ONCE):
-        some = chosen[first : first + _ROWS_AT_ONCE]
+    for begin in range(0, len(chosen), _ROWS_AT_ONCE):
+        some = chosen[begin : begin + _ROWS_AT_ONCE]
         examples = dataset.examples(rows[some])
         for number, (row, excerpts) in enumerate(zip(some.tolist(), trace(dataset, rows[some], ledgers), strict=True)):
             yield _heading(dataset, rows, row, float(examples.weights[number].sum()))

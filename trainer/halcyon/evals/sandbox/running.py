@@ -159,8 +159,7 @@ def check() -> None:
     if reason is not None:
         raise BadConfiguration(
             f"model-written programs cannot be run safely on this machine: {reason}; use Linux 5.13 or later with "
-            "Landlock and seccomp "
-            "on x86_64 or aarch64, or leave out the tasks that run programs"
+            "Landlock and seccomp on x86_64 or aarch64, or leave out the tasks that run programs"
         )
 
 
