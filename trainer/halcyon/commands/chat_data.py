@@ -193,10 +193,10 @@ def of_module(module: str, source: bytes) -> Iterator[Turn]:
 def sentence(docstring: str | None) -> str | None:
     """The first sentence of a docstring in one line; None: it has none that is an answer."""
     paragraph = " ".join((docstring or "").strip().partition("\n\n")[0].split())
-    found = _SENTENCE.match(paragraph)
-    if found is None:
+    match = _SENTENCE.match(paragraph)
+    if match is None:
         return None
-    summary = found[1]
+    summary = match[1]
     if not LEAST <= len(summary) <= MOST or not summary.isascii() or not summary[0].isupper() or _BAD.search(summary):
         return None
     return summary

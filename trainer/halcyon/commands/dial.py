@@ -325,7 +325,7 @@ def _with_choices(command: Callable[..., None]) -> Callable[..., None]:
 
     A setting that does not fit ends the command with one sentence.
     """
-    choices, own = (inspect.signature(one, eval_str=True).parameters for one in (Choices, command))
+    choices, own = (inspect.signature(function, eval_str=True).parameters for function in (Choices, command))
     options = [*choices.values(), *list(own.values())[1:]]
 
     def run(**given: Any) -> None:

@@ -128,19 +128,19 @@ def evaluate_tasks(
                 sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
         step = 0 if entry is None else entry.step
         prompts: Literal["plain", "chat"] = "plain" if chat is None else "chat"
-        found = document_of(step, prompts, numbers, samples, decides=None, finished=True, now=time.time())
+        kept = document_of(step, prompts, numbers, samples, decides=None, finished=True, now=time.time())
         if keep:
             source.store.write(
-                results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode()
+                results_key(step, of_command=True), kept.model_dump_json(by_alias=True, exclude_none=True).encode()
             )
-        document = {"place": place} | ({} if entry is None else {"step": step}) | _document(found)
+        document = {"place": place} | ({} if entry is None else {"step": step}) | _document(kept)
         text = f"{dumps(document, indent=2)}\n"
         if results is not None:
             (results / "results.json").write_text(text, encoding="utf-8")
         if json:
             sys.stdout.write(text)
         else:
-            _print(found)
+            _print(kept)
 
 
 def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> list[Benchmark]:
@@ -197,30 +197,30 @@ def _write_answers(path: Path, answers: Sequence[Answer]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _document(found: TaskResults) -> dict[str, Any]:
+def _document(results: TaskResults) -> dict[str, Any]:
     """The results as a JSON object, without the numbers that a benchmark does not have."""
     shown = [
         numbers.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": numbers.seconds}
-        for numbers in found.tasks
+        for numbers in results.tasks
     ]
     others, of_core = (
         [numbers for numbers in shown if numbers["task"].startswith(CORE_PREFIX) is wanted] for wanted in (False, True)
     )
-    document: dict[str, Any] = {"prompts": found.prompts, "tasks": others}
-    averages = {"chatCore": found.chat_core, "core": found.core}
+    document: dict[str, Any] = {"prompts": results.prompts, "tasks": others}
+    averages = {"chatCore": results.chat_core, "core": results.core}
     document |= {name: value for name, value in averages.items() if value is not None}
-    return document | ({"coreTasks": of_core} if found.core is not None else {})
+    return document | ({"coreTasks": of_core} if results.core is not None else {})
 
 
-def _print(found: TaskResults) -> None:
-    several = sorted({k for numbers in found.tasks for k in numbers.pass_at}, key=int)
+def _print(results: TaskResults) -> None:
+    several = sorted({k for numbers in results.tasks for k in numbers.pass_at}, key=int)
     columns = "task", "examples", "accuracy", "standard error", "centred", "bits per byte"
     table = Table(*columns, *(f"pass@{k}" for k in several))
-    for one in found.tasks:
+    for one in results.tasks:
         values = one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *map(one.pass_at.get, several)
         table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:.4f}" for value in values))
     screen = console()
     screen.print(table)
-    for title, value in (("CORE", found.core), ("ChatCORE", found.chat_core)):
+    for title, value in (("CORE", results.core), ("ChatCORE", results.chat_core)):
         if value is not None:
             screen.print(f"{title} {value:.4f}", highlight=False)

@@ -63,13 +63,13 @@ def samples(
             terminal.print(line, soft_wrap=True)
 
 
-def _lines(found: StepSamples) -> Iterator[Text]:
+def _lines(sampled: StepSamples) -> Iterator[Text]:
     from halcyon.commands.views.examples import SAFE
 
-    rewards = found.rewards
+    rewards = sampled.rewards
     mean = sum(rewards) / max(1, len(rewards))
-    yield Text(f"Step {found.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:.4g}", style="bold")
-    for sample in found.samples:
+    yield Text(f"Step {sampled.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:.4g}", style="bold")
+    for sample in sampled.samples:
         yield Text()
         yield Text(sample.prompt.translate(SAFE), style="cyan")
         if sample.reference:

@@ -154,15 +154,15 @@ def profile(
         place, step = split_step(root)
         store = Store(address(place, endpoint, region))
         there = profile_folders(store)
-        found = [folder for folder in there if step is None or folder.startswith(f"{PROFILES_PREFIX}{step:012d}.")]
-        numbers = profile_numbers(store, found[-1]) if found else {}
+        matching = [folder for folder in there if step is None or folder.startswith(f"{PROFILES_PREFIX}{step:012d}.")]
+        numbers = profile_numbers(store, matching[-1]) if matching else {}
         if not numbers:
             steps = ", ".join(str(int(folder.removeprefix(PROFILES_PREFIX).split(".")[0])) for folder in there)
             raise BadConfiguration(f"{store.root} has no such profile; there are those of steps {steps or '(none)'}")
         if json:
             sys.stdout.write(f"{json_format.dumps(list(numbers.values()))}\n")
         else:
-            console().print(profile_view(f"{store.root}/{found[-1]}", numbers))
+            console().print(profile_view(f"{store.root}/{matching[-1]}", numbers))
 
 
 def _print(document: dict[str, Any], parts: Iterable[Any], *, json: bool) -> None:

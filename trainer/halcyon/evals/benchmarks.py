@@ -147,15 +147,15 @@ def check_programs(benchmarks: Iterable[Benchmark]) -> None:
     Raises:
         Unavailable: It cannot.
     """
-    if any(one.runs_programs for one in benchmarks):
+    if any(benchmark.runs_programs for benchmark in benchmarks):
         check()
 
 
 def fingerprint(benchmarks: Iterable[Benchmark]) -> str:
     """SHA-256 (hex) of all examples."""
     digest = hashlib.sha256()
-    for one in benchmarks:
-        digest.update(f"{one.name}\n".encode())
-        for example in one.examples:
+    for benchmark in benchmarks:
+        digest.update(f"{benchmark.name}\n".encode())
+        for example in benchmark.examples:
             digest.update(repr(example).encode(errors="surrogatepass"))
     return digest.hexdigest()

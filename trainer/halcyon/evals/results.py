@@ -174,7 +174,7 @@ def parse_results(content: bytes | None) -> TaskResults | None:
 
 def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
     """CORE: the mean of the centred accuracies of its tasks; None without them."""
-    return _mean(one.centred for one in tasks if one.task.startswith(CORE_PREFIX))
+    return _mean(task.centred for task in tasks if task.task.startswith(CORE_PREFIX))
 
 
 def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:

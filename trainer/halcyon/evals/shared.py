@@ -141,7 +141,7 @@ class SharedRunner:
             past: Returns to earlier checkpoints that decide the model of the step.
         """
         return (
-            self._run(step, model, {"step": step, "past": [one.document() for one in past]}, trains=True) != "stopped"
+            self._run(step, model, {"step": step, "past": [back.document() for back in past]}, trains=True) != "stopped"
         )
 
     def of_checkpoint(
@@ -214,15 +214,15 @@ class SharedRunner:
 
         def work() -> dict[str, Any]:
             try:
-                found = parse_results(self._store.read(results_key(step)).data)
+                kept = parse_results(self._store.read(results_key(step)).data)
             except StoreFailure:
                 if not trains:
                     raise
-                found = None  # a training runs them again rather than end
-            if found is None or found.decides != decides:
+                kept = None  # a training runs them again rather than end
+            if kept is None or kept.decides != decides:
                 return {"tasks": []}
-            self._results = found
-            return {"tasks": [one.task for one in found.tasks]}
+            self._results = kept
+            return {"tasks": [task.task for task in kept.tasks]}
 
         return cast("list[str]", decide(self._processes, self._store.root, work)["tasks"])
 
@@ -320,8 +320,8 @@ def asking_of(
             "chat": template is not None if objective is None else "nextToken" not in objective,
         }
 
-    found = decide(processes, store.root, work)
-    return Asking(bool(found["chat"]), cast("str | None", found["template"]))
+    answer = decide(processes, store.root, work)
+    return Asking(bool(answer["chat"]), cast("str | None", answer["template"]))
 
 
 def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGroup) -> None:
@@ -331,14 +331,14 @@ def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGrou
     Raises:
         BadConfiguration: They differ.
     """
-    hashes = gather_texts(processes, "".join(fingerprint([one])[:_HASH_DIGITS] for one in benchmarks))
+    hashes = gather_texts(processes, "".join(fingerprint([benchmark])[:_HASH_DIGITS] for benchmark in benchmarks))
     for process, theirs in enumerate(hashes):
-        for number, one in enumerate(benchmarks):
+        for number, benchmark in enumerate(benchmarks):
             place = slice(number * _HASH_DIGITS, (number + 1) * _HASH_DIGITS)
             if theirs[place] != hashes[0][place]:
                 raise BadConfiguration(
-                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} "
-                    "than process 0; give all hosts the same files"
+                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task "
+                    f"{benchmark.name} than process 0; give all hosts the same files"
                 )
 
 
@@ -377,6 +377,6 @@ class _Share:
     @staticmethod
     def read(data: bytes) -> _Share:
         """The share in `written`."""
-        found = json.loads(data)
-        answers = [Answer(**answer | {"rights": tuple(answer["rights"])}) for answer in found["answers"]]
-        return _Share(answers, found["end"], found["error"])
+        document = json.loads(data)
+        answers = [Answer(**answer | {"rights": tuple(answer["rights"])}) for answer in document["answers"]]
+        return _Share(answers, document["end"], document["error"])

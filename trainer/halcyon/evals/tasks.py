@@ -48,14 +48,14 @@ def _question(row: Row) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         given = question.get("choices")
         if (
             not isinstance(given, list)
-            or not all(isinstance(one, dict) for one in given)
+            or not all(isinstance(choice, dict) for choice in given)
             or not isinstance(question.get("stem"), str)
         ):
             row.bad("the field question has no stem, or its choices are no list of objects")
         return (
             question["stem"],
-            row.texts("question.choices.label", [one.get("label") for one in given]),
-            row.texts("question.choices.text", [one.get("text") for one in given]),
+            row.texts("question.choices.label", [choice.get("label") for choice in given]),
+            row.texts("question.choices.text", [choice.get("text") for choice in given]),
         )
     choices: Any = row.get("choices")
     if not isinstance(choices, dict):
@@ -101,16 +101,16 @@ def smoltalk(rows: Iterable[Row]) -> Iterator[GivenReply]:
 def _checked(row: Row) -> tuple[Message, ...]:
     given: Any = row.get("messages")
     if not isinstance(given, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("content"), str) for one in given
+        isinstance(message, dict) and isinstance(message.get("content"), str) for message in given
     ):
         row.bad("the field messages is no list of objects with role and content")
     system = 1 if given and given[0].get("role") == "system" else 0
-    roles = [one.get("role") for one in given[system:]]
+    roles = [message.get("role") for message in given[system:]]
     if len(roles) < 2 or len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
         row.bad("after a system message, user and assistant must take turns, and the assistant must have the last one")
     if not given[-1]["content"]:
         row.bad("the last answer is empty")
-    return tuple({"role": one["role"], "content": one["content"]} for one in given)
+    return tuple({"role": message["role"], "content": message["content"]} for message in given)
 
 
 _CALL = re.compile(r"<<([^<>]*)>>")

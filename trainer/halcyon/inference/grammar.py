@@ -113,20 +113,20 @@ class SchemaChecks:
         process = process or self._start()
         was_killed = False
         try:
-            found = self._ask(process, f"{schema}\n".encode(), self._limits.seconds)
+            answer = self._ask(process, f"{schema}\n".encode(), self._limits.seconds)
         except BaseException:
             self._end(process)
             raise
-        if found is None or found["isLast"]:
+        if answer is None or answer["isLast"]:
             was_killed = self._end(process)
         else:
             with self._lock:
                 self._idle.append(process)
-        if found is None and was_killed:
+        if answer is None and was_killed:
             raise SchemaLimit(_ENDS, is_for_now=True)
-        if found is not None and "error" in found:
-            raise ValueError(found["error"])
-        needed = None if found is None else int(found["bytes"])
+        if answer is not None and "error" in answer:
+            raise ValueError(answer["error"])
+        needed = None if answer is None else int(answer["bytes"])
         if needed is not None or process.returncode != -signal.SIGKILL:  # else the machine may have been busy
             with self._lock:
                 self._known[key] = needed
@@ -146,8 +146,8 @@ class SchemaChecks:
         """End all processes. The schemas that they try are refused."""
         with self._lock:
             idle, self._idle = self._idle, []
-            found, self._all = self._all, set(idle)
-            for process in found:
+            processes, self._all = self._all, set(idle)
+            for process in processes:
                 process.kill()
         for process in idle:
             self._end(process)

@@ -247,18 +247,18 @@ def _decode(
         return (number < plan.steps) & jnp.any(active) & ~(plan.until_end & has_ended)
 
     def step(carry: tuple[jax.Array, jax.Array, State, Chosen]) -> tuple[jax.Array, jax.Array, State, Chosen]:
-        number, active, state, found = carry
+        number, active, state, taken = carry
         chosen = _chosen(state, controls._replace(number=controls.number + number), active, plan, fixed)
         tokens = chosen.tokens
         outputs = called(model, tokens[:, None], state.cache.expecting(active.astype(jnp.int32)), fixed)
         logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
         seen = state.seen.at[jnp.arange(slots), jnp.where(active, tokens, state.seen.shape[1])].set(True, mode="drop")
-        found = Chosen(*(whole.at[number].set(one) for whole, one in zip(found, chosen, strict=True)))
+        taken = Chosen(*(whole.at[number].set(one) for whole, one in zip(taken, chosen, strict=True)))
         ends = jnp.any(tokens[:, None] == plan.ends, -1) | (number + 1 >= plan.left)
-        return number + 1, active & ~ends, State(outputs.cache, logits, seen), found
+        return number + 1, active & ~ends, State(outputs.cache, logits, seen), taken
 
-    number, _, state, found = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
-    return state, found, number
+    number, _, state, taken = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
+    return state, taken, number
 
 
 def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fixed: Fixed) -> Chosen:

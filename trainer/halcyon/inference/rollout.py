@@ -267,8 +267,8 @@ def _begun(
         here = jnp.clip(counts - first, 0, size)
         outputs = called(model, part, cache.expecting(here), shape.fixed)
         place = counts - 1 - first
-        found = jnp.take_along_axis(features_of(model, outputs), jnp.clip(place, 0, size - 1)[:, None, None], 1)[:, 0]
-        return (outputs.cache, jnp.where(((place >= 0) & (place < size))[:, None], found, last)), None
+        ends = jnp.take_along_axis(features_of(model, outputs), jnp.clip(place, 0, size - 1)[:, None, None], 1)[:, 0]
+        return (outputs.cache, jnp.where(((place >= 0) & (place < size))[:, None], ends, last)), None
 
     start = cache, jnp.zeros((rows, model.embed.size), shape.dtype)
     (cache, last), _ = jax.lax.scan(one, start, (padded, jnp.arange(chunks) * size))

@@ -66,8 +66,8 @@ class Keys:
             return b""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode(errors="replace")).digest()
-        found = [hmac.compare_digest(digest, key) for key in self._digests]
-        if scheme.lower() != "bearer" or not any(found):
+        matches = [hmac.compare_digest(digest, key) for key in self._digests]
+        if scheme.lower() != "bearer" or not any(matches):
             raise ApiError(
                 401,
                 "the header Authorization has no key of this server; send 'Authorization: Bearer KEY'",
@@ -92,10 +92,10 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
             lines = [line.strip() for line in read_text(file).splitlines()]
         except UnicodeDecodeError:
             raise BadConfiguration(f"--api-key-file: {file} is no text in UTF-8") from None
-        found = [line for line in lines if line and not line.startswith("#")]
-        if not found:
+        in_file = [line for line in lines if line and not line.startswith("#")]
+        if not in_file:
             raise BadConfiguration(f"--api-key-file: {file} has no key; write one a line")
-        keys += found
+        keys += in_file
     return Keys(keys)
 
 
@@ -163,14 +163,14 @@ async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dic
     except TimeoutError:
         raise ApiError(408, f"the body did not come within {limits.body_seconds:g} seconds", code="timeout") from None
     try:
-        found: Any = orjson.loads(data)
+        document: Any = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise invalid(
             f"the body is not JSON: {str(error).partition(':')[0]} (line {error.lineno}, column {error.colno})"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise invalid("the body must be a JSON object")
-    return found
+    return document
 
 
 async def _read(request: HttpRequest, most: int, count: Callable[[int], None]) -> bytes:

@@ -81,7 +81,7 @@ class Embedder:
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
             raise invalid(f"it has {len(inputs)} texts; give 1 to {most}", "input")
-        return [self._ids(one, served.tokenizer) for one in inputs]
+        return [self._ids(text, served.tokenizer) for text in inputs]
 
     def _ids(self, given: str | list[int], tokenizer: Tokenizer) -> np.ndarray:
         if not isinstance(given, str) and (not given or min(given) < 0 or max(given) >= tokenizer.vocab_size):

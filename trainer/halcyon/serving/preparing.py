@@ -269,7 +269,7 @@ def _message(message: Message) -> dict[str, Any]:
         content = "".join(part.text for part in content)
     role = "system" if message.role == "developer" else message.role
     given = {"role": role, "content": content or "", "name": message.name, "tool_call_id": message.tool_call_id}
-    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    shown: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if message.tool_calls:
         calls = [call.model_dump() for call in message.tool_calls]
         for call in calls:
@@ -277,5 +277,5 @@ def _message(message: Message) -> dict[str, Any]:
                 call["function"]["arguments"] = json.loads(call["function"]["arguments"])
             except (ValueError, RecursionError):
                 continue  # the text as it is
-        found["tool_calls"] = calls
-    return found
+        shown["tool_calls"] = calls
+    return shown

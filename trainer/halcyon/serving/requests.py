@@ -204,7 +204,8 @@ def parsed(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         # A field with several types has a fault for each; the deepest is that of the type which fits best.
-        fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]), key=lambda one: len(one["loc"]))
+        of_field = [fault for fault in faults if fault["loc"][:1] == faults[0]["loc"][:1]]
+        fault = max(of_field, key=lambda fault: len(fault["loc"]))
         raise _refused(fault["loc"], fault["type"], fault["msg"]) from None
 
 

@@ -58,8 +58,8 @@ async def _watched(receive: Receive, work: Coroutine[Any, Any, Result]) -> Resul
             return task.result()
         raise _ClientGone
     finally:
-        for one in (task, gone):
-            one.cancel()
+        for pending in (task, gone):
+            pending.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
@@ -97,9 +97,9 @@ class _Stream(Response):
 
     async def _write(self, events: AsyncIterator[bytes], send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for one in events:
+        async for event in events:
             async with asyncio.timeout(self._service.limits.stall_seconds):
-                await send({"type": "http.response.body", "body": one, "more_body": True})
+                await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

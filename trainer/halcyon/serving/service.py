@@ -109,13 +109,13 @@ class Preparers:
                 continue
             self._began[index] = self._clock()
             try:
-                found = call()
+                result = call()
             except BaseException as error:  # the thread must live
                 done.set_exception(error)
                 del error
             else:
-                done.set_result(found)
-                del found
+                done.set_result(result)
+                del result
             del self._began[index], call, done, taken
 
 

@@ -89,13 +89,13 @@ def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = No
 
 def _stored(state: Any, names: list[str]) -> dict[str, int]:
     """Bytes of the state by the path of the parameter. A path of the state ends with that of its parameter."""
-    found = dict.fromkeys(names, 0)
+    sizes = dict.fromkeys(names, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_named):
         place = dotted(path)
         owners = [name for name in names if place.endswith(f".{name}")]
         if owners and is_named(leaf):
-            found[max(owners, key=len)] += math.prod(leaf.array.shape) * leaf.array.dtype.itemsize
-    return found
+            sizes[max(owners, key=len)] += math.prod(leaf.array.shape) * leaf.array.dtype.itemsize
+    return sizes
 
 
 def _decays(group: Group) -> dict[str, bool]:

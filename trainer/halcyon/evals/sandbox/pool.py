@@ -94,7 +94,7 @@ class SandboxPool:
                 raise BadConfiguration(
                     f"{self._place}: this user may not {what}; bind a Role as in examples/agent-sandbox/evaluate.yaml"
                 )
-            found = self._cluster.pool(self._name)
+            pool = self._cluster.pool(self._name)
         except Failed as error:
             raise BadConfiguration(f"{self._place}: {_no_pool(error, self._name)}") from None
         ran = self.run(_TRIAL)
@@ -106,7 +106,7 @@ class SandboxPool:
             raise BadConfiguration(
                 f"{self._place}: its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"
             )
-        return max(1, min(int(found["spec"].get("replicas") or 1), MOST_AT_ONCE))
+        return max(1, min(int(pool["spec"].get("replicas") or 1), MOST_AT_ONCE))
 
     def run(self, program: Program, limits: Limits | None = None) -> Ran:
         """Run a program; see `running.run`. A program that lost its pod three times has failed.
@@ -135,8 +135,8 @@ class SandboxPool:
         """End all programs that run, and delete their claims. Later programs are not run."""
         self._stopped.set()
         with self._lock:
-            found = dict(self._open)
-        for claim, connection in found.items():
+            connections = dict(self._open)
+        for claim, connection in connections.items():
             if connection is not None:
                 connection.interrupt()
             self._delete(claim)
@@ -290,15 +290,15 @@ def await_sandbox(
                     return name
         except WatchEnded:
             pause()
-        found = read()
-        if found is None:
+        present = read()
+        if present is None:
             raise NoSandbox("gives no sandbox: the claim was deleted")
-        claim = found
+        claim = present
 
 
 def _ready(claim: Mapping[str, Any]) -> Mapping[str, Any]:
     conditions = (claim.get("status") or {}).get("conditions") or ()
-    return next((one for one in conditions if one.get("type") == "Ready"), {})
+    return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
 
 
 def _why(claim: Mapping[str, Any]) -> str:
