@@ -18,13 +18,13 @@ import numpy as np
 from pydantic import Field
 
 from halcyon.evals.spans import power
-from halcyon.inference.generating import prompt_ids
 from halcyon.inference.programs import features_of
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
-from halcyon.serving.errors import invalid, no_such_model
+from halcyon.serving.errors import check_model, invalid
 from halcyon.serving.limits import Limits
+from halcyon.serving.preparing import several, token_ids
 from halcyon.serving.requests import StrictPart
 from halcyon.serving.served import Served
 from halcyon.tokenizer import Tokenizer
@@ -70,24 +70,20 @@ class Embedder:
         Raises:
             ApiError: The request is not valid.
         """
-        if request.model is not None and request.model != served.name:
-            raise no_such_model(request.model, served.name)
+        check_model(request.model, served.name)
         if request.dimensions not in (None, served.model.embed.size):
             raise invalid(
                 f"the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions"
             )
-        given: Any = request.input
-        inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+        inputs = several(request.input)
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
             raise invalid(f"it has {len(inputs)} texts; give 1 to {most}", "input")
         return [self._ids(text, served.tokenizer) for text in inputs]
 
     def _ids(self, given: str | list[int], tokenizer: Tokenizer) -> np.ndarray:
-        if not isinstance(given, str) and (not given or min(given) < 0 or max(given) >= tokenizer.vocab_size):
-            raise invalid(f"token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", "input")
         try:
-            ids = prompt_ids(tokenizer, given) if isinstance(given, str) else np.array(given, np.int32)
+            ids = token_ids(given, tokenizer, "input")
         except UnicodeError:
             raise invalid(
                 "the text has a part of a character (a lone surrogate), which has no tokens", "input"

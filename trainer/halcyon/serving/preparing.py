@@ -17,11 +17,12 @@ from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Sequence
 from halcyon.serving.batch import Batch, Schema
-from halcyon.serving.errors import ApiError, invalid, no_such_model, overloaded
+from halcyon.serving.errors import ApiError, check_model, invalid, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.requests import ChatRequest, Message, NamedTool, Request, SchemaFormat, TextRequest
 from halcyon.serving.served import Served
 from halcyon.serving.tools import call_schema, form_of
+from halcyon.tokenizer import Tokenizer
 
 _DEFAULT_TEXT_TOKENS = 16
 """Most tokens of a completion without ``max_tokens``, as in OpenAI's interface."""
@@ -40,8 +41,7 @@ def check(request: Request, name: str, limits: Limits) -> int:
     Raises:
         ApiError: The request is not valid.
     """
-    if request.model is not None and request.model != name:
-        raise no_such_model(request.model, name)
+    check_model(request.model, name)
     count = texts_of(request)
     most = min(limits.choices, limits.requests)
     if count > most:
@@ -154,7 +154,7 @@ def _texts(request: TextRequest, served: Served, length: int, limits: Limits) ->
     echoes: list[str] = []
     total = 0
     for index, prompt in enumerate(_prompts(request)):
-        ids = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else _given(prompt, tokenizer.vocab_size)
+        ids = token_ids(prompt, tokenizer, "prompt")
         most = _most_tokens(request.max_tokens, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
         sampling = _sampling(request, most, alternatives, index * count)
         sequences += _sequences(ids, sampling, tokenizer.ends, count, request.logprobs is not None)
@@ -164,17 +164,27 @@ def _texts(request: TextRequest, served: Served, length: int, limits: Limits) ->
     return Batch(request, served, tuple(sequences), total, tuple(echoes))
 
 
-def _prompts(request: TextRequest) -> list[str] | list[list[int]]:
-    prompt: Any = "" if request.prompt is None else request.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    return [prompt] if isinstance(prompt[0], int) else prompt
+def _prompts(request: TextRequest) -> list[Any]:
+    return several("" if request.prompt is None else request.prompt)
 
 
-def _given(prompt: list[int], tokens: int) -> np.ndarray:
-    if not prompt or min(prompt) < 0 or max(prompt) >= tokens:
-        raise invalid(f"token ids are integers of 0 to {tokens - 1}, at least one", "prompt")
-    return np.array(prompt, np.int32)
+def several(given: Any) -> list[Any]:
+    """Texts or lists of token ids; what is given alone is one of one."""
+    return [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+
+
+def token_ids(given: str | list[int], tokenizer: Tokenizer, field: str) -> np.ndarray:
+    """The tokens of a text, or the given ones: int32 [tokens].
+
+    Raises:
+        ApiError: The model does not have them. The sentence names the field.
+        UnicodeError: The text has a part of a character.
+    """
+    if isinstance(given, str):
+        return prompt_ids(tokenizer, given)
+    if not given or min(given) < 0 or max(given) >= tokenizer.vocab_size:
+        raise invalid(f"token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", field)
+    return np.array(given, np.int32)
 
 
 def _sequences(

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from halcyon.serving.access import Bodies, Keys, check_host, read_json
 from halcyon.serving.batch import Batch
 from halcyon.serving.embeddings import EmbeddingRequest
-from halcyon.serving.errors import ApiError, failed, invalid, no_such_model, shown
+from halcyon.serving.errors import ApiError, check_model, failed, invalid, shown
 from halcyon.serving.requests import ChatRequest, Request, TextRequest, parsed
 from halcyon.serving.service import Service, outcome_of
 
@@ -164,11 +164,8 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     async def models(http: HttpRequest) -> Response:
         keys.check(http.headers.get("authorization", ""))
         name = http.path_params.get("name")
-        if name is None:
-            return _Json({"object": "list", "data": [model()]})
-        if name != worker.served.name:
-            raise no_such_model(name, worker.served.name)
-        return _Json(model())
+        check_model(name, worker.served.name)
+        return _Json({"object": "list", "data": [model()]} if name is None else model())
 
     async def health(_: HttpRequest) -> Response:
         return _probed(worker.fault, "the engine computes")
@@ -258,11 +255,10 @@ async def _answer_error(_: HttpRequest, error: Exception) -> Response:
 
 
 async def _answer_http(http: HttpRequest, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
+    status, path = error.status_code if isinstance(error, HTTPException) else 500, shown(http.url.path)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        text = f"{shown(http.url.path)} does not take {shown(http.method)}"
-        return _refusal(ApiError(status, text, code="method_not_allowed"))
-    return _refusal(ApiError(status, f"there is no {shown(http.url.path)}", code="not_found"))
+        return _refusal(ApiError(status, f"{path} does not take {shown(http.method)}", code="method_not_allowed"))
+    return _refusal(ApiError(status, f"there is no {path}", code="not_found"))
 
 
 async def _answer_fault(_: HttpRequest, error: Exception) -> Response:
