@@ -1,4 +1,4 @@
-"""Devices that a document names, described to the compilers on a machine without them.
+"""Devices that a document names, described to the compilers on a machine without them, and its step, compiled for them.
 
 libtpu knows every generation of TPUs and every topology. XLA compiles for an NVIDIA GPU whose facts it is given
 (`halcyon.commands.programs.gpus`). JAX then has devices that nothing can run on. Code that asks JAX which hardware it
@@ -14,6 +14,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+from jax.experimental import topologies
+from jax.extend import backend
 from jax.sharding import Mesh
 
 from halcyon.commands.programs.gpus import GPUS, rates_of
@@ -79,9 +82,6 @@ def devices_of(spec: AcceleratorSpec, slices: int) -> list[Any]:
     accelerator = spec.row
     if (reason := why_not(accelerator)) is not None:
         raise NoCompiler(reason)
-    import jax
-    from jax.experimental import topologies
-
     jax.config.update("jax_platforms", "cpu")  # JAX would look for the accelerator itself
     _set_flags(accelerator)
     try:
@@ -141,9 +141,6 @@ def described(device: Any) -> Iterator[None]:
     Args:
         device: A device of `devices_of`, or a `halcyon.commands.programs.gpus.Gpu`.
     """
-    import jax
-    from jax.extend import backend
-
     cores = getattr(device, "num_cores" if device.platform == "tpu" else "core_count", None)
     kind = jax.sharding.AbstractDevice(device_kind=device.device_kind, num_cores=cores, platform=device.platform)
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)
@@ -165,15 +162,11 @@ def _replaced(module: Any, name: str, function: Callable[[], Any]) -> Iterator[N
         setattr(module, name, before)
 
 
-# MERGED commands/programs/devices.py
-# """The step of a document, compiled for the hardware that the document names."""
-
-
 def described_mesh(spec: TrainingRunSpec) -> Mesh:
     """The mesh of a run over devices that are described to the compiler. For one accelerator type in a process.
 
     Raises:
-        NoCompiler: See `halcyon.commands.programs.devices.devices_of`.
+        NoCompiler: See `devices_of`.
     """
     mesh = run_mesh(spec)
     return build_mesh(mesh, devices_of(spec.accelerator, mesh.replica))

@@ -3,6 +3,12 @@
 XLA reads them from a text of its type ``GpuTargetConfigProto``. Sources: XLA's own descriptions of GPUs
 (``openxla/xla: xla/backends/gpu/target_config/specs``, read 2026-11-26), and for the L4, which has none there, NVIDIA's
 data sheet and the table of compute capabilities in the CUDA C++ programming guide.
+
+Beside them stand the nominal speeds of a device, for the share of collectives that computation covers. The peak rate is
+in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system architecture of TPUs
+("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a link has an equal part
+in each direction; Jouppi et al. 2023 for v4) and from NVIDIA's data sheets (NVLink, each direction; PCIe 4 for the L4).
+Read 2026-11-26.
 """
 
 from __future__ import annotations
@@ -16,6 +22,15 @@ from halcyon_api.spec.accelerator import AcceleratorSpec
 _KIB, _GB = 1024, 10**9
 _CUDNN = (9, 10)
 """Version of cuDNN that the program is compiled for; the packages of the extra ``cuda`` have a later one."""
+_TPU_MEMORY = {"v4": 1228 * _GB, "v5e": 819 * _GB, "v5p": 2765 * _GB, "v6e": 1640 * _GB, "v7x": 7380 * _GB}
+"""Bytes in a second of a chip."""
+_TPU_LINK = {"v4": 50 * _GB, "v5e": 50 * _GB, "v5p": 100 * _GB, "v6e": 100 * _GB, "v7x": 100 * _GB}
+"""Bytes in a second of one link of a chip, in one direction."""
+_NVLINK = {
+    "l4": 32 * _GB, "a100": 300 * _GB, "a100-80gb": 300 * _GB, "h100": 450 * _GB, "h100-mega": 450 * _GB,
+    "h200": 450 * _GB,
+    "b200": 900 * _GB, "gb200": 900 * _GB, "b300": 900 * _GB, "gb300": 900 * _GB,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,8 +48,8 @@ class Gpu:
         clock_ghz: Highest clock rate.
         shared_bytes: Shared memory of a multiprocessor. A block gets 1 KiB less.
         threads: Threads of a multiprocessor at a time.
-        platform: JAX's name of its platform.
         float_units: Units for float32 of a multiprocessor.
+        platform: JAX's name of its platform.
     """
 
     device_kind: str
@@ -100,29 +115,6 @@ GPUS: dict[str, Gpu] = {
 """The GPUs by ``accelerator.type``. The type ``nvidia`` is any GPU, so it has no facts."""
 
 
-# MERGED commands/programs/gpus.py
-# """Nominal speeds of one device: its matrix products, its memory and its links, for the share of collectives that
-# computation covers.
-#
-# The peak rate is in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system
-# architecture of TPUs ("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a
-# link has an equal part in each direction; Jouppi et al. 2023 for v4) and from NVIDIA's data sheets (NVLink, each
-# direction; PCIe 4 for the L4). Read 2026-11-26.
-# """
-
-
-_GB = 1e9
-_TPU_MEMORY = {"v4": 1228 * _GB, "v5e": 819 * _GB, "v5p": 2765 * _GB, "v6e": 1640 * _GB, "v7x": 7380 * _GB}
-"""Bytes in a second of a chip."""
-_TPU_LINK = {"v4": 50 * _GB, "v5e": 50 * _GB, "v5p": 100 * _GB, "v6e": 100 * _GB, "v7x": 100 * _GB}
-"""Bytes in a second of one link of a chip, in one direction."""
-_NVLINK = {
-    "l4": 32 * _GB, "a100": 300 * _GB, "a100-80gb": 300 * _GB, "h100": 450 * _GB, "h100-mega": 450 * _GB,
-    "h200": 450 * _GB,
-    "b200": 900 * _GB, "gb200": 900 * _GB, "b300": 900 * _GB, "gb300": 900 * _GB,
-}  # fmt: skip
-
-
 def rates_of(spec: AcceleratorSpec, slices: int) -> Rates | None:
     """Speed of a device of a document. None: not known, as of the network between GPU hosts and between slices.
 
@@ -140,7 +132,7 @@ def rates_of(spec: AcceleratorSpec, slices: int) -> Rates | None:
         return Rates(row.peak_flops_per_second, _TPU_MEMORY[row.name] / shared, links / shared)
     if row.name not in GPUS or sides[0] > 1:
         return None
-    return Rates(row.peak_flops_per_second, float(GPUS[row.name].memory_bandwidth), _NVLINK[row.name])
+    return Rates(row.peak_flops_per_second, GPUS[row.name].memory_bandwidth, _NVLINK[row.name])
 
 
 def edge_links(sides: list[int], *, largest: int) -> int:
