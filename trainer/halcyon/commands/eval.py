@@ -199,17 +199,15 @@ def _write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 def _document(results: TaskResults) -> dict[str, Any]:
     """The results as a JSON object, without the numbers that a benchmark does not have."""
-    shown = [
-        numbers.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": numbers.seconds}
-        for numbers in results.tasks
-    ]
-    others, of_core = (
-        [numbers for numbers in shown if numbers["task"].startswith(CORE_PREFIX) is wanted] for wanted in (False, True)
-    )
-    document: dict[str, Any] = {"prompts": results.prompts, "tasks": others}
+
+    def shown(*, of_core: bool) -> list[dict[str, Any]]:
+        tasks = [numbers for numbers in results.tasks if numbers.task.startswith(CORE_PREFIX) is of_core]
+        return [task.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": task.seconds} for task in tasks]
+
+    document: dict[str, Any] = {"prompts": results.prompts, "tasks": shown(of_core=False)}
     averages = {"chatCore": results.chat_core, "core": results.core}
     document |= {name: value for name, value in averages.items() if value is not None}
-    return document | ({"coreTasks": of_core} if results.core is not None else {})
+    return document | ({"coreTasks": shown(of_core=True)} if results.core is not None else {})
 
 
 def _print(results: TaskResults) -> None:

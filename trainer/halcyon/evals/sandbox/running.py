@@ -201,9 +201,7 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
             watched = _Watched(process, reported, limits)
             stopped = watched.read()
             if stopped is None:
-                process.wait(_END_SECONDS)  # it has closed its pipes, as the end of a process does
-        except subprocess.TimeoutExpired:
-            stopped = "timeout"
+                stopped = _ended(process)
         finally:
             process.kill()
     written = bytes(watched.texts[reported])
@@ -252,6 +250,15 @@ class _Watched:
         for text in self.texts.values():
             del text[most:]
         return is_over
+
+
+def _ended(process: subprocess.Popen[bytes]) -> Outcome | None:
+    """Wait for a process that has closed its pipes, as the end of a process does."""
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    return None
 
 
 def outcome_of(code: int, has_passed: bool, errors: str) -> Outcome:
