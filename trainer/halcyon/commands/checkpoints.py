@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.commands.models import owner_of
@@ -96,7 +97,7 @@ def verify(
     """
     from halcyon.checkpoint.opening import committed_steps, entry_of, load_head
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.commands.views.checkpoints import damage_view, decimal
+    from halcyon.commands.views.checkpoints import damage_view
     from halcyon.telemetry.history.reading import read_history
 
     with report_root_errors():
