@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from halcyon.commands.errors import replace_unencodable
+from halcyon.commands.errors import OneSentence, replace_unencodable
 from halcyon.commands.main import Version
-from halcyon.commands.usage import OneSentence
 from halcyon_cli import commands
 
 app = typer.Typer(

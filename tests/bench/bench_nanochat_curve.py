@@ -47,7 +47,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[2]))
 from step_turns import Peer
 
-from halcyon.commands.nanochat_dial import Choices, Dial, adamw_groups, dial, document
+from halcyon.commands.dial import Choices, Dial, adamw_groups, dial, document
 from halcyon.data.dataset import Dataset
 from halcyon.parallel.mesh import build_mesh
 from halcyon.step.compilation import compiler_options

@@ -11,9 +11,9 @@ import pytest
 import typer
 import yaml
 
-from halcyon.commands.chat_data import files
+from halcyon.commands.chat_data import NAMES as DATA_NAMES
+from halcyon.commands.dial import Choices, dial, document
 from halcyon.commands.main import app
-from halcyon.commands.nanochat_dial import Choices, dial, document
 from halcyon.serving.metrics import NAMES
 from halcyon_chat.chain import FILES as CHAT_FILES
 from halcyon_chat.chain import in_order
@@ -116,7 +116,7 @@ def test_the_job_writes_the_files_that_the_runs_read() -> None:
     assert given["output"] == f"{bucket_of(CHAIN[0])}/{CHAT_FILES}"
     assert len(read) >= 3
     assert {path.rpartition("/")[0] for path in read} == {given["output"]}
-    assert {path.rpartition("/")[2] for path in read} <= set(files.NAMES)
+    assert {path.rpartition("/")[2] for path in read} <= set(DATA_NAMES)
     assert given["endpoint"] == TRAINED[0]["checkpoint"]["endpoint"]
     assert container["envFrom"] == [{"secretRef": {"name": TRAINED[0]["checkpoint"]["credentialsSecret"]["name"]}}]
 

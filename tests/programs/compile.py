@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from halcyon.commands.programs.compiling import described_mesh
-from halcyon.commands.programs.devices import described
-from halcyon.commands.programs.rates import rates_of
+from halcyon.commands.programs.devices import described, described_mesh
+from halcyon.commands.programs.gpus import rates_of
 from halcyon.step.device_use import Plan, plan_of
 from halcyon.step.program import build_program
 from tests.programs.rows import DEVICES, LENGTH, ROWS, VOCABULARY, Row

@@ -48,9 +48,9 @@ print(json.dumps([device.device_kind, str(getattr(device, "compute_capability", 
 STEP = """
 from halcyon.step.hlo.module import parse
 from halcyon.step.hlo.schedule import overlap
-from halcyon.commands.programs.compiling import described_mesh
+from halcyon.commands.programs.devices import described_mesh
 from halcyon.commands.programs.devices import described
-from halcyon.commands.programs.rates import rates_of
+from halcyon.commands.programs.gpus import rates_of
 from halcyon.step.program import build_program
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document

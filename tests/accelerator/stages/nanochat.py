@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from halcyon.commands.nanochat_dial import Choices, dial, document
+from halcyon.commands.dial import Choices, dial, document
 from tests.accelerator.measure import Options
 from tests.accelerator.peers import original
 from tests.accelerator.rows import Row

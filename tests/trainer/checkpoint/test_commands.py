@@ -94,7 +94,7 @@ def test_verify_reads_every_byte(file_root: Root) -> None:
     assert run(file_root, "verify").exit_code == 0
     result = run(file_root, "verify", "--all")
     assert result.exit_code == ExitCode.FAILURE
-    assert "step 1: 1 problems" in result.stdout
+    assert "step 1: 1 problem" in result.stdout
     assert "data/half/zarr.json has" in result.stdout
 
 

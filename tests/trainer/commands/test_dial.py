@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.commands.nanochat_dial import Choices, Dial, InvalidDial, dial, document
+from halcyon.commands.dial import Choices, Dial, InvalidDial, dial, document
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 

@@ -10,7 +10,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from halcyon.commands.run_page import run_page
+from halcyon.commands.views.pages import run_page
 from halcyon.commands.views.run_summary import Summary, source_rows, summarize
 from halcyon.models import flops_per_token, parameter_count
 from halcyon.step.program import build_program

@@ -14,10 +14,9 @@ import jinja2
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals import core, human_eval, spelling_bee
+from halcyon.evals import core
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
 from halcyon.evals.example import GivenReply, MultipleChoice, OpenQuestion, conversation
-from halcyon.evals.gsm8k import final_number
 from halcyon.evals.results import (
     Answer,
     centred,
@@ -29,7 +28,8 @@ from halcyon.evals.results import (
     result_of,
 )
 from halcyon.evals.sandbox.running import Program
-from halcyon.inference.arithmetic import calculate
+from halcyon.evals.tasks import COUNT, final_number, human_eval_program
+from halcyon.inference.calculator import calculate
 from halcyon_api.task_results import TASK_NAMES, results_key, results_step
 from tests.trainer.evals import samples
 
@@ -85,7 +85,7 @@ def test_questions_have_a_solution_that_their_own_rule_accepts(tmp_path: Path) -
 
     (tmp_path / "words.txt").write_text("strawberry\nbee\n")
     bees = BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt").examples
-    assert len(bees) == spelling_bee.COUNT
+    assert len(bees) == COUNT
     assert bees == BENCHMARKS["spelling-bee"].read(tmp_path / "words.txt").examples
     for bee in bees:
         assert isinstance(bee, OpenQuestion)
@@ -113,7 +113,7 @@ def test_a_completed_function_becomes_a_program(tmp_path: Path, answer: str) -> 
         BENCHMARKS["humaneval"].read(samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)).examples
     )
     assert isinstance(example, OpenQuestion)
-    program = human_eval.grade(example, answer)
+    program = human_eval_program(example, answer)
     assert isinstance(program, Program)
     scope: dict[str, Any] = {}
     exec(program.source, scope)  # noqa: S102 - the text of this test

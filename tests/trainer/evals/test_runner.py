@@ -234,9 +234,9 @@ def test_bad_arguments_are_refused_before_the_model_is_read(arguments: list[str]
 def test_programs_are_refused_before_the_model_is_read_where_they_are_not_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from halcyon.evals.sandbox import landlock, running
+    from halcyon.evals.sandbox import child, running
 
-    monkeypatch.setattr(landlock, "version", lambda: 0)
+    monkeypatch.setattr(child, "landlock_version", lambda: 0)
     running.check.cache_clear()
     path = samples.lines(tmp_path / "HumanEval.jsonl.gz", samples.HUMAN_EVAL)
     done = CliRunner().invoke(app, ["eval", "hf:/nowhere", "--task", f"humaneval={path}"])

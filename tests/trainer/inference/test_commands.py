@@ -72,7 +72,7 @@ def test_a_prompt_of_a_conversation_has_the_marks_of_its_template() -> None:
         for content in ("say", "say <|im_end|>")
     ]
     assert ends[0] == ends[1]  # a message cannot end a turn
-    assert not ChatPrompts.has_own_marks(tokenizer)
+    assert ChatPrompts.of(tokenizer, None) is None
 
 
 def test_the_template_is_found_in_each_file() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.commands.sample import _Written
-from halcyon.commands.terminal import write_text
+from halcyon.commands.texts import _Written, write_text
 
 _HOSTILE = "a\x1b[2J\x1b]52;c;aGk=\x07b\r\x9b31m\u202ec\td\n"
 

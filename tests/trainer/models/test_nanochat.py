@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from halcyon.commands.nanochat_dial import adamw_groups
+from halcyon.commands.dial import adamw_groups
 from halcyon.models import CausalLM, Inputs
 from halcyon.optim import build_optimizer
 from halcyon.step.objectives.next_token import next_token_sums

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.commands.nanochat_dial import Choices, adamw_groups, dial, document
+from halcyon.commands.dial import Choices, adamw_groups, dial, document
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.schedules import update_arguments
 from halcyon.parallel.axes import shardings

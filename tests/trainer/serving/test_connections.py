@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from halcyon.serving.access import Keys
-from halcyon.serving.body import Bodies
+from halcyon.serving.access import Bodies, Keys
 from halcyon.serving.connections import Connections, group_of, openable
 from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits

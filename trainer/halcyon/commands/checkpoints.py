@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from halcyon.commands.errors import about_file, console, report_root_errors
+from halcyon.commands.models import owner_of
+from halcyon.commands.options import Endpoint, NewRoot, OwnerName, Region
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
-from halcyon_api.checkpoint_documents import HEAD_KEY
+from halcyon_api.base import InvalidRun
+from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Owner
+from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
+from halcyon_api.spec.checkpoint import CheckpointSpec
+from halcyon_api.training_run import load_run
+from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
     from halcyon.storage.store import Store
-    from halcyon_api.checkpoint_documents import CommittedStep
-    from halcyon_api.spec.checkpoint import CheckpointSpec
 
 app = typer.Typer(help="List, verify, compare, pin, copy and average the checkpoints of a run.", no_args_is_help=True)
 
@@ -34,8 +40,6 @@ RootArgument = Annotated[
         metavar="ROOT|RUN.YAML",
     ),
 ]
-Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
-Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
 Step = Annotated[int | None, typer.Option(min=0, help="The step. Default: the newest checkpoint.")]
 
 
@@ -76,8 +80,7 @@ def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regi
     from halcyon.commands.views.checkpoints import checkpoint_view
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
-        _print(checkpoint_view(Checkpoint(store, _entry(store, step))))
+        _print(checkpoint_view(Checkpoint(*_opened(place, step, endpoint, region))))
 
 
 @app.command()
@@ -92,14 +95,14 @@ def verify(
 
     Exits with 1 if there is any.
     """
-    from halcyon.checkpoint.opening import committed_steps, load_head
+    from halcyon.checkpoint.opening import committed_steps, entry_of, load_head
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.commands.views.checkpoints import damage_view, history_damage_view
+    from halcyon.commands.views.checkpoints import damage_view
     from halcyon.telemetry.history.reading import read_history
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
-        entries = committed_steps(store) if every else (_entry(store, step),)
+        entries = committed_steps(store) if every else (entry_of(store, step),)
         _, head_damage = load_head(store, store.read(HEAD_KEY).data)
         intact = head_damage is None
         if head_damage:
@@ -110,11 +113,13 @@ def verify(
         for entry in entries:
             damages = find_damage(store, entry)
             intact = intact and not damages
-            _print(damage_view(entry, damages))
+            size = decimal(entry.size_bytes)
+            _print(damage_view(f"step {entry.step}", f"every byte is what was written ({size})", damages))
         history = read_history(store)
         if history.files:
             intact = intact and not history.damages
-            _print(history_damage_view(history))
+            files = counted(history.files, "file")
+            _print(damage_view("history", f"every byte of {files} is what was written", history.damages))
     if not intact:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -135,9 +140,9 @@ def diff(
     from halcyon.commands.views.checkpoints import difference_view
 
     with report_root_errors():
-        here = root_store(place, endpoint, region)
-        there = here if other is None else root_store(other, endpoint, region)
-        differences = list(compare(Checkpoint(here, _entry(here, first)), Checkpoint(there, _entry(there, second))))
+        before = Checkpoint(*_opened(place, first, endpoint, region))
+        after = Checkpoint(*_opened(place if other is None else other, second, endpoint, region))
+        differences = list(compare(before, after))
         _print(difference_view(differences))
     if differences:
         raise typer.Exit(ExitCode.FAILURE)
@@ -149,8 +154,7 @@ def pin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, regio
     from halcyon.checkpoint.head import edit, with_pin
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
-        entry = _entry(store, step)
+        store, entry = _opened(place, step, endpoint, region)
         try:
             edit(store, lambda head: with_pin(head, entry.path))
         except KeyError:
@@ -164,8 +168,7 @@ def unpin(place: RootArgument, step: Step = None, endpoint: Endpoint = None, reg
     from halcyon.checkpoint.head import edit, without_pin
 
     with report_root_errors():
-        store = root_store(place, endpoint, region)
-        entry = _entry(store, step)
+        store, entry = _opened(place, step, endpoint, region)
         edit(store, lambda head: without_pin(head, entry.path))
         _print(f"step {entry.step} is not pinned")
 
@@ -188,14 +191,14 @@ def gc(
 
     with report_root_errors():
         store = root_store(place, endpoint, region)
-        found = garbage(store)
+        orphans = garbage(store)
         merged = tuple(Garbage(name.key, "merged into another file of the history") for name in list_segments(store)[1])
         if not dry_run:
-            for one in found:
-                delete_checkpoint(store, one.path)
-            for one in merged:
-                store.delete(one.path)
-        _print(garbage_view((*found, *merged), deleted=not dry_run))
+            for orphan in orphans:
+                delete_checkpoint(store, orphan.path)
+            for file in merged:
+                store.delete(file.path)
+        _print(garbage_view((*orphans, *merged), deleted=not dry_run))
 
 
 @app.command()
@@ -213,14 +216,13 @@ def copy(
 ) -> None:
     """Copy a checkpoint to an empty root, and verify it during the copy."""
     from halcyon.commands.copy_checkpoint import copy_checkpoint
-    from halcyon_api.checkpoint_documents import Owner
 
     with report_root_errors():
         namespace, _, name = (run or "").partition("/")
         if run is not None and not (namespace and name):
             raise BadConfiguration(f"--run: give NAMESPACE/NAME, not {run!r}")
-        store, target = root_store(place, endpoint, region), root_store(root_address(to), to_endpoint, to_region)
-        entry = _entry(store, step)
+        store, entry = _opened(place, step, endpoint, region)
+        target = root_store(root_address(to), to_endpoint, to_region)
         head = copy_checkpoint(store, entry, target, owner=Owner(namespace=namespace, name=name) if run else None)
         _print(f"step {entry.step} is in {target.root}, for the run {head.owner.namespace}/{head.owner.name}")
 
@@ -230,11 +232,8 @@ def average(
     checkpoints: Annotated[
         list[str], typer.Argument(help="Checkpoints of one model, in one root or in several.", metavar="ROOT@STEP...")
     ],
-    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
-    run: Annotated[
-        str | None,
-        typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
-    ] = None,
+    root: NewRoot,
+    run: OwnerName = None,
     endpoint: Endpoint = None,
     region: Region = None,
     root_endpoint: Annotated[
@@ -246,22 +245,17 @@ def average(
 
     Prints their `spec.from`.
     """
-    from halcyon.commands.models import owner_of
     from halcyon.weights.creating import Averaged, average_models
     from halcyon.weights.root import split_step
-    from halcyon_api.yaml_text import dump
 
     with report_root_errors():
-        places = [split_step(checkpoint) for checkpoint in checkpoints]
-        stores = {place: root_store(place, endpoint, region) for place, _ in places}
-        sources = [Averaged(stores[place], _entry(stores[place], step)) for place, step in places]
+        sources = [Averaged(*_opened(*split_step(checkpoint), endpoint, region)) for checkpoint in checkpoints]
         to = root_store(root_address(root), root_endpoint, root_region)
         owner = owner_of(run, to.root)
         model = average_models(sources, to, owner=owner, clock=time.time())
     sys.stderr.write(
         f"the average of {', '.join(map(str, sources))} is the checkpoint of step 0 in {to.root}; a run in namespace "
-        f"{owner.namespace} "
-        "begins with it by:\n"
+        f"{owner.namespace} begins with it by:\n"
     )
     sys.stdout.write(dump({"spec": {"from": {"run": owner.name, "root": to.root}, "model": model.spec.document()}}))
 
@@ -288,8 +282,6 @@ def root_spec(place: str, endpoint: str | None, region: str | None) -> Checkpoin
     from pydantic import ValidationError
 
     from halcyon.weights.model_file import read_model
-    from halcyon_api.spec.checkpoint import CheckpointSpec
-    from halcyon_api.training_run import InvalidRun, load_run
 
     try:
         if "://" not in place and not Path(place).is_dir():
@@ -308,10 +300,12 @@ def root_store(place: str, endpoint: str | None, region: str | None) -> Store:
     return Store(root_spec(place, endpoint, region))
 
 
-def _entry(store: Store, step: int | None) -> CommittedStep:
+def _opened(place: str, step: int | None, endpoint: str | None, region: str | None) -> tuple[Store, CommittedStep]:
+    """A root and one of its checkpoints; the newest without a step."""
     from halcyon.checkpoint.opening import entry_of
 
-    return entry_of(store, step)
+    store = root_store(place, endpoint, region)
+    return store, entry_of(store, step)
 
 
 def _print(view: object) -> None:

@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from halcyon.checkpoint.creating import commit_fresh
 from halcyon.checkpoint.opening import load_head
@@ -65,13 +66,11 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     def carry(file: ManifestFile) -> None:
         to.write(f"{entry.path}{DATA_PREFIX}{file.path}", read_file(store, entry.path, file))
 
-    jobs: list[Callable[[], None]] = [lambda file=file: carry(file) for file in manifest.files]
-    jobs += [lambda key=key: _carry_key(store, to, key) for prefix in _BESIDE for key in store.list(prefix)]
-    jobs += [
-        lambda key=key: _carry_key(store, to, key)
-        for key in store.list(TASKS_PREFIX)
-        if (step := results_step(key)) is not None and step <= entry.step
-    ]
+    beside = [key for prefix in _BESIDE for key in store.list(prefix)]
+    steps = {key: results_step(key) for key in store.list(TASKS_PREFIX)}
+    beside += [key for key, step in steps.items() if step is not None and step <= entry.step]
+    jobs: list[Callable[[], None]] = [partial(carry, file) for file in manifest.files]
+    jobs += [partial(_carry_key, store, to, key) for key in beside]
     jobs.append(lambda: copy_history(store, to, entry.step))
     in_parallel(jobs)
     to.write(f"{entry.path}{MANIFEST_KEY}", data)

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from halcyon.commands.checkpoints import root_store
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
-from halcyon.commands.models import Endpoint, Region
-from halcyon.commands.options import Defaults, Document
+from halcyon.commands.options import Defaults, Document, Endpoint, Region
 from halcyon.errors import BadConfiguration
+from halcyon.host.documents import root_address
 from halcyon_api.counting import counted
+from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from halcyon.data.cache.ensure import Caches
     from halcyon.run.context import Context
-    from halcyon.storage.store import Store
-    from halcyon_api.training_run import TrainingRunSpec
 
 _STOPPED = "stopped; the shards that are done are kept"
 
@@ -43,7 +44,7 @@ def build(document: Document, checkpoint_root: Root = None, defaults: Defaults =
     with report_errors(document, interrupted=_STOPPED):
         console = new_console()
         spec = _context(document, checkpoint_root, defaults).run.spec
-        _, caches = _ensured(spec, "build", console)
+        caches = _built(spec, console)
         console.print(source_table(caches.ledgers))
         _note(spec, caches, console)
 
@@ -63,7 +64,6 @@ def show(
 ) -> None:
     """Print the data of a step: sources, documents and text. Text that does not count in the loss is struck through."""
     import numpy as np
-    from rich.text import Text
 
     from halcyon.commands.views.examples import step_view
     from halcyon.data.open import inspect_dataset
@@ -124,7 +124,7 @@ def stats(
         dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}")
         ledgers = caches.ledgers
         steps = spec.trainer.steps
-        found = overview(dataset, ledgers, steps)
+        sources = overview(dataset, ledgers, steps)
         console = new_console()
         for name, ledger in ledgers.items():
             if not ledger.finished:
@@ -132,10 +132,10 @@ def stats(
                     f"{name}: its token cache is not complete yet; all numbers are of its first "
                     f"{counted(len(ledger.shards), 'shard')}"
                 )
-        console.print(stats_view(found, ledgers, steps))
+        console.print(stats_view(sources, ledgers, steps))
         _note(spec, caches, console)
         if plot is not None:
-            write_picture(picture(found, steps), plot)
+            write_picture(picture(sources, steps), plot)
 
 
 @app.command()
@@ -149,31 +149,23 @@ def conversations(
     """Write conversations about the Python standard library, for a first chat model: JSON Lines files, and a list of
     words.
     """
-    from halcyon.commands.chat_data.files import files
-    from halcyon.commands.checkpoints import root_store
+    from halcyon.commands.chat_data import files
     from halcyon.data.sources.failures import Unreadable
-    from halcyon.host.documents import root_address
 
     with report_root_errors("the output"):
         try:
-            found = dict(files())
+            contents = dict(files())
         except Unreadable as error:
             raise BadConfiguration(str(error)) from None
         store = root_store(root_address(output), endpoint, region)
-        for name, content in found.items():
+        for name, content in contents.items():
             store.write(name, content)
             count = content.count(b"\n")
             sys.stdout.write(f"{store.root}/{name}: {counted(count, 'line')}\n")
 
 
-def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None) -> tuple[Store, Caches]:
-    """Build the caches of a run, or open them.
-
-    Shows the progress of each source on the console (default: on standard error).
-    """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
+def _built(spec: TrainingRunSpec, console: Console) -> Caches:
+    """Build the caches of a run, or open them. Shows the progress of each source."""
     from halcyon.commands.views.sources import format_speed
     from halcyon.data.cache.build import Built
     from halcyon.data.open import ensure_caches
@@ -184,7 +176,7 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
         TextColumn("{task.fields[words]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console or Console(stderr=True), transient=console is None) as progress:
+    with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
         began = time.monotonic()  # of the current source: the sources are built one after the other
 
@@ -202,7 +194,7 @@ def _ensured(spec: TrainingRunSpec, purpose: str, console: Console | None = None
             )
             began = now if built.finished else began
 
-        return ensure_caches(spec, process=f"{purpose}/{time.time_ns()}", report=show)
+        return ensure_caches(spec, process=f"build/{time.time_ns()}", report=show)[1]
 
 
 def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
@@ -221,13 +213,13 @@ def _slice(words: str) -> slice:
     Raises:
         BadParameter: The words name no rows.
     """
-    found = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
-    if found is None:
+    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", words)
+    if match is None:
         raise typer.BadParameter(
             f"{words!r} names no rows; give one such as 3, some such as 0:4, or : for all", param_hint="--rows"
         )
-    begin, end, one = (None if part in (None, "") else int(part) for part in found.groups())
-    return slice(begin, end) if one is None else slice(one, one + 1)
+    begin, end, row = (int(part) if part else None for part in match.groups())
+    return slice(begin, end) if row is None else slice(row, row + 1)
 
 
 def _context(document: Path, checkpoint_root: str | None, defaults: list[Path] | None) -> Context:

@@ -1,23 +1,37 @@
-"""Errors that the user can fix: one sentence on standard error, and the exit code of the error."""
+"""Errors that the user can fix: one sentence on standard error, and the exit code of the error.
+
+Typer's own answer to a wrong command line has several lines in a box, unlike the answers to other mistakes. Pass
+`OneSentence` as the class of an app's outermost group: it answers in one sentence, with exit code 2.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
 
 from halcyon.errors import NoValidCheckpoint, RootUnusable, TrainerExit
+from halcyon_api.base import InvalidRun
+from halcyon_api.checkpoint_documents import DamagedDocument
+from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from halcyon_api.package import missing
+from halcyon_api.sentences import nearest
 
 _WIDE = 200
 """Smallest width of the output in columns, if it does not go to a terminal."""
+_LONGEST = 400
+"""Characters of a sentence about a command line."""
+_COMMAND = re.compile(r"No such command (['\"])(.*)\1\.")
+_TYPE = re.compile(r"Input should be a valid ([a-z]+).*", re.DOTALL)
+_EXTRA = re.compile(r"Got unexpected extra arguments? ?(?:\(s\) )?\((.*)\)", re.DOTALL)
 
 
 @contextmanager
@@ -31,21 +45,22 @@ def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterat
     """
     try:
         yield
+        return
     except TrainerExit as error:
-        sys.stderr.write(f"{about_file(about, str(error))}\n")
-        raise typer.Exit(error.exit_code) from None
+        sentence, code = about_file(about, str(error)), error.exit_code
+    except InvalidRun as error:
+        sentence, code = about_file(about, str(error)), ExitCode.BAD_CONFIGURATION
     except BrokenPipeError:
         raise  # the reader, such as `head`, has closed the pipe
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"{where}{error.strerror or error}\n")
-        raise typer.Exit(ExitCode.FAILURE) from None
+        sentence, code = f"{where}{error.strerror or error}", ExitCode.FAILURE
     except MemoryError:
-        sys.stderr.write("this machine has too little memory for this command\n")
-        raise typer.Exit(ExitCode.FAILURE) from None
+        sentence, code = "this machine has too little memory for this command", ExitCode.FAILURE
     except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupted}\n")
-        raise typer.Exit(ExitCode.FAILURE) from None
+        sentence, code = interrupted, ExitCode.FAILURE
+    sys.stderr.write(f"{sentence}\n")
+    raise typer.Exit(code)
 
 
 @contextmanager
@@ -57,7 +72,6 @@ def report_root_errors(what: str = "the root") -> Iterator[None]:
     """
     from halcyon.checkpoint.verify import Damaged
     from halcyon.storage.failures import StoreFailure
-    from halcyon_api.checkpoint_documents import DamagedDocument
 
     with report_errors():
         try:
@@ -88,7 +102,83 @@ def replace_unencodable() -> None:
 
 def console() -> Console:
     """A console as wide as the terminal; without a terminal, wide enough for names in full length."""
-    from rich.console import Console
+    usual = Console()
+    return usual if usual.is_terminal else Console(width=max(usual.width, _WIDE))
 
-    found = Console()
-    return found if found.is_terminal else Console(width=max(found.width, _WIDE))
+
+class OneSentence(TyperGroup):
+    """A group of commands that reports a wrong command line in one sentence."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command that the arguments name. Ends the process, unless `standalone_mode` is False."""
+        run = super().main
+        if not standalone_mode:
+            return run(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            code = run(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except typer.TyperException as error:
+            if text := sentence(error, prog_name or self.name or "halcyon"):
+                sys.stderr.write(f"{text}\n")
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.stderr.write("stopped\n")
+            sys.exit(1)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("halcyon"):
+                raise
+            sys.stderr.write(f"{missing(error.name)}\n")
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def sentence(error: typer.TyperException, program: str) -> str:
+    """One sentence with the mistake in a command line and the help to read; empty if the help was already printed.
+
+    Args:
+        error: The error of Typer.
+        program: Name of the command if Typer does not know it.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return ""
+    context = getattr(error, "ctx", None)
+    text = " ".join(_what(error, context).split())
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    command = program if context is None else context.command_path
+    return f"{command}: {text}; see `{command} --help`"
+
+
+def _what(error: typer.TyperException, context: Any) -> str:
+    message = error.format_message()
+    if (option := getattr(error, "option_name", None)) is not None and hasattr(error, "possibilities"):
+        return f"there is no option {option}{_meant(option, _options(context))}"
+    if (match := _COMMAND.match(message)) is not None:
+        return (
+            "there is no command "
+            f"{match[2]!r}{_meant(match[2], getattr(getattr(context, 'command', None), 'commands', ()))}"
+        )
+    if (match := _EXTRA.match(message)) is not None:
+        return f"{counted(len(match[1].split()), 'argument')} too many: {match[1]}"
+    message = _TYPE.sub(r"give a valid \1", message.replace("Value error, ", "")).rstrip(". ")
+    return message[:1].lower() + message[1:]
+
+
+def _options(context: Any) -> list[str]:
+    params = getattr(getattr(context, "command", None), "params", ())
+    return [
+        *(name for param in params for name in (*param.opts, *param.secondary_opts) if name.startswith("--")),
+        "--help",
+    ]
+
+
+def _meant(word: str, choices: Iterable[str]) -> str:
+    near = nearest(word, list(choices))
+    return f"; did you mean {near}?" if near is not None else ""

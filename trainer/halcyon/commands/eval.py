@@ -7,29 +7,26 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
+from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.models import Endpoint, LoadedAs, Region
-from halcyon.commands.sample import Compute, Mesh, Place, Seed, Temperature, TopK, TopP, bad_options, text_of
+from halcyon.commands.texts import bad_options
 from halcyon.errors import BadConfiguration
+from halcyon_api.task_results import CORE, CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults, results_key
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark
     from halcyon.evals.results import Answer
-    from halcyon.inference.chat import ChatPrompts
-    from halcyon.storage.store import Store
-    from halcyon.tokenizer import Tokenizer
-    from halcyon_api.task_results import AnswerSample, TaskNumbers
 
 
 def evaluate_tasks(
-    place: Place,
+    place: options.Place,
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="A task and its file, or a folder of files; may be repeated."),
@@ -52,26 +49,22 @@ def evaluate_tasks(
         int, typer.Option(min=1, max=256, help="Answers to each question; several give pass@k, and need a temperature.")
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
-    template: Annotated[
-        Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
-    ] = None,
+    template: options.Template = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Ask in plain text, for a model that was not trained on conversations.")
     ] = False,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    seed: options.Seed = 0,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 32,
     batch_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens of a batch whose likelihood is computed. Default: what suits the device."),
     ] = None,
-    dtype: LoadedAs = None,
-    compute: Annotated[
-        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
-    ] = Compute.FLOAT32,
-    mesh: Mesh = None,
+    dtype: options.LoadedAs = None,
+    compute: options.Compute = "float32",
+    mesh: options.Mesh = None,
     sandbox_pool: Annotated[
         str | None,
         typer.Option(
@@ -85,8 +78,8 @@ def evaluate_tasks(
             metavar="NAMESPACE", help="The pool's namespace. Default: that of this pod, or of the kubeconfig."
         ),
     ] = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
 ) -> None:
     """Ask a model the questions of tasks, and print the part that it answers right."""
     with report_root_errors(), _terminable() if sandbox_pool else nullcontext():
@@ -97,51 +90,69 @@ def evaluate_tasks(
             raise BadConfiguration(
                 f"--answers {answers}: at temperature 0 all answers are the same; give --temperature, such as 1"
             )
-        root = _root(place, endpoint, region)
-        if keep and root is None:
+        from halcyon.serving.served import Source
+
+        source = Source(place, None, template, dtype, endpoint=endpoint, region=region, mesh=mesh)
+        entry = source.newest() if source.is_root else None  # a run may commit a newer step meanwhile
+        if keep and entry is None:
             raise BadConfiguration(
                 f"--keep: {place} is no checkpoint root; give --results FOLDER to keep the results of files"
             )
-        asked = place if root is None else f"{root.address}@{root.step}"  # a run may commit a newer step meanwhile
         if results is not None:
             results.mkdir(parents=True, exist_ok=True)
         programs = _programs(benchmarks, sandbox_pool, sandbox_namespace)
 
+        from halcyon.evals.results import document_of, samples_of
         from halcyon.evals.runner import Runner, Settings
         from halcyon.inference.sampling import Sampling
-        from halcyon.parallel.tensor_mesh import tensor_mesh
-        from halcyon.weights.loading import load
 
         with bad_options():
             sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        over = None if mesh is None else tensor_mesh(mesh)
-        model, tokenizer = load(
-            asked, dtype=None if dtype is None else dtype.value, mesh=over, endpoint=endpoint, region=region
+        model, tokenizer = source.read(entry)
+        chat = None if plain else source.prompts(tokenizer, entry)
+        runner = Runner(
+            model,
+            tokenizer,
+            chat,
+            Settings(sampling, slots, batch_tokens, compute, answers=answers, **programs),
         )
-        if tokenizer is None:
-            raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
-        chat = None if plain else _chat(asked, tokenizer, template, endpoint, region)
-        settings = Settings(
-            sampling=sampling, slots=slots, batch_tokens=batch_tokens, compute_dtype=compute.value, answers=answers
-        )
-        settings = replace(settings, **programs)
-        runner, shown = Runner(model, tokenizer, chat, settings), _Shown(results, quiet=json)
+        numbers: list[TaskNumbers] = []
+        samples: list[AnswerSample] = []
         for benchmark in benchmarks:
-            shown.add(benchmark, *runner.run(benchmark))
-        shown.end(place, "plain" if chat is None else "chat", root, keep=keep)
+            result, given = runner.run(benchmark)
+            numbers.append(result)
+            samples += samples_of(benchmark, given)
+            if results is not None:
+                _write_answers(results / f"{benchmark.name.replace('/', '-')}.jsonl", given)
+            if not json:
+                sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
+        step = 0 if entry is None else entry.step
+        prompts: Literal["plain", "chat"] = "plain" if chat is None else "chat"
+        kept = document_of(step, prompts, numbers, samples, decides=None, finished=True, now=time.time())
+        if keep:
+            source.store.write(
+                results_key(step, of_command=True), kept.model_dump_json(by_alias=True, exclude_none=True).encode()
+            )
+        document = {"place": place} | ({} if entry is None else {"step": step}) | _document(kept)
+        text = f"{dumps(document, indent=2)}\n"
+        if results is not None:
+            (results / "results.json").write_text(text, encoding="utf-8")
+        if json:
+            sys.stdout.write(text)
+        else:
+            _print(kept)
 
 
 def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> list[Benchmark]:
     """The benchmarks with their examples; all files are read before the model."""
     from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
-    from halcyon_api.task_results import CORE
 
     files: dict[str, Path] = {}
-    for one in given:
-        name, equals, path = one.partition("=")
+    for task in given:
+        name, equals, path = task.partition("=")
         if not equals or not path:
             raise BadConfiguration(
-                f"--task {one}: give the name of a task and its file, such as --task gsm8k=test.jsonl"
+                f"--task {task}: give the name of a task and its file, such as --task gsm8k=test.jsonl"
             )
         if name in files:
             raise BadConfiguration(f"--task {name}: the task is given twice; a folder may have several files")
@@ -162,13 +173,13 @@ def _programs(benchmarks: list[Benchmark], pool: str | None, namespace: str | No
     """The members of the settings that say where programs run. The place is tried before the model is read."""
     from halcyon.evals.benchmarks import check_programs
 
-    if pool is None or not any(one.runs_programs for one in benchmarks):
+    if pool is None or not any(benchmark.runs_programs for benchmark in benchmarks):
         check_programs(benchmarks)
         return {}
     from halcyon.evals.sandbox.pool import SandboxPool
 
-    found = SandboxPool(pool, namespace)
-    return {"programs": found.check(), "run_program": found.run, "stop_programs": found.stop}
+    sandboxes = SandboxPool(pool, namespace)
+    return {"programs": sandboxes.check(), "run_program": sandboxes.run, "stop_programs": sandboxes.stop}
 
 
 @contextmanager
@@ -181,117 +192,33 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Root(NamedTuple):
-    """A checkpoint root, and the step that is evaluated."""
-
-    store: Store
-    address: str
-    step: int
+def _write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    lines = (f"{dumps(answer.document(), ensure_ascii=False)}\n" for answer in answers)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
-def _root(place: str, endpoint: str | None, region: str | None) -> _Root | None:
-    """The checkpoint root of a place; None for files of Hugging Face."""
-    from halcyon.checkpoint.opening import entry_of
-    from halcyon.storage.store import Store
-    from halcyon.weights.folder import HUB, address
-    from halcyon.weights.root import split_step
+def _document(results: TaskResults) -> dict[str, Any]:
+    """The results as a JSON object, without the numbers that a benchmark does not have."""
 
-    if place.startswith((HUB, "hf:")):
-        return None
-    root, step = split_step(place)
-    store = Store(address(root, endpoint, region))
-    return _Root(store, root, entry_of(store, step).step)
+    def shown(*, of_core: bool) -> list[dict[str, Any]]:
+        tasks = [numbers for numbers in results.tasks if numbers.task.startswith(CORE_PREFIX) is of_core]
+        return [task.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": task.seconds} for task in tasks]
 
-
-def _chat(
-    place: str, tokenizer: Tokenizer, template: Path | None, endpoint: str | None, region: str | None
-) -> ChatPrompts | None:
-    """The prompts of the given template, the model's, or Halcyon's own; None for a model that has none."""
-    from halcyon.inference.chat import ChatPrompts
-    from halcyon.weights.chat_template import chat_template
-
-    if template is not None:
-        return ChatPrompts(tokenizer, text_of(template, "--template"))
-    found = chat_template(place, endpoint=endpoint, region=region)
-    return None if found is None and not ChatPrompts.has_own_marks(tokenizer) else ChatPrompts(tokenizer, found)
+    document: dict[str, Any] = {"prompts": results.prompts, "tasks": shown(of_core=False)}
+    averages = {"chatCore": results.chat_core, "core": results.core}
+    document |= {name: value for name, value in averages.items() if value is not None}
+    return document | ({"coreTasks": shown(of_core=True)} if results.core is not None else {})
 
 
-class _Shown:
-    """Prints results as they come, and keeps them.
-
-    Args:
-        folder: Where answers are kept. None: nowhere.
-        quiet: Whether only the JSON object is printed.
-    """
-
-    def __init__(self, folder: Path | None, *, quiet: bool) -> None:
-        self._folder, self._quiet = folder, quiet
-        self._results: list[TaskNumbers] = []
-        self._samples: list[AnswerSample] = []
-
-    def add(self, benchmark: Benchmark, result: TaskNumbers, answers: Sequence[Answer]) -> None:
-        """Keep the result of a benchmark and its answers."""
-        from halcyon.evals.results import samples_of
-
-        self._results.append(result)
-        self._samples += samples_of(benchmark, answers)
-        if self._folder is not None:
-            lines = "".join(f"{dumps(answer.document(), ensure_ascii=False)}\n" for answer in answers)
-            (self._folder / f"{benchmark.name.replace('/', '-')}.jsonl").write_text(lines, encoding="utf-8")
-        if not self._quiet:
-            sys.stderr.write(f"{result.task}: {result.examples} examples in {result.seconds:.1f} s\n")
-
-    def end(self, place: str, prompts: Literal["plain", "chat"], root: _Root | None, *, keep: bool) -> None:
-        """Print all results, and keep them."""
-        from halcyon.evals.results import document_of
-        from halcyon_api.task_results import CORE_PREFIX, results_key
-
-        step = 0 if root is None else root.step
-        found = document_of(step, prompts, self._results, self._samples, decides=None, finished=True, now=time.time())
-        if keep and root is not None:
-            root.store.write(
-                results_key(step, of_command=True), found.model_dump_json(by_alias=True, exclude_none=True).encode()
-            )
-        averages = {"chatCore": found.chat_core, "core": found.core}
-        document: dict[str, Any] = {"place": place, **({} if root is None else {"step": step}), "prompts": prompts}
-        document["tasks"] = [_shown(one) for one in self._results if not one.task.startswith(CORE_PREFIX)]
-        document |= {name: value for name, value in averages.items() if value is not None}
-        if found.core is not None:
-            document["coreTasks"] = [_shown(one) for one in self._results if one.task.startswith(CORE_PREFIX)]
-        text = f"{dumps(document, indent=2)}\n"
-        if self._folder is not None:
-            (self._folder / "results.json").write_text(text, encoding="utf-8")
-        if self._quiet:
-            sys.stdout.write(text)
-            return
-        from rich.table import Table
-
-        several = sorted({k for one in self._results for k in one.pass_at}, key=int)
-        table = Table(
-            "task",
-            "examples",
-            "accuracy",
-            "standard error",
-            "centred",
-            "bits per byte",
-            *(f"pass@{k}" for k in several),
-        )
-        for one in self._results:
-            values = (
-                one.accuracy,
-                one.standard_error,
-                one.centred,
-                one.bits_per_byte,
-                *(one.pass_at.get(k) for k in several),
-            )
-            table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:.4f}" for value in values))
-        screen = console()
-        screen.print(table)
-        for name, title in (("core", "CORE"), ("chatCore", "ChatCORE")):
-            if name in document:
-                screen.print(f"{title} {document[name]:.4f}", highlight=False)
-
-
-def _shown(numbers: TaskNumbers) -> dict[str, Any]:
-    """The result as a JSON object, without the numbers that the benchmark does not have."""
-    return numbers.model_dump(by_alias=True, exclude_defaults=True) | {"seconds": numbers.seconds}
+def _print(results: TaskResults) -> None:
+    several = sorted({k for numbers in results.tasks for k in numbers.pass_at}, key=int)
+    columns = "task", "examples", "accuracy", "standard error", "centred", "bits per byte"
+    table = Table(*columns, *(f"pass@{k}" for k in several))
+    for one in results.tasks:
+        values = one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *map(one.pass_at.get, several)
+        table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:.4f}" for value in values))
+    screen = console()
+    screen.print(table)
+    for title, value in (("CORE", results.core), ("ChatCORE", results.chat_core)):
+        if value is not None:
+            screen.print(f"{title} {value:.4f}", highlight=False)

@@ -4,41 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
-from halcyon.commands.chat import chat
-from halcyon.commands.checkpoints import app as checkpoints_app
-from halcyon.commands.checkpoints import doctor
-from halcyon.commands.data import app as data_app
-from halcyon.commands.dial import dial
-from halcyon.commands.errors import about_file, replace_unencodable, report_errors
+from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
+from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
-from halcyon.commands.models import export_app, import_app
-from halcyon.commands.options import Defaults, Document, Overrides
-from halcyon.commands.profile import profile_here
-from halcyon.commands.sample import sample
-from halcyon.commands.samples import samples
-from halcyon.commands.serve import serve
-from halcyon.commands.show import app as show_app
-from halcyon.commands.tokenizer import app as tokenizer_app
-from halcyon.commands.usage import OneSentence
+from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.errors import BadConfiguration
+from halcyon.host.documents import is_local, local_paths, missing_files
 from halcyon_api.counting import counted
-
-if TYPE_CHECKING:
-    from halcyon_api.training_run import TrainingRunSpec
-    from halcyon_api.validation import Problem
-
-
-class Device(StrEnum):
-    """Devices that can replace the accelerator of the document."""
-
-    CPU = "cpu"
-
+from halcyon_api.ends import ExitCode
+from halcyon_api.memory import memory_problem
+from halcyon_api.mesh import run_mesh
+from halcyon_api.model_file import with_model
+from halcyon_api.package import version
+from halcyon_api.training_run import TrainingRunSpec, read_one
+from halcyon_api.validation import Problem, find_problems
+from halcyon_api.yaml_text import dump
 
 app = typer.Typer(
     name="halcyon",
@@ -54,8 +41,6 @@ LOCAL = "On this machine"
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from halcyon_api.package import version
-
         sys.stdout.write(f"halcyon {version()}\n")
         raise typer.Exit
 
@@ -96,7 +81,7 @@ def train(
     defaults: Defaults = None,
     overrides: Overrides = None,
     device: Annotated[
-        Device | None,
+        Literal["cpu"] | None,
         typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
     ] = None,
 ) -> None:
@@ -116,7 +101,7 @@ def train(
         compilation_cache=compilation_cache,
         defaults=tuple(defaults or ()),
         overrides=tuple(overrides or ()),
-        on_cpu=device is Device.CPU,
+        on_cpu=device == "cpu",
     )
 
 
@@ -127,26 +112,15 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     Prints each problem; exits with 80 if there is one.
     """
     from halcyon.data.source_kinds import text_warnings
-    from halcyon.host.documents import is_local, missing_files
-    from halcyon.weights.model_file import read_model
-    from halcyon_api.defaults.files import load_resolved
-    from halcyon_api.ends import ExitCode
-    from halcyon_api.training_run import InvalidRun
-    from halcyon_api.validation import find_problems
 
-    try:
-        with report_errors(document):
-            run = load_resolved(document, defaults or (), read_model=read_model, overrides=overrides or ())
-    except InvalidRun as error:
-        sys.stderr.write(f"{about_file(document, str(error))}\n")
-        raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
+    with report_errors(document):
+        run = resolved(document, defaults, overrides)
     for warning in text_warnings(run.spec.data):
         sys.stderr.write(f"{document}: warning: {warning}\n")
     problems = find_problems(run.spec) or (
         *missing_files(run.spec),
         *_memory_problems(run.spec),
-        *_adapter_problems(run.spec),
-        *_group_problems(run.spec),
+        *_parameter_problems(run.spec),
     )
     if not problems:
         from halcyon.weights.check_formats import check_formats
@@ -159,11 +133,11 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
     if problems:
         raise typer.Exit(ExitCode.BAD_CONFIGURATION)
     topology = run.spec.accelerator.resolve()
+    unchecked = not is_local(run.spec) and local_paths(run.spec)
     sys.stdout.write(
         f"{document}: {run.metadata.name} is valid: {counted(topology.slices, 'slice')} x "
-        f"{counted(topology.hosts_per_slice, 'host')} x "
-        f"{counted(topology.devices_per_host, 'device')}, "
-        f"{_task(run.spec)}{'' if is_local(run.spec) else _elsewhere(run.spec)}\n"
+        f"{counted(topology.hosts_per_slice, 'host')} x {counted(topology.devices_per_host, 'device')}, "
+        f"{_task(run.spec)}{'; whether its files exist can be checked only in its pods' if unchecked else ''}\n"
     )
 
 
@@ -171,27 +145,16 @@ def validate(document: Document, defaults: Defaults = None, overrides: Overrides
 def resolve(document: Document) -> None:
     """Print a run document with the model of the config.json that it names, for `kubectl apply`."""
     from halcyon.weights.model_file import read_model
-    from halcyon_api.ends import ExitCode
-    from halcyon_api.model_file import with_model
-    from halcyon_api.training_run import InvalidRun, read_one
-    from halcyon_api.yaml_text import dump
 
-    try:
-        with report_errors(document):
-            sys.stdout.write(dump(with_model(read_one(document), document.parent, read_model)))
-    except InvalidRun as error:
-        sys.stderr.write(f"{about_file(document, str(error))}\n")
-        raise typer.Exit(ExitCode.BAD_CONFIGURATION) from None
+    with report_errors(document):
+        sys.stdout.write(dump(with_model(read_one(document), document.parent, read_model)))
 
 
-@app.command(rich_help_panel=LOCAL)
-def models() -> None:
+@app.command("models", rich_help_panel=LOCAL)
+def list_models() -> None:
     """List the model families of spec.model, with the published models and the fields of each, and those that are left
     out.
     """
-    from rich.table import Table
-
-    from halcyon.commands.errors import console
     from halcyon_api.families_reference import COMMON, LEFT_OUT, rows
 
     table = Table("section", "models", "what it is", "further fields")
@@ -206,53 +169,37 @@ def models() -> None:
     shown.print(left_out)
 
 
-def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The patterns of an adapter must match parameters of the model."""
-    from halcyon.errors import BadConfiguration
-    from halcyon_api.validation import Problem
-
-    if spec.lora is None:
-        return ()
+def _parameter_problems(spec: TrainingRunSpec) -> list[Problem]:
+    """The patterns of an adapter must match parameters of the model; the groups of the optimizer must have parameters,
+    and none may be in two groups.
+    """
+    if spec.lora is None and not spec.optimizer.groups:
+        return []
     from halcyon.models.adapters import check_adapter
-
-    try:
-        check_adapter(spec.model, spec.lora)
-    except BadConfiguration as error:
-        return (Problem("spec.adapter.lora", str(error)),)
-    return ()
-
-
-def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The groups of the optimizer must have parameters, and none may be in two groups."""
-    from halcyon.errors import BadConfiguration
-    from halcyon_api.validation import Problem
-
-    if not spec.optimizer.groups or _adapter_problems(spec):
-        return ()
     from halcyon.optim.groups import check_groups
 
+    field = "spec.adapter.lora"
     try:
-        check_groups(spec.model, spec.optimizer, spec.lora)
+        if spec.lora is not None:
+            check_adapter(spec.model, spec.lora)
+        field = "spec.optimizer.groups"
+        if spec.optimizer.groups:
+            check_groups(spec.model, spec.optimizer, spec.lora)
     except BadConfiguration as error:
-        return (Problem("spec.optimizer.groups", str(error)),)
-    return ()
+        return [Problem(field, str(error))]
+    return []
 
 
 def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     """The problem, if a run on this machine's processor does not fit into its memory; else nothing."""
-    from halcyon.host.documents import is_local
     from halcyon.host.memory import machine_memory
-    from halcyon_api.memory import memory_problem
-    from halcyon_api.mesh import run_mesh
-    from halcyon_api.validation import Problem
 
     there = machine_memory()
     if not is_local(spec) or spec.accelerator.type != "cpu" or there is None:
         return []
-    found = memory_problem(
-        spec, run_mesh(spec), there, devices=spec.accelerator.resolve().devices, where="this machine"
-    )
-    return [Problem(*found)] if found is not None else []
+    devices = spec.accelerator.resolve().devices
+    problem = memory_problem(spec, run_mesh(spec), there, devices=devices, where="this machine")
+    return [Problem(*problem)] if problem is not None else []
 
 
 def _task(spec: TrainingRunSpec) -> str:
@@ -266,27 +213,26 @@ def _task(spec: TrainingRunSpec) -> str:
     return counted(spec.trainer.steps, "step")
 
 
-def _elsewhere(spec: TrainingRunSpec) -> str:
-    """The end of a sentence: what this machine cannot check of a run for a cluster."""
-    from halcyon.host.documents import local_paths
-
-    return "; whether its files exist can be checked only in its pods" if local_paths(spec) else ""
-
-
-app.add_typer(checkpoints_app, name="checkpoints", rich_help_panel=LOCAL)
-app.add_typer(data_app, name="data", rich_help_panel=LOCAL)
-app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel=LOCAL)
-app.add_typer(show_app, name="show", rich_help_panel=LOCAL)
-app.add_typer(import_app, name="import", rich_help_panel=LOCAL)
-app.add_typer(export_app, name="export", rich_help_panel=LOCAL)
-app.command(rich_help_panel=LOCAL)(dial)
-app.command(rich_help_panel=LOCAL)(sample)
-app.command(rich_help_panel=LOCAL)(samples)
-app.command(rich_help_panel=LOCAL)(chat)
-app.command(rich_help_panel=LOCAL)(serve)
-app.command("eval", rich_help_panel=LOCAL)(evaluate_tasks)
-app.command(rich_help_panel=LOCAL)(doctor)
-app.command("profile-here", hidden=True)(profile_here)
+for name, group in {
+    "checkpoints": checkpoints.app,
+    "data": data.app,
+    "tokenizer": tokenizer.app,
+    "show": show.app,
+    "import": models.import_app,
+    "export": models.export_app,
+}.items():
+    app.add_typer(group, name=name, rich_help_panel=LOCAL)
+for name, command in {
+    "dial": dial.print_dial,
+    "sample": texts.sample,
+    "samples": samples.samples,
+    "chat": texts.chat,
+    "serve": serve.serve,
+    "eval": evaluate_tasks,
+    "doctor": checkpoints.doctor,
+}.items():
+    app.command(name, rich_help_panel=LOCAL)(command)
+app.command("profile-here", hidden=True)(profile.profile_here)
 
 
 if __name__ == "__main__":

@@ -5,57 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import time
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from halcyon.commands.errors import report_root_errors
+from halcyon.commands.options import Dtype, Endpoint, Kept, NewRoot, OwnerName, Region
 from halcyon.errors import BadConfiguration
+from halcyon_api.checkpoint_documents import Owner
 from halcyon_api.counting import counted
-
-if TYPE_CHECKING:
-    from halcyon.weights.root import StoredModel
-    from halcyon_api.checkpoint_documents import Owner
+from halcyon_api.yaml_text import dump
 
 import_app = typer.Typer(help="Make a checkpoint from a model in other files.", no_args_is_help=True)
 export_app = typer.Typer(help="Write the model of a checkpoint for other programs.", no_args_is_help=True)
-
-Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
-Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
-
-
-class Dtype(StrEnum):
-    """Types of parameters."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class Loaded(StrEnum):
-    """Types of the parameters of a model that only computes texts."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-
-
-LoadedAs = Annotated[
-    Loaded | None,
-    typer.Option(
-        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or "
-        "the files."
-    ),
-]
-
-
-class Kept(StrEnum):
-    """Weights of a checkpoint."""
-
-    MODEL = "model"
-    AVERAGE = "average"
 
 
 @import_app.callback()
@@ -76,11 +38,8 @@ def import_hf(
             help="A folder with config.json and safetensors files: a directory, s3://, gs:// or hf://OWNER/NAME."
         ),
     ],
-    root: Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")],
-    run: Annotated[
-        str | None,
-        typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
-    ] = None,
+    root: NewRoot,
+    run: OwnerName = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Type of the parameters. Default: that of the files.")] = None,
     adapter: Annotated[
         str | None,
@@ -102,7 +61,6 @@ def import_hf(
     from halcyon.weights.folder import address, folder_place
     from halcyon.weights.root import stored_model
     from halcyon.weights.safetensors import FILE_SECONDS
-    from halcyon_api.yaml_text import dump
 
     with report_root_errors("the store"):
         to = Store(address(root, root_endpoint, root_region), timeout_seconds=FILE_SECONDS)
@@ -113,8 +71,7 @@ def import_hf(
         stored = stored_model(to, entry)
     sys.stderr.write(
         f"{folder}: {stored.spec.kind} with {stored.tokens} tokens and sequences of at most {stored.positions} is the "
-        "checkpoint of step 0 "
-        f"in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
+        f"checkpoint of step 0 in {to.root}; a run in namespace {owner.namespace} begins with it by:\n"
     )
     spec = {"from": {"run": owner.name, "root": to.root}, "model": stored.spec.document()}
     sys.stdout.write(dump({"spec": spec}))
@@ -141,7 +98,7 @@ def export_hf(
         typer.Option(
             help="average: the average of the parameters that the run keeps (spec.average), not the parameters."
         ),
-    ] = Kept.MODEL,
+    ] = "model",
     file_bytes: Annotated[int, typer.Option(min=1, help="Largest file with tensors, in bytes.")] = 5_000_000_000,
     part: Annotated[
         str | None,
@@ -173,37 +130,33 @@ def export_hf(
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)
-        stored = stored_model(store, entry, weights=weights.value)
+        stored = stored_model(store, entry, weights=weights)
         if adapter:
-            modules = export_adapter(stored, to)
-            rest = _without_tokenizer(stored, bool(to.list("tokenizer.")))
-            sys.stdout.write(
-                f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}{rest}\n"
+            modules, companions = export_adapter(stored, to), to.list("tokenizer.")
+            what, is_complete = (
+                f"the adapter of step {entry.step} is in {to.root}: {counted(len(modules), 'module')}",
+                True,
             )
-            _say(template_note(stored))
-            return
-        done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
-    has_tokenizer = any(name.startswith("tokenizer.") for name in done.companions)
-    rest = _without_tokenizer(stored, has_tokenizer) if done.companions else "; the other parts are not complete"
-    sys.stdout.write(
-        f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
-        f"{counted(len(done.files), 'file')}{rest}\n"
-    )
-    if done.companions:
-        _say(template_note(stored))
-
-
-def _without_tokenizer(stored: StoredModel, has_tokenizer: bool) -> str:
-    """Why an export has no tokenizer; empty if it has one."""
-    if has_tokenizer:
-        return ""
-    if stored.definition is None:
-        return ", without a tokenizer: the root has none"
-    return f", without a tokenizer: one of the kind {stored.definition.kind} has no file there"
-
-
-def _say(note: str | None) -> None:
-    if note is not None:
+        else:
+            done = export_model(stored, to, dtype=dtype, file_bytes=file_bytes, part=number, parts=parts)
+            what = (
+                f"step {entry.step} is in {to.root}: {counted(done.tensors, 'tensor')} with {done.size_bytes} bytes in "
+                f"{counted(len(done.files), 'file')}"
+            )
+            companions, is_complete = done.companions, bool(done.companions)
+    if not is_complete:
+        sys.stdout.write(f"{what}; the other parts are not complete\n")
+        return
+    without = ""
+    if not any(name.startswith("tokenizer.") for name in companions):
+        without = ", without a tokenizer: "
+        without += (
+            "the root has none"
+            if stored.definition is None
+            else f"one of the kind {stored.definition.kind} has no file there"
+        )
+    sys.stdout.write(f"{what}{without}\n")
+    if (note := template_note(stored)) is not None:
         sys.stdout.write(f"{note}\n")
 
 
@@ -211,10 +164,10 @@ def _part(part: str | None) -> tuple[int, int]:
     """A part from its written form, which counts from 1; counted from 0."""
     if part is None:
         return 0, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", part)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise BadConfiguration(f"--part: {part!r} is no part; give I/N with I from 1 to N, such as 1/4")
-    return int(found[1]) - 1, int(found[2])
+    return int(match[1]) - 1, int(match[2])
 
 
 def owner_of(run: str | None, root: str) -> Owner:
@@ -223,8 +176,6 @@ def owner_of(run: str | None, root: str) -> Owner:
     Raises:
         BadConfiguration: It is no name of a run.
     """
-    from halcyon_api.checkpoint_documents import Owner
-
     if run is None:
         name = re.sub(r"[^a-z0-9]+", "-", root.rsplit("/", 1)[-1].lower()).strip("-")[:40].strip("-")
         run = name if name[:1].isalpha() else f"run-{name}"[:40]

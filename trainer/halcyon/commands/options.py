@@ -1,11 +1,16 @@
-"""Options and arguments that several commands have, described in one place."""
+"""Options and arguments that several commands have, described in one place, and the run that they name."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from halcyon.errors import BadConfiguration
+from halcyon_api.defaults.files import load_resolved
+from halcyon_api.training_run import TrainingRun
+from halcyon_api.validation import find_problems
 
 Document = Annotated[Path, typer.Argument(help="The TrainingRun document, such as run.yaml.", metavar="RUN.YAML")]
 Overrides = Annotated[
@@ -23,3 +28,86 @@ Defaults = Annotated[
         "first."
     ),
 ]
+Endpoint = Annotated[str | None, typer.Option(help="Address of an S3-compatible store other than AWS.")]
+Region = Annotated[str | None, typer.Option(help="Region of an S3 bucket.")]
+OwnerName = Annotated[
+    str | None,
+    typer.Option(help="NAME or NAMESPACE/NAME of the run that owns the root. Default: the last part of the root."),
+]
+NewRoot = Annotated[str, typer.Option(help="The checkpoint root to make: a directory, s3:// or gs://.")]
+
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Types of parameters."""
+Kept = Literal["model", "average"]
+"""Weights of a checkpoint."""
+Place = Annotated[
+    str,
+    typer.Argument(
+        help="A checkpoint root, with @STEP for a step that is not the newest; or hf:FOLDER, a model in the files of "
+        "Hugging Face.",
+        metavar="ROOT[@STEP]",
+    ),
+]
+LoadedAs = Annotated[
+    Literal["float32", "bfloat16", "float16", "int8"] | None,
+    typer.Option(
+        help="Type of the parameters. int8: weights and tables of tokens in 8 bits. Default: that of the checkpoint or "
+        "the files."
+    ),
+]
+Compute = Annotated[
+    Literal["float32", "bfloat16"], typer.Option(help="Type of activations, matrix products and the cache.")
+]
+Mesh = Annotated[
+    str | None,
+    typer.Option(help="tensor=N: the model is divided among N devices of this process. Default: one device."),
+]
+Template = Annotated[
+    Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens of a text. Default: 128, or fewer if the model's positions end.")
+]
+Temperature = Annotated[
+    float, typer.Option(min=0, help="The logits are divided by it. 0: always the most likely token.")
+]
+TopK = Annotated[int, typer.Option(min=0, help="Choose among this number of the most likely tokens. 0: among all.")]
+TopP = Annotated[
+    float, typer.Option(max=1, help="Choose among the most likely tokens whose probabilities reach this sum.")
+]
+MinP = Annotated[
+    float, typer.Option(min=0, max=1, help="Leave out tokens below this part of the greatest probability.")
+]
+Repetition = Annotated[float, typer.Option(help="Makes tokens of the prompt and the text less likely if above 1.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Decides the random numbers. Each later prompt has the next number.")
+]
+
+
+def resolved(document: Path, defaults: list[Path] | None, overrides: list[str] | None) -> TrainingRun:
+    """The run of a document with its defaults and changes.
+
+    Raises:
+        InvalidRun: It is not valid.
+    """
+    from halcyon.weights.model_file import read_model
+
+    return load_resolved(document, defaults or (), read_model=read_model, overrides=overrides or ())
+
+
+def valid_training(document: Path, defaults: list[Path] | None, overrides: list[str] | None) -> TrainingRun:
+    """A run of task train, with its defaults and changes.
+
+    Raises:
+        InvalidRun: See `resolved`.
+        BadConfiguration: The run has a problem, or another task.
+    """
+    run = resolved(document, defaults, overrides)
+    if problems := find_problems(run.spec):
+        raise BadConfiguration("; ".join(map(str, problems)))
+    if run.spec.task != "train":
+        raise BadConfiguration(
+            f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan and schedules"
+        )
+    return run

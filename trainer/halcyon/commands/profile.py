@@ -7,10 +7,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
+from halcyon.commands.errors import report_errors
 from halcyon.errors import BadConfiguration
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.profile_requests import (
@@ -20,9 +25,6 @@ from halcyon_api.profile_requests import (
     ProfileRequest,
     ProfileRequestTaken,
 )
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _SECONDS = 10.0
 
@@ -37,8 +39,6 @@ def profile_here(
 
     `kubectl halcyon profile` runs this command in a pod.
     """
-    from halcyon.commands.errors import report_errors
-
     with report_errors():
         taken = requested(steps, port, os.environ.get(SAVE_TOKEN, ""))
         typer.echo(
@@ -92,11 +92,6 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
         path: Address of the folder.
         numbers: The numbers of each process.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     from halcyon.telemetry.diagnostics import slow_processes
 
     first = next(iter(numbers.values()))
@@ -111,28 +106,20 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
         table.add_row(
             str(process), str(mine.get("host", "")), *("-" if cell is None else f"{cell:.4g} s" for cell in cells)
         )
-    lines = [
-        Text(
-            f"{path}: {first.get('steps')} steps from step {first.get('firstStep')}, "
-            f"{first.get('windowSeconds', 0):.3g} s"
-        )
-    ]
+    window = first.get("windowSeconds", 0.0)
+    title = f"{path}: {first.get('steps')} steps from step {first.get('firstStep')}, {window:.3g} s"
     if first.get("mfu") is not None:
         peak = first.get("peakFlopsPerSecond")
-        lines.append(Text(f"MFU {first['mfu']:.1%} = {first.get('mfuFormula')}, peak {peak:.4g} FLOP/s"))
+        mfu = f"MFU {first['mfu']:.1%} = {first.get('mfuFormula')}, peak {peak:.4g} FLOP/s"
     else:
-        lines.append(Text("MFU is not known: the hardware table has no peak for this accelerator"))
-    causes = {name: seconds for name, seconds in (first.get("secondsByCause") or {}).items() if seconds}
-    lines.append(
-        Text("process 0 since its start: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in causes.items()))
-    )
+        mfu = "MFU is not known: the hardware table has no peak for this accelerator"
+    causes = (first.get("secondsByCause") or {}).items()
+    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in causes if seconds)
     known = {process: mine["collectiveSeconds"] for process, mine in numbers.items() if "collectiveSeconds" in mine}
-    slow = slow_processes(known, first.get("windowSeconds", 0.0))
+    slow = slow_processes(known, window)
     names = ", ".join(f"process {process} on {numbers[process].get('host')}" for process in slow)
-    lines.append(
-        Text(
-            f"the others wait for {names}" if slow else "no process is clearly slower than the others",
-            "red" if slow else "green",
-        )
-    )
-    return Group(*lines[:1], table, *lines[1:])
+    if slow:
+        verdict = Text(f"the others wait for {names}", "red")
+    else:
+        verdict = Text("no process is clearly slower than the others", "green")
+    return Group(Text(title), table, Text(mfu), Text(f"process 0 since its start: {times}"), verdict)

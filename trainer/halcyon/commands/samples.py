@@ -8,17 +8,18 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
-from halcyon.commands.checkpoints import Endpoint, Region, RootArgument, root_store
+from halcyon.commands.checkpoints import RootArgument, root_store
 from halcyon.commands.errors import console, report_root_errors
+from halcyon.commands.options import Endpoint, Region
 from halcyon.errors import BadConfiguration, NoValidCheckpoint
 from halcyon_api.counting import counted
 
 if TYPE_CHECKING:
-    from halcyon.storage.store import Store
     from halcyon.telemetry.history.samples import StepSamples
 
 
@@ -34,56 +35,41 @@ def samples(
     region: Region = None,
 ) -> None:
     """Show answers that a run with objective.policy has sampled, with their rewards."""
-    from rich.text import Text
+    from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 
     with report_root_errors():
-        found = _read(root_store(place, endpoint, region), step)
+        store = root_store(place, endpoint, region)
+        steps = sampled_steps(store)
+        if not steps:
+            raise BadConfiguration(
+                f"{store.root}: it has no samples; give the root of a run with objective.policy that has done a step"
+            )
+        wanted = steps[-1] if step is None else step
+        try:
+            found = read_samples(store, wanted)
+        except DamagedSamples as damage:
+            raise NoValidCheckpoint(str(damage)) from None
+        if found is None:
+            nearest = min(steps, key=lambda sampled: abs(sampled - wanted))
+            raise BadConfiguration(
+                f"{store.root}: step {wanted} has no samples; {counted(len(steps), 'step')} from {steps[0]} to "
+                f"{steps[-1]} have, the nearest is {nearest}"
+            )
         if as_json:
             sys.stdout.write(f"{json.dumps(asdict(found), indent=1, ensure_ascii=False)}\n")
             return
         terminal = console()
-        for part in _view(found):
-            terminal.print(part, soft_wrap=isinstance(part, Text))
+        for line in _lines(found):
+            terminal.print(line, soft_wrap=True)
 
 
-def _read(store: Store, step: int | None) -> StepSamples:
-    """The samples of a step.
-
-    Raises:
-        BadConfiguration: There are none, or none of this step.
-        NoValidCheckpoint: They are damaged.
-    """
-    from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
-
-    steps = sampled_steps(store)
-    if not steps:
-        raise BadConfiguration(
-            f"{store.root}: it has no samples; give the root of a run with objective.policy that has done a step"
-        )
-    wanted = steps[-1] if step is None else step
-    try:
-        found = read_samples(store, wanted)
-    except DamagedSamples as damage:
-        raise NoValidCheckpoint(str(damage)) from None
-    if found is None:
-        nearest = min(steps, key=lambda one: abs(one - wanted))
-        raise BadConfiguration(
-            f"{store.root}: step {wanted} has no samples; {counted(len(steps), 'step')} from {steps[0]} to {steps[-1]} "
-            "have, the nearest "
-            f"is {nearest}"
-        )
-    return found
-
-
-def _view(found: StepSamples) -> Iterator[Any]:
-    from rich.text import Text
-
+def _lines(sampled: StepSamples) -> Iterator[Text]:
     from halcyon.commands.views.examples import SAFE
 
-    rewards = found.rewards
+    rewards = sampled.rewards
     mean = sum(rewards) / max(1, len(rewards))
-    yield Text(f"Step {found.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:.4g}", style="bold")
-    for sample in found.samples:
+    yield Text(f"Step {sampled.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:.4g}", style="bold")
+    for sample in sampled.samples:
         yield Text()
         yield Text(sample.prompt.translate(SAFE), style="cyan")
         if sample.reference:

@@ -5,35 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
-from halcyon.commands.models import Endpoint, Kept, LoadedAs, Region
-from halcyon.commands.sample import Compute, Mesh, Place
 from halcyon.errors import BadConfiguration
 
 
-class Shared(StrEnum):
-    """Whose prompts share their common beginnings."""
-
-    KEY = "key"
-    ALL = "all"
-    NONE = "none"
-
-
-class Embeddings(StrEnum):
-    """The features of a text that its vector is made of."""
-
-    MEAN = "mean"
-    LAST = "last"
-
-
 def serve(
-    place: Place,
+    place: options.Place,
     host: Annotated[
         str, typer.Option(help="Address to listen on. 0.0.0.0: all of this machine; then give an API key.")
     ] = "127.0.0.1",
@@ -69,31 +52,27 @@ def serve(
         int | None, typer.Option(min=1, help="Pages of 16 tokens that all texts share. Default: enough for all slots.")
     ] = None,
     share_prompts: Annotated[
-        Shared,
+        Literal["key", "all", "none"],
         typer.Option(help="Compute the common beginning of prompts once: of those of one API key, of all, or of none."),
-    ] = Shared.KEY,
+    ] = "key",
     follow: Annotated[
         bool, typer.Option("--follow", help="Take each newer good checkpoint of the root; no request is dropped.")
     ] = False,
     follow_seconds: Annotated[float, typer.Option(min=0.1, help="Time between two looks at the root.")] = 10.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Time for the requests in flight after SIGTERM.")] = 30.0,
-    template: Annotated[
-        Path | None, typer.Option(help="A file with the chat template (Jinja). Default: that of the model.")
-    ] = None,
+    template: options.Template = None,
     weights: Annotated[
-        Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
-    ] = Kept.MODEL,
-    dtype: LoadedAs = None,
-    compute: Annotated[
-        Compute, typer.Option(help="Type of activations, matrix products and the cache.")
-    ] = Compute.FLOAT32,
-    mesh: Mesh = None,
+        options.Kept, typer.Option(help="average: the average of the parameters that the run keeps (spec.average).")
+    ] = "model",
+    dtype: options.LoadedAs = None,
+    compute: options.Compute = "float32",
+    mesh: options.Mesh = None,
     embeddings: Annotated[
-        Embeddings | None,
+        Literal["mean", "last"] | None,
         typer.Option(help="Answer /v1/embeddings with the mean of the features, or those of the last token."),
     ] = None,
-    endpoint: Endpoint = None,
-    region: Region = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
 ) -> None:
     """Answer requests of OpenAI's clients, and show the chat page, until SIGTERM or Ctrl-C."""
     with report_root_errors():
@@ -134,7 +113,7 @@ def serve(
                 f"warning: this process may open too few files, so at most {limits.connections} connections are "
                 "possible; see ulimit -n"
             )
-        source = Source(place, name, template, dtype and dtype.value, weights.value, endpoint, region, mesh)
+        source = Source(place, name, template, dtype, weights, endpoint, region, mesh)
         if follow:
             source.check_follow()
         listener = bound(host, port)  # before the model, which takes longer
@@ -148,11 +127,9 @@ def serve(
         served = source.load(source.newest() if source.is_root else None)
         metrics.slots.set(slots)
         metrics.step.set(served.step or 0)
-        worker = Worker(
-            served, EngineSettings(slots, length, pages, Sharing(share_prompts.value), compute.value), limits, metrics
-        )
+        worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts), compute), limits, metrics)
         worker.warm_up()
-        embedder = None if embeddings is None else Embedder(embeddings.value, worker.length, compute.value)
+        embedder = None if embeddings is None else Embedder(embeddings, worker.length, compute)
         if embedder is not None:
             embedder.warm_up(served)
         worker.start()

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group
+from rich.text import Text
 
 from halcyon.commands.errors import console, report_errors
-from halcyon.commands.options import Defaults, Document, Overrides
-from halcyon.commands.reading import valid_training
+from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.commands.views.picture import write_picture
+from halcyon_api.spec.optimizer import MOMENTUM
+from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from halcyon_api.training_run import TrainingRunSpec
 
 _WIDTH, _HEIGHT = 72, 8
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -44,11 +46,6 @@ def schedule(
             sys.stdout.write(f"{json_format.dumps(drawn)}\n")
         if json and svg is None:
             return
-        from rich.console import Group
-        from rich.text import Text
-
-        from halcyon.commands.views.picture import write_picture
-
         marks = _EIGHTHS if svg is not None or _has_blocks(sys.stdout.encoding) else _PLAIN
         parts: list[Text] = []
         for name, values in curves.items():
@@ -72,7 +69,6 @@ def _curves(spec: TrainingRunSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     jax.config.update("jax_platforms", "cpu")
     from halcyon.data.batch_schedule import build_schedule
     from halcyon.optim import learning_rate, update_arguments
-    from halcyon_api.spec.optimizer import MOMENTUM
 
     optimizer, trainer = spec.optimizer, spec.trainer
     done = np.unique(np.linspace(0, trainer.steps - 1, min(trainer.steps, 4 * _WIDTH)).round().astype(np.int32))

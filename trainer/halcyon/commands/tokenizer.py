@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors
 from halcyon.errors import BadConfiguration
+from halcyon.storage.atomic_files import write_file
 from halcyon_api.plain_files import read_text
+from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, TextFormatSpec
+from halcyon_api.spec.tokenizer import TokenizerSpec
 
 if TYPE_CHECKING:
     from halcyon.tokenizer import TokenizerDefinition
-    from halcyon_api.spec.sources import DataSourceSpec
-    from halcyon_api.spec.tokenizer import TokenizerSpec
 
 app = typer.Typer(help="Train tokenizers, and compare their compression.", no_args_is_help=True)
 
@@ -51,9 +53,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a byte-level BPE tokenizer and write it as a tokenizer.json."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
     from halcyon.tokenizer.bpe import train_bpe
 
     with report_errors():
@@ -63,11 +62,14 @@ def train(
             TextColumn("reading"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console, transient=True
         ) as progress:
             task = progress.add_task("reading", total=None)
-            texts = _watched(
-                take_bytes(read_texts(sources, field), sample_bytes), lambda size: progress.advance(task, size)
-            )
+            texts = take_bytes(read_texts(sources, field), sample_bytes, lambda size: progress.advance(task, size))
             definition = train_bpe(texts, vocab_size, special_token or ())
-        _write(output, definition.content)
+        try:
+            write_file(output, [definition.content])
+        except OSError as error:
+            raise BadConfiguration(
+                f"{output}: it cannot be written ({error.strerror}); choose another --output"
+            ) from None
         _show({output.name: definition}, {})
     sys.stdout.write(f"{output}: fingerprint {definition.fingerprint}\n")
 
@@ -104,34 +106,20 @@ def definition_of(name: str) -> TokenizerDefinition:
     from halcyon.data.sources.files import fetch_file
     from halcyon.tokenizer.resolve import resolve
     from halcyon.tokenizer.tiktoken_encodings import ENCODINGS
-    from halcyon_api.spec.tokenizer import (
-        ByteTokenizerSpec,
-        SentencePieceSpec,
-        TiktokenSpec,
-        TokenizerJsonSpec,
-        TokenizerSpec,
-    )
 
     if name == "byte":
-        spec = TokenizerSpec(byte=ByteTokenizerSpec())
+        document: dict[str, object] = {"byte": {}}
     elif name in ENCODINGS:
-        spec = TokenizerSpec(tiktoken=TiktokenSpec.model_validate({"encoding": name}))
-    elif name.endswith(".model"):
-        spec = _checked(name, lambda: TokenizerSpec(sentence_piece=SentencePieceSpec(path=name)))
+        document = {"tiktoken": {"encoding": name}}
     else:
-        spec = _checked(name, lambda: TokenizerSpec(tokenizer_json=TokenizerJsonSpec(path=name)))
-    return resolve(spec, lambda uri: fetch_file(uri, Access()))
-
-
-def _checked(name: str, make: Callable[[], TokenizerSpec]) -> TokenizerSpec:
-    from pydantic import ValidationError
-
+        document = {"sentence_piece" if name.endswith(".model") else "tokenizer_json": {"path": name}}
     try:
-        return make()
+        spec = TokenizerSpec.model_validate(document)
     except ValidationError:
         raise BadConfiguration(
             f"{name[:100]!r} is no tokenizer; give byte, the path of a file, or an encoding of tiktoken"
         ) from None
+    return resolve(spec, lambda uri: fetch_file(uri, Access()))
 
 
 def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
@@ -140,15 +128,7 @@ def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
     Raises:
         BadConfiguration: A path or the name of the field is not valid.
     """
-    from pydantic import ValidationError
-
     from halcyon.data.source_kinds import kind_of_path
-    from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, StdlibSourceSpec, TextFormatSpec
-
-    def kind_of(path: str) -> dict[str, object]:
-        if path == "stdlib":
-            return {"stdlib": StdlibSourceSpec()}
-        return {kind_of_path(path) or "text": {"paths": [path]}}
 
     try:
         text = FormatSpec(text=TextFormatSpec(field=field))
@@ -156,8 +136,9 @@ def sources_of(paths: Sequence[str], field: str) -> list[DataSourceSpec]:
         raise BadConfiguration("--field: give the name of a field, of at most 128 characters") from None
     sources: list[DataSourceSpec] = []
     for index, path in enumerate(paths):
+        kind = {"stdlib": {}} if path == "stdlib" else {kind_of_path(path) or "text": {"paths": [path]}}
         try:
-            sources.append(DataSourceSpec.model_validate({"name": f"path-{index}", "format": text, **kind_of(path)}))
+            sources.append(DataSourceSpec.model_validate({"name": f"path-{index}", "format": text, **kind}))
         except ValidationError:
             raise BadConfiguration(f"{path[:100]!r} is no path; give a file, a directory or a glob") from None
     return sources
@@ -189,25 +170,22 @@ def read_texts(sources: Iterable[DataSourceSpec], field: str) -> Iterator[str]:
                 yield value
 
 
-def take_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:
-    """Texts up to a number of bytes. The text that reaches the limit is the last one, and is not cut."""
+def take_bytes(texts: Iterable[str], limit: int, advance: Callable[[int], None] = lambda _: None) -> Iterator[str]:
+    """Texts up to a number of bytes, which `advance` is told of. The text that reaches the limit is the last one, and
+    is not cut.
+    """
     for text in texts:
+        size = len(text.encode())
+        advance(size)
         yield text
-        limit -= len(text.encode())
+        limit -= size
         if limit <= 0:
             return
 
 
-def _watched(texts: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
-    for text in texts:
-        advance(len(text.encode()))
-        yield text
-
-
 def _show(definitions: dict[str, TokenizerDefinition], texts: dict[str, str]) -> None:
 
-    from halcyon.commands.views.tokenizer_texts import SAMPLES
-    from halcyon.commands.views.tokenizers import compression_table
+    from halcyon.commands.views.tokenizers import SAMPLES, compression_table
     from halcyon.tokenizer import load
     from halcyon.tokenizer.resolve import cached_encoding
 
@@ -228,16 +206,3 @@ def _read_text(path: Path) -> str:
         raise BadConfiguration(f"{path}: it cannot be read ({error.strerror}); give a file of text") from None
     except UnicodeDecodeError as error:
         raise BadConfiguration(f"{path}: it is not UTF-8 (byte {error.start}); convert it") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise BadConfiguration(f"{path}: it cannot be written ({error.strerror}); choose another --output") from None

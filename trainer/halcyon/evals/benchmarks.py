@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals import arc, core, gsm8k, human_eval, mmlu, smoltalk, spelling_bee
+from halcyon.evals import core, tasks
 from halcyon.evals.example import Example, OpenQuestion
 from halcyon.evals.rows import Row, read_rows
 from halcyon.evals.sandbox.running import Program, check
@@ -79,15 +79,15 @@ class Published:
 
 
 BENCHMARKS: Mapping[str, Published] = {
-    one.name: one
-    for one in (
-        Published("arc-easy", arc.examples, 0.25),
-        Published("arc-challenge", arc.examples, 0.25),
-        Published("mmlu", mmlu.examples, 0.25),
-        Published("gsm8k", gsm8k.examples, 0.0, gsm8k.grade),
-        Published("humaneval", human_eval.examples, 0.0, human_eval.grade, runs_programs=True),
-        Published("spelling-bee", spelling_bee.examples, 0.0, gsm8k.grade),
-        Published("smoltalk", smoltalk.examples, None, in_chat_core=False),
+    benchmark.name: benchmark
+    for benchmark in (
+        Published("arc-easy", tasks.arc, 0.25),
+        Published("arc-challenge", tasks.arc, 0.25),
+        Published("mmlu", tasks.mmlu, 0.25),
+        Published("gsm8k", tasks.gsm8k, 0.0, tasks.has_right_number),
+        Published("humaneval", tasks.human_eval, 0.0, tasks.human_eval_program, runs_programs=True),
+        Published("spelling-bee", tasks.spelling_bee, 0.0, tasks.has_right_number),
+        Published("smoltalk", tasks.smoltalk, None, in_chat_core=False),
     )
 }
 """All benchmarks besides CORE. The contract has their names too (`halcyon_api.task_results.TASK_NAMES`)."""
@@ -147,15 +147,15 @@ def check_programs(benchmarks: Iterable[Benchmark]) -> None:
     Raises:
         Unavailable: It cannot.
     """
-    if any(one.runs_programs for one in benchmarks):
+    if any(benchmark.runs_programs for benchmark in benchmarks):
         check()
 
 
 def fingerprint(benchmarks: Iterable[Benchmark]) -> str:
     """SHA-256 (hex) of all examples."""
     digest = hashlib.sha256()
-    for one in benchmarks:
-        digest.update(f"{one.name}\n".encode())
-        for example in one.examples:
+    for benchmark in benchmarks:
+        digest.update(f"{benchmark.name}\n".encode())
+        for example in benchmark.examples:
             digest.update(repr(example).encode(errors="surrogatepass"))
     return digest.hexdigest()

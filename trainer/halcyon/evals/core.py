@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -74,7 +74,7 @@ def read_bundle(folder: Path) -> list[CoreTask]:
     given = document.get("icl_tasks") if isinstance(document, dict) else None
     if not isinstance(given, list) or not given:
         raise BadConfiguration(f"{path}: it has no list icl_tasks")
-    return [_task(folder, path, one, baselines) for one in given]
+    return [_task(folder, path, task, baselines) for task in given]
 
 
 def read_examples(task: CoreTask, most: int | None = None) -> list[CoreExample]:
@@ -172,9 +172,13 @@ def _task(folder: Path, path: Path, given: Any, baselines: Mapping[str, float]) 
 
 def _baselines(path: Path) -> dict[str, float]:
     """Accuracy of random answers by task; the file has percents."""
-    found: dict[str, float] = {}
+    baselines: dict[str, float] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for row in _named(csv.DictReader(file), path):
+        reader = csv.DictReader(file)
+        for name in ("Eval Task", "Random baseline"):
+            if name not in (reader.fieldnames or ()):
+                raise BadConfiguration(f"{path}: it has no column {name!r}")
+        for row in reader:
             try:
                 percent = float(row["Random baseline"])
             except (ValueError, TypeError):
@@ -183,12 +187,5 @@ def _baselines(path: Path) -> dict[str, float]:
                 raise BadConfiguration(
                     f"{path}: the random baseline of {row['Eval Task']} is no number from 0 to less than 100"
                 )
-            found[row["Eval Task"]] = percent / 100
-    return found
-
-
-def _named(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
-    for name in ("Eval Task", "Random baseline"):
-        if name not in (reader.fieldnames or ()):
-            raise BadConfiguration(f"{path}: it has no column {name!r}")
-    yield from reader
+            baselines[row["Eval Task"]] = percent / 100
+    return baselines

@@ -110,17 +110,15 @@ class Answers:
             prompts: The tokens of each.
             settings: The settings of each; its most tokens are fewer where the engine's length ends.
         """
-        found: dict[int, Text] = {}
+        texts: dict[int, Text] = {}
         asked: dict[int, tuple[int, _Answer]] = {}
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True)):
             room = min(sampling.max_tokens, self._engine.length - len(prompt))
             if room < 1:
-                found[place] = Text("", 0, "prompt")
+                texts[place] = Text("", 0, "prompt")
                 continue
-            given = replace(sampling, max_tokens=room)
-            answer = _Answer(
-                prompt, given, TextStream(self._prompts.tokenizer, prompt.tolist()), StopStrings(sampling.stop)
-            )
+            stream = TextStream(self._prompts.tokenizer, prompt.tolist())
+            answer = _Answer(prompt, replace(sampling, max_tokens=room), stream, StopStrings(sampling.stop))
             asked[self._submit(answer)] = (place, answer)
         while self._engine.unfinished:
             self._on_step()
@@ -131,8 +129,8 @@ class Answers:
                     asked[self._submit(answer)] = (place, answer)
                 elif finish is not None:
                     self._engine.cancel(token.sequence)
-                    found[place] = Text(answer.text, len(answer.tokens), finish)
-        return [found[place] for place in range(len(prompts))]
+                    texts[place] = Text(answer.text, len(answer.tokens), finish)
+        return [texts[place] for place in range(len(prompts))]
 
     def _submit(self, answer: _Answer) -> int:
         ids = np.concatenate((answer.prompt, np.array(answer.tokens, np.int32)))
@@ -148,18 +146,18 @@ class Answers:
         Returns why the answer is complete; None: it goes on, by a new sequence if this one has ended.
         """
         answer.tokens.append(token.id)
-        calculator = self._calculator
+        calculator, most = self._calculator, answer.settings.max_tokens
         calls = calculator is not None and token.id == calculator.end
         shown = "" if token.finish == "stop" and not calls else answer.stream.push(token.id)
         result = calculator.result(np.array(answer.tokens, np.int32)) if calculator is not None and calls else []
-        most = answer.settings.max_tokens
-        if calls and len(answer.tokens) + len(result) < most:
-            for computed in result:
-                answer.tokens.append(computed)
-                shown += answer.stream.push(computed)
-            finish = None
+        finish: str | None = None
+        if not calls:
+            finish = "length" if len(answer.tokens) >= most and token.finish != "stop" else token.finish
+        elif len(answer.tokens) + len(result) < most:
+            answer.tokens += result
+            shown += "".join(map(answer.stream.push, result))
         else:
-            finish = "length" if calls or (len(answer.tokens) >= most and token.finish != "stop") else token.finish
+            finish = "length"
         if finish is not None:
             shown += answer.stream.finish()
         text, stopped = answer.stops.push(shown)

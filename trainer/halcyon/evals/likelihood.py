@@ -13,8 +13,9 @@ has about the same number of positions whatever the length of its rows.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import haliax as hax
 import jax
@@ -24,6 +25,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from halcyon.evals.spans import Score, Span, TokenRow, bucket, power, rows_of
+from halcyon.inference.programs import features_of
 from halcyon.inference.sampling import most_likely
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
@@ -31,6 +33,7 @@ from halcyon.models.cache import KeepsCache
 from halcyon.models.softmax import block_count, most_logit_bytes
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
 
+Member = TypeVar("Member")
 _SHORTEST = 32
 """Positions of the shortest rows and texts."""
 _LEAST_SHARED = 8
@@ -72,38 +75,31 @@ class Likelihoods:
         """
         rows = rows_of(spans, self._model.max_position.size)
         groups, alone = _grouped(rows) if isinstance(self._model, KeepsCache) else ([], rows)
-        found: dict[int, Score] = {}
+        scores: dict[int, Score] = {}
         with context_of(self._mesh):
-            for batch in self._batches(alone):
-                found.update(self._computed(batch))
-            for batch in self._group_batches(groups):
-                found.update(_computed_together(self._model, batch, self._dtype, self._batch_tokens, self._mesh))
-        return [found[number] for number in range(len(spans))]
+            for batch in self._batches(alone, self._shape, lambda row: row.spans):
+                scores.update(self._computed(batch))
+            most = self._model.max_position.size
+            for batch in self._batches(groups, lambda group: group.shape(most), lambda group: group.rows[0].spans):
+                scores.update(_computed_together(self._model, batch, self._dtype, self._batch_tokens, self._mesh))
+        return [scores[number] for number in range(len(spans))]
 
-    def _batches(self, rows: list[TokenRow]) -> Iterator[list[TokenRow]]:
-        """Rows of nearly one length, with as many scored positions and as many targets each."""
+    def _batches(
+        self, members: list[Member], shape: Callable[[Member], tuple[int, ...]], spans: Callable[[Member], Any]
+    ) -> Iterator[list[Member]]:
+        """Members of one shape, which begins with the positions of each."""
+        ordered = sorted(members, key=lambda member: (shape(member), spans(member)))
+        for (positions, *_), group in itertools.groupby(ordered, shape):
+            same, size = list(group), max(1, self._batch_tokens // positions)
+            yield from (same[begin : begin + size] for begin in range(0, len(same), size))
 
-        def shape(row: TokenRow) -> tuple[int, int, int]:
-            return self._length(row), *_scored_shape(row)
-
-        ordered = sorted(rows, key=lambda row: (*shape(row), row.spans))
-        return _cut(ordered, shape, lambda row: self._batch_tokens // self._length(row))
-
-    def _group_batches(self, groups: list[Group]) -> Iterator[list[Group]]:
-        """Groups whose texts and endings have nearly the same lengths."""
-        most = self._model.max_position.size
-
-        def shape(group: Group) -> tuple[int, int]:
-            return group.shape(most)
-
-        ordered = sorted(groups, key=lambda group: (*shape(group), group.rows[0].spans))
-        return _cut(ordered, shape, lambda group: self._batch_tokens // shape(group)[0])
-
-    def _length(self, row: TokenRow) -> int:
-        return min(bucket(len(row.inputs), _SHORTEST), self._model.max_position.size)
+    def _shape(self, row: TokenRow) -> tuple[int, int, int]:
+        """Positions, scored positions, and targets at each, of the batch that a row belongs to."""
+        length = min(bucket(len(row.inputs), _SHORTEST), self._model.max_position.size)
+        return length, power(len(row.targets), 1), power(row.targets.shape[1], 1)
 
     def _computed(self, batch: list[TokenRow]) -> dict[int, Score]:
-        length, (positions, targets) = self._length(batch[0]), _scored_shape(batch[0])
+        length, positions, targets = self._shape(batch[0])
         size = min(power(len(batch), 1), max(1, self._batch_tokens // length))
         tokens, at = np.zeros((size, length), np.int32), np.zeros((size, positions), np.int32)
         wanted = np.zeros((size, positions, targets), np.int32)
@@ -112,27 +108,7 @@ class Likelihoods:
             at[place, : len(row.targets)] = np.arange(len(row.inputs) - len(row.targets), len(row.inputs))
             wanted[place, : len(row.targets), : row.targets.shape[1]] = row.targets
         log_probs, best = jax.device_get(_scored(self._model, tokens, at, wanted, dtype=self._dtype, mesh=self._mesh))
-        found: dict[int, Score] = {}
-        for place, row in enumerate(batch):
-            found.update(row.scores(log_probs[place], best[place]))
-        return found
-
-
-def _cut(ordered: list[Any], shape: Any, most: Any) -> Iterator[list[Any]]:
-    """Parts of a list whose members have one shape, each part with at most `most` of its first member, at least 1."""
-    begin = 0
-    while begin < len(ordered):
-        first = ordered[begin]
-        end = begin + 1
-        while end < len(ordered) and end - begin < most(first) and shape(ordered[end]) == shape(first):
-            end += 1
-        yield ordered[begin:end]
-        begin = end
-
-
-def _scored_shape(row: TokenRow) -> tuple[int, int]:
-    """Scored positions, and targets at each, of the batch that a row belongs to."""
-    return power(len(row.targets), 1), power(row.targets.shape[1], 1)
+        return _scores(batch, log_probs, best)
 
 
 class Group(NamedTuple):
@@ -194,10 +170,15 @@ def _computed_together(
     log_probs, best = jax.device_get(
         _scored_endings(model, tokens, lengths, owners, ends, counts, wanted, dtype=dtype, mesh=mesh)
     )
-    found: dict[int, Score] = {}
-    for place, (_, row) in enumerate(rows):
-        found.update(row.scores(log_probs[place], best[place]))
-    return found
+    return _scores([row for _, row in rows], log_probs, best)
+
+
+def _scores(rows: Sequence[TokenRow], log_probs: np.ndarray, best: np.ndarray) -> dict[int, Score]:
+    """The scores of the spans of some rows, by their numbers; see `TokenRow.scores`."""
+    scores: dict[int, Score] = {}
+    for place, row in enumerate(rows):
+        scores.update(row.scores(log_probs[place], best[place]))
+    return scores
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
@@ -219,8 +200,8 @@ def _scored(
     """
     del mesh  # programs for another mesh are other programs
     outputs = model(Inputs(hax.named(tokens, (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
-    return log_probs_at(model, jnp.take_along_axis(features, positions[..., None], 1), targets)
+    features = jnp.take_along_axis(features_of(model, outputs), positions[..., None], 1)
+    return log_probs_at(model, features, targets)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "mesh"))
@@ -258,8 +239,7 @@ def _scored_endings(
     before = model(Inputs(hax.named(tokens, (BATCH, POSITION))), cache=empty.expecting(lengths), compute_dtype=compute)
     cache = before.cache.copied(owners).expecting(counts)
     outputs = model(Inputs(hax.named(ends, (BATCH, POSITION))), cache=cache, compute_dtype=compute)
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
-    return log_probs_at(model, features, targets)
+    return log_probs_at(model, features_of(model, outputs), targets)
 
 
 def log_probs_at(model: CausalLM, features: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ before them where the harness has it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,16 +67,9 @@ class Requests:
 
         A longer text than the model's positions is cut; each token is predicted once.
         """
-        spans: list[Span] = []
-        owners: list[int] = []
-        for number, text in enumerate(texts):
-            for span in windows(self._with_beginning(text), self._model.max_position.size):
-                spans.append(span)
-                owners.append(number)
-        totals = [0.0] * len(texts)
-        for owner, score in zip(owners, self._likelihoods.scores(spans), strict=True):
-            totals[owner] += score.log_prob
-        return totals
+        parts = [windows(self._with_beginning(text), self._model.max_position.size) for text in texts]
+        scores = iter(self._likelihoods.scores([span for spans in parts for span in spans]))
+        return [sum((next(scores).log_prob for _ in spans), 0.0) for spans in parts]
 
     def generate_until(self, pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """The text after each context, with the settings of the task beside it.
@@ -93,15 +86,9 @@ class Requests:
             self._ids(context)[-max(1, positions - sampling.max_tokens) :]
             for (context, _), sampling in zip(pairs, settings, strict=True)
         ]
-        most = max(sampling.max_tokens for sampling in settings)
-        engine = engine_for(
-            self._model,
-            self._tokenizer,
-            prompts,
-            most,
-            slots=self._settings.slots,
-            compute_dtype=self._settings.compute_dtype,
-        )
+        most, slots = max(sampling.max_tokens for sampling in settings), self._settings.slots
+        dtype = self._settings.compute_dtype
+        engine = engine_for(self._model, self._tokenizer, prompts, most, slots=slots, compute_dtype=dtype)
         return [text.text for text in Answers(engine, self._prompts).answers(prompts, settings)]
 
     def _ids(self, text: str) -> np.ndarray:
@@ -186,25 +173,22 @@ def lm_eval_model(
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             """See `Requests.loglikelihood`."""
-            return self._kept(
-                "loglikelihood", requests, answering.loglikelihood([request.args for request in requests])
-            )
+            return self._kept("loglikelihood", requests, answering.loglikelihood)
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             """See `Requests.loglikelihood_rolling`."""
-            found = answering.loglikelihood_rolling([request.args[0] for request in requests])
-            return self._kept("loglikelihood_rolling", requests, found)
+            texts = [request.args[0] for request in requests]
+            return self._kept("loglikelihood_rolling", requests, lambda _: answering.loglikelihood_rolling(texts))
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             """See `Requests.generate_until`."""
-            return self._kept(
-                "generate_until", requests, answering.generate_until([request.args for request in requests])
-            )
+            return self._kept("generate_until", requests, answering.generate_until)
 
-        def _kept(self, kind: str, requests: list[Any], found: list[Any]) -> list[Any]:
-            """Give the answers to the cache of the harness."""
-            for request, answer in zip(requests, found, strict=True):
-                self.cache_hook.add_partial(kind, request.args, answer)
-            return found
+        def _kept(self, kind: str, requests: list[Any], answer: Callable[[list[Any]], list[Any]]) -> list[Any]:
+            """The answers, which the cache of the harness gets too."""
+            answers = answer([request.args for request in requests])
+            for request, kept in zip(requests, answers, strict=True):
+                self.cache_hook.add_partial(kind, request.args, kept)
+            return answers
 
     return HalcyonModel()

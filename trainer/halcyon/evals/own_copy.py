@@ -63,12 +63,12 @@ def own_copy(model: Any, shapes: CausalLM, devices: Sequence[Any] | None = None)
     """
     devices = devices or jax.local_devices()
     wanted, tree = jax.tree.flatten(shapes)
-    found = jax.tree.leaves(model)
-    if len(found) != len(wanted):
-        raise TypeError(f"the model has {len(found)} arrays, and its shapes have {len(wanted)}")
+    leaves = jax.tree.leaves(model)
+    if len(leaves) != len(wanted):
+        raise TypeError(f"the model has {len(leaves)} arrays, and its shapes have {len(wanted)}")
     copies: list[jax.Array] = []
     failure: Exception | None = None
-    for leaf, shape in zip(found, wanted, strict=True):
+    for leaf, shape in zip(leaves, wanted, strict=True):
         part = _on_host(leaf)[tuple(slice(0, size) for size in shape.shape)]
         try:
             if failure is None:
@@ -120,6 +120,5 @@ def _sharding(shape: tuple[int, ...], devices: Sequence[Any]) -> Sharding:
     if len(devices) == 1:
         return SingleDeviceSharding(devices[0])
     mesh, count = Mesh(np.array(devices), (_AXIS,)), len(devices)
-    split = [(size, place) for place, size in enumerate(shape) if size % count == 0 and size > 1]
-    at = max(split)[1] if split else None
+    _, at = max(((size, place) for place, size in enumerate(shape) if size % count == 0 and size > 1), default=(0, -1))
     return NamedSharding(mesh, PartitionSpec(*(_AXIS if place == at else None for place in range(len(shape)))))

@@ -55,10 +55,9 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """The answer as a JSON object."""
-        right = {} if self.is_right is None else {"right": self.is_right}
-        right |= {"rights": list(self.rights)} if self.rights else {}
-        group = {} if self.group is None else {"group": self.group}
-        return {"example": self.name, **group, **right, **self.facts}
+        rights = list(self.rights) or None
+        known = {"example": self.name, "group": self.group, "right": self.is_right, "rights": rights}
+        return {name: value for name, value in known.items() if value is not None} | dict(self.facts)
 
 
 def centred(accuracy: float, baseline: float) -> float:
@@ -94,6 +93,7 @@ def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seco
     rights = [share for answer in answers if (share := answer.share) is not None]
     accuracy = _mean(rights)
     size = sum(answer.size_bytes for answer in answers)
+    bits = math.fsum(answer.nats for answer in answers) / (math.log(2) * size) if size else math.nan
     groups: dict[str, list[float]] = {}
     for answer in answers:
         if answer.group is not None and (share := answer.share) is not None:
@@ -105,7 +105,7 @@ def result_of(name: str, answers: Sequence[Answer], baseline: float | None, seco
         standard_error=_standard_error(rights),
         baseline=baseline,
         centred=None if accuracy is None or baseline is None else centred(accuracy, baseline),
-        bits_per_byte=_finite(math.fsum(answer.nats for answer in answers) / (math.log(2) * size)) if size else None,
+        bits_per_byte=bits if math.isfinite(bits) else None,
         groups={name: math.fsum(shares) / len(shares) for name, shares in sorted(groups.items())},
         answers=max((len(answer.rights) for answer in answers), default=0) or 1,
         pass_at=_pass_at(answers),
@@ -166,17 +166,15 @@ def document_of(
 
 def parse_results(content: bytes | None) -> TaskResults | None:
     """A stored document; None if it is absent or not valid."""
-    if content is None:
-        return None
     try:
-        return TaskResults.model_validate_json(content, by_alias=True, by_name=False)
+        return None if content is None else TaskResults.model_validate_json(content, by_alias=True, by_name=False)
     except ValidationError:
         return None
 
 
 def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
     """CORE: the mean of the centred accuracies of its tasks; None without them."""
-    return _mean(one.centred for one in tasks if one.task.startswith(CORE_PREFIX))
+    return _mean(task.centred for task in tasks if task.task.startswith(CORE_PREFIX))
 
 
 def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
@@ -185,20 +183,14 @@ def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:
 
     SpellingBee may be left out, as in the first form of ChatCORE.
     """
-    wanted = [one.name for one in BENCHMARKS.values() if one.in_chat_core]
-    found = {one.task: one.centred for one in tasks if one.task in wanted}
-    if any(name not in found for name in wanted if name != _OPTIONAL):
-        return None
-    return _mean(found.values())
+    wanted = {benchmark.name for benchmark in BENCHMARKS.values() if benchmark.in_chat_core}
+    centred_by_task = {task.task: task.centred for task in tasks if task.task in wanted}
+    return _mean(centred_by_task.values()) if wanted - {_OPTIONAL} <= set(centred_by_task) else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return math.fsum(found) / len(found) if found else None
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _standard_error(values: Sequence[float]) -> float | None:

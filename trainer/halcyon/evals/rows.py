@@ -63,10 +63,10 @@ class Row:
 
     def texts(self, name: str, value: Any = None) -> tuple[str, ...]:
         """A field that must be a list of texts; `value` is taken instead if it is given."""
-        found = self.get(name) if value is None else value
-        if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
+        texts = self.get(name) if value is None else value
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             self.bad(f"the field {name} is no list of texts, or it is empty")
-        return tuple(found)
+        return tuple(texts)
 
     def integer(self, name: str, most: int) -> int:
         """A field that must be an integer from 0 to `most`."""
@@ -140,13 +140,11 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        number = 0
         require_file(path)
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(value, f"{path.name} row {number}", path)
+            values = (value for batch in file.iter_batches(1024) for value in batch.to_pylist())
+            for number, value in enumerate(values, 1):
+                yield Row(value, f"{path.name} row {number}", path)
     except pa.ArrowException as error:
         raise BadConfiguration(
             f"{path.name}: it is no Parquet file: {next(iter(str(error).splitlines()), '')}"
@@ -156,9 +154,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     require_file(path)
     with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-        number = 0
-        while line := file.readline(MOST_LINE_BYTES + 1):
-            number += 1
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
             if len(line) > MOST_LINE_BYTES:
                 raise BadConfiguration(f"{path.name} line {number}: the line is longer than {MOST_LINE_BYTES:,} bytes")
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")

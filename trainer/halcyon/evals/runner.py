@@ -4,6 +4,7 @@ results.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -131,64 +132,53 @@ class Runner:
         scores = iter(self._likelihoods.scores(spans))
         answers: list[Answer] = []
         for example in examples:
-            found = [next(scores).log_prob for _ in example.answers]
-            chosen = int(np.argmax(found))
-            facts = {"answer": example.answers[chosen], "gold": example.answers[example.gold], "logLikelihoods": found}
+            log_probs = [next(scores).log_prob for _ in example.answers]
+            chosen, right = int(np.argmax(log_probs)), example.answers[example.gold]
+            facts = {"answer": example.answers[chosen], "gold": right, "logLikelihoods": log_probs}
             answers.append(Answer(example.name, chosen == example.gold, facts, example.group))
         return answers
 
     def _replies(self, examples: Sequence[GivenReply]) -> list[Answer]:
-        encoded = [self._tokenizer.encode(example.answer) for example in examples]
         room = self._model.max_position.size
+        encoded = [self._tokenizer.encode(example.answer)[:room] for example in examples]
         spans = [
-            span_of(self._prompts.ids(example.prompt), ids[:room], example.name)
+            span_of(self._prompts.ids(example.prompt), ids, example.name)
             for example, ids in zip(examples, encoded, strict=True)
         ]
-        sizes = [int(np.sum(self._tokenizer.token_bytes[ids[:room]])) for ids in encoded]
-        return [
-            Answer(
-                example.name,
-                None,
-                {"logLikelihood": score.log_prob, "bytes": size},
-                nats=-score.log_prob,
-                size_bytes=size,
-            )
-            for example, score, size in zip(examples, self._likelihoods.scores(spans), sizes, strict=True)
-        ]
+        answers: list[Answer] = []
+        for example, ids, score in zip(examples, encoded, self._likelihoods.scores(spans), strict=True):
+            size = int(np.sum(self._tokenizer.token_bytes[ids]))
+            facts = {"logLikelihood": score.log_prob, "bytes": size}
+            answers.append(Answer(example.name, None, facts, nats=-score.log_prob, size_bytes=size))
+        return answers
 
     def _open_questions(self, examples: Sequence[Any], grade: Grade) -> list[Answer]:
         count = self._settings.answers
         asked: list[OpenQuestion] = [example for example in examples for _ in range(count)]
         texts = self._texts(asked)
         graded = [grade(example, text.text) for example, text in zip(asked, texts, strict=True)]
-        ran: list[bool | Ran] = []
+        answers: list[Answer] = []
         run_program = self._settings.run_program
         with ThreadPoolExecutor(self._settings.programs) as pool:
+            outcomes = pool.map(lambda mark: run_program(mark) if isinstance(mark, Program) else mark, graded)
             try:
-                for outcome in pool.map(lambda one: run_program(one) if isinstance(one, Program) else one, graded):
-                    ran.append(outcome)
+                for example, text, outcome in zip(asked, texts, outcomes, strict=True):
+                    answers.append(_answered(example, text, outcome))
                     self._on_progress()
             except BaseException:
                 self._settings.stop_programs()
                 raise
-        single = [_answered(example, text, outcome) for example, text, outcome in zip(asked, texts, ran, strict=True)]
-        return (
-            single if count == 1 else [_joined(single[place : place + count]) for place in range(0, len(single), count)]
-        )
+        if count == 1:
+            return answers
+        return [_joined(answers[place : place + count]) for place in range(0, len(answers), count)]
 
     def _texts(self, examples: Sequence[OpenQuestion]) -> list[Text]:
         prompts = [self._prompts.ids(example.prompt) for example in examples]
         fitting = [prompt for prompt in prompts if len(prompt) < self._model.max_position.size]
         if not fitting:
             return [Text("", 0, "prompt")] * len(prompts)
-        engine = engine_for(
-            self._model,
-            self._tokenizer,
-            fitting,
-            MOST_TOKENS,
-            slots=self._settings.slots,
-            compute_dtype=self._settings.compute_dtype,
-        )
+        slots, dtype = self._settings.slots, self._settings.compute_dtype
+        engine = engine_for(self._model, self._tokenizer, fitting, MOST_TOKENS, slots=slots, compute_dtype=dtype)
         common = seeded(self._settings.sampling, len(prompts))
         settings = [
             replace(one, max_tokens=MOST_TOKENS, stop=self._prompts.stop(example.prompt))
@@ -251,10 +241,8 @@ def check_finite(answers: Sequence[Answer]) -> None:
         BadConfiguration: A log-likelihood is no number.
     """
     for answer in answers:
-        kept = (answer.facts.get(name) for name in ("logLikelihoods", "logLikelihoodsPerToken"))
-        for value in (answer.facts.get("logLikelihood", 0.0), *(one for values in kept for one in values or ())):
-            if math.isnan(value):
-                raise BadConfiguration(
-                    f"{answer.name}: the model's log-likelihood is no number; evaluate a checkpoint that has not "
-                    "diverged"
-                )
+        several = (answer.facts.get(name, ()) for name in ("logLikelihoods", "logLikelihoodsPerToken"))
+        if any(map(math.isnan, (answer.facts.get("logLikelihood", 0.0), *itertools.chain(*several)))):
+            raise BadConfiguration(
+                f"{answer.name}: the model's log-likelihood is no number; evaluate a checkpoint that has not diverged"
+            )

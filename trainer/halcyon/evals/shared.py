@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from halcyon.checkpoint.processes import decide, gather_texts
@@ -107,14 +107,14 @@ class SharedRunner:
         self._settings = Settings(compute_dtype=spec.trainer.precision.compute)
         tasks = spec.trainer.evaluation.tasks
         self._every_steps = 0 if tasks is None else tasks.every_steps
-        writing = [one.name for one in benchmarks if one.grade is not None]
+        writing = [benchmark.name for benchmark in benchmarks if benchmark.grade is not None]
         if writing and not isinstance(self._shapes, KeepsCache):
             raise BadConfiguration(
                 f"spec.trainer.evaluation.tasks.files.{writing[0]}: the model keeps no cache, so it cannot write "
-                "answers; "
-                "leave the task out, or give the model a method new_cache"
+                "answers; leave the task out, or give the model a method new_cache"
             )
-        self._chat = self._prompts(asking)
+        # Conversations for a model that was trained on them; plain text for others, and for a model without a template.
+        self._chat = ChatPrompts.of(tokenizer, asking.template) if asking.in_conversations else None
         self._prompt_kind: Literal["plain", "chat"] = "plain" if self._chat is None else "chat"
         self._examples = fingerprint(benchmarks)
         _check_same_examples(benchmarks, processes)
@@ -124,7 +124,7 @@ class SharedRunner:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the benchmarks."""
-        return tuple(one.name for one in self._benchmarks)
+        return tuple(benchmark.name for benchmark in self._benchmarks)
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether the benchmarks are run after `step` of `steps` steps."""
@@ -141,7 +141,7 @@ class SharedRunner:
             past: Returns to earlier checkpoints that decide the model of the step.
         """
         return (
-            self._run(step, model, {"step": step, "past": [one.document() for one in past]}, trains=True) != "stopped"
+            self._run(step, model, {"step": step, "past": [back.document() for back in past]}, trains=True) != "stopped"
         )
 
     def of_checkpoint(
@@ -183,15 +183,14 @@ class SharedRunner:
         for _ in done:
             on_done()
         runner: Runner | Exception | None = None
-        tasks, samples = (
-            (list(self._results.tasks), list(self._results.samples)) if self._results is not None else ([], [])
-        )
-        for one in self._benchmarks:
-            if one.name in done:
+        tasks = [] if self._results is None else list(self._results.tasks)
+        samples = [] if self._results is None else list(self._results.samples)
+        for benchmark in self._benchmarks:
+            if benchmark.name in done:
                 continue
             if runner is None:
                 runner = self._runner(model)
-            outcome, numbers, mine = self._one(runner, one, step, trains=trains)
+            outcome, numbers, mine = self._one(runner, benchmark, step, trains=trains)
             if numbers is None:
                 return outcome
             on_done()
@@ -215,15 +214,15 @@ class SharedRunner:
 
         def work() -> dict[str, Any]:
             try:
-                found = parse_results(self._store.read(results_key(step)).data)
+                kept = parse_results(self._store.read(results_key(step)).data)
             except StoreFailure:
                 if not trains:
                     raise
-                found = None  # a training runs them again rather than end
-            if found is None or found.decides != decides:
+                kept = None  # a training runs them again rather than end
+            if kept is None or kept.decides != decides:
                 return {"tasks": []}
-            self._results = found
-            return {"tasks": [one.task for one in found.tasks]}
+            self._results = kept
+            return {"tasks": [task.task for task in kept.tasks]}
 
         return cast("list[str]", decide(self._processes, self._store.root, work)["tasks"])
 
@@ -233,8 +232,7 @@ class SharedRunner:
         """Process 0 writes the results. A collective: if they must be kept and cannot, all processes end."""
 
         def work() -> dict[str, Any]:
-            names = {one.task for one in tasks}
-            finished = all(name in names for name in self.names)
+            finished = {task.task for task in tasks} >= set(self.names)
             document = document_of(
                 step, self._prompt_kind, tasks, samples, decides=decides, finished=finished, now=self._clock()
             )
@@ -267,21 +265,17 @@ class SharedRunner:
         except BadConfiguration as error:  # another attempt has the same end
             mine.end, mine.error = "refused", str(error)
         except Exception as error:  # reported below, by all processes together
-            mine.end, mine.error = (
-                "failed",
-                f"{type(error).__name__}: {error}" if not isinstance(error, TrainerExit) else str(error),
-            )
-        shares = [_Share.read(one) for one in gathered_bytes(count, mine.written())]
-        if any(share.end == "stopped" for share in shares):
+            kind = "" if isinstance(error, TrainerExit) else f"{type(error).__name__}: "
+            mine.end, mine.error = "failed", f"{kind}{error}"
+        shares = [_Share.read(share) for share in gathered_bytes(count, mine.written())]
+        ends = {share.end for share in shares}
+        if "stopped" in ends:
             return "stopped", None, []
-        if bad := [share for share in shares if share.end != "done"]:
-            sentence = f"task {benchmark.name} on the model of step {step}: {bad[0].error}"
+        if ends != {"done"}:
+            error = next(share.error for share in shares if share.end != "done")
+            sentence = f"task {benchmark.name} on the model of step {step}: {error}"
             if not trains:
-                raise (
-                    BadConfiguration(sentence)
-                    if any(share.end == "refused" for share in bad)
-                    else TrainerExit(sentence)
-                )
+                raise BadConfiguration(sentence) if "refused" in ends else TrainerExit(sentence)
             self._reporter.warning(f"{sentence}; the run trains on without the tasks of this step")
             return "failed", None, []
         answers = [shares[place % count].answers[place // count] for place in range(len(benchmark.examples))]
@@ -297,14 +291,6 @@ class SharedRunner:
         if now - self._progress_at >= _PROGRESS_SECONDS:
             self._progress_at = now
             self._reporter.evaluates_on()
-
-    def _prompts(self, asking: Asking) -> ChatPrompts | None:
-        """Conversations for a model that was trained on them; plain text for others, and for a model without a
-        template.
-        """
-        if not asking.in_conversations or (asking.template is None and not ChatPrompts.has_own_marks(self._tokenizer)):
-            return None
-        return ChatPrompts(self._tokenizer, asking.template)
 
 
 def asking_of(
@@ -334,8 +320,8 @@ def asking_of(
             "chat": template is not None if objective is None else "nextToken" not in objective,
         }
 
-    found = decide(processes, store.root, work)
-    return Asking(bool(found["chat"]), cast("str | None", found["template"]))
+    answer = decide(processes, store.root, work)
+    return Asking(bool(answer["chat"]), cast("str | None", answer["template"]))
 
 
 def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGroup) -> None:
@@ -345,15 +331,14 @@ def _check_same_examples(benchmarks: Sequence[Benchmark], processes: ProcessGrou
     Raises:
         BadConfiguration: They differ.
     """
-    hashes = gather_texts(processes, "".join(fingerprint([one])[:_HASH_DIGITS] for one in benchmarks))
+    hashes = gather_texts(processes, "".join(fingerprint([benchmark])[:_HASH_DIGITS] for benchmark in benchmarks))
     for process, theirs in enumerate(hashes):
-        for number, one in enumerate(benchmarks):
+        for number, benchmark in enumerate(benchmarks):
             place = slice(number * _HASH_DIGITS, (number + 1) * _HASH_DIGITS)
             if theirs[place] != hashes[0][place]:
                 raise BadConfiguration(
-                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task {one.name} "
-                    "than process 0; "
-                    "give all hosts the same files"
+                    f"spec.trainer.evaluation.tasks.files: process {process} reads other examples of task "
+                    f"{benchmark.name} than process 0; give all hosts the same files"
                 )
 
 
@@ -372,35 +357,26 @@ def _asked(
     return answers
 
 
+@dataclass
 class _Share:
     """What one process has of a benchmark."""
 
-    def __init__(self, answers: list[Answer] | None = None, end: End = "done", error: str = "") -> None:
-        self.answers, self.end, self.error = answers or [], end, error
+    answers: list[Answer] = field(default_factory=list[Answer])
+    end: End = "done"
+    error: str = ""
 
     def written(self) -> bytes:
         """The share as JSON. Only the first answers keep their texts, for readers."""
-        rows = [
-            {
-                "right": one.is_right,
-                "rights": list(one.rights),
-                "group": one.group,
-                "nats": one.nats,
-                "bytes": one.size_bytes,
-                "facts": {name: one.facts[name] for name in ("text", "answer") if name in one.facts}
-                if place < SAMPLES
-                else {},
-            }
-            for place, one in enumerate(self.answers)
-        ]
-        return json.dumps({"end": self.end, "error": self.error[:1000], "answers": rows}).encode()
+        answers: list[Answer] = []
+        for place, answer in enumerate(self.answers):
+            kept = ("text", "answer") if place < SAMPLES else ()
+            facts = {name: answer.facts[name] for name in kept if name in answer.facts}
+            answers.append(replace(answer, name="", facts=facts))
+        return json.dumps(asdict(_Share(answers, self.end, self.error[:1000]))).encode()
 
     @staticmethod
     def read(data: bytes) -> _Share:
         """The share in `written`."""
-        found = json.loads(data)
-        answers = [
-            Answer("", row["right"], row["facts"], row["group"], row["nats"], row["bytes"], tuple(row["rights"]))
-            for row in found["answers"]
-        ]
-        return _Share(answers, found["end"], found["error"])
+        document = json.loads(data)
+        answers = [Answer(**answer | {"rights": tuple(answer["rights"])}) for answer in document["answers"]]
+        return _Share(answers, document["end"], document["error"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -29,16 +29,18 @@ class ChatPrompts:
     def __init__(
         self, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self.template = tokenizer, template
         self._template = ChatTemplate(template, tokenizer, "the chat template", now)
         turn = self._template.turn_end()
         self.ends = tuple(dict.fromkeys((*tokenizer.ends, *(() if turn is None else (turn.id,)))))
         """Tokens that end the assistant's turn: that of a document first."""
 
-    @staticmethod
-    def has_own_marks(tokenizer: Tokenizer) -> bool:
-        """Whether Halcyon's own template fits a tokenizer."""
-        return all(mark in tokenizer.special_tokens for mark in CHAT_MARKS)
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, template: str | None) -> Self | None:
+        """The prompts of a template, or of Halcyon's own if the tokenizer has its marks; else None."""
+        if template is None and any(mark not in tokenizer.special_tokens for mark in CHAT_MARKS):
+            return None
+        return cls(tokenizer, template)
 
     @property
     def takes_tools(self) -> bool:

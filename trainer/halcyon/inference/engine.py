@@ -178,8 +178,7 @@ class Engine:
         if sequence.tokens > most:
             raise ValueError(
                 f"a prompt of {counted(len(ids), 'token')} and a text of {sampling.max_tokens} are longer than {most} "
-                "tokens; "
-                "shorten the prompt, or set max_tokens lower"
+                "tokens; shorten the prompt, or set max_tokens lower"
             )
         sequence.number, sequence.alternatives = self._following, alternatives
         self._following += 1

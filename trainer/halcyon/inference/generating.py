@@ -69,12 +69,15 @@ class Collector:
         self._tokens[number].append(piece.token)
         if piece.finish is None:
             return None
-        tokens, log_probs = (
-            tuple(values)
-            for values in zip(*((token.id, token.log_prob) for token in self._tokens[number]), strict=True)
+        tokens = self._tokens[number]
+        done = self._done[number] = Completion(
+            self._prompts[number],
+            self._texts[number],
+            tuple(token.id for token in tokens),
+            tuple(token.log_prob for token in tokens),
+            piece.finish,
         )
-        self._done[number] = Completion(self._prompts[number], self._texts[number], tokens, log_probs, piece.finish)
-        return self._done[number]
+        return done
 
     @property
     def completions(self) -> list[Completion]:
@@ -184,8 +187,9 @@ def _several(prompts: Any) -> abc.Sequence[Any]:
     """The prompts: one that is given alone is one of one."""
     if isinstance(prompts, str):
         return (prompts,)
-    found = prompts if isinstance(prompts, np.ndarray) else tuple(prompts)
-    return (found,) if len(found) and np.ndim(found[0]) == 0 and not isinstance(found[0], str) else tuple(found)
+    several = prompts if isinstance(prompts, np.ndarray) else tuple(prompts)
+    is_one = len(several) and np.ndim(several[0]) == 0 and not isinstance(several[0], str)
+    return (several,) if is_one else tuple(several)
 
 
 def _token_ids(prompt: Any) -> tuple[int, ...]:

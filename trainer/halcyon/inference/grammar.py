@@ -2,26 +2,246 @@
 
 A grammar allows at each point the tokens with which the text can still become a sentence of the grammar (Willard and
 Louf 2023). The tokens that end a text are allowed where the sentence is complete.
+
+Schemas are tried in processes with limits (`grammar_child`), which are used again until a schema ends one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from halcyon.inference.grammar_checks import GrammarMemory, SchemaChecks, SchemaLimit, SchemaLimits
 from halcyon.inference.grammar_child import Vocabulary, compiled, panic_of, tokenizer_of
 from halcyon.tokenizer import Tokenizer, first_id
 
-__all__ = ["JsonGrammar", "JsonGrammars", "SchemaLimit", "SchemaLimits"]
-
 _LEAST_BYTES = 1 << 20
 """Bytes that each text with a grammar is counted with: its lexer grows while the text comes."""
+_CHILD = Path(__file__).with_name("grammar_child.py")
+_START_SECONDS = 120.0
+"""Longest start of a process, which reads the vocabulary."""
+_ENDS = "the server ends"
+_KNOWN = 1024
+"""Schemas whose result is kept."""
+
+
+@dataclass(frozen=True)
+class SchemaLimits:
+    """Limits of the compilation of JSON schemas.
+
+    Attributes:
+        processor_seconds: Seconds of processor time for one schema.
+        seconds: Seconds for one schema, also if the machine is busy.
+        memory_bytes: Bytes for one schema, beyond those of the vocabulary.
+        all_bytes: Bytes of the grammars of all requests in flight.
+    """
+
+    processor_seconds: float = 2.0
+    seconds: float = 20.0
+    memory_bytes: int = 128 << 20
+    all_bytes: int = 512 << 20
+
+
+class SchemaLimit(ValueError):
+    """A schema was not compiled because of a limit.
+
+    Args:
+        message: A sentence for the user.
+        is_for_now: Whether the same schema may be possible later.
+    """
+
+    def __init__(self, message: str, *, is_for_now: bool = False) -> None:
+        super().__init__(message)
+        self.is_for_now = is_for_now
+
+
+class SchemaChecks:
+    """Tries schemas. Several threads may call it at once; each uses a process of its own.
+
+    Args:
+        vocabulary: The vocabulary.
+        limits: The limits.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, limits: SchemaLimits) -> None:
+        self._limits = limits
+        self._given = vocabulary.json()
+        self._lock = threading.Lock()
+        self._idle: list[subprocess.Popen[bytes]] = []
+        self._all: set[subprocess.Popen[bytes]] = set()
+        self._known: OrderedDict[bytes, int | None] = OrderedDict()
+        """Bytes of the grammar of each schema. None: it is beyond the limits."""
+        self.started = 0
+        """Processes that were started."""
+        self.tried = 0
+        """Schemas that were tried."""
+
+    def check(self, schema: str) -> int:
+        """Try a schema.
+
+        Args:
+            schema: JSON without line breaks.
+
+        Returns:
+            The bytes that its grammar takes.
+
+        Raises:
+            SchemaLimit: It takes too much time or memory.
+            ValueError: It is not valid.
+        """
+        key = hashlib.sha256(schema.encode()).digest()
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._bytes_of(self._known[key])
+            self.tried += 1
+            process = self._idle.pop() if self._idle else None
+        process = process or self._start()
+        was_killed = False
+        try:
+            answer = self._ask(process, f"{schema}\n".encode(), self._limits.seconds)
+        except BaseException:
+            self._end(process)
+            raise
+        if answer is None or answer["isLast"]:
+            was_killed = self._end(process)
+        else:
+            with self._lock:
+                self._idle.append(process)
+        if answer is None and was_killed:
+            raise SchemaLimit(_ENDS, is_for_now=True)
+        if answer is not None and "error" in answer:
+            raise ValueError(answer["error"])
+        needed = None if answer is None else int(answer["bytes"])
+        if needed is not None or process.returncode != -signal.SIGKILL:  # else the machine may have been busy
+            with self._lock:
+                self._known[key] = needed
+                while len(self._known) > _KNOWN:
+                    self._known.popitem(last=False)
+        return self._bytes_of(needed)
+
+    def _bytes_of(self, needed: int | None) -> int:
+        if needed is None:
+            raise SchemaLimit(
+                f"it takes more than {self._limits.processor_seconds:g} seconds or {self._limits.memory_bytes >> 20} "
+                "MiB to compile; make it simpler, such as with a smaller multipleOf"
+            )
+        return needed
+
+    def kill(self) -> None:
+        """End all processes. The schemas that they try are refused."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            processes, self._all = self._all, set(idle)
+            for process in processes:
+                process.kill()
+        for process in idle:
+            self._end(process)
+
+    @property
+    def busy(self) -> int:
+        """Processes that start or try a schema."""
+        return len(self._all) - len(self._idle)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """A process that has the vocabulary.
+
+        Raises:
+            SchemaLimit: It was killed.
+            OSError: It did not start.
+        """
+        limits, path = self._limits, os.environ.get("PYTHONPATH")
+        with self._lock:
+            process = subprocess.Popen(
+                [sys.executable, "-s", "-P", str(_CHILD), str(limits.processor_seconds), str(limits.memory_bytes)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # Rust reports there that it has no memory
+                env={} if path is None else {"PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C is for the server
+            )
+            self._all.add(process)
+            self.started += 1
+        if self._ask(process, self._given, _START_SECONDS) is None:
+            if self._end(process):
+                raise SchemaLimit(_ENDS, is_for_now=True)
+            raise OSError("the process that tries JSON schemas did not start")
+        return process
+
+    def _ask(self, process: subprocess.Popen[bytes], given: bytes, seconds: float) -> Any:
+        """The answer of a process; None: it has ended, or takes too long."""
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+        timer = threading.Timer(seconds, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            process.stdin.write(given)
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            return None
+        finally:
+            timer.cancel()
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def _end(self, process: subprocess.Popen[bytes]) -> bool:
+        """End a process. Returns whether `kill` has ended it."""
+        process.kill()
+        process.wait()
+        with self._lock:
+            was_killed = process not in self._all
+            self._all.discard(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # what it did not read
+                    pipe.close()
+        return was_killed
+
+
+class GrammarMemory:
+    """Bytes of the grammars of all requests in flight.
+
+    Args:
+        most_bytes: Most of them.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes, self._lock = most_bytes, threading.Lock()
+        self.taken_bytes = 0
+        """Bytes that grammars have."""
+
+    def take(self, count: int) -> None:
+        """Take bytes for a grammar.
+
+        Raises:
+            SchemaLimit: The other grammars have them.
+        """
+        with self._lock:
+            if self.taken_bytes + count > self._most_bytes:
+                raise SchemaLimit(
+                    "the grammars of the requests in flight have all memory that grammars may have; try again later",
+                    is_for_now=True,
+                )
+            self.taken_bytes += count
+
+    def give(self, count: int) -> None:
+        """Give bytes of a grammar back."""
+        with self._lock:
+            self.taken_bytes -= count
 
 
 class JsonGrammar:
@@ -112,10 +332,9 @@ class JsonGrammars:
         except BaseException:
             self.memory.give(needed)
             raise
-        for number, one in enumerate(made):  # each gives back its share
-            weakref.finalize(
-                one, self.memory.give, needed // count + (needed % count if number == 0 else 0)
-            ).atexit = False
+        for number, grammar in enumerate(made):  # each gives back its share
+            share = needed // count + (needed % count if number == 0 else 0)
+            weakref.finalize(grammar, self.memory.give, share).atexit = False
         return made
 
 

@@ -131,13 +131,13 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal ends the process
         try:
             matcher = compiled(tokenizer, line.decode())
-            found: dict[str, object] = {"bytes": max(0, _resident_bytes() - began)}
+            answer: dict[str, object] = {"bytes": max(0, _resident_bytes() - began)}
             del matcher
         except ValueError as error:
-            found = {"error": str(error)}
+            answer = {"error": str(error)}
         signal.setitimer(signal.ITIMER_PROF, 0)
         is_last = _resident_bytes() - began > _GROWN_BYTES
-        _answer(found | {"isLast": is_last})
+        _answer(answer | {"isLast": is_last})
         if is_last:
             return
 

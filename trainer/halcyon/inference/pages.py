@@ -69,12 +69,12 @@ class Pages:
 
     def find(self, parent: Prefix, tokens: bytes) -> Prefix | None:
         """The chunk with these tokens after `parent`, for one more request; None: no request has computed it."""
-        found = parent.children.get(tokens)
-        if found is not None:
-            found.users += 1
-            found.used = self._next_use()
-            self._idle.discard(found)
-        return found
+        prefix = parent.children.get(tokens)
+        if prefix is not None:
+            prefix.users += 1
+            prefix.used = self._next_use()
+            self._idle.discard(prefix)
+        return prefix
 
     def keep(self, parent: Prefix, tokens: bytes, pages: list[int]) -> Prefix | None:
         """A new chunk in pages of the request that computed it; None: there is such a chunk already, and the request

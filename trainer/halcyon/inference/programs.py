@@ -162,11 +162,9 @@ def _prefill(
         fixed: What decides the program.
     """
     cache = dataclasses.replace(state.cache, table=state.cache.table.at[slot].set(pages))
-    inputs = Inputs(hax.named(tokens[None], (BATCH, POSITION)))
     row = dataclasses.replace(cache.row(slot, begins), lengths=start[None])
-    outputs = called(model, inputs, row.expecting(count[None]), fixed)
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
-    last = jax.lax.dynamic_slice_in_dim(features, count - 1, 1, 1)
+    outputs = called(model, tokens[None], row.expecting(count[None]), fixed)
+    last = jax.lax.dynamic_slice_in_dim(features_of(model, outputs), count - 1, 1, 1)
     logits = logits_of(model, hax.named(last, (BATCH, POSITION, model.embed.name)), fixed)[0]
     counted = jnp.where(jnp.arange(tokens.shape[0]) < count, tokens, state.seen.shape[1])
     seen = jnp.where(begins, jnp.zeros_like(state.seen[slot]), state.seen[slot]).at[counted].set(True, mode="drop")
@@ -249,19 +247,18 @@ def _decode(
         return (number < plan.steps) & jnp.any(active) & ~(plan.until_end & has_ended)
 
     def step(carry: tuple[jax.Array, jax.Array, State, Chosen]) -> tuple[jax.Array, jax.Array, State, Chosen]:
-        number, active, state, found = carry
+        number, active, state, taken = carry
         chosen = _chosen(state, controls._replace(number=controls.number + number), active, plan, fixed)
         tokens = chosen.tokens
-        inputs = Inputs(hax.named(tokens[:, None], (BATCH, POSITION)))
-        outputs = called(model, inputs, state.cache.expecting(active.astype(jnp.int32)), fixed)
+        outputs = called(model, tokens[:, None], state.cache.expecting(active.astype(jnp.int32)), fixed)
         logits = jnp.where(active[:, None], logits_of(model, outputs.features, fixed), state.logits)
         seen = state.seen.at[jnp.arange(slots), jnp.where(active, tokens, state.seen.shape[1])].set(True, mode="drop")
-        found = Chosen(*(whole.at[number].set(one) for whole, one in zip(found, chosen, strict=True)))
+        taken = Chosen(*(whole.at[number].set(one) for whole, one in zip(taken, chosen, strict=True)))
         ends = jnp.any(tokens[:, None] == plan.ends, -1) | (number + 1 >= plan.left)
-        return number + 1, active & ~ends, State(outputs.cache, logits, seen), found
+        return number + 1, active & ~ends, State(outputs.cache, logits, seen), taken
 
-    number, _, state, found = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
-    return state, found, number
+    number, _, state, taken = jax.lax.while_loop(goes_on, step, (jnp.int32(0), plan.active, state, none))
+    return state, taken, number
 
 
 def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fixed: Fixed) -> Chosen:
@@ -285,9 +282,15 @@ def _chosen(state: State, controls: Controls, active: jax.Array, plan: Plan, fix
     return Chosen(tokens, log_probs, others, top - totals[:, None])
 
 
-def called(model: Any, inputs: Inputs, cache: Cache, fixed: Fixed) -> Any:
-    """The outputs of the model for the next tokens of each row."""
+def called(model: Any, tokens: jax.Array, cache: Cache, fixed: Fixed) -> Any:
+    """The outputs of the model for the next tokens of each row: int32 [row, position]."""
+    inputs = Inputs(hax.named(tokens, (BATCH, POSITION)))
     return model(inputs, cache=cache, compute_dtype=jnp.dtype(fixed.dtype))
+
+
+def features_of(model: CausalLM, outputs: Any) -> jax.Array:
+    """The features of a model's outputs: [row, position, embed]."""
+    return outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
 
 
 def logits_of(model: CausalLM, features: Any, fixed: Fixed) -> jax.Array:

@@ -32,8 +32,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.inference.calculator import Calculator
-from halcyon.inference.programs import Fixed, called, logits_of
-from halcyon.models import CausalLM, Inputs
+from halcyon.inference.programs import Fixed, called, features_of, logits_of
+from halcyon.models import CausalLM
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group, KeepsCache
 from halcyon.parallel.axes import COMPUTE_AXES, mesh_axes
@@ -265,11 +265,10 @@ def _begun(
         cache, last = carry
         part, first = chunk
         here = jnp.clip(counts - first, 0, size)
-        outputs = called(model, Inputs(hax.named(part, (BATCH, POSITION))), cache.expecting(here), shape.fixed)
-        features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array
+        outputs = called(model, part, cache.expecting(here), shape.fixed)
         place = counts - 1 - first
-        found = jnp.take_along_axis(features, jnp.clip(place, 0, size - 1)[:, None, None], 1)[:, 0]
-        return (outputs.cache, jnp.where(((place >= 0) & (place < size))[:, None], found, last)), None
+        ends = jnp.take_along_axis(features_of(model, outputs), jnp.clip(place, 0, size - 1)[:, None, None], 1)[:, 0]
+        return (outputs.cache, jnp.where(((place >= 0) & (place < size))[:, None], ends, last)), None
 
     start = cache, jnp.zeros((rows, model.embed.size), shape.dtype)
     (cache, last), _ = jax.lax.scan(one, start, (padded, jnp.arange(chunks) * size))
@@ -306,12 +305,8 @@ def _decoded(
         tokens = state.tokens.at[numbers, jnp.where(state.active, state.counts, shape.answer)].set(token, mode="drop")
         counts = state.counts + state.active
         stops = own & (jnp.any(token[:, None] == ends, -1) | (False if pause is None else token == pause))
-        outputs = called(
-            model,
-            Inputs(hax.named(token[:, None], (BATCH, POSITION))),
-            state.cache.expecting(state.active.astype(jnp.int32)),
-            shape.fixed,
-        )
+        expecting = state.cache.expecting(state.active.astype(jnp.int32))
+        outputs = called(model, token[:, None], expecting, shape.fixed)
         following = jnp.where(state.active[:, None], logits_of(model, outputs.features, shape.fixed), state.logits)
         return _State(
             outputs.cache, state.keys, following, tokens, counts, state.active & ~stops & (counts < shape.answer)

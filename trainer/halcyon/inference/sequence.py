@@ -157,13 +157,16 @@ class Sequence:
     @property
     def chunk(self) -> np.ndarray:
         """The tokens of the prompt that are computed next."""
-        size = _SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1]
-        return self.prompt[self.computed : self.computed + size]
+        return self.prompt[self.computed : self.computed + self._chunk_size]
 
     @property
     def is_whole(self) -> bool:
         """Whether the next chunk is not cut by the end of the prompt."""
-        return len(self.chunk) == (_SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1])
+        return len(self.chunk) == self._chunk_size
+
+    @property
+    def _chunk_size(self) -> int:
+        return _SHORT_CHUNK if self.computed < _SHORT_UNTIL else CHUNKS[-1]
 
     def begin(self, tokenizer: Tokenizer) -> None:
         """Prepare `take`.
@@ -190,14 +193,9 @@ class Sequence:
         if finish is not None and not stopped:
             shown += self._stops.finish()
         self._shown += len(shown)
-        failure = getattr(self.grammar, "failure", "") if finish is not None else ""
-        tokens = self._released(everything=finish is not None and not stopped)
-        if failure:
-            return Output(shown, tokens, fault="grammar", generated=self.taken, reused=token.reused)
-        return Output(shown, tokens, finish, generated=self.taken, reused=token.reused)
-
-    def _released(self, *, everything: bool) -> tuple[Token, ...]:
-        """The tokens whose text has begun to show."""
-        ready = [token for start, token in self._waiting if everything or start < self._shown]
+        everything = finish is not None and not stopped
+        ready = tuple(token for start, token in self._waiting if everything or start < self._shown)
         self._waiting = self._waiting[len(ready) :]
-        return tuple(ready)
+        if finish is not None and getattr(self.grammar, "failure", ""):
+            return Output(shown, ready, fault="grammar", generated=self.taken, reused=token.reused)
+        return Output(shown, ready, finish, generated=self.taken, reused=token.reused)

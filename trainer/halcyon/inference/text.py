@@ -80,10 +80,10 @@ class StopStrings:
     def push(self, text: str) -> tuple[str, bool]:
         """The text that may be shown, and whether a string ended it."""
         whole = self._waiting + text
-        found = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
-        if found:
+        places = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
+        if places:
             self._waiting = ""
-            return whole[: min(found)], True
+            return whole[: min(places)], True
         kept = next((n for n in range(min(self._longest, len(whole)), 0, -1) if whole[-n:] in self._beginnings), 0)
         self._waiting = whole[len(whole) - kept :]
         return whole[: len(whole) - kept], False

@@ -1,21 +1,33 @@
-"""Who may use a server: API keys, and the names that a browser may use for a server on this machine."""
+"""Who may use a server, and how much it may send: API keys, the names that a browser may use for a server on this
+machine, and the bodies of requests.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import orjson
+from starlette.requests import Request as HttpRequest
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.local_names import is_own_host
-from halcyon.serving.errors import ApiError
+from halcyon.serving.errors import ApiError, invalid, overloaded
+from halcyon.serving.limits import Limits
 from halcyon_api.plain_files import read_text
 
 KEY_VARIABLE = "HALCYON_API_KEY"
 """The environment variable with a key."""
 _LONGEST_KEY = 512
 _SHORTEST_KEY = 16
+_RETRY_SECONDS = 5
+_SMALL_BYTES = 65_536
+"""A body of this size is read although others take all memory, so that a few large ones cannot keep all clients out."""
 
 
 class Keys:
@@ -34,8 +46,7 @@ class Keys:
             if not _SHORTEST_KEY <= len(key) <= _LONGEST_KEY or not all("!" <= sign <= "~" for sign in key):
                 raise BadConfiguration(
                     f"API key {number}: a key has {_SHORTEST_KEY} to {_LONGEST_KEY} visible ASCII characters without "
-                    "spaces; make one with "
-                    "`openssl rand -hex 32`"
+                    "spaces; make one with `openssl rand -hex 32`"
                 )
             self._digests.append(hashlib.sha256(key.encode()).digest())
 
@@ -55,8 +66,8 @@ class Keys:
             return b""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode(errors="replace")).digest()
-        found = [hmac.compare_digest(digest, key) for key in self._digests]
-        if scheme.lower() != "bearer" or not any(found):
+        matches = [hmac.compare_digest(digest, key) for key in self._digests]
+        if scheme.lower() != "bearer" or not any(matches):
             raise ApiError(
                 401,
                 "the header Authorization has no key of this server; send 'Authorization: Bearer KEY'",
@@ -81,10 +92,10 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> Keys:
             lines = [line.strip() for line in read_text(file).splitlines()]
         except UnicodeDecodeError:
             raise BadConfiguration(f"--api-key-file: {file} is no text in UTF-8") from None
-        found = [line for line in lines if line and not line.startswith("#")]
-        if not found:
+        in_file = [line for line in lines if line and not line.startswith("#")]
+        if not in_file:
             raise BadConfiguration(f"--api-key-file: {file} has no key; write one a line")
-        keys += found
+        keys += in_file
     return Keys(keys)
 
 
@@ -99,3 +110,74 @@ def check_host(header: str) -> None:
         raise ApiError(
             421, "this server answers only to localhost; use that name, or start it with an API key", code="wrong_host"
         )
+
+
+class Bodies:
+    """Counts the bytes of the bodies that clients are sending.
+
+    Args:
+        most_bytes: Most of them; see `Limits.all_bodies_bytes`.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes, self._bytes = most_bytes, 0
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Callable[[int], None]]:
+        """A function that counts further bytes of one body; at the end of the block they are given back.
+
+        Raises:
+            ApiError: From that function: there is no room.
+        """
+        size = 0
+
+        def count(further: int) -> None:
+            nonlocal size
+            size += further
+            self._bytes += further
+            if size > _SMALL_BYTES and self._bytes > self._most_bytes:
+                raise overloaded(_RETRY_SECONDS)
+
+        try:
+            yield count
+        finally:
+            self._bytes -= size
+
+
+async def read_json(request: HttpRequest, limits: Limits, bodies: Bodies) -> dict[str, Any]:
+    """The object in the body of a request.
+
+    Raises:
+        ApiError: It is too large, too slow, or no JSON object, or the server reads too many others.
+        ClientDisconnect: The client is gone.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # a page of another site may send other types without asking
+        raise ApiError(
+            415, "the body must be JSON with the header 'Content-Type: application/json'", code="unsupported_media_type"
+        )
+    try:
+        with bodies.reading() as count:
+            async with asyncio.timeout(limits.body_seconds):
+                data = await _read(request, limits.body_bytes, count)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {limits.body_seconds:g} seconds", code="timeout") from None
+    try:
+        document: Any = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise invalid(
+            f"the body is not JSON: {str(error).partition(':')[0]} (line {error.lineno}, column {error.colno})"
+        ) from None
+    if not isinstance(document, dict):
+        raise invalid("the body must be a JSON object")
+    return document
+
+
+async def _read(request: HttpRequest, most: int, count: Callable[[int], None]) -> bytes:
+    data = bytearray()
+    async for part in request.stream():
+        count(len(part))
+        data += part
+        if len(data) > most:
+            raise ApiError(413, f"the body has at most {most} bytes", code="request_too_large")
+    return bytes(data)

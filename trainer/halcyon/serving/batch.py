@@ -1,9 +1,14 @@
-"""The sequences of a request, and the JSON of its answer in OpenAI's form: a whole one, or the events of a stream."""
+"""The sequences of a request, and the JSON of its answer in OpenAI's form: a whole one, or the events of a stream.
+
+Outputs of sequences come from the engine's thread to the event loop through a `Mailbox`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,8 +16,7 @@ import numpy as np
 import orjson
 
 from halcyon.inference.sequence import Fault, Output, Sequence, Token
-from halcyon.serving.errors import ApiError, draining, failed
-from halcyon.serving.mailbox import Mailbox
+from halcyon.serving.errors import ApiError, draining, failed, invalid
 from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.served import Served
 from halcyon.serving.tools import Call, CallReader, ToolsForm
@@ -22,17 +26,52 @@ _LEAST_LOG_PROB = -9999.0
 DONE = b"data: [DONE]\n\n"
 
 
+class Mailbox:
+    """Holds the outputs that a client has not read yet. Those of one text are joined, so it never holds more than the
+    texts themselves.
+
+    Args:
+        texts: The number of texts.
+        loop: The event loop of the reader.
+    """
+
+    def __init__(self, texts: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._changed = loop, asyncio.Event()
+        self._outputs: dict[int, Output] = {}
+        self._unfinished = texts
+
+    def push(self, index: int, output: Output) -> None:
+        """Add an output of a text. For other threads."""
+        try:
+            self._loop.call_soon_threadsafe(self._put, index, output)
+        except RuntimeError:  # the loop is closed: the server has ended
+            return
+
+    def _put(self, index: int, output: Output) -> None:
+        present = self._outputs.get(index)
+        self._outputs[index] = output if present is None else present.joined(output)
+        self._changed.set()
+
+    async def outputs(self) -> AsyncIterator[tuple[int, Output]]:
+        """The outputs in order, until each text has ended."""
+        while self._unfinished:
+            await self._changed.wait()
+            self._changed.clear()
+            taken, self._outputs = self._outputs, {}
+            for index, output in taken.items():
+                self._unfinished -= output.is_last
+                yield index, output
+
+
 def fault_error(fault: Fault) -> ApiError:
     """The error for a text that could not end."""
-    if fault == "draining":
-        return draining()
-    if fault == "grammar":
-        return ApiError(
-            400,
-            "response_format: the JSON schema became too complex for this text; make it simpler",
-            param="response_format",
-        )
-    return failed()
+    match fault:
+        case "draining":
+            return draining()
+        case "grammar":
+            return invalid("the JSON schema became too complex for this text; make it simpler", "response_format")
+        case "failed":
+            return failed()
 
 
 def event(document: dict[str, Any]) -> bytes:
@@ -124,9 +163,9 @@ class Batch:
         if output.fault is not None:
             raise fault_error(output.fault)
         choice = self._choices[index]
-        text, calls = (
-            (output.text, []) if choice.reader is None else choice.reader.push(output.text, last=output.is_last)
-        )
+        text, calls = output.text, list[Call]()
+        if choice.reader is not None:
+            text, calls = choice.reader.push(text, last=output.is_last)
         choice.text += text
         choice.calls += calls
         choice.generated, choice.reused = output.generated, max(choice.reused, output.reused)
@@ -156,11 +195,8 @@ class Batch:
     def whole(self) -> dict[str, Any]:
         """The answer that is not streamed."""
         kind = "chat.completion" if self._is_chat else "text_completion"
-        return self._head | {
-            "object": kind,
-            "choices": [self._whole(index) for index in range(len(self._choices))],
-            "usage": self.usage,
-        }
+        choices = [self._whole(index) for index in range(len(self._choices))]
+        return self._head | {"object": kind, "choices": choices, "usage": self.usage}
 
     def _whole(self, index: int) -> dict[str, Any]:
         choice = self._choices[index]
@@ -169,21 +205,16 @@ class Batch:
             return common | {"text": self._echoes[index] + choice.text}
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls:
-            message |= {
-                "tool_calls": [call.document() for call in choice.calls],
-                "content": choice.text.strip() or None,
-            }
+            message["tool_calls"] = [call.document() for call in choice.calls]
+            message["content"] = choice.text.strip() or None
         return common | {"message": message}
 
     def begin(self) -> list[dict[str, Any]]:
         """The first events of a stream: the role of each message, or the prompt that is to be repeated."""
-        events: list[dict[str, Any]] = []
-        for index in range(len(self._choices)):
-            if self._is_chat:
-                events.append(self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None, None))
-            elif self._echoes[index]:
-                events.append(self._chunk(index, self._echoes[index], None, None))
-        return events
+        if self._is_chat:
+            role = {"role": "assistant", "content": "", "refusal": None}
+            return [self._chunk(index, role) for index in range(len(self._choices))]
+        return [self._chunk(index, echo) for index, echo in enumerate(self._echoes) if echo]
 
     def chunks(self, index: int, output: Output) -> list[dict[str, Any]]:
         """The events of an output.
@@ -198,12 +229,12 @@ class Batch:
         events: list[dict[str, Any]] = []
         if self._is_chat:
             if text or tokens is not None:
-                events.append(self._chunk(index, {"content": text}, tokens, None))
+                events.append(self._chunk(index, {"content": text}, tokens))
             if calls:
                 shown = [call.document(called + number) for number, call in enumerate(calls)]
-                events.append(self._chunk(index, {"tool_calls": shown}, None, None))
+                events.append(self._chunk(index, {"tool_calls": shown}))
             if choice.finish is not None:
-                events.append(self._chunk(index, {}, None, choice.finish))
+                events.append(self._chunk(index, {}, finish=choice.finish))
         elif text or tokens is not None or choice.finish is not None:
             events.append(self._chunk(index, text, tokens, choice.finish))
         return events
@@ -218,7 +249,7 @@ class Batch:
     def _kind(self) -> str:
         return "chat.completion.chunk" if self._is_chat else "text_completion"
 
-    def _chunk(self, index: int, content: Any, log_probs: Any, finish: str | None) -> dict[str, Any]:
+    def _chunk(self, index: int, content: Any, log_probs: Any = None, finish: str | None = None) -> dict[str, Any]:
         field_name = "delta" if self._is_chat else "text"
         choice = {"index": index, field_name: content, "logprobs": log_probs, "finish_reason": finish}
         usage = {"usage": None} if self.request.wants_usage else {}
@@ -227,28 +258,22 @@ class Batch:
     def _log_probs(self, index: int, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any] | None:
         if not self.sequences[index].logs:
             return None
-        return self._chat_log_probs(tokens) if self._is_chat else self._text_log_probs(index, tokens)
-
-    def _chat_log_probs(self, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any]:
-        return {
-            "content": [
-                self._entry(one.id, one.log_prob)
-                | {"top_logprobs": [self._entry(*other) for other in one.alternatives]}
-                for one in tokens
-            ],
-            "refusal": None,
-        }
-
-    def _text_log_probs(self, index: int, tokens: list[Token] | tuple[Token, ...]) -> dict[str, Any]:
-        choice, offsets = self._choices[index], []
-        for one in tokens:
+        if self._is_chat:
+            entries = [
+                self._entry(token.id, token.log_prob)
+                | {"top_logprobs": [self._entry(*other) for other in token.alternatives]}
+                for token in tokens
+            ]
+            return {"content": entries, "refusal": None}
+        choice, offsets, spellings = self._choices[index], [], [self._spelling(token.id) for token in tokens]
+        for spelling in spellings:
             offsets.append(choice.offset)
-            choice.offset += len(self._spelling(one.id))
+            choice.offset += len(spelling)
         return {
-            "tokens": [self._spelling(one.id) for one in tokens],
-            "token_logprobs": [_finite(one.log_prob) for one in tokens],
+            "tokens": spellings,
+            "token_logprobs": [_finite(token.log_prob) for token in tokens],
             "top_logprobs": [
-                {self._spelling(token): _finite(value) for token, value in one.alternatives} for one in tokens
+                {self._spelling(other): _finite(value) for other, value in token.alternatives} for token in tokens
             ],
             "text_offset": offsets,
         }

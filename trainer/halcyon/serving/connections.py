@@ -65,13 +65,13 @@ class Connections(Generic[Connection]):
         Another one may be dropped. Returns whether there is room for it.
         """
         address = group_of(host)
-        found = self._waiting_of[address] if self._counts[address] >= self._most_of_address else {}
-        if not found and len(self) >= self._most:
-            found = self._waiting
+        droppable = self._waiting_of[address] if self._counts[address] >= self._most_of_address else {}
+        if not droppable and len(self) >= self._most:
+            droppable = self._waiting
         self._addresses[one] = address
         self._counts[address] += 1
-        if found:
-            oldest = next(iter(found))
+        if droppable:
+            oldest = next(iter(droppable))
             self.remove(oldest)
             oldest.drop()
         self.wait(one)

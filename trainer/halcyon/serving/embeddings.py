@@ -15,15 +15,17 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from halcyon.evals.spans import power
-from halcyon.inference.generating import prompt_ids
+from halcyon.inference.programs import features_of
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.parallel.tensor_mesh import context_of, mesh_of
-from halcyon.serving.errors import invalid, no_such_model
+from halcyon.serving.errors import check_model, invalid
 from halcyon.serving.limits import Limits
+from halcyon.serving.preparing import several, token_ids
+from halcyon.serving.requests import StrictPart
 from halcyon.serving.served import Served
 from halcyon.tokenizer import Tokenizer
 
@@ -32,10 +34,9 @@ Pooling = Literal["mean", "last"]
 _SHORTEST = 32
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(StrictPart):
     """The body of ``POST /v1/embeddings``."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
     model: str | None = None
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
@@ -69,32 +70,27 @@ class Embedder:
         Raises:
             ApiError: The request is not valid.
         """
-        if request.model is not None and request.model != served.name:
-            raise no_such_model(request.model, served.name)
+        check_model(request.model, served.name)
         if request.dimensions not in (None, served.model.embed.size):
             raise invalid(
-                f"dimensions: the vectors of this model have {served.model.embed.size} numbers; leave it out",
-                "dimensions",
+                f"the vectors of this model have {served.model.embed.size} numbers; leave it out", "dimensions"
             )
-        given: Any = request.input
-        inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+        inputs = several(request.input)
         most = min(limits.choices, limits.requests)
         if not 1 <= len(inputs) <= most:
-            raise invalid(f"input: it has {len(inputs)} texts; give 1 to {most}", "input")
-        return [self._ids(one, served.tokenizer) for one in inputs]
+            raise invalid(f"it has {len(inputs)} texts; give 1 to {most}", "input")
+        return [self._ids(text, served.tokenizer) for text in inputs]
 
     def _ids(self, given: str | list[int], tokenizer: Tokenizer) -> np.ndarray:
-        if not isinstance(given, str) and (not given or min(given) < 0 or max(given) >= tokenizer.vocab_size):
-            raise invalid(f"input: token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", "input")
         try:
-            ids = prompt_ids(tokenizer, given) if isinstance(given, str) else np.array(given, np.int32)
+            ids = token_ids(given, tokenizer, "input")
         except UnicodeError:
             raise invalid(
-                "input: the text has a part of a character (a lone surrogate), which has no tokens", "input"
+                "the text has a part of a character (a lone surrogate), which has no tokens", "input"
             ) from None
         if len(ids) > self._length:
             raise invalid(
-                f"input: a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
+                f"a text has {len(ids)} tokens, and at most {self._length} are possible; shorten it",
                 "input",
                 "context_length_exceeded",
             )
@@ -104,20 +100,15 @@ class Embedder:
         """The vector of a text: float32 [embed], of norm 1."""
         size = min(power(len(ids), _SHORTEST), max(self._length, len(ids)))
         with context_of(mesh_of(served.model)):
-            found = _pooled(
-                served.model,
-                np.pad(ids, (0, size - len(ids))),
-                np.int32(len(ids)),
-                pooling=self._pooling,
-                dtype=self._compute,
-            )
-        return np.asarray(found)
+            tokens = np.pad(ids, (0, size - len(ids)))
+            vector = _pooled(served.model, tokens, np.int32(len(ids)), pooling=self._pooling, dtype=self._compute)
+        return np.asarray(vector)
 
 
 @functools.partial(jax.jit, static_argnames=("pooling", "dtype"))
 def _pooled(model: Any, tokens: jax.Array, count: jax.Array, *, pooling: Pooling, dtype: str) -> jax.Array:
     outputs = model(Inputs(hax.named(tokens[None], (BATCH, POSITION))), compute_dtype=jnp.dtype(dtype))
-    features = outputs.features.rearrange((BATCH, POSITION, model.embed.name)).array[0].astype(jnp.float32)
+    features = features_of(model, outputs)[0].astype(jnp.float32)
     numbers = jnp.arange(len(tokens))
     counted = (numbers < count) if pooling == "mean" else (numbers == count - 1)
     total = jnp.sum(jnp.where(counted[:, None], features, 0.0), 0)  # its direction is that of the mean

@@ -55,16 +55,28 @@ class ApiError(Exception):
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
-def no_such_model(name: str, served: str) -> ApiError:
-    """The request names a model that the server does not have."""
-    return ApiError(
-        404, f"there is no model {shown(name)}; this server has {served!r}", param="model", code="model_not_found"
-    )
+def check_model(name: str | None, served: str) -> None:
+    """Check the name of the model that a request asks for.
+
+    Raises:
+        ApiError: The server has another one.
+    """
+    if name not in (None, served):
+        sentence = f"there is no model {shown(str(name))}; this server has {served!r}"
+        raise ApiError(404, sentence, param="model", code="model_not_found")
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """The request must be changed."""
-    return ApiError(400, message, param=param, code=code)
+def invalid(message: str, field: str | None = None, code: str | None = None, *, place: str | None = None) -> ApiError:
+    """The request must be changed.
+
+    Args:
+        message: What is wrong.
+        field: The field that is wrong; the sentence begins with it.
+        code: A word for programs.
+        place: What the sentence begins with instead, such as a part of the field.
+    """
+    place = place or field
+    return ApiError(400, message if place is None else f"{place}: {message}", param=field, code=code)
 
 
 def overloaded(retry_after_seconds: int) -> ApiError:

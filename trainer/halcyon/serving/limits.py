@@ -42,9 +42,9 @@ class Limits:
     connections_per_address: int = 1024
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.name not in ("drain_seconds", "max_tokens") and value <= 0:
-                raise ValueError(f"{one.name} is {value}; give a number above 0")
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if limit.name not in ("drain_seconds", "max_tokens") and value <= 0:
+                raise ValueError(f"{limit.name} is {value}; give a number above 0")
         if self.drain_seconds < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError("drain_seconds must not be negative, and max_tokens must be at least 1")

@@ -17,11 +17,12 @@ from halcyon.inference.grammar import JsonGrammar, SchemaLimit
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Sequence
 from halcyon.serving.batch import Batch, Schema
-from halcyon.serving.errors import invalid, no_such_model, overloaded
+from halcyon.serving.errors import ApiError, check_model, invalid, overloaded
 from halcyon.serving.limits import Limits
 from halcyon.serving.requests import ChatRequest, Message, NamedTool, Request, SchemaFormat, TextRequest
 from halcyon.serving.served import Served
 from halcyon.serving.tools import call_schema, form_of
+from halcyon.tokenizer import Tokenizer
 
 _DEFAULT_TEXT_TOKENS = 16
 """Most tokens of a completion without ``max_tokens``, as in OpenAI's interface."""
@@ -30,9 +31,7 @@ _RETRY_SECONDS = 5
 
 def texts_of(request: Request) -> int:
     """The number of texts that a request asks for."""
-    prompts = 1
-    if isinstance(request, TextRequest) and isinstance(request.prompt, list) and request.prompt:
-        prompts = 1 if isinstance(request.prompt[0], int) else len(request.prompt)
+    prompts = len(_prompts(request)) if isinstance(request, TextRequest) and request.prompt else 1
     return prompts * (request.n or 1)
 
 
@@ -42,14 +41,13 @@ def check(request: Request, name: str, limits: Limits) -> int:
     Raises:
         ApiError: The request is not valid.
     """
-    if request.model is not None and request.model != name:
-        raise no_such_model(request.model, name)
+    check_model(request.model, name)
     count = texts_of(request)
     most = min(limits.choices, limits.requests)
     if count > most:
-        raise invalid(f"n: the request asks for {count} texts; at most {most} are possible", "n")
+        raise invalid(f"the request asks for {count} texts; at most {most} are possible", "n")
     if request.stream_options is not None and not request.stream:
-        raise invalid("stream_options: it is only for stream: true", "stream_options")
+        raise invalid("it is only for stream: true", "stream_options")
     asked = request.max_tokens
     if isinstance(request, ChatRequest):
         _check_chat(request, limits)
@@ -57,33 +55,29 @@ def check(request: Request, name: str, limits: Limits) -> int:
     elif isinstance(request, TextRequest):
         _check_text(request)
     if asked is not None and limits.max_tokens is not None and asked > limits.max_tokens:
-        raise invalid(
-            f"max_tokens: {asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens"
-        )
+        raise invalid(f"{asked} is more than the {limits.max_tokens} tokens that this server allows", "max_tokens")
     return count
 
 
 def _check_chat(request: ChatRequest, limits: Limits) -> None:
     if request.top_logprobs is not None:
         if not request.logprobs:
-            raise invalid("top_logprobs: set logprobs: true too", "top_logprobs")
+            raise invalid("set logprobs: true too", "top_logprobs")
         if request.top_logprobs > limits.alternatives:
-            raise invalid(f"top_logprobs: at most {limits.alternatives} are possible", "top_logprobs")
+            raise invalid(f"at most {limits.alternatives} are possible", "top_logprobs")
     if isinstance(request.response_format, SchemaFormat):
         _check_size("response_format.json_schema.schema", request.response_format.json_schema.schema_, limits)
     for number, tool in enumerate(request.tools or ()):
         _check_size(f"tools.{number}.function.parameters", tool.function.parameters, limits)
     chosen = request.tool_choice
     if chosen not in (None, "none", "auto") and not request.tools:
-        raise invalid("tool_choice: the request has no tools", "tool_choice")
+        raise invalid("the request has no tools", "tool_choice")
     if isinstance(chosen, NamedTool) and chosen.function.name not in {
         tool.function.name for tool in request.tools or ()
     }:
-        raise invalid(f"tool_choice: there is no tool {chosen.function.name!r}", "tool_choice")
+        raise invalid(f"there is no tool {chosen.function.name!r}", "tool_choice")
     if request.tools and request.response_format is not None and request.response_format.type != "text":
-        raise invalid(
-            "response_format: a request with tools has text answers; leave one of the two out", "response_format"
-        )
+        raise invalid("a request with tools has text answers; leave one of the two out", "response_format")
 
 
 def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> None:
@@ -91,20 +85,20 @@ def _check_size(place: str, schema: dict[str, Any] | None, limits: Limits) -> No
     try:
         size = len(orjson.dumps(schema))
     except TypeError:
-        raise invalid(f"{place}: it is nested too deeply", field) from None
+        raise invalid("it is nested too deeply", field, place=place) from None
     if size > limits.schema_bytes:
-        raise invalid(f"{place}: it has {size} bytes; a JSON schema has at most {limits.schema_bytes}", field)
+        raise invalid(f"it has {size} bytes; a JSON schema has at most {limits.schema_bytes}", field, place=place)
 
 
 def _check_text(request: TextRequest) -> None:
     if request.best_of is not None and request.best_of != (request.n or 1):
-        raise invalid("best_of: it must equal n; this server returns every text that it computes", "best_of")
+        raise invalid("it must equal n; this server returns every text that it computes", "best_of")
     if request.logprobs is not None and request.logprobs > 5:
-        raise invalid("logprobs: at most 5 are possible", "logprobs")
+        raise invalid("at most 5 are possible", "logprobs")
     if request.echo and request.logprobs is not None:
-        raise invalid("echo: the log probabilities of a prompt are not computed; leave echo or logprobs out", "echo")
+        raise invalid("the log probabilities of a prompt are not computed; leave echo or logprobs out", "echo")
     if isinstance(request.prompt, list) and not request.prompt:
-        raise invalid("prompt: the list is empty", "prompt")
+        raise invalid("the list is empty", "prompt")
 
 
 def prepare(request: Request, served: Served, length: int, limits: Limits) -> Batch:
@@ -120,11 +114,8 @@ def prepare(request: Request, served: Served, length: int, limits: Limits) -> Ba
         ApiError: The request does not fit the model.
     """
     try:
-        return (
-            _chat(request, served, length, limits)
-            if isinstance(request, ChatRequest)
-            else _texts(request, served, length, limits)
-        )
+        prepared: Any = _chat if isinstance(request, ChatRequest) else _texts
+        return prepared(request, served, length, limits)
     except UnicodeError:
         raise invalid("the text has a part of a character (a lone surrogate), which has no tokens") from None
 
@@ -133,43 +124,39 @@ def _chat(request: ChatRequest, served: Served, length: int, limits: Limits) -> 
     prompts = served.prompts
     if prompts is None:
         raise invalid(
-            "messages: the model has no chat template; use /v1/completions, or start the server with --template",
+            "the model has no chat template; use /v1/completions, or start the server with --template",
             "messages",
         )
     tools, form = None, None
     if request.tools and request.tool_choice != "none":
-        form = form_of(served.template) if prompts.takes_tools else None
+        form = form_of(prompts.template) if prompts.takes_tools else None
         if form is None:
-            raise invalid(
-                "tools: the chat template of the model has no tools in a form that this server reads", "tools"
-            )
+            raise invalid("the chat template of the model has no tools in a form that this server reads", "tools")
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools]
     forced = form.begin if form is not None and request.tool_choice not in (None, "auto") else ""
     try:
         ids = prompts.ids([_message(message) for message in request.messages], tools, begun=forced)
     except BadConfiguration as error:
-        raise invalid(f"messages: {error}", "messages") from None
+        raise invalid(str(error), "messages") from None
     most = request.max_completion_tokens or request.max_tokens
-    sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits))
-    logs = bool(request.logprobs)
-    sampling = dataclasses.replace(sampling, alternatives=(request.top_logprobs or 0) if logs else 0)
-    count = texts_of(request)
+    logs, count = bool(request.logprobs), texts_of(request)
+    alternatives = (request.top_logprobs or 0) if logs else 0
+    sampling = _sampling(request, _most_tokens(most, None, len(ids), length, limits), alternatives)
     schema = _schema(request, limits, forced=bool(forced))
     sequences = _sequences(ids, sampling, served.ends, count, logs)
     return Batch(request, served, sequences, len(ids), ("",) * count, form, forced=bool(forced), schema=schema)
 
 
-def _texts(request: Request, served: Served, length: int, limits: Limits) -> Batch:
-    assert isinstance(request, TextRequest)  # noqa: S101 - the only other kind
+def _texts(request: TextRequest, served: Served, length: int, limits: Limits) -> Batch:
     tokenizer, count = served.tokenizer, request.n or 1
     alternatives = min(request.logprobs or 0, limits.alternatives)
     sequences: list[Sequence] = []
     echoes: list[str] = []
     total = 0
     for index, prompt in enumerate(_prompts(request)):
-        ids = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else _given(prompt, tokenizer.vocab_size)
+        ids = token_ids(prompt, tokenizer, "prompt")
         most = _most_tokens(request.max_tokens, _DEFAULT_TEXT_TOKENS, len(ids), length, limits)
-        sampling = dataclasses.replace(_sampling(request, most, index * count), alternatives=alternatives)
+        sampling = _sampling(request, most, alternatives, index * count)
         sequences += _sequences(ids, sampling, tokenizer.ends, count, request.logprobs is not None)
         text = "" if not request.echo else prompt if isinstance(prompt, str) else tokenizer.decode(ids)
         echoes += [text] * count
@@ -177,17 +164,27 @@ def _texts(request: Request, served: Served, length: int, limits: Limits) -> Bat
     return Batch(request, served, tuple(sequences), total, tuple(echoes))
 
 
-def _prompts(request: TextRequest) -> list[str] | list[list[int]]:
-    prompt: Any = "" if request.prompt is None else request.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    return [prompt] if isinstance(prompt[0], int) else prompt
+def _prompts(request: TextRequest) -> list[Any]:
+    return several("" if request.prompt is None else request.prompt)
 
 
-def _given(prompt: list[int], tokens: int) -> np.ndarray:
-    if not prompt or min(prompt) < 0 or max(prompt) >= tokens:
-        raise invalid(f"prompt: token ids are integers of 0 to {tokens - 1}, at least one", "prompt")
-    return np.array(prompt, np.int32)
+def several(given: Any) -> list[Any]:
+    """Texts or lists of token ids; what is given alone is one of one."""
+    return [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+
+
+def token_ids(given: str | list[int], tokenizer: Tokenizer, field: str) -> np.ndarray:
+    """The tokens of a text, or the given ones: int32 [tokens].
+
+    Raises:
+        ApiError: The model does not have them. The sentence names the field.
+        UnicodeError: The text has a part of a character.
+    """
+    if isinstance(given, str):
+        return prompt_ids(tokenizer, given)
+    if not given or min(given) < 0 or max(given) >= tokenizer.vocab_size:
+        raise invalid(f"token ids are integers of 0 to {tokenizer.vocab_size - 1}, at least one", field)
+    return np.array(given, np.int32)
 
 
 def _sequences(
@@ -198,19 +195,18 @@ def _sequences(
     return tuple(Sequence(ids, dataclasses.replace(sampling, seed=seed), frozenset(ends), logs=logs) for seed in seeds)
 
 
-def _sampling(request: Request, max_tokens: int, offset: int = 0) -> Sampling:
+def _sampling(request: Request, max_tokens: int, alternatives: int, offset: int = 0) -> Sampling:
     seed = secrets.randbits(32) if request.seed is None else request.seed
     return Sampling(
         max_tokens,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_k=max(0, request.top_k or 0),
-        top_p=1.0
-        if request.top_p is None
-        else max(request.top_p, 1e-9),  # 0 leaves the most likely token, as elsewhere
+        top_p=1.0 if request.top_p is None else max(request.top_p, 1e-9),  # 0: the most likely token, as elsewhere
         min_p=request.min_p or 0.0,
         repetition_penalty=request.repetition_penalty or 1.0,
         seed=(seed + offset) % (MOST_SEED + 1),
         stop=request.stops,
+        alternatives=alternatives,
     )
 
 
@@ -224,11 +220,12 @@ def _most_tokens(asked: int | None, default: int | None, prompt: int, length: in
     wanted = asked if asked is not None else min(left, default or left, limits.max_tokens or left)
     if wanted < 1 or wanted > left:
         text = f" and a text of {asked}" if asked is not None else ""
-        raise invalid(
+        raise ApiError(
+            400,
             f"a prompt of {prompt} tokens{text} do not fit into {length} tokens; shorten the prompt, or set max_tokens "
             "lower",
-            "max_tokens" if asked is not None and left > 0 else "messages",
-            "context_length_exceeded",
+            param="max_tokens" if asked is not None and left > 0 else "messages",
+            code="context_length_exceeded",
         )
     return wanted
 
@@ -247,9 +244,8 @@ def _schema(request: ChatRequest, limits: Limits, *, forced: bool) -> Schema | N
         size = sum(len(orjson.dumps(function.parameters)) for function in functions)
         if size > limits.schema_bytes:
             raise invalid(
-                f"tools: the parameters of the functions have {size} bytes together, and a call of one of them is a "
-                "JSON schema of at most "
-                f"{limits.schema_bytes}; name one function in tool_choice, or give fewer",
+                f"the parameters of the functions have {size} bytes together, and a call of one of them is a JSON "
+                f"schema of at most {limits.schema_bytes}; name one function in tool_choice, or give fewer",
                 "tools",
             )
         return Schema("tools", call_schema(functions))
@@ -271,9 +267,9 @@ def grammars_of(schema: Schema, served: Served, count: int) -> list[JsonGrammar]
     except SchemaLimit as error:
         if error.is_for_now:
             raise overloaded(_RETRY_SECONDS) from None
-        raise invalid(f"{schema.field}: the JSON schema cannot be used: {error}", schema.field) from None
+        raise invalid(f"the JSON schema cannot be used: {error}", schema.field) from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise invalid(f"{schema.field}: the JSON schema cannot be used: {str(error)[:300]}", schema.field) from None
+        raise invalid(f"the JSON schema cannot be used: {str(error)[:300]}", schema.field) from None
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -281,12 +277,9 @@ def _message(message: Message) -> dict[str, Any]:
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
-    found: dict[str, Any] = {
-        "role": "system" if message.role == "developer" else message.role,
-        "content": content or "",
-    }
-    found |= {} if message.name is None else {"name": message.name}
-    found |= {} if message.tool_call_id is None else {"tool_call_id": message.tool_call_id}
+    role = "system" if message.role == "developer" else message.role
+    given = {"role": role, "content": content or "", "name": message.name, "tool_call_id": message.tool_call_id}
+    shown: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if message.tool_calls:
         calls = [call.model_dump() for call in message.tool_calls]
         for call in calls:
@@ -294,5 +287,5 @@ def _message(message: Message) -> dict[str, Any]:
                 call["function"]["arguments"] = json.loads(call["function"]["arguments"])
             except (ValueError, RecursionError):
                 continue  # the text as it is
-        found["tool_calls"] = calls
-    return found
+        shown["tool_calls"] = calls
+    return shown

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halcyon.serving.errors import ApiError, invalid
 
-_STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 _PLACE = re.compile(r"[a-z_]+")
 _MOST_MESSAGES = 1024
 _MOST_STOPS = 16
@@ -26,35 +25,43 @@ Zero = Annotated[float, Field(ge=0, le=0)]
 """A penalty that the server does not have, so only its default is accepted."""
 
 
-class TextPart(BaseModel):
+class Part(BaseModel):
+    """A part of a request. Further fields, which a client copies from an answer, have no effect."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+
+class StrictPart(Part):
+    """A part of a request without further fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(StrictPart):
     """A part of a message."""
 
-    model_config = _STRICT
     type: Literal["text"]
     text: str
 
 
-class CalledFunction(BaseModel):
+class CalledFunction(Part):
     """The function of an earlier call."""
 
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
     name: Name
     arguments: str = "{}"
 
 
-class ToolCall(BaseModel):
+class ToolCall(Part):
     """An earlier call of a tool."""
 
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
     id: Annotated[str, Field(max_length=256)] = ""
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
-class Message(BaseModel):
-    """A message of a conversation. Further fields, which the client copies from an answer, have no effect."""
+class Message(Part):
+    """A message of a conversation."""
 
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
@@ -62,76 +69,67 @@ class Message(BaseModel):
     tool_call_id: str | None = None
 
 
-class Function(BaseModel):
+class Function(StrictPart):
     """A function that the model may call."""
 
-    model_config = _STRICT
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class Tool(BaseModel):
+class Tool(StrictPart):
     """A tool that the model may call."""
 
-    model_config = _STRICT
     type: Literal["function"]
     function: Function
 
 
-class NamedFunction(BaseModel):
+class NamedFunction(StrictPart):
     """The name of a function."""
 
-    model_config = _STRICT
     name: Name
 
 
-class NamedTool(BaseModel):
+class NamedTool(StrictPart):
     """The tool that the model must call."""
 
-    model_config = _STRICT
     type: Literal["function"]
     function: NamedFunction
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(StrictPart):
     """The schema of an answer."""
 
-    model_config = _STRICT
     name: Name
     description: str | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
 
 
-class TextFormat(BaseModel):
+class TextFormat(StrictPart):
     """An answer in any form, or any JSON object."""
 
-    model_config = _STRICT
     type: Literal["text", "json_object"]
 
 
-class SchemaFormat(BaseModel):
+class SchemaFormat(StrictPart):
     """An answer in JSON of a schema."""
 
-    model_config = _STRICT
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(StrictPart):
     """Settings of a stream."""
 
-    model_config = _STRICT
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class Request(BaseModel):
+class Request(StrictPart):
     """The fields that both endpoints have."""
 
-    model_config = _STRICT
     model: str | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -206,7 +204,8 @@ def parsed(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         # A field with several types has a fault for each; the deepest is that of the type which fits best.
-        fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]), key=lambda one: len(one["loc"]))
+        of_field = [fault for fault in faults if fault["loc"][:1] == faults[0]["loc"][:1]]
+        fault = max(of_field, key=lambda fault: len(fault["loc"]))
         raise _refused(fault["loc"], fault["type"], fault["msg"]) from None
 
 
@@ -224,4 +223,4 @@ def _refused(loc: tuple[int | str, ...], kind: str, message: str) -> ApiError:
         text = "the field is missing"
     else:
         text = message[:1].lower() + message[1:]
-    return invalid(f"{place or 'body'}: {text}", place)
+    return invalid(text, place, place=place or "body")

@@ -18,11 +18,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from halcyon.serving.access import Keys, check_host
+from halcyon.serving.access import Bodies, Keys, check_host, read_json
 from halcyon.serving.batch import Batch
-from halcyon.serving.body import Bodies, read_json
 from halcyon.serving.embeddings import EmbeddingRequest
-from halcyon.serving.errors import ApiError, failed, invalid, no_such_model, shown
+from halcyon.serving.errors import ApiError, check_model, failed, invalid, shown
 from halcyon.serving.requests import ChatRequest, Request, TextRequest, parsed
 from halcyon.serving.service import Service, outcome_of
 
@@ -59,14 +58,14 @@ async def _watched(receive: Receive, work: Coroutine[Any, Any, Result]) -> Resul
             return task.result()
         raise _ClientGone
     finally:
-        for one in (task, gone):
-            one.cancel()
+        for pending in (task, gone):
+            pending.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
-        continue
+        pass
 
 
 class _Json(Response):
@@ -98,9 +97,9 @@ class _Stream(Response):
 
     async def _write(self, events: AsyncIterator[bytes], send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for one in events:
+        async for event in events:
             async with asyncio.timeout(self._service.limits.stall_seconds):
-                await send({"type": "http.response.body", "body": one, "more_body": True})
+                await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -116,9 +115,21 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     worker, limits, metrics = service.worker, service.limits, service.metrics
     bodies = Bodies(limits.all_bodies_bytes)
 
-    def ask(kind: type[Request]) -> Callable[[HttpRequest], Awaitable[Response]]:
-        label = "chat" if kind is ChatRequest else "completions"
+    def counted(path: str, endpoint: str, answer: Callable[[HttpRequest], Awaitable[Response]]) -> Route:
+        async def answer_and_count(http: HttpRequest) -> Response:
+            try:
+                return await answer(http)
+            except ApiError as error:
+                if not error.is_counted:
+                    metrics.requests.labels(endpoint, outcome_of(error)).inc()
+                return _refusal(error)
+            except (ClientDisconnect, _ClientGone):
+                metrics.requests.labels(endpoint, "cancelled").inc()
+                return Response(status_code=_GONE)
 
+        return Route(path, answer_and_count, methods=["POST"])
+
+    def ask(kind: type[Request]) -> Callable[[HttpRequest], Awaitable[Response]]:
         async def answer(http: HttpRequest) -> Response:
             salt = keys.check(http.headers.get("authorization", ""))
             request = parsed(kind, await read_json(http, limits, bodies))
@@ -132,30 +143,12 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
             finally:
                 service.end(batch)
 
-        async def counted(http: HttpRequest) -> Response:
-            try:
-                return await answer(http)
-            except ApiError as error:
-                if not error.is_counted:
-                    metrics.requests.labels(label, outcome_of(error)).inc()
-                return _refusal(error)
-            except (ClientDisconnect, _ClientGone):
-                metrics.requests.labels(label, "cancelled").inc()
-                return Response(status_code=_GONE)
-
-        return counted
+        return answer
 
     async def embeddings(http: HttpRequest) -> Response:
-        try:
-            keys.check(http.headers.get("authorization", ""))
-            request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
-            return _Json(await _watched(http.receive, service.embed(request)))
-        except ApiError as error:
-            metrics.requests.labels("embeddings", outcome_of(error)).inc()
-            return _refusal(error)
-        except (ClientDisconnect, _ClientGone):
-            metrics.requests.labels("embeddings", "cancelled").inc()
-            return Response(status_code=_GONE)
+        keys.check(http.headers.get("authorization", ""))
+        request = parsed(EmbeddingRequest, await read_json(http, limits, bodies))
+        return _Json(await _watched(http.receive, service.embed(request)))
 
     def model() -> dict[str, Any]:
         served = worker.served
@@ -171,29 +164,23 @@ def application(service: Service, keys: Keys, *, only_local: bool = False, page:
     async def models(http: HttpRequest) -> Response:
         keys.check(http.headers.get("authorization", ""))
         name = http.path_params.get("name")
-        if name is None:
-            return _Json({"object": "list", "data": [model()]})
-        if name != worker.served.name:
-            raise no_such_model(name, worker.served.name)
-        return _Json(model())
+        check_model(name, worker.served.name)
+        return _Json({"object": "list", "data": [model()]} if name is None else model())
 
     async def health(_: HttpRequest) -> Response:
-        return _line(
-            HTTPStatus.SERVICE_UNAVAILABLE if worker.fault else HTTPStatus.OK, worker.fault or "the engine computes"
-        )
+        return _probed(worker.fault, "the engine computes")
 
     async def ready(_: HttpRequest) -> Response:
-        why = service.fault or ("the server ends" if worker.is_draining else "")
-        return _line(HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK, why or "ready for requests")
+        return _probed(service.fault or ("the server ends" if worker.is_draining else ""), "ready for requests")
 
     async def exposition(_: HttpRequest) -> Response:
         data, content_type = metrics.exposition()
         return Response(data, headers={"content-type": content_type})
 
     routes = [
-        Route("/v1/chat/completions", ask(ChatRequest), methods=["POST"]),
-        Route("/v1/completions", ask(TextRequest), methods=["POST"]),
-        Route("/v1/embeddings", embeddings, methods=["POST"]),
+        counted("/v1/chat/completions", "chat", ask(ChatRequest)),
+        counted("/v1/completions", "completions", ask(TextRequest)),
+        counted("/v1/embeddings", "embeddings", embeddings),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
         Route("/health", health),
@@ -268,11 +255,10 @@ async def _answer_error(_: HttpRequest, error: Exception) -> Response:
 
 
 async def _answer_http(http: HttpRequest, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
+    status, path = error.status_code if isinstance(error, HTTPException) else 500, shown(http.url.path)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        text = f"{shown(http.url.path)} does not take {shown(http.method)}"
-        return _refusal(ApiError(status, text, code="method_not_allowed"))
-    return _refusal(ApiError(status, f"there is no {shown(http.url.path)}", code="not_found"))
+        return _refusal(ApiError(status, f"{path} does not take {shown(http.method)}", code="method_not_allowed"))
+    return _refusal(ApiError(status, f"there is no {path}", code="not_found"))
 
 
 async def _answer_fault(_: HttpRequest, error: Exception) -> Response:
@@ -280,5 +266,7 @@ async def _answer_fault(_: HttpRequest, error: Exception) -> Response:
     return _refusal(failed())
 
 
-def _line(status: HTTPStatus, text: str) -> Response:
-    return Response(f"{text}\n", status_code=status, media_type="text/plain")
+def _probed(fault: str, well: str) -> Response:
+    """The answer to a probe: why the server does not work, or that it does."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK
+    return Response(f"{fault or well}\n", status_code=status, media_type="text/plain")

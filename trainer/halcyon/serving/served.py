@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,7 +37,6 @@ class Served:
         step: The step of its checkpoint. None: it is not from a checkpoint.
         path: The path of its checkpoint in the root.
         version: The beginning of the hash of its checkpoint.
-        template: The chat template. None: Halcyon's own, or none.
         loaded: When it was loaded, in seconds since 1970.
     """
 
@@ -47,7 +47,6 @@ class Served:
     step: int | None = None
     path: str = ""
     version: str = ""
-    template: str | None = None
     loaded: float = field(default_factory=time.time)
 
     @property
@@ -117,6 +116,11 @@ class Source:
                 f"--follow takes the newest checkpoints of a root; give ROOT without a step instead of {self.place}"
             )
 
+    @property
+    def store(self) -> Store:
+        """The root."""
+        return Store(address(split_step(self.place)[0], self.endpoint, self.region))
+
     def newest(self) -> CommittedStep:
         """The checkpoint to serve: that of the step, or the newest that is not known to be damaged.
 
@@ -124,50 +128,66 @@ class Source:
             TrainerExit: There is none, or the store does not answer.
             StoreFailure: The store does not answer.
         """
-        root, step = split_step(self.place)
-        return entry_of(Store(address(root, self.endpoint, self.region)), step)
+        return entry_of(self.store, split_step(self.place)[1])
 
-    def load(self, entry: CommittedStep | None = None) -> Served:
-        """Read the model.
+    def read(self, entry: CommittedStep | None = None) -> tuple[CausalLM, Tokenizer]:
+        """Read the model and its tokenizer.
 
         Args:
-            entry: The checkpoint. None: the source is no root.
+            entry: The checkpoint. None: that which the place names.
 
         Raises:
             TrainerExit: The place has no model that can be read, no tokenizer, or a checkpoint that is damaged.
         """
-        place = self.place if entry is None else f"{split_step(self.place)[0]}@{entry.step}"
-        mesh = None if self.mesh is None else tensor_mesh(self.mesh)
+        place = self._place(entry)
         model, tokenizer = load(
-            place, dtype=self.dtype, weights=self.weights, mesh=mesh, endpoint=self.endpoint, region=self.region
+            place,
+            dtype=self.dtype,
+            weights=self.weights,
+            mesh=None if self.mesh is None else tensor_mesh(self.mesh),
+            endpoint=self.endpoint,
+            region=self.region,
         )
         if tokenizer is None:
             raise BadConfiguration(f"{place}: it has no tokenizer that Halcyon reads, so text cannot become tokens")
-        found = self._template(place)
-        has_chat = found is not None or ChatPrompts.has_own_marks(tokenizer)
-        prompts = ChatPrompts(tokenizer, found) if has_chat else None
-        return Served(
-            self.name or _name(self.place),
-            model,
-            tokenizer,
-            prompts,
-            None if entry is None else entry.step,
-            "" if entry is None else entry.path,
-            "" if entry is None else entry.manifest_sha256[:8],
-            found,
-        )
+        return model, tokenizer
 
-    def _template(self, place: str) -> str | None:
-        if self.template is None:
-            return chat_template(place, endpoint=self.endpoint, region=self.region)
-        try:
-            return read_text(self.template)
-        except UnicodeDecodeError as error:
-            raise BadConfiguration(f"--template: {self.template} is no text in UTF-8 at byte {error.start}") from None
+    def prompts(self, tokenizer: Tokenizer, entry: CommittedStep | None = None) -> ChatPrompts | None:
+        """The prompts of the given template, the model's, or Halcyon's own; None for a model that has none.
+
+        Raises:
+            BadConfiguration: The template is not valid.
+        """
+        if self.template is not None:
+            return ChatPrompts(tokenizer, text_of(self.template, "--template"))
+        return ChatPrompts.of(tokenizer, chat_template(self._place(entry), endpoint=self.endpoint, region=self.region))
+
+    def load(self, entry: CommittedStep | None = None) -> Served:
+        """The model with everything that requests need; see `read` and `prompts`."""
+        model, tokenizer = self.read(entry)
+        prompts = self.prompts(tokenizer, entry)
+        if entry is None:
+            return Served(self._name, model, tokenizer, prompts)
+        return Served(self._name, model, tokenizer, prompts, entry.step, entry.path, entry.manifest_sha256[:8])
+
+    def _place(self, entry: CommittedStep | None) -> str:
+        return self.place if entry is None else f"{split_step(self.place)[0]}@{entry.step}"
+
+    @property
+    def _name(self) -> str:
+        """The given name, or the last part of the place."""
+        root = self.place if self.place.startswith("hf") else split_step(self.place)[0]
+        parts = [part for part in root.removeprefix("hf:").split("/") if part]
+        return self.name or (parts[-1] if parts else "model")
 
 
-def _name(place: str) -> str:
-    """The last part of a place."""
-    root = place if place.startswith("hf") else split_step(place)[0]
-    parts = [part for part in root.removeprefix("hf:").split("/") if part]
-    return parts[-1] if parts else "model"
+def text_of(path: Path, option: str) -> str:
+    """The text of a file that an option names; - is standard input.
+
+    Raises:
+        BadConfiguration: It is no text.
+    """
+    try:
+        return sys.stdin.read() if str(path) == "-" else read_text(path)
+    except UnicodeDecodeError as error:
+        raise BadConfiguration(f"{option}: {path} is no text in UTF-8 at byte {error.start}") from None

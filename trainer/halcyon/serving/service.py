@@ -1,21 +1,28 @@
-"""Answers one request with the worker: takes room, prepares, computes, and cleans up whatever happens."""
+"""Answers one request with the worker: takes room, prepares, computes, and cleans up whatever happens.
+
+Requests are prepared in threads. None can hold the end of the process, and a call that does not end is seen
+(``/ready``).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
-from halcyon.serving.batch import DONE, Batch, event
+from halcyon.serving.batch import DONE, Batch, Mailbox, event
 from halcyon.serving.embeddings import Embedder, EmbeddingRequest, document_of
-from halcyon.serving.errors import ApiError, failed
+from halcyon.serving.errors import ApiError, draining, failed, overloaded
 from halcyon.serving.limits import Limits
-from halcyon.serving.mailbox import Mailbox
 from halcyon.serving.metrics import Metrics
-from halcyon.serving.preparers import Preparers
 from halcyon.serving.preparing import check, grammars_of, prepare
 from halcyon.serving.requests import ChatRequest, Request
 from halcyon.serving.worker import Worker
@@ -29,6 +36,87 @@ _COMPILERS = 2
 _SCHEMAS_WAITING = 8
 """JSON schemas that wait for a thread: each may take seconds."""
 _END_SECONDS = 5.0
+Result = TypeVar("Result")
+
+STUCK_SECONDS = 30.0
+"""No valid request takes as long to prepare."""
+_RETRY_SECONDS = 2
+
+
+class Preparers:
+    """Some threads that run calls, in their order.
+
+    Args:
+        name: Of the threads.
+        count: Threads.
+        waiting: Calls that may wait for a thread.
+        clock: Seconds from any point.
+    """
+
+    def __init__(self, name: str, count: int, waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._waiting, self._clock = waiting, clock
+        self._queue: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._began: dict[int, float] = {}
+        """When each thread began the call that it runs."""
+        self._threads = [
+            threading.Thread(target=self._run, args=(index,), name=f"{name}-{index}", daemon=True)
+            for index in range(count)
+        ]
+        self._closed = False
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """The result of a call. If this is cancelled before the call has begun, it does not begin.
+
+        Raises:
+            ApiError: Too many calls wait, or the server ends.
+        """
+        if self._closed:
+            raise draining()
+        if self._queue.qsize() >= self._waiting:
+            raise overloaded(_RETRY_SECONDS)
+        done: Future[Result] = Future()
+        self._queue.put((call, done))
+        return await asyncio.wrap_future(done)
+
+    @property
+    def fault(self) -> str:
+        """Why requests wait for ever; empty: they do not."""
+        began = min(list(self._began.values()), default=None)
+        seconds = 0.0 if began is None else self._clock() - began
+        return f"a request has been prepared for {seconds:.0f} seconds" if seconds > STUCK_SECONDS else ""
+
+    def close(self) -> None:
+        """Take no more calls; those that wait are refused."""
+        self._closed = True
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the threads after `close`. Returns whether they have ended."""
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, index: int) -> None:
+        while (taken := self._queue.get()) is not None:
+            call, done = taken
+            if self._closed or not done.set_running_or_notify_cancel():
+                with contextlib.suppress(InvalidStateError):
+                    done.set_exception(draining())
+                continue
+            self._began[index] = self._clock()
+            try:
+                result = call()
+            except BaseException as error:  # the thread must live
+                done.set_exception(error)
+                del error
+            else:
+                done.set_result(result)
+                del result
+            del self._began[index], call, done, taken
 
 
 class Service:
@@ -64,7 +152,6 @@ class Service:
         worker, began = self.worker, time.monotonic()
         count = check(request, worker.served.name, self.limits)
         worker.reserve(count)
-        submitted = False
         try:
             served = worker.served
             batch = await self._preparers.run(partial(prepare, request, served, worker.length, self.limits))
@@ -77,11 +164,10 @@ class Service:
             for index, sequence in enumerate(batch.sequences):
                 sequence.push, sequence.salt, sequence.began = partial(batch.mailbox.push, index), salt, began
             worker.submit(batch.sequences)
-            submitted = True
             return batch
-        finally:
-            if not submitted:
-                worker.release(count)
+        except BaseException:
+            worker.release(count)
+            raise
 
     async def whole(self, batch: Batch) -> dict[str, object]:
         """The answer to a request, when all texts have ended.
@@ -153,10 +239,10 @@ class Service:
         Returns whether they have ended; a thread that runs a call cannot be stopped.
         """
         threads = self._preparers, self._compilers
-        for one in threads:
-            one.close()
+        for preparers in threads:
+            preparers.close()
         self.worker.served.end_checks()
-        return all(one.join(_END_SECONDS) for one in threads)
+        return all(preparers.join(_END_SECONDS) for preparers in threads)
 
 
 def endpoint_of(request: Request) -> str:

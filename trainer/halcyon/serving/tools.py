@@ -63,59 +63,45 @@ class CallReader:
         self._outside = StopStrings((self._begin,))
         self._inside: str | None = "" if forced else None
         self._forced = forced
-        self.calls = 0
 
     def push(self, text: str, *, last: bool) -> tuple[str, list[Call]]:
         """The text and the calls that a part of a text completes."""
         shown, calls = "", []
         while True:
             if self._inside is None:
-                before, found = self._outside_push(text)
-                shown += before
-                if not found:
+                before, mark, text = (self._outside.finish() + text).partition(self._begin)
+                if not mark:
+                    shown += self._outside.push(before)[0]
                     break
-                self._inside, text = "", self._rest
+                shown += before
+                self._inside = ""
             self._inside += text
-            at = self._inside.find(self._end)
-            if at < 0 and not last:
+            if self._end not in self._inside and not last:
                 break
-            body, rest = (self._inside[:at], self._inside[at + len(self._end) :]) if at >= 0 else (self._inside, "")
+            body, end, text = self._inside.partition(self._end)
             call = _call(body)
             if call is not None:
                 calls.append(call)
-            elif not self._forced or self.calls:
-                shown += self._begin + body + (self._end if at >= 0 else "")
-            else:
+            elif self._forced:
                 shown += body
-            self.calls += call is not None
-            self._forced = False
-            self._inside, text = None, rest
+            else:
+                shown += self._begin + body + end
+            self._inside, self._forced = None, False
         if last and self._inside is None:
             shown += self._outside.finish()
         return shown, calls
 
-    def _outside_push(self, text: str) -> tuple[str, bool]:
-        """The text before the next call, and whether a call begins; its text is then in ``_rest``."""
-        held = self._outside.finish()
-        whole = held + text
-        at = whole.find(self._begin)
-        if at >= 0:
-            self._rest = whole[at + len(self._begin) :]
-            return whole[:at], True
-        self._rest = ""
-        return self._outside.push(whole)
-
 
 def _call(body: str) -> Call | None:
     try:
-        found: Any = json.loads(body)
+        call: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return None
-    arguments = found.get("arguments", found.get("parameters", {}))
+    arguments = call.get("arguments", call.get("parameters", {}))
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return Call(f"call_{secrets.token_hex(12)}", found["name"], text)
+    return Call(f"call_{secrets.token_hex(12)}", call["name"], text)
 
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import pytest
 
 from halcyon.commands.programs import devices
 from halcyon.commands.programs.devices import NoCompiler, devices_of, why_not
-from halcyon.commands.programs.gpus import GPUS
-from halcyon.commands.programs.rates import edge_links, rates_of
+from halcyon.commands.programs.gpus import GPUS, edge_links, rates_of
 from halcyon_api.hardware import TABLE
 from halcyon_api.spec.accelerator import AcceleratorSpec
 
@@ -19,7 +18,7 @@ def test_a_gpu_has_the_capability_and_about_the_memory_of_the_hardware_table(nam
     row, gpu = TABLE[name], GPUS[name]
     assert row.compute_capability == gpu.capability
     assert gpu.memory_bytes == pytest.approx(row.memory_bytes, rel=0.08)
-    assert f"core_count: {gpu.cores}" in gpu.target_config
+    assert f"core_count: {gpu.core_count}" in gpu.target_config
 
 
 def test_every_gpu_of_the_hardware_table_but_any_gpu_has_facts() -> None:

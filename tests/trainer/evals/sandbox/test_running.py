@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals.sandbox import child, landlock, running
+from halcyon.evals.sandbox import child, running
 from halcyon.evals.sandbox.running import Limits, Program, Unavailable, lacking, run
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
@@ -213,7 +213,7 @@ def test_without_what_it_needs_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -
     assert "are not known" in str(lacking("linux", lambda: False, lambda: 7))
     running.check.cache_clear()
     with monkeypatch.context() as patched:
-        patched.setattr(landlock, "version", lambda: 0)
+        patched.setattr(child, "landlock_version", lambda: 0)
         with pytest.raises(
             BadConfiguration, match=r"no Landlock, or Landlock is not enabled; use Linux 5\.13 or later"
         ):
@@ -225,9 +225,9 @@ def test_without_what_it_needs_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -
 def test_a_refusal_of_the_kernel_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     # The real process, with a kernel interface whose last step fails.
     broken = (
-        "import sys; sys.path.append(sys.argv.pop()); from halcyon.evals.sandbox import child, filters\n"
+        "import sys; sys.path.append(sys.argv.pop()); from halcyon.evals.sandbox import child\n"
         "def refuse(): raise OSError(22, 'prctl 22: Invalid argument')\n"
-        "filters.install = refuse\nchild.main()"
+        "child.install_filter = refuse\nchild.main()"
     )
     monkeypatch.setattr(running, "_START", broken)
     with pytest.raises(Unavailable, match=r"could not give its rights up: .*prctl 22: Invalid argument"):

@@ -1,4 +1,4 @@
-"""Devices that a document names, described to the compilers on a machine without them.
+"""Devices that a document names, described to the compilers on a machine without them, and its step, compiled for them.
 
 libtpu knows every generation of TPUs and every topology. XLA compiles for an NVIDIA GPU whose facts it is given
 (`halcyon.commands.programs.gpus`). JAX then has devices that nothing can run on. Code that asks JAX which hardware it
@@ -12,11 +12,21 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from halcyon.commands.programs.gpus import GPUS
+import jax
+from jax.experimental import topologies
+from jax.extend import backend
+from jax.sharding import Mesh
+
+from halcyon.commands.programs.gpus import GPUS, rates_of
+from halcyon.parallel.mesh import build_mesh
+from halcyon.run.fitting import planned
+from halcyon.step.device_use import Plan
 from halcyon_api.hardware import Accelerator
+from halcyon_api.mesh import document_vocabulary, run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 _TPU_NAMES = {"v7x": "tpu7x"}
 """libtpu's names of generations, where they differ from ``accelerator.type``."""
@@ -30,20 +40,6 @@ class NoCompiler(Exception):
 
     The message is one sentence with the reason, and the extra to install if there is one.
     """
-
-
-class Device(Protocol):
-    """The attributes of a device, described or real, that decide its program."""
-
-    @property
-    def platform(self) -> str:
-        """``cpu``, ``gpu`` or ``tpu``."""
-        ...
-
-    @property
-    def device_kind(self) -> str:
-        """JAX's name of the kind of device."""
-        ...
 
 
 def why_not(accelerator: Accelerator) -> str | None:
@@ -86,9 +82,6 @@ def devices_of(spec: AcceleratorSpec, slices: int) -> list[Any]:
     accelerator = spec.row
     if (reason := why_not(accelerator)) is not None:
         raise NoCompiler(reason)
-    import jax
-    from jax.experimental import topologies
-
     jax.config.update("jax_platforms", "cpu")  # JAX would look for the accelerator itself
     _set_flags(accelerator)
     try:
@@ -136,7 +129,7 @@ def _add(variable: str, flags: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def described(device: Device) -> Iterator[None]:
+def described(device: Any) -> Iterator[None]:
     """Let code that asks JAX for its hardware see a described device. Use it around tracing and lowering, in one thread
     only.
 
@@ -148,9 +141,6 @@ def described(device: Device) -> Iterator[None]:
     Args:
         device: A device of `devices_of`, or a `halcyon.commands.programs.gpus.Gpu`.
     """
-    import jax
-    from jax.extend import backend
-
     cores = getattr(device, "num_cores" if device.platform == "tpu" else "core_count", None)
     kind = jax.sharding.AbstractDevice(device_kind=device.device_kind, num_cores=cores, platform=device.platform)
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)
@@ -170,3 +160,26 @@ def _replaced(module: Any, name: str, function: Callable[[], Any]) -> Iterator[N
         yield
     finally:
         setattr(module, name, before)
+
+
+def described_mesh(spec: TrainingRunSpec) -> Mesh:
+    """The mesh of a run over devices that are described to the compiler. For one accelerator type in a process.
+
+    Raises:
+        NoCompiler: See `devices_of`.
+    """
+    mesh = run_mesh(spec)
+    return build_mesh(mesh, devices_of(spec.accelerator, mesh.replica))
+
+
+def plan_for_hardware(spec: TrainingRunSpec) -> Plan:
+    """The plan of a run, by a step that is compiled for its own hardware.
+
+    Raises:
+        NoCompiler: There is no compiler for the hardware here.
+        BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
+    """
+    mesh = described_mesh(spec)
+    rates = rates_of(spec.accelerator, mesh.shape["replica"])
+    with described(mesh.devices.flat[0]):
+        return planned(spec, document_vocabulary(spec.tokenizer), mesh, spec.accelerator.row.memory_bytes, rates)

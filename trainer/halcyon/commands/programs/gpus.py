@@ -3,6 +3,12 @@
 XLA reads them from a text of its type ``GpuTargetConfigProto``. Sources: XLA's own descriptions of GPUs
 (``openxla/xla: xla/backends/gpu/target_config/specs``, read 2026-11-26), and for the L4, which has none there, NVIDIA's
 data sheet and the table of compute capabilities in the CUDA C++ programming guide.
+
+Beside them stand the nominal speeds of a device, for the share of collectives that computation covers. The peak rate is
+in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system architecture of TPUs
+("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a link has an equal part
+in each direction; Jouppi et al. 2023 for v4) and from NVIDIA's data sheets (NVLink, each direction; PCIe 4 for the L4).
+Read 2026-11-26.
 """
 
 from __future__ import annotations
@@ -10,9 +16,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from halcyon.step.hlo.schedule import Rates
+from halcyon_api.spec.accelerator import AcceleratorSpec
+
 _KIB, _GB = 1024, 10**9
 _CUDNN = (9, 10)
 """Version of cuDNN that the program is compiled for; the packages of the extra ``cuda`` have a later one."""
+_TPU_MEMORY = {"v4": 1228 * _GB, "v5e": 819 * _GB, "v5p": 2765 * _GB, "v6e": 1640 * _GB, "v7x": 7380 * _GB}
+"""Bytes in a second of a chip."""
+_TPU_LINK = {"v4": 50 * _GB, "v5e": 50 * _GB, "v5p": 100 * _GB, "v6e": 100 * _GB, "v7x": 100 * _GB}
+"""Bytes in a second of one link of a chip, in one direction."""
+_NVLINK = {
+    "l4": 32 * _GB, "a100": 300 * _GB, "a100-80gb": 300 * _GB, "h100": 450 * _GB, "h100-mega": 450 * _GB,
+    "h200": 450 * _GB,
+    "b200": 900 * _GB, "gb200": 900 * _GB, "b300": 900 * _GB, "gb300": 900 * _GB,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,9 +39,9 @@ class Gpu:
     (`halcyon.commands.programs.devices.described`).
 
     Attributes:
-        kind: JAX's name of the kind of device.
+        device_kind: JAX's name of the kind of device.
         capability: Its compute capability.
-        cores: Streaming multiprocessors.
+        core_count: Streaming multiprocessors.
         memory_bytes: Its memory.
         memory_bandwidth: Bytes in a second.
         l2_bytes: Level-2 cache.
@@ -31,11 +49,12 @@ class Gpu:
         shared_bytes: Shared memory of a multiprocessor. A block gets 1 KiB less.
         threads: Threads of a multiprocessor at a time.
         float_units: Units for float32 of a multiprocessor.
+        platform: JAX's name of its platform.
     """
 
-    kind: str
+    device_kind: str
     capability: tuple[int, int]
-    cores: int
+    core_count: int
     memory_bytes: int
     memory_bandwidth: int
     l2_bytes: int
@@ -43,26 +62,12 @@ class Gpu:
     shared_bytes: int = 228 * _KIB
     threads: int = 2048
     float_units: int = 128
-
-    @property
-    def platform(self) -> str:
-        """JAX's name of its platform."""
-        return "gpu"
-
-    @property
-    def device_kind(self) -> str:
-        """JAX's name of the kind of device."""
-        return self.kind
+    platform: str = "gpu"
 
     @property
     def compute_capability(self) -> str:
         """Its compute capability, as JAX writes it."""
         return f"{self.capability[0]}.{self.capability[1]}"
-
-    @property
-    def core_count(self) -> int:
-        """Its streaming multiprocessors, by JAX's name."""
-        return self.cores
 
     @property
     def target_config(self) -> str:
@@ -75,7 +80,7 @@ gpu_device_info {{
   shared_memory_per_block: 49152 shared_memory_per_core: {self.shared_bytes}
   shared_memory_per_block_optin: {self.shared_bytes - _KIB}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  core_count: {self.cores} fpus_per_core: {self.float_units} clock_rate_ghz: {self.clock_ghz}
+  core_count: {self.core_count} fpus_per_core: {self.float_units} clock_rate_ghz: {self.clock_ghz}
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   memory_bandwidth: {self.memory_bandwidth} l2_cache_size: {self.l2_bytes} device_memory_size: {self.memory_bytes}
   cuda_compute_capability {{ major: {major} minor: {minor} {accelerated} }}
@@ -84,14 +89,14 @@ gpu_device_info {{
 platform_name: "CUDA"
 dnn_version_info {{ major: {_CUDNN[0]} minor: {_CUDNN[1]} }}
 runtime_version {{ major: 12 minor: 9 patch: 0 }}
-device_description_str: "{self.kind}"
+device_description_str: "{self.device_kind}"
 """
 
 
-_HOPPER: dict[str, Any] = {"capability": (9, 0), "cores": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
+_HOPPER: dict[str, Any] = {"capability": (9, 0), "core_count": 132, "l2_bytes": 52428800, "clock_ghz": 1.98}
 _H100 = Gpu("NVIDIA H100 80GB HBM3", memory_bytes=84942979072, memory_bandwidth=3352320000000, **_HOPPER)
 _A100: dict[str, Any] = {
-    "capability": (8, 0), "cores": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
+    "capability": (8, 0), "core_count": 108, "l2_bytes": 41943040, "clock_ghz": 1.41, "shared_bytes": 164 * _KIB,
     "float_units": 64
 }  # fmt: skip
 
@@ -108,3 +113,33 @@ GPUS: dict[str, Gpu] = {
     "gb300": Gpu("NVIDIA GB300", (10, 3), 152, 297021079552, 7928064000000, 135528448, 2.07),
 }
 """The GPUs by ``accelerator.type``. The type ``nvidia`` is any GPU, so it has no facts."""
+
+
+def rates_of(spec: AcceleratorSpec, slices: int) -> Rates | None:
+    """Speed of a device of a document. None: not known, as of the network between GPU hosts and between slices.
+
+    Args:
+        spec: ``spec.accelerator``.
+        slices: Number of slices.
+    """
+    row = spec.row
+    if slices > 1 or row.peak_flops_per_second is None:
+        return None
+    sides = [int(side) for side in spec.topology.split("x")]
+    if row.family == "tpu":
+        shared = row.devices_per_chip
+        links = max(1, edge_links(sides, largest=16 if len(sides) == 2 else 4)) * _TPU_LINK[row.name]
+        return Rates(row.peak_flops_per_second, _TPU_MEMORY[row.name] / shared, links / shared)
+    if row.name not in GPUS or sides[0] > 1:
+        return None
+    return Rates(row.peak_flops_per_second, GPUS[row.name].memory_bandwidth, _NVLINK[row.name])
+
+
+def edge_links(sides: list[int], *, largest: int) -> int:
+    """Links of a chip at the edge of a slice: two along a side whose ends are connected, one along a shorter side.
+
+    Args:
+        sides: The topology.
+        largest: Length from which the ends of a side are connected.
+    """
+    return sum(0 if side == 1 else 2 if side >= largest else 1 for side in sides)

@@ -16,8 +16,6 @@ from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
 from halcyon.checkpoint.inspection import Listing
 from halcyon.checkpoint.retention import kept_as_best
 from halcyon.storage.abilities import Ability
-from halcyon.telemetry.history.reading import History
-from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
 
 
@@ -28,16 +26,18 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
     head = listing.head
     table = Table("step", "epoch", "saved", "size", "state", box=SIMPLE_HEAD)
     for entry in listing.committed:
-        words = ["newest"] if head.newest == entry else []
-        words += ["pinned"] if entry.path in head.pinned else []
-        words += ["verified"] if entry.verification == "passed" else []
-        words += ["best"] if entry.path in kept_as_best(head.committed, 1) else []
+        words = {
+            "newest": head.newest == entry,
+            "pinned": entry.path in head.pinned,
+            "verified": entry.verification == "passed",
+            "best": entry.path in kept_as_best(head.committed, 1),
+        }
         table.add_row(
             str(entry.step),
             str(entry.epoch),
             age(entry.time, now),
             decimal(entry.size_bytes),
-            Text(", ".join(words), "green"),
+            Text(", ".join(word for word, holds in words.items() if holds), "green"),
         )
     for bad in listing.bad:
         table.add_row(str(bad.step), "", "", "", Text(f"damaged: {bad.reason}", "red"))
@@ -48,19 +48,17 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         left_out = f"went back here and left out {counted(back.batches, 'batch', 'batches')}: {back.reason}"
         table.add_row(str(back.step), str(back.epoch), "", "", Text(left_out, "yellow"))
     title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
-    loss: list[Text] = []
+    parts: list[RenderableType] = [title]
     if listing.head_damage:
-        loss = [
-            Text(
-                f"{listing.head_damage}: this list is rebuilt from the checkpoints; the run does so when it starts "
-                "again",
-                "red",
-            )
-        ]
+        rebuilt = "this list is rebuilt from the checkpoints; the run does so when it starts again"
+        parts.append(Text(f"{listing.head_damage}: {rebuilt}", "red"))
     elif head.rebuilt is not None:
-        loss = [Text(f"epoch {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}", "yellow")]
-    more = [Text(f"{listing.older} older ones: --before {listing.committed[-1].step}")] if listing.older else []
-    return Group(title, *loss, table, *more)
+        note = f"epoch {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}"
+        parts.append(Text(note, "yellow"))
+    parts.append(table)
+    if listing.older:
+        parts.append(Text(f"{listing.older} older ones: --before {listing.committed[-1].step}"))
+    return Group(*parts)
 
 
 def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
@@ -91,41 +89,31 @@ def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
     return Group(facts, table)
 
 
-def damage_view(entry: CommittedStep, damages: Sequence[str]) -> RenderableType:
-    """The damage of a checkpoint, or that it is intact."""
+def damage_view(what: str, intact: str, damages: Sequence[str]) -> RenderableType:
+    """The damage of something, or that it is intact, in the given words."""
     if not damages:
-        return Text(f"step {entry.step}: every byte is what was written ({decimal(entry.size_bytes)})", "green")
+        return Text(f"{what}: {intact}", "green")
     return Group(
-        Text(f"step {entry.step}: {len(damages)} problems", "red"), *(Text(f"  {damage}") for damage in damages)
-    )
-
-
-def history_damage_view(history: History) -> RenderableType:
-    """The damage of a history, or that it is intact."""
-    if not history.damages:
-        return Text(f"history: every byte of {counted(history.files, 'file')} is what was written", "green")
-    return Group(
-        Text(f"history: {counted(len(history.damages), 'problem')}", "red"),
-        *(Text(f"  {damage}") for damage in history.damages),
+        Text(f"{what}: {counted(len(damages), 'problem')}", "red"), *(Text(f"  {damage}") for damage in damages)
     )
 
 
 def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
     """The arrays that differ between two checkpoints."""
     table = Table("array", "what differs", "elements", "largest difference", box=SIMPLE_HEAD)
-    for one in differences:
-        counts = f"{one.elements:,} of {one.of:,}" if one.of else ""
-        table.add_row(one.path, one.what, counts, f"{one.largest:.6g}" if one.of else "")
+    for array in differences:
+        counts = (f"{array.elements:,} of {array.of:,}", f"{array.largest:.6g}") if array.of else ()
+        table.add_row(array.path, array.what, *counts)
     return table if table.row_count else Text("every array is the same, bit for bit", "green")
 
 
-def garbage_view(found: Sequence[Garbage], *, deleted: bool) -> RenderableType:
+def garbage_view(garbage: Sequence[Garbage], *, deleted: bool) -> RenderableType:
     """The prefixes that were, or would be, deleted."""
-    if not found:
+    if not garbage:
         return Text("nothing to delete")
     table = Table("deleted" if deleted else "would be deleted", "why", box=SIMPLE_HEAD)
-    for one in found:
-        table.add_row(one.path, one.why)
+    for part in garbage:
+        table.add_row(part.path, part.why)
     return table
 
 

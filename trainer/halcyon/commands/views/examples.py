@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.picture import numbers_table
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
@@ -56,8 +56,8 @@ def step_view(
     yield _source_table(dataset, rows, step)
     legend = (_MARKED_LEGEND if marked else _TEXT_LEGEND) if text else ""
     yield Text(f"{_LEGEND} {legend}\n", style="dim")
-    for first in range(0, len(chosen), _ROWS_AT_ONCE):
-        some = chosen[first : first + _ROWS_AT_ONCE]
+    for begin in range(0, len(chosen), _ROWS_AT_ONCE):
+        some = chosen[begin : begin + _ROWS_AT_ONCE]
         examples = dataset.examples(rows[some])
         for number, (row, excerpts) in enumerate(zip(some.tolist(), trace(dataset, rows[some], ledgers), strict=True)):
             yield _heading(dataset, rows, row, float(examples.weights[number].sum()))
@@ -74,15 +74,13 @@ def _summary(dataset: Dataset, rows: BatchRows, step: int) -> Text:
     stage = schedule.stage_of(step - 1)
     if len(schedule.stages) > 1:
         words += f" (since step {stage.first_step + 1:,})"
-    first = schedule.tokens_before(step - 1)
-    return Text(f"{words}, tokens {first:,} to {schedule.tokens_before(step) - 1:,} of the run", style="bold")
+    begin = schedule.tokens_before(step - 1)
+    return Text(f"{words}, tokens {begin:,} to {schedule.tokens_before(step) - 1:,} of the run", style="bold")
 
 
 def _source_table(dataset: Dataset, rows: BatchRows, step: int) -> Table:
     """Rows and share of each source in the step, and its epochs up to the end of the step."""
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("source", "rows", "share", "epochs so far"):
-        table.add_column(name, justify="left" if name == "source" else "right")
+    table = numbers_table(None, "source", "rows", "share", "epochs so far")
     epochs = dataset.mixture.epochs(dataset.schedule.positions_before(step))
     for index, source in enumerate(dataset.sources):
         count = int((rows.source == index).sum())

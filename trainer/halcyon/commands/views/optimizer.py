@@ -1,4 +1,4 @@
-"""The update of each parameter of a run as plain values, for ``halcyon show optimizer``."""
+"""The update of each parameter of a run, as plain values and as a table, for ``halcyon show optimizer``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
+from rich.table import Table
 
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import dotted, parameters, split
 from halcyon.optim.groups import Group, groups_of, paths
 from halcyon.optim.rule import decaying
+from halcyon_api.counting import size
 from halcyon_api.spec.optimizer import OptimizerSpec
 
 FROZEN = "frozen"
@@ -86,15 +88,27 @@ def overview(spec: OptimizerSpec, model: CausalLM, state: Any, trained: Any = No
 
 def _stored(state: Any, names: list[str]) -> dict[str, int]:
     """Bytes of the state by the path of the parameter. A path of the state ends with that of its parameter."""
-    found = dict.fromkeys(names, 0)
+    sizes = dict.fromkeys(names, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_named):
         place = dotted(path)
         owners = [name for name in names if place.endswith(f".{name}")]
         if owners and is_named(leaf):
-            found[max(owners, key=len)] += math.prod(leaf.array.shape) * leaf.array.dtype.itemsize
-    return found
+            sizes[max(owners, key=len)] += math.prod(leaf.array.shape) * leaf.array.dtype.itemsize
+    return sizes
 
 
 def _decays(group: Group) -> dict[str, bool]:
     """Whether each parameter of a group decays, by its path."""
     return {dotted(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(decaying(group.parameters))}
+
+
+def updates_table(rows: list[ParameterUpdate]) -> Table:
+    """A row for each parameter, and the bytes of the state of all."""
+    table = Table("parameter", "shape", "role", "group", "rule", "rate", "decay", "state")
+    for row in rows:
+        shape = " x ".join(f"{name} {number}" for name, number in row.shape.items())
+        numbers = f"{row.rate_factor:g}", f"{row.weight_decay:g}", size(row.state_bytes)
+        table.add_row(row.path, shape, row.role, row.group, row.rule, *numbers)
+    table.add_section()
+    table.add_row("all", *[""] * 6, size(sum(row.state_bytes for row in rows)))
+    return table

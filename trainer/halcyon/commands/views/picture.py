@@ -1,4 +1,4 @@
-"""Writes terminal output as an SVG file: its text can be searched and copied, and it is sharp at any size.
+"""Tables of numbers, and terminal output as an SVG file, whose text can be searched and copied.
 
 Rich renders it, because all other output uses `rich` too, so a picture needs no other package. The SVG frame is our
 own: the frame of Rich fetches a font from the web, and a picture in documentation should make no requests.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
+from rich.table import Table
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from halcyon.errors import BadConfiguration
@@ -34,6 +36,20 @@ _FRAME = """\
 </g>
 </svg>
 """
+
+
+def numbers_table(title: str | None, *columns: str, left: int = 1) -> Table:
+    """A table without rows, whose columns are numbers.
+
+    Args:
+        title: Its title.
+        columns: Names of its columns.
+        left: Columns at the left that have words.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right")
+    return table
 
 
 def write_picture(content: RenderableType, path: Path, option: str = "--plot") -> None:

@@ -10,6 +10,7 @@ states, is one number for the whole model.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from haliax import NamedArray
 
 from halcyon.models.axes import EXPERTS, VOCAB, is_named
-from halcyon.models.parameters import PRODUCTS, Parameter, Role, parameters, split
+from halcyon.models.parameters import PRODUCTS, Parameter, Role, dotted, parameters, split
 from halcyon.models.registry import flops_per_token
 from halcyon.step.device_use import share_bytes
 from halcyon.step.program import Program
@@ -228,23 +229,23 @@ def parameter_rows(model: Any, vocabulary: int, idle: int = 0) -> Iterator[Param
         vocabulary: Tokens of the tokenizer; the padding of the model's vocabulary has no FLOPs.
         idle: Parameters of experts that a token does not go to (`idle_parameters`).
     """
-    named = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]
+    named = _leaves(model)
     known: list[Parameter] = jax.tree.leaves(parameters(model), is_leaf=lambda leaf: isinstance(leaf, Parameter))
     experts = sum(_elements(leaf) for _, leaf in named if EXPERTS in (axis.name for axis in leaf.axes))
     active = 1 - idle / experts if experts else 1.0
-    tied = all(one.role is not Role.HEAD for one in known)
-    for (path, leaf), one in zip(named, known, strict=True):
+    tied = all(parameter.role is not Role.HEAD for parameter in known)
+    for (path, leaf), parameter in zip(named, known, strict=True):
         elements = _elements(leaf)
         # With tied embeddings the table is the output head too. A table of positions has no vocabulary.
-        multiplies = one.role in PRODUCTS or (
-            tied and one.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names
+        multiplies = parameter.role in PRODUCTS or (
+            tied and parameter.role is Role.EMBEDDING and leaf.axis_names == model.head.axis_names
         )
-        share = active if one.role is Role.EXPERT else 1.0
+        share = active if parameter.role is Role.EXPERT else 1.0
         yield ParameterRow(
-            path=_path(path),
+            path=path,
             axes=tuple((axis.name, axis.size) for axis in leaf.axes),
             dtype=str(np.dtype(leaf.array.dtype)),
-            role=one.role.value,
+            role=parameter.role.value,
             parameters=elements,
             size_bytes=elements * leaf.array.dtype.itemsize,
             flops_per_token=round(_FLOPS_PER_WEIGHT * _multiplied(leaf, vocabulary) * share) if multiplies else 0,
@@ -258,21 +259,14 @@ def state_rows(state: Any, model: Any) -> Iterator[StateRow]:
         state: The state, or its shapes.
         model: The model, or its shapes; its paths end the paths of arrays that belong to parameters.
     """
-    ends = sorted(
-        (_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(model, is_leaf=is_named)[0]),
-        key=len,
-        reverse=True,
-    )
-    found: dict[tuple[str, str], list[int]] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_named)[0]:
-        whole = _path(path)
-        name = next((whole.removesuffix(f".{end}") for end in ends if whole.endswith(f".{end}")), whole)
+    ends = sorted((f".{path}" for path, _ in _leaves(model)), key=len, reverse=True)
+    elements: Counter[tuple[str, np.dtype]] = Counter()
+    for path, leaf in _leaves(state):
+        name = path.removesuffix(next(filter(path.endswith, ends), ""))
         for array in jax.tree.leaves(leaf):
-            sums = found.setdefault((name, str(np.dtype(array.dtype))), [0, 0])
-            sums[0] += math.prod(array.shape)
-            sums[1] += math.prod(array.shape) * array.dtype.itemsize
-    for (name, dtype), (elements, size_bytes) in found.items():
-        yield StateRow(name, dtype, elements, size_bytes)
+            elements[name, np.dtype(array.dtype)] += math.prod(array.shape)
+    for (name, dtype), count in elements.items():
+        yield StateRow(name, str(dtype), count, count * dtype.itemsize)
 
 
 def source_rows(spec: TrainingRunSpec) -> tuple[SourceRow, ...]:
@@ -300,5 +294,6 @@ def _elements(leaf: NamedArray) -> int:
     return math.prod(leaf.array.shape)
 
 
-def _path(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree with their dotted paths."""
+    return [(dotted(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_named)]

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.picture import numbers_table
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
@@ -107,20 +108,9 @@ def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
 
 def source_table(ledgers: Mapping[str, Ledger]) -> Table:
     """Table of the contents of the caches."""
-    table = Table(title="Token caches", title_justify="left", box=SIMPLE_HEAD)
     labelled = any(ledger.rejected_rows for ledger in ledgers.values())
-    for name in (
-        "source",
-        "rows",
-        "empty",
-        *(("label false",) if labelled else ()),
-        "documents",
-        "tokens",
-        "bytes",
-        "bytes/token",
-        "shards",
-    ):
-        table.add_column(name, justify="left" if name == "source" else "right")
+    rows = "source", "rows", "empty", *(("label false",) if labelled else ())
+    table = numbers_table("Token caches", *rows, "documents", "tokens", "bytes", "bytes/token", "shards")
     for name, ledger in ledgers.items():
         empty = sum(shard.empty_rows for shard in ledger.shards)
         rejected = (ledger.rejected_rows,) if labelled else ()
@@ -132,9 +122,8 @@ def source_table(ledgers: Mapping[str, Ledger]) -> Table:
 
 def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], steps: int) -> RenderableType:
     """Sources of a run: contents, sequences, epochs, and lengths of documents."""
-    table = Table(title=f"Sources in {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("source", "sequences", "held out", "used", "epochs", "share", "cropped", "padding"):
-        table.add_column(name, justify="left" if name == "source" else "right")
+    columns = "source", "sequences", "held out", "used", "epochs", "share", "cropped", "padding"
+    table = numbers_table(f"Sources in {counted(steps, 'step')}", *columns)
     for source in sources:
         table.add_row(
             source.name,
@@ -156,16 +145,14 @@ def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
     )
     for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
         bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    most_tokens, most_epochs = (
-        max([1e-9, *values]) for values in zip(*((one.tokens, one.epochs) for one in sources), strict=True)
-    )
-    for one in sources:
-        tokens = Bar(most_tokens, 0, one.tokens, width=_BAR_WIDTH, color="cyan")
-        epochs = Bar(most_epochs, 0, one.epochs, width=_BAR_WIDTH, color="green")
-        bars.add_row(one.name, f"{one.tokens:,}", tokens, f"{one.epochs:.3f}", epochs)
-    return Group(
-        bars, *(_histogram(one.name, one.documents, one.lengths) for one in sources if one.lengths is not None)
-    )
+    most_tokens = max([1e-9, *(source.tokens for source in sources)])
+    most_epochs = max([1e-9, *(source.epochs for source in sources)])
+    for source in sources:
+        tokens = Bar(most_tokens, 0, source.tokens, width=_BAR_WIDTH, color="cyan")
+        epochs = Bar(most_epochs, 0, source.epochs, width=_BAR_WIDTH, color="green")
+        bars.add_row(source.name, f"{source.tokens:,}", tokens, f"{source.epochs:.3f}", epochs)
+    histograms = (_histogram(source.name, source.documents, source.lengths) for source in sources if source.lengths)
+    return Group(bars, *histograms)
 
 
 def _histogram(name: str, documents: int, lengths: Lengths) -> RenderableType:

@@ -1,12 +1,12 @@
 """Runs programs that a model wrote, without letting them reach anything on the machine.
 
 `running` starts a program in a process of its own and reads what it prints. In that process `child` takes every right
-away before the program begins: Landlock (`landlock`) forbids files, a seccomp filter (`filters`) allows only system
-calls that compute, and limits bound processor time and memory. All three are kept by the kernel, so no trick inside the
-interpreter gives a right back. Where the kernel cannot do this, nothing is run.
+away before the program begins: Landlock forbids files, a seccomp filter allows only system calls that compute, and
+limits bound processor time and memory. All three are kept by the kernel, so no trick inside the interpreter gives a
+right back. Where the kernel cannot do this, nothing is run.
 
-`pool` runs a program in a pod of a cluster instead: `cluster` makes the requests, `watching` waits for a sandbox, and
-`in_pod` runs the program over a connection. `execution` is what both kinds of processes do.
+`pool` runs a program in a pod of a cluster instead: `cluster` makes the requests, and `in_pod` runs the program over a
+connection. `execution` is what both kinds of processes do.
 
 This file imports nothing: the process of the program imports `child`, and it must start fast and hold nothing of the
 trainer.

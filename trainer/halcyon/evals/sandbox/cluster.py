@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from halcyon.errors import BadConfiguration
 from halcyon.evals.sandbox.in_pod import COMMAND, Frame, Lost
-from halcyon.evals.sandbox.watching import Document, WatchEnded
 from halcyon_api.package import install
 
 GROUP, VERSION, SANDBOX_GROUP = "extensions.agents.x-k8s.io", "v1beta1", "agents.x-k8s.io"
 _CLAIMS = "sandboxclaims"
 _POD_NAME = "agents.x-k8s.io/pod-name"
 _TIMEOUT_SECONDS = 30.0
+Document = dict[str, Any]
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -49,6 +49,10 @@ RIGHTS = (
     Right("create", "", "pods", "exec"),
 )
 """All rights that a pool needs. An exec connection is a GET, and newer API servers also want the right to create."""
+
+
+class WatchEnded(Exception):
+    """A watch broke off or could not be opened. A new read finds what it missed."""
 
 
 class Failed(Exception):
@@ -115,11 +119,7 @@ class Cluster:
             "metadata": {"name": name},
             "spec": dict(spec),
         }
-        with _failures():
-            found: Any = self._objects.create_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, _CLAIMS, body, _request_timeout=_TIMEOUT_SECONDS
-            )
-            return found
+        return _answer(self._objects.create_namespaced_custom_object, GROUP, VERSION, self.namespace, _CLAIMS, body)
 
     def claim(self, name: str) -> Document | None:
         """A claim; None if it does not exist. It raises `Failed`."""
@@ -160,10 +160,7 @@ class Cluster:
         It raises `Failed`.
         """
         try:
-            with _failures():
-                self._objects.delete_namespaced_custom_object(
-                    GROUP, VERSION, self.namespace, _CLAIMS, name, _request_timeout=_TIMEOUT_SECONDS
-                )
+            _answer(self._objects.delete_namespaced_custom_object, GROUP, VERSION, self.namespace, _CLAIMS, name)
         except Failed as error:
             if error.code != 404:
                 raise
@@ -176,13 +173,10 @@ class Cluster:
     def lacked_memory(self, pod: str) -> bool:
         """Whether a container of a pod was killed because its memory was used up; False also for a pod that is gone."""
         try:
-            with _failures():
-                found: Any = self._core.read_namespaced_pod(pod, self.namespace, _request_timeout=_TIMEOUT_SECONDS)
+            containers = _answer(self._core.read_namespaced_pod, pod, self.namespace).status.container_statuses or ()
         except Failed:
             return False
-        states = [
-            state for one in found.status.container_statuses or () for state in (one.state, one.last_state) if state
-        ]
+        states = [state for container in containers for state in (container.state, container.last_state) if state]
         return any(state.terminated is not None and state.terminated.reason == "OOMKilled" for state in states)
 
     def connect(self, pod: str) -> Exec:
@@ -203,24 +197,13 @@ class Cluster:
         return Exec(opened)
 
     def _object(self, group: str, plural: str, name: str) -> Document:
-        with _failures():
-            found: Any = self._objects.get_namespaced_custom_object(
-                group, VERSION, self.namespace, plural, name, _request_timeout=_TIMEOUT_SECONDS
-            )
-            return found
+        return _answer(self._objects.get_namespaced_custom_object, group, VERSION, self.namespace, plural, name)
 
     def _has(self, right: Right) -> bool:
-        attributes = {
-            "namespace": self.namespace,
-            "verb": right.verb,
-            "group": right.group,
-            "resource": right.resource,
-            "subresource": right.subresource,
-        }
-        body: Any = {"spec": {"resourceAttributes": attributes}}
-        with _failures():
-            answer = self._access.create_self_subject_access_review(body, _request_timeout=_TIMEOUT_SECONDS)
-            return bool(answer.status and answer.status.allowed)
+        attributes = {"namespace": self.namespace, **right._asdict()}
+        body = {"spec": {"resourceAttributes": attributes}}
+        status = _answer(self._access.create_self_subject_access_review, body).status
+        return bool(status and status.allowed)
 
 
 class Exec:
@@ -269,13 +252,13 @@ class Exec:
         self._socket.shutdown()
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
+def _answer(request: Callable[..., Any], *arguments: object) -> Any:
+    """The answer of the API server. It raises `Failed`."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
     try:
-        yield
+        return request(*arguments, _request_timeout=_TIMEOUT_SECONDS)
     except ApiException as error:
         raise _failed(error) from None
     except (HTTPError, OSError) as error:

@@ -88,8 +88,7 @@ def run_over(connection: Connection, program: Program, limits: Limits, clock: Ca
         raise
     output, errors = bytes(watched.output).removeprefix(READY), watched.errors.decode(errors="replace")
     has_passed = stopped is None and output.endswith(token.encode())
-    if has_passed:
-        output = output[: -len(token)]
+    output = output.removesuffix(token.encode()) if has_passed else output
     printed = output[: limits.output_bytes].decode(errors="replace")
     return Ran(stopped or outcome_of(watched.code, has_passed, errors), printed, errors)
 

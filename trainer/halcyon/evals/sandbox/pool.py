@@ -11,15 +11,15 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals.sandbox.cluster import Cluster, Exec, Failed
+from halcyon.evals.sandbox.cluster import Cluster, Document, Exec, Failed, WatchEnded
 from halcyon.evals.sandbox.in_pod import Lost, run_over
 from halcyon.evals.sandbox.running import START_SECONDS, TOO_LONG, Limits, Program, Ran, Unavailable, is_too_long
-from halcyon.evals.sandbox.watching import NoSandbox, await_sandbox
 
 WAIT_SECONDS = 300.0
 """Longest wait for a sandbox: a pool that is used up may need a new node."""
@@ -29,6 +29,18 @@ _TRIES = 3
 _PAUSE_SECONDS = 1.0
 _SPARE = timedelta(minutes=5)
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+_FINAL = {
+    "ClaimExpired",
+    "EnvVarsInjectionRejected",
+    "InvalidMetadata",
+    "PodFailed",
+    "PodSucceeded",
+    "SandboxExpired",
+    "TemplateNotFound",
+    "VolumeClaimTemplatesError",
+    "WarmPoolNotFound",
+}
+"""Reasons of a claim's condition Ready that no waiting changes."""
 _TRIAL = Program(f"import os\nprint('token' if os.path.exists({_TOKEN!r}) else 'safe')")
 
 
@@ -82,7 +94,7 @@ class SandboxPool:
                 raise BadConfiguration(
                     f"{self._place}: this user may not {what}; bind a Role as in examples/agent-sandbox/evaluate.yaml"
                 )
-            found = self._cluster.pool(self._name)
+            pool = self._cluster.pool(self._name)
         except Failed as error:
             raise BadConfiguration(f"{self._place}: {_no_pool(error, self._name)}") from None
         ran = self.run(_TRIAL)
@@ -94,7 +106,7 @@ class SandboxPool:
             raise BadConfiguration(
                 f"{self._place}: its pods have a token; set automountServiceAccountToken: false in the SandboxTemplate"
             )
-        return max(1, min(int(found["spec"].get("replicas") or 1), MOST_AT_ONCE))
+        return max(1, min(int(pool["spec"].get("replicas") or 1), MOST_AT_ONCE))
 
     def run(self, program: Program, limits: Limits | None = None) -> Ran:
         """Run a program; see `running.run`. A program that lost its pod three times has failed.
@@ -123,8 +135,8 @@ class SandboxPool:
         """End all programs that run, and delete their claims. Later programs are not run."""
         self._stopped.set()
         with self._lock:
-            found = dict(self._open)
-        for claim, connection in found.items():
+            connections = dict(self._open)
+        for claim, connection in connections.items():
             if connection is not None:
                 connection.interrupt()
             self._delete(claim)
@@ -218,4 +230,83 @@ def _no_pool(error: Failed, name: str) -> str:
     return (
         "the cluster does not have the kinds of agent-sandbox; install it with its extensions "
         "(https://agent-sandbox.sigs.k8s.io)"
+    )
+
+
+class NoSandbox(Exception):
+    """A claim gets no sandbox. The message is one sentence without its first word, the claim's pool."""
+
+
+def sandbox_of(claim: Mapping[str, Any]) -> str | None:
+    """The name of the sandbox of a claim, if the sandbox is ready; None: it may become ready.
+
+    Raises:
+        NoSandbox: The claim says that it gets none.
+    """
+    status = claim.get("status") or {}
+    ready = _ready(claim)
+    if ready.get("status") == "True":
+        return (status.get("sandbox") or {}).get("name") or None
+    if ready.get("reason") in _FINAL:
+        raise NoSandbox(f"gives no sandbox: {ready['reason']} ({ready.get('message') or 'without a message'})")
+    return None
+
+
+def await_sandbox(
+    claim: Document,
+    read: Callable[[], Document | None],
+    watch: Callable[[str, float], Iterable[Mapping[str, Any]]],
+    seconds: float,
+    clock: Callable[[], float],
+    pause: Callable[[], object],
+) -> str:
+    """Wait until the sandbox of a claim is ready, and return its name.
+
+    Args:
+        claim: The claim as it was created.
+        read: Reads the claim; None if it does not exist.
+        watch: The events of the claim after a resource version, for at most a number of seconds. It raises
+            `WatchEnded`.
+        seconds: Longest wait.
+        clock: Seconds from any point.
+        pause: Called before a new read if a watch has broken off, so that there is no tight loop of requests.
+
+    Raises:
+        NoSandbox: The claim gets no sandbox, not in this time, or was deleted.
+    """
+    until = clock() + seconds
+    while True:
+        if (name := sandbox_of(claim)) is not None:
+            return name
+        left = until - clock()
+        if left <= 0:
+            raise NoSandbox(f"has no free sandbox after {seconds:.0f} s{_why(claim)}")
+        try:
+            for event in watch(claim["metadata"]["resourceVersion"], left):
+                if event["type"] == "DELETED":
+                    raise NoSandbox("gives no sandbox: the claim was deleted")
+                claim = event["object"]
+                if (name := sandbox_of(claim)) is not None:
+                    return name
+        except WatchEnded:
+            pause()
+        present = read()
+        if present is None:
+            raise NoSandbox("gives no sandbox: the claim was deleted")
+        claim = present
+
+
+def _ready(claim: Mapping[str, Any]) -> Mapping[str, Any]:
+    conditions = (claim.get("status") or {}).get("conditions") or ()
+    return next((condition for condition in conditions if condition.get("type") == "Ready"), {})
+
+
+def _why(claim: Mapping[str, Any]) -> str:
+    """The state of the claim, for the error after the longest wait."""
+    if not (claim.get("status") or {}).get("conditions"):
+        return "; no controller has answered the claim: is the agent-sandbox controller running, with its extensions?"
+    ready = _ready(claim)
+    return (
+        f" ({ready.get('reason', 'no reason')}: {ready.get('message', '')}); give the pool more replicas, or the "
+        "cluster more nodes"
     )

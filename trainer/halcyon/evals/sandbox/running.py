@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.sandbox import filters, landlock
-from halcyon.evals.sandbox.child import REFUSED
+from halcyon.evals.sandbox import child
 from halcyon.evals.sandbox.execution import READY
 
 Outcome = Literal["passed", "failed", "timeout", "memory", "output"]
@@ -147,7 +146,7 @@ def check() -> None:
     Raises:
         BadConfiguration: It cannot; the sentence says what is missing.
     """
-    reason = lacking(sys.platform, filters.has_table, landlock.version)
+    reason = lacking(sys.platform, child.has_call_table, child.landlock_version)
     if reason is None:
         try:
             ran = run(Program("import socket\ntry:\n    socket.socket()\nexcept PermissionError:\n    print('safe')"))
@@ -160,8 +159,7 @@ def check() -> None:
     if reason is not None:
         raise BadConfiguration(
             f"model-written programs cannot be run safely on this machine: {reason}; use Linux 5.13 or later with "
-            "Landlock and seccomp "
-            "on x86_64 or aarch64, or leave out the tasks that run programs"
+            "Landlock and seccomp on x86_64 or aarch64, or leave out the tasks that run programs"
         )
 
 
@@ -208,11 +206,8 @@ def _run(given: IO[bytes], token: bytes, limits: Limits) -> Ran:
             process.kill()
     written = bytes(watched.texts[reported])
     if not written.startswith(READY):
-        reason = (
-            written.removeprefix(REFUSED).decode(errors="replace")
-            if written.startswith(REFUSED)
-            else "it did not start"
-        )
+        _, refused, why = written.partition(child.REFUSED)
+        reason = why.decode(errors="replace") if refused else "it did not start"
         raise Unavailable(f"the process of the program could not give its rights up: {reason}")
     output, errors = (watched.texts[pipe].decode(errors="replace") for pipe in (process.stdout, process.stderr))
     return Ran(stopped or outcome_of(process.returncode, written.removeprefix(READY) == token, errors), output, errors)
@@ -223,11 +218,10 @@ class _Watched:
 
     def __init__(self, process: subprocess.Popen[bytes], reported: IO[bytes], limits: Limits) -> None:
         self._reported, self._limits = reported, limits
-        self.texts: dict[object, bytearray] = {pipe: bytearray() for pipe in (process.stdout, process.stderr, reported)}
+        self.texts: dict[Any, bytearray] = {pipe: bytearray() for pipe in (process.stdout, process.stderr, reported)}
         self._selector = selectors.DefaultSelector()
-        for pipe in (process.stdout, process.stderr, reported):
-            if pipe is not None:
-                self._selector.register(pipe, selectors.EVENT_READ)
+        for pipe in self.texts:
+            self._selector.register(pipe, selectors.EVENT_READ)
 
     def read(self) -> Outcome | None:
         """Read. Returns the limit that was reached, or None at the end of the process."""

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.gsm8k import final_number, has_number_of
 from halcyon.evals.results import pass_at_k, reported_ks
+from halcyon.evals.tasks import final_number, has_number_of
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.telemetry.history import samples

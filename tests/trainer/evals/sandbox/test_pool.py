@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.evals.sandbox.watching import NoSandbox, WatchEnded, await_sandbox, sandbox_of
+from halcyon.evals.sandbox.pool import NoSandbox, WatchEnded, await_sandbox, sandbox_of
 
 
 def claim(version: int, status: str = "", reason: str = "", *, sandbox: str = "") -> dict[str, Any]:

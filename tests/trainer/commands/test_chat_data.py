@@ -7,10 +7,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from halcyon.commands.chat_data import files, library, small_talk, spelling
-from halcyon.commands.chat_data.rows import lines, row
+from halcyon.commands import chat_data
+from halcyon.commands.chat_data import lines, row
 from halcyon.data.formats.conversation import check_messages, check_turns
-from halcyon.evals.gsm8k import final_number
+from halcyon.evals.tasks import final_number
 
 MODULE = b'''"""Fold and fill text.  More."""
 
@@ -38,26 +38,26 @@ class Folder:
 
 
 def test_questions_are_about_public_names_with_a_short_sentence() -> None:
-    assert list(library.of_module("fold", MODULE)) == [
+    assert list(chat_data.of_module("fold", MODULE)) == [
         ("What is the module fold?", "Fold and fill text."),
         ("What does fold.fold do?", "Return the text in lines of a given width."),
         ("What is fold.Folder?", "An object that folds."),
     ]
-    assert list(library.of_module("broken", b"def (")) == []
+    assert list(chat_data.of_module("broken", b"def (")) == []
 
 
 def test_only_public_modules_are_asked_for(tmp_path: Path) -> None:
     for name in ("fold.py", "_fold.py", "encodings/fold.py", "inner/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(MODULE)
-    asked = [turns[0][0] for turns in library.conversations(tmp_path)]
+    asked = [turns[0][0] for turns in chat_data.documented(tmp_path)]
     assert [one for one in asked if "module" in one] == ["What is the module fold?", "What is the module inner?"]
 
 
 def test_answers_about_letters_are_right() -> None:
-    assert spelling.answer("strawberry", "r") == "s,t,r 1,a,w,b,e,r 2,r 3,y\n\n#### 3"
-    assert spelling.answer("abc", "x") == "a,b,c\n\n#### 0"
-    for turns in spelling.counted(("parameter", "letters"), "train", 50):
+    assert chat_data.answer("strawberry", "r") == "s,t,r 1,a,w,b,e,r 2,r 3,y\n\n#### 3"
+    assert chat_data.answer("abc", "x") == "a,b,c\n\n#### 0"
+    for turns in chat_data.letter_questions(("parameter", "letters"), "train", 50):
         question, answer = turns[0]
         word = "parameter" if "parameter" in question else "letters"
         letters, _, _ = answer.partition("\n")
@@ -67,26 +67,24 @@ def test_answers_about_letters_are_right() -> None:
 
 def test_no_word_of_the_evaluation_is_in_the_training() -> None:
     text = "the words of this text are the words that are spelled, `not` code.names or call() and Names"
-    words = spelling.words_of([text] * 2)
-    assert sorted(words.train + words.test) == sorted(
-        {"the", "words", "this", "text", "are", "that", "spelled", "code", "and"}
-    )
-    assert not set(words.train) & set(words.test)
-    more = spelling.words_of([text, "other words"])
-    assert set(words.test) <= set(more.test)
+    train, test = chat_data.words_of([text] * 2)
+    assert sorted(train + test) == sorted({"the", "words", "this", "text", "are", "that", "spelled", "code", "and"})
+    assert not set(train) & set(test)
+    _, more = chat_data.words_of([text, "other words"])
+    assert set(test) <= set(more)
 
 
 def test_questions_for_rollouts_are_others_and_the_same_every_time() -> None:
     words = ("one", "three", "letters")
-    train, rollouts = (list(spelling.counted(words, split, 20)) for split in ("train", "rollouts"))
-    assert train == list(spelling.counted(words, "train", 20))
+    train, rollouts = (list(chat_data.letter_questions(words, split, 20)) for split in ("train", "rollouts"))
+    assert train == list(chat_data.letter_questions(words, "train", 20))
     assert train != rollouts
 
 
 def test_each_row_is_a_conversation(tmp_path: Path) -> None:
     (tmp_path / "fold.py").write_bytes(MODULE)
-    found = dict(files.files(tmp_path))
-    assert tuple(found) == files.NAMES
+    found = dict(chat_data.files(tmp_path))
+    assert tuple(found) == chat_data.NAMES
     for name, content in found.items():
         for line in content.decode().splitlines() if name.endswith(".jsonl") else ():
             check_turns(check_messages(json.loads(line)["messages"], needs_assistant=True))
@@ -94,7 +92,7 @@ def test_each_row_is_a_conversation(tmp_path: Path) -> None:
 
 
 def test_small_talk_has_one_answer_for_each_question() -> None:
-    asked = [question for questions in small_talk.ANSWERS.values() for question in questions]
+    asked = [question for questions in chat_data.ANSWERS.values() for question in questions]
     assert len(set(asked)) == len(asked)
 
 

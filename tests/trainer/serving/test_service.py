@@ -19,8 +19,8 @@ import pytest
 
 from halcyon.serving.errors import ApiError
 from halcyon.serving.limits import Limits
-from halcyon.serving.preparers import STUCK_SECONDS, Preparers
 from halcyon.serving.served import Served
+from halcyon.serving.service import STUCK_SECONDS, Preparers
 from halcyon_devcluster.waiting import until
 from tests.ports import free_port
 from tests.suite.limits import limit

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from halcyon.evals.sandbox.filters import instructions
+from halcyon.evals.sandbox.child import instructions
 
 PROCESS = 4321
 ALLOWED, KILLED, REFUSED = 0x7FFF0000, 0x80000000, 0x00050001

@@ -1,17 +1,22 @@
-"""The page of ``halcyon show run.yaml``: the summary of a run as tables for a terminal."""
+"""The pages of ``halcyon show run.yaml`` and ``halcyon show plan``: tables for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.run_summary import Summary
 from halcyon_api.axes import product
 from halcyon_api.counting import counted, size
+
+if TYPE_CHECKING:
+    from halcyon.step.device_use import Plan
 
 UTILISATION = 0.4
 """Model FLOPs utilisation for which the page states the duration of the run."""
@@ -31,15 +36,10 @@ def run_page(summary: Summary) -> Iterator[RenderableType]:
     yield _sources(summary)
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right")
-    return table
-
-
 def _model(summary: Summary) -> Table:
-    table = _table("Model", "parameter", "axes", "role", "type", "parameters", "bytes", "FLOPs per token", left=4)
+    table = numbers_table(
+        "Model", "parameter", "axes", "role", "type", "parameters", "bytes", "FLOPs per token", left=4
+    )
     for row in summary.parameters:
         axes = " ".join(f"{name} {count}" for name, count in row.axes)
         flops = f"{row.flops_per_token:,}" if row.flops_per_token else "-"
@@ -54,14 +54,14 @@ def _model(summary: Summary) -> Table:
 
 
 def _optimizer(summary: Summary) -> Table:
-    table = _table(f"Optimizer state ({summary.optimizer})", "state", "type", "elements", "bytes", left=2)
+    table = numbers_table(f"Optimizer state ({summary.optimizer})", "state", "type", "elements", "bytes", left=2)
     for row in summary.state:
         table.add_row(row.path, row.dtype, f"{row.elements:,}", size(row.size_bytes))
     return table
 
 
 def _device(summary: Summary) -> Table:
-    table = _table("Memory of one device", "part", "size")
+    table = numbers_table("Memory of one device", "part", "size")
     device = summary.device
     parts = {
         "parameters": device.parameters,
@@ -78,7 +78,7 @@ def _device(summary: Summary) -> Table:
 
 
 def _work(summary: Summary) -> Table:
-    table = _table("Work", "what", "amount")
+    table = numbers_table("Work", "what", "amount")
     table.add_row("steps", f"{summary.steps:,}")
     table.add_row(
         "tokens of the first step",
@@ -94,7 +94,7 @@ def _work(summary: Summary) -> Table:
 
 
 def _sources(summary: Summary) -> Table:
-    table = _table(
+    table = numbers_table(
         f"Data, {counted(summary.vocabulary, 'token')} in the vocabulary", "source", "kind", "share", "held out", left=2
     )
     for row in summary.sources:
@@ -109,3 +109,72 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * factor:
             return f"{seconds / factor:,.1f} {unit}"
     return f"{seconds:,.1f} seconds"
+
+
+def plan_page(plan: Plan) -> Iterator[Table | str]:
+    """The sentence of a plan, and its tables of memory, kernels, matrix products, loops and collectives; empty tables
+    are left out.
+    """
+    yield plan.sentence()
+    memory = plan.memory
+    parts = {
+        "parameters": memory.parameters,
+        **({"of these frozen": memory.frozen} if memory.frozen else {}),
+        "optimizer state": memory.optimizer,
+        **({"of it in the host's memory": memory.offloaded} if memory.offloaded else {}),
+        "gradients": memory.gradients,
+        "activations and temporary arrays": memory.activations,
+        "the whole step": memory.step,
+        "there is": memory.available,
+    }
+    rows = [(name, "not known" if count is None else size(count)) for name, count in parts.items()]
+    yield _rows(rows, "memory of one device", "size")
+    if plan.kernels:
+        rows = [(call.kernel, call.target, call.phase, f"{call.times:,}") for call in plan.kernels]
+        yield _rows(rows, "kernel", "function", "part of the step", "calls in a step")
+    if plan.products:
+        rows = [(row.dtype, str(row.depth), f"{row.times:,}", f"{row.flops / 1e12:,.3g} T") for row in plan.products]
+        yield _rows(rows, "matrix products", "loops around them", "number", "operations")
+    if plan.loops:
+        loops = Counter(
+            (
+                f"{loop.scope or 'other'}, {loop.phase}",
+                _trips(loop.trips),
+                " x ".join(map(_trips, loop.outer)),
+                f"{loop.products} and {loop.calls}",
+            )
+            for loop in plan.loops
+        )
+        rows = [(*cells, str(number)) for cells, number in loops.items()]
+        yield _rows(rows, "loop", "iterations", "inside loops of", "products and kernels in an iteration", "number")
+    if plan.traffic:
+        rows = [
+            (
+                row.kind,
+                " x ".join(row.axes),
+                str(row.depth),
+                f"{row.times:,}",
+                size(row.size_bytes),
+                size(row.largest_bytes),
+            )
+            for row in plan.traffic
+        ]
+        yield _rows(rows, "collectives of a step", "mesh axes", "loops around them", "number", "full arrays", "largest")
+    if plan.overlap is not None and plan.overlap.covered is not None:
+        yield (
+            f"On an ideal device, computation covers {plan.overlap.covered:.0%} of the time of the collectives "
+            "(docs/design/programs.md)."
+        )
+    if plan.compile_seconds is not None:
+        yield f"The compiler took {plan.compile_seconds:.0f} s."
+
+
+def _rows(rows: Iterable[Sequence[str]], *columns: str) -> Table:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _trips(trips: int | None) -> str:
+    return "the data decides" if trips is None else f"{trips:,}"

@@ -1,0 +1,211 @@
+"""The commands ``halcyon sample`` and ``halcyon chat``: texts that a model writes, in the terminal.
+
+A model writes anything that was in its training data. An escape sequence can clear the screen, put words into the
+clipboard, or let the terminal answer as if the user typed; marks of direction can show a text in another order. So a
+terminal, which obeys control characters, gets none but tabs and line ends. A file or a pipe gets the text as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halcyon.commands import options
+from halcyon.commands.errors import report_root_errors
+from halcyon.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from halcyon.inference import Piece
+
+NEW = "/new"
+"""The line that begins a new conversation."""
+_SLOTS = 8
+"""Prompts that are computed at once."""
+_OPTIONS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+"""Names of settings in the errors of the engine."""
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_OTHERS = dict.fromkeys((*_DIRECTIONS, *range(0xD800, 0xE000)), 0xFFFD)
+"""Marks of direction, and halves of surrogate pairs."""
+
+
+def sample(
+    place: options.Place,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Text to continue; may be repeated. Default: an empty document.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="A file with a text to continue; - for standard input.")
+    ] = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = 1.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.Repetition = 1.0,
+    seed: options.Seed = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="The text ends before this string; may be repeated.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a prompt, with tokens and log probabilities.")
+    ] = False,
+    dtype: options.LoadedAs = None,
+    compute: options.Compute = "float32",
+    mesh: options.Mesh = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
+) -> None:
+    """Print texts that a model writes, as they come."""
+    with report_root_errors():
+        from halcyon.inference import Sampling, pieces
+        from halcyon.inference.generating import Collector, default_tokens, engine_for, prompt_ids, seeded
+        from halcyon.serving.served import Source, text_of
+
+        prompts = [*(prompt or ()), *(() if prompt_file is None else (text_of(prompt_file, "--prompt-file"),))] or [""]
+        with bad_options():  # before the model is read
+            common = Sampling(
+                max_tokens or 1, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
+            )
+        model, tokenizer = Source(place, dtype=dtype, endpoint=endpoint, region=region, mesh=mesh).read()
+        ids = [prompt_ids(tokenizer, text) for text in prompts]
+        settings = seeded(replace(common, max_tokens=max_tokens or default_tokens(model, ids)), len(ids))
+        collected, written = Collector(prompts), _Written(() if json else prompts)
+        with bad_options():
+            engine = engine_for(model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute)
+            for piece in pieces(engine, tokenizer, ids, settings):
+                done = collected.add(piece)
+                if not json:
+                    written.add(piece)
+                elif done is not None:
+                    sys.stdout.write(f"{dumps(asdict(done), ensure_ascii=False)}\n")
+                    sys.stdout.flush()
+
+
+def chat(
+    place: options.Place,
+    system: Annotated[str | None, typer.Option(help="The system message of each conversation.")] = None,
+    template: options.Template = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    length: Annotated[
+        int, typer.Option(min=2, help="Most tokens of a conversation; at most the model's positions.")
+    ] = 4096,
+    temperature: options.Temperature = 0.7,
+    top_k: options.TopK = 50,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.Repetition = 1.0,
+    seed: options.Seed = 0,
+    dtype: options.LoadedAs = None,
+    compute: options.Compute = "float32",
+    mesh: options.Mesh = None,
+    endpoint: options.Endpoint = None,
+    region: options.Region = None,
+) -> None:
+    """Talk to a model that was trained on conversations.
+
+    A line is a message; /new begins a new conversation, an end of input ends.
+    """
+    from halcyon.inference import Engine, Sampling, pieces
+    from halcyon.serving.served import Source
+
+    with report_root_errors():
+        with bad_options():
+            sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        source = Source(place, template=template, dtype=dtype, endpoint=endpoint, region=region, mesh=mesh)
+        model, tokenizer = source.read()
+        prompts = source.prompts(tokenizer)
+        if prompts is None:
+            raise BadConfiguration(
+                f"{place}: the model has no chat template; give one with --template, or use `halcyon sample`"
+            )
+        engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=compute)
+        begins: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        messages = list(begins)
+        for line in _lines():
+            if line == NEW:
+                messages = list(begins)
+                continue
+            messages.append({"role": "user", "content": line})
+            ids = prompts.ids(messages)
+            left = engine.length - len(ids)
+            if left < 1:
+                raise BadConfiguration(
+                    f"the conversation has {len(ids)} tokens, and the engine {engine.length}; type {NEW} earlier, or "
+                    "set --length higher"
+                )
+            settings = replace(sampling, max_tokens=min(max_tokens, left))
+            answer = ""
+            for piece in pieces(engine, tokenizer, [ids], [settings], ends=prompts.ends):
+                answer += piece.text
+                write_text(piece.text)
+                sys.stdout.flush()
+            sys.stdout.write("\n\n")
+            messages.append({"role": "assistant", "content": answer})
+
+
+@contextmanager
+def bad_options() -> Iterator[None]:
+    """A value that the engine does not take, as one sentence about the option."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        option = f"--{name.replace('_', '-')}" if name in _OPTIONS else name
+        raise BadConfiguration(f"{option} {rest}") from None
+
+
+def write_text(text: str) -> None:
+    """Write a text of a model; on a terminal with a visible symbol in place of each control character, mark of
+    direction and half of a surrogate pair.
+    """
+    from halcyon.commands.views.examples import SAFE
+
+    sys.stdout.write(text.translate(SAFE | _OTHERS) if sys.stdout.isatty() else text)
+
+
+class _Written:
+    """Writes prompts and texts in the order of the prompts: the first text that has not ended as it comes; later ones
+    wait for it.
+    """
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self._parts = [[prompt] for prompt in prompts]
+        self._ended: set[int] = set()
+        self._present = 0
+        self._flush()
+
+    def add(self, piece: Piece) -> None:
+        """Write, or keep, a part of a text."""
+        self._parts[piece.sequence].append(piece.text)
+        if piece.finish is not None:
+            self._ended.add(piece.sequence)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._present < len(self._parts):
+            write_text("".join(self._parts[self._present]))
+            self._parts[self._present].clear()
+            if self._present not in self._ended:
+                break
+            self._present += 1
+            sys.stdout.write("\n" if self._present == len(self._parts) else "\n\n")
+        sys.stdout.flush()
+
+
+def _lines() -> Iterator[str]:
+    """The lines of standard input that are not empty."""
+    shows_prompt = sys.stdin.isatty()
+    while True:
+        if shows_prompt:
+            sys.stdout.write("> ")
+            sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
