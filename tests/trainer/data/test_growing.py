@@ -17,8 +17,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.checkpoint.fingerprints import differences, fingerprints
 from halcyon.commands.data import app
 from halcyon.data.cache import build, ensure
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopped

@@ -6,9 +6,8 @@ import threading
 
 import pytest
 
-from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup
-from halcyon.parallel.waiting import wait_together
 from halcyon_devcluster.waiting import holds_within
 
 ALONE = ProcessGroup(0, 1)

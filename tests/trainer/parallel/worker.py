@@ -18,9 +18,8 @@ from halcyon.models.axes import BATCH
 from halcyon.parallel.axes import named_sharding
 from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
-from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, ProcessGroup, join, leave
-from halcyon.parallel.waiting import wait_together
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_devcluster.machine import limit
 

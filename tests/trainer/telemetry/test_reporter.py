@@ -15,11 +15,10 @@ from pydantic.alias_generators import to_snake
 
 from halcyon.data.source_notes import SourceNote
 from halcyon.step.device_use import event_fields
-from halcyon.telemetry import status, termination_report
+from halcyon.telemetry import state, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.diagnostics import KeptProfile
-from halcyon.telemetry.evaluated_sets import EvaluatedSets
-from halcyon.telemetry.evaluation import Evaluation
+from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.ends import EndCause
@@ -604,7 +603,7 @@ class _ProgressWithLoad(Progress):
 
 
 def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "Progress", _ProgressWithLoad)
+    monkeypatch.setattr(state, "Progress", _ProgressWithLoad)
     scene = Scene()
     scene.start()
     metrics = {"expert_load": 0.75, "other": 2.0, "loss": 9.0, "steps": 9.0}

@@ -15,6 +15,10 @@ Only three kinds of prefixes are deleted:
 
 A checkpoint in ``HEAD.bad`` keeps its files, so that users can inspect it. Keys that are not below a checkpoint prefix
 are not touched.
+
+A root may hold ten thousand checkpoints of thousands of files each, so prefixes are found without a listing of all keys
+(`unlisted_prefixes`). In a file system only the names of the folders are listed. In an object store only the keys
+between the known prefixes are listed: one request for each gap, and no response has a file of a known checkpoint.
 """
 
 from __future__ import annotations
@@ -23,9 +27,35 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
-from halcyon.checkpoint.unlisted import unlisted_prefixes
+from halcyon.checkpoint.verify import prefixes
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, Head, decode_head
+from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, STEPS_PREFIX, Head, decode_head
+
+FIRST = STEPS_PREFIX
+LAST = f"{STEPS_PREFIX[:-1]}0"
+"""A key that sorts after all prefixes: ``0`` is the character after the slash."""
+
+
+def unlisted_prefixes(store: Store, known: Iterable[str], first: str = FIRST, last: str = LAST) -> tuple[str, ...]:
+    """The unknown prefixes in a root, or in a range of its keys.
+
+    Args:
+        store: The root.
+        known: Prefixes to leave out.
+        first: First key of the range.
+        last: End of the range, exclusive.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    known = sorted(prefix for prefix in set(known) if first <= prefix < last)
+    if store.folder is not None:
+        named = set(known)
+        return tuple(
+            prefix for prefix in prefixes(store.folders(STEPS_PREFIX)) if prefix not in named and first <= prefix < last
+        )
+    begins = [first, *(f"{prefix[:-1]}0" for prefix in known)]
+    return prefixes(store.list_between(list(zip(begins, [*known, last], strict=True))))
 
 
 def delete_checkpoint(store: Store, prefix: str) -> None:

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon.checkpoint.agreement import Agreement
-from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of
+from halcyon.checkpoint.arrays import MODEL_PREFIX
+from halcyon.checkpoint.fingerprints import ADAPTER, differences, fingerprints_of
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.processes import Processes, decide
 from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Restored
 from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store

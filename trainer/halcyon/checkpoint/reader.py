@@ -3,7 +3,7 @@
 Each process computes which regions its devices need, reads the chunks that overlap them, and checks every file against
 the manifest before it decodes the file. The sharding of the writer decides only which files these are.
 
-Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`):
+Processes that need the same regions of an array read its chunks for each other (see `layout` and `broadcast`):
 each file is read once in such a group, and checked by the process that reads it. The leaves are read in waves, so a
 process holds at most one wave in host memory. After the reads of a wave all processes agree that it is valid, before
 any process sends data to others.
@@ -21,19 +21,22 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
-from halcyon.checkpoint.chunk_owners import RegionKey, assign, key_of, who_holds
 from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.layout import (
     METADATA_KEY,
     Leaf,
     Region,
+    RegionKey,
+    assign,
     chunk_key,
     chunk_region,
     chunks_of,
     flatten,
     folder,
+    key_of,
     normal,
     unflatten,
+    who_holds,
     whole,
 )
 from halcyon.checkpoint.parts import in_parallel

@@ -2,7 +2,7 @@
 
 A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is not
 enough: the copy is finished before `Snapshotter.take` returns. Only the arrays that this process writes are copied: of
-an array that is replicated over processes, the chunks that are assigned to this process (see `chunk_owners`), each from
+an array that is replicated over processes, the chunks that are assigned to this process (see `layout`), each from
 one of the devices that hold it.
 
 The first write to fresh memory is slow (the kernel allocates pages one by one: on a small virtual machine that took
@@ -21,17 +21,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.checkpoint.chunk_owners import Held, RegionKey, assign, key_of, who_holds
 from halcyon.checkpoint.layout import (
+    Held,
     Leaf,
     Region,
+    RegionKey,
+    assign,
     chunk_limit,
     chunk_region,
     chunks_of,
     describe,
     flatten,
+    key_of,
     normal,
     state_bytes,
+    who_holds,
     whole,
 )
 from halcyon.host.memory import HOST_MEMORY

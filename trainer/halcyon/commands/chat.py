@@ -65,7 +65,7 @@ def chat(
     from dataclasses import replace
 
     from halcyon.inference import Engine, Sampling, pieces
-    from halcyon.parallel.tensor_mesh import tensor_mesh
+    from halcyon.parallel.mesh import tensor_mesh
     from halcyon.weights.loading import load
 
     with report_root_errors():

@@ -51,7 +51,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """List the checkpoints in a root: those that can be restored, and the others with the reason."""
-    from halcyon.checkpoint.inspection import list_checkpoints
+    from halcyon.checkpoint.opening import list_checkpoints
     from halcyon.commands.views.checkpoints import listing_view
 
     with report_root_errors():
@@ -72,7 +72,7 @@ def list_(
 @app.command()
 def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
     """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
-    from halcyon.checkpoint.comparison import Checkpoint
+    from halcyon.checkpoint.arrays import Checkpoint
     from halcyon.commands.views.checkpoints import checkpoint_view
 
     with report_root_errors():
@@ -131,7 +131,7 @@ def diff(
     region: Region = None,
 ) -> None:
     """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs."""
-    from halcyon.checkpoint.comparison import Checkpoint, compare
+    from halcyon.checkpoint.arrays import Checkpoint, compare
     from halcyon.commands.views.checkpoints import difference_view
 
     with report_root_errors():

@@ -13,7 +13,7 @@ from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
 from halcyon.errors import RootTaken
 from halcyon.storage.store import Store
-from halcyon.telemetry.history.copying import copy_history
+from halcyon.telemetry.history.reading import copy_history
 from halcyon_api.checkpoint_documents import (
     CHOICES_PREFIX,
     COMMIT_KEY,

@@ -109,7 +109,7 @@ def evaluate_tasks(
 
         from halcyon.evals.runner import Runner, Settings
         from halcyon.inference.sampling import Sampling
-        from halcyon.parallel.tensor_mesh import tensor_mesh
+        from halcyon.parallel.mesh import tensor_mesh
         from halcyon.weights.loading import load
 
         with bad_options():

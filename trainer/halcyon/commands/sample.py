@@ -104,7 +104,7 @@ def sample(
             common = Sampling(
                 max_tokens or 1, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop or ())
             )
-        from halcyon.parallel.tensor_mesh import tensor_mesh
+        from halcyon.parallel.mesh import tensor_mesh
 
         over = None if mesh is None else tensor_mesh(mesh)
         model, tokenizer = load(

@@ -2,7 +2,7 @@
 
 Kubernetes sends SIGTERM to one pod of a run. If only that process stopped, the others would hang in their next
 collective. So a process with a notice only reports it, over the lifeline (see `halcyon.parallel.sync_point`) and at the
-next collective wait (see `halcyon.parallel.waiting`), and all processes stop together. JAX has a service for this, but
+next collective wait (`wait_together`), and all processes stop together. JAX has a service for this, but
 it polls for the signal once a second and does not report when the signal arrived. A spot machine gives 15 seconds, so
 one second matters, and the arrival time decides whether a save still fits.
 
@@ -10,6 +10,11 @@ An interrupt from the keyboard (SIGINT) is a notice too, because a user who stop
 second interrupt asks to stop at once.
 
 While a `PreemptionNotice` is open, neither signal ends the process: its owner must check the notice and stop.
+
+A step needs all processes. If one process waited for its data alone, the others would already be inside the step, and
+after a notice they could not stop at the same step. So before such a step the processes exchange in `wait_together`
+whether each has its data and whether it has a notice. They continue when all have their data, or stop together when any
+has a notice. Between two exchanges each process waits for its own data.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from halcyon.host.signals import SignalThread, ending_signals
+from halcyon.parallel.process_group import ProcessGroup
 
 
 class PreemptionNotice:
@@ -85,3 +91,25 @@ class PreemptionNotice:
     def _take(self) -> None:
         if self._arrived_at is None:
             self._arrived_at = self._clock()
+
+
+ROUND_SECONDS = 0.5
+
+
+def wait_together(processes: ProcessGroup, notice: PreemptionNotice, mine: Callable[[float], bool]) -> bool:
+    """Wait until all processes have their data. A collective, for the main thread.
+
+    Args:
+        processes: The processes.
+        notice: This process's notice.
+        mine: Waits at most this number of seconds, and returns whether this process has its data.
+
+    Returns:
+        False if a notice came first: all processes must stop.
+    """
+    while True:
+        missing, noticed = processes.greatest(0.0 if mine(ROUND_SECONDS) else 1.0, float(notice.arrived))
+        if not missing:
+            return True
+        if noticed:
+            return False

@@ -7,6 +7,10 @@ coordination service ends the others after missing heartbeats.
 
 After `join` a process must always end through `leave`. The shutdown of the service waits for all living processes, so a
 process that exits without `leave` may wait for another process that waits for it.
+
+After a restart every second matters, and two waits for the coordinator would be slow in JAX: the DNS record of a fresh
+pod appears a little after the pod, and gRPC backs off for a second or more after one failed connection. So `resolve`
+and `wait_until_listening` try every 50 ms, and JAX connects to an address that is known to answer.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import contextlib
 import functools
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,10 +31,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.host.freed_memory import keep_freed_memory
-from halcyon.host.scheduling import schedule_as_batch
+from halcyon.host.linux import keep_freed_memory, schedule_as_batch
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
-from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
 
 JOIN_TIMEOUT_SECONDS = 1800
 """Longest wait for the other processes, which may still wait for a machine.
@@ -289,3 +292,67 @@ def _broadcast(text: bytes) -> bytes:
     padded = np.zeros(1 << (size - 1).bit_length(), np.uint8)  # powers of two: few programs to compile
     padded[: len(text)] = np.frombuffer(text, np.uint8)
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()[:size]
+
+
+POLL_SECONDS = 0.05
+
+Clock = Callable[[], float]
+
+
+class NoCoordinator(Exception):
+    """The coordinator's name did not resolve in time, or its port did not answer in time. The message says which."""
+
+
+def split_address(coordinator: str) -> tuple[str, int]:
+    """Host and port of ``host:port``. An IPv6 address must be in brackets.
+
+    Raises:
+        ValueError: There is no port, or it is not a number from 1 to 65535.
+    """
+    host, separator, port = coordinator.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 1 <= int(port) <= 65_535:
+        raise ValueError(f"the coordinator address {coordinator!r} must be host:port with a port from 1 to 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def resolve(
+    host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """The first address of `host`, as ``address:port``. Retries until `deadline`.
+
+    Raises:
+        NoCoordinator: The name did not resolve in time.
+    """
+    while True:
+        try:
+            address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+            return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        except socket.gaierror as error:
+            if clock() >= deadline:
+                raise NoCoordinator(f"the name {host} of the coordinator does not resolve ({error.strerror})") from None
+        sleep(POLL_SECONDS)
+
+
+def wait_until_listening(
+    host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """The address of `host` that accepts connections on `port`, as ``address:port``.
+
+    Every try resolves the name again, because a record may still point to the pod of the previous attempt.
+
+    Raises:
+        NoCoordinator: The name did not resolve in time, or the port did not answer in time.
+    """
+    while True:
+        address = resolve(host, port, deadline, clock, sleep)
+        try:
+            with socket.create_connection(
+                split_address(address), timeout=max(POLL_SECONDS, min(1.0, deadline - clock()))
+            ):
+                return address
+        except OSError as error:
+            if clock() >= deadline:
+                raise NoCoordinator(
+                    f"the coordinator does not answer at {address} ({error.strerror or error})"
+                ) from None
+        sleep(POLL_SECONDS)

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE, set_variables
-from halcyon.host.freed_memory import keep_freed_memory
-from halcyon.host.memory_lock import raise_memory_lock
+from halcyon.host.linux import keep_freed_memory, raise_memory_lock
 from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.run.context import Context, resolve_context
 from halcyon.run.run_plan import run_plan
@@ -36,9 +35,8 @@ from halcyon.telemetry import (
     termination_report,
     write_termination_report,
 )
-from halcyon.telemetry.health import Health, HealthLimits
+from halcyon.telemetry.health import STORE_SECONDS, Health, HealthLimits, Watchdog
 from halcyon.telemetry.termination import outcome
-from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon.weights.model_file import read_model
 from halcyon_api.ends import EndCause
 from halcyon_api.status.progress import Saved
@@ -147,7 +145,7 @@ def run_training(
             and context.run.spec.task == "train"
             and context.run.spec.telemetry.trackers is not None
         ):
-            from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
+            from halcyon.telemetry.trackers.opening import open_trackers  # imports TensorStore, so only with trackers
 
             open_trackers(context.run, reporter, document)
         reporter.started(process_id=os.getpid())

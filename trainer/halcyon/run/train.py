@@ -24,10 +24,9 @@ from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.flops import flops_per_token
 from halcyon.optim.groups import check_groups
-from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.parallel.waiting import wait_together
 from halcyon.run.automatic import RunChoice
 from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion

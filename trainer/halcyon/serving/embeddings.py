@@ -21,7 +21,7 @@ from halcyon.evals.spans import power
 from halcyon.inference.generating import prompt_ids
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.parallel.tensor_mesh import context_of, mesh_of
+from halcyon.parallel.mesh import context_of, mesh_of
 from halcyon.serving.errors import invalid, no_such_model
 from halcyon.serving.limits import Limits
 from halcyon.serving.served import Served

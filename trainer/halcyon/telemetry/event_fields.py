@@ -13,8 +13,7 @@ from halcyon_api.status.progress import Evaluated, SourceEvaluation
 if TYPE_CHECKING:
     import numpy as np
 
-    from halcyon.telemetry.evaluated_sets import Averages
-    from halcyon.telemetry.evaluation import Evaluation
+    from halcyon.telemetry.evaluation import Averages, Evaluation
     from halcyon.telemetry.state import State
     from halcyon_api.task_results import TaskNumbers
 

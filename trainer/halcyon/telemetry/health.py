@@ -6,12 +6,22 @@ may wait for the compilation of its program, so it has the same limit as the fir
 paused, or in which the process retries a store that denies access, does not count. Every other stage has a generous
 limit of its own: the durations of compilation, restore and join vary much, and their failures raise errors of their
 own.
+
+The kubelet kills a process whose ``/healthz`` fails, but then nobody learns where it hung. So `Watchdog` polls the same
+verdict and, before the kubelet acts, writes the stacks of all threads to the log and below the checkpoint root. The
+processes of a process group hang together: one does not reach a collective, and the others wait in it. Their limits
+differ, because each has measured its own steps. So the first that hangs tells the others, which write their stacks too.
+It then waits until they have had time for this, because its end also ends the others.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from halcyon_api.status.progress import Stage
@@ -109,3 +119,126 @@ def judge(vitals: HealthInputs, now: float, limits: HealthLimits) -> Health:
     healthy = idle <= limit
     bound = "no limit" if math.isinf(limit) else f"limit {limit:.1f} s"
     return Health(healthy, idle, limit, f"{'ok' if healthy else 'stalled'}: {what} {idle:.1f} s, {bound}")
+
+
+POLL_SECONDS = 1.0
+LATE_SECONDS = 1.0
+"""A poll that is later than this means that the whole process was paused, so no step could end either."""
+EXIT_DELAY_SECONDS = 3.0
+"""Time that a process waits after writing its stacks, so that the others can write theirs."""
+STORE_SECONDS = 10.0
+"""Longest time for writing to the checkpoint root."""
+
+StoreStacks = Callable[[str], str]
+"""Stores stacks and returns their address."""
+
+
+class Watchdog:
+    """Polls the health of its process, in a thread, until it is closed or the process hangs.
+
+    Args:
+        health: The verdict of ``/healthz``.
+        on_hung: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or
+            None.
+        store_stacks: Stores the stacks; may take long and may fail.
+        end: Must end the process; gets one sentence with the reason.
+        poll_seconds: Seconds between two polls.
+        exit_delay_seconds: See `EXIT_DELAY_SECONDS`.
+        store_seconds: See `STORE_SECONDS`.
+        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was
+            suspended or busy.
+        late_seconds: A poll that is late by at most this is no pause.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        health: Callable[[], Health],
+        on_hung: Callable[[Health, str, str | None], object],
+        store_stacks: StoreStacks | None,
+        end: Callable[[str], object],
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        exit_delay_seconds: float = EXIT_DELAY_SECONDS,
+        store_seconds: float = STORE_SECONDS,
+        on_pause: Callable[[float], object] = lambda seconds: None,
+        late_seconds: float = LATE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
+        self._health, self._on_hung, self._store_stacks, self._end = health, on_hung, store_stacks, end
+        self._poll_seconds, self._exit_delay_seconds, self._store_seconds = (
+            poll_seconds,
+            exit_delay_seconds,
+            store_seconds,
+        )
+        self._tell: Callable[[], object] = lambda: None
+        self._closed, self._other_hangs = threading.Event(), threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="halcyon-watchdog", daemon=True)
+        self._thread.start()
+
+    def tell(self, others: Callable[[], object]) -> None:
+        """Set the function that tells the other processes that this one hangs."""
+        self._tell = others
+
+    def other_hangs(self) -> None:
+        """Write the stacks now, once, because another process hangs. Its end will end this process. For any thread."""
+        self._other_hangs.set()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop polling."""
+        self._closed.set()
+        self._wake.set()
+
+    def _watch(self) -> None:
+        polled, path = self._clock(), None
+        written = False
+        while True:
+            self._wake.wait(self._poll_seconds)
+            if self._closed.is_set():
+                return
+            self._wake.clear()
+            late = self._clock() - polled - self._poll_seconds
+            if late > self._late_seconds:
+                self._on_pause(late)
+            health = self._health()
+            polled = self._clock()
+            if not health.healthy:
+                self._tell()  # before the stacks are stored, which may take long
+            if not written and (self._other_hangs.is_set() or not health.healthy):
+                stacks, written = all_stacks(), True
+                path = self._stored(stacks)
+                self._on_hung(health, stacks, path)
+            if health.healthy:
+                continue
+            where = f"the stacks of its threads are in {path}" if path else "the stacks of its threads are in its log"
+            if not self._closed.wait(self._exit_delay_seconds):
+                self._end(f"{health.message.removeprefix('stalled: ')}; {where}")
+            return
+
+    def _stored(self, stacks: str) -> str | None:
+        """Store the stacks; None if that fails or takes too long, because the store itself may hang."""
+        if self._store_stacks is None:
+            return None
+        kept: list[str] = []
+
+        def work() -> None:
+            try:
+                kept.append(self._store_stacks(stacks) if self._store_stacks else "")
+            except Exception:  # best effort: the log has the stacks
+                return
+
+        thread = threading.Thread(target=work, name="halcyon-watchdog-store", daemon=True)
+        thread.start()
+        thread.join(self._store_seconds)
+        return kept[0] if kept else None
+
+
+def all_stacks() -> str:
+    """The Python stacks of all threads, innermost call first."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read().decode(errors="replace")

@@ -19,8 +19,7 @@ from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.history.background import Listener, Row
 from halcyon.telemetry.log import EventLog, RunIdentity
-from halcyon.telemetry.state import RunPlan, State, StepReport
-from halcyon.telemetry.status import progress_report
+from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from halcyon.telemetry.diagnostics import KeptProfile
-    from halcyon.telemetry.evaluated_sets import EvaluatedSets
-    from halcyon.telemetry.evaluation import Evaluation
+    from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
     from halcyon_api.task_results import TaskNumbers, TaskResults
 
 EVENT_SECONDS = 10.0

@@ -7,9 +7,9 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.checkpoint.arrays import MODEL_PREFIX
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
-from halcyon.checkpoint.weights import MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.arrays import KEPT_BYTES, AverageArrays, Checkpoint, ModelArrays
 from halcyon.checkpoint.layout import Region, whole
-from halcyon.checkpoint.weights import KEPT_BYTES, AverageArrays, ModelArrays
 from halcyon.models.adapters import adapter_path
 from halcyon.models.axes import RANK
 from halcyon.models.parameters import STACKED_AXES

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.arrays import KEPT_BYTES, AverageArrays, Checkpoint, ModelArrays, NoAverage
 from halcyon.checkpoint.fingerprints import ADAPTER
-from halcyon.checkpoint.weights import KEPT_BYTES, AverageArrays, ModelArrays, NoAverage
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store

@@ -20,7 +20,7 @@ from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.shards import Shard, ShardBuilder
 from halcyon.data.sources import Piece
 from halcyon.errors import BadConfiguration
-from halcyon.host.freed_memory import freed_memory_kept
+from halcyon.host.linux import freed_memory_kept
 from halcyon.storage.store import Store
 
 SMALL_BYTES = 32 * 2**20

@@ -1,5 +1,5 @@
-"""Reads the history of a run from its root, while the run trains or years later, and resolves the steps that were done
-again.
+"""Reads the history of a run from its root, while the run trains or years later, resolves the steps that were done
+again, and copies it into another root.
 
 A process group that resumes at step n does the steps after n again, as the checkpoint with which it began says. So of
 the rows of earlier groups, those of steps after n do not count. This also removes what a writer has added after it lost
@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import STEP
-from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, resolved
+from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, merged, resolved
 from halcyon.telemetry.history.segments import (
     METRICS_PREFIX,
     Groups,
     ProcessGroupId,
     Record,
     SegmentName,
+    encode_segment,
     live,
     parse_name,
 )
@@ -231,3 +232,25 @@ def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
 def cause_name(cause: str) -> str:
     """A cause as the rows have it, in camelCase."""
     return GoodputSeconds.model_fields[cause].alias or cause
+
+
+def copy_history(store: Store, to: Store, step: int) -> None:
+    """Write the rows of steps up to `step` into a root without history, as one segment; nothing if there is no history.
+
+    Process groups that began later are left out. A damaged segment is left out too: the checkpoint does not depend on
+    it.
+
+    Raises:
+        StoreFailure: A store did not answer.
+    """
+    groups, _, _ = read_groups(store)
+    kept = {
+        group: [row for row in rows if row["event"] != STEP or row["step"] <= step]
+        for group, rows in merged([groups]).items()
+        if group.resumed_step <= step
+    }
+    if not kept:
+        return
+    newest = max(kept, key=lambda group: group.order)
+    name = SegmentName(1, 1, 1, newest.number, newest.writer)
+    to.write(name.key, encode_segment(name, kept))

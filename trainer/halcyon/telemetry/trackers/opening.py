@@ -11,12 +11,8 @@ from typing import Any
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.segments import METRICS_PREFIX
 from halcyon.telemetry.reporter import RunReporter
-from halcyon.telemetry.trackers.json_lines import JsonLines
-from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns
-from halcyon.telemetry.trackers.tensor_board import TensorBoard
+from halcyon.telemetry.trackers.kinds import JsonLines, MlflowRuns, TensorBoard, TrackioRuns, WeightsAndBiases
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
-from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
-from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.status.goodput import CAUSES

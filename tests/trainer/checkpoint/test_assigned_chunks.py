@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from halcyon.checkpoint import layout, snapshot
 from halcyon.checkpoint.broadcast import partition_of
-from halcyon.checkpoint.chunk_owners import Held, assign, who_holds
+from halcyon.checkpoint.layout import Held, assign, who_holds
 from halcyon.checkpoint.snapshot import Snapshotter
 from tests.trainer.checkpoint.helpers import SHARDINGS, mesh, numbers, on
 
