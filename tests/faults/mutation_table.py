@@ -118,7 +118,7 @@ MUTATIONS = (
         (
             (
                 "checkpoint/head.py",
-                "key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True",
+                "key=lambda one: (one.step, one.epoch), reverse=True",
                 "key=lambda one: one.time, reverse=True",
             ),
         ),

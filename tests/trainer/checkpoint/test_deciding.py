@@ -10,6 +10,7 @@ import pytest
 
 from halcyon.checkpoint.processes import decide
 from halcyon.errors import BadConfiguration, DamagedData, Fenced, Preempted, RootTaken, TrainerExit
+from halcyon.storage.failures import SaveFailed
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Process:
     ("error", "kind"),
     [
         (BadConfiguration("correct it"), BadConfiguration),
-        (DamagedData("read it again"), BadConfiguration),
+        (DamagedData("read it again"), DamagedData),
+        (SaveFailed("no room"), TrainerExit),
         (Preempted("a notice"), Preempted),
         (RootTaken("another run"), RootTaken),
         (Fenced("a newer one", 7), Fenced),

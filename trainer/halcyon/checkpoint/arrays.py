@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.layout import Region, chunk_key, chunk_region, chunks_of, folder
+from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, overlap, shape_of, within
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
@@ -47,7 +47,7 @@ class Checkpoint:
 
     def file(self, leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
         """The file of a chunk."""
-        return self._files[f"{folder(leaf.path)}/{chunk_key(indices)}"]
+        return self._files[chunk_path(leaf, indices)]
 
     def size_bytes(self, leaf: ManifestLeaf) -> int:
         """Size of an array's files."""
@@ -163,7 +163,6 @@ class ModelArrays:
         self._checkpoint, self._kept_bytes = checkpoint, kept_bytes
         self.leaves: dict[str, ManifestLeaf] = below(checkpoint, MODEL_PREFIX)
         """The manifest's entries of the parameters."""
-        self._entries = self.leaves
         self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -185,10 +184,10 @@ class ModelArrays:
             Damaged: A file is damaged.
             StoreFailure: The store did not answer.
         """
-        return self._read(self._entries[path], region)
+        return self._read(self.leaves[path], region)
 
     def _read(self, leaf: ManifestLeaf, region: Region) -> np.ndarray:
-        result = np.zeros([part.stop - part.start for part in region], jnp.dtype(leaf.dtype))
+        result = np.zeros(shape_of(region), jnp.dtype(leaf.dtype))
         inside = tuple(
             slice(min(part.start, size), min(part.stop, size)) for part, size in zip(region, leaf.shape, strict=True)
         )
@@ -196,14 +195,8 @@ class ModelArrays:
             return result
         for indices in chunks_of(leaf, inside):
             whole = chunk_region(leaf, indices)
-            both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(inside, whole, strict=True)]
-            there = tuple(
-                slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, whole, strict=True)
-            )
-            here = tuple(
-                slice(one.start - own.start, one.stop - own.start) for one, own in zip(both, region, strict=True)
-            )
-            result[here] = self._chunk(leaf, indices)[there]
+            both = overlap(inside, whole)
+            result[within(both, region)] = self._chunk(leaf, indices)[within(both, whole)]
         return result
 
     def release(self) -> None:
@@ -249,7 +242,7 @@ class AverageArrays(ModelArrays):
             raise NoAverage("it has no average of the parameters, because its run had no spec.average")
         count = int(checkpoint.chunk(checkpoint.leaves[COUNT_PATH], ()))
         if not self._snapshots:
-            self.leaves = self._entries = below(checkpoint, EMA_PREFIX)
+            self.leaves = below(checkpoint, EMA_PREFIX)
         elif count == 0:
             raise NoAverage("its average has no model yet, because spec.average.lastK.everySteps steps are not done")
         self._count = count
@@ -260,7 +253,7 @@ class AverageArrays(ModelArrays):
             return super().read(path, region)
         leaf = self._snapshots[path]
         held = min(self._count, leaf.shape[0])
-        total = np.zeros([part.stop - part.start for part in region], np.float32)
+        total = np.zeros(shape_of(region), np.float32)
         for number in range(held):
             total += self._read(leaf, (slice(number, number + 1), *region))[0].astype(np.float32)
         return (total / np.float32(held)).astype(jnp.dtype(leaf.dtype))

@@ -18,13 +18,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from halcyon.checkpoint.agreement import Agreement
-from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
+from halcyon.checkpoint.commit import CommitFailed, Undecided
 from halcyon.checkpoint.head import HeadKeeper, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
-from halcyon.checkpoint.processes import Processes, decide, gather_texts
+from halcyon.checkpoint.processes import Agreement, Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import (
@@ -39,7 +38,7 @@ from halcyon.checkpoint.results import (
 )
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import Return
-from halcyon.checkpoint.saving import Follower, Leader, Saver
+from halcyon.checkpoint.saving import Follower, Leader
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
@@ -54,6 +53,7 @@ from halcyon_api.checkpoint_documents import (
     Epoch,
     EvaluationRecord,
     Head,
+    Manifest,
     Owner,
     SkippedBatches,
     step_prefix,
@@ -62,71 +62,31 @@ from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
 class Checkpointer:
-    """Saves and restores checkpoints in one root (see the module). Create it with `open`."""
+    """Saves and restores checkpoints in one root (see the module).
+
+    Its construction takes the root: a collective, for the main thread.
+
+    Args:
+        spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
+        run: What the checkpoints record of the run.
+        owner: Name of the run.
+        epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
+        processes: The processes.
+        expected_step: A step that must already be committed; 0 if the run may be new.
+        clock: Seconds since 1970.
+        token: Makes a fresh random word of letters and digits.
+        limits: Time limits and bounds.
+        retry_budget: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
+        callbacks: Functions to call after saves and reads. Default: none.
+
+    Raises:
+        Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
+        Preempted: A preemption notice came while the root rejected the credentials. The same on every process.
+        TrainerExit: The store did not answer; a retry may succeed.
+    """
 
     def __init__(
         self,
-        store: Store,
-        stop: threading.Event,
-        keeper: HeadKeeper | None,
-        head: Head,
-        *,
-        spec: CheckpointSpec,
-        run: RunRecord,
-        processes: Processes,
-        clock: Callable[[], float],
-        limits: Limits,
-        callbacks: Callbacks,
-    ) -> None:
-        self._store, self._stop, self._keeper, self._head, self._callbacks = store, stop, keeper, head, callbacks
-        self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
-        self._readers: list[CheckpointReader] = []
-        self._wants: list[Callable[[int], bool]] = []
-        self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
-        self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
-        self._thread: threading.Thread | None = None
-        self._readback = ReadBackWorker(
-            store,
-            keeper,
-            processes,
-            timeout_seconds=limits.parts_seconds,
-            sleep=self._pause,
-            on_read_back=self._take_read_back,
-            on_warning=self._warn,
-            on_fatal=self._end_by,
-        )
-        self._save_wanted = False
-        self._step, self._try = -1, 0
-        index, wait = processes.process_index, limits.parts_seconds
-        self._saver: Saver = (
-            Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
-            if keeper is None
-            else Leader(
-                store,
-                keeper,
-                retention=Retention.of(spec, self._in_use),
-                timeout_seconds=wait,
-                sleep=self._pause,
-                clock=time.monotonic,
-                warn=self._warn,
-                read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
-            )
-        )
-        self._last_save_at = clock()
-        self._saving_since: float | None = None
-        self._took_seconds: deque[float] = deque(maxlen=4)
-        self._fatal: Exception | None = None
-        self._failure: str | None = None
-        self.last_error: str | None = None
-        """Why the last save failed, or why old checkpoints could not be deleted after it; None without an error."""
-        self.head_loss: str | None = None
-        """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
-        self.last_save: SaveReport | None = None
-        """The last committed save of this process."""
-
-    @classmethod
-    def open(
-        cls,
         spec: CheckpointSpec,
         run: RunRecord,
         *,
@@ -139,34 +99,14 @@ class Checkpointer:
         limits: Limits = USUAL_LIMITS,
         retry_budget: RetryBudget | None = None,
         callbacks: Callbacks = NO_CALLBACKS,
-    ) -> Self:
-        """Take a root. A collective, for the main thread.
+    ) -> None:
+        self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
+        self._callbacks, self._stop = callbacks, threading.Event()
+        self._store = store = _open_store(spec, self._stop, limits, retry_budget)
+        self._keeper: HeadKeeper | None = None
 
-        Args:
-            spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
-            run: What the checkpoints record of the run.
-            owner: Name of the run.
-            epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
-            processes: The processes.
-            expected_step: A step that must already be committed; 0 if the run may be new.
-            clock: Seconds since 1970.
-            token: Makes a fresh random word of letters and digits.
-            limits: Time limits and bounds.
-            retry_budget: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
-            callbacks: Functions to call after saves and reads. Default: none.
-
-        Raises:
-            Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
-            Preempted: A preemption notice came while the root rejected the credentials. The same on every process.
-            TrainerExit: The store did not answer; a retry may succeed.
-        """
-        stop = threading.Event()
-        store = _open_store(spec, stop, limits, retry_budget)
-        keeper: HeadKeeper | None = None
-
-        def work() -> dict[str, Any]:
-            nonlocal keeper
-            keeper, loss = take_root(
+        def take() -> dict[str, Any]:
+            self._keeper, loss = take_root(
                 store,
                 owner=owner,
                 epoch=epoch,
@@ -174,35 +114,71 @@ class Checkpointer:
                 fingerprints=run.fingerprints,
                 expected_step=expected_step,
             )
-            return {"head": keeper.head.document(), "loss": loss}
+            return {"head": self._keeper.head.document(), "loss": loss}
 
-        verdict = decide(processes, store.root, work)
-        head = Head.model_validate_json(json.dumps(verdict["head"]))
-        views = gather_texts(processes, "" if keeper else same_root_everywhere(store, head.writer))
+        taken = decide(processes, store.root, take)
+        self._head = head = Head.model_validate_json(json.dumps(taken["head"]))
+        self._check_sees(head.writer)
+        self.head_loss: str | None = taken["loss"]
+        """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
+        self.epoch = head.epoch
+        """The epoch with which this process took the root."""
+        self.writer = head.writer
+        """The nonce with which process 0 took the root, as HEAD has it."""
+        self._readers: list[CheckpointReader] = []
+        self._wants: list[Callable[[int], bool]] = []
+        self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
+        self._thread: threading.Thread | None = None
+        self._readback = ReadBackWorker(
+            store,
+            self._keeper,
+            processes,
+            timeout_seconds=limits.parts_seconds,
+            sleep=self._pause,
+            on_read_back=self._take_read_back,
+            on_warning=callbacks.on_warning,
+            on_fatal=self._end_by,
+        )
+        self._save_wanted = False
+        self._step, self._try = -1, 0
+        index, wait = processes.process_index, limits.parts_seconds
+        self._saver: Leader | Follower = (
+            Follower(store, index, self.epoch, self.writer, timeout_seconds=wait, sleep=self._pause)
+            if self._keeper is None
+            else Leader(
+                store,
+                self._keeper,
+                retention=Retention.of(spec, self._in_use),
+                timeout_seconds=wait,
+                sleep=self._pause,
+                clock=time.monotonic,
+                warn=callbacks.on_warning,
+                read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
+            )
+        )
+        self._last_save_at = clock()
+        self._saving_since: float | None = None
+        self._took_seconds: deque[float] = deque(maxlen=4)
+        self._fatal: Exception | None = None
+        self._failure: str | None = None
+        self.last_error: str | None = None
+        """Why the last save failed, or why old checkpoints could not be deleted after it; None without an error."""
+        self.last_save: SaveReport | None = None
+        """The last committed save of this process."""
+
+    def _check_sees(self, writer: str) -> None:
+        """Check that all processes see the root that process 0 took. A collective."""
+        root, count = self._store.root, self._processes.process_count
+        views = gather_texts(self._processes, "" if self._keeper else same_root_everywhere(self._store, writer))
         if STOPPED in views:
-            raise as_exit(StoreFailure(STOPPED, ""), store.root)
+            raise as_exit(StoreFailure(STOPPED, ""), root)
         for process, view in enumerate(views):
             if view:
                 raise RootUnusable(
-                    f"process {process} of {processes.process_count} does not see the checkpoint root {store.root} "
-                    "that process 0 wrote "
+                    f"process {process} of {count} does not see the checkpoint root {root} that process 0 wrote "
                     f"({view}); use an object store, or mount one shared volume on all hosts with "
                     "spec.checkpoint.volumeClaim"
                 )
-        checkpointer = cls(
-            store,
-            stop,
-            keeper,
-            head,
-            spec=spec,
-            run=run,
-            processes=processes,
-            clock=clock,
-            limits=limits,
-            callbacks=callbacks,
-        )
-        checkpointer.head_loss = verdict["loss"]
-        return checkpointer
 
     def opened(self) -> None:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported
@@ -219,16 +195,6 @@ class Checkpointer:
         """
         self._readers.append(reader)
         self._wants.append(wants)
-
-    @property
-    def epoch(self) -> Epoch:
-        """The epoch with which this process took the root."""
-        return self._epoch
-
-    @property
-    def writer(self) -> str:
-        """The nonce with which process 0 took the root, as HEAD has it."""
-        return self._writer
 
     @property
     def newest(self) -> CommittedStep | None:
@@ -291,8 +257,9 @@ class Checkpointer:
         """
         try:
             agree = Agreement(self._processes, self._store.root, entry.step)
-            shared = self._limits.shared_read_bytes
-            return read_state(self._store, entry, template, agree, share_from_bytes=shared), None
+            return read_state(
+                self._store, entry, template, agree, share_from_bytes=self._limits.shared_read_bytes
+            ), None
         except Damaged as damage:
             return None, str(damage)
 
@@ -423,18 +390,21 @@ class Checkpointer:
         # The same on every process, without communication.
         # After a return, a step is saved again: its prefix must not be one whose deletion has begun.
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
-        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{tries}")
-        about = Description(
+        prefix = step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
+        about = Manifest(
             step=step,
-            epoch=self._epoch,
-            owner=self._owner,
+            epoch=self.epoch,
+            owner=self._head.owner,
             process_count=self._processes.process_count,
-            run=self._run,
+            leaves=(),
+            files=(),
             data_position=data_position,
+            versions={},
             time=datetime.fromtimestamp(self._last_save_at, UTC)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
             evaluation=evaluation,
+            **vars(self._run),
         )
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
@@ -456,10 +426,8 @@ class Checkpointer:
             SaveFailed: The last save was not committed; the message says why.
             Fenced: A newer epoch has the root.
         """
-        self._join()
-        self.poll()
-        if self._failure is not None:
-            raise SaveFailed(self._failure)
+        if why := self.finish_within(None):
+            raise SaveFailed(why)
 
     def finish_within(self, seconds: float | None) -> str:
         """Wait until the last save is committed, at most this time (None: no limit).
@@ -508,11 +476,8 @@ class Checkpointer:
         if self._stop.wait(seconds):
             raise Abandoned
 
-    def _warn(self, text: str) -> None:
-        self._callbacks.on_warning(text)
-
     def _write(
-        self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float
+        self, prefix: str, snapshot: Snapshot, about: Manifest, blocked_seconds: float, copy_seconds: float
     ) -> None:
         began = time.monotonic()
         error: str | None = None
@@ -542,9 +507,8 @@ class Checkpointer:
         try:
             if error is None and self.last_save is not None:
                 for reader in self._readers:
-                    for entry in reversed(
-                        self._head.committed
-                    ):  # one may be of a save whose commit was reported as failed
+                    # One may be of a save whose commit was reported as failed.
+                    for entry in reversed(self._head.committed):
                         reader.committed(entry)
                 self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()

@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
 from halcyon.checkpoint.head import HeadKeeper, check_ours, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
-from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part, in_parallel, part_key, second_prefix
-from halcyon.checkpoint.results import RunRecord
+from halcyon.checkpoint.parts import (
+    AGAIN_KEY,
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    PARTS_PREFIX,
+    Part,
+    Sleep,
+    decode_report,
+    gather_reports,
+    report_key,
+    second_prefix,
+)
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import describe_commit, encode_commit
 from halcyon.storage.failures import StoreFailure
@@ -31,21 +39,15 @@ from halcyon_api.checkpoint_documents import (
     MANIFEST_KEY,
     CommittedStep,
     DamagedDocument,
-    DataPosition,
     Epoch,
-    EvaluationRecord,
     Head,
     Manifest,
     ManifestFile,
     ManifestLeaf,
-    Owner,
     canonical_json,
     decode_head,
 )
 
-Sleep = Callable[[float], None]
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 0.5
 _REQUESTS_A_SECOND = 500
 """Approximate rate of all processes that wait for a commit together: HEAD is one object, and a store limits the rate of
 one object.
@@ -68,20 +70,6 @@ class TryAgain(Exception):
     """Process 0 made room, and all processes must write the save once more."""
 
 
-@dataclass(frozen=True)
-class Description:
-    """The content of a manifest without its files and arrays."""
-
-    step: int
-    epoch: Epoch
-    owner: Owner
-    process_count: int
-    run: RunRecord
-    data_position: DataPosition
-    time: str
-    evaluation: EvaluationRecord | None = None
-
-
 def gather_parts(
     store: Store, prefix: str, own: Part, process_count: int, *, timeout_seconds: float, sleep: Sleep
 ) -> tuple[ManifestFile, ...]:
@@ -93,34 +81,26 @@ def gather_parts(
     Raises:
         CommitFailed: A process failed, or wrote no part in time; the message names the process.
     """
-    deadline = time.monotonic() + timeout_seconds
     files = list(own.files)
-    waiting = set(range(process_count)) - {own.process}
     full: CommitFailed | None = None
-    pause = _FIRST_PAUSE_SECONDS
-    while waiting:
-        # One listing shows which parts exist: thousands of single requests would take longer than the save.
-        listed = set(store.list(f"{prefix}{PARTS_PREFIX}"))
-        come = {process: key for process in sorted(waiting) if (key := part_key(prefix, process)) in listed}
-        values = in_parallel([lambda key=key: store.read(key) for key in come.values()])
-        for process, value in zip(come, values, strict=True):
-            try:
-                part = decode_part(value.data or b"")
-            except DamagedDocument as damage:
-                raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
-            if part.error is not None:
-                failed = CommitFailed(f"process {process} could not write its part: {part.error}", is_full=part.is_full)
-                if not part.is_full:
-                    raise failed
-                full = full or failed
-            files += part.files
-            waiting.remove(process)
-        if waiting and time.monotonic() >= deadline:
-            names = ", ".join(map(str, sorted(waiting)))
-            raise CommitFailed(f"process {names} of {process_count} wrote no part within {timeout_seconds:g} s")
-        if waiting:
-            sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def late(names: str) -> CommitFailed:
+        return CommitFailed(f"process {names} of {process_count} wrote no part within {timeout_seconds:g} s")
+
+    others = [process for process in range(process_count) if process != own.process]
+    for process, data in gather_reports(
+        store, f"{prefix}{PARTS_PREFIX}", others, late, timeout_seconds=timeout_seconds, sleep=sleep
+    ):
+        try:
+            part = decode_report(Part, data)
+        except DamagedDocument as damage:
+            raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
+        if part.error is not None:
+            failed = CommitFailed(f"process {process} could not write its part: {part.error}", is_full=part.is_full)
+            if not part.is_full:
+                raise failed
+            full = full or failed
+        files += part.files
     if full is not None:
         raise full
     return tuple(sorted(files, key=lambda file: file.path))
@@ -132,7 +112,7 @@ def commit(
     prefix: str,
     leaves: tuple[ManifestLeaf, ...],
     files: tuple[ManifestFile, ...],
-    about: Description,
+    about: Manifest,
     retention: Retention,
     up_milliseconds: int,
     read_back_every: int,
@@ -140,6 +120,7 @@ def commit(
     """Commit written files.
 
     Args:
+        about: The manifest without arrays, files and versions.
         up_milliseconds: Time that the run has been up since the previous commit, or since its start.
         read_back_every: The number of commits after which one is marked to be read back; 0: this one is not.
 
@@ -153,23 +134,7 @@ def commit(
         Undecided: The store failed during the change of HEAD.
     """
     _check_files(store, prefix, leaves, files)
-    manifest = Manifest(
-        step=about.step,
-        epoch=about.epoch,
-        owner=about.owner,
-        process_count=about.process_count,
-        leaves=leaves,
-        files=files,
-        fingerprints=about.run.fingerprints,
-        data_position=about.data_position,
-        seed=about.run.seed,
-        versions=versions(),
-        mesh=about.run.mesh,
-        time=about.time,
-        vocabulary=about.run.vocabulary,
-        positions=about.run.positions,
-        evaluation=about.evaluation,
-    )
+    manifest = about.model_copy(update={"leaves": leaves, "files": files, "versions": versions()})
     data = canonical_json(manifest.document())
     for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):
         if not store.create(f"{prefix}{key}", content):
@@ -243,11 +208,11 @@ def await_commit(
         Fenced: A newer epoch has the root.
     """
     deadline = time.monotonic() + timeout_seconds
-    longest = max(_LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)  # two requests each time
-    pause = max(_FIRST_PAUSE_SECONDS, longest / 32)
+    longest = max(LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)  # two requests each time
+    pause = max(FIRST_PAUSE_SECONDS, longest / 32)
     while True:
         # The part is read before HEAD, because process 0 changes HEAD first and then deletes the parts.
-        given_up = store.read(part_key(prefix, process)).data is None
+        given_up = store.read(report_key(f"{prefix}{PARTS_PREFIX}", process)).data is None
         head = _ours(store, epoch, writer)
         if head is not None and any(entry.path == prefix for entry in head.committed):
             return head

@@ -15,7 +15,7 @@ from halcyon.checkpoint.codec import Codecs
 from halcyon.checkpoint.collect import delete_checkpoint
 from halcyon.checkpoint.commit import versions
 from halcyon.checkpoint.fingerprints import fingerprints_of
-from halcyon.checkpoint.layout import METADATA_KEY, Region, chunk_key, chunk_region, chunks_of, folder
+from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, metadata_path
 from halcyon.checkpoint.parts import in_parallel, write_file
 from halcyon.checkpoint.verify import describe_commit, encode_commit, prefixes
 from halcyon.errors import RootTaken
@@ -88,13 +88,11 @@ def create_checkpoint(
     codecs = Codecs()
 
     def metadata(leaf: ManifestLeaf) -> ManifestFile:
-        return write_file(to, prefix, f"{folder(leaf.path)}/{METADATA_KEY}", (codecs.of(leaf).metadata(),))
+        return write_file(to, prefix, metadata_path(leaf), (codecs.of(leaf).metadata(),))
 
     def chunk(leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
         values = read(leaf, chunk_region(leaf, indices))
-        return write_file(
-            to, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, values)
-        )
+        return write_file(to, prefix, chunk_path(leaf, indices), codecs.of(leaf).encode(indices, values))
 
     jobs: list[Callable[[], ManifestFile]] = []
     for leaf in leaves:

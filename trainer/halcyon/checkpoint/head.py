@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verification
 from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.storage.store import Store, Value
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     BadStep,
@@ -74,7 +74,7 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
     An older checkpoint of the same step is superseded: it holds the same numbers, and ``keep`` counts different steps.
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
-    ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
+    ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch), reverse=True)
     stays = kept_for_verification(ordered) | kept_as_best(ordered, retention.newest) | set(head.pinned)
     kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
     paths = {one.path for one in kept}
@@ -175,24 +175,20 @@ class HeadKeeper:
             StoreFailure: The store failed. HEAD may or may not have changed; the next update detects which.
         """
         with self._lock:
-            return self._update(change)
-
-    def _update(self, change: Callable[[Head], Head]) -> Head:
-        wanted = change(self.head)
-        if wanted == self.head:
+            wanted = change(self.head)
+            if wanted == self.head:
+                return wanted
+            data = encode_head(wanted)
+            generation = self._store.swap(HEAD_KEY, data, self._generation)
+            if generation is None:
+                # The swap failed: another writer was first, or our own first try succeeded and its answer was lost.
+                present = self._store.read(HEAD_KEY)
+                if present.data != data:
+                    self._take_over(present)
+                    return self.update(change)
+                generation = present.generation
+            self.head, self._generation = wanted, generation
             return wanted
-        data = encode_head(wanted)
-        generation = self._store.swap(HEAD_KEY, data, self._generation)
-        if generation is None:
-            # The swap failed: another writer was first, or our own first try succeeded and its answer was lost.
-            present = self._store.read(HEAD_KEY)
-            if present.data != data:
-                self._judge(present.data)
-                self._generation = present.generation
-                return self._update(change)
-            generation = present.generation
-        self.head, self._generation = wanted, generation
-        return wanted
 
     def refresh(self) -> Head:
         """Read HEAD and check that this process still has the root.
@@ -202,9 +198,7 @@ class HeadKeeper:
             DamagedDocument: HEAD cannot be read.
         """
         with self._lock:
-            present = self._store.read(HEAD_KEY)
-            self._judge(present.data)
-            self._generation = present.generation
+            self._take_over(self._store.read(HEAD_KEY))
             return self.head
 
     def is_unchanged(self) -> bool:
@@ -215,8 +209,9 @@ class HeadKeeper:
             except StoreFailure:
                 return False
 
-    def _judge(self, data: bytes | None) -> None:
-        self.head = check_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)
+    def _take_over(self, present: Value) -> None:
+        self.head = check_ours(decode_head(present.data or b""), self._epoch, self._writer, self._store.root)
+        self._generation = present.generation
 
 
 def edit(store: Store, change: Callable[[Head], Head]) -> Head:

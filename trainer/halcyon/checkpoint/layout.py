@@ -172,6 +172,16 @@ def chunk_key(indices: Sequence[int]) -> str:
     return "/".join(["c", *map(str, indices)])
 
 
+def metadata_path(leaf: ManifestLeaf) -> str:
+    """Path below ``data/`` of a leaf's ``zarr.json``."""
+    return f"{folder(leaf.path)}/{METADATA_KEY}"
+
+
+def chunk_path(leaf: ManifestLeaf, indices: Sequence[int]) -> str:
+    """Path below ``data/`` of a chunk."""
+    return f"{folder(leaf.path)}/{chunk_key(indices)}"
+
+
 def chunk_region(leaf: ManifestLeaf, indices: Sequence[int]) -> Region:
     """The region of the array that a chunk holds."""
     return tuple(
@@ -196,6 +206,21 @@ def whole(shape: Sequence[int]) -> Region:
     return tuple(slice(0, size) for size in shape)
 
 
+def shape_of(region: Region) -> list[int]:
+    """The shape of a region."""
+    return [part.stop - part.start for part in region]
+
+
+def within(region: Region, outer: Region) -> Region:
+    """A region relative to one that contains it."""
+    return tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(region, outer, strict=True))
+
+
+def overlap(one: Region, other: Region) -> Region:
+    """The elements that two regions share."""
+    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+
+
 def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
     """JAX's index of a shard, whose slices may lack start or stop, as a region."""
     return tuple(
@@ -206,12 +231,9 @@ def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
 
 def expected_files(leaves: Sequence[ManifestLeaf]) -> set[str]:
     """Paths below ``data/`` of all files of a complete checkpoint of these leaves."""
-    files = set()
-    for leaf in leaves:
-        name = folder(leaf.path)
-        files.add(f"{name}/{METADATA_KEY}")
-        files.update(f"{name}/{chunk_key(indices)}" for indices in chunks_of(leaf))
-    return files
+    return {
+        path for leaf in leaves for path in (metadata_path(leaf), *(chunk_path(leaf, at) for at in chunks_of(leaf)))
+    }
 
 
 RegionKey = tuple[tuple[int, int], ...]

@@ -19,7 +19,7 @@ from halcyon.checkpoint.verify import Damaged, find_damage, read_manifest, rebui
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.storage.abilities import ProbeContended, require_abilities
 from halcyon.storage.failures import STOPPED, StoreFailure, as_exit
-from halcyon.storage.store import Store
+from halcyon.storage.store import Store, Value
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     BadStep,
@@ -63,7 +63,7 @@ def take_root(
     probed = False
     for _ in range(_TRIES):
         present = store.read(HEAD_KEY)
-        head, loss = load_head(store, present.data)
+        head, loss = load_head(store, present)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
         if loss is not None:
             wanted = wanted.model_copy(update={"rebuilt": RebuiltHead(reason=loss, epoch=wanted.epoch)})
@@ -94,8 +94,12 @@ def _contended(root: str) -> TrainerExit:
     )
 
 
-def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None]:
-    """HEAD from its bytes, or rebuilt from the checkpoints if it is missing or damaged.
+def load_head(store: Store, present: Value | None = None) -> tuple[Head | None, str | None]:
+    """HEAD of a root, or rebuilt from the checkpoints if it is missing or damaged.
+
+    Args:
+        store: The root.
+        present: The stored HEAD, if it was read already.
 
     Returns:
         HEAD, or None if the root is fresh; and why HEAD was rebuilt, or None if it was not.
@@ -104,6 +108,7 @@ def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None
         NoValidCheckpoint: HEAD is damaged, and there is no committed checkpoint from which to rebuild it.
         StoreFailure: The store did not answer.
     """
+    data = (present or store.read(HEAD_KEY)).data
     if data is None:
         head = rebuild_head(store)
         return head, "HEAD is missing" if head else None
@@ -128,7 +133,7 @@ def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    head, _ = load_head(store)
     if head is None or not head.committed:
         raise BadConfiguration(f"{store.root} holds no checkpoint")
     return head.committed
@@ -274,7 +279,7 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
     try:
         store = Store(spec)
         try:
-            head, damage = load_head(store, store.read(HEAD_KEY).data)
+            head, damage = load_head(store)
         except NoValidCheckpoint as error:
             head, damage = None, str(error)
         candidates = (

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon.checkpoint.agreement import Agreement
 from halcyon.checkpoint.arrays import MODEL_PREFIX
 from halcyon.checkpoint.fingerprints import ADAPTER, differences, fingerprints_of
 from halcyon.checkpoint.opening import load_head
-from halcyon.checkpoint.processes import Processes, decide
+from halcyon.checkpoint.processes import Agreement, Processes, decide
 from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Restored
 from halcyon.checkpoint.rollback import until
@@ -26,7 +25,6 @@ from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunCh
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
-    HEAD_KEY,
     BadStep,
     CommittedStep,
     Fingerprints,
@@ -79,7 +77,7 @@ def tokenizer_fingerprint(store: Store) -> str | None:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    head, _ = load_head(store)
     for entry in head.committed if head is not None else ():
         try:
             documents = read_manifest(store, entry).fingerprints.documents
@@ -165,7 +163,6 @@ class OtherRun:
         skipped: list[BadStep] = []
         for entry in [CommittedStep.model_validate(entry) for entry in decided["entries"]]:
             agree = Agreement(self.processes, self.store.root, entry.step, fix=_FIX)
-            shared = USUAL_LIMITS.shared_read_bytes
             try:
                 state = read_state(
                     self.store,
@@ -175,7 +172,7 @@ class OtherRun:
                     cast=True,
                     part=part,
                     spare=AVERAGE_PREFIX,
-                    share_from_bytes=shared,
+                    share_from_bytes=USUAL_LIMITS.shared_read_bytes,
                 )
             except Damaged as damage:
                 skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
@@ -189,7 +186,7 @@ class OtherRun:
         )
 
     def _head(self) -> Head | None:
-        return load_head(self.store, self.store.read(HEAD_KEY).data)[0]
+        return load_head(self.store)[0]
 
     def _candidates(self, head: Head | None) -> tuple[CommittedStep, ...]:
         """The checkpoints to begin from, in the order in which they are tried."""

@@ -8,15 +8,12 @@ HEAD. The read-back runs beside the training and the next saves, with few reques
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from halcyon.checkpoint.commit import Sleep
 from halcyon.checkpoint.head import HeadKeeper, with_damage, with_verified
+from halcyon.checkpoint.parts import Sleep, decode_report, encode_report, gather_reports, report_key
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.storage.failures import Abandoned, StoreFailure
@@ -28,12 +25,10 @@ from halcyon_api.checkpoint_documents import (
     DamagedDocument,
     Document,
     ManifestFile,
-    canonical_json,
 )
 
 CHECKS_PREFIX = "checks/"
 _WORKERS = 2
-_PAUSE_SECONDS = 0.5
 _MOST_DAMAGES = 20
 
 
@@ -46,11 +41,6 @@ class Check(Document):
 
     process: int
     damages: tuple[str, ...]
-
-
-def check_key(prefix: str, process: int) -> str:
-    """Key of a process's check document."""
-    return f"{prefix}{CHECKS_PREFIX}{process:06d}.json"
 
 
 def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile], *, manifest: bool) -> tuple[str, ...]:
@@ -93,11 +83,8 @@ def _damage_of(work: Callable[[], object]) -> str | None:
 
 def report(store: Store, prefix: str, check: Check) -> None:
     """Write a check, with its hash, for process 0."""
-    document = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]}).document()
-    store.write(
-        check_key(prefix, check.process),
-        canonical_json({"check": document, "sha256": hashlib.sha256(canonical_json(document)).hexdigest()}),
-    )
+    bounded = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]})
+    store.write(report_key(f"{prefix}{CHECKS_PREFIX}", check.process), encode_report(bounded))
 
 
 def gather_checks(
@@ -110,41 +97,23 @@ def gather_checks(
 
     Raises:
         CheckMissing: A process wrote no check in time.
-        StoreFailure: The store did not answer, or a check document is damaged.
+        DamagedDocument: A check document is damaged.
+        StoreFailure: The store did not answer.
     """
-    deadline = time.monotonic() + timeout_seconds
-    damages = list(own.damages)
-    waiting = set(range(process_count)) - {own.process}
-    while waiting:
-        listed = set(store.list(f"{prefix}{CHECKS_PREFIX}"))
-        for process in sorted(waiting):
-            if check_key(prefix, process) in listed:
-                damages += _decode(store.read(check_key(prefix, process)).data or b"").damages
-                waiting.remove(process)
-        if waiting and time.monotonic() >= deadline:
-            raise CheckMissing(
-                f"process {', '.join(map(str, sorted(waiting)))} of {process_count} wrote no check within "
-                f"{timeout_seconds:g} s"
-            )
-        if waiting:
-            sleep(_PAUSE_SECONDS)
-    return tuple(damages)
+
+    def late(names: str) -> CheckMissing:
+        return CheckMissing(f"process {names} of {process_count} wrote no check within {timeout_seconds:g} s")
+
+    others = [process for process in range(process_count) if process != own.process]
+    reports = gather_reports(
+        store, f"{prefix}{CHECKS_PREFIX}", others, late, timeout_seconds=timeout_seconds, sleep=sleep
+    )
+    return own.damages + tuple(damage for _, data in reports for damage in decode_report(Check, data).damages)
 
 
 def remove_checks(store: Store, prefix: str) -> None:
     """Delete the check documents; HEAD records the result."""
     store.delete_prefix(f"{prefix}{CHECKS_PREFIX}")
-
-
-def _decode(data: bytes) -> Check:
-    try:
-        sealed = json.loads(data)
-        document = canonical_json(sealed["check"])
-        if hashlib.sha256(document).hexdigest() != sealed["sha256"]:
-            raise ValueError("wrong hash")
-        return Check.model_validate_json(document)
-    except (ValueError, KeyError, TypeError):
-        raise StoreFailure("DATA_LOSS", "a check document is not what was written") from None
 
 
 class ReadBackWorker:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,33 +23,32 @@ from jax.sharding import SingleDeviceSharding
 from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
 from halcyon.checkpoint.codec import decode
 from halcyon.checkpoint.layout import (
-    METADATA_KEY,
     Leaf,
     Region,
     RegionKey,
     assign,
-    chunk_key,
+    chunk_path,
     chunk_region,
     chunks_of,
     flatten,
-    folder,
     key_of,
+    metadata_path,
     normal,
+    overlap,
+    shape_of,
     unflatten,
     who_holds,
     whole,
+    within,
 )
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.checkpoint.processes import Agreement
+from halcyon.checkpoint.verify import Damaged, OtherState, read_file, read_manifest
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 WAVE_BYTES = 512 << 20
 """Approximate size of a wave: the bytes that a process reads before it transfers them to its devices."""
-
-
-class OtherState(Exception):
-    """The arrays of the checkpoint are not those of the template; the message names one that differs."""
 
 
 AVERAGE_PREFIX = "average."
@@ -103,7 +102,7 @@ def read_state(
     store: Store,
     entry: CommittedStep,
     template: Any,
-    agree: Agree,
+    agree: Agreement,
     *,
     cast: bool = False,
     part: bool = False,
@@ -170,23 +169,6 @@ def _floating(dtype: np.dtype) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
-class Agree(Protocol):
-    """Exchanges results among the processes of a restore."""
-
-    @property
-    def process_count(self) -> int:
-        """Number of processes."""
-        ...
-
-    def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
-        """Run `work` on every process and return the numbers of all processes, by process index.
-
-        Raises:
-            Exception: `work` failed on a process. The error is the same on every process.
-        """
-        ...
-
-
 class _SharedReads:
     """Finds the processes that read for each other, and reads waves of leaves."""
 
@@ -214,7 +196,7 @@ class _SharedReads:
             self._known[key] = partition_of(held, self._process_count)
         return self._known[key]
 
-    def read(self, readers: Sequence[_LeafReader], agree: Agree) -> list[Any]:
+    def read(self, readers: Sequence[_LeafReader], agree: Agreement) -> list[Any]:
         """Read one wave of leaves and put them on their devices."""
         jobs: list[Callable[[], object]] = [
             job for reader in readers if reader.partition is None for job in reader.jobs()
@@ -335,7 +317,7 @@ class _LeafReader:
             for chunk in chunks:
                 needed.setdefault(chunk, []).append(key)
             if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
-                self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
+                self._filled[key] = np.empty(shape_of(region), self._leaf.dtype)
         self.needed = dict(sorted(needed.items()))
         """The chunks to read, and the regions that each overlaps.
 
@@ -348,11 +330,11 @@ class _LeafReader:
 
     def check_metadata(self) -> None:
         """Check ``zarr.json``, which other Zarr readers read first."""
-        read_file(self._store, self._prefix, self._files[f"{folder(self._there.path)}/{METADATA_KEY}"])
+        read_file(self._store, self._prefix, self._files[metadata_path(self._there)])
 
     def file(self, indices: tuple[int, ...]) -> ManifestFile:
         """The file of a chunk."""
-        return self._files[f"{folder(self._there.path)}/{chunk_key(indices)}"]
+        return self._files[chunk_path(self._there, indices)]
 
     def chunk_bytes(self, indices: tuple[int, ...]) -> int:
         """Size of a chunk's elements in bytes, without the checksum."""
@@ -380,14 +362,8 @@ class _LeafReader:
             if key not in self._filled:
                 self._filled[key] = chunk  # the region is this chunk
                 continue
-            shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(held, region, strict=True)]
-            source = tuple(
-                slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, held, strict=True)
-            )
-            target = tuple(
-                slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, region, strict=True)
-            )
-            self._filled[key][target] = chunk[source]
+            shared = overlap(held, region)
+            self._filled[key][within(shared, region)] = chunk[within(shared, held)]
 
     def array(self) -> Any:
         """The leaf on its devices. Frees the host copies."""
@@ -400,4 +376,4 @@ class _LeafReader:
         return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)
 
     def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:
-        return [part.stop - part.start for part in chunk_region(self._there, indices)]
+        return shape_of(chunk_region(self._there, indices))

@@ -13,13 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from halcyon.checkpoint.collect import delete_checkpoint, delete_orphans, finish_deletions
 from halcyon.checkpoint.commit import (
     CommitFailed,
-    Description,
-    Sleep,
     TryAgain,
     Undecided,
     await_commit,
@@ -28,7 +25,17 @@ from halcyon.checkpoint.commit import (
     remove_parts,
 )
 from halcyon.checkpoint.head import HeadKeeper
-from halcyon.checkpoint.parts import AGAIN_KEY, Part, encode_part, part_key, remove_files, second_prefix, write_files
+from halcyon.checkpoint.parts import (
+    AGAIN_KEY,
+    PARTS_PREFIX,
+    Part,
+    Sleep,
+    encode_report,
+    remove_files,
+    report_key,
+    second_prefix,
+    write_files,
+)
 from halcyon.checkpoint.retention import (
     Retention,
     delete_programs,
@@ -41,40 +48,10 @@ from halcyon.checkpoint.snapshot import Snapshot
 from halcyon.errors import Fenced
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Epoch, Head, ManifestFile
+from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Epoch, Head, Manifest, ManifestFile
 
 _LONGEST_ERROR = 500
 _PAUSE_SECONDS = 0.2
-
-
-class Saver(Protocol):
-    """The role of a process in a save."""
-
-    written: tuple[ManifestFile, ...]
-    """The files that this process wrote in the last save that it finished."""
-
-    def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
-        """Write a snapshot and wait until it is committed.
-
-        Returns:
-            HEAD, which lists the checkpoint.
-
-        Raises:
-            CommitFailed, StoreFailure, DamagedDocument: The checkpoint is not committed.
-            Undecided: It is unknown whether the checkpoint is committed.
-            Fenced: A newer epoch has the root.
-            Abandoned: The work was stopped.
-        """
-        ...
-
-    def tidy(self) -> None:
-        """Delete everything that is no longer needed after the last commit.
-
-        Raises:
-            StoreFailure, DamagedDocument: A deletion failed; the next call tries again.
-            Fenced: A newer epoch has the root.
-        """
-        ...
 
 
 class Follower:
@@ -86,15 +63,16 @@ class Follower:
         self._store, self._process, self._epoch, self._writer = store, process, epoch, writer
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
         self.written: tuple[ManifestFile, ...] = ()
+        """The files that this process wrote in the last save that it finished."""
 
-    def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
-        """See `Saver`."""
+    def save(self, prefix: str, snapshot: Snapshot, about: Manifest) -> Head:
+        """See `Leader`."""
         try:
             return self._write(prefix, snapshot, about)
         except TryAgain:
             return self._write(second_prefix(prefix), snapshot, about)
 
-    def _write(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
+    def _write(self, prefix: str, snapshot: Snapshot, about: Manifest) -> Head:
         part, failure = _own_part(self._store, prefix, snapshot, self._process, snapshot.size_bytes)
         part, failure = self._deliver(prefix, snapshot, part, failure)
         self.written = part.files
@@ -124,7 +102,7 @@ class Follower:
         deadline = time.monotonic() + self._timeout_seconds
         while True:
             try:
-                self._store.write(part_key(prefix, self._process), encode_part(part))
+                self._store.write(report_key(f"{prefix}{PARTS_PREFIX}", self._process), encode_report(part))
             except StoreFailure as refusal:
                 if not refusal.is_full or time.monotonic() >= deadline:
                     raise
@@ -157,6 +135,7 @@ class Leader:
         self._store, self._keeper, self._retention = store, keeper, retention
         self._warn, self._read_back_every = warn, read_back_every
         self.written: tuple[ManifestFile, ...] = ()
+        """The files that this process wrote in the last save that it finished."""
         self._timeout_seconds, self._sleep = timeout_seconds, sleep
         self._clock = clock
         self._counted_until = clock()
@@ -168,8 +147,23 @@ class Leader:
         """Prefixes whose part documents are still to be deleted."""
         self._orphans_deleted = False
 
-    def save(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
-        """See `Saver`."""
+    def save(self, prefix: str, snapshot: Snapshot, about: Manifest) -> Head:
+        """Write a snapshot and wait until it is committed.
+
+        Args:
+            prefix: Prefix of the checkpoint.
+            snapshot: The shards of this process.
+            about: The manifest without arrays, files and versions.
+
+        Returns:
+            HEAD, which lists the checkpoint.
+
+        Raises:
+            CommitFailed, StoreFailure, DamagedDocument: The checkpoint is not committed.
+            Undecided: It is unknown whether the checkpoint is committed.
+            Fenced: A newer epoch has the root.
+            Abandoned: The work was stopped.
+        """
         with self._cleaning(prefix):
             self._delete_failed()
             made_room = is_tight(self._store, snapshot.state_bytes) and self._make_room(snapshot.state_bytes)
@@ -185,7 +179,7 @@ class Leader:
         with self._cleaning(second_prefix(prefix)):
             return self._write(second_prefix(prefix), snapshot, about)
 
-    def _write(self, prefix: str, snapshot: Snapshot, about: Description) -> Head:
+    def _write(self, prefix: str, snapshot: Snapshot, about: Manifest) -> Head:
         part, failure = _own_part(self._store, prefix, snapshot, 0, snapshot.state_bytes)
         others = gather_parts(
             self._store, prefix, part, about.process_count, timeout_seconds=self._timeout_seconds, sleep=self._sleep
@@ -277,7 +271,12 @@ class Leader:
         return True
 
     def tidy(self) -> None:
-        """See `Saver`."""
+        """Delete everything that is no longer needed after the last commit.
+
+        Raises:
+            StoreFailure, DamagedDocument: A deletion failed; the next call tries again.
+            Fenced: A newer epoch has the root.
+        """
         self._delete_parts()
         # HEAD has just been changed, so no earlier change of ours can still arrive: a prefix that HEAD does not name
         # now is not committed.
@@ -310,11 +309,9 @@ def _own_part(
         return Part(process=process, files=write_files(store, prefix, snapshot)), None
     except Abandoned:
         raise
-    except StoreFailure as failure:
-        if failure.is_full:
-            return _full_part(store, prefix, snapshot, process, failure), failure
-        return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
     except Exception as failure:
+        if isinstance(failure, StoreFailure) and failure.is_full:
+            return _full_part(store, prefix, snapshot, process, failure), failure
         return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
 
 

@@ -34,9 +34,11 @@ from halcyon.checkpoint.layout import (
     flatten,
     key_of,
     normal,
+    shape_of,
     state_bytes,
     who_holds,
     whole,
+    within,
 )
 from halcyon.host.memory import HOST_MEMORY
 from halcyon_api.checkpoint_documents import ManifestLeaf
@@ -136,9 +138,8 @@ class Snapshotter:
                 continue
             data = shard.data
             if piece.region != piece.held:
-                data = jax.lax.dynamic_slice(
-                    data, [own.start for own in _within(piece)], [own.stop - own.start for own in _within(piece)]
-                )
+                begin = [part.start for part in within(piece.region, piece.held)]
+                data = jax.lax.dynamic_slice(data, begin, shape_of(piece.region))
                 extra_bytes += data.nbytes
             data.copy_to_host_async()  # all transfers run at once, within `_EXTRA_DEVICE_BYTES` of device memory
             under_way.append((piece, data))
@@ -168,14 +169,14 @@ class Snapshotter:
 
     def _copy(self, leaf: Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
         buffer = self._buffer(leaf, piece.region)
-        np.copyto(buffer, data[_within(piece)])
+        np.copyto(buffer, data[within(piece.region, piece.held)])
         return buffer
 
     def _buffer(self, leaf: Leaf, region: Region) -> np.ndarray:
         key = (leaf.path, key_of(region))
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != leaf.dtype:
-            buffer = self._buffers[key] = np.empty([part.stop - part.start for part in region], leaf.dtype)
+            buffer = self._buffers[key] = np.empty(shape_of(region), leaf.dtype)
         return buffer
 
 
@@ -212,14 +213,7 @@ def _make_plan(leaves: Sequence[Leaf], process: int, process_count: int) -> _Pla
 
 
 def _bytes(leaf: Leaf, region: Region) -> int:
-    return math.prod(part.stop - part.start for part in region) * leaf.dtype.itemsize
-
-
-def _within(piece: _Piece) -> Region:
-    """The piece's region relative to the region that the devices hold."""
-    return tuple(
-        slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True)
-    )
+    return math.prod(shape_of(region)) * leaf.dtype.itemsize
 
 
 def _shards(leaf: Leaf) -> dict[RegionKey, list[Any]]:

@@ -37,6 +37,10 @@ class Damaged(Exception):
     """A checkpoint differs from what was written; the message describes the damage."""
 
 
+class OtherState(Exception):
+    """The arrays of the checkpoint are not those of the template; the message names one that differs."""
+
+
 def encode_commit(manifest: bytes, epoch: Epoch) -> bytes:
     """The COMMIT mark of a manifest."""
     return canonical_json(Commit(manifest_sha256=_sha256(manifest), epoch=epoch).document())
@@ -146,12 +150,11 @@ def rebuild_head(store: Store) -> Head | None:
             entries.append((describe_commit(prefix, data, manifest), manifest))
     if not entries:
         return None
-    entries.sort(key=lambda one: (one[0].step, one[0].epoch.attempt, one[0].epoch.restart), reverse=True)
+    entries.sort(key=lambda one: (one[0].step, one[0].epoch), reverse=True)
     committed = tuple(entry for entry, _ in entries)
     epochs = [entry.epoch for entry in committed] + [Epoch(attempt=attempt_of(prefix), restart=0) for prefix in found]
-    epoch = max(epochs, key=lambda one: (one.attempt, one.restart))
     newest = entries[0][1]
-    return Head(owner=newest.owner, epoch=epoch, committed=committed, skipped=newest.data_position.skipped)
+    return Head(owner=newest.owner, epoch=max(epochs), committed=committed, skipped=newest.data_position.skipped)
 
 
 def describe_commit(prefix: str, data: bytes, manifest: Manifest) -> CommittedStep:

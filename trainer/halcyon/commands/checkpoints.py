@@ -17,7 +17,6 @@ import typer
 from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
-from halcyon_api.checkpoint_documents import HEAD_KEY
 from halcyon_api.ends import ExitCode
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def verify(
     with report_root_errors():
         store = root_store(place, endpoint, region)
         entries = committed_steps(store) if every else (_entry(store, step),)
-        _, head_damage = load_head(store, store.read(HEAD_KEY).data)
+        _, head_damage = load_head(store)
         intact = head_damage is None
         if head_damage:
             _print(

@@ -77,7 +77,7 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
     # Epoch 0.0: every run that takes the root has a later epoch.
-    there, _ = load_head(store, store.read(HEAD_KEY).data)
+    there, _ = load_head(store)
     past = until(there.skipped if there is not None else manifest.data_position.skipped, entry.step)
     head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,), skipped=past)
     if not commit_fresh(to, head, before.generation):

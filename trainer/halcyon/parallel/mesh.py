@@ -19,7 +19,7 @@ import contextlib
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,36 +32,11 @@ from halcyon_api.axes import AXES, on, product
 from halcyon_api.counting import counted
 from halcyon_api.spec.mesh import ResolvedMesh
 
-
-class Device(Protocol):
-    """The attributes of a ``jax.Device`` that this module uses."""
-
-    @property
-    def platform(self) -> str:
-        """``cpu``, ``gpu`` or ``tpu``."""
-        ...
-
-    @property
-    def process_index(self) -> int:
-        """Process that the device belongs to."""
-        ...
-
-    @property
-    def id(self) -> int:
-        """Number among all devices."""
-        ...
-
-
 MESH_AXES = tuple(row.name for row in AXES)
 """Names of the mesh axes, outermost first."""
 
 
-def axis_sizes(resolved: ResolvedMesh) -> tuple[int, ...]:
-    """Sizes of `MESH_AXES`."""
-    return resolved.sizes
-
-
-def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) -> Mesh:
+def build_mesh(resolved: ResolvedMesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of the run over all devices of all processes.
 
     Args:
@@ -72,7 +47,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) 
         BadConfiguration: The number of devices is not that of the mesh, or a slice is incomplete.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = axis_sizes(resolved)
+    sizes = resolved.sizes
     if len(devices) != math.prod(sizes):
         shape = product(dict(zip(MESH_AXES, sizes, strict=True)))
         raise BadConfiguration(
@@ -86,7 +61,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Device] | None = None) 
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def group_by_slice(devices: Sequence[Device], slices: int) -> list[list[Device]]:
+def group_by_slice(devices: Sequence[jax.Device], slices: int) -> list[list[jax.Device]]:
     """The devices of each slice, in the order of the slices.
 
     Raises:
@@ -95,7 +70,7 @@ def group_by_slice(devices: Sequence[Device], slices: int) -> list[list[Device]]
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     if devices[0].platform != "tpu":
         return [list(part) for part in np.split(np.array(ordered, dtype=object), slices)]
-    groups: dict[int, list[Device]] = {}
+    groups: dict[int, list[jax.Device]] = {}
     for device in ordered:
         groups.setdefault(getattr(device, "slice_index", 0), []).append(device)
     counts = {len(members) for members in groups.values()}
@@ -107,7 +82,7 @@ def group_by_slice(devices: Sequence[Device], slices: int) -> list[list[Device]]
     return [groups[index] for index in sorted(groups)]
 
 
-def _arrange(members: list[Device], sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _arrange(members: list[jax.Device], sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The devices of one slice as an array of shape `sizes`."""
     if members[0].platform != "tpu":
         return np.array(members, dtype=object).reshape(sizes)

@@ -20,7 +20,6 @@ import functools
 import json
 import math
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from jax.experimental import multihost_utils
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.host.linux import keep_freed_memory, schedule_as_batch
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
+from halcyon.storage.files import begin
 
 JOIN_TIMEOUT_SECONDS = 1800
 """Longest wait for the other processes, which may still wait for a machine.
@@ -173,7 +173,9 @@ def join(
             heartbeat_timeout_seconds=heartbeat_timeout_seconds,
             shutdown_timeout_seconds=leave_timeout_seconds,
         )
-        _within(connect, deadline - time.monotonic())
+        # When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits
+        # inside JAX it handles no signal, so it would miss a preemption notice.
+        begin(connect, name="halcyon-join").result(deadline - time.monotonic())
     except TimeoutError:
         why = "some of them have not joined; check the pods that are not running or have failed"
     except (NoCoordinator, jax.errors.JaxRuntimeError) as error:
@@ -248,33 +250,6 @@ def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Li
             f"({error}); allow the "
             "pods of a run to connect to each other on all ports"
         ) from None
-
-
-def _within(function: Callable[[], None], seconds: float) -> None:
-    """Run `function` in a thread and wait at most `seconds`. The thread continues if it takes longer.
-
-    When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits inside
-    JAX it handles no signal, so it would miss a preemption notice.
-
-    Raises:
-        TimeoutError: `function` did not end in time.
-        Exception: `function` raised it.
-    """
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
-            function()
-        except Exception as error:  # raised in the caller below
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="halcyon-join", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError
-    if failures:
-        raise failures[0]
 
 
 def _broadcast(text: bytes) -> bytes:

@@ -265,7 +265,7 @@ class _Ending:
             checkpoint_step=known.checkpoint.step if known.checkpoint else None,
             epoch_attempt=epoch_attempt,
             peer_lost=peer_lost,
-            others_missing=others_missing,
+            others_missing=others_missing or None,
             saved=saved,
             progress=known.progress if self._context.process_index == 0 else None,
             seconds=known.seconds,

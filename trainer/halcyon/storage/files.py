@@ -23,16 +23,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from halcyon.storage.failures import Abandoned, StoreFailure, from_os
+
+Result = TypeVar("Result")
 
 LEFTOVER_SUFFIX = ".__lock"
 """Suffix of a file that is not complete yet. TensorStore uses the same suffix, so its listings skip the file."""
 
 
-def begin(work: Callable[[], None]) -> Future[None]:
-    """Run `work` in a daemon thread, which does not keep the process alive."""
-    future: Future[None] = Future()
+def begin(work: Callable[[], Result], *, name: str) -> Future[Result]:
+    """Run `work` in a daemon thread of this name, which does not keep the process alive."""
+    future: Future[Result] = Future()
 
     def run() -> None:
         try:
@@ -40,7 +43,7 @@ def begin(work: Callable[[], None]) -> Future[None]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="checkpoint-file", daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     return future
 
 

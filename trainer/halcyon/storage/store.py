@@ -200,7 +200,7 @@ class Store:
         pieces = (data,) if isinstance(data, bytes) else data
         if self._folder is not None:
             path = self._folder / key
-            self._wait(lambda: begin(lambda: write_file(path, pieces)))
+            self._wait(lambda: begin(lambda: write_file(path, pieces), name="checkpoint-file"))
         else:
             value = data if isinstance(data, bytes) else b"".join(pieces)
             self._wait(lambda: self._kvstore.write(key, value))

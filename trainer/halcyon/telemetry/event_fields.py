@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import microseconds
 from halcyon_api.status.progress import Evaluated, SourceEvaluation
@@ -25,87 +25,7 @@ A custom model may have any number of arrays, but the number of time series is b
 MFU_FORMULA = "tokensPerSecond x flopsPerToken / peakFlopsPerSecond"
 """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): all devices of the run together."""
 _PERCENTILES = (50, 90, 99)
-_TOKENIZED = ("source", "rows", "documents", "tokens", "size_bytes", "shards", "finished")
 _TASK = ("task", "accuracy", "standard_error", "centred", "bits_per_byte", "examples")
-_NOTE = ("source", "form", "rows", "rejected_rows", "message")
-
-
-class TokenizedSource(Protocol):
-    """The progress of a source's token cache, as its builder reports it."""
-
-    @property
-    def source(self) -> str:
-        """Name of the source."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows read."""
-        ...
-
-    @property
-    def documents(self) -> int:
-        """Documents made from these rows."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of these documents."""
-        ...
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of text of these documents."""
-        ...
-
-    @property
-    def shards(self) -> int:
-        """Shards committed."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether the cache is complete."""
-        ...
-
-
-class SourceForm(Protocol):
-    """The form of a source of conversations."""
-
-    @property
-    def source(self) -> str:
-        """Name of the source."""
-        ...
-
-    @property
-    def form(self) -> str:
-        """The form: its name, and the fields that are read."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows tokenized so far."""
-        ...
-
-    @property
-    def rejected_rows(self) -> int:
-        """Rows of these that are left out because of their label."""
-        ...
-
-    @property
-    def message(self) -> str:
-        """One sentence."""
-        ...
-
-
-def tokenized(built: TokenizedSource) -> dict[str, Any]:
-    """The fields of the event ``tokenized``."""
-    return {name: getattr(built, name) for name in _TOKENIZED}
-
-
-def source_form(note: SourceForm) -> dict[str, Any]:
-    """The fields of the event ``source``."""
-    return {name: getattr(note, name) for name in _NOTE}
 
 
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:

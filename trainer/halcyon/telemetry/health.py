@@ -16,6 +16,7 @@ It then waits until they have had time for this, because its end also ends the o
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import math
 import tempfile
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from halcyon.storage.files import begin
 from halcyon_api.status.progress import Stage
 
 
@@ -57,23 +59,6 @@ class HealthLimits:
 
 
 @dataclass(frozen=True)
-class HealthInputs:
-    """The inputs of `judge`. Times are of one monotonic clock, in seconds."""
-
-    stage: Stage
-    stage_began: float
-    last_step_ended: float | None
-    step_seconds: Sequence[Sequence[float]]
-    """For each size of the steps that may be in progress, durations of the last steps of that size, in any order; empty
-    for a new size.
-    """
-    paused_seconds: float = 0.0
-    """Time that the machine was paused since a step or a stage last ended."""
-    waits_until: float | None = None
-    """End of the retries of a store that denies access; None: there are no such retries."""
-
-
-@dataclass(frozen=True)
 class Health:
     """The verdict on a process."""
 
@@ -95,27 +80,50 @@ def step_limit_seconds(step_seconds: Sequence[float], limits: HealthLimits) -> f
     return min(max(limits.floor_seconds, limits.factor * percentile), max(limits.floor_seconds, limits.ceiling_seconds))
 
 
-def judge(vitals: HealthInputs, now: float, limits: HealthLimits) -> Health:
-    """Decide whether the trainer is healthy at ``now``."""
-    began = vitals.stage_began
-    if vitals.stage != "training":
-        limit = limits.stages[vitals.stage]
-        what = f"{vitals.stage} for"
-    elif vitals.last_step_ended is None:
+def judge(
+    stage: Stage,
+    stage_began: float,
+    last_step_ended: float | None,
+    step_seconds: Sequence[Sequence[float]],
+    now: float,
+    limits: HealthLimits,
+    *,
+    paused_seconds: float = 0.0,
+    waits_until: float | None = None,
+) -> Health:
+    """Decide whether the trainer is healthy. Times are of one monotonic clock, in seconds.
+
+    Args:
+        stage: Stage of the process.
+        stage_began: When it began.
+        last_step_ended: When the last step ended; None before the first.
+        step_seconds: For each size of the steps that may be in progress, durations of the last steps of that size, in
+            any order; empty for a new size.
+        now: The time of the verdict.
+        limits: The limits.
+        paused_seconds: Time that the machine was paused since a step or a stage last ended.
+        waits_until: End of the retries of a store that denies access; None: there are no such retries.
+    """
+    began = stage_began
+    if stage != "training":
+        limit = limits.stages[stage]
+        what = f"{stage} for"
+    elif last_step_ended is None:
         # The first step traces and compiles, also in the stage ``training``.
         limit = limits.stages["compiling"]
         what = "no first step for"
     else:
-        began = max(began, vitals.last_step_ended)
-        known = vitals.step_seconds
-        new_size = not known or not all(known)
+        began = max(began, last_step_ended)
+        new_size = not step_seconds or not all(step_seconds)
         limit = (
-            limits.stages["compiling"] if new_size else max(step_limit_seconds(seconds, limits) for seconds in known)
+            limits.stages["compiling"]
+            if new_size
+            else max(step_limit_seconds(seconds, limits) for seconds in step_seconds)
         )
         what = "no step of a new size ended for" if new_size else "no step ended for"
-    if vitals.waits_until is not None:
-        began = max(began, min(now, vitals.waits_until))
-    idle = max(0.0, now - began - vitals.paused_seconds)
+    if waits_until is not None:
+        began = max(began, min(now, waits_until))
+    idle = max(0.0, now - began - paused_seconds)
     healthy = idle <= limit
     bound = "no limit" if math.isinf(limit) else f"limit {limit:.1f} s"
     return Health(healthy, idle, limit, f"{'ok' if healthy else 'stalled'}: {what} {idle:.1f} s, {bound}")
@@ -222,18 +230,10 @@ class Watchdog:
         """Store the stacks; None if that fails or takes too long, because the store itself may hang."""
         if self._store_stacks is None:
             return None
-        kept: list[str] = []
-
-        def work() -> None:
-            try:
-                kept.append(self._store_stacks(stacks) if self._store_stacks else "")
-            except Exception:  # best effort: the log has the stacks
-                return
-
-        thread = threading.Thread(target=work, name="halcyon-watchdog-store", daemon=True)
-        thread.start()
-        thread.join(self._store_seconds)
-        return kept[0] if kept else None
+        store = self._store_stacks
+        with contextlib.suppress(Exception):  # best effort: the log has the stacks
+            return begin(lambda: store(stacks), name="halcyon-watchdog-store").result(self._store_seconds)
+        return None
 
 
 def all_stacks() -> str:

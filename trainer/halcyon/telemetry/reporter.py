@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry import event_fields
 from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, timestamp
-from halcyon.telemetry.event_fields import SourceForm, TokenizedSource
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.history.background import Listener, Row
@@ -38,6 +37,8 @@ from halcyon_api.task_results import CHAT_CORE, CORE
 if TYPE_CHECKING:
     import numpy as np
 
+    from halcyon.data.cache.build import Built
+    from halcyon.data.source_notes import SourceNote
     from halcyon.telemetry.diagnostics import KeptProfile
     from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
     from halcyon_api.task_results import TaskNumbers, TaskResults
@@ -166,7 +167,7 @@ class RunReporter:
         """Report that all processes have joined, at the end of the stage ``joining``."""
         self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
 
-    def tokenized(self, built: TokenizedSource) -> None:
+    def tokenized(self, built: Built) -> None:
         """Report that more of a source's text is tokenized.
 
         It does not change the stage: the loop reports ``tokenizing`` when it begins to wait for tokens. During that
@@ -177,12 +178,12 @@ class RunReporter:
             lambda state: state.but(tokenized_at=now, paused_seconds=0.0, sources={**state.sources, source: built})
         )
         if self._line_is_due(source, now, last=built.finished):
-            self._event("tokenized", **event_fields.tokenized(built))
+            self._event("tokenized", **vars(built))
 
-    def reads(self, notes: Iterable[SourceForm]) -> None:
+    def reads(self, notes: Iterable[SourceNote]) -> None:
         """Report the forms of the sources of conversations."""
         for note in notes:
-            self._event("source", **event_fields.source_form(note))
+            self._event("source", **vars(note), message=note.message)
 
     def resumed(
         self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None

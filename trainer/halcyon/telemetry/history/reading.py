@@ -16,16 +16,16 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, merged, resolved
 from halcyon.telemetry.history.segments import (
-    METRICS_PREFIX,
+    DamagedSegment,
     Groups,
     ProcessGroupId,
     Record,
     SegmentName,
+    decode_segment,
     encode_segment,
     live,
-    parse_name,
+    segments_in,
 )
-from halcyon.telemetry.history.writer import read_segments
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import HistoryEntry
@@ -125,7 +125,7 @@ def list_segments(store: Store) -> tuple[list[SegmentName], list[SegmentName]]:
     Raises:
         StoreFailure: The store did not answer.
     """
-    present = [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
+    present = segments_in(store)
     counting = live(present)
     return counting, sorted(set(present) - set(counting), key=lambda name: name.order)
 
@@ -155,6 +155,22 @@ def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
         names = again  # the run has merged some of them meanwhile
         parts, damages = read_segments(store, names)
     return joined(parts), len(names), damages
+
+
+def read_segments(store: Store, names: Sequence[SegmentName]) -> tuple[list[Groups], list[str]]:
+    """The rows of segments, in the given order, and a sentence about each damaged one, which is left out.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    parts: list[Groups] = []
+    damages: list[str] = []
+    for name in names:
+        try:
+            parts.append(decode_segment(name.key, store.read(name.key).data))
+        except DamagedSegment as damage:
+            damages.append(str(damage))
+    return parts, damages
 
 
 def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
 import zstandard
-from pydantic.alias_generators import to_camel as _to_camel
 
+from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
+from halcyon.telemetry.log import plain, to_camel
 
 _LATEST = 253_402_300_799
 """The last second of the year 9999, after which no calendar of the library goes."""
@@ -112,7 +112,6 @@ FORMAT = 1
 MAX_BYTES = 256 << 20
 """Largest size of a segment in memory: a damaged size cannot exhaust the memory."""
 _NAME = re.compile(r"(\d{9,})-(\d{9,})\.(\d+)\.(\d{6,})\.([0-9A-Za-z]*)\.jsonl\.zst")
-_camel = lru_cache(maxsize=1024)(_to_camel)
 
 Record = dict[str, Any]
 """A row as it is in the file: ``event``, ``time`` in seconds since 1970, and the fields in camelCase."""
@@ -157,6 +156,15 @@ def parse_name(key: str) -> SegmentName | None:
     """The name in a key; None if the key is no segment, such as a file that another program left there."""
     match = _NAME.fullmatch(key.removeprefix(METRICS_PREFIX))
     return SegmentName(int(match[1]), int(match[2]), int(match[3]), int(match[4]), match[5]) if match else None
+
+
+def segments_in(store: Store) -> list[SegmentName]:
+    """All segments in a root.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    return [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
 
 
 def live(names: Iterable[SegmentName]) -> list[SegmentName]:
@@ -212,32 +220,14 @@ def encode_row(row: Row) -> Record:
     """A row in its stored form: camelCase, without members that are None, and numbers that JSON cannot express as
     strings.
     """
-    record: Record = {"event": row.event, "time": round(row.time, 3)}
-    for name, value in row.fields.items():
-        if value is not None:
-            record[_camel(name)] = _plain(value)
-    return record
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return (
-            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        )
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, Mapping):
-        return {_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
-    if isinstance(value, Sequence):
-        return [_plain(member) for member in value]
-    return _plain(value.item()) if hasattr(value, "item") else str(value)
+    return {"event": row.event, "time": round(row.time, 3), **plain(row.fields)}
 
 
 def encode_segment(name: SegmentName, groups: Groups) -> bytes:
     """The bytes of a segment."""
     lines = [orjson.dumps({"format": FORMAT, "level": name.level, "first": name.first, "last": name.last})]
     for group in sorted(groups, key=lambda one: one.order):
-        lines.append(orjson.dumps({"event": "group", **{_camel(key): value for key, value in asdict(group).items()}}))
+        lines.append(orjson.dumps({"event": "group", **{to_camel(key): value for key, value in asdict(group).items()}}))
         lines += map(orjson.dumps, groups[group])
     lines.append(b"")
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(b"\n".join(lines))
@@ -276,4 +266,4 @@ def decode_segment(key: str, data: bytes | None) -> Groups:
 
 
 def _group(record: Record) -> ProcessGroupId:
-    return ProcessGroupId(**{name: record[_camel(name)] for name in ProcessGroupId.__dataclass_fields__})
+    return ProcessGroupId(**{name: record[to_camel(name)] for name in ProcessGroupId.__dataclass_fields__})

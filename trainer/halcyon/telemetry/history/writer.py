@@ -12,7 +12,7 @@ repeated with the same key and the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from halcyon.storage.failures import Abandoned, StoreFailure
@@ -30,7 +30,7 @@ from halcyon.telemetry.history.segments import (
     encode_row,
     encode_segment,
     live,
-    parse_name,
+    segments_in,
 )
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -148,7 +148,7 @@ class HistoryWriter:
         if self._store is not None:
             return self._store
         store = Store(self._checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        present = _names(store)
+        present = segments_in(store)
         self._names = live(present)
         self._next = 1 + max((name.last for name in present), default=0)
         self._group = replace(self._group, number=1 + max((name.number for name in present), default=0))
@@ -167,7 +167,7 @@ class HistoryWriter:
     def _merge(self, store: Store) -> None:
         """Merge while there is something to merge, as long as this process has the root."""
         while due(self._names):
-            self._names = live(_names(store))
+            self._names = live(segments_in(store))
             sources = due(self._names)
             if not sources or not self._has_root(store):
                 return
@@ -221,26 +221,6 @@ class HistoryWriter:
 
     def _failed(self, error: Exception) -> None:
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")
-
-
-def read_segments(store: Store, names: Sequence[SegmentName]) -> tuple[list[Groups], list[str]]:
-    """The rows of segments, in the given order, and a sentence about each damaged one, which is left out.
-
-    Raises:
-        StoreFailure: The store did not answer.
-    """
-    parts: list[Groups] = []
-    damages: list[str] = []
-    for name in names:
-        try:
-            parts.append(decode_segment(name.key, store.read(name.key).data))
-        except DamagedSegment as damage:
-            damages.append(str(damage))
-    return parts, damages
-
-
-def _names(store: Store) -> list[SegmentName]:
-    return [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
 
 
 def _stored(row: Row) -> Record:

@@ -174,7 +174,7 @@ class TensorBoard:
 
     def end(self, cause: str, summary: Mapping[str, float]) -> None:
         """Add the summary as text, and close the file."""
-        rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in {**summary}.items())
+        rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in summary.items())
         self._writer.add_text("end", f"{cause}\n\n| | |\n|---|---|\n{rows}")
         self._writer.close()
 
@@ -284,7 +284,7 @@ class JsonLines:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._file: BinaryIO | None = None
+        self._file: Any = None
 
     def begin(self, run: TrackedRun) -> None:
         """Open the file at the resumed step.
@@ -328,15 +328,12 @@ class JsonLines:
 
     def flush(self) -> None:
         """Hand the lines to the operating system."""
-        if self._file is not None:
-            self._file.flush()
+        self._file.flush()
 
     def end(self, cause: str, summary: Mapping[str, float]) -> None:
         """Close the file. Its last line says how the process ended; the next process may append after it."""
-        if self._file is not None:
-            self._write({"event": cause, **summary})
-            self._file.close()
+        self._write({"event": cause, **summary})
+        self._file.close()
 
     def _write(self, row: Mapping[str, object]) -> None:
-        if self._file is not None:
-            self._file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        self._file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))

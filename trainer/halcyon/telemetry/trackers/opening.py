@@ -10,6 +10,7 @@ from typing import Any
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.segments import METRICS_PREFIX
+from halcyon.telemetry.log import to_camel
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.trackers.kinds import JsonLines, MlflowRuns, TensorBoard, TrackioRuns, WeightsAndBiases
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
@@ -18,6 +19,14 @@ from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.status.goodput import CAUSES
 from halcyon_api.training_run import TrainingRun
 
+_KINDS: tuple[tuple[str, str, Callable[[str], Tracker]], ...] = (
+    ("json_lines", "path", JsonLines),
+    ("tensor_board", "directory", TensorBoard),
+    ("wandb", "project", WeightsAndBiases),
+    ("trackio", "project", TrackioRuns),
+    ("mlflow", "experiment", MlflowRuns),
+)
+"""The field of `TrackersSpec`, its field for the argument of the tracker, and the tracker."""
 IDENTITY_KEY = f"{METRICS_PREFIX}ID"
 """Key with the word that names the run's series in all trackers."""
 _REQUEST_SECONDS = 60.0
@@ -39,18 +48,11 @@ def open_trackers(run: TrainingRun, reporter: RunReporter, file: Path) -> None:
 
 def trackers_of(spec: TrackersSpec) -> list[tuple[str, Tracker]]:
     """The trackers by their names in the document."""
-    found: list[tuple[str, Tracker]] = []
-    if spec.json_lines is not None:
-        found.append(("jsonLines", JsonLines(spec.json_lines.path)))
-    if spec.tensor_board is not None:
-        found.append(("tensorBoard", TensorBoard(spec.tensor_board.directory)))
-    if spec.wandb is not None:
-        found.append(("wandb", WeightsAndBiases(spec.wandb.project)))
-    if spec.trackio is not None:
-        found.append(("trackio", TrackioRuns(spec.trackio.project)))
-    if spec.mlflow is not None:
-        found.append(("mlflow", MlflowRuns(spec.mlflow.experiment)))
-    return found
+    return [
+        (to_camel(name), kind(getattr(section, argument)))
+        for name, argument, kind in _KINDS
+        if (section := getattr(spec, name)) is not None
+    ]
 
 
 def summary(reporter: RunReporter) -> dict[str, float]:
