@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from halcyon.checkpoint.commit import CommitFailed, Undecided
-from halcyon.checkpoint.head import HeadKeeper, with_bad
+from halcyon.checkpoint.head import HeadKeeper, bad_step, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
@@ -151,7 +151,6 @@ class Checkpointer:
                 retention=Retention.of(spec, self._in_use),
                 timeout_seconds=wait,
                 sleep=self._pause,
-                clock=time.monotonic,
                 warn=callbacks.on_warning,
                 read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
             )
@@ -231,37 +230,23 @@ class Checkpointer:
             Fenced: A newer epoch has the root.
         """
         skipped: list[BadStep] = []
-        state = None
-        found: CommittedStep | None = None
+        restored: Restored | None = None
         for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
-            state, damage = self._read(entry, template)
-            if damage is None:
-                found = entry
-                break
-            skipped.append(BadStep(path=entry.path, step=entry.step, reason=damage[:1024]))
-        if self._head.committed and found is None:
-            raise NoValidCheckpoint(
-                none_verifies(self._store.root, tuple(skipped), self._head.committed[len(skipped) :])
-            )
-        if skipped:
-            bad = tuple(skipped)
-            self._change_head(lambda head: with_bad(head, bad))
-        self._in_background(lambda: self._snapshotter.prepare(template))
-        return Restored(found.step, state, found, tuple(skipped)) if found else None
-
-    def _read(self, entry: CommittedStep, template: Any) -> tuple[Any, str | None]:
-        """Read one checkpoint.
-
-        Returns:
-            The state and None, or None and the damage. The damage is the same on every process.
-        """
-        try:
             agree = Agreement(self._processes, self._store.root, entry.step)
-            return read_state(
-                self._store, entry, template, agree, share_from_bytes=self._limits.shared_read_bytes
-            ), None
-        except Damaged as damage:
-            return None, str(damage)
+            shared = self._limits.shared_read_bytes
+            try:
+                state = read_state(self._store, entry, template, agree, share_from_bytes=shared)
+            except Damaged as damage:  # the same on every process
+                skipped.append(bad_step(entry, str(damage)))
+            else:
+                restored = Restored(entry.step, state, entry, tuple(skipped))
+                break
+        if self._head.committed and restored is None:
+            raise NoValidCheckpoint(none_verifies(self._store.root, skipped, self._head.committed[len(skipped) :]))
+        if skipped:
+            self._change_head(lambda head: with_bad(head, skipped))
+        self._in_background(lambda: self._snapshotter.prepare(template))
+        return restored
 
     # Going back
 

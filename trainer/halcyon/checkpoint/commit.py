@@ -1,31 +1,24 @@
-"""Commits written files on process 0; the other processes read the outcome from the root.
+"""Commits written files, on process 0.
 
 Process 0 waits for every part, compares the files that the parts name, the files that the arrays need and the files
 that the store lists, writes MANIFEST.json and COMMIT, and changes HEAD. Only the change of HEAD is the commit. Then the
-part documents are deleted. The other processes poll the root: if HEAD names the prefix, it is committed; if their own
-part is deleted and HEAD does not name the prefix, the save failed. No messages are needed.
+part documents are deleted.
 """
 
 from __future__ import annotations
 
 import platform
-import time
 from functools import cache
 from importlib.metadata import version
 
-from halcyon.checkpoint.head import HeadKeeper, check_ours, with_commit, with_read_back_mark, with_up_time
+from halcyon.checkpoint.head import HeadKeeper, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import (
-    AGAIN_KEY,
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
     PARTS_PREFIX,
     Part,
     Sleep,
     decode_report,
     gather_reports,
-    report_key,
-    second_prefix,
 )
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import describe_commit, encode_commit
@@ -35,23 +28,14 @@ from halcyon_api import package
 from halcyon_api.checkpoint_documents import (
     COMMIT_KEY,
     DATA_PREFIX,
-    HEAD_KEY,
     MANIFEST_KEY,
     CommittedStep,
     DamagedDocument,
-    Epoch,
-    Head,
     Manifest,
     ManifestFile,
     ManifestLeaf,
     canonical_json,
-    decode_head,
 )
-
-_REQUESTS_A_SECOND = 500
-"""Approximate rate of all processes that wait for a commit together: HEAD is one object, and a store limits the rate of
-one object.
-"""
 
 
 class CommitFailed(Exception):
@@ -64,10 +48,6 @@ class CommitFailed(Exception):
     def __init__(self, text: str, *, is_full: bool = False) -> None:
         super().__init__(text)
         self.is_full = is_full
-
-
-class TryAgain(Exception):
-    """Process 0 made room, and all processes must write the save once more."""
 
 
 def gather_parts(
@@ -181,62 +161,6 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
     ):
         if wrong:
             raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{DATA_PREFIX}{min(wrong)}")
-
-
-def await_commit(
-    store: Store,
-    prefix: str,
-    process: int,
-    processes: int,
-    epoch: Epoch,
-    writer: str,
-    *,
-    timeout_seconds: float,
-    sleep: Sleep,
-) -> Head:
-    """Wait, in a process other than 0, until process 0 has committed `prefix` or given it up.
-
-    Args:
-        processes: Number of processes of the run: the more there are, the less often each polls.
-
-    Returns:
-        HEAD, which lists the prefix.
-
-    Raises:
-        CommitFailed: Process 0 gave up the checkpoint, or did not commit in time.
-        TryAgain: The save must be written once more.
-        Fenced: A newer epoch has the root.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    longest = max(LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)  # two requests each time
-    pause = max(FIRST_PAUSE_SECONDS, longest / 32)
-    while True:
-        # The part is read before HEAD, because process 0 changes HEAD first and then deletes the parts.
-        given_up = store.read(report_key(f"{prefix}{PARTS_PREFIX}", process)).data is None
-        head = _ours(store, epoch, writer)
-        if head is not None and any(entry.path == prefix for entry in head.committed):
-            return head
-        if given_up:
-            if store.read(f"{second_prefix(prefix)}{AGAIN_KEY}").data is not None:
-                raise TryAgain
-            raise CommitFailed("process 0 gave up the checkpoint; its log says why")
-        if time.monotonic() >= deadline:
-            raise CommitFailed(f"process 0 did not commit within {timeout_seconds:g} s")
-        sleep(pause)
-        pause = min(2 * pause, longest)
-
-
-def _ours(store: Store, epoch: Epoch, writer: str) -> Head | None:
-    try:
-        head = decode_head(store.read(HEAD_KEY).data or b"")
-    except DamagedDocument:
-        return None
-    return check_ours(head, epoch, writer, store.root)
-
-
-def remove_parts(store: Store, prefix: str) -> None:
-    """Delete the part documents; the manifest has their content."""
-    store.delete_prefix(f"{prefix}{PARTS_PREFIX}")
 
 
 @cache

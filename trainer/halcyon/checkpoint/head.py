@@ -27,6 +27,8 @@ from halcyon_api.checkpoint_documents import (
     encode_head,
 )
 
+_LONGEST_REASON = 1024
+
 
 def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
     """HEAD after a process took the root.
@@ -115,6 +117,11 @@ def with_damage(head: Head, bad: BadStep) -> Head:
 def with_up_time(head: Head, milliseconds: int) -> Head:
     """HEAD with these milliseconds added to the run's up time."""
     return head.model_copy(update={"up_milliseconds": head.up_milliseconds + milliseconds})
+
+
+def bad_step(entry: CommittedStep, reason: str) -> BadStep:
+    """The entry of HEAD for a checkpoint that did not verify."""
+    return BadStep(path=entry.path, step=entry.step, reason=reason[:_LONGEST_REASON])
 
 
 def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:

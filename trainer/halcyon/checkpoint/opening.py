@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from halcyon.checkpoint.collect import FIRST, LAST, unlisted_prefixes, unnamed
 from halcyon.checkpoint.fingerprints import differences, planned_steps, sentence, with_steps
 from halcyon.checkpoint.head import HeadKeeper, take
-from halcyon.checkpoint.verify import Damaged, find_damage, read_manifest, rebuild_head
+from halcyon.checkpoint.verify import find_damage, readable, rebuild_head
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.storage.abilities import ProbeContended, require_abilities
 from halcyon.storage.failures import STOPPED, StoreFailure, as_exit
@@ -200,11 +200,7 @@ def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[Committed
 
 def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:
     """Compare the run with the newest checkpoint whose manifest can be read. Only the restore checks the data."""
-    for entry in head.committed:
-        try:
-            manifest = read_manifest(store, entry)
-        except Damaged:
-            continue
+    for entry, manifest in readable(store, head.committed):
         then = manifest.fingerprints
         clauses = differences(_with_its_steps(fingerprints, then, entry.step, store.root), then)
         if clauses:

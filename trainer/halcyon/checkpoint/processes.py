@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,19 +95,17 @@ def _as_verdict(error: errors.TrainerExit) -> dict[str, Any]:
 _FIX = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 
 
+@dataclass
 class Agreement:
-    """Exchanges results among the processes. A collective, for the main thread.
+    """Exchanges results among the processes. A collective, for the main thread."""
 
-    Args:
-        processes: The processes.
-        root: Address of the root, for error messages.
-        step: The checkpoint's step, for error messages.
-        fix: What the user can do about arrays of another run; the end of that error message.
-    """
-
-    def __init__(self, processes: Processes, root: str, step: int, *, fix: str = _FIX) -> None:
-        self._processes, self._root, self._step, self._fix = processes, root, step, fix
-        self.process_count = processes.process_count
+    processes: Processes
+    root: str
+    """Address of the root, for error messages."""
+    step: int
+    """The checkpoint's step, for error messages."""
+    fix: str = _FIX
+    """What the user can do about arrays of another run; the end of that error message."""
 
     def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
         """Run `work` on every process and return the numbers of all processes, by process index.
@@ -122,13 +121,13 @@ class Agreement:
             text = f"changed {other}"
         except StoreFailure as failure:
             text = f"failed {failure.code} {failure.text}"
-        results = [text.partition(" ")[::2] for text in gather_texts(self._processes, text)]
+        results = [text.partition(" ")[::2] for text in gather_texts(self.processes, text)]
         for kind, message in results:
             if kind == "changed":
-                raise errors.RunChanged(f"{message} at step {self._step} in {self._root}{self._fix}")
+                raise errors.RunChanged(f"{message} at step {self.step} in {self.root}{self.fix}")
             if kind == "failed":
                 code, _, message = message.partition(" ")
-                raise as_exit(StoreFailure(code, message), self._root)
+                raise as_exit(StoreFailure(code, message), self.root)
         for kind, message in results:
             if kind == "damaged":
                 raise Damaged(message)

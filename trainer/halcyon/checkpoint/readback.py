@@ -11,8 +11,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from halcyon.checkpoint.head import HeadKeeper, with_damage, with_verified
+from halcyon.checkpoint.head import HeadKeeper, bad_step, with_damage, with_verified
 from halcyon.checkpoint.parts import Sleep, decode_report, encode_report, gather_reports, report_key
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
@@ -20,7 +21,6 @@ from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import (
     DATA_PREFIX,
-    BadStep,
     CommittedStep,
     DamagedDocument,
     Document,
@@ -111,42 +111,25 @@ def gather_checks(
     return own.damages + tuple(damage for _, data in reports for damage in decode_report(Check, data).damages)
 
 
-def remove_checks(store: Store, prefix: str) -> None:
-    """Delete the check documents; HEAD records the result."""
-    store.delete_prefix(f"{prefix}{CHECKS_PREFIX}")
-
-
+@dataclass
 class ReadBackWorker:
-    """Reads back this process's files of a checkpoint.
+    """Reads back this process's files of a checkpoint."""
 
-    Args:
-        store: The root.
-        keeper: Keeper of HEAD on process 0; None on the others.
-        processes: The processes.
-        timeout_seconds: Longest wait of process 0 for the checks of the others.
-        sleep: Waits this number of seconds, or raises `Abandoned`.
-        on_read_back: Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the
-            result.
-        on_warning: Called with the reason why a checkpoint could not be read back.
-        on_fatal: Called with an error that must end the training: a newer epoch has the root, or an unexpected error.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        keeper: HeadKeeper | None,
-        processes: Processes,
-        *,
-        timeout_seconds: float,
-        sleep: Sleep,
-        on_read_back: Callable[[CommittedStep, str | None], None],
-        on_warning: Callable[[str], None],
-        on_fatal: Callable[[Exception], None],
-    ) -> None:
-        self._store, self._keeper, self._processes = store, keeper, processes
-        self._timeout_seconds, self._sleep = timeout_seconds, sleep
-        self._on_read_back, self._on_warning, self._on_fatal = on_read_back, on_warning, on_fatal
-        self._thread: threading.Thread | None = None
+    store: Store
+    keeper: HeadKeeper | None
+    """Keeper of HEAD on process 0; None on the others."""
+    processes: Processes
+    timeout_seconds: float
+    """Longest wait of process 0 for the checks of the others."""
+    sleep: Sleep
+    """Waits this number of seconds, or raises `Abandoned`."""
+    on_read_back: Callable[[CommittedStep, str | None], object]
+    """Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the result."""
+    on_warning: Callable[[str], object]
+    """Called with the reason why a checkpoint could not be read back."""
+    on_fatal: Callable[[Exception], object]
+    """Called with an error that must end the training: a newer epoch has the root, or an unexpected error."""
+    _thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
@@ -158,9 +141,7 @@ class ReadBackWorker:
         it.
         """
         self.join()  # the thread has reported its last result: process 0 marks another checkpoint only after that
-        self._thread = threading.Thread(
-            target=lambda: self._guarded(lambda: self._read(entry, files), entry), name="checkpoint-check"
-        )
+        self._thread = threading.Thread(target=self._guarded, args=(entry, files), name="checkpoint-check")
         self._thread.start()
 
     def join(self) -> None:
@@ -168,35 +149,35 @@ class ReadBackWorker:
         if self._thread is not None:
             self._thread.join()
 
-    def _guarded(self, work: Callable[[], None], entry: CommittedStep) -> None:
+    def _guarded(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
         try:
-            work()
+            self._read(entry, files)
         except Abandoned:
             return
         except (StoreFailure, CheckMissing, DamagedDocument) as failure:
-            self._on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
+            self.on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
         except Exception as failure:
-            self._on_fatal(failure)
+            self.on_fatal(failure)
 
     def _read(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
-        damages = read_back(self._store, entry, files, manifest=self._keeper is not None)
-        check = Check(process=self._processes.process_index, damages=damages)
-        if self._keeper is None:
-            report(self._store, entry.path, check)
+        damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
+        check = Check(process=self.processes.process_index, damages=damages)
+        if self.keeper is None:
+            report(self.store, entry.path, check)
             return
-        found = gather_checks(
-            self._store,
+        damages = gather_checks(
+            self.store,
             entry.path,
             check,
-            self._processes.process_count,
-            timeout_seconds=self._timeout_seconds,
-            sleep=self._sleep,
+            self.processes.process_count,
+            timeout_seconds=self.timeout_seconds,
+            sleep=self.sleep,
         )
-        remove_checks(self._store, entry.path)
-        if not found:
-            self._keeper.update(lambda head: with_verified(head, entry.path))
+        self.store.delete_prefix(f"{entry.path}{CHECKS_PREFIX}")
+        if not damages:
+            self.keeper.update(lambda head: with_verified(head, entry.path))
         else:
-            bad = BadStep(path=entry.path, step=entry.step, reason=found[0][:1024])
-            if bad not in self._keeper.update(lambda head: with_damage(head, bad)).bad:
+            bad = bad_step(entry, damages[0])
+            if bad not in self.keeper.update(lambda head: with_damage(head, bad)).bad:
                 return  # the checkpoint is being deleted, so missing files are no damage
-        self._on_read_back(entry, found[0] if found else None)
+        self.on_read_back(entry, damages[0] if damages else None)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -140,9 +141,10 @@ def read_state(
         return ()
 
     agree(read_and_match)
-    group = _SharedReads(agree.process_count, worthwhile=entry.size_bytes >= share_from_bytes)
+    count = agree.processes.process_count
+    group = _SharedReads(count, worthwhile=entry.size_bytes >= share_from_bytes)
     arrays: list[Any] = []
-    for wave in _waves(pairs, agree.process_count):
+    for wave in _waves(pairs, count):
         readers = [_LeafReader(store, entry.path, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
         arrays += group.read(readers, agree)
     return unflatten(template, arrays)
@@ -284,40 +286,37 @@ class _SharedRead:
         )
 
 
+@dataclass
 class _LeafReader:
     """Fills the regions of one leaf that this process's devices need."""
 
-    def __init__(
-        self,
-        store: Store,
-        prefix: str,
-        files: dict[str, ManifestFile],
-        there: ManifestLeaf,
-        leaf: Leaf,
-        partition: Partition | None,
-    ) -> None:
-        self._store, self._prefix, self._files, self._there, self._leaf = store, prefix, files, there, leaf
-        self._dtype = np.dtype(jnp.dtype(there.dtype))
-        self.partition = partition
-        sharding = leaf.sharding
-        self._sharding = sharding
+    store: Store
+    prefix: str
+    files: dict[str, ManifestFile]
+    there: ManifestLeaf
+    leaf: Leaf
+    partition: Partition | None
+
+    def __post_init__(self) -> None:
+        self._dtype = np.dtype(jnp.dtype(self.there.dtype))
+        sharding, shape = self.leaf.sharding, self.leaf.shape
         self._devices: list[tuple[Any, RegionKey]] = []
         self._regions: dict[RegionKey, Region] = {}
         indices: Sequence[tuple[Any, Any]] = (
-            [(None, ())] if sharding is None else list(sharding.addressable_devices_indices_map(leaf.shape).items())
+            [(None, None)] if sharding is None else list(sharding.addressable_devices_indices_map(shape).items())
         )
         for device, index in indices:
-            region = whole(leaf.shape) if device is None else normal(index or (), leaf.shape)
+            region = whole(shape) if device is None else normal(index or (), shape)
             self._regions[key_of(region)] = region
             self._devices.append((device, key_of(region)))
         self._filled: dict[RegionKey, np.ndarray] = {}
         needed: dict[tuple[int, ...], list[RegionKey]] = {}
         for key, region in self._regions.items():
-            chunks = list(chunks_of(self._there, region))
+            chunks = list(chunks_of(self.there, region))
             for chunk in chunks:
                 needed.setdefault(chunk, []).append(key)
-            if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
-                self._filled[key] = np.empty(shape_of(region), self._leaf.dtype)
+            if len(chunks) != 1 or chunk_region(self.there, chunks[0]) != region:
+                self._filled[key] = np.empty(shape_of(region), self.leaf.dtype)
         self.needed = dict(sorted(needed.items()))
         """The chunks to read, and the regions that each overlaps.
 
@@ -330,11 +329,11 @@ class _LeafReader:
 
     def check_metadata(self) -> None:
         """Check ``zarr.json``, which other Zarr readers read first."""
-        read_file(self._store, self._prefix, self._files[metadata_path(self._there)])
+        read_file(self.store, self.prefix, self.files[metadata_path(self.there)])
 
     def file(self, indices: tuple[int, ...]) -> ManifestFile:
         """The file of a chunk."""
-        return self._files[chunk_path(self._there, indices)]
+        return self.files[chunk_path(self.there, indices)]
 
     def chunk_bytes(self, indices: tuple[int, ...]) -> int:
         """Size of a chunk's elements in bytes, without the checksum."""
@@ -347,16 +346,16 @@ class _LeafReader:
     def fetch(self, indices: tuple[int, ...]) -> np.ndarray:
         """Read a chunk and check it."""
         file = self.file(indices)
-        data = read_file(self._store, self._prefix, file)
+        data = read_file(self.store, self.prefix, file)
         try:
-            return decode(self._there, indices, data, self._dtype)
+            return decode(self.there, indices, data, self._dtype)
         except ValueError as error:
             raise Damaged(f"data/{file.path} cannot be decoded: {str(error)[:200]}") from None
 
     def paste(self, indices: tuple[int, ...], chunk: np.ndarray) -> None:
         """Copy a chunk into the regions that it overlaps, rounded if the leaf has another type."""
-        chunk = chunk.astype(self._leaf.dtype, copy=False)
-        held = chunk_region(self._there, indices)
+        chunk = chunk.astype(self.leaf.dtype, copy=False)
+        held = chunk_region(self.there, indices)
         for key in self.needed[indices]:
             region = self._regions[key]
             if key not in self._filled:
@@ -368,12 +367,13 @@ class _LeafReader:
     def array(self) -> Any:
         """The leaf on its devices. Frees the host copies."""
         filled, self._filled = self._filled, {}
-        if self._sharding is None:
+        sharding = self.leaf.sharding
+        if sharding is None:
             return np.array(filled[self._devices[0][1]])  # a writable copy that the caller owns
-        kind = self._sharding.memory_kind
+        kind = sharding.memory_kind
         placed = [(filled[key], SingleDeviceSharding(device, memory_kind=kind)) for device, key in self._devices]
         shards = [jax.device_put(*each) for each in placed]
-        return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)
+        return jax.make_array_from_single_device_arrays(self.leaf.shape, sharding, shards)
 
     def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:
-        return shape_of(chunk_region(self._there, indices))
+        return shape_of(chunk_region(self.there, indices))

@@ -7,9 +7,10 @@ truncated, a missing or an exchanged file is always detected.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import ValidationError
 
@@ -79,6 +80,17 @@ def _parse(data: bytes) -> Manifest:
     if expected_files(manifest.leaves) != {file.path for file in manifest.files}:
         raise Damaged("MANIFEST.json does not list the files that its arrays need")
     return manifest
+
+
+def readable(store: Store, entries: Iterable[CommittedStep]) -> Iterator[tuple[CommittedStep, Manifest]]:
+    """The checkpoints whose manifest can be read, with it.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    for entry in entries:
+        with contextlib.suppress(Damaged):
+            yield entry, read_manifest(store, entry)
 
 
 def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:

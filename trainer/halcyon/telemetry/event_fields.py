@@ -1,4 +1,4 @@
-"""The reports of the loop as fields of events: what is tokenized, evaluated, watched and profiled."""
+"""The reports of the loop as fields of events: what is evaluated, watched and profiled."""
 
 from __future__ import annotations
 

@@ -152,7 +152,6 @@ class Watchdog:
         end: Must end the process; gets one sentence with the reason.
         poll_seconds: Seconds between two polls.
         exit_delay_seconds: See `EXIT_DELAY_SECONDS`.
-        store_seconds: See `STORE_SECONDS`.
         on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was
             suspended or busy.
         late_seconds: A poll that is late by at most this is no pause.
@@ -168,18 +167,13 @@ class Watchdog:
         *,
         poll_seconds: float = POLL_SECONDS,
         exit_delay_seconds: float = EXIT_DELAY_SECONDS,
-        store_seconds: float = STORE_SECONDS,
         on_pause: Callable[[float], object] = lambda seconds: None,
         late_seconds: float = LATE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
         self._health, self._on_hung, self._store_stacks, self._end = health, on_hung, store_stacks, end
-        self._poll_seconds, self._exit_delay_seconds, self._store_seconds = (
-            poll_seconds,
-            exit_delay_seconds,
-            store_seconds,
-        )
+        self._poll_seconds, self._exit_delay_seconds = poll_seconds, exit_delay_seconds
         self._tell: Callable[[], object] = lambda: None
         self._closed, self._other_hangs = threading.Event(), threading.Event()
         self._wake = threading.Event()
@@ -232,7 +226,7 @@ class Watchdog:
             return None
         store = self._store_stacks
         with contextlib.suppress(Exception):  # best effort: the log has the stacks
-            return begin(lambda: store(stacks), name="halcyon-watchdog-store").result(self._store_seconds)
+            return begin(lambda: store(stacks), name="halcyon-watchdog-store").result(STORE_SECONDS)
         return None
 
 

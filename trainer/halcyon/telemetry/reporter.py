@@ -129,7 +129,9 @@ class RunReporter:
         self._change(lambda state: state.but(**facts))
 
     def stage(self, stage: Stage) -> None:
-        """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up."""
+        """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up.
+        Reported again, it is progress for the health: the limit of the stage begins again.
+        """
         self._change(lambda state: state.entered(stage, self._clock.monotonic(), self._clock.wall()))
         if stage == "saving":
             for listener in self._listeners:
@@ -335,10 +337,6 @@ class RunReporter:
         for name, value in ((CORE, results.core), (CHAT_CORE, results.chat_core)):
             if value is not None:
                 self._event("task", step=results.step, task=name, centred=value)
-
-    def evaluates_on(self) -> None:
-        """Report progress of an evaluation, for the health: the limit of the stage begins again."""
-        self.stage("evaluating")
 
     def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
         """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""

@@ -9,10 +9,10 @@ the root. Evaluations are kept by step, the latest of each; other events are all
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, merged, resolved
 from halcyon.telemetry.history.segments import (
@@ -26,6 +26,7 @@ from halcyon.telemetry.history.segments import (
     live,
     segments_in,
 )
+from halcyon.telemetry.log import to_camel
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import HistoryEntry
@@ -79,7 +80,7 @@ class History:
     evaluations: tuple[Record, ...] = ()
     events: tuple[Record, ...] = ()
     files: int = 0
-    damages: tuple[str, ...] = field(default=())
+    damages: tuple[str, ...] = ()
 
     @property
     def run(self) -> str:
@@ -232,22 +233,16 @@ def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
     last = next((row["step"] for row in reversed(rows) if row["event"] in (STEP, ACCOUNT)), group.resumed_step)
     seconds = GoodputSeconds()
     if account is not None:
-        known = {cause: account["seconds"].get(cause_name(cause), 0.0) for cause in CAUSES}
+        known = {cause: account["seconds"].get(to_camel(cause), 0.0) for cause in CAUSES}
         seconds = GoodputSeconds(**known)
-    began = datetime.fromtimestamp(group.began, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return HistoryEntry(
         attempt=group.attempt,
         restart=group.restart,
-        started_at=began,
+        started_at=timestamp(group.began),
         from_step=first_step(group, rows),
         to_step=last,
         seconds=seconds,
     )
-
-
-def cause_name(cause: str) -> str:
-    """A cause as the rows have it, in camelCase."""
-    return GoodputSeconds.model_fields[cause].alias or cause
 
 
 def copy_history(store: Store, to: Store, step: int) -> None:

@@ -41,9 +41,16 @@ def open_trackers(run: TrainingRun, reporter: RunReporter, file: Path) -> None:
         reporter: Its reports.
         file: The run document, whose git state is attached.
     """
+
+    def tracked(resumed_step: int) -> TrackedRun:
+        store = Store(run.spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
+        git = git_state(file)
+        document = shown_document(run) | ({"git": git} if git is not None else {})
+        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document, returns_of(store))
+
     spec = run.spec.telemetry.trackers
     for name, tracker in trackers_of(spec) if spec is not None else ():
-        reporter.listen(TrackerThread(name, tracker, _tracked(run, file), lambda: summary(reporter), reporter.warning))
+        reporter.listen(TrackerThread(name, tracker, tracked, lambda: summary(reporter), reporter.warning))
 
 
 def trackers_of(spec: TrackersSpec) -> list[tuple[str, Tracker]]:
@@ -68,16 +75,6 @@ def shown_document(run: TrainingRun) -> dict[str, Any]:
     if env := document["spec"].get("env"):
         document["spec"]["env"] = [{"name": variable["name"]} for variable in env]
     return document
-
-
-def _tracked(run: TrainingRun, file: Path) -> Callable[[int], TrackedRun]:
-    def tracked(resumed_step: int) -> TrackedRun:
-        store = Store(run.spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        git = git_state(file)
-        document = shown_document(run) | ({"git": git} if git is not None else {})
-        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document, returns_of(store))
-
-    return tracked
 
 
 def returns_of(store: Store) -> int:
