@@ -45,19 +45,7 @@ from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    BadStep,
-    CommittedStep,
-    DamagedDocument,
-    DataPosition,
-    Epoch,
-    EvaluationRecord,
-    Head,
-    Manifest,
-    Owner,
-    SkippedBatches,
-    step_prefix,
-)
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
@@ -90,8 +78,8 @@ class Checkpointer:
         spec: CheckpointSpec,
         run: RunRecord,
         *,
-        owner: Owner,
-        epoch: Epoch | None,
+        owner: documents.Owner,
+        epoch: documents.Epoch | None,
         processes: Processes,
         expected_step: int,
         clock: Callable[[], float] = time.time,
@@ -117,7 +105,7 @@ class Checkpointer:
             return {"head": self._keeper.head.document(), "loss": loss}
 
         taken = decide(processes, store.root, take)
-        self._head = head = Head.model_validate_json(json.dumps(taken["head"]))
+        self._head = head = documents.Head.model_validate_json(json.dumps(taken["head"]))
         self._check_sees(head.writer)
         self.head_loss: str | None = taken["loss"]
         """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
@@ -196,12 +184,12 @@ class Checkpointer:
         self._wants.append(wants)
 
     @property
-    def newest(self) -> CommittedStep | None:
+    def newest(self) -> documents.CommittedStep | None:
         """The newest committed checkpoint that this process knows."""
         return self._head.newest
 
     @property
-    def committed(self) -> tuple[CommittedStep, ...]:
+    def committed(self) -> tuple[documents.CommittedStep, ...]:
         """The committed checkpoints that this process knows, newest first.
 
         After `restore` the same on every process.
@@ -229,7 +217,7 @@ class Checkpointer:
             RunChanged: The arrays of the checkpoint are not those of the template.
             Fenced: A newer epoch has the root.
         """
-        skipped: list[BadStep] = []
+        skipped: list[documents.BadStep] = []
         restored: Restored | None = None
         for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
             agree = Agreement(self._processes, self._store.root, entry.step)
@@ -251,11 +239,11 @@ class Checkpointer:
     # Going back
 
     @property
-    def skipped(self) -> tuple[SkippedBatches, ...]:
+    def skipped(self) -> tuple[documents.SkippedBatches, ...]:
         """The returns of the run to earlier checkpoints, oldest first. The same on every process."""
         return self._head.skipped
 
-    def inherit(self, past: tuple[SkippedBatches, ...]) -> None:
+    def inherit(self, past: tuple[documents.SkippedBatches, ...]) -> None:
         """Take over the returns of the run that this run begins from. A collective, for the main thread, before the
         first save.
 
@@ -265,7 +253,7 @@ class Checkpointer:
         """
         self._change_head(lambda head: head.model_copy(update={"skipped": past}))
 
-    def go_back(self, back: Return) -> SkippedBatches | None:
+    def go_back(self, back: Return) -> documents.SkippedBatches | None:
         """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main
         thread.
 
@@ -285,19 +273,19 @@ class Checkpointer:
         self._change_head(lambda head: back.applied(head) if len(head.skipped) == returns else head)
         return self._head.skipped[-1] if len(self._head.skipped) > returns else None
 
-    def _change_head(self, change: Callable[[Head], Head]) -> None:
+    def _change_head(self, change: Callable[[documents.Head], documents.Head]) -> None:
         """Change HEAD on process 0, and take it over on all. A collective."""
         keeper = self._keeper
 
         def work() -> dict[str, Any]:
             try:
                 return keeper.update(change).document() if keeper else {}
-            except DamagedDocument as damage:
+            except documents.DamagedDocument as damage:
                 raise TrainerExit(
                     f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt"
                 ) from None
 
-        self._head = Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
+        self._head = documents.Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
 
     # Saving
 
@@ -344,7 +332,11 @@ class Checkpointer:
         return None if since is None else time.monotonic() - since
 
     def save(
-        self, step: int, state: Any, data_position: DataPosition, evaluation: EvaluationRecord | None = None
+        self,
+        step: int,
+        state: Any,
+        data_position: documents.DataPosition,
+        evaluation: documents.EvaluationRecord | None = None,
     ) -> None:
         """Begin a checkpoint. All processes call it, on the main thread.
 
@@ -375,8 +367,8 @@ class Checkpointer:
         # The same on every process, without communication.
         # After a return, a step is saved again: its prefix must not be one whose deletion has begun.
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
-        prefix = step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
-        about = Manifest(
+        prefix = documents.step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
+        about = documents.Manifest(
             step=step,
             epoch=self.epoch,
             owner=self._head.owner,
@@ -462,7 +454,7 @@ class Checkpointer:
             raise Abandoned
 
     def _write(
-        self, prefix: str, snapshot: Snapshot, about: Manifest, blocked_seconds: float, copy_seconds: float
+        self, prefix: str, snapshot: Snapshot, about: documents.Manifest, blocked_seconds: float, copy_seconds: float
     ) -> None:
         began = time.monotonic()
         error: str | None = None
@@ -478,7 +470,7 @@ class Checkpointer:
             error = explain(failure, self._store.root)
         except Undecided as undecided:
             error = f"it is unknown whether HEAD was changed; {explain(undecided.failure, self._store.root)}"
-        except (CommitFailed, DamagedDocument) as failure:
+        except (CommitFailed, documents.DamagedDocument) as failure:
             error = f"checkpoint root {self._store.root}: {failure}"
         except Exception as failure:
             error = f"checkpoint root {self._store.root}: {type(failure).__name__}: {failure}"
@@ -517,10 +509,10 @@ class Checkpointer:
             self._fatal = fenced
         except Abandoned:
             return
-        except (StoreFailure, DamagedDocument) as failure:
+        except (StoreFailure, documents.DamagedDocument) as failure:
             self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
 
-    def _take_read_back(self, entry: CommittedStep, damage: str | None) -> None:
+    def _take_read_back(self, entry: documents.CommittedStep, damage: str | None) -> None:
         self._save_wanted |= damage is not None
         self._callbacks.on_read_back(entry, damage)
 

@@ -24,18 +24,8 @@ from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import describe_commit, encode_commit
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api import package
-from halcyon_api.checkpoint_documents import (
-    COMMIT_KEY,
-    DATA_PREFIX,
-    MANIFEST_KEY,
-    CommittedStep,
-    DamagedDocument,
-    Manifest,
-    ManifestFile,
-    ManifestLeaf,
-    canonical_json,
-)
 
 
 class CommitFailed(Exception):
@@ -52,7 +42,7 @@ class CommitFailed(Exception):
 
 def gather_parts(
     store: Store, prefix: str, own: Part, process_count: int, *, timeout_seconds: float, sleep: Sleep
-) -> tuple[ManifestFile, ...]:
+) -> tuple[documents.ManifestFile, ...]:
     """Wait for the parts of all other processes.
 
     If a process has no space left, the function still waits for the rest: before the second try no process may write to
@@ -73,7 +63,7 @@ def gather_parts(
     ):
         try:
             part = decode_report(Part, data)
-        except DamagedDocument as damage:
+        except documents.DamagedDocument as damage:
             raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
         if part.error is not None:
             failed = CommitFailed(f"process {process} could not write its part: {part.error}", is_full=part.is_full)
@@ -90,13 +80,13 @@ def commit(
     store: Store,
     keeper: HeadKeeper,
     prefix: str,
-    leaves: tuple[ManifestLeaf, ...],
-    files: tuple[ManifestFile, ...],
-    about: Manifest,
+    leaves: tuple[documents.ManifestLeaf, ...],
+    files: tuple[documents.ManifestFile, ...],
+    about: documents.Manifest,
     retention: Retention,
     up_milliseconds: int,
     read_back_every: int,
-) -> CommittedStep:
+) -> documents.CommittedStep:
     """Commit written files.
 
     Args:
@@ -115,8 +105,8 @@ def commit(
     """
     _check_files(store, prefix, leaves, files)
     manifest = about.model_copy(update={"leaves": leaves, "files": files, "versions": versions()})
-    data = canonical_json(manifest.document())
-    for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):
+    data = documents.canonical_json(manifest.document())
+    for key, content in ((documents.MANIFEST_KEY, data), (documents.COMMIT_KEY, encode_commit(data, about.epoch))):
         if not store.create(f"{prefix}{key}", content):
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
@@ -144,10 +134,12 @@ class Undecided(Exception):
         self.failure = failure
 
 
-def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], files: tuple[ManifestFile, ...]) -> None:
+def _check_files(
+    store: Store, prefix: str, leaves: tuple[documents.ManifestLeaf, ...], files: tuple[documents.ManifestFile, ...]
+) -> None:
     named = [file.path for file in files]
     needed = expected_files(leaves)
-    start = f"{prefix}{DATA_PREFIX}"
+    start = f"{prefix}{documents.DATA_PREFIX}"
     listed = {key.removeprefix(start) for key in store.list(start)}
     for what, wrong in (
         (
@@ -160,7 +152,7 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
         ("unknown in the store", listed - needed),
     ):
         if wrong:
-            raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{DATA_PREFIX}{min(wrong)}")
+            raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{documents.DATA_PREFIX}{min(wrong)}")
 
 
 @cache

@@ -20,20 +20,7 @@ from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, Trai
 from halcyon.storage.abilities import ProbeContended, require_abilities
 from halcyon.storage.failures import STOPPED, StoreFailure, as_exit
 from halcyon.storage.store import Store, Value
-from halcyon_api.checkpoint_documents import (
-    HEAD_KEY,
-    BadStep,
-    CommittedStep,
-    DamagedDocument,
-    Epoch,
-    Fingerprints,
-    Head,
-    Owner,
-    RebuiltHead,
-    decode_head,
-    encode_head,
-    step_prefix,
-)
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -44,7 +31,13 @@ _LONGEST_REASON = 200
 
 
 def take_root(
-    store: Store, *, owner: Owner, epoch: Epoch | None, writer: str, fingerprints: Fingerprints, expected_step: int
+    store: Store,
+    *,
+    owner: documents.Owner,
+    epoch: documents.Epoch | None,
+    writer: str,
+    fingerprints: documents.Fingerprints,
+    expected_step: int,
 ) -> tuple[HeadKeeper, str | None]:
     """Make this process the only writer of a root.
 
@@ -62,11 +55,11 @@ def take_root(
     """
     probed = False
     for _ in range(_TRIES):
-        present = store.read(HEAD_KEY)
+        present = store.read(documents.HEAD_KEY)
         head, loss = load_head(store, present)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
         if loss is not None:
-            wanted = wanted.model_copy(update={"rebuilt": RebuiltHead(reason=loss, epoch=wanted.epoch)})
+            wanted = wanted.model_copy(update={"rebuilt": documents.RebuiltHead(reason=loss, epoch=wanted.epoch)})
         _expect_checkpoint(head, expected_step, store.root)
         if head is not None:
             _expect_same_run(store, head, fingerprints)
@@ -78,10 +71,10 @@ def take_root(
             probed = True
         if loss is not None and present.data is not None:
             store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
-        data = encode_head(wanted)
-        generation = store.swap(HEAD_KEY, data, present.generation)
+        data = documents.encode_head(wanted)
+        generation = store.swap(documents.HEAD_KEY, data, present.generation)
         if generation is None:  # another process was first, or our own first try succeeded and its answer was lost
-            again = store.read(HEAD_KEY)
+            again = store.read(documents.HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
             return HeadKeeper(store, wanted, generation), loss
@@ -94,7 +87,7 @@ def _contended(root: str) -> TrainerExit:
     )
 
 
-def load_head(store: Store, present: Value | None = None) -> tuple[Head | None, str | None]:
+def load_head(store: Store, present: Value | None = None) -> tuple[documents.Head | None, str | None]:
     """HEAD of a root, or rebuilt from the checkpoints if it is missing or damaged.
 
     Args:
@@ -108,13 +101,13 @@ def load_head(store: Store, present: Value | None = None) -> tuple[Head | None, 
         NoValidCheckpoint: HEAD is damaged, and there is no committed checkpoint from which to rebuild it.
         StoreFailure: The store did not answer.
     """
-    data = (present or store.read(HEAD_KEY)).data
+    data = (present or store.read(documents.HEAD_KEY)).data
     if data is None:
         head = rebuild_head(store)
         return head, "HEAD is missing" if head else None
     try:
-        return decode_head(data), None
-    except DamagedDocument as damage:
+        return documents.decode_head(data), None
+    except documents.DamagedDocument as damage:
         head = rebuild_head(store)
         if head is None:
             raise NoValidCheckpoint(
@@ -125,7 +118,7 @@ def load_head(store: Store, present: Value | None = None) -> tuple[Head | None, 
         return head, str(damage)
 
 
-def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
+def committed_steps(store: Store) -> tuple[documents.CommittedStep, ...]:
     """The committed checkpoints of a root, newest first.
 
     Raises:
@@ -139,7 +132,7 @@ def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
     return head.committed
 
 
-def entry_of(store: Store, step: int | None) -> CommittedStep:
+def entry_of(store: Store, step: int | None) -> documents.CommittedStep:
     """The checkpoint of a step; None: the newest.
 
     Raises:
@@ -156,7 +149,7 @@ def entry_of(store: Store, step: int | None) -> CommittedStep:
     )
 
 
-def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:
+def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: str) -> None:
     if head is not None and head.committed:
         return
     if head is not None and head.bad:
@@ -174,7 +167,7 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
         )
 
 
-def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[CommittedStep]) -> str:
+def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence[documents.CommittedStep]) -> str:
     """The error message for a restore that found only damaged checkpoints.
 
     Args:
@@ -198,7 +191,7 @@ def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[Committed
     )
 
 
-def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:
+def _expect_same_run(store: Store, head: documents.Head, fingerprints: documents.Fingerprints) -> None:
     """Compare the run with the newest checkpoint whose manifest can be read. Only the restore checks the data."""
     for entry, manifest in readable(store, head.committed):
         then = manifest.fingerprints
@@ -208,7 +201,9 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
         return
 
 
-def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str) -> Fingerprints:
+def _with_its_steps(
+    now: documents.Fingerprints, then: documents.Fingerprints, done: int, root: str
+) -> documents.Fingerprints:
     """The run's fingerprints with the checkpoint's number of steps, if the new number does not change the steps that
     are done.
 
@@ -235,26 +230,30 @@ def same_root_everywhere(store: Store, writer: str) -> str:
     `STOPPED`: a preemption notice came while the store rejected the credentials.
     """
     try:
-        data = store.read(HEAD_KEY).data
-        head = decode_head(data) if data is not None else None
+        data = store.read(documents.HEAD_KEY).data
+        head = documents.decode_head(data) if data is not None else None
     except StoreFailure as failure:
-        return STOPPED if failure.code == STOPPED else f"cannot read {HEAD_KEY}: {failure}"
-    except DamagedDocument as damage:
+        return STOPPED if failure.code == STOPPED else f"cannot read {documents.HEAD_KEY}: {failure}"
+    except documents.DamagedDocument as damage:
         return str(damage)
-    return "" if head is not None and head.writer == writer else f"sees {'another' if head else 'no'} {HEAD_KEY} there"
+    return (
+        ""
+        if head is not None and head.writer == writer
+        else f"sees {'another' if head else 'no'} {documents.HEAD_KEY} there"
+    )
 
 
 @dataclass(frozen=True)
 class Listing:
     """The contents of a root."""
 
-    head: Head | None
+    head: documents.Head | None
     """HEAD, rebuilt from the checkpoints if necessary; None if the root holds no checkpoint."""
     head_damage: str | None
     """Why HEAD itself could not be used."""
-    committed: tuple[CommittedStep, ...]
+    committed: tuple[documents.CommittedStep, ...]
     """Newest first."""
-    bad: tuple[BadStep, ...]
+    bad: tuple[documents.BadStep, ...]
     unfinished: tuple[str, ...]
     """Prefixes of checkpoints that are being written, are being deleted, or were given up."""
     older: int = 0
@@ -296,10 +295,10 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
 
 def _first_of(step: int) -> str:
     """A key that sorts before all prefixes of a step and after the prefixes of earlier steps."""
-    return step_prefix(step, 0, "")[: -len(".000000./")]
+    return documents.step_prefix(step, 0, "")[: -len(".000000./")]
 
 
-def verify_checkpoint(spec: CheckpointSpec, entry: CommittedStep) -> tuple[str, ...]:
+def verify_checkpoint(spec: CheckpointSpec, entry: documents.CommittedStep) -> tuple[str, ...]:
     """Read a whole checkpoint and check every byte.
 
     Returns:

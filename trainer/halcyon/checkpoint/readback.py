@@ -16,16 +16,10 @@ from dataclasses import dataclass
 from halcyon.checkpoint.head import HeadKeeper, bad_step, with_damage, with_verified
 from halcyon.checkpoint.parts import Sleep, decode_report, encode_report, gather_reports, report_key
 from halcyon.checkpoint.processes import Processes
-from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.checkpoint.verify import damage_of, read_file, read_manifest
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    DATA_PREFIX,
-    CommittedStep,
-    DamagedDocument,
-    Document,
-    ManifestFile,
-)
+from halcyon_api import checkpoint_documents as documents
 
 CHECKS_PREFIX = "checks/"
 _WORKERS = 2
@@ -36,14 +30,16 @@ class CheckMissing(Exception):
     """A process did not report its read-back in time; the message names the process."""
 
 
-class Check(Document):
+class Check(documents.Document):
     """The damage that a process found in the files that it wrote."""
 
     process: int
     damages: tuple[str, ...]
 
 
-def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile], *, manifest: bool) -> tuple[str, ...]:
+def read_back(
+    store: Store, entry: documents.CommittedStep, files: Sequence[documents.ManifestFile], *, manifest: bool
+) -> tuple[str, ...]:
     """Read and check files of a checkpoint, without the page cache of this machine.
 
     Args:
@@ -59,26 +55,18 @@ def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile],
         StoreFailure: The store did not answer.
     """
 
-    def damage_of(file: ManifestFile) -> str | None:
-        store.forget(f"{entry.path}{DATA_PREFIX}{file.path}")
-        return _damage_of(lambda: read_file(store, entry.path, file))
+    def check(file: documents.ManifestFile) -> str | None:
+        store.forget(f"{entry.path}{documents.DATA_PREFIX}{file.path}")
+        return damage_of(lambda: read_file(store, entry.path, file))
 
-    damages: list[str | None] = [_damage_of(lambda: read_manifest(store, entry))] if manifest else []
+    damages: list[str | None] = [damage_of(lambda: read_manifest(store, entry))] if manifest else []
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="checkpoint-check") as pool:
         try:
-            damages += pool.map(damage_of, files)
+            damages += pool.map(check, files)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return tuple(damage for damage in damages if damage)
-
-
-def _damage_of(work: Callable[[], object]) -> str | None:
-    try:
-        work()
-    except Damaged as damage:
-        return str(damage)
-    return None
 
 
 def report(store: Store, prefix: str, check: Check) -> None:
@@ -123,7 +111,7 @@ class ReadBackWorker:
     """Longest wait of process 0 for the checks of the others."""
     sleep: Sleep
     """Waits this number of seconds, or raises `Abandoned`."""
-    on_read_back: Callable[[CommittedStep, str | None], object]
+    on_read_back: Callable[[documents.CommittedStep, str | None], object]
     """Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the result."""
     on_warning: Callable[[str], object]
     """Called with the reason why a checkpoint could not be read back."""
@@ -136,7 +124,7 @@ class ReadBackWorker:
         """Whether a checkpoint is being read."""
         return self._thread is not None and self._thread.is_alive()
 
-    def begin(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
+    def begin(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
         """Read this process's files of a checkpoint in a thread: neither the next save nor the end of the run waits for
         it.
         """
@@ -149,17 +137,17 @@ class ReadBackWorker:
         if self._thread is not None:
             self._thread.join()
 
-    def _guarded(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
+    def _guarded(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
         try:
             self._read(entry, files)
         except Abandoned:
             return
-        except (StoreFailure, CheckMissing, DamagedDocument) as failure:
+        except (StoreFailure, CheckMissing, documents.DamagedDocument) as failure:
             self.on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
         except Exception as failure:
             self.on_fatal(failure)
 
-    def _read(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
+    def _read(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
         damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
         check = Check(process=self.processes.process_index, damages=damages)
         if self.keeper is None:

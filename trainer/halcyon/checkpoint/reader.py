@@ -21,27 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from halcyon.checkpoint import layout
 from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.layout import (
-    Leaf,
-    Region,
-    RegionKey,
-    assign,
-    chunk_path,
-    chunk_region,
-    chunks_of,
-    flatten,
-    key_of,
-    metadata_path,
-    normal,
-    overlap,
-    shape_of,
-    unflatten,
-    who_holds,
-    whole,
-    within,
-)
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.processes import Agreement
 from halcyon.checkpoint.verify import Damaged, OtherState, read_file, read_manifest
@@ -60,13 +42,13 @@ def holds_average(manifest: Manifest, template: Any) -> bool:
     """Whether a checkpoint has the arrays of the template's average, with their shapes."""
     shapes = {leaf.path: leaf.shape for leaf in manifest.leaves}
     return all(
-        shapes.get(leaf.path) == leaf.shape for leaf in flatten(template) if leaf.path.startswith(AVERAGE_PREFIX)
+        shapes.get(leaf.path) == leaf.shape for leaf in layout.flatten(template) if leaf.path.startswith(AVERAGE_PREFIX)
     )
 
 
 def match_leaves(
     manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False, spare: str | None = None
-) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
+) -> tuple[tuple[ManifestLeaf, layout.Leaf], ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
@@ -80,7 +62,7 @@ def match_leaves(
         OtherState: An array is missing on one side, or has another shape or type.
     """
     saved = {leaf.path: leaf for leaf in manifest.leaves}
-    wanted = flatten(template)
+    wanted = layout.flatten(template)
     for leaf in wanted:
         if leaf.path not in saved:
             raise OtherState(f"the state has an array {leaf.path} that the checkpoint does not have")
@@ -132,7 +114,7 @@ def read_state(
             those of the template) or `StoreFailure` (the store did not answer), here or on another process.
     """
     files: dict[str, ManifestFile] = {}
-    pairs: list[tuple[ManifestLeaf, Leaf]] = []
+    pairs: list[tuple[ManifestLeaf, layout.Leaf]] = []
 
     def read_and_match() -> tuple[int, ...]:
         manifest = read_manifest(store, entry)
@@ -147,12 +129,14 @@ def read_state(
     for wave in _waves(pairs, count):
         readers = [_LeafReader(store, entry.path, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
         arrays += group.read(readers, agree)
-    return unflatten(template, arrays)
+    return layout.unflatten(template, arrays)
 
 
-def _waves(pairs: Sequence[tuple[ManifestLeaf, Leaf]], process_count: int) -> Iterator[list[tuple[ManifestLeaf, Leaf]]]:
+def _waves(
+    pairs: Sequence[tuple[ManifestLeaf, layout.Leaf]], process_count: int
+) -> Iterator[list[tuple[ManifestLeaf, layout.Leaf]]]:
     """The leaves in waves of about `WAVE_BYTES` for each process. The same waves on every process."""
-    wave: list[tuple[ManifestLeaf, Leaf]] = []
+    wave: list[tuple[ManifestLeaf, layout.Leaf]] = []
     held = 0
     for there, leaf in pairs:
         shard = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
@@ -183,7 +167,7 @@ class _SharedReads:
         self._known: dict[Any, Partition | None] = {}
         self._loads: dict[Partition, dict[int, int]] = {}
 
-    def partition(self, leaf: Leaf) -> Partition | None:
+    def partition(self, leaf: layout.Leaf) -> Partition | None:
         """The groups of processes that hold the same regions of a leaf; None if every process reads for itself."""
         if not self._possible:
             return None
@@ -193,7 +177,7 @@ class _SharedReads:
             held = (
                 (everybody,)
                 if leaf.sharding is None
-                else [one.processes for one in who_holds(leaf.sharding, leaf.shape)]
+                else [one.processes for one in layout.who_holds(leaf.sharding, leaf.shape)]
             )
             self._known[key] = partition_of(held, self._process_count)
         return self._known[key]
@@ -236,7 +220,7 @@ class _SharedRead:
         self._group = next(group for group in partition if me in group)
         self._items = [(reader, indices) for reader in readers for indices in reader.needed]
         sizes = [reader.file(indices).size_bytes for reader, indices in self._items]
-        self._by = assign(sizes, [self._group] * len(sizes), loads)
+        self._by = layout.assign(sizes, [self._group] * len(sizes), loads)
         self._me = me
         self._read: dict[int, np.ndarray] = {}
 
@@ -294,29 +278,29 @@ class _LeafReader:
     prefix: str
     files: dict[str, ManifestFile]
     there: ManifestLeaf
-    leaf: Leaf
+    leaf: layout.Leaf
     partition: Partition | None
 
     def __post_init__(self) -> None:
         self._dtype = np.dtype(jnp.dtype(self.there.dtype))
         sharding, shape = self.leaf.sharding, self.leaf.shape
-        self._devices: list[tuple[Any, RegionKey]] = []
-        self._regions: dict[RegionKey, Region] = {}
+        self._devices: list[tuple[Any, layout.RegionKey]] = []
+        self._regions: dict[layout.RegionKey, layout.Region] = {}
         indices: Sequence[tuple[Any, Any]] = (
             [(None, None)] if sharding is None else list(sharding.addressable_devices_indices_map(shape).items())
         )
         for device, index in indices:
-            region = whole(shape) if device is None else normal(index or (), shape)
-            self._regions[key_of(region)] = region
-            self._devices.append((device, key_of(region)))
-        self._filled: dict[RegionKey, np.ndarray] = {}
-        needed: dict[tuple[int, ...], list[RegionKey]] = {}
+            region = layout.whole(shape) if device is None else layout.normal(index or (), shape)
+            self._regions[layout.key_of(region)] = region
+            self._devices.append((device, layout.key_of(region)))
+        self._filled: dict[layout.RegionKey, np.ndarray] = {}
+        needed: dict[tuple[int, ...], list[layout.RegionKey]] = {}
         for key, region in self._regions.items():
-            chunks = list(chunks_of(self.there, region))
+            chunks = list(layout.chunks_of(self.there, region))
             for chunk in chunks:
                 needed.setdefault(chunk, []).append(key)
-            if len(chunks) != 1 or chunk_region(self.there, chunks[0]) != region:
-                self._filled[key] = np.empty(shape_of(region), self.leaf.dtype)
+            if len(chunks) != 1 or layout.chunk_region(self.there, chunks[0]) != region:
+                self._filled[key] = np.empty(layout.shape_of(region), self.leaf.dtype)
         self.needed = dict(sorted(needed.items()))
         """The chunks to read, and the regions that each overlaps.
 
@@ -329,11 +313,11 @@ class _LeafReader:
 
     def check_metadata(self) -> None:
         """Check ``zarr.json``, which other Zarr readers read first."""
-        read_file(self.store, self.prefix, self.files[metadata_path(self.there)])
+        read_file(self.store, self.prefix, self.files[layout.metadata_path(self.there)])
 
     def file(self, indices: tuple[int, ...]) -> ManifestFile:
         """The file of a chunk."""
-        return self.files[chunk_path(self.there, indices)]
+        return self.files[layout.chunk_path(self.there, indices)]
 
     def chunk_bytes(self, indices: tuple[int, ...]) -> int:
         """Size of a chunk's elements in bytes, without the checksum."""
@@ -355,14 +339,14 @@ class _LeafReader:
     def paste(self, indices: tuple[int, ...], chunk: np.ndarray) -> None:
         """Copy a chunk into the regions that it overlaps, rounded if the leaf has another type."""
         chunk = chunk.astype(self.leaf.dtype, copy=False)
-        held = chunk_region(self.there, indices)
+        held = layout.chunk_region(self.there, indices)
         for key in self.needed[indices]:
             region = self._regions[key]
             if key not in self._filled:
                 self._filled[key] = chunk  # the region is this chunk
                 continue
-            shared = overlap(held, region)
-            self._filled[key][within(shared, region)] = chunk[within(shared, held)]
+            shared = layout.overlap(held, region)
+            self._filled[key][layout.within(shared, region)] = chunk[layout.within(shared, held)]
 
     def array(self) -> Any:
         """The leaf on its devices. Frees the host copies."""
@@ -376,4 +360,4 @@ class _LeafReader:
         return jax.make_array_from_single_device_arrays(self.leaf.shape, sharding, shards)
 
     def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:
-        return shape_of(chunk_region(self.there, indices))
+        return layout.shape_of(layout.chunk_region(self.there, indices))

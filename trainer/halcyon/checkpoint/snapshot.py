@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -87,12 +87,8 @@ class _Piece:
     """Selects one of this process's devices that hold the region, round-robin."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    leaves: tuple[ManifestLeaf, ...]
-    pieces: tuple[_Piece, ...]
-    metadata: tuple[int, ...]
-    state_bytes: int
+_Plan = tuple[Snapshot, Sequence[_Piece]]
+"""A snapshot without shards, and the pieces that become its shards."""
 
 
 class Snapshotter:
@@ -111,7 +107,7 @@ class Snapshotter:
     def prepare(self, template: Any) -> None:
         """Allocate the buffers for states like `template`, and write to their pages."""
         leaves = flatten(template)
-        for piece in self._plan(leaves).pieces:
+        for piece in self._plan(leaves)[1]:
             leaf = leaves[piece.leaf]
             if leaf.sharding is not None and all(
                 _on_host(device, leaf.sharding) for device in leaf.sharding.device_set
@@ -121,12 +117,12 @@ class Snapshotter:
     def take(self, state: Any) -> Snapshot:
         """Copy a state. Its buffers may be donated once this returns."""
         leaves = flatten(state)
-        plan = self._plan(leaves)
-        here = {index: _shards(leaves[index]) for index in {piece.leaf for piece in plan.pieces}}
+        empty, pieces = self._plan(leaves)
+        here = {index: _shards(leaves[index]) for index in {piece.leaf for piece in pieces}}
         copies: list[Shard] = []
         under_way: deque[tuple[_Piece, jax.Array]] = deque()
         extra_bytes = 0
-        for piece in plan.pieces:
+        for piece in pieces:
             leaf = leaves[piece.leaf]
             if not isinstance(leaf.value, jax.Array):
                 copies.append(Shard(piece.leaf, piece.region, np.array(leaf.value, dtype=leaf.dtype)))
@@ -147,7 +143,7 @@ class Snapshotter:
                 extra_bytes -= self._land(under_way, copies)
         while under_way:
             self._land(under_way, copies)
-        return Snapshot(plan.leaves, tuple(copies), plan.metadata, plan.state_bytes)
+        return replace(empty, shards=tuple(copies))
 
     def _plan(self, leaves: Sequence[Leaf]) -> _Plan:
         """The pieces that this process writes.
@@ -162,9 +158,8 @@ class Snapshotter:
     def _land(self, under_way: deque[tuple[_Piece, jax.Array]], copies: list[Shard]) -> int:
         """Wait for the oldest transfer. Returns the bytes of device memory that it used in addition to the state."""
         piece, data = under_way.popleft()
-        copies.append(
-            Shard(piece.leaf, piece.region, np.asarray(data))
-        )  # the transfer allocated this memory, and nothing else uses it
+        # The transfer allocated this memory, and nothing else uses it.
+        copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))
         return 0 if piece.region == piece.held else data.nbytes
 
     def _copy(self, leaf: Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
@@ -209,7 +204,7 @@ def _make_plan(leaves: Sequence[Leaf], process: int, process_count: int) -> _Pla
     for (index, one, region), writer in zip(shared, writers, strict=True):
         if writer == process:
             pieces.append(_Piece(index, one.region, region, len(pieces)))
-    return _Plan(described, tuple(pieces), tuple(range(process, len(leaves), process_count)), total)
+    return Snapshot(described, (), tuple(range(process, len(leaves), process_count)), total), pieces
 
 
 def _bytes(leaf: Leaf, region: Region) -> int:

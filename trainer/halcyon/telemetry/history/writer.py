@@ -17,21 +17,9 @@ from dataclasses import dataclass, replace
 
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
+from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon.telemetry.history.merging import ACCOUNT, due, merged, sampled
-from halcyon.telemetry.history.segments import (
-    METRICS_PREFIX,
-    DamagedSegment,
-    Groups,
-    ProcessGroupId,
-    Record,
-    SegmentName,
-    decode_segment,
-    encode_row,
-    encode_segment,
-    live,
-    segments_in,
-)
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -74,7 +62,7 @@ class HistoryWriter:
     def __init__(
         self,
         checkpoint: CheckpointSpec,
-        group: ProcessGroupId,
+        group: segments.ProcessGroupId,
         *,
         account: Callable[[], Account],
         on_warning: Callable[[str], object],
@@ -85,10 +73,10 @@ class HistoryWriter:
         self._account, self._on_warning = account, on_warning
         self._clock, self._wall = clock, wall
         self._store: Store | None = None
-        self._names: list[SegmentName] = []
+        self._names: list[segments.SegmentName] = []
         self._next = 1
-        self._waiting: list[Record] = []
-        self._unsent: tuple[SegmentName, bytes] | None = None
+        self._waiting: list[segments.Record] = []
+        self._unsent: tuple[segments.SegmentName, bytes] | None = None
         self._wanted = self._warned = False
         self._flushed_at = (
             clock() - FLUSH_SECONDS
@@ -125,11 +113,11 @@ class HistoryWriter:
             if self._waiting:
                 account = self._account()
                 self._waiting.append(
-                    encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds}))
+                    segments.encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds}))
                 )
-                name = SegmentName(self._next, self._next, 0, self._group.number, self._group.writer)
+                name = segments.SegmentName(self._next, self._next, 0, self._group.number, self._group.writer)
                 self._next += 1
-                self._unsent, self._waiting = (name, encode_segment(name, {self._group: self._waiting})), []
+                self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
                 self._send(store)
             self._warned = False
             if merge:
@@ -139,8 +127,8 @@ class HistoryWriter:
             if not self._warned:
                 self._warned = True
                 self._on_warning(
-                    f"the history could not be written to {self._checkpoint.root}/{METRICS_PREFIX}, and is tried "
-                    f"again: {failure}"
+                    f"the history could not be written to {self._checkpoint.root}/{segments.METRICS_PREFIX}, and is "
+                    f"tried again: {failure}"
                 )
 
     def _opened(self) -> Store:
@@ -148,8 +136,8 @@ class HistoryWriter:
         if self._store is not None:
             return self._store
         store = Store(self._checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        present = segments_in(store)
-        self._names = live(present)
+        present = segments.segments_in(store)
+        self._names = segments.live(present)
         self._next = 1 + max((name.last for name in present), default=0)
         self._group = replace(self._group, number=1 + max((name.number for name in present), default=0))
         self._store = store
@@ -167,32 +155,32 @@ class HistoryWriter:
     def _merge(self, store: Store) -> None:
         """Merge while there is something to merge, as long as this process has the root."""
         while due(self._names):
-            self._names = live(segments_in(store))
+            self._names = segments.live(segments.segments_in(store))
             sources = due(self._names)
             if not sources or not self._has_root(store):
                 return
             parts = [self._part(store, source) for source in sources]
-            name = SegmentName(
+            name = segments.SegmentName(
                 sources[0].first,
                 max(one.last for one in sources),
                 sources[0].level + 1,
                 self._group.number,
                 self._group.writer,
             )
-            store.write(name.key, encode_segment(name, merged(parts)))
+            store.write(name.key, segments.encode_segment(name, merged(parts)))
             self._names = [*(one for one in self._names if one not in sources), name]
             for source in sources:
                 store.delete(source.key)
 
-    def _part(self, store: Store, source: SegmentName) -> Groups:
+    def _part(self, store: Store, source: segments.SegmentName) -> segments.Groups:
         """The rows of a segment.
 
         A damaged one has none, and its bytes are set aside, because its name is about to be covered.
         """
         data = store.read(source.key).data
         try:
-            return decode_segment(source.key, data)
-        except DamagedSegment as damage:
+            return segments.decode_segment(source.key, data)
+        except segments.DamagedSegment as damage:
             if data is not None:
                 store.write(f"{_QUARANTINE_PREFIX}{source.key.replace('/', '-')}", data)
             self._on_warning(f"a part of the history is lost: {damage}")
@@ -223,7 +211,7 @@ class HistoryWriter:
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")
 
 
-def _stored(row: Row) -> Record:
+def _stored(row: Row) -> segments.Record:
     if not _NOT_KEPT_FIELDS.isdisjoint(row.fields):
         row = replace(row, fields={name: value for name, value in row.fields.items() if name not in _NOT_KEPT_FIELDS})
-    return encode_row(row)
+    return segments.encode_row(row)
