@@ -37,9 +37,6 @@ class OneProcess:
         """There is no other process that could disagree."""
         return json.loads(json.dumps(document))
 
-    def barrier(self, name: str) -> None:
-        """There is no other process to wait for."""
-
 
 @dataclass(frozen=True)
 class Root:

@@ -27,9 +27,6 @@ class Process:
             self.given.append(json.dumps(document))
         return json.loads(self.given[-1])
 
-    def barrier(self, name: str) -> None:
-        """Nothing waits here."""
-
 
 @pytest.mark.parametrize(
     ("error", "kind"),

@@ -60,15 +60,7 @@ def talk(group: ProcessGroup) -> None:
         processes=jax.process_count(),
         policies=device_policies(),
     )
-    group.barrier("end")
-
-
-def disagree(group: ProcessGroup) -> None:
-    """Wait at barriers with different names."""
-    try:
-        group.barrier("here" if group.is_main else "there")
-    except RuntimeError as error:
-        tell(event="refused", message=str(error))
+    group.greatest(0.0)  # all processes wait here
 
 
 def steps(group: ProcessGroup) -> int:
@@ -108,7 +100,6 @@ def leave_alone(group: ProcessGroup, index: int) -> int:
 
 TASKS = {
     "talk": talk,
-    "disagree": disagree,
     "steps": steps,
     "idle": idle,
     "linger": linger,

@@ -603,7 +603,7 @@ class _ProgressWithLoad(Progress):
 
 
 def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "Progress", _ProgressWithLoad)
+    monkeypatch.setattr(state.progress, "Progress", _ProgressWithLoad)
     scene = Scene()
     scene.start()
     metrics = {"expert_load": 0.75, "other": 2.0, "loss": 9.0, "steps": 9.0}

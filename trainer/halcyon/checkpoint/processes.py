@@ -35,10 +35,6 @@ class Processes(Protocol):
         """Process 0's document, on every process."""
         ...
 
-    def barrier(self, name: str) -> None:
-        """Wait until all processes are at the barrier."""
-        ...
-
 
 def gather_texts(processes: Processes, text: str) -> list[str]:
     """Each process's short text (cut to 1 KiB), in the order of the processes, on every process."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from halcyon.checkpoint import parts
 from halcyon.checkpoint.collect import delete_checkpoint, delete_orphans, finish_deletions
 from halcyon.checkpoint.commit import (
     CommitFailed,
@@ -24,19 +25,6 @@ from halcyon.checkpoint.commit import (
     gather_parts,
 )
 from halcyon.checkpoint.head import HeadKeeper, check_ours
-from halcyon.checkpoint.parts import (
-    AGAIN_KEY,
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    PARTS_PREFIX,
-    Part,
-    Sleep,
-    encode_report,
-    remove_files,
-    report_key,
-    second_prefix,
-    write_files,
-)
 from halcyon.checkpoint.retention import (
     Retention,
     delete_programs,
@@ -81,7 +69,7 @@ class Follower:
     epoch: Epoch
     writer: str
     timeout_seconds: float
-    sleep: Sleep
+    sleep: parts.Sleep
     written: tuple[ManifestFile, ...] = ()
     """The files that this process wrote in the last save that it finished."""
 
@@ -90,7 +78,7 @@ class Follower:
         try:
             return self._write(prefix, snapshot, about)
         except _TryAgain:
-            return self._write(second_prefix(prefix), snapshot, about)
+            return self._write(parts.second_prefix(prefix), snapshot, about)
 
     def _write(self, prefix: str, snapshot: Snapshot, about: Manifest) -> Head:
         part, failure = _own_part(self.store, prefix, snapshot, self.process, snapshot.size_bytes)
@@ -116,11 +104,11 @@ class Follower:
         """
         deadline = time.monotonic() + self.timeout_seconds
         # The more processes there are, the less often each polls, with two requests each time.
-        longest = max(LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)
-        pause = max(FIRST_PAUSE_SECONDS, longest / 32)
+        longest = max(parts.LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)
+        pause = max(parts.FIRST_PAUSE_SECONDS, longest / 32)
         while True:
             # The part is read before HEAD, because process 0 changes HEAD first and then deletes the parts.
-            given_up = self.store.read(report_key(f"{prefix}{PARTS_PREFIX}", self.process)).data is None
+            given_up = self.store.read(parts.report_key(f"{prefix}{parts.PARTS_PREFIX}", self.process)).data is None
             with suppress(DamagedDocument):
                 head = decode_head(self.store.read(HEAD_KEY).data or b"")
                 if any(
@@ -129,7 +117,7 @@ class Follower:
                 ):
                     return head
             if given_up:
-                if self.store.read(f"{second_prefix(prefix)}{AGAIN_KEY}").data is not None:
+                if self.store.read(f"{parts.second_prefix(prefix)}{parts.AGAIN_KEY}").data is not None:
                     raise _TryAgain
                 raise CommitFailed("process 0 gave up the checkpoint; its log says why")
             if time.monotonic() >= deadline:
@@ -138,8 +126,8 @@ class Follower:
             pause = min(2 * pause, longest)
 
     def _deliver(
-        self, prefix: str, snapshot: Snapshot, part: Part, failure: Exception | None
-    ) -> tuple[Part, Exception | None]:
+        self, prefix: str, snapshot: Snapshot, part: parts.Part, failure: Exception | None
+    ) -> tuple[parts.Part, Exception | None]:
         """Write the part document.
 
         A full disk has room for it again when this or another process has deleted its files.
@@ -147,7 +135,9 @@ class Follower:
         deadline = time.monotonic() + self.timeout_seconds
         while True:
             try:
-                self.store.write(report_key(f"{prefix}{PARTS_PREFIX}", self.process), encode_report(part))
+                self.store.write(
+                    parts.report_key(f"{prefix}{parts.PARTS_PREFIX}", self.process), parts.encode_report(part)
+                )
             except StoreFailure as refusal:
                 if not refusal.is_full or time.monotonic() >= deadline:
                     raise
@@ -170,7 +160,7 @@ class Leader:
     keeper: HeadKeeper
     retention: Retention
     timeout_seconds: float
-    sleep: Sleep
+    sleep: parts.Sleep
     warn: Callable[[str], object]
     read_back_every: Callable[[], int]
     written: tuple[ManifestFile, ...] = ()
@@ -213,8 +203,8 @@ class Leader:
                     or not self._prepare_second_try(prefix, about.process_count, snapshot.state_bytes)
                 ):
                     raise
-        with self._cleaning(second_prefix(prefix)):
-            return self._write(second_prefix(prefix), snapshot, about)
+        with self._cleaning(parts.second_prefix(prefix)):
+            return self._write(parts.second_prefix(prefix), snapshot, about)
 
     def _write(self, prefix: str, snapshot: Snapshot, about: Manifest) -> Head:
         part, failure = _own_part(self.store, prefix, snapshot, 0, snapshot.state_bytes)
@@ -294,7 +284,7 @@ class Leader:
 
         False if this failed.
         """
-        mark = f"{second_prefix(prefix)}{AGAIN_KEY}"
+        mark = f"{parts.second_prefix(prefix)}{parts.AGAIN_KEY}"
         try:
             self.store.delete_prefix(f"{prefix}{DATA_PREFIX}")
             if not self._make_room(needed_bytes):
@@ -333,29 +323,29 @@ class Leader:
 
     def _delete_parts(self) -> None:
         while self._parts:
-            self.store.delete_prefix(f"{self._parts[-1]}{PARTS_PREFIX}")
+            self.store.delete_prefix(f"{self._parts[-1]}{parts.PARTS_PREFIX}")
             self._parts.pop()
 
 
 def _own_part(
     store: Store, prefix: str, snapshot: Snapshot, process: int, needed_bytes: int
-) -> tuple[Part, Exception | None]:
+) -> tuple[parts.Part, Exception | None]:
     """Write this process's files. A failure is returned, not raised, because the part must report it to process 0."""
     try:
         expect_room(store, needed_bytes)
-        return Part(process=process, files=write_files(store, prefix, snapshot)), None
+        return parts.Part(process=process, files=parts.write_files(store, prefix, snapshot)), None
     except Abandoned:
         raise
     except Exception as failure:
         if isinstance(failure, StoreFailure) and failure.is_full:
             return _full_part(store, prefix, snapshot, process, failure), failure
-        return Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
+        return parts.Part(process=process, error=str(failure)[:_LONGEST_ERROR]), failure
 
 
-def _full_part(store: Store, prefix: str, snapshot: Snapshot, process: int, failure: StoreFailure) -> Part:
+def _full_part(store: Store, prefix: str, snapshot: Snapshot, process: int, failure: StoreFailure) -> parts.Part:
     """Delete the files of a process that found the disk full, which makes room for the others, and return its part."""
-    _ignoring_failures(lambda: remove_files(store, prefix, snapshot))
-    return Part(process=process, error=str(failure)[:_LONGEST_ERROR], is_full=True)
+    _ignoring_failures(lambda: parts.remove_files(store, prefix, snapshot))
+    return parts.Part(process=process, error=str(failure)[:_LONGEST_ERROR], is_full=True)
 
 
 def _ignoring_failures(work: Callable[[], object]) -> None:

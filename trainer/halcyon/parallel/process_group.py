@@ -100,18 +100,6 @@ class ProcessGroup:
         everyone = multihost_utils.process_allgather(numbers) if self.distributed else numbers[None]
         return tuple(float(number) for number in np.max(np.asarray(everyone), axis=0))
 
-    def barrier(self, name: str) -> None:
-        """Wait until all processes are at the barrier of this name. A collective, for the main thread only.
-
-        Raises:
-            RuntimeError: Process 0 is at another barrier: the processes do not run the same sequence of collectives.
-        """
-        if not self.distributed:
-            return
-        leader = self.agree({"barrier": name}).get("barrier")
-        if leader != name:
-            raise RuntimeError(f"process {self.process_index} is at the barrier {name!r} and process 0 at {leader!r}")
-
 
 def join(
     coordinator: str | None,

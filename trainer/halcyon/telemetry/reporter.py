@@ -23,15 +23,7 @@ from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
 from halcyon_api.spec.determinism import InEffect
-from halcyon_api.status.progress import (
-    CheckpointProgress,
-    Evaluated,
-    ProgressReport,
-    Stage,
-    StoreWait,
-    StoreWaitFor,
-    TerminationReport,
-)
+from halcyon_api.status import progress
 from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
@@ -69,7 +61,7 @@ class RunReporter:
         clock: Clock | None = None,
         limits: HealthLimits | None = None,
         age_seconds: float | None = None,
-        work: Stage = "training",
+        work: progress.Stage = "training",
     ) -> None:
         self.identity, self.log = identity, log
         self._clock = clock = clock or Clock()
@@ -89,7 +81,7 @@ class RunReporter:
         state = self._state
         return state.but(now=self._clock.monotonic(), now_time=self._clock.wall())
 
-    def report(self) -> ProgressReport:
+    def report(self) -> progress.ProgressReport:
         """The document of ``/status``."""
         return progress_report(self.observe())
 
@@ -128,7 +120,7 @@ class RunReporter:
         """Set fields of `State`, which ``/status`` and ``/metrics`` show. No event is written."""
         self._change(lambda state: state.but(**facts))
 
-    def stage(self, stage: Stage) -> None:
+    def stage(self, stage: progress.Stage) -> None:
         """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up.
         Reported again, it is progress for the health: the limit of the stage begins again.
         """
@@ -342,7 +334,9 @@ class RunReporter:
         """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""
         self.knows(best=record, stopped_early=stopped or None)
 
-    def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0) -> None:
+    def evaluates(
+        self, found: progress.Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0
+    ) -> None:
         """Set the work of a run of task ``evaluate``.
 
         Args:
@@ -445,7 +439,7 @@ class RunReporter:
         times = {"seconds": microseconds(seconds), "limit_seconds": microseconds(limit_seconds)}
         self._event("hung", **times, path=path, stacks=clip(stacks, STACKS_LENGTH))
 
-    def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
+    def store_refuses(self, what: progress.StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
         """Report that a store denies access or does not answer, and that requests to it are retried.
 
         Args:
@@ -455,7 +449,7 @@ class RunReporter:
             end: Added to the end of the message.
         """
         until = timestamp(self._clock.wall() + seconds)
-        self.knows(waiting=StoreWait(what=what, until=until), waits_until=self._clock.monotonic() + seconds)
+        self.knows(waiting=progress.StoreWait(what=what, until=until), waits_until=self._clock.monotonic() + seconds)
         self.warning(f"{message}; the process tries again, with credentials read again, until {until}{end}")
 
     def store_wait_ended(self, seconds: float, answers: bool) -> None:
@@ -472,7 +466,7 @@ class RunReporter:
         """Report a failure that costs only time."""
         self._event("warning", message=clip(message))
 
-    def ended(self, report: TerminationReport) -> None:
+    def ended(self, report: progress.TerminationReport) -> None:
         """Report the end of the process, with the cause in its termination report."""
         if report.cause == "completed":
             self.stage("done")
@@ -496,7 +490,7 @@ class RunReporter:
         """The fields of the state about the newest checkpoint."""
         shown = {name: getattr(committed, name) for name in ("step", "path", "time", "size_bytes")}
         return {
-            "checkpoint": CheckpointProgress(attempt=committed.epoch.attempt, **shown),
+            "checkpoint": progress.CheckpointProgress(attempt=committed.epoch.attempt, **shown),
             "checkpoint_time": self._clock.wall(),
         }
 

@@ -17,16 +17,8 @@ from halcyon.telemetry.health import Health, HealthLimits, judge
 from halcyon.telemetry.log import RunIdentity
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
 from halcyon_api.checkpoint_documents import EvaluationRecord
+from halcyon_api.status import progress
 from halcyon_api.status.goodput import GoodputSeconds
-from halcyon_api.status.progress import (
-    CheckpointProgress,
-    Evaluated,
-    Progress,
-    ProgressReport,
-    Stage,
-    StartupSeconds,
-    StoreWait,
-)
 
 if TYPE_CHECKING:
     from halcyon.data.cache.build import Built
@@ -87,7 +79,7 @@ class State:
     now: float = 0.0
     now_time: float = 0.0
     """The moment for which a reader got the state, on both clocks."""
-    stage: Stage = "starting"
+    stage: progress.Stage = "starting"
     pace: Pace = field(default_factory=Pace)
     durations: Durations = field(default_factory=Durations)
 
@@ -110,7 +102,7 @@ class State:
     tokenized_at: float = -math.inf
     paused_seconds: float = 0.0
     """Time that the machine was paused since a step or a stage last ended."""
-    waiting: StoreWait | None = None
+    waiting: progress.StoreWait | None = None
     waits_until: float | None = None
 
     evaluation_loss: float | None = None
@@ -119,10 +111,10 @@ class State:
     """Loss of the average of the parameters on the held-out part, in nats per token; None without an average."""
     best: EvaluationRecord | None = None
     stopped_early: bool | None = None
-    evaluated: Evaluated | None = None
+    evaluated: progress.Evaluated | None = None
     tasks: dict[str, float] | None = None
 
-    checkpoint: CheckpointProgress | None = None
+    checkpoint: progress.CheckpointProgress | None = None
     checkpoint_time: float | None = None
     """When this process learned of the newest checkpoint."""
     checkpoint_error: str | None = None
@@ -159,7 +151,7 @@ class State:
         """A copy with these numbers added to its fields."""
         return self.but(**{name: getattr(self, name) + number for name, number in numbers.items()})
 
-    def entered(self, stage: Stage, now: float, wall: float) -> State:
+    def entered(self, stage: progress.Stage, now: float, wall: float) -> State:
         """A stage begins."""
         account = self.account.until(self.stage, now)
         state = self.but(stage=stage, stage_began=now, paused_seconds=0.0, account=account)
@@ -276,7 +268,7 @@ class State:
         return finite(max(value) if isinstance(value, tuple) else value)
 
     @property
-    def startup_seconds(self) -> StartupSeconds:
+    def startup_seconds(self) -> progress.StartupSeconds:
         """The parts of the start that have ended."""
         return self.account.startup
 
@@ -308,13 +300,13 @@ class State:
         )
 
 
-def progress_report(state: State) -> ProgressReport:
+def progress_report(state: State) -> progress.ProgressReport:
     """The document of ``/status``, except for the requests for a checkpoint. A field with the name of one of the state
     has its value.
     """
-    return ProgressReport(
+    return progress.ProgressReport(
         **vars(state.identity),
-        **{name: getattr(state, name) for name in ProgressReport.model_fields if hasattr(state, name)},
+        **{name: getattr(state, name) for name in progress.ProgressReport.model_fields if hasattr(state, name)},
         started_at=timestamp(state.began_time),
         first_step_at=None if state.first_step_time is None else timestamp(state.first_step_time),
         last_step_at=None if state.last_step_time is None else timestamp(state.last_step_time),
@@ -323,12 +315,12 @@ def progress_report(state: State) -> ProgressReport:
     )
 
 
-def _progress(state: State) -> Progress:
+def _progress(state: State) -> progress.Progress:
     """Each field has the value of the state's field of its name; the others are metrics of the objective."""
     found: dict[str, Any] = {}
-    for name in Progress.model_fields:
+    for name in progress.Progress.model_fields:
         value = getattr(state, name) if hasattr(state, name) else state.metric(name)
         if isinstance(value, float):
             value = finite(microseconds(value) if name.endswith("_seconds") else value)
         found[name] = value
-    return Progress(**found)
+    return progress.Progress(**found)

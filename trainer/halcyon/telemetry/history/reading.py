@@ -13,19 +13,9 @@ from dataclasses import dataclass
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
+from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, merged, resolved
-from halcyon.telemetry.history.segments import (
-    DamagedSegment,
-    Groups,
-    ProcessGroupId,
-    Record,
-    SegmentName,
-    decode_segment,
-    encode_segment,
-    live,
-    segments_in,
-)
 from halcyon.telemetry.log import to_camel
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
@@ -50,7 +40,7 @@ class ProcessGroupHistory:
         repeated: Steps that this group or a later one did again.
     """
 
-    group: ProcessGroupId
+    group: segments.ProcessGroupId
     last_step: int
     last_time: float
     ended: str
@@ -76,9 +66,9 @@ class History:
 
     root: str
     groups: tuple[ProcessGroupHistory, ...] = ()
-    steps: tuple[Record, ...] = ()
-    evaluations: tuple[Record, ...] = ()
-    events: tuple[Record, ...] = ()
+    steps: tuple[segments.Record, ...] = ()
+    evaluations: tuple[segments.Record, ...] = ()
+    events: tuple[segments.Record, ...] = ()
     files: int = 0
     damages: tuple[str, ...] = ()
 
@@ -120,14 +110,14 @@ class History:
         return sum(max(0.0, after.group.began - before.last_time) for before, after in pairs)
 
 
-def list_segments(store: Store) -> tuple[list[SegmentName], list[SegmentName]]:
+def list_segments(store: Store) -> tuple[list[segments.SegmentName], list[segments.SegmentName]]:
     """The segments in a root that count, in their order, and those that a killed merge has left.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    present = segments_in(store)
-    counting = live(present)
+    present = segments.segments_in(store)
+    counting = segments.live(present)
     return counting, sorted(set(present) - set(counting), key=lambda name: name.order)
 
 
@@ -141,7 +131,7 @@ def read_history(store: Store) -> History:
     return history_of(store.root, groups, files=files, damages=damages)
 
 
-def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
+def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:
     """The rows of a root by process group, the number of segments, and a sentence about each damaged one.
 
     Raises:
@@ -158,28 +148,28 @@ def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
     return joined(parts), len(names), damages
 
 
-def read_segments(store: Store, names: Sequence[SegmentName]) -> tuple[list[Groups], list[str]]:
+def read_segments(store: Store, names: Sequence[segments.SegmentName]) -> tuple[list[segments.Groups], list[str]]:
     """The rows of segments, in the given order, and a sentence about each damaged one, which is left out.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    parts: list[Groups] = []
+    parts: list[segments.Groups] = []
     damages: list[str] = []
     for name in names:
         try:
-            parts.append(decode_segment(name.key, store.read(name.key).data))
-        except DamagedSegment as damage:
+            parts.append(segments.decode_segment(name.key, store.read(name.key).data))
+        except segments.DamagedSegment as damage:
             damages.append(str(damage))
     return parts, damages
 
 
-def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
+def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
     """The history of rows that were joined."""
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
-    evaluations: dict[tuple[int, str, str], Record] = {}
-    events: list[Record] = []
+    evaluations: dict[tuple[int, str, str], segments.Record] = {}
+    events: list[segments.Record] = []
     for group, rows in kept.items():
         evaluations = _until(evaluations, group.resumed_step)
         for row in rows:
@@ -200,12 +190,14 @@ def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[s
     )
 
 
-def _until(evaluations: dict[tuple[int, str, str], Record], step: int) -> dict[tuple[int, str, str], Record]:
+def _until(
+    evaluations: dict[tuple[int, str, str], segments.Record], step: int
+) -> dict[tuple[int, str, str], segments.Record]:
     """The evaluations without those after a step: their models were left behind."""
     return {key: row for key, row in evaluations.items() if key[0] <= step}
 
 
-def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
+def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:
     entries = [_entry(group, rows) for group, rows in groups.items()]
     found: list[ProcessGroupHistory] = []
     for index, (group, rows) in enumerate(groups.items()):
@@ -226,7 +218,7 @@ def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
     return tuple(found)
 
 
-def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
+def _entry(group: segments.ProcessGroupId, rows: Sequence[segments.Record]) -> HistoryEntry:
     """The process group in the form in which the operator keeps it, whose rules of counting apply here too."""
     account = next((row for row in reversed(rows) if row["event"] == ACCOUNT), None)
     # The newest row, not the greatest step: the group may have gone back.
@@ -263,5 +255,5 @@ def copy_history(store: Store, to: Store, step: int) -> None:
     if not kept:
         return
     newest = max(kept, key=lambda group: group.order)
-    name = SegmentName(1, 1, 1, newest.number, newest.writer)
-    to.write(name.key, encode_segment(name, kept))
+    name = segments.SegmentName(1, 1, 1, newest.number, newest.writer)
+    to.write(name.key, segments.encode_segment(name, kept))

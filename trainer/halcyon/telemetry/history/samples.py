@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import orjson
 import zstandard
+from pydantic import TypeAdapter
 
 from halcyon.storage.store import Store
 
@@ -54,6 +54,10 @@ class Sample:
     tokens: tuple[int, ...]
     ended: tuple[bool, ...]
 
+    def __post_init__(self) -> None:
+        if len({len(self.answers), len(self.rewards), len(self.tokens), len(self.ended)}) > 1:
+            raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")
+
 
 @dataclass(frozen=True)
 class StepSamples:
@@ -70,6 +74,9 @@ class StepSamples:
     sha256: str
     rewards: tuple[float, ...]
     samples: tuple[Sample, ...]
+
+
+_STORED = TypeAdapter(StepSamples)
 
 
 def key_of(step: int) -> str:
@@ -133,12 +140,10 @@ def _parsed(key: str, data: bytes) -> StepSamples:
     try:
         if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
             raise DamagedSamples(f"{key} is damaged (its size)")
-        document: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False))
-        if document["format"] != FORMAT:
+        text = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        if orjson.loads(text)["format"] != FORMAT:
             raise DamagedSamples(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
-        samples = tuple(_sample(one) for one in document["samples"])
-        rewards = tuple(float(one) for one in document["rewards"])
-        return StepSamples(int(document["step"]), str(document["sha256"]), rewards, samples)
+        return _STORED.validate_json(text)
     except DamagedSamples:
         raise
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
@@ -174,13 +179,3 @@ def thin_out(store: Store, newest: int) -> None:
     for step in sampled_steps(store):
         if not is_kept(step, newest):
             store.delete(key_of(step))
-
-
-def _sample(document: dict[str, Any]) -> Sample:
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
-    }
-    sample = Sample(**fields)
-    if len({len(sample.answers), len(sample.rewards), len(sample.tokens), len(sample.ended)}) > 1:
-        raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")
-    return sample
