@@ -21,6 +21,13 @@ from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
+KEPT_BYTES = 1 << 30
+"""Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
+MODEL_PREFIX = "model."
+"""How the paths of a model's parameters begin in a checkpoint."""
+EMA_PREFIX, SNAPSHOTS_PREFIX, COUNT_PATH = "average.model.", "average.snapshots.", "average.count"
+"""Paths of an average of the parameters in a checkpoint (`halcyon.optim.average`)."""
+
 
 class Checkpoint:
     """A committed checkpoint, open for reading.
@@ -141,14 +148,6 @@ def _pairs(
 def _bits(array: np.ndarray) -> np.ndarray:
     """The elements as unsigned integers of the same bits."""
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}") if array.dtype.kind != "b" else array
-
-
-KEPT_BYTES = 1 << 30
-"""Chunks that are kept in memory, because the regions of neighbouring layers lie in the same chunk."""
-MODEL_PREFIX = "model."
-"""How the paths of a model's parameters begin in a checkpoint."""
-EMA_PREFIX, SNAPSHOTS_PREFIX, COUNT_PATH = "average.model.", "average.snapshots.", "average.count"
-"""Paths of an average of the parameters in a checkpoint (`halcyon.optim.average`)."""
 
 
 class ModelArrays:

@@ -90,7 +90,18 @@ class Checkpointer:
     ) -> None:
         self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
         self._callbacks, self._stop = callbacks, threading.Event()
-        self._store = store = _open_store(spec, self._stop, limits, retry_budget)
+        main = threading.main_thread()
+        try:
+            # If the main thread ended without `close` (an uncaught error), the background must end too: the other
+            # processes may be dead.
+            self._store = store = Store(
+                spec,
+                abandoned=lambda: self._stop.is_set() or not main.is_alive(),
+                timeout_seconds=limits.request_seconds,
+                retry_budget=retry_budget,
+            )
+        except StoreFailure as failure:
+            raise as_exit(failure, spec.root) from None
         self._keeper: HeadKeeper | None = None
 
         def take() -> dict[str, Any]:
@@ -518,18 +529,3 @@ class Checkpointer:
 
     def _end_by(self, failure: Exception) -> None:
         self._fatal = failure
-
-
-def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, retry_budget: RetryBudget | None) -> Store:
-    main = threading.main_thread()
-    try:
-        # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes
-        # may be dead.
-        return Store(
-            spec,
-            abandoned=lambda: stop.is_set() or not main.is_alive(),
-            timeout_seconds=limits.request_seconds,
-            retry_budget=retry_budget,
-        )
-    except StoreFailure as failure:
-        raise as_exit(failure, spec.root) from None

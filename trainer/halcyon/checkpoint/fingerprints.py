@@ -21,6 +21,8 @@ DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocumen
 ADAPTER = "spec.adapter"
 """A section that only the runs with an adapter have."""
 TRAINER_FIELDS = ("steps", "batchSize", "sequenceLength", "batchSchedule", "seed", "precision")
+_ABSENT = object()
+_MOST = 5
 
 
 def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerprints:
@@ -69,10 +71,6 @@ def with_steps(fingerprints: Fingerprints, steps: int) -> Fingerprints:
 
 def _sha256(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-_ABSENT = object()
-_MOST = 5
 
 
 def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:

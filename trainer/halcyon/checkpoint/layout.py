@@ -39,6 +39,8 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
 
 Region = tuple[slice, ...]
 """A part of an array: one slice with start and stop for each dimension."""
+RegionKey = tuple[tuple[int, int], ...]
+"""A hashable region: start and stop of each dimension."""
 
 
 @dataclass(frozen=True)
@@ -234,10 +236,6 @@ def expected_files(leaves: Sequence[ManifestLeaf]) -> set[str]:
     return {
         path for leaf in leaves for path in (metadata_path(leaf), *(chunk_path(leaf, at) for at in chunks_of(leaf)))
     }
-
-
-RegionKey = tuple[tuple[int, int], ...]
-"""A hashable region: start and stop of each dimension."""
 
 
 def key_of(region: Region) -> RegionKey:

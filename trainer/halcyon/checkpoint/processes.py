@@ -16,6 +16,7 @@ from halcyon.checkpoint.verify import Damaged, OtherState
 from halcyon.storage.failures import StoreFailure, as_exit
 
 _TEXT_BYTES = 1024
+_FIX = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 
 
 class Processes(Protocol):
@@ -86,9 +87,6 @@ def _as_verdict(error: errors.TrainerExit) -> dict[str, Any]:
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
     owner = [error.owner_attempt] if isinstance(error, errors.Fenced) else []
     return {"error": kind.__name__, "arguments": [str(error), *owner]}
-
-
-_FIX = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 
 
 @dataclass

@@ -39,6 +39,7 @@ BLOCK_BYTES = 64 * 2**20
 """The heap of a thread has this size in glibc, so larger blocks do not fit into one."""
 
 _process_keeps = False
+NO_LIMIT = resource.RLIM_INFINITY
 
 
 def keep_freed_memory() -> bool:
@@ -92,9 +93,6 @@ def _c_library() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
-
-
-NO_LIMIT = resource.RLIM_INFINITY
 
 
 def raise_memory_lock() -> int:

@@ -54,16 +54,9 @@ and MLP.
 """
 
 
-def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:
-    """The partition spec of an array with these axes."""
-    return PartitionSpec(*(table.get(axis if isinstance(axis, str) else axis.name) for axis in axes))
-
-
-def named_sharding(
-    mesh: Mesh, axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable = COMPUTE_AXES
-) -> NamedSharding:
+def named_sharding(mesh: Mesh, axes: tuple[str, ...], table: AxisTable = COMPUTE_AXES) -> NamedSharding:
     """The sharding of an array with these axes."""
-    return NamedSharding(mesh, partition_spec(axes, table))
+    return NamedSharding(mesh, PartitionSpec(*(table.get(axis) for axis in axes)))
 
 
 def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:

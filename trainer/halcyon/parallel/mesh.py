@@ -34,9 +34,10 @@ from halcyon_api.spec.mesh import ResolvedMesh
 
 MESH_AXES = tuple(row.name for row in AXES)
 """Names of the mesh axes, outermost first."""
+_FORM = re.compile(r"tensor=([1-9][0-9]{0,3})")
 
 
-def build_mesh(resolved: ResolvedMesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def build_mesh(resolved: ResolvedMesh, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of the run over all devices of all processes.
 
     Args:
@@ -61,7 +62,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[jax.Device] | None = No
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def group_by_slice(devices: Sequence[jax.Device], slices: int) -> list[list[jax.Device]]:
+def group_by_slice(devices: Sequence[Any], slices: int) -> list[list[Any]]:
     """The devices of each slice, in the order of the slices.
 
     Raises:
@@ -70,7 +71,7 @@ def group_by_slice(devices: Sequence[jax.Device], slices: int) -> list[list[jax.
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     if devices[0].platform != "tpu":
         return [list(part) for part in np.split(np.array(ordered, dtype=object), slices)]
-    groups: dict[int, list[jax.Device]] = {}
+    groups: dict[int, list[Any]] = {}
     for device in ordered:
         groups.setdefault(getattr(device, "slice_index", 0), []).append(device)
     counts = {len(members) for members in groups.values()}
@@ -82,16 +83,13 @@ def group_by_slice(devices: Sequence[jax.Device], slices: int) -> list[list[jax.
     return [groups[index] for index in sorted(groups)]
 
 
-def _arrange(members: list[jax.Device], sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _arrange(members: list[Any], sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The devices of one slice as an array of shape `sizes`."""
     if members[0].platform != "tpu":
         return np.array(members, dtype=object).reshape(sizes)
     from jax.experimental import mesh_utils  # maps axes to the torus of each TPU generation
 
     return mesh_utils.create_device_mesh(sizes, members, allow_split_physical_axes=True)
-
-
-_FORM = re.compile(r"tensor=([1-9][0-9]{0,3})")
 
 
 def tensor_mesh(text: str) -> Mesh:

@@ -27,6 +27,8 @@ from types import FrameType
 from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.parallel.process_group import ProcessGroup
 
+ROUND_SECONDS = 0.5
+
 
 class PreemptionNotice:
     """Receives the preemption notice of this process and records its time.
@@ -91,9 +93,6 @@ class PreemptionNotice:
     def _take(self) -> None:
         if self._arrived_at is None:
             self._arrived_at = self._clock()
-
-
-ROUND_SECONDS = 0.5
 
 
 def wait_together(processes: ProcessGroup, notice: PreemptionNotice, mine: Callable[[float], bool]) -> bool:

@@ -48,6 +48,8 @@ _GRACE_SECONDS = 60
 
 _FRAME_BYTES = 4096
 _HEADER_BYTES = 8
+POLL_SECONDS = 0.05
+Clock = Callable[[], float]
 
 
 class CouldNotJoin(TrainerExit):
@@ -255,11 +257,6 @@ def _broadcast(text: bytes) -> bytes:
     padded = np.zeros(1 << (size - 1).bit_length(), np.uint8)  # powers of two: few programs to compile
     padded[: len(text)] = np.frombuffer(text, np.uint8)
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()[:size]
-
-
-POLL_SECONDS = 0.05
-
-Clock = Callable[[], float]
 
 
 class NoCoordinator(Exception):

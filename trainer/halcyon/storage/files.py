@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 
 LEFTOVER_SUFFIX = ".__lock"
 """Suffix of a file that is not complete yet. TensorStore uses the same suffix, so its listings skip the file."""
+_PAUSE_SECONDS = 0.005
 
 
 def begin(work: Callable[[], Result], *, name: str) -> Future[Result]:
@@ -84,9 +85,6 @@ def _create(path: Path) -> int:
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, flags, 0o666)
-
-
-_PAUSE_SECONDS = 0.005
 
 
 @contextmanager

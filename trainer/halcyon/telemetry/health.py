@@ -23,14 +23,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from halcyon.storage.files import begin
 from halcyon_api.status.progress import Stage
 
-
-def _stage_limits() -> dict[Stage, float]:
-    return {
+_STAGE_LIMITS: Mapping[Stage, float] = MappingProxyType(
+    {
         "starting": 900.0,
         "joining": 3600.0,
         # from the last part of the text that this process has tokenized; another process may tokenize all text
@@ -42,13 +42,23 @@ def _stage_limits() -> dict[Stage, float]:
         "leaving": 7200.0,  # the last save
         "done": math.inf,
     }
+)
+POLL_SECONDS = 1.0
+LATE_SECONDS = 1.0
+"""A poll that is later than this means that the whole process was paused, so no step could end either."""
+EXIT_DELAY_SECONDS = 3.0
+"""Time that a process waits after writing its stacks, so that the others can write theirs."""
+STORE_SECONDS = 10.0
+"""Longest time for writing to the checkpoint root."""
+StoreStacks = Callable[[str], str]
+"""Stores stacks and returns their address."""
 
 
 @dataclass(frozen=True)
 class HealthLimits:
     """Limits of the time without a progress, in seconds."""
 
-    stages: Mapping[Stage, float] = field(default_factory=_stage_limits)
+    stages: Mapping[Stage, float] = _STAGE_LIMITS
     """For every stage except ``training``, from the beginning of the stage."""
     floor_seconds: float = 60.0
     """The smallest limit of a step: every machine pauses now and then."""
@@ -129,51 +139,31 @@ def judge(
     return Health(healthy, idle, limit, f"{'ok' if healthy else 'stalled'}: {what} {idle:.1f} s, {bound}")
 
 
-POLL_SECONDS = 1.0
-LATE_SECONDS = 1.0
-"""A poll that is later than this means that the whole process was paused, so no step could end either."""
-EXIT_DELAY_SECONDS = 3.0
-"""Time that a process waits after writing its stacks, so that the others can write theirs."""
-STORE_SECONDS = 10.0
-"""Longest time for writing to the checkpoint root."""
-
-StoreStacks = Callable[[str], str]
-"""Stores stacks and returns their address."""
-
-
+@dataclass
 class Watchdog:
-    """Polls the health of its process, in a thread, until it is closed or the process hangs.
+    """Polls the health of its process, in a thread, until it is closed or the process hangs."""
 
-    Args:
-        health: The verdict of ``/healthz``.
-        on_hung: Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or
-            None.
-        store_stacks: Stores the stacks; may take long and may fail.
-        end: Must end the process; gets one sentence with the reason.
-        poll_seconds: Seconds between two polls.
-        exit_delay_seconds: See `EXIT_DELAY_SECONDS`.
-        on_pause: Called with the seconds in which this process did not run: it was stopped, or its machine was
-            suspended or busy.
-        late_seconds: A poll that is late by at most this is no pause.
-        clock: Seconds, monotonic.
+    health: Callable[[], Health]
+    """The verdict of ``/healthz``."""
+    on_hung: Callable[[Health, str, str | None], object]
+    """Called when the process hangs, with the health, the stacks, and the address of the stored stacks, or None."""
+    store_stacks: StoreStacks | None
+    """Stores the stacks; may take long and may fail."""
+    end: Callable[[str], object]
+    """Must end the process; gets one sentence with the reason."""
+    poll_seconds: float = POLL_SECONDS
+    """Seconds between two polls."""
+    exit_delay_seconds: float = EXIT_DELAY_SECONDS
+    """See `EXIT_DELAY_SECONDS`."""
+    on_pause: Callable[[float], object] = lambda seconds: None
+    """Called with the seconds in which this process did not run: it was stopped, or its machine was suspended or busy.
     """
+    late_seconds: float = LATE_SECONDS
+    """A poll that is late by at most this is no pause."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, monotonic."""
 
-    def __init__(
-        self,
-        health: Callable[[], Health],
-        on_hung: Callable[[Health, str, str | None], object],
-        store_stacks: StoreStacks | None,
-        end: Callable[[str], object],
-        *,
-        poll_seconds: float = POLL_SECONDS,
-        exit_delay_seconds: float = EXIT_DELAY_SECONDS,
-        on_pause: Callable[[float], object] = lambda seconds: None,
-        late_seconds: float = LATE_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._on_pause, self._late_seconds, self._clock = on_pause, late_seconds, clock
-        self._health, self._on_hung, self._store_stacks, self._end = health, on_hung, store_stacks, end
-        self._poll_seconds, self._exit_delay_seconds = poll_seconds, exit_delay_seconds
+    def __post_init__(self) -> None:
         self._tell: Callable[[], object] = lambda: None
         self._closed, self._other_hangs = threading.Event(), threading.Event()
         self._wake = threading.Event()
@@ -195,36 +185,36 @@ class Watchdog:
         self._wake.set()
 
     def _watch(self) -> None:
-        polled, path = self._clock(), None
+        polled, path = self.clock(), None
         written = False
         while True:
-            self._wake.wait(self._poll_seconds)
+            self._wake.wait(self.poll_seconds)
             if self._closed.is_set():
                 return
             self._wake.clear()
-            late = self._clock() - polled - self._poll_seconds
-            if late > self._late_seconds:
-                self._on_pause(late)
-            health = self._health()
-            polled = self._clock()
+            late = self.clock() - polled - self.poll_seconds
+            if late > self.late_seconds:
+                self.on_pause(late)
+            health = self.health()
+            polled = self.clock()
             if not health.healthy:
                 self._tell()  # before the stacks are stored, which may take long
             if not written and (self._other_hangs.is_set() or not health.healthy):
                 stacks, written = all_stacks(), True
                 path = self._stored(stacks)
-                self._on_hung(health, stacks, path)
+                self.on_hung(health, stacks, path)
             if health.healthy:
                 continue
             where = f"the stacks of its threads are in {path}" if path else "the stacks of its threads are in its log"
-            if not self._closed.wait(self._exit_delay_seconds):
-                self._end(f"{health.message.removeprefix('stalled: ')}; {where}")
+            if not self._closed.wait(self.exit_delay_seconds):
+                self.end(f"{health.message.removeprefix('stalled: ')}; {where}")
             return
 
     def _stored(self, stacks: str) -> str | None:
         """Store the stacks; None if that fails or takes too long, because the store itself may hang."""
-        if self._store_stacks is None:
+        if self.store_stacks is None:
             return None
-        store = self._store_stacks
+        store = self.store_stacks
         with contextlib.suppress(Exception):  # best effort: the log has the stacks
             return begin(lambda: store(stacks), name="halcyon-watchdog-store").result(STORE_SECONDS)
         return None

@@ -23,6 +23,9 @@ from halcyon_api.status.goodput import GoodputSeconds
 if TYPE_CHECKING:
     from halcyon.data.cache.build import Built
 
+ReportedMetric = float | tuple[float, ...]
+"""A number, or one number for each layer."""
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -37,10 +40,6 @@ class RunPlan:
     """Size of a step by its number, counted from 0: steps of the same size run the same program."""
     peak_flops_per_second: float | None = None
     """Peak of all devices of the run together; None if it is not known."""
-
-
-ReportedMetric = float | tuple[float, ...]
-"""A number, or one number for each layer."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ that it holds; those are deleted afterwards. If the process is killed in between
 range a segment of a higher level covers does not count.
 
 A segment is JSON lines in a Zstandard frame with a checksum. The first line describes the file. A line ``group`` names
-a process group, and the lines after it are the rows of that group. All are
-checked: a root of a stranger may have anything where a time or a step should be.
+a process group, and the lines after it are the rows of that group. All are checked: a root of a stranger may have
+anything where a time or a step should be.
 """
 
 from __future__ import annotations
@@ -32,6 +32,38 @@ _MOST_STEP = 2**53
 _MOST_NAME = 200
 _SPECIAL = ("NaN", "Infinity", "-Infinity")
 """Numbers that JSON cannot express."""
+NEEDED: Mapping[str, Mapping[str, str]] = {
+    "step": {"step!": "count"},
+    "evaluation": {"step!": "count"},
+    "task": {"step!": "count", "task!": "name"},
+    "rolledBack": {"step!": "count", "toStep!": "count"},
+    "goodput": {"step!": "count", "seconds!": "seconds"},
+}
+"""Further fields of some kinds of rows."""
+METRICS_PREFIX = "metrics/"
+FORMAT = 1
+MAX_BYTES = 256 << 20
+"""Largest size of a segment in memory: a damaged size cannot exhaust the memory."""
+_NAME = re.compile(r"(\d{9,})-(\d{9,})\.(\d+)\.(\d{6,})\.([0-9A-Za-z]*)\.jsonl\.zst")
+Record = dict[str, Any]
+"""A row as it is in the file: ``event``, ``time`` in seconds since 1970, and the fields in camelCase."""
+
+
+def _kinds(**names: str) -> dict[str, str]:
+    """The kind of each field, from the names of the fields of each kind."""
+    return {name: kind for kind, fields in names.items() for name in fields.split()}
+
+
+GROUP = _kinds(count="number! attempt! restart! resumedStep! steps!", name="writer! run!", time="began!")
+"""Fields of a process group."""
+ROW = _kinds(
+    name="event! source tag task cause",
+    time="time!",
+    count="step toStep",
+    number="seconds loss bitsPerByte gradientNorm learningRate tokensPerSecond accuracy standardError centred",
+    text="message",
+)
+"""Fields of a row."""
 
 
 def wrong_field(row: Any, kinds: Mapping[str, str]) -> str | None:
@@ -75,29 +107,6 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
         and all(_is_count(one) or (_is_number(one) and one not in _SPECIAL) for one in value.values())
     ),
 }
-GROUP = {
-    "number!": "count", "attempt!": "count", "restart!": "count", "writer!": "name", "resumedStep!": "count",
-    "began!": "time",
-    "run!": "name", "steps!": "count",
-}  # fmt: skip
-"""Fields of a process group."""
-ROW = {
-    "event!": "name", "time!": "time", "step": "count", "toStep": "count", "seconds": "number", "source": "name",
-    "tag": "name",
-    "task": "name", "cause": "name", "message": "text", "loss": "number", "bitsPerByte": "number",
-    "gradientNorm": "number",
-    "learningRate": "number", "tokensPerSecond": "number", "accuracy": "number", "standardError": "number",
-    "centred": "number",
-}  # fmt: skip
-"""Fields of a row."""
-NEEDED: Mapping[str, Mapping[str, str]] = {
-    "step": {"step!": "count"},
-    "evaluation": {"step!": "count"},
-    "task": {"step!": "count", "task!": "name"},
-    "rolledBack": {"step!": "count", "toStep!": "count"},
-    "goodput": {"step!": "count", "seconds!": "seconds"},
-}
-"""Further fields of some kinds of rows."""
 
 
 def wrong_row(row: Any) -> str | None:
@@ -105,16 +114,6 @@ def wrong_row(row: Any) -> str | None:
     event = row.get("event") if isinstance(row, dict) else None
     more = NEEDED.get(event, {}) if isinstance(event, str) else {}
     return wrong_field(row, {**{name: kind for name, kind in ROW.items() if f"{name}!" not in more}, **more})
-
-
-METRICS_PREFIX = "metrics/"
-FORMAT = 1
-MAX_BYTES = 256 << 20
-"""Largest size of a segment in memory: a damaged size cannot exhaust the memory."""
-_NAME = re.compile(r"(\d{9,})-(\d{9,})\.(\d+)\.(\d{6,})\.([0-9A-Za-z]*)\.jsonl\.zst")
-
-Record = dict[str, Any]
-"""A row as it is in the file: ``event``, ``time`` in seconds since 1970, and the fields in camelCase."""
 
 
 class DamagedSegment(ValueError):

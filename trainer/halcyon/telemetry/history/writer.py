@@ -47,7 +47,7 @@ class Account:
     """Seconds by cause (`halcyon_api.status.goodput`)."""
 
 
-class HistoryWriter:
+class HistoryWriter(Background):
     """Records the history of one process group. Create it when the root is taken.
 
     Args:
@@ -71,30 +71,21 @@ class HistoryWriter:
     ) -> None:
         self._checkpoint, self._group = checkpoint, group
         self._account, self._on_warning = account, on_warning
-        self._clock, self._wall = clock, wall
+        self._wall = wall
         self._store: Store | None = None
         self._names: list[segments.SegmentName] = []
-        self._next = 1
+        self._number = 1
         self._waiting: list[segments.Record] = []
         self._unsent: tuple[segments.SegmentName, bytes] | None = None
         self._wanted = self._warned = False
-        self._flushed_at = (
-            clock() - FLUSH_SECONDS
-        )  # the first rows are written at once, so that the history shows each start
-        self._background = Background("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
+        # The first rows are written at once, so that the history shows each start.
+        self._flushed_at = clock() - FLUSH_SECONDS
+        super().__init__("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
 
     def record(self, row: Row) -> None:
         """Take a row."""
         if row.event not in _NOT_KEPT:
-            self._background.record(row)
-
-    def hurry(self) -> None:
-        """Flush the rows so far."""
-        self._background.hurry()
-
-    def close(self, seconds: float) -> None:
-        """Flush the rows so far within this number of seconds, and end."""
-        self._background.close(seconds)
+            super().record(row)
 
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         self._waiting += (_stored(row) for row in rows)
@@ -115,8 +106,8 @@ class HistoryWriter:
                 self._waiting.append(
                     segments.encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds}))
                 )
-                name = segments.SegmentName(self._next, self._next, 0, self._group.number, self._group.writer)
-                self._next += 1
+                name = segments.SegmentName(self._number, self._number, 0, self._group.number, self._group.writer)
+                self._number += 1
                 self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
                 self._send(store)
             self._warned = False
@@ -138,7 +129,7 @@ class HistoryWriter:
         store = Store(self._checkpoint, timeout_seconds=_REQUEST_SECONDS)
         present = segments.segments_in(store)
         self._names = segments.live(present)
-        self._next = 1 + max((name.last for name in present), default=0)
+        self._number = 1 + max((name.last for name in present), default=0)
         self._group = replace(self._group, number=1 + max((name.number for name in present), default=0))
         self._store = store
         for name in set(present) - set(self._names):

@@ -22,6 +22,8 @@ _TAG = "halcyon.id"
 _BATCH = 500
 """Numbers of a request; a server takes at most 1000."""
 _LONGEST_TAG = 5000
+_SERVER = "https://api.wandb.ai"
+_WITHOUT_SERVER = ("offline", "disabled", "dryrun")
 
 
 class MlflowRuns:
@@ -177,10 +179,6 @@ class TensorBoard:
         rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in summary.items())
         self._writer.add_text("end", f"{cause}\n\n| | |\n|---|---|\n{rows}")
         self._writer.close()
-
-
-_SERVER = "https://api.wandb.ai"
-_WITHOUT_SERVER = ("offline", "disabled", "dryrun")
 
 
 class WeightsAndBiases:

@@ -91,7 +91,7 @@ class Tracker(Protocol):
 
 
 @dataclass
-class TrackerThread:
+class TrackerThread(Background):
     """Feeds a tracker; a `halcyon.telemetry.history.Listener`."""
 
     name: str
@@ -107,19 +107,15 @@ class TrackerThread:
     _cause: str = ""
 
     def __post_init__(self) -> None:
-        self._background = Background(f"tracker-{self.name}", self._take, self._failed, interval_seconds=LOOK_SECONDS)
+        super().__init__(f"tracker-{self.name}", self._take, self._failed, interval_seconds=LOOK_SECONDS)
 
     def record(self, row: Row) -> None:
         """Take a row."""
         if row.event in (STEP, "evaluation", "task", "restored", _BACK) or row.event in _END:
-            self._background.record(row)
+            super().record(row)
 
     def hurry(self) -> None:
         """Do nothing: a tracker is no record of the run, so a save does not wait for it."""
-
-    def close(self, seconds: float) -> None:
-        """Send what is queued within this number of seconds, and end."""
-        self._background.close(seconds)
 
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         for row in rows:
