@@ -88,13 +88,13 @@ def differences(now: Fingerprints, then: Fingerprints) -> tuple[str, ...]:
     for section in sorted(set(now.sections) | set(then.sections)):
         if now.sections.get(section) == then.sections.get(section):
             continue
-        found = [
+        changed = [
             _clause(path, new, old)
             for path, new, old in _walk(
                 section, now.documents.get(section, _ABSENT), then.documents.get(section, _ABSENT)
             )
         ]
-        clauses += found or [f"{section} has another fingerprint"]
+        clauses += changed or [f"{section} has another fingerprint"]
     return tuple(clauses)
 
 

@@ -284,13 +284,13 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
         older = len(candidates) - len(page)
         first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)
         bad = tuple(one for one in head.bad if first <= one.path < last) if head is not None else ()
-        found = unlisted_prefixes(store, (one.path for one in (*page, *bad)), first, last)
+        unlisted = unlisted_prefixes(store, (one.path for one in (*page, *bad)), first, last)
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
     if head is None:
-        return Listing(None, damage, (), (), found)
+        return Listing(None, damage, (), (), unlisted)
     deleting = tuple(path for path in head.deleting if first <= path < last)
-    return Listing(head, damage, page, bad, (*deleting, *unnamed(found, head)), older)
+    return Listing(head, damage, page, bad, (*deleting, *unnamed(unlisted, head)), older)
 
 
 def _first_of(step: int) -> str:

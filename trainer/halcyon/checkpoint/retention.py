@@ -44,7 +44,7 @@ def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[s
         committed: Newest first.
         newest: The number of newest checkpoints that stay.
     """
-    found: set[str] = set()
+    prefixes: set[str] = set()
     for entry in committed[:newest]:
         best = None if entry.evaluation is None else entry.evaluation.best_step
         if best is not None:
@@ -56,8 +56,8 @@ def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[s
                 ),
                 None,
             )
-            found |= set() if kept is None else {kept.path}
-    return frozenset(found)
+            prefixes |= set() if kept is None else {kept.path}
+    return frozenset(prefixes)
 
 
 @dataclass(frozen=True)

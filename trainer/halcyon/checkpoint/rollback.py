@@ -18,11 +18,11 @@ _LONGEST_REASON = 512
 
 def in_force(skipped: Iterable[SkippedBatches]) -> tuple[SkippedBatches, ...]:
     """The entries that still count: a return to an earlier checkpoint removes those of later checkpoints."""
-    found: list[SkippedBatches] = []
+    counting: list[SkippedBatches] = []
     for entry in skipped:
-        found = [one for one in found if one.step <= entry.step]
-        found.append(entry)
-    return tuple(found)
+        counting = [one for one in counting if one.step <= entry.step]
+        counting.append(entry)
+    return tuple(counting)
 
 
 def until(skipped: Iterable[SkippedBatches], step: int) -> tuple[SkippedBatches, ...]:

@@ -142,11 +142,11 @@ def rebuild_head(store: Store) -> documents.Head | None:
     complete checkpoint of the same run, and the run's numbers at a step do not depend on the process that computed
     them. The epoch is the newest in all prefixes.
     """
-    found = prefixes(
+    listed = prefixes(
         store.list(documents.STEPS_PREFIX) if store.folder is None else store.folders(documents.STEPS_PREFIX)
     )
     entries: list[tuple[documents.CommittedStep, documents.Manifest]] = []
-    for prefix in found:
+    for prefix in listed:
         data, mark = (store.read(f"{prefix}{key}").data for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY))
         if data is None or mark is None:
             continue
@@ -161,7 +161,7 @@ def rebuild_head(store: Store) -> documents.Head | None:
     entries.sort(key=lambda one: (one[0].step, one[0].epoch), reverse=True)
     committed = tuple(entry for entry, _ in entries)
     epochs = [entry.epoch for entry in committed] + [
-        documents.Epoch(attempt=attempt_of(prefix), restart=0) for prefix in found
+        documents.Epoch(attempt=attempt_of(prefix), restart=0) for prefix in listed
     ]
     newest = entries[0][1]
     return documents.Head(

@@ -101,12 +101,12 @@ def tensor_mesh(text: str) -> Mesh:
     Raises:
         BadConfiguration: It has another form, or this process has fewer devices.
     """
-    found = _FORM.fullmatch(text)
-    if found is None:
+    form = _FORM.fullmatch(text)
+    if form is None:
         raise BadConfiguration(
             f"--mesh {text}: only the axis tensor can divide a model that writes text; give tensor=N, such as tensor=2"
         )
-    count, devices = int(found[1]), jax.local_devices()
+    count, devices = int(form[1]), jax.local_devices()
     if count > len(devices):
         raise BadConfiguration(
             f"--mesh {text}: this process has {counted(len(devices), 'device')}; give tensor={len(devices)} or less"
@@ -124,11 +124,11 @@ def with_mesh(shapes: Any, mesh: Mesh) -> Any:
     Raises:
         BadConfiguration: The mesh does not divide an axis of the model.
     """
-    found = undivided(shapes, mesh)
-    if found is not None:
+    uneven = undivided(shapes, mesh)
+    if uneven is not None:
         raise BadConfiguration(
-            f"--mesh: tensor={found.parts} does not divide the {found.axis.size} {found.axis.name} of the model; "
-            f"give a divisor of {found.axis.size}"
+            f"--mesh: tensor={uneven.parts} does not divide the {uneven.axis.size} {uneven.axis.name} of the model; "
+            f"give a divisor of {uneven.axis.size}"
         )
     return with_shardings(shapes, mesh)
 

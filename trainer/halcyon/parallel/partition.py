@@ -278,9 +278,11 @@ def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool
     """Whether mesh axes of these sizes divide a logical axis of all activations evenly; `absent`: the answer if none
     has the axis.
     """
-    found = {x.resolve_axis(axis).size for x in jax.tree.leaves(activations, is_leaf=is_named) if axis in x.axis_names}
+    sizes_of_axis = {
+        x.resolve_axis(axis).size for x in jax.tree.leaves(activations, is_leaf=is_named) if axis in x.axis_names
+    }
     parts = math.prod(size for name, size in sizes.items() if name in mesh_axes(axis, COMPUTE_AXES))
-    return not any(size % parts for size in found) if found else absent
+    return not any(size % parts for size in sizes_of_axis) if sizes_of_axis else absent
 
 
 @contextlib.contextmanager

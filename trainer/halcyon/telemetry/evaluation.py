@@ -85,12 +85,12 @@ class Averages:
 
 def averages(parts: Iterable[Evaluation]) -> Averages:
     """The averages over the evaluations of sources, of which there is at least one."""
-    found = tuple(parts)
-    bits = [one.bits_per_byte for one in found]
+    evaluations = tuple(parts)
+    bits = [one.bits_per_byte for one in evaluations]
     known = [one for one in bits if one is not None]
     return Averages(
-        micro=total(found),
-        macro_loss=math.fsum(one.loss for one in found) / len(found),
+        micro=total(evaluations),
+        macro_loss=math.fsum(one.loss for one in evaluations) / len(evaluations),
         macro_bits_per_byte=math.fsum(known) / len(known) if len(known) == len(bits) else None,
     )
 

@@ -139,8 +139,8 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def step_percentiles(numbers: Mapping[str, Any]) -> dict[str, float]:
     """The percentiles of `speed`, as fields of the event ``profiled``."""
-    found: Mapping[str, float] = numbers.get("stepSeconds") or {}
-    return {f"step_seconds_{name}": value for name, value in found.items() if name != "count"}
+    ranks: Mapping[str, float] = numbers.get("stepSeconds") or {}
+    return {f"step_seconds_{name}": value for name, value in ranks.items() if name != "count"}
 
 
 def finite(value: float | None) -> float | None:

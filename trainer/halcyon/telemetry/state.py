@@ -316,10 +316,10 @@ def progress_report(state: State) -> progress.ProgressReport:
 
 def _progress(state: State) -> progress.Progress:
     """Each field has the value of the state's field of its name; the others are metrics of the objective."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in progress.Progress.model_fields:
         value = getattr(state, name) if hasattr(state, name) else state.metric(name)
         if isinstance(value, float):
             value = finite(microseconds(value) if name.endswith("_seconds") else value)
-        found[name] = value
-    return progress.Progress(**found)
+        values[name] = value
+    return progress.Progress(**values)

@@ -199,12 +199,12 @@ def _until(
 
 def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:
     entries = [_entry(group, rows) for group, rows in groups.items()]
-    found: list[ProcessGroupHistory] = []
+    histories: list[ProcessGroupHistory] = []
     for index, (group, rows) in enumerate(groups.items()):
         seconds, repeated = divide(entries[index], entries[index + 1 :])
         repeated += sum(row["step"] - row["toStep"] for row in rows if row["event"] == ROLLED_BACK)
         end = next((row for row in reversed(rows) if row["event"] in (*_ENDS, "error")), None)
-        found.append(
+        histories.append(
             ProcessGroupHistory(
                 group=group,
                 last_step=entries[index].to_step or 0,
@@ -215,7 +215,7 @@ def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:
                 repeated=repeated,
             )
         )
-    return tuple(found)
+    return tuple(histories)
 
 
 def _entry(group: segments.ProcessGroupId, rows: Sequence[segments.Record]) -> HistoryEntry:

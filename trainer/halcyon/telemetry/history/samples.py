@@ -84,16 +84,16 @@ def key_of(step: int) -> str:
     return f"{SAMPLES_PREFIX}{step:09d}.json.zst"
 
 
-def write_samples(store: Store, found: StepSamples) -> None:
+def write_samples(store: Store, samples: StepSamples) -> None:
     """Write the file of a step.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    store.write(key_of(found.step), _written(found))
+    store.write(key_of(samples.step), _written(samples))
 
 
-def keep_first(store: Store, found: StepSamples) -> StepSamples:
+def keep_first(store: Store, samples: StepSamples) -> StepSamples:
     """Write the file of a step, unless there is one of the same answers already.
 
     So two process groups that do a step, one of which has lost the root without knowing it, use the same rewards.
@@ -104,15 +104,19 @@ def keep_first(store: Store, found: StepSamples) -> StepSamples:
     Raises:
         StoreFailure: The store did not answer.
     """
-    key = key_of(found.step)
+    key = key_of(samples.step)
     while True:  # each further round means that another writer was first
         there = store.read(key)
         with contextlib.suppress(DamagedSamples):
             present = None if there.data is None else _parsed(key, there.data)
-            if present is not None and present.sha256 == found.sha256 and len(present.rewards) == len(found.rewards):
+            if (
+                present is not None
+                and present.sha256 == samples.sha256
+                and len(present.rewards) == len(samples.rewards)
+            ):
                 return present
-        if store.swap(key, _written(found), there.generation) is not None:
-            return found
+        if store.swap(key, _written(samples), there.generation) is not None:
+            return samples
 
 
 def read_samples(store: Store, step: int) -> StepSamples | None:
@@ -126,8 +130,8 @@ def read_samples(store: Store, step: int) -> StepSamples | None:
     return None if data is None else _parsed(key, data)
 
 
-def _written(found: StepSamples) -> bytes:
-    data = orjson.dumps({"format": FORMAT, **asdict(found)})
+def _written(samples: StepSamples) -> bytes:
+    data = orjson.dumps({"format": FORMAT, **asdict(samples)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
 
 

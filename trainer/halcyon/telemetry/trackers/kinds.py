@@ -8,6 +8,7 @@ import netrc
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -26,21 +27,14 @@ _SERVER = "https://api.wandb.ai"
 _WITHOUT_SERVER = ("offline", "disabled", "dryrun")
 
 
+@dataclass
 class MlflowRuns:
     """A run of MLflow, at the address of its own variable ``MLFLOW_TRACKING_URI``, found again by its tag after each
     restart.
-
-    Args:
-        experiment: Name of the experiment.
     """
 
-    def __init__(self, experiment: str) -> None:
-        self._experiment = experiment
-        self._client: Any = None
-        self._metric: Any = None
-        self._run_id = ""
-        self._waiting: list[Any] = []
-        self._last: dict[str, int] = {}
+    experiment: str
+    """Name of the experiment."""
 
     def begin(self, run: TrackedRun) -> None:
         """Begin or continue the run.
@@ -55,10 +49,11 @@ class MlflowRuns:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             raise ValueError("there is no server; set MLFLOW_TRACKING_URI")
         self._client = mlflow.MlflowClient()
-        self._last.clear()
-        experiment = self._client.get_experiment_by_name(self._experiment)
+        self._waiting: list[Any] = []
+        self._last: dict[str, int] = {}
+        experiment = self._client.get_experiment_by_name(self.experiment)
         identity = (
-            experiment.experiment_id if experiment is not None else self._client.create_experiment(self._experiment)
+            experiment.experiment_id if experiment is not None else self._client.create_experiment(self.experiment)
         )
         found = self._client.search_runs([identity], filter_string=f"tags.`{_TAG}` = '{run.series}'", max_results=1)
         if found:
@@ -93,18 +88,14 @@ class MlflowRuns:
         self._client.set_terminated(self._run_id, {"done": "FINISHED", "error": "FAILED"}.get(cause, "KILLED"))
 
 
+@dataclass
 class TrackioRuns:
     """A run of Trackio in a local database, or in a Space of Hugging Face by its own variable ``TRACKIO_SPACE_ID``;
     under the same name after each restart.
-
-    Args:
-        project: The project.
     """
 
-    def __init__(self, project: str) -> None:
-        self._project = project
-        self._run: Any = None
-        self._first = 0
+    project: str
+    """The project."""
 
     def begin(self, run: TrackedRun) -> None:
         """Begin or continue the run.
@@ -115,7 +106,7 @@ class TrackioRuns:
         """
         trackio = library("trackio", "trackio")
         self._run = trackio.init(
-            project=self._project,
+            project=self.project,
             name=f"{run.name}-{run.identity[:6]}{run.series.removeprefix(run.identity)}",
             config=dict(run.document),
             resume="allow",
@@ -139,17 +130,14 @@ class TrackioRuns:
         self._run.finish()
 
 
+@dataclass
 class TensorBoard:
     """A folder of event files for TensorBoard, written by tensorboardX. Each process writes a file; at its start it
     purges the steps that it does again from the earlier ones.
-
-    Args:
-        directory: The folder; of one run only.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._writer: Any = None
+    directory: str
+    """The folder; of one run only."""
 
     def begin(self, run: TrackedRun) -> None:
         """Open a file.
@@ -158,7 +146,7 @@ class TensorBoard:
             ModuleNotFoundError: tensorboardX is not installed.
         """
         self._writer = library("tensorboardX", "tensorboard").SummaryWriter(
-            self._directory,
+            self.directory,
             purge_step=run.resumed_step + 1,
             # two processes may begin in the same second
             filename_suffix=f".{run.resumed_step:012d}.{secrets.token_hex(4)}",
@@ -181,6 +169,7 @@ class TensorBoard:
         self._writer.close()
 
 
+@dataclass
 class WeightsAndBiases:
     """A run of Weights & Biases, under the same id after each restart. It takes only steps after its last one.
 
@@ -189,17 +178,10 @@ class WeightsAndBiases:
     of the earlier ones; ``wandb sync`` later sends all of them, one after the other, under that id. So the last step is
     kept in a small file beside these folders. It is written before the numbers: after a kill, a point may be missing,
     but none is there twice.
-
-    Args:
-        project: The project.
     """
 
-    def __init__(self, project: str) -> None:
-        self._project = project
-        self._run: Any = None
-        self._first = 0
-        self._last_step: Path | None = None
-        self._waiting: list[tuple[int, dict[str, float]]] = []
+    project: str
+    """The project."""
 
     def begin(self, run: TrackedRun) -> None:
         """Begin or continue the run.
@@ -215,14 +197,16 @@ class WeightsAndBiases:
                 "there are no credentials; run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline"
             )
         self._run = wandb.init(
-            project=self._project,
+            project=self.project,
             id=run.series,
             name=run.title,
             resume="allow",
             config=dict(run.document),
             settings=wandb.Settings(console="off", silent=True),
         )
-        self._first, self._last_step = int(self._run.starting_step), None
+        self._waiting: list[tuple[int, dict[str, float]]] = []
+        self._first = int(self._run.starting_step)
+        self._last_step: Path | None = None
         if self._run.offline:
             self._last_step = Path(self._run.sync_dir).parent / f"halcyon-{run.series}.step"
             self._first = max(self._first, _step_in(self._last_step) + 1)
@@ -269,20 +253,17 @@ def has_credentials(environ: Mapping[str, str]) -> bool:
         return False
 
 
+@dataclass
 class JsonLines:
     """A file with one JSON object for each row, which any program can follow: first the run and its document, then the
     numbers of each step.
 
     A resumed run continues the file: lines of steps after the resumed one are cut off, because they are done again. So
     is a half line of a process that was killed while it wrote.
-
-    Args:
-        path: The file. Its folder is made.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._file: Any = None
+    path: str
+    """The file. Its folder is made."""
 
     def begin(self, run: TrackedRun) -> None:
         """Open the file at the resumed step.
@@ -291,8 +272,9 @@ class JsonLines:
             ValueError: The file belongs to another run.
             OSError: It cannot be written.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a+b")
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
         try:
             end = self._kept(file, run)
             file.truncate(end)
@@ -314,7 +296,7 @@ class JsonLines:
             except orjson.JSONDecodeError:
                 row = None
             if number == 0 and (not isinstance(row, dict) or row.get("id") != run.identity):
-                raise ValueError(f"{self._path} holds something else than this run; choose another path")
+                raise ValueError(f"{self.path} holds something else than this run; choose another path")
             if row is None or row.get("step", 0) > run.resumed_step:
                 break
             end += len(line)

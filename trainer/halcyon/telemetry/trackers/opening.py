@@ -65,8 +65,8 @@ def trackers_of(spec: TrackersSpec) -> list[tuple[str, Tracker]]:
 def summary(reporter: RunReporter) -> dict[str, float]:
     """The seconds of this process by cause, and the share of productive ones."""
     seconds = reporter.observe().seconds
-    found = {f"seconds/{cause}": float(getattr(seconds, cause)) for cause in CAUSES}
-    return {"goodput": seconds.productive_step / seconds.total if seconds.total else 0.0, **found}
+    shares = {f"seconds/{cause}": float(getattr(seconds, cause)) for cause in CAUSES}
+    return {"goodput": seconds.productive_step / seconds.total if seconds.total else 0.0, **shares}
 
 
 def shown_document(run: TrainingRun) -> dict[str, Any]:
