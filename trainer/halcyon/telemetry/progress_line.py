@@ -155,7 +155,7 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         left_out = counted(fields["batches"], "batch", "batches")
         return f"step {step}: went back to step {fields['to_step']} and left out {left_out}: {fields['reason']}"
     if name in _SENTENCES:
-        return _SENTENCES[name].format(**fields)
+        return _SENTENCES[name].format_map({"step": step, **fields})
     if name == "restored":
         return (
             f"resumed at step {step} from {fields['path']}"

@@ -294,10 +294,8 @@ class RunReporter:
 
         def change(state: State) -> State:
             if source is not None:
-                found = state.evaluated
-                return (
-                    state if found is None else state.but(evaluated=event_fields.with_source(found, source, evaluation))
-                )
+                known = state.evaluated
+                return state.but(evaluated=known and event_fields.with_source(known, source, evaluation))
             losses = {"evaluation_loss": evaluation.loss, "average_loss": None if average is None else average.loss}
             return state.plus(evaluations=1).but(bits_per_byte=evaluation.bits_per_byte, **losses)
 
@@ -375,19 +373,17 @@ class RunReporter:
             blocked_seconds: Time that its save blocked the loop.
             save_seconds: Time from the beginning of its save to the commit.
         """
-        newest, counts = (
-            self._newest(committed),
-            {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0},
-        )
+        counts = {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0}
+        newest = self._newest(committed)
         self._change(lambda state: state.plus(checkpoints=1, **counts).but(checkpoint_error=None, **newest))
-        blocked = None if blocked_seconds is None else microseconds(blocked_seconds)
-        fields = {
-            "step": committed.step,
-            "path": committed.path,
-            "size_bytes": committed.size_bytes,
-            "blocked_seconds": blocked,
-        }
-        self._event("checkpoint", committed, **fields)
+        self._event(
+            "checkpoint",
+            committed,
+            step=committed.step,
+            path=committed.path,
+            size_bytes=committed.size_bytes,
+            blocked_seconds=None if blocked_seconds is None else microseconds(blocked_seconds),
+        )
 
     def found_checkpoint(self, committed: CommittedStep) -> None:
         """Report the newest committed checkpoint at the start, made by an earlier process.
@@ -401,11 +397,9 @@ class RunReporter:
 
         def change(state: State) -> State:
             known = state.checkpoint
-            return (
-                state
-                if known is None or known.step != step
-                else state.but(checkpoint=known.model_copy(update={"verified": True}))
-            )
+            if known is None or known.step != step:
+                return state
+            return state.but(checkpoint=known.model_copy(update={"verified": True}))
 
         self._change(change)
         self._event("checkpointVerified", step=step)
