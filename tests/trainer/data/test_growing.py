@@ -24,14 +24,7 @@ from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopp
 from halcyon.data.cache.ensure import Caches, next_source
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import (
-    background_caches,
-    cache_store,
-    dataset_of,
-    ensure_caches,
-    inspect_dataset,
-    may_begin,
-)
+from halcyon.data.open import background_caches, cache_store, dataset_of, ensure_caches, inspect_dataset, may_begin
 from halcyon.data.source_data import BatchRows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams

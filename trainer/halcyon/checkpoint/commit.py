@@ -13,13 +13,7 @@ from importlib.metadata import version
 
 from halcyon.checkpoint.head import HeadKeeper, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
-from halcyon.checkpoint.parts import (
-    PARTS_PREFIX,
-    Part,
-    Sleep,
-    decode_report,
-    gather_reports,
-)
+from halcyon.checkpoint.parts import PARTS_PREFIX, Part, Sleep, decode_report, gather_reports
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import describe_commit, encode_commit
 from halcyon.storage.failures import StoreFailure

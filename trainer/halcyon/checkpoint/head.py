@@ -170,8 +170,6 @@ class HeadKeeper:
         """HEAD as it was last written or read."""
         self._generation = generation
         self._lock = threading.RLock()
-        self._epoch = head.epoch
-        self._writer = head.writer
 
     def update(self, change: Callable[[Head], Head]) -> Head:
         """Change HEAD by compare-and-swap.
@@ -217,7 +215,7 @@ class HeadKeeper:
                 return False
 
     def _take_over(self, present: Value) -> None:
-        self.head = check_ours(decode_head(present.data or b""), self._epoch, self._writer, self._store.root)
+        self.head = check_ours(decode_head(present.data or b""), self.head.epoch, self.head.writer, self._store.root)
         self._generation = present.generation
 
 

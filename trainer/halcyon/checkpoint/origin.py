@@ -23,14 +23,7 @@ from halcyon.checkpoint.verify import Damaged, readable
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    BadStep,
-    CommittedStep,
-    Fingerprints,
-    Head,
-    Owner,
-    SkippedBatches,
-)
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Fingerprints, Head, Owner, SkippedBatches
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 

@@ -19,13 +19,7 @@ from halcyon.checkpoint.layout import chunk_path, chunk_region, chunks_of, metad
 from halcyon.checkpoint.snapshot import Snapshot
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Pieces, Store
-from halcyon_api.checkpoint_documents import (
-    DATA_PREFIX,
-    DamagedDocument,
-    Document,
-    ManifestFile,
-    canonical_json,
-)
+from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, canonical_json
 
 WORKERS = 8
 """Number of files that one process writes or reads in parallel."""

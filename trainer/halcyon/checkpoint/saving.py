@@ -18,12 +18,7 @@ from dataclasses import dataclass, field
 
 from halcyon.checkpoint import parts
 from halcyon.checkpoint.collect import delete_checkpoint, delete_orphans, finish_deletions
-from halcyon.checkpoint.commit import (
-    CommitFailed,
-    Undecided,
-    commit,
-    gather_parts,
-)
+from halcyon.checkpoint.commit import CommitFailed, Undecided, commit, gather_parts
 from halcyon.checkpoint.head import HeadKeeper, check_ours
 from halcyon.checkpoint.retention import (
     Retention,

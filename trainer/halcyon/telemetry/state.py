@@ -164,36 +164,43 @@ class State:
         compiling, steps = self.stage == "compiling", report.step - self.step
         stage_began = now if compiling else self.stage_began
         worked_since = max(self.pace.last_ended or 0.0, stage_began) + self.paused_seconds
-        tokens_before = self.run_plan.tokens_before
-        return self.but(
+        return self._worked(
+            self.step,
+            report.step,
+            wall,
             stage="training" if compiling else self.stage,
             stage_began=stage_began,
-            paused_seconds=0.0,
             last_step=report,
-            last_step_time=wall,
-            first_step_time=wall if self.last_step is None else self.first_step_time,
             account=self.account.until(self.stage, now, stepped=True, step=report.step),
             durations=self.durations.step_ended(self.run_plan.size_of(report.step - 1), now - worked_since, steps),
             pace=self.pace.step_ended(now, report.step, report.data_wait_seconds),
-            processed_steps=self.processed_steps + steps,
-            processed_tokens=self.processed_tokens + tokens_before(report.step) - tokens_before(report.step - steps),
             data_wait_seconds=self.data_wait_seconds + report.data_wait_seconds,
         )
 
     def batch_ended(self, now: float, wall: float) -> State:
         """A batch of a run of task ``evaluate`` ends."""
-        batches, tokens_before = self.batches + 1, self.run_plan.tokens_before
-        return self.but(
+        batches = self.batches + 1
+        return self._worked(
+            self.batches,
+            batches,
+            wall,
             stage="evaluating" if self.stage == "compiling" else self.stage,
             stage_began=now,
-            paused_seconds=0.0,
             batches=batches,
-            last_step_time=wall,
-            first_step_time=wall if self.first_step_time is None else self.first_step_time,
             account=self.account.until(self.stage, now, stepped=True) if self.first_step_time is None else self.account,
             pace=self.pace.step_ended(now, batches),
-            processed_steps=self.processed_steps + 1,
-            processed_tokens=self.processed_tokens + tokens_before(batches) - tokens_before(self.batches),
+        )
+
+    def _worked(self, before: int, after: int, wall: float, **changes: Any) -> Self:
+        """The steps, or batches, between these two numbers end."""
+        tokens = self.run_plan.tokens_before
+        return self.but(
+            paused_seconds=0.0,
+            last_step_time=wall,
+            first_step_time=wall if self.first_step_time is None else self.first_step_time,
+            processed_steps=self.processed_steps + after - before,
+            processed_tokens=self.processed_tokens + tokens(after) - tokens(before),
+            **changes,
         )
 
     def went_back(self, step: int, now: float) -> State:
