@@ -74,7 +74,7 @@ def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
 
 def unnamed(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     """The listed prefixes that HEAD does not name."""
-    named = {one.path for one in (*head.committed, *head.bad)} | set(head.deleting)
+    named = {entry.path for entry in (*head.committed, *head.bad)} | set(head.deleting)
     return tuple(prefix for prefix in listed if prefix not in named)
 
 
@@ -83,19 +83,17 @@ def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     return tuple(prefix for prefix in unnamed(listed, head) if not (head.writer and f".{head.writer}-" in prefix))
 
 
-def delete_orphans(store: Store, keeper: HeadKeeper) -> tuple[str, ...]:
-    """Delete orphans, and return them.
+def delete_orphans(store: Store, keeper: HeadKeeper) -> None:
+    """Delete orphans.
 
     Args:
         store: The root.
         keeper: HEAD, in the process that has the root.
     """
-    listed = unlisted_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
+    listed = unlisted_prefixes(store, (entry.path for entry in (*keeper.head.committed, *keeper.head.bad)))
     head = keeper.refresh()  # after the listing: see the module
-    dead = orphans(listed, head)
-    for prefix in dead:
+    for prefix in orphans(listed, head):
         delete_checkpoint(store, prefix)
-    return dead
 
 
 @dataclass(frozen=True)
@@ -122,11 +120,11 @@ def garbage(store: Store) -> tuple[Garbage, ...]:
     if before is None:
         return ()
     known = decode_head(before)
-    listed = unlisted_prefixes(store, (one.path for one in (*known.committed, *known.bad)))
+    listed = unlisted_prefixes(store, (entry.path for entry in (*known.committed, *known.bad)))
     data = store.read(HEAD_KEY).data  # after the listing
     if data is None:
         return ()
-    head = known if data == before else decode_head(data)
+    head = decode_head(data)
     being_deleted = tuple(Garbage(path, "its deletion was begun") for path in head.deleting if path in listed)
     dead = tuple(Garbage(path, "never committed, and its writer has lost the root") for path in orphans(listed, head))
     return being_deleted + dead

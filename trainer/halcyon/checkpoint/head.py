@@ -79,8 +79,8 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
     ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch), reverse=True)
     stays = kept_for_verification(ordered) | kept_as_best(ordered, retention.newest) | set(head.pinned)
     kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
-    paths = {one.path for one in kept}
-    dropped = tuple(one.path for one in head.committed if one.path not in paths)
+    paths = {entry.path for entry in kept}
+    dropped = tuple(entry.path for entry in head.committed if entry.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
 
 
@@ -102,7 +102,7 @@ def with_read_back_mark(head: Head, every_saves: int) -> Head:
 def with_verified(head: Head, path: str) -> Head:
     """HEAD after a checkpoint was read back and every byte was correct."""
     passed = tuple(
-        one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed
+        entry.model_copy(update={"verification": "passed"}) if entry.path == path else entry for entry in head.committed
     )
     return head.model_copy(update={"committed": passed})
 
@@ -111,7 +111,7 @@ def with_damage(head: Head, bad: BadStep) -> Head:
     """HEAD after a read-back found damage; unchanged if the checkpoint is being deleted, because then files may be
     missing.
     """
-    return with_bad(head, (bad,)) if any(one.path == bad.path for one in head.committed) else head
+    return with_bad(head, (bad,)) if any(entry.path == bad.path for entry in head.committed) else head
 
 
 def with_up_time(head: Head, milliseconds: int) -> Head:
@@ -127,11 +127,11 @@ def bad_step(entry: CommittedStep, reason: str) -> BadStep:
 def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
     """HEAD after checkpoints did not verify: they are no longer candidates for a restore, and their files stay."""
     bad = tuple(bad)
-    paths = {one.path for one in bad}
+    paths = {entry.path for entry in bad}
     return head.model_copy(
         update={
-            "committed": tuple(one for one in head.committed if one.path not in paths),
-            "bad": (*(one for one in head.bad if one.path not in paths), *bad),
+            "committed": tuple(entry for entry in head.committed if entry.path not in paths),
+            "bad": (*(entry for entry in head.bad if entry.path not in paths), *bad),
         }
     )
 
@@ -142,7 +142,7 @@ def with_pin(head: Head, path: str) -> Head:
     Raises:
         KeyError: HEAD does not list it as committed.
     """
-    if path not in {one.path for one in head.committed}:
+    if path not in {entry.path for entry in head.committed}:
         raise KeyError(path)
     return head if path in head.pinned else head.model_copy(update={"pinned": (*head.pinned, path)})
 

@@ -283,8 +283,8 @@ def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: 
         page = tuple(candidates[:limit])
         older = len(candidates) - len(page)
         first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)
-        bad = tuple(one for one in head.bad if first <= one.path < last) if head is not None else ()
-        unlisted = unlisted_prefixes(store, (one.path for one in (*page, *bad)), first, last)
+        bad = tuple(entry for entry in head.bad if first <= entry.path < last) if head is not None else ()
+        unlisted = unlisted_prefixes(store, (entry.path for entry in (*page, *bad)), first, last)
     except StoreFailure as failure:
         raise as_exit(failure, spec.root) from None
     if head is None:

@@ -302,7 +302,7 @@ class Leader:
         self._delete_parts()
         # HEAD has just been changed, so no earlier change of ours can still arrive: a prefix that HEAD does not name
         # now is not committed.
-        named = {one.path for one in self.keeper.head.committed} | set(self.keeper.head.deleting)
+        named = {entry.path for entry in self.keeper.head.committed} | set(self.keeper.head.deleting)
         self._failed += [prefix for prefix in self._undecided if prefix not in named]
         self._undecided.clear()
         self._delete_failed()

@@ -127,14 +127,6 @@ def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
 
 
-def attempt_of(prefix: str) -> int:
-    """The attempt in a prefix."""
-    match = _PREFIX.match(prefix)
-    if match is None:
-        raise ValueError(f"{prefix!r} is no prefix of a checkpoint")
-    return int(match[2])
-
-
 def rebuild_head(store: Store) -> documents.Head | None:
     """A HEAD that is rebuilt from the checkpoints, for a root whose HEAD is lost; None if no checkpoint is committed.
 
@@ -161,7 +153,7 @@ def rebuild_head(store: Store) -> documents.Head | None:
     entries.sort(key=lambda one: (one[0].step, one[0].epoch), reverse=True)
     committed = tuple(entry for entry, _ in entries)
     epochs = [entry.epoch for entry in committed] + [
-        documents.Epoch(attempt=attempt_of(prefix), restart=0) for prefix in listed
+        documents.Epoch(attempt=int(prefix.split(".")[1]), restart=0) for prefix in listed
     ]
     newest = entries[0][1]
     return documents.Head(
