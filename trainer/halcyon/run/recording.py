@@ -9,7 +9,7 @@ from halcyon.checkpoint import Checkpointer
 from halcyon.run.context import Context
 from halcyon.run.place import Place
 from halcyon.telemetry.history.segments import ProcessGroupId
-from halcyon.telemetry.history.writer import Account, HistoryWriter
+from halcyon.telemetry.history.writer import HistoryWriter
 from halcyon_api.status.goodput import CAUSES
 
 
@@ -33,10 +33,10 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
         steps=context.run.spec.trainer.steps,
     )
 
-    def account() -> Account:
+    def account() -> dict[str, Any]:
         state = reporter.observe()
         seconds = state.seconds
-        return Account(max(step, state.step), {cause: getattr(seconds, cause) for cause in CAUSES})
+        return {"step": max(step, state.step), "seconds": {cause: getattr(seconds, cause) for cause in CAUSES}}
 
     reporter.listen(HistoryWriter(context.run.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 

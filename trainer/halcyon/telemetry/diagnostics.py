@@ -144,13 +144,10 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
 
 
 def _delete_old(store: Store) -> None:
-    stacks = [
-        (key, match)
-        for key in store.list(STACKS_PREFIX)
-        if (match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)))
-    ]
-    process_groups = sorted({(int(match[1]), int(match[2])) for _, match in stacks})
-    old = set(process_groups[:-KEPT_RESTARTS])
-    for key, match in stacks:
-        if (int(match[1]), int(match[2])) in old:
+    keys: dict[tuple[int, int], list[str]] = {}
+    for key in store.list(STACKS_PREFIX):
+        if match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)):
+            keys.setdefault((int(match[1]), int(match[2])), []).append(key)
+    for process_group in sorted(keys)[:-KEPT_RESTARTS]:
+        for key in keys[process_group]:
             store.delete(key)

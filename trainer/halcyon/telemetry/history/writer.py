@@ -12,8 +12,9 @@ repeated with the same key and the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
@@ -37,23 +38,14 @@ _NOT_KEPT_FIELDS = frozenset({"stacks"})
 """Fields that are too large; their files lie beside the checkpoints."""
 
 
-@dataclass(frozen=True)
-class Account:
-    """The time of a process, from its start to now."""
-
-    step: int
-    """Steps done."""
-    seconds: dict[str, float]
-    """Seconds by cause (`halcyon_api.status.goodput`)."""
-
-
 class HistoryWriter(Background):
     """Records the history of one process group. Create it when the root is taken.
 
     Args:
         checkpoint: The root.
         group: The process group; its number is found in the root.
-        account: The time of this process; called in the background at each flush.
+        account: The steps done and the seconds by cause (`halcyon_api.status.goodput`) of this process, as ``step`` and
+            ``seconds``; called in the background at each flush.
         on_warning: Called in the background with a sentence about a failure that costs only history.
         clock: Seconds, monotonic.
         wall: Seconds since 1970.
@@ -64,7 +56,7 @@ class HistoryWriter(Background):
         checkpoint: CheckpointSpec,
         group: segments.ProcessGroupId,
         *,
-        account: Callable[[], Account],
+        account: Callable[[], Mapping[str, Any]],
         on_warning: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -102,10 +94,7 @@ class HistoryWriter(Background):
             if self._unsent is not None:
                 self._send(store)
             if self._waiting:
-                account = self._account()
-                self._waiting.append(
-                    segments.encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds}))
-                )
+                self._waiting.append(segments.encode_row(Row(ACCOUNT, self._wall(), self._account())))
                 name = segments.SegmentName(self._number, self._number, 0, self._group.number, self._group.writer)
                 self._number += 1
                 self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
