@@ -121,18 +121,14 @@ class EvaluatedSets:
 
     def value(self, best: BestSpec) -> float:
         """The number by which checkpoints are compared; NaN if the evaluation does not have it."""
-        if not self.sources:
-            return _of(best, self.whole.loss, self.whole.bits_per_byte)
-        names = list(self.sources) if best.of is None else self.tags.get(best.of, (best.of,))
-        parts = [self.sources[name] for name in names if name in self.sources]
+        names = self.sources if best.of is None else self.tags.get(best.of, (best.of,))
+        parts = [self.sources[name] for name in names if name in self.sources] if self.sources else [self.whole]
         if not parts:
             return math.nan
-        found = averages(parts)
+        known = averages(parts)
         if best.average == "macro":
-            return _of(best, found.macro_loss, found.macro_bits_per_byte)
-        return _of(best, found.micro.loss, found.micro.bits_per_byte)
-
-
-def _of(best: BestSpec, loss: float, bits_per_byte: float | None) -> float:
-    value = loss if best.metric == "loss" else bits_per_byte
-    return math.nan if value is None else value
+            loss, bits = known.macro_loss, known.macro_bits_per_byte
+        else:
+            loss, bits = known.micro.loss, known.micro.bits_per_byte
+        value = loss if best.metric == "loss" else bits
+        return math.nan if value is None else value
