@@ -151,8 +151,8 @@ def cluster_options(arguments: argparse.ArgumentParser) -> None:
 
 
 def write_between(page: Path, name: str, text: str) -> None:
-    """Write a text between the marks `name:begin` and `name:end` of a page."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    """Write a text between the marks `name: begin` and `name: end` of a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, _, rest = page.read_text().partition(begin)
     _, found, after = rest.partition(end)
     if not found:

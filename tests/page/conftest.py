@@ -18,9 +18,8 @@ from tests.suite.builds import cache
 from tests.suite.limits import limit
 
 
-@pytest.fixture(
-    scope="module"
-)  # not longer: while it runs, its event loop is that of the main thread, and other tests have their own
+# Not for longer than a module: while it runs, its event loop is that of the main thread, and other tests have their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = ensure_chromium(cache(), ConsoleProgress(Console(stderr=True)))
     milliseconds = limit(20) * 1000

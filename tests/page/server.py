@@ -35,11 +35,13 @@ class Text:
         pieces: The texts, one event each, and `HOLD`.
         finish: The reason of its end; None for an answer that breaks off.
         events: Further events as they are, after the pieces.
+        tokens: The number of tokens that the server counts; None: it says none.
     """
 
     pieces: Sequence[object]
     finish: str | None = "stop"
     events: Sequence[str] = ()
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class ChatServer:
         authorization: Its header Authorization, "" if there is none.
         key: The API key that requests need, "" for none.
         models: Names of the models.
+        facts: Further fields of each model.
         released: One permit for each `HOLD`.
         gone: Set when a browser has closed a connection during an answer.
     """
@@ -73,6 +76,7 @@ class ChatServer:
         self.authorization: list[str] = []
         self.key = ""
         self.models = ["tiny-llama", "tiny-qwen3"]
+        self.facts: dict[str, Any] = {}
         self.released = threading.Semaphore(0)
         self.gone = threading.Event()
         self._script: deque[Text | Rejected] = deque()
@@ -97,7 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/models":
             if self._allowed():
                 self._json(
-                    200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.chat.models]}
+                    200,
+                    {
+                        "object": "list",
+                        "data": [{"id": name, "object": "model"} | self.chat.facts for name in self.chat.models],
+                    },
                 )
             return
         path = PAGE / ("index.html" if self.path == "/" else self.path.lstrip("/"))
@@ -141,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._event(event)
         if answer.finish is not None:
             self._event(json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": answer.finish}]}))
+            if answer.tokens is not None:
+                self._event(json.dumps({"choices": [], "usage": {"completion_tokens": answer.tokens}}))
             self._event("[DONE]")
 
     def _hold(self) -> None:

@@ -75,6 +75,8 @@ def test_no_rule_of_accessibility_is_broken(page: Page, server: ChatServer, sche
         expect(page.get_by_role("navigation")).to_be_visible()
     page.get_by_role("button", name="Delete the conversation").click()
     assert violations(page) == []
+    if width == 360:
+        page.keyboard.press("Escape")
     page.get_by_role("button", name="Settings").click()
     assert violations(page) == []
 
@@ -91,11 +93,15 @@ def test_the_tree_of_roles_that_a_screen_reader_gets(page: Page, server: ChatSer
           - button "Settings"
         - navigation "Conversations":
           - button "New conversation"
+          - text: Search
+          - searchbox "Search"
           - list:
             - listitem:
               - button "A question"
+              - button "Rename the conversation A question"
               - button "Delete the conversation A question"
         - main:
+          - group: "System message: none"
           - log "Messages":
             - article "You":
               - heading "You" [level=2]
@@ -141,7 +147,10 @@ def test_finished_parts_of_an_answer_are_announced_once(page: Page, server: Chat
 
 def test_the_keyboard_alone_reaches_everything(page: Page, server: ChatServer) -> None:
     server.script(Text(["```\ncode\n```\n"]), Text(["Again."]))
-    focused = "() => document.activeElement.textContent.trim() || document.activeElement.id"
+    focused = """() => {
+        const one = document.activeElement;
+        return one.getAttribute("aria-label") || one.textContent.trim() || one.id;
+    }"""
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
     page.keyboard.type("question")
     page.keyboard.press("Shift+Enter")
@@ -155,7 +164,7 @@ def test_the_keyboard_alone_reaches_everything(page: Page, server: ChatServer) -
     answered(page, "code")
     page.evaluate("() => document.activeElement.blur()")
     order = []
-    for _ in range(16):
+    for _ in range(20):
         page.keyboard.press("Tab")
         order.append(page.evaluate(focused))
     wanted = [
@@ -164,11 +173,14 @@ def test_the_keyboard_alone_reaches_everything(page: Page, server: ChatServer) -
         "Export",
         "Settings",
         "New conversation",
+        "search",
         "question",
-        "Delete",
+        "Rename the conversation question",
+        "Delete the conversation question",
+        "System message: none",
         "Edit",
     ]
-    wanted += ["Copy code", "code", "Copy", "Regenerate", "message", "Send"]
+    wanted += ["Copy code", "Code", "Copy", "Regenerate", "message", "Send"]
     start = order.index(wanted[0])
     assert order[start : start + len(wanted)] == wanted[: len(order) - start]
     for _ in range(40):

@@ -11,6 +11,8 @@ from tests.page.acts import answered, answers, ask
 from tests.page.server import HOLD, ChatServer, Rejected, Text
 from tests.suite.limits import limit
 
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
 pytestmark = [pytest.mark.slow, pytest.mark.variant, pytest.mark.xdist_group("chat-page")]
 
 
@@ -30,7 +32,7 @@ def test_an_answer_is_shown_while_it_comes(page: Page, server: ChatServer) -> No
     expect(page.get_by_role("heading", level=1)).to_have_text("What is 6 times 7?")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
     assert server.requests == [
-        {"model": "tiny-llama", "messages": [{"role": "user", "content": "What is 6 times 7?"}], "stream": True}
+        {"model": "tiny-llama", "messages": [{"role": "user", "content": "What is 6 times 7?"}], **STREAM}
     ]
 
 
@@ -173,7 +175,7 @@ def test_settings_are_sent_and_stay_after_a_reload(page: Page, server: ChatServe
         "temperature": 0.7,
         "top_p": 0.9,
         "max_tokens": 64,
-        "stream": True,
+        **STREAM,
     }
 
 

@@ -115,3 +115,102 @@ def test_a_full_storage_removes_the_oldest_conversation_and_says_so(page: Page, 
     expect(page.locator("#list .open")).to_have_text(["long", "young", "middle"])
     page.reload()
     expect(page.locator("#list .open")).to_have_text(["long", "young", "middle"])
+
+
+def test_conversations_are_found_by_their_words(page: Page, server: ChatServer) -> None:
+    server.script(Text(["The sea is blue."]), Text(["Paris."]))
+    ask(page, "A poem")
+    answered(page, "blue")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "The capital of France")
+    answered(page, "Paris.")
+    page.get_by_label("Search").fill("BLUE sea")
+    expect(page.locator("#list .open")).to_have_text(["A poem"])
+    page.get_by_label("Search").fill("blue paris")
+    expect(page.locator("#list .open")).to_have_count(0)
+    expect(page.locator("nav")).to_contain_text("No conversation has these words.")
+    page.get_by_label("Search").fill("")
+    expect(page.locator("#list .open")).to_have_count(2)
+
+
+def test_a_conversation_is_renamed_also_while_an_answer_comes(page: Page, server: ChatServer) -> None:
+    server.script(Text(["Half ", HOLD, "and whole."]))
+    ask(page, "first title")
+    expect(answers(page).first).to_contain_text("Half")
+    page.get_by_role("button", name="Rename the conversation first title").click()
+    page.get_by_label("Title of the conversation").fill("A better title")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("A better title")
+    expect(page).to_have_title("A better title - tiny-llama")
+    server.release()
+    answered(page, "and whole.")
+    page.get_by_role("button", name="Rename the conversation").click()
+    page.get_by_label("Title of the conversation").fill("never")
+    page.keyboard.press("Escape")
+    page.reload()
+    expect(page.locator("#list .open")).to_have_text(["A better title"])
+
+
+def test_a_conversation_has_its_own_system_message(page: Page, server: ChatServer) -> None:
+    server.script(Text(["Aye."]), Text(["Yes."]))
+    page.get_by_text("System message: none").click()
+    page.get_by_label("Told before this conversation").fill("You are a pirate.")
+    ask(page, "Are you?")
+    answered(page, "Aye.")
+    page.reload()
+    answered(page, "Aye.")
+    page.locator("#instructions-summary").click()
+    expect(page.get_by_label("Told before this conversation")).to_have_value("You are a pirate.")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "Are you?")
+    answered(page, "Yes.")
+    systems = [[m["content"] for m in sent["messages"] if m["role"] == "system"] for sent in server.requests]
+    assert systems == [["You are a pirate."], []]
+
+
+def test_an_empty_conversation_shows_the_model_and_asks_with_a_click(page: Page, server: ChatServer) -> None:
+    server.models, server.facts = ["notes"], {"system_fingerprint": "step-138-ab12", "max_model_len": 512}
+    server.script(Text(["Forty-two."]))
+    page.reload()
+    expect(page.get_by_role("heading", name="notes")).to_be_visible()
+    expect(page.locator("#empty")).to_contain_text("weights of step 138 and texts of up to 512 tokens")
+    expect(page.locator("#prompts button")).to_have_count(3)
+    page.get_by_role("button", name="What is 6 times 7?").click()
+    answered(page, "Forty-two.")
+    expect(page.locator("#empty")).to_be_hidden()
+    assert server.requests[0]["messages"][0]["content"].startswith("What is 6 times 7?")
+
+
+def test_on_a_phone_the_list_lies_over_the_page(page: Page, server: ChatServer) -> None:
+    server.script(*[Text([f"Paragraph {number}.\n\n" for number in range(60)]) for _ in range(2)])
+    page.set_viewport_size({"width": 360, "height": 640})
+    ask(page, "first")
+    answered(page, "Paragraph 59.")
+    header = page.locator("header").bounding_box()
+    assert header
+    assert header["height"] < 60, "one row"
+    page.get_by_role("button", name="Conversations").click()
+    shown = page.get_by_role("navigation").bounding_box()
+    assert shown
+    assert (shown["x"], shown["y"], shown["height"]) == (0, 0, 640), "in sight although the page is scrolled to its end"
+    expect(page.get_by_role("button", name="Close the list")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("navigation")).to_be_hidden()
+    expect(page.get_by_role("button", name="Conversations")).to_be_focused()
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.get_by_role("navigation")).to_be_hidden()
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.get_by_role("button", name="Conversations").click()
+    page.mouse.click(350, 300)
+    expect(page.get_by_role("navigation")).to_be_hidden()
+
+
+def test_the_message_box_grows_with_its_text(page: Page) -> None:
+    box = page.get_by_label("Message", exact=True)
+    before = box.bounding_box()
+    box.fill("line\n" * 8)
+    after = box.bounding_box()
+    assert before
+    assert after
+    assert after["height"] > before["height"] + 80

@@ -34,18 +34,25 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         Info("halcyon_operator_build", "Version of the operator.", registry=self.registry).info({"version": version})
-        self.reconciles = self._counter("reconciles", "Reconciles of runs, by result.", "result")
+        self.reconciles = self._counter("reconciles", "Reconciles of runs, by result: ok, conflict or error.", "result")
         self.reconcile_seconds = self._histogram("reconcile_seconds", "Duration of the reconcile of a run.")
         self.queue_depth = self._gauge("queue_depth", "Runs that wait for a reconcile.")
         self.runs = self._gauge("runs", "Training runs, by phase.", "phase")
-        self.restarts = self._counter("restarts", "Restarts of runs, by cause.", "cause")
-        self.api_requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
-        self.trainer_polls = self._counter("trainer_polls", "Reads of a trainer's /status, by result.", "result")
+        self.restarts = self._counter("restarts", "Process groups that were followed by another, by cause.", "cause")
+        self.api_requests = self._counter(
+            "api_requests", "Requests to the API server, by verb, resource and code.", "verb", "resource", "code"
+        )
+        self.trainer_polls = self._counter(
+            "trainer_polls", "Reads of a trainer's /status, by result: ok or failed.", "result"
+        )
         self.head_reads = self._counter(
-            "checkpoint_head_reads", "Reads of a checkpoint root's HEAD, by result.", "result"
+            "checkpoint_head_reads",
+            "Reads of a checkpoint root's HEAD, by result: found, absent or unreachable.",
+            "result",
         )
         self.watch_lag_seconds = self._gauge(
-            "watch_lag_seconds", "Age of the operator's oldest write that its watch has not shown it yet."
+            "watch_lag_seconds",
+            "Age of the oldest object that no watch has shown: a write of the operator, or an object of a list.",
         )
         self.leader = self._gauge("leader", "1 if this operator holds the Lease and writes, 0 if it stands by.")
         self._goodput = _GoodputCollector()
@@ -136,7 +143,7 @@ class _GoodputCollector:
         )
         badput = CounterMetricFamily(
             "halcyon_badput_seconds_total",
-            "Seconds of a run outside steps that were kept, by cause.",
+            "Seconds of a run outside steps that were kept, by cause, as in `status.goodput.seconds`.",
             labels=("namespace", "run", "cause"),
         )
         for key, (value, seconds) in list(self._runs.items()):

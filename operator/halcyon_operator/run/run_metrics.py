@@ -123,7 +123,7 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_condition",
         "gauge",
-        "1 while the condition is True, else 0: " + ", ".join(SHOWN_CONDITIONS) + ".",
+        f"1 while the condition is True, else 0, by type and reason; of {', '.join(SHOWN_CONDITIONS)}.",
         _conditions,
         ("type", "reason"),
     ),
@@ -146,7 +146,13 @@ RUN_METRICS = (
         "Since when the run waits in its queue, in seconds since 1970; absent if it does not wait.",
         _one(_queued_time),
     ),
-    RunMetric("halcyon_run_restarts_total", "counter", "Restarts of the run, by cause.", _restarts, ("cause",)),
+    RunMetric(
+        "halcyon_run_restarts_total",
+        "counter",
+        "Process groups of the run that were followed by another, by cause.",
+        _restarts,
+        ("cause",),
+    ),
     RunMetric(
         "halcyon_run_failures_without_checkpoint",
         "gauge",
@@ -154,7 +160,10 @@ RUN_METRICS = (
         _one(lambda _, s: s.failures_without_checkpoint),
     ),
     RunMetric(
-        "halcyon_run_step", "gauge", "Steps done. With task `evaluate`: batches evaluated.", _one(_steps("step"))
+        "halcyon_run_step",
+        "gauge",
+        "Steps done. With task `evaluate`: batches evaluated. Absent with task `data`.",
+        _one(_steps("step")),
     ),
     RunMetric("halcyon_run_planned_steps", "gauge", "Steps, or batches, of the whole run.", _one(_steps("steps"))),
     RunMetric(
@@ -166,13 +175,13 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_evaluation_bits_per_byte",
         "gauge",
-        "The same in bits per byte of text.",
+        "Loss on the held-out part at the last evaluation, bits per byte of text.",
         _one(lambda _, s: s.progress and s.progress.bits_per_byte),
     ),
     RunMetric(
         "halcyon_run_task_ratio",
         "gauge",
-        "Result of each task (`trainer.evaluation.tasks`) at its last evaluation, as in `status.progress.tasks`.",
+        "Last result of each task (`trainer.evaluation.tasks`), by task, as in `status.progress.tasks`.",
         _tasks,
         ("task",),
     ),
@@ -203,7 +212,7 @@ RUN_METRICS = (
     RunMetric(
         "halcyon_run_save_interval_seconds",
         "gauge",
-        "Seconds between saves, if saves are made by time.",
+        "Seconds between saves, if saves are made by time; with `checkpoint.save.auto` as the trainer reports.",
         _one(_interval_seconds),
     ),
 )

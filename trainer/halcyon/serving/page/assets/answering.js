@@ -12,10 +12,12 @@ export class Answer {
   /**
    * @param {object} base The conversation up to the question.
    * @param {{role: "assistant", content: string, model?: string}} message Grows while the text comes.
+   * @param {() => number} clock Milliseconds.
    */
-  constructor(base, message) {
+  constructor(base, message, clock = () => performance.now()) {
     this.base = base;
     this.message = message;
+    this.clock = clock;
     /** Set while the answer is shown. */
     this.view = null;
     /** True after the conversation was removed: then the answer is not kept. */
@@ -29,7 +31,7 @@ export class Answer {
 
   /**
    * Runs to the end of the answer. Errors become part of the message.
-   * @param {(signal: AbortSignal) => AsyncIterable<{text: string} | {finish: string}>} ask Sends the request.
+   * @param {(signal: AbortSignal) => AsyncIterable<{text: string} | {finish: string} | {tokens: number}>} ask Sends the request.
    * @param {(seconds: number, signal: AbortSignal) => Promise<void>} pause Waits before the next try.
    * @param {() => void} changed Called after each piece of text.
    * @returns {Promise<RequestError | null>} What went wrong.
@@ -53,10 +55,18 @@ export class Answer {
 
   async #tries(ask, pause, changed, signal) {
     for (let tried = 1; ; tried += 1) {
+      let began = null;
+      let ended = null;
       try {
         for await (const piece of ask(signal)) {
           if ("finish" in piece) this.message.finish = piece.finish;
-          else {
+          else if ("tokens" in piece) {
+            this.message.tokens = piece.tokens;
+            // The first token comes with the end of the prompt's computation, so the rate counts those after it.
+            if (piece.tokens > 1 && ended > began) this.message.rate = ((piece.tokens - 1) * 1000) / (ended - began);
+          } else {
+            ended = this.clock();
+            began ??= ended;
             this.message.content += piece.text;
             changed();
             if (this.message.content.length > LONGEST) throw new RequestError("The answer is too long for this page, so it was stopped.");

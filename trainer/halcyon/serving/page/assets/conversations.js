@@ -1,8 +1,9 @@
 // A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
 //
-// {id, title, created, updated, messages: [{role: "user" | "assistant", content, model?, finish?, error?}]}
-// `created` and `updated` are milliseconds since 1970. An answer has the name of its model and the reason why it ended: that of the server,
-// "stopped" by the user, "error", or "interrupted" if the page was closed while it came.
+// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, model?, finish?, error?, tokens?, rate?}]}
+// `created` and `updated` are milliseconds since 1970. `system` is its own system message; without it, that of the settings holds. An answer
+// has the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
+// user, "error", or "interrupted" if the page was closed while it came.
 
 /** Most characters of a title. */
 export const LONGEST_TITLE = 60;
@@ -28,6 +29,21 @@ export function before(conversation, index, now) {
   return { ...conversation, title: messages.length ? conversation.title : "", updated: now, messages };
 }
 
+/** The conversation with another title. An empty one changes nothing. */
+export function rename(conversation, title) {
+  const line = titleOf(title);
+  return line ? { ...conversation, title: line } : conversation;
+}
+
+/** Those conversations in whose title or messages all words of a search stand, in any case. */
+export function search(conversations, words) {
+  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  return conversations.filter(({ title, messages }) => {
+    const text = [title, ...messages.map((message) => message.content)].join("\n").toLowerCase();
+    return wanted.every((word) => text.includes(word));
+  });
+}
+
 /** The first line of a text, shortened at a word. */
 export function titleOf(text) {
   const line = text.trim().split("\n", 1)[0].replace(/\s+/g, " ");
@@ -41,9 +57,10 @@ export function titleOf(text) {
  * The messages of a request. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
  * message, because many chat templates accept only alternating roles.
  * @param {object} conversation
- * @param {string} system The system message; "" for none.
+ * @param {string} usual The system message if the conversation has none of its own; "" for none.
  */
-export function requestMessages(conversation, system) {
+export function requestMessages(conversation, usual) {
+  const system = conversation.system ?? usual;
   const messages = system.trim() ? [{ role: "system", content: system }] : [];
   for (const { role, content } of conversation.messages) {
     if (!content) continue;
@@ -64,13 +81,15 @@ export function read(value) {
   if (!Number.isFinite(value.created) || !Number.isFinite(value.updated) || !Array.isArray(value.messages)) return null;
   const messages = value.messages.map(readMessage);
   if (messages.includes(null)) return null;
-  return { id: value.id, title: value.title, created: value.created, updated: value.updated, messages };
+  const system = typeof value.system === "string" ? { system: value.system } : {};
+  return { id: value.id, title: value.title, created: value.created, updated: value.updated, ...system, messages };
 }
 
 function readMessage(value) {
   if (!isObject(value) || !ROLES.includes(value.role) || typeof value.content !== "string") return null;
   const message = { role: value.role, content: value.content };
   for (const name of ["model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
+  for (const name of ["tokens", "rate"]) if (Number.isFinite(value[name])) message[name] = value[name];
   return message;
 }
 

@@ -22,3 +22,21 @@ export function button(text, press, properties = {}) {
   made.addEventListener("click", () => press());
   return made;
 }
+
+/** A drawing of `index.html`, without meaning for a screen reader: the button around it has a name. */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS(svg.namespaceURI, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+/** Makes a button that shows an icon and, unless `quiet`, its name beside it. */
+export function iconButton(name, text, press, { quiet = false, ...properties } = {}) {
+  const made = button("", press, quiet ? { "aria-label": text, title: text, ...properties } : properties);
+  made.append(icon(name), ...(quiet ? [] : [element("span", {}, text)]));
+  return made;
+}

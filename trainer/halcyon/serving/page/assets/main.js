@@ -1,7 +1,7 @@
 // The page: connects the conversations, the requests and the elements.
 import { Answer } from "./answering.js";
 import { copy, download, newId } from "./browser.js";
-import { add, before, create, exported, requestMessages } from "./conversations.js";
+import { add, before, create, exported, rename, requestMessages, search } from "./conversations.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
 import { drawList, UNTITLED } from "./list.js";
@@ -53,13 +53,34 @@ function show(conversation) {
 function draw() {
   const coming = answers.has(current.id);
   at("title").textContent = current.title || UNTITLED;
-  document.title = current.title ? `${current.title} - Chat` : "Chat";
+  document.title = current.title ? `${current.title} - ${chosenModel() || "Chat"}` : chosenModel() || "Chat";
   at("empty").hidden = current.messages.length > 0;
+  drawInstructions();
   at("export").disabled = current.messages.length === 0;
   at("log").classList.toggle("busy", coming);
   at("send").hidden = coming;
   at("stop").hidden = !coming;
-  drawList(at("list"), library.all(), { current: current.id, open: (id) => open(library.get(id)), remove });
+  const all = library.all();
+  const shown = search(all, at("search").value);
+  drawList(at("list"), shown, { current: current.id, open: (id) => open(library.get(id)), rename: (id, title) => change(id, (one) => rename(one, title)), remove });
+  at("none-found").textContent = shown.length || !all.length ? "" : "No conversation has these words.";
+}
+
+/** Shows whose system message holds for this conversation. */
+function drawInstructions() {
+  const own = current.system !== undefined;
+  const text = current.system ?? store.settings.system;
+  at("instructions-summary").textContent = text.trim() ? `System message${own ? "" : " (of the settings)"}` : "System message: none";
+  if (document.activeElement !== at("own-system")) at("own-system").value = text;
+}
+
+/** Shows what an empty conversation is about. */
+function drawModel() {
+  const model = models.find(({ id }) => id === chosenModel());
+  at("empty-title").textContent = model?.id ?? "New conversation";
+  const facts = [model?.step != null && `weights of step ${model.step}`, model?.longest && `texts of up to ${model.longest} tokens`].filter(Boolean);
+  at("empty-about").textContent = facts.length ? `This model has ${facts.join(" and ")}.` : "";
+  at("max-tokens").placeholder = model?.longest ? `as many as fit in ${model.longest}` : "as many as fit";
 }
 
 /** Opens a conversation from the list. */
@@ -68,6 +89,16 @@ function open(conversation) {
   show(conversation);
   showList(false);
   at("message").focus();
+}
+
+/** Changes a conversation wherever it is: in the list, on the page, and below an answer that is coming. */
+function change(id, changed) {
+  const kept = library.get(id);
+  if (kept) keep(changed(kept));
+  const answer = answers.get(id);
+  if (answer) answer.base = changed(answer.base);
+  if (id === current.id) current = changed(current);
+  draw();
 }
 
 /** Keeps a conversation, and says so if that is not possible or if others had to be removed. */
@@ -130,10 +161,10 @@ function dropAnswer(id) {
 
 // Questions and answers
 
-function send() {
-  const text = at("message").value;
+function send(text = at("message").value) {
   if (!text.trim() || answers.has(current.id)) return;
   at("message").value = "";
+  fit();
   notice.clear();
   const message = { role: "user", content: text };
   current = add(current, message, Date.now());
@@ -166,18 +197,19 @@ function askAgain(kept, text) {
 /** Asks for an answer to the current conversation. */
 async function ask() {
   const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel() });
-  const { base, message } = answer;
-  answers.set(base.id, answer);
-  keep(base);
+  const { message } = answer;
+  const { id } = answer.base;
+  answers.set(id, answer);
+  keep(answer.base);
   answer.view = log.stream(message);
   draw();
   toEnd();
   at("message").focus();
-  const withAnswer = () => add(base, message, Date.now());
+  const withAnswer = () => add(answer.base, message, Date.now());
   const timer = setInterval(() => message.content && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
   const failed = await answer.run(
     (signal) => request(answer, signal),
-    (seconds, signal) => pause(base.id, seconds, signal),
+    (seconds, signal) => pause(id, seconds, signal),
     () => answer.view?.update(),
   );
   clearInterval(timer);
@@ -186,13 +218,13 @@ async function ask() {
     message.finish = "interrupted";
     delete message.error;
   }
-  answers.delete(base.id);
-  const complete = message.content || message.finish !== "stopped" ? withAnswer() : base;
+  answers.delete(id);
+  const complete = message.content || message.finish !== "stopped" ? withAnswer() : answer.base;
   keep(complete);
-  if (current.id === base.id) {
+  if (current.id === id) {
     current = complete;
     answer.view?.finish();
-    if (complete === base) log.show(base.messages);
+    if (complete === answer.base) log.show(complete.messages);
   }
   draw();
   if (failed?.status === 401 || failed?.status === 403) {
@@ -225,15 +257,17 @@ function interrupted(answer) {
 // The model and the settings
 
 function chosenModel() {
-  return models.includes(store.settings.model) ? store.settings.model : (models[0] ?? "");
+  return models.some(({ id }) => id === store.settings.model) ? store.settings.model : (models[0]?.id ?? "");
 }
 
 /** Asks the server for its models. */
 async function loadModels() {
   models = await listModels(store.key);
-  at("model").replaceChildren(...models.map((model) => new Option(model, model)));
+  at("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
   at("model").value = chosenModel();
   at("model").disabled = false;
+  drawModel();
+  draw();
 }
 
 async function connect() {
@@ -249,6 +283,7 @@ async function connect() {
 
 function saved(keyChanged) {
   applyTheme();
+  drawInstructions();
   if (keyChanged || !models.length) {
     notice.clear();
     connect();
@@ -265,10 +300,26 @@ function exportAll() {
 
 // The elements
 
-/** Opens or closes the list of conversations where the window is narrow. */
+/** Opens or closes the list of conversations, which lies over the page where the window is narrow. */
 function showList(shown) {
   at("toggle-list").setAttribute("aria-expanded", String(shown));
   document.body.classList.toggle("list-shown", shown);
+  at("shade").hidden = !shown;
+  for (const element of document.querySelectorAll(".skip, header, main")) element.inert = shown;
+  if (shown) at("close-list").focus();
+}
+
+function closeList() {
+  showList(false);
+  at("toggle-list").focus();
+}
+
+/** Gives the message box the height of its text, in browsers that do not do so themselves. */
+function fit() {
+  if (CSS.supports("field-sizing", "content")) return;
+  const box = at("message");
+  box.style.height = "auto";
+  box.style.height = `${box.scrollHeight + 2}px`;
 }
 
 at("composer").addEventListener("submit", (event) => {
@@ -286,22 +337,31 @@ at("message").addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || at("settings").open) return;
-  if (document.body.classList.contains("list-shown")) {
-    showList(false);
-    at("toggle-list").focus();
-  } else answers.get(current.id)?.stop();
+  if (document.body.classList.contains("list-shown")) closeList();
+  else answers.get(current.id)?.stop();
 });
 at("stop").addEventListener("click", () => {
   answers.get(current.id)?.stop();
   at("message").focus();
 });
 at("new").addEventListener("click", () => open(create(newId(), Date.now())));
-at("toggle-list").addEventListener("click", () => showList(!document.body.classList.contains("list-shown")));
+at("toggle-list").addEventListener("click", () => showList(true));
+at("close-list").addEventListener("click", closeList);
+at("shade").addEventListener("click", closeList);
+matchMedia("(min-width: 48.01rem)").addEventListener("change", () => showList(false));
+at("search").addEventListener("input", draw);
+at("message").addEventListener("input", fit);
+at("prompts").addEventListener("click", (event) => event.target.closest("button") && send(event.target.closest("button").textContent));
+at("own-system").addEventListener("input", () => change(current.id, (one) => ({ ...one, system: at("own-system").value })));
 at("export").addEventListener("click", () => download("conversation.json", exported([library.get(current.id) ?? current], Date.now())));
 at("export-all").addEventListener("click", exportAll);
 at("delete-all").addEventListener("click", removeAll);
 at("open-settings").addEventListener("click", () => dialog.open());
-at("model").addEventListener("change", () => store.change({ model: at("model").value }));
+at("model").addEventListener("change", () => {
+  store.change({ model: at("model").value });
+  drawModel();
+  draw();
+});
 addEventListener("pageshow", () => (leaving = false));
 addEventListener("pagehide", () => {
   leaving = true;
@@ -311,6 +371,7 @@ addEventListener("pagehide", () => {
 addEventListener("storage", (event) => {
   store.reload();
   applyTheme();
+  drawInstructions();
   if (event.key !== null && !event.key.startsWith(PREFIX)) return;
   library.reload();
   const changed = library.get(current.id);

@@ -3,8 +3,10 @@
 // Three layers keep it harmless. markdown-it makes no HTML from HTML in the text. DOMPurify keeps only the elements and attributes below.
 // The policy in index.html lets no script, style, frame or image run or load that is not a file of this page. Images are links here,
 // because loading an image tells its server what the address says.
+import hljs from "./highlight.min.js";
 import "./markdown-it.umd.min.js";
 import "./purify.min.js";
+import { drawFormulas, formulas } from "./formulas.js";
 
 const { markdownit, DOMPurify } = globalThis;
 
@@ -22,9 +24,14 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
+const COLOURS = { ...ALLOWED, ALLOWED_TAGS: ["span", "#text"], ALLOWED_ATTR: ["class"] };
+/** Most characters of a block of code that gets colours. */
+const LONGEST_COLOURED = 20_000;
+
 const parser = markdownit({ html: false, linkify: true, breaks: true });
 parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
 parser.disable("image");
+formulas(parser);
 // Other links, also those to this server, stay the text that the model wrote.
 parser.validateLink = (address) => LINKS.test(address.trim());
 // The page's own headings have the levels 1 and 2.
@@ -62,15 +69,18 @@ function startOfLine(text, line) {
 
 /**
  * Makes the elements of a parsed text.
+ * @param {object[]} tokens
+ * @param {boolean} settled Whether nothing will be added to it: then its code gets colours, and its formulas are drawn.
  * @returns {DocumentFragment}
  */
-export function render(tokens) {
+export function render(tokens, settled) {
   const fragment = DOMPurify.sanitize(parser.renderer.render(tokens, parser.options, {}), ALLOWED);
   for (const link of fragment.querySelectorAll("a[href]")) {
     link.target = "_blank";
     link.rel = "noopener noreferrer";
   }
-  for (const code of fragment.querySelectorAll("pre > code")) wrapCode(code);
+  for (const code of fragment.querySelectorAll("pre > code")) wrapCode(code, settled);
+  if (settled) drawFormulas(fragment);
   for (const table of fragment.querySelectorAll("table")) {
     const box = scrollable(document.createElement("div"), "Table");
     table.replaceWith(box);
@@ -80,7 +90,7 @@ export function render(tokens) {
 }
 
 /** Puts a block of code into a figure with its language and a button that copies it. */
-function wrapCode(code) {
+function wrapCode(code, settled) {
   const language = /^language-(\S{1,30})$/.exec(code.className)?.[1] ?? "";
   const pre = scrollable(code.parentElement, language ? `Code in ${language}` : "Code");
   const figure = document.createElement("figure");
@@ -95,6 +105,10 @@ function wrapCode(code) {
   caption.append(name, copy);
   pre.replaceWith(figure);
   figure.append(caption, pre);
+  if (settled && hljs.getLanguage(language) && code.textContent.length <= LONGEST_COLOURED) {
+    const coloured = hljs.highlight(code.textContent, { language, ignoreIllegals: true }).value;
+    code.replaceChildren(DOMPurify.sanitize(coloured, COLOURS));
+  }
 }
 
 /** Lets the keyboard scroll an element that is wider than the page. */

@@ -1,5 +1,5 @@
 // The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
-import { button, element } from "./elements.js";
+import { button, element, iconButton } from "./elements.js";
 import { StreamingMarkdown, showMarkdown } from "./streaming.js";
 
 const ENDS = {
@@ -15,6 +15,13 @@ export function noteOf(message) {
   if (message.finish === "error") return message.error ?? "The answer failed.";
   if (message.finish === "stop" && !message.content) return "The model answered with no text.";
   return ENDS[message.finish] ?? "";
+}
+
+/** The tokens of an answer and their rate; "" if the server did not say them. */
+export function figuresOf({ tokens, rate }) {
+  if (tokens === undefined) return "";
+  const counted = tokens === 1 ? "1 token" : `${tokens} tokens`;
+  return rate === undefined ? counted : `${counted}, ${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`;
 }
 
 /** Shows messages and their buttons. */
@@ -100,10 +107,12 @@ export class MessageLog {
     const note = noteOf(message);
     if (note) article.append(element("p", { className: message.finish === "error" ? "note error" : "note" }, note));
     const actions = element("div", { className: "actions" });
-    if (message.role === "user") actions.append(button("Edit", () => this.#edit(article, index, message), of));
+    if (message.role === "user") actions.append(iconButton("edit", "Edit", () => this.#edit(article, index, message), of));
     else {
-      if (message.content) actions.append(button("Copy", () => this.#actions.copy(message.content, article.querySelector(".content")), of));
-      actions.append(button("Regenerate", () => this.#actions.regenerate(index), of));
+      const copy = () => this.#actions.copy(message.content, article.querySelector(".content"));
+      if (message.content) actions.append(iconButton("copy", "Copy", copy, of));
+      actions.append(iconButton("again", "Regenerate", () => this.#actions.regenerate(index), of));
+      actions.append(element("span", { className: "figures" }, figuresOf(message)));
     }
     article.append(actions);
   }

@@ -18,31 +18,38 @@ export class RequestError extends Error {
 }
 
 /**
- * The names of the models that the server has.
+ * The models that the server has.
  * @param {string} key API key, or "".
- * @returns {Promise<string[]>}
+ * @returns {Promise<{id: string, step: number | null, longest: number | null}[]>} `step` of its checkpoint, and the longest text in tokens,
+ *   where the server says them.
  * @throws {RequestError}
  */
 export async function listModels(key) {
   const response = await send("v1/models", { headers: headers(key) });
   const document = await response.json().catch(() => null);
-  const found = Array.isArray(document?.data) ? document.data.map((model) => model?.id).filter((id) => typeof id === "string" && id) : [];
-  if (!found.length) throw new RequestError("The server lists no model.");
-  return found;
+  const models = Array.isArray(document?.data) ? document.data.filter((model) => typeof model?.id === "string" && model.id) : [];
+  if (!models.length) throw new RequestError("The server lists no model.");
+  const number = (value) => (Number.isSafeInteger(value) ? value : null);
+  return models.map((model) => ({
+    id: model.id,
+    step: number(Number.parseInt(/^step-(\d{1,15})-/.exec(model.system_fingerprint)?.[1], 10)),
+    longest: number(model.max_model_len),
+  }));
 }
 
 /**
  * Asks for an answer and yields its pieces.
  * @param {object} body The request, without `stream`.
  * @param {{key: string, signal: AbortSignal}} options
- * @yields {{text: string} | {finish: string}} Text as it comes, then once why it ended: "stop", "length", "tool_calls", …
+ * @yields {{text: string} | {finish: string} | {tokens: number}} Text as it comes, then once why it ended: "stop", "length", "tool_calls",
+ *   …, and the number of tokens if the server says it.
  * @throws {RequestError} The server rejects the request, reports an error, or the connection ends before the answer does.
  */
 export async function* streamAnswer(body, { key, signal }) {
   const response = await send("v1/chat/completions", {
     method: "POST",
     headers: { ...headers(key), "Content-Type": "application/json", Accept: "text/event-stream" },
-    body: JSON.stringify({ ...body, stream: true }),
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     signal,
   });
   let finished = false;
@@ -60,6 +67,7 @@ export async function* streamAnswer(body, { key, signal }) {
         finished = true;
         yield { finish: String(choice.finish_reason) };
       }
+      if (Number.isSafeInteger(chunk.usage?.completion_tokens)) yield { tokens: chunk.usage.completion_tokens };
     }
   } catch (error) {
     throw error instanceof RequestError || signal.aborted ? error : new RequestError("The connection ended before the answer was complete.");

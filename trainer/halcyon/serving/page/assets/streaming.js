@@ -34,12 +34,12 @@ export class StreamingMarkdown {
     const rest = this.#text.slice(this.#at);
     const { tokens, lastBlock } = this.#parse(rest, { ...this.#references });
     if (lastBlock === 0) {
-      this.#tail.replaceChildren(render(tokens));
+      this.#tail.replaceChildren(render(tokens, false));
       return;
     }
     this.#settle(rest.slice(0, lastBlock));
     this.#at += lastBlock;
-    this.#tail.replaceChildren(render(this.#parse(rest.slice(lastBlock), { ...this.#references }).tokens));
+    this.#tail.replaceChildren(render(this.#parse(rest.slice(lastBlock), { ...this.#references }).tokens, false));
   }
 
   /** Shows the complete text. */
@@ -50,11 +50,11 @@ export class StreamingMarkdown {
     this.#settle(rest);
     this.#at = this.#text.length;
     // A link may be used before its definition, so a text with definitions is drawn once more as a whole.
-    if (Object.keys(this.#references).length) this.#settled.replaceChildren(render(this.#parse(this.#text, {}).tokens));
+    if (Object.keys(this.#references).length) this.#settled.replaceChildren(render(this.#parse(this.#text, {}).tokens, true));
   }
 
   #settle(text) {
-    this.#settled.append(render(this.#parse(text, this.#references).tokens));
+    this.#settled.append(render(this.#parse(text, this.#references).tokens, true));
   }
 
   #parse(text, references) {

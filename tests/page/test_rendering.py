@@ -1,0 +1,147 @@
+"""What answers look like: code in colours, formulas, headings, tables; also while they come, and from a hostile model."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.page.acts import answered, answers, ask
+from tests.page.server import HOLD, ChatServer, Text
+
+pytestmark = [pytest.mark.slow, pytest.mark.variant, pytest.mark.xdist_group("chat-page")]
+
+FORMULAS = r"""
+The loss is $-\log p(x)$, its mean \(\frac{1}{n}\sum_i \ell_i\). It costs $5 and $6, or \$7.
+
+$$
+a
+- b = \sqrt{c}
+$$
+
+- in a list: \[ x^2 \]
+
+\[
+\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}
+\]
+
+`$x$` and an unknown \(\nonsense{x}\).
+"""
+
+
+def test_formulas_are_drawn_and_prices_are_not(page: Page, server: ChatServer) -> None:
+    server.script(Text([FORMULAS]))
+    ask(page, "Formulas")
+    answer = answered(page, "in a list")
+    expect(answer.locator("math")).to_have_count(5)
+    expect(answer.locator("math[display=block]")).to_have_count(2)
+    expect(answer.locator("mtable mtd")).to_have_count(4)
+    expect(answer).to_contain_text("It costs $5 and $6, or $7.")
+    expect(answer.locator("code")).to_have_text(["$x$", r"\nonsense{x}"])
+    width = page.locator("math mfrac").bounding_box()
+    assert width
+    assert width["height"] > 1.5 * width["width"], "the browser draws the fraction as a fraction"
+
+
+@pytest.mark.parametrize("step", [1, 7, 40])
+def test_formulas_that_come_in_pieces_look_like_the_whole_text(page: Page, step: int) -> None:
+    html = page.evaluate(
+        """async ([text, step]) => {
+            const m = await import('/assets/streaming.js');
+            const [whole, parts] = [document.createElement("div"), document.createElement("div")];
+            m.showMarkdown(whole, text);
+            const growing = new m.StreamingMarkdown(parts);
+            for (let end = 0; end <= text.length; end += step) growing.update(text.slice(0, end));
+            growing.finish(text);
+            return [whole.innerHTML, parts.innerHTML];
+        }""",
+        [FORMULAS + "\n```python\nfor x in range(3): print('x')  # a comment\n```\n", step],
+    )
+    assert html[0] == html[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\(" * 30_000, "$" * 60_000, r"$a\$" * 15_000, "\\[\n" * 20_000, "$$\na\n" * 15_000, r"\(a\\)" * 12_000],
+    ids=["open", "dollars", "escaped", "blocks", "unclosed", "ends"],
+)
+def test_a_hostile_formula_costs_no_more_than_its_length(page: Page, text: str) -> None:
+    took = page.evaluate(
+        """async (text) => {
+            const m = await import('/assets/markdown.js');
+            const began = performance.now();
+            m.render(m.parse(text, {}).tokens, true);
+            const plain = performance.now();
+            m.render(m.parse("a*b ".repeat(text.length / 4), {}).tokens, true);
+            return [plain - began, performance.now() - plain];
+        }""",
+        text,
+    )
+    assert took[0] < 50 * took[1] + 1000, took
+
+
+def test_a_formula_cannot_take_the_place_of_an_element_of_the_page(page: Page, server: ChatServer) -> None:
+    server.script(
+        Text(
+            [
+                r"$$\begin{align} a \label{message} \end{align}$$ \(\ref{message} \href{javascript:hacked=1}{x}"
+                r"\style{background:url(https://attacker.example/)}{y} \includegraphics{https://attacker.example/z.png}\)"
+            ]
+        )
+    )
+    ask(page, "Formulas")
+    answer = answered(page, "a")
+    for forbidden in ("[id]", "[href]", "a", "img", "mglyph"):
+        expect(answer.locator(f".content {forbidden}")).to_have_count(0)
+    expect(page.locator("#message")).to_have_count(1)
+
+
+def test_code_gets_colours_when_it_is_complete(page: Page, server: ChatServer) -> None:
+    code = "def double(x: int) -> str:\n    return f'<b>{2 * x}</b>'  # & more\n"
+    server.script(Text([f"```python\n{code}", HOLD, "```\n\n```unknown\nplain < text\n```\n"]))
+    ask(page, "Code")
+    expect(answers(page).locator("pre code")).to_have_text(code)
+    expect(answers(page).locator("pre span")).to_have_count(0)
+    server.release()
+    answer = answered(page, "plain < text")
+    expect(answer.locator("pre code").first).to_have_text(code)
+    expect(answer.locator(".hljs-keyword")).to_have_text(["def", "return"])
+    expect(answer.locator("pre code").nth(1).locator("span")).to_have_count(0)
+    colours = answer.locator(".hljs-keyword, .hljs-comment").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one).color)"
+    )
+    assert len(set(colours)) == 2
+
+
+def test_no_heading_is_smaller_than_the_text_and_no_word_of_a_table_is_cut(page: Page, server: ChatServer) -> None:
+    heads = "\n\n".join(f"{'#' * level} Level {level}" for level in range(1, 7))
+    cells = "| checkpoint | throughput |\n|---|---|\n| verification | incomprehensibility |\n"
+    server.script(Text([f"{heads}\n\nText.\n\n{cells}"]))
+    page.set_viewport_size({"width": 320, "height": 700})
+    ask(page, "Headings")
+    answer = answered(page, "Level 6")
+    sizes = answer.locator(".content :is(h3, h4, h5, h6)").evaluate_all(
+        "all => all.map((one) => parseFloat(getComputedStyle(one).fontSize))"
+    )
+    text = answer.locator("p").last.evaluate("one => parseFloat(getComputedStyle(one).fontSize)")
+    assert len(sizes) == 6
+    assert min(sizes) >= text
+    assert sizes == sorted(sizes, reverse=True)
+    lines = answer.locator("td, th").evaluate_all("all => all.map((one) => one.getClientRects()[0].height)")
+    assert max(lines) < 2 * min(lines), "each word stands on one line"
+
+
+def test_an_answer_says_its_tokens_and_its_rate(page: Page, server: ChatServer) -> None:
+    server.script(Text(["One ", HOLD, "two."], tokens=3), Text(["Cut"], finish="length", tokens=1), Text(["Bare."]))
+    ask(page, "count")
+    expect(answers(page).first).to_contain_text("One")
+    page.wait_for_timeout(50)  # a rate needs a time
+    server.release()
+    answer = answered(page, "two.")
+    expect(answer.locator(".figures")).to_contain_text("3 tokens, ")
+    expect(answer.locator(".figures")).to_contain_text("tokens/s")
+    ask(page, "again")
+    expect(answered(page, "The answer reached the limit of tokens.", 2).locator(".figures")).to_have_text("1 token")
+    ask(page, "and again")
+    expect(answered(page, "Bare.", 3).locator(".figures")).to_have_text("")
+    page.reload()
+    expect(answers(page).first.locator(".figures")).to_contain_text("3 tokens, ")
