@@ -123,7 +123,7 @@ def main() -> None:
         def opened() -> Checkpointer:
             nothing = Fingerprints(sections={}, documents={})
             owner = Owner(namespace="bench", name="bench")
-            return Checkpointer.open(
+            return Checkpointer(
                 spec, RunRecord(nothing, 0, {}), owner=owner, epoch=None, processes=ProcessGroup(0, 1), expected_step=0
             )
 

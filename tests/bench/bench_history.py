@@ -39,7 +39,7 @@ def main() -> None:
             if step % (STEPS_WAITING // 4) == 0:
                 recorder.now += 1000.0
                 recorder.writer.hurry()
-                while recorder.writer._background._rows:
+                while recorder.writer._rows:
                     time.sleep(0.001)
         recorder.now += 1000.0
         recorder.writer.close(60.0)
@@ -54,7 +54,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in files)
         print(
             f"{len(files)} files, {size / 1e6:.2f} MB, {len(history.steps):,} steps kept, "
-            f"{recorder.writer._background.dropped} dropped"
+            f"{recorder.writer.dropped} dropped"
         )
 
 

@@ -135,7 +135,7 @@ def main() -> None:
 
         def opened() -> Checkpointer:
             nothing, owner = Fingerprints(sections={}, documents={}), Owner(namespace="bench", name="bench")
-            return Checkpointer.open(
+            return Checkpointer(
                 spec, RunRecord(nothing, 0, {}), owner=owner, epoch=None, processes=ProcessGroup(0, 1), expected_step=0
             )
 

@@ -66,7 +66,7 @@ def make_root(folder: Path, checkpoints: int, files: int) -> None:
 def opened(spec: CheckpointSpec) -> Checkpointer:
     """Open the root."""
     nothing = Fingerprints(sections={}, documents={})
-    return Checkpointer.open(
+    return Checkpointer(
         spec, RunRecord(nothing, 0, {}), owner=OWNER, epoch=None, processes=ProcessGroup(0, 1), expected_step=0
     )
 

@@ -30,7 +30,7 @@ from timing import best_seconds
 
 from halcyon.data.formats import build_formatter
 from halcyon.data.sources import Access, Piece, list_files, pieces, read_piece
-from halcyon.host.freed_memory import keep_freed_memory
+from halcyon.host.linux import keep_freed_memory
 from halcyon.tokenizer import load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon_api.spec.sources import DataSourceSpec, JsonlSourceSpec, ParquetSourceSpec, StdlibSourceSpec

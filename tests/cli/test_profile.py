@@ -4,6 +4,7 @@ process of a pod.
 
 from __future__ import annotations
 
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_a_run_without_pods_has_no_step_to_profile(monkeypatch: pytest.MonkeyPat
 
 def test_the_process_of_this_pod_is_asked_with_its_token() -> None:
     requests = ProfileRequests()
-    with TelemetryServer(Scene().reporter, 0, token=SECRET, profiles=requests) as server:
+    with closing(TelemetryServer(Scene().reporter, 0, token=SECRET, profiles=requests)) as server:
         assert requested(4, server.port, SECRET).steps == 4
         assert requests.take() == 4
         with pytest.raises(BadConfiguration, match="must have this process's token"):

@@ -60,7 +60,7 @@ def record_activity(path: str) -> None:
         return run
 
     engine = checkpointer.Checkpointer
-    engine.open = classmethod(during(RESTORE, 0, engine.open.__func__))
+    engine.__init__ = during(RESTORE, 0, engine.__init__)
     restore = during(RESTORE, 0, engine.restore)
 
     def restore_and_go_on(self: Any, template: Any) -> Any:

@@ -82,13 +82,13 @@ MUTATIONS = (
         (
             (
                 "checkpoint/commit.py",
-                "for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):",
-                "for key, content in ((MANIFEST_KEY, data),):",
+                ", (documents.COMMIT_KEY, encode_commit(data, about.epoch))):",
+                ",):",
             ),
             (
                 "checkpoint/commit.py",
                 "    return entry\n\n\nclass Undecided",
-                '    store.create(f"{prefix}{COMMIT_KEY}", encode_commit(data, about.epoch))\n    return '
+                '    store.create(f"{prefix}{documents.COMMIT_KEY}", encode_commit(data, about.epoch))\n    return '
                 "entry\n\n\nclass Undecided",
             ),
         ),
@@ -118,7 +118,7 @@ MUTATIONS = (
         (
             (
                 "checkpoint/head.py",
-                "key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True",
+                "key=lambda one: (one.step, one.epoch), reverse=True",
                 "key=lambda one: one.time, reverse=True",
             ),
         ),

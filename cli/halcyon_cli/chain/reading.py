@@ -21,7 +21,7 @@ from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import History, read_history
 from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
-from halcyon_api.checkpoint_documents import HEAD_KEY, Manifest
+from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.plain_files import read_text
 from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, results_step
@@ -209,7 +209,7 @@ def _newest_manifest(store: Store, notes: list[str]) -> tuple[Manifest | None, s
     from halcyon.checkpoint.verify import Damaged, read_manifest
 
     try:
-        head, _ = load_head(store, store.read(HEAD_KEY).data)
+        head, _ = load_head(store)
     except TrainerExit as error:
         notes.append(str(error))
         return None, None

@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from halcyon.checkpoint import Callbacks, Limits, layout, reader, saving
+from halcyon.checkpoint import Callbacks, Limits, layout, parts, reader
 from halcyon.errors import TrainerExit
 from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -193,21 +193,21 @@ def member(root: Root, options: dict[str, Any]) -> None:
                 if read_backs is not None and step % root.spec.verify.every_saves == 0:
                     if group.process_index == 0:
                         assert read_backs.acquire(timeout=limit(60))
-                    group.barrier(f"read back {step}")
+                    group.greatest(0.0)  # all processes wait here
     finally:
         leave(group)
 
 
 def _tell_files() -> None:
     """From now on, print the files that this process writes."""
-    write_files = saving.write_files
+    write_files = parts.write_files
 
     def telling(*args: Any) -> Any:
         files = write_files(*args)
         say(event="wrote", files={file.path: file.size_bytes for file in files})
         return files
 
-    saving.write_files = telling
+    parts.write_files = telling
 
 
 def _reports_read_backs(read_backs: threading.Semaphore | None) -> Callable[[Any, str | None], None]:

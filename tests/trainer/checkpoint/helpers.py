@@ -37,9 +37,6 @@ class OneProcess:
         """There is no other process that could disagree."""
         return json.loads(json.dumps(document))
 
-    def barrier(self, name: str) -> None:
-        """There is no other process to wait for."""
-
 
 @dataclass(frozen=True)
 class Root:
@@ -76,7 +73,7 @@ def open_root(root: Root, **changes: Any) -> Checkpointer:
     }
     recorded: dict[str, Any] = {"fingerprints": SAME, "seed": 1, "mesh": {"fsdp": 2}}
     recorded |= {one.name: changes.pop(one.name) for one in fields(RunRecord) if one.name in changes}
-    return Checkpointer.open(root.spec, RunRecord(**recorded), **(arguments | changes))
+    return Checkpointer(root.spec, RunRecord(**recorded), **(arguments | changes))
 
 
 def epoch(attempt: int, restart: int = 0) -> Epoch:

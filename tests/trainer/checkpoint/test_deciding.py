@@ -10,6 +10,7 @@ import pytest
 
 from halcyon.checkpoint.processes import decide
 from halcyon.errors import BadConfiguration, DamagedData, Fenced, Preempted, RootTaken, TrainerExit
+from halcyon.storage.failures import SaveFailed
 
 
 @dataclass
@@ -26,15 +27,13 @@ class Process:
             self.given.append(json.dumps(document))
         return json.loads(self.given[-1])
 
-    def barrier(self, name: str) -> None:
-        """Nothing waits here."""
-
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (BadConfiguration("correct it"), BadConfiguration),
-        (DamagedData("read it again"), BadConfiguration),
+        (DamagedData("read it again"), DamagedData),
+        (SaveFailed("no room"), TrainerExit),
         (Preempted("a notice"), Preempted),
         (RootTaken("another run"), RootTaken),
         (Fenced("a newer one", 7), Fenced),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, saving, verify_checkpoint
+from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, parts, verify_checkpoint
 from halcyon.checkpoint.head import edit, with_pin
 from halcyon.checkpoint.retention import Retention, with_early_deletion
 from halcyon.step.compilation import CompilationCache
@@ -177,7 +177,7 @@ def test_space_is_freed_before_the_first_byte_if_there_is_too_little(
             checkpointer.save(step, {"x": np.full((64, 128), step)}, position(step))  # 64 KiB
             checkpointer.finish()
         (small_disk / "filler").write_bytes(b"x" * (small_disk_free(small_disk) - 72 * 1024))
-        monkeypatch.setattr(saving, "write_files", _whole(saving.write_files, lambda: committed_now(root) == [3, 2]))
+        monkeypatch.setattr(parts, "write_files", _whole(parts.write_files, lambda: committed_now(root) == [3, 2]))
         checkpointer.save(4, {"x": np.full((64, 128), 4)}, position(4))
         checkpointer.finish()
     assert len(warnings) == 1

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, saving, verify_checkpoint
+from halcyon.checkpoint import Callbacks, SaveFailed, list_checkpoints, parts, verify_checkpoint
 from halcyon.errors import RunChanged
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
@@ -82,14 +82,14 @@ def test_a_file_that_the_store_cut_short_fails_the_save(file_root: Root, monkeyp
 def test_a_file_that_vanished_before_the_commit_fails_the_save(
     file_root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_files = saving.write_files
+    write_files = parts.write_files
 
     def lose_one(*args: Any, **options: Any) -> Any:
         files = write_files(*args, **options)
         next(file_root.folder.rglob("bias/c/0")).unlink()
         return files
 
-    monkeypatch.setattr(saving, "write_files", lose_one)
+    monkeypatch.setattr(parts, "write_files", lose_one)
     with open_root(file_root) as checkpointer:
         save(checkpointer, 1)
         with pytest.raises(SaveFailed, match=r"1 files are missing from the store, among them steps/.*/data/bias/c/0"):
@@ -150,7 +150,7 @@ def test_a_swap_that_the_driver_retried_is_not_reported_as_lost(
 
 def test_one_save_is_in_flight_and_the_next_waits_for_it(file_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    write_files = saving.write_files
+    write_files = parts.write_files
     begun: list[str] = []
 
     def wait(store: Store, prefix: str, *args: Any, **options: Any) -> Any:
@@ -158,7 +158,7 @@ def test_one_save_is_in_flight_and_the_next_waits_for_it(file_root: Root, monkey
         assert gate.wait(limit(60))
         return write_files(store, prefix, *args, **options)
 
-    monkeypatch.setattr(saving, "write_files", wait)
+    monkeypatch.setattr(parts, "write_files", wait)
     state = {"x": jnp.zeros(4)}
     with open_root(file_root) as checkpointer:
         checkpointer.save(1, state, position(1))

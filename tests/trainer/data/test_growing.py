@@ -17,22 +17,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import fingerprints
+from halcyon.checkpoint.fingerprints import differences, fingerprints
 from halcyon.commands.data import app
 from halcyon.data.cache import build, ensure
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress, Stopped
 from halcyon.data.cache.ensure import Caches, next_source
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
-from halcyon.data.open import (
-    background_caches,
-    cache_store,
-    dataset_of,
-    ensure_caches,
-    inspect_dataset,
-    may_begin,
-)
+from halcyon.data.open import background_caches, cache_store, dataset_of, ensure_caches, inspect_dataset, may_begin
 from halcyon.data.source_data import BatchRows
 from halcyon.data.sources import pieces
 from halcyon.data.streaming import positive_weights, streams

@@ -13,7 +13,7 @@ from halcyon.parallel.process_group import join
 
 PAGE_FAULTS = """
 import resource, sys, threading
-from halcyon.host.freed_memory import freed_memory_kept, keep_freed_memory
+from halcyon.host.linux import freed_memory_kept, keep_freed_memory
 
 BLOCK_BYTES, BLOCKS = 48 * 2**20, 10
 

@@ -11,7 +11,7 @@ from tests.suite.limits import limit
 
 SCRIPT = """
 import os, resource, sys
-from halcyon.host.memory_lock import NO_LIMIT, raise_memory_lock
+from halcyon.host.linux import NO_LIMIT, raise_memory_lock
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 65536))
 if sys.argv[1] == "user" and os.getuid() == 0:
     os.setuid(65532)

@@ -9,7 +9,7 @@ import pytest
 
 POLICIES = """
 import os, threading
-from halcyon.host.scheduling import schedule_as_batch
+from halcyon.host.linux import schedule_as_batch
 
 schedule_as_batch()
 policies = [os.sched_getscheduler(0)]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halcyon.checkpoint.comparison import compare
+from halcyon.checkpoint.arrays import compare
 from halcyon.optim.registry import RULES
 from halcyon_api.ends import ExitCode
 from tests.ports import free_port

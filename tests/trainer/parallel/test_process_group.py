@@ -108,12 +108,6 @@ def test_processes_join_communicate_and_leave(count: int) -> None:
             assert "fatal" not in process.errors
 
 
-def test_processes_at_barriers_of_different_names_get_an_error() -> None:
-    with started(2, "disagree") as processes:
-        assert [process.wait() for process in processes] == [0, 0]
-        assert processes[1].one("refused")["message"] == "process 1 is at the barrier 'there' and process 0 at 'here'"
-
-
 @pytest.mark.parametrize("noticed", [0, 1])
 def test_a_notice_to_one_process_stops_all_at_the_same_step(noticed: int) -> None:
     with started(2, "steps") as processes:

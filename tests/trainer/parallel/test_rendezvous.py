@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from halcyon.parallel.rendezvous import POLL_SECONDS, NoCoordinator, resolve, split_address, wait_until_listening
+from halcyon.parallel.process_group import POLL_SECONDS, NoCoordinator, resolve, split_address, wait_until_listening
 
 
 class Time:

@@ -18,9 +18,8 @@ from halcyon.models.axes import BATCH
 from halcyon.parallel.axes import named_sharding
 from halcyon.parallel.lifeline import end_process
 from halcyon.parallel.mesh import build_mesh
-from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, ProcessGroup, join, leave
-from halcyon.parallel.waiting import wait_together
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_devcluster.machine import limit
 
@@ -61,15 +60,7 @@ def talk(group: ProcessGroup) -> None:
         processes=jax.process_count(),
         policies=device_policies(),
     )
-    group.barrier("end")
-
-
-def disagree(group: ProcessGroup) -> None:
-    """Wait at barriers with different names."""
-    try:
-        group.barrier("here" if group.is_main else "there")
-    except RuntimeError as error:
-        tell(event="refused", message=str(error))
+    group.greatest(0.0)  # all processes wait here
 
 
 def steps(group: ProcessGroup) -> int:
@@ -109,7 +100,6 @@ def leave_alone(group: ProcessGroup, index: int) -> int:
 
 TASKS = {
     "talk": talk,
-    "disagree": disagree,
     "steps": steps,
     "idle": idle,
     "linger": linger,

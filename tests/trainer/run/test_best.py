@@ -9,8 +9,7 @@ import pytest
 from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention, dispensable
 from halcyon.run.best import BestWatch
-from halcyon.telemetry.evaluated_sets import EvaluatedSets, averages
-from halcyon.telemetry.evaluation import Evaluation
+from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation, averages
 from halcyon_api.checkpoint_documents import (
     CommittedStep,
     Epoch,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint.inspection import list_checkpoints
+from halcyon.checkpoint.opening import list_checkpoints
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes

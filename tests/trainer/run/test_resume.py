@@ -15,9 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 import halcyon
-from halcyon.checkpoint.comparison import Checkpoint, compare
-from halcyon.checkpoint.inspection import list_checkpoints
-from halcyon.checkpoint.opening import entry_of
+from halcyon.checkpoint.arrays import Checkpoint, compare
+from halcyon.checkpoint.opening import entry_of, list_checkpoints
 from halcyon.commands.main import app
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import read_history

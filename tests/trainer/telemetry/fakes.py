@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from halcyon.data.cache.build import Built
 from halcyon.telemetry import Clock, JsonLog, RunIdentity, RunPlan, RunReporter, StepReport
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch
 from halcyon_api.status.progress import Stage
@@ -79,29 +79,9 @@ class Scene:
             self.reporter.step_done(step_report(step))
 
 
-@dataclass(frozen=True)
-class Built:
+def built(rows: int, *, finished: bool = False, source: str = "web") -> Built:
     """Progress of the token cache of a source."""
-
-    rows: int
-    finished: bool = False
-    source: str = "web"
-
-    @property
-    def documents(self) -> int:
-        return self.rows - 1
-
-    @property
-    def tokens(self) -> int:
-        return 1000 * self.rows
-
-    @property
-    def size_bytes(self) -> int:
-        return 4000 * self.rows
-
-    @property
-    def shards(self) -> int:
-        return int(self.finished)
+    return Built(source, rows, rows - 1, 1000 * rows, 4000 * rows, int(finished), finished)
 
 
 def step_report(step: int, loss: float = 2.5) -> StepReport:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_request_is_taken_once() -> None:
 )
 def test_a_profile_is_requested_over_http_with_the_token(body: dict[str, object], token: str, code: int) -> None:
     requests = ProfileRequests()
-    with TelemetryServer(Scene().reporter, 0, token=TOKEN, profiles=requests) as server:
+    with closing(TelemetryServer(Scene().reporter, 0, token=TOKEN, profiles=requests)) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=limit(30))
         connection.request("POST", "/profile", json.dumps(body), {"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()

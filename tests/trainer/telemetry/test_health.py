@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from halcyon.telemetry.health import HealthInputs, HealthLimits, judge, step_limit_seconds
+from halcyon.telemetry.health import HealthLimits, judge, step_limit_seconds
 from halcyon_api.status.progress import Stage
 
 LIMITS = HealthLimits()
@@ -82,26 +82,20 @@ def test_the_health_verdict_depends_on_the_stage_and_the_time(
     healthy: bool,
     limit: float,
 ) -> None:
-    health = judge(HealthInputs(stage, stage_began, last_step, [step_seconds]), now, LIMITS)
+    health = judge(stage, stage_began, last_step, [step_seconds], now, LIMITS)
     assert (health.healthy, health.limit_seconds) == (healthy, limit)
 
 
 def test_every_stage_has_a_verdict() -> None:
     for stage in get_args(Stage):
-        assert judge(HealthInputs(stage, 0.0, None, ()), 1.0, LIMITS).healthy
+        assert judge(stage, 0.0, None, (), 1.0, LIMITS).healthy
 
 
 def test_the_verdict_is_a_sentence() -> None:
     assert (
-        judge(HealthInputs("training", 0.0, 10.0, [(1.0,)]), 100.0, LIMITS).message
+        judge("training", 0.0, 10.0, [(1.0,)], 100.0, LIMITS).message
         == "stalled: no step ended for 90.0 s, limit 60.0 s"
     )
-    assert (
-        judge(HealthInputs("compiling", 0.0, None, ()), 5.0, LIMITS).message
-        == "ok: compiling for 5.0 s, limit 7200.0 s"
-    )
-    assert (
-        judge(HealthInputs("training", 0.0, None, ()), 5.0, LIMITS).message
-        == "ok: no first step for 5.0 s, limit 7200.0 s"
-    )
-    assert judge(HealthInputs("done", 0.0, None, ()), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"
+    assert judge("compiling", 0.0, None, (), 5.0, LIMITS).message == "ok: compiling for 5.0 s, limit 7200.0 s"
+    assert judge("training", 0.0, None, (), 5.0, LIMITS).message == "ok: no first step for 5.0 s, limit 7200.0 s"
+    assert judge("done", 0.0, None, (), 5.0, LIMITS).message == "ok: done for 5.0 s, no limit"

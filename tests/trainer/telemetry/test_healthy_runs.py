@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from halcyon.telemetry.health import Health, HealthLimits
-from halcyon.telemetry.watchdog import Watchdog
+from halcyon.telemetry.health import Health, HealthLimits, Watchdog
 from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene, step_report
 
@@ -175,7 +174,7 @@ def test_a_process_that_learns_of_a_hang_writes_its_stacks_and_does_not_end() ->
     assert looked.wait(limit(30)), "it goes on with its own verdicts"
     watchdog.close()
     assert (len(stacks), ended) == (1, [])
-    assert "watchdog.py" in stacks[0]
+    assert "health.py" in stacks[0]
 
 
 def test_a_hung_process_tells_the_others_before_it_stores_its_stacks() -> None:

@@ -15,11 +15,10 @@ from pydantic.alias_generators import to_snake
 
 from halcyon.data.source_notes import SourceNote
 from halcyon.step.device_use import event_fields
-from halcyon.telemetry import status, termination_report
+from halcyon.telemetry import state, termination_report
 from halcyon.telemetry.clock import process_age_seconds
 from halcyon.telemetry.diagnostics import KeptProfile
-from halcyon.telemetry.evaluated_sets import EvaluatedSets
-from halcyon.telemetry.evaluation import Evaluation
+from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.ends import EndCause
@@ -28,7 +27,7 @@ from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
 from halcyon_api.task_results import TaskNumbers, TaskResults
 from tests.trainer.step.plans import PLAN
-from tests.trainer.telemetry.fakes import IDENTITY, Built, Scene, committed, step_report
+from tests.trainer.telemetry.fakes import IDENTITY, Scene, built, committed, step_report
 
 
 class Found:
@@ -181,12 +180,12 @@ def test_tokenizing_is_a_part_of_the_start_and_is_reported_at_intervals(process_
     scene = Scene(process_index=process_index)
     scene.reporter.stage("tokenizing")
     for rows in range(1, 26):
-        scene.reporter.tokenized(Built(rows=rows))
+        scene.reporter.tokenized(built(rows))
         scene.time.pass_(1)
     assert scene.reporter.report().stage == "tokenizing"
     assert scene.reporter.health().idle_seconds == 1
-    scene.reporter.tokenized(Built(rows=26, finished=True))
-    scene.reporter.tokenized(Built(rows=3, source="code", finished=True))
+    scene.reporter.tokenized(built(26, finished=True))
+    scene.reporter.tokenized(built(3, source="code", finished=True))
     scene.start()
     scene.steps(1, 1)
     assert scene.reporter.report().startup_seconds == StartupSeconds(imports=2, data=25, join=1, restore=2, compile=3)
@@ -219,7 +218,7 @@ def test_every_second_of_a_start_has_one_part_also_during_background_tokenizing(
 
     def seconds_of_tokenizing(seconds: int) -> None:
         for _ in range(seconds):
-            reporter.tokenized(Built(rows=next(rows)))
+            reporter.tokenized(built(next(rows)))
             scene.time.pass_(1)
 
     for stage, seconds in (("joining", 5), ("tokenizing", 7), ("restoring", 3), ("compiling", 4)):
@@ -245,7 +244,7 @@ def test_tokenizing_counts_as_progress_while_the_loop_waits_for_it() -> None:
     for _ in range(3):
         scene.time.pass_(7000)
         assert scene.reporter.health().healthy
-        scene.reporter.tokenized(Built(rows=1))
+        scene.reporter.tokenized(built(1))
     scene.time.pass_(7201)
     assert not scene.reporter.health().healthy
 
@@ -256,7 +255,7 @@ def test_another_thread_can_report_tokens_while_steps_are_reported() -> None:
 
     def tokenize() -> None:
         for rows in range(1, 2000):
-            scene.reporter.tokenized(Built(rows=rows))
+            scene.reporter.tokenized(built(rows))
 
     other = threading.Thread(target=tokenize)
     other.start()
@@ -493,9 +492,9 @@ def test_tokenizing_counts_as_the_work_of_a_data_run() -> None:
     scene = Scene(work="tokenizing")
     assert scene.reporter.report().first_step_at is None
     scene.reporter.stage("tokenizing")
-    scene.reporter.tokenized(Built(rows=7))
+    scene.reporter.tokenized(built(7))
     scene.time.pass_(5)
-    scene.reporter.tokenized(Built(rows=9, finished=True))
+    scene.reporter.tokenized(built(9, finished=True))
     report = scene.reporter.report()
     assert report.first_step_at is not None
     assert (report.seconds.productive_step, report.seconds.data_wait) == (5.0, 0.0)
@@ -504,7 +503,7 @@ def test_tokenizing_counts_as_the_work_of_a_data_run() -> None:
 def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene = Scene(steps=3)
     scene.reporter.stage("tokenizing")
-    scene.reporter.tokenized(Built(rows=7, finished=True))
+    scene.reporter.tokenized(built(7, finished=True))
     scene.start(resumed_step=1)
     scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty")
     scene.reporter.attends({"reference": "few positions"})
@@ -604,7 +603,7 @@ class _ProgressWithLoad(Progress):
 
 
 def test_a_metric_of_the_objective_reaches_the_log_and_the_status_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "Progress", _ProgressWithLoad)
+    monkeypatch.setattr(state.progress, "Progress", _ProgressWithLoad)
     scene = Scene()
     scene.start()
     metrics = {"expert_load": 0.75, "other": 2.0, "loss": 9.0, "steps": 9.0}

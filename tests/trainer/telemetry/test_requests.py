@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -37,7 +38,7 @@ def requests() -> SaveRequests:
 @pytest.fixture
 def client(scene: Scene, requests: SaveRequests) -> Iterator[httpx.Client]:
     with (
-        TelemetryServer(scene.reporter, 0, requests=requests, token=TOKEN) as server,
+        closing(TelemetryServer(scene.reporter, 0, requests=requests, token=TOKEN)) as server,
         httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
     ):
         yield client
@@ -90,7 +91,7 @@ def test_a_request_without_the_token_is_rejected(
 
 
 def test_every_request_is_rejected_if_no_token_is_configured(scene: Scene, requests: SaveRequests) -> None:
-    with TelemetryServer(scene.reporter, 0, requests=requests) as server:
+    with closing(TelemetryServer(scene.reporter, 0, requests=requests)) as server:
         for header in ("Bearer", "Bearer None", f"Bearer {TOKEN}"):
             address = f"http://127.0.0.1:{server.port}/save"
             assert httpx.post(address, json=BODY, headers={"Authorization": header}, trust_env=False).status_code == 403
@@ -98,7 +99,7 @@ def test_every_request_is_rejected_if_no_token_is_configured(scene: Scene, reque
 
 
 def test_a_run_without_checkpoints_has_no_address_for_save_requests(scene: Scene) -> None:
-    with TelemetryServer(scene.reporter, 0) as server:
+    with closing(TelemetryServer(scene.reporter, 0)) as server:
         assert httpx.post(f"http://127.0.0.1:{server.port}/save", json=BODY, trust_env=False).status_code == 404
 
 

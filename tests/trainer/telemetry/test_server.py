@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ def scene() -> Scene:
 
 @pytest.fixture
 def server(scene: Scene) -> Iterator[TelemetryServer]:
-    with TelemetryServer(scene.reporter, 0) as server:
+    with closing(TelemetryServer(scene.reporter, 0)) as server:
         yield server
 
 
@@ -132,7 +133,7 @@ def test_a_client_that_disconnects_early_causes_no_output(
 def test_in_a_pod_both_address_families_are_served_under_every_name(scene: Scene) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    with TelemetryServer(scene.reporter, 0, in_pod=True) as server:
+    with closing(TelemetryServer(scene.reporter, 0, in_pod=True)) as server:
         for host in ("[::1]", "127.0.0.1"):
             answer = httpx.get(
                 f"http://{host}:{server.port}/healthz", headers={"host": "10.0.0.1:9400"}, trust_env=False
@@ -186,7 +187,9 @@ def test_an_error_does_not_repeat_a_long_request(server: TelemetryServer, sent: 
 )
 def test_a_request_that_does_not_end_is_cut_although_bytes_drip(scene: Scene, sent: bytes) -> None:
     with (
-        TelemetryServer(scene.reporter, 0, requests=SaveRequests(), token=TOKEN, request_seconds=0.2) as server,
+        closing(
+            TelemetryServer(scene.reporter, 0, requests=SaveRequests(), token=TOKEN, request_seconds=0.2)
+        ) as server,
         socket.create_connection(("127.0.0.1", server.port)) as client,
     ):
         client.sendall(sent)

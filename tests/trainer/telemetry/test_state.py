@@ -49,7 +49,7 @@ def test_a_state_has_no_fields_but_its_own() -> None:
     seen = Scene().reporter.observe()
     changed = seen.but(skipped=3).plus(skipped=2, save_seconds=0.5)
     assert (seen.skipped, changed.skipped, changed.save_seconds) == (0, 5, 0.5)
-    with pytest.raises(TypeError, match=r"^State has no field skiped$"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'skiped'"):
         seen.but(skiped=1)
 
 

@@ -19,10 +19,9 @@ import pytest
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
-from halcyon.telemetry.trackers.json_lines import JsonLines
+from halcyon.telemetry.trackers.kinds import JsonLines, WeightsAndBiases, has_credentials
 from halcyon.telemetry.trackers.opening import git_state, returns_of, series_identity, shown_document, trackers_of
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
-from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases, has_credentials
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, SkippedBatches, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.trackers import TrackersSpec
@@ -111,6 +110,9 @@ class Series(JsonLines):
 
     def numbers(self, step: int, time: float, values: Mapping[str, float]) -> None:
         self._now.append(step)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def end(self, cause: str, summary: Mapping[str, float]) -> None:
         self.ends.append(cause)
@@ -244,7 +246,7 @@ def events_of(folder: Path) -> list[Any]:
 
 @installed("tensorboardX")
 def test_tensorboard_purges_the_steps_that_are_done_again(tmp_path: Path) -> None:
-    from halcyon.telemetry.trackers.tensor_board import TensorBoard
+    from halcyon.telemetry.trackers.kinds import TensorBoard
 
     assert feed(TensorBoard(str(tmp_path)), 0, 9, end="") == []
     assert feed(TensorBoard(str(tmp_path)), 6, 12) == []
@@ -318,7 +320,7 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
 
-    from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
+    from halcyon.telemetry.trackers.kinds import TrackioRuns
 
     check_twice(lambda: TrackioRuns("project"))
     (run,) = trackio.Api().runs("project")
@@ -334,7 +336,7 @@ def test_mlflow_with_a_folder_as_its_server(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 
-    from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns
+    from halcyon.telemetry.trackers.kinds import MlflowRuns
 
     check_twice(lambda: MlflowRuns("experiment"))
     client = MlflowClient()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from halcyon.telemetry.metrics import METRICS, exposition
 from halcyon.telemetry.reference import render
 from halcyon.telemetry.times import STEP_SECONDS_BUCKETS
-from tests.trainer.telemetry.fakes import Built, Scene, committed, step_report
+from tests.trainer.telemetry.fakes import Scene, built, committed, step_report
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 
@@ -59,10 +59,10 @@ def test_a_training_run_has_all_metrics() -> None:
 
     scene = Scene(flops_per_token=1e6, peak_flops_per_second=2 * 4096 * 1e6 / 0.4)
     scene.reporter.stage("tokenizing")
-    scene.reporter.tokenized(Built(rows=10))
+    scene.reporter.tokenized(built(10))
     scene.time.pass_(4)
-    scene.reporter.tokenized(Built(rows=26, finished=True))
-    scene.reporter.tokenized(Built(rows=3, source="code", finished=True))
+    scene.reporter.tokenized(built(26, finished=True))
+    scene.reporter.tokenized(built(3, source="code", finished=True))
     scene.start(resumed_step=40)
     scene.steps(41, 50)
     scene.reporter.evaluation(50, Found())  # type: ignore[arg-type]

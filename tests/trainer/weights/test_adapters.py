@@ -16,10 +16,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import halcyon
+from halcyon.checkpoint.arrays import COUNT_PATH, EMA_PREFIX
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Leaf, flatten
 from halcyon.checkpoint.opening import entry_of
-from halcyon.checkpoint.weights import COUNT_PATH, EMA_PREFIX
 from halcyon.errors import BadConfiguration
 from halcyon.models import CausalLM
 from halcyon.models.adapters import merged, trained_with_adapter, with_adapter

@@ -106,9 +106,6 @@ class Follows:
             }
         }
 
-    def barrier(self, name: str) -> None:
-        """There is nothing to wait for."""
-
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import halcyon
-from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.arrays import Checkpoint
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.opening import entry_of
 from halcyon.commands.copy_checkpoint import copy_checkpoint

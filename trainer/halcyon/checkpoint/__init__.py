@@ -5,7 +5,7 @@ verifies.
 """
 
 from halcyon.checkpoint.checkpointer import Checkpointer
-from halcyon.checkpoint.inspection import Listing, list_checkpoints, verify_checkpoint
+from halcyon.checkpoint.opening import Listing, list_checkpoints, verify_checkpoint
 from halcyon.checkpoint.processes import Processes
 from halcyon.checkpoint.results import Callbacks, Limits, Restored, RunRecord, SaveReport
 from halcyon.storage.failures import SaveFailed

@@ -18,13 +18,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from halcyon.checkpoint.agreement import Agreement
-from halcyon.checkpoint.commit import CommitFailed, Description, Undecided
-from halcyon.checkpoint.head import HeadKeeper, with_bad
+from halcyon.checkpoint.commit import CommitFailed, Undecided
+from halcyon.checkpoint.head import HeadKeeper, bad_step, with_bad
 from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
-from halcyon.checkpoint.processes import Processes, decide, gather_texts
+from halcyon.checkpoint.processes import Agreement, Processes, decide, gather_texts
 from halcyon.checkpoint.readback import ReadBackWorker
 from halcyon.checkpoint.reader import read_state
 from halcyon.checkpoint.results import (
@@ -39,76 +38,119 @@ from halcyon.checkpoint.results import (
 )
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import Return
-from halcyon.checkpoint.saving import Follower, Leader, Saver
+from halcyon.checkpoint.saving import Follower, Leader
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
 from halcyon.storage.failures import STOPPED, Abandoned, SaveFailed, StoreFailure, as_exit, explain
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    BadStep,
-    CommittedStep,
-    DamagedDocument,
-    DataPosition,
-    Epoch,
-    EvaluationRecord,
-    Head,
-    Owner,
-    SkippedBatches,
-    step_prefix,
-)
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
 
 class Checkpointer:
-    """Saves and restores checkpoints in one root (see the module). Create it with `open`."""
+    """Saves and restores checkpoints in one root (see the module).
+
+    Its construction takes the root: a collective, for the main thread.
+
+    Args:
+        spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
+        run: What the checkpoints record of the run.
+        owner: Name of the run.
+        epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
+        processes: The processes.
+        expected_step: A step that must already be committed; 0 if the run may be new.
+        clock: Seconds since 1970.
+        token: Makes a fresh random word of letters and digits.
+        limits: Time limits and bounds.
+        retry_budget: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
+        callbacks: Functions to call after saves and reads. Default: none.
+
+    Raises:
+        Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
+        Preempted: A preemption notice came while the root rejected the credentials. The same on every process.
+        TrainerExit: The store did not answer; a retry may succeed.
+    """
 
     def __init__(
         self,
-        store: Store,
-        stop: threading.Event,
-        keeper: HeadKeeper | None,
-        head: Head,
-        *,
         spec: CheckpointSpec,
         run: RunRecord,
+        *,
+        owner: documents.Owner,
+        epoch: documents.Epoch | None,
         processes: Processes,
-        clock: Callable[[], float],
-        limits: Limits,
-        callbacks: Callbacks,
+        expected_step: int,
+        clock: Callable[[], float] = time.time,
+        token: Callable[[], str] = lambda: secrets.token_hex(4),
+        limits: Limits = USUAL_LIMITS,
+        retry_budget: RetryBudget | None = None,
+        callbacks: Callbacks = NO_CALLBACKS,
     ) -> None:
-        self._store, self._stop, self._keeper, self._head, self._callbacks = store, stop, keeper, head, callbacks
         self._spec, self._run, self._processes, self._limits, self._clock = spec, run, processes, limits, clock
+        self._callbacks, self._stop = callbacks, threading.Event()
+        main = threading.main_thread()
+        try:
+            # If the main thread ended without `close` (an uncaught error), the background must end too: the other
+            # processes may be dead.
+            self._store = store = Store(
+                spec,
+                abandoned=lambda: self._stop.is_set() or not main.is_alive(),
+                timeout_seconds=limits.request_seconds,
+                retry_budget=retry_budget,
+            )
+        except StoreFailure as failure:
+            raise as_exit(failure, spec.root) from None
+        self._keeper: HeadKeeper | None = None
+
+        def take() -> dict[str, Any]:
+            self._keeper, loss = take_root(
+                store,
+                owner=owner,
+                epoch=epoch,
+                writer=token(),
+                fingerprints=run.fingerprints,
+                expected_step=expected_step,
+            )
+            return {"head": self._keeper.head.document(), "loss": loss}
+
+        taken = decide(processes, store.root, take)
+        self._head = head = documents.Head.model_validate_json(json.dumps(taken["head"]))
+        self._check_sees(head.writer)
+        self.head_loss: str | None = taken["loss"]
+        """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
+        self.epoch = head.epoch
+        """The epoch with which this process took the root."""
+        self.writer = head.writer
+        """The nonce with which process 0 took the root, as HEAD has it."""
         self._readers: list[CheckpointReader] = []
         self._wants: list[Callable[[int], bool]] = []
-        self._owner, self._epoch, self._writer = head.owner, head.epoch, head.writer
         self._snapshotter = Snapshotter(processes.process_index, processes.process_count)
         self._thread: threading.Thread | None = None
         self._readback = ReadBackWorker(
             store,
-            keeper,
+            self._keeper,
             processes,
             timeout_seconds=limits.parts_seconds,
             sleep=self._pause,
             on_read_back=self._take_read_back,
-            on_warning=self._warn,
+            on_warning=callbacks.on_warning,
             on_fatal=self._end_by,
         )
         self._save_wanted = False
         self._step, self._try = -1, 0
         index, wait = processes.process_index, limits.parts_seconds
-        self._saver: Saver = (
-            Follower(store, index, self._epoch, self._writer, timeout_seconds=wait, sleep=self._pause)
-            if keeper is None
+        self._saver: Leader | Follower = (
+            Follower(store, index, self.epoch, self.writer, timeout_seconds=wait, sleep=self._pause)
+            if self._keeper is None
             else Leader(
                 store,
-                keeper,
+                self._keeper,
                 retention=Retention.of(spec, self._in_use),
                 timeout_seconds=wait,
                 sleep=self._pause,
-                clock=time.monotonic,
-                warn=self._warn,
+                warn=callbacks.on_warning,
                 read_back_every=lambda: 0 if self._readback.busy else spec.verify.every_saves,
             )
         )
@@ -119,90 +161,22 @@ class Checkpointer:
         self._failure: str | None = None
         self.last_error: str | None = None
         """Why the last save failed, or why old checkpoints could not be deleted after it; None without an error."""
-        self.head_loss: str | None = None
-        """Why HEAD was rebuilt from the checkpoints when the root was taken; None if it was not."""
         self.last_save: SaveReport | None = None
         """The last committed save of this process."""
 
-    @classmethod
-    def open(
-        cls,
-        spec: CheckpointSpec,
-        run: RunRecord,
-        *,
-        owner: Owner,
-        epoch: Epoch | None,
-        processes: Processes,
-        expected_step: int,
-        clock: Callable[[], float] = time.time,
-        token: Callable[[], str] = lambda: secrets.token_hex(4),
-        limits: Limits = USUAL_LIMITS,
-        retry_budget: RetryBudget | None = None,
-        callbacks: Callbacks = NO_CALLBACKS,
-    ) -> Self:
-        """Take a root. A collective, for the main thread.
-
-        Args:
-            spec: Root, endpoint, region, when to save, and the number of checkpoints to keep.
-            run: What the checkpoints record of the run.
-            owner: Name of the run.
-            epoch: Epoch of the run; None outside a cluster: the attempt after the last one.
-            processes: The processes.
-            expected_step: A step that must already be committed; 0 if the run may be new.
-            clock: Seconds since 1970.
-            token: Makes a fresh random word of letters and digits.
-            limits: Time limits and bounds.
-            retry_budget: Retries while the root rejects the credentials, until `opened` is called. Default: no retries.
-            callbacks: Functions to call after saves and reads. Default: none.
-
-        Raises:
-            Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint: The same on every process.
-            Preempted: A preemption notice came while the root rejected the credentials. The same on every process.
-            TrainerExit: The store did not answer; a retry may succeed.
-        """
-        stop = threading.Event()
-        store = _open_store(spec, stop, limits, retry_budget)
-        keeper: HeadKeeper | None = None
-
-        def work() -> dict[str, Any]:
-            nonlocal keeper
-            keeper, loss = take_root(
-                store,
-                owner=owner,
-                epoch=epoch,
-                writer=token(),
-                fingerprints=run.fingerprints,
-                expected_step=expected_step,
-            )
-            return {"head": keeper.head.document(), "loss": loss}
-
-        verdict = decide(processes, store.root, work)
-        head = Head.model_validate_json(json.dumps(verdict["head"]))
-        views = gather_texts(processes, "" if keeper else same_root_everywhere(store, head.writer))
+    def _check_sees(self, writer: str) -> None:
+        """Check that all processes see the root that process 0 took. A collective."""
+        root, count = self._store.root, self._processes.process_count
+        views = gather_texts(self._processes, "" if self._keeper else same_root_everywhere(self._store, writer))
         if STOPPED in views:
-            raise as_exit(StoreFailure(STOPPED, ""), store.root)
+            raise as_exit(StoreFailure(STOPPED, ""), root)
         for process, view in enumerate(views):
             if view:
                 raise RootUnusable(
-                    f"process {process} of {processes.process_count} does not see the checkpoint root {store.root} "
-                    "that process 0 wrote "
+                    f"process {process} of {count} does not see the checkpoint root {root} that process 0 wrote "
                     f"({view}); use an object store, or mount one shared volume on all hosts with "
                     "spec.checkpoint.volumeClaim"
                 )
-        checkpointer = cls(
-            store,
-            stop,
-            keeper,
-            head,
-            spec=spec,
-            run=run,
-            processes=processes,
-            clock=clock,
-            limits=limits,
-            callbacks=callbacks,
-        )
-        checkpointer.head_loss = verdict["loss"]
-        return checkpointer
 
     def opened(self) -> None:
         """End the retries of rejected requests: from now on such a request fails at once, so a failed save is reported
@@ -221,22 +195,12 @@ class Checkpointer:
         self._wants.append(wants)
 
     @property
-    def epoch(self) -> Epoch:
-        """The epoch with which this process took the root."""
-        return self._epoch
-
-    @property
-    def writer(self) -> str:
-        """The nonce with which process 0 took the root, as HEAD has it."""
-        return self._writer
-
-    @property
-    def newest(self) -> CommittedStep | None:
+    def newest(self) -> documents.CommittedStep | None:
         """The newest committed checkpoint that this process knows."""
         return self._head.newest
 
     @property
-    def committed(self) -> tuple[CommittedStep, ...]:
+    def committed(self) -> tuple[documents.CommittedStep, ...]:
         """The committed checkpoints that this process knows, newest first.
 
         After `restore` the same on every process.
@@ -264,46 +228,33 @@ class Checkpointer:
             RunChanged: The arrays of the checkpoint are not those of the template.
             Fenced: A newer epoch has the root.
         """
-        skipped: list[BadStep] = []
-        state = None
-        found: CommittedStep | None = None
+        skipped: list[documents.BadStep] = []
+        restored: Restored | None = None
         for entry in self._head.committed[: self._limits.damaged_checkpoints + 1]:
-            state, damage = self._read(entry, template)
-            if damage is None:
-                found = entry
-                break
-            skipped.append(BadStep(path=entry.path, step=entry.step, reason=damage[:1024]))
-        if self._head.committed and found is None:
-            raise NoValidCheckpoint(
-                none_verifies(self._store.root, tuple(skipped), self._head.committed[len(skipped) :])
-            )
-        if skipped:
-            bad = tuple(skipped)
-            self._change_head(lambda head: with_bad(head, bad))
-        self._in_background(lambda: self._snapshotter.prepare(template))
-        return Restored(found.step, state, found, tuple(skipped)) if found else None
-
-    def _read(self, entry: CommittedStep, template: Any) -> tuple[Any, str | None]:
-        """Read one checkpoint.
-
-        Returns:
-            The state and None, or None and the damage. The damage is the same on every process.
-        """
-        try:
             agree = Agreement(self._processes, self._store.root, entry.step)
             shared = self._limits.shared_read_bytes
-            return read_state(self._store, entry, template, agree, share_from_bytes=shared), None
-        except Damaged as damage:
-            return None, str(damage)
+            try:
+                state = read_state(self._store, entry, template, agree, share_from_bytes=shared)
+            except Damaged as damage:  # the same on every process
+                skipped.append(bad_step(entry, str(damage)))
+            else:
+                restored = Restored(entry.step, state, entry, tuple(skipped))
+                break
+        if self._head.committed and restored is None:
+            raise NoValidCheckpoint(none_verifies(self._store.root, skipped, self._head.committed[len(skipped) :]))
+        if skipped:
+            self._change_head(lambda head: with_bad(head, skipped))
+        self._in_background(lambda: self._snapshotter.prepare(template))
+        return restored
 
     # Going back
 
     @property
-    def skipped(self) -> tuple[SkippedBatches, ...]:
+    def skipped(self) -> tuple[documents.SkippedBatches, ...]:
         """The returns of the run to earlier checkpoints, oldest first. The same on every process."""
         return self._head.skipped
 
-    def inherit(self, past: tuple[SkippedBatches, ...]) -> None:
+    def inherit(self, past: tuple[documents.SkippedBatches, ...]) -> None:
         """Take over the returns of the run that this run begins from. A collective, for the main thread, before the
         first save.
 
@@ -313,7 +264,7 @@ class Checkpointer:
         """
         self._change_head(lambda head: head.model_copy(update={"skipped": past}))
 
-    def go_back(self, back: Return) -> SkippedBatches | None:
+    def go_back(self, back: Return) -> documents.SkippedBatches | None:
         """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main
         thread.
 
@@ -333,19 +284,19 @@ class Checkpointer:
         self._change_head(lambda head: back.applied(head) if len(head.skipped) == returns else head)
         return self._head.skipped[-1] if len(self._head.skipped) > returns else None
 
-    def _change_head(self, change: Callable[[Head], Head]) -> None:
+    def _change_head(self, change: Callable[[documents.Head], documents.Head]) -> None:
         """Change HEAD on process 0, and take it over on all. A collective."""
         keeper = self._keeper
 
         def work() -> dict[str, Any]:
             try:
                 return keeper.update(change).document() if keeper else {}
-            except DamagedDocument as damage:
+            except documents.DamagedDocument as damage:
                 raise TrainerExit(
                     f"{damage} in checkpoint root {self._store.root}; start again to have it rebuilt"
                 ) from None
 
-        self._head = Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
+        self._head = documents.Head.model_validate_json(json.dumps(decide(self._processes, self._store.root, work)))
 
     # Saving
 
@@ -392,7 +343,11 @@ class Checkpointer:
         return None if since is None else time.monotonic() - since
 
     def save(
-        self, step: int, state: Any, data_position: DataPosition, evaluation: EvaluationRecord | None = None
+        self,
+        step: int,
+        state: Any,
+        data_position: documents.DataPosition,
+        evaluation: documents.EvaluationRecord | None = None,
     ) -> None:
         """Begin a checkpoint. All processes call it, on the main thread.
 
@@ -423,18 +378,21 @@ class Checkpointer:
         # The same on every process, without communication.
         # After a return, a step is saved again: its prefix must not be one whose deletion has begun.
         tries = f"{len(self._head.skipped)}x{self._try}" if self._head.skipped else str(self._try)
-        prefix = step_prefix(step, self._epoch.attempt, f"{self._writer}-{tries}")
-        about = Description(
+        prefix = documents.step_prefix(step, self.epoch.attempt, f"{self.writer}-{tries}")
+        about = documents.Manifest(
             step=step,
-            epoch=self._epoch,
-            owner=self._owner,
+            epoch=self.epoch,
+            owner=self._head.owner,
             process_count=self._processes.process_count,
-            run=self._run,
+            leaves=(),
+            files=(),
             data_position=data_position,
+            versions={},
             time=datetime.fromtimestamp(self._last_save_at, UTC)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
             evaluation=evaluation,
+            **vars(self._run),
         )
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
@@ -456,10 +414,8 @@ class Checkpointer:
             SaveFailed: The last save was not committed; the message says why.
             Fenced: A newer epoch has the root.
         """
-        self._join()
-        self.poll()
-        if self._failure is not None:
-            raise SaveFailed(self._failure)
+        if why := self.finish_within(None):
+            raise SaveFailed(why)
 
     def finish_within(self, seconds: float | None) -> str:
         """Wait until the last save is committed, at most this time (None: no limit).
@@ -508,11 +464,8 @@ class Checkpointer:
         if self._stop.wait(seconds):
             raise Abandoned
 
-    def _warn(self, text: str) -> None:
-        self._callbacks.on_warning(text)
-
     def _write(
-        self, prefix: str, snapshot: Snapshot, about: Description, blocked_seconds: float, copy_seconds: float
+        self, prefix: str, snapshot: Snapshot, about: documents.Manifest, blocked_seconds: float, copy_seconds: float
     ) -> None:
         began = time.monotonic()
         error: str | None = None
@@ -528,7 +481,7 @@ class Checkpointer:
             error = explain(failure, self._store.root)
         except Undecided as undecided:
             error = f"it is unknown whether HEAD was changed; {explain(undecided.failure, self._store.root)}"
-        except (CommitFailed, DamagedDocument) as failure:
+        except (CommitFailed, documents.DamagedDocument) as failure:
             error = f"checkpoint root {self._store.root}: {failure}"
         except Exception as failure:
             error = f"checkpoint root {self._store.root}: {type(failure).__name__}: {failure}"
@@ -542,9 +495,8 @@ class Checkpointer:
         try:
             if error is None and self.last_save is not None:
                 for reader in self._readers:
-                    for entry in reversed(
-                        self._head.committed
-                    ):  # one may be of a save whose commit was reported as failed
+                    # One may be of a save whose commit was reported as failed.
+                    for entry in reversed(self._head.committed):
                         reader.committed(entry)
                 self._callbacks.on_commit(replace(self.last_save, interval_seconds=self.interval_seconds))
                 self._tidy()
@@ -568,27 +520,12 @@ class Checkpointer:
             self._fatal = fenced
         except Abandoned:
             return
-        except (StoreFailure, DamagedDocument) as failure:
+        except (StoreFailure, documents.DamagedDocument) as failure:
             self.last_error = f"checkpoint root {self._store.root}: old checkpoints could not be deleted ({failure})"
 
-    def _take_read_back(self, entry: CommittedStep, damage: str | None) -> None:
+    def _take_read_back(self, entry: documents.CommittedStep, damage: str | None) -> None:
         self._save_wanted |= damage is not None
         self._callbacks.on_read_back(entry, damage)
 
     def _end_by(self, failure: Exception) -> None:
         self._fatal = failure
-
-
-def _open_store(spec: CheckpointSpec, stop: threading.Event, limits: Limits, retry_budget: RetryBudget | None) -> Store:
-    main = threading.main_thread()
-    try:
-        # If the main thread ended without `close` (an uncaught error), the background must end too: the other processes
-        # may be dead.
-        return Store(
-            spec,
-            abandoned=lambda: stop.is_set() or not main.is_alive(),
-            timeout_seconds=limits.request_seconds,
-            retry_budget=retry_budget,
-        )
-    except StoreFailure as failure:
-        raise as_exit(failure, spec.root) from None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region
+from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region, shape_of
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
 _CRC_BYTES = 4
@@ -101,7 +101,7 @@ def decode(leaf: ManifestLeaf, indices: Sequence[int], data: bytes, dtype: np.dt
     Raises:
         ValueError: The file does not have the size of the chunk and its checksum.
     """
-    shape = [part.stop - part.start for part in chunk_region(leaf, indices)]
+    shape = shape_of(chunk_region(leaf, indices))
     if len(data) != math.prod(shape) * dtype.itemsize + _CRC_BYTES:
         raise ValueError(f"{len(data)} bytes are no {dtype.name}{shape} with a checksum")
     return np.frombuffer(data, dtype.newbyteorder("<"), math.prod(shape)).reshape(shape)

@@ -15,6 +15,10 @@ Only three kinds of prefixes are deleted:
 
 A checkpoint in ``HEAD.bad`` keeps its files, so that users can inspect it. Keys that are not below a checkpoint prefix
 are not touched.
+
+A root may hold ten thousand checkpoints of thousands of files each, so prefixes are found without a listing of all keys
+(`unlisted_prefixes`). In a file system only the names of the folders are listed. In an object store only the keys
+between the known prefixes are listed: one request for each gap, and no response has a file of a known checkpoint.
 """
 
 from __future__ import annotations
@@ -23,9 +27,35 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halcyon.checkpoint.head import HeadKeeper, without_deleted
-from halcyon.checkpoint.unlisted import unlisted_prefixes
+from halcyon.checkpoint.verify import prefixes
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, Head, decode_head
+from halcyon_api.checkpoint_documents import COMMIT_KEY, HEAD_KEY, STEPS_PREFIX, Head, decode_head
+
+FIRST = STEPS_PREFIX
+LAST = f"{STEPS_PREFIX[:-1]}0"
+"""A key that sorts after all prefixes: ``0`` is the character after the slash."""
+
+
+def unlisted_prefixes(store: Store, known: Iterable[str], first: str = FIRST, last: str = LAST) -> tuple[str, ...]:
+    """The unknown prefixes in a root, or in a range of its keys.
+
+    Args:
+        store: The root.
+        known: Prefixes to leave out.
+        first: First key of the range.
+        last: End of the range, exclusive.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    known = sorted(prefix for prefix in set(known) if first <= prefix < last)
+    if store.folder is not None:
+        named = set(known)
+        return tuple(
+            prefix for prefix in prefixes(store.folders(STEPS_PREFIX)) if prefix not in named and first <= prefix < last
+        )
+    begins = [first, *(f"{prefix[:-1]}0" for prefix in known)]
+    return prefixes(store.list_between(list(zip(begins, [*known, last], strict=True))))
 
 
 def delete_checkpoint(store: Store, prefix: str) -> None:
@@ -44,7 +74,7 @@ def finish_deletions(store: Store, keeper: HeadKeeper) -> None:
 
 def unnamed(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     """The listed prefixes that HEAD does not name."""
-    named = {one.path for one in (*head.committed, *head.bad)} | set(head.deleting)
+    named = {entry.path for entry in (*head.committed, *head.bad)} | set(head.deleting)
     return tuple(prefix for prefix in listed if prefix not in named)
 
 
@@ -53,19 +83,17 @@ def orphans(listed: Iterable[str], head: Head) -> tuple[str, ...]:
     return tuple(prefix for prefix in unnamed(listed, head) if not (head.writer and f".{head.writer}-" in prefix))
 
 
-def delete_orphans(store: Store, keeper: HeadKeeper) -> tuple[str, ...]:
-    """Delete orphans, and return them.
+def delete_orphans(store: Store, keeper: HeadKeeper) -> None:
+    """Delete orphans.
 
     Args:
         store: The root.
         keeper: HEAD, in the process that has the root.
     """
-    listed = unlisted_prefixes(store, (one.path for one in (*keeper.head.committed, *keeper.head.bad)))
+    listed = unlisted_prefixes(store, (entry.path for entry in (*keeper.head.committed, *keeper.head.bad)))
     head = keeper.refresh()  # after the listing: see the module
-    dead = orphans(listed, head)
-    for prefix in dead:
+    for prefix in orphans(listed, head):
         delete_checkpoint(store, prefix)
-    return dead
 
 
 @dataclass(frozen=True)
@@ -92,11 +120,11 @@ def garbage(store: Store) -> tuple[Garbage, ...]:
     if before is None:
         return ()
     known = decode_head(before)
-    listed = unlisted_prefixes(store, (one.path for one in (*known.committed, *known.bad)))
+    listed = unlisted_prefixes(store, (entry.path for entry in (*known.committed, *known.bad)))
     data = store.read(HEAD_KEY).data  # after the listing
     if data is None:
         return ()
-    head = known if data == before else decode_head(data)
+    head = decode_head(data)
     being_deleted = tuple(Garbage(path, "its deletion was begun") for path in head.deleting if path in listed)
     dead = tuple(Garbage(path, "never committed, and its writer has lost the root") for path in orphans(listed, head))
     return being_deleted + dead

@@ -1,55 +1,25 @@
-"""Commits written files on process 0; the other processes read the outcome from the root.
+"""Commits written files, on process 0.
 
 Process 0 waits for every part, compares the files that the parts name, the files that the arrays need and the files
 that the store lists, writes MANIFEST.json and COMMIT, and changes HEAD. Only the change of HEAD is the commit. Then the
-part documents are deleted. The other processes poll the root: if HEAD names the prefix, it is committed; if their own
-part is deleted and HEAD does not name the prefix, the save failed. No messages are needed.
+part documents are deleted.
 """
 
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
-from halcyon.checkpoint.head import HeadKeeper, check_ours, with_commit, with_read_back_mark, with_up_time
+from halcyon.checkpoint.head import HeadKeeper, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
-from halcyon.checkpoint.parts import AGAIN_KEY, PARTS_PREFIX, Part, decode_part, in_parallel, part_key, second_prefix
-from halcyon.checkpoint.results import RunRecord
+from halcyon.checkpoint.parts import PARTS_PREFIX, Part, Sleep, decode_report, gather_reports
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.verify import describe_commit, encode_commit
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api import package
-from halcyon_api.checkpoint_documents import (
-    COMMIT_KEY,
-    DATA_PREFIX,
-    HEAD_KEY,
-    MANIFEST_KEY,
-    CommittedStep,
-    DamagedDocument,
-    DataPosition,
-    Epoch,
-    EvaluationRecord,
-    Head,
-    Manifest,
-    ManifestFile,
-    ManifestLeaf,
-    Owner,
-    canonical_json,
-    decode_head,
-)
-
-Sleep = Callable[[float], None]
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 0.5
-_REQUESTS_A_SECOND = 500
-"""Approximate rate of all processes that wait for a commit together: HEAD is one object, and a store limits the rate of
-one object.
-"""
 
 
 class CommitFailed(Exception):
@@ -64,27 +34,9 @@ class CommitFailed(Exception):
         self.is_full = is_full
 
 
-class TryAgain(Exception):
-    """Process 0 made room, and all processes must write the save once more."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """The content of a manifest without its files and arrays."""
-
-    step: int
-    epoch: Epoch
-    owner: Owner
-    process_count: int
-    run: RunRecord
-    data_position: DataPosition
-    time: str
-    evaluation: EvaluationRecord | None = None
-
-
 def gather_parts(
     store: Store, prefix: str, own: Part, process_count: int, *, timeout_seconds: float, sleep: Sleep
-) -> tuple[ManifestFile, ...]:
+) -> tuple[documents.ManifestFile, ...]:
     """Wait for the parts of all other processes.
 
     If a process has no space left, the function still waits for the rest: before the second try no process may write to
@@ -93,34 +45,26 @@ def gather_parts(
     Raises:
         CommitFailed: A process failed, or wrote no part in time; the message names the process.
     """
-    deadline = time.monotonic() + timeout_seconds
     files = list(own.files)
-    waiting = set(range(process_count)) - {own.process}
     full: CommitFailed | None = None
-    pause = _FIRST_PAUSE_SECONDS
-    while waiting:
-        # One listing shows which parts exist: thousands of single requests would take longer than the save.
-        listed = set(store.list(f"{prefix}{PARTS_PREFIX}"))
-        come = {process: key for process in sorted(waiting) if (key := part_key(prefix, process)) in listed}
-        values = in_parallel([lambda key=key: store.read(key) for key in come.values()])
-        for process, value in zip(come, values, strict=True):
-            try:
-                part = decode_part(value.data or b"")
-            except DamagedDocument as damage:
-                raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
-            if part.error is not None:
-                failed = CommitFailed(f"process {process} could not write its part: {part.error}", is_full=part.is_full)
-                if not part.is_full:
-                    raise failed
-                full = full or failed
-            files += part.files
-            waiting.remove(process)
-        if waiting and time.monotonic() >= deadline:
-            names = ", ".join(map(str, sorted(waiting)))
-            raise CommitFailed(f"process {names} of {process_count} wrote no part within {timeout_seconds:g} s")
-        if waiting:
-            sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def late(names: str) -> CommitFailed:
+        return CommitFailed(f"process {names} of {process_count} wrote no part within {timeout_seconds:g} s")
+
+    others = [process for process in range(process_count) if process != own.process]
+    for process, data in gather_reports(
+        store, f"{prefix}{PARTS_PREFIX}", others, late, timeout_seconds=timeout_seconds, sleep=sleep
+    ):
+        try:
+            part = decode_report(Part, data)
+        except documents.DamagedDocument as damage:
+            raise CommitFailed(f"process {process} delivered a damaged part: {damage}") from None
+        if part.error is not None:
+            failed = CommitFailed(f"process {process} could not write its part: {part.error}", is_full=part.is_full)
+            if not part.is_full:
+                raise failed
+            full = full or failed
+        files += part.files
     if full is not None:
         raise full
     return tuple(sorted(files, key=lambda file: file.path))
@@ -130,16 +74,17 @@ def commit(
     store: Store,
     keeper: HeadKeeper,
     prefix: str,
-    leaves: tuple[ManifestLeaf, ...],
-    files: tuple[ManifestFile, ...],
-    about: Description,
+    leaves: tuple[documents.ManifestLeaf, ...],
+    files: tuple[documents.ManifestFile, ...],
+    about: documents.Manifest,
     retention: Retention,
     up_milliseconds: int,
     read_back_every: int,
-) -> CommittedStep:
+) -> documents.CommittedStep:
     """Commit written files.
 
     Args:
+        about: The manifest without arrays, files and versions.
         up_milliseconds: Time that the run has been up since the previous commit, or since its start.
         read_back_every: The number of commits after which one is marked to be read back; 0: this one is not.
 
@@ -153,25 +98,9 @@ def commit(
         Undecided: The store failed during the change of HEAD.
     """
     _check_files(store, prefix, leaves, files)
-    manifest = Manifest(
-        step=about.step,
-        epoch=about.epoch,
-        owner=about.owner,
-        process_count=about.process_count,
-        leaves=leaves,
-        files=files,
-        fingerprints=about.run.fingerprints,
-        data_position=about.data_position,
-        seed=about.run.seed,
-        versions=versions(),
-        mesh=about.run.mesh,
-        time=about.time,
-        vocabulary=about.run.vocabulary,
-        positions=about.run.positions,
-        evaluation=about.evaluation,
-    )
-    data = canonical_json(manifest.document())
-    for key, content in ((MANIFEST_KEY, data), (COMMIT_KEY, encode_commit(data, about.epoch))):
+    manifest = about.model_copy(update={"leaves": leaves, "files": files, "versions": versions()})
+    data = documents.canonical_json(manifest.document())
+    for key, content in ((documents.MANIFEST_KEY, data), (documents.COMMIT_KEY, encode_commit(data, about.epoch))):
         if not store.create(f"{prefix}{key}", content):
             raise CommitFailed(f"{prefix}{key} exists already with other content")
     entry = describe_commit(prefix, data, manifest)
@@ -199,10 +128,12 @@ class Undecided(Exception):
         self.failure = failure
 
 
-def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], files: tuple[ManifestFile, ...]) -> None:
+def _check_files(
+    store: Store, prefix: str, leaves: tuple[documents.ManifestLeaf, ...], files: tuple[documents.ManifestFile, ...]
+) -> None:
     named = [file.path for file in files]
     needed = expected_files(leaves)
-    start = f"{prefix}{DATA_PREFIX}"
+    start = f"{prefix}{documents.DATA_PREFIX}"
     listed = {key.removeprefix(start) for key in store.list(start)}
     for what, wrong in (
         (
@@ -215,63 +146,7 @@ def _check_files(store: Store, prefix: str, leaves: tuple[ManifestLeaf, ...], fi
         ("unknown in the store", listed - needed),
     ):
         if wrong:
-            raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{DATA_PREFIX}{min(wrong)}")
-
-
-def await_commit(
-    store: Store,
-    prefix: str,
-    process: int,
-    processes: int,
-    epoch: Epoch,
-    writer: str,
-    *,
-    timeout_seconds: float,
-    sleep: Sleep,
-) -> Head:
-    """Wait, in a process other than 0, until process 0 has committed `prefix` or given it up.
-
-    Args:
-        processes: Number of processes of the run: the more there are, the less often each polls.
-
-    Returns:
-        HEAD, which lists the prefix.
-
-    Raises:
-        CommitFailed: Process 0 gave up the checkpoint, or did not commit in time.
-        TryAgain: The save must be written once more.
-        Fenced: A newer epoch has the root.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    longest = max(_LONGEST_PAUSE_SECONDS, 2 * processes / _REQUESTS_A_SECOND)  # two requests each time
-    pause = max(_FIRST_PAUSE_SECONDS, longest / 32)
-    while True:
-        # The part is read before HEAD, because process 0 changes HEAD first and then deletes the parts.
-        given_up = store.read(part_key(prefix, process)).data is None
-        head = _ours(store, epoch, writer)
-        if head is not None and any(entry.path == prefix for entry in head.committed):
-            return head
-        if given_up:
-            if store.read(f"{second_prefix(prefix)}{AGAIN_KEY}").data is not None:
-                raise TryAgain
-            raise CommitFailed("process 0 gave up the checkpoint; its log says why")
-        if time.monotonic() >= deadline:
-            raise CommitFailed(f"process 0 did not commit within {timeout_seconds:g} s")
-        sleep(pause)
-        pause = min(2 * pause, longest)
-
-
-def _ours(store: Store, epoch: Epoch, writer: str) -> Head | None:
-    try:
-        head = decode_head(store.read(HEAD_KEY).data or b"")
-    except DamagedDocument:
-        return None
-    return check_ours(head, epoch, writer, store.root)
-
-
-def remove_parts(store: Store, prefix: str) -> None:
-    """Delete the part documents; the manifest has their content."""
-    store.delete_prefix(f"{prefix}{PARTS_PREFIX}")
+            raise CommitFailed(f"{len(wrong)} files are {what}, among them {prefix}{documents.DATA_PREFIX}{min(wrong)}")
 
 
 @cache

@@ -15,30 +15,14 @@ from halcyon.checkpoint.codec import Codecs
 from halcyon.checkpoint.collect import delete_checkpoint
 from halcyon.checkpoint.commit import versions
 from halcyon.checkpoint.fingerprints import fingerprints_of
-from halcyon.checkpoint.layout import METADATA_KEY, Region, chunk_key, chunk_region, chunks_of, folder
+from halcyon.checkpoint.layout import Region, chunk_path, chunk_region, chunks_of, metadata_path
 from halcyon.checkpoint.parts import in_parallel, write_file
 from halcyon.checkpoint.verify import describe_commit, encode_commit, prefixes
 from halcyon.errors import RootTaken
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    COMMIT_KEY,
-    HEAD_KEY,
-    MANIFEST_KEY,
-    STEPS_PREFIX,
-    CommittedStep,
-    DataPosition,
-    Epoch,
-    Head,
-    Manifest,
-    ManifestFile,
-    ManifestLeaf,
-    Owner,
-    canonical_json,
-    encode_head,
-    step_prefix,
-)
+from halcyon_api import checkpoint_documents as stored
 
-_EPOCH = Epoch(attempt=0, restart=0)
+_EPOCH = stored.Epoch(attempt=0, restart=0)
 """Every run that takes the root has a later epoch."""
 _NONCE = "created"
 """How the names of all checkpoints begin that this module makes."""
@@ -46,17 +30,17 @@ _NONCE = "created"
 
 def create_checkpoint(
     to: Store,
-    leaves: Sequence[ManifestLeaf],
-    read: Callable[[ManifestLeaf, Region], np.ndarray],
+    leaves: Sequence[stored.ManifestLeaf],
+    read: Callable[[stored.ManifestLeaf, Region], np.ndarray],
     *,
-    owner: Owner,
+    owner: stored.Owner,
     documents: Mapping[str, Any],
     vocabulary: int,
     positions: int,
     time: str,
     token: Callable[[], str] = lambda: secrets.token_hex(4),
     before_commit: Callable[[], object] = lambda: None,
-) -> CommittedStep:
+) -> stored.CommittedStep:
     """Write a checkpoint of step 0 into a fresh root and commit it.
 
     HEAD is written last, by a compare-and-swap that requires that no HEAD exists: a killed process leaves no
@@ -78,31 +62,29 @@ def create_checkpoint(
         RootTaken: The root already holds checkpoints.
         StoreFailure: The store did not answer.
     """
-    prefix = step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{token()}")
-    before = to.read(HEAD_KEY)
-    others, ours = prefixes(to.list(STEPS_PREFIX)), step_prefix(0, _EPOCH.attempt, _NONCE).rstrip("/")
+    prefix = stored.step_prefix(0, _EPOCH.attempt, f"{_NONCE}-{token()}")
+    before = to.read(stored.HEAD_KEY)
+    others, ours = prefixes(to.list(stored.STEPS_PREFIX)), stored.step_prefix(0, _EPOCH.attempt, _NONCE).rstrip("/")
     if before.data is not None or not all(other.startswith(ours) for other in others):
         raise RootTaken(f"{to.root} holds checkpoints already; give a root that is empty")
     for other in others:
         delete_checkpoint(to, other)  # of a killed process
     codecs = Codecs()
 
-    def metadata(leaf: ManifestLeaf) -> ManifestFile:
-        return write_file(to, prefix, f"{folder(leaf.path)}/{METADATA_KEY}", (codecs.of(leaf).metadata(),))
+    def metadata(leaf: stored.ManifestLeaf) -> stored.ManifestFile:
+        return write_file(to, prefix, metadata_path(leaf), (codecs.of(leaf).metadata(),))
 
-    def chunk(leaf: ManifestLeaf, indices: tuple[int, ...]) -> ManifestFile:
+    def chunk(leaf: stored.ManifestLeaf, indices: tuple[int, ...]) -> stored.ManifestFile:
         values = read(leaf, chunk_region(leaf, indices))
-        return write_file(
-            to, prefix, f"{folder(leaf.path)}/{chunk_key(indices)}", codecs.of(leaf).encode(indices, values)
-        )
+        return write_file(to, prefix, chunk_path(leaf, indices), codecs.of(leaf).encode(indices, values))
 
-    jobs: list[Callable[[], ManifestFile]] = []
+    jobs: list[Callable[[], stored.ManifestFile]] = []
     for leaf in leaves:
         jobs.append(lambda leaf=leaf: metadata(leaf))
         jobs += [lambda leaf=leaf, indices=indices: chunk(leaf, indices) for indices in chunks_of(leaf)]
     files = in_parallel(jobs)
     before_commit()
-    manifest = Manifest(
+    manifest = stored.Manifest(
         step=0,
         epoch=_EPOCH,
         owner=owner,
@@ -110,7 +92,7 @@ def create_checkpoint(
         leaves=tuple(leaves),
         files=tuple(sorted(files, key=lambda file: file.path)),
         fingerprints=fingerprints_of(documents),
-        data_position=DataPosition(step=0, sequences=0, tokens=0),
+        data_position=stored.DataPosition(step=0, sequences=0, tokens=0),
         seed=0,
         versions=versions(),
         mesh={},
@@ -118,16 +100,16 @@ def create_checkpoint(
         vocabulary=vocabulary,
         positions=positions,
     )
-    data = canonical_json(manifest.document())
-    to.write(f"{prefix}{MANIFEST_KEY}", data)
-    to.write(f"{prefix}{COMMIT_KEY}", encode_commit(data, _EPOCH))
+    data = stored.canonical_json(manifest.document())
+    to.write(f"{prefix}{stored.MANIFEST_KEY}", data)
+    to.write(f"{prefix}{stored.COMMIT_KEY}", encode_commit(data, _EPOCH))
     entry = describe_commit(prefix, data, manifest)
-    if not commit_fresh(to, Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation):
+    if not commit_fresh(to, stored.Head(owner=owner, epoch=_EPOCH, committed=(entry,)), before.generation):
         raise RootTaken(f"{to.root} was taken by a run meanwhile; the files below {to.root}/{prefix} are not used")
     return entry
 
 
-def commit_fresh(to: Store, head: Head, generation: bytes) -> bool:
+def commit_fresh(to: Store, head: stored.Head, generation: bytes) -> bool:
     """Write the first HEAD of a root. False: another writer was first.
 
     Args:
@@ -135,6 +117,6 @@ def commit_fresh(to: Store, head: Head, generation: bytes) -> bool:
         head: HEAD. It names a checkpoint that no other writer has.
         generation: Generation of the missing HEAD.
     """
-    data = encode_head(head)
+    data = stored.encode_head(head)
     # The store may have written HEAD although its answer was lost; its retry then finds another generation.
-    return to.swap(HEAD_KEY, data, generation) is not None or to.read(HEAD_KEY).data == data
+    return to.swap(stored.HEAD_KEY, data, generation) is not None or to.read(stored.HEAD_KEY).data == data

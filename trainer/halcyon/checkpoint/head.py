@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from halcyon.checkpoint.retention import Retention, kept_as_best, kept_for_verification
 from halcyon.errors import Fenced, RootTaken
 from halcyon.storage.failures import StoreFailure
-from halcyon.storage.store import Store
+from halcyon.storage.store import Store, Value
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     BadStep,
@@ -26,6 +26,8 @@ from halcyon_api.checkpoint_documents import (
     decode_head,
     encode_head,
 )
+
+_LONGEST_REASON = 1024
 
 
 def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, root: str) -> Head:
@@ -74,11 +76,11 @@ def with_commit(head: Head, entry: CommittedStep, retention: Retention) -> Head:
     An older checkpoint of the same step is superseded: it holds the same numbers, and ``keep`` counts different steps.
     """
     others = [other for other in head.committed if other.step != entry.step or other.path in head.pinned]
-    ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch.attempt, one.epoch.restart), reverse=True)
+    ordered = sorted([entry, *others], key=lambda one: (one.step, one.epoch), reverse=True)
     stays = kept_for_verification(ordered) | kept_as_best(ordered, retention.newest) | set(head.pinned)
     kept = [one for number, one in enumerate(ordered) if one.path in stays or retention.keeps(number, one.step)]
-    paths = {one.path for one in kept}
-    dropped = tuple(one.path for one in head.committed if one.path not in paths)
+    paths = {entry.path for entry in kept}
+    dropped = tuple(entry.path for entry in head.committed if entry.path not in paths)
     return head.model_copy(update={"committed": tuple(kept), "deleting": (*head.deleting, *dropped)})
 
 
@@ -100,7 +102,7 @@ def with_read_back_mark(head: Head, every_saves: int) -> Head:
 def with_verified(head: Head, path: str) -> Head:
     """HEAD after a checkpoint was read back and every byte was correct."""
     passed = tuple(
-        one.model_copy(update={"verification": "passed"}) if one.path == path else one for one in head.committed
+        entry.model_copy(update={"verification": "passed"}) if entry.path == path else entry for entry in head.committed
     )
     return head.model_copy(update={"committed": passed})
 
@@ -109,7 +111,7 @@ def with_damage(head: Head, bad: BadStep) -> Head:
     """HEAD after a read-back found damage; unchanged if the checkpoint is being deleted, because then files may be
     missing.
     """
-    return with_bad(head, (bad,)) if any(one.path == bad.path for one in head.committed) else head
+    return with_bad(head, (bad,)) if any(entry.path == bad.path for entry in head.committed) else head
 
 
 def with_up_time(head: Head, milliseconds: int) -> Head:
@@ -117,14 +119,19 @@ def with_up_time(head: Head, milliseconds: int) -> Head:
     return head.model_copy(update={"up_milliseconds": head.up_milliseconds + milliseconds})
 
 
+def bad_step(entry: CommittedStep, reason: str) -> BadStep:
+    """The entry of HEAD for a checkpoint that did not verify."""
+    return BadStep(path=entry.path, step=entry.step, reason=reason[:_LONGEST_REASON])
+
+
 def with_bad(head: Head, bad: Iterable[BadStep]) -> Head:
     """HEAD after checkpoints did not verify: they are no longer candidates for a restore, and their files stay."""
     bad = tuple(bad)
-    paths = {one.path for one in bad}
+    paths = {entry.path for entry in bad}
     return head.model_copy(
         update={
-            "committed": tuple(one for one in head.committed if one.path not in paths),
-            "bad": (*(one for one in head.bad if one.path not in paths), *bad),
+            "committed": tuple(entry for entry in head.committed if entry.path not in paths),
+            "bad": (*(entry for entry in head.bad if entry.path not in paths), *bad),
         }
     )
 
@@ -135,7 +142,7 @@ def with_pin(head: Head, path: str) -> Head:
     Raises:
         KeyError: HEAD does not list it as committed.
     """
-    if path not in {one.path for one in head.committed}:
+    if path not in {entry.path for entry in head.committed}:
         raise KeyError(path)
     return head if path in head.pinned else head.model_copy(update={"pinned": (*head.pinned, path)})
 
@@ -163,8 +170,6 @@ class HeadKeeper:
         """HEAD as it was last written or read."""
         self._generation = generation
         self._lock = threading.RLock()
-        self._epoch = head.epoch
-        self._writer = head.writer
 
     def update(self, change: Callable[[Head], Head]) -> Head:
         """Change HEAD by compare-and-swap.
@@ -175,24 +180,20 @@ class HeadKeeper:
             StoreFailure: The store failed. HEAD may or may not have changed; the next update detects which.
         """
         with self._lock:
-            return self._update(change)
-
-    def _update(self, change: Callable[[Head], Head]) -> Head:
-        wanted = change(self.head)
-        if wanted == self.head:
+            wanted = change(self.head)
+            if wanted == self.head:
+                return wanted
+            data = encode_head(wanted)
+            generation = self._store.swap(HEAD_KEY, data, self._generation)
+            if generation is None:
+                # The swap failed: another writer was first, or our own first try succeeded and its answer was lost.
+                present = self._store.read(HEAD_KEY)
+                if present.data != data:
+                    self._take_over(present)
+                    return self.update(change)
+                generation = present.generation
+            self.head, self._generation = wanted, generation
             return wanted
-        data = encode_head(wanted)
-        generation = self._store.swap(HEAD_KEY, data, self._generation)
-        if generation is None:
-            # The swap failed: another writer was first, or our own first try succeeded and its answer was lost.
-            present = self._store.read(HEAD_KEY)
-            if present.data != data:
-                self._judge(present.data)
-                self._generation = present.generation
-                return self._update(change)
-            generation = present.generation
-        self.head, self._generation = wanted, generation
-        return wanted
 
     def refresh(self) -> Head:
         """Read HEAD and check that this process still has the root.
@@ -202,9 +203,7 @@ class HeadKeeper:
             DamagedDocument: HEAD cannot be read.
         """
         with self._lock:
-            present = self._store.read(HEAD_KEY)
-            self._judge(present.data)
-            self._generation = present.generation
+            self._take_over(self._store.read(HEAD_KEY))
             return self.head
 
     def is_unchanged(self) -> bool:
@@ -215,8 +214,9 @@ class HeadKeeper:
             except StoreFailure:
                 return False
 
-    def _judge(self, data: bytes | None) -> None:
-        self.head = check_ours(decode_head(data or b""), self._epoch, self._writer, self._store.root)
+    def _take_over(self, present: Value) -> None:
+        self.head = check_ours(decode_head(present.data or b""), self.head.epoch, self.head.writer, self._store.root)
+        self._generation = present.generation
 
 
 def edit(store: Store, change: Callable[[Head], Head]) -> Head:

@@ -3,11 +3,16 @@
 Every array of the state is one Zarr v3 array of regular chunks, with one file for each chunk. A chunk is a device's
 shard, or an equal part of a large shard, so each process writes only its own shards. Readers need only the global
 shape: they read the chunks that overlap the regions that they need, on any mesh.
+
+Every process that holds a replicated region could write each chunk of it, or read it for the others. `assign` gives
+each chunk to one of them: the largest first, each to the holder with the fewest bytes so far; regions with a single
+holder count as its work from the start. All processes compute the same result without messages.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import math
 import string
@@ -34,6 +39,8 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
 
 Region = tuple[slice, ...]
 """A part of an array: one slice with start and stop for each dimension."""
+RegionKey = tuple[tuple[int, int], ...]
+"""A hashable region: start and stop of each dimension."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,16 @@ def chunk_key(indices: Sequence[int]) -> str:
     return "/".join(["c", *map(str, indices)])
 
 
+def metadata_path(leaf: ManifestLeaf) -> str:
+    """Path below ``data/`` of a leaf's ``zarr.json``."""
+    return f"{folder(leaf.path)}/{METADATA_KEY}"
+
+
+def chunk_path(leaf: ManifestLeaf, indices: Sequence[int]) -> str:
+    """Path below ``data/`` of a chunk."""
+    return f"{folder(leaf.path)}/{chunk_key(indices)}"
+
+
 def chunk_region(leaf: ManifestLeaf, indices: Sequence[int]) -> Region:
     """The region of the array that a chunk holds."""
     return tuple(
@@ -191,6 +208,21 @@ def whole(shape: Sequence[int]) -> Region:
     return tuple(slice(0, size) for size in shape)
 
 
+def shape_of(region: Region) -> list[int]:
+    """The shape of a region."""
+    return [part.stop - part.start for part in region]
+
+
+def within(region: Region, outer: Region) -> Region:
+    """A region relative to one that contains it."""
+    return tuple(slice(part.start - own.start, part.stop - own.start) for part, own in zip(region, outer, strict=True))
+
+
+def overlap(one: Region, other: Region) -> Region:
+    """The elements that two regions share."""
+    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+
+
 def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
     """JAX's index of a shard, whose slices may lack start or stop, as a region."""
     return tuple(
@@ -201,9 +233,63 @@ def normal(index: Sequence[slice], shape: Sequence[int]) -> Region:
 
 def expected_files(leaves: Sequence[ManifestLeaf]) -> set[str]:
     """Paths below ``data/`` of all files of a complete checkpoint of these leaves."""
-    files = set()
-    for leaf in leaves:
-        name = folder(leaf.path)
-        files.add(f"{name}/{METADATA_KEY}")
-        files.update(f"{name}/{chunk_key(indices)}" for indices in chunks_of(leaf))
-    return files
+    return {
+        path for leaf in leaves for path in (metadata_path(leaf), *(chunk_path(leaf, at) for at in chunks_of(leaf)))
+    }
+
+
+def key_of(region: Region) -> RegionKey:
+    """The key of a region."""
+    return tuple((part.start, part.stop) for part in region)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A region and the processes that hold it, in ascending order."""
+
+    region: Region
+    processes: tuple[int, ...]
+
+
+def who_holds(sharding: jax.sharding.Sharding, shape: Sequence[int]) -> tuple[Held, ...]:
+    """The regions of an array with the processes that hold them, in the order of the sharding's devices.
+
+    The same on every process.
+    """
+    holders: dict[RegionKey, set[int]] = {}
+    regions: dict[RegionKey, Region] = {}
+    device: Any
+    for device, index in sharding.devices_indices_map(tuple(shape)).items():
+        region = normal(index, shape)
+        key = key_of(region)
+        regions[key] = region
+        holders.setdefault(key, set()).add(device.process_index)
+    return tuple(Held(regions[key], tuple(sorted(processes))) for key, processes in holders.items())
+
+
+def assign(sizes: Sequence[int], holders: Sequence[tuple[int, ...]], loads: dict[int, int]) -> list[int]:
+    """Distribute pieces of work among the processes that hold them.
+
+    Args:
+        sizes: Size of each piece in bytes.
+        holders: The processes that hold each piece.
+        loads: Bytes already assigned to each process; updated in place.
+
+    Returns:
+        The process of each piece.
+    """
+    heaps: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    chosen = [-1] * len(sizes)
+    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+        group = holders[number]
+        if group not in heaps:
+            heaps[group] = [(loads.get(process, 0), process) for process in group]
+            heapq.heapify(heaps[group])
+        heap = heaps[group]
+        while heap[0][0] != loads.get(heap[0][1], 0):  # the process got work through another group
+            heapq.heapreplace(heap, (loads[heap[0][1]], heap[0][1]))
+        process = heap[0][1]
+        chosen[number] = process
+        loads[process] = loads.get(process, 0) + sizes[number]
+        heapq.heapreplace(heap, (loads[process], process))
+    return chosen

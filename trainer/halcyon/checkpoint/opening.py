@@ -1,5 +1,7 @@
-"""Takes a root on process 0: checks that the root is usable, belongs to this run and has its fingerprints; then fences
-it.
+"""Opens a root: takes it for a run, or reads it for users and tools without taking it.
+
+Process 0 takes a root: it checks that the root is usable, belongs to this run and has its fingerprints, and
+then fences it.
 
 All checks of the run come before the first write to HEAD, so a rejected process does not change HEAD or the
 checkpoints.
@@ -8,29 +10,19 @@ checkpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from halcyon.checkpoint.changes import differences, sentence
-from halcyon.checkpoint.fingerprints import planned_steps, with_steps
+from halcyon.checkpoint.collect import FIRST, LAST, unlisted_prefixes, unnamed
+from halcyon.checkpoint.fingerprints import differences, planned_steps, sentence, with_steps
 from halcyon.checkpoint.head import HeadKeeper, take
-from halcyon.checkpoint.verify import Damaged, read_manifest, rebuild_head
+from halcyon.checkpoint.verify import find_damage, readable, rebuild_head
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RunChanged, TrainerExit
 from halcyon.storage.abilities import ProbeContended, require_abilities
-from halcyon.storage.failures import STOPPED, StoreFailure
-from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    HEAD_KEY,
-    BadStep,
-    CommittedStep,
-    DamagedDocument,
-    Epoch,
-    Fingerprints,
-    Head,
-    Owner,
-    RebuiltHead,
-    decode_head,
-    encode_head,
-)
+from halcyon.storage.failures import STOPPED, StoreFailure, as_exit
+from halcyon.storage.store import Store, Value
+from halcyon_api import checkpoint_documents as documents
 from halcyon_api.edits.steps import steps_refusal
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
 
 QUARANTINE_PREFIX = "quarantine/"
@@ -39,7 +31,13 @@ _LONGEST_REASON = 200
 
 
 def take_root(
-    store: Store, *, owner: Owner, epoch: Epoch | None, writer: str, fingerprints: Fingerprints, expected_step: int
+    store: Store,
+    *,
+    owner: documents.Owner,
+    epoch: documents.Epoch | None,
+    writer: str,
+    fingerprints: documents.Fingerprints,
+    expected_step: int,
 ) -> tuple[HeadKeeper, str | None]:
     """Make this process the only writer of a root.
 
@@ -57,11 +55,11 @@ def take_root(
     """
     probed = False
     for _ in range(_TRIES):
-        present = store.read(HEAD_KEY)
-        head, loss = load_head(store, present.data)
+        present = store.read(documents.HEAD_KEY)
+        head, loss = load_head(store, present)
         wanted = take(head, owner=owner, epoch=epoch, writer=writer, root=store.root)
         if loss is not None:
-            wanted = wanted.model_copy(update={"rebuilt": RebuiltHead(reason=loss, epoch=wanted.epoch)})
+            wanted = wanted.model_copy(update={"rebuilt": documents.RebuiltHead(reason=loss, epoch=wanted.epoch)})
         _expect_checkpoint(head, expected_step, store.root)
         if head is not None:
             _expect_same_run(store, head, fingerprints)
@@ -73,10 +71,10 @@ def take_root(
             probed = True
         if loss is not None and present.data is not None:
             store.write(f"{QUARANTINE_PREFIX}HEAD.{writer}", present.data)
-        data = encode_head(wanted)
-        generation = store.swap(HEAD_KEY, data, present.generation)
+        data = documents.encode_head(wanted)
+        generation = store.swap(documents.HEAD_KEY, data, present.generation)
         if generation is None:  # another process was first, or our own first try succeeded and its answer was lost
-            again = store.read(HEAD_KEY)
+            again = store.read(documents.HEAD_KEY)
             generation = again.generation if again.data == data else None
         if generation is not None:
             return HeadKeeper(store, wanted, generation), loss
@@ -89,8 +87,12 @@ def _contended(root: str) -> TrainerExit:
     )
 
 
-def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None]:
-    """HEAD from its bytes, or rebuilt from the checkpoints if it is missing or damaged.
+def load_head(store: Store, present: Value | None = None) -> tuple[documents.Head | None, str | None]:
+    """HEAD of a root, or rebuilt from the checkpoints if it is missing or damaged.
+
+    Args:
+        store: The root.
+        present: The stored HEAD, if it was read already.
 
     Returns:
         HEAD, or None if the root is fresh; and why HEAD was rebuilt, or None if it was not.
@@ -99,12 +101,13 @@ def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None
         NoValidCheckpoint: HEAD is damaged, and there is no committed checkpoint from which to rebuild it.
         StoreFailure: The store did not answer.
     """
+    data = (present or store.read(documents.HEAD_KEY)).data
     if data is None:
         head = rebuild_head(store)
         return head, "HEAD is missing" if head else None
     try:
-        return decode_head(data), None
-    except DamagedDocument as damage:
+        return documents.decode_head(data), None
+    except documents.DamagedDocument as damage:
         head = rebuild_head(store)
         if head is None:
             raise NoValidCheckpoint(
@@ -115,7 +118,7 @@ def load_head(store: Store, data: bytes | None) -> tuple[Head | None, str | None
         return head, str(damage)
 
 
-def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
+def committed_steps(store: Store) -> tuple[documents.CommittedStep, ...]:
     """The committed checkpoints of a root, newest first.
 
     Raises:
@@ -123,13 +126,13 @@ def committed_steps(store: Store) -> tuple[CommittedStep, ...]:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
+    head, _ = load_head(store)
     if head is None or not head.committed:
         raise BadConfiguration(f"{store.root} holds no checkpoint")
     return head.committed
 
 
-def entry_of(store: Store, step: int | None) -> CommittedStep:
+def entry_of(store: Store, step: int | None) -> documents.CommittedStep:
     """The checkpoint of a step; None: the newest.
 
     Raises:
@@ -146,7 +149,7 @@ def entry_of(store: Store, step: int | None) -> CommittedStep:
     )
 
 
-def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None:
+def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: str) -> None:
     if head is not None and head.committed:
         return
     if head is not None and head.bad:
@@ -164,7 +167,7 @@ def _expect_checkpoint(head: Head | None, expected_step: int, root: str) -> None
         )
 
 
-def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[CommittedStep]) -> str:
+def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence[documents.CommittedStep]) -> str:
     """The error message for a restore that found only damaged checkpoints.
 
     Args:
@@ -188,13 +191,9 @@ def none_verifies(root: str, tried: Sequence[BadStep], older: Sequence[Committed
     )
 
 
-def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> None:
+def _expect_same_run(store: Store, head: documents.Head, fingerprints: documents.Fingerprints) -> None:
     """Compare the run with the newest checkpoint whose manifest can be read. Only the restore checks the data."""
-    for entry in head.committed:
-        try:
-            manifest = read_manifest(store, entry)
-        except Damaged:
-            continue
+    for entry, manifest in readable(store, head.committed):
         then = manifest.fingerprints
         clauses = differences(_with_its_steps(fingerprints, then, entry.step, store.root), then)
         if clauses:
@@ -202,7 +201,9 @@ def _expect_same_run(store: Store, head: Head, fingerprints: Fingerprints) -> No
         return
 
 
-def _with_its_steps(now: Fingerprints, then: Fingerprints, done: int, root: str) -> Fingerprints:
+def _with_its_steps(
+    now: documents.Fingerprints, then: documents.Fingerprints, done: int, root: str
+) -> documents.Fingerprints:
     """The run's fingerprints with the checkpoint's number of steps, if the new number does not change the steps that
     are done.
 
@@ -229,10 +230,84 @@ def same_root_everywhere(store: Store, writer: str) -> str:
     `STOPPED`: a preemption notice came while the store rejected the credentials.
     """
     try:
-        data = store.read(HEAD_KEY).data
-        head = decode_head(data) if data is not None else None
+        data = store.read(documents.HEAD_KEY).data
+        head = documents.decode_head(data) if data is not None else None
     except StoreFailure as failure:
-        return STOPPED if failure.code == STOPPED else f"cannot read {HEAD_KEY}: {failure}"
-    except DamagedDocument as damage:
+        return STOPPED if failure.code == STOPPED else f"cannot read {documents.HEAD_KEY}: {failure}"
+    except documents.DamagedDocument as damage:
         return str(damage)
-    return "" if head is not None and head.writer == writer else f"sees {'another' if head else 'no'} {HEAD_KEY} there"
+    return (
+        ""
+        if head is not None and head.writer == writer
+        else f"sees {'another' if head else 'no'} {documents.HEAD_KEY} there"
+    )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The contents of a root."""
+
+    head: documents.Head | None
+    """HEAD, rebuilt from the checkpoints if necessary; None if the root holds no checkpoint."""
+    head_damage: str | None
+    """Why HEAD itself could not be used."""
+    committed: tuple[documents.CommittedStep, ...]
+    """Newest first."""
+    bad: tuple[documents.BadStep, ...]
+    unfinished: tuple[str, ...]
+    """Prefixes of checkpoints that are being written, are being deleted, or were given up."""
+    older: int = 0
+    """Number of older committed checkpoints that did not fit on the page."""
+
+
+def list_checkpoints(spec: CheckpointSpec, *, limit: int | None = None, before: int | None = None) -> Listing:
+    """List the contents of a root, or one page of them.
+
+    Args:
+        spec: The root.
+        limit: Largest number of committed checkpoints, newest first. None: all.
+        before: List only checkpoints of earlier steps. None: all.
+
+    Raises:
+        TrainerExit: The root cannot be read.
+    """
+    try:
+        store = Store(spec)
+        try:
+            head, damage = load_head(store)
+        except NoValidCheckpoint as error:
+            head, damage = None, str(error)
+        candidates = (
+            [entry for entry in head.committed if before is None or entry.step < before] if head is not None else []
+        )
+        page = tuple(candidates[:limit])
+        older = len(candidates) - len(page)
+        first, last = _first_of(page[-1].step) if older else FIRST, LAST if before is None else _first_of(before)
+        bad = tuple(entry for entry in head.bad if first <= entry.path < last) if head is not None else ()
+        unlisted = unlisted_prefixes(store, (entry.path for entry in (*page, *bad)), first, last)
+    except StoreFailure as failure:
+        raise as_exit(failure, spec.root) from None
+    if head is None:
+        return Listing(None, damage, (), (), unlisted)
+    deleting = tuple(path for path in head.deleting if first <= path < last)
+    return Listing(head, damage, page, bad, (*deleting, *unnamed(unlisted, head)), older)
+
+
+def _first_of(step: int) -> str:
+    """A key that sorts before all prefixes of a step and after the prefixes of earlier steps."""
+    return documents.step_prefix(step, 0, "")[: -len(".000000./")]
+
+
+def verify_checkpoint(spec: CheckpointSpec, entry: documents.CommittedStep) -> tuple[str, ...]:
+    """Read a whole checkpoint and check every byte.
+
+    Returns:
+        The damage, one sentence for each fault; empty if the checkpoint is intact.
+
+    Raises:
+        TrainerExit: The root cannot be read.
+    """
+    try:
+        return find_damage(Store(spec), entry)
+    except StoreFailure as failure:
+        raise as_exit(failure, spec.root) from None

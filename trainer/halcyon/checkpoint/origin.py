@@ -8,34 +8,22 @@ nothing differs, the new run computes bitwise what the other run would have comp
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from halcyon.checkpoint.agreement import Agreement
-from halcyon.checkpoint.changes import differences
-from halcyon.checkpoint.fingerprints import ADAPTER, fingerprints_of
+from halcyon.checkpoint.arrays import MODEL_PREFIX
+from halcyon.checkpoint.fingerprints import ADAPTER, differences, fingerprints_of
+from halcyon.checkpoint.head import bad_step
 from halcyon.checkpoint.opening import load_head
-from halcyon.checkpoint.processes import Processes, decide
+from halcyon.checkpoint.processes import Agreement, Processes, decide
 from halcyon.checkpoint.reader import AVERAGE_PREFIX, holds_average, read_state
 from halcyon.checkpoint.results import USUAL_LIMITS, Restored
 from halcyon.checkpoint.rollback import until
-from halcyon.checkpoint.verify import Damaged, read_manifest
-from halcyon.checkpoint.weights import MODEL_PREFIX
+from halcyon.checkpoint.verify import Damaged, readable
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    HEAD_KEY,
-    BadStep,
-    CommittedStep,
-    Fingerprints,
-    Head,
-    Manifest,
-    Owner,
-    SkippedBatches,
-)
+from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Fingerprints, Head, Owner, SkippedBatches
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
@@ -80,17 +68,14 @@ def tokenizer_fingerprint(store: Store) -> str | None:
         NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
         StoreFailure: The store did not answer.
     """
-    head, _ = load_head(store, store.read(HEAD_KEY).data)
-    for entry in head.committed if head is not None else ():
-        try:
-            documents = read_manifest(store, entry).fingerprints.documents
-        except Damaged:
-            continue
+    head, _ = load_head(store)
+    for _, manifest in readable(store, head.committed if head is not None else ()):
+        documents = manifest.fingerprints.documents
         data, tokenizer = documents.get("data"), documents.get("spec.tokenizer")
         if isinstance(tokenizer, dict) and "bpe" not in tokenizer:
             return None
-        found = data.get("tokenizerSha256") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return found if isinstance(found, str) else None
+        sha256 = data.get("tokenizerSha256") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return sha256 if isinstance(sha256, str) else None
     return None
 
 
@@ -116,15 +101,15 @@ class OtherRun:
         """
 
         def work() -> dict[str, Any]:
-            for entry, manifest in self._readable(self._candidates(self._head())):
+            for entry, manifest in readable(self.store, self._candidates(self._head())):
                 only_weights = self.origin.takes_weights or all(
                     leaf.path.startswith(MODEL_PREFIX) for leaf in manifest.leaves
                 )
                 return {"entry": entry.document() if only_weights else None}
             return {"entry": None}
 
-        found = decide(self.processes, self.store.root, work)["entry"]
-        return None if found is None else CommittedStep.model_validate(found)
+        entry = decide(self.processes, self.store.root, work)["entry"]
+        return None if entry is None else CommittedStep.model_validate(entry)
 
     def restore(
         self,
@@ -154,11 +139,13 @@ class OtherRun:
 
         def work() -> dict[str, Any]:
             head = self._head()
-            found = self._candidates(head)
-            self._compare(found, fingerprints, steps)
-            average = next((holds_average(manifest, template) for _, manifest in self._readable(found)), True)
+            candidates = self._candidates(head)
+            self._compare(candidates, fingerprints, steps)
+            average = next(
+                (holds_average(manifest, template) for _, manifest in readable(self.store, candidates)), True
+            )
             past = [entry.document() for entry in head.skipped] if head is not None else []
-            return {"entries": [entry.document() for entry in found], "average": average, "skipped": past}
+            return {"entries": [entry.document() for entry in candidates], "average": average, "skipped": past}
 
         decided = decide(self.processes, self.store.root, work)
         if without_average is not None and not decided["average"]:
@@ -166,7 +153,6 @@ class OtherRun:
         skipped: list[BadStep] = []
         for entry in [CommittedStep.model_validate(entry) for entry in decided["entries"]]:
             agree = Agreement(self.processes, self.store.root, entry.step, fix=_FIX)
-            shared = USUAL_LIMITS.shared_read_bytes
             try:
                 state = read_state(
                     self.store,
@@ -176,10 +162,10 @@ class OtherRun:
                     cast=True,
                     part=part,
                     spare=AVERAGE_PREFIX,
-                    share_from_bytes=shared,
+                    share_from_bytes=USUAL_LIMITS.shared_read_bytes,
                 )
             except Damaged as damage:
-                skipped.append(BadStep(path=entry.path, step=entry.step, reason=str(damage)[:1024]))
+                skipped.append(bad_step(entry, str(damage)))
                 continue
             past = until([SkippedBatches.model_validate(one) for one in decided["skipped"]], entry.step)
             return Restored(entry.step, state, entry, tuple(skipped), past)
@@ -190,7 +176,7 @@ class OtherRun:
         )
 
     def _head(self) -> Head | None:
-        return load_head(self.store, self.store.read(HEAD_KEY).data)[0]
+        return load_head(self.store)[0]
 
     def _candidates(self, head: Head | None) -> tuple[CommittedStep, ...]:
         """The checkpoints to begin from, in the order in which they are tried."""
@@ -207,36 +193,26 @@ class OtherRun:
             )
         if origin.step is None:
             return head.committed[: USUAL_LIMITS.damaged_checkpoints + 1]
-        found = tuple(entry for entry in head.committed if entry.step == origin.step)
-        if not found:
+        named = tuple(entry for entry in head.committed if entry.step == origin.step)
+        if not named:
             steps = ", ".join(str(entry.step) for entry in head.committed[:10])
             raise NoValidCheckpoint(
                 f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {root} (any more); its "
                 f"steps are {steps}; "
                 "pin a checkpoint to keep it (halcyon checkpoints pin)"
             )
-        return found
+        return named
 
-    def _readable(self, entries: Iterable[CommittedStep]) -> Iterator[tuple[CommittedStep, Manifest]]:
-        """The checkpoints whose manifest can be read, with it."""
-        for entry in entries:
-            with contextlib.suppress(Damaged):
-                yield entry, read_manifest(self.store, entry)
-
-    def _compare(self, found: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:
+    def _compare(self, candidates: tuple[CommittedStep, ...], fingerprints: Fingerprints, steps: int | None) -> None:
         """Reject a run with another model or tokenizer than the first checkpoint whose manifest can be read."""
         run = self.origin.run
-        for entry in found:
+        for entry, manifest in readable(self.store, candidates):
             if steps is not None and entry.step >= steps:
                 raise RunChanged(
                     f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {run} had done at "
                     "its checkpoint; "
                     "give more, or name an earlier spec.from.step"
                 )
-            try:
-                manifest = read_manifest(self.store, entry)
-            except Damaged:
-                continue
             then = manifest.fingerprints
             if "spec.tokenizer" not in then.documents:  # imported weights
                 fingerprints, then = (

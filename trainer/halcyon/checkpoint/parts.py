@@ -9,34 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
-
 from halcyon.checkpoint.codec import Codecs
-from halcyon.checkpoint.layout import METADATA_KEY, chunk_key, chunk_region, chunks_of, folder
-from halcyon.checkpoint.snapshot import Shard, Snapshot
+from halcyon.checkpoint.layout import chunk_path, chunk_region, chunks_of, metadata_path, within
+from halcyon.checkpoint.snapshot import Snapshot
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Pieces, Store
-from halcyon_api.checkpoint_documents import (
-    DATA_PREFIX,
-    DamagedDocument,
-    Document,
-    ManifestFile,
-    ManifestLeaf,
-    canonical_json,
-)
+from halcyon_api.checkpoint_documents import DATA_PREFIX, DamagedDocument, Document, ManifestFile, canonical_json
 
 WORKERS = 8
 """Number of files that one process writes or reads in parallel."""
 PARTS_PREFIX = "parts/"
 AGAIN_KEY = f"{PARTS_PREFIX}again"
 """A mark below the prefix of a second try: process 0 made room, and all processes must write once more."""
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 0.5
 _TAIL_BYTES = 8
 
+Sleep = Callable[[float], None]
 Result = TypeVar("Result")
+Report = TypeVar("Report", bound=Document)
 
 
 class Part(Document):
@@ -49,38 +45,75 @@ class Part(Document):
     """Whether the error was that there is no space left."""
 
 
-def part_key(prefix: str, process: int) -> str:
-    """Key of a process's part document."""
-    return f"{prefix}{PARTS_PREFIX}{process:06d}.json"
-
-
 def second_prefix(prefix: str) -> str:
     """Prefix of the second try of a save whose first try is at `prefix`."""
     return f"{prefix.removesuffix('/')}-2/"
 
 
-def encode_part(part: Part) -> bytes:
-    """The stored bytes of a part."""
-    document = part.document()
-    return canonical_json({"part": document, "sha256": hashlib.sha256(canonical_json(document)).hexdigest()})
+def report_key(prefix: str, process: int) -> str:
+    """Key of the document that a process writes below a prefix, such as ``PREFIX/parts/``."""
+    return f"{prefix}{process:06d}.json"
 
 
-def decode_part(data: bytes) -> Part:
-    """Read a stored part.
+def encode_report(report: Document) -> bytes:
+    """The stored bytes of a document that a process writes for process 0, with its hash."""
+    content = report.document()
+    return canonical_json({"content": content, "sha256": hashlib.sha256(canonical_json(content)).hexdigest()})
+
+
+def decode_report(kind: type[Report], data: bytes) -> Report:
+    """Read what `encode_report` made.
 
     Raises:
         DamagedDocument: The document is damaged.
     """
     try:
-        sealed = json.loads(data)
-        document = canonical_json(sealed["part"])
-        if hashlib.sha256(document).hexdigest() != sealed["sha256"]:
-            raise DamagedDocument("a part manifest does not have the hash that it carries")
-        return Part.model_validate_json(document)
-    except DamagedDocument:
-        raise
+        stored = json.loads(data)
+        content = canonical_json(stored["content"])
+        intact = hashlib.sha256(content).hexdigest() == stored["sha256"]
+        report = kind.model_validate_json(content)
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedDocument(f"a part manifest cannot be read: {type(error).__name__}") from None
+        raise DamagedDocument(f"a document of a process cannot be read: {type(error).__name__}") from None
+    if not intact:
+        raise DamagedDocument("a document of a process does not have the hash that it carries")
+    return report
+
+
+def gather_reports(
+    store: Store,
+    prefix: str,
+    processes: Iterable[int],
+    late: Callable[[str], Exception],
+    *,
+    timeout_seconds: float,
+    sleep: Sleep,
+) -> Iterator[tuple[int, bytes]]:
+    """Wait for the documents of other processes below a prefix. Yields each process and the stored bytes.
+
+    Args:
+        store: The root.
+        prefix: The documents are below it; see `report_key`.
+        processes: The processes.
+        late: Makes the error for processes that write none in time, from their names.
+        timeout_seconds: Longest wait.
+        sleep: Waits this number of seconds.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    waiting = {process: report_key(prefix, process) for process in processes}
+    pause = FIRST_PAUSE_SECONDS
+    while waiting:
+        # One listing shows which documents exist: thousands of single requests would take longer than the save.
+        listed = set(store.list(prefix))
+        come = {process: key for process, key in waiting.items() if key in listed}
+        values = in_parallel([lambda key=key: store.read(key) for key in come.values()])
+        for process, value in zip(come, values, strict=True):
+            yield process, value.data or b""
+            del waiting[process]
+        if waiting and time.monotonic() >= deadline:
+            raise late(", ".join(map(str, waiting)))
+        if waiting:
+            sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[ManifestFile, ...]:
@@ -99,16 +132,15 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
     jobs: list[Callable[[], ManifestFile]] = []
     for index in snapshot.metadata:
         leaf = snapshot.leaves[index]
-        path = f"{folder(leaf.path)}/{METADATA_KEY}"
-        jobs.append(lambda leaf=leaf, path=path: write_file(store, prefix, path, (codecs.of(leaf).metadata(),)))
+        jobs.append(lambda leaf=leaf: write_file(store, prefix, metadata_path(leaf), (codecs.of(leaf).metadata(),)))
     for shard in snapshot.shards:
         leaf = snapshot.leaves[shard.leaf]
         jobs += [
             lambda leaf=leaf, shard=shard, indices=indices: write_file(
                 store,
                 prefix,
-                f"{folder(leaf.path)}/{chunk_key(indices)}",
-                codecs.of(leaf).encode(indices, _chunk(leaf, shard, indices)),
+                chunk_path(leaf, indices),
+                codecs.of(leaf).encode(indices, shard.data[within(chunk_region(leaf, indices), shard.region)]),
             )
             for indices in chunks_of(leaf, shard.region)
         ]
@@ -117,10 +149,10 @@ def write_files(store: Store, prefix: str, snapshot: Snapshot) -> tuple[Manifest
 
 def remove_files(store: Store, prefix: str, snapshot: Snapshot) -> None:
     """Delete the files that `write_files` wrote or began to write."""
-    paths = [f"{folder(snapshot.leaves[index].path)}/{METADATA_KEY}" for index in snapshot.metadata]
+    paths = [metadata_path(snapshot.leaves[index]) for index in snapshot.metadata]
     for shard in snapshot.shards:
         leaf = snapshot.leaves[shard.leaf]
-        paths += [f"{folder(leaf.path)}/{chunk_key(indices)}" for indices in chunks_of(leaf, shard.region)]
+        paths += [chunk_path(leaf, indices) for indices in chunks_of(leaf, shard.region)]
     in_parallel([lambda path=path: store.delete(f"{prefix}{DATA_PREFIX}{path}") for path in paths])
 
 
@@ -136,11 +168,6 @@ def in_parallel(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _chunk(leaf: ManifestLeaf, shard: Shard, indices: tuple[int, ...]) -> np.ndarray:
-    parts = zip(chunk_region(leaf, indices), shard.region, strict=True)
-    return shard.data[tuple(slice(part.start - own.start, part.stop - own.start) for part, own in parts)]
 
 
 def write_file(store: Store, prefix: str, path: str, data: Pieces) -> ManifestFile:

@@ -5,27 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from halcyon.errors import (
-    BadConfiguration,
-    Fenced,
-    NoValidCheckpoint,
-    Preempted,
-    RootTaken,
-    RootUnusable,
-    RunChanged,
-    TrainerExit,
-)
+from halcyon import errors
+from halcyon.checkpoint.verify import Damaged, OtherState
 from halcyon.storage.failures import StoreFailure, as_exit
 
-_KINDS: tuple[type[TrainerExit], ...] = (
-    BadConfiguration, Fenced, RootTaken, RootUnusable, RunChanged, NoValidCheckpoint, Preempted, TrainerExit,
-)  # fmt: skip
 _TEXT_BYTES = 1024
+_FIX = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
 
 
 class Processes(Protocol):
@@ -43,10 +34,6 @@ class Processes(Protocol):
 
     def agree(self, document: dict[str, Any] | None) -> dict[str, Any]:
         """Process 0's document, on every process."""
-        ...
-
-    def barrier(self, name: str) -> None:
-        """Wait until all processes are at the barrier."""
         ...
 
 
@@ -79,28 +66,63 @@ def decide(processes: Processes, root: str, work: Callable[[], dict[str, Any]]) 
     if processes.process_index == 0:
         try:
             verdict = {"result": work()}
-        except TrainerExit as error:
+        except errors.TrainerExit as error:
             verdict = _as_verdict(error)
         except StoreFailure as error:
             verdict = _as_verdict(as_exit(error, root))
         except Exception as error:
             failure = error
             verdict = _as_verdict(
-                TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}")
+                errors.TrainerExit(f"process 0 failed at checkpoint root {root}: {type(error).__name__}: {error}")
             )
     verdict = processes.agree(verdict)
     if failure is not None:
         raise failure
     if "error" in verdict:
-        kind = next(kind for kind in _KINDS if kind.__name__ == verdict["error"])
-        raise Fenced(verdict["message"], verdict["ownerAttempt"]) if kind is Fenced else kind(verdict["message"])
+        raise getattr(errors, verdict["error"])(*verdict["arguments"])
     return verdict["result"]
 
 
-def _as_verdict(error: TrainerExit) -> dict[str, Any]:
-    kind = next(kind for kind in _KINDS if isinstance(error, kind))
-    return {
-        "error": kind.__name__,
-        "message": str(error),
-        "ownerAttempt": error.owner_attempt if isinstance(error, Fenced) else 0,
-    }
+def _as_verdict(error: errors.TrainerExit) -> dict[str, Any]:
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    owner = [error.owner_attempt] if isinstance(error, errors.Fenced) else []
+    return {"error": kind.__name__, "arguments": [str(error), *owner]}
+
+
+@dataclass
+class Agreement:
+    """Exchanges results among the processes. A collective, for the main thread."""
+
+    processes: Processes
+    root: str
+    """Address of the root, for error messages."""
+    step: int
+    """The checkpoint's step, for error messages."""
+    fix: str = _FIX
+    """What the user can do about arrays of another run; the end of that error message."""
+
+    def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
+        """Run `work` on every process and return the numbers of all processes, by process index.
+
+        Raises:
+            Damaged, RunChanged, TrainerExit: `work` failed on a process. The error is the same on every process.
+        """
+        try:
+            text = f"valid {' '.join(map(str, work()))}"
+        except Damaged as damage:
+            text = f"damaged {damage}"
+        except OtherState as other:
+            text = f"changed {other}"
+        except StoreFailure as failure:
+            text = f"failed {failure.code} {failure.text}"
+        results = [text.partition(" ")[::2] for text in gather_texts(self.processes, text)]
+        for kind, message in results:
+            if kind == "changed":
+                raise errors.RunChanged(f"{message} at step {self.step} in {self.root}{self.fix}")
+            if kind == "failed":
+                code, _, message = message.partition(" ")
+                raise as_exit(StoreFailure(code, message), self.root)
+        for kind, message in results:
+            if kind == "damaged":
+                raise Damaged(message)
+        return [tuple(map(int, message.split())) for _, message in results]

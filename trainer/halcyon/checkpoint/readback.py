@@ -8,32 +8,21 @@ HEAD. The read-back runs beside the training and the next saves, with few reques
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from halcyon.checkpoint.commit import Sleep
-from halcyon.checkpoint.head import HeadKeeper, with_damage, with_verified
+from halcyon.checkpoint.head import HeadKeeper, bad_step, with_damage, with_verified
+from halcyon.checkpoint.parts import Sleep, decode_report, encode_report, gather_reports, report_key
 from halcyon.checkpoint.processes import Processes
-from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.checkpoint.verify import damage_of, read_file, read_manifest
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    DATA_PREFIX,
-    BadStep,
-    CommittedStep,
-    DamagedDocument,
-    Document,
-    ManifestFile,
-    canonical_json,
-)
+from halcyon_api import checkpoint_documents as documents
 
 CHECKS_PREFIX = "checks/"
 _WORKERS = 2
-_PAUSE_SECONDS = 0.5
 _MOST_DAMAGES = 20
 
 
@@ -41,19 +30,16 @@ class CheckMissing(Exception):
     """A process did not report its read-back in time; the message names the process."""
 
 
-class Check(Document):
+class Check(documents.Document):
     """The damage that a process found in the files that it wrote."""
 
     process: int
     damages: tuple[str, ...]
 
 
-def check_key(prefix: str, process: int) -> str:
-    """Key of a process's check document."""
-    return f"{prefix}{CHECKS_PREFIX}{process:06d}.json"
-
-
-def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile], *, manifest: bool) -> tuple[str, ...]:
+def read_back(
+    store: Store, entry: documents.CommittedStep, files: Sequence[documents.ManifestFile], *, manifest: bool
+) -> tuple[str, ...]:
     """Read and check files of a checkpoint, without the page cache of this machine.
 
     Args:
@@ -69,35 +55,24 @@ def read_back(store: Store, entry: CommittedStep, files: Sequence[ManifestFile],
         StoreFailure: The store did not answer.
     """
 
-    def damage_of(file: ManifestFile) -> str | None:
-        store.forget(f"{entry.path}{DATA_PREFIX}{file.path}")
-        return _damage_of(lambda: read_file(store, entry.path, file))
+    def check(file: documents.ManifestFile) -> str | None:
+        store.forget(f"{entry.path}{documents.DATA_PREFIX}{file.path}")
+        return damage_of(lambda: read_file(store, entry.path, file))
 
-    damages: list[str | None] = [_damage_of(lambda: read_manifest(store, entry))] if manifest else []
+    damages: list[str | None] = [damage_of(lambda: read_manifest(store, entry))] if manifest else []
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="checkpoint-check") as pool:
         try:
-            damages += pool.map(damage_of, files)
+            damages += pool.map(check, files)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return tuple(damage for damage in damages if damage)
 
 
-def _damage_of(work: Callable[[], object]) -> str | None:
-    try:
-        work()
-    except Damaged as damage:
-        return str(damage)
-    return None
-
-
 def report(store: Store, prefix: str, check: Check) -> None:
     """Write a check, with its hash, for process 0."""
-    document = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]}).document()
-    store.write(
-        check_key(prefix, check.process),
-        canonical_json({"check": document, "sha256": hashlib.sha256(canonical_json(document)).hexdigest()}),
-    )
+    bounded = check.model_copy(update={"damages": check.damages[:_MOST_DAMAGES]})
+    store.write(report_key(f"{prefix}{CHECKS_PREFIX}", check.process), encode_report(bounded))
 
 
 def gather_checks(
@@ -110,88 +85,51 @@ def gather_checks(
 
     Raises:
         CheckMissing: A process wrote no check in time.
-        StoreFailure: The store did not answer, or a check document is damaged.
+        DamagedDocument: A check document is damaged.
+        StoreFailure: The store did not answer.
     """
-    deadline = time.monotonic() + timeout_seconds
-    damages = list(own.damages)
-    waiting = set(range(process_count)) - {own.process}
-    while waiting:
-        listed = set(store.list(f"{prefix}{CHECKS_PREFIX}"))
-        for process in sorted(waiting):
-            if check_key(prefix, process) in listed:
-                damages += _decode(store.read(check_key(prefix, process)).data or b"").damages
-                waiting.remove(process)
-        if waiting and time.monotonic() >= deadline:
-            raise CheckMissing(
-                f"process {', '.join(map(str, sorted(waiting)))} of {process_count} wrote no check within "
-                f"{timeout_seconds:g} s"
-            )
-        if waiting:
-            sleep(_PAUSE_SECONDS)
-    return tuple(damages)
+
+    def late(names: str) -> CheckMissing:
+        return CheckMissing(f"process {names} of {process_count} wrote no check within {timeout_seconds:g} s")
+
+    others = [process for process in range(process_count) if process != own.process]
+    reports = gather_reports(
+        store, f"{prefix}{CHECKS_PREFIX}", others, late, timeout_seconds=timeout_seconds, sleep=sleep
+    )
+    return own.damages + tuple(damage for _, data in reports for damage in decode_report(Check, data).damages)
 
 
-def remove_checks(store: Store, prefix: str) -> None:
-    """Delete the check documents; HEAD records the result."""
-    store.delete_prefix(f"{prefix}{CHECKS_PREFIX}")
-
-
-def _decode(data: bytes) -> Check:
-    try:
-        sealed = json.loads(data)
-        document = canonical_json(sealed["check"])
-        if hashlib.sha256(document).hexdigest() != sealed["sha256"]:
-            raise ValueError("wrong hash")
-        return Check.model_validate_json(document)
-    except (ValueError, KeyError, TypeError):
-        raise StoreFailure("DATA_LOSS", "a check document is not what was written") from None
-
-
+@dataclass
 class ReadBackWorker:
-    """Reads back this process's files of a checkpoint.
+    """Reads back this process's files of a checkpoint."""
 
-    Args:
-        store: The root.
-        keeper: Keeper of HEAD on process 0; None on the others.
-        processes: The processes.
-        timeout_seconds: Longest wait of process 0 for the checks of the others.
-        sleep: Waits this number of seconds, or raises `Abandoned`.
-        on_read_back: Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the
-            result.
-        on_warning: Called with the reason why a checkpoint could not be read back.
-        on_fatal: Called with an error that must end the training: a newer epoch has the root, or an unexpected error.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        keeper: HeadKeeper | None,
-        processes: Processes,
-        *,
-        timeout_seconds: float,
-        sleep: Sleep,
-        on_read_back: Callable[[CommittedStep, str | None], None],
-        on_warning: Callable[[str], None],
-        on_fatal: Callable[[Exception], None],
-    ) -> None:
-        self._store, self._keeper, self._processes = store, keeper, processes
-        self._timeout_seconds, self._sleep = timeout_seconds, sleep
-        self._on_read_back, self._on_warning, self._on_fatal = on_read_back, on_warning, on_fatal
-        self._thread: threading.Thread | None = None
+    store: Store
+    keeper: HeadKeeper | None
+    """Keeper of HEAD on process 0; None on the others."""
+    processes: Processes
+    timeout_seconds: float
+    """Longest wait of process 0 for the checks of the others."""
+    sleep: Sleep
+    """Waits this number of seconds, or raises `Abandoned`."""
+    on_read_back: Callable[[documents.CommittedStep, str | None], object]
+    """Called on process 0 with the checkpoint and its damage (None: intact), after HEAD records the result."""
+    on_warning: Callable[[str], object]
+    """Called with the reason why a checkpoint could not be read back."""
+    on_fatal: Callable[[Exception], object]
+    """Called with an error that must end the training: a newer epoch has the root, or an unexpected error."""
+    _thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a checkpoint is being read."""
         return self._thread is not None and self._thread.is_alive()
 
-    def begin(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
+    def begin(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
         """Read this process's files of a checkpoint in a thread: neither the next save nor the end of the run waits for
         it.
         """
         self.join()  # the thread has reported its last result: process 0 marks another checkpoint only after that
-        self._thread = threading.Thread(
-            target=lambda: self._guarded(lambda: self._read(entry, files), entry), name="checkpoint-check"
-        )
+        self._thread = threading.Thread(target=self._guarded, args=(entry, files), name="checkpoint-check")
         self._thread.start()
 
     def join(self) -> None:
@@ -199,35 +137,35 @@ class ReadBackWorker:
         if self._thread is not None:
             self._thread.join()
 
-    def _guarded(self, work: Callable[[], None], entry: CommittedStep) -> None:
+    def _guarded(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
         try:
-            work()
+            self._read(entry, files)
         except Abandoned:
             return
-        except (StoreFailure, CheckMissing, DamagedDocument) as failure:
-            self._on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
+        except (StoreFailure, CheckMissing, documents.DamagedDocument) as failure:
+            self.on_warning(f"the checkpoint at step {entry.step} could not be read back: {failure}")
         except Exception as failure:
-            self._on_fatal(failure)
+            self.on_fatal(failure)
 
-    def _read(self, entry: CommittedStep, files: tuple[ManifestFile, ...]) -> None:
-        damages = read_back(self._store, entry, files, manifest=self._keeper is not None)
-        check = Check(process=self._processes.process_index, damages=damages)
-        if self._keeper is None:
-            report(self._store, entry.path, check)
+    def _read(self, entry: documents.CommittedStep, files: tuple[documents.ManifestFile, ...]) -> None:
+        damages = read_back(self.store, entry, files, manifest=self.keeper is not None)
+        check = Check(process=self.processes.process_index, damages=damages)
+        if self.keeper is None:
+            report(self.store, entry.path, check)
             return
-        found = gather_checks(
-            self._store,
+        damages = gather_checks(
+            self.store,
             entry.path,
             check,
-            self._processes.process_count,
-            timeout_seconds=self._timeout_seconds,
-            sleep=self._sleep,
+            self.processes.process_count,
+            timeout_seconds=self.timeout_seconds,
+            sleep=self.sleep,
         )
-        remove_checks(self._store, entry.path)
-        if not found:
-            self._keeper.update(lambda head: with_verified(head, entry.path))
+        self.store.delete_prefix(f"{entry.path}{CHECKS_PREFIX}")
+        if not damages:
+            self.keeper.update(lambda head: with_verified(head, entry.path))
         else:
-            bad = BadStep(path=entry.path, step=entry.step, reason=found[0][:1024])
-            if bad not in self._keeper.update(lambda head: with_damage(head, bad)).bad:
+            bad = bad_step(entry, damages[0])
+            if bad not in self.keeper.update(lambda head: with_damage(head, bad)).bad:
                 return  # the checkpoint is being deleted, so missing files are no damage
-        self._on_read_back(entry, found[0] if found else None)
+        self.on_read_back(entry, damages[0] if damages else None)

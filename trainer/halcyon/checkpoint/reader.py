@@ -3,7 +3,7 @@
 Each process computes which regions its devices need, reads the chunks that overlap them, and checks every file against
 the manifest before it decodes the file. The sharding of the writer decides only which files these are.
 
-Processes that need the same regions of an array read its chunks for each other (see `chunk_owners` and `broadcast`):
+Processes that need the same regions of an array read its chunks for each other (see `layout` and `broadcast`):
 each file is read once in such a group, and checked by the process that reads it. The leaves are read in waves, so a
 process holds at most one wave in host memory. After the reads of a wave all processes agree that it is valid, before
 any process sends data to others.
@@ -13,40 +13,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from halcyon.checkpoint import layout
 from halcyon.checkpoint.broadcast import Partition, broadcast, devices_are_even, partition_of, stream_bytes
-from halcyon.checkpoint.chunk_owners import RegionKey, assign, key_of, who_holds
 from halcyon.checkpoint.codec import decode
-from halcyon.checkpoint.layout import (
-    METADATA_KEY,
-    Leaf,
-    Region,
-    chunk_key,
-    chunk_region,
-    chunks_of,
-    flatten,
-    folder,
-    normal,
-    unflatten,
-    whole,
-)
 from halcyon.checkpoint.parts import in_parallel
-from halcyon.checkpoint.verify import Damaged, read_file, read_manifest
+from halcyon.checkpoint.processes import Agreement
+from halcyon.checkpoint.verify import Damaged, OtherState, read_file, read_manifest
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import CommittedStep, Manifest, ManifestFile, ManifestLeaf
 
 WAVE_BYTES = 512 << 20
 """Approximate size of a wave: the bytes that a process reads before it transfers them to its devices."""
-
-
-class OtherState(Exception):
-    """The arrays of the checkpoint are not those of the template; the message names one that differs."""
 
 
 AVERAGE_PREFIX = "average."
@@ -57,13 +42,13 @@ def holds_average(manifest: Manifest, template: Any) -> bool:
     """Whether a checkpoint has the arrays of the template's average, with their shapes."""
     shapes = {leaf.path: leaf.shape for leaf in manifest.leaves}
     return all(
-        shapes.get(leaf.path) == leaf.shape for leaf in flatten(template) if leaf.path.startswith(AVERAGE_PREFIX)
+        shapes.get(leaf.path) == leaf.shape for leaf in layout.flatten(template) if leaf.path.startswith(AVERAGE_PREFIX)
     )
 
 
 def match_leaves(
     manifest: Manifest, template: Any, *, cast: bool = False, part: bool = False, spare: str | None = None
-) -> tuple[tuple[ManifestLeaf, Leaf], ...]:
+) -> tuple[tuple[ManifestLeaf, layout.Leaf], ...]:
     """Pair the arrays of a checkpoint with those of a template, by path.
 
     Args:
@@ -77,7 +62,7 @@ def match_leaves(
         OtherState: An array is missing on one side, or has another shape or type.
     """
     saved = {leaf.path: leaf for leaf in manifest.leaves}
-    wanted = flatten(template)
+    wanted = layout.flatten(template)
     for leaf in wanted:
         if leaf.path not in saved:
             raise OtherState(f"the state has an array {leaf.path} that the checkpoint does not have")
@@ -100,7 +85,7 @@ def read_state(
     store: Store,
     entry: CommittedStep,
     template: Any,
-    agree: Agree,
+    agree: Agreement,
     *,
     cast: bool = False,
     part: bool = False,
@@ -129,7 +114,7 @@ def read_state(
             those of the template) or `StoreFailure` (the store did not answer), here or on another process.
     """
     files: dict[str, ManifestFile] = {}
-    pairs: list[tuple[ManifestLeaf, Leaf]] = []
+    pairs: list[tuple[ManifestLeaf, layout.Leaf]] = []
 
     def read_and_match() -> tuple[int, ...]:
         manifest = read_manifest(store, entry)
@@ -138,17 +123,20 @@ def read_state(
         return ()
 
     agree(read_and_match)
-    group = _SharedReads(agree.process_count, worthwhile=entry.size_bytes >= share_from_bytes)
+    count = agree.processes.process_count
+    group = _SharedReads(count, worthwhile=entry.size_bytes >= share_from_bytes)
     arrays: list[Any] = []
-    for wave in _waves(pairs, agree.process_count):
+    for wave in _waves(pairs, count):
         readers = [_LeafReader(store, entry.path, files, there, leaf, group.partition(leaf)) for there, leaf in wave]
         arrays += group.read(readers, agree)
-    return unflatten(template, arrays)
+    return layout.unflatten(template, arrays)
 
 
-def _waves(pairs: Sequence[tuple[ManifestLeaf, Leaf]], process_count: int) -> Iterator[list[tuple[ManifestLeaf, Leaf]]]:
+def _waves(
+    pairs: Sequence[tuple[ManifestLeaf, layout.Leaf]], process_count: int
+) -> Iterator[list[tuple[ManifestLeaf, layout.Leaf]]]:
     """The leaves in waves of about `WAVE_BYTES` for each process. The same waves on every process."""
-    wave: list[tuple[ManifestLeaf, Leaf]] = []
+    wave: list[tuple[ManifestLeaf, layout.Leaf]] = []
     held = 0
     for there, leaf in pairs:
         shard = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
@@ -167,23 +155,6 @@ def _floating(dtype: np.dtype) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
-class Agree(Protocol):
-    """Exchanges results among the processes of a restore."""
-
-    @property
-    def process_count(self) -> int:
-        """Number of processes."""
-        ...
-
-    def __call__(self, work: Callable[[], Sequence[int]]) -> list[tuple[int, ...]]:
-        """Run `work` on every process and return the numbers of all processes, by process index.
-
-        Raises:
-            Exception: `work` failed on a process. The error is the same on every process.
-        """
-        ...
-
-
 class _SharedReads:
     """Finds the processes that read for each other, and reads waves of leaves."""
 
@@ -196,7 +167,7 @@ class _SharedReads:
         self._known: dict[Any, Partition | None] = {}
         self._loads: dict[Partition, dict[int, int]] = {}
 
-    def partition(self, leaf: Leaf) -> Partition | None:
+    def partition(self, leaf: layout.Leaf) -> Partition | None:
         """The groups of processes that hold the same regions of a leaf; None if every process reads for itself."""
         if not self._possible:
             return None
@@ -206,12 +177,12 @@ class _SharedReads:
             held = (
                 (everybody,)
                 if leaf.sharding is None
-                else [one.processes for one in who_holds(leaf.sharding, leaf.shape)]
+                else [one.processes for one in layout.who_holds(leaf.sharding, leaf.shape)]
             )
             self._known[key] = partition_of(held, self._process_count)
         return self._known[key]
 
-    def read(self, readers: Sequence[_LeafReader], agree: Agree) -> list[Any]:
+    def read(self, readers: Sequence[_LeafReader], agree: Agreement) -> list[Any]:
         """Read one wave of leaves and put them on their devices."""
         jobs: list[Callable[[], object]] = [
             job for reader in readers if reader.partition is None for job in reader.jobs()
@@ -249,7 +220,7 @@ class _SharedRead:
         self._group = next(group for group in partition if me in group)
         self._items = [(reader, indices) for reader in readers for indices in reader.needed]
         sizes = [reader.file(indices).size_bytes for reader, indices in self._items]
-        self._by = assign(sizes, [self._group] * len(sizes), loads)
+        self._by = layout.assign(sizes, [self._group] * len(sizes), loads)
         self._me = me
         self._read: dict[int, np.ndarray] = {}
 
@@ -299,40 +270,37 @@ class _SharedRead:
         )
 
 
+@dataclass
 class _LeafReader:
     """Fills the regions of one leaf that this process's devices need."""
 
-    def __init__(
-        self,
-        store: Store,
-        prefix: str,
-        files: dict[str, ManifestFile],
-        there: ManifestLeaf,
-        leaf: Leaf,
-        partition: Partition | None,
-    ) -> None:
-        self._store, self._prefix, self._files, self._there, self._leaf = store, prefix, files, there, leaf
-        self._dtype = np.dtype(jnp.dtype(there.dtype))
-        self.partition = partition
-        sharding = leaf.sharding
-        self._sharding = sharding
-        self._devices: list[tuple[Any, RegionKey]] = []
-        self._regions: dict[RegionKey, Region] = {}
+    store: Store
+    prefix: str
+    files: dict[str, ManifestFile]
+    there: ManifestLeaf
+    leaf: layout.Leaf
+    partition: Partition | None
+
+    def __post_init__(self) -> None:
+        self._dtype = np.dtype(jnp.dtype(self.there.dtype))
+        sharding, shape = self.leaf.sharding, self.leaf.shape
+        self._devices: list[tuple[Any, layout.RegionKey]] = []
+        self._regions: dict[layout.RegionKey, layout.Region] = {}
         indices: Sequence[tuple[Any, Any]] = (
-            [(None, ())] if sharding is None else list(sharding.addressable_devices_indices_map(leaf.shape).items())
+            [(None, None)] if sharding is None else list(sharding.addressable_devices_indices_map(shape).items())
         )
         for device, index in indices:
-            region = whole(leaf.shape) if device is None else normal(index or (), leaf.shape)
-            self._regions[key_of(region)] = region
-            self._devices.append((device, key_of(region)))
-        self._filled: dict[RegionKey, np.ndarray] = {}
-        needed: dict[tuple[int, ...], list[RegionKey]] = {}
+            region = layout.whole(shape) if device is None else layout.normal(index or (), shape)
+            self._regions[layout.key_of(region)] = region
+            self._devices.append((device, layout.key_of(region)))
+        self._filled: dict[layout.RegionKey, np.ndarray] = {}
+        needed: dict[tuple[int, ...], list[layout.RegionKey]] = {}
         for key, region in self._regions.items():
-            chunks = list(chunks_of(self._there, region))
+            chunks = list(layout.chunks_of(self.there, region))
             for chunk in chunks:
                 needed.setdefault(chunk, []).append(key)
-            if len(chunks) != 1 or chunk_region(self._there, chunks[0]) != region:
-                self._filled[key] = np.empty([part.stop - part.start for part in region], self._leaf.dtype)
+            if len(chunks) != 1 or layout.chunk_region(self.there, chunks[0]) != region:
+                self._filled[key] = np.empty(layout.shape_of(region), self.leaf.dtype)
         self.needed = dict(sorted(needed.items()))
         """The chunks to read, and the regions that each overlaps.
 
@@ -345,11 +313,11 @@ class _LeafReader:
 
     def check_metadata(self) -> None:
         """Check ``zarr.json``, which other Zarr readers read first."""
-        read_file(self._store, self._prefix, self._files[f"{folder(self._there.path)}/{METADATA_KEY}"])
+        read_file(self.store, self.prefix, self.files[layout.metadata_path(self.there)])
 
     def file(self, indices: tuple[int, ...]) -> ManifestFile:
         """The file of a chunk."""
-        return self._files[f"{folder(self._there.path)}/{chunk_key(indices)}"]
+        return self.files[layout.chunk_path(self.there, indices)]
 
     def chunk_bytes(self, indices: tuple[int, ...]) -> int:
         """Size of a chunk's elements in bytes, without the checksum."""
@@ -362,39 +330,34 @@ class _LeafReader:
     def fetch(self, indices: tuple[int, ...]) -> np.ndarray:
         """Read a chunk and check it."""
         file = self.file(indices)
-        data = read_file(self._store, self._prefix, file)
+        data = read_file(self.store, self.prefix, file)
         try:
-            return decode(self._there, indices, data, self._dtype)
+            return decode(self.there, indices, data, self._dtype)
         except ValueError as error:
             raise Damaged(f"data/{file.path} cannot be decoded: {str(error)[:200]}") from None
 
     def paste(self, indices: tuple[int, ...], chunk: np.ndarray) -> None:
         """Copy a chunk into the regions that it overlaps, rounded if the leaf has another type."""
-        chunk = chunk.astype(self._leaf.dtype, copy=False)
-        held = chunk_region(self._there, indices)
+        chunk = chunk.astype(self.leaf.dtype, copy=False)
+        held = layout.chunk_region(self.there, indices)
         for key in self.needed[indices]:
             region = self._regions[key]
             if key not in self._filled:
                 self._filled[key] = chunk  # the region is this chunk
                 continue
-            shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(held, region, strict=True)]
-            source = tuple(
-                slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, held, strict=True)
-            )
-            target = tuple(
-                slice(part.start - own.start, part.stop - own.start) for part, own in zip(shared, region, strict=True)
-            )
-            self._filled[key][target] = chunk[source]
+            shared = layout.overlap(held, region)
+            self._filled[key][layout.within(shared, region)] = chunk[layout.within(shared, held)]
 
     def array(self) -> Any:
         """The leaf on its devices. Frees the host copies."""
         filled, self._filled = self._filled, {}
-        if self._sharding is None:
+        sharding = self.leaf.sharding
+        if sharding is None:
             return np.array(filled[self._devices[0][1]])  # a writable copy that the caller owns
-        kind = self._sharding.memory_kind
+        kind = sharding.memory_kind
         placed = [(filled[key], SingleDeviceSharding(device, memory_kind=kind)) for device, key in self._devices]
         shards = [jax.device_put(*each) for each in placed]
-        return jax.make_array_from_single_device_arrays(self._leaf.shape, self._sharding, shards)
+        return jax.make_array_from_single_device_arrays(self.leaf.shape, sharding, shards)
 
     def _chunk_shape(self, indices: tuple[int, ...]) -> list[int]:
-        return [part.stop - part.start for part in chunk_region(self._there, indices)]
+        return layout.shape_of(layout.chunk_region(self.there, indices))

@@ -30,7 +30,7 @@ def kept_for_verification(committed: Sequence[CommittedStep]) -> frozenset[str]:
         if entry.verification == "passed":
             wanted = next((one.path for one in committed[:number] if one.verification == "wanted"), entry.path)
             return frozenset({entry.path, wanted})
-    return frozenset(next(((one.path,) for one in committed if one.verification == "wanted"), ()))
+    return frozenset(next(((entry.path,) for entry in committed if entry.verification == "wanted"), ()))
 
 
 def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[str]:
@@ -44,20 +44,20 @@ def kept_as_best(committed: Sequence[CommittedStep], newest: int) -> frozenset[s
         committed: Newest first.
         newest: The number of newest checkpoints that stay.
     """
-    found: set[str] = set()
+    prefixes: set[str] = set()
     for entry in committed[:newest]:
         best = None if entry.evaluation is None else entry.evaluation.best_step
         if best is not None:
-            kept = next((one for one in committed if one.step == best), None) or next(
+            kept = next((entry for entry in committed if entry.step == best), None) or next(
                 (
-                    one
-                    for one in committed
-                    if one.step <= best and one.evaluation is not None and one.evaluation.best_step == one.step
+                    entry
+                    for entry in committed
+                    if entry.step <= best and entry.evaluation is not None and entry.evaluation.best_step == entry.step
                 ),
                 None,
             )
-            found |= set() if kept is None else {kept.path}
-    return frozenset(found)
+            prefixes |= set() if kept is None else {kept.path}
+    return frozenset(prefixes)
 
 
 @dataclass(frozen=True)

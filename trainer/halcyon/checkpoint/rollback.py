@@ -18,11 +18,11 @@ _LONGEST_REASON = 512
 
 def in_force(skipped: Iterable[SkippedBatches]) -> tuple[SkippedBatches, ...]:
     """The entries that still count: a return to an earlier checkpoint removes those of later checkpoints."""
-    found: list[SkippedBatches] = []
+    counting: list[SkippedBatches] = []
     for entry in skipped:
-        found = [one for one in found if one.step <= entry.step]
-        found.append(entry)
-    return tuple(found)
+        counting = [one for one in counting if one.step <= entry.step]
+        counting.append(entry)
+    return tuple(counting)
 
 
 def until(skipped: Iterable[SkippedBatches], step: int) -> tuple[SkippedBatches, ...]:
@@ -70,14 +70,14 @@ class Return:
         entry = SkippedBatches(
             step=target.step, batches=batches, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch
         )
-        newer = [one for one in head.committed if one.step > target.step]
-        kept = tuple(one for one in newer if one.path in head.pinned)
+        newer = [entry for entry in head.committed if entry.step > target.step]
+        kept = tuple(entry for entry in newer if entry.path in head.pinned)
         why = f"the run went back to step {target.step}"
         return head.model_copy(
             update={
-                "committed": tuple(one for one in head.committed if one.step <= target.step),
-                "deleting": (*head.deleting, *(one.path for one in newer if one not in kept)),
-                "bad": (*head.bad, *(BadStep(path=one.path, step=one.step, reason=why) for one in kept)),
+                "committed": tuple(entry for entry in head.committed if entry.step <= target.step),
+                "deleting": (*head.deleting, *(entry.path for entry in newer if entry not in kept)),
+                "bad": (*head.bad, *(BadStep(path=entry.path, step=entry.step, reason=why) for entry in kept)),
                 "skipped": (*head.skipped, entry),
             }
         )

@@ -2,7 +2,7 @@
 
 A step donates its input buffers, and on a CPU a NumPy view of an array *is* the device's buffer, so a view is not
 enough: the copy is finished before `Snapshotter.take` returns. Only the arrays that this process writes are copied: of
-an array that is replicated over processes, the chunks that are assigned to this process (see `chunk_owners`), each from
+an array that is replicated over processes, the chunks that are assigned to this process (see `layout`), each from
 one of the devices that hold it.
 
 The first write to fresh memory is slow (the kernel allocates pages one by one: on a small virtual machine that took
@@ -15,25 +15,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from halcyon.checkpoint.chunk_owners import Held, RegionKey, assign, key_of, who_holds
-from halcyon.checkpoint.layout import (
-    Leaf,
-    Region,
-    chunk_limit,
-    chunk_region,
-    chunks_of,
-    describe,
-    flatten,
-    normal,
-    state_bytes,
-    whole,
-)
+from halcyon.checkpoint import layout
 from halcyon.host.memory import HOST_MEMORY
 from halcyon_api.checkpoint_documents import ManifestLeaf
 
@@ -47,7 +35,7 @@ class Shard:
 
     leaf: int
     """Index into `Snapshot.leaves`."""
-    region: Region
+    region: layout.Region
     data: np.ndarray
 
 
@@ -73,20 +61,16 @@ class _Piece:
     """The part of one region of a leaf that this process writes."""
 
     leaf: int
-    held: Region
+    held: layout.Region
     """The region that devices hold."""
-    region: Region
+    region: layout.Region
     """The part of it that is copied: the whole region, or one chunk."""
     turn: int
     """Selects one of this process's devices that hold the region, round-robin."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    leaves: tuple[ManifestLeaf, ...]
-    pieces: tuple[_Piece, ...]
-    metadata: tuple[int, ...]
-    state_bytes: int
+_Plan = tuple[Snapshot, Sequence[_Piece]]
+"""A snapshot without shards, and the pieces that become its shards."""
 
 
 class Snapshotter:
@@ -99,13 +83,13 @@ class Snapshotter:
 
     def __init__(self, process: int, process_count: int) -> None:
         self._process, self._process_count = process, process_count
-        self._buffers: dict[tuple[str, RegionKey], np.ndarray] = {}
+        self._buffers: dict[tuple[str, layout.RegionKey], np.ndarray] = {}
         self._plan_of: tuple[Any, _Plan] | None = None
 
     def prepare(self, template: Any) -> None:
         """Allocate the buffers for states like `template`, and write to their pages."""
-        leaves = flatten(template)
-        for piece in self._plan(leaves).pieces:
+        leaves = layout.flatten(template)
+        for piece in self._plan(leaves)[1]:
             leaf = leaves[piece.leaf]
             if leaf.sharding is not None and all(
                 _on_host(device, leaf.sharding) for device in leaf.sharding.device_set
@@ -114,27 +98,26 @@ class Snapshotter:
 
     def take(self, state: Any) -> Snapshot:
         """Copy a state. Its buffers may be donated once this returns."""
-        leaves = flatten(state)
-        plan = self._plan(leaves)
-        here = {index: _shards(leaves[index]) for index in {piece.leaf for piece in plan.pieces}}
+        leaves = layout.flatten(state)
+        empty, pieces = self._plan(leaves)
+        here = {index: _shards(leaves[index]) for index in {piece.leaf for piece in pieces}}
         copies: list[Shard] = []
         under_way: deque[tuple[_Piece, jax.Array]] = deque()
         extra_bytes = 0
-        for piece in plan.pieces:
+        for piece in pieces:
             leaf = leaves[piece.leaf]
             if not isinstance(leaf.value, jax.Array):
                 copies.append(Shard(piece.leaf, piece.region, np.array(leaf.value, dtype=leaf.dtype)))
                 continue
-            replicas = here[piece.leaf][key_of(piece.held)]
+            replicas = here[piece.leaf][layout.key_of(piece.held)]
             shard = replicas[piece.turn % len(replicas)]
             if _on_host(shard.device, shard.data.sharding):
                 copies.append(Shard(piece.leaf, piece.region, self._copy(leaf, piece, np.asarray(shard.data))))
                 continue
             data = shard.data
             if piece.region != piece.held:
-                data = jax.lax.dynamic_slice(
-                    data, [own.start for own in _within(piece)], [own.stop - own.start for own in _within(piece)]
-                )
+                begin = [part.start for part in layout.within(piece.region, piece.held)]
+                data = jax.lax.dynamic_slice(data, begin, layout.shape_of(piece.region))
                 extra_bytes += data.nbytes
             data.copy_to_host_async()  # all transfers run at once, within `_EXTRA_DEVICE_BYTES` of device memory
             under_way.append((piece, data))
@@ -142,9 +125,9 @@ class Snapshotter:
                 extra_bytes -= self._land(under_way, copies)
         while under_way:
             self._land(under_way, copies)
-        return Snapshot(plan.leaves, tuple(copies), plan.metadata, plan.state_bytes)
+        return replace(empty, shards=tuple(copies))
 
-    def _plan(self, leaves: Sequence[Leaf]) -> _Plan:
+    def _plan(self, leaves: Sequence[layout.Leaf]) -> _Plan:
         """The pieces that this process writes.
 
         Computed once, because the shapes of a state are the same in every save.
@@ -157,73 +140,69 @@ class Snapshotter:
     def _land(self, under_way: deque[tuple[_Piece, jax.Array]], copies: list[Shard]) -> int:
         """Wait for the oldest transfer. Returns the bytes of device memory that it used in addition to the state."""
         piece, data = under_way.popleft()
-        copies.append(
-            Shard(piece.leaf, piece.region, np.asarray(data))
-        )  # the transfer allocated this memory, and nothing else uses it
+        # The transfer allocated this memory, and nothing else uses it.
+        copies.append(Shard(piece.leaf, piece.region, np.asarray(data)))
         return 0 if piece.region == piece.held else data.nbytes
 
-    def _copy(self, leaf: Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
+    def _copy(self, leaf: layout.Leaf, piece: _Piece, data: np.ndarray) -> np.ndarray:
         buffer = self._buffer(leaf, piece.region)
-        np.copyto(buffer, data[_within(piece)])
+        np.copyto(buffer, data[layout.within(piece.region, piece.held)])
         return buffer
 
-    def _buffer(self, leaf: Leaf, region: Region) -> np.ndarray:
-        key = (leaf.path, key_of(region))
+    def _buffer(self, leaf: layout.Leaf, region: layout.Region) -> np.ndarray:
+        key = (leaf.path, layout.key_of(region))
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != leaf.dtype:
-            buffer = self._buffers[key] = np.empty([part.stop - part.start for part in region], leaf.dtype)
+            buffer = self._buffers[key] = np.empty(layout.shape_of(region), leaf.dtype)
         return buffer
 
 
-def _make_plan(leaves: Sequence[Leaf], process: int, process_count: int) -> _Plan:
-    total = state_bytes(leaves)
-    limit = chunk_limit(total)
-    described = tuple(describe(leaf, limit) for leaf in leaves)
-    known: dict[tuple[Any, tuple[int, ...]], tuple[Held, ...]] = {}
+def _make_plan(leaves: Sequence[layout.Leaf], process: int, process_count: int) -> _Plan:
+    total = layout.state_bytes(leaves)
+    limit = layout.chunk_limit(total)
+    described = tuple(layout.describe(leaf, limit) for leaf in leaves)
+    known: dict[tuple[Any, tuple[int, ...]], tuple[layout.Held, ...]] = {}
     pieces: list[_Piece] = []
     loads: dict[int, int] = {}
-    shared: list[tuple[int, Held, Region]] = []
+    shared: list[tuple[int, layout.Held, layout.Region]] = []
     for index, (leaf, there) in enumerate(zip(leaves, described, strict=True)):
         sharding = leaf.sharding
         if sharding is None:
-            held: tuple[Held, ...] = (Held(whole(leaf.shape), (0,)),)  # the same plain number on every process
+            held: tuple[layout.Held, ...] = (
+                layout.Held(layout.whole(leaf.shape), (0,)),
+            )  # the same plain number on every process
         else:
             if (sharding, leaf.shape) not in known:
-                known[sharding, leaf.shape] = who_holds(sharding, leaf.shape)
+                known[sharding, leaf.shape] = layout.who_holds(sharding, leaf.shape)
             held = known[sharding, leaf.shape]
         for one in held:
             first, *others = one.processes
             if others:
-                shared += [(index, one, chunk_region(there, indices)) for indices in chunks_of(there, one.region)]
+                shared += [
+                    (index, one, layout.chunk_region(there, indices)) for indices in layout.chunks_of(there, one.region)
+                ]
                 continue
             loads[first] = loads.get(first, 0) + _bytes(leaf, one.region)
             if first == process:
                 pieces.append(_Piece(index, one.region, one.region, len(pieces)))
     sizes = [_bytes(leaves[index], region) for index, _, region in shared]
-    writers = assign(sizes, [one.processes for _, one, _ in shared], loads)
+    writers = layout.assign(sizes, [one.processes for _, one, _ in shared], loads)
     for (index, one, region), writer in zip(shared, writers, strict=True):
         if writer == process:
             pieces.append(_Piece(index, one.region, region, len(pieces)))
-    return _Plan(described, tuple(pieces), tuple(range(process, len(leaves), process_count)), total)
+    return Snapshot(described, (), tuple(range(process, len(leaves), process_count)), total), pieces
 
 
-def _bytes(leaf: Leaf, region: Region) -> int:
-    return math.prod(part.stop - part.start for part in region) * leaf.dtype.itemsize
+def _bytes(leaf: layout.Leaf, region: layout.Region) -> int:
+    return math.prod(layout.shape_of(region)) * leaf.dtype.itemsize
 
 
-def _within(piece: _Piece) -> Region:
-    """The piece's region relative to the region that the devices hold."""
-    return tuple(
-        slice(part.start - own.start, part.stop - own.start) for part, own in zip(piece.region, piece.held, strict=True)
-    )
-
-
-def _shards(leaf: Leaf) -> dict[RegionKey, list[Any]]:
+def _shards(leaf: layout.Leaf) -> dict[layout.RegionKey, list[Any]]:
     """This process's shards of a leaf by region, with all replicas of each region."""
-    shards: dict[RegionKey, list[Any]] = {}
+    shards: dict[layout.RegionKey, list[Any]] = {}
     if isinstance(leaf.value, jax.Array):
         for shard in leaf.value.addressable_shards:
-            shards.setdefault(key_of(normal(shard.index, leaf.shape)), []).append(shard)
+            shards.setdefault(layout.key_of(layout.normal(shard.index, leaf.shape)), []).append(shard)
     return shards
 
 

@@ -7,42 +7,35 @@ truncated, a missing or an exchanged file is always detected.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import ValidationError
 
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import (
-    COMMIT_KEY,
-    DATA_PREFIX,
-    MANIFEST_KEY,
-    STEPS_PREFIX,
-    Commit,
-    CommittedStep,
-    Epoch,
-    Head,
-    Manifest,
-    ManifestFile,
-    canonical_json,
-)
+from halcyon_api import checkpoint_documents as documents
 
-_PREFIX = re.compile(rf"^{STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/")
+_PREFIX = re.compile(rf"^{documents.STEPS_PREFIX}(\d{{12,}})\.(\d{{6,}})\.([0-9A-Za-z-]+)/")
 
 
 class Damaged(Exception):
     """A checkpoint differs from what was written; the message describes the damage."""
 
 
-def encode_commit(manifest: bytes, epoch: Epoch) -> bytes:
+class OtherState(Exception):
+    """The arrays of the checkpoint are not those of the template; the message names one that differs."""
+
+
+def encode_commit(manifest: bytes, epoch: documents.Epoch) -> bytes:
     """The COMMIT mark of a manifest."""
-    return canonical_json(Commit(manifest_sha256=_sha256(manifest), epoch=epoch).document())
+    return documents.canonical_json(documents.Commit(manifest_sha256=_sha256(manifest), epoch=epoch).document())
 
 
-def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
+def read_manifest(store: Store, entry: documents.CommittedStep) -> documents.Manifest:
     """Read the manifest of a checkpoint that HEAD lists, and check it against HEAD and COMMIT.
 
     Raises:
@@ -52,9 +45,9 @@ def read_manifest(store: Store, entry: CommittedStep) -> Manifest:
     return read_manifest_bytes(store, entry)[1]
 
 
-def read_manifest_bytes(store: Store, entry: CommittedStep) -> tuple[bytes, Manifest]:
+def read_manifest_bytes(store: Store, entry: documents.CommittedStep) -> tuple[bytes, documents.Manifest]:
     """Like `read_manifest`; also returns the bytes that were hashed."""
-    data, mark = (store.read(f"{entry.path}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
+    data, mark = (store.read(f"{entry.path}{key}").data for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY))
     if data is None:
         raise Damaged("MANIFEST.json is missing")
     if _sha256(data) != entry.manifest_sha256:
@@ -67,9 +60,9 @@ def read_manifest_bytes(store: Store, entry: CommittedStep) -> tuple[bytes, Mani
     return data, manifest
 
 
-def _parse(data: bytes) -> Manifest:
+def _parse(data: bytes) -> documents.Manifest:
     try:
-        manifest = Manifest.model_validate_json(data)
+        manifest = documents.Manifest.model_validate_json(data)
     except ValidationError as error:
         raise Damaged(f"MANIFEST.json cannot be read: {error.errors()[0]['msg']}") from None
     if expected_files(manifest.leaves) != {file.path for file in manifest.files}:
@@ -77,14 +70,27 @@ def _parse(data: bytes) -> Manifest:
     return manifest
 
 
-def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:
+def readable(
+    store: Store, entries: Iterable[documents.CommittedStep]
+) -> Iterator[tuple[documents.CommittedStep, documents.Manifest]]:
+    """The checkpoints whose manifest can be read, with it.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    for entry in entries:
+        with contextlib.suppress(Damaged):
+            yield entry, read_manifest(store, entry)
+
+
+def read_file(store: Store, prefix: str, file: documents.ManifestFile) -> bytes:
     """Read one whole file of a checkpoint, and check it.
 
     Raises:
         Damaged: The file is missing, or differs from the manifest.
         StoreFailure: The store did not answer.
     """
-    data = store.read(f"{prefix}{DATA_PREFIX}{file.path}").data
+    data = store.read(f"{prefix}{documents.DATA_PREFIX}{file.path}").data
     if data is None:
         raise Damaged(f"data/{file.path} is missing")
     if len(data) != file.size_bytes:
@@ -94,21 +100,25 @@ def read_file(store: Store, prefix: str, file: ManifestFile) -> bytes:
     return data
 
 
-def find_damage(store: Store, entry: CommittedStep) -> tuple[str, ...]:
+def damage_of(read: Callable[[], object]) -> str | None:
+    """The damage that a read finds; None if it finds none."""
+    try:
+        read()
+    except Damaged as damage:
+        return str(damage)
+    return None
+
+
+def find_damage(store: Store, entry: documents.CommittedStep) -> tuple[str, ...]:
     """Read a whole checkpoint and return its damage, one sentence for each fault; empty if it is intact."""
     try:
         manifest = read_manifest(store, entry)
     except Damaged as damage:
         return (str(damage),)
 
-    def check_file(file: ManifestFile) -> str | None:
-        try:
-            read_file(store, entry.path, file)
-        except Damaged as damage:
-            return str(damage)
-        return None
-
-    jobs: list[Callable[[], str | None]] = [lambda file=file: check_file(file) for file in manifest.files]
+    jobs: list[Callable[[], str | None]] = [
+        lambda file=file: damage_of(lambda: read_file(store, entry.path, file)) for file in manifest.files
+    ]
     return tuple(damage for damage in in_parallel(jobs) if damage)
 
 
@@ -117,25 +127,19 @@ def prefixes(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({match[0] for key in keys if (match := _PREFIX.match(key))}))
 
 
-def attempt_of(prefix: str) -> int:
-    """The attempt in a prefix."""
-    match = _PREFIX.match(prefix)
-    if match is None:
-        raise ValueError(f"{prefix!r} is no prefix of a checkpoint")
-    return int(match[2])
-
-
-def rebuild_head(store: Store) -> Head | None:
+def rebuild_head(store: Store) -> documents.Head | None:
     """A HEAD that is rebuilt from the checkpoints, for a root whose HEAD is lost; None if no checkpoint is committed.
 
     A fenced writer may have written a COMMIT that HEAD never listed. The rebuilt HEAD lists it, because it is a
     complete checkpoint of the same run, and the run's numbers at a step do not depend on the process that computed
     them. The epoch is the newest in all prefixes.
     """
-    found = prefixes(store.list(STEPS_PREFIX) if store.folder is None else store.folders(STEPS_PREFIX))
-    entries: list[tuple[CommittedStep, Manifest]] = []
-    for prefix in found:
-        data, mark = (store.read(f"{prefix}{key}").data for key in (MANIFEST_KEY, COMMIT_KEY))
+    listed = prefixes(
+        store.list(documents.STEPS_PREFIX) if store.folder is None else store.folders(documents.STEPS_PREFIX)
+    )
+    entries: list[tuple[documents.CommittedStep, documents.Manifest]] = []
+    for prefix in listed:
+        data, mark = (store.read(f"{prefix}{key}").data for key in (documents.MANIFEST_KEY, documents.COMMIT_KEY))
         if data is None or mark is None:
             continue
         try:
@@ -146,17 +150,20 @@ def rebuild_head(store: Store) -> Head | None:
             entries.append((describe_commit(prefix, data, manifest), manifest))
     if not entries:
         return None
-    entries.sort(key=lambda one: (one[0].step, one[0].epoch.attempt, one[0].epoch.restart), reverse=True)
+    entries.sort(key=lambda one: (one[0].step, one[0].epoch), reverse=True)
     committed = tuple(entry for entry, _ in entries)
-    epochs = [entry.epoch for entry in committed] + [Epoch(attempt=attempt_of(prefix), restart=0) for prefix in found]
-    epoch = max(epochs, key=lambda one: (one.attempt, one.restart))
+    epochs = [entry.epoch for entry in committed] + [
+        documents.Epoch(attempt=int(prefix.split(".")[1]), restart=0) for prefix in listed
+    ]
     newest = entries[0][1]
-    return Head(owner=newest.owner, epoch=epoch, committed=committed, skipped=newest.data_position.skipped)
+    return documents.Head(
+        owner=newest.owner, epoch=max(epochs), committed=committed, skipped=newest.data_position.skipped
+    )
 
 
-def describe_commit(prefix: str, data: bytes, manifest: Manifest) -> CommittedStep:
+def describe_commit(prefix: str, data: bytes, manifest: documents.Manifest) -> documents.CommittedStep:
     """The entry of HEAD for a checkpoint whose manifest is `data`."""
-    return CommittedStep(
+    return documents.CommittedStep(
         step=manifest.step,
         epoch=manifest.epoch,
         path=prefix,

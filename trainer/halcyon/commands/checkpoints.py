@@ -21,7 +21,7 @@ from halcyon.commands.options import Endpoint, NewRoot, OwnerName, Region
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import root_address
 from halcyon_api.base import InvalidRun
-from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Owner
+from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -55,7 +55,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """List the checkpoints in a root: those that can be restored, and the others with the reason."""
-    from halcyon.checkpoint.inspection import list_checkpoints
+    from halcyon.checkpoint.opening import list_checkpoints
     from halcyon.commands.views.checkpoints import listing_view
 
     with report_root_errors():
@@ -76,7 +76,7 @@ def list_(
 @app.command()
 def show(place: RootArgument, step: Step = None, endpoint: Endpoint = None, region: Region = None) -> None:
     """Show one checkpoint: the attempt that made it, its position in the data, and its arrays."""
-    from halcyon.checkpoint.comparison import Checkpoint
+    from halcyon.checkpoint.arrays import Checkpoint
     from halcyon.commands.views.checkpoints import checkpoint_view
 
     with report_root_errors():
@@ -103,7 +103,7 @@ def verify(
     with report_root_errors():
         store = root_store(place, endpoint, region)
         entries = committed_steps(store) if every else (entry_of(store, step),)
-        _, head_damage = load_head(store, store.read(HEAD_KEY).data)
+        _, head_damage = load_head(store)
         intact = head_damage is None
         if head_damage:
             _print(
@@ -136,7 +136,7 @@ def diff(
     region: Region = None,
 ) -> None:
     """List the arrays that differ between two checkpoints, and by how much. Exits with 1 if any array differs."""
-    from halcyon.checkpoint.comparison import Checkpoint, compare
+    from halcyon.checkpoint.arrays import Checkpoint, compare
     from halcyon.commands.views.checkpoints import difference_view
 
     with report_root_errors():

@@ -14,7 +14,7 @@ from halcyon.checkpoint.rollback import until
 from halcyon.checkpoint.verify import encode_commit, prefixes, read_file, read_manifest_bytes
 from halcyon.errors import RootTaken
 from halcyon.storage.store import Store
-from halcyon.telemetry.history.copying import copy_history
+from halcyon.telemetry.history.reading import copy_history
 from halcyon_api.checkpoint_documents import (
     CHOICES_PREFIX,
     COMMIT_KEY,
@@ -76,7 +76,7 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))
     # Epoch 0.0: every run that takes the root has a later epoch.
-    there, _ = load_head(store, store.read(HEAD_KEY).data)
+    there, _ = load_head(store)
     past = until(there.skipped if there is not None else manifest.data_position.skipped, entry.step)
     head = Head(owner=owner or manifest.owner, epoch=Epoch(attempt=0, restart=0), committed=(entry,), skipped=past)
     if not commit_fresh(to, head, before.generation):

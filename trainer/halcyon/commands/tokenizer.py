@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors
 from halcyon.errors import BadConfiguration
-from halcyon.storage.atomic_files import write_file
+from halcyon.storage.files import write_file
 from halcyon_api.plain_files import read_text
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec, TextFormatSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec

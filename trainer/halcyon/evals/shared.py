@@ -174,7 +174,7 @@ class SharedRunner:
         trains: bool,
         on_done: Callable[[], object] = lambda: None,
     ) -> Outcome:
-        self._reporter.evaluates_on()
+        self._reporter.stage("evaluating")
         decides = hashlib.sha256(
             canonical_json({"model": of_model, "examples": self._examples, "prompts": self._prompt_kind})
         ).hexdigest()
@@ -290,7 +290,7 @@ class SharedRunner:
         now = time.monotonic()
         if now - self._progress_at >= _PROGRESS_SECONDS:
             self._progress_at = now
-            self._reporter.evaluates_on()
+            self._reporter.stage("evaluating")
 
 
 def asking_of(

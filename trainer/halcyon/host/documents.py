@@ -36,16 +36,19 @@ def local_paths(spec: TrainingRunSpec) -> dict[str, str]:
         for number, path in enumerate(source.paths):
             named[f"spec.data.sources[{source.name}].{source.kind}.paths[{number}]"] = path
     tokenizer = spec.tokenizer
-    named["spec.tokenizer.tokenizerJson.path"] = tokenizer.tokenizer_json.path if tokenizer.tokenizer_json else None
-    named["spec.tokenizer.tiktoken.path"] = tokenizer.tiktoken.path if tokenizer.tiktoken else None
-    named["spec.tokenizer.sentencePiece.path"] = tokenizer.sentence_piece.path if tokenizer.sentence_piece else None
+    for kind, section in (
+        ("tokenizerJson", tokenizer.tokenizer_json),
+        ("tiktoken", tokenizer.tiktoken),
+        ("sentencePiece", tokenizer.sentence_piece),
+    ):
+        named[f"spec.tokenizer.{kind}.path"] = section.path if section else None
     tasks = spec.trainer.evaluation.tasks
     named |= {
         f"spec.trainer.evaluation.tasks.files.{name}": path
         for name, path in (tasks.files if tasks is not None else {}).items()
     }
-    found = {field: path.removeprefix("file://") for field, path in named.items() if path is not None}
-    return {field: path for field, path in found.items() if "://" not in path}
+    paths = {field: path.removeprefix("file://") for field, path in named.items() if path is not None}
+    return {field: path for field, path in paths.items() if "://" not in path}
 
 
 def missing_files(spec: TrainingRunSpec) -> tuple[Problem, ...]:

@@ -38,11 +38,9 @@ def check_memory(
     Raises:
         BadConfiguration: The run cannot fit; the message says how many bytes it needs, and how many there are.
     """
-    problem = (
-        memory_problem(spec, mesh, available_bytes, devices=devices, where=where)
-        if available_bytes is not None
-        else None
-    )
+    if available_bytes is None:
+        return
+    problem = memory_problem(spec, mesh, available_bytes, devices=devices, where=where)
     if problem is not None:
         raise BadConfiguration(str(Problem(*problem)))
 

@@ -12,7 +12,7 @@ positions of activations; attention passes keys and values around it (`halcyon.m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,16 +54,9 @@ and MLP.
 """
 
 
-def partition_spec(axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable) -> PartitionSpec:
-    """The partition spec of an array with these axes."""
-    return PartitionSpec(*(table.get(axis if isinstance(axis, str) else axis.name) for axis in axes))
-
-
-def named_sharding(
-    mesh: Mesh, axes: tuple[str, ...] | tuple[Axis, ...], table: AxisTable = COMPUTE_AXES
-) -> NamedSharding:
+def named_sharding(mesh: Mesh, axes: tuple[str, ...], table: AxisTable = COMPUTE_AXES) -> NamedSharding:
     """The sharding of an array with these axes."""
-    return NamedSharding(mesh, partition_spec(axes, table))
+    return NamedSharding(mesh, PartitionSpec(*(table.get(axis) for axis in axes)))
 
 
 def shardings(tree: Any, mesh: Mesh, table: AxisTable = PARAMETER_AXES) -> Any:
@@ -123,10 +116,11 @@ def undivided(tree: Any, mesh: Mesh) -> Undivided | None:
     return None
 
 
-def mesh_axes(axis: str, table: AxisTable) -> tuple[str, ...]:
-    """The mesh axes that split a logical axis."""
+def mesh_axes(axis: str, table: AxisTable, among: Container[str] | None = None) -> tuple[str, ...]:
+    """The mesh axes that split a logical axis; of these only those in `among`, if it is given."""
     physical = table.get(axis, ())
-    return (physical,) if isinstance(physical, str) else physical
+    names = (physical,) if isinstance(physical, str) else physical
+    return names if among is None else tuple(name for name in names if name in among)
 
 
 def open_axes() -> dict[str, int]:
@@ -150,8 +144,7 @@ def constrain_here(tree: Any) -> Any:
     def one(x: Any) -> Any:
         if not sizes or not is_named(x):
             return x
-        names = (tuple(name for name in mesh_axes(axis, PARAMETER_AXES) if name in sizes) for axis in x.axis_names)
-        spec = PartitionSpec(*(own or None for own in names))
+        spec = PartitionSpec(*(mesh_axes(axis, PARAMETER_AXES, sizes) or None for axis in x.axis_names))
         return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, spec), x)
 
     return jax.tree.map(one, tree, is_leaf=is_named)

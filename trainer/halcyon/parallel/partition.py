@@ -41,27 +41,19 @@ class MeshShard:
 
     def spec(self, axes: tuple[str, ...], table: AxisTable) -> PartitionSpec:
         """The partition spec by which a table divides an array with these axes among the devices."""
-        return PartitionSpec(
-            *(tuple(name for name in mesh_axes(axis, table) if name in self.sizes) or None for axis in axes)
-        )
+        return PartitionSpec(*(mesh_axes(axis, table, self.sizes) or None for axis in axes))
 
     def gathered(self, x: NamedArray) -> NamedArray:
         """All-gather a parameter for computation, from the part that this device holds at rest."""
-        array = x.array
-        for at, axis in enumerate(x.axis_names):
-            if names := self._only_at_rest(axis):
-                array = jax.lax.all_gather(array, names, axis=at, tiled=True)
-        return _named(x, array)
+        return self._at_rest(x, lambda array, names, at: jax.lax.all_gather(array, names, axis=at, tiled=True))
 
     def scattered(self, x: NamedArray) -> NamedArray:
         """Sum a parameter's gradient over the devices that gather it together, and return the part that this device
         holds at rest.
         """
-        array = x.array
-        for at, axis in enumerate(x.axis_names):
-            if names := self._only_at_rest(axis):
-                array = jax.lax.psum_scatter(array, names, scatter_dimension=at, tiled=True)
-        return _named(x, array)
+        return self._at_rest(
+            x, lambda array, names, at: jax.lax.psum_scatter(array, names, scatter_dimension=at, tiled=True)
+        )
 
     def reduced(self, x: NamedArray) -> NamedArray:
         """Sum a parameter's gradient over all parts of the batch and of its positions; return the part that this device
@@ -107,16 +99,21 @@ class MeshShard:
 
     def _summed(self) -> list[str]:
         """The mesh axes that a sum over tokens crosses."""
-        return [name for axis in (BATCH, POSITION) for name in mesh_axes(axis, COMPUTE_AXES) if name in self.sizes]
+        return [name for axis in (BATCH, POSITION) for name in mesh_axes(axis, COMPUTE_AXES, self.sizes)]
 
     def _splits(self, axis: Axis) -> tuple[str, ...]:
-        return tuple(name for name in mesh_axes(axis.name, COMPUTE_AXES) if name in self.sizes)
+        return mesh_axes(axis.name, COMPUTE_AXES, self.sizes)
 
-    def _only_at_rest(self, axis: str) -> tuple[str, ...]:
-        while_computing = mesh_axes(axis, COMPUTE_AXES)
-        return tuple(
-            name for name in mesh_axes(axis, PARAMETER_AXES) if name in self.sizes and name not in while_computing
-        )
+    def _at_rest(self, x: NamedArray, collective: Callable[[jax.Array, tuple[str, ...], int], jax.Array]) -> NamedArray:
+        """Apply a collective along each axis that only `PARAMETER_AXES` split, not `COMPUTE_AXES`."""
+        array = x.array
+        for at, axis in enumerate(x.axis_names):
+            while_computing = mesh_axes(axis, COMPUTE_AXES)
+            if names := tuple(
+                name for name in mesh_axes(axis, PARAMETER_AXES, self.sizes) if name not in while_computing
+            ):
+                array = collective(array, names, at)
+        return _named(x, array)
 
 
 def by_group(
@@ -188,8 +185,8 @@ def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: An
     )
 
 
-def _specs(here: MeshShard, parameters: Any) -> Any:
-    return jax.tree.map(lambda x: here.spec(x.axis_names, PARAMETER_AXES), parameters, is_leaf=is_named)
+def _specs(here: MeshShard, tree: Any, table: AxisTable = PARAMETER_AXES) -> Any:
+    return jax.tree.map(lambda x: here.spec(x.axis_names, table), tree, is_leaf=is_named)
 
 
 LONGEST_UNROLLED = 8
@@ -227,9 +224,6 @@ class MeshPartition:
             return function(MeshShard({}), activations, parameters)
         shard = MeshShard(sizes)
 
-        def specs(tree: Any, table: AxisTable) -> Any:
-            return jax.tree.map(lambda x: shard.spec(x.axis_names, table), tree, is_leaf=is_named)
-
         def of_result(result: Result) -> PartitionSpec:
             return shard.spec(result.axes, PARAMETER_AXES if result.parameter else COMPUTE_AXES)
 
@@ -239,7 +233,7 @@ class MeshPartition:
 
         run = jax.shard_map(
             one,
-            in_specs=(specs(activations, COMPUTE_AXES), specs(parameters, PARAMETER_AXES)),
+            in_specs=(_specs(shard, activations, COMPUTE_AXES), _specs(shard, parameters)),
             out_specs=jax.tree.map(of_result, results, is_leaf=lambda leaf: isinstance(leaf, Result)),
             axis_names=set(open_here),
             check_vma=False,
@@ -284,9 +278,11 @@ def _divides(sizes: dict[str, int], axis: str, activations: Any, *, absent: bool
     """Whether mesh axes of these sizes divide a logical axis of all activations evenly; `absent`: the answer if none
     has the axis.
     """
-    found = {x.resolve_axis(axis).size for x in jax.tree.leaves(activations, is_leaf=is_named) if axis in x.axis_names}
+    sizes_of_axis = {
+        x.resolve_axis(axis).size for x in jax.tree.leaves(activations, is_leaf=is_named) if axis in x.axis_names
+    }
     parts = math.prod(size for name, size in sizes.items() if name in mesh_axes(axis, COMPUTE_AXES))
-    return not any(size % parts for size in found) if found else absent
+    return not any(size % parts for size in sizes_of_axis) if sizes_of_axis else absent
 
 
 @contextlib.contextmanager
@@ -303,7 +299,7 @@ def computing_here() -> Iterator[None]:
     automatically.
     """
     sizes, table = open_axes(), hax.partitioning.current_thread_local_mapping() or {}
-    with hax.axis_mapping({axis: tuple(name for name in mesh_axes(axis, table) if name in sizes) for axis in table}):
+    with hax.axis_mapping({axis: mesh_axes(axis, table, sizes) for axis in table}):
         yield
 
 

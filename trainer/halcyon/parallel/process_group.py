@@ -7,6 +7,10 @@ coordination service ends the others after missing heartbeats.
 
 After `join` a process must always end through `leave`. The shutdown of the service waits for all living processes, so a
 process that exits without `leave` may wait for another process that waits for it.
+
+After a restart every second matters, and two waits for the coordinator would be slow in JAX: the DNS record of a fresh
+pod appears a little after the pod, and gRPC backs off for a second or more after one failed connection. So `resolve`
+and `wait_until_listening` try every 50 ms, and JAX connects to an address that is known to answer.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import contextlib
 import functools
 import json
 import math
-import threading
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,10 +30,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.host.freed_memory import keep_freed_memory
-from halcyon.host.scheduling import schedule_as_batch
+from halcyon.host.linux import keep_freed_memory, schedule_as_batch
 from halcyon.parallel.lifeline import Lifeline, OnLoss, end_process
-from halcyon.parallel.rendezvous import NoCoordinator, resolve, split_address, wait_until_listening
+from halcyon.storage.files import begin
 
 JOIN_TIMEOUT_SECONDS = 1800
 """Longest wait for the other processes, which may still wait for a machine.
@@ -45,6 +48,8 @@ _GRACE_SECONDS = 60
 
 _FRAME_BYTES = 4096
 _HEADER_BYTES = 8
+POLL_SECONDS = 0.05
+Clock = Callable[[], float]
 
 
 class CouldNotJoin(TrainerExit):
@@ -96,18 +101,6 @@ class ProcessGroup:
         numbers = np.array(mine, np.float32)
         everyone = multihost_utils.process_allgather(numbers) if self.distributed else numbers[None]
         return tuple(float(number) for number in np.max(np.asarray(everyone), axis=0))
-
-    def barrier(self, name: str) -> None:
-        """Wait until all processes are at the barrier of this name. A collective, for the main thread only.
-
-        Raises:
-            RuntimeError: Process 0 is at another barrier: the processes do not run the same sequence of collectives.
-        """
-        if not self.distributed:
-            return
-        leader = self.agree({"barrier": name}).get("barrier")
-        if leader != name:
-            raise RuntimeError(f"process {self.process_index} is at the barrier {name!r} and process 0 at {leader!r}")
 
 
 def join(
@@ -170,7 +163,9 @@ def join(
             heartbeat_timeout_seconds=heartbeat_timeout_seconds,
             shutdown_timeout_seconds=leave_timeout_seconds,
         )
-        _within(connect, deadline - time.monotonic())
+        # When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits
+        # inside JAX it handles no signal, so it would miss a preemption notice.
+        begin(connect, name="halcyon-join").result(deadline - time.monotonic())
     except TimeoutError:
         why = "some of them have not joined; check the pods that are not running or have failed"
     except (NoCoordinator, jax.errors.JaxRuntimeError) as error:
@@ -247,33 +242,6 @@ def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Li
         ) from None
 
 
-def _within(function: Callable[[], None], seconds: float) -> None:
-    """Run `function` in a thread and wait at most `seconds`. The thread continues if it takes longer.
-
-    When JAX's own time limit is over, JAX ends the process without an exception. And while the main thread waits inside
-    JAX it handles no signal, so it would miss a preemption notice.
-
-    Raises:
-        TimeoutError: `function` did not end in time.
-        Exception: `function` raised it.
-    """
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
-            function()
-        except Exception as error:  # raised in the caller below
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="halcyon-join", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError
-    if failures:
-        raise failures[0]
-
-
 def _broadcast(text: bytes) -> bytes:
     """Process 0's bytes on every process, by an all-reduce of one frame of 4 KiB, and of a larger one if they do not
     fit.
@@ -289,3 +257,62 @@ def _broadcast(text: bytes) -> bytes:
     padded = np.zeros(1 << (size - 1).bit_length(), np.uint8)  # powers of two: few programs to compile
     padded[: len(text)] = np.frombuffer(text, np.uint8)
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()[:size]
+
+
+class NoCoordinator(Exception):
+    """The coordinator's name did not resolve in time, or its port did not answer in time. The message says which."""
+
+
+def split_address(coordinator: str) -> tuple[str, int]:
+    """Host and port of ``host:port``. An IPv6 address must be in brackets.
+
+    Raises:
+        ValueError: There is no port, or it is not a number from 1 to 65535.
+    """
+    host, separator, port = coordinator.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 1 <= int(port) <= 65_535:
+        raise ValueError(f"the coordinator address {coordinator!r} must be host:port with a port from 1 to 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def resolve(
+    host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """The first address of `host`, as ``address:port``. Retries until `deadline`.
+
+    Raises:
+        NoCoordinator: The name did not resolve in time.
+    """
+    while True:
+        try:
+            address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+            return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        except socket.gaierror as error:
+            if clock() >= deadline:
+                raise NoCoordinator(f"the name {host} of the coordinator does not resolve ({error.strerror})") from None
+        sleep(POLL_SECONDS)
+
+
+def wait_until_listening(
+    host: str, port: int, deadline: float, clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """The address of `host` that accepts connections on `port`, as ``address:port``.
+
+    Every try resolves the name again, because a record may still point to the pod of the previous attempt.
+
+    Raises:
+        NoCoordinator: The name did not resolve in time, or the port did not answer in time.
+    """
+    while True:
+        address = resolve(host, port, deadline, clock, sleep)
+        try:
+            with socket.create_connection(
+                split_address(address), timeout=max(POLL_SECONDS, min(1.0, deadline - clock()))
+            ):
+                return address
+        except OSError as error:
+            if clock() >= deadline:
+                raise NoCoordinator(
+                    f"the coordinator does not answer at {address} ({error.strerror or error})"
+                ) from None
+        sleep(POLL_SECONDS)

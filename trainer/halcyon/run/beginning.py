@@ -156,7 +156,7 @@ def wait_for_root(place: Place) -> None:
 
 
 def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, requests: SaveRequests) -> Checkpointer:
-    """Take the root. A collective; raises as `Checkpointer.open` does."""
+    """Take the root. A collective; raises as `Checkpointer` does."""
     spec, context, reporter = place.spec, place.context, place.reporter
 
     def on_commit(save: SaveReport) -> None:
@@ -176,7 +176,7 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
                 f"the checkpoint at step {entry.step} was committed and is damaged, so another one is made: {damage}"
             )
 
-    return Checkpointer.open(
+    return Checkpointer(
         spec.checkpoint,
         RunRecord(prints, spec.trainer.seed, context.mesh.model_dump(), vocabulary, spec.trainer.longest_sequence),
         owner=context.owner,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from halcyon.telemetry.evaluated_sets import EvaluatedSets
+from halcyon.telemetry.evaluation import EvaluatedSets
 from halcyon_api.checkpoint_documents import EvaluationRecord
 from halcyon_api.counting import counted
 from halcyon_api.spec.evaluation import BestSpec

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.errors import BadConfiguration
-from halcyon.parallel.preemption import PreemptionNotice
-from halcyon.parallel.waiting import wait_together
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
 from halcyon.run.place import Place

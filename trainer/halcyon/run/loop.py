@@ -22,9 +22,8 @@ from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number,
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
 from halcyon.errors import Diverged
-from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.parallel.waiting import wait_together
 from halcyon.run.best import BestWatch
 from halcyon.run.companion import Companion
 from halcyon.run.last_save import LastSave, SaveBudget, choose, longest_wait

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
-from halcyon.host.freed_memory import keep_freed_memory
-from halcyon.host.memory_lock import raise_memory_lock
+from halcyon.host.linux import keep_freed_memory, raise_memory_lock
 from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.run.context import Context, resolve_context, run_plan
 from halcyon.storage.metadata_server import wait_for_server
@@ -35,9 +34,8 @@ from halcyon.telemetry import (
     termination_report,
     write_termination_report,
 )
-from halcyon.telemetry.health import HealthLimits
+from halcyon.telemetry.health import STORE_SECONDS, HealthLimits, Watchdog
 from halcyon.telemetry.termination import outcome
-from halcyon.telemetry.watchdog import STORE_SECONDS, Watchdog
 from halcyon_api.ends import EndCause
 from halcyon_api.status.progress import Saved
 from halcyon_api.status.progress import Stage as WorkStage
@@ -141,7 +139,7 @@ def run_training(
         )
         joined = functools.partial(_share_hangs, watchdog)
         if trains and context.process_index == 0 and spec.telemetry.trackers is not None:
-            from halcyon.telemetry.trackers import open_trackers  # imports TensorStore, so only with trackers
+            from halcyon.telemetry.trackers.opening import open_trackers  # imports TensorStore, so only with trackers
 
             open_trackers(context.run, reporter, document)
         reporter.started(process_id=os.getpid())
@@ -240,7 +238,7 @@ class _Ending:
             checkpoint_step=known.checkpoint.step if known.checkpoint else None,
             epoch_attempt=epoch_attempt,
             peer_lost=peer_lost,
-            others_missing=others_missing,
+            others_missing=others_missing or None,
             saved=saved,
             progress=known.progress if self._context.process_index == 0 else None,
             seconds=known.seconds,

@@ -25,10 +25,9 @@ from halcyon.models.adapters import check_adapter
 from halcyon.models.custom import check_model
 from halcyon.models.registry import flops_per_token
 from halcyon.optim.groups import check_groups
-from halcyon.parallel.preemption import PreemptionNotice
+from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
-from halcyon.parallel.waiting import wait_together
 from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
@@ -46,7 +45,7 @@ from halcyon.step.program import build_program
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import ProfileRequests, RunReporter, SaveRequests
 from halcyon.telemetry.history.segments import ProcessGroupId
-from halcyon.telemetry.history.writer import Account, HistoryWriter
+from halcyon.telemetry.history.writer import HistoryWriter
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon_api.status.goodput import CAUSES
 
@@ -258,10 +257,10 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
         steps=context.spec.trainer.steps,
     )
 
-    def account() -> Account:
+    def account() -> dict[str, Any]:
         state = reporter.observe()
         seconds = state.seconds
-        return Account(max(step, state.step), {cause: getattr(seconds, cause) for cause in CAUSES})
+        return {"step": max(step, state.step), "seconds": {cause: getattr(seconds, cause) for cause in CAUSES}}
 
     reporter.listen(HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 

@@ -14,7 +14,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.grammar import JsonGrammars
 from halcyon.models import CausalLM
-from halcyon.parallel.tensor_mesh import tensor_mesh
+from halcyon.parallel.mesh import tensor_mesh
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
 from halcyon.weights.chat_template import chat_template

@@ -26,8 +26,7 @@ from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.offload import on_devices
 from halcyon.step.program import Program, padded_token_bytes
 from halcyon.step.state import Model, TrainState
-from halcyon.telemetry.evaluated_sets import EvaluatedSets
-from halcyon.telemetry.evaluation import Evaluation, total
+from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation, total
 from halcyon.tokenizer import Tokenizer
 from halcyon_api.spec.evaluation import EVALUATION_BATCHES
 from halcyon_api.spec.trainer import TrainerSpec

@@ -22,9 +22,8 @@ from typing import Any
 
 import tensorstore as ts
 
-from halcyon.storage.atomic_files import begin, write_file
 from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
-from halcyon.storage.locking import exclusive, remove_leftovers
+from halcyon.storage.files import begin, exclusive, remove_leftovers, write_file
 from halcyon.storage.retry_budget import RetryBudget, WaitStopped
 from halcyon_api.plain_files import require_file
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
@@ -50,7 +49,7 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
     """
     root = parse_root(checkpoint.root)
     if root.scheme == "file":
-        # The driver's own lock would mix values after a kill; see `locking`.
+        # The driver's own lock would mix values after a kill; see `files`.
         return {"driver": "file", "path": f"{root.path}/", "file_io_locking": {"mode": "none"}}
     if root.scheme == "gs":
         return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
@@ -201,7 +200,7 @@ class Store:
         pieces = (data,) if isinstance(data, bytes) else data
         if self._folder is not None:
             path = self._folder / key
-            self._wait(lambda: begin(lambda: write_file(path, pieces)))
+            self._wait(lambda: begin(lambda: write_file(path, pieces), name="checkpoint-file"))
         else:
             value = data if isinstance(data, bytes) else b"".join(pieces)
             self._wait(lambda: self._kvstore.write(key, value))

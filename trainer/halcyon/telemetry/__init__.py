@@ -1,7 +1,7 @@
 """Telemetry of a trainer process while it runs and when it ends.
 
-The loop reports each fact once, to `RunReporter`, which replaces the one `State`. ``status`` and ``metrics`` are two
-tables over the state, and ``server`` answers with them from its own threads. ``log`` writes JSON lines, or
+The loop reports each fact once, to `RunReporter`, which replaces the one `State`. `progress_report` and ``metrics`` are
+two tables over the state, and ``server`` answers with them from its own threads. ``log`` writes JSON lines, or
 ``progress_line`` a live line on a terminal; ``termination`` writes the termination report for the kubelet. This
 package uses no device and does not import JAX.
 """

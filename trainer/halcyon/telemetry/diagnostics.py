@@ -91,20 +91,20 @@ def keep_profile(
 def profile_folders(store: Store) -> list[str]:
     """The folders of a root's profiles, oldest first by attempt, restart and step."""
     keys = (key.removeprefix(PROFILES_PREFIX) for key in store.list(PROFILES_PREFIX))
-    found = {match[0]: (int(match[2]), int(match[3]), int(match[1])) for key in keys if (match := _PROFILE.match(key))}
-    return [f"{PROFILES_PREFIX}{name}" for name in sorted(found, key=lambda name: found[name])]
+    places = {match[0]: (int(match[2]), int(match[3]), int(match[1])) for key in keys if (match := _PROFILE.match(key))}
+    return [f"{PROFILES_PREFIX}{name}" for name in sorted(places, key=lambda name: places[name])]
 
 
 def profile_numbers(store: Store, folder: str) -> dict[int, dict[str, Any]]:
     """The numbers of each process of a profile, by index; those that cannot be read are left out."""
-    found: dict[int, dict[str, Any]] = {}
+    numbers: dict[int, dict[str, Any]] = {}
     for key in store.list(folder):
         match = _NUMBERS.fullmatch(key.removeprefix(folder))
         with contextlib.suppress(ValueError):
             document = json.loads(store.read(key).data or b"") if match else None
             if match and isinstance(document, dict):
-                found[int(match[1])] = document
-    return dict(sorted(found.items()))
+                numbers[int(match[1])] = document
+    return dict(sorted(numbers.items()))
 
 
 def slow_processes(collective_seconds: Mapping[int, float], window_seconds: float) -> Sequence[int]:
@@ -144,13 +144,10 @@ def keep_stacks(spec: CheckpointSpec, identity: RunIdentity, stacks: str, *, tim
 
 
 def _delete_old(store: Store) -> None:
-    found = [
-        (key, match)
-        for key in store.list(STACKS_PREFIX)
-        if (match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)))
-    ]
-    process_groups = sorted({(int(match[1]), int(match[2])) for _, match in found})
-    old = set(process_groups[:-KEPT_RESTARTS])
-    for key, match in found:
-        if (int(match[1]), int(match[2])) in old:
+    keys: dict[tuple[int, int], list[str]] = {}
+    for key in store.list(STACKS_PREFIX):
+        if match := _STACKS.fullmatch(key.removeprefix(STACKS_PREFIX)):
+            keys.setdefault((int(match[1]), int(match[2])), []).append(key)
+    for process_group in sorted(keys)[:-KEPT_RESTARTS]:
+        for key in keys[process_group]:
             store.delete(key)

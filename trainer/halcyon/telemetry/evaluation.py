@@ -3,6 +3,9 @@
 Nats, weights and bytes are summed over all batches and divided once. So batch size, padding and the number of processes
 change the result only by rounding. Bits per byte, ``nats / (ln 2 x bytes of the predicted tokens)``, can be compared
 between tokenizers: special tokens add nats like all other tokens, but no bytes.
+
+The micro average of several sources divides the sum of their nats by the sum of their tokens (or bytes), so a large
+source counts more. The macro average is the mean of the sources' own results, so each source counts the same.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from halcyon_api.spec.evaluation import BestSpec
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,69 @@ def total(parts: Iterable[Evaluation]) -> Evaluation:
         seconds=math.fsum(part.seconds for part in parts),
         passes={k: math.fsum(part.passes.get(k, 0.0) for part in parts) for k in (parts[0].passes if parts else ())},
     )
+
+
+@dataclass(frozen=True)
+class Averages:
+    """The averages over several sources.
+
+    Attributes:
+        micro: The sums of all sources together.
+        macro_loss: Mean loss of the sources, nats per token.
+        macro_bits_per_byte: Mean bits per byte of the sources; None if a source has none.
+    """
+
+    micro: Evaluation
+    macro_loss: float
+    macro_bits_per_byte: float | None
+
+
+def averages(parts: Iterable[Evaluation]) -> Averages:
+    """The averages over the evaluations of sources, of which there is at least one."""
+    evaluations = tuple(parts)
+    bits = [one.bits_per_byte for one in evaluations]
+    known = [one for one in bits if one is not None]
+    return Averages(
+        micro=total(evaluations),
+        macro_loss=math.fsum(one.loss for one in evaluations) / len(evaluations),
+        macro_bits_per_byte=math.fsum(known) / len(known) if len(known) == len(bits) else None,
+    )
+
+
+@dataclass(frozen=True)
+class EvaluatedSets:
+    """The results of one evaluation while a run trains.
+
+    Attributes:
+        whole: All held-out sequences that were evaluated.
+        sources: Each source alone, by name; empty without ``evaluation.bySource``.
+        tags: Names of the sources of each tag that has any.
+    """
+
+    whole: Evaluation
+    sources: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    @property
+    def all_sources(self) -> Averages | None:
+        """The averages over all sources; None without results by source."""
+        return averages(self.sources.values()) if self.sources else None
+
+    @property
+    def by_tag(self) -> dict[str, Averages]:
+        """The averages of each tag."""
+        return {tag: averages(self.sources[name] for name in names) for tag, names in self.tags.items()}
+
+    def value(self, best: BestSpec) -> float:
+        """The number by which checkpoints are compared; NaN if the evaluation does not have it."""
+        names = self.sources if best.of is None else self.tags.get(best.of, (best.of,))
+        parts = [self.sources[name] for name in names if name in self.sources] if self.sources else [self.whole]
+        if not parts:
+            return math.nan
+        known = averages(parts)
+        if best.average == "macro":
+            loss, bits = known.macro_loss, known.macro_bits_per_byte
+        else:
+            loss, bits = known.micro.loss, known.micro.bits_per_byte
+        value = loss if best.metric == "loss" else bits
+        return math.nan if value is None else value

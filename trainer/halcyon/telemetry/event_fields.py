@@ -1,11 +1,11 @@
-"""The reports of the loop as fields of events: what is tokenized, evaluated, watched and profiled."""
+"""The reports of the loop as fields of events: what is evaluated, watched and profiled."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import microseconds
 from halcyon_api.status.progress import Evaluated, SourceEvaluation
@@ -13,8 +13,7 @@ from halcyon_api.status.progress import Evaluated, SourceEvaluation
 if TYPE_CHECKING:
     import numpy as np
 
-    from halcyon.telemetry.evaluated_sets import Averages
-    from halcyon.telemetry.evaluation import Evaluation
+    from halcyon.telemetry.evaluation import Averages, Evaluation
     from halcyon.telemetry.state import State
     from halcyon_api.task_results import TaskNumbers
 
@@ -26,87 +25,7 @@ A custom model may have any number of arrays, but the number of time series is b
 MFU_FORMULA = "tokensPerSecond x flopsPerToken / peakFlopsPerSecond"
 """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): all devices of the run together."""
 _PERCENTILES = (50, 90, 99)
-_TOKENIZED = ("source", "rows", "documents", "tokens", "size_bytes", "shards", "finished")
 _TASK = ("task", "accuracy", "standard_error", "centred", "bits_per_byte", "examples")
-_NOTE = ("source", "form", "rows", "rejected_rows", "message")
-
-
-class TokenizedSource(Protocol):
-    """The progress of a source's token cache, as its builder reports it."""
-
-    @property
-    def source(self) -> str:
-        """Name of the source."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows read."""
-        ...
-
-    @property
-    def documents(self) -> int:
-        """Documents made from these rows."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of these documents."""
-        ...
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of text of these documents."""
-        ...
-
-    @property
-    def shards(self) -> int:
-        """Shards committed."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether the cache is complete."""
-        ...
-
-
-class SourceForm(Protocol):
-    """The form of a source of conversations."""
-
-    @property
-    def source(self) -> str:
-        """Name of the source."""
-        ...
-
-    @property
-    def form(self) -> str:
-        """The form: its name, and the fields that are read."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows tokenized so far."""
-        ...
-
-    @property
-    def rejected_rows(self) -> int:
-        """Rows of these that are left out because of their label."""
-        ...
-
-    @property
-    def message(self) -> str:
-        """One sentence."""
-        ...
-
-
-def tokenized(built: TokenizedSource) -> dict[str, Any]:
-    """The fields of the event ``tokenized``."""
-    return {name: getattr(built, name) for name in _TOKENIZED}
-
-
-def source_form(note: SourceForm) -> dict[str, Any]:
-    """The fields of the event ``source``."""
-    return {name: getattr(note, name) for name in _NOTE}
 
 
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -220,8 +139,8 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def step_percentiles(numbers: Mapping[str, Any]) -> dict[str, float]:
     """The percentiles of `speed`, as fields of the event ``profiled``."""
-    found: Mapping[str, float] = numbers.get("stepSeconds") or {}
-    return {f"step_seconds_{name}": value for name, value in found.items() if name != "count"}
+    ranks: Mapping[str, float] = numbers.get("stepSeconds") or {}
+    return {f"step_seconds_{name}": value for name, value in ranks.items() if name != "count"}
 
 
 def finite(value: float | None) -> float | None:

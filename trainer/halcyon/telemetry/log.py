@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TextIO
@@ -101,14 +102,16 @@ def open_log(
 
 def encode_line(fields: dict[str, Any]) -> str:
     """One event as one line of strict JSON with a line feed at its end."""
-    return _encode(_plain(fields)) + "\n"
+    return _encode(plain(fields)) + "\n"
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
+def plain(value: Any) -> Any:
+    """The value in JSON's own types: names in camelCase, without members that are None, and numbers that JSON cannot
+    express as strings.
+    """
     if value is None or isinstance(value, str | int):
         return value
     if not isinstance(value, float) and hasattr(value, "item"):
@@ -117,8 +120,8 @@ def _plain(value: Any) -> Any:
         return (
             value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         )
-    if isinstance(value, dict):
-        return {to_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+    if isinstance(value, Mapping):
+        return {to_camel(str(name)): plain(member) for name, member in value.items() if member is not None}
+    if isinstance(value, Sequence):
+        return [plain(member) for member in value]
     return value if isinstance(value, int) else str(value)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from halcyon.telemetry.event_fields import finite
@@ -363,18 +364,8 @@ def exposition(state: State) -> tuple[bytes, str]:
     """
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-    return generate_latest(_Scrape(state)), CONTENT_TYPE_LATEST  # pyright: ignore[reportArgumentType]
-
-
-class _Scrape:
-    """What `prometheus_client` needs of a registry."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def collect(self) -> Iterator[Family]:
-        """All metrics of the state."""
-        return (_family(metric, self._state) for metric in METRICS)
+    scrape = SimpleNamespace(collect=lambda: [_family(metric, state) for metric in METRICS])
+    return generate_latest(scrape), CONTENT_TYPE_LATEST  # pyright: ignore[reportArgumentType]
 
 
 def _family(metric: Metric, state: State) -> Family:

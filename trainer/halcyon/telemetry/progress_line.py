@@ -109,6 +109,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+_SENTENCES = {
+    "checkpointFailed": "step {step}: checkpoint failed: {reason}",
+    "exported": "step {step}: exported to {path}",
+    "exportFailed": "step {step}: export failed: {reason}",
+    "headRebuilt": "HEAD was rebuilt from the checkpoints: {reason}",
+    "fallback": "fell back to step {step}: {reason}",
+}
+"""Events as sentences, where nothing but their fields is needed."""
+
+
 def sentence(name: str, fields: dict[str, Any]) -> str:
     """One event as a sentence."""
     step = fields.get("step", 0)
@@ -144,22 +154,14 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
     if name == "rolledBack":
         left_out = counted(fields["batches"], "batch", "batches")
         return f"step {step}: went back to step {fields['to_step']} and left out {left_out}: {fields['reason']}"
-    if name == "checkpointFailed":
-        return f"step {step}: checkpoint failed: {fields['reason']}"
-    if name == "exported":
-        return f"step {step}: exported to {fields['path']}"
-    if name == "exportFailed":
-        return f"step {step}: export failed: {fields['reason']}"
+    if name in _SENTENCES:
+        return _SENTENCES[name].format_map({"step": step, **fields})
     if name == "restored":
         return (
             f"resumed at step {step} from {fields['path']}"
             if fields.get("path")
             else f"new state in {fields['seconds']:.1f} s"
         )
-    if name == "headRebuilt":
-        return f"HEAD was rebuilt from the checkpoints: {fields['reason']}"
-    if name == "fallback":
-        return f"fell back to step {step}: {fields['reason']}"
     if name == "joined":
         processes = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
         return f"{processes} in {fields['seconds']:.1f} s"

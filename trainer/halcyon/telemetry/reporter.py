@@ -14,34 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry import event_fields
 from halcyon.telemetry.clock import Clock, microseconds, process_age_seconds, timestamp
-from halcyon.telemetry.event_fields import SourceForm, TokenizedSource
 from halcyon.telemetry.events import BY_NAME
 from halcyon.telemetry.health import Health, HealthLimits
 from halcyon.telemetry.history.background import Listener, Row
 from halcyon.telemetry.log import EventLog, RunIdentity
-from halcyon.telemetry.state import RunPlan, State, StepReport
-from halcyon.telemetry.status import progress_report
+from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
 from halcyon_api.spec.determinism import InEffect
-from halcyon_api.status.progress import (
-    CheckpointProgress,
-    Evaluated,
-    ProgressReport,
-    Stage,
-    StoreWait,
-    StoreWaitFor,
-    TerminationReport,
-)
+from halcyon_api.status import progress
 from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from halcyon.data.cache.build import Built
+    from halcyon.data.source_notes import SourceNote
     from halcyon.telemetry.diagnostics import KeptProfile
-    from halcyon.telemetry.evaluated_sets import EvaluatedSets
-    from halcyon.telemetry.evaluation import Evaluation
+    from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
     from halcyon_api.task_results import TaskNumbers, TaskResults
 
 EVENT_SECONDS = 10.0
@@ -70,7 +61,7 @@ class RunReporter:
         clock: Clock | None = None,
         limits: HealthLimits | None = None,
         age_seconds: float | None = None,
-        work: Stage = "training",
+        work: progress.Stage = "training",
     ) -> None:
         self.identity, self.log = identity, log
         self._clock = clock = clock or Clock()
@@ -90,7 +81,7 @@ class RunReporter:
         state = self._state
         return state.but(now=self._clock.monotonic(), now_time=self._clock.wall())
 
-    def report(self) -> ProgressReport:
+    def report(self) -> progress.ProgressReport:
         """The document of ``/status``."""
         return progress_report(self.observe())
 
@@ -129,8 +120,10 @@ class RunReporter:
         """Set fields of `State`, which ``/status`` and ``/metrics`` show. No event is written."""
         self._change(lambda state: state.but(**facts))
 
-    def stage(self, stage: Stage) -> None:
-        """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up."""
+    def stage(self, stage: progress.Stage) -> None:
+        """Report the stage that the loop enters. Until the first step, the time of each stage counts as start-up.
+        Reported again, it is progress for the health: the limit of the stage begins again.
+        """
         self._change(lambda state: state.entered(stage, self._clock.monotonic(), self._clock.wall()))
         if stage == "saving":
             for listener in self._listeners:
@@ -168,7 +161,7 @@ class RunReporter:
         """Report that all processes have joined, at the end of the stage ``joining``."""
         self._event("joined", processes=processes, devices=devices, seconds=self._seconds_in_stage())
 
-    def tokenized(self, built: TokenizedSource) -> None:
+    def tokenized(self, built: Built) -> None:
         """Report that more of a source's text is tokenized.
 
         It does not change the stage: the loop reports ``tokenizing`` when it begins to wait for tokens. During that
@@ -179,12 +172,12 @@ class RunReporter:
             lambda state: state.but(tokenized_at=now, paused_seconds=0.0, sources={**state.sources, source: built})
         )
         if self._line_is_due(source, now, last=built.finished):
-            self._event("tokenized", **event_fields.tokenized(built))
+            self._event("tokenized", **vars(built))
 
-    def reads(self, notes: Iterable[SourceForm]) -> None:
+    def reads(self, notes: Iterable[SourceNote]) -> None:
         """Report the forms of the sources of conversations."""
         for note in notes:
-            self._event("source", **event_fields.source_form(note))
+            self._event("source", **vars(note), message=note.message)
 
     def resumed(
         self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None
@@ -301,10 +294,8 @@ class RunReporter:
 
         def change(state: State) -> State:
             if source is not None:
-                found = state.evaluated
-                return (
-                    state if found is None else state.but(evaluated=event_fields.with_source(found, source, evaluation))
-                )
+                known = state.evaluated
+                return state.but(evaluated=known and event_fields.with_source(known, source, evaluation))
             losses = {"evaluation_loss": evaluation.loss, "average_loss": None if average is None else average.loss}
             return state.plus(evaluations=1).but(bits_per_byte=evaluation.bits_per_byte, **losses)
 
@@ -337,15 +328,13 @@ class RunReporter:
             if value is not None:
                 self._event("task", step=results.step, task=name, centred=value)
 
-    def evaluates_on(self) -> None:
-        """Report progress of an evaluation, for the health: the limit of the stage begins again."""
-        self.stage("evaluating")
-
     def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
         """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""
         self.knows(best=record, stopped_early=stopped or None)
 
-    def evaluates(self, found: Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0) -> None:
+    def evaluates(
+        self, found: progress.Evaluated, *, batches: int, batch_tokens: int, done: int = 0, tasks: int = 0
+    ) -> None:
         """Set the work of a run of task ``evaluate``.
 
         Args:
@@ -384,19 +373,17 @@ class RunReporter:
             blocked_seconds: Time that its save blocked the loop.
             save_seconds: Time from the beginning of its save to the commit.
         """
-        newest, counts = (
-            self._newest(committed),
-            {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0},
-        )
+        counts = {"save_seconds": save_seconds, "blocked_seconds": blocked_seconds or 0.0}
+        newest = self._newest(committed)
         self._change(lambda state: state.plus(checkpoints=1, **counts).but(checkpoint_error=None, **newest))
-        blocked = None if blocked_seconds is None else microseconds(blocked_seconds)
-        fields = {
-            "step": committed.step,
-            "path": committed.path,
-            "size_bytes": committed.size_bytes,
-            "blocked_seconds": blocked,
-        }
-        self._event("checkpoint", committed, **fields)
+        self._event(
+            "checkpoint",
+            committed,
+            step=committed.step,
+            path=committed.path,
+            size_bytes=committed.size_bytes,
+            blocked_seconds=None if blocked_seconds is None else microseconds(blocked_seconds),
+        )
 
     def found_checkpoint(self, committed: CommittedStep) -> None:
         """Report the newest committed checkpoint at the start, made by an earlier process.
@@ -410,11 +397,9 @@ class RunReporter:
 
         def change(state: State) -> State:
             known = state.checkpoint
-            return (
-                state
-                if known is None or known.step != step
-                else state.but(checkpoint=known.model_copy(update={"verified": True}))
-            )
+            if known is None or known.step != step:
+                return state
+            return state.but(checkpoint=known.model_copy(update={"verified": True}))
 
         self._change(change)
         self._event("checkpointVerified", step=step)
@@ -448,7 +433,7 @@ class RunReporter:
         times = {"seconds": microseconds(seconds), "limit_seconds": microseconds(limit_seconds)}
         self._event("hung", **times, path=path, stacks=clip(stacks, STACKS_LENGTH))
 
-    def store_refuses(self, what: StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
+    def store_refuses(self, what: progress.StoreWaitFor, message: str, seconds: float, *, end: str = "") -> None:
         """Report that a store denies access or does not answer, and that requests to it are retried.
 
         Args:
@@ -458,7 +443,7 @@ class RunReporter:
             end: Added to the end of the message.
         """
         until = timestamp(self._clock.wall() + seconds)
-        self.knows(waiting=StoreWait(what=what, until=until), waits_until=self._clock.monotonic() + seconds)
+        self.knows(waiting=progress.StoreWait(what=what, until=until), waits_until=self._clock.monotonic() + seconds)
         self.warning(f"{message}; the process tries again, with credentials read again, until {until}{end}")
 
     def store_wait_ended(self, seconds: float, answers: bool) -> None:
@@ -475,7 +460,7 @@ class RunReporter:
         """Report a failure that costs only time."""
         self._event("warning", message=clip(message))
 
-    def ended(self, report: TerminationReport) -> None:
+    def ended(self, report: progress.TerminationReport) -> None:
         """Report the end of the process, with the cause in its termination report."""
         if report.cause == "completed":
             self.stage("done")
@@ -499,7 +484,7 @@ class RunReporter:
         """The fields of the state about the newest checkpoint."""
         shown = {name: getattr(committed, name) for name in ("step", "path", "time", "size_bytes")}
         return {
-            "checkpoint": CheckpointProgress(attempt=committed.epoch.attempt, **shown),
+            "checkpoint": progress.CheckpointProgress(attempt=committed.epoch.attempt, **shown),
             "checkpoint_time": self._clock.wall(),
         }
 

@@ -19,7 +19,25 @@ RETRY_SECONDS = 30.0
 """Delay from a failed save to the next try of the same request."""
 
 
-class SaveRequests:
+class _Signals:
+    """Counts the signals that ask for something. Takes no lock, because the interrupted thread may hold it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._signals = self._signals_seen = 0
+
+    def signalled(self, *_: object) -> None:
+        """Request it from a signal handler."""
+        self._signals += 1
+
+    def _was_signalled(self) -> bool:
+        """Whether a signal came since the last call."""
+        signals = self._signals
+        came, self._signals_seen = signals != self._signals_seen, signals
+        return came
+
+
+class SaveRequests(_Signals):
     """The requests, and whether a save is due for one. Safe for threads; `signalled` also for signal handlers.
 
     Args:
@@ -27,14 +45,12 @@ class SaveRequests:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._clock = clock
-        self._lock = Lock()
         self._taken: OrderedDict[str, SaveRequestTaken] = OrderedDict()
         self._due = False
         self._saving = False
         self._not_before = -float("inf")
-        self._signals = 0
-        self._signals_seen = 0
 
     def request(self, request: str = "", step: int = 0) -> SaveRequestTaken:
         """Request a checkpoint. A request with a remembered id (one of the last `MAX_REMEMBERED_REQUESTS`) changes
@@ -58,16 +74,11 @@ class SaveRequests:
                 self._taken.popitem(last=False)
             return taken
 
-    def signalled(self, *_: object) -> None:
-        """Request a checkpoint from a signal handler. Takes no lock, because the interrupted thread may hold it."""
-        self._signals += 1
-
     @property
     def wanted(self) -> bool:
         """Whether a save is due now."""
         with self._lock:
-            if self._signals != self._signals_seen:
-                self._signals_seen = self._signals
+            if self._was_signalled():
                 self._due, self._not_before = True, -float("inf")
             return self._due and self._clock() >= self._not_before
 
@@ -90,14 +101,12 @@ class SaveRequests:
             return tuple(self._taken.values())
 
 
-class ProfileRequests:
+class ProfileRequests(_Signals):
     """The newest request that the loop has not taken yet. Safe for threads; `signalled` also for signal handlers."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        super().__init__()
         self._steps: int | None = None
-        self._signals = 0
-        self._signals_seen = 0
 
     def request(self, steps: int, step: int) -> ProfileRequestTaken:
         """Request a profile of the next steps. A request before the loop has taken the last one replaces it.
@@ -110,17 +119,8 @@ class ProfileRequests:
             self._steps = steps
         return ProfileRequestTaken(step=step, steps=steps)
 
-    def signalled(self, *_: object) -> None:
-        """Request a profile from a signal handler. Takes no lock, because the interrupted thread may hold it."""
-        self._signals += 1
-
     def take(self) -> int | None:
         """The number of steps to profile now, if that was requested since the last call."""
-        if self._steps is None and self._signals == self._signals_seen:
-            return None
         with self._lock:
             steps, self._steps = self._steps, None
-            if self._signals != self._signals_seen:
-                self._signals_seen = self._signals
-                steps = steps or USUAL_PROFILED_STEPS
-            return steps
+            return steps or USUAL_PROFILED_STEPS if self._was_signalled() else steps

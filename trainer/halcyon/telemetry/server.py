@@ -20,8 +20,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -30,6 +29,7 @@ from halcyon.host.local_names import is_own_host
 from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.requests import ProfileRequests, SaveRequests
+from halcyon_api.base import ApiModel
 from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
 from halcyon_api.sentences import first_fault
 from halcyon_api.status.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
@@ -70,12 +70,15 @@ class TelemetryServer:
         profiles: ProfileRequests | None = None,
         request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
-        posts: dict[str, _Posts] = {} if requests is None else {SAVE_PATH: _Saves(reporter, requests, token)}
-        posts |= {} if profiles is None else {PROFILE_PATH: _Profiles(reporter, profiles, token)}
         handler = type(
             "Handler",
             (_Handler,),
-            {"answers": answers_of(reporter, requests), "posts": posts, "only_local": not in_pod},
+            {
+                "answers": answers_of(reporter, requests),
+                "posts": posts_of(reporter, requests, profiles),
+                "token": token,
+                "only_local": not in_pod,
+            },
         )
         try:
             self._server = _bind(port, handler, in_pod)
@@ -103,14 +106,6 @@ class TelemetryServer:
             self._thread.join()
         self._server.server_close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> dict[str, Callable[[], Answer]]:
     """The functions that answer GET requests, by path."""
@@ -133,73 +128,42 @@ def answers_of(reporter: RunReporter, requests: SaveRequests | None = None) -> d
     return {"/status": status, "/metrics": metrics, "/healthz": healthz}
 
 
-class _Posts:
-    """The answers to requests that have an effect."""
+def posts_of(
+    reporter: RunReporter, requests: SaveRequests | None, profiles: ProfileRequests | None
+) -> dict[str, tuple[str, Callable[[bytes], Answer]]]:
+    """The requests that have an effect, by path: what each asks for, and the function that takes its body.
 
-    what: str
-    """What such a request asks for."""
+    The function records a request, which the loop reads at its next step, and rejects one that names another process.
+    """
+    mine = reporter.identity
+    posts: dict[str, tuple[str, Callable[[bytes], Answer]]] = {}
+    if requests is not None:
 
-    def __init__(self, reporter: RunReporter, token: str) -> None:
-        self._reporter, self._token = reporter, token
+        def save(body: bytes) -> Answer:
+            wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
+            if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
+                return _refusal(
+                    HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}"
+                )
+            return _accepted(requests.request(wanted.id, reporter.observe().step))
 
-    def allows(self, authorization: str) -> bool:
-        """Whether a request has the token."""
-        return bool(self._token) and secrets.compare_digest(authorization.encode(), f"Bearer {self._token}".encode())
+        posts[SAVE_PATH] = "checkpoint", save
+    if profiles is not None:
 
-    def answer(self, body: bytes) -> Answer:
-        """Record a request, which the loop reads at its next step.
+        def profile(body: bytes) -> Answer:
+            wanted = ProfileRequest.model_validate_json(body, by_alias=True, by_name=False)
+            if wanted.run != mine.run:
+                return _refusal(HTTPStatus.CONFLICT, f"this is run {mine.run}")
+            return _accepted(profiles.request(wanted.steps, reporter.observe().step))
 
-        Rejects one that is not valid or names another process.
-        """
-        try:
-            return self._take(body)
-        except ValidationError as error:
-            return _refusal(HTTPStatus.BAD_REQUEST, first_fault(error, "body"))
-
-    def _take(self, body: bytes) -> Answer:
-        raise NotImplementedError
-
-
-class _Profiles(_Posts):
-    """``POST /profile``."""
-
-    what = "profile"
-
-    def __init__(self, reporter: RunReporter, requests: ProfileRequests, token: str) -> None:
-        super().__init__(reporter, token)
-        self._requests = requests
-
-    def _take(self, body: bytes) -> Answer:
-        wanted = ProfileRequest.model_validate_json(body, by_alias=True, by_name=False)
-        if wanted.run != self._reporter.identity.run:
-            return _refusal(HTTPStatus.CONFLICT, f"this is run {self._reporter.identity.run}")
-        taken = self._requests.request(wanted.steps, self._reporter.observe().step)
-        return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
-
-
-class _Saves(_Posts):
-    """``POST /save``."""
-
-    what = "checkpoint"
-
-    def __init__(self, reporter: RunReporter, requests: SaveRequests, token: str) -> None:
-        super().__init__(reporter, token)
-        self._requests = requests
-
-    def _take(self, body: bytes) -> Answer:
-        wanted = SaveRequest.model_validate_json(body, by_alias=True, by_name=False)
-        mine = self._reporter.identity
-        if (wanted.run, wanted.attempt, wanted.restart) != (mine.run, mine.attempt, mine.restart):
-            return _refusal(
-                HTTPStatus.CONFLICT, f"this is run {mine.run}, attempt {mine.attempt}, restart {mine.restart}"
-            )
-        taken = self._requests.request(wanted.id, self._reporter.observe().step)
-        return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
+        posts[PROFILE_PATH] = "profile", profile
+    return posts
 
 
 class _Handler(BaseHTTPRequestHandler):
     answers: dict[str, Callable[[], Answer]]
-    posts: dict[str, _Posts]
+    posts: dict[str, tuple[str, Callable[[bytes], Answer]]]
+    token: str
     protocol_version = "HTTP/1.1"
     server_version = "halcyon"
     sys_version = ""
@@ -235,11 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Take a request for a checkpoint or a profile."""
         self.close_connection = True  # the body of a rejected request is not read
         length = self.headers.get("Content-Length", "")
-        post = self.posts.get(self.path)
-        if post is None:
+        if self.path not in self.posts:
             self._send(_not_found(self.answers))
-        elif not post.allows(self.headers.get("Authorization", "")):
-            self._send(_refusal(HTTPStatus.FORBIDDEN, f"a request for a {post.what} must have this process's token"))
+            return
+        what, take = self.posts[self.path]
+        if not self._has_token():
+            self._send(_refusal(HTTPStatus.FORBIDDEN, f"a request for a {what} must have this process's token"))
         elif not (length.isascii() and length.isdigit() and len(length) < 9):
             self._send(_refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing or not valid"))
         elif int(length) > MAX_SAVE_REQUEST_BYTES:
@@ -247,7 +212,15 @@ class _Handler(BaseHTTPRequestHandler):
                 _refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has at most {MAX_SAVE_REQUEST_BYTES} bytes")
             )
         else:
-            self._send(post.answer(self.rfile.read(int(length))))
+            try:
+                answer = take(self.rfile.read(int(length)))
+            except ValidationError as error:
+                answer = _refusal(HTTPStatus.BAD_REQUEST, first_fault(error, "body"))
+            self._send(answer)
+
+    def _has_token(self) -> bool:
+        given, token = self.headers.get("Authorization", ""), self.token
+        return bool(token) and secrets.compare_digest(given.encode(), f"Bearer {token}".encode())
 
     def _send(self, answer: Answer) -> None:
         code, content_type, body = answer
@@ -283,6 +256,8 @@ class _Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._ends: dict[socket.socket, float] = {}
         """When the request of each connection must have ended, the oldest request first."""
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, handler)
 
     def begin(self, connection: socket.socket) -> None:
@@ -330,10 +305,6 @@ class _Server(ThreadingHTTPServer):
         """Do nothing: a client that disconnects does not affect the run."""
 
 
-class _Ipv6Server(_Server):
-    address_family = socket.AF_INET6
-
-
 def _bind(port: int, handler: type[BaseHTTPRequestHandler], everywhere: bool) -> _Server:
     """Listen on this machine's own address; or on all addresses of both families, or only of IPv4 if the machine has no
     IPv6.
@@ -341,11 +312,15 @@ def _bind(port: int, handler: type[BaseHTTPRequestHandler], everywhere: bool) ->
     if not everywhere:
         return _Server(("127.0.0.1", port), handler)
     try:
-        return _Ipv6Server(("::", port), handler)
+        return _Server(("::", port), handler)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise
         return _Server(("0.0.0.0", port), handler)  # noqa: S104 - the kubelet, Prometheus and the operator come from outside
+
+
+def _accepted(taken: ApiModel) -> Answer:
+    return HTTPStatus.ACCEPTED, "application/json", taken.model_dump_json(by_alias=True).encode()
 
 
 def _refusal(code: HTTPStatus, why: str) -> Answer:

@@ -9,16 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from halcyon.telemetry.clock import microseconds
-from halcyon.telemetry.event_fields import TokenizedSource, WatchedParameter, finite
-from halcyon.telemetry.health import Health, HealthInputs, HealthLimits, judge
+from halcyon.telemetry.clock import microseconds, timestamp
+from halcyon.telemetry.event_fields import WatchedParameter, finite
+from halcyon.telemetry.health import Health, HealthLimits, judge
 from halcyon.telemetry.log import RunIdentity
 from halcyon.telemetry.times import STEPS_UNDER_WAY, Durations, Pace, TimeAccount
 from halcyon_api.checkpoint_documents import EvaluationRecord
+from halcyon_api.status import progress
 from halcyon_api.status.goodput import GoodputSeconds
-from halcyon_api.status.progress import CheckpointProgress, Evaluated, Stage, StartupSeconds, StoreWait
+
+if TYPE_CHECKING:
+    from halcyon.data.cache.build import Built
+
+ReportedMetric = float | tuple[float, ...]
+"""A number, or one number for each layer."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,6 @@ class RunPlan:
     """Size of a step by its number, counted from 0: steps of the same size run the same program."""
     peak_flops_per_second: float | None = None
     """Peak of all devices of the run together; None if it is not known."""
-
-
-ReportedMetric = float | tuple[float, ...]
-"""A number, or one number for each layer."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class State:
     now: float = 0.0
     now_time: float = 0.0
     """The moment for which a reader got the state, on both clocks."""
-    stage: Stage = "starting"
+    stage: progress.Stage = "starting"
     pace: Pace = field(default_factory=Pace)
     durations: Durations = field(default_factory=Durations)
 
@@ -94,12 +96,12 @@ class State:
     watched: tuple[WatchedParameter, ...] = ()
     """Numbers of the last watched step."""
 
-    sources: Mapping[str, TokenizedSource] = field(default_factory=dict[str, TokenizedSource])
+    sources: Mapping[str, Built] = field(default_factory=dict)
     """Progress of the sources that this process has tokenized, or is tokenizing, by name."""
     tokenized_at: float = -math.inf
     paused_seconds: float = 0.0
     """Time that the machine was paused since a step or a stage last ended."""
-    waiting: StoreWait | None = None
+    waiting: progress.StoreWait | None = None
     waits_until: float | None = None
 
     evaluation_loss: float | None = None
@@ -108,10 +110,10 @@ class State:
     """Loss of the average of the parameters on the held-out part, in nats per token; None without an average."""
     best: EvaluationRecord | None = None
     stopped_early: bool | None = None
-    evaluated: Evaluated | None = None
+    evaluated: progress.Evaluated | None = None
     tasks: dict[str, float] | None = None
 
-    checkpoint: CheckpointProgress | None = None
+    checkpoint: progress.CheckpointProgress | None = None
     checkpoint_time: float | None = None
     """When this process learned of the newest checkpoint."""
     checkpoint_error: str | None = None
@@ -137,23 +139,18 @@ class State:
     export_failures: int = 0
 
     def but(self, **changes: Any) -> Self:
-        """A copy with these fields changed, as by `dataclasses.replace`, at a tenth of its cost: every step makes one.
+        """A copy with these fields changed.
 
         Raises:
             TypeError: There is no such field.
         """
-        values = {**self.__dict__, **changes}
-        if len(values) != len(self.__dict__):
-            raise TypeError(f"State has no field {', '.join(sorted(changes.keys() - self.__dict__.keys()))}")
-        copy = object.__new__(type(self))
-        object.__setattr__(copy, "__dict__", values)
-        return copy
+        return replace(self, **changes)
 
     def plus(self, **numbers: float) -> Self:
         """A copy with these numbers added to its fields."""
         return self.but(**{name: getattr(self, name) + number for name, number in numbers.items()})
 
-    def entered(self, stage: Stage, now: float, wall: float) -> State:
+    def entered(self, stage: progress.Stage, now: float, wall: float) -> State:
         """A stage begins."""
         account = self.account.until(self.stage, now)
         state = self.but(stage=stage, stage_began=now, paused_seconds=0.0, account=account)
@@ -167,36 +164,43 @@ class State:
         compiling, steps = self.stage == "compiling", report.step - self.step
         stage_began = now if compiling else self.stage_began
         worked_since = max(self.pace.last_ended or 0.0, stage_began) + self.paused_seconds
-        tokens_before = self.run_plan.tokens_before
-        return self.but(
+        return self._worked(
+            self.step,
+            report.step,
+            wall,
             stage="training" if compiling else self.stage,
             stage_began=stage_began,
-            paused_seconds=0.0,
             last_step=report,
-            last_step_time=wall,
-            first_step_time=wall if self.last_step is None else self.first_step_time,
             account=self.account.until(self.stage, now, stepped=True, step=report.step),
             durations=self.durations.step_ended(self.run_plan.size_of(report.step - 1), now - worked_since, steps),
             pace=self.pace.step_ended(now, report.step, report.data_wait_seconds),
-            processed_steps=self.processed_steps + steps,
-            processed_tokens=self.processed_tokens + tokens_before(report.step) - tokens_before(report.step - steps),
             data_wait_seconds=self.data_wait_seconds + report.data_wait_seconds,
         )
 
     def batch_ended(self, now: float, wall: float) -> State:
         """A batch of a run of task ``evaluate`` ends."""
-        batches, tokens_before = self.batches + 1, self.run_plan.tokens_before
-        return self.but(
+        batches = self.batches + 1
+        return self._worked(
+            self.batches,
+            batches,
+            wall,
             stage="evaluating" if self.stage == "compiling" else self.stage,
             stage_began=now,
-            paused_seconds=0.0,
             batches=batches,
-            last_step_time=wall,
-            first_step_time=wall if self.first_step_time is None else self.first_step_time,
             account=self.account.until(self.stage, now, stepped=True) if self.first_step_time is None else self.account,
             pace=self.pace.step_ended(now, batches),
-            processed_steps=self.processed_steps + 1,
-            processed_tokens=self.processed_tokens + tokens_before(batches) - tokens_before(self.batches),
+        )
+
+    def _worked(self, before: int, after: int, wall: float, **changes: Any) -> Self:
+        """The steps, or batches, between these two numbers end."""
+        tokens = self.run_plan.tokens_before
+        return self.but(
+            paused_seconds=0.0,
+            last_step_time=wall,
+            first_step_time=wall if self.first_step_time is None else self.first_step_time,
+            processed_steps=self.processed_steps + after - before,
+            processed_tokens=self.processed_tokens + tokens(after) - tokens(before),
+            **changes,
         )
 
     def went_back(self, step: int, now: float) -> State:
@@ -270,7 +274,7 @@ class State:
         return finite(max(value) if isinstance(value, tuple) else value)
 
     @property
-    def startup_seconds(self) -> StartupSeconds:
+    def startup_seconds(self) -> progress.StartupSeconds:
         """The parts of the start that have ended."""
         return self.account.startup
 
@@ -290,12 +294,39 @@ class State:
     @property
     def health(self) -> Health:
         """Whether the process is healthy at `now`."""
-        vitals = HealthInputs(
+        return judge(
             self.stage,
             max(self.stage_began, self.tokenized_at) if self.stage == "tokenizing" else self.stage_began,
             self.pace.last_ended,
             self.steps_in_progress,
+            self.now,
+            self.limits,
             paused_seconds=self.paused_seconds,
             waits_until=self.waits_until,
         )
-        return judge(vitals, self.now, self.limits)
+
+
+def progress_report(state: State) -> progress.ProgressReport:
+    """The document of ``/status``, except for the requests for a checkpoint. A field with the name of one of the state
+    has its value.
+    """
+    return progress.ProgressReport(
+        **vars(state.identity),
+        **{name: getattr(state, name) for name in progress.ProgressReport.model_fields if hasattr(state, name)},
+        started_at=timestamp(state.began_time),
+        first_step_at=None if state.first_step_time is None else timestamp(state.first_step_time),
+        last_step_at=None if state.last_step_time is None else timestamp(state.last_step_time),
+        time=timestamp(state.now_time),
+        progress=_progress(state),
+    )
+
+
+def _progress(state: State) -> progress.Progress:
+    """Each field has the value of the state's field of its name; the others are metrics of the objective."""
+    values: dict[str, Any] = {}
+    for name in progress.Progress.model_fields:
+        value = getattr(state, name) if hasattr(state, name) else state.metric(name)
+        if isinstance(value, float):
+            value = finite(microseconds(value) if name.endswith("_seconds") else value)
+        values[name] = value
+    return progress.Progress(**values)

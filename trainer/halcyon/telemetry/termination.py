@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
 from halcyon_api.ends import EndCause
-from halcyon_api.status.goodput import GoodputSeconds
-from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, Progress, ProgressReport, Saved, TerminationReport
+from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, ProgressReport, TerminationReport
 
 MESSAGE_LENGTH = 2048
 STACKS_LENGTH = 16_384
@@ -36,37 +36,25 @@ def termination_report(
     *,
     cause: EndCause,
     message: str,
-    step: int = 0,
-    checkpoint_step: int | None = None,
-    epoch_attempt: int | None = None,
-    peer_lost: int | None = None,
-    others_missing: bool = False,
-    saved: Saved | None = None,
-    progress: Progress | None = None,
-    seconds: GoodputSeconds | None = None,
     clock: Clock | None = None,
+    **facts: Any,
 ) -> TerminationReport:
     """The report of a process that ends now.
 
-    The message may have any length; it is cut to `MESSAGE_LENGTH` characters.
+    Args:
+        identity: The process.
+        cause: Why it ends.
+        message: One sentence of any length; it is cut to `MESSAGE_LENGTH` characters.
+        clock: Sources of time.
+        facts: Further fields of the report.
     """
     return TerminationReport(
+        **vars(identity),
         cause=cause,
         exit_code=cause.exit_code,
         message=clip(message),
-        run=identity.run,
-        attempt=identity.attempt,
-        restart=identity.restart,
-        process_index=identity.process_index,
-        step=step,
-        checkpoint_step=checkpoint_step,
-        epoch_attempt=epoch_attempt,
-        peer_lost=peer_lost,
-        others_missing=others_missing or None,
-        saved=saved,
-        progress=progress,
-        seconds=seconds,
         time=(clock or Clock()).timestamp(),
+        **facts,
     )
 
 

@@ -19,8 +19,8 @@ STEP_SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 """Upper bounds of the histogram of step durations, in seconds; one more bucket is unbounded."""
 
 _SPEED_STEPS = 64
-_REMEMBERED_STEPS = 256
-"""Steps of a size that are remembered at least, once there are as many; at most, it is twice this number."""
+_REMEMBERED_STEPS = 512
+"""Steps of a size that are remembered."""
 _REMEMBERED_SIZES = 64
 """A run has at most 33 sizes: the first one, and one for each of at most 32 entries of `trainer.batchSchedule`."""
 STEPS_UNDER_WAY = 2
@@ -209,8 +209,8 @@ class Durations(NamedTuple):
     the compilation of its program.
     """
 
-    by_size: Mapping[Hashable, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType({})
-    """Of each size, earlier durations and the newest ones: so a step copies few of them."""
+    by_size: Mapping[Hashable, tuple[float, ...]] = MappingProxyType({})
+    """The last durations of each size, oldest first."""
 
     def step_ended(self, size: Hashable, seconds: float, steps: int = 1) -> Durations:
         """Add the end of one or several steps.
@@ -221,14 +221,11 @@ class Durations(NamedTuple):
             steps: The number of steps that ended; each counts with an equal share of the time.
         """
         if size not in self.by_size:
-            return self if len(self.by_size) >= _REMEMBERED_SIZES else Durations({**self.by_size, size: ((), ())})
-        earlier, newest = self.by_size[size]
-        if len(newest) >= _REMEMBERED_STEPS:
-            earlier, newest = newest, ()
+            return self if len(self.by_size) >= _REMEMBERED_SIZES else Durations({**self.by_size, size: ()})
         steps = max(1, steps)
-        newest = (newest + (max(0.0, seconds) / steps,) * min(steps, _REMEMBERED_STEPS))[-_REMEMBERED_STEPS:]
-        return Durations({**self.by_size, size: (earlier, newest)})
+        known = self.by_size[size] + (max(0.0, seconds) / steps,) * min(steps, _REMEMBERED_STEPS)
+        return Durations({**self.by_size, size: known[-_REMEMBERED_STEPS:]})
 
     def of(self, sizes: Mapping[Hashable, object]) -> tuple[tuple[float, ...], ...]:
         """The recorded durations of each size, oldest first; empty for a new size."""
-        return tuple(sum(self.by_size.get(size, ()), ()) for size in sizes)
+        return tuple(self.by_size.get(size, ()) for size in sizes)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 import numpy as np
 
+from halcyon.checkpoint.arrays import KEPT_BYTES, MODEL_PREFIX
 from halcyon.checkpoint.creating import create_checkpoint
 from halcyon.checkpoint.layout import Region, chunk_limit, chunk_shape
-from halcyon.checkpoint.weights import KEPT_BYTES, MODEL_PREFIX
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.storage.store import Store

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from halcyon.checkpoint.comparison import Checkpoint
+from halcyon.checkpoint.arrays import KEPT_BYTES, AverageArrays, Checkpoint, ModelArrays, NoAverage
 from halcyon.checkpoint.fingerprints import ADAPTER
 from halcyon.checkpoint.layout import Region, whole
-from halcyon.checkpoint.weights import KEPT_BYTES, AverageArrays, ModelArrays, NoAverage
 from halcyon.data.cache.tokenizers import find_tokenizer
 from halcyon.errors import BadConfiguration
 from halcyon.models.adapters import adapter_path

@@ -8,7 +8,7 @@ from typing import Any
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.segments import ProcessGroupId
-from halcyon.telemetry.history.writer import Account, HistoryWriter
+from halcyon.telemetry.history.writer import HistoryWriter
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -53,7 +53,7 @@ class Recorder:
     def __init__(self, place: CheckpointSpec, group: ProcessGroupId, *, seconds: float = 3.0) -> None:
         self.now, self.done, self.warnings = 0.0, group.resumed_step, list[str]()
         self.writer = HistoryWriter(
-            place, group, account=lambda: Account(self.done, {"productive_step": seconds}),
+            place, group, account=lambda: {"step": self.done, "seconds": {"productive_step": seconds}},
             on_warning=self.warnings.append,
             clock=lambda: self.now, wall=lambda: 1000.0 * group.number + 500.0,
         )  # fmt: skip

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
-from halcyon.telemetry.history.copying import copy_history
-from halcyon.telemetry.history.reading import list_segments, read_history
+from halcyon.telemetry.history.reading import copy_history, list_segments, read_history
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, encode_head
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec

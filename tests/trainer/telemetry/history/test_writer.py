@@ -10,8 +10,7 @@ import pytest
 from halcyon.storage.failures import StoreFailure
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import STEPS_WAITING, Background, Row
-from halcyon.telemetry.history.copying import copy_history
-from halcyon.telemetry.history.reading import read_history
+from halcyon.telemetry.history.reading import copy_history, read_history
 from halcyon.telemetry.history.segments import METRICS_PREFIX
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from tests.suite.limits import limit

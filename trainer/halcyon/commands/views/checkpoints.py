@@ -11,9 +11,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from halcyon.checkpoint.arrays import Checkpoint, LeafDifference
 from halcyon.checkpoint.collect import Garbage
-from halcyon.checkpoint.comparison import Checkpoint, LeafDifference
-from halcyon.checkpoint.inspection import Listing
+from halcyon.checkpoint.opening import Listing
 from halcyon.checkpoint.retention import kept_as_best
 from halcyon.storage.abilities import Ability
 from halcyon_api.counting import counted

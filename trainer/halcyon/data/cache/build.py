@@ -21,7 +21,7 @@ from halcyon.data.cache.shards import Part, Shard, ShardBuilder
 from halcyon.data.sources import Piece
 from halcyon.data.sources.piece import FilePlace, Files
 from halcyon.errors import BadConfiguration
-from halcyon.host.freed_memory import freed_memory_kept
+from halcyon.host.linux import freed_memory_kept
 from halcyon.storage.store import Store
 
 SMALL_BYTES = 32 * 2**20

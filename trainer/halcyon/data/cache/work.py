@@ -27,7 +27,7 @@ from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
 from halcyon.data.sources.piece import Files, Lines
 from halcyon.data.sources.spill_file import SpillFile
-from halcyon.host.freed_memory import keep_freed_memory
+from halcyon.host.linux import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
 

@@ -30,5 +30,5 @@ class Compiled:
 
     def match(self, text: str, whole: bool) -> dict[str, str | None] | None:
         """The named groups of its match at the beginning of a text, or with the whole text; None: it does not match."""
-        found = self._pattern.fullmatch(text) if whole else self._pattern.match(text)
-        return None if found is None else found.groupdict()
+        match = self._pattern.fullmatch(text) if whole else self._pattern.match(text)
+        return None if match is None else match.groupdict()

@@ -31,13 +31,13 @@ def due(names: Sequence[SegmentName]) -> list[SegmentName]:
         names: The segments that count.
     """
     for level in sorted({name.level for name in names}):
-        found = [name for name in names if name.level == level]
-        if len(found) >= FAN_OUT:
-            taken = found[:FAN_OUT]
+        names_of_level = [name for name in names if name.level == level]
+        if len(names_of_level) >= FAN_OUT:
+            taken = names_of_level[:FAN_OUT]
             last = max(name.last for name in taken)
             # A writer that has lost the root may have used a number twice. The merge covers its segment too, so it must
             # hold it.
-            return [*taken, *(name for name in found[FAN_OUT:] if name.first <= last)]
+            return [*taken, *(name for name in names_of_level[FAN_OUT:] if name.first <= last)]
     return []
 
 
@@ -50,11 +50,11 @@ def merged(parts: Iterable[Groups]) -> Groups:
 
 def joined(parts: Iterable[Groups]) -> Groups:
     """The rows of several segments, given in their order."""
-    found: Groups = {}
+    groups: Groups = {}
     for part in parts:
         for group, rows in part.items():
-            found.setdefault(group, []).extend(rows)
-    return {group: _one_account(found[group]) for group in sorted(found, key=lambda one: one.order)}
+            groups.setdefault(group, []).extend(rows)
+    return {group: _one_account(groups[group]) for group in sorted(groups, key=lambda one: one.order)}
 
 
 def resolved(groups: Groups) -> Groups:
@@ -63,13 +63,13 @@ def resolved(groups: Groups) -> Groups:
     Inside a group, a row of a step replaces the rows of this step and of later ones, as after a return to an older
     checkpoint.
     """
-    found: Groups = {}
+    kept: Groups = {}
     until: int | None = None
     for group in sorted(groups, key=lambda one: one.order, reverse=True):
-        found[group] = _last_of_each_step(groups[group], until)
+        kept[group] = _last_of_each_step(groups[group], until)
         first = first_step(group, groups[group])
         until = first if until is None else min(until, first)
-    return dict(reversed(found.items()))
+    return dict(reversed(kept.items()))
 
 
 def first_step(group: ProcessGroupId, rows: Iterable[Record]) -> int:

@@ -1,5 +1,5 @@
-"""Reads the history of a run from its root, while the run trains or years later, and resolves the steps that were done
-again.
+"""Reads the history of a run from its root, while the run trains or years later, resolves the steps that were done
+again, and copies it into another root.
 
 A process group that resumes at step n does the steps after n again, as the checkpoint with which it began says. So of
 the rows of earlier groups, those of steps after n do not count. This also removes what a writer has added after it lost
@@ -9,22 +9,14 @@ the root. Evaluations are kept by step, the latest of each; other events are all
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 from halcyon.storage.store import Store
+from halcyon.telemetry.clock import timestamp
+from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
-from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, resolved
-from halcyon.telemetry.history.segments import (
-    METRICS_PREFIX,
-    Groups,
-    ProcessGroupId,
-    Record,
-    SegmentName,
-    live,
-    parse_name,
-)
-from halcyon.telemetry.history.writer import read_segments
+from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, merged, resolved
+from halcyon.telemetry.log import to_camel
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import HistoryEntry
@@ -48,7 +40,7 @@ class ProcessGroupHistory:
         repeated: Steps that this group or a later one did again.
     """
 
-    group: ProcessGroupId
+    group: segments.ProcessGroupId
     last_step: int
     last_time: float
     ended: str
@@ -74,11 +66,11 @@ class History:
 
     root: str
     groups: tuple[ProcessGroupHistory, ...] = ()
-    steps: tuple[Record, ...] = ()
-    evaluations: tuple[Record, ...] = ()
-    events: tuple[Record, ...] = ()
+    steps: tuple[segments.Record, ...] = ()
+    evaluations: tuple[segments.Record, ...] = ()
+    events: tuple[segments.Record, ...] = ()
     files: int = 0
-    damages: tuple[str, ...] = field(default=())
+    damages: tuple[str, ...] = ()
 
     @property
     def run(self) -> str:
@@ -118,14 +110,14 @@ class History:
         return sum(max(0.0, after.group.began - before.last_time) for before, after in pairs)
 
 
-def list_segments(store: Store) -> tuple[list[SegmentName], list[SegmentName]]:
+def list_segments(store: Store) -> tuple[list[segments.SegmentName], list[segments.SegmentName]]:
     """The segments in a root that count, in their order, and those that a killed merge has left.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    present = [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
-    counting = live(present)
+    present = segments.segments_in(store)
+    counting = segments.live(present)
     return counting, sorted(set(present) - set(counting), key=lambda name: name.order)
 
 
@@ -139,7 +131,7 @@ def read_history(store: Store) -> History:
     return history_of(store.root, groups, files=files, damages=damages)
 
 
-def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
+def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:
     """The rows of a root by process group, the number of segments, and a sentence about each damaged one.
 
     Raises:
@@ -156,12 +148,28 @@ def read_groups(store: Store) -> tuple[Groups, int, list[str]]:
     return joined(parts), len(names), damages
 
 
-def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
+def read_segments(store: Store, names: Sequence[segments.SegmentName]) -> tuple[list[segments.Groups], list[str]]:
+    """The rows of segments, in the given order, and a sentence about each damaged one, which is left out.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    parts: list[segments.Groups] = []
+    damages: list[str] = []
+    for name in names:
+        try:
+            parts.append(segments.decode_segment(name.key, store.read(name.key).data))
+        except segments.DamagedSegment as damage:
+            damages.append(str(damage))
+    return parts, damages
+
+
+def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: Sequence[str] = ()) -> History:
     """The history of rows that were joined."""
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
-    evaluations: dict[tuple[int, str, str], Record] = {}
-    events: list[Record] = []
+    evaluations: dict[tuple[int, str, str], segments.Record] = {}
+    events: list[segments.Record] = []
     for group, rows in kept.items():
         evaluations = _until(evaluations, group.resumed_step)
         for row in rows:
@@ -182,19 +190,21 @@ def history_of(root: str, groups: Groups, *, files: int = 0, damages: Sequence[s
     )
 
 
-def _until(evaluations: dict[tuple[int, str, str], Record], step: int) -> dict[tuple[int, str, str], Record]:
+def _until(
+    evaluations: dict[tuple[int, str, str], segments.Record], step: int
+) -> dict[tuple[int, str, str], segments.Record]:
     """The evaluations without those after a step: their models were left behind."""
     return {key: row for key, row in evaluations.items() if key[0] <= step}
 
 
-def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
+def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:
     entries = [_entry(group, rows) for group, rows in groups.items()]
-    found: list[ProcessGroupHistory] = []
+    histories: list[ProcessGroupHistory] = []
     for index, (group, rows) in enumerate(groups.items()):
         seconds, repeated = divide(entries[index], entries[index + 1 :])
         repeated += sum(row["step"] - row["toStep"] for row in rows if row["event"] == ROLLED_BACK)
         end = next((row for row in reversed(rows) if row["event"] in (*_ENDS, "error")), None)
-        found.append(
+        histories.append(
             ProcessGroupHistory(
                 group=group,
                 last_step=entries[index].to_step or 0,
@@ -205,29 +215,45 @@ def _accounts(groups: Groups) -> tuple[ProcessGroupHistory, ...]:
                 repeated=repeated,
             )
         )
-    return tuple(found)
+    return tuple(histories)
 
 
-def _entry(group: ProcessGroupId, rows: Sequence[Record]) -> HistoryEntry:
+def _entry(group: segments.ProcessGroupId, rows: Sequence[segments.Record]) -> HistoryEntry:
     """The process group in the form in which the operator keeps it, whose rules of counting apply here too."""
     account = next((row for row in reversed(rows) if row["event"] == ACCOUNT), None)
     # The newest row, not the greatest step: the group may have gone back.
     last = next((row["step"] for row in reversed(rows) if row["event"] in (STEP, ACCOUNT)), group.resumed_step)
     seconds = GoodputSeconds()
     if account is not None:
-        known = {cause: account["seconds"].get(cause_name(cause), 0.0) for cause in CAUSES}
+        known = {cause: account["seconds"].get(to_camel(cause), 0.0) for cause in CAUSES}
         seconds = GoodputSeconds(**known)
-    began = datetime.fromtimestamp(group.began, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return HistoryEntry(
         attempt=group.attempt,
         restart=group.restart,
-        started_at=began,
+        started_at=timestamp(group.began),
         from_step=first_step(group, rows),
         to_step=last,
         seconds=seconds,
     )
 
 
-def cause_name(cause: str) -> str:
-    """A cause as the rows have it, in camelCase."""
-    return GoodputSeconds.model_fields[cause].alias or cause
+def copy_history(store: Store, to: Store, step: int) -> None:
+    """Write the rows of steps up to `step` into a root without history, as one segment; nothing if there is no history.
+
+    Process groups that began later are left out. A damaged segment is left out too: the checkpoint does not depend on
+    it.
+
+    Raises:
+        StoreFailure: A store did not answer.
+    """
+    groups, _, _ = read_groups(store)
+    kept = {
+        group: [row for row in rows if row["event"] != STEP or row["step"] <= step]
+        for group, rows in merged([groups]).items()
+        if group.resumed_step <= step
+    }
+    if not kept:
+        return
+    newest = max(kept, key=lambda group: group.order)
+    name = segments.SegmentName(1, 1, 1, newest.number, newest.writer)
+    to.write(name.key, segments.encode_segment(name, kept))

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import orjson
 import zstandard
+from pydantic import TypeAdapter
 
 from halcyon.storage.store import Store
 
@@ -54,6 +54,10 @@ class Sample:
     tokens: tuple[int, ...]
     ended: tuple[bool, ...]
 
+    def __post_init__(self) -> None:
+        if len({len(self.answers), len(self.rewards), len(self.tokens), len(self.ended)}) > 1:
+            raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")
+
 
 @dataclass(frozen=True)
 class StepSamples:
@@ -72,21 +76,24 @@ class StepSamples:
     samples: tuple[Sample, ...]
 
 
+_STORED = TypeAdapter(StepSamples)
+
+
 def key_of(step: int) -> str:
     """The key of a step's file."""
     return f"{SAMPLES_PREFIX}{step:09d}.json.zst"
 
 
-def write_samples(store: Store, found: StepSamples) -> None:
+def write_samples(store: Store, samples: StepSamples) -> None:
     """Write the file of a step.
 
     Raises:
         StoreFailure: The store did not answer.
     """
-    store.write(key_of(found.step), _written(found))
+    store.write(key_of(samples.step), _written(samples))
 
 
-def keep_first(store: Store, found: StepSamples) -> StepSamples:
+def keep_first(store: Store, samples: StepSamples) -> StepSamples:
     """Write the file of a step, unless there is one of the same answers already.
 
     So two process groups that do a step, one of which has lost the root without knowing it, use the same rewards.
@@ -97,15 +104,19 @@ def keep_first(store: Store, found: StepSamples) -> StepSamples:
     Raises:
         StoreFailure: The store did not answer.
     """
-    key = key_of(found.step)
+    key = key_of(samples.step)
     while True:  # each further round means that another writer was first
         there = store.read(key)
         with contextlib.suppress(DamagedSamples):
             present = None if there.data is None else _parsed(key, there.data)
-            if present is not None and present.sha256 == found.sha256 and len(present.rewards) == len(found.rewards):
+            if (
+                present is not None
+                and present.sha256 == samples.sha256
+                and len(present.rewards) == len(samples.rewards)
+            ):
                 return present
-        if store.swap(key, _written(found), there.generation) is not None:
-            return found
+        if store.swap(key, _written(samples), there.generation) is not None:
+            return samples
 
 
 def read_samples(store: Store, step: int) -> StepSamples | None:
@@ -119,8 +130,8 @@ def read_samples(store: Store, step: int) -> StepSamples | None:
     return None if data is None else _parsed(key, data)
 
 
-def _written(found: StepSamples) -> bytes:
-    data = orjson.dumps({"format": FORMAT, **asdict(found)})
+def _written(samples: StepSamples) -> bytes:
+    data = orjson.dumps({"format": FORMAT, **asdict(samples)})
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
 
 
@@ -133,12 +144,10 @@ def _parsed(key: str, data: bytes) -> StepSamples:
     try:
         if zstandard.get_frame_parameters(data).content_size > MAX_BYTES:
             raise DamagedSamples(f"{key} is damaged (its size)")
-        document: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False))
-        if document["format"] != FORMAT:
+        text = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        if orjson.loads(text)["format"] != FORMAT:
             raise DamagedSamples(f"{key} has a format that this version cannot read; use a newer version of Halcyon")
-        samples = tuple(_sample(one) for one in document["samples"])
-        rewards = tuple(float(one) for one in document["rewards"])
-        return StepSamples(int(document["step"]), str(document["sha256"]), rewards, samples)
+        return _STORED.validate_json(text)
     except DamagedSamples:
         raise
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
@@ -174,13 +183,3 @@ def thin_out(store: Store, newest: int) -> None:
     for step in sampled_steps(store):
         if not is_kept(step, newest):
             store.delete(key_of(step))
-
-
-def _sample(document: dict[str, Any]) -> Sample:
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
-    }
-    sample = Sample(**fields)
-    if len({len(sample.answers), len(sample.rewards), len(sample.tokens), len(sample.ended)}) > 1:
-        raise ValueError("the answers, rewards, tokens and ends of a prompt are not equally many")
-    return sample

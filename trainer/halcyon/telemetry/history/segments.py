@@ -7,34 +7,113 @@ that it holds; those are deleted afterwards. If the process is killed in between
 range a segment of a higher level covers does not count.
 
 A segment is JSON lines in a Zstandard frame with a checksum. The first line describes the file. A line ``group`` names
-a process group, and the lines after it are the rows of that group.
+a process group, and the lines after it are the rows of that group. All are checked: a root of a stranger may have
+anything where a time or a step should be.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
 import zstandard
-from pydantic.alias_generators import to_camel as _to_camel
 
+from halcyon.storage.store import Store
 from halcyon.telemetry.history.background import Row
-from halcyon.telemetry.history.checking import GROUP, wrong_field, wrong_row
+from halcyon.telemetry.log import plain, to_camel
 
+_LATEST = 253_402_300_799
+"""The last second of the year 9999, after which no calendar of the library goes."""
+_MOST_STEP = 2**53
+_MOST_NAME = 200
+_SPECIAL = ("NaN", "Infinity", "-Infinity")
+"""Numbers that JSON cannot express."""
+NEEDED: Mapping[str, Mapping[str, str]] = {
+    "step": {"step!": "count"},
+    "evaluation": {"step!": "count"},
+    "task": {"step!": "count", "task!": "name"},
+    "rolledBack": {"step!": "count", "toStep!": "count"},
+    "goodput": {"step!": "count", "seconds!": "seconds"},
+}
+"""Further fields of some kinds of rows."""
 METRICS_PREFIX = "metrics/"
 FORMAT = 1
 MAX_BYTES = 256 << 20
 """Largest size of a segment in memory: a damaged size cannot exhaust the memory."""
 _NAME = re.compile(r"(\d{9,})-(\d{9,})\.(\d+)\.(\d{6,})\.([0-9A-Za-z]*)\.jsonl\.zst")
-_camel = lru_cache(maxsize=1024)(_to_camel)
-
 Record = dict[str, Any]
 """A row as it is in the file: ``event``, ``time`` in seconds since 1970, and the fields in camelCase."""
+
+
+def _kinds(**names: str) -> dict[str, str]:
+    """The kind of each field, from the names of the fields of each kind."""
+    return {name: kind for kind, fields in names.items() for name in fields.split()}
+
+
+GROUP = _kinds(count="number! attempt! restart! resumedStep! steps!", name="writer! run!", time="began!")
+"""Fields of a process group."""
+ROW = _kinds(
+    name="event! source tag task cause",
+    time="time!",
+    count="step toStep",
+    number="seconds loss bitsPerByte gradientNorm learningRate tokensPerSecond accuracy standardError centred",
+    text="message",
+)
+"""Fields of a row."""
+
+
+def wrong_field(row: Any, kinds: Mapping[str, str]) -> str | None:
+    """The name of a field that is missing or has a wrong type; None: there is none.
+
+    Args:
+        row: A row.
+        kinds: What fields of some names must be, if the row has them; a name that ends with ! must be there.
+    """
+    if not isinstance(row, dict):
+        return "a row"
+    for name, kind in kinds.items():
+        field = name.removesuffix("!")
+        if field in row and not _KINDS[kind](row[field]):
+            return field
+        if field not in row and field != name:
+            return field
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        value in _SPECIAL if isinstance(value, str) else isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_STEP
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "count": _is_count,
+    "number": _is_number,
+    "time": lambda value: (
+        _is_number(value) and not isinstance(value, str) and math.isfinite(value) and 0 <= value <= _LATEST
+    ),
+    "name": lambda value: isinstance(value, str) and len(value) <= _MOST_NAME and (value.isprintable() or not value),
+    "text": lambda value: isinstance(value, str),
+    "seconds": lambda value: (
+        isinstance(value, dict)
+        and all(_is_count(one) or (_is_number(one) and one not in _SPECIAL) for one in value.values())
+    ),
+}
+
+
+def wrong_row(row: Any) -> str | None:
+    """The name of a field of a row that is missing or has a wrong type; None: there is none."""
+    event = row.get("event") if isinstance(row, dict) else None
+    more = NEEDED.get(event, {}) if isinstance(event, str) else {}
+    return wrong_field(row, {**{name: kind for name, kind in ROW.items() if f"{name}!" not in more}, **more})
 
 
 class DamagedSegment(ValueError):
@@ -76,6 +155,15 @@ def parse_name(key: str) -> SegmentName | None:
     """The name in a key; None if the key is no segment, such as a file that another program left there."""
     match = _NAME.fullmatch(key.removeprefix(METRICS_PREFIX))
     return SegmentName(int(match[1]), int(match[2]), int(match[3]), int(match[4]), match[5]) if match else None
+
+
+def segments_in(store: Store) -> list[SegmentName]:
+    """All segments in a root.
+
+    Raises:
+        StoreFailure: The store did not answer.
+    """
+    return [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
 
 
 def live(names: Iterable[SegmentName]) -> list[SegmentName]:
@@ -131,32 +219,14 @@ def encode_row(row: Row) -> Record:
     """A row in its stored form: camelCase, without members that are None, and numbers that JSON cannot express as
     strings.
     """
-    record: Record = {"event": row.event, "time": round(row.time, 3)}
-    for name, value in row.fields.items():
-        if value is not None:
-            record[_camel(name)] = _plain(value)
-    return record
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return (
-            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        )
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, Mapping):
-        return {_camel(str(name)): _plain(member) for name, member in value.items() if member is not None}
-    if isinstance(value, Sequence):
-        return [_plain(member) for member in value]
-    return _plain(value.item()) if hasattr(value, "item") else str(value)
+    return {"event": row.event, "time": round(row.time, 3), **plain(row.fields)}
 
 
 def encode_segment(name: SegmentName, groups: Groups) -> bytes:
     """The bytes of a segment."""
     lines = [orjson.dumps({"format": FORMAT, "level": name.level, "first": name.first, "last": name.last})]
     for group in sorted(groups, key=lambda one: one.order):
-        lines.append(orjson.dumps({"event": "group", **{_camel(key): value for key, value in asdict(group).items()}}))
+        lines.append(orjson.dumps({"event": "group", **{to_camel(key): value for key, value in asdict(group).items()}}))
         lines += map(orjson.dumps, groups[group])
     lines.append(b"")
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(b"\n".join(lines))
@@ -195,4 +265,4 @@ def decode_segment(key: str, data: bytes | None) -> Groups:
 
 
 def _group(record: Record) -> ProcessGroupId:
-    return ProcessGroupId(**{name: record[_camel(name)] for name in ProcessGroupId.__dataclass_fields__})
+    return ProcessGroupId(**{name: record[to_camel(name)] for name in ProcessGroupId.__dataclass_fields__})

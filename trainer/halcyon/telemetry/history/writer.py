@@ -12,26 +12,15 @@ repeated with the same key and the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from halcyon.storage.failures import Abandoned, StoreFailure
 from halcyon.storage.store import Store
+from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP, Background, Row
 from halcyon.telemetry.history.merging import ACCOUNT, due, merged, sampled
-from halcyon.telemetry.history.segments import (
-    METRICS_PREFIX,
-    DamagedSegment,
-    Groups,
-    ProcessGroupId,
-    Record,
-    SegmentName,
-    decode_segment,
-    encode_row,
-    encode_segment,
-    live,
-    parse_name,
-)
 from halcyon_api.checkpoint_documents import HEAD_KEY, DamagedDocument, decode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
 
@@ -49,23 +38,14 @@ _NOT_KEPT_FIELDS = frozenset({"stacks"})
 """Fields that are too large; their files lie beside the checkpoints."""
 
 
-@dataclass(frozen=True)
-class Account:
-    """The time of a process, from its start to now."""
-
-    step: int
-    """Steps done."""
-    seconds: dict[str, float]
-    """Seconds by cause (`halcyon_api.status.goodput`)."""
-
-
-class HistoryWriter:
+class HistoryWriter(Background):
     """Records the history of one process group. Create it when the root is taken.
 
     Args:
         checkpoint: The root.
         group: The process group; its number is found in the root.
-        account: The time of this process; called in the background at each flush.
+        account: The steps done and the seconds by cause (`halcyon_api.status.goodput`) of this process, as ``step`` and
+            ``seconds``; called in the background at each flush.
         on_warning: Called in the background with a sentence about a failure that costs only history.
         clock: Seconds, monotonic.
         wall: Seconds since 1970.
@@ -74,39 +54,30 @@ class HistoryWriter:
     def __init__(
         self,
         checkpoint: CheckpointSpec,
-        group: ProcessGroupId,
+        group: segments.ProcessGroupId,
         *,
-        account: Callable[[], Account],
+        account: Callable[[], Mapping[str, Any]],
         on_warning: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._checkpoint, self._group = checkpoint, group
         self._account, self._on_warning = account, on_warning
-        self._clock, self._wall = clock, wall
+        self._wall = wall
         self._store: Store | None = None
-        self._names: list[SegmentName] = []
-        self._next = 1
-        self._waiting: list[Record] = []
-        self._unsent: tuple[SegmentName, bytes] | None = None
+        self._names: list[segments.SegmentName] = []
+        self._number = 1
+        self._waiting: list[segments.Record] = []
+        self._unsent: tuple[segments.SegmentName, bytes] | None = None
         self._wanted = self._warned = False
-        self._flushed_at = (
-            clock() - FLUSH_SECONDS
-        )  # the first rows are written at once, so that the history shows each start
-        self._background = Background("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
+        # The first rows are written at once, so that the history shows each start.
+        self._flushed_at = clock() - FLUSH_SECONDS
+        super().__init__("history", self._take, self._failed, interval_seconds=_LOOK_SECONDS, clock=clock)
 
     def record(self, row: Row) -> None:
         """Take a row."""
         if row.event not in _NOT_KEPT:
-            self._background.record(row)
-
-    def hurry(self) -> None:
-        """Flush the rows so far."""
-        self._background.hurry()
-
-    def close(self, seconds: float) -> None:
-        """Flush the rows so far within this number of seconds, and end."""
-        self._background.close(seconds)
+            super().record(row)
 
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         self._waiting += (_stored(row) for row in rows)
@@ -123,13 +94,10 @@ class HistoryWriter:
             if self._unsent is not None:
                 self._send(store)
             if self._waiting:
-                account = self._account()
-                self._waiting.append(
-                    encode_row(Row(ACCOUNT, self._wall(), {"step": account.step, "seconds": account.seconds}))
-                )
-                name = SegmentName(self._next, self._next, 0, self._group.number, self._group.writer)
-                self._next += 1
-                self._unsent, self._waiting = (name, encode_segment(name, {self._group: self._waiting})), []
+                self._waiting.append(segments.encode_row(Row(ACCOUNT, self._wall(), self._account())))
+                name = segments.SegmentName(self._number, self._number, 0, self._group.number, self._group.writer)
+                self._number += 1
+                self._unsent, self._waiting = (name, segments.encode_segment(name, {self._group: self._waiting})), []
                 self._send(store)
             self._warned = False
             if merge:
@@ -139,8 +107,8 @@ class HistoryWriter:
             if not self._warned:
                 self._warned = True
                 self._on_warning(
-                    f"the history could not be written to {self._checkpoint.root}/{METRICS_PREFIX}, and is tried "
-                    f"again: {failure}"
+                    f"the history could not be written to {self._checkpoint.root}/{segments.METRICS_PREFIX}, and is "
+                    f"tried again: {failure}"
                 )
 
     def _opened(self) -> Store:
@@ -148,9 +116,9 @@ class HistoryWriter:
         if self._store is not None:
             return self._store
         store = Store(self._checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        present = _names(store)
-        self._names = live(present)
-        self._next = 1 + max((name.last for name in present), default=0)
+        present = segments.segments_in(store)
+        self._names = segments.live(present)
+        self._number = 1 + max((name.last for name in present), default=0)
         self._group = replace(self._group, number=1 + max((name.number for name in present), default=0))
         self._store = store
         for name in set(present) - set(self._names):
@@ -167,32 +135,32 @@ class HistoryWriter:
     def _merge(self, store: Store) -> None:
         """Merge while there is something to merge, as long as this process has the root."""
         while due(self._names):
-            self._names = live(_names(store))
+            self._names = segments.live(segments.segments_in(store))
             sources = due(self._names)
             if not sources or not self._has_root(store):
                 return
             parts = [self._part(store, source) for source in sources]
-            name = SegmentName(
+            name = segments.SegmentName(
                 sources[0].first,
                 max(one.last for one in sources),
                 sources[0].level + 1,
                 self._group.number,
                 self._group.writer,
             )
-            store.write(name.key, encode_segment(name, merged(parts)))
+            store.write(name.key, segments.encode_segment(name, merged(parts)))
             self._names = [*(one for one in self._names if one not in sources), name]
             for source in sources:
                 store.delete(source.key)
 
-    def _part(self, store: Store, source: SegmentName) -> Groups:
+    def _part(self, store: Store, source: segments.SegmentName) -> segments.Groups:
         """The rows of a segment.
 
         A damaged one has none, and its bytes are set aside, because its name is about to be covered.
         """
         data = store.read(source.key).data
         try:
-            return decode_segment(source.key, data)
-        except DamagedSegment as damage:
+            return segments.decode_segment(source.key, data)
+        except segments.DamagedSegment as damage:
             if data is not None:
                 store.write(f"{_QUARANTINE_PREFIX}{source.key.replace('/', '-')}", data)
             self._on_warning(f"a part of the history is lost: {damage}")
@@ -223,27 +191,7 @@ class HistoryWriter:
         self._on_warning(f"the history of this process ends here: {type(error).__name__}: {error}")
 
 
-def read_segments(store: Store, names: Sequence[SegmentName]) -> tuple[list[Groups], list[str]]:
-    """The rows of segments, in the given order, and a sentence about each damaged one, which is left out.
-
-    Raises:
-        StoreFailure: The store did not answer.
-    """
-    parts: list[Groups] = []
-    damages: list[str] = []
-    for name in names:
-        try:
-            parts.append(decode_segment(name.key, store.read(name.key).data))
-        except DamagedSegment as damage:
-            damages.append(str(damage))
-    return parts, damages
-
-
-def _names(store: Store) -> list[SegmentName]:
-    return [name for key in store.list(METRICS_PREFIX) if (name := parse_name(key)) is not None]
-
-
-def _stored(row: Row) -> Record:
+def _stored(row: Row) -> segments.Record:
     if not _NOT_KEPT_FIELDS.isdisjoint(row.fields):
         row = replace(row, fields={name: value for name, value in row.fields.items() if name not in _NOT_KEPT_FIELDS})
-    return encode_row(row)
+    return segments.encode_row(row)

@@ -1,9 +1,5 @@
 """Trackers: other programs that show the numbers of a run, each fed by a thread of its own.
 
-``tracker`` has the thread and what every tracker implements; ``opening`` makes the trackers of a run document. The
-other modules are one tracker each; they import its library only when the run begins.
+``tracker`` has the thread and what every tracker implements; ``kinds`` has the trackers, which import their libraries
+only when the run begins; ``opening`` makes those of a run document.
 """
-
-from halcyon.telemetry.trackers.opening import open_trackers
-
-__all__ = ["open_trackers"]

@@ -10,18 +10,23 @@ from typing import Any
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.history.segments import METRICS_PREFIX
+from halcyon.telemetry.log import to_camel
 from halcyon.telemetry.reporter import RunReporter
-from halcyon.telemetry.trackers.json_lines import JsonLines
-from halcyon.telemetry.trackers.mlflow_runs import MlflowRuns
-from halcyon.telemetry.trackers.tensor_board import TensorBoard
+from halcyon.telemetry.trackers.kinds import JsonLines, MlflowRuns, TensorBoard, TrackioRuns, WeightsAndBiases
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
-from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
-from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
 from halcyon_api.spec.trackers import TrackersSpec
 from halcyon_api.status.goodput import CAUSES
 from halcyon_api.training_run import TrainingRun
 
+_KINDS: tuple[tuple[str, str, Callable[[str], Tracker]], ...] = (
+    ("json_lines", "path", JsonLines),
+    ("tensor_board", "directory", TensorBoard),
+    ("wandb", "project", WeightsAndBiases),
+    ("trackio", "project", TrackioRuns),
+    ("mlflow", "experiment", MlflowRuns),
+)
+"""The field of `TrackersSpec`, its field for the argument of the tracker, and the tracker."""
 IDENTITY_KEY = f"{METRICS_PREFIX}ID"
 """Key with the word that names the run's series in all trackers."""
 _REQUEST_SECONDS = 60.0
@@ -36,32 +41,32 @@ def open_trackers(run: TrainingRun, reporter: RunReporter, file: Path) -> None:
         reporter: Its reports.
         file: The run document, whose git state is attached.
     """
+
+    def tracked(resumed_step: int) -> TrackedRun:
+        store = Store(run.spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
+        git = git_state(file)
+        document = shown_document(run) | ({"git": git} if git is not None else {})
+        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document, returns_of(store))
+
     spec = run.spec.telemetry.trackers
     for name, tracker in trackers_of(spec) if spec is not None else ():
-        reporter.listen(TrackerThread(name, tracker, _tracked(run, file), lambda: summary(reporter), reporter.warning))
+        reporter.listen(TrackerThread(name, tracker, tracked, lambda: summary(reporter), reporter.warning))
 
 
 def trackers_of(spec: TrackersSpec) -> list[tuple[str, Tracker]]:
     """The trackers by their names in the document."""
-    found: list[tuple[str, Tracker]] = []
-    if spec.json_lines is not None:
-        found.append(("jsonLines", JsonLines(spec.json_lines.path)))
-    if spec.tensor_board is not None:
-        found.append(("tensorBoard", TensorBoard(spec.tensor_board.directory)))
-    if spec.wandb is not None:
-        found.append(("wandb", WeightsAndBiases(spec.wandb.project)))
-    if spec.trackio is not None:
-        found.append(("trackio", TrackioRuns(spec.trackio.project)))
-    if spec.mlflow is not None:
-        found.append(("mlflow", MlflowRuns(spec.mlflow.experiment)))
-    return found
+    return [
+        (to_camel(name), kind(getattr(section, argument)))
+        for name, argument, kind in _KINDS
+        if (section := getattr(spec, name)) is not None
+    ]
 
 
 def summary(reporter: RunReporter) -> dict[str, float]:
     """The seconds of this process by cause, and the share of productive ones."""
     seconds = reporter.observe().seconds
-    found = {f"seconds/{cause}": float(getattr(seconds, cause)) for cause in CAUSES}
-    return {"goodput": seconds.productive_step / seconds.total if seconds.total else 0.0, **found}
+    shares = {f"seconds/{cause}": float(getattr(seconds, cause)) for cause in CAUSES}
+    return {"goodput": seconds.productive_step / seconds.total if seconds.total else 0.0, **shares}
 
 
 def shown_document(run: TrainingRun) -> dict[str, Any]:
@@ -70,16 +75,6 @@ def shown_document(run: TrainingRun) -> dict[str, Any]:
     if env := document["spec"].get("env"):
         document["spec"]["env"] = [{"name": variable["name"]} for variable in env]
     return document
-
-
-def _tracked(run: TrainingRun, file: Path) -> Callable[[int], TrackedRun]:
-    def tracked(resumed_step: int) -> TrackedRun:
-        store = Store(run.spec.checkpoint, timeout_seconds=_REQUEST_SECONDS)
-        git = git_state(file)
-        document = shown_document(run) | ({"git": git} if git is not None else {})
-        return TrackedRun(series_identity(store), run.metadata.name, resumed_step, document, returns_of(store))
-
-    return tracked
 
 
 def returns_of(store: Store) -> int:

@@ -90,68 +90,58 @@ class Tracker(Protocol):
         ...
 
 
-class TrackerThread:
-    """Feeds a tracker; a `halcyon.telemetry.history.Listener`.
+@dataclass
+class TrackerThread(Background):
+    """Feeds a tracker; a `halcyon.telemetry.history.Listener`."""
 
-    Args:
-        name: Name of the tracker in the run document, for warnings.
-        tracker: The tracker.
-        run: Makes the run from the resumed step; called in the thread.
-        summary: The seconds of this process by cause; called in the thread at the end.
-        on_warning: Called in the thread with the sentence about the error that ended the tracker.
-    """
+    name: str
+    """Name of the tracker in the run document, for warnings."""
+    tracker: Tracker
+    run: Callable[[int], TrackedRun]
+    """Makes the run from the resumed step; called in the thread."""
+    summary: Callable[[], Mapping[str, float]]
+    """The seconds of this process by cause; called in the thread at the end."""
+    on_warning: Callable[[str], object]
+    """Called in the thread with the sentence about the error that ended the tracker."""
+    _tracked: TrackedRun | None = None
+    _cause: str = ""
 
-    def __init__(
-        self,
-        name: str,
-        tracker: Tracker,
-        run: Callable[[int], TrackedRun],
-        summary: Callable[[], Mapping[str, float]],
-        on_warning: Callable[[str], object],
-    ) -> None:
-        self._name, self._tracker = name, tracker
-        self._run, self._summary, self._on_warning = run, summary, on_warning
-        self._tracked: TrackedRun | None = None
-        self._cause = ""
-        self._background = Background(f"tracker-{name}", self._take, self._failed, interval_seconds=LOOK_SECONDS)
+    def __post_init__(self) -> None:
+        super().__init__(f"tracker-{self.name}", self._take, self._failed, interval_seconds=LOOK_SECONDS)
 
     def record(self, row: Row) -> None:
         """Take a row."""
         if row.event in (STEP, "evaluation", "task", "restored", _BACK) or row.event in _END:
-            self._background.record(row)
+            super().record(row)
 
     def hurry(self) -> None:
         """Do nothing: a tracker is no record of the run, so a save does not wait for it."""
 
-    def close(self, seconds: float) -> None:
-        """Send what is queued within this number of seconds, and end."""
-        self._background.close(seconds)
-
     def _take(self, rows: list[Row], now: bool, last: bool) -> None:
         for row in rows:
             if row.event == "restored" and self._tracked is None:
-                self._tracked = self._run(row.fields["step"])
-                self._tracker.begin(self._tracked)
+                self._tracked = self.run(row.fields["step"])
+                self.tracker.begin(self._tracked)
             elif row.event == _BACK and self._tracked is not None:
-                self._tracker.flush()
-                self._tracker.end(_BACK, self._summary())
+                self.tracker.flush()
+                self.tracker.end(_BACK, self.summary())
                 self._tracked = replace(
                     self._tracked, resumed_step=row.fields["to_step"], returns=self._tracked.returns + 1
                 )
-                self._tracker.begin(self._tracked)
+                self.tracker.begin(self._tracked)
             elif row.event in _END:
                 self._cause = row.event
             elif self._tracked is not None and (values := numbers(row)):
-                self._tracker.numbers(row.fields["step"], row.time, values)
+                self.tracker.numbers(row.fields["step"], row.time, values)
         if self._tracked is not None and rows:
-            self._tracker.flush()
+            self.tracker.flush()
         if self._tracked is not None and last:
-            self._tracker.end(self._cause, self._summary())
+            self.tracker.end(self._cause, self.summary())
 
     def _failed(self, error: Exception) -> None:
         lines = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        self._on_warning(f"spec.telemetry.trackers.{self._name}: the run trains on without this tracker: {text[:300]}")
+        self.on_warning(f"spec.telemetry.trackers.{self.name}: the run trains on without this tracker: {text[:300]}")
 
 
 def numbers(row: Row) -> dict[str, float]:

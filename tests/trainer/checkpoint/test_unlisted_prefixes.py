@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from halcyon.checkpoint import list_checkpoints
-from halcyon.checkpoint.collect import garbage
-from halcyon.checkpoint.unlisted import unlisted_prefixes
+from halcyon.checkpoint.collect import garbage, unlisted_prefixes
 from halcyon.storage.store import Store
 from halcyon_api.checkpoint_documents import step_prefix
 from tests.trainer.checkpoint.helpers import Root, fill, with_keep

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.checkpoint.changes import differences, sentence
+from halcyon.checkpoint.fingerprints import differences, sentence
 from halcyon_api.checkpoint_documents import Fingerprints, canonical_json
 
 

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from halcyon.checkpoint import layout, snapshot
 from halcyon.checkpoint.broadcast import partition_of
-from halcyon.checkpoint.chunk_owners import Held, assign, who_holds
+from halcyon.checkpoint.layout import Held, assign, who_holds
 from halcyon.checkpoint.snapshot import Snapshotter
 from tests.trainer.checkpoint.helpers import SHARDINGS, mesh, numbers, on
 
@@ -73,7 +73,7 @@ def test_a_share_is_copied_bitwise(monkeypatch: pytest.MonkeyPatch, on_host: boo
     monkeypatch.setattr(snapshot, "_on_host", lambda device, sharding: on_host)
     monkeypatch.setattr(snapshot, "_EXTRA_DEVICE_BYTES", 100)
     monkeypatch.setattr(
-        snapshot,
+        layout,
         "who_holds",
         lambda sharding, shape: [Held(one.region, (0, 1, 2)) for one in who_holds(sharding, shape)],
     )
@@ -97,7 +97,7 @@ def test_a_share_is_copied_bitwise(monkeypatch: pytest.MonkeyPatch, on_host: boo
 def test_a_share_does_not_change_when_the_state_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "CHUNK_LIMIT_BYTES", 1 << 10)
     monkeypatch.setattr(
-        snapshot, "who_holds", lambda sharding, shape: [Held(one.region, (0, 1)) for one in who_holds(sharding, shape)]
+        layout, "who_holds", lambda sharding, shape: [Held(one.region, (0, 1)) for one in who_holds(sharding, shape)]
     )
     spoil = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     state = {"x": jnp.arange(1024.0)}

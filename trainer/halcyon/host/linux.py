@@ -1,8 +1,8 @@
-"""Keeps freed memory in the process, so that a block does not need new pages each time it is allocated.
+"""What the process asks of Linux: to keep freed memory, to lock memory, and how to schedule its threads.
 
-glibc returns freed blocks above a threshold to the system. The next block of that size then needs new pages, which the
-system zeroes at their first use. On virtual machines this costs more than a copy of the block. It matters where blocks
-of megabytes are allocated again and again:
+Kept memory: glibc returns freed blocks above a threshold to the system. The next block of that size then needs new
+pages, which the system zeroes at their first use. On virtual machines this costs more than a copy of the block. It
+matters where blocks of megabytes are allocated again and again:
 
 - Text that moves between processes in blocks: three to five times as fast with higher thresholds, and decompression 1.5
   times (tests/bench/bench_sources.py).
@@ -10,15 +10,25 @@ of megabytes are allocated again and again:
   (tests/bench/bench_freed_memory.py).
 
 Blocks above `BLOCK_BYTES` always return to the system, so the memory of a large model does not grow.
+
+Locked memory: TPU runtimes and RDMA need more than a container has by default. Kubernetes cannot set this limit
+(RLIMIT_MEMLOCK) for a container, so a process that may raise it (root with SYS_RESOURCE, or privileged) does so itself.
+
+Scheduling: Gloo has one thread a process that receives for all devices. If another thread holds the lock of a
+connection, Gloo's thread does not wait for it: it asks the system for events again and again until the lock is free.
+With few processors, a message that arrives starts Gloo's thread at once in place of the thread that holds the lock, and
+then a good part of the processors' time goes into these questions. With the policy SCHED_BATCH a thread that wakes up
+does not take the processor from another one, so the lock is free when it runs (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _USUAL_TRIM_THRESHOLD, _USUAL_MMAP_THRESHOLD = 2**26, 2**25
@@ -29,6 +39,7 @@ BLOCK_BYTES = 64 * 2**20
 """The heap of a thread has this size in glibc, so larger blocks do not fit into one."""
 
 _process_keeps = False
+NO_LIMIT = resource.RLIM_INFINITY
 
 
 def keep_freed_memory() -> bool:
@@ -82,3 +93,23 @@ def _c_library() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+def raise_memory_lock() -> int:
+    """Raise the limit as far as this process may, and return it in bytes (`NO_LIMIT`: unlimited)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for wanted in ((NO_LIMIT, NO_LIMIT), (hard, hard)):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, wanted)
+            break
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+
+
+def schedule_as_batch() -> None:
+    """Use SCHED_BATCH for this thread and all threads that it starts.
+
+    No effect on other systems than Linux, or if it is not allowed.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
