@@ -126,6 +126,12 @@ class ApiModel(BaseModel):
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
+class StatusModel(ApiModel):
+    """A part of a status or a report. Ignores unknown fields, which a newer operator or trainer may have written."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class RuledModel(ApiModel):
     """An object whose `rules` are checked.
 

@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_a
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from halcyon_api.axes import REST, on
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.hardware import TABLE, NarrowType
@@ -25,20 +24,21 @@ from halcyon_api.plain_files import read_text
 from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
-from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
-from halcyon_api.spec.mesh import MeshSpec
+from halcyon_api.spec.mesh import REST, MeshSpec, on
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPES
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
-from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.origin import AfterSpec, OriginSpec
+from halcyon_api.spec.recovery import RecoverySpec
+from halcyon_api.spec.rules import AdamWSpec
+from halcyon_api.spec.scheduling import SchedulingSpec
+from halcyon_api.spec.telemetry import TelemetrySpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
 from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec, each_once

@@ -10,19 +10,18 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.hardware.gpu_attention import gpu_kernel
 from halcyon_api.memory import host_memory_problem, memory_problem
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
+from halcyon_api.result_documents import CORE, TASK_NAMES
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
+from halcyon_api.spec.mesh import AXES, InvalidMesh, ResolvedMesh, splitting
 from halcyon_api.spec.optimizer import InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA
-from halcyon_api.task_results import CORE, TASK_NAMES
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.yaml_text import dump
 

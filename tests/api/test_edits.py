@@ -11,8 +11,7 @@ import pytest
 from halcyon.checkpoint.fingerprints import DATA_FIELDS, TRAINER_FIELDS
 from halcyon_api.base import ApiModel
 from halcyon_api.edits.changes import MAX_VALUE, changes, read_recorded, recorded, values_of
-from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, leaves_of
-from halcyon_api.edits.rules import frozen_rules
+from halcyon_api.edits.classes import EDIT_RULES, MEANINGS, class_of, edit_rule_of, frozen_rules, leaves_of
 from halcyon_api.edits.steps import settled_steps, steps_refusal
 from halcyon_api.generate.crd import custom_resource_definition
 from halcyon_api.spec.optimizer import OptimizerSpec

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api.edits.classes import EditClass, Leaf, class_of, leaves_of, starts_again
-from halcyon_api.edits.status import MAX_VALUE
+from halcyon_api.status.requests import MAX_VALUE
 from halcyon_api.training_run import TrainingRunSpec
 
 _LONGEST_VALUE = 80

@@ -21,7 +21,7 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
-from halcyon_api.edits.rules import frozen_rules
+from halcyon_api.edits.classes import frozen_rules
 
 _FOLDER = Path(__file__).resolve().parents[2]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"

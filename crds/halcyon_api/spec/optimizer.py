@@ -1,38 +1,102 @@
-"""``spec.optimizer``: the update rule, and the settings that all rules share.
+"""``spec.optimizer``: the update rule, the settings that all rules share, clipping, and groups of parameters.
 
 A new rule is a class in `halcyon_api.spec.rules`, which says what else the programs know of it, and a member here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
-from halcyon_api.spec.rules.adafactor import AdafactorSpec
-from halcyon_api.spec.rules.adam_variants import (
+from halcyon_api.spec.rules import (
+    AdafactorSpec,
     AdamHSpec,
     AdamMiniSpec,
+    AdamWSpec,
     AdemamixSpec,
     AdoptSpec,
+    Decay,
+    KronSpec,
+    LionSpec,
     MarsSpec,
+    MatricesSpec,
+    MuonAdamWSpec,
+    MuonHSpec,
+    MuonSpec,
+    NorMuonSpec,
+    Positive,
     ScheduleFreeSpec,
+    ScionSpec,
+    SoapMuonSpec,
+    SoapSpec,
+    SophiaSpec,
+    UpdateRule,
 )
-from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.clip import ClipSpec
-from halcyon_api.spec.rules.common import UpdateRule
-from halcyon_api.spec.rules.groups import GroupSpec
-from halcyon_api.spec.rules.kron import KronSpec
-from halcyon_api.spec.rules.lion import LionSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec, SoapMuonSpec
-from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
-from halcyon_api.spec.rules.scion import ScionSpec
-from halcyon_api.spec.rules.soap import SoapSpec
-from halcyon_api.spec.rules.sophia import SophiaSpec
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
+
+RuleName = Literal[
+    "adamw", "lion", "muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion", "muonAdamw",
+    "adafactor", "adopt", "mars", "ademamix", "scheduleFree", "adamMini", "adamH", "sophia",
+]  # fmt: skip
+"""The update rules, by their names in documents: the kinds of `halcyon_api.spec.optimizer.OptimizerSpec`."""
+
+RoleName = Literal["matrix", "embedding", "head", "norm", "bias", "router", "expert", "convolution", "adapter"]
+"""The roles of parameters (`halcyon.models.parameters.Role`)."""
+
+OWN_SETTINGS = ("beta1", "beta2", "epsilon")
+"""The settings of its rule that a group may have, by their names in Python and in documents."""
+
+_OF_UPDATES = ("learningRate", "weightDecay", "rule", *OWN_SETTINGS)
+
+Pattern = Annotated[str, StringConstraints(max_length=253), Field(min_length=1)]
+
+
+class GroupSpec(RuledModel):
+    """Parameters by path pattern, by role, or by both, with settings of their own."""
+
+    rules = (
+        Rule(
+            "has(self.match) || has(self.roles)",
+            lambda self: self.match is not None or self.roles is not None,
+            "a group needs match or roles; give a pattern such as '*.attention.*', or roles such as [embedding]",
+        ),
+        Rule(
+            f"!has(self.frozen) || !self.frozen || !({' || '.join(f'has(self.{name})' for name in _OF_UPDATES)})",
+            lambda self: not self.frozen or not any(name in _OF_UPDATES for name in self.document()),
+            "a frozen group is not updated; leave out its other settings, or frozen",
+        ),
+    )
+
+    match: Pattern | None = Field(default=None, description="Pattern of paths; `halcyon show optimizer` lists them.")
+    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = Field(
+        default=None, description="Roles."
+    )
+    learning_rate: float | None = Field(default=None, gt=0, description="Factor of `optimizer.learningRate`.")
+    weight_decay: float | None = Field(default=None, ge=0, description="Weight decay, whatever the roles.")
+    rule: RuleName | None = Field(default=None, description="Rule with its defaults. Default: that of the run.")
+    beta1: Decay | None = Field(default=None, description="`beta1` of the rule.")
+    beta2: Decay | None = Field(default=None, description="`beta2` of the rule.")
+    epsilon: Positive | None = Field(default=None, description="`epsilon` of the rule.")
+    frozen: bool | None = Field(default=None, description="true: no gradient, no optimizer state, no update.")
+
+    @property
+    def own_settings(self) -> dict[str, float]:
+        """The settings of its rule that the group has."""
+        return {name: value for name in OWN_SETTINGS if (value := getattr(self, name)) is not None}
+
+
+class ClipSpec(ApiModel):
+    """Clipping of gradients before that of the global norm."""
+
+    value: Positive | None = Field(default=None, description="Largest absolute value of an element.")
+    adaptive: Positive | None = Field(
+        default=None,
+        description="Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021).",
+    )
+
 
 FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
 """The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""

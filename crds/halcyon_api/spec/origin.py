@@ -1,4 +1,6 @@
-"""``spec.from``: the checkpoint, or the model in files, that the new run begins with."""
+"""``spec.from``: the checkpoint, or the model in files, that the new run begins with; ``spec.after``: the run that must
+succeed before.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,13 @@ from pydantic import Field, StringConstraints
 from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, exactly_one
 from halcyon_api.spec.adapter import Pattern
 from halcyon_api.spec.tokenizer import Uri
+
+
+class AfterSpec(ApiModel):
+    """The run that must succeed before this one begins, such as the run that builds its data or the run of `from`."""
+
+    run: RunName = Field(description="Name of a run of the same namespace. It may be created later than this one.")
+
 
 ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 

@@ -1,7 +1,16 @@
-"""``spec.trainer``: steps, batch, precision, evaluation and logging."""
+"""``spec.trainer``: steps, batch, precision, evaluation and logging, and how a step is computed.
+
+``remat``: what the forward pass keeps for the backward pass. ``offload``: what is in the host's memory between two
+updates. ``unroll``: how many blocks of a model one iteration of its loop computes. ``determinism``: whether the same
+steps give the same bits each time, or may be faster without that. Only GPUs have operations that add in an order which
+changes from run to run; XLA replaces them by others, or rejects them, with one option
+(https://openxla.org/xla/determinism). CPUs and TPUs add in a fixed order in any case.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -9,12 +18,151 @@ from pydantic import BeforeValidator, Field, model_validator
 from halcyon_api.base import ApiModel
 from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
-from halcyon_api.spec.determinism import DETERMINISM_DESCRIPTION, Determinism
 from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
-from halcyon_api.spec.offload import OFFLOAD_DESCRIPTION, Offload
-from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
-from halcyon_api.spec.unroll import UNROLL_DESCRIPTION
+
+Remat = Literal["none", "dots", "attention", "full", "nested", "offload", "auto"]
+"""A remat policy: what the forward pass keeps for the backward pass."""
+
+REMAT: dict[Remat, str] = {
+    "none": "all activations",
+    "dots": "results of attention and of products with weights",
+    "attention": "results of attention, inputs of blocks",
+    "full": "inputs of blocks",
+    "nested": "inputs of groups of about sqrt(layers) blocks, at the cost of a second recomputation",
+    "offload": "inputs of blocks, in the host's memory",
+    "auto": "the most that fits in the memory of a device: `none`, `dots`, `attention` or `full`",
+}
+"""What each remat policy keeps."""
+
+AUTOMATIC_REMAT: tuple[Remat, ...] = ("none", "dots", "attention", "full")
+"""The policies that `auto` chooses from, the one with the least recomputation first."""
+
+REMAT_DESCRIPTION = (
+    "What the forward pass keeps for the backward pass. "
+    f"{'; '.join(f'`{name}`: {kept}' for name, kept in REMAT.items())}."
+)
+
+
+Offload = Literal["none", "optimizer", "auto"]
+"""What is in the host's memory between two updates."""
+
+OFFLOAD: dict[Offload, str] = {
+    "none": "nothing",
+    "optimizer": "the optimizer state and the average of the parameters, at the cost of a copy in "
+    "each direction in each step",
+    "auto": "`optimizer` if no step fits into the memory of a device without it, else `none`",
+}
+"""What each value keeps there."""
+
+AUTOMATIC_OFFLOAD: tuple[Offload, ...] = ("none", "optimizer")
+"""The values that `auto` chooses from, the faster one first."""
+
+OFFLOAD_DESCRIPTION = (
+    "What is in the host's memory between two updates. "
+    f"{'; '.join(f'`{name}`: {kept}' for name, kept in OFFLOAD.items())}."
+)
+
+
+AUTOMATIC_UNROLL = 2
+"""The value of ``auto`` where it helps: the compiler can then send for one block while it computes the other. More
+blocks make a longer program, and need memory for the arrays of each."""
+
+_EXCHANGING = ("fsdp", "expert", "context", "tensor")
+"""Axes of the mesh whose devices exchange arrays inside of a block."""
+
+UNROLL_DESCRIPTION = (
+    "Blocks of the model in one iteration of the loop over them. More make the program longer, and let the compiler "
+    "overlap more. `auto`: "
+    f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
+    "compiler sends for one "
+    "block during the next, as on compute capability 9 and 10; else 1."
+)
+
+
+def unrolled_blocks(unroll: int | Literal["auto"], platform: str, sizes: Mapping[str, int], *, pipelined: bool) -> int:
+    """The number of blocks in one iteration.
+
+    On TPUs ``auto`` is 1: in programs for v5p, two blocks cover no more of what devices send
+    (docs/design/parallelism.md).
+
+    Args:
+        unroll: ``trainer.unroll``.
+        platform: ``cpu``, ``gpu`` or ``tpu``.
+        sizes: Sizes of the axes of the mesh.
+        pipelined: Whether the compiler sends for one block during the next one, by options that want one block in an
+            iteration.
+    """
+    if unroll != "auto":
+        return unroll
+    return (
+        AUTOMATIC_UNROLL
+        if platform == "gpu" and not pipelined and any(sizes.get(axis, 1) > 1 for axis in _EXCHANGING)
+        else 1
+    )
+
+
+Determinism = Literal["bitwise", "fast"]
+
+DETERMINISM: dict[Determinism, str] = {
+    "bitwise": "repeated steps give the same bits",
+    "fast": "on GPUs, XLA may add in any order, which changes last digits",
+}
+"""What each value promises."""
+
+DETERMINISM_DESCRIPTION = (
+    f"{'; '.join(f'`{name}`: {text}' for name, text in DETERMINISM.items())}. Restarts continue exactly with both."
+)
+
+UNORDERED = (
+    "scatters, which add by atomic operations",
+    "matrix products that are split along the summed axis",
+    "convolutions",
+)
+"""The operations of a GPU that `fast` allows to add in any order: those that XLA's option for determinism excludes."""
+
+
+@dataclass(frozen=True)
+class InEffect:
+    """What a run's determinism is on its devices.
+
+    Attributes:
+        determinism: The value in effect.
+        meaning: One sentence for the log.
+    """
+
+    determinism: Determinism
+    meaning: str
+
+
+def in_effect(determinism: Determinism, platform: str) -> InEffect:
+    """What a value of ``trainer.determinism`` does on a platform.
+
+    Args:
+        determinism: The value.
+        platform: ``cpu``, ``gpu`` or ``tpu``.
+    """
+    if platform != "gpu":
+        ignored = (
+            f"trainer.determinism: {determinism} changes nothing on this platform ({platform}): "
+            if determinism != "bitwise"
+            else ""
+        )
+        return InEffect(
+            "bitwise", f"{ignored}all operations add in a fixed order, so the same steps give the same bits"
+        )
+    if determinism == "bitwise":
+        return InEffect(
+            "bitwise",
+            f"XLA leaves out operations that add in a changing order ({', '.join(UNORDERED)}); fast allows them",
+        )
+    return InEffect(
+        "fast",
+        f"XLA may use operations that add in a changing order ({', '.join(UNORDERED)}), so losses of repeated steps "
+        "differ in their last "
+        "digits; a restart still continues from the exact state, with the same batches",
+    )
+
 
 PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
 

@@ -9,18 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from halcyon_api.base import ApiModel, Timestamp
-
-
-class _Account(ApiModel):
-    """Ignores unknown fields, so that the sums survive upgrades and downgrades."""
-
-    model_config = ConfigDict(extra="ignore")
+from halcyon_api.base import StatusModel, Timestamp
 
 
-class GoodputSeconds(_Account):
+class GoodputSeconds(StatusModel):
     """Seconds by cause. `productiveStep` is goodput, everything else is badput."""
 
     productive_step: float = Field(default=0.0, ge=0, description="Steps that were kept.")
@@ -72,7 +66,7 @@ def cause_label(cause: str) -> str:
     return alias or cause
 
 
-class WorldAccount(_Account):
+class WorldAccount(StatusModel):
     """The seconds of the present process group, or of the next one while there is none."""
 
     seconds: GoodputSeconds = Field(
@@ -83,14 +77,14 @@ class WorldAccount(_Account):
     )
 
 
-class CarriedGoodput(_Account):
+class CarriedGoodput(StatusModel):
     """Sums over the process groups that are no longer in `history`."""
 
     seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="Their seconds by cause.")
     lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
 
 
-class Goodput(_Account):
+class Goodput(StatusModel):
     """The time of a run by cause, and the share of it that was productive."""
 
     ratio: float = Field(ge=0, le=1, description="Productive seconds divided by wall seconds.")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from halcyon_api.base import ApiModel, RunName, Timestamp
+from halcyon_api.base import RunName, StatusModel, Timestamp
 from halcyon_api.ends import EndCause
+from halcyon_api.post_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
+from halcyon_api.result_documents import REPORTED_TASKS
 from halcyon_api.spec.sources import SourceName
 from halcyon_api.status.goodput import GoodputSeconds
-from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
-from halcyon_api.task_results import REPORTED_TASKS
 
 Stage = Literal[
     "starting", "joining", "tokenizing", "restoring", "compiling", "training", "evaluating", "saving", "leaving", "done"
@@ -41,13 +41,7 @@ TERMINATION_MESSAGE_LIMIT = 4096
 """Bytes that Kubernetes keeps of a termination message."""
 
 
-class ReportModel(ApiModel):
-    """Ignores unknown fields, because a report may come from a newer trainer."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class SourceEvaluation(ReportModel):
+class SourceEvaluation(StatusModel):
     """Result of an evaluation on the held-out part of one source."""
 
     source: SourceName = Field(description="Name of the source.")
@@ -59,7 +53,7 @@ class SourceEvaluation(ReportModel):
     sequences: StepNumber = Field(default=0, description="Sequences evaluated.")
 
 
-class Evaluated(ReportModel):
+class Evaluated(StatusModel):
     """The checkpoint that a run of task `evaluate` evaluates, and the results so far."""
 
     run: RunName = Field(description="The run of the checkpoint.")
@@ -73,7 +67,7 @@ class Evaluated(ReportModel):
     )
 
 
-class Progress(ReportModel):
+class Progress(StatusModel):
     """Progress of the run. All counts are since the beginning of the run, over all attempts."""
 
     step: StepNumber = Field(default=0, description="Steps done. With task `evaluate`: batches evaluated.")
@@ -152,7 +146,7 @@ class Progress(ReportModel):
         return self.step, self.steps, self.tokens, *exported, *([] if found is None else [found.step]), *sources
 
 
-class CheckpointProgress(ReportModel):
+class CheckpointProgress(StatusModel):
     """The newest committed checkpoint."""
 
     step: StepNumber = Field(description="Steps done when it was made.")
@@ -169,14 +163,14 @@ StoreWaitFor = Literal["checkpointRoot", "tokenCache", "dataSource"]
 """Content of a store that a process waits for."""
 
 
-class StoreWait(ReportModel):
+class StoreWait(StatusModel):
     """A store that rejects the credentials or does not answer, and that the process retries."""
 
     what: StoreWaitFor = Field(description="Content of the store.")
     until: Timestamp = Field(description="When the process gives up.")
 
 
-class StartupSeconds(ReportModel):
+class StartupSeconds(StatusModel):
     """The time from process start to the first step, in seconds, by phase."""
 
     imports: float = Field(default=0.0, ge=0, description="Interpreter start and imports.")
@@ -186,7 +180,7 @@ class StartupSeconds(ReportModel):
     compile: float = Field(default=0.0, ge=0, description="Tracing, compiling and the first step.")
 
 
-class ProgressReport(ReportModel):
+class ProgressReport(StatusModel):
     """The document of ``/status``."""
 
     run: str = Field(description="Name of the run.")
@@ -224,7 +218,7 @@ class ProgressReport(ReportModel):
     )
 
 
-class TerminationReport(ReportModel):
+class TerminationReport(StatusModel):
     """The termination message of the trainer container, at most 4096 bytes of JSON."""
 
     cause: ReportedCause = Field(description="Why the process ended.")

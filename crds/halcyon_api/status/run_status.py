@@ -4,20 +4,105 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, create_model
+from pydantic import Field, StringConstraints, create_model
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp
 from halcyon_api.defaults.status import DefaultsStatus
-from halcyon_api.edits.status import EditStatus, InForce
 from halcyon_api.ends import COUNTERS, EndCause
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.status.goodput import Goodput, GoodputSeconds
-from halcyon_api.status.maintenance import MaintenanceStatus, SaveRequestStatus
-from halcyon_api.status.placement import PlacementStatus
 from halcyon_api.status.progress import CheckpointProgress, Progress, StartupSeconds
-from halcyon_api.status.queue import QueueStatus
-from halcyon_api.status.restart import RestartStatus
+from halcyon_api.status.requests import EditStatus, InForce, MaintenanceStatus, RestartStatus, SaveRequestStatus
+
+ShortText = Annotated[str, StringConstraints(max_length=1024)]
+Word = Annotated[str, StringConstraints(max_length=316)]
+
+
+class QueueEviction(StatusModel):
+    """The queue took its quota back from a process group."""
+
+    attempt: int = Field(ge=0, description="Attempt of the process group.")
+    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
+    reason: Word = Field(
+        description="Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`."
+    )
+    message: ShortText = Field(default="", description="Kueue's message.")
+    time: Timestamp = Field(description="Time of the eviction.")
+
+
+class QueueStatus(StatusModel):
+    """The queue of the present attempt."""
+
+    name: Word = Field(description="LocalQueue.")
+    waiting_since: Timestamp | None = Field(
+        default=None, description="Since when the run waits for admission; absent once admitted."
+    )
+    eviction: QueueEviction | None = Field(default=None, description="The last time the queue took its quota back.")
+
+
+MAX_BLAMES = 32
+MAX_AVOIDED = 16
+
+NodeName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
+
+
+class Blame(StatusModel):
+    """A process group ended because of a failure on a node."""
+
+    node: NodeName = Field(description="Name of the node.")
+    time: Timestamp = Field(description="When the process on the node ended.")
+    attempt: int = Field(ge=0, description="Attempt of the process group.")
+    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
+
+
+class AvoidedNode(StatusModel):
+    """A node that attempts avoid."""
+
+    node: NodeName = Field(description="Name of the node.")
+    since: Timestamp = Field(description="Since when the node is avoided.")
+    blames: int = Field(ge=0, description="Number of its blames at that time.")
+
+
+class PlacementStatus(StatusModel):
+    """Number of slices and avoided nodes, with the reasons."""
+
+    slices: int = Field(
+        ge=1, description="Slices of the present attempt, or of the next one while the present one is stopping."
+    )
+    wanted_slices: int = Field(ge=1, description="Slices that the run would use if there were room.")
+    reason: ShortText | None = Field(
+        default=None, description="Why the run has fewer slices than `accelerator.slices`."
+    )
+    waiting_since: Timestamp | None = Field(
+        default=None, description="Since when pods of the present attempt wait for a node."
+    )
+    room_since: Timestamp | None = Field(default=None, description="Since when a probe has held room for more slices.")
+    room_slices: int | None = Field(
+        default=None, ge=1, description="Number of slices that the run could have with that room."
+    )
+    room_step: int | None = Field(
+        default=None, ge=0, description="Committed step when the room was found. The run grows at a later one."
+    )
+    grown_from: int | None = Field(
+        default=None,
+        ge=1,
+        description="Slices before the run grew; kept until the growth has paid for itself or was lost.",
+    )
+    grown_at: Timestamp | None = Field(default=None, description="When the run grew.")
+    lost_growths: int = Field(
+        default=0, ge=0, description="Growths in a row that were lost before they had paid for themselves."
+    )
+    grow_not_before: Timestamp | None = Field(
+        default=None, description="After a lost growth: when the search for room may begin again."
+    )
+    avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(
+        default_factory=list[AvoidedNode], description="Nodes that attempts avoid because of repeated failures on them."
+    )
+    blames: Annotated[list[Blame], Field(max_length=MAX_BLAMES)] = Field(
+        default_factory=list[Blame], description="The last failures by node, oldest first."
+    )
+
 
 Phase = Literal[
     "Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"
@@ -32,12 +117,6 @@ ConditionType = Literal[
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 MAX_HISTORY = 32
-
-
-class StatusModel(ApiModel):
-    """Ignores unknown fields, so that a status survives upgrades and downgrades of the operator."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class Condition(StatusModel):

@@ -12,8 +12,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from halcyon_api.ends import EndCause
-from halcyon_api.spec.operations import BadNodesSpec
-from halcyon_api.status.placement import MAX_BLAMES, AvoidedNode, Blame, PlacementStatus
+from halcyon_api.spec.recovery import BadNodesSpec
+from halcyon_api.status.run_status import MAX_BLAMES, AvoidedNode, Blame, PlacementStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.recovery import FAILURES
 from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo

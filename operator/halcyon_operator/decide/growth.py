@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from halcyon_api.spec.operations import ElasticSpec
-from halcyon_api.status.placement import PlacementStatus
+from halcyon_api.spec.recovery import ElasticSpec
+from halcyon_api.status.run_status import PlacementStatus
 from halcyon_operator.model.untrusted import moment, seconds_between, stamp
 
 SHARE = 20

@@ -9,8 +9,7 @@ from collections import Counter
 from datetime import datetime
 
 from halcyon_api.elastic import usable_slices, wanted_slices
-from halcyon_api.status.placement import PlacementStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.bad_nodes import current_avoided
 from halcyon_operator.decide.growth import patience, with_growth_cost

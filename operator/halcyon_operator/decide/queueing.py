@@ -11,8 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api.ends import EndCause
-from halcyon_api.status.queue import QueueEviction, QueueStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import QueueEviction, QueueStatus, TrainingRunStatus
 from halcyon_operator.decide.conditions import Description
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.endings import GroupEnd, conclude

@@ -11,18 +11,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from halcyon_api.edits.status import EditStatus
-from halcyon_api.status.maintenance import (
+from halcyon_api.post_requests import SaveRequest, request_id
+from halcyon_api.status.requests import (
     MAX_NOTICES,
     MAX_REQUEST_VALUE,
+    EditStatus,
     MaintenanceStatus,
     NodeNotice,
     Notice,
+    RestartStatus,
     SaveRequestStatus,
 )
-from halcyon_api.status.restart import RestartStatus
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_api.status.save_requests import SaveRequest, request_id
 from halcyon_operator.decide.checkpoint_status import resume_step
 from halcyon_operator.model.decision import Change, Event, SaveAsk
 from halcyon_operator.model.keys import ProcessGroup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from halcyon_api.ends import EndCause, EndReason
-from halcyon_api.status.placement import PlacementStatus
+from halcyon_api.status.run_status import PlacementStatus
 from halcyon_operator.model.reasons import StallReason, StartReason
 from halcyon_operator.model.views import JobSetView
 

@@ -25,7 +25,7 @@ from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThrea
 from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases, has_credentials
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, SkippedBatches, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.spec.telemetry import TrackersSpec
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.support.process_groups import run_document

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from halcyon.inference.chat import ChatPrompts
     from halcyon.storage.store import Store
     from halcyon.tokenizer import Tokenizer
-    from halcyon_api.task_results import AnswerSample, TaskNumbers
+    from halcyon_api.result_documents import AnswerSample, TaskNumbers
 
 
 def evaluate_tasks(
@@ -134,7 +134,7 @@ def evaluate_tasks(
 def _benchmarks(given: Sequence[str], core: Path | None, most: int | None) -> list[Benchmark]:
     """The benchmarks with their examples; all files are read before the model."""
     from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
-    from halcyon_api.task_results import CORE
+    from halcyon_api.result_documents import CORE
 
     files: dict[str, Path] = {}
     for one in given:
@@ -244,7 +244,7 @@ class _Shown:
     def end(self, place: str, prompts: Literal["plain", "chat"], root: _Root | None, *, keep: bool) -> None:
         """Print all results, and keep them."""
         from halcyon.evals.results import document_of
-        from halcyon_api.task_results import CORE_PREFIX, results_key
+        from halcyon_api.result_documents import CORE_PREFIX, results_key
 
         step = 0 if root is None else root.step
         found = document_of(step, prompts, self._results, self._samples, decides=None, finished=True, now=time.time())

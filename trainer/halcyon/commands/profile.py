@@ -13,7 +13,7 @@ import typer
 
 from halcyon.errors import BadConfiguration
 from halcyon_api.environment import SAVE_TOKEN
-from halcyon_api.profile_requests import (
+from halcyon_api.post_requests import (
     MAX_PROFILED_STEPS,
     PROFILE_PATH,
     USUAL_PROFILED_STEPS,

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon.commands.views.run_summary import Summary
-from halcyon_api.axes import product
 from halcyon_api.counting import counted, size
+from halcyon_api.spec.mesh import product
 
 UTILISATION = 0.4
 """Model FLOPs utilisation for which the page states the duration of the run."""

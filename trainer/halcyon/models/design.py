@@ -20,8 +20,7 @@ from halcyon.models.parts.embedding import Embedding
 from halcyon.models.parts.linear import Linear
 from halcyon.models.parts.norm import RmsNorm, Scaling
 from halcyon.models.parts.self_attention import SelfAttention
-from halcyon_api.spec.families.section import Activation
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import Activation, DecoderSizes
 
 if TYPE_CHECKING:  # a decoder without experts loads no code for them
     from halcyon.models.mixture import Mixture

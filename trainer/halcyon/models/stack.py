@@ -27,7 +27,7 @@ from halcyon.models.axes import LAYERS, is_named
 from halcyon.models.partition import unroll
 from halcyon.models.remat import Loop, checkpointed, scan
 from halcyon.models.statistics import tapped
-from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.trainer import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
 Kind = TypeVar("Kind")

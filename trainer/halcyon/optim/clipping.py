@@ -15,7 +15,7 @@ from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter, Role
 from halcyon.optim.rule import Tree, frobenius_norm, wide
-from halcyon_api.spec.rules.clip import ClipSpec
+from halcyon_api.spec.optimizer import ClipSpec
 
 LEAST_WEIGHT_NORM = 1e-3
 """Weights count as at least this long, so that weights of zeros can grow (the paper's epsilon)."""

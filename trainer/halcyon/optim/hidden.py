@@ -16,8 +16,7 @@ from haliax import Axis, NamedArray
 from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.rule import Scalar, Tree, mean, merge, select, transformation, wide
 from halcyon.optim.rules.adamw import adamw
-from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec, Scaling
+from halcyon_api.spec.rules import AdamWSpec, MatricesSpec, Scaling
 
 Build = Callable[[Matrices], optax.GradientTransformationExtraArgs]
 """Builds the rule of hidden matrices; see `halcyon.optim.rule`."""
@@ -76,7 +75,7 @@ def beside_adamw(
 
 
 def scale(form: Form, name: Scaling) -> float:
-    """The factor of an orthogonal update; see `halcyon_api.spec.rules.matrices.Scaling`."""
+    """The factor of an orthogonal update; see `halcyon_api.spec.rules.Scaling`."""
     if name == "spectral":
         return math.sqrt(max(1.0, form.columns / form.rows))
     return 0.2 * math.sqrt(max(form.rows, form.columns))

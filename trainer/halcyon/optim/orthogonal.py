@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from halcyon_api.spec.rules.matrices import Coefficients, IterationType, MatricesSpec
+from halcyon_api.spec.rules import Coefficients, IterationType, MatricesSpec
 
 Polynomial = tuple[float, float, float]
 

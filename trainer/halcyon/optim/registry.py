@@ -36,8 +36,7 @@ from halcyon.optim.rules.soap_muon import soap_muon
 from halcyon.optim.rules.sophia import sophia
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.optimizer import FOR_MATRICES, OptimizerSpec
-from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
-from halcyon_api.spec.rules.sophia import Estimator, SophiaSpec
+from halcyon_api.spec.rules import Estimator, ScheduleFreeSpec, SophiaSpec
 from halcyon_api.spec.trainer import MomentsType, PrecisionSpec
 
 Rule = Callable[..., optax.GradientTransformationExtraArgs]

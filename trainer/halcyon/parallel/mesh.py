@@ -20,8 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from halcyon.errors import BadConfiguration
-from halcyon_api.axes import AXES, on, product
-from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.mesh import AXES, ResolvedMesh, on, product
 
 
 class Device(Protocol):

@@ -41,10 +41,9 @@ from halcyon.telemetry.event_fields import with_source
 from halcyon.weights.run_templates import with_templates
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.counting import counted
-from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.result_documents import EVALUATION_KEY, EvaluationDocument, TaskResults
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.status.progress import Evaluated
-from halcyon_api.task_results import TaskResults
 
 
 def evaluate_checkpoint(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon_api.checkpoint_documents import CommittedStep, Fingerprints, Owner, canonical_json
-from halcyon_api.evaluation_document import EvaluationDocument, SourceSums
+from halcyon_api.result_documents import EvaluationDocument, SourceSums
 from halcyon_api.spec.origin import OriginSpec
 
 Found = Mapping[str, Evaluation]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.run.context import Context
 from halcyon.telemetry import RunPlan
+from halcyon_api.spec.telemetry import WatchSpec
 from halcyon_api.spec.trainer import TrainerSpec
-from halcyon_api.spec.watch import WatchSpec
 
 
 def run_plan(context: Context) -> RunPlan:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from halcyon.telemetry.evaluated_sets import Averages
     from halcyon.telemetry.evaluation import Evaluation
     from halcyon.telemetry.state import State
-    from halcyon_api.task_results import TaskNumbers
+    from halcyon_api.result_documents import TaskNumbers
 
 MOST_PARAMETERS = 256
 """Parameters that the metrics show.

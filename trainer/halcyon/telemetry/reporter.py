@@ -24,7 +24,8 @@ from halcyon.telemetry.status import progress_report
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
-from halcyon_api.spec.determinism import InEffect
+from halcyon_api.result_documents import CHAT_CORE, CORE
+from halcyon_api.spec.trainer import InEffect
 from halcyon_api.status.progress import (
     CheckpointProgress,
     Evaluated,
@@ -34,7 +35,6 @@ from halcyon_api.status.progress import (
     StoreWaitFor,
     TerminationReport,
 )
-from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from halcyon.telemetry.diagnostics import KeptProfile
     from halcyon.telemetry.evaluated_sets import EvaluatedSets
     from halcyon.telemetry.evaluation import Evaluation
-    from halcyon_api.task_results import TaskNumbers, TaskResults
+    from halcyon_api.result_documents import TaskNumbers, TaskResults
 
 EVENT_SECONDS = 10.0
 """Seconds between two log lines about a source that is tokenized, or about batches that are evaluated."""

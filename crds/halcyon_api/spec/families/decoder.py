@@ -9,8 +9,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import AttentionNeeds, Count, ModelSection, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 LayerType = Literal["full_attention", "sliding_attention"]

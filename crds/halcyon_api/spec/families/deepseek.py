@@ -15,10 +15,10 @@ from halcyon_api.spec.families.section import (
     Activation,
     AttentionNeeds,
     Count,
+    DecoderSizes,
     NonNegative,
     Width,
 )
-from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 ROUTER_RULES = (

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import DecoderSection
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 

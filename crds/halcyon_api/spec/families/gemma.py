@@ -9,8 +9,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, DecoderSizes
 
 _SCALAR_DESCRIPTION = "Scores of attention are divided by its square root. Default: the features of a head."
 _LOGITS_DESCRIPTION = "Smooth limit of the logits: limit * tanh(logit / limit). 0: no limit."

@@ -16,8 +16,7 @@ from halcyon_api.spec.families.decoder import (
     SlidingWindow,
 )
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import Count, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import Count, DecoderSizes, Width
 
 
 class GptOssSpec(ExpertsSection):

@@ -13,10 +13,10 @@ from halcyon_api.spec.families.section import (
     Activation,
     AttentionNeeds,
     Count,
+    DecoderSizes,
     ModelSection,
     Width,
 )
-from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape
 
 

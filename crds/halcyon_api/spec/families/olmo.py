@@ -8,8 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes
 
 
 class Olmo2Spec(BiasedSection):

@@ -17,8 +17,7 @@ from halcyon_api.spec.families.decoder import (
     LayerTypes,
     SlidingWindow,
 )
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, NonNegative
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes, NonNegative
 
 
 class QwenSection(DecoderSection):

@@ -10,8 +10,7 @@ from pydantic import Field
 from halcyon_api.base import Rule
 from halcyon_api.spec.families.decoder import DEFAULT_WINDOW, LayerType, SlidingWindow
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, DecoderSizes, Width
 
 LayerNumbers = Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=1024)]
 

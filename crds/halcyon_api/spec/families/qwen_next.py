@@ -11,8 +11,7 @@ from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
 from halcyon_api.spec.families.qwen_moe import LayerNumbers
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, DecoderSizes, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 MixerType = Literal["full_attention", "linear_attention"]

@@ -10,7 +10,7 @@ from halcyon.models.axes import EMBED, EXPERTS, HEAD_SIZE, KV_HEADS, MLP, Q_HEAD
 from halcyon.models.forms import Form, layer_forms, stack_names
 from halcyon.models.published.tensors import Join, Piece, Tensor, Tensors, piece, tensor
 from halcyon_api.spec.families.experts import ExpertsSection
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import DecoderSizes
 
 QUERIES = (KV_HEADS, Q_HEADS_PER_GROUP, HEAD_SIZE)
 KEYS = (KV_HEADS, HEAD_SIZE)

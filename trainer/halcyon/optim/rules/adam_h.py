@@ -18,7 +18,7 @@ from haliax import NamedArray
 
 from halcyon.models.parameters import PRODUCTS, Parameter, Role
 from halcyon.optim.rule import Scalar, Tree, decaying, finish, frobenius_norm, inner_axes, transformation, wide, zeros
-from halcyon_api.spec.rules.adam_variants import AdamHSpec
+from halcyon_api.spec.rules import AdamHSpec
 
 _ON_SPHERES = PRODUCTS - {Role.ADAPTER}
 """The roles of matrices of constant norm. An adapter begins with a matrix of zeros, which must grow."""

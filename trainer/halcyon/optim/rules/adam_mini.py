@@ -17,7 +17,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.axes import HEADS, KV_HEADS, Q_HEADS_PER_GROUP
 from halcyon.models.parameters import Parameter, Role
 from halcyon.optim.rule import Tree, descending, mean, zeros
-from halcyon_api.spec.rules.adam_variants import AdamMiniSpec
+from halcyon_api.spec.rules import AdamMiniSpec
 
 _HEADS = (HEADS, KV_HEADS, Q_HEADS_PER_GROUP)
 _BY_HEAD = ("query", "key")

@@ -27,7 +27,7 @@ from haliax import NamedArray
 
 from halcyon.models.parameters import Parameter, Role
 from halcyon.optim.rule import Inner, Scalar, Tree, decaying, each, finish, mean, transformation, wide, zeros
-from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.rules import AdamWSpec
 
 _LEAST_SHARE = 1e-3
 """The share by which a cautious update is divided is at least this, as in the paper's code."""

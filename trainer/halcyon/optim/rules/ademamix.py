@@ -11,7 +11,7 @@ import optax
 from optax.contrib import scale_by_ademamix
 
 from halcyon.optim.rule import of_optax
-from halcyon_api.spec.rules.adam_variants import AdemamixSpec
+from halcyon_api.spec.rules import AdemamixSpec
 
 
 def ademamix(rule: AdemamixSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:

@@ -9,7 +9,7 @@ import optax
 from optax.contrib import scale_by_adopt
 
 from halcyon.optim.rule import Scalar, Tree, of_optax, transformation
-from halcyon_api.spec.rules.adam_variants import AdoptSpec
+from halcyon_api.spec.rules import AdoptSpec
 
 
 def adopt(rule: AdoptSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:

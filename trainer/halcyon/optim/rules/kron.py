@@ -24,8 +24,7 @@ from halcyon.optim.eigenbasis import both_sides, product, standard
 from halcyon.optim.hidden import beside_adamw, decayed
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
-from halcyon_api.spec.rules.kron import KronSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
+from halcyon_api.spec.rules import KronSpec, MatricesSpec
 
 OFTEN = 500
 """Steps in which the factors follow every gradient. Then their share of steps falls by a factor e in 1,000 steps."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from halcyon.optim.rule import Tree, descending, wide, zeros
-from halcyon_api.spec.rules.adam_variants import MarsSpec
+from halcyon_api.spec.rules import MarsSpec
 
 
 class MarsState(NamedTuple):

@@ -15,8 +15,7 @@ from halcyon.optim.hidden import ahead, beside_adamw, decayed, scale
 from halcyon.optim.matrices import Matrices
 from halcyon.optim.orthogonal import orthogonalizer
 from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import MuonSpec
+from halcyon_api.spec.rules import MatricesSpec, MuonSpec
 
 
 def muon(rule: MuonSpec, parameters: Any, shared: MatricesSpec | None = None) -> optax.GradientTransformationExtraArgs:

@@ -31,8 +31,7 @@ from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.orthogonal import polar_express_with_margin
 from halcyon.optim.rule import Scalar, Tree, mean, merge, select, transformation, zeros
 from halcyon.optim.rules.adamw import adamw
-from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
+from halcyon_api.spec.rules import AdamWSpec, MuonAdamWSpec
 
 _LEAST_NORM, _LEAST_SQUARE = 1e-6, 1e-10
 BETA1, BETA2 = 0.8, 0.95

@@ -17,8 +17,7 @@ from halcyon.optim.hidden import ahead, beside_adamw, decayed, norm, of_matrix, 
 from halcyon.optim.matrices import Form, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
 from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import NorMuonSpec
+from halcyon_api.spec.rules import MatricesSpec, NorMuonSpec
 
 _TINY = 1e-10
 

@@ -14,7 +14,7 @@ import optax
 from optax.contrib import schedule_free as around
 
 from halcyon.optim.rule import Scalar, Tree, decaying, finish, transformation, wide
-from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
+from halcyon_api.spec.rules import ScheduleFreeSpec
 
 
 def schedule_free(rule: ScheduleFreeSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:

@@ -24,8 +24,7 @@ from halcyon.models.parameters import Parameter, Role
 from halcyon.optim.matrices import Matrices, hidden
 from halcyon.optim.orthogonal import orthogonalizer
 from halcyon.optim.rule import Scalar, Tree, decaying, finish, mean, merge, select, transformation, zeros
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.scion import ScionSpec
+from halcyon_api.spec.rules import MatricesSpec, ScionSpec
 
 _OUTER = frozenset({Role.EMBEDDING, Role.HEAD})
 _TINY = 1e-8

@@ -17,8 +17,7 @@ from halcyon.optim.eigenbasis import KINDS, Bases, back, first_bases, followed, 
 from halcyon.optim.hidden import beside_adamw, decayed
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.rule import Scalar, Tree, transformation, zeros
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.soap import SoapSpec
+from halcyon_api.spec.rules import MatricesSpec, SoapSpec
 
 EPSILON = 1e-8
 """Added to the root of the second moment."""

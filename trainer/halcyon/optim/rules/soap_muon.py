@@ -18,8 +18,7 @@ from halcyon.optim.hidden import ahead, beside_adamw, decayed, scale
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.orthogonal import orthogonalizer
 from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import SoapMuonSpec
+from halcyon_api.spec.rules import MatricesSpec, SoapMuonSpec
 
 _TINY = 1e-16
 """Least square of the momentum in the basis."""

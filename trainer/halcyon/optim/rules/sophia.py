@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from halcyon.optim.rule import Tree, descending, mean, zeros
-from halcyon_api.spec.rules.sophia import SophiaSpec
+from halcyon_api.spec.rules import SophiaSpec
 
 _GAMMA = {"gaussNewton": 0.05, "hutchinson": 0.01}
 

@@ -18,7 +18,7 @@ from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThrea
 from halcyon.telemetry.trackers.trackio_runs import TrackioRuns
 from halcyon.telemetry.trackers.weights_and_biases import WeightsAndBiases
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
-from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.spec.telemetry import TrackersSpec
 from halcyon_api.status.goodput import CAUSES
 from halcyon_api.training_run import TrainingRun
 

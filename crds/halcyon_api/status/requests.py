@@ -1,12 +1,14 @@
-"""``status.saveRequest`` and ``status.maintenance``: requested checkpoints, and the notices of nodes."""
+"""Requests and their outcomes: ``status.saveRequest``, ``status.restart``, ``status.edit`` with ``status.inForce``, and
+``status.maintenance``, the notices of nodes.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, Timestamp
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp
 
 MAX_NOTICES = 64
 MAX_REQUEST_VALUE = 253
@@ -15,13 +17,7 @@ Notice = Literal["scheduled", "soon", "window", "underway", "terminating", "drai
 """The notice of a node; see `NodeNotice.notice`."""
 
 
-class NoticeModel(ApiModel):
-    """Ignores unknown fields, so that it survives upgrades and downgrades of the operator."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class SaveRequestStatus(NoticeModel):
+class SaveRequestStatus(StatusModel):
     """A request for a checkpoint and its result."""
 
     value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="Value of the request.")
@@ -32,7 +28,7 @@ class SaveRequestStatus(NoticeModel):
     )
 
 
-class NodeNotice(NoticeModel):
+class NodeNotice(StatusModel):
     """A notice of one of the run's nodes."""
 
     node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Name of the node.")
@@ -49,7 +45,7 @@ class NodeNotice(NoticeModel):
     seen_at: Timestamp = Field(description="When the operator first saw the notice.")
 
 
-class MaintenanceStatus(NoticeModel):
+class MaintenanceStatus(StatusModel):
     """Notices of the run's nodes, and the checkpoint requested because of them."""
 
     notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(
@@ -58,3 +54,43 @@ class MaintenanceStatus(NoticeModel):
     save: SaveRequestStatus | None = Field(
         default=None, description="The last checkpoint that was requested because of a notice."
     )
+
+
+RestartOutcome = Literal["waiting", "restarted", "passedOver"]
+
+
+class RestartStatus(SaveRequestStatus):
+    """A requested restart, the checkpoint that is made for it, and its outcome. Unknown fields are ignored."""
+
+    attempt: int = Field(ge=0, description="Attempt when the request was first seen; the next attempt is the restart.")
+    outcome: RestartOutcome = Field(
+        description=(
+            "`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the "
+            "request; "
+            "`passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."
+        )
+    )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the restart is still to be done."""
+        return self.outcome == "waiting"
+
+
+MAX_FIELDS = 256
+MAX_VALUE = 16_384
+
+InForce = Annotated[dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE)]], Field(max_length=MAX_FIELDS)]
+"""Fields that are not at their default, by path, each as JSON text."""
+
+FieldPath = Annotated[str, StringConstraints(max_length=128)]
+
+
+class EditStatus(StatusModel):
+    """An edit that waits for a checkpoint. Unknown fields are ignored."""
+
+    since: Timestamp = Field(description="When the edit was first seen.")
+    fields: Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)] = Field(
+        default_factory=list[str], description="The fields that differ from those of the present attempt."
+    )
+    save: SaveRequestStatus = Field(description="The requested checkpoint; the next attempt begins with it.")
