@@ -57,8 +57,7 @@ CATEGORY = "training"
 _NAME_RULE = cel(
     f"self.metadata.name.size() <= {MAX_RUN_NAME_LENGTH} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     f"metadata.name must have at most {MAX_RUN_NAME_LENGTH} characters (pod names and the coordinator's label are made "
-    "from it), begin "
-    "with a letter and consist of lower-case letters, digits and `-`",
+    "from it), begin with a letter and consist of lower-case letters, digits and `-`",
 )
 
 
@@ -147,8 +146,7 @@ class TrainingRunSpec(RuledModel):
         default=None,
         description=(
             "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
-            "missing here. Default: "
-            "`default`. An empty string: no defaults."
+            "missing here. Default: `default`. An empty string: no defaults."
         ),
     )
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
@@ -163,9 +161,8 @@ class TrainingRunSpec(RuledModel):
         alias="from",
         description=(
             "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
-            "must be the same, "
-            "steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to "
-            "evaluate."
+            "must be the same, steps count on from it, and this document sets everything else. With task `evaluate`: "
+            "the checkpoint to evaluate."
         ),
     )
     after: AfterSpec | None = Field(
@@ -182,17 +179,15 @@ class TrainingRunSpec(RuledModel):
         default=[],
         description=(
             "Environment variables of the trainer's processes. The operator's settings list the allowed names: by "
-            "default `XLA_FLAGS`, "
-            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps "
-            "its value."
+            "default `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that "
+            "your shell sets keeps its value."
         ),
     )
     task: Task = Field(
         default="train",
         description=(
             "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: "
-            "only evaluate the "
-            "checkpoint that `from` names, on the held-out part of each source of `data`."
+            "only evaluate the checkpoint that `from` names, on the held-out part of each source of `data`."
         ),
     )
     accelerator: AcceleratorSpec = Field(
@@ -202,8 +197,7 @@ class TrainingRunSpec(RuledModel):
         default=None,
         description=(
             "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
-            "of a device, and kept "
-            "for the life of the run; only `fsdp` wherever the model then fits."
+            "of a device, and kept for the life of the run; only `fsdp` wherever the model then fits."
         ),
     )
     model: ModelSpec = Field(description="The architecture: exactly one member.")
@@ -222,9 +216,8 @@ class TrainingRunSpec(RuledModel):
     )
     average: AverageSpec | None = Field(
         default=None,
-        description="Keep an average of the parameters beside them, evaluate it too, and export "
-        "it by choice: exactly one "
-        "member.",
+        description="Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly "
+        "one member.",
     )
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
@@ -246,8 +239,7 @@ class TrainingRunSpec(RuledModel):
         default=None,
         description=(
             "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
-            "checkpoints stay. "
-            "Default: never delete it."
+            "checkpoints stay. Default: never delete it."
         ),
     )
 
@@ -345,25 +337,22 @@ class TrainingRunSpec(RuledModel):
                 self.trainer.precision.moments_rounding is None or self.trainer.precision.moments == "bfloat16"
             ),
             "trainer.precision.momentsRounding needs trainer.precision.moments: bfloat16, because float32 needs no "
-            "rounding and float8 is "
-            "always rounded stochastically; leave momentsRounding out",
+            "rounding and float8 is always rounded stochastically; leave momentsRounding out",
             ".trainer.precision.momentsRounding",
         ),
         Rule(
             "!has(self.trainer.precision.rounding) || self.trainer.precision.parameters == 'bfloat16'",
             lambda self: self.trainer.precision.rounding is None or self.trainer.precision.parameters == "bfloat16",
             "trainer.precision.rounding needs trainer.precision.parameters: bfloat16, because float32 parameters keep "
-            "small updates; leave "
-            "rounding out",
+            "small updates; leave rounding out",
             ".trainer.precision.rounding",
         ),
         *_narrow_rules(),
         Rule(
             "!has(self.trainer.precision.narrowProducts) || has(self.trainer.precision.products)",
             lambda self: self.trainer.precision.narrow_products is None or self.trainer.precision.products is not None,
-            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set products, "
-            "or leave "
-            "narrowProducts out",
+            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set "
+            "products, or leave narrowProducts out",
             ".trainer.precision.narrowProducts",
         ),
         _narrow_field_rule(
@@ -466,8 +455,7 @@ Model = TypeVar("Model", bound=ApiModel)
 
 _NO_ROOT = (
     "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
-    "checkpoint.rootPrefix set in the "
-    "TrainingRunDefaults of its namespace"
+    "checkpoint.rootPrefix set in the TrainingRunDefaults of its namespace"
 )
 
 

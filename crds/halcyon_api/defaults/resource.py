@@ -48,8 +48,7 @@ class CheckpointPrefix(RuledModel):
         default=None,
         description=(
             "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. "
-            "file:///PATH, s3://BUCKET or "
-            "gs://BUCKET, with or without a path."
+            "file:///PATH, s3://BUCKET or gs://BUCKET, with or without a path."
         ),
     )
 

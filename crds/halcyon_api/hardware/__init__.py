@@ -50,9 +50,8 @@ PROVISIONING_LABELS: dict[Provisioning, str] = {
 
 PROVISIONING_SOURCE = (
     "GKE's guides to flex-start and to flex-start with queued provisioning; constants of GKE's cluster autoscaler "
-    "(`gke-flex-start` is a "
-    "label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's TPU examples "
-    "(`gke-queued`)"
+    "(`gke-flex-start` is a label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's "
+    "TPU examples (`gke-queued`)"
 )
 PROVISIONING_AS_OF = "2026-11-21"
 

@@ -187,8 +187,7 @@ def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
         f"!(self.provisioning in [{_quoted(kinds)}]) || self.type in [{_quoted(names)}]",
         lambda self: self.provisioning not in kinds or self.type in names,
         f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; "
-        "leave it out for the "
-        "others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
+        "leave it out for the others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
         ".provisioning",
     )
 
@@ -199,8 +198,7 @@ class AcceleratorSpec(RuledModel):
     type: AcceleratorType = Field(
         description=(
             "Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any "
-            "nodes that offer "
-            "nvidia.com/gpu). docs/hardware.md describes each."
+            "nodes that offer nvidia.com/gpu). docs/hardware.md describes each."
         )
     )
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = (
@@ -221,8 +219,7 @@ class AcceleratorSpec(RuledModel):
         default="onDemand",
         description=(
             "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or "
-            "`queued` (flex-start "
-            "with queued provisioning: all nodes at once; needs `scheduling.queue`)."
+            "`queued` (flex-start with queued provisioning: all nodes at once; needs `scheduling.queue`)."
         ),
     )
     reservation: ObjectName | None = Field(
@@ -235,10 +232,8 @@ class AcceleratorSpec(RuledModel):
         default="standard",
         description=(
             "Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security "
-            "profile) or `gpuDirect` "
-            "(the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a "
-            "sidecar that runs as "
-            "root; the operator's settings must allow it)."
+            "profile) or `gpuDirect` (the fast fabric of the machine, which needs directories of the node and, for "
+            "h100 and h100-mega, a sidecar that runs as root; the operator's settings must allow it)."
         ),
     )
     compute_domain: ObjectName | None = Field(

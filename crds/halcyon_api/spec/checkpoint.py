@@ -51,9 +51,8 @@ class SaveSpec(ApiModel):
     auto: bool = Field(
         default=False,
         description=(
-            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops so "
-            "far (Young, Daly); "
-            "everySteps and everySeconds are then ignored."
+            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops "
+            "so far (Young, Daly); everySteps and everySeconds are then ignored."
         ),
     )
     before_evaluation: bool = Field(
@@ -78,8 +77,7 @@ class VerifySpec(ApiModel):
         default=10,
         description=(
             "Read the checkpoint of every Nth save back in full, in the background, and mark it bad if a byte is "
-            "wrong; 0: never. The "
-            "newest checkpoint that passed is kept until a newer one passes."
+            "wrong; 0: never. The newest checkpoint that passed is kept until a newer one passes."
         ),
     )
 
@@ -127,17 +125,15 @@ class CheckpointSpec(RuledModel):
         default=None,
         description=(
             "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
-            "cannot read it and "
-            "uses the trainer's reports instead."
+            "cannot read it and uses the trainer's reports instead."
         ),
     )
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=300,
         description=(
             "How long a starting process retries an object store that rejects its credentials, before it ends with "
-            "exit code 85; 0: no "
-            "retry. The store of a source or of a tokenizer that rejects access or does not answer is retried as long; "
-            "then the code is 87."
+            "exit code 85; 0: no retry. The store of a source or of a tokenizer that rejects access or does not "
+            "answer is retried as long; then the code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")

@@ -92,9 +92,8 @@ class MixtureSpec(ApiModel):
 
     block_sequences: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=2048,
-        description="Sequences of a mixture block. In each block every source has its exact "
-        "share, rounded to sequences, in "
-        "random order.",
+        description="Sequences of a mixture block. In each block every source has its exact share, rounded to "
+        "sequences, in random order.",
     )
     schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Mixture schedule: other weights from given steps on, in rising order of `fromStep`."
@@ -102,10 +101,9 @@ class MixtureSpec(ApiModel):
     stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
         default="restart",
         description=(
-            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps "
-            "need more data than "
-            "the first exhausted source has is rejected at its start. `allExhausted`: the same for the last exhausted "
-            "source."
+            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose "
+            "steps need more data than the first exhausted source has is rejected at its start. `allExhausted`: the "
+            "same for the last exhausted source."
         ),
     )
     last_batch: Literal["pad", "drop"] = Field(
@@ -128,9 +126,8 @@ class CacheSpec(ApiModel):
         default=None,
         description=(
             "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data "
-            "may share it. "
-            "Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials are those of "
-            "`checkpoint`."
+            "may share it. Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials "
+            "are those of `checkpoint`."
         ),
         json_schema_extra={"pattern": _CACHE_PATTERN},
     )

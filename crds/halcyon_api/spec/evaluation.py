@@ -72,8 +72,7 @@ class EvaluationSpec(RuledModel):
         default=None,
         description=(
             f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
-            "`evaluate`, where the "
-            "maximum is per source."
+            "`evaluate`, where the maximum is per source."
         ),
     )
     by_source: BySourceSpec | None = Field(default=None, description="Evaluate each source alone, on `batches` each.")

@@ -25,8 +25,7 @@ class ExportSpec(RuledModel):
         default=None,
         description=(
             "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
-            "`checkpoint.root`. An S3 "
-            "store's endpoint, region and credentials are those of `checkpoint`."
+            "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`."
         ),
         json_schema_extra={"pattern": ROOT_PATTERN},
     )

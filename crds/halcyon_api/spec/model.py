@@ -41,8 +41,7 @@ class ModelFileSpec(ApiModel):
     config: Uri = Field(
         description=(
             "The `config.json` or the folder with it: a path, from the folder of the document if it is relative, "
-            "s3://, gs://, or "
-            "hf://OWNER/NAME."
+            "s3://, gs://, or hf://OWNER/NAME."
         )
     )
 
@@ -79,8 +78,7 @@ class ModelSpec(OneOf, RuledModel):
         default=None,
         description=(
             "The model of a Hugging Face `config.json`, only in a document that `halcyon` or `kubectl halcyon` reads "
-            "from a file. "
-            "`halcyon resolve` prints the document with the model's own section."
+            "from a file. `halcyon resolve` prints the document with the model's own section."
         ),
     )
 
@@ -89,8 +87,7 @@ class ModelSpec(OneOf, RuledModel):
             "!has(self.huggingFace)",
             lambda self: self.hugging_face is None,
             "huggingFace names a file, which only a command reads; print the document with its model by `halcyon "
-            "resolve RUN.YAML`, and "
-            "apply that",
+            "resolve RUN.YAML`, and apply that",
             ".huggingFace",
         ),
     )

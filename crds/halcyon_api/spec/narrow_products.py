@@ -31,41 +31,36 @@ class NarrowProductsSpec(ApiModel):
         default=None,
         description=(
             "The values that share a scale. row: those that one sum goes over, so a token's numbers do not depend on "
-            "other tokens; tensor: "
-            "all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for each 32 or 16 values. "
-            "Default: row."
+            "other tokens; tensor: all values of a factor. For float8 and int8 only: mxfp8 and nvfp4 have a scale for "
+            "each 32 or 16 values. Default: row."
         ),
     )
     gradients: Float8 | None = Field(
         default=None,
         description=(
             "Type of the gradients that are factors, for float8 only. e4m3 has 3 bits after the first one, e5m2 has 2 "
-            "and a larger range. "
-            "Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 with scales by row, e5m2 "
-            "by tensor."
+            "and a larger range. Gradients of logits are always e5m2, those of experts always e4m3. Default: e4m3 "
+            "with scales by row, e5m2 by tensor."
         ),
     )
     fast_accumulation: FastAccumulation | None = Field(
         default=None,
         description=(
             "The products of float8 that GPUs of compute capability 9 may add up in about 14 bits, which is faster. "
-            "forward: all but those "
-            "for gradients. Default: never."
+            "forward: all but those for gradients. Default: never."
         ),
     )
     parameter_gradients: bool | None = Field(
         default=None,
         description=(
             "Whether products for gradients of parameters are narrow too. Their sums go over all tokens of a device. "
-            "Default: true for "
-            "float8 and mxfp8, false for int8; nvfp4 has none."
+            "Default: true for float8 and mxfp8, false for int8; nvfp4 has none."
         ),
     )
     head: bool | None = Field(
         default=None,
-        description="Whether the three products of the output head are narrow, for float8 and "
-        "mxfp8 only. Default: true for "
-        "these.",
+        description="Whether the three products of the output head are narrow, for float8 and mxfp8 only. Default: "
+        "true for these.",
     )
 
 

@@ -110,9 +110,8 @@ class PolicySpec(ApiModel):
     )
     deviation: Deviation = Field(
         default="population",
-        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao "
-        "et al. (2024, 4.1.2) name "
-        "none.",
+        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao et al. (2024, 4.1.2) "
+        "name none.",
     )
     deviation_epsilon: float = Field(default=1e-6, ge=0, le=1000, description="Added to the deviation.")
     normalization: Literal["token", "sequence", "constant"] = Field(

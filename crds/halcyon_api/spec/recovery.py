@@ -27,8 +27,7 @@ class SpikeSpec(ApiModel):
         default="skip",
         description=(
             "`skip`: drop the update, keep model and optimizer, continue with the next batch. `stop`: stop the run. "
-            "`rollback`: see "
-            "`nonFinite`."
+            "`rollback`: see `nonFinite`."
         ),
     )
 
@@ -50,18 +49,16 @@ class DivergenceSpec(ApiModel):
     non_finite: Literal["stop", "skip", "ignore", "rollback"] = Field(
         default="stop",
         description=(
-            "When the loss or the gradient norm is infinite or not a number. `stop`: stop the run as `Stalled`, at its "
-            "last good "
-            "checkpoint. `skip`: drop the update, keep model and optimizer, continue with the next batch. `ignore`: do "
-            "nothing. "
-            "`rollback`: go back to the last good checkpoint and leave out the batches since then."
+            "When the loss or the gradient norm is infinite or not a number. `stop`: stop the run as `Stalled`, at "
+            "its last good checkpoint. `skip`: drop the update, keep model and optimizer, continue with the next "
+            "batch. `ignore`: do nothing. `rollback`: go back to the last good checkpoint and leave out the batches "
+            "since then."
         ),
     )
     spike: SpikeSpec | None = Field(
         default=None,
-        description="Detect a jump of the loss. The state of this rule is in the checkpoints, so "
-        "set it from the start or "
-        "never.",
+        description="Detect a jump of the loss. The state of this rule is in the checkpoints, so set it from the "
+        "start or never.",
     )
 
     rollback: RollbackSpec | None = Field(default=None, description="Settings of `rollback`. Default: their defaults.")
@@ -71,8 +68,7 @@ class DivergenceSpec(ApiModel):
             "self.?spike.windowSteps == oldSelf.?spike.windowSteps && "
             "self.?spike.?gradientNormSigmas.hasValue() == oldSelf.?spike.?gradientNormSigmas.hasValue()",
             "recovery.divergence.spike must not be added, removed, change its windowSteps, or gain or lose "
-            "gradientNormSigmas while the "
-            "run exists, because the checkpoints hold its state; other values may change",
+            "gradientNormSigmas while the run exists, because the checkpoints hold its state; other values may change",
             field_path=".spike",
             reason="FieldValueForbidden",
         ),
@@ -91,9 +87,8 @@ class ElasticSpec(RuledModel):
     min_slices: SliceCount = Field(description="Minimum number of slices. The run waits if fewer find nodes.")
     max_slices: SliceCount | None = Field(
         default=None,
-        description="Maximum number of slices, used where there is room. The run begins with "
-        "`accelerator.slices`, which is "
-        "the default.",
+        description="Maximum number of slices, used where there is room. The run begins with `accelerator.slices`, "
+        "which is the default.",
     )
     shrink_after_seconds: Seconds = Field(
         default=300,
@@ -139,8 +134,7 @@ class RecoverySpec(ApiModel):
         default=10,
         description=(
             "Restarts after failures in a row without a new checkpoint. One more failure stops the run as `Stalled`. "
-            "Preemptions do not "
-            "count."
+            "Preemptions do not count."
         ),
     )
     grace_period_seconds: Seconds = Field(
@@ -150,8 +144,7 @@ class RecoverySpec(ApiModel):
         default=60,
         description=(
             "A step counts as hung when it takes longer than this and longer than ten times the 99th percentile of "
-            "earlier steps of its "
-            "size."
+            "earlier steps of its size."
         ),
     )
     divergence: DivergenceSpec = Field(

@@ -44,8 +44,7 @@ class CosineScheduleSpec(ApiModel):
         default=None,
         description=(
             "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. "
-            "Default: the last step of "
-            "the run; `trainer.steps` must then not change after the warm-up."
+            "Default: the last step of the run; `trainer.steps` must then not change after the warm-up."
         ),
     )
 
@@ -84,8 +83,7 @@ class PhasesScheduleSpec(RuledModel):
         description=(
             "Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. "
             "`afterOneStep`: that one step later, so above 0 in a warm-up, and the last step has the last rate. "
-            "`cosine`, `wsd` and "
-            "`constant` have the latter."
+            "`cosine`, `wsd` and `constant` have the latter."
         ),
     )
     exponent: float | None = Field(default=None, description="Of `cosine` (1), `polynomial` (2), `power` (-0.51).")

@@ -79,9 +79,8 @@ class QueueSpec(ApiModel):
     max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = Field(
         default=None,
         description=(
-            "For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as long "
-            "as the provider "
-            "gives them. When the nodes end, the run continues on the next ones."
+            "For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as "
+            "long as the provider gives them. When the nodes end, the run continues on the next ones."
         ),
     )
 
@@ -121,8 +120,7 @@ class SchedulingSpec(ApiModel):
         default={},
         description=(
             "Labels that the nodes must have, in addition to those of the accelerator type. They choose nodes of type "
-            "`nvidia` or `cpu`, "
-            "on any Kubernetes."
+            "`nvidia` or `cpu`, on any Kubernetes."
         ),
     )
     tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = Field(
@@ -137,9 +135,8 @@ class SchedulingSpec(ApiModel):
     )
     service_account_name: ObjectName | None = Field(
         default=None,
-        description="ServiceAccount whose cloud identity the pods have. Default: the "
-        "namespace's `default`. No token is "
-        "mounted.",
+        description="ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token "
+        "is mounted.",
     )
 
     labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(

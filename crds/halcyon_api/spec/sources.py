@@ -120,8 +120,7 @@ class ChatFormatSpec(ApiModel):
         default=None,
         description=(
             "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, "
-            "prompt and completion, "
-            "KTO."
+            "prompt and completion, KTO."
         ),
     )
     tools_field: FieldName | None = Field(
@@ -131,9 +130,8 @@ class ChatFormatSpec(ApiModel):
     template: Template | None = Field(
         default=None,
         description=(
-            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, else "
-            "that beside "
-            "`tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
+            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, "
+            "else that beside `tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
         ),
     )
     system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
@@ -230,9 +228,8 @@ class PackSpec(ApiModel):
     )
     too_long: Literal["left", "right", "drop", "raise"] = Field(
         default="left",
-        description="For a document longer than a sequence: keep its left end, keep its right "
-        "end, drop it, or stop with an "
-        "error.",
+        description="For a document longer than a sequence: keep its left end, keep its right end, drop it, or stop "
+        "with an error.",
     )
 
 

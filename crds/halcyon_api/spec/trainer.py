@@ -75,8 +75,7 @@ UNROLL_DESCRIPTION = (
     "Blocks of the model in one iteration of the loop over them. More make the program longer, and let the compiler "
     "overlap more. `auto`: "
     f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
-    "compiler sends for one "
-    "block during the next, as on compute capability 9 and 10; else 1."
+    "compiler sends for one block during the next, as on compute capability 9 and 10; else 1."
 )
 
 
@@ -159,8 +158,7 @@ def in_effect(determinism: Determinism, platform: str) -> InEffect:
     return InEffect(
         "fast",
         f"XLA may use operations that add in a changing order ({', '.join(UNORDERED)}), so losses of repeated steps "
-        "differ in their last "
-        "digits; a restart still continues from the exact state, with the same batches",
+        "differ in their last digits; a restart still continues from the exact state, with the same batches",
     )
 
 
@@ -181,17 +179,15 @@ class PrecisionSpec(ApiModel):
     parameters: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost "
-            "in rounding, unless "
-            "`rounding` is stochastic."
+            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is "
+            "lost in rounding, unless `rounding` is stochastic."
         ),
     )
     rounding: Literal["stochastic"] | None = Field(
         default=None,
         description=(
             "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
-            "that small updates are "
-            "not lost on average. Default: to the nearest number."
+            "that small updates are not lost on average. Default: to the nearest number."
         ),
     )
     moments: MomentsType = Field(
@@ -200,36 +196,31 @@ class PrecisionSpec(ApiModel):
             "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
             "`beta2` of at most "
             f"{NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more slowly. float8 is a "
-            "quarter of the bytes "
-            "of float32: a scale for each row, stochastic rounding, second moments as their roots; vectors stay "
-            "float32."
+            "quarter of the bytes of float32: a scale for each row, stochastic rounding, second moments as their "
+            "roots; vectors stay float32."
         ),
     )
     moments_rounding: Literal["stochastic"] | None = Field(
         default=None,
         description=(
             "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
-            "decay is not lost on "
-            "average. Default: to the nearest number. float8 is always rounded stochastically."
+            "decay is not lost on average. Default: to the nearest number. float8 is always rounded stochastically."
         ),
     )
     compute: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
             "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and "
-            "positions are always "
-            "float32."
+            "positions are always float32."
         ),
     )
     products: NarrowType | None = Field(
         default=None,
         description=(
             "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
-            "(float8, mxfp8) and "
-            "experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers "
-            "and attention stay "
-            "in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type "
-            "`compute`."
+            "(float8, mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their "
+            "gradients. Tables, routers and attention stay in `compute`. It needs hardware that is faster in this "
+            "type (docs/hardware.md). Default: the type `compute`."
         ),
     )
     narrow_products: NarrowProductsSpec | None = Field(

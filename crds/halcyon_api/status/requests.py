@@ -34,11 +34,10 @@ class NodeNotice(StatusModel):
     node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Name of the node.")
     notice: Notice = Field(
         description=(
-            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the maintenance "
-            "window has begun; "
-            "`underway`: maintenance is in progress; `terminating`: the machine ends soon; `draining`: the autoscaler "
-            "removes the node; "
-            "`cordoned`: closed for new pods; `outOfService`: the node is out of service."
+            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the "
+            "maintenance window has begun; `underway`: maintenance is in progress; `terminating`: the machine ends "
+            "soon; `draining`: the autoscaler removes the node; `cordoned`: closed for new pods; `outOfService`: the "
+            "node is out of service."
         )
     )
     at: Timestamp | None = Field(default=None, description="Scheduled time of the maintenance.")

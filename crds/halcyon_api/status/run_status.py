@@ -161,9 +161,8 @@ class RunCheckpoint(CheckpointProgress):
 
     source: Literal["root", "trainer"] = Field(
         default="root",
-        description="`root`: read from the root by the operator. `trainer`: reported, because the "
-        "operator cannot read the "
-        "root.",
+        description="`root`: read from the root by the operator. `trainer`: reported, because the operator cannot "
+        "read the root.",
     )
 
 
@@ -193,8 +192,7 @@ class HistoryEntry(StatusModel):
         default=None,
         description=(
             "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later "
-            "group count as "
-            "productive here."
+            "group count as productive here."
         ),
     )
     unseen_seconds: float = Field(

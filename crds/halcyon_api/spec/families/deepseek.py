@@ -68,8 +68,7 @@ class CorrectedSection(ExpertsSection):
         ge=0,
         description=(
             "Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, "
-            "by the update rule of "
-            "the optimizer. 0: the corrections stay."
+            "by the update rule of the optimizer. 0: the corrections stay."
         ),
     )
 

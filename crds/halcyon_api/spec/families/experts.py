@@ -104,11 +104,9 @@ class ExpertsSection(DecoderSection):
         default=0.001,
         ge=0,
         description=(
-            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the reported "
-            "one. As in Hugging "
-            "Face, the loss is `numExpertsPerTok` if every expert gets the same number of tokens; here it is the mean "
-            "over sequences and "
-            "layers. 0: no such loss."
+            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the "
+            "reported one. As in Hugging Face, the loss is `numExpertsPerTok` if every expert gets the same number of "
+            "tokens; here it is the mean over sequences and layers. 0: no such loss."
         ),
     )
     router_z_loss_coef: float = Field(

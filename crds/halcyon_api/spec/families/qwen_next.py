@@ -47,8 +47,7 @@ class Qwen3NextSpec(ExpertsSection):
         default=None,
         description=(
             "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each "
-            "fourth layer has "
-            "attention."
+            "fourth layer has attention."
         ),
     )
 
@@ -75,8 +74,7 @@ class Qwen3NextSpec(ExpertsSection):
         default=False,
         description=(
             "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of "
-            "Qwen3-Next do. Changes "
-            "nothing but export."
+            "Qwen3-Next do. Changes nothing but export."
         ),
     )
 
