@@ -126,6 +126,16 @@ class ApiModel(BaseModel):
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
+def optional(description: str, **constraints: Any) -> Any:
+    """A field that a document may leave out: it is None then.
+
+    Args:
+        description: What the field says, for the schema.
+        constraints: Further arguments of pydantic's `Field`.
+    """
+    return Field(default=None, description=description, **constraints)
+
+
 class StatusModel(ApiModel):
     """A part of a status or a report. Ignores unknown fields, which a newer operator or trainer may have written."""
 

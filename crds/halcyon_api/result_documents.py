@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import RunName, Timestamp
+from halcyon_api.base import RunName, Timestamp, optional
 from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, Sha256
 from halcyon_api.spec.sources import SourceName
 
@@ -56,13 +56,11 @@ class TaskNumbers(Document):
         description="Its name; of a task of CORE, `core/` and its label."
     )
     examples: int = Field(ge=1, description="Number of examples.")
-    accuracy: float | None = Field(
-        default=None, description="Mean share of right answers; None: the task has no right answers."
-    )
-    standard_error: float | None = Field(default=None, description="Of the accuracy.")
-    baseline: float | None = Field(default=None, description="Accuracy of random answers.")
-    centred: float | None = Field(default=None, description="(accuracy - baseline) / (1 - baseline).")
-    bits_per_byte: float | None = Field(default=None, description="Of given answers.")
+    accuracy: float | None = optional("Mean share of right answers; None: the task has no right answers.")
+    standard_error: float | None = optional("Of the accuracy.")
+    baseline: float | None = optional("Accuracy of random answers.")
+    centred: float | None = optional("(accuracy - baseline) / (1 - baseline).")
+    bits_per_byte: float | None = optional("Of given answers.")
     answers: int = Field(default=1, ge=1, description="Answers to each question.")
     pass_at: dict[str, float] = Field(default={}, description="Estimate of pass@k by k, of several answers.")
     groups: dict[str, float] = Field(default={}, description="Accuracy of each part of the task.")
@@ -76,7 +74,7 @@ class AnswerSample(Document):
     example: Text = Field(description="Name of the example.")
     prompt: Text = Field(description="The question; long ones are cut.")
     answer: Text = Field(description="What the model answered, or the choice that it found the most likely.")
-    right: bool | None = Field(default=None, description="Whether it is right.")
+    right: bool | None = optional("Whether it is right.")
 
 
 class TaskResults(Document):
@@ -87,12 +85,10 @@ class TaskResults(Document):
     prompts: Literal["plain", "chat"] = Field(
         description="Whether the model was asked in plain text or in conversations."
     )
-    decides: Sha256 | None = Field(
-        default=None, description="Hash of the model and the settings of a run; None: of the command."
-    )
+    decides: Sha256 | None = optional("Hash of the model and the settings of a run; None: of the command.")
     tasks: tuple[TaskNumbers, ...] = Field(default=(), description="Tasks that are done.")
-    core: float | None = Field(default=None, description="CORE: the mean of its tasks' centred accuracies.")
-    chat_core: float | None = Field(default=None, description="ChatCORE: the same of the tasks for conversations.")
+    core: float | None = optional("CORE: the mean of its tasks' centred accuracies.")
+    chat_core: float | None = optional("ChatCORE: the same of the tasks for conversations.")
     samples: tuple[AnswerSample, ...] = Field(default=(), description=f"The first {SAMPLES} answers of each task.")
     finished: bool = Field(default=False, description="Whether all tasks are done.")
     time: Timestamp = Field(description="When the document was written.")
@@ -120,8 +116,8 @@ class SourceSums(Document):
     size_bytes: int = Field(ge=0, description="Bytes of text of the predicted tokens.")
     sequences: int = Field(ge=0)
     seconds: float = Field(ge=0, description="Duration of the evaluation.")
-    loss: float | None = Field(default=None, description="Nats per token, for readers.")
-    bits_per_byte: float | None = Field(default=None, description="Bits per byte, for readers.")
+    loss: float | None = optional("Nats per token, for readers.")
+    bits_per_byte: float | None = optional("Bits per byte, for readers.")
 
 
 class EvaluationDocument(Document):
@@ -130,11 +126,11 @@ class EvaluationDocument(Document):
     format_version: Literal[1] = 1
     owner: Owner = Field(description="The run that evaluates.")
     run: RunName = Field(description="The run of the checkpoint.")
-    root: str | None = Field(default=None, description="The root of that run; None: not recorded.")
+    root: str | None = optional("The root of that run; None: not recorded.")
     checkpoint: CommittedStep = Field(description="The checkpoint, as that run's HEAD listed it.")
     decides: Sha256 = Field(description="Hash of everything else that determines the results.")
     sources: tuple[SourceSums, ...] = Field(default=(), description="Sources whose evaluation is complete.")
     finished: bool = Field(default=False, description="Whether all sources are complete.")
-    loss: float | None = Field(default=None, description="Nats per token over all sources so far, for readers.")
-    bits_per_byte: float | None = Field(default=None, description="Bits per byte over all sources so far, for readers.")
+    loss: float | None = optional("Nats per token over all sources so far, for readers.")
+    bits_per_byte: float | None = optional("Bits per byte over all sources so far, for readers.")
     time: Timestamp = Field(description="When the document was written.")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_a
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel, optional
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.hardware import TABLE, NarrowType
 from halcyon_api.model_file import ReadModel, with_model
@@ -142,32 +142,24 @@ class TrainingRunSpec(RuledModel):
     defaults: (
         Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
         | None
-    ) = Field(
-        default=None,
-        description=(
-            "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
-            "missing here. Default: `default`. An empty string: no defaults."
-        ),
+    ) = optional(
+        "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
+        "missing here. Default: `default`. An empty string: no defaults."
     )
-    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
-        default=None,
-        description="Image of the trainer. Default: the operator's trainer image, of the same version as the operator.",
+    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = (
+        optional("Image of the trainer. Default: the operator's trainer image, of the same version as the operator.")
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When the kubelet pulls the image."
     )
-    origin: OriginSpec | None = Field(
-        default=None,
+    origin: OriginSpec | None = optional(
+        "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
+        "must be the same, steps count on from it, and this document sets everything else. With task `evaluate`: "
+        "the checkpoint to evaluate.",
         alias="from",
-        description=(
-            "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
-            "must be the same, steps count on from it, and this document sets everything else. With task `evaluate`: "
-            "the checkpoint to evaluate."
-        ),
     )
-    after: AfterSpec | None = Field(
-        default=None,
-        description="Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens.",
+    after: AfterSpec | None = optional(
+        "Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."
     )
     env: Annotated[
         list[VariableSpec],
@@ -193,15 +185,12 @@ class TrainingRunSpec(RuledModel):
     accelerator: AcceleratorSpec = Field(
         description="The hardware: identical slices of one topology and one accelerator type."
     )
-    mesh: MeshSpec | None = Field(
-        default=None,
-        description=(
-            "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
-            "of a device, and kept for the life of the run; only `fsdp` wherever the model then fits."
-        ),
+    mesh: MeshSpec | None = optional(
+        "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
+        "of a device, and kept for the life of the run; only `fsdp` wherever the model then fits."
     )
     model: ModelSpec = Field(description="The architecture: exactly one member.")
-    adapter: AdapterSpec | None = Field(default=None, description="Train only an adapter beside the weights of `from`.")
+    adapter: AdapterSpec | None = optional("Train only an adapter beside the weights of `from`.")
     tokenizer: TokenizerSpec = Field(
         default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
         description="The tokenizer: exactly one member.",
@@ -214,17 +203,13 @@ class TrainingRunSpec(RuledModel):
     objective: ObjectiveSpec = Field(
         default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`."
     )
-    average: AverageSpec | None = Field(
-        default=None,
-        description="Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly "
-        "one member.",
+    average: AverageSpec | None = optional(
+        "Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly one member."
     )
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
-    export: ExportSpec | None = Field(
-        default=None,
-        description="Write the model for other programs while the run trains. Default: only "
-        "`halcyon export` writes it.",
+    export: ExportSpec | None = optional(
+        "Write the model for other programs while the run trains. Default: only `halcyon export` writes it."
     )
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
     scheduling: SchedulingSpec = Field(
@@ -235,12 +220,9 @@ class TrainingRunSpec(RuledModel):
         default=False,
         description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint.",
     )
-    ttl_seconds_after_finished: Seconds | None = Field(
-        default=None,
-        description=(
-            "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
-            "checkpoints stay. Default: never delete it."
-        ),
+    ttl_seconds_after_finished: Seconds | None = optional(
+        "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
+        "checkpoints stay. Default: never delete it."
     )
 
     cel_rules: ClassVar = (
@@ -432,7 +414,7 @@ class TrainingRun(RuledModel):
     kind: Literal["TrainingRun"] = Field(description="Kind of the document.")
     metadata: ObjectMeta = Field(description="Name and namespace of the run.")
     spec: TrainingRunSpec = Field(description="What to train, on what hardware, and where the checkpoints are kept.")
-    status: TrainingRunStatus | None = Field(default=None, description="The state of the run, written by the operator.")
+    status: TrainingRunStatus | None = optional("The state of the run, written by the operator.")
 
     cel_rules: ClassVar = (_NAME_RULE, steps_rule(), _ROOT_STAYS)
     rules: ClassVar = (

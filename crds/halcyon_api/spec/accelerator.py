@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, shows
+from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, optional, shows
 from halcyon_api.hardware import TABLE, Accelerator, Provisioning, suggestion
 from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE
 
@@ -61,14 +61,12 @@ class Topology:
 class HostResources(ApiModel):
     """CPU, memory and local disk of one host: both the request and the limit."""
 
-    cpu: Quantity | None = Field(default=None, description="CPUs of one host, such as `2` or `500m`.")
-    memory: Quantity | None = Field(
-        default=None,
-        description="Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md.",
+    cpu: Quantity | None = optional("CPUs of one host, such as `2` or `500m`.")
+    memory: Quantity | None = optional(
+        "Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."
     )
-    ephemeral_storage: Quantity | None = Field(
-        default=None,
-        description="Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit.",
+    ephemeral_storage: Quantity | None = optional(
+        "Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit."
     )
 
 
@@ -222,11 +220,9 @@ class AcceleratorSpec(RuledModel):
             "`queued` (flex-start with queued provisioning: all nodes at once; needs `scheduling.queue`)."
         ),
     )
-    reservation: ObjectName | None = Field(
-        default=None, description="Name of the reservation, with `provisioning: reservation`."
-    )
-    reservation_project: ProjectId | None = Field(
-        default=None, description="Project that owns the reservation, if it is not the cluster's project."
+    reservation: ObjectName | None = optional("Name of the reservation, with `provisioning: reservation`.")
+    reservation_project: ProjectId | None = optional(
+        "Project that owns the reservation, if it is not the cluster's project."
     )
     network: Literal["standard", "gpuDirect"] = Field(
         default="standard",
@@ -236,19 +232,14 @@ class AcceleratorSpec(RuledModel):
             "h100 and h100-mega, a sidecar that runs as root; the operator's settings must allow it)."
         ),
     )
-    compute_domain: ObjectName | None = Field(
-        default=None,
-        description=(
-            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink "
-            "connects the hosts."
-        ),
+    compute_domain: ObjectName | None = optional(
+        "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink "
+        "connects the hosts."
     )
     host_resources: HostResources = Field(
         default_factory=HostResources, description="CPU and memory of each host's trainer container."
     )
-    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = Field(
-        default=None, description="Price of a chip hour."
-    )
+    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = optional("Price of a chip hour.")
 
     rules: ClassVar = (
         *_topology_rules(),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import ApiModel, OneOf, optional
 
 Decay = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -40,8 +40,6 @@ class LastKSpec(ApiModel):
 class AverageSpec(OneOf):
     """An average of the parameters: exactly one member."""
 
-    ema: EmaSpec | None = Field(default=None, description="Exponential moving average.")
-    ema_sqrt: EmaSqrtSpec | None = Field(
-        default=None, description="Exponential moving average that ends with the square root."
-    )
-    last_k: LastKSpec | None = Field(default=None, description="Mean of the last models.")
+    ema: EmaSpec | None = optional("Exponential moving average.")
+    ema_sqrt: EmaSqrtSpec | None = optional("Exponential moving average that ends with the square root.")
+    last_k: LastKSpec | None = optional("Mean of the last models.")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, optional
 
 _ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 _ROOT_MESSAGE = (
@@ -64,9 +64,8 @@ class PermanentSpec(ApiModel):
     """Steps whose checkpoints are always made and kept forever."""
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every N steps.")
-    until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
-        default=None,
-        description="Last step of this entry; the next entry counts from there. Default: the end of the run.",
+    until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = optional(
+        "Last step of this entry; the next entry counts from there. Default: the end of the run."
     )
 
 
@@ -105,28 +104,18 @@ class CheckpointSpec(RuledModel):
         json_schema_extra={"pattern": _ROOT_PATTERN},
     )
     endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
-        Field(
-            default=None,
-            description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
-        )
+        optional("Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.")
     )
-    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
-        default=None,
-        description="Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client.",
+    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = optional(
+        "Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client."
     )
-    credentials_secret: SecretName | None = Field(
-        default=None,
-        description=(
-            "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the "
-            "pod's service account."
-        ),
+    credentials_secret: SecretName | None = optional(
+        "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the "
+        "pod's service account."
     )
-    volume_claim: ObjectName | None = Field(
-        default=None,
-        description=(
-            "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
-            "cannot read it and uses the trainer's reports instead."
-        ),
+    volume_claim: ObjectName | None = optional(
+        "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
+        "cannot read it and uses the trainer's reports instead."
     )
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=300,

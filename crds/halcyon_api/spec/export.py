@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import Rule, RuledModel
+from halcyon_api.base import Rule, RuledModel, optional
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.origin import ROOT_PATTERN
 
@@ -21,16 +21,13 @@ class ExportSpec(RuledModel):
         description="Export after every N steps, and after the last one. Each of these steps is "
         "saved as a checkpoint too."
     )
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
-        default=None,
-        description=(
-            "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
-            "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`."
-        ),
+    root: Annotated[str, StringConstraints(max_length=1024)] | None = optional(
+        "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
+        "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`.",
         json_schema_extra={"pattern": ROOT_PATTERN},
     )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        default=None, description="Type of the tensors. Default: `trainer.precision.parameters`."
+    dtype: Literal["float32", "bfloat16", "float16"] | None = optional(
+        "Type of the tensors. Default: `trainer.precision.parameters`."
     )
 
     rules: ClassVar = (

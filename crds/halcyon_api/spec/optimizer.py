@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional
 from halcyon_api.spec.rules import (
     AdafactorSpec,
     AdamHSpec,
@@ -70,17 +70,15 @@ class GroupSpec(RuledModel):
         ),
     )
 
-    match: Pattern | None = Field(default=None, description="Pattern of paths; `halcyon show optimizer` lists them.")
-    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = Field(
-        default=None, description="Roles."
-    )
-    learning_rate: float | None = Field(default=None, gt=0, description="Factor of `optimizer.learningRate`.")
-    weight_decay: float | None = Field(default=None, ge=0, description="Weight decay, whatever the roles.")
-    rule: RuleName | None = Field(default=None, description="Rule with its defaults. Default: that of the run.")
-    beta1: Decay | None = Field(default=None, description="`beta1` of the rule.")
-    beta2: Decay | None = Field(default=None, description="`beta2` of the rule.")
-    epsilon: Positive | None = Field(default=None, description="`epsilon` of the rule.")
-    frozen: bool | None = Field(default=None, description="true: no gradient, no optimizer state, no update.")
+    match: Pattern | None = optional("Pattern of paths; `halcyon show optimizer` lists them.")
+    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = optional("Roles.")
+    learning_rate: float | None = optional("Factor of `optimizer.learningRate`.", gt=0)
+    weight_decay: float | None = optional("Weight decay, whatever the roles.", ge=0)
+    rule: RuleName | None = optional("Rule with its defaults. Default: that of the run.")
+    beta1: Decay | None = optional("`beta1` of the rule.")
+    beta2: Decay | None = optional("`beta2` of the rule.")
+    epsilon: Positive | None = optional("`epsilon` of the rule.")
+    frozen: bool | None = optional("true: no gradient, no optimizer state, no update.")
 
     @property
     def own_settings(self) -> dict[str, float]:
@@ -91,10 +89,9 @@ class GroupSpec(RuledModel):
 class ClipSpec(ApiModel):
     """Clipping of gradients before that of the global norm."""
 
-    value: Positive | None = Field(default=None, description="Largest absolute value of an element.")
-    adaptive: Positive | None = Field(
-        default=None,
-        description="Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021).",
+    value: Positive | None = optional("Largest absolute value of an element.")
+    adaptive: Positive | None = optional(
+        "Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021)."
     )
 
 
@@ -124,31 +121,29 @@ class OptimizerSpec(OneOf, RuledModel):
         default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay."
     )
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
-    clip: ClipSpec | None = Field(default=None, description="Clipping besides that of the norm.")
-    other_schedules: OtherSchedulesSpec | None = Field(
-        default=None, description="Schedules besides that of the learning rate."
-    )
-    adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
-    lion: LionSpec | None = Field(default=None, description="Lion.")
-    muon: MuonSpec | None = Field(default=None, description="Muon.")
-    normuon: NorMuonSpec | None = Field(default=None, description="NorMuon.")
-    muon_h: MuonHSpec | None = Field(default=None, description="MuonH.")
-    soap: SoapSpec | None = Field(default=None, description="SOAP.")
-    soap_muon: SoapMuonSpec | None = Field(default=None, description="SOAP-Muon.")
-    kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
-    scion: ScionSpec | None = Field(default=None, description="Scion.")
-    muon_adamw: MuonAdamWSpec | None = Field(default=None, description="Muon of nanochat.")
-    adafactor: AdafactorSpec | None = Field(default=None, description="Adafactor.")
-    adopt: AdoptSpec | None = Field(default=None, description="ADOPT.")
-    mars: MarsSpec | None = Field(default=None, description="MARS.")
-    ademamix: AdemamixSpec | None = Field(default=None, description="AdEMAMix.")
-    schedule_free: ScheduleFreeSpec | None = Field(default=None, description="Schedule-free AdamW.")
-    adam_mini: AdamMiniSpec | None = Field(default=None, description="Adam-mini.")
-    adam_h: AdamHSpec | None = Field(default=None, description="AdamH.")
-    sophia: SophiaSpec | None = Field(default=None, description="Sophia.")
-    matrices: MatricesSpec | None = Field(default=None, description="What the rules for hidden matrices share.")
-    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = Field(
-        default=None, description="Parameters with settings of their own; none may be in two groups."
+    clip: ClipSpec | None = optional("Clipping besides that of the norm.")
+    other_schedules: OtherSchedulesSpec | None = optional("Schedules besides that of the learning rate.")
+    adamw: AdamWSpec | None = optional("AdamW.")
+    lion: LionSpec | None = optional("Lion.")
+    muon: MuonSpec | None = optional("Muon.")
+    normuon: NorMuonSpec | None = optional("NorMuon.")
+    muon_h: MuonHSpec | None = optional("MuonH.")
+    soap: SoapSpec | None = optional("SOAP.")
+    soap_muon: SoapMuonSpec | None = optional("SOAP-Muon.")
+    kron: KronSpec | None = optional("PSGD-Kron.")
+    scion: ScionSpec | None = optional("Scion.")
+    muon_adamw: MuonAdamWSpec | None = optional("Muon of nanochat.")
+    adafactor: AdafactorSpec | None = optional("Adafactor.")
+    adopt: AdoptSpec | None = optional("ADOPT.")
+    mars: MarsSpec | None = optional("MARS.")
+    ademamix: AdemamixSpec | None = optional("AdEMAMix.")
+    schedule_free: ScheduleFreeSpec | None = optional("Schedule-free AdamW.")
+    adam_mini: AdamMiniSpec | None = optional("Adam-mini.")
+    adam_h: AdamHSpec | None = optional("AdamH.")
+    sophia: SophiaSpec | None = optional("Sophia.")
+    matrices: MatricesSpec | None = optional("What the rules for hidden matrices share.")
+    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = optional(
+        "Parameters with settings of their own; none may be in two groups."
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, Rule, RuledModel, Seconds, cel, shows
+from halcyon_api.base import ApiModel, Rule, RuledModel, Seconds, cel, optional, shows
 from halcyon_api.spec.accelerator import MAX_SLICES
 
 
@@ -16,8 +16,8 @@ class SpikeSpec(ApiModel):
     sigmas: Annotated[float, Field(ge=1, le=1000)] = Field(
         description="A loss more than this many standard deviations above the mean of the last steps is a spike."
     )
-    gradient_norm_sigmas: Annotated[float, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="The same for the gradient norm. Default: only the loss counts."
+    gradient_norm_sigmas: Annotated[float, Field(ge=1, le=1000)] | None = optional(
+        "The same for the gradient norm. Default: only the loss counts."
     )
     window_steps: Annotated[int, Field(ge=8, le=100_000)] = Field(
         default=256,
@@ -55,13 +55,11 @@ class DivergenceSpec(ApiModel):
             "since then."
         ),
     )
-    spike: SpikeSpec | None = Field(
-        default=None,
-        description="Detect a jump of the loss. The state of this rule is in the checkpoints, so set it from the "
-        "start or never.",
+    spike: SpikeSpec | None = optional(
+        "Detect a jump of the loss. The state of this rule is in the checkpoints, so set it from the start or never."
     )
 
-    rollback: RollbackSpec | None = Field(default=None, description="Settings of `rollback`. Default: their defaults.")
+    rollback: RollbackSpec | None = optional("Settings of `rollback`. Default: their defaults.")
 
     cel_rules: ClassVar = (
         cel(
@@ -85,10 +83,9 @@ class ElasticSpec(RuledModel):
     """
 
     min_slices: SliceCount = Field(description="Minimum number of slices. The run waits if fewer find nodes.")
-    max_slices: SliceCount | None = Field(
-        default=None,
-        description="Maximum number of slices, used where there is room. The run begins with `accelerator.slices`, "
-        "which is the default.",
+    max_slices: SliceCount | None = optional(
+        "Maximum number of slices, used where there is room. The run begins with `accelerator.slices`, "
+        "which is the default."
     )
     shrink_after_seconds: Seconds = Field(
         default=300,
@@ -150,8 +147,7 @@ class RecoverySpec(ApiModel):
     divergence: DivergenceSpec = Field(
         default_factory=DivergenceSpec, description="The reaction to a loss that is not finite or jumps."
     )
-    elastic: ElasticSpec | None = Field(
-        default=None,
-        description="Continue with fewer slices while there is no room for all. Default: wait for all slices.",
+    elastic: ElasticSpec | None = optional(
+        "Continue with fewer slices while there is no room for all. Default: wait for all slices."
     )
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec, description="When a node is avoided.")

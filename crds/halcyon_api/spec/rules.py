@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel
+from halcyon_api.base import ApiModel, optional
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of the old value that a moving average keeps in each step."""
@@ -39,15 +39,14 @@ class AdamWSpec(UpdateRule):
     beta1: float = Field(default=0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(default=0.95, ge=0, lt=1, description="Decay of the second moment.")
     epsilon: float = Field(default=1e-8, gt=0, description="Added to the root of the second moment.")
-    cautious: bool | None = Field(
-        default=None, description="Change only elements whose gradient has the sign of the update (Liang et al. 2024)."
+    cautious: bool | None = optional(
+        "Change only elements whose gradient has the sign of the update (Liang et al. 2024)."
     )
-    corrected_decay: bool | None = Field(
-        default=None, description="Decay of all matrices but the head falls with the rate (AdamC, Defazio 2025)."
+    corrected_decay: bool | None = optional(
+        "Decay of all matrices but the head falls with the rate (AdamC, Defazio 2025)."
     )
-    clip_update: Positive | None = Field(
-        default=None,
-        description="Largest root mean square of a parameter's update, before the rate (Shazeer and Stern 2018).",
+    clip_update: Positive | None = optional(
+        "Largest root mean square of a parameter's update, before the rate (Shazeer and Stern 2018)."
     )
 
 
@@ -157,9 +156,7 @@ class SophiaSpec(UpdateRule):
     )
     beta1: Decay = Field(default=0.965, description="Decay of the momentum.")
     beta2: Decay = Field(default=0.99, description="Decay of the estimate.")
-    gamma: Positive | None = Field(
-        default=None, description="Factor of the estimate. Default: 0.05, or 0.01 for hutchinson."
-    )
+    gamma: Positive | None = optional("Factor of the estimate. Default: 0.05, or 0.01 for hutchinson.")
     epsilon: Positive = Field(default=1e-12, description="Least divisor.")
     every_steps: Every = Field(default=10, description="Steps between estimates.")
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional
 
 LabelKey = Annotated[
     str,
@@ -33,20 +33,14 @@ QueueName = Annotated[
 class QueueTopologySpec(RuledModel):
     """How close together the pods must be. Each label is a level of the Topology of Kueue's ResourceFlavor."""
 
-    required: LabelKey | None = Field(
-        default=None,
-        description="The whole run on nodes that share one value of this label. The run waits "
-        "until such nodes have room.",
+    required: LabelKey | None = optional(
+        "The whole run on nodes that share one value of this label. The run waits until such nodes have room."
     )
-    preferred: LabelKey | None = Field(
-        default=None,
-        description="The whole run on nodes that share one value of this label if possible, else "
-        "as few values as possible.",
+    preferred: LabelKey | None = optional(
+        "The whole run on nodes that share one value of this label if possible, else as few values as possible."
     )
-    slice: LabelKey | None = Field(
-        default=None,
-        description="Each slice on nodes that share one value of this label. May be combined with "
-        "`required` or `preferred`.",
+    slice: LabelKey | None = optional(
+        "Each slice on nodes that share one value of this label. May be combined with `required` or `preferred`."
     )
 
     rules: ClassVar = (
@@ -68,20 +62,15 @@ class QueueSpec(ApiModel):
     """The Kueue queue in which the run waits for quota. All slices are admitted together, or none."""
 
     name: QueueName = Field(description="LocalQueue in the run's namespace.")
-    priority_class: QueueName | None = Field(
-        default=None,
-        description="WorkloadPriorityClass: the run's priority in the queue. Default: the "
-        "priority of `priorityClassName`.",
+    priority_class: QueueName | None = optional(
+        "WorkloadPriorityClass: the run's priority in the queue. Default: the priority of `priorityClassName`."
     )
-    topology: QueueTopologySpec | None = Field(
-        default=None, description="How close together the pods must be. Default: on any nodes of the queue's flavor."
+    topology: QueueTopologySpec | None = optional(
+        "How close together the pods must be. Default: on any nodes of the queue's flavor."
     )
-    max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = Field(
-        default=None,
-        description=(
-            "For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as "
-            "long as the provider gives them. When the nodes end, the run continues on the next ones."
-        ),
+    max_run_duration_seconds: Annotated[int, Field(ge=600, le=31_536_000)] | None = optional(
+        "For queues that request nodes with a ProvisioningRequest: how long the nodes are needed. Default: as "
+        "long as the provider gives them. When the nodes end, the run continues on the next ones."
     )
 
 
@@ -89,9 +78,9 @@ class TolerationSpec(ApiModel):
     """A node taint that the pods tolerate."""
 
     key: LabelKey = Field(description="Key of the taint.")
-    value: LabelValue | None = Field(default=None, description="Value of the taint. Default: any.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Effect of the taint. Default: any."
+    value: LabelValue | None = optional("Value of the taint. Default: any.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = optional(
+        "Effect of the taint. Default: any."
     )
 
 
@@ -127,16 +116,12 @@ class SchedulingSpec(ApiModel):
         default=[], description="Taints that the pods tolerate, in addition to those of the accelerator type."
     )
 
-    priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
-    queue: QueueSpec | None = Field(
-        default=None,
-        description="Wait in a Kueue queue until there is quota for all slices at once. "
-        "Default: create the pods at once.",
+    priority_class_name: ObjectName | None = optional("PriorityClass of the pods.")
+    queue: QueueSpec | None = optional(
+        "Wait in a Kueue queue until there is quota for all slices at once. Default: create the pods at once."
     )
-    service_account_name: ObjectName | None = Field(
-        default=None,
-        description="ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token "
-        "is mounted.",
+    service_account_name: ObjectName | None = optional(
+        "ServiceAccount whose cloud identity the pods have. Default: the namespace's `default`. No token is mounted."
     )
 
     labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel
+from halcyon_api.base import ApiModel, optional
 from halcyon_api.post_requests import USUAL_PROFILED_STEPS, ProfiledSteps
 
 AbsolutePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"^/[^/].*$")]
@@ -49,13 +49,11 @@ class TrackersSpec(ApiModel):
     Process 0 writes to them. A tracker that fails ends with one warning, and the run trains on.
     """
 
-    json_lines: JsonLinesSpec | None = Field(default=None, description="A file of JSON lines.")
-    tensor_board: TensorBoardSpec | None = Field(default=None, description="TensorBoard.")
-    wandb: WandbSpec | None = Field(
-        default=None, description="Weights & Biases, set up by its own variables, such as `WANDB_API_KEY`."
-    )
-    trackio: TrackioSpec | None = Field(default=None, description="Trackio, set up by its own variables.")
-    mlflow: MlflowSpec | None = Field(default=None, description="MLflow at `MLFLOW_TRACKING_URI`.")
+    json_lines: JsonLinesSpec | None = optional("A file of JSON lines.")
+    tensor_board: TensorBoardSpec | None = optional("TensorBoard.")
+    wandb: WandbSpec | None = optional("Weights & Biases, set up by its own variables, such as `WANDB_API_KEY`.")
+    trackio: TrackioSpec | None = optional("Trackio, set up by its own variables.")
+    mlflow: MlflowSpec | None = optional("MLflow at `MLFLOW_TRACKING_URI`.")
 
 
 Watched = Literal["gradients", "parameters", "updates", "activations"]
@@ -98,6 +96,6 @@ class TelemetrySpec(ApiModel):
     status_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=5, description="Seconds between the operator's reads of the trainer's progress into the run's status."
     )
-    trackers: TrackersSpec | None = Field(default=None, description="Other programs that show the numbers of the run.")
-    profile: ProfileSpec | None = Field(default=None, description="Profile a window of steps.")
-    watch: WatchSpec | None = Field(default=None, description="Watch each parameter at intervals. Default: not at all.")
+    trackers: TrackersSpec | None = optional("Other programs that show the numbers of the run.")
+    profile: ProfileSpec | None = optional("Profile a window of steps.")
+    watch: WatchSpec | None = optional("Watch each parameter at intervals. Default: not at all.")

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from halcyon_api.base import ApiModel
+from halcyon_api.base import ApiModel, optional
 from halcyon_api.hardware import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.evaluation import EvaluationSpec
@@ -183,12 +183,9 @@ class PrecisionSpec(ApiModel):
             "lost in rounding, unless `rounding` is stochastic."
         ),
     )
-    rounding: Literal["stochastic"] | None = Field(
-        default=None,
-        description=(
-            "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
-            "that small updates are not lost on average. Default: to the nearest number."
-        ),
+    rounding: Literal["stochastic"] | None = optional(
+        "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
+        "that small updates are not lost on average. Default: to the nearest number."
     )
     moments: MomentsType = Field(
         default="float32",
@@ -200,12 +197,9 @@ class PrecisionSpec(ApiModel):
             "roots; vectors stay float32."
         ),
     )
-    moments_rounding: Literal["stochastic"] | None = Field(
-        default=None,
-        description=(
-            "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
-            "decay is not lost on average. Default: to the nearest number. float8 is always rounded stochastically."
-        ),
+    moments_rounding: Literal["stochastic"] | None = optional(
+        "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
+        "decay is not lost on average. Default: to the nearest number. float8 is always rounded stochastically."
     )
     compute: Literal["float32", "bfloat16"] = Field(
         default="float32",
@@ -214,17 +208,14 @@ class PrecisionSpec(ApiModel):
             "positions are always float32."
         ),
     )
-    products: NarrowType | None = Field(
-        default=None,
-        description=(
-            "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
-            "(float8, mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their "
-            "gradients. Tables, routers and attention stay in `compute`. It needs hardware that is faster in this "
-            "type (docs/hardware.md). Default: the type `compute`."
-        ),
+    products: NarrowType | None = optional(
+        "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
+        "(float8, mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their "
+        "gradients. Tables, routers and attention stay in `compute`. It needs hardware that is faster in this "
+        "type (docs/hardware.md). Default: the type `compute`."
     )
-    narrow_products: NarrowProductsSpec | None = Field(
-        default=None, description="The finer choices for `products`. Default: that of each field."
+    narrow_products: NarrowProductsSpec | None = optional(
+        "The finer choices for `products`. Default: that of each field."
     )
 
     @property
@@ -241,9 +232,9 @@ class BatchScheduleEntry(ApiModel):
     """Batch size and sequence length from one step on. A size that is not set stays the same."""
 
     from_step: PositiveStep = Field(description="First step (counted from 0) with these sizes.")
-    batch_size: BatchSize | None = Field(default=None, description="Sequences of one step.")
-    sequence_length: SequenceLength | None = Field(
-        default=None, description="Tokens of a sequence. All lengths of a run must divide the longest one."
+    batch_size: BatchSize | None = optional("Sequences of one step.")
+    sequence_length: SequenceLength | None = optional(
+        "Tokens of a sequence. All lengths of a run must divide the longest one."
     )
 
 

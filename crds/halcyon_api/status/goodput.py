@@ -11,7 +11,7 @@ from typing import Self
 
 from pydantic import Field
 
-from halcyon_api.base import StatusModel, Timestamp
+from halcyon_api.base import StatusModel, Timestamp, optional
 
 
 class GoodputSeconds(StatusModel):
@@ -72,9 +72,7 @@ class WorldAccount(StatusModel):
     seconds: GoodputSeconds = Field(
         default_factory=GoodputSeconds, description="Since the end of the previous process group."
     )
-    process: GoodputSeconds | None = Field(
-        default=None, description="Seconds in the last report of its process; absent before the first."
-    )
+    process: GoodputSeconds | None = optional("Seconds in the last report of its process; absent before the first.")
 
 
 class CarriedGoodput(StatusModel):
@@ -95,7 +93,7 @@ class Goodput(StatusModel):
     lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
     seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="All wall seconds by cause.")
     suspended_seconds: float = Field(default=0.0, ge=0, description="Seconds of suspension. They are in no other sum.")
-    counted_until: Timestamp | None = Field(default=None, description="All time up to this moment is counted.")
+    counted_until: Timestamp | None = optional("All time up to this moment is counted.")
     current: WorldAccount = Field(default_factory=WorldAccount, description="The present process group.")
     carried: CarriedGoodput = Field(
         default_factory=CarriedGoodput, description="Sums over the process groups no longer in `history`."

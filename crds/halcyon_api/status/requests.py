@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp, optional
 
 MAX_NOTICES = 64
 MAX_REQUEST_VALUE = 253
@@ -22,10 +22,8 @@ class SaveRequestStatus(StatusModel):
 
     value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="Value of the request.")
     requested_at: Timestamp = Field(description="When the request was first seen.")
-    asked_step: int | None = Field(default=None, ge=0, description="Steps done when the trainer recorded the request.")
-    step: int | None = Field(
-        default=None, ge=0, description="Step of the checkpoint that serves it: the first one after the request."
-    )
+    asked_step: int | None = optional("Steps done when the trainer recorded the request.", ge=0)
+    step: int | None = optional("Step of the checkpoint that serves it: the first one after the request.", ge=0)
 
 
 class NodeNotice(StatusModel):
@@ -40,7 +38,7 @@ class NodeNotice(StatusModel):
             "node is out of service."
         )
     )
-    at: Timestamp | None = Field(default=None, description="Scheduled time of the maintenance.")
+    at: Timestamp | None = optional("Scheduled time of the maintenance.")
     seen_at: Timestamp = Field(description="When the operator first saw the notice.")
 
 
@@ -50,9 +48,7 @@ class MaintenanceStatus(StatusModel):
     notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(
         description="Notices by node, at most 64."
     )
-    save: SaveRequestStatus | None = Field(
-        default=None, description="The last checkpoint that was requested because of a notice."
-    )
+    save: SaveRequestStatus | None = optional("The last checkpoint that was requested because of a notice.")
 
 
 RestartOutcome = Literal["waiting", "restarted", "passedOver"]

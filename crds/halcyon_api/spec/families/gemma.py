@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, DecoderSizes
 
@@ -43,7 +43,7 @@ class Gemma2Spec(PatternedSection):
 
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_activation: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
-    query_pre_attn_scalar: float | None = Field(default=None, gt=0, description=_SCALAR_DESCRIPTION)
+    query_pre_attn_scalar: float | None = optional(_SCALAR_DESCRIPTION, gt=0)
     attn_logit_softcapping: float = Field(
         default=50.0, ge=0, description="Smooth limit of the scores: limit * tanh(score / limit). 0: no limit."
     )
@@ -73,7 +73,7 @@ class Gemma3Spec(PatternedSection):
     )
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_activation: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
-    query_pre_attn_scalar: float | None = Field(default=None, gt=0, description=_SCALAR_DESCRIPTION)
+    query_pre_attn_scalar: float | None = optional(_SCALAR_DESCRIPTION, gt=0)
     final_logit_softcapping: float = Field(default=0.0, ge=0, description=_LOGITS_DESCRIPTION)
 
     published: ClassVar[str] = "Gemma 3, 270M to 27B (text)"
