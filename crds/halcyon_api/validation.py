@@ -217,9 +217,9 @@ def _elastic_problems(spec: TrainingRunSpec) -> Found:
         if slices is not None and microbatches_on(spec, slices) is None:
             yield (
                 f"spec.recovery.elastic.{name}",
-                f"the batch cannot be distributed evenly over {slices} slices with at most as many rows per device as on "
-                f"{spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} these can "
-                f"be used: {usable}",
+                f"the batch cannot be distributed evenly over {slices} slices with at most as many rows per device as "
+                f"on {spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} "
+                f"these can be used: {usable}",
             )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from halcyon_api.base import MAX_NAME_LENGTH, StatusModel
 from halcyon_api.defaults.units import Values
-from halcyon_api.status.requests import MAX_REQUEST_VALUE, InForce
+from halcyon_api.status.requests import MAX_REQUEST_VALUE, InForce, read_recorded
 
 DEFAULT_NAME = "default"
 """Name of the defaults of a run without ``spec.defaults``."""
@@ -52,14 +52,8 @@ def written(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_values(record: DefaultsStatus | None) -> Values:
-    """The recorded units. Values that cannot be read are ignored, because any user may have changed the status."""
-    found: Values = {}
-    for path, text in (record.values if record is not None else {}).items():
-        try:
-            found[path] = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-    return found
+    """The recorded units."""
+    return read_recorded(record.values) if record is not None else {}
 
 
 def recorded_request(record: DefaultsStatus | None) -> tuple[str, str]:

@@ -91,20 +91,6 @@ def _digest(text: str) -> str:
     return f"{len(text)} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def read_recorded(texts: Mapping[str, str]) -> Values:
-    """The fields of ``status.inForce``.
-
-    Values that cannot be read are ignored, because any user may have changed the status.
-    """
-    found: Values = {}
-    for path, text in texts.items():
-        try:
-            found[path] = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-    return found
-
-
 def shown(value: Any) -> str:
     """A value as text for a sentence."""
     if value is None:

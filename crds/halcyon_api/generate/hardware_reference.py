@@ -194,41 +194,21 @@ def render() -> str:
         "if necessary, by `scheduling.nodeSelector`.\n",
         "## TPU slices on GKE\n",
         _table(
-            (
-                "type",
-                "`gke-tpu-accelerator`",
-                "machine",
-                "JAX devices a chip",
-                "memory a device",
-                "peak a device",
-                "narrow products",
-                "topologies",
-                "tried",
-            ),
+            "type | `gke-tpu-accelerator` | machine | JAX devices a chip | memory a device | peak a device | "
+            "narrow products | topologies | tried",
             (_tpu(row) for row in rows if row.family == "tpu"),
         ),
         _TPU_TEXT.strip() + "\n",
         "## GPUs\n",
         _table(
-            (
-                "type",
-                "`gke-accelerator`",
-                "machine",
-                "GPUs a host",
-                "hosts",
-                "memory a device",
-                "peak a device",
-                "narrow products",
-                "tried",
-            ),
+            "type | `gke-accelerator` | machine | GPUs a host | hosts | memory a device | peak a device | "
+            "narrow products | tried",
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
         _COMPILER_TEXT.lstrip()
-        + _table(
-            ("option", "value", "hardware", "programs", "reason", "source"), (_option(row) for row in COMPILER_OPTIONS)
-        ),
-        _LEFT_OUT_TEXT.lstrip() + _table(("option", "hardware", "reason"), (_left_out(row) for row in LEFT_OUT)),
+        + _table("option | value | hardware | programs | reason | source", (_option(row) for row in COMPILER_OPTIONS)),
+        _LEFT_OUT_TEXT.lstrip() + _table("option | hardware | reason", (_left_out(row) for row in LEFT_OUT)),
         (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
         (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip()
         + "\n",
@@ -236,14 +216,14 @@ def render() -> str:
         _PROVISIONING_NOTES.strip() + "\n",
         _MESH_TEXT.strip() + "\n",
         "## Sources\n",
-        _table(("types", "from", "read"), _sources()),
+        _table("types | from | read", _sources()),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    names = head.split(" | ")
+    return "".join(f"| {' | '.join(line)} |\n" for line in (names, ["---"] * len(names), *rows))
 
 
 def _tpu(row: Accelerator) -> tuple[str, ...]:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -77,6 +80,19 @@ MAX_VALUE = 16_384
 
 InForce = Annotated[dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE)]], Field(max_length=MAX_FIELDS)]
 """Fields that are not at their default, by path, each as JSON text."""
+
+
+def read_recorded(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of fields that a status has as JSON text.
+
+    Values that cannot be read are ignored, because any user may have changed the status.
+    """
+    found: dict[str, Any] = {}
+    for path, text in texts.items():
+        with contextlib.suppress(ValueError, RecursionError):
+            found[path] = json.loads(text)
+    return found
+
 
 FieldPath = Annotated[str, StringConstraints(max_length=128)]
 

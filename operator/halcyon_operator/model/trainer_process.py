@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from halcyon_api.edits.changes import read_recorded
 from halcyon_api.spec.telemetry import TelemetrySpec
+from halcyon_api.status.requests import read_recorded
 from halcyon_operator.model.keys import ProcessGroup
 from halcyon_operator.model.views import PodView, RunView
 
