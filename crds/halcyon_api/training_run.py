@@ -17,7 +17,8 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel, optional
 from halcyon_api.edits.steps import steps_rule
-from halcyon_api.hardware import TABLE, NarrowType
+from halcyon_api.hardware import TABLE
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.plain_files import read_text

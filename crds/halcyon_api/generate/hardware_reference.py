@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halcyon_api.hardware import (
-    PROVISIONING_AS_OF,
-    PROVISIONING_LABELS,
-    PROVISIONING_SOURCE,
-    TABLE,
-    Accelerator,
-    Fabric,
-)
+from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE
 from halcyon_api.hardware.compiler import (
     COMPILER_OPTIONS,
     FIRST_JAX,
@@ -21,6 +14,7 @@ from halcyon_api.hardware.compiler import (
     LeftOut,
 )
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
+from halcyon_api.hardware.kinds import Accelerator, Fabric
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware

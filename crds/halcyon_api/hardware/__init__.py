@@ -8,24 +8,8 @@ from __future__ import annotations
 import difflib
 
 from halcyon_api.hardware.gpu import GPUS
-from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, NarrowType, Provisioning, Shape, Sidecar
+from halcyon_api.hardware.kinds import Accelerator, Provisioning
 from halcyon_api.hardware.tpu import TPUS
-
-__all__ = [
-    "PROVISIONING_AS_OF",
-    "PROVISIONING_LABELS",
-    "PROVISIONING_SOURCE",
-    "TABLE",
-    "Accelerator",
-    "Fabric",
-    "HostPath",
-    "NarrowType",
-    "Provisioning",
-    "Shape",
-    "Sidecar",
-    "row_of_device",
-    "suggestion",
-]
 
 CPU = Accelerator(
     "cpu",

@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, optional, shows
-from halcyon_api.hardware import TABLE, Accelerator, Provisioning, suggestion
-from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE
+from halcyon_api.hardware import TABLE, suggestion
+from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE, Accelerator, Provisioning
 
 MAX_SLICES = 256
 

@@ -7,7 +7,7 @@ credentials, no query, and no ``..`` that would lead out of the root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
@@ -15,7 +15,10 @@ from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, optional
 
-_ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
+"""What the schema says of the address of a folder of a store, beside its length."""
+Address = Annotated[str, StringConstraints(max_length=1024)]
 _ROOT_MESSAGE = (
     "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, "
     "without `..`"
@@ -95,13 +98,13 @@ def _belongs(field: str, scheme: str) -> Rule:
 class CheckpointSpec(RuledModel):
     """Where the run's checkpoints are kept and when they are made."""
 
-    root: Annotated[str, StringConstraints(max_length=1024)] = Field(
+    root: Address = Field(
         description=(
             "Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or "
             "gs://BUCKET/PATH. Default: "
             "PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."
         ),
-        json_schema_extra={"pattern": _ROOT_PATTERN},
+        json_schema_extra=ADDRESS_SCHEMA,
     )
     endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
         optional("Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.")

@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule, RuledModel, optional
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address
 from halcyon_api.spec.sources import DataSourceSpec, SourceName
-
-_CACHE_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 
 
 class ValidationSpec(ApiModel):
@@ -117,11 +116,11 @@ class MixtureSpec(ApiModel):
 class CacheSpec(ApiModel):
     """The token cache: where it is kept, and how it is built and read. These settings do not change any batch."""
 
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = optional(
+    root: Address | None = optional(
         "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data "
         "may share it. Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials "
         "are those of `checkpoint`.",
-        json_schema_extra={"pattern": _CACHE_PATTERN},
+        json_schema_extra=ADDRESS_SCHEMA,
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="Processes that tokenize, on the one host that builds the cache; 0: one per CPU."

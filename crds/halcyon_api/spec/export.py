@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from halcyon_api.base import Rule, RuledModel, optional
-from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
-from halcyon_api.spec.origin import ROOT_PATTERN
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, parse_root
 
 _FOLDER = "exports"
 """The default root, below the checkpoint root."""
@@ -21,10 +20,10 @@ class ExportSpec(RuledModel):
         description="Export after every N steps, and after the last one. Each of these steps is "
         "saved as a checkpoint too."
     )
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = optional(
+    root: Address | None = optional(
         "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
         "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`.",
-        json_schema_extra={"pattern": ROOT_PATTERN},
+        json_schema_extra=ADDRESS_SCHEMA,
     )
     dtype: Literal["float32", "bfloat16", "float16"] | None = optional(
         "Type of the tensors. Default: `trainer.precision.parameters`."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from halcyon_api.base import ApiModel, optional
-from halcyon_api.hardware import NarrowType
+from halcyon_api.hardware.kinds import NarrowType
 
 Scales = Literal["row", "tensor"]
 Float8 = Literal["e4m3", "e5m2"]

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, exactly_one, optional
 from halcyon_api.spec.adapter import Pattern
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address
 from halcyon_api.spec.tokenizer import Uri
 
 
@@ -17,9 +18,6 @@ class AfterSpec(ApiModel):
     """The run that must succeed before this one begins, such as the run that builds its data or the run of `from`."""
 
     run: RunName = Field(description="Name of a run of the same namespace. It may be created later than this one.")
-
-
-ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 
 
 class HuggingFaceOriginSpec(ApiModel):
@@ -46,10 +44,10 @@ class OriginSpec(RuledModel):
     step: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = optional(
         "Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
     )
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = optional(
+    root: Address | None = optional(
         "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read "
         "from that TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`.",
-        json_schema_extra={"pattern": ROOT_PATTERN},
+        json_schema_extra=ADDRESS_SCHEMA,
     )
     hugging_face: HuggingFaceOriginSpec | None = optional(
         "A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."

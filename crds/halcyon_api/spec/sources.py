@@ -15,11 +15,6 @@ FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
 RowNumber = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
-_PATHS = (
-    "Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, gs://, https:// "
-    "or hf://datasets/…"
-)
-
 
 class StdlibSourceSpec(ApiModel):
     """The Python standard library of the trainer's interpreter: real text that every machine has."""
@@ -33,40 +28,39 @@ class StdlibSourceSpec(ApiModel):
     )
 
 
-class TextSourceSpec(ApiModel):
+class FilesSpec(ApiModel):
+    """A source of files."""
+
+    paths: Paths = Field(
+        description="Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, "
+        "gs://, https:// or hf://datasets/…"
+    )
+
+
+class TextSourceSpec(FilesSpec):
     """Plain text files; one file is one document."""
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class JsonlSourceSpec(ApiModel):
+class JsonlSourceSpec(FilesSpec):
     """JSON Lines, plain, `.gz` or `.zst`; one line is one row.
 
     A file that holds one JSON array has its elements as rows.
     """
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class CsvSourceSpec(ApiModel):
+class CsvSourceSpec(FilesSpec):
     """CSV in UTF-8 with a header, plain, `.gz` or `.zst`; a record is a row whose fields are texts.
 
     Values in quotes may have line ends.
     """
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class TsvSourceSpec(ApiModel):
+class TsvSourceSpec(FilesSpec):
     """As `csv`, with tabs between the values."""
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class ParquetSourceSpec(ApiModel):
+class ParquetSourceSpec(FilesSpec):
     """Parquet files; one row of a file is one row of the source."""
-
-    paths: Paths = Field(description=_PATHS)
 
 
 class HuggingFaceSourceSpec(ApiModel):

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from halcyon_api.base import ApiModel, optional
-from halcyon_api.hardware import NarrowType
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec

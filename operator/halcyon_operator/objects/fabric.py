@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from halcyon_api.hardware import Fabric, HostPath, Sidecar
+from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
 
 INTERFACES_ANNOTATION = "networking.gke.io/interfaces"
 DEFAULT_INTERFACE_ANNOTATION = "networking.gke.io/default-interface"

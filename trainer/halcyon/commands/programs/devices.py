@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from halcyon.commands.programs.gpus import GPUS
-from halcyon_api.hardware import Accelerator
+from halcyon_api.hardware.kinds import Accelerator
 from halcyon_api.spec.accelerator import AcceleratorSpec
 
 _TPU_NAMES = {"v7x": "tpu7x"}
