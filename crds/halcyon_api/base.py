@@ -224,5 +224,11 @@ Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 """A whole number of seconds, at most a year."""
 
+StepCount = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""A number of steps."""
+
+StepNumber = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""Steps done, or a number of steps that may be 0."""
+
 Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 time in UTC."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, optional
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber, optional
 
 ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
@@ -45,9 +45,7 @@ class SecretName(ApiModel):
 class SaveSpec(ApiModel):
     """When a checkpoint is made. The end of the run always makes one; a preemption makes one if there is time."""
 
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=100, description="Save every N steps; 0: not by steps."
-    )
+    every_steps: StepNumber = Field(default=100, description="Save every N steps; 0: not by steps.")
     every_seconds: Seconds = Field(
         default=0, description="Save when the newest checkpoint is older than this; 0: not by time."
     )
@@ -66,8 +64,8 @@ class SaveSpec(ApiModel):
 class PermanentSpec(ApiModel):
     """Steps whose checkpoints are always made and kept forever."""
 
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every N steps.")
-    until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = optional(
+    every_steps: StepCount = Field(description="Every N steps.")
+    until_step: StepCount | None = optional(
         "Last step of this entry; the next entry counts from there. Default: the end of the run."
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule, RuledModel, StepCount, optional
 from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address
 from halcyon_api.spec.sources import DataSourceSpec, SourceName
 
@@ -76,9 +76,7 @@ class SourceWeightSpec(ApiModel):
 class MixtureScheduleEntry(ApiModel):
     """The weights from one step on."""
 
-    from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
-        description="First step (counted from 0) with these weights."
-    )
+    from_step: StepCount = Field(description="First step (counted from 0) with these weights.")
     weights: Annotated[list[SourceWeightSpec], Field(min_length=1, max_length=64)] = Field(
         description="Weights from this step on. A source that is not listed has weight 0."
     )

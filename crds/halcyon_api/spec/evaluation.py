@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, Rule, RuledModel, StepNumber, optional
 from halcyon_api.spec.sources import SourceName
 
 EVALUATION_BATCHES = 8
@@ -65,9 +65,7 @@ class TasksSpec(ApiModel):
 class EvaluationSpec(RuledModel):
     """Loss and bits per byte on the held-out part."""
 
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=0, description="Evaluate every N steps and after the last step; 0: never."
-    )
+    every_steps: StepNumber = Field(default=0, description="Evaluate every N steps and after the last step; 0: never.")
     batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
         f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
         "`evaluate`, where the maximum is per source."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, RuledModel, optional
+from halcyon_api.base import Rule, RuledModel, StepCount, optional
 from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, parse_root
 
 _FOLDER = "exports"
@@ -16,7 +16,7 @@ _FOLDER = "exports"
 class ExportSpec(RuledModel):
     """Exports of the model during the training, in the files of Hugging Face. The training does not wait for them."""
 
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
+    every_steps: StepCount = Field(
         description="Export after every N steps, and after the last one. Each of these steps is "
         "saved as a checkpoint too."
     )

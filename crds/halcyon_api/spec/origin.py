@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, exactly_one, optional
+from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, StepNumber, exactly_one, optional
 from halcyon_api.spec.adapter import Pattern
 from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address
 from halcyon_api.spec.tokenizer import Uri
@@ -41,7 +41,7 @@ class OriginSpec(RuledModel):
     run: RunName | None = optional(
         "Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon import`."
     )
-    step: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = optional(
+    step: StepNumber | None = optional(
         "Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
     )
     root: Address | None = optional(

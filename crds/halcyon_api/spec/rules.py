@@ -6,18 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, optional
+from halcyon_api.base import ApiModel, StepCount, StepNumber, optional
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of the old value that a moving average keeps in each step."""
 
 Positive = Annotated[float, Field(gt=0)]
-
-Every = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""Number of steps."""
-
-Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
-"""Number of steps, or 0."""
 
 
 class UpdateRule(ApiModel):
@@ -80,7 +74,7 @@ class AdemamixSpec(UpdateRule):
     beta3: Decay = Field(default=0.9999, description="Decay of the slow moment.")
     alpha: Positive = Field(default=5.0, description="Factor of the slow moment.")
     epsilon: Positive = Field(default=1e-8, description="Added to the root.")
-    warmup_steps: Steps = Field(default=0, description="Steps in which beta3 and alpha rise.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps in which beta3 and alpha rise.")
 
     moments: ClassVar[int] = 3
     wide_only: ClassVar[bool] = True
@@ -158,7 +152,7 @@ class SophiaSpec(UpdateRule):
     beta2: Decay = Field(default=0.99, description="Decay of the estimate.")
     gamma: Positive | None = optional("Factor of the estimate. Default: 0.05, or 0.01 for hutchinson.")
     epsilon: Positive = Field(default=1e-12, description="Least divisor.")
-    every_steps: Every = Field(default=10, description="Steps between estimates.")
+    every_steps: StepCount = Field(default=10, description="Steps between estimates.")
 
     wide_only: ClassVar[bool] = True
 
@@ -233,7 +227,7 @@ class SoapMuonSpec(UpdateRule):
 
     momentum: Decay = Field(default=0.95, description="Decay of the momentum.")
     beta2: Decay = Field(default=0.9, description="Decay of second moments.")
-    every_steps: Every = Field(default=1, description="Steps between eigenbases.")
+    every_steps: StepCount = Field(default=1, description="Steps between eigenbases.")
 
     moments: ClassVar[int] = 6
     least_moments: ClassVar[int | None] = 2
@@ -255,7 +249,7 @@ class SoapSpec(UpdateRule):
 
     beta1: Decay = Field(default=0.95, description="Decay of the first moment.")
     beta2: Decay = Field(default=0.95, description="Decay of second moments.")
-    every_steps: Every = Field(default=10, description="Steps between eigenbases.")
+    every_steps: StepCount = Field(default=10, description="Steps between eigenbases.")
 
     moments: ClassVar[int] = 6
     least_moments: ClassVar[int | None] = 2

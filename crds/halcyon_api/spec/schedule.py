@@ -9,10 +9,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, StepCount, StepNumber, optional
 
-Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
-DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(ge=0)]
 """Up to 1: a fraction of a whole. Above 1: steps."""
 CycleStep = Annotated[int, Field(ge=1)]
@@ -29,7 +27,7 @@ ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
 class ConstantScheduleSpec(ApiModel):
     """The learning rate rises linearly and then stays. As `phases`: `shape: constant`, `firstRate: afterOneStep`."""
 
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
 
 
 class CosineScheduleSpec(ApiModel):
@@ -38,9 +36,9 @@ class CosineScheduleSpec(ApiModel):
     As `phases`: `shape: cosine`, `firstRate: afterOneStep`.
     """
 
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
     min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
-    decay_steps: DecaySteps | None = optional(
+    decay_steps: StepCount | None = optional(
         "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. "
         "Default: the last step of the run; `trainer.steps` must then not change after the warm-up."
     )
@@ -53,8 +51,8 @@ class WsdScheduleSpec(ApiModel):
     `trainer.steps` may change until the decay begins. As `phases`: `shape: linear`, `firstRate: afterOneStep`.
     """
 
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
-    decay_steps: DecaySteps = Field(description="Steps of the decay, at the end of the run.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
+    decay_steps: StepCount = Field(description="Steps of the decay, at the end of the run.")
     min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
 
 

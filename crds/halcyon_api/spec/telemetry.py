@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, optional
+from halcyon_api.base import ApiModel, StepCount, optional
 from halcyon_api.post_requests import USUAL_PROFILED_STEPS, ProfiledSteps
 
 AbsolutePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"^/[^/].*$")]
@@ -62,7 +62,7 @@ Watched = Literal["gradients", "parameters", "updates", "activations"]
 class WatchSpec(ApiModel):
     """Norm and RMS of each parameter, of its gradient before clipping, of its update, and of each block's output."""
 
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
+    every_steps: StepCount = Field(
         default=10, description="Steps between two watched ones. A watched step is a program of its own."
     )
     what: Annotated[list[Watched], Field(min_length=1, max_length=4)] = Field(

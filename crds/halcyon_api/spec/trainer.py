@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from halcyon_api.base import ApiModel, optional
+from halcyon_api.base import ApiModel, StepCount, optional
 from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
 from halcyon_api.spec.evaluation import EvaluationSpec
@@ -162,9 +162,6 @@ def in_effect(determinism: Determinism, platform: str) -> InEffect:
     )
 
 
-PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
-
-
 MomentsType = Literal["float32", "bfloat16", "float8"]
 """Type of the stored moments of an update rule."""
 NARROW_MOMENTS_BETA = 0.95
@@ -231,7 +228,7 @@ SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 class BatchScheduleEntry(ApiModel):
     """Batch size and sequence length from one step on. A size that is not set stays the same."""
 
-    from_step: PositiveStep = Field(description="First step (counted from 0) with these sizes.")
+    from_step: StepCount = Field(description="First step (counted from 0) with these sizes.")
     batch_size: BatchSize | None = optional("Sequences of one step.")
     sequence_length: SequenceLength | None = optional(
         "Tokens of a sequence. All lengths of a run must divide the longest one."
@@ -261,7 +258,7 @@ Unroll = Annotated[Annotated[int, Field(ge=1, le=MAX_UNROLL)] | Literal["auto"],
 class TrainerSpec(ApiModel):
     """The training loop."""
 
-    steps: PositiveStep = Field(description="Optimizer steps of the whole run.")
+    steps: StepCount = Field(description="Optimizer steps of the whole run.")
     batch_size: BatchSize = Field(
         description="Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."
     )
@@ -289,7 +286,7 @@ class TrainerSpec(ApiModel):
     )
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
-    log_every_steps: PositiveStep = Field(default=1, description="Log a line of metrics every N steps.")
+    log_every_steps: StepCount = Field(default=1, description="Log a line of metrics every N steps.")
 
     @property
     def least_microbatches(self) -> int:
