@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel, optional
 from halcyon_api.edits.steps import steps_rule
@@ -103,14 +104,11 @@ def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
     )
 
 
-def _narrow_field_rule(
-    field: str, attribute: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = ""
-) -> Rule:
+def _narrow_field_rule(field: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = "") -> Rule:
     """A field of ``trainer.precision.narrowProducts`` for some types only.
 
     Args:
         field: Its name.
-        attribute: Its name in Python.
         kinds: The types.
         reason: Why other types do not have it.
         wrong: The value that other types do not have; any, if empty.
@@ -120,7 +118,7 @@ def _narrow_field_rule(
 
     def check(self: TrainingRunSpec) -> bool:
         precision = self.trainer.precision
-        value = getattr(precision.narrow_products, attribute, None)
+        value = getattr(precision.narrow_products, to_snake(field), None)
         return (
             value is None
             or precision.products is None
@@ -338,19 +336,16 @@ class TrainingRunSpec(RuledModel):
             "products, or leave narrowProducts out",
             ".trainer.precision.narrowProducts",
         ),
-        _narrow_field_rule(
-            "scales", "scales", ("float8", "int8"), "the other types have a scale for each block of values"
-        ),
-        _narrow_field_rule("gradients", "gradients", ("float8",), "only it has two forms"),
-        _narrow_field_rule("fastAccumulation", "fast_accumulation", ("float8",), "only its sums can have fewer bits"),
+        _narrow_field_rule("scales", ("float8", "int8"), "the other types have a scale for each block of values"),
+        _narrow_field_rule("gradients", ("float8",), "only it has two forms"),
+        _narrow_field_rule("fastAccumulation", ("float8",), "only its sums can have fewer bits"),
         _narrow_field_rule(
             "parameterGradients",
-            "parameter_gradients",
             PARAMETER_GRADIENT_TYPES,
             "the other types have no products for gradients",
             wrong="true",
         ),
-        _narrow_field_rule("head", "head", HEAD_TYPES, "the gradient of a softmax needs their range", wrong="true"),
+        _narrow_field_rule("head", HEAD_TYPES, "the gradient of a softmax needs their range", wrong="true"),
         Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "self.accelerator.slices <= self.recovery.elastic.?maxSlices.orValue(self.accelerator.slices))",

@@ -11,7 +11,6 @@ from halcyon_api.hardware.compiler import (
     GENERATION_TITLES,
     LEFT_OUT,
     CompilerOption,
-    LeftOut,
 )
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
 from halcyon_api.hardware.kinds import Accelerator, Fabric
@@ -202,7 +201,8 @@ def render() -> str:
         _GPU_TEXT.strip() + "\n",
         _COMPILER_TEXT.lstrip()
         + _table("option | value | hardware | programs | reason | source", (_option(row) for row in COMPILER_OPTIONS)),
-        _LEFT_OUT_TEXT.lstrip() + _table("option | hardware | reason", (_left_out(row) for row in LEFT_OUT)),
+        _LEFT_OUT_TEXT.lstrip()
+        + _table("option | hardware | reason", ((_quoted(row.names), row.hardware, row.reason) for row in LEFT_OUT)),
         (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
         (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip()
         + "\n",
@@ -220,6 +220,10 @@ def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (names, ["---"] * len(names), *rows))
 
 
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _tpu(row: Accelerator) -> tuple[str, ...]:
     cubes = (
         f"; AxBxC in multiples of 4{', rising' if row.rising_sides else ''}, up to {row.max_cubes} cubes"
@@ -229,15 +233,22 @@ def _tpu(row: Accelerator) -> tuple[str, ...]:
     label = next(iter(row.node_labels.values()))
     hosts = {shape.chips_per_host for name in row.topologies if (shape := row.shape(name)) is not None}
     machine = " or ".join(f"`{row.machine.format(chips=chips)}`" for chips in sorted(hosts))
-    topologies = ", ".join(row.topologies) + cubes
-    return (f"`{row.name}`", f"`{label}`", machine, str(row.devices_per_chip), *_powers(row), topologies, _tried(row))
+    return (
+        f"`{row.name}`",
+        f"`{label}`",
+        machine,
+        str(row.devices_per_chip),
+        *_powers(row),
+        ", ".join(row.topologies) + cubes,
+        _tried(row),
+    )
 
 
 def _gpu(row: Accelerator) -> tuple[str, ...]:
     label = f"`{next(iter(row.node_labels.values()))}`" if row.node_labels else "any node"
     counts = ", ".join(map(str, row.devices_per_host)) or f"1 to {row.max_devices_per_host}"
     names = [row.machine_types.get(count) or row.machine.format(chips=count) for count in row.devices_per_host]
-    machines = ", ".join(f"`{name}`" for name in names if name)
+    machines = _quoted(name for name in names if name)
     return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", *_powers(row), _tried(row))
 
 
@@ -246,11 +257,7 @@ def _option(row: CompilerOption) -> tuple[str, ...]:
     since = "" if row.since == FIRST_JAX else f", from JAX {row.since[0]}.{row.since[1]}"
     programs = f"{'of several devices' if row.several_devices else 'all'}{since}"
     value = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
-    return (", ".join(f"`{name}`" for name in row.names), f"`{value}`", hardware, programs, row.reason, row.source)
-
-
-def _left_out(row: LeftOut) -> tuple[str, ...]:
-    return (", ".join(f"`{name}`" for name in row.names), row.hardware, row.reason)
+    return (_quoted(row.names), f"`{value}`", hardware, programs, row.reason, row.source)
 
 
 def _fabric(name: str, fabric: Fabric) -> str:
@@ -271,7 +278,7 @@ def _fabric(name: str, fabric: Fabric) -> str:
 
 def _provisioning() -> Iterable[str]:
     for kind in ("onDemand", "spot", "reservation", "flexStart", "queued"):
-        types = ", ".join(f"`{row.name}`" for row in TABLE.values() if kind in row.provisioning)
+        types = _quoted(row.name for row in TABLE.values() if kind in row.provisioning)
         label = f'`{PROVISIONING_LABELS[kind]}: "true"`' if kind in PROVISIONING_LABELS else "none"
         label = "`cloud.google.com/reservation-name: RESERVATION` (no taint)" if kind == "reservation" else label
         yield f"| `{kind}` | {label} | {'all' if kind == 'onDemand' else types} |"
@@ -294,15 +301,12 @@ def _sources() -> Iterable[tuple[str, ...]]:
 
 
 def _powers(row: Accelerator) -> tuple[str, ...]:
-    return _memory(row), _peak(row), ", ".join(row.narrow) or "no"
-
-
-def _memory(row: Accelerator) -> str:
-    return "not known" if row.memory_bytes is None else f"{row.memory_bytes / 1e9:.0f} GB"
-
-
-def _peak(row: Accelerator) -> str:
-    return "not known" if row.peak_flops_per_second is None else f"{row.peak_flops_per_second / 1e12:.0f} TFLOP/s"
+    memory, peak = row.memory_bytes, row.peak_flops_per_second
+    return (
+        "not known" if memory is None else f"{memory / 1e9:.0f} GB",
+        "not known" if peak is None else f"{peak / 1e12:.0f} TFLOP/s",
+        ", ".join(row.narrow) or "no",
+    )
 
 
 def _tried(row: Accelerator) -> str:

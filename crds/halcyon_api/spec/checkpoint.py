@@ -140,7 +140,7 @@ class CheckpointSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: _parsed(self.root) is not None,
+            lambda self: parsed_root(self.root) is not None,
             _ROOT_MESSAGE,
             ".root",
             lambda self: _instead(self.root),
@@ -169,13 +169,14 @@ def parse_root(root: str) -> CheckpointRoot:
     Raises:
         ValueError: The scheme is not allowed, or the path has a part that could lead out of the root.
     """
-    found = _parsed(root)
+    found = parsed_root(root)
     if found is None:
         raise ValueError(f"{_ROOT_MESSAGE}{_instead(root)}")
     return found
 
 
-def _parsed(root: str) -> CheckpointRoot | None:
+def parsed_root(root: str) -> CheckpointRoot | None:
+    """The parsed address of a root; None: it is not valid."""
     try:
         parts = urlsplit(root)
     except ValueError:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from halcyon_api.base import Rule, RuledModel, StepCount, optional
-from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, parse_root
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, parsed_root
 
 _FOLDER = "exports"
 """The default root, below the checkpoint root."""
@@ -32,7 +32,7 @@ class ExportSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: self.root is None or _is_address(self.root),
+            lambda self: self.root is None or parsed_root(self.root) is not None,
             "export.root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, without `..`",
             ".root",
         ),
@@ -49,11 +49,3 @@ class ExportSpec(RuledModel):
         return CheckpointSpec(
             root=root, endpoint=checkpoint.endpoint if s3 else None, region=checkpoint.region if s3 else None
         )
-
-
-def _is_address(root: str) -> bool:
-    try:
-        parse_root(root)
-    except ValueError:
-        return False
-    return True
