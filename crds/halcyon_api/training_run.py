@@ -74,9 +74,9 @@ _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
 _FIXED = " * ".join(_ICI.format(row.name) for row in on("ici"))
 _HAS_REST = f"[{', '.join(f'self.mesh.ici.{row.name}' for row in on('ici'))}].exists(size, size == {REST})"
 _SIDES = "self.accelerator.topology.split('x')"
-_PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
+_PAIRED = [row.name for row in TABLE.values() if row.devices_per_chip == 2]
 _SLICE_DEVICES = (
-    f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in [{_PAIRED}] ? "
+    f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in {_PAIRED} ? "
     "2 : 1)"
 )
 # CEL has no variables: a list with one number stands for one.

@@ -70,17 +70,13 @@ class HostResources(ApiModel):
     )
 
 
-def _quoted(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
 _SIDES = "self.topology.split('x')"
 
 
 def _exists(row: Accelerator) -> str:
     """The expression that a type has the topology of the section."""
     if row.family == "tpu":
-        exists = f"self.topology in [{_quoted(row.topologies)}]"
+        exists = f"self.topology in {list(row.topologies)}"
         if row.max_cubes:
             rising = " && sides.isSorted()" if row.rising_sides else ""
             cubes = (
@@ -106,7 +102,7 @@ def _topology_rules() -> Iterator[Rule]:
 
 def _topology_rule(types: list[str], exists: str, sentence: str) -> Rule:
     return Rule(
-        f"!(self.type in [{_quoted(types)}]) || {exists}",
+        f"!(self.type in {types}) || {exists}",
         lambda self: self.type not in types or self.row.shape(self.topology) is not None,
         f"topology of {', '.join(types)} {sentence}",
         ".topology",
@@ -125,7 +121,7 @@ def _part_bought_rule(row: Accelerator) -> Rule:
     kinds = " or ".join(row.part_hosts_provisioning)
     return Rule(
         f"self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)} || "
-        f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
+        f"self.provisioning in {list(row.part_hosts_provisioning)}",
         lambda self: self.type != row.name or _whole_hosts(self) or self.provisioning in row.part_hosts_provisioning,
         f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, "
         "or use whole hosts",
@@ -182,7 +178,7 @@ def _bought_rules() -> Iterator[Rule]:
 
 def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     return Rule(
-        f"!(self.provisioning in [{_quoted(kinds)}]) || self.type in [{_quoted(names)}]",
+        f"!(self.provisioning in {kinds}) || self.type in {list(names)}",
         lambda self: self.provisioning not in kinds or self.type in names,
         f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; "
         "leave it out for the others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
@@ -259,8 +255,8 @@ class AcceleratorSpec(RuledModel):
             ".reservationProject",
         ),
         Rule(
-            f"self.provisioning != 'flexStart' || !(self.type in [{_quoted(list(_SLICES_OF_ONE_HOST))}]) || "
-            f"self.type + ' ' + self.topology in [{_quoted(_FLEX_START_SLICES)}]",
+            f"self.provisioning != 'flexStart' || !(self.type in {list(_SLICES_OF_ONE_HOST)}) || "
+            f"self.type + ' ' + self.topology in {_FLEX_START_SLICES}",
             lambda self: (
                 self.provisioning != "flexStart"
                 or self.topology in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,))
@@ -269,13 +265,13 @@ class AcceleratorSpec(RuledModel):
             ".topology",
         ),
         Rule(
-            f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]",
+            f"self.network == 'standard' || self.type in {list(_FABRICS)}",
             lambda self: self.network == "standard" or self.type in _FABRICS,
             f"network gpuDirect exists for {', '.join(_FABRICS)} only; leave it out for the others",
             ".network",
         ),
         Rule(
-            f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]",
+            f"!has(self.computeDomain) || self.type in {list(_COMPUTE_DOMAINS)}",
             lambda self: self.compute_domain is None or self.type in _COMPUTE_DOMAINS,
             f"computeDomain exists for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
             ".computeDomain",
