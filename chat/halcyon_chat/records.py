@@ -19,7 +19,7 @@ from halcyon_chat.chain import Broken, Stage, partial
 _MARK = ".halcyon-chat"
 """File in each folder whose content this program may delete. A process that runs the chain holds its lock."""
 _PATH = re.compile(r"(/[A-Za-z0-9._=-]+)+")
-"""Paths that a run document can name (`halcyon_api.spec.origin.ROOT_PATTERN`)."""
+"""Paths that a run document can name (`halcyon_api.spec.checkpoint.ROOT_PATTERN`)."""
 
 
 @dataclass(frozen=True)

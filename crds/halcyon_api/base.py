@@ -126,6 +126,22 @@ class ApiModel(BaseModel):
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
+def optional(description: str, **constraints: Any) -> Any:
+    """A field that a document may leave out: it is None then.
+
+    Args:
+        description: What the field says, for the schema.
+        constraints: Further arguments of pydantic's `Field`.
+    """
+    return Field(default=None, description=description, **constraints)
+
+
+class StatusModel(ApiModel):
+    """A part of a status or a report. Ignores unknown fields, which a newer operator or trainer may have written."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class RuledModel(ApiModel):
     """An object whose `rules` are checked.
 
@@ -207,6 +223,12 @@ Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[
 
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 """A whole number of seconds, at most a year."""
+
+StepCount = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""A number of steps."""
+
+StepNumber = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""Steps done, or a number of steps that may be 0."""
 
 Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 time in UTC."""

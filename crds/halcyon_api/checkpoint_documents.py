@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.base import ApiModel, Timestamp, optional
 
 HEAD_KEY = "HEAD"
 MANIFEST_KEY = "MANIFEST.json"
@@ -83,10 +83,8 @@ class EvaluationRecord(Document):
 
     metric: str = Field(description="The number that is compared (`BestSpec.key`).")
     evaluated_step: int = Field(default=0, ge=0, description="Steps done at the last evaluation.")
-    best_step: int | None = Field(
-        default=None, ge=0, description="Steps done at the best evaluation; None before a finite one."
-    )
-    best_value: float | None = Field(default=None, description="Its value.")
+    best_step: int | None = optional("Steps done at the best evaluation; None before a finite one.", ge=0)
+    best_value: float | None = optional("Its value.")
     without_improvement: int = Field(default=0, ge=0, description="Evaluations since the best one.")
 
 
@@ -99,14 +97,10 @@ class CommittedStep(Document):
     manifest_sha256: Sha256
     size_bytes: int = Field(ge=0)
     time: Timestamp
-    verification: Literal["wanted", "passed"] | None = Field(
-        default=None,
-        description="`wanted`: is to be read back in full after its commit. `passed`: was read "
-        "back, every byte was right.",
+    verification: Literal["wanted", "passed"] | None = optional(
+        "`wanted`: is to be read back in full after its commit. `passed`: was read back, every byte was right."
     )
-    evaluation: EvaluationRecord | None = Field(
-        default=None, description="The evaluations before it, if the run keeps its best checkpoint."
-    )
+    evaluation: EvaluationRecord | None = optional("The evaluations before it, if the run keeps its best checkpoint.")
 
 
 class BadStep(Document):
@@ -167,9 +161,7 @@ class Head(Document):
     unread_saves: int = Field(
         default=0, ge=0, description="Commits since a checkpoint was last marked to be read back."
     )
-    rebuilt: RebuiltHead | None = Field(
-        default=None, description="The last time that HEAD was lost and rebuilt; None if it never was."
-    )
+    rebuilt: RebuiltHead | None = optional("The last time that HEAD was lost and rebuilt; None if it never was.")
 
     @property
     def newest(self) -> CommittedStep | None:
@@ -192,7 +184,7 @@ class ManifestLeaf(Document):
     shape: tuple[int, ...]
     dtype: str
     chunk_shape: tuple[int, ...] = Field(description="Shape of its regular chunks, one file each.")
-    axes: tuple[str, ...] | None = Field(default=None, description="Logical axis names, if the array has them.")
+    axes: tuple[str, ...] | None = optional("Logical axis names, if the array has them.")
 
 
 class Fingerprints(Document):
@@ -233,13 +225,9 @@ class Manifest(Document):
     versions: dict[str, str] = Field(description="Versions of the software that wrote it.")
     mesh: dict[str, int] = Field(description="The mesh that wrote it, for information; reading does not need it.")
     time: Timestamp
-    vocabulary: int | None = Field(
-        default=None, ge=1, description="Tokens of the model, without the padding of its vocabulary."
-    )
-    positions: int | None = Field(default=None, ge=1, description="Longest sequence of the model, in tokens.")
-    evaluation: EvaluationRecord | None = Field(
-        default=None, description="The evaluations before it, if the run keeps its best checkpoint."
-    )
+    vocabulary: int | None = optional("Tokens of the model, without the padding of its vocabulary.", ge=1)
+    positions: int | None = optional("Longest sequence of the model, in tokens.", ge=1)
+    evaluation: EvaluationRecord | None = optional("The evaluations before it, if the run keeps its best checkpoint.")
 
 
 class Commit(Document):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 from halcyon_api.mesh import run_mesh
-from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh
 from halcyon_api.spec.trainer import MAX_MICROBATCHES, TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
@@ -79,9 +78,3 @@ def on_slices(spec: TrainingRunSpec, slices: int) -> TrainingRunSpec:
             "recovery": spec.recovery.model_copy(update={"elastic": None}),
         }
     )
-
-
-def topology_on(spec: TrainingRunSpec, slices: int) -> Topology:
-    """Slices, hosts and devices of the run on a number of slices."""
-    own = spec.accelerator.resolve()
-    return Topology(slices, own.hosts_per_slice, own.devices_per_host)

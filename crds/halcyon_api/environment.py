@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from halcyon_api.base import ApiModel
+from halcyon_api.base import ApiModel, optional
 from halcyon_api.spec.mesh import ResolvedMesh
 
 PREFIX = "HALCYON_"
@@ -50,8 +50,8 @@ class PodEnvironment(ApiModel):
         ge=0, description="Newest committed step that the operator knew when it created the attempt."
     )
     termination_log: str = Field(default="/dev/termination-log", description="Where the termination report is written.")
-    grace_seconds: int | None = Field(
-        default=None, ge=0, description="Time from the pod's preemption notice to its end, if the operator knows it."
+    grace_seconds: int | None = optional(
+        "Time from the pod's preemption notice to its end, if the operator knows it.", ge=0
     )
     save_token: str = Field(
         default="", description="Token that a checkpoint request must carry; empty: all requests are rejected."

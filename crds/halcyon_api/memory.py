@@ -19,8 +19,8 @@ from halcyon_api.hardware.host_memory import HOST_MEMORY_GIB, left_of_host_gib
 from halcyon_api.hardware.kinds import GIB
 from halcyon_api.mesh import WIDTHS, average_bytes, model_shape, reference_bytes
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.spec.remat import Remat
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
+from halcyon_api.spec.trainer import Remat
 from halcyon_api.training_run import TrainingRunSpec
 
 _BATCH_BYTES_PER_TOKEN = 8

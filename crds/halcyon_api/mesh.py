@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import math
 
-from halcyon_api.axes import REST, axis, on
 from halcyon_api.hardware import TABLE
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.mesh import IciAxes, MeshSpec, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.mesh import REST, IciAxes, MeshSpec, ResolvedMesh, axis, on, resolve_mesh
 from halcyon_api.spec.model_shape import ModelShape
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE, TokenizerSpec
 from halcyon_api.training_run import TrainingRunSpec

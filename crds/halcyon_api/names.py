@@ -45,11 +45,9 @@ MANAGED_BY = "halcyon-operator"
 FIELD_MANAGER = "halcyon-operator"
 PLUGIN_FIELD_MANAGER = "kubectl-halcyon"
 
-JOBSET_NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
 JOBSET_UID_LABEL = "jobset.sigs.k8s.io/jobset-uid"
 JOBSET_JOB_INDEX = "jobset.sigs.k8s.io/job-index"
 JOBSET_RESTART = "jobset.sigs.k8s.io/restart-attempt"
-JOBSET_COORDINATOR = "jobset.sigs.k8s.io/coordinator"
 JOB_COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 

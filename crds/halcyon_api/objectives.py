@@ -82,8 +82,7 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
         yield (
             f"{field}.preference",
             "pairs of conversations need an objective that compares them; set objective.preference, or take format "
-            "chat with the "
-            "preferred messages",
+            "chat with the preferred messages",
         )
     elif objective.finetune is not None:
         if form.chat is not None and form.chat.loss_on == "all":
@@ -92,8 +91,7 @@ def _source_problems(spec: TrainingRunSpec, source: DataSourceSpec) -> Iterator[
             yield (
                 field,
                 f"objective.finetune needs conversations, and {form.kind} has none; set format chat (or prebuilt with "
-                "weightsField), or "
-                "change the objective",
+                "weightsField), or change the objective",
             )
 
 
@@ -148,8 +146,7 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
         yield (
             f"{field}.updatesPerRollout",
             "the run that this one goes on from has no weights that sample; begin with weights alone "
-            "(from.weightsOnly: true), or leave it "
-            "out",
+            "(from.weightsOnly: true), or leave it out",
         )
 
 

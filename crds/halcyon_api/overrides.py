@@ -14,7 +14,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from halcyon_api.base import InvalidRun
 from halcyon_api.sentences import nearest, sentences
@@ -152,12 +151,9 @@ def _type_at(path: str, parts: Sequence[Part]) -> Any:
                 else f"there are {', '.join(fields)}"
             )
             raise InvalidRun(f"{path}: unknown field; {meant}")
-        current = _with_bounds(fields[part])
+        field = fields[part]
+        current = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return current
-
-
-def _with_bounds(field: FieldInfo) -> Any:
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

@@ -171,14 +171,15 @@ def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, list[type[BaseModel]]]]:
     """Each field of a model with the models of its annotation."""
     for name, field in model.model_fields.items():
-        yield field.alias or name, list(_models(field.annotation))
+        yield field.alias or name, list(models_in(field.annotation))
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models(part)
+        yield from models_in(part)
 
 
 def _places(model: type[BaseModel], wanted: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

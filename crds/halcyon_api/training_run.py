@@ -14,31 +14,33 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_snake
 
-from halcyon_api.axes import REST, on
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel
+from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledModel, RunName, Seconds, cel, optional
 from halcyon_api.edits.steps import steps_rule
-from halcyon_api.hardware import TABLE, NarrowType
+from halcyon_api.hardware import TABLE
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.plain_files import read_text
 from halcyon_api.sentences import sentences
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
-from halcyon_api.spec.after import AfterSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.average import AverageSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
-from halcyon_api.spec.mesh import MeshSpec
+from halcyon_api.spec.mesh import REST, MeshSpec, on
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.narrow_products import HEAD_TYPES, PARAMETER_GRADIENT_TYPES
 from halcyon_api.spec.objective import ObjectiveSpec, next_token
-from halcyon_api.spec.operations import RecoverySpec, SchedulingSpec, TelemetrySpec
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.spec.origin import OriginSpec
-from halcyon_api.spec.rules.adamw import AdamWSpec
+from halcyon_api.spec.origin import AfterSpec, OriginSpec
+from halcyon_api.spec.recovery import RecoverySpec
+from halcyon_api.spec.rules import AdamWSpec
+from halcyon_api.spec.scheduling import SchedulingSpec
+from halcyon_api.spec.telemetry import TelemetrySpec
 from halcyon_api.spec.tokenizer import ByteTokenizerSpec, TokenizerSpec
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA, TrainerSpec
 from halcyon_api.spec.variables import MAX_VARIABLES, VariableSpec, each_once
@@ -57,8 +59,7 @@ CATEGORY = "training"
 _NAME_RULE = cel(
     f"self.metadata.name.size() <= {MAX_RUN_NAME_LENGTH} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     f"metadata.name must have at most {MAX_RUN_NAME_LENGTH} characters (pod names and the coordinator's label are made "
-    "from it), begin "
-    "with a letter and consist of lower-case letters, digits and `-`",
+    "from it), begin with a letter and consist of lower-case letters, digits and `-`",
 )
 
 
@@ -73,9 +74,9 @@ _ICI = "(self.mesh.ici.{0} > 0 ? self.mesh.ici.{0} : 1)"
 _FIXED = " * ".join(_ICI.format(row.name) for row in on("ici"))
 _HAS_REST = f"[{', '.join(f'self.mesh.ici.{row.name}' for row in on('ici'))}].exists(size, size == {REST})"
 _SIDES = "self.accelerator.topology.split('x')"
-_PAIRED = ", ".join(f"'{row.name}'" for row in TABLE.values() if row.devices_per_chip == 2)
+_PAIRED = [row.name for row in TABLE.values() if row.devices_per_chip == 2]
 _SLICE_DEVICES = (
-    f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in [{_PAIRED}] ? "
+    f"int({_SIDES}[0]) * int({_SIDES}[1]) * int({_SIDES}[?2].orValue('1')) * (self.accelerator.type in {_PAIRED} ? "
     "2 : 1)"
 )
 # CEL has no variables: a list with one number stands for one.
@@ -103,14 +104,11 @@ def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
     )
 
 
-def _narrow_field_rule(
-    field: str, attribute: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = ""
-) -> Rule:
+def _narrow_field_rule(field: str, kinds: tuple[NarrowType, ...], reason: str, *, wrong: str = "") -> Rule:
     """A field of ``trainer.precision.narrowProducts`` for some types only.
 
     Args:
         field: Its name.
-        attribute: Its name in Python.
         kinds: The types.
         reason: Why other types do not have it.
         wrong: The value that other types do not have; any, if empty.
@@ -120,7 +118,7 @@ def _narrow_field_rule(
 
     def check(self: TrainingRunSpec) -> bool:
         precision = self.trainer.precision
-        value = getattr(precision.narrow_products, attribute, None)
+        value = getattr(precision.narrow_products, to_snake(field), None)
         return (
             value is None
             or precision.products is None
@@ -143,34 +141,24 @@ class TrainingRunSpec(RuledModel):
     defaults: (
         Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
         | None
-    ) = Field(
-        default=None,
-        description=(
-            "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
-            "missing here. Default: "
-            "`default`. An empty string: no defaults."
-        ),
+    ) = optional(
+        "Name of the TrainingRunDefaults, in the run's namespace and in the operator's, that fill in the fields "
+        "missing here. Default: `default`. An empty string: no defaults."
     )
-    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = Field(
-        default=None,
-        description="Image of the trainer. Default: the operator's trainer image, of the same version as the operator.",
+    image: Annotated[str, StringConstraints(max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = (
+        optional("Image of the trainer. Default: the operator's trainer image, of the same version as the operator.")
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When the kubelet pulls the image."
     )
-    origin: OriginSpec | None = Field(
-        default=None,
+    origin: OriginSpec | None = optional(
+        "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
+        "must be the same, steps count on from it, and this document sets everything else. With task `evaluate`: "
+        "the checkpoint to evaluate.",
         alias="from",
-        description=(
-            "Begin with a checkpoint of another run, or with the weights of a Hugging Face model. Model and tokenizer "
-            "must be the same, "
-            "steps count on from it, and this document sets everything else. With task `evaluate`: the checkpoint to "
-            "evaluate."
-        ),
     )
-    after: AfterSpec | None = Field(
-        default=None,
-        description="Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens.",
+    after: AfterSpec | None = optional(
+        "Begin when another run has succeeded, such as a run of task `data` that builds this run's tokens."
     )
     env: Annotated[
         list[VariableSpec],
@@ -182,32 +170,26 @@ class TrainingRunSpec(RuledModel):
         default=[],
         description=(
             "Environment variables of the trainer's processes. The operator's settings list the allowed names: by "
-            "default `XLA_FLAGS`, "
-            "`LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that your shell sets keeps "
-            "its value."
+            "default `XLA_FLAGS`, `LIBTPU_INIT_ARGS`, `NCCL_*` and `HF_TOKEN`. On your own machine, a variable that "
+            "your shell sets keeps its value."
         ),
     )
     task: Task = Field(
         default="train",
         description=(
             "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: "
-            "only evaluate the "
-            "checkpoint that `from` names, on the held-out part of each source of `data`."
+            "only evaluate the checkpoint that `from` names, on the held-out part of each source of `data`."
         ),
     )
     accelerator: AcceleratorSpec = Field(
         description="The hardware: identical slices of one topology and one accelerator type."
     )
-    mesh: MeshSpec | None = Field(
-        default=None,
-        description=(
-            "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
-            "of a device, and kept "
-            "for the life of the run; only `fsdp` wherever the model then fits."
-        ),
+    mesh: MeshSpec | None = optional(
+        "How the devices are arranged into named axes. Default: chosen from the size of the model and the memory "
+        "of a device, and kept for the life of the run; only `fsdp` wherever the model then fits."
     )
     model: ModelSpec = Field(description="The architecture: exactly one member.")
-    adapter: AdapterSpec | None = Field(default=None, description="Train only an adapter beside the weights of `from`.")
+    adapter: AdapterSpec | None = optional("Train only an adapter beside the weights of `from`.")
     tokenizer: TokenizerSpec = Field(
         default_factory=lambda: TokenizerSpec(byte=ByteTokenizerSpec()),
         description="The tokenizer: exactly one member.",
@@ -220,18 +202,13 @@ class TrainingRunSpec(RuledModel):
     objective: ObjectiveSpec = Field(
         default_factory=next_token, description="Objective: exactly one member. Default: `nextToken`."
     )
-    average: AverageSpec | None = Field(
-        default=None,
-        description="Keep an average of the parameters beside them, evaluate it too, and export "
-        "it by choice: exactly one "
-        "member.",
+    average: AverageSpec | None = optional(
+        "Keep an average of the parameters beside them, evaluate it too, and export it by choice: exactly one member."
     )
     trainer: TrainerSpec = Field(description="The training loop: steps, batch, precision, evaluation, logging.")
     checkpoint: CheckpointSpec = Field(description="Where the run's checkpoints are kept and when they are made.")
-    export: ExportSpec | None = Field(
-        default=None,
-        description="Write the model for other programs while the run trains. Default: only "
-        "`halcyon export` writes it.",
+    export: ExportSpec | None = optional(
+        "Write the model for other programs while the run trains. Default: only `halcyon export` writes it."
     )
     recovery: RecoverySpec = Field(default_factory=RecoverySpec, description="What happens when something fails.")
     scheduling: SchedulingSpec = Field(
@@ -242,13 +219,9 @@ class TrainingRunSpec(RuledModel):
         default=False,
         description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint.",
     )
-    ttl_seconds_after_finished: Seconds | None = Field(
-        default=None,
-        description=(
-            "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
-            "checkpoints stay. "
-            "Default: never delete it."
-        ),
+    ttl_seconds_after_finished: Seconds | None = optional(
+        "Delete the TrainingRun, with its pods and their logs, this many seconds after it has succeeded. Its "
+        "checkpoints stay. Default: never delete it."
     )
 
     cel_rules: ClassVar = (
@@ -345,40 +318,34 @@ class TrainingRunSpec(RuledModel):
                 self.trainer.precision.moments_rounding is None or self.trainer.precision.moments == "bfloat16"
             ),
             "trainer.precision.momentsRounding needs trainer.precision.moments: bfloat16, because float32 needs no "
-            "rounding and float8 is "
-            "always rounded stochastically; leave momentsRounding out",
+            "rounding and float8 is always rounded stochastically; leave momentsRounding out",
             ".trainer.precision.momentsRounding",
         ),
         Rule(
             "!has(self.trainer.precision.rounding) || self.trainer.precision.parameters == 'bfloat16'",
             lambda self: self.trainer.precision.rounding is None or self.trainer.precision.parameters == "bfloat16",
             "trainer.precision.rounding needs trainer.precision.parameters: bfloat16, because float32 parameters keep "
-            "small updates; leave "
-            "rounding out",
+            "small updates; leave rounding out",
             ".trainer.precision.rounding",
         ),
         *_narrow_rules(),
         Rule(
             "!has(self.trainer.precision.narrowProducts) || has(self.trainer.precision.products)",
             lambda self: self.trainer.precision.narrow_products is None or self.trainer.precision.products is not None,
-            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set products, "
-            "or leave "
-            "narrowProducts out",
+            "trainer.precision.narrowProducts needs trainer.precision.products, the type that it is for; set "
+            "products, or leave narrowProducts out",
             ".trainer.precision.narrowProducts",
         ),
-        _narrow_field_rule(
-            "scales", "scales", ("float8", "int8"), "the other types have a scale for each block of values"
-        ),
-        _narrow_field_rule("gradients", "gradients", ("float8",), "only it has two forms"),
-        _narrow_field_rule("fastAccumulation", "fast_accumulation", ("float8",), "only its sums can have fewer bits"),
+        _narrow_field_rule("scales", ("float8", "int8"), "the other types have a scale for each block of values"),
+        _narrow_field_rule("gradients", ("float8",), "only it has two forms"),
+        _narrow_field_rule("fastAccumulation", ("float8",), "only its sums can have fewer bits"),
         _narrow_field_rule(
             "parameterGradients",
-            "parameter_gradients",
             PARAMETER_GRADIENT_TYPES,
             "the other types have no products for gradients",
             wrong="true",
         ),
-        _narrow_field_rule("head", "head", HEAD_TYPES, "the gradient of a softmax needs their range", wrong="true"),
+        _narrow_field_rule("head", HEAD_TYPES, "the gradient of a softmax needs their range", wrong="true"),
         Rule(
             "!has(self.recovery.elastic) || (self.recovery.elastic.minSlices <= self.accelerator.slices && "
             "self.accelerator.slices <= self.recovery.elastic.?maxSlices.orValue(self.accelerator.slices))",
@@ -443,7 +410,7 @@ class TrainingRun(RuledModel):
     kind: Literal["TrainingRun"] = Field(description="Kind of the document.")
     metadata: ObjectMeta = Field(description="Name and namespace of the run.")
     spec: TrainingRunSpec = Field(description="What to train, on what hardware, and where the checkpoints are kept.")
-    status: TrainingRunStatus | None = Field(default=None, description="The state of the run, written by the operator.")
+    status: TrainingRunStatus | None = optional("The state of the run, written by the operator.")
 
     cel_rules: ClassVar = (_NAME_RULE, steps_rule(), _ROOT_STAYS)
     rules: ClassVar = (
@@ -466,8 +433,7 @@ Model = TypeVar("Model", bound=ApiModel)
 
 _NO_ROOT = (
     "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
-    "checkpoint.rootPrefix set in the "
-    "TrainingRunDefaults of its namespace"
+    "checkpoint.rootPrefix set in the TrainingRunDefaults of its namespace"
 )
 
 

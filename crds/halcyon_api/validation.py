@@ -7,22 +7,23 @@ agree.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from halcyon_api.axes import AXES, splitting
 from halcyon_api.elastic import microbatches_on, usable_slices, wanted_slices
 from halcyon_api.hardware.gpu_attention import gpu_kernel
 from halcyon_api.memory import host_memory_problem, memory_problem
 from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.objectives import objective_problems
+from halcyon_api.result_documents import CORE, TASK_NAMES
 from halcyon_api.schedules import schedule_problems
 from halcyon_api.spec.accelerator import Topology
-from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
+from halcyon_api.spec.mesh import AXES, InvalidMesh, ResolvedMesh, splitting
 from halcyon_api.spec.optimizer import InvalidGroup
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
 from halcyon_api.spec.trainer import NARROW_MOMENTS_BETA
-from halcyon_api.task_results import CORE, TASK_NAMES
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.yaml_text import dump
 
@@ -46,6 +47,10 @@ class Problem:
         return self.message if self.message.startswith(self.field) else f"{self.field}: {self.message}"
 
 
+Found = Iterator[tuple[str, str]]
+"""Problems, as the field and the sentence."""
+
+
 def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tuple[Problem, ...]:
     """All errors of a run on its own topology, or on another one."""
     topology = topology or spec.accelerator.resolve()
@@ -54,46 +59,45 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
     except InvalidMesh as error:
         field, _, message = str(error).partition(": ")
         return (Problem(field, message),)
-    return (
-        *_size_problems(spec),
-        *_batch_problems(spec, mesh),
-        *_length_problems(spec, mesh),
-        *_window_problems(spec),
-        *_attention_problems(spec),
-        *_split_problems(spec, mesh),
-        *_memory_problems(spec, mesh),
-        *_data_problems(spec),
-        *_evaluation_problems(spec),
-        *_adapter_problems(spec),
-        *_schedule_problems(spec),
-        *_precision_problems(spec),
-        *_group_problems(spec),
-        *_elastic_problems(spec),
+    found = itertools.chain(
+        _size_problems(spec),
+        _batch_problems(spec, mesh),
+        _length_problems(spec, mesh),
+        _window_problems(spec),
+        _attention_problems(spec),
+        _split_problems(spec, mesh),
+        _memory_problems(spec, mesh),
+        _data_problems(spec),
+        _set_problems(spec),
+        _held_out_problems(spec),
+        _task_problems(spec),
+        _adapter_problems(spec),
+        schedule_problems(spec.optimizer, spec.trainer) if spec.task == "train" else (),
+        _precision_problems(spec),
+        _group_problems(spec),
+        _elastic_problems(spec),
     )
+    return tuple(itertools.starmap(Problem, found))
 
 
-def _size_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _size_problems(spec: TrainingRunSpec) -> Found:
     sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     if len(json.dumps(sections)) * _MOST_YAML_BYTES < MAX_DOCUMENT_BYTES:
-        return ()
-    size, sizes = (
-        len(dump(sections).encode()),
-        {name: len(dump(section).encode()) for name, section in sections.items()},
-    )
+        return
+    size = len(dump(sections).encode())
     if size <= MAX_DOCUMENT_BYTES:
-        return ()
+        return
+    sizes = {name: len(dump(section).encode()) for name, section in sections.items()}
     largest = max(sizes, key=lambda name: sizes[name])
-    return (
-        Problem(
-            "spec",
-            f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most "
-            f"{MAX_DOCUMENT_BYTES:,}; name files "
-            "by a pattern with *, and put templates into files",
-        ),
+    yield (
+        "spec",
+        f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most "
+        f"{MAX_DOCUMENT_BYTES:,}; name files "
+        "by a pattern with *, and put templates into files",
     )
 
 
-def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
     trainer = spec.trainer
     unit = mesh.data_parallelism * trainer.least_microbatches
     sizes = {"spec.trainer.batchSize": trainer.batch_size}
@@ -102,18 +106,16 @@ def _batch_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem,
         for n, entry in enumerate(trainer.batch_schedule)
         if entry.batch_size
     }
-    return tuple(
-        Problem(
-            field,
-            f"{size} must be a multiple of the data parallelism times microbatches, {mesh.data_parallelism} x "
-            f"{trainer.least_microbatches}; the next one is {-(-size // unit) * unit}",
-        )
-        for field, size in sizes.items()
-        if size % unit
-    )
+    for field, size in sizes.items():
+        if size % unit:
+            yield (
+                field,
+                f"{size} must be a multiple of the data parallelism times microbatches, {mesh.data_parallelism} x "
+                f"{trainer.least_microbatches}; the next one is {-(-size // unit) * unit}",
+            )
 
 
-def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
     """All sequence lengths of a run must divide the longest one, because its data is laid out in sequences of that
     length.
 
@@ -128,28 +130,22 @@ def _length_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem
         if entry.sequence_length
     }
     longest, parts = max(lengths.values()), 2 * mesh.context
-    return (
-        *(
-            Problem(
-                field, f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does"
+    for field, length in lengths.items():
+        if longest % length:
+            yield (
+                field,
+                f"{length} does not divide {longest}, the longest sequence of the run; choose a length that does",
             )
-            for field, length in lengths.items()
-            if longest % length
-        ),
-        *(
-            Problem(
+    for field, length in lengths.items():
+        if mesh.context > 1 and length % parts:
+            yield (
                 field,
                 f"{length} must be a multiple of twice the context axis of the mesh, 2 x {mesh.context}, because each "
-                "of its devices holds "
-                f"two parts of a sequence; the next one is {-(-length // parts) * parts}",
+                f"of its devices holds two parts of a sequence; the next one is {-(-length // parts) * parts}",
             )
-            for field, length in lengths.items()
-            if mesh.context > 1 and length % parts
-        ),
-    )
 
 
-def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _window_problems(spec: TrainingRunSpec) -> Found:
     """A window longer than the longest sequence hides nothing, so its size is an error of the document.
 
     A run that begins with another model has the window of that model, and may train it on shorter sequences. A run that
@@ -157,102 +153,85 @@ def _window_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
     """
     window, longest = spec.model.section.stated_window, spec.trainer.longest_sequence
     if spec.task == "data" or spec.origin is not None or window is None or window <= longest:
-        return ()
+        return
     sentence = (
         f"a window of {window} positions is longer than the longest sequence of the run, {longest}; give at most "
         f"{longest}"
     )
-    return (Problem(f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"),)
+    yield f"spec.model.{spec.model.kind}.slidingWindow", f"{sentence}, or longer sequences"
 
 
-def _attention_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _attention_problems(spec: TrainingRunSpec) -> Found:
     """Rejects a named implementation of attention that lacks a part of the model's attention.
 
     The other ones have all parts.
     """
     needs, version = spec.model.section.attention_needs, spec.accelerator.row.compute_capability
     if spec.trainer.attention != "tokamax" or needs is None or version is None:
-        return ()
+        return
     apart = not spec.data.attend_across_documents
     kernel = gpu_kernel(version, needs.head_size, needs.value_size, soft_cap=needs.soft_cap, ranges=apart)
-    if not isinstance(kernel, str):
-        return ()
-    return (Problem("spec.trainer.attention", f"{kernel}; use auto for {spec.model.kind}"),)
+    if isinstance(kernel, str):
+        yield "spec.trainer.attention", f"{kernel}; use auto for {spec.model.kind}"
 
 
-def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+def _split_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
     """Each size of the model must be a multiple of each mesh axis that splits it."""
     splits = model_shape(spec).splits
-    found = [
-        Problem(
-            f"spec.model.{spec.model.kind}.{split.field}",
-            f"{split.size} must be a multiple of the {row.name} axis of the mesh, {mesh.size(row.name)}",
-        )
-        for row in AXES
-        for split in splits
-        if split.axis in row.splits and split.size % mesh.size(row.name)
-    ]
-    found += [
-        Problem(
-            f"spec.{row.path}",
-            f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, because the vocabulary is split over it",
-        )
-        for row in splitting("vocabulary")
-        if VOCABULARY_MULTIPLE % mesh.size(row.name)
-    ]
-    return tuple(found)
+    for row in AXES:
+        for split in splits:
+            if split.axis in row.splits and split.size % mesh.size(row.name):
+                yield (
+                    f"spec.model.{spec.model.kind}.{split.field}",
+                    f"{split.size} must be a multiple of the {row.name} axis of the mesh, {mesh.size(row.name)}",
+                )
+    for row in splitting("vocabulary"):
+        if VOCABULARY_MULTIPLE % mesh.size(row.name):
+            yield (
+                f"spec.{row.path}",
+                f"{mesh.size(row.name)} must divide {VOCABULARY_MULTIPLE}, because the vocabulary is split over it",
+            )
 
 
-def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[Problem, ...]:
+def _memory_problems(spec: TrainingRunSpec, mesh: ResolvedMesh) -> Found:
     """The run must fit into the memory of a device and of a host, where the type of the accelerator says how large they
     are.
     """
     available = spec.accelerator.row.memory_bytes
-    found = None if available is None else memory_problem(spec, mesh, available, devices=1, where="each device")
-    return tuple(Problem(*each) for each in (found, host_memory_problem(spec, mesh)) if each is not None)
+    if available is not None and (problem := memory_problem(spec, mesh, available, devices=1, where="each device")):
+        yield problem
+    if problem := host_memory_problem(spec, mesh):
+        yield problem
 
 
-def _elastic_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _elastic_problems(spec: TrainingRunSpec) -> Found:
     """An elastic run must be able to train on its minimum and maximum number of slices.
 
     Unusable numbers between them are skipped.
     """
     elastic = spec.recovery.elastic
     if elastic is None:
-        return ()
+        return
     usable = ", ".join(map(str, usable_slices(spec))) or "none"
-    bounds = {"minSlices": elastic.min_slices} | (
-        {"maxSlices": elastic.max_slices} if elastic.max_slices is not None else {}
-    )
-    return tuple(
-        Problem(
-            f"spec.recovery.elastic.{name}",
-            f"the batch cannot be distributed evenly over {slices} slices with at most as many rows per device as on "
-            f"{spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} these can "
-            f"be used: {usable}",
-        )
-        for name, slices in bounds.items()
-        if microbatches_on(spec, slices) is None
-    )
+    for name, slices in (("minSlices", elastic.min_slices), ("maxSlices", elastic.max_slices)):
+        if slices is not None and microbatches_on(spec, slices) is None:
+            yield (
+                f"spec.recovery.elastic.{name}",
+                f"the batch cannot be distributed evenly over {slices} slices with at most as many rows per device as "
+                f"on {spec.accelerator.slices}; of the numbers from {elastic.min_slices} to {wanted_slices(spec)} "
+                f"these can be used: {usable}",
+            )
 
 
-def _schedule_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """The schedules of the optimizer must fit into the run."""
-    if spec.task != "train":
-        return ()
-    return tuple(Problem(field, sentence) for field, sentence in schedule_problems(spec.optimizer, spec.trainer))
-
-
-def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _precision_problems(spec: TrainingRunSpec) -> Found:
     """Some update rules need float32: their moments decay slowly, or they compute a mean of parameters from the
     parameters.
     """
     names, precision = spec.optimizer.rule_names, spec.trainer.precision
     wide = next((name for name, rule in zip(names, spec.optimizer.used_rules, strict=True) if rule.wide_only), None)
     field = "spec.trainer.precision"
-    found: list[Problem] = []
     if wide is not None and precision.moments != "float32":
-        found.append(Problem(f"{field}.moments", f"the update rule {wide} stores its moments in float32; use float32"))
+        yield f"{field}.moments", f"the update rule {wide} stores its moments in float32; use float32"
     decay = _slowest_decay(spec)
     if (
         wide is None
@@ -265,15 +244,12 @@ def _precision_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
             f"{decay:g}; set "
             "momentsRounding to stochastic, use float32, or lower the decay"
         )
-        found.append(Problem(f"{field}.moments", sentence))
+        yield f"{field}.moments", sentence
     if "scheduleFree" in names and precision.parameters != "float32":
-        found.append(
-            Problem(
-                f"{field}.parameters",
-                "the mean that scheduleFree keeps needs float32; use float32, or another update rule",
-            )
+        yield (
+            f"{field}.parameters",
+            "the mean that scheduleFree keeps needs float32; use float32, or another update rule",
         )
-    return tuple(found)
 
 
 def _slowest_decay(spec: TrainingRunSpec) -> float:
@@ -285,45 +261,34 @@ def _slowest_decay(spec: TrainingRunSpec) -> float:
     return max(getattr(one, name, 0.0) for one in settings for name in ("beta1", "beta2", "momentum"))
 
 
-def _group_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _group_problems(spec: TrainingRunSpec) -> Found:
     """The rule of a group must have the settings that the group changes."""
-    found: list[Problem] = []
     for number, group in enumerate(spec.optimizer.groups or ()):
         try:
             spec.optimizer.settings_of(group)
         except InvalidGroup as error:
-            found.append(Problem(f"spec.optimizer.groups[{number}].{error.field}", str(error)))
-    return tuple(found)
+            yield f"spec.optimizer.groups[{number}].{error.field}", str(error)
 
 
-def _data_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _data_problems(spec: TrainingRunSpec) -> Found:
     if spec.task == "data" and spec.accelerator.type != "cpu":
-        return (
-            Problem(
-                "spec.accelerator.type",
-                "a run of task data only tokenizes, for which it needs no accelerator; take cpu",
-            ),
+        yield (
+            "spec.accelerator.type",
+            "a run of task data only tokenizes, for which it needs no accelerator; take cpu",
         )
-    return tuple(Problem(field, sentence) for field, sentence in objective_problems(spec))
+    yield from objective_problems(spec)
 
 
-def _adapter_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _adapter_problems(spec: TrainingRunSpec) -> Found:
     """An adapter needs weights that it is trained beside."""
-    if spec.adapter is None or spec.origin is not None:
-        return ()
-    return (
-        Problem(
-            "spec.adapter", "it is trained beside the weights of a model; name them in spec.from, or leave adapter out"
-        ),
-    )
+    if spec.adapter is not None and spec.origin is None:
+        yield (
+            "spec.adapter",
+            "it is trained beside the weights of a model; name them in spec.from, or leave adapter out",
+        )
 
 
-def _evaluation_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
-    """A run of task evaluate needs held-out data, and the sets of an evaluation need sources that exist."""
-    return (*_set_problems(spec), *_held_out_problems(spec), *_task_problems(spec))
-
-
-def _set_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _set_problems(spec: TrainingRunSpec) -> Found:
     """Tags name held-out sources, have names of their own, and `best.of` names a source or a tag."""
     evaluation, field = spec.trainer.evaluation, "spec.trainer.evaluation"
     tags = evaluation.by_source.tags if evaluation.by_source is not None else []
@@ -333,76 +298,56 @@ def _set_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
         if (spec.data.validation.fraction if source.validation is None else source.validation.fraction)
     }
     names = [*(source.name for source in spec.data.sources), *(tag.name for tag in tags)]
-    found = [
-        Problem(
-            f"{field}.bySource.tags[{tag.name}].sources",
-            f"{name} is no source with a held-out part; there are {_names(held_out)}",
-        )
-        for tag in tags
-        for name in tag.sources
-        if name not in held_out
-    ]
-    found += [
-        Problem(f"{field}.bySource.tags[{name}].name", "a source or another tag has this name; choose another one")
-        for name in dict.fromkeys(tag.name for tag in tags)
-        if names.count(name) > 1
-    ]
+    for tag in tags:
+        for name in tag.sources:
+            if name not in held_out:
+                yield (
+                    f"{field}.bySource.tags[{tag.name}].sources",
+                    f"{name} is no source with a held-out part; there are {_names(held_out)}",
+                )
+    for name in dict.fromkeys(tag.name for tag in tags):
+        if names.count(name) > 1:
+            yield f"{field}.bySource.tags[{name}].name", "a source or another tag has this name; choose another one"
     wanted = evaluation.best.of if evaluation.best is not None else None
     known = held_out | {tag.name for tag in tags}
     if wanted is not None and wanted not in known:
-        found.append(
-            Problem(
-                f"{field}.best.of", f"{wanted} is no tag and no source with a held-out part; there are {_names(known)}"
-            )
-        )
-    return tuple(found)
+        yield f"{field}.best.of", f"{wanted} is no tag and no source with a held-out part; there are {_names(known)}"
 
 
 def _names(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _held_out_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _held_out_problems(spec: TrainingRunSpec) -> Found:
     fractions = [
         spec.data.validation.fraction if source.validation is None else source.validation.fraction
         for source in spec.data.sources
     ]
     if spec.task != "evaluate" or any(fractions) or spec.trainer.evaluation.tasks is not None:
-        return ()
-    field = "spec.data.validation.fraction"
-    return (
-        Problem(
-            field,
-            "nothing is held out to evaluate on; raise it, or give a source validation.fraction: 1 to evaluate on all "
-            "of it",
-        ),
+        return
+    yield (
+        "spec.data.validation.fraction",
+        "nothing is held out to evaluate on; raise it, or give a source validation.fraction: 1 to evaluate on all "
+        "of it",
     )
 
 
-def _task_problems(spec: TrainingRunSpec) -> tuple[Problem, ...]:
+def _task_problems(spec: TrainingRunSpec) -> Found:
     """Tasks have names that exist, and files in the trainer's file system."""
     tasks, field = spec.trainer.evaluation.tasks, "spec.trainer.evaluation.tasks"
     if tasks is None:
-        return ()
+        return
     if spec.task == "data":
-        return (Problem(field, "a run of task data has no model to ask; leave tasks out"),)
+        yield field, "a run of task data has no model to ask; leave tasks out"
+        return
     if not tasks.files:
-        return (
-            Problem(
-                f"{field}.files", f"there is no task; give the path of one or more of {', '.join((*TASK_NAMES, CORE))}"
-            ),
-        )
-    found = [
-        Problem(f"{field}.files.{name}", f"there is no such task; the tasks are {', '.join((*TASK_NAMES, CORE))}")
-        for name in tasks.files
-        if name not in (*TASK_NAMES, CORE)
-    ]
-    found += [
-        Problem(
-            f"{field}.files.{name}",
-            f"{path or 'an empty path'} is no path in the trainer's file system; mount the file with data.volume",
-        )
-        for name, path in tasks.files.items()
-        if not path or "://" in path
-    ]
-    return tuple(found)
+        yield f"{field}.files", f"there is no task; give the path of one or more of {', '.join((*TASK_NAMES, CORE))}"
+    for name in tasks.files:
+        if name not in (*TASK_NAMES, CORE):
+            yield f"{field}.files.{name}", f"there is no such task; the tasks are {', '.join((*TASK_NAMES, CORE))}"
+    for name, path in tasks.files.items():
+        if not path or "://" in path:
+            yield (
+                f"{field}.files.{name}",
+                f"{path or 'an empty path'} is no path in the trainer's file system; mount the file with data.volume",
+            )

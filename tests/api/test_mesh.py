@@ -7,10 +7,9 @@ from pydantic.alias_generators import to_camel
 
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
 from halcyon.parallel.mesh import MESH_AXES
-from halcyon_api.axes import AXES, on
 from halcyon_api.mesh import model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
-from halcyon_api.spec.mesh import DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, resolve_mesh
+from halcyon_api.spec.mesh import AXES, DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, on, resolve_mesh
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.model_shape import ModelShape, Split
 from halcyon_api.training_run import TrainingRunSpec, parse_run

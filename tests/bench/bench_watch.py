@@ -25,7 +25,7 @@ from halcyon.parallel.process_group import join
 from halcyon.run.context import resolve_context
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
-from halcyon_api.spec.watch import WatchSpec
+from halcyon_api.spec.telemetry import WatchSpec
 
 
 def main() -> None:

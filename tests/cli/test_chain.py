@@ -14,9 +14,15 @@ from halcyon.telemetry.history.background import Row
 from halcyon.telemetry.history.samples import Sample, StepSamples, write_samples
 from halcyon.telemetry.history.segments import ProcessGroupId
 from halcyon_api.checkpoint_documents import CommittedStep, Epoch, Owner
-from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
+from halcyon_api.result_documents import (
+    EVALUATION_KEY,
+    AnswerSample,
+    EvaluationDocument,
+    TaskNumbers,
+    TaskResults,
+    results_key,
+)
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.task_results import AnswerSample, TaskNumbers, TaskResults, results_key
 from halcyon_cli.chain.original import CORE_TASKS, ROWS, comparable
 from halcyon_cli.main import app
 from tests.trainer.telemetry.history.rows import Recorder, row

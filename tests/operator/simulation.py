@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from halcyon_api import names
-from halcyon_api.status.save_requests import SaveRequestTaken
+from halcyon_api.post_requests import SaveRequestTaken
 from halcyon_operator.kube.client import ApiError, Conflict, NotFound
 from halcyon_operator.kube.cluster import Cluster
 from halcyon_operator.model.settings import Settings

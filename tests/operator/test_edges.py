@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halcyon_api.checkpoint_documents import encode_head
+from halcyon_api.post_requests import SaveRequest
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.status.save_requests import SaveRequest
 from halcyon_operator.kube.client import merge_patch
 from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.views import HeadUnreachable

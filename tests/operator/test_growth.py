@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from halcyon_api.spec.operations import ElasticSpec
-from halcyon_api.status.placement import PlacementStatus
+from halcyon_api.spec.recovery import ElasticSpec
+from halcyon_api.status.run_status import PlacementStatus
 from halcyon_operator.decide.next.placement import GROWN_PATIENCE_SECONDS, grown, may_probe, patience, shrunk
 from halcyon_operator.decide.record.placement import SHARE, with_growth_cost
 from tests.operator.builders import at, head, report, rfc, run

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_api.status.save_requests import request_id
+from halcyon_api.post_requests import request_id
 from halcyon_operator.decide.reconcile import reconcile
 from halcyon_operator.decide.record.edits import MAX_ACCEPT_SECONDS, MAX_SAVE_SECONDS
 from halcyon_operator.decide.record.spec_hash import RETIRED

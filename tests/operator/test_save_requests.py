@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from halcyon_api import names
-from halcyon_api.status.save_requests import request_id
+from halcyon_api.post_requests import request_id
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import UID, at, head, jobset, observed, pod, report, rfc, run
 from tests.operator.simulation import PODS, SimulatedCluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from halcyon_api.status.save_requests import SaveRequestTaken
+from halcyon_api.post_requests import SaveRequestTaken
 from halcyon_operator.decide.reconcile import reconcile
 from tests.operator.builders import at, head, jobset, observed, pod, report
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
+from halcyon_api.result_documents import CORE_PREFIX
 from halcyon_api.status.goodput import CAUSES, cause_label
-from halcyon_api.task_results import CORE_PREFIX
 from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, cost_of, seconds_of

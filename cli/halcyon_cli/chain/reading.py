@@ -22,9 +22,15 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.history.reading import History, read_history
 from halcyon.telemetry.history.samples import DamagedSamples, read_samples, sampled_steps
 from halcyon_api.checkpoint_documents import Manifest
-from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument
 from halcyon_api.plain_files import read_text
-from halcyon_api.task_results import TASKS_PREFIX, TaskNumbers, TaskResults, results_step
+from halcyon_api.result_documents import (
+    EVALUATION_KEY,
+    TASKS_PREFIX,
+    EvaluationDocument,
+    TaskNumbers,
+    TaskResults,
+    results_step,
+)
 from halcyon_cli.chain.stage import Rollout, Stage
 from halcyon_cli.history_report import moment
 from halcyon_cli.output import Rejected

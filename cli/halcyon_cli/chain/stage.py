@@ -11,10 +11,9 @@ from pydantic import ValidationError
 
 from halcyon.telemetry.history.reading import History, ProcessGroupHistory
 from halcyon_api.checkpoint_documents import Manifest
-from halcyon_api.evaluation_document import EvaluationDocument
+from halcyon_api.result_documents import CORE_PREFIX, AnswerSample, EvaluationDocument, TaskNumbers, TaskResults
 from halcyon_api.spec.trainer import TrainerSpec
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
-from halcyon_api.task_results import CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults
 
 PLACED = "placed"
 """The event with the hardware and the lineage of a process group."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from halcyon_api import names
-from halcyon_api.profile_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
+from halcyon_api.post_requests import MAX_PROFILED_STEPS, USUAL_PROFILED_STEPS
 from halcyon_api.status.run_status import AT_REST, TrainingRunStatus, parse_status
 from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Namespace, Run, Wait

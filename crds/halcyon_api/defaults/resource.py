@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints, create_model, field_v
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional
 from halcyon_api.defaults.units import UNITS, Values
 from halcyon_api.edits.classes import section_of
 from halcyon_api.spec.variables import VariableSpec, each_once
@@ -44,13 +44,9 @@ class CheckpointPrefix(RuledModel):
             Field(json_schema_extra={"pattern": _PREFIX_PATTERN}, pattern=_PREFIX_PATTERN),
         ]
         | None
-    ) = Field(
-        default=None,
-        description=(
-            "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. "
-            "file:///PATH, s3://BUCKET or "
-            "gs://BUCKET, with or without a path."
-        ),
+    ) = optional(
+        "Address for the roots of runs that set no `checkpoint.root`; each gets PREFIX/NAMESPACE/NAME. "
+        "file:///PATH, s3://BUCKET or gs://BUCKET, with or without a path."
     )
 
     rules: ClassVar = (

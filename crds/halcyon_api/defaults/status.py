@@ -6,24 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from halcyon_api.base import MAX_NAME_LENGTH, ApiModel
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel
 from halcyon_api.defaults.units import Values
-from halcyon_api.edits.status import InForce
-from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.status.requests import MAX_REQUEST_VALUE, InForce, read_recorded
 
 DEFAULT_NAME = "default"
 """Name of the defaults of a run without ``spec.defaults``."""
 
 
-class RecordModel(ApiModel):
-    """Ignores unknown fields, so that it survives upgrades and downgrades of the operator."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class DefaultsSource(RecordModel):
+class DefaultsSource(StatusModel):
     """A TrainingRunDefaults from which values were taken."""
 
     namespace: Annotated[str, StringConstraints(max_length=63)] = Field(description="Its namespace.")
@@ -31,7 +24,7 @@ class DefaultsSource(RecordModel):
     generation: int = Field(default=0, ge=0, description="Its generation at that time.")
 
 
-class DefaultsStatus(RecordModel):
+class DefaultsStatus(StatusModel):
     """The values that the run took from its defaults.
 
     Later edits of the defaults apply only after a request to refresh them.
@@ -59,14 +52,8 @@ def written(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_values(record: DefaultsStatus | None) -> Values:
-    """The recorded units. Values that cannot be read are ignored, because any user may have changed the status."""
-    found: Values = {}
-    for path, text in (record.values if record is not None else {}).items():
-        try:
-            found[path] = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-    return found
+    """The recorded units."""
+    return read_recorded(record.values) if record is not None else {}
 
 
 def recorded_request(record: DefaultsStatus | None) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from halcyon_api.edits.classes import EditClass, Leaf, class_of, leaves_of, starts_again
-from halcyon_api.edits.status import MAX_VALUE
+from halcyon_api.status.requests import MAX_VALUE
 from halcyon_api.training_run import TrainingRunSpec
 
 _LONGEST_VALUE = 80
@@ -89,20 +89,6 @@ def recorded(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _digest(text: str) -> str:
     return f"{len(text)} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def read_recorded(texts: Mapping[str, str]) -> Values:
-    """The fields of ``status.inForce``.
-
-    Values that cannot be read are ignored, because any user may have changed the status.
-    """
-    found: Values = {}
-    for path, text in texts.items():
-        try:
-            found[path] = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-    return found
 
 
 def shown(value: Any) -> str:

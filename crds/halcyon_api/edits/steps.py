@@ -86,10 +86,8 @@ def steps_rule() -> dict[str, str]:
         f"!has({new}.optimizer.otherSchedules) && "
         f"({settled}))",
         "trainer.steps may change only while the steps that are done would have been the same: not below them, not "
-        "with "
-        "data.mixture.simulateTokens or optimizer.otherSchedules, and with schedule constant, cosine with decaySteps, "
-        "or wsd before its "
-        "decay; else begin a new run from this one's checkpoint (spec.from)",
+        "with data.mixture.simulateTokens or optimizer.otherSchedules, and with schedule constant, cosine with "
+        "decaySteps, or wsd before its decay; else begin a new run from this one's checkpoint (spec.from)",
         field_path=".spec.trainer.steps",
         reason="FieldValueForbidden",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon_api import families_reference
-from halcyon_api.generate import argocd, crd, edits_reference, hardware_reference, json_schema, limits, reference
+from halcyon_api.generate import argocd, crd, hardware_reference, json_schema, limits, reference
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -31,7 +31,7 @@ def generated_files() -> dict[Path, str]:
         argocd.CONFIG_MAP: argocd.render(),
         REPOSITORY / "docs" / "reference" / "trainingrun.md": reference.render(),
         REPOSITORY / "docs" / "reference" / "trainingrundefaults.md": reference.render_defaults(),
-        REPOSITORY / "docs" / "reference" / "edits.md": edits_reference.render(),
+        REPOSITORY / "docs" / "reference" / "edits.md": reference.render_edits(),
         REPOSITORY / "docs" / "reference" / "models.md": families_reference.render(),
         REPOSITORY / "docs" / "hardware.md": hardware_reference.render(),
     }

@@ -12,7 +12,7 @@ import copy
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
@@ -21,7 +21,8 @@ from halcyon_api import training_run
 from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, OneOf
 from halcyon_api.defaults import resource as defaults
 from halcyon_api.defaults.units import ROOT, UNITS
-from halcyon_api.edits.rules import frozen_rules
+from halcyon_api.edits.classes import frozen_rules
+from halcyon_api.sentences import models_in
 
 _FOLDER = Path(__file__).resolve().parents[2]
 CRD_FILE = _FOLDER / f"{training_run.GROUP}_{training_run.PLURAL}.yaml"
@@ -204,30 +205,35 @@ def _forget(default: Any, path: list[str]) -> None:
         cast("Schema", default).pop(path[-1], None)
 
 
-_PRINTER_COLUMNS: list[Schema] = [
-    {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
-    {"name": "Step", "type": "integer", "jsonPath": ".status.progress.step"},
-    {"name": "Of", "type": "integer", "jsonPath": ".status.progress.steps"},
-    {"name": "Loss", "type": "string", "jsonPath": ".status.progress.loss"},
-    {"name": "Tokens/s", "type": "string", "jsonPath": ".status.progress.tokensPerSecond"},
-    {"name": "Saved", "type": "integer", "jsonPath": ".status.checkpoint.step"},
-    {"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts.total"},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    {"name": "Attempt", "type": "integer", "jsonPath": ".status.attempt", "priority": 1},
-    {"name": "Slices", "type": "integer", "jsonPath": ".status.topology.slices", "priority": 1},
-    {"name": "Goodput", "type": "string", "jsonPath": ".status.goodput.ratio", "priority": 1},
-    {"name": "Held out", "type": "string", "jsonPath": ".status.progress.evaluationLoss", "priority": 1},
-    {"name": "Bits/byte", "type": "string", "jsonPath": ".status.progress.bitsPerByte", "priority": 1},
-    {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason', "priority": 1},
-    {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message', "priority": 1},
+def _column(name: str, kind: str, path: str, *, wide: bool = False) -> Schema:
+    """A column of `kubectl get`; a wide one is shown with `-o wide` only."""
+    return {"name": name, "type": kind, "jsonPath": path, **({"priority": 1} if wide else {})}
+
+
+_PRINTER_COLUMNS = [
+    _column("Phase", "string", ".status.phase"),
+    _column("Step", "integer", ".status.progress.step"),
+    _column("Of", "integer", ".status.progress.steps"),
+    _column("Loss", "string", ".status.progress.loss"),
+    _column("Tokens/s", "string", ".status.progress.tokensPerSecond"),
+    _column("Saved", "integer", ".status.checkpoint.step"),
+    _column("Restarts", "integer", ".status.restarts.total"),
+    _column("Age", "date", ".metadata.creationTimestamp"),
+    _column("Attempt", "integer", ".status.attempt", wide=True),
+    _column("Slices", "integer", ".status.topology.slices", wide=True),
+    _column("Goodput", "string", ".status.goodput.ratio", wide=True),
+    _column("Held out", "string", ".status.progress.evaluationLoss", wide=True),
+    _column("Bits/byte", "string", ".status.progress.bitsPerByte", wide=True),
+    _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
+    _column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', wide=True),
 ]
 
 
-_DEFAULTS_COLUMNS: list[Schema] = [
-    {"name": "Checkpoints", "type": "string", "jsonPath": ".spec.checkpoint.rootPrefix"},
-    {"name": "Image", "type": "string", "jsonPath": ".spec.image"},
-    {"name": "Account", "type": "string", "jsonPath": ".spec.scheduling.serviceAccountName"},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+_DEFAULTS_COLUMNS = [
+    _column("Checkpoints", "string", ".spec.checkpoint.rootPrefix"),
+    _column("Image", "string", ".spec.image"),
+    _column("Account", "string", ".spec.scheduling.serviceAccountName"),
+    _column("Age", "date", ".metadata.creationTimestamp"),
 ]
 
 
@@ -298,14 +304,8 @@ def reachable(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
         current = pending.pop()
         if current.__name__ not in found:
             found[current.__name__] = current
-            pending.extend(child for field in current.model_fields.values() for child in _models_in(field.annotation))
+            pending.extend(child for field in current.model_fields.values() for child in models_in(field.annotation))
     return found
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
 def _rewrite(node: Schema, types: _Types, path: str) -> Schema:

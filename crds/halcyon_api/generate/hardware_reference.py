@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halcyon_api.hardware import (
-    PROVISIONING_AS_OF,
-    PROVISIONING_LABELS,
-    PROVISIONING_SOURCE,
-    TABLE,
-    Accelerator,
-    Fabric,
-)
+from halcyon_api.hardware import PROVISIONING_AS_OF, PROVISIONING_LABELS, PROVISIONING_SOURCE, TABLE
 from halcyon_api.hardware.compiler import (
     COMPILER_OPTIONS,
     FIRST_JAX,
     GENERATION_TITLES,
     LEFT_OUT,
     CompilerOption,
-    LeftOut,
 )
 from halcyon_api.hardware.host_memory import CPU_POD_GIB, DEVICE_GIB, HOST_MEMORY_GIB, left_of_host_gib
+from halcyon_api.hardware.kinds import Accelerator, Fabric
 
 _HEADER = """<!-- Generated from crds/halcyon_api/hardware by `make generate`. Do not edit. -->
 # Hardware
@@ -194,41 +187,22 @@ def render() -> str:
         "if necessary, by `scheduling.nodeSelector`.\n",
         "## TPU slices on GKE\n",
         _table(
-            (
-                "type",
-                "`gke-tpu-accelerator`",
-                "machine",
-                "JAX devices a chip",
-                "memory a device",
-                "peak a device",
-                "narrow products",
-                "topologies",
-                "tried",
-            ),
+            "type | `gke-tpu-accelerator` | machine | JAX devices a chip | memory a device | peak a device | "
+            "narrow products | topologies | tried",
             (_tpu(row) for row in rows if row.family == "tpu"),
         ),
         _TPU_TEXT.strip() + "\n",
         "## GPUs\n",
         _table(
-            (
-                "type",
-                "`gke-accelerator`",
-                "machine",
-                "GPUs a host",
-                "hosts",
-                "memory a device",
-                "peak a device",
-                "narrow products",
-                "tried",
-            ),
+            "type | `gke-accelerator` | machine | GPUs a host | hosts | memory a device | peak a device | "
+            "narrow products | tried",
             (_gpu(row) for row in rows if row.family == "gpu"),
         ),
         _GPU_TEXT.strip() + "\n",
         _COMPILER_TEXT.lstrip()
-        + _table(
-            ("option", "value", "hardware", "programs", "reason", "source"), (_option(row) for row in COMPILER_OPTIONS)
-        ),
-        _LEFT_OUT_TEXT.lstrip() + _table(("option", "hardware", "reason"), (_left_out(row) for row in LEFT_OUT)),
+        + _table("option | value | hardware | programs | reason | source", (_option(row) for row in COMPILER_OPTIONS)),
+        _LEFT_OUT_TEXT.lstrip()
+        + _table("option | hardware | reason", ((_quoted(row.names), row.hardware, row.reason) for row in LEFT_OUT)),
         (_POD_MEMORY_TEXT + "\n".join(_host_memory())).strip() + "\n",
         (_FABRIC_TEXT + "\n".join(_fabric(row.name, row.fabric) for row in rows if row.fabric is not None)).strip()
         + "\n",
@@ -236,14 +210,18 @@ def render() -> str:
         _PROVISIONING_NOTES.strip() + "\n",
         _MESH_TEXT.strip() + "\n",
         "## Sources\n",
-        _table(("types", "from", "read"), _sources()),
+        _table("types | from | read", _sources()),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    names = head.split(" | ")
+    return "".join(f"| {' | '.join(line)} |\n" for line in (names, ["---"] * len(names), *rows))
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _tpu(row: Accelerator) -> tuple[str, ...]:
@@ -255,15 +233,22 @@ def _tpu(row: Accelerator) -> tuple[str, ...]:
     label = next(iter(row.node_labels.values()))
     hosts = {shape.chips_per_host for name in row.topologies if (shape := row.shape(name)) is not None}
     machine = " or ".join(f"`{row.machine.format(chips=chips)}`" for chips in sorted(hosts))
-    topologies = ", ".join(row.topologies) + cubes
-    return (f"`{row.name}`", f"`{label}`", machine, str(row.devices_per_chip), *_powers(row), topologies, _tried(row))
+    return (
+        f"`{row.name}`",
+        f"`{label}`",
+        machine,
+        str(row.devices_per_chip),
+        *_powers(row),
+        ", ".join(row.topologies) + cubes,
+        _tried(row),
+    )
 
 
 def _gpu(row: Accelerator) -> tuple[str, ...]:
     label = f"`{next(iter(row.node_labels.values()))}`" if row.node_labels else "any node"
     counts = ", ".join(map(str, row.devices_per_host)) or f"1 to {row.max_devices_per_host}"
     names = [row.machine_types.get(count) or row.machine.format(chips=count) for count in row.devices_per_host]
-    machines = ", ".join(f"`{name}`" for name in names if name)
+    machines = _quoted(name for name in names if name)
     return (f"`{row.name}`", label, machines or "any", counts, f"1 to {row.max_hosts}", *_powers(row), _tried(row))
 
 
@@ -272,11 +257,7 @@ def _option(row: CompilerOption) -> tuple[str, ...]:
     since = "" if row.since == FIRST_JAX else f", from JAX {row.since[0]}.{row.since[1]}"
     programs = f"{'of several devices' if row.several_devices else 'all'}{since}"
     value = str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
-    return (", ".join(f"`{name}`" for name in row.names), f"`{value}`", hardware, programs, row.reason, row.source)
-
-
-def _left_out(row: LeftOut) -> tuple[str, ...]:
-    return (", ".join(f"`{name}`" for name in row.names), row.hardware, row.reason)
+    return (_quoted(row.names), f"`{value}`", hardware, programs, row.reason, row.source)
 
 
 def _fabric(name: str, fabric: Fabric) -> str:
@@ -297,7 +278,7 @@ def _fabric(name: str, fabric: Fabric) -> str:
 
 def _provisioning() -> Iterable[str]:
     for kind in ("onDemand", "spot", "reservation", "flexStart", "queued"):
-        types = ", ".join(f"`{row.name}`" for row in TABLE.values() if kind in row.provisioning)
+        types = _quoted(row.name for row in TABLE.values() if kind in row.provisioning)
         label = f'`{PROVISIONING_LABELS[kind]}: "true"`' if kind in PROVISIONING_LABELS else "none"
         label = "`cloud.google.com/reservation-name: RESERVATION` (no taint)" if kind == "reservation" else label
         yield f"| `{kind}` | {label} | {'all' if kind == 'onDemand' else types} |"
@@ -320,15 +301,12 @@ def _sources() -> Iterable[tuple[str, ...]]:
 
 
 def _powers(row: Accelerator) -> tuple[str, ...]:
-    return _memory(row), _peak(row), ", ".join(row.narrow) or "no"
-
-
-def _memory(row: Accelerator) -> str:
-    return "not known" if row.memory_bytes is None else f"{row.memory_bytes / 1e9:.0f} GB"
-
-
-def _peak(row: Accelerator) -> str:
-    return "not known" if row.peak_flops_per_second is None else f"{row.peak_flops_per_second / 1e12:.0f} TFLOP/s"
+    memory, peak = row.memory_bytes, row.peak_flops_per_second
+    return (
+        "not known" if memory is None else f"{memory / 1e9:.0f} GB",
+        "not known" if peak is None else f"{peak / 1e12:.0f} TFLOP/s",
+        ", ".join(row.narrow) or "no",
+    )
 
 
 def _tried(row: Accelerator) -> str:

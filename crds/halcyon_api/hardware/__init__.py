@@ -8,24 +8,8 @@ from __future__ import annotations
 import difflib
 
 from halcyon_api.hardware.gpu import GPUS
-from halcyon_api.hardware.kinds import Accelerator, Fabric, HostPath, NarrowType, Provisioning, Shape, Sidecar
+from halcyon_api.hardware.kinds import Accelerator, Provisioning
 from halcyon_api.hardware.tpu import TPUS
-
-__all__ = [
-    "PROVISIONING_AS_OF",
-    "PROVISIONING_LABELS",
-    "PROVISIONING_SOURCE",
-    "TABLE",
-    "Accelerator",
-    "Fabric",
-    "HostPath",
-    "NarrowType",
-    "Provisioning",
-    "Shape",
-    "Sidecar",
-    "row_of_device",
-    "suggestion",
-]
 
 CPU = Accelerator(
     "cpu",
@@ -50,9 +34,8 @@ PROVISIONING_LABELS: dict[Provisioning, str] = {
 
 PROVISIONING_SOURCE = (
     "GKE's guides to flex-start and to flex-start with queued provisioning; constants of GKE's cluster autoscaler "
-    "(`gke-flex-start` is a "
-    "label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's TPU examples "
-    "(`gke-queued`)"
+    "(`gke-flex-start` is a label and an optional taint; `reservation-project`); xpk 1.13.1 and the Cluster Toolkit's "
+    "TPU examples (`gke-queued`)"
 )
 PROVISIONING_AS_OF = "2026-11-21"
 

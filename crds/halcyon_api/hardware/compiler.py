@@ -60,12 +60,10 @@ COMPILER_OPTIONS: tuple[CompilerOption, ...] = (
         "COLLECTIVE_PIPELINING_MODE_ON",
         ("cc9", "cc10"),
         "gathers the parameters of a block during the block before it, and adds up its gradients during the next one: "
-        "85 % covered instead "
-        "of 59 % (8B on H200), 88 % instead of 73 % (70B on H200), 84 % instead of 58 % (8B on B200). Needs memory for "
-        "a second block: 1.0 "
-        "GB (8B on H200), 7.7 GB (70B). Without the option for sums it is 62 %, because XLA makes scatters of sums "
-        "after this; with "
-        "two blocks in one iteration it is 63 %. On A100 nothing changes",
+        "85 % covered instead of 59 % (8B on H200), 88 % instead of 73 % (70B on H200), 84 % instead of 58 % (8B on "
+        "B200). Needs memory for a second block: 1.0 GB (8B on H200), 7.7 GB (70B). Without the option for sums it is "
+        "62 %, because XLA makes scatters of sums after this; with two blocks in one iteration it is 63 %. On A100 "
+        "nothing changes",
         "JAX-Toolbox, rosetta/docs/GPU_performance.md, with the names of older versions",
         several_devices=True,
         one_block=True,
@@ -135,8 +133,7 @@ LEFT_OUT: tuple[LeftOut, ...] = (
         ("xla_gpu_enable_command_buffer",),
         _GPU,
         "XLA records fusions, products of libraries and custom calls as CUDA graphs by default, kernels of Mosaic GPU "
-        "too. The text of a "
-        "program does not show it, so only a GPU can tell what more would gain",
+        "too. The text of a program does not show it, so only a GPU can tell what more would gain",
     ),
     LeftOut(
         (
@@ -146,8 +143,7 @@ LEFT_OUT: tuple[LeftOut, ...] = (
         ),
         "TPUs",
         "for v5e, libtpu does it by default: the program is the same. For v5p and v6e, libtpu 0.0.50 refuses to "
-        "compile with them, because "
-        "results could be wrong",
+        "compile with them, because results could be wrong",
     ),
     LeftOut(
         ("xla_enable_async_all_gather", "xla_tpu_overlap_compute_collective_tc"),

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, shows
-from halcyon_api.hardware import TABLE, Accelerator, Provisioning, suggestion
-from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE
+from halcyon_api.base import ApiModel, ObjectName, Quantity, Rule, RuledModel, optional, shows
+from halcyon_api.hardware import TABLE, suggestion
+from halcyon_api.hardware.kinds import CHIPS_OF_A_CUBE, Accelerator, Provisioning
 
 MAX_SLICES = 256
 
@@ -61,19 +61,13 @@ class Topology:
 class HostResources(ApiModel):
     """CPU, memory and local disk of one host: both the request and the limit."""
 
-    cpu: Quantity | None = Field(default=None, description="CPUs of one host, such as `2` or `500m`.")
-    memory: Quantity | None = Field(
-        default=None,
-        description="Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md.",
+    cpu: Quantity | None = optional("CPUs of one host, such as `2` or `500m`.")
+    memory: Quantity | None = optional(
+        "Memory of one host, such as `4Gi`. Default: by accelerator type, see docs/hardware.md."
     )
-    ephemeral_storage: Quantity | None = Field(
-        default=None,
-        description="Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit.",
+    ephemeral_storage: Quantity | None = optional(
+        "Local disk of one host, such as `20Gi`. A pod that uses more is evicted. Default: no limit."
     )
-
-
-def _quoted(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 _SIDES = "self.topology.split('x')"
@@ -82,7 +76,7 @@ _SIDES = "self.topology.split('x')"
 def _exists(row: Accelerator) -> str:
     """The expression that a type has the topology of the section."""
     if row.family == "tpu":
-        exists = f"self.topology in [{_quoted(row.topologies)}]"
+        exists = f"self.topology in {list(row.topologies)}"
         if row.max_cubes:
             rising = " && sides.isSorted()" if row.rising_sides else ""
             cubes = (
@@ -108,7 +102,7 @@ def _topology_rules() -> Iterator[Rule]:
 
 def _topology_rule(types: list[str], exists: str, sentence: str) -> Rule:
     return Rule(
-        f"!(self.type in [{_quoted(types)}]) || {exists}",
+        f"!(self.type in {types}) || {exists}",
         lambda self: self.type not in types or self.row.shape(self.topology) is not None,
         f"topology of {', '.join(types)} {sentence}",
         ".topology",
@@ -127,7 +121,7 @@ def _part_bought_rule(row: Accelerator) -> Rule:
     kinds = " or ".join(row.part_hosts_provisioning)
     return Rule(
         f"self.type != '{row.name}' || {_WHOLE_HOSTS.format(row.largest_host)} || "
-        f"self.provisioning in [{_quoted(row.part_hosts_provisioning)}]",
+        f"self.provisioning in {list(row.part_hosts_provisioning)}",
         lambda self: self.type != row.name or _whole_hosts(self) or self.provisioning in row.part_hosts_provisioning,
         f"hosts of {row.name} with fewer than {row.largest_host} devices are sold as {kinds} only; set provisioning, "
         "or use whole hosts",
@@ -184,11 +178,10 @@ def _bought_rules() -> Iterator[Rule]:
 
 def _bought_rule(kinds: list[str], names: tuple[str, ...]) -> Rule:
     return Rule(
-        f"!(self.provisioning in [{_quoted(kinds)}]) || self.type in [{_quoted(names)}]",
+        f"!(self.provisioning in {kinds}) || self.type in {list(names)}",
         lambda self: self.provisioning not in kinds or self.type in names,
         f"provisioning {' and '.join(kinds)} {'exists' if len(kinds) == 1 else 'exist'} for {', '.join(names)} only; "
-        "leave it out for the "
-        "others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
+        "leave it out for the others (nodes of type cpu or nvidia are chosen by scheduling.nodeSelector)",
         ".provisioning",
     )
 
@@ -199,8 +192,7 @@ class AcceleratorSpec(RuledModel):
     type: AcceleratorType = Field(
         description=(
             "Accelerator type: `cpu` (any node, to try a run), a TPU generation or a GPU on GKE, or `nvidia` (any "
-            "nodes that offer "
-            "nvidia.com/gpu). docs/hardware.md describes each."
+            "nodes that offer nvidia.com/gpu). docs/hardware.md describes each."
         )
     )
     topology: Annotated[str, StringConstraints(max_length=16, pattern=r"^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$")] = (
@@ -221,39 +213,29 @@ class AcceleratorSpec(RuledModel):
         default="onDemand",
         description=(
             "How capacity is bought on GKE: `onDemand`, `spot`, `reservation` (with `reservation`), `flexStart`, or "
-            "`queued` (flex-start "
-            "with queued provisioning: all nodes at once; needs `scheduling.queue`)."
+            "`queued` (flex-start with queued provisioning: all nodes at once; needs `scheduling.queue`)."
         ),
     )
-    reservation: ObjectName | None = Field(
-        default=None, description="Name of the reservation, with `provisioning: reservation`."
-    )
-    reservation_project: ProjectId | None = Field(
-        default=None, description="Project that owns the reservation, if it is not the cluster's project."
+    reservation: ObjectName | None = optional("Name of the reservation, with `provisioning: reservation`.")
+    reservation_project: ProjectId | None = optional(
+        "Project that owns the reservation, if it is not the cluster's project."
     )
     network: Literal["standard", "gpuDirect"] = Field(
         default="standard",
         description=(
             "Network between GPUs of several hosts: `standard` (the pod's network, under the restricted security "
-            "profile) or `gpuDirect` "
-            "(the fast fabric of the machine, which needs directories of the node and, for h100 and h100-mega, a "
-            "sidecar that runs as "
-            "root; the operator's settings must allow it)."
+            "profile) or `gpuDirect` (the fast fabric of the machine, which needs directories of the node and, for "
+            "h100 and h100-mega, a sidecar that runs as root; the operator's settings must allow it)."
         ),
     )
-    compute_domain: ObjectName | None = Field(
-        default=None,
-        description=(
-            "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink "
-            "connects the hosts."
-        ),
+    compute_domain: ObjectName | None = optional(
+        "gb200 and gb300: name of the ResourceClaimTemplate of a ComputeDomain in the namespace, so that NVLink "
+        "connects the hosts."
     )
     host_resources: HostResources = Field(
         default_factory=HostResources, description="CPU and memory of each host's trainer container."
     )
-    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = Field(
-        default=None, description="Price of a chip hour."
-    )
+    price_per_chip_hour: Annotated[float, Field(ge=0, le=100_000)] | None = optional("Price of a chip hour.")
 
     rules: ClassVar = (
         *_topology_rules(),
@@ -273,8 +255,8 @@ class AcceleratorSpec(RuledModel):
             ".reservationProject",
         ),
         Rule(
-            f"self.provisioning != 'flexStart' || !(self.type in [{_quoted(list(_SLICES_OF_ONE_HOST))}]) || "
-            f"self.type + ' ' + self.topology in [{_quoted(_FLEX_START_SLICES)}]",
+            f"self.provisioning != 'flexStart' || !(self.type in {list(_SLICES_OF_ONE_HOST)}) || "
+            f"self.type + ' ' + self.topology in {_FLEX_START_SLICES}",
             lambda self: (
                 self.provisioning != "flexStart"
                 or self.topology in _SLICES_OF_ONE_HOST.get(self.type, (self.topology,))
@@ -283,13 +265,13 @@ class AcceleratorSpec(RuledModel):
             ".topology",
         ),
         Rule(
-            f"self.network == 'standard' || self.type in [{_quoted(_FABRICS)}]",
+            f"self.network == 'standard' || self.type in {list(_FABRICS)}",
             lambda self: self.network == "standard" or self.type in _FABRICS,
             f"network gpuDirect exists for {', '.join(_FABRICS)} only; leave it out for the others",
             ".network",
         ),
         Rule(
-            f"!has(self.computeDomain) || self.type in [{_quoted(_COMPUTE_DOMAINS)}]",
+            f"!has(self.computeDomain) || self.type in {list(_COMPUTE_DOMAINS)}",
             lambda self: self.compute_domain is None or self.type in _COMPUTE_DOMAINS,
             f"computeDomain exists for {', '.join(_COMPUTE_DOMAINS)} only; leave it out for the others",
             ".computeDomain",

@@ -25,8 +25,7 @@ ATTENTION: dict[AttentionName, str] = {
 
 ATTENTION_DESCRIPTION = (
     f"Implementation of attention: {'; '.join(f'`{name}` {meaning}' for name, meaning in ATTENTION.items())}. All "
-    "compute the same numbers "
-    "up to rounding. The log and the status name the one in use."
+    "compute the same numbers up to rounding. The log and the status name the one in use."
 )
 
 NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "tokamax")
@@ -35,10 +34,6 @@ NARROW_KERNELS: tuple[AttentionName, ...] = ("splash", "tokamax")
 
 def _types(family: str) -> list[str]:
     return [row.name for row in TABLE.values() if row.family == family]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def _context(self: Any) -> int:
@@ -51,19 +46,19 @@ _TPUS, _GPUS = _types("tpu"), _types("gpu")
 
 ATTENTION_RULES = (
     Rule(
-        f"{_NAME} != 'splash' || self.accelerator.type in [{_listed(_TPUS)}]",
+        f"{_NAME} != 'splash' || self.accelerator.type in {_TPUS}",
         lambda self: self.trainer.attention != "splash" or self.accelerator.type in _TPUS,
         "trainer.attention: splash is a kernel for TPUs, which accelerator.type is not; use auto",
         ".trainer.attention",
     ),
     Rule(
-        f"{_NAME} != 'tokamax' || self.accelerator.type in [{_listed(_GPUS)}]",
+        f"{_NAME} != 'tokamax' || self.accelerator.type in {_GPUS}",
         lambda self: self.trainer.attention != "tokamax" or self.accelerator.type in _GPUS,
         "trainer.attention: tokamax has kernels for NVIDIA GPUs, which accelerator.type is not; use auto",
         ".trainer.attention",
     ),
     Rule(
-        f"!({_NAME} in [{_listed(list(NARROW_KERNELS))}]) || self.trainer.precision.compute == 'bfloat16'",
+        f"!({_NAME} in {list(NARROW_KERNELS)}) || self.trainer.precision.compute == 'bfloat16'",
         lambda self: self.trainer.attention not in NARROW_KERNELS or self.trainer.precision.compute == "bfloat16",
         "trainer.attention: splash and tokamax compute in bfloat16; set trainer.precision.compute to bfloat16, or use "
         "auto",

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import ApiModel, OneOf, StepCount, StepNumber, optional
 
 Decay = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class EmaSpec(ApiModel):
@@ -22,10 +21,8 @@ class EmaSqrtSpec(ApiModel):
     """Exponential moving average whose decay then grows to 1 with the square root of the steps."""
 
     decay: Decay = Field(default=0.999, description="Share of the old average in each step until `fromStep`.")
-    from_step: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        description="Steps done when the decay begins to grow."
-    )
-    steps: Count = Field(description="Steps until it is 1 and the average stays.")
+    from_step: StepNumber = Field(description="Steps done when the decay begins to grow.")
+    steps: StepCount = Field(description="Steps until it is 1 and the average stays.")
 
 
 class LastKSpec(ApiModel):
@@ -34,14 +31,12 @@ class LastKSpec(ApiModel):
     models: Annotated[int, Field(ge=2, le=64)] = Field(
         default=6, description="Number of models. Each needs the memory of the parameters."
     )
-    every_steps: Count = Field(description="Steps between two models.")
+    every_steps: StepCount = Field(description="Steps between two models.")
 
 
 class AverageSpec(OneOf):
     """An average of the parameters: exactly one member."""
 
-    ema: EmaSpec | None = Field(default=None, description="Exponential moving average.")
-    ema_sqrt: EmaSqrtSpec | None = Field(
-        default=None, description="Exponential moving average that ends with the square root."
-    )
-    last_k: LastKSpec | None = Field(default=None, description="Mean of the last models.")
+    ema: EmaSpec | None = optional("Exponential moving average.")
+    ema_sqrt: EmaSqrtSpec | None = optional("Exponential moving average that ends with the square root.")
+    last_k: LastKSpec | None = optional("Mean of the last models.")

@@ -7,15 +7,18 @@ credentials, no query, and no ``..`` that would lead out of the root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber, optional
 
-_ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
+"""What the schema says of the address of a folder of a store, beside its length."""
+Address = Annotated[str, StringConstraints(max_length=1024)]
 _ROOT_MESSAGE = (
     "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, "
     "without `..`"
@@ -42,18 +45,15 @@ class SecretName(ApiModel):
 class SaveSpec(ApiModel):
     """When a checkpoint is made. The end of the run always makes one; a preemption makes one if there is time."""
 
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=100, description="Save every N steps; 0: not by steps."
-    )
+    every_steps: StepNumber = Field(default=100, description="Save every N steps; 0: not by steps.")
     every_seconds: Seconds = Field(
         default=0, description="Save when the newest checkpoint is older than this; 0: not by time."
     )
     auto: bool = Field(
         default=False,
         description=(
-            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops so "
-            "far (Young, Daly); "
-            "everySteps and everySeconds are then ignored."
+            "Save at the interval that loses the least time, computed from the cost of a save and the rate of stops "
+            "so far (Young, Daly); everySteps and everySeconds are then ignored."
         ),
     )
     before_evaluation: bool = Field(
@@ -64,10 +64,9 @@ class SaveSpec(ApiModel):
 class PermanentSpec(ApiModel):
     """Steps whose checkpoints are always made and kept forever."""
 
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(description="Every N steps.")
-    until_step: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
-        default=None,
-        description="Last step of this entry; the next entry counts from there. Default: the end of the run.",
+    every_steps: StepCount = Field(description="Every N steps.")
+    until_step: StepCount | None = optional(
+        "Last step of this entry; the next entry counts from there. Default: the end of the run."
     )
 
 
@@ -78,8 +77,7 @@ class VerifySpec(ApiModel):
         default=10,
         description=(
             "Read the checkpoint of every Nth save back in full, in the background, and mark it bad if a byte is "
-            "wrong; 0: never. The "
-            "newest checkpoint that passed is kept until a newer one passes."
+            "wrong; 0: never. The newest checkpoint that passed is kept until a newer one passes."
         ),
     )
 
@@ -98,46 +96,34 @@ def _belongs(field: str, scheme: str) -> Rule:
 class CheckpointSpec(RuledModel):
     """Where the run's checkpoints are kept and when they are made."""
 
-    root: Annotated[str, StringConstraints(max_length=1024)] = Field(
+    root: Address = Field(
         description=(
             "Address of the run's checkpoints, used by no other run: file:///PATH, s3://BUCKET/PATH or "
             "gs://BUCKET/PATH. Default: "
             "PREFIX/NAMESPACE/NAME, with PREFIX from `checkpoint.rootPrefix` of the run's TrainingRunDefaults."
         ),
-        json_schema_extra={"pattern": _ROOT_PATTERN},
+        json_schema_extra=ADDRESS_SCHEMA,
     )
     endpoint: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] | None = (
-        Field(
-            default=None,
-            description="Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.",
-        )
+        optional("Address of an S3-compatible store other than AWS, such as `http://store.storage.svc:7070`.")
     )
-    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = Field(
-        default=None,
-        description="Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client.",
+    region: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = optional(
+        "Region of an S3 bucket. Default: `us-east-1` if an endpoint is set, else found by the client."
     )
-    credentials_secret: SecretName | None = Field(
-        default=None,
-        description=(
-            "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the "
-            "pod's service account."
-        ),
+    credentials_secret: SecretName | None = optional(
+        "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for an S3 root. Default: the identity of the "
+        "pod's service account."
     )
-    volume_claim: ObjectName | None = Field(
-        default=None,
-        description=(
-            "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
-            "cannot read it and "
-            "uses the trainer's reports instead."
-        ),
+    volume_claim: ObjectName | None = optional(
+        "PersistentVolumeClaim (ReadWriteMany) mounted at the path of a `file://` root in every pod. The operator "
+        "cannot read it and uses the trainer's reports instead."
     )
     access_retry_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=300,
         description=(
             "How long a starting process retries an object store that rejects its credentials, before it ends with "
-            "exit code 85; 0: no "
-            "retry. The store of a source or of a tokenizer that rejects access or does not answer is retried as long; "
-            "then the code is 87."
+            "exit code 85; 0: no retry. The store of a source or of a tokenizer that rejects access or does not "
+            "answer is retried as long; then the code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
@@ -154,7 +140,7 @@ class CheckpointSpec(RuledModel):
     rules: ClassVar = (
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: _parsed(self.root) is not None,
+            lambda self: parsed_root(self.root) is not None,
             _ROOT_MESSAGE,
             ".root",
             lambda self: _instead(self.root),
@@ -183,13 +169,14 @@ def parse_root(root: str) -> CheckpointRoot:
     Raises:
         ValueError: The scheme is not allowed, or the path has a part that could lead out of the root.
     """
-    found = _parsed(root)
+    found = parsed_root(root)
     if found is None:
         raise ValueError(f"{_ROOT_MESSAGE}{_instead(root)}")
     return found
 
 
-def _parsed(root: str) -> CheckpointRoot | None:
+def parsed_root(root: str) -> CheckpointRoot | None:
+    """The parsed address of a root; None: it is not valid."""
     try:
         parts = urlsplit(root)
     except ValueError:

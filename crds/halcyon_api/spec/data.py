@@ -6,10 +6,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule, RuledModel
+from halcyon_api.base import ApiModel, ObjectName, OneOf, Rule, RuledModel, StepCount, optional
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address
 from halcyon_api.spec.sources import DataSourceSpec, SourceName
-
-_CACHE_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 
 
 class ValidationSpec(ApiModel):
@@ -55,15 +54,13 @@ class SequentialOrderSpec(ApiModel):
 class OrderSpec(OneOf):
     """The order of a source's sequences: exactly one member. Every epoch has a new order, unless `sequential`."""
 
-    random: RandomOrderSpec | None = Field(default=None, description="A full shuffle.")
-    blocks: BlockOrderSpec | None = Field(default=None, description="A shuffle of blocks, for slow object stores.")
-    windows: WindowOrderSpec | None = Field(
-        default=None,
-        description="A shuffle inside windows of the text: training may begin while the token "
-        "cache is still being built.",
+    random: RandomOrderSpec | None = optional("A full shuffle.")
+    blocks: BlockOrderSpec | None = optional("A shuffle of blocks, for slow object stores.")
+    windows: WindowOrderSpec | None = optional(
+        "A shuffle inside windows of the text: training may begin while the token cache is still being built."
     )
-    sequential: SequentialOrderSpec | None = Field(
-        default=None, description="No shuffle: training may begin while the token cache is still being built."
+    sequential: SequentialOrderSpec | None = optional(
+        "No shuffle: training may begin while the token cache is still being built."
     )
 
 
@@ -79,9 +76,7 @@ class SourceWeightSpec(ApiModel):
 class MixtureScheduleEntry(ApiModel):
     """The weights from one step on."""
 
-    from_step: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
-        description="First step (counted from 0) with these weights."
-    )
+    from_step: StepCount = Field(description="First step (counted from 0) with these weights.")
     weights: Annotated[list[SourceWeightSpec], Field(min_length=1, max_length=64)] = Field(
         description="Weights from this step on. A source that is not listed has weight 0."
     )
@@ -92,9 +87,8 @@ class MixtureSpec(ApiModel):
 
     block_sequences: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=2048,
-        description="Sequences of a mixture block. In each block every source has its exact "
-        "share, rounded to sequences, in "
-        "random order.",
+        description="Sequences of a mixture block. In each block every source has its exact share, rounded to "
+        "sequences, in random order.",
     )
     schedule: Annotated[list[MixtureScheduleEntry], Field(max_length=32)] = Field(
         default=[], description="Mixture schedule: other weights from given steps on, in rising order of `fromStep`."
@@ -102,37 +96,29 @@ class MixtureSpec(ApiModel):
     stop: Literal["restart", "firstExhausted", "allExhausted"] = Field(
         default="restart",
         description=(
-            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose steps "
-            "need more data than "
-            "the first exhausted source has is rejected at its start. `allExhausted`: the same for the last exhausted "
-            "source."
+            "`restart`: an exhausted source begins its next epoch, in a new order. `firstExhausted`: a run whose "
+            "steps need more data than the first exhausted source has is rejected at its start. `allExhausted`: the "
+            "same for the last exhausted source."
         ),
     )
     last_batch: Literal["pad", "drop"] = Field(
         default="drop",
         description="If the data ends inside a batch: `pad` fills it with sequences of weight 0, `drop` leaves it out.",
     )
-    simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = Field(
-        default=None,
-        description=(
-            "Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as "
-            "many epochs of it."
-        ),
+    simulate_tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] | None = optional(
+        "Simulate a run over this many tokens: only a part of each source is used, so that this shorter run has as "
+        "many epochs of it."
     )
 
 
 class CacheSpec(ApiModel):
     """The token cache: where it is kept, and how it is built and read. These settings do not change any batch."""
 
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
-        default=None,
-        description=(
-            "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data "
-            "may share it. "
-            "Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials are those of "
-            "`checkpoint`."
-        ),
-        json_schema_extra={"pattern": _CACHE_PATTERN},
+    root: Address | None = optional(
+        "Address of the token cache: file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH. Runs with the same data "
+        "may share it. Default: `data` below `checkpoint.root`. An S3 store's endpoint, region and credentials "
+        "are those of `checkpoint`.",
+        json_schema_extra=ADDRESS_SCHEMA,
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="Processes that tokenize, on the one host that builds the cache; 0: one per CPU."
@@ -184,7 +170,7 @@ class DataSpec(RuledModel):
         description="true: a token also attends to earlier documents of its sequence. false: only to its own document.",
     )
     cache: CacheSpec = Field(default_factory=CacheSpec, description="The token cache.")
-    volume: DataVolumeSpec | None = Field(default=None, description="A volume with data.")
+    volume: DataVolumeSpec | None = optional("A volume with data.")
 
     rules: ClassVar = (
         Rule(

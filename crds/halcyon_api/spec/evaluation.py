@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, Rule, RuledModel
+from halcyon_api.base import ApiModel, Rule, RuledModel, StepNumber, optional
 from halcyon_api.spec.sources import SourceName
 
 EVALUATION_BATCHES = 8
@@ -34,10 +34,10 @@ class BestSpec(ApiModel):
     """The evaluation by which the best checkpoint is chosen, and the run stopped."""
 
     metric: Literal["loss", "bitsPerByte"] = Field(default="loss", description="The number to minimise.")
-    of: SourceName | None = Field(default=None, description="A source, or a tag. Default: all sources.")
+    of: SourceName | None = optional("A source, or a tag. Default: all sources.")
     average: Literal["micro", "macro"] = Field(default="micro", description="Over tokens, or over sources.")
-    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Stop, as a success, after this many evaluations without improvement."
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
+        "Stop, as a success, after this many evaluations without improvement."
     )
     min_improvement: Annotated[float, Field(ge=0, le=1000)] = Field(
         default=0.0, description="Least decrease that counts."
@@ -59,28 +59,20 @@ class TasksSpec(ApiModel):
         description="Path of each, by its name; `core`: the bundle of CORE."
     )
     every_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Also every N steps.")
-    most: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Most examples of each.")
+    most: Annotated[int, Field(ge=1)] | None = optional("Most examples of each.")
 
 
 class EvaluationSpec(RuledModel):
     """Loss and bits per byte on the held-out part."""
 
-    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
-        default=0, description="Evaluate every N steps and after the last step; 0: never."
+    every_steps: StepNumber = Field(default=0, description="Evaluate every N steps and after the last step; 0: never.")
+    batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
+        f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
+        "`evaluate`, where the maximum is per source."
     )
-    batches: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None,
-        description=(
-            f"Maximum batches of the held-out part. Default: {EVALUATION_BATCHES} while training; all with task "
-            "`evaluate`, where the "
-            "maximum is per source."
-        ),
-    )
-    by_source: BySourceSpec | None = Field(default=None, description="Evaluate each source alone, on `batches` each.")
-    best: BestSpec | None = Field(
-        default=None, description="Save a checkpoint at each improvement, and never delete the best."
-    )
-    tasks: TasksSpec | None = Field(default=None, description="Tasks to run.")
+    by_source: BySourceSpec | None = optional("Evaluate each source alone, on `batches` each.")
+    best: BestSpec | None = optional("Save a checkpoint at each improvement, and never delete the best.")
+    tasks: TasksSpec | None = optional("Tasks to run.")
 
     rules: ClassVar = (
         Rule(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from halcyon_api.base import Rule, RuledModel
-from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
-from halcyon_api.spec.origin import ROOT_PATTERN
+from halcyon_api.base import Rule, RuledModel, StepCount, optional
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address, CheckpointSpec, parsed_root
 
 _FOLDER = "exports"
 """The default root, below the checkpoint root."""
@@ -17,27 +16,23 @@ _FOLDER = "exports"
 class ExportSpec(RuledModel):
     """Exports of the model during the training, in the files of Hugging Face. The training does not wait for them."""
 
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
+    every_steps: StepCount = Field(
         description="Export after every N steps, and after the last one. Each of these steps is "
         "saved as a checkpoint too."
     )
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
-        default=None,
-        description=(
-            "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
-            "`checkpoint.root`. An S3 "
-            "store's endpoint, region and credentials are those of `checkpoint`."
-        ),
-        json_schema_extra={"pattern": ROOT_PATTERN},
+    root: Address | None = optional(
+        "Folder of the exports, used by no other run; each is in `step-N` below it. Default: `exports` below "
+        "`checkpoint.root`. An S3 store's endpoint, region and credentials are those of `checkpoint`.",
+        json_schema_extra=ADDRESS_SCHEMA,
     )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        default=None, description="Type of the tensors. Default: `trainer.precision.parameters`."
+    dtype: Literal["float32", "bfloat16", "float16"] | None = optional(
+        "Type of the tensors. Default: `trainer.precision.parameters`."
     )
 
     rules: ClassVar = (
         Rule(
             "!has(self.root) || !self.root.split('/').exists(part, part == '..' || part == '.')",
-            lambda self: self.root is None or _is_address(self.root),
+            lambda self: self.root is None or parsed_root(self.root) is not None,
             "export.root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, without `..`",
             ".root",
         ),
@@ -54,11 +49,3 @@ class ExportSpec(RuledModel):
         return CheckpointSpec(
             root=root, endpoint=checkpoint.endpoint if s3 else None, region=checkpoint.region if s3 else None
         )
-
-
-def _is_address(root: str) -> bool:
-    try:
-        parse_root(root)
-    except ValueError:
-        return False
-    return True

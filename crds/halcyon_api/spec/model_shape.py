@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from halcyon_api.axes import LogicalAxis
+from halcyon_api.spec.mesh import LogicalAxis
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import ApiModel, OneOf, optional
 
 
 class NextTokenSpec(ApiModel):
@@ -71,10 +71,10 @@ class OrpoSpec(ApiModel):
 class PreferenceSpec(OneOf):
     """A loss over pairs of a preferred and a rejected conversation: exactly one kind."""
 
-    dpo: DpoSpec | None = Field(default=None, description="DPO.")
-    ipo: IpoSpec | None = Field(default=None, description="IPO.")
-    simpo: SimpoSpec | None = Field(default=None, description="SimPO.")
-    orpo: OrpoSpec | None = Field(default=None, description="ORPO.")
+    dpo: DpoSpec | None = optional("DPO.")
+    ipo: IpoSpec | None = optional("IPO.")
+    simpo: SimpoSpec | None = optional("SimPO.")
+    orpo: OrpoSpec | None = optional("ORPO.")
     pairs_per_row: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="Maximum number of pairs in a row of the batch."
     )
@@ -110,9 +110,8 @@ class PolicySpec(ApiModel):
     )
     deviation: Deviation = Field(
         default="population",
-        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao "
-        "et al. (2024, 4.1.2) name "
-        "none.",
+        description="Of n rewards, with the divisor n (`population`) or n - 1 (`sample`); Shao et al. (2024, 4.1.2) "
+        "name none.",
     )
     deviation_epsilon: float = Field(default=1e-6, ge=0, le=1000, description="Added to the deviation.")
     normalization: Literal["token", "sequence", "constant"] = Field(
@@ -140,10 +139,10 @@ class PolicySpec(ApiModel):
 class ObjectiveSpec(OneOf):
     """The objective: exactly one member."""
 
-    next_token: NextTokenSpec | None = Field(default=None, description="Cross entropy of the next token.")
-    finetune: FinetuneSpec | None = Field(default=None, description="Cross entropy of the assistant's tokens.")
-    preference: PreferenceSpec | None = Field(default=None, description="A loss over pairs.")
-    policy: PolicySpec | None = Field(default=None, description="Rewards of sampled answers.")
+    next_token: NextTokenSpec | None = optional("Cross entropy of the next token.")
+    finetune: FinetuneSpec | None = optional("Cross entropy of the assistant's tokens.")
+    preference: PreferenceSpec | None = optional("A loss over pairs.")
+    policy: PolicySpec | None = optional("Rewards of sampled answers.")
 
 
 def next_token() -> ObjectiveSpec:

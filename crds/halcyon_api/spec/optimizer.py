@@ -1,38 +1,99 @@
-"""``spec.optimizer``: the update rule, and the settings that all rules share.
+"""``spec.optimizer``: the update rule, the settings that all rules share, clipping, and groups of parameters.
 
 A new rule is a class in `halcyon_api.spec.rules`, which says what else the programs know of it, and a member here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
-from halcyon_api.spec.rules.adafactor import AdafactorSpec
-from halcyon_api.spec.rules.adam_variants import (
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional
+from halcyon_api.spec.rules import (
+    AdafactorSpec,
     AdamHSpec,
     AdamMiniSpec,
+    AdamWSpec,
     AdemamixSpec,
     AdoptSpec,
+    Decay,
+    KronSpec,
+    LionSpec,
     MarsSpec,
+    MatricesSpec,
+    MuonAdamWSpec,
+    MuonHSpec,
+    MuonSpec,
+    NorMuonSpec,
+    Positive,
     ScheduleFreeSpec,
+    ScionSpec,
+    SoapMuonSpec,
+    SoapSpec,
+    SophiaSpec,
+    UpdateRule,
 )
-from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.clip import ClipSpec
-from halcyon_api.spec.rules.common import UpdateRule
-from halcyon_api.spec.rules.groups import GroupSpec
-from halcyon_api.spec.rules.kron import KronSpec
-from halcyon_api.spec.rules.lion import LionSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec, SoapMuonSpec
-from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
-from halcyon_api.spec.rules.scion import ScionSpec
-from halcyon_api.spec.rules.soap import SoapSpec
-from halcyon_api.spec.rules.sophia import SophiaSpec
 from halcyon_api.spec.schedule import OtherSchedulesSpec, ScheduleSpec, cosine
+
+RuleName = Literal[
+    "adamw", "lion", "muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion", "muonAdamw",
+    "adafactor", "adopt", "mars", "ademamix", "scheduleFree", "adamMini", "adamH", "sophia",
+]  # fmt: skip
+"""The update rules, by their names in documents: the kinds of `halcyon_api.spec.optimizer.OptimizerSpec`."""
+
+RoleName = Literal["matrix", "embedding", "head", "norm", "bias", "router", "expert", "convolution", "adapter"]
+"""The roles of parameters (`halcyon.models.parameters.Role`)."""
+
+OWN_SETTINGS = ("beta1", "beta2", "epsilon")
+"""The settings of its rule that a group may have, by their names in Python and in documents."""
+
+_OF_UPDATES = ("learningRate", "weightDecay", "rule", *OWN_SETTINGS)
+
+Pattern = Annotated[str, StringConstraints(max_length=253), Field(min_length=1)]
+
+
+class GroupSpec(RuledModel):
+    """Parameters by path pattern, by role, or by both, with settings of their own."""
+
+    rules = (
+        Rule(
+            "has(self.match) || has(self.roles)",
+            lambda self: self.match is not None or self.roles is not None,
+            "a group needs match or roles; give a pattern such as '*.attention.*', or roles such as [embedding]",
+        ),
+        Rule(
+            f"!has(self.frozen) || !self.frozen || !({' || '.join(f'has(self.{name})' for name in _OF_UPDATES)})",
+            lambda self: not self.frozen or not any(name in _OF_UPDATES for name in self.document()),
+            "a frozen group is not updated; leave out its other settings, or frozen",
+        ),
+    )
+
+    match: Pattern | None = optional("Pattern of paths; `halcyon show optimizer` lists them.")
+    roles: Annotated[list[RoleName], Field(min_length=1, max_length=9)] | None = optional("Roles.")
+    learning_rate: float | None = optional("Factor of `optimizer.learningRate`.", gt=0)
+    weight_decay: float | None = optional("Weight decay, whatever the roles.", ge=0)
+    rule: RuleName | None = optional("Rule with its defaults. Default: that of the run.")
+    beta1: Decay | None = optional("`beta1` of the rule.")
+    beta2: Decay | None = optional("`beta2` of the rule.")
+    epsilon: Positive | None = optional("`epsilon` of the rule.")
+    frozen: bool | None = optional("true: no gradient, no optimizer state, no update.")
+
+    @property
+    def own_settings(self) -> dict[str, float]:
+        """The settings of its rule that the group has."""
+        return {name: value for name in OWN_SETTINGS if (value := getattr(self, name)) is not None}
+
+
+class ClipSpec(ApiModel):
+    """Clipping of gradients before that of the global norm."""
+
+    value: Positive | None = optional("Largest absolute value of an element.")
+    adaptive: Positive | None = optional(
+        "Largest norm for an output of a matrix, as a share of that of its weights (Brock et al. 2021)."
+    )
+
 
 FOR_MATRICES = ("muon", "normuon", "muonH", "soap", "soapMuon", "kron", "scion")
 """The rules for hidden matrices. They share the settings of `OptimizerSpec.matrices`."""
@@ -60,31 +121,29 @@ class OptimizerSpec(OneOf, RuledModel):
         default=0.1, ge=0, description="Decoupled decay of matrices; norms, biases and embeddings do not decay."
     )
     max_gradient_norm: float = Field(default=1.0, ge=0, description="Global gradient norm to clip to; 0: do not clip.")
-    clip: ClipSpec | None = Field(default=None, description="Clipping besides that of the norm.")
-    other_schedules: OtherSchedulesSpec | None = Field(
-        default=None, description="Schedules besides that of the learning rate."
-    )
-    adamw: AdamWSpec | None = Field(default=None, description="AdamW.")
-    lion: LionSpec | None = Field(default=None, description="Lion.")
-    muon: MuonSpec | None = Field(default=None, description="Muon.")
-    normuon: NorMuonSpec | None = Field(default=None, description="NorMuon.")
-    muon_h: MuonHSpec | None = Field(default=None, description="MuonH.")
-    soap: SoapSpec | None = Field(default=None, description="SOAP.")
-    soap_muon: SoapMuonSpec | None = Field(default=None, description="SOAP-Muon.")
-    kron: KronSpec | None = Field(default=None, description="PSGD-Kron.")
-    scion: ScionSpec | None = Field(default=None, description="Scion.")
-    muon_adamw: MuonAdamWSpec | None = Field(default=None, description="Muon of nanochat.")
-    adafactor: AdafactorSpec | None = Field(default=None, description="Adafactor.")
-    adopt: AdoptSpec | None = Field(default=None, description="ADOPT.")
-    mars: MarsSpec | None = Field(default=None, description="MARS.")
-    ademamix: AdemamixSpec | None = Field(default=None, description="AdEMAMix.")
-    schedule_free: ScheduleFreeSpec | None = Field(default=None, description="Schedule-free AdamW.")
-    adam_mini: AdamMiniSpec | None = Field(default=None, description="Adam-mini.")
-    adam_h: AdamHSpec | None = Field(default=None, description="AdamH.")
-    sophia: SophiaSpec | None = Field(default=None, description="Sophia.")
-    matrices: MatricesSpec | None = Field(default=None, description="What the rules for hidden matrices share.")
-    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = Field(
-        default=None, description="Parameters with settings of their own; none may be in two groups."
+    clip: ClipSpec | None = optional("Clipping besides that of the norm.")
+    other_schedules: OtherSchedulesSpec | None = optional("Schedules besides that of the learning rate.")
+    adamw: AdamWSpec | None = optional("AdamW.")
+    lion: LionSpec | None = optional("Lion.")
+    muon: MuonSpec | None = optional("Muon.")
+    normuon: NorMuonSpec | None = optional("NorMuon.")
+    muon_h: MuonHSpec | None = optional("MuonH.")
+    soap: SoapSpec | None = optional("SOAP.")
+    soap_muon: SoapMuonSpec | None = optional("SOAP-Muon.")
+    kron: KronSpec | None = optional("PSGD-Kron.")
+    scion: ScionSpec | None = optional("Scion.")
+    muon_adamw: MuonAdamWSpec | None = optional("Muon of nanochat.")
+    adafactor: AdafactorSpec | None = optional("Adafactor.")
+    adopt: AdoptSpec | None = optional("ADOPT.")
+    mars: MarsSpec | None = optional("MARS.")
+    ademamix: AdemamixSpec | None = optional("AdEMAMix.")
+    schedule_free: ScheduleFreeSpec | None = optional("Schedule-free AdamW.")
+    adam_mini: AdamMiniSpec | None = optional("Adam-mini.")
+    adam_h: AdamHSpec | None = optional("AdamH.")
+    sophia: SophiaSpec | None = optional("Sophia.")
+    matrices: MatricesSpec | None = optional("What the rules for hidden matrices share.")
+    groups: Annotated[list[GroupSpec], Field(max_length=32)] | None = optional(
+        "Parameters with settings of their own; none may be in two groups."
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

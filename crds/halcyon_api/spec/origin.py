@@ -1,16 +1,23 @@
-"""``spec.from``: the checkpoint, or the model in files, that the new run begins with."""
+"""``spec.from``: the checkpoint, or the model in files, that the new run begins with; ``spec.after``: the run that must
+succeed before.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, exactly_one
+from halcyon_api.base import ApiModel, Rule, RuledModel, RunName, StepNumber, exactly_one, optional
 from halcyon_api.spec.adapter import Pattern
+from halcyon_api.spec.checkpoint import ADDRESS_SCHEMA, Address
 from halcyon_api.spec.tokenizer import Uri
 
-ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+
+class AfterSpec(ApiModel):
+    """The run that must succeed before this one begins, such as the run that builds its data or the run of `from`."""
+
+    run: RunName = Field(description="Name of a run of the same namespace. It may be created later than this one.")
 
 
 class HuggingFaceOriginSpec(ApiModel):
@@ -23,7 +30,7 @@ class HuggingFaceOriginSpec(ApiModel):
             "hf://OWNER/NAME. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
         )
     )
-    adapter: Uri | None = Field(default=None, description="Folder of a peft adapter to add to the weights.")
+    adapter: Uri | None = optional("Folder of a peft adapter to add to the weights.")
 
 
 class OriginSpec(RuledModel):
@@ -31,35 +38,26 @@ class OriginSpec(RuledModel):
     writes to its own root from the start.
     """
 
-    run: RunName | None = Field(
-        default=None,
-        description="Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon "
-        "import`.",
+    run: RunName | None = optional(
+        "Name of a run of the same namespace, which may still be training, or have ended; or of a `halcyon import`."
     )
-    step: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = Field(
-        default=None,
-        description="Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins.",
+    step: StepNumber | None = optional(
+        "Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
     )
-    root: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
-        default=None,
-        description=(
-            "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read "
-            "from that "
-            "TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`."
-        ),
-        json_schema_extra={"pattern": ROOT_PATTERN},
+    root: Address | None = optional(
+        "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read "
+        "from that TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`.",
+        json_schema_extra=ADDRESS_SCHEMA,
     )
-    hugging_face: HuggingFaceOriginSpec | None = Field(
-        default=None,
-        description="A model in the files of Hugging Face, instead of `run`. Its `config.json` "
-        "must be that of `model`.",
+    hugging_face: HuggingFaceOriginSpec | None = optional(
+        "A model in the files of Hugging Face, instead of `run`. Its `config.json` must be that of `model`."
     )
 
-    weights_only: bool | None = Field(default=None, description="Take only the weights of `run`, at step 0.")
-    only: Annotated[list[Pattern], Field(max_length=64)] | None = Field(
-        default=None, description="Patterns of the parameters to take; the others begin random."
+    weights_only: bool | None = optional("Take only the weights of `run`, at step 0.")
+    only: Annotated[list[Pattern], Field(max_length=64)] | None = optional(
+        "Patterns of the parameters to take; the others begin random."
     )
-    grow_vocabulary: bool | None = Field(default=None, description="Begin missing tokens with the mean of all rows.")
+    grow_vocabulary: bool | None = optional("Begin missing tokens with the mean of all rows.")
 
     @property
     def takes_weights(self) -> bool:

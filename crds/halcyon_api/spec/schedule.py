@@ -9,10 +9,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, StepCount, StepNumber, optional
 
-Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
-DecaySteps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(ge=0)]
 """Up to 1: a fraction of a whole. Above 1: steps."""
 CycleStep = Annotated[int, Field(ge=1)]
@@ -29,7 +27,7 @@ ABOVE_ZERO: tuple[Shape, ...] = ("inverse", "exponential")
 class ConstantScheduleSpec(ApiModel):
     """The learning rate rises linearly and then stays. As `phases`: `shape: constant`, `firstRate: afterOneStep`."""
 
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
 
 
 class CosineScheduleSpec(ApiModel):
@@ -38,15 +36,11 @@ class CosineScheduleSpec(ApiModel):
     As `phases`: `shape: cosine`, `firstRate: afterOneStep`.
     """
 
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
     min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a share of the peak.")
-    decay_steps: DecaySteps | None = Field(
-        default=None,
-        description=(
-            "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. "
-            "Default: the last step of "
-            "the run; `trainer.steps` must then not change after the warm-up."
-        ),
+    decay_steps: StepCount | None = optional(
+        "Step at which the last learning rate is reached; it stays there. `trainer.steps` may then change. "
+        "Default: the last step of the run; `trainer.steps` must then not change after the warm-up."
     )
 
 
@@ -57,8 +51,8 @@ class WsdScheduleSpec(ApiModel):
     `trainer.steps` may change until the decay begins. As `phases`: `shape: linear`, `firstRate: afterOneStep`.
     """
 
-    warmup_steps: Step = Field(default=0, description="Steps of linear warm-up from 0.")
-    decay_steps: DecaySteps = Field(description="Steps of the decay, at the end of the run.")
+    warmup_steps: StepNumber = Field(default=0, description="Steps of linear warm-up from 0.")
+    decay_steps: StepCount = Field(description="Steps of the decay, at the end of the run.")
     min_ratio: float = Field(default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak.")
 
 
@@ -67,29 +61,26 @@ class PhasesScheduleSpec(RuledModel):
 
     shape: Shape = Field(default="cosine", description="Curve of the decay.")
     warmup: Share = Field(default=0.0, description="Linear warm-up from 0, in the first cycle.")
-    decay: Share | None = Field(
-        default=None, description="Decay at the end of a cycle. Default: all after the warm-up."
-    )
+    decay: Share | None = optional("Decay at the end of a cycle. Default: all after the warm-up.")
     min_ratio: float = Field(default=0.1, ge=0, le=1, description="Last rate as a share of the peak.")
     rewarmup: Share = Field(default=0.0, description="Warm-up of later cycles, from the last rate.")
-    cycles: CycleStep | None = Field(default=None, description="Number of equal cycles.")
-    cycle_lengths: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = Field(
-        default=None, description="Steps of cycles; the rest is one more."
+    cycles: CycleStep | None = optional("Number of equal cycles.")
+    cycle_lengths: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = optional(
+        "Steps of cycles; the rest is one more."
     )
-    cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = Field(
-        default=None, description="Last steps of cycles; the rest is one more."
+    cycle_ends: Annotated[list[CycleStep], Field(max_length=MAX_CYCLES)] | None = optional(
+        "Last steps of cycles; the rest is one more."
     )
     first_rate: FirstRate = Field(
         default="atStart",
         description=(
             "Rate of the first step of a cycle. `atStart`: that at the start of the curve, so 0 in a warm-up. "
             "`afterOneStep`: that one step later, so above 0 in a warm-up, and the last step has the last rate. "
-            "`cosine`, `wsd` and "
-            "`constant` have the latter."
+            "`cosine`, `wsd` and `constant` have the latter."
         ),
     )
-    exponent: float | None = Field(default=None, description="Of `cosine` (1), `polynomial` (2), `power` (-0.51).")
-    scale: float | None = Field(default=None, gt=0, description="Of `inverseSquareRoot` (10000), `power` (4.6).")
+    exponent: float | None = optional("Of `cosine` (1), `polynomial` (2), `power` (-0.51).")
+    scale: float | None = optional("Of `inverseSquareRoot` (10000), `power` (4.6).", gt=0)
 
     rules: ClassVar = (
         Rule(
@@ -103,14 +94,11 @@ class PhasesScheduleSpec(RuledModel):
 class ScheduleSpec(OneOf):
     """The learning rate schedule: exactly one member."""
 
-    constant: ConstantScheduleSpec | None = Field(default=None, description="Warm-up, then constant.")
-    cosine: CosineScheduleSpec | None = Field(default=None, description="Warm-up, then half a cosine.")
-    wsd: WsdScheduleSpec | None = Field(
-        default=None, description="Warm-up, constant, then a linear decay over the last steps."
-    )
-    phases: PhasesScheduleSpec | None = Field(
-        default=None,
-        description="Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps.",
+    constant: ConstantScheduleSpec | None = optional("Warm-up, then constant.")
+    cosine: CosineScheduleSpec | None = optional("Warm-up, then half a cosine.")
+    wsd: WsdScheduleSpec | None = optional("Warm-up, constant, then a linear decay over the last steps.")
+    phases: PhasesScheduleSpec | None = optional(
+        "Decays of any shape, in cycles. A length up to 1 is a fraction of its cycle, above 1 steps."
     )
 
 
@@ -123,8 +111,8 @@ class SchedulePointSpec(ApiModel):
     """Values at one step."""
 
     at: Share = Field(description="As a fraction of the run, or above 1 in steps.")
-    weight_decay: float | None = Field(default=None, ge=0, description="Factor of `weightDecay`.")
-    momentum: float | None = Field(default=None, ge=0, lt=1, description="Momentum of the rule (`beta1`).")
+    weight_decay: float | None = optional("Factor of `weightDecay`.", ge=0)
+    momentum: float | None = optional("Momentum of the rule (`beta1`).", ge=0, lt=1)
 
 
 class OtherSchedulesSpec(ApiModel):
@@ -134,9 +122,9 @@ class OtherSchedulesSpec(ApiModel):
         default=[],
         description="In rising order; linear in between.",
     )
-    weight_decay_shape: Literal["cosine"] | None = Field(default=None, description="Half a cosine to 0.")
-    rate_by_batch_size: Literal["linear", "sqrt"] | None = Field(
-        default=None, description="Multiply the rate by the growth of the batch, or its root."
+    weight_decay_shape: Literal["cosine"] | None = optional("Half a cosine to 0.")
+    rate_by_batch_size: Literal["linear", "sqrt"] | None = optional(
+        "Multiply the rate by the growth of the batch, or its root."
     )
 
     def points_of(self, name: Literal["weight_decay", "momentum"]) -> list[tuple[float, float]]:

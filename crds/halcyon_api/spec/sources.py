@@ -7,18 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, shows
+from halcyon_api.base import ApiModel, OneOf, Rule, RuledModel, optional, shows
 from halcyon_api.spec.tokenizer import Uri
 
 SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
 RowNumber = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
-
-_PATHS = (
-    "Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, gs://, https:// "
-    "or hf://datasets/…"
-)
 
 
 class StdlibSourceSpec(ApiModel):
@@ -33,40 +28,39 @@ class StdlibSourceSpec(ApiModel):
     )
 
 
-class TextSourceSpec(ApiModel):
+class FilesSpec(ApiModel):
+    """A source of files."""
+
+    paths: Paths = Field(
+        description="Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, "
+        "gs://, https:// or hf://datasets/…"
+    )
+
+
+class TextSourceSpec(FilesSpec):
     """Plain text files; one file is one document."""
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class JsonlSourceSpec(ApiModel):
+class JsonlSourceSpec(FilesSpec):
     """JSON Lines, plain, `.gz` or `.zst`; one line is one row.
 
     A file that holds one JSON array has its elements as rows.
     """
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class CsvSourceSpec(ApiModel):
+class CsvSourceSpec(FilesSpec):
     """CSV in UTF-8 with a header, plain, `.gz` or `.zst`; a record is a row whose fields are texts.
 
     Values in quotes may have line ends.
     """
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class TsvSourceSpec(ApiModel):
+class TsvSourceSpec(FilesSpec):
     """As `csv`, with tabs between the values."""
 
-    paths: Paths = Field(description=_PATHS)
 
-
-class ParquetSourceSpec(ApiModel):
+class ParquetSourceSpec(FilesSpec):
     """Parquet files; one row of a file is one row of the source."""
-
-    paths: Paths = Field(description=_PATHS)
 
 
 class HuggingFaceSourceSpec(ApiModel):
@@ -75,11 +69,9 @@ class HuggingFaceSourceSpec(ApiModel):
     dataset: Annotated[
         str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     ] = Field(description="Name of the data set, such as `OWNER/NAME`, or a directory that `datasets` can load.")
-    config: FieldName | None = Field(default=None, description="Configuration of the data set.")
+    config: FieldName | None = optional("Configuration of the data set.")
     split: FieldName = Field(default="train", description="Split of the data set.")
-    revision: FieldName | None = Field(
-        default=None, description="Commit or tag. Set it: the newest version may change during a run."
-    )
+    revision: FieldName | None = optional("Commit or tag. Set it: the newest version may change during a run.")
 
 
 def _of_calendar(day: str) -> str:
@@ -116,72 +108,54 @@ class TextFormatSpec(ApiModel):
 class ChatFormatSpec(ApiModel):
     """Each row is a conversation."""
 
-    messages_field: FieldName | None = Field(
-        default=None,
-        description=(
-            "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, "
-            "prompt and completion, "
-            "KTO."
-        ),
+    messages_field: FieldName | None = optional(
+        "Field with the messages. Default: the form of the first row is recognised: messages, ShareGPT, Alpaca, "
+        "prompt and completion, KTO."
     )
-    tools_field: FieldName | None = Field(
-        default=None,
-        description="Field with the tools that the template shows. Default: `tools`, without `messagesField`.",
+    tools_field: FieldName | None = optional(
+        "Field with the tools that the template shows. Default: `tools`, without `messagesField`."
     )
-    template: Template | None = Field(
-        default=None,
-        description=(
-            "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, else "
-            "that beside "
-            "`tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
-        ),
+    template: Template | None = optional(
+        "Jinja template; `{path: FILE}` in a file that `halcyon` reads. Default: that of the model of `from`, "
+        "else that beside `tokenizer`, else Halcyon's, with tokens such as <|user_start|>."
     )
-    system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = Field(
-        default=None, description="System message for conversations that have none."
+    system_prompt: Annotated[str, StringConstraints(max_length=16_384)] | None = optional(
+        "System message for conversations that have none."
     )
-    date: Day | None = Field(default=None, description=_DATE)
+    date: Day | None = optional(_DATE)
     loss_on: Literal["assistant", "all"] = Field(default="assistant", description="Which tokens count in the loss.")
 
 
 class PreferenceFormatSpec(ApiModel):
     """Each row is a pair of conversations: a preferred one and a rejected one."""
 
-    chosen_field: FieldName | None = Field(
-        default=None,
-        description="Field with the preferred conversation or answer. Default: recognised, usually `chosen`.",
+    chosen_field: FieldName | None = optional(
+        "Field with the preferred conversation or answer. Default: recognised, usually `chosen`."
     )
-    rejected_field: FieldName | None = Field(
-        default=None, description="Field with the rejected one. Default: recognised."
+    rejected_field: FieldName | None = optional("Field with the rejected one. Default: recognised.")
+    prompt_field: FieldName | None = optional(
+        "Field with the prompt, if the others hold answers. Default: recognised, unless both are named."
     )
-    prompt_field: FieldName | None = Field(
-        default=None,
-        description="Field with the prompt, if the others hold answers. Default: recognised, unless both are named.",
-    )
-    template: Template | None = Field(default=None, description="As in `chat`.")
-    date: Day | None = Field(default=None, description="As in `chat`.")
+    template: Template | None = optional("As in `chat`.")
+    date: Day | None = optional("As in `chat`.")
 
 
 class PromptFormatSpec(ApiModel):
     """Each row is a prompt to answer, and a reference for the reward."""
 
-    field: FieldName | None = Field(
-        default=None, description="Field with the prompt: a text, or messages. Default: recognised, as in `chat`."
+    field: FieldName | None = optional("Field with the prompt: a text, or messages. Default: recognised, as in `chat`.")
+    reference_field: FieldName | None = optional(
+        "Field with the reference. Default: the answer of the form, or the assistant's last message."
     )
-    reference_field: FieldName | None = Field(
-        default=None,
-        description="Field with the reference. Default: the answer of the form, or the assistant's last message.",
-    )
-    template: Template | None = Field(default=None, description="As in `chat`.")
-    date: Day | None = Field(default=None, description="As in `chat`.")
+    template: Template | None = optional("As in `chat`.")
+    date: Day | None = optional("As in `chat`.")
 
 
 class PrebuiltFormatSpec(ApiModel):
     """Each row is a list of token ids."""
 
     tokens_field: FieldName = Field(default="tokens", description="Field with the token ids.")
-    weights_field: FieldName | None = Field(
-        default=None, description="Field with a loss weight, 0 to 1, for each token id."
-    )
+    weights_field: FieldName | None = optional("Field with a loss weight, 0 to 1, for each token id.")
 
     @property
     def row_fields(self) -> tuple[str, ...]:
@@ -192,13 +166,11 @@ class PrebuiltFormatSpec(ApiModel):
 class FormatSpec(OneOf):
     """Format of the rows: exactly one member."""
 
-    text: TextFormatSpec | None = Field(default=None, description="A text.")
-    chat: ChatFormatSpec | None = Field(default=None, description="A conversation.")
-    preference: PreferenceFormatSpec | None = Field(
-        default=None, description="A preferred and a rejected conversation."
-    )
-    prebuilt: PrebuiltFormatSpec | None = Field(default=None, description="Token ids.")
-    prompt: PromptFormatSpec | None = Field(default=None, description="A prompt and a reference.")
+    text: TextFormatSpec | None = optional("A text.")
+    chat: ChatFormatSpec | None = optional("A conversation.")
+    preference: PreferenceFormatSpec | None = optional("A preferred and a rejected conversation.")
+    prebuilt: PrebuiltFormatSpec | None = optional("Token ids.")
+    prompt: PromptFormatSpec | None = optional("A prompt and a reference.")
 
     @property
     def conversation(self) -> ChatFormatSpec | PreferenceFormatSpec | PromptFormatSpec | None:
@@ -230,9 +202,8 @@ class PackSpec(ApiModel):
     )
     too_long: Literal["left", "right", "drop", "raise"] = Field(
         default="left",
-        description="For a document longer than a sequence: keep its left end, keep its right "
-        "end, drop it, or stop with an "
-        "error.",
+        description="For a document longer than a sequence: keep its left end, keep its right end, drop it, or stop "
+        "with an error.",
     )
 
 
@@ -249,16 +220,16 @@ class BestFitSpec(ApiModel):
 class LayoutSpec(OneOf):
     """How documents become sequences: exactly one member."""
 
-    concatenate: ConcatenateSpec | None = Field(default=None, description="Concatenate and cut.")
-    pack: PackSpec | None = Field(default=None, description="Whole neighbouring documents.")
-    best_fit: BestFitSpec | None = Field(default=None, description="Full sequences that begin with a document.")
+    concatenate: ConcatenateSpec | None = optional("Concatenate and cut.")
+    pack: PackSpec | None = optional("Whole neighbouring documents.")
+    best_fit: BestFitSpec | None = optional("Full sequences that begin with a document.")
 
 
 class RowsSpec(RuledModel):
     """A range of a source's rows, counted over all its files."""
 
     start: RowNumber = Field(default=0, description="First row, counted from 0.")
-    end: RowNumber | None = Field(default=None, description="Row after the last one. Default: the end of the source.")
+    end: RowNumber | None = optional("Row after the last one. Default: the end of the source.")
 
     rules: ClassVar = (
         Rule(
@@ -285,13 +256,13 @@ class DataSourceSpec(OneOf):
     name: SourceName = Field(
         description="Name of the source. It seeds the source's order: a new name changes this source's order only."
     )
-    stdlib: StdlibSourceSpec | None = Field(default=None, description="Text of the Python standard library.")
-    text: TextSourceSpec | None = Field(default=None, description="Plain text files.")
-    jsonl: JsonlSourceSpec | None = Field(default=None, description="JSON Lines.")
-    csv: CsvSourceSpec | None = Field(default=None, description="CSV files.")
-    tsv: TsvSourceSpec | None = Field(default=None, description="CSV files with tabs.")
-    parquet: ParquetSourceSpec | None = Field(default=None, description="Parquet files.")
-    hugging_face: HuggingFaceSourceSpec | None = Field(default=None, description="A data set of the Hugging Face hub.")
+    stdlib: StdlibSourceSpec | None = optional("Text of the Python standard library.")
+    text: TextSourceSpec | None = optional("Plain text files.")
+    jsonl: JsonlSourceSpec | None = optional("JSON Lines.")
+    csv: CsvSourceSpec | None = optional("CSV files.")
+    tsv: TsvSourceSpec | None = optional("CSV files with tabs.")
+    parquet: ParquetSourceSpec | None = optional("Parquet files.")
+    hugging_face: HuggingFaceSourceSpec | None = optional("A data set of the Hugging Face hub.")
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
@@ -304,10 +275,9 @@ class DataSourceSpec(OneOf):
         files = self.text or self.jsonl or self.csv or self.tsv or self.parquet
         return () if files is None else tuple(files.paths)
 
-    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = Field(
-        default=None,
-        description="Share of the training sequences, relative to other sources. Set it for all or none. Default: the "
-        "source's size.",
+    weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = optional(
+        "Share of the training sequences, relative to other sources. Set it for all or none. Default: the "
+        "source's size."
     )
     format: FormatSpec = Field(
         default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="Format of the rows: exactly one member."
@@ -317,4 +287,4 @@ class DataSourceSpec(OneOf):
         default_factory=lambda: LayoutSpec(concatenate=ConcatenateSpec()),
         description="How documents become sequences: exactly one member.",
     )
-    validation: HeldOutSpec | None = Field(default=None, description="The held-out part. Default: `data.validation`.")
+    validation: HeldOutSpec | None = optional("The held-out part. Default: `data.validation`.")

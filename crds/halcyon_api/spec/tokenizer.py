@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, OneOf
+from halcyon_api.base import ApiModel, OneOf, optional
 
 VOCABULARY_MULTIPLE = 64
 """The model's vocabulary is that of the tokenizer, rounded up to a multiple of this, so that every usual tensor axis
@@ -49,12 +49,8 @@ class TokenizerJsonSpec(ApiModel):
     path: Uri = Field(
         description="The file, or a directory with it: a path, s3://, gs://, https://, or hf://OWNER/NAME."
     )
-    beginning: TokenText | None = Field(
-        default=None, description="Token that begins a document. Default: found by the usual names."
-    )
-    end: TokenText | None = Field(
-        default=None, description="Token that ends a document. Default: found by the usual names."
-    )
+    beginning: TokenText | None = optional("Token that begins a document. Default: found by the usual names.")
+    end: TokenText | None = optional("Token that ends a document. Default: found by the usual names.")
 
 
 class TiktokenSpec(ApiModel):
@@ -63,9 +59,7 @@ class TiktokenSpec(ApiModel):
     encoding: Literal["gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"] = Field(
         description="Name of the encoding. It sets the split pattern and the special tokens."
     )
-    path: Uri | None = Field(
-        default=None, description="File of mergeable ranks. Default: the file that tiktoken downloads or has cached."
-    )
+    path: Uri | None = optional("File of mergeable ranks. Default: the file that tiktoken downloads or has cached.")
 
 
 class SentencePieceSpec(ApiModel):
@@ -77,10 +71,8 @@ class SentencePieceSpec(ApiModel):
 class TokenizerSpec(OneOf):
     """The tokenizer: exactly one member."""
 
-    byte: ByteTokenizerSpec | None = Field(
-        default=None, description="One token for each byte of UTF-8, and three special ones."
-    )
-    bpe: BpeTokenizerSpec | None = Field(default=None, description="Byte-level BPE trained on the run's own sources.")
-    tokenizer_json: TokenizerJsonSpec | None = Field(default=None, description="A `tokenizer.json` file.")
-    tiktoken: TiktokenSpec | None = Field(default=None, description="An encoding of tiktoken.")
-    sentence_piece: SentencePieceSpec | None = Field(default=None, description="A SentencePiece model.")
+    byte: ByteTokenizerSpec | None = optional("One token for each byte of UTF-8, and three special ones.")
+    bpe: BpeTokenizerSpec | None = optional("Byte-level BPE trained on the run's own sources.")
+    tokenizer_json: TokenizerJsonSpec | None = optional("A `tokenizer.json` file.")
+    tiktoken: TiktokenSpec | None = optional("An encoding of tiktoken.")
+    sentence_piece: SentencePieceSpec | None = optional("A SentencePiece model.")

@@ -1,22 +1,165 @@
-"""``spec.trainer``: steps, batch, precision, evaluation and logging."""
+"""``spec.trainer``: steps, batch, precision, evaluation and logging, and how a step is computed.
+
+``remat``: what the forward pass keeps for the backward pass. ``offload``: what is in the host's memory between two
+updates. ``unroll``: how many blocks of a model one iteration of its loop computes. ``determinism``: whether the same
+steps give the same bits each time, or may be faster without that. Only GPUs have operations that add in an order which
+changes from run to run; XLA replaces them by others, or rejects them, with one option
+(https://openxla.org/xla/determinism). CPUs and TPUs add in a fixed order in any case.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from halcyon_api.base import ApiModel
-from halcyon_api.hardware import NarrowType
+from halcyon_api.base import ApiModel, StepCount, optional
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.attention import ATTENTION_DESCRIPTION, AttentionName
-from halcyon_api.spec.determinism import DETERMINISM_DESCRIPTION, Determinism
 from halcyon_api.spec.evaluation import EvaluationSpec
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
-from halcyon_api.spec.offload import OFFLOAD_DESCRIPTION, Offload
-from halcyon_api.spec.remat import REMAT_DESCRIPTION, Remat
-from halcyon_api.spec.unroll import UNROLL_DESCRIPTION
 
-PositiveStep = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Remat = Literal["none", "dots", "attention", "full", "nested", "offload", "auto"]
+"""A remat policy: what the forward pass keeps for the backward pass."""
+
+REMAT: dict[Remat, str] = {
+    "none": "all activations",
+    "dots": "results of attention and of products with weights",
+    "attention": "results of attention, inputs of blocks",
+    "full": "inputs of blocks",
+    "nested": "inputs of groups of about sqrt(layers) blocks, at the cost of a second recomputation",
+    "offload": "inputs of blocks, in the host's memory",
+    "auto": "the most that fits in the memory of a device: `none`, `dots`, `attention` or `full`",
+}
+"""What each remat policy keeps."""
+
+AUTOMATIC_REMAT: tuple[Remat, ...] = ("none", "dots", "attention", "full")
+"""The policies that `auto` chooses from, the one with the least recomputation first."""
+
+REMAT_DESCRIPTION = (
+    "What the forward pass keeps for the backward pass. "
+    f"{'; '.join(f'`{name}`: {kept}' for name, kept in REMAT.items())}."
+)
+
+
+Offload = Literal["none", "optimizer", "auto"]
+"""What is in the host's memory between two updates."""
+
+OFFLOAD: dict[Offload, str] = {
+    "none": "nothing",
+    "optimizer": "the optimizer state and the average of the parameters, at the cost of a copy in "
+    "each direction in each step",
+    "auto": "`optimizer` if no step fits into the memory of a device without it, else `none`",
+}
+"""What each value keeps there."""
+
+AUTOMATIC_OFFLOAD: tuple[Offload, ...] = ("none", "optimizer")
+"""The values that `auto` chooses from, the faster one first."""
+
+OFFLOAD_DESCRIPTION = (
+    "What is in the host's memory between two updates. "
+    f"{'; '.join(f'`{name}`: {kept}' for name, kept in OFFLOAD.items())}."
+)
+
+
+AUTOMATIC_UNROLL = 2
+"""The value of ``auto`` where it helps: the compiler can then send for one block while it computes the other. More
+blocks make a longer program, and need memory for the arrays of each."""
+
+_EXCHANGING = ("fsdp", "expert", "context", "tensor")
+"""Axes of the mesh whose devices exchange arrays inside of a block."""
+
+UNROLL_DESCRIPTION = (
+    "Blocks of the model in one iteration of the loop over them. More make the program longer, and let the compiler "
+    "overlap more. `auto`: "
+    f"{AUTOMATIC_UNROLL} on GPUs whose mesh has {', '.join(_EXCHANGING[:-1])} or {_EXCHANGING[-1]}, unless the "
+    "compiler sends for one block during the next, as on compute capability 9 and 10; else 1."
+)
+
+
+def unrolled_blocks(unroll: int | Literal["auto"], platform: str, sizes: Mapping[str, int], *, pipelined: bool) -> int:
+    """The number of blocks in one iteration.
+
+    On TPUs ``auto`` is 1: in programs for v5p, two blocks cover no more of what devices send
+    (docs/design/parallelism.md).
+
+    Args:
+        unroll: ``trainer.unroll``.
+        platform: ``cpu``, ``gpu`` or ``tpu``.
+        sizes: Sizes of the axes of the mesh.
+        pipelined: Whether the compiler sends for one block during the next one, by options that want one block in an
+            iteration.
+    """
+    if unroll != "auto":
+        return unroll
+    return (
+        AUTOMATIC_UNROLL
+        if platform == "gpu" and not pipelined and any(sizes.get(axis, 1) > 1 for axis in _EXCHANGING)
+        else 1
+    )
+
+
+Determinism = Literal["bitwise", "fast"]
+
+DETERMINISM: dict[Determinism, str] = {
+    "bitwise": "repeated steps give the same bits",
+    "fast": "on GPUs, XLA may add in any order, which changes last digits",
+}
+"""What each value promises."""
+
+DETERMINISM_DESCRIPTION = (
+    f"{'; '.join(f'`{name}`: {text}' for name, text in DETERMINISM.items())}. Restarts continue exactly with both."
+)
+
+UNORDERED = (
+    "scatters, which add by atomic operations",
+    "matrix products that are split along the summed axis",
+    "convolutions",
+)
+"""The operations of a GPU that `fast` allows to add in any order: those that XLA's option for determinism excludes."""
+
+
+@dataclass(frozen=True)
+class InEffect:
+    """What a run's determinism is on its devices.
+
+    Attributes:
+        determinism: The value in effect.
+        meaning: One sentence for the log.
+    """
+
+    determinism: Determinism
+    meaning: str
+
+
+def in_effect(determinism: Determinism, platform: str) -> InEffect:
+    """What a value of ``trainer.determinism`` does on a platform.
+
+    Args:
+        determinism: The value.
+        platform: ``cpu``, ``gpu`` or ``tpu``.
+    """
+    if platform != "gpu":
+        ignored = (
+            f"trainer.determinism: {determinism} changes nothing on this platform ({platform}): "
+            if determinism != "bitwise"
+            else ""
+        )
+        return InEffect(
+            "bitwise", f"{ignored}all operations add in a fixed order, so the same steps give the same bits"
+        )
+    if determinism == "bitwise":
+        return InEffect(
+            "bitwise",
+            f"XLA leaves out operations that add in a changing order ({', '.join(UNORDERED)}); fast allows them",
+        )
+    return InEffect(
+        "fast",
+        f"XLA may use operations that add in a changing order ({', '.join(UNORDERED)}), so losses of repeated steps "
+        "differ in their last digits; a restart still continues from the exact state, with the same batches",
+    )
 
 
 MomentsType = Literal["float32", "bfloat16", "float8"]
@@ -33,18 +176,13 @@ class PrecisionSpec(ApiModel):
     parameters: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
-            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is lost "
-            "in rounding, unless "
-            "`rounding` is stochastic."
+            "Type of the stored parameters. With bfloat16, an update smaller than about 1/512 of its parameter is "
+            "lost in rounding, unless `rounding` is stochastic."
         ),
     )
-    rounding: Literal["stochastic"] | None = Field(
-        default=None,
-        description=(
-            "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
-            "that small updates are "
-            "not lost on average. Default: to the nearest number."
-        ),
+    rounding: Literal["stochastic"] | None = optional(
+        "How updated parameters are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so "
+        "that small updates are not lost on average. Default: to the nearest number."
     )
     moments: MomentsType = Field(
         default="float32",
@@ -52,40 +190,29 @@ class PrecisionSpec(ApiModel):
             "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
             "`beta2` of at most "
             f"{NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more slowly. float8 is a "
-            "quarter of the bytes "
-            "of float32: a scale for each row, stochastic rounding, second moments as their roots; vectors stay "
-            "float32."
+            "quarter of the bytes of float32: a scale for each row, stochastic rounding, second moments as their "
+            "roots; vectors stay float32."
         ),
     )
-    moments_rounding: Literal["stochastic"] | None = Field(
-        default=None,
-        description=(
-            "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
-            "decay is not lost on "
-            "average. Default: to the nearest number. float8 is always rounded stochastically."
-        ),
+    moments_rounding: Literal["stochastic"] | None = optional(
+        "How moments are rounded to bfloat16. stochastic: to one of the two neighbours by chance, so that a slow "
+        "decay is not lost on average. Default: to the nearest number. float8 is always rounded stochastically."
     )
     compute: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description=(
             "Type of activations and matrix products. Softmax, norms, the loss, and sums of gradients over batch and "
-            "positions are always "
-            "float32."
+            "positions are always float32."
         ),
     )
-    products: NarrowType | None = Field(
-        default=None,
-        description=(
-            "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
-            "(float8, mxfp8) and "
-            "experts (float8, int8). nvfp4 is for the products of linear maps without their gradients. Tables, routers "
-            "and attention stay "
-            "in `compute`. It needs hardware that is faster in this type (docs/hardware.md). Default: the type "
-            "`compute`."
-        ),
+    products: NarrowType | None = optional(
+        "Type to which the factors of matrix products are rounded: in the linear maps of blocks, the output head "
+        "(float8, mxfp8) and experts (float8, int8). nvfp4 is for the products of linear maps without their "
+        "gradients. Tables, routers and attention stay in `compute`. It needs hardware that is faster in this "
+        "type (docs/hardware.md). Default: the type `compute`."
     )
-    narrow_products: NarrowProductsSpec | None = Field(
-        default=None, description="The finer choices for `products`. Default: that of each field."
+    narrow_products: NarrowProductsSpec | None = optional(
+        "The finer choices for `products`. Default: that of each field."
     )
 
     @property
@@ -101,10 +228,10 @@ SequenceLength = Annotated[int, Field(ge=2, le=16_777_216)]
 class BatchScheduleEntry(ApiModel):
     """Batch size and sequence length from one step on. A size that is not set stays the same."""
 
-    from_step: PositiveStep = Field(description="First step (counted from 0) with these sizes.")
-    batch_size: BatchSize | None = Field(default=None, description="Sequences of one step.")
-    sequence_length: SequenceLength | None = Field(
-        default=None, description="Tokens of a sequence. All lengths of a run must divide the longest one."
+    from_step: StepCount = Field(description="First step (counted from 0) with these sizes.")
+    batch_size: BatchSize | None = optional("Sequences of one step.")
+    sequence_length: SequenceLength | None = optional(
+        "Tokens of a sequence. All lengths of a run must divide the longest one."
     )
 
 
@@ -131,7 +258,7 @@ Unroll = Annotated[Annotated[int, Field(ge=1, le=MAX_UNROLL)] | Literal["auto"],
 class TrainerSpec(ApiModel):
     """The training loop."""
 
-    steps: PositiveStep = Field(description="Optimizer steps of the whole run.")
+    steps: StepCount = Field(description="Optimizer steps of the whole run.")
     batch_size: BatchSize = Field(
         description="Sequences of one step, over all devices. A multiple of the data parallelism times `microbatches`."
     )
@@ -159,7 +286,7 @@ class TrainerSpec(ApiModel):
     )
     precision: PrecisionSpec = Field(default_factory=PrecisionSpec, description="Floating-point types.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation during the run.")
-    log_every_steps: PositiveStep = Field(default=1, description="Log a line of metrics every N steps.")
+    log_every_steps: StepCount = Field(default=1, description="Log a line of metrics every N steps.")
 
     @property
     def least_microbatches(self) -> int:

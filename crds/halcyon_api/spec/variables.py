@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, shows
+from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, optional, shows
 
 MAX_VARIABLES = 64
 _NAME = r"^[A-Z][A-Z0-9_]*$"
@@ -76,8 +76,8 @@ class VariableSpec(RuledModel):
     name: Annotated[str, StringConstraints(max_length=128, pattern=_NAME)] = Field(
         description="Name. The operator's settings must allow it (the chart's `trainerPods.variables`)."
     )
-    value: Annotated[str, StringConstraints(max_length=4096)] | None = Field(default=None, description="Value.")
-    value_from: VariableSource | None = Field(default=None, description="Source of the value, instead of `value`.")
+    value: Annotated[str, StringConstraints(max_length=4096)] | None = optional("Value.")
+    value_from: VariableSource | None = optional("Source of the value, instead of `value`.")
 
     rules: ClassVar = (
         Rule(

@@ -9,18 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from halcyon_api.base import ApiModel, Timestamp
-
-
-class _Account(ApiModel):
-    """Ignores unknown fields, so that the sums survive upgrades and downgrades."""
-
-    model_config = ConfigDict(extra="ignore")
+from halcyon_api.base import StatusModel, Timestamp, optional
 
 
-class GoodputSeconds(_Account):
+class GoodputSeconds(StatusModel):
     """Seconds by cause. `productiveStep` is goodput, everything else is badput."""
 
     productive_step: float = Field(default=0.0, ge=0, description="Steps that were kept.")
@@ -72,25 +66,23 @@ def cause_label(cause: str) -> str:
     return alias or cause
 
 
-class WorldAccount(_Account):
+class WorldAccount(StatusModel):
     """The seconds of the present process group, or of the next one while there is none."""
 
     seconds: GoodputSeconds = Field(
         default_factory=GoodputSeconds, description="Since the end of the previous process group."
     )
-    process: GoodputSeconds | None = Field(
-        default=None, description="Seconds in the last report of its process; absent before the first."
-    )
+    process: GoodputSeconds | None = optional("Seconds in the last report of its process; absent before the first.")
 
 
-class CarriedGoodput(_Account):
+class CarriedGoodput(StatusModel):
     """Sums over the process groups that are no longer in `history`."""
 
     seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="Their seconds by cause.")
     lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
 
 
-class Goodput(_Account):
+class Goodput(StatusModel):
     """The time of a run by cause, and the share of it that was productive."""
 
     ratio: float = Field(ge=0, le=1, description="Productive seconds divided by wall seconds.")
@@ -101,7 +93,7 @@ class Goodput(_Account):
     lost_steps: int = Field(default=0, ge=0, description="Steps that had to be repeated.")
     seconds: GoodputSeconds = Field(default_factory=GoodputSeconds, description="All wall seconds by cause.")
     suspended_seconds: float = Field(default=0.0, ge=0, description="Seconds of suspension. They are in no other sum.")
-    counted_until: Timestamp | None = Field(default=None, description="All time up to this moment is counted.")
+    counted_until: Timestamp | None = optional("All time up to this moment is counted.")
     current: WorldAccount = Field(default_factory=WorldAccount, description="The present process group.")
     carried: CarriedGoodput = Field(
         default_factory=CarriedGoodput, description="Sums over the process groups no longer in `history`."

@@ -4,20 +4,91 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, create_model
+from pydantic import Field, StringConstraints, create_model
 from pydantic.alias_generators import to_snake
 
-from halcyon_api.base import ApiModel, Timestamp
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp, optional
 from halcyon_api.defaults.status import DefaultsStatus
-from halcyon_api.edits.status import EditStatus, InForce
 from halcyon_api.ends import COUNTERS, EndCause
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.status.goodput import Goodput, GoodputSeconds
-from halcyon_api.status.maintenance import MaintenanceStatus, SaveRequestStatus
-from halcyon_api.status.placement import PlacementStatus
 from halcyon_api.status.progress import CheckpointProgress, Progress, StartupSeconds
-from halcyon_api.status.queue import QueueStatus
-from halcyon_api.status.restart import RestartStatus
+from halcyon_api.status.requests import EditStatus, InForce, MaintenanceStatus, RestartStatus, SaveRequestStatus
+
+ShortText = Annotated[str, StringConstraints(max_length=1024)]
+Word = Annotated[str, StringConstraints(max_length=316)]
+
+
+class QueueEviction(StatusModel):
+    """The queue took its quota back from a process group."""
+
+    attempt: int = Field(ge=0, description="Attempt of the process group.")
+    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
+    reason: Word = Field(
+        description="Kueue's reason, such as `Preempted`, `PodsReadyTimeout` or `ClusterQueueStopped`."
+    )
+    message: ShortText = Field(default="", description="Kueue's message.")
+    time: Timestamp = Field(description="Time of the eviction.")
+
+
+class QueueStatus(StatusModel):
+    """The queue of the present attempt."""
+
+    name: Word = Field(description="LocalQueue.")
+    waiting_since: Timestamp | None = optional("Since when the run waits for admission; absent once admitted.")
+    eviction: QueueEviction | None = optional("The last time the queue took its quota back.")
+
+
+MAX_BLAMES = 32
+MAX_AVOIDED = 16
+
+NodeName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
+
+
+class Blame(StatusModel):
+    """A process group ended because of a failure on a node."""
+
+    node: NodeName = Field(description="Name of the node.")
+    time: Timestamp = Field(description="When the process on the node ended.")
+    attempt: int = Field(ge=0, description="Attempt of the process group.")
+    restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
+
+
+class AvoidedNode(StatusModel):
+    """A node that attempts avoid."""
+
+    node: NodeName = Field(description="Name of the node.")
+    since: Timestamp = Field(description="Since when the node is avoided.")
+    blames: int = Field(ge=0, description="Number of its blames at that time.")
+
+
+class PlacementStatus(StatusModel):
+    """Number of slices and avoided nodes, with the reasons."""
+
+    slices: int = Field(
+        ge=1, description="Slices of the present attempt, or of the next one while the present one is stopping."
+    )
+    wanted_slices: int = Field(ge=1, description="Slices that the run would use if there were room.")
+    reason: ShortText | None = optional("Why the run has fewer slices than `accelerator.slices`.")
+    waiting_since: Timestamp | None = optional("Since when pods of the present attempt wait for a node.")
+    room_since: Timestamp | None = optional("Since when a probe has held room for more slices.")
+    room_slices: int | None = optional("Number of slices that the run could have with that room.", ge=1)
+    room_step: int | None = optional("Committed step when the room was found. The run grows at a later one.", ge=0)
+    grown_from: int | None = optional(
+        "Slices before the run grew; kept until the growth has paid for itself or was lost.", ge=1
+    )
+    grown_at: Timestamp | None = optional("When the run grew.")
+    lost_growths: int = Field(
+        default=0, ge=0, description="Growths in a row that were lost before they had paid for themselves."
+    )
+    grow_not_before: Timestamp | None = optional("After a lost growth: when the search for room may begin again.")
+    avoided: Annotated[list[AvoidedNode], Field(max_length=MAX_AVOIDED)] = Field(
+        default_factory=list[AvoidedNode], description="Nodes that attempts avoid because of repeated failures on them."
+    )
+    blames: Annotated[list[Blame], Field(max_length=MAX_BLAMES)] = Field(
+        default_factory=list[Blame], description="The last failures by node, oldest first."
+    )
+
 
 Phase = Literal[
     "Pending", "Queued", "Starting", "Running", "Restarting", "Suspending", "Suspended", "Succeeded", "Failed"
@@ -32,12 +103,6 @@ ConditionType = Literal[
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 MAX_HISTORY = 32
-
-
-class StatusModel(ApiModel):
-    """Ignores unknown fields, so that a status survives upgrades and downgrades of the operator."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class Condition(StatusModel):
@@ -82,9 +147,8 @@ class RunCheckpoint(CheckpointProgress):
 
     source: Literal["root", "trainer"] = Field(
         default="root",
-        description="`root`: read from the root by the operator. `trainer`: reported, because the "
-        "operator cannot read the "
-        "root.",
+        description="`root`: read from the root by the operator. `trainer`: reported, because the operator cannot "
+        "read the root.",
     )
 
 
@@ -103,20 +167,16 @@ class HistoryEntry(StatusModel):
     attempt: int = Field(ge=0, description="Attempt.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
     started_at: Timestamp = Field(description="When it was first seen.")
-    ended_at: Timestamp | None = Field(default=None, description="When its end was seen.")
-    from_step: int | None = Field(default=None, ge=0, description="Steps done when it resumed the run.")
-    to_step: int | None = Field(default=None, ge=0, description="Steps done when it ended.")
-    cause: str | None = Field(default=None, max_length=64, description="Why it ended.")
-    message: Text | None = Field(default=None, description="Message of the process that ended first.")
-    first_step_at: Timestamp | None = Field(default=None, description="End of its first step.")
-    startup_seconds: StartupSeconds | None = Field(default=None, description="Durations of the phases of its start.")
-    seconds: GoodputSeconds | None = Field(
-        default=None,
-        description=(
-            "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later "
-            "group count as "
-            "productive here."
-        ),
+    ended_at: Timestamp | None = optional("When its end was seen.")
+    from_step: int | None = optional("Steps done when it resumed the run.", ge=0)
+    to_step: int | None = optional("Steps done when it ended.", ge=0)
+    cause: str | None = optional("Why it ended.", max_length=64)
+    message: Text | None = optional("Message of the process that ended first.")
+    first_step_at: Timestamp | None = optional("End of its first step.")
+    startup_seconds: StartupSeconds | None = optional("Durations of the phases of its start.")
+    seconds: GoodputSeconds | None = optional(
+        "Its time by cause, from the end of the previous process group to its own end. Steps repeated by a later "
+        "group count as productive here."
     )
     unseen_seconds: float = Field(
         default=0.0, ge=0, description="Part of `other`: time after the last report of a process."
@@ -139,23 +199,19 @@ class TrainingRunStatus(StatusModel):
         ge=0,
         description="Number of the present attempt. It never decreases, and fences the checkpoint root.",
     )
-    attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        default=None, description="Hash of the part of the spec that the present attempt was created from."
+    attempt_spec_hash: Annotated[str, StringConstraints(max_length=64)] | None = optional(
+        "Hash of the part of the spec that the present attempt was created from."
     )
-    defaults: DefaultsStatus | None = Field(
-        default=None, description="The values that the run took from its TrainingRunDefaults at its first attempt."
+    defaults: DefaultsStatus | None = optional(
+        "The values that the run took from its TrainingRunDefaults at its first attempt."
     )
-    in_force: InForce | None = Field(
-        default=None,
-        description="The editable fields of the spec that are not at their default, with the "
-        "values that the run uses now.",
+    in_force: InForce | None = optional(
+        "The editable fields of the spec that are not at their default, with the values that the run uses now."
     )
-    edit: EditStatus | None = Field(default=None, description="The edit that waits for a checkpoint, if there is one.")
-    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = Field(
-        default=None, description="JobSet of the present attempt."
-    )
-    job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        default=None, description="UID of that JobSet; absent until it exists."
+    edit: EditStatus | None = optional("The edit that waits for a checkpoint, if there is one.")
+    job_set_name: Annotated[str, StringConstraints(max_length=63)] | None = optional("JobSet of the present attempt.")
+    job_set_uid: Annotated[str, StringConstraints(max_length=64)] | None = optional(
+        "UID of that JobSet; absent until it exists."
     )
     job_set_restarts: int = Field(default=0, ge=0, description="Restarts of that JobSet when it was last read.")
     job_set_restarts_counted: int = Field(
@@ -172,30 +228,22 @@ class TrainingRunStatus(StatusModel):
         description="Failures in a row without a new checkpoint; `recovery.maxRestarts` is their limit.",
     )
     restarts: Restarts = Field(default_factory=Restarts, description="Restarts by cause.")
-    progress: Progress | None = Field(default=None, description="Progress of the run.")
-    checkpoint: RunCheckpoint | None = Field(default=None, description="The newest committed checkpoint.")
-    save_request: SaveRequestStatus | None = Field(
-        default=None, description="The last checkpoint request, by the annotation `halcyon.dev/checkpoint`."
+    progress: Progress | None = optional("Progress of the run.")
+    checkpoint: RunCheckpoint | None = optional("The newest committed checkpoint.")
+    save_request: SaveRequestStatus | None = optional(
+        "The last checkpoint request, by the annotation `halcyon.dev/checkpoint`."
     )
-    restart: RestartStatus | None = Field(
-        default=None, description="The last restart request, by the annotation `halcyon.dev/restart`."
-    )
-    maintenance: MaintenanceStatus | None = Field(
-        default=None, description="Notices of the run's nodes, such as maintenance, if any."
-    )
-    goodput: Goodput | None = Field(
-        default=None, description="The share of time spent on training steps that were kept."
-    )
-    topology: TopologyStatus | None = Field(default=None, description="The hardware of the present attempt.")
-    placement: PlacementStatus | None = Field(
-        default=None, description="Number of slices and avoided nodes, with the reasons."
-    )
-    queue: QueueStatus | None = Field(default=None, description="The queue of the present attempt.")
+    restart: RestartStatus | None = optional("The last restart request, by the annotation `halcyon.dev/restart`.")
+    maintenance: MaintenanceStatus | None = optional("Notices of the run's nodes, such as maintenance, if any.")
+    goodput: Goodput | None = optional("The share of time spent on training steps that were kept.")
+    topology: TopologyStatus | None = optional("The hardware of the present attempt.")
+    placement: PlacementStatus | None = optional("Number of slices and avoided nodes, with the reasons.")
+    queue: QueueStatus | None = optional("The queue of the present attempt.")
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_HISTORY)] = Field(
         default_factory=list[HistoryEntry], description="The last process groups, oldest first."
     )
-    started_at: Timestamp | None = Field(default=None, description="When the first attempt was created.")
-    finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
+    started_at: Timestamp | None = optional("When the first attempt was created.")
+    finished_at: Timestamp | None = optional("When the run ended.")
 
     @property
     def waits_in_queue(self) -> bool:

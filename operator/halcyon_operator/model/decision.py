@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from halcyon_api.post_requests import SaveRequest
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_api.status.save_requests import SaveRequest
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.reasons import EventReason
 from halcyon_operator.model.settings import Settings

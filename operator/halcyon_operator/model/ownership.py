@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from halcyon_api import names
-from halcyon_api.edits.changes import read_recorded
-from halcyon_api.spec.operations import TelemetrySpec
+from halcyon_api.spec.telemetry import TelemetrySpec
+from halcyon_api.status.requests import read_recorded
 from halcyon_operator.model.views import JobSetView, ObjectView, Observed, PodEnding, PodView, ProcessGroup, RunView
 
 START_SECONDS = 300.0

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from halcyon_api.base import ApiModel, ObjectName
-from halcyon_api.hardware import TABLE, Accelerator
-from halcyon_api.hardware.kinds import Family
-from halcyon_api.spec.operations import LabelValue, check_pod_label
+from halcyon_api.hardware import TABLE
+from halcyon_api.hardware.kinds import Accelerator, Family
+from halcyon_api.spec.scheduling import LabelValue, check_pod_label
 from halcyon_api.spec.variables import is_allowed_pattern
 
 VARIABLE = "HALCYON_SETTINGS"

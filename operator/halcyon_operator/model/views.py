@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from halcyon_api.checkpoint_documents import Head
 from halcyon_api.defaults.status import DefaultsStatus
-from halcyon_api.status.maintenance import Notice
 from halcyon_api.status.progress import ProgressReport, TerminationReport
+from halcyon_api.status.requests import Notice
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.settings import Settings

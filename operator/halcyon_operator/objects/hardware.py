@@ -20,12 +20,13 @@ from types import MappingProxyType
 from typing import Any
 
 from halcyon_api import names
-from halcyon_api.hardware import PROVISIONING_LABELS, Fabric, HostPath, Sidecar
+from halcyon_api.hardware import PROVISIONING_LABELS
 from halcyon_api.hardware.host_memory import pod_memory_gib
+from halcyon_api.hardware.kinds import Fabric, HostPath, Sidecar
 from halcyon_api.memory import offloaded_bytes
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
-from halcyon_api.spec.operations import SchedulingSpec
+from halcyon_api.spec.scheduling import SchedulingSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.model.settings import NO_MEMORY
 

@@ -8,7 +8,7 @@ suspended JobSet, so the operator never compares that template with its own."""
 
 from __future__ import annotations
 
-from halcyon_api.spec.queue import QueueSpec
+from halcyon_api.spec.scheduling import QueueSpec
 
 API_VERSION = "kueue.x-k8s.io/v1beta2"
 WORKLOADS = "workloads"

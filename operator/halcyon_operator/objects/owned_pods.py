@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from halcyon_api.hardware import Accelerator
+from halcyon_api.hardware.kinds import Accelerator
 from halcyon_operator.model.decision import JobSetPlan
 from halcyon_operator.model.settings import USER_ID, CaBundle, Cache, PodSecurity, Proxy, TrainerPods
 

@@ -24,8 +24,7 @@ from halcyon_api.defaults.status import (
     written,
 )
 from halcyon_api.defaults.units import ROOT, Values, kept_place, merged, resolved, values_of_defaults, values_of_run
-from halcyon_api.edits.status import MAX_VALUE
-from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.status.requests import MAX_REQUEST_VALUE, MAX_VALUE
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun
 from halcyon_operator.model.untrusted import count, mapping, text, value_at

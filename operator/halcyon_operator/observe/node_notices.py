@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from halcyon_api.status.maintenance import Notice
+from halcyon_api.status.requests import Notice
 from halcyon_operator.model.untrusted import integer, mapping, sequence, text, value_at
 from halcyon_operator.model.views import NoticeView, RunKey
 

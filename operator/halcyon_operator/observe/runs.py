@@ -19,7 +19,7 @@ from halcyon_api import names
 from halcyon_api.edits.changes import recorded, values_of
 from halcyon_api.mesh import pinned
 from halcyon_api.spec.checkpoint import parse_root
-from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
+from halcyon_api.status.requests import MAX_REQUEST_VALUE
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import API_VERSION, KIND, InvalidRun, TrainingRunSpec, parse_run
 from halcyon_api.validation import find_problems

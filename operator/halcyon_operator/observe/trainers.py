@@ -21,8 +21,8 @@ import aiohttp
 from prometheus_client import Counter
 from pydantic import ValidationError
 
+from halcyon_api.post_requests import SAVE_PATH
 from halcyon_api.status.progress import ProgressReport
-from halcyon_api.status.save_requests import SAVE_PATH
 from halcyon_operator.model.decision import SaveAsk
 from halcyon_operator.model.recent import Recent
 from halcyon_operator.model.untrusted import LARGEST_EXACT, mapping

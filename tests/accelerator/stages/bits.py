@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from halcyon_api.spec.determinism import DETERMINISM
+from halcyon_api.spec.trainer import DETERMINISM
 from tests.accelerator.measure import Options
 from tests.accelerator.rows import Row
 from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, same_bits, spec_of

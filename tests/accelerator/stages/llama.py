@@ -21,7 +21,7 @@ from halcyon.run.fitting import USABLE, Choice, with_choice
 from halcyon.step.device_use import step_bytes
 from halcyon.step.hlo import contents
 from halcyon.step.hlo.module import parse
-from halcyon_api.spec.remat import AUTOMATIC_REMAT
+from halcyon_api.spec.trainer import AUTOMATIC_REMAT
 from tests.accelerator.measure import Options, brief
 from tests.accelerator.rows import Row
 from tests.accelerator.training import LLAMA_1B, LLAMA_TINY, VOCABULARY, Training, spec_of

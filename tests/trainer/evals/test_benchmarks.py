@@ -30,7 +30,7 @@ from halcyon.evals.results import (
 from halcyon.evals.sandbox.running import Program
 from halcyon.evals.tasks import COUNT, final_number, human_eval_program
 from halcyon.inference.calculator import calculate
-from halcyon_api.task_results import TASK_NAMES, results_key, results_step
+from halcyon_api.result_documents import TASK_NAMES, results_key, results_step
 from tests.trainer.evals import samples
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic.alias_generators import to_camel
 
 from halcyon_api.families_reference import LEFT_OUT
-from halcyon_api.spec.determinism import UNORDERED
 from halcyon_api.spec.model import ModelSpec
+from halcyon_api.spec.trainer import UNORDERED
 from tests.trainer.exactness.record import Results
 from tests.trainer.models.parity import NAMES, Golden
 from tests.trainer.weights.runs.cases import CASES

@@ -11,7 +11,7 @@ import pytest
 from halcyon.models import Inputs
 from halcyon.models.stack import with_remat
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.trainer import Remat
 from tests.trainer.models import reference
 from tests.trainer.models.cases import (
     ARCHITECTURES,

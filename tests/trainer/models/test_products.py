@@ -22,7 +22,7 @@ from halcyon.models.parts.experts import Experts, expert_outer, expert_product
 from halcyon.models.parts.linear import Linear, apply_weight, contract
 from halcyon.models.parts.products import Kind, is_narrow, narrow_dot, of_head, rounded
 from halcyon.models.parts.products import Role as ProductRole
-from halcyon_api.hardware import NarrowType
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.narrow_products import NarrowProducts, NarrowProductsSpec
 from tests.trainer.models.cases import FAMILIES, LLAMA, batch, changed, loss_and_gradient, make
 from tests.trainer.models.test_precision import errors, off

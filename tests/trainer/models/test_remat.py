@@ -17,7 +17,7 @@ from halcyon.models.remat import group_size
 from halcyon.models.stack import with_remat
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.remat import REMAT, Remat
+from halcyon_api.spec.trainer import REMAT, Remat
 
 LAYERS, ROWS, LENGTH = 12, 4, 64
 VOCAB, POSITION = Axis("vocab", 64), Axis("position", LENGTH)

@@ -17,7 +17,7 @@ from haliax import Axis, NamedArray
 from halcyon.models.parameters import Parameter, Role, parameter, parameters, roles
 from halcyon.models.parts.linear import Linear
 from halcyon.models.stack import Stack, runs_of
-from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.trainer import Remat
 
 EMBED, BATCH = Axis("embed", 6), Axis("batch", 3)
 

@@ -12,8 +12,7 @@ import pytest
 
 from halcyon.models.remat import Loop
 from halcyon.models.stack import stacks_of, with_unroll
-from halcyon_api.spec.remat import Remat
-from halcyon_api.spec.unroll import AUTOMATIC_UNROLL, unrolled_blocks
+from halcyon_api.spec.trainer import AUTOMATIC_UNROLL, Remat, unrolled_blocks
 from tests.trainer.models.test_remat import LAYERS, program, variants
 from tests.trainer.step.test_program import program_of
 

@@ -20,7 +20,7 @@ from halcyon.optim.rules.kron import random_like
 from halcyon_api.spec.families.llama import LlamaSpec
 from halcyon_api.spec.model import ModelSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
+from halcyon_api.spec.rules import MatricesSpec
 from tests.trainer.models.cases import make
 from tests.trainer.models.reference import named_leaves
 from tests.trainer.optim import matrix_references as references

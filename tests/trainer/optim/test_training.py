@@ -21,7 +21,7 @@ from halcyon.optim.registry import RULES
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import initial_state
 from halcyon_api import mesh as mesh_memory
-from halcyon_api.spec.rules.matrices import MatricesSpec
+from halcyon_api.spec.rules import MatricesSpec
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.checkpoint.helpers import Root, open_root, position

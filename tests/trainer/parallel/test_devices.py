@@ -9,7 +9,7 @@ import pytest
 
 from halcyon.errors import BadConfiguration
 from halcyon.parallel.devices import check_narrow
-from halcyon_api.hardware import NarrowType
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.trainer import PrecisionSpec
 
 

@@ -30,8 +30,7 @@ from halcyon_api.checkpoint_documents import Owner, canonical_json
 from halcyon_api.mesh import run_mesh
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.spec.offload import AUTOMATIC_OFFLOAD
-from halcyon_api.spec.remat import AUTOMATIC_REMAT
+from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT
 from halcyon_api.training_run import TrainingRunSpec, parse_run
 from tests.api.documents import document
 from tests.trainer.support.meshes import mesh_of

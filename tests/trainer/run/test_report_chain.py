@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from halcyon_api.ends import ExitCode
-from halcyon_api.task_results import results_key
+from halcyon_api.result_documents import results_key
 from halcyon_cli.main import app
 from tests.trainer.evals import samples
 from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes

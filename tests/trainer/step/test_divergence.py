@@ -18,8 +18,8 @@ from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import TrainState, initial_state
 from halcyon.step.step import make_train_step
 from halcyon_api.ends import FATAL_CODES, ExitCode
-from halcyon_api.spec.divergence import DivergenceSpec, SpikeSpec
 from halcyon_api.spec.optimizer import OptimizerSpec
+from halcyon_api.spec.recovery import DivergenceSpec, SpikeSpec
 from tests.trainer.step.test_program import program_of
 from tests.trainer.support.batches import batch_of
 from tests.trainer.support.meshes import mesh_of

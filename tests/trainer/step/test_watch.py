@@ -27,7 +27,7 @@ from halcyon.run.programs import Programs
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon.step.watch import Watched, watched
-from halcyon_api.spec.watch import WatchSpec
+from halcyon_api.spec.telemetry import WatchSpec
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.trainer.run.test_programs import Kept

@@ -18,6 +18,6 @@ def mesh_of(
 
 
 def mesh_from(text: str) -> Mesh:
-    """The mesh of a text such as ``fsdp 4 x tensor 2``, the form of `halcyon_api.axes.product`."""
+    """The mesh of a text such as ``fsdp 4 x tensor 2``, the form of `halcyon_api.spec.mesh.product`."""
     sizes = (part.split() for part in text.split(" x "))
     return mesh_of(**{axis: int(size) for axis, size in sizes})

@@ -16,7 +16,7 @@ from halcyon.telemetry import ProfileRequests, RunIdentity, TelemetryServer
 from halcyon.telemetry.diagnostics import KEPT_PROFILES, keep_profile, profile_folders, profile_numbers, slow_processes
 from halcyon.telemetry.event_fields import percentiles
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.operations import ProfileSpec
+from halcyon_api.spec.telemetry import ProfileSpec
 from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene
 

@@ -22,10 +22,10 @@ from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.ends import EndCause
-from halcyon_api.spec.determinism import in_effect
+from halcyon_api.result_documents import TaskNumbers, TaskResults
+from halcyon_api.spec.trainer import in_effect
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
-from halcyon_api.task_results import TaskNumbers, TaskResults
 from tests.trainer.step.plans import PLAN
 from tests.trainer.telemetry.fakes import IDENTITY, Scene, built, committed, step_report
 

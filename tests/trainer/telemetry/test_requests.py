@@ -14,8 +14,8 @@ import pytest
 
 from halcyon.telemetry import SaveRequests, TelemetryServer
 from halcyon.telemetry.requests import RETRY_SECONDS
+from halcyon_api.post_requests import MAX_REMEMBERED_REQUESTS, MAX_SAVE_REQUEST_BYTES
 from halcyon_api.status.progress import ProgressReport
-from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, MAX_SAVE_REQUEST_BYTES
 from tests.trainer.telemetry.fakes import FakeTime, Scene
 
 TOKEN = "a-token"  # noqa: S105

@@ -24,7 +24,7 @@ from halcyon.telemetry.trackers.opening import git_state, returns_of, series_ide
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
 from halcyon_api.checkpoint_documents import HEAD_KEY, Epoch, Head, Owner, SkippedBatches, encode_head
 from halcyon_api.spec.checkpoint import CheckpointSpec
-from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.spec.telemetry import TrackersSpec
 from halcyon_api.training_run import parse_run
 from tests.suite.limits import limit
 from tests.trainer.support.process_groups import run_document

@@ -30,7 +30,7 @@ from halcyon_api.checkpoint_documents import (
     ManifestFile,
     Owner,
 )
-from halcyon_api.task_results import TASKS_PREFIX, results_step
+from halcyon_api.result_documents import TASKS_PREFIX, results_step
 
 _BESIDE = (TOKENIZERS_PREFIX, HUGGING_FACE_PREFIX, CHOICES_PREFIX)
 """What a root keeps beside its checkpoints, so that their model can be used, and their run goes on with the same

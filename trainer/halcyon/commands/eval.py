@@ -18,7 +18,7 @@ from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.texts import bad_options
 from halcyon.errors import BadConfiguration
-from halcyon_api.task_results import CORE, CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults, results_key
+from halcyon_api.result_documents import CORE, CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults, results_key
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark

@@ -18,7 +18,7 @@ from rich.text import Text
 from halcyon.commands.errors import report_errors
 from halcyon.errors import BadConfiguration
 from halcyon_api.environment import SAVE_TOKEN
-from halcyon_api.profile_requests import (
+from halcyon_api.post_requests import (
     MAX_PROFILED_STEPS,
     PROFILE_PATH,
     USUAL_PROFILED_STEPS,

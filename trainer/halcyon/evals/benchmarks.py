@@ -16,8 +16,8 @@ from halcyon.evals import core, tasks
 from halcyon.evals.example import Example, OpenQuestion
 from halcyon.evals.rows import Row, read_rows
 from halcyon.evals.sandbox.running import Program, check
+from halcyon_api.result_documents import CORE, CORE_PREFIX
 from halcyon_api.spec.evaluation import TasksSpec
-from halcyon_api.task_results import CORE, CORE_PREFIX
 
 Grade = Callable[[OpenQuestion, str], bool | Program]
 """Whether a text is right, or the program that decides it."""
@@ -90,7 +90,7 @@ BENCHMARKS: Mapping[str, Published] = {
         Published("smoltalk", tasks.smoltalk, None, in_chat_core=False),
     )
 }
-"""All benchmarks besides CORE. The contract has their names too (`halcyon_api.task_results.TASK_NAMES`)."""
+"""All benchmarks besides CORE. The contract has their names too (`halcyon_api.result_documents.TASK_NAMES`)."""
 
 
 def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[Benchmark]:

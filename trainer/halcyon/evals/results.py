@@ -1,7 +1,7 @@
 """Results of benchmarks: accuracy with its standard error, centred accuracy and pass@k, and the document that keeps
 them. Pure.
 
-The document is `halcyon_api.task_results`.
+The document is `halcyon_api.result_documents`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
 from halcyon.evals.example import MultipleChoice, OpenQuestion
-from halcyon_api.task_results import CORE_PREFIX, SAMPLES, AnswerSample, TaskNumbers, TaskResults
+from halcyon_api.result_documents import CORE_PREFIX, SAMPLES, AnswerSample, TaskNumbers, TaskResults
 
 _LONGEST = 1000
 """Characters of a kept question or answer."""

@@ -29,7 +29,7 @@ from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer, first_id
-from halcyon_api.task_results import TaskNumbers
+from halcyon_api.result_documents import TaskNumbers
 
 MOST_TOKENS = 512
 """Most tokens of an answer, calls of the calculator included."""

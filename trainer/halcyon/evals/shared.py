@@ -3,7 +3,7 @@
 
 All processes take part: each has a copy of the model on its own devices and asks it every n-th example
 (`halcyon.evals.own_copy` has the reason). Process 0 keeps the results in the root after each benchmark
-(`halcyon_api.task_results`). So a process that resumes at the step runs only those that are missing, and several
+(`halcyon_api.result_documents`). So a process that resumes at the step runs only those that are missing, and several
 process groups together can run benchmarks that take longer than one of them lives. Nothing here has a part in a
 training step: the losses are bitwise those of a run without benchmarks.
 """
@@ -34,7 +34,7 @@ from halcyon.tokenizer import Tokenizer
 from halcyon.weights.chat_template import template_of_run
 from halcyon.weights.companions import read_companions
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX, CommittedStep, SkippedBatches, canonical_json
-from halcyon_api.task_results import SAMPLES, AnswerSample, TaskNumbers, TaskResults, results_key
+from halcyon_api.result_documents import SAMPLES, AnswerSample, TaskNumbers, TaskResults, results_key
 from halcyon_api.training_run import TrainingRunSpec
 
 _PROGRESS_SECONDS = 10.0

@@ -30,8 +30,7 @@ from halcyon.models.parts.rotary import Rope, RotaryTable, rotary_table
 from halcyon.models.parts.routing import Routing
 from halcyon.models.parts.self_attention import SelfAttention
 from halcyon_api.spec.families.experts import ExpertSizes
-from halcyon_api.spec.families.section import Activation
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import Activation, DecoderSizes
 
 
 @dataclass(frozen=True)

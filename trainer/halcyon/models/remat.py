@@ -1,8 +1,9 @@
 """Remat policies: what the forward pass of a stack keeps for the backward pass, which computes the rest again (Chen et
 al. 2016).
 
-`halcyon_api.spec.remat.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the operations
-of a recomputed block in another way, so after an edit of the policy later losses may differ in their last digits.
+`halcyon_api.spec.trainer.REMAT` says what each policy keeps. The policies change no formula. XLA may fuse the
+operations of a recomputed block in another way, so after an edit of the policy later losses may differ in their last
+digits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.trainer import Remat
 
 Tree = TypeVar("Tree")
 

@@ -44,7 +44,7 @@ from halcyon.models.parameters import dotted
 from halcyon.models.partition import unroll
 from halcyon.models.remat import Loop, checkpointed, scan
 from halcyon.models.statistics import statistics_axis, statistics_of, tapped
-from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.trainer import Remat
 
 Block = TypeVar("Block", bound=eqx.Module)
 Kind = TypeVar("Kind")

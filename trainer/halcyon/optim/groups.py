@@ -23,8 +23,7 @@ from halcyon.optim.rule import select
 from halcyon_api.base import ApiModel
 from halcyon_api.spec.adapter import LoraSpec
 from halcyon_api.spec.model import ModelSpec
-from halcyon_api.spec.optimizer import InvalidGroup, OptimizerSpec
-from halcyon_api.spec.rules.groups import GroupSpec
+from halcyon_api.spec.optimizer import GroupSpec, InvalidGroup, OptimizerSpec
 
 REST = "rest"
 """Name of the group of the parameters that no group of the document names."""

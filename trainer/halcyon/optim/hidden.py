@@ -22,8 +22,7 @@ from haliax import Axis, NamedArray
 from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.rule import Scalar, Tree, merge, select, transformation, wide
 from halcyon.optim.rules.adam import adamw
-from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.matrices import Coefficients, IterationType, MatricesSpec, Scaling
+from halcyon_api.spec.rules import AdamWSpec, Coefficients, IterationType, MatricesSpec, Scaling
 
 Polynomial = tuple[float, float, float]
 
@@ -224,7 +223,7 @@ def beside(
 
 
 def scale(form: Form, name: Scaling) -> float:
-    """The factor of an orthogonal update; see `halcyon_api.spec.rules.matrices.Scaling`."""
+    """The factor of an orthogonal update; see `halcyon_api.spec.rules.Scaling`."""
     if name == "spectral":
         return math.sqrt(max(1.0, form.columns / form.rows))
     return 0.2 * math.sqrt(max(form.rows, form.columns))

@@ -28,7 +28,7 @@ from halcyon.models.axes import EMBED, EXPERTS, is_named
 from halcyon.models.parameters import Parameter, Role
 from halcyon.optim.rule import Tree
 from halcyon.parallel.axes import PARAMETER_AXES, mesh_axes, open_axes
-from halcyon_api.axes import on
+from halcyon_api.spec.mesh import on
 
 HIDDEN = frozenset({Role.MATRIX, Role.EXPERT})
 """The roles of hidden matrices: linear maps between features.

@@ -23,11 +23,8 @@ from halcyon.optim.rules.lion_and_sophia import lion, sophia
 from halcyon.optim.rules.muon import muon, muon_adamw, muon_h, normuon, scion
 from halcyon.optim.rules.soap import soap, soap_muon
 from halcyon_api.base import ApiModel
-from halcyon_api.spec.optimizer import FOR_MATRICES, OptimizerSpec
-from halcyon_api.spec.rules.adam_variants import ScheduleFreeSpec
-from halcyon_api.spec.rules.clip import ClipSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.sophia import Estimator, SophiaSpec
+from halcyon_api.spec.optimizer import FOR_MATRICES, ClipSpec, OptimizerSpec
+from halcyon_api.spec.rules import Estimator, MatricesSpec, ScheduleFreeSpec, SophiaSpec
 from halcyon_api.spec.trainer import MomentsType, PrecisionSpec
 
 Rule = Callable[..., optax.GradientTransformationExtraArgs]

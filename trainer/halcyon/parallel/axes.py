@@ -21,7 +21,7 @@ from haliax import Axis
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from halcyon.models.axes import BATCH, EMBED, EXPERTS, HEADS, KV_HEADS, MLP, POSITION, VOCAB, is_named
-from halcyon_api.axes import LogicalAxis, splitting
+from halcyon_api.spec.mesh import LogicalAxis, splitting
 
 AxisTable = Mapping[str, str | tuple[str, ...]]
 """Mesh axis or axes for each logical axis. An absent axis is not sharded."""
@@ -33,7 +33,7 @@ _BOTH: Mapping[str, LogicalAxis] = {
     VOCAB: "vocabulary",
     EXPERTS: "experts",
 }
-"""The axes of both parameters and activations, with their names in `halcyon_api.axes`."""
+"""The axes of both parameters and activations, with their names in `halcyon_api.spec.mesh`."""
 
 
 def _split(axes: Mapping[str, LogicalAxis]) -> AxisTable:

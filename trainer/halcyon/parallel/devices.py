@@ -15,7 +15,7 @@ import jax
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.memory import HOST_MEMORY, check_memory
-from halcyon_api.hardware import NarrowType
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.trainer import PrecisionSpec, TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec

@@ -28,9 +28,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from halcyon.errors import BadConfiguration
 from halcyon.parallel.axes import undivided, with_shardings
 from halcyon.parallel.partition import computing
-from halcyon_api.axes import AXES, on, product
 from halcyon_api.counting import counted
-from halcyon_api.spec.mesh import ResolvedMesh
+from halcyon_api.spec.mesh import AXES, ResolvedMesh, on, product
 
 MESH_AXES = tuple(row.name for row in AXES)
 """Names of the mesh axes, outermost first."""

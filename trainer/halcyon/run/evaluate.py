@@ -43,10 +43,9 @@ from halcyon.telemetry.evaluation import Evaluation, total
 from halcyon.telemetry.event_fields import with_source
 from halcyon_api.checkpoint_documents import CommittedStep, Owner, canonical_json
 from halcyon_api.counting import counted
-from halcyon_api.evaluation_document import EVALUATION_KEY, EvaluationDocument, SourceSums
+from halcyon_api.result_documents import EVALUATION_KEY, EvaluationDocument, SourceSums, TaskResults
 from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.status.progress import Evaluated
-from halcyon_api.task_results import TaskResults
 
 
 def evaluate_checkpoint(

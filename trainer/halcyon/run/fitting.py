@@ -42,9 +42,7 @@ from halcyon_api.elastic import possible_microbatches
 from halcyon_api.hardware import TABLE
 from halcyon_api.memory import least_need
 from halcyon_api.spec.mesh import ResolvedMesh
-from halcyon_api.spec.offload import AUTOMATIC_OFFLOAD, Offload
-from halcyon_api.spec.remat import AUTOMATIC_REMAT, Remat
-from halcyon_api.spec.trainer import TrainerSpec
+from halcyon_api.spec.trainer import AUTOMATIC_OFFLOAD, AUTOMATIC_REMAT, Offload, Remat, TrainerSpec
 from halcyon_api.training_run import TrainingRunSpec
 
 USABLE = 0.92

@@ -37,7 +37,7 @@ from halcyon.step.state import TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
 from halcyon.telemetry import SaveRequests, StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
-from halcyon_api.spec.divergence import RollbackSpec
+from halcyon_api.spec.recovery import RollbackSpec
 
 SAVE_WANTED = 1
 """Bit of the control value of a process that wants a checkpoint."""

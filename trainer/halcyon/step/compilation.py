@@ -36,7 +36,7 @@ from halcyon.step.hlo.collectives import is_collective
 from halcyon.step.hlo.module import parse
 from halcyon.storage.store import Store
 from halcyon_api.hardware.compiler import Generation, generation_of, options_of, without_flags
-from halcyon_api.spec.determinism import Determinism
+from halcyon_api.spec.trainer import Determinism
 
 _ENTRY_SUFFIX = "-cache"
 _REQUESTS = 8

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from halcyon.errors import BadConfiguration
 from halcyon.step.objectives.objective import Batch, Objective
 from halcyon.step.state import Model
-from halcyon_api.spec.rules.sophia import Estimator
+from halcyon_api.spec.rules import Estimator
 
 
 @runtime_checkable

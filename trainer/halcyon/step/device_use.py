@@ -21,9 +21,9 @@ from halcyon.step.hlo.module import parse
 from halcyon.step.hlo.schedule import Overlap, Rates, overlap
 from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program
-from halcyon_api.axes import product, splitting
 from halcyon_api.counting import size
-from halcyon_api.spec.remat import Remat
+from halcyon_api.spec.mesh import product, splitting
+from halcyon_api.spec.trainer import Remat
 
 _WIDE_BYTES = 4
 """Gradients are float32."""

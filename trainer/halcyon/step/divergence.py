@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from halcyon.errors import Diverged
-from halcyon_api.spec.divergence import DivergenceSpec
+from halcyon_api.spec.recovery import DivergenceSpec
 
 MOST_SKIPPED_IN_A_ROW = 64
 """The run stops after this number of dropped updates in a row."""

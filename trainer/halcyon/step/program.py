@@ -50,9 +50,8 @@ from halcyon_api.mesh import gathers_once
 from halcyon_api.objectives import has_reference_copy
 from halcyon_api.spec.attention import AttentionName
 from halcyon_api.spec.average import AverageSpec
-from halcyon_api.spec.determinism import Determinism, InEffect, in_effect
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
-from halcyon_api.spec.unroll import unrolled_blocks
+from halcyon_api.spec.trainer import Determinism, InEffect, in_effect, unrolled_blocks
 from halcyon_api.training_run import TrainingRunSpec
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]

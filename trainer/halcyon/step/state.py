@@ -20,7 +20,7 @@ from halcyon.parallel.axes import with_shardings
 from halcyon.step.compilation import compiler_options
 from halcyon.step.divergence import LossWindow, empty_window
 from halcyon_api.spec.average import AverageSpec
-from halcyon_api.spec.divergence import DivergenceSpec
+from halcyon_api.spec.recovery import DivergenceSpec
 
 Model = Any
 """A causal language model: a pytree of Haliax arrays."""

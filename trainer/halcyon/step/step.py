@@ -38,9 +38,9 @@ from halcyon.step.offload import back_in_place, on_devices_after
 from halcyon.step.state import Model, TrainState
 from halcyon.step.watch import Watched, watched
 from halcyon_api.spec.average import AverageSpec
-from halcyon_api.spec.divergence import DivergenceSpec
-from halcyon_api.spec.rules.sophia import Estimator
-from halcyon_api.spec.watch import WatchSpec
+from halcyon_api.spec.recovery import DivergenceSpec
+from halcyon_api.spec.rules import Estimator
+from halcyon_api.spec.telemetry import WatchSpec
 
 
 class StepMetrics(eqx.Module):

@@ -28,7 +28,7 @@ from halcyon.models.axes import LAYERS
 from halcyon.models.stack import activation_statistics
 from halcyon.models.statistics import bin_counts, block_of
 from halcyon.parallel.axes import PARAMETER_AXES, mesh_axes, open_axes
-from halcyon_api.spec.watch import WatchSpec
+from halcyon_api.spec.telemetry import WatchSpec
 
 
 class Watched(NamedTuple):

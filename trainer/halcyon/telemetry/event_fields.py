@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from halcyon.telemetry.evaluation import Averages, Evaluation
     from halcyon.telemetry.state import State
-    from halcyon_api.task_results import TaskNumbers
+    from halcyon_api.result_documents import TaskNumbers
 
 MOST_PARAMETERS = 256
 """Parameters that the metrics show.

@@ -22,9 +22,9 @@ from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
-from halcyon_api.spec.determinism import InEffect
+from halcyon_api.result_documents import CHAT_CORE, CORE
+from halcyon_api.spec.trainer import InEffect
 from halcyon_api.status import progress
-from halcyon_api.task_results import CHAT_CORE, CORE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from halcyon.data.source_notes import SourceNote
     from halcyon.telemetry.diagnostics import KeptProfile
     from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
-    from halcyon_api.task_results import TaskNumbers, TaskResults
+    from halcyon_api.result_documents import TaskNumbers, TaskResults
 
 EVENT_SECONDS = 10.0
 """Seconds between two log lines about a source that is tokenized, or about batches that are evaluated."""

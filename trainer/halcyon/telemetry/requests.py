@@ -12,8 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
-from halcyon_api.profile_requests import USUAL_PROFILED_STEPS, ProfileRequestTaken
-from halcyon_api.status.save_requests import MAX_REMEMBERED_REQUESTS, SaveRequestTaken
+from halcyon_api.post_requests import (
+    MAX_REMEMBERED_REQUESTS,
+    USUAL_PROFILED_STEPS,
+    ProfileRequestTaken,
+    SaveRequestTaken,
+)
 
 RETRY_SECONDS = 30.0
 """Delay from a failed save to the next try of the same request."""

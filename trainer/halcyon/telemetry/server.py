@@ -30,9 +30,8 @@ from halcyon.telemetry.metrics import exposition
 from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.requests import ProfileRequests, SaveRequests
 from halcyon_api.base import ApiModel
-from halcyon_api.profile_requests import PROFILE_PATH, ProfileRequest
+from halcyon_api.post_requests import MAX_SAVE_REQUEST_BYTES, PROFILE_PATH, SAVE_PATH, ProfileRequest, SaveRequest
 from halcyon_api.sentences import first_fault
-from halcyon_api.status.save_requests import MAX_SAVE_REQUEST_BYTES, SAVE_PATH, SaveRequest
 
 _REQUEST_SECONDS = 10.0
 _MOST_CONNECTIONS = 32

@@ -22,7 +22,7 @@ from halcyon.storage.store import Store
 from halcyon.weights.companions import TEMPLATE_KEYS, read_companions, template_of
 from halcyon.weights.folder import HUB, address, files_folder, folder_place
 from halcyon.weights.root import split_step, stored_model
-from halcyon_api.checkpoint_documents import HEAD_KEY, HUGGING_FACE_PREFIX
+from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 from halcyon_api.spec.sources import CONVERSATION_FORMATS, DataSourceSpec, FormatSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -126,7 +126,7 @@ def _of_origin(spec: TrainingRunSpec, access: Access) -> str | None:
 def _of_root(store: Store) -> str | None:
     """The template of the newest checkpoint that can be read; None: there is none, or it has no template."""
     try:
-        head, _ = load_head(store, store.read(HEAD_KEY).data)
+        head, _ = load_head(store)
         for entry in head.committed if head is not None else ():
             try:
                 data = read_manifest(store, entry).fingerprints.documents.get("spec.data") or {}

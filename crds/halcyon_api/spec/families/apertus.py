@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from halcyon_api.spec.families.decoder import BiasedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes
 
 ApertusActivation = Literal["xielu", Activation]
 

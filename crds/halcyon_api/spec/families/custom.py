@@ -23,8 +23,7 @@ class CustomSpec(ModelSection):
         pattern=rf"^{_NAME}(\.{_NAME})*:{_NAME}$",
         description=(
             "Import path of the class, as `package.module:Class`: a subclass of `halcyon.models.CausalLM` with a "
-            "method `init` and a class "
-            "`Config`. The trainer's image must have the package."
+            "method `init` and a class `Config`. The trainer's image must have the package."
         ),
     )
     config: dict[str, Any] = Field(

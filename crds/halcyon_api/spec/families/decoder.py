@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, shows
+from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.rope import RopeScaling
-from halcyon_api.spec.families.section import AttentionNeeds, Count, ModelSection, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import AttentionNeeds, Count, DecoderSizes, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape
 
 LayerType = Literal["full_attention", "sliding_attention"]
@@ -28,16 +27,10 @@ class DecoderSection(ModelSection):
     hidden_size: Width = Field(default=768, description="Width of the residual stream.")
     intermediate_size: Width = Field(default=2048, description="Width of the MLP.")
     num_attention_heads: Count = Field(default=12, description="Query heads.")
-    num_key_value_heads: Count | None = Field(
-        default=None, description="Key and value heads. Default: `numAttentionHeads`."
-    )
-    head_dim: Width | None = Field(
-        default=None, description="Features of a head. Default: `hiddenSize` / `numAttentionHeads`."
-    )
+    num_key_value_heads: Count | None = optional("Key and value heads. Default: `numAttentionHeads`.")
+    head_dim: Width | None = optional("Features of a head. Default: `hiddenSize` / `numAttentionHeads`.")
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary frequencies.")
-    rope_scaling: RopeScaling | None = Field(
-        default=None, description="Change of the rotary frequencies for longer texts."
-    )
+    rope_scaling: RopeScaling | None = optional("Change of the rotary frequencies for longer texts.")
     rms_norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square in RMSNorm.")
     tie_word_embeddings: bool = Field(default=False, description="Use the token embedding as the output head.")
     initializer_range: float = Field(default=0.02, gt=0, description="Standard deviation of the normal initialisation.")
@@ -155,14 +148,10 @@ EVEN_ROTATION = Rule(
 class PatternedSection(BiasedSection):
     """A decoder whose layers alternate between attention to a window and attention to the whole sequence."""
 
-    sliding_window: SlidingWindow | None = Field(
-        default=None,
-        description="Positions that a layer with `sliding_attention` sees, its own included. "
-        f"Default: {DEFAULT_WINDOW}.",
+    sliding_window: SlidingWindow | None = optional(
+        f"Positions that a layer with `sliding_attention` sees, its own included. Default: {DEFAULT_WINDOW}."
     )
-    layer_types: LayerTypes | None = Field(
-        default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family."
-    )
+    layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: the pattern of the family.")
 
     pattern: ClassVar[int]
     """Each layer whose number, counted from 1, is a multiple of this sees the whole sequence."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, shows
+from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import (
@@ -15,10 +15,10 @@ from halcyon_api.spec.families.section import (
     Activation,
     AttentionNeeds,
     Count,
+    DecoderSizes,
     NonNegative,
     Width,
 )
-from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 ROUTER_RULES = (
@@ -68,8 +68,7 @@ class CorrectedSection(ExpertsSection):
         ge=0,
         description=(
             "Factor of a gradient that moves the corrections of the routers' scores against the load of the experts, "
-            "by the update rule of "
-            "the optimizer. 0: the corrections stay."
+            "by the update rule of the optimizer. 0: the corrections stay."
         ),
     )
 
@@ -113,17 +112,13 @@ class DeepseekV3Spec(CorrectedSection):
     experts.
     """
 
-    num_key_value_heads: Count | None = Field(default=None, description="Must be `numAttentionHeads`, its default.")
-    head_dim: Width | None = Field(
-        default=None, description="Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head."
-    )
+    num_key_value_heads: Count | None = optional("Must be `numAttentionHeads`, its default.")
+    head_dim: Width | None = optional("Not used: `qkNopeHeadDim` and `qkRopeHeadDim` set the features of a head.")
     attention_bias: bool = Field(
         default=False, description="Biases of the projections to latent vectors and into the residual stream."
     )
-    q_lora_rank: Width | None = Field(
-        default=None,
-        description="Features of the latent vector of queries. Default: queries are projected "
-        "from the residual stream.",
+    q_lora_rank: Width | None = optional(
+        "Features of the latent vector of queries. Default: queries are projected from the residual stream."
     )
     kv_lora_rank: Width = Field(default=512, description="Features of the latent vector of keys and values.")
     qk_nope_head_dim: Width = Field(

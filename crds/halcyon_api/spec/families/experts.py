@@ -10,7 +10,7 @@ from pydantic import Field
 
 from halcyon_api.base import Rule, shows
 from halcyon_api.spec.families.decoder import DecoderSection
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 
@@ -104,11 +104,9 @@ class ExpertsSection(DecoderSection):
         default=0.001,
         ge=0,
         description=(
-            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the reported "
-            "one. As in Hugging "
-            "Face, the loss is `numExpertsPerTok` if every expert gets the same number of tokens; here it is the mean "
-            "over sequences and "
-            "layers. 0: no such loss."
+            "Factor of the routers' balance loss, which is added to the loss that is minimised but not to the "
+            "reported one. As in Hugging Face, the loss is `numExpertsPerTok` if every expert gets the same number of "
+            "tokens; here it is the mean over sequences and layers. 0: no such loss."
         ),
     )
     router_z_loss_coef: float = Field(

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, AttentionNeeds, DecoderSizes
 
 _SCALAR_DESCRIPTION = "Scores of attention are divided by its square root. Default: the features of a head."
 _LOGITS_DESCRIPTION = "Smooth limit of the logits: limit * tanh(logit / limit). 0: no limit."
@@ -44,7 +43,7 @@ class Gemma2Spec(PatternedSection):
 
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_activation: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
-    query_pre_attn_scalar: float | None = Field(default=None, gt=0, description=_SCALAR_DESCRIPTION)
+    query_pre_attn_scalar: float | None = optional(_SCALAR_DESCRIPTION, gt=0)
     attn_logit_softcapping: float = Field(
         default=50.0, ge=0, description="Smooth limit of the scores: limit * tanh(score / limit). 0: no limit."
     )
@@ -74,7 +73,7 @@ class Gemma3Spec(PatternedSection):
     )
     tie_word_embeddings: bool = Field(default=True, description="Use the token embedding as the output head.")
     hidden_activation: Activation = Field(default="gelu_pytorch_tanh", description=ACTIVATION_DESCRIPTION)
-    query_pre_attn_scalar: float | None = Field(default=None, gt=0, description=_SCALAR_DESCRIPTION)
+    query_pre_attn_scalar: float | None = optional(_SCALAR_DESCRIPTION, gt=0)
     final_logit_softcapping: float = Field(default=0.0, ge=0, description=_LOGITS_DESCRIPTION)
 
     published: ClassVar[str] = "Gemma 3, 270M to 27B (text)"

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from halcyon_api.base import optional
 from halcyon_api.spec.families.section import (
     ACTIVATION_DESCRIPTION,
     HEADS_DIVIDE_WIDTH,
@@ -23,9 +24,7 @@ class Gpt2Spec(ModelSection):
 
     layers: Count = Field(default=12, description="Transformer blocks.")
     hidden_size: Width = Field(default=768, description="Width of the residual stream. A multiple of `heads`.")
-    intermediate_size: Width | None = Field(
-        default=None, description="Width of the MLP. Default: four times `hiddenSize`."
-    )
+    intermediate_size: Width | None = optional("Width of the MLP. Default: four times `hiddenSize`.")
     heads: Count = Field(default=12, description="Attention heads.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the variance in LayerNorm.")
     activation_function: Activation = Field(default="gelu_new", description=ACTIVATION_DESCRIPTION)

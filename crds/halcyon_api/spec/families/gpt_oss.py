@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import (
     LAYER_TYPES_DESCRIPTION,
     ONE_TYPE_A_LAYER,
@@ -16,8 +16,7 @@ from halcyon_api.spec.families.decoder import (
     SlidingWindow,
 )
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import Count, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import Count, DecoderSizes, Width
 
 
 class GptOssSpec(ExpertsSection):
@@ -32,8 +31,8 @@ class GptOssSpec(ExpertsSection):
     sliding_window: SlidingWindow = Field(
         default=128, description="Positions that a layer with `sliding_attention` sees, its own included."
     )
-    layer_types: LayerTypes | None = Field(
-        default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
+    layer_types: LayerTypes | None = optional(
+        f"{LAYER_TYPES_DESCRIPTION} Default: in turn, from `sliding_attention` on."
     )
     swiglu_alpha: float = Field(default=1.702, gt=0, description="Factor inside the sigmoid of an expert's gate.")
     swiglu_limit: float = Field(

@@ -6,17 +6,17 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, shows
+from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.rope import RopeScaling
 from halcyon_api.spec.families.section import (
     ACTIVATION_DESCRIPTION,
     Activation,
     AttentionNeeds,
     Count,
+    DecoderSizes,
     ModelSection,
     Width,
 )
-from halcyon_api.spec.families.sizes import DecoderSizes
 from halcyon_api.spec.model_shape import ModelShape
 
 
@@ -27,14 +27,10 @@ class LlamaSpec(ModelSection):
     hidden_size: Width = Field(default=768, description="Width of the residual stream.")
     intermediate_size: Width = Field(default=2048, description="Width of the SwiGLU MLP.")
     heads: Count = Field(default=12, description="Query heads.")
-    kv_heads: Count | None = Field(
-        default=None, description="Key and value heads; must divide `heads`. Default: `heads`."
-    )
-    head_dim: Width | None = Field(default=None, description="Features of a head. Default: `hiddenSize` / `heads`.")
+    kv_heads: Count | None = optional("Key and value heads; must divide `heads`. Default: `heads`.")
+    head_dim: Width | None = optional("Features of a head. Default: `hiddenSize` / `heads`.")
     rope_theta: float = Field(default=10_000.0, gt=0, description="Base of the rotary position frequencies.")
-    rope_scaling: RopeScaling | None = Field(
-        default=None, description="Change of the rotary frequencies for longer texts."
-    )
+    rope_scaling: RopeScaling | None = optional("Change of the rotary frequencies for longer texts.")
     norm_epsilon: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
     attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")

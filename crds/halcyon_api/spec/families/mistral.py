@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from halcyon_api.base import optional
 from halcyon_api.spec.families.decoder import DecoderSection, SlidingWindow
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
 
@@ -15,8 +16,8 @@ class MistralSpec(DecoderSection):
 
     rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    sliding_window: SlidingWindow | None = Field(
-        default=None, description="Positions that attention sees, its own included. Default: all earlier ones."
+    sliding_window: SlidingWindow | None = optional(
+        "Positions that attention sees, its own included. Default: all earlier ones."
     )
 
     published: ClassVar[str] = "Mistral 7B, Nemo 12B, Small 22B and 24B (text)"

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import SlidingWindow
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
 from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
@@ -19,8 +19,8 @@ class MixtralSpec(ExpertsSection):
     rope_theta: float = Field(default=1_000_000.0, gt=0, description="Base of the rotary frequencies.")
     rms_norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in RMSNorm.")
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
-    sliding_window: SlidingWindow | None = Field(
-        default=None, description="Positions that attention sees, its own included. Default: all earlier ones."
+    sliding_window: SlidingWindow | None = optional(
+        "Positions that attention sees, its own included. Default: all earlier ones."
     )
     num_local_experts: Count = Field(default=8, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=2, description="Experts that a token goes to.")

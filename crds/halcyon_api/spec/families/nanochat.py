@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.section import AttentionNeeds, Count, ModelSection, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
@@ -37,16 +37,16 @@ class NanochatSpec(ModelSection):
     """A nanochat decoder (Karpathy 2025), with value embeddings."""
 
     depth: Count = Field(default=12, description="Transformer blocks.")
-    hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = Field(
-        default=None, description="Width. Default: 64 * `depth`, in whole heads."
+    hidden_size: Annotated[int, Field(ge=SMEAR_CHANNELS, le=1_048_576)] | None = optional(
+        "Width. Default: 64 * `depth`, in whole heads."
     )
     head_dim: Width = Field(default=128, description="Features of a head.")
-    num_key_value_heads: Count | None = Field(default=None, description="Key and value heads. Default: all.")
+    num_key_value_heads: Count | None = optional("Key and value heads. Default: all.")
     window_pattern: Annotated[str, StringConstraints(max_length=64), Field(pattern="^[SL]+$")] = Field(
         default="SSSL", description="Attention of blocks, repeated: S to a window, L to all; the last is L."
     )
-    sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
-        default=None, description=f"Positions of the window. Default: {DEFAULT_WINDOW}."
+    sliding_window: Annotated[int, Field(ge=1, le=16_777_216)] | None = optional(
+        f"Positions of the window. Default: {DEFAULT_WINDOW}."
     )
     rope_theta: float = Field(default=100_000.0, gt=0, description="Base of the rotary frequencies.")
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from halcyon_api.base import optional
 from halcyon_api.spec.families.decoder import BiasedSection, PatternedSection
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes
 
 
 class Olmo2Spec(BiasedSection):
@@ -33,9 +33,7 @@ class Olmo3Spec(PatternedSection):
     """
 
     rope_theta: float = Field(default=500_000.0, gt=0, description="Base of the rotary frequencies.")
-    rope_local_base_freq: float | None = Field(
-        default=None, gt=0, description="That of windowed layers. Default: `ropeTheta`."
-    )
+    rope_local_base_freq: float | None = optional("That of windowed layers. Default: `ropeTheta`.", gt=0)
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
 
     published: ClassVar[str] = "OLMo 3, 7B and 32B"

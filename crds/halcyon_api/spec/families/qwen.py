@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import (
     DEFAULT_WINDOW,
     LAYER_TYPES_DESCRIPTION,
@@ -17,8 +17,7 @@ from halcyon_api.spec.families.decoder import (
     LayerTypes,
     SlidingWindow,
 )
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, NonNegative
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, DecoderSizes, NonNegative
 
 
 class QwenSection(DecoderSection):
@@ -29,15 +28,13 @@ class QwenSection(DecoderSection):
     use_sliding_window: bool = Field(
         default=False, description="Whether the layers from number `maxWindowLayers` on see only a window."
     )
-    sliding_window: SlidingWindow | None = Field(
-        default=None, description=f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
+    sliding_window: SlidingWindow | None = optional(
+        f"Positions that such a layer sees, its own included. Default: {DEFAULT_WINDOW}."
     )
     max_window_layers: NonNegative = Field(
         default=28, description="Layers, from the first, that see the whole sequence."
     )
-    layer_types: LayerTypes | None = Field(
-        default=None, description=f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above."
-    )
+    layer_types: LayerTypes | None = optional(f"{LAYER_TYPES_DESCRIPTION} Default: by the fields above.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *DecoderSection.rules,

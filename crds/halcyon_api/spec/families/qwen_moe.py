@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from halcyon_api.base import Rule
+from halcyon_api.base import Rule, optional
 from halcyon_api.spec.families.decoder import DEFAULT_WINDOW, LayerType, SlidingWindow
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection, per_token_rule
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, DecoderSizes, Width
 
 LayerNumbers = Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=1024)]
 
@@ -24,8 +23,8 @@ class Qwen3MoeSpec(ExpertsSection):
     hidden_act: Activation = Field(default="silu", description=ACTIVATION_DESCRIPTION)
     attention_bias: bool = Field(default=False, description="Biases of all four projections of attention.")
     use_sliding_window: bool = Field(default=False, description="Whether all layers see only a window.")
-    sliding_window: SlidingWindow | None = Field(
-        default=None, description=f"Positions that a layer then sees, its own included. Default: {DEFAULT_WINDOW}."
+    sliding_window: SlidingWindow | None = optional(
+        f"Positions that a layer then sees, its own included. Default: {DEFAULT_WINDOW}."
     )
     num_experts: Count = Field(default=128, description="Experts of a layer.")
     num_experts_per_tok: Count = Field(default=8, description="Experts that a token goes to.")

@@ -7,12 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, shows
+from halcyon_api.base import Rule, optional, shows
 from halcyon_api.spec.families.decoder import EVEN_ROTATION, ONE_TYPE_A_LAYER, PARTIAL_DESCRIPTION
 from halcyon_api.spec.families.experts import ExpertSizes, ExpertsSection
 from halcyon_api.spec.families.qwen_moe import LayerNumbers
-from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, Width
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import ACTIVATION_DESCRIPTION, Activation, Count, DecoderSizes, Width
 from halcyon_api.spec.model_shape import ModelShape, Split
 
 MixerType = Literal["full_attention", "linear_attention"]
@@ -44,13 +43,9 @@ class Qwen3NextSpec(ExpertsSection):
     linear_conv_kernel_dim: Annotated[int, Field(ge=1, le=64)] = Field(
         default=4, description="Positions of its convolutions."
     )
-    layer_types: MixerTypes | None = Field(
-        default=None,
-        description=(
-            "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each "
-            "fourth layer has "
-            "attention."
-        ),
+    layer_types: MixerTypes | None = optional(
+        "One entry for each layer: `full_attention`, or `linear_attention` for a gated delta net. Default: each "
+        "fourth layer has attention."
     )
 
     num_experts: Annotated[int, Field(ge=0, le=4096)] = Field(
@@ -76,8 +71,7 @@ class Qwen3NextSpec(ExpertsSection):
         default=False,
         description=(
             "Whether the files of Hugging Face have the projections of a gated delta net fused by head, as those of "
-            "Qwen3-Next do. Changes "
-            "nothing but export."
+            "Qwen3-Next do. Changes nothing but export."
         ),
     )
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon_api.base import Rule, RuledModel
+from halcyon_api.base import Rule, RuledModel, optional
 
 RopeType = Literal["default", "linear", "llama3", "yarn"]
 
@@ -20,28 +20,18 @@ class RopeScaling(RuledModel):
             "al. 2023)."
         )
     )
-    factor: float | None = Field(default=None, ge=1, description="How many times longer the texts are.")
-    original_max_position_embeddings: int | None = Field(
-        default=None, ge=1, le=16_777_216, description="Longest text of the first training, in tokens."
+    factor: float | None = optional("How many times longer the texts are.", ge=1)
+    original_max_position_embeddings: int | None = optional(
+        "Longest text of the first training, in tokens.", ge=1, le=16_777_216
     )
-    low_freq_factor: float | None = Field(
-        default=None, gt=0, description="`llama3`: with fewer turns, divided. Default: 1."
-    )
-    high_freq_factor: float | None = Field(
-        default=None, gt=0, description="`llama3`: with more turns, not divided. Default: 4."
-    )
-    beta_fast: float | None = Field(
-        default=None, gt=0, description="`yarn`: turns at the end of the ramp. Default: 32."
-    )
-    beta_slow: float | None = Field(default=None, gt=0, description="`yarn`: turns at its start. Default: 1.")
-    attention_factor: float | None = Field(
-        default=None, gt=0, description="`yarn`: factor of queries and keys. Default: 0.1 ln factor + 1."
-    )
-    mscale: float | None = Field(
-        default=None, gt=0, description="`yarn`: numerator of another default of `attentionFactor`."
-    )
-    mscale_all_dim: float | None = Field(default=None, gt=0, description="`yarn`: its denominator.")
-    truncate: bool | None = Field(default=None, description="`yarn`: round the ends of the ramp. Default: true.")
+    low_freq_factor: float | None = optional("`llama3`: with fewer turns, divided. Default: 1.", gt=0)
+    high_freq_factor: float | None = optional("`llama3`: with more turns, not divided. Default: 4.", gt=0)
+    beta_fast: float | None = optional("`yarn`: turns at the end of the ramp. Default: 32.", gt=0)
+    beta_slow: float | None = optional("`yarn`: turns at its start. Default: 1.", gt=0)
+    attention_factor: float | None = optional("`yarn`: factor of queries and keys. Default: 0.1 ln factor + 1.", gt=0)
+    mscale: float | None = optional("`yarn`: numerator of another default of `attentionFactor`.", gt=0)
+    mscale_all_dim: float | None = optional("`yarn`: its denominator.", gt=0)
+    truncate: bool | None = optional("`yarn`: round the ends of the ramp. Default: true.")
 
     rules: ClassVar = (
         Rule(

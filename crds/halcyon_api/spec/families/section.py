@@ -1,4 +1,4 @@
-"""What the sections of all model families share."""
+"""What the sections of all model families share, and the sizes and parameter counts of decoders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,80 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from halcyon_api.base import Rule, RuledModel, shows
-from halcyon_api.spec.model_shape import ModelShape
+from halcyon_api.spec.model_shape import ModelShape, Split
+
+
+@dataclass(frozen=True)
+class DecoderSizes:
+    """What the number of parameters of a decoder depends on. Sizes are numbers of features unless stated otherwise."""
+
+    layers: int
+    width: int
+    """Features of the residual stream."""
+    mlp: int
+    heads: int
+    """Query heads."""
+    key_value_heads: int
+    head_size: int
+    tied: bool
+    """Whether the token embedding is the output head."""
+    key_value_field: str = "numKeyValueHeads"
+    """The field of the section that sets `key_value_heads`."""
+    block_norms: int = 2
+    """Norms of a block over the residual stream's features."""
+    query_norm: Literal["head", "projection"] | None = None
+    """Norms of queries and of keys: over the features of each head, or over those of all heads together."""
+    query_bias: bool = False
+    """Biases of the projections of queries, keys and values."""
+    output_bias: bool = False
+    """Bias of attention's output projection."""
+    mlp_bias: bool = False
+    """Biases of the MLP's three projections."""
+    gated: bool = True
+    """Whether the MLP has a gate. One without has two projections."""
+    activation_parameters: int = 0
+    """Parameters of a block's activation function."""
+    sinks: bool = False
+    """A score for each query head without a key or a value."""
+    windowed_layers: int = 0
+    """Layers whose attention sees only a window."""
+    window: int = 0
+    """Positions of that window."""
+
+    def shape(self, vocabulary: int, positions: int) -> ModelShape:
+        """The shape of the model; see `ModelSection.shape`.
+
+        With width d, MLP m, H query heads and K key and value heads of h features, a block has d h (2 H + 2 K) + 3 d m
+        weights of products (2 d m in an MLP without a gate), the biases and norms that its family has, and the model L
+        blocks, one norm, and one table of V d, or two if not tied.
+        """
+        queries, keys = self.heads * self.head_size, self.key_value_heads * self.head_size
+        products = self.width * (2 * queries + 2 * keys) + (3 if self.gated else 2) * self.width * self.mlp
+        biases = (
+            self.query_bias * (queries + 2 * keys)
+            + self.output_bias * self.width
+            + self.mlp_bias * (2 * self.mlp + self.width)
+        )
+        query_norms = {"head": 2 * self.head_size, "projection": queries + keys, None: 0}[self.query_norm]
+        norms = query_norms + self.block_norms * self.width
+        block = products + biases + norms + self.sinks * self.heads + self.activation_parameters
+        table = vocabulary * self.width
+        return ModelShape(
+            width=self.width,
+            blocks=self.layers,
+            parameters=self.layers * block + self.width + (table if self.tied else 2 * table),
+            block_parameters=block,
+            product_weights=self.layers * products + table,
+            attention_width=2 * (self.layers - self.windowed_layers) * queries,
+            windowed_width=2 * self.windowed_layers * queries,
+            window=min(self.window, positions),
+            splits=(
+                Split("parameters", "hiddenSize", self.width),
+                Split("features", "intermediateSize", self.mlp),
+                Split("heads", self.key_value_field, self.key_value_heads),
+            ),
+        )
+
 
 Activation = Literal["silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2"]
 """An activation function, by its name in Hugging Face."""

@@ -18,9 +18,8 @@ from datetime import datetime, timedelta
 
 from halcyon_api import names
 from halcyon_api.elastic import usable_slices, wanted_slices
-from halcyon_api.spec.operations import BadNodesSpec, ElasticSpec
-from halcyon_api.status.placement import AvoidedNode, PlacementStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.spec.recovery import BadNodesSpec, ElasticSpec
+from halcyon_api.status.run_status import AvoidedNode, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.recovery import Capacity
 from halcyon_operator.decide.record.placement import LONGEST_PAUSE_SECONDS, placement_of, trains, whole_slices

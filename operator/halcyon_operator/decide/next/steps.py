@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from halcyon_api.ends import EndCause, EndReason
-from halcyon_api.status.placement import PlacementStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.next.recovery import STICKY_REASONS
 from halcyon_operator.decide.record.completion import lengthened

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Literal
 
 from halcyon_api import names
-from halcyon_api.edits.changes import read_recorded
 from halcyon_api.status.progress import Progress
+from halcyon_api.status.requests import read_recorded
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.history import shown

@@ -12,11 +12,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from halcyon_api.edits.changes import Change as FieldChange
-from halcyon_api.edits.changes import changes, read_recorded
-from halcyon_api.edits.status import EditStatus
+from halcyon_api.edits.changes import changes
 from halcyon_api.edits.steps import steps_refusal
 from halcyon_api.elastic import usable_slices
-from halcyon_api.status.maintenance import SaveRequestStatus
+from halcyon_api.status.requests import EditStatus, SaveRequestStatus, read_recorded
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.completion import lengthened, planned_steps

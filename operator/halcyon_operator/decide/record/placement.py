@@ -16,9 +16,8 @@ from datetime import datetime, timedelta
 
 from halcyon_api.elastic import usable_slices, wanted_slices
 from halcyon_api.ends import EndCause
-from halcyon_api.spec.operations import ElasticSpec
-from halcyon_api.status.placement import MAX_BLAMES, Blame, PlacementStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.spec.recovery import ElasticSpec
+from halcyon_api.status.run_status import MAX_BLAMES, Blame, PlacementStatus, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.endings import GroupEnd, cause_of, is_echo

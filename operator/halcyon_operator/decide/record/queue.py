@@ -11,8 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from halcyon_api.ends import EndCause
-from halcyon_api.status.queue import QueueEviction, QueueStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import QueueEviction, QueueStatus, TrainingRunStatus
 from halcyon_operator.decide.tell.queue import evicted_sentence
 from halcyon_operator.model.endings import GroupEnd, conclude
 from halcyon_operator.model.history import entry_of, group_of, had_processes, present_group

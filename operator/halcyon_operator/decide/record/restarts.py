@@ -15,8 +15,7 @@ from datetime import datetime
 from typing import Literal
 
 from halcyon_api.ends import EndCause
-from halcyon_api.status.maintenance import MAX_REQUEST_VALUE
-from halcyon_api.status.restart import RestartOutcome, RestartStatus
+from halcyon_api.status.requests import MAX_REQUEST_VALUE, RestartOutcome, RestartStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.record.completion import lengthened
 from halcyon_operator.decide.record.placement import trains

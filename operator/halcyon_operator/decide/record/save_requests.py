@@ -11,7 +11,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from halcyon_api.status.maintenance import (
+from halcyon_api.post_requests import SaveRequest, request_id
+from halcyon_api.status.requests import (
     MAX_NOTICES,
     MAX_REQUEST_VALUE,
     MaintenanceStatus,
@@ -20,7 +21,6 @@ from halcyon_api.status.maintenance import (
     SaveRequestStatus,
 )
 from halcyon_api.status.run_status import TrainingRunStatus
-from halcyon_api.status.save_requests import SaveRequest, request_id
 from halcyon_operator.model.decision import Change, Event, SaveAsk
 from halcyon_operator.model.history import group_of
 from halcyon_operator.model.ownership import first_process, trainer_port

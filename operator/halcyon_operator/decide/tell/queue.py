@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from halcyon_api.status.queue import QueueStatus
-from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.status.run_status import QueueStatus, TrainingRunStatus
 from halcyon_operator.decide.tell.conditions import Description
 from halcyon_operator.model.decision import Event
 from halcyon_operator.model.history import group_of, had_processes

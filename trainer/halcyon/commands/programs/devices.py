@@ -23,7 +23,7 @@ from halcyon.commands.programs.gpus import GPUS, rates_of
 from halcyon.parallel.mesh import build_mesh
 from halcyon.run.fitting import planned
 from halcyon.step.device_use import Plan
-from halcyon_api.hardware import Accelerator
+from halcyon_api.hardware.kinds import Accelerator
 from halcyon_api.mesh import document_vocabulary, run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.training_run import TrainingRunSpec

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.run_summary import Summary
-from halcyon_api.axes import product
 from halcyon_api.counting import counted, size
+from halcyon_api.spec.mesh import product
 
 if TYPE_CHECKING:
     from halcyon.step.device_use import Plan

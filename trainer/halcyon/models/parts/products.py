@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from haliax import Axis, NamedArray
 
-from halcyon_api.hardware import NarrowType
+from halcyon_api.hardware.kinds import NarrowType
 from halcyon_api.spec.narrow_products import Float8, NarrowProducts
 
 Role = Literal["forward", "inputs", "parameters"]

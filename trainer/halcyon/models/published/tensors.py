@@ -27,7 +27,7 @@ from halcyon.models.forms import Form, layer_forms, stack_names
 from halcyon_api.spec.families.decoder import DecoderSection
 from halcyon_api.spec.families.experts import ExpertsSection
 from halcyon_api.spec.families.llama import LlamaSpec
-from halcyon_api.spec.families.sizes import DecoderSizes
+from halcyon_api.spec.families.section import DecoderSizes
 
 Order = Callable[[int], np.ndarray]
 """For an axis of a given size: the index in the file of each of our indices."""

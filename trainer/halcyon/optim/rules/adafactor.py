@@ -17,7 +17,7 @@ from haliax import NamedArray
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import Parameter
 from halcyon.optim.rule import Inner, Tree, descending, each, wide, without_axes
-from halcyon_api.spec.rules.adafactor import AdafactorSpec
+from halcyon_api.spec.rules import AdafactorSpec
 
 
 class AdafactorState(NamedTuple):

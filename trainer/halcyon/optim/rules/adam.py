@@ -37,15 +37,15 @@ from halcyon.optim.rule import (
     wide,
     zeros,
 )
-from halcyon_api.spec.rules.adam_variants import (
+from halcyon_api.spec.rules import (
     AdamHSpec,
     AdamMiniSpec,
+    AdamWSpec,
     AdemamixSpec,
     AdoptSpec,
     MarsSpec,
     ScheduleFreeSpec,
 )
-from halcyon_api.spec.rules.adamw import AdamWSpec
 
 _LEAST_SHARE = 1e-3
 """The share by which a cautious update is divided is at least this, as in the paper's code."""

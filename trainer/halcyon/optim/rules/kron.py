@@ -24,8 +24,7 @@ from halcyon.optim.hidden import for_hidden
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.rule import Tree, mean, zeros
 from halcyon.optim.rules.soap import both_sides, product, standard
-from halcyon_api.spec.rules.kron import KronSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
+from halcyon_api.spec.rules import KronSpec, MatricesSpec
 
 OFTEN = 500
 """Steps in which the factors follow every gradient. Then their share of steps falls by a factor e in 1,000 steps."""

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from halcyon.optim.rule import Tree, descending, mean, zeros
-from halcyon_api.spec.rules.lion import LionSpec
-from halcyon_api.spec.rules.sophia import SophiaSpec
+from halcyon_api.spec.rules import LionSpec, SophiaSpec
 
 
 def lion(rule: LionSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:

@@ -29,11 +29,7 @@ from halcyon.optim.hidden import (
 )
 from halcyon.optim.matrices import Form, Matrices, hidden
 from halcyon.optim.rule import Scalar, Tree, decaying, finish, mean, merge, select, transformation, zeros
-from halcyon_api.spec.rules.adamw import AdamWSpec
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import MuonHSpec, MuonSpec, NorMuonSpec
-from halcyon_api.spec.rules.muon_adamw import MuonAdamWSpec
-from halcyon_api.spec.rules.scion import ScionSpec
+from halcyon_api.spec.rules import AdamWSpec, MatricesSpec, MuonAdamWSpec, MuonHSpec, MuonSpec, NorMuonSpec, ScionSpec
 
 BETA1, BETA2 = 0.8, 0.95
 """Of AdamW beside the rule of nanochat."""

@@ -20,9 +20,7 @@ import optax
 from halcyon.optim.hidden import beside_adamw, decayed, orthogonalizer, scale
 from halcyon.optim.matrices import Kind, Matrices
 from halcyon.optim.rule import Scalar, Tree, mean, transformation, zeros
-from halcyon_api.spec.rules.matrices import MatricesSpec
-from halcyon_api.spec.rules.muon import SoapMuonSpec
-from halcyon_api.spec.rules.soap import SoapSpec
+from halcyon_api.spec.rules import MatricesSpec, SoapMuonSpec, SoapSpec
 
 KINDS = (Kind.LEFT, Kind.RIGHT, Kind.LEFT, Kind.RIGHT)
 """The kinds of the fields of `Bases`."""

@@ -15,7 +15,7 @@ from halcyon.telemetry.reporter import RunReporter
 from halcyon.telemetry.trackers.kinds import JsonLines, MlflowRuns, TensorBoard, TrackioRuns, WeightsAndBiases
 from halcyon.telemetry.trackers.tracker import TrackedRun, Tracker, TrackerThread
 from halcyon_api.checkpoint_documents import HEAD_KEY, decode_head
-from halcyon_api.spec.trackers import TrackersSpec
+from halcyon_api.spec.telemetry import TrackersSpec
 from halcyon_api.status.goodput import CAUSES
 from halcyon_api.training_run import TrainingRun
 

@@ -1,8 +1,8 @@
-"""``ROOT/tasks/STEP.json``: the results of tasks on the model of one step, written after each task, so that a restart
-repeats no task.
+"""The results of evaluations below a root, written after each task or source, so that a restart repeats none.
 
-A training and a run of task ``evaluate`` write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks
-are run by `halcyon.evals`; the guide is ``docs/guides/evaluating-tasks.md``.
+``ROOT/tasks/STEP.json`` has the results of tasks on the model of one step. A training and a run of task ``evaluate``
+write ``STEP.json``; ``halcyon eval --keep`` writes ``STEP.eval.json``. Tasks are run by `halcyon.evals`; the guide is
+``docs/guides/evaluating-tasks.md``. ``ROOT/evaluation.json`` has the results of a run of task ``evaluate`` by source.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from halcyon_api.base import Timestamp
-from halcyon_api.checkpoint_documents import Document, Sha256
+from halcyon_api.base import RunName, Timestamp, optional
+from halcyon_api.checkpoint_documents import CommittedStep, Document, Owner, Sha256
+from halcyon_api.spec.sources import SourceName
 
 TASKS_PREFIX = "tasks/"
 """Where a root keeps the results of tasks."""
@@ -55,13 +56,11 @@ class TaskNumbers(Document):
         description="Its name; of a task of CORE, `core/` and its label."
     )
     examples: int = Field(ge=1, description="Number of examples.")
-    accuracy: float | None = Field(
-        default=None, description="Mean share of right answers; None: the task has no right answers."
-    )
-    standard_error: float | None = Field(default=None, description="Of the accuracy.")
-    baseline: float | None = Field(default=None, description="Accuracy of random answers.")
-    centred: float | None = Field(default=None, description="(accuracy - baseline) / (1 - baseline).")
-    bits_per_byte: float | None = Field(default=None, description="Of given answers.")
+    accuracy: float | None = optional("Mean share of right answers; None: the task has no right answers.")
+    standard_error: float | None = optional("Of the accuracy.")
+    baseline: float | None = optional("Accuracy of random answers.")
+    centred: float | None = optional("(accuracy - baseline) / (1 - baseline).")
+    bits_per_byte: float | None = optional("Of given answers.")
     answers: int = Field(default=1, ge=1, description="Answers to each question.")
     pass_at: dict[str, float] = Field(default={}, description="Estimate of pass@k by k, of several answers.")
     groups: dict[str, float] = Field(default={}, description="Accuracy of each part of the task.")
@@ -75,7 +74,7 @@ class AnswerSample(Document):
     example: Text = Field(description="Name of the example.")
     prompt: Text = Field(description="The question; long ones are cut.")
     answer: Text = Field(description="What the model answered, or the choice that it found the most likely.")
-    right: bool | None = Field(default=None, description="Whether it is right.")
+    right: bool | None = optional("Whether it is right.")
 
 
 class TaskResults(Document):
@@ -86,12 +85,10 @@ class TaskResults(Document):
     prompts: Literal["plain", "chat"] = Field(
         description="Whether the model was asked in plain text or in conversations."
     )
-    decides: Sha256 | None = Field(
-        default=None, description="Hash of the model and the settings of a run; None: of the command."
-    )
+    decides: Sha256 | None = optional("Hash of the model and the settings of a run; None: of the command.")
     tasks: tuple[TaskNumbers, ...] = Field(default=(), description="Tasks that are done.")
-    core: float | None = Field(default=None, description="CORE: the mean of its tasks' centred accuracies.")
-    chat_core: float | None = Field(default=None, description="ChatCORE: the same of the tasks for conversations.")
+    core: float | None = optional("CORE: the mean of its tasks' centred accuracies.")
+    chat_core: float | None = optional("ChatCORE: the same of the tasks for conversations.")
     samples: tuple[AnswerSample, ...] = Field(default=(), description=f"The first {SAMPLES} answers of each task.")
     finished: bool = Field(default=False, description="Whether all tasks are done.")
     time: Timestamp = Field(description="When the document was written.")
@@ -102,3 +99,38 @@ class TaskResults(Document):
         found = {one.task: one.bits_per_byte if one.accuracy is None else one.accuracy for one in self.tasks}
         found |= {CORE: self.core, CHAT_CORE: self.chat_core}
         return {name: value for name, value in found.items() if value is not None and name in REPORTED_TASKS}
+
+
+EVALUATION_KEY = "evaluation.json"
+
+Number = Annotated[str, StringConstraints(pattern=r"^(-?[0-9].*|-?inf|nan)$", max_length=32)]
+"""A float as Python's ``repr``: reading it gives the same bits. It may be inf or nan."""
+
+
+class SourceSums(Document):
+    """Result of the evaluation on the held-out part of one source."""
+
+    source: SourceName
+    nats: Number = Field(description="Weighted sum of losses.")
+    weight: Number = Field(description="Sum of weights.")
+    size_bytes: int = Field(ge=0, description="Bytes of text of the predicted tokens.")
+    sequences: int = Field(ge=0)
+    seconds: float = Field(ge=0, description="Duration of the evaluation.")
+    loss: float | None = optional("Nats per token, for readers.")
+    bits_per_byte: float | None = optional("Bits per byte, for readers.")
+
+
+class EvaluationDocument(Document):
+    """Results of one checkpoint on the sources evaluated so far."""
+
+    format_version: Literal[1] = 1
+    owner: Owner = Field(description="The run that evaluates.")
+    run: RunName = Field(description="The run of the checkpoint.")
+    root: str | None = optional("The root of that run; None: not recorded.")
+    checkpoint: CommittedStep = Field(description="The checkpoint, as that run's HEAD listed it.")
+    decides: Sha256 = Field(description="Hash of everything else that determines the results.")
+    sources: tuple[SourceSums, ...] = Field(default=(), description="Sources whose evaluation is complete.")
+    finished: bool = Field(default=False, description="Whether all sources are complete.")
+    loss: float | None = optional("Nats per token over all sources so far, for readers.")
+    bits_per_byte: float | None = optional("Bits per byte over all sources so far, for readers.")
+    time: Timestamp = Field(description="When the document was written.")

@@ -1,0 +1,101 @@
+"""``spec.telemetry``: how the run is monitored: trackers, profiles, and numbers of each parameter at intervals."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from halcyon_api.base import ApiModel, StepCount, optional
+from halcyon_api.post_requests import USUAL_PROFILED_STEPS, ProfiledSteps
+
+AbsolutePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"^/[^/].*$")]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class JsonLinesSpec(ApiModel):
+    """A file with one JSON object for each row."""
+
+    path: AbsolutePath = Field(description="The file.")
+
+
+class TensorBoardSpec(ApiModel):
+    """A folder for TensorBoard."""
+
+    directory: AbsolutePath = Field(description="The folder; each run needs its own.")
+
+
+class WandbSpec(ApiModel):
+    """Weights & Biases. `WANDB_API_KEY`, `WANDB_MODE` and others of its variables count."""
+
+    project: Title = Field(description="The project.")
+
+
+class TrackioSpec(ApiModel):
+    """Trackio. `TRACKIO_SPACE_ID` and others of its variables count."""
+
+    project: Title = Field(description="The project.")
+
+
+class MlflowSpec(ApiModel):
+    """MLflow, at `MLFLOW_TRACKING_URI`."""
+
+    experiment: Title = Field(description="The experiment.")
+
+
+class TrackersSpec(ApiModel):
+    """Trackers; any number of them.
+
+    Process 0 writes to them. A tracker that fails ends with one warning, and the run trains on.
+    """
+
+    json_lines: JsonLinesSpec | None = optional("A file of JSON lines.")
+    tensor_board: TensorBoardSpec | None = optional("TensorBoard.")
+    wandb: WandbSpec | None = optional("Weights & Biases, set up by its own variables, such as `WANDB_API_KEY`.")
+    trackio: TrackioSpec | None = optional("Trackio, set up by its own variables.")
+    mlflow: MlflowSpec | None = optional("MLflow at `MLFLOW_TRACKING_URI`.")
+
+
+Watched = Literal["gradients", "parameters", "updates", "activations"]
+
+
+class WatchSpec(ApiModel):
+    """Norm and RMS of each parameter, of its gradient before clipping, of its update, and of each block's output."""
+
+    every_steps: StepCount = Field(
+        default=10, description="Steps between two watched ones. A watched step is a program of its own."
+    )
+    what: Annotated[list[Watched], Field(min_length=1, max_length=4)] = Field(
+        default=["gradients", "parameters", "updates"],
+        description="`updates` adds their ratio to the parameters; `activations` are the outputs of blocks.",
+    )
+    histograms: bool = Field(
+        default=False, description="Also histograms of the magnitudes, for the history and for hooks."
+    )
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step is watched. `step` counts from 1."""
+        return step % self.every_steps == 0
+
+
+class ProfileSpec(ApiModel):
+    """A window of steps that every process profiles. The files are below `profiles/` in the checkpoint root."""
+
+    at_step: Annotated[int, Field(ge=2, le=1_000_000_000)] = Field(
+        description="First step of the window, counted from 1."
+    )
+    steps: ProfiledSteps = Field(default=USUAL_PROFILED_STEPS, description="Number of steps.")
+
+
+class TelemetrySpec(ApiModel):
+    """How the run is monitored."""
+
+    port: Annotated[int, Field(ge=1024, le=65_535)] = Field(
+        default=9400, description="Port of `/metrics`, `/status` and `/healthz` in every trainer pod."
+    )
+    status_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=5, description="Seconds between the operator's reads of the trainer's progress into the run's status."
+    )
+    trackers: TrackersSpec | None = optional("Other programs that show the numbers of the run.")
+    profile: ProfileSpec | None = optional("Profile a window of steps.")
+    watch: WatchSpec | None = optional("Watch each parameter at intervals. Default: not at all.")

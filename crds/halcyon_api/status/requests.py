@@ -1,0 +1,107 @@
+"""Requests and their outcomes: ``status.saveRequest``, ``status.restart``, ``status.edit`` with ``status.inForce``, and
+``status.maintenance``, the notices of nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from halcyon_api.base import MAX_NAME_LENGTH, StatusModel, Timestamp, optional
+
+MAX_NOTICES = 64
+MAX_REQUEST_VALUE = 253
+
+Notice = Literal["scheduled", "soon", "window", "underway", "terminating", "draining", "cordoned", "outOfService"]
+"""The notice of a node; see `NodeNotice.notice`."""
+
+
+class SaveRequestStatus(StatusModel):
+    """A request for a checkpoint and its result."""
+
+    value: Annotated[str, StringConstraints(max_length=MAX_REQUEST_VALUE)] = Field(description="Value of the request.")
+    requested_at: Timestamp = Field(description="When the request was first seen.")
+    asked_step: int | None = optional("Steps done when the trainer recorded the request.", ge=0)
+    step: int | None = optional("Step of the checkpoint that serves it: the first one after the request.", ge=0)
+
+
+class NodeNotice(StatusModel):
+    """A notice of one of the run's nodes."""
+
+    node: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)] = Field(description="Name of the node.")
+    notice: Notice = Field(
+        description=(
+            "`scheduled`: maintenance at a known time; `soon`: maintenance in a few minutes; `window`: the "
+            "maintenance window has begun; `underway`: maintenance is in progress; `terminating`: the machine ends "
+            "soon; `draining`: the autoscaler removes the node; `cordoned`: closed for new pods; `outOfService`: the "
+            "node is out of service."
+        )
+    )
+    at: Timestamp | None = optional("Scheduled time of the maintenance.")
+    seen_at: Timestamp = Field(description="When the operator first saw the notice.")
+
+
+class MaintenanceStatus(StatusModel):
+    """Notices of the run's nodes, and the checkpoint requested because of them."""
+
+    notices: Annotated[list[NodeNotice], Field(max_length=MAX_NOTICES)] = Field(
+        description="Notices by node, at most 64."
+    )
+    save: SaveRequestStatus | None = optional("The last checkpoint that was requested because of a notice.")
+
+
+RestartOutcome = Literal["waiting", "restarted", "passedOver"]
+
+
+class RestartStatus(SaveRequestStatus):
+    """A requested restart, the checkpoint that is made for it, and its outcome. Unknown fields are ignored."""
+
+    attempt: int = Field(ge=0, description="Attempt when the request was first seen; the next attempt is the restart.")
+    outcome: RestartOutcome = Field(
+        description=(
+            "`waiting`: waits for a checkpoint, or for the pods to end; `restarted`: every pod is newer than the "
+            "request; "
+            "`passedOver`: the run was suspended, had succeeded or had not begun, so there was no pod to replace."
+        )
+    )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the restart is still to be done."""
+        return self.outcome == "waiting"
+
+
+MAX_FIELDS = 256
+MAX_VALUE = 16_384
+
+InForce = Annotated[dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE)]], Field(max_length=MAX_FIELDS)]
+"""Fields that are not at their default, by path, each as JSON text."""
+
+
+def read_recorded(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of fields that a status has as JSON text.
+
+    Values that cannot be read are ignored, because any user may have changed the status.
+    """
+    found: dict[str, Any] = {}
+    for path, text in texts.items():
+        with contextlib.suppress(ValueError, RecursionError):
+            found[path] = json.loads(text)
+    return found
+
+
+FieldPath = Annotated[str, StringConstraints(max_length=128)]
+
+
+class EditStatus(StatusModel):
+    """An edit that waits for a checkpoint. Unknown fields are ignored."""
+
+    since: Timestamp = Field(description="When the edit was first seen.")
+    fields: Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)] = Field(
+        default_factory=list[str], description="The fields that differ from those of the present attempt."
+    )
+    save: SaveRequestStatus = Field(description="The requested checkpoint; the next attempt begins with it.")
