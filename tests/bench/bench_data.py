@@ -119,7 +119,13 @@ def pretended(tokens: int, shard_tokens: int = 2**26) -> Ledger:
         "size_bytes": 4 * shard_tokens,
     }
     shards = [
-        ShardEntry(path=f"shards/{number:06d}/", tokens=shard_tokens, sha256=f"{number:064x}", **shard)
+        ShardEntry(
+            path=f"shards/{number:06d}/",
+            tokens=shard_tokens,
+            sha256=f"{number:064x}",
+            content_sha256=f"{number:064x}",
+            **shard,
+        )
         for number in range(tokens // shard_tokens)
     ]
     return Ledger(identity={}, token_type="uint16", files=(), shards=tuple(shards), finished=True)  # noqa: S106

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -183,8 +183,10 @@ def with_products(model: Model, products: NarrowProducts | None) -> Model:
         narrow = isinstance(node, Experts) or (isinstance(node, Linear) and node.role is Role.MATRIX)
         return dataclasses.replace(node, products=products) if narrow else node
 
-    narrowed = jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear | Experts))
-    return _with(narrowed, "products", of_head(products)) if isinstance(narrowed, CausalLM) else narrowed
+    narrowed: Any = jax.tree.map(changed, model, is_leaf=lambda node: isinstance(node, Linear | Experts))
+    if isinstance(narrowed, CausalLM):
+        narrowed = _with(narrowed, "products", of_head(products))
+    return cast("Model", narrowed)
 
 
 def _with(model: Model, field: str, value: Any) -> Model:

@@ -38,8 +38,8 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The root of a run whose token cache is somewhere else; its kind of tokenizer is `bpe`."""
     root = tmp_path / "other"
     keep_tokenizer(Store(CheckpointSpec(root=root.as_uri())), TRAINED)
-    monkeypatch.setattr(origin, "load_head", lambda store, content: (_Head(), False))
-    monkeypatch.setattr(origin, "read_manifest", lambda store, entry: _Manifest("bpe"))
+    monkeypatch.setattr(origin, "load_head", lambda store: (_Head(), False))
+    monkeypatch.setattr(origin, "readable", lambda store, entries: [(entry, _Manifest("bpe")) for entry in entries])
     return root
 
 
@@ -63,5 +63,5 @@ def test_the_copy_in_the_other_root_is_taken(tmp_path: Path, other: Path) -> Non
 def test_a_tokenizer_that_was_not_trained_is_not_taken(
     tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(origin, "read_manifest", lambda store, entry: _Manifest("tokenizerJson"))
+    monkeypatch.setattr(origin, "readable", lambda store, entries: [(entries[0], _Manifest("tokenizerJson"))])
     assert found(tmp_path, other) is None

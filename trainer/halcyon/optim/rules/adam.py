@@ -235,9 +235,9 @@ def mars(rule: MarsSpec, parameters: Any) -> optax.GradientTransformationExtraAr
         reduced = jax.tree.map(lambda g, last: g + factor * (g - wide(last)), gradients, state.last)
         norm = optax.tree.norm(reduced)
         reduced = jax.tree.map(lambda c: c / jnp.maximum(1.0, norm), reduced)
-        adam_state: Any
-        direction, adam_state = adam.update(reduced, optax.ScaleByAdamState(state.steps, state.mu, state.nu))
-        return direction, MarsState(*adam_state, gradients)
+        direction, after = adam.update(reduced, optax.ScaleByAdamState(state.steps, state.mu, state.nu))
+        kept: Any = after
+        return direction, MarsState(kept.count, kept.mu, kept.nu, gradients)
 
     return descending(init, direct, parameters)
 
@@ -262,7 +262,7 @@ def ademamix(rule: AdemamixSpec, parameters: Any) -> optax.GradientTransformatio
     with a fast and a slow first moment. See `halcyon.optim.rule`.
     """
 
-    def alpha(done: jax.Array) -> jax.Array:
+    def alpha(done: Any) -> jax.Array:
         return rule.alpha * jnp.minimum(1.0, (done + 1) / rule.warmup_steps)
 
     scale = scale_by_ademamix(
