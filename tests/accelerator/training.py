@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from halcyon.models.registry import flops_per_token
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.program import Program, build_program, padded_vocabulary
 from halcyon.step.state import TrainState, initial_state
 from halcyon_api.overrides import parse_override, with_overrides

@@ -6,7 +6,7 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES
-from halcyon.parallel.mesh import MESH_AXES
+from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon_api.mesh import model_shape, pinned, run_mesh, suggest_axes
 from halcyon_api.spec.accelerator import AcceleratorSpec, Topology
 from halcyon_api.spec.mesh import AXES, DcnAxes, IciAxes, InvalidMesh, MeshSpec, ResolvedMesh, on, resolve_mesh

@@ -32,7 +32,7 @@ from halcyon.models.parts.attention import attention
 from halcyon.models.parts.attention_choice import Implementation, Target, attending
 from halcyon.models.parts.masks import Causal, Mask, Segments, Window
 from halcyon.parallel.axes import COMPUTE_AXES, named_sharding
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 

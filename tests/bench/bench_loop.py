@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from halcyon.data.loader import Loader
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice
 from halcyon.parallel.process_group import ProcessGroup, join
 from halcyon.parallel.sync_point import SyncPoint

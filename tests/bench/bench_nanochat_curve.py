@@ -49,7 +49,7 @@ from step_turns import Peer
 
 from halcyon.commands.dial import Choices, Dial, adamw_groups, dial, document
 from halcyon.data.dataset import Dataset
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.compilation import compiler_options
 from halcyon.step.program import build_program
 from halcyon.step.state import TrainState, completed_state

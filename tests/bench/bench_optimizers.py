@@ -44,7 +44,7 @@ from halcyon.data.dataset import Dataset
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.registry import RULES, averages
 from halcyon.optim.rounding import add_updates
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.compilation import compiler_options
 from halcyon.step.curvature import gauss_newton
 from halcyon.step.program import Program, build_program

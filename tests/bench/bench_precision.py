@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state
 from halcyon_api.spec.mesh import ResolvedMesh

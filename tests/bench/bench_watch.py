@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.process_group import join
 from halcyon.run.context import resolve_context
 from halcyon.step.program import build_program

@@ -22,7 +22,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from halcyon.checkpoint.interval import best_interval, mean_time_between_stops
+from halcyon.checkpoint.save_schedule import best_interval, mean_time_between_stops
 
 Interval = Callable[[float, int], float]
 """Seconds between saves, from the seconds the run has been up and the stops so far."""

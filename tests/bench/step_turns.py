@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.compilation import compiler_options
 from halcyon.step.program import Program, build_program
 from halcyon.step.state import initial_state

@@ -39,7 +39,7 @@ class Moments:
 
 def record_activity(path: str) -> None:
     """Make the engine of this process, and of processes forked from it, write its activity to the file."""
-    from halcyon.checkpoint import checkpointer, saving
+    from halcyon.checkpoint import checkpointer, save_roles
 
     with open(path, "r+b") as file:  # noqa: PTH123 - the path is used only once
         memory = mmap.mmap(file.fileno(), 2)
@@ -69,7 +69,9 @@ def record_activity(path: str) -> None:
         return restored
 
     engine.restore = restore_and_go_on
-    saving.Leader.save = during(SAVE, 1, saving.Leader.save)
-    saving.commit = during(COMMIT, 1, saving.commit)
-    saving.finish_deletions = during(DELETION, 1, saving.finish_deletions, lambda _, keeper: bool(keeper.head.deleting))
-    saving.delete_orphans = during(DELETION, 1, saving.delete_orphans)
+    save_roles.Leader.save = during(SAVE, 1, save_roles.Leader.save)
+    save_roles.commit = during(COMMIT, 1, save_roles.commit)
+    save_roles.finish_deletions = during(
+        DELETION, 1, save_roles.finish_deletions, lambda _, keeper: bool(keeper.head.deleting)
+    )
+    save_roles.delete_orphans = during(DELETION, 1, save_roles.delete_orphans)

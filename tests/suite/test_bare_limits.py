@@ -31,7 +31,7 @@ ALLOWED = {
     "page/server.py": {
         "self.chat.released.acquire(timeout=0.05)": "one of many looks; the loop around them has the limit"
     },
-    "trainer/checkpoint/test_saving.py": {
+    "trainer/checkpoint/test_save_roles.py": {
         "second.join(0.2)": "nothing happens meanwhile; a longer time would show nothing more"
     },
     "trainer/storage/test_store.py": {"Store(unreachable, timeout_seconds=0.3)": "the test is that the time passes"},

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from halcyon.run.library import Hooks, Trained, train
     from halcyon.step.in_step import StepView
     from halcyon.step.objectives import build_objective
-    from halcyon.weights.loading import file_tensors, load, logits
+    from halcyon.weights.library import file_tensors, load, logits
 
 _MODULES = {
     "Completion": "halcyon.inference",
@@ -42,11 +42,11 @@ _MODULES = {
     "build_model": "halcyon.models",
     "build_objective": "halcyon.step.objectives",
     "build_optimizer": "halcyon.optim",
-    "file_tensors": "halcyon.weights.loading",
+    "file_tensors": "halcyon.weights.library",
     "generate": "halcyon.inference",
     "learning_rate": "halcyon.optim",
-    "load": "halcyon.weights.loading",
-    "logits": "halcyon.weights.loading",
+    "load": "halcyon.weights.library",
+    "logits": "halcyon.weights.library",
     "Trained": "halcyon.run.library",
     "resolve_context": "halcyon.run.context",
     "train": "halcyon.run.library",

@@ -238,7 +238,7 @@ def _evaluation_in(store: Store) -> EvaluationDocument | None:
 
 
 def _results_in(store: Store, notes: list[str]) -> tuple[TaskResults, ...]:
-    from halcyon.evals.results import parse_results
+    from halcyon.evals.scores import parse_results
 
     keys = [key for key in store.list(TASKS_PREFIX) if results_step(key) is not None]
     found = {key: parse_results(store.read(key).data) for key in keys}

@@ -12,8 +12,8 @@ import pytest
 
 from halcyon.evals.benchmarks import BENCHMARKS
 from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
-from halcyon.evals.results import Answer
 from halcyon.evals.runner import Runner, Settings
+from halcyon.evals.scores import Answer
 from halcyon.evals.shared import _Share
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state

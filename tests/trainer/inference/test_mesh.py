@@ -13,7 +13,7 @@ from halcyon.errors import BadConfiguration
 from halcyon.inference import Engine, Sampling
 from halcyon.models import int8
 from halcyon.parallel.axes import shardings
-from halcyon.parallel.mesh import mesh_of, tensor_mesh, with_mesh
+from halcyon.parallel.device_mesh import mesh_of, tensor_mesh, with_mesh
 from tests.trainer.models.cases import FAMILIES, LLAMA, VOCAB, make, shapes
 from tests.trainer.weights.folders import GOLDENS
 

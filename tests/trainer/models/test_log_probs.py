@@ -15,7 +15,7 @@ import pytest
 from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.softmax import Softmax, sampled_tokens
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 

@@ -25,7 +25,7 @@ from halcyon.models.parts.mlp import GatedMlp
 from halcyon.models.parts.moe import MixtureOfExperts, RouterLosses, reported
 from halcyon.models.parts.routing import Routing, at_experts, balance, choose
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, shardings
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.dense_experts import dense_mixture

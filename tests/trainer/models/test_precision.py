@@ -19,7 +19,7 @@ from halcyon.models.parts.attention import attention
 from halcyon.models.parts.embedding import look_up
 from halcyon.models.parts.masks import Causal
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, shardings
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon.step.objectives.next_token import next_token_sums
 from halcyon_api.spec.mesh import ResolvedMesh

@@ -11,7 +11,7 @@ from halcyon.models.parameters import parameters as declarations
 from halcyon.optim import build_optimizer, learning_rate
 from halcyon.optim.rule import decaying
 from halcyon.parallel.axes import shardings
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.spec.optimizer import AdamWSpec, OptimizerSpec
 from halcyon_api.spec.schedule import CosineScheduleSpec, ScheduleSpec

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from halcyon.models import build_model
 from halcyon.models.partition import parts_of
 from halcyon.parallel.axes import COMPUTE_AXES, PARAMETER_AXES, constrain, named_sharding, shardings, with_shardings
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.partition import computing
 from halcyon_api.spec.mesh import ResolvedMesh
 from tests.trainer.models.cases import FAMILIES, GPT2, LLAMA, VOCAB, batch, loss_and_gradient, losses, make

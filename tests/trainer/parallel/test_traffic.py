@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from halcyon.models import log_probs
-from halcyon.parallel.mesh import MESH_AXES
+from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.program import Program, build_program
 from halcyon_api.training_run import parse_run

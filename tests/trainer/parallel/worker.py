@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from halcyon.models.axes import BATCH
 from halcyon.parallel.axes import named_sharding
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.lifeline import end_process
-from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import LEAVE_TIMEOUT_SECONDS, ProcessGroup, join, leave
 from halcyon_api.spec.mesh import ResolvedMesh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from jax.sharding import Mesh
 
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon_api.spec.mesh import ResolvedMesh
 
 

@@ -20,7 +20,6 @@ from typing import Any, Self
 
 from halcyon.checkpoint.commit import CommitFailed, Undecided
 from halcyon.checkpoint.head import HeadKeeper, bad_step, with_bad
-from halcyon.checkpoint.interval import FIRST_GUESS_SECONDS, best_interval, mean_time_between_stops
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
 from halcyon.checkpoint.processes import Agreement, Processes, decide, gather_texts
@@ -38,7 +37,8 @@ from halcyon.checkpoint.results import (
 )
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import Return
-from halcyon.checkpoint.saving import Follower, Leader
+from halcyon.checkpoint.save_roles import Follower, Leader
+from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, save_interval
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
 from halcyon.checkpoint.verify import Damaged
 from halcyon.errors import Fenced, NoValidCheckpoint, RootUnusable, TrainerExit
@@ -304,18 +304,13 @@ class Checkpointer:
         """Whether ``spec.save``, ``spec.permanent`` or a reader wants a checkpoint after `step` steps. The same on
         every process; saves by time are not, so processes exchange `due` instead.
         """
-        every = 0 if self._spec.save.auto else self._spec.save.every_steps
-        by_steps = (every > 0 and step > 0 and step % every == 0) or Retention.of(self._spec).is_permanent(step)
-        return by_steps or any(wants(step) for wants in self._wants)
+        return is_save_step(self._spec, step) or any(wants(step) for wants in self._wants)
 
     def due(self, now: float) -> bool:
         """Whether ``spec.save.everySeconds``, or the best interval, has passed since the last save began, or a
         read-back found damage.
         """
-        if self._save_wanted:
-            return True
-        every = self.interval_seconds
-        return every is not None and now - self._last_save_at >= every
+        return self._save_wanted or is_save_time(self.interval_seconds, self._last_save_at, now)
 
     @property
     def interval_seconds(self) -> float | None:
@@ -323,13 +318,8 @@ class Checkpointer:
 
         With ``save.auto`` the processes measure different values.
         """
-        if not self._spec.save.auto:
-            return self._spec.save.every_seconds or None
-        head, last = self._head, self.last_save
-        mean = mean_time_between_stops(head.up_milliseconds / 1000, max(0, head.starts - 1))
-        if last is None:
-            return best_interval(FIRST_GUESS_SECONDS, mean)
-        return best_interval(last.blocked_seconds, mean, last.blocked_seconds + last.commit_seconds)
+        head = self._head
+        return save_interval(self._spec, head.up_milliseconds / 1000, max(0, head.starts - 1), self.last_save)
 
     @property
     def expected_seconds(self) -> float | None:

@@ -22,7 +22,7 @@ from halcyon_api.result_documents import CORE, CORE_PREFIX, AnswerSample, TaskNu
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark
-    from halcyon.evals.results import Answer
+    from halcyon.evals.scores import Answer
 
 
 def evaluate_tasks(
@@ -102,8 +102,8 @@ def evaluate_tasks(
             results.mkdir(parents=True, exist_ok=True)
         programs = _programs(benchmarks, sandbox_pool, sandbox_namespace)
 
-        from halcyon.evals.results import document_of, samples_of
         from halcyon.evals.runner import Runner, Settings
+        from halcyon.evals.scores import document_of, samples_of
         from halcyon.inference.sampling import Sampling
 
         with bad_options():

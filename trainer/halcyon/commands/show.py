@@ -197,7 +197,7 @@ def _virtual_mesh(spec: TrainingRunSpec) -> Mesh:
     mesh = run_mesh(spec)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", mesh.devices)
-    from halcyon.parallel.mesh import build_mesh
+    from halcyon.parallel.device_mesh import build_mesh
 
     return build_mesh(mesh)
 

@@ -82,7 +82,7 @@ class GivenReply:
 
 
 CoreKind = Literal["multiple_choice", "schema", "language_modeling"]
-"""See `halcyon.evals.core`."""
+"""See `halcyon.evals.core_bundle`."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import KeepsCache
 from halcyon.models.softmax import block_count, most_logit_bytes
-from halcyon.parallel.mesh import context_of, mesh_of
+from halcyon.parallel.device_mesh import context_of, mesh_of
 
 Member = TypeVar("Member")
 _SHORTEST = 32
@@ -53,7 +53,7 @@ class Likelihoods:
     """Computes log-likelihoods with one model.
 
     Args:
-        model: The model; it may be divided among devices (see `halcyon.parallel.mesh`).
+        model: The model; it may be divided among devices (see `halcyon.parallel.device_mesh`).
         compute_dtype: Type of activations and matrix products; logits and log-likelihoods are float32.
         batch_tokens: Positions of a batch. Default: `default_batch_tokens`.
     """

@@ -22,8 +22,8 @@ from halcyon.evals.benchmarks import Benchmark, Grade
 from halcyon.evals.example import CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
 from halcyon.evals.generation import Answers, Prompts, Text
 from halcyon.evals.likelihood import Likelihoods, Score, Span, span_of
-from halcyon.evals.results import Answer, result_of
 from halcyon.evals.sandbox.running import Program, Ran, RunProgram, run
+from halcyon.evals.scores import Answer, result_of
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded

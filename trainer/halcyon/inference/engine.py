@@ -39,7 +39,7 @@ from halcyon.inference.sequence import CHUNKS, PAGE, Finish, Grammar, Sequence, 
 from halcyon.models import CausalLM
 from halcyon.models.cache import KeepsCache
 from halcyon.models.stack import blocks_apart, taken_apart
-from halcyon.parallel.mesh import context_of, mesh_of
+from halcyon.parallel.device_mesh import context_of, mesh_of
 from halcyon_api.counting import counted
 
 CALL_SECONDS = 0.02
@@ -50,7 +50,7 @@ class Engine:
     """Computes sequences with one model. It belongs to one thread.
 
     Args:
-        model: The model; it may be divided among devices (see `halcyon.parallel.mesh`).
+        model: The model; it may be divided among devices (see `halcyon.parallel.device_mesh`).
         slots: Sequences that are computed at once.
         length: Most tokens of a prompt and its text. Default: the positions of the model.
         pages: Pages of 16 positions that all sequences share. Default: enough for `slots` sequences of the greatest

@@ -27,7 +27,7 @@ from halcyon.inference.sampling import Controls, next_tokens
 from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION
 from halcyon.models.cache import Cache, Group
-from halcyon.parallel.mesh import mesh_of
+from halcyon.parallel.device_mesh import mesh_of
 
 MOST_STEPS = 16
 """Steps of the longest call."""

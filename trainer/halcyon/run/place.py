@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 
 from halcyon.checkpoint.origin import OtherRun, origin_store
 from halcyon.errors import TrainerExit
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.parallel.devices import check_device_memory, check_host_memory, check_narrow
-from halcyon.parallel.mesh import build_mesh
 from halcyon.parallel.process_group import ProcessGroup, join, leave
 from halcyon.run.context import Context, adapt_to_devices
 from halcyon.storage.retry_budget import RetryBudget

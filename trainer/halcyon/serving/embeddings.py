@@ -21,7 +21,7 @@ from halcyon.evals.spans import power
 from halcyon.inference.programs import features_of
 from halcyon.models import Inputs
 from halcyon.models.axes import BATCH, POSITION
-from halcyon.parallel.mesh import context_of, mesh_of
+from halcyon.parallel.device_mesh import context_of, mesh_of
 from halcyon.serving.errors import check_model, invalid
 from halcyon.serving.limits import Limits
 from halcyon.serving.preparing import several, token_ids

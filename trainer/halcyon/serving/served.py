@@ -14,12 +14,12 @@ from halcyon.errors import BadConfiguration
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.grammar import JsonGrammars
 from halcyon.models import CausalLM
-from halcyon.parallel.mesh import tensor_mesh
+from halcyon.parallel.device_mesh import tensor_mesh
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
 from halcyon.weights.chat_template import chat_template
 from halcyon.weights.folder import address
-from halcyon.weights.loading import load
+from halcyon.weights.library import load
 from halcyon.weights.root import split_step
 from halcyon_api.checkpoint_documents import CommittedStep
 from halcyon_api.plain_files import read_text

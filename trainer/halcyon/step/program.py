@@ -29,7 +29,7 @@ from halcyon.optim import build_optimizer, learning_rate, update_arguments
 from halcyon.optim.groups import trained
 from halcyon.optim.registry import averages, estimator_of, needs_key
 from halcyon.parallel.axes import COMPUTE_AXES, undivided
-from halcyon.parallel.mesh import MESH_AXES
+from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon.parallel.partition import computing
 from halcyon.step.compilation import compiler_options, pipelines_blocks
 from halcyon.step.in_step import InStep

@@ -11,7 +11,7 @@ import pytest
 from halcyon.commands.programs.devices import described
 from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts.attention_choice import Target
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.step.program import build_program
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.training_run import TrainingRunSpec, parse_run

@@ -20,7 +20,7 @@ from jax.extend import backend
 from jax.sharding import Mesh
 
 from halcyon.commands.programs.gpus import GPUS, rates_of
-from halcyon.parallel.mesh import build_mesh
+from halcyon.parallel.device_mesh import build_mesh
 from halcyon.run.fitting import planned
 from halcyon.step.device_use import Plan
 from halcyon_api.hardware.kinds import Accelerator

@@ -137,7 +137,7 @@ def muon_h(rule: MuonHSpec, parameters: Any, shared: MatricesSpec) -> optax.Grad
 def muon_adamw(rule: MuonAdamWSpec, parameters: Any) -> optax.GradientTransformationExtraArgs:
     """The update of nanochat (Karpathy 2026, `github.com/karpathy/nanochat <https://github.com/karpathy/nanochat>`_):
     Muon with four additions for hidden matrices, and AdamW without decay for the other parameters. nanochat's own
-    rates, decays and betas of these are groups of the document (`halcyon.commands.nanochat_dial.adamw_groups`). See
+    rates, decays and betas of these are groups of the document (`halcyon.commands.dial.adamw_groups`). See
     `halcyon.optim.rule`.
 
     The momentum looks one step ahead (Nesterov). Then, for each matrix:

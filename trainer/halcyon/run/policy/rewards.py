@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon.evals.results import pass_at_k, reported_ks
+from halcyon.evals.scores import pass_at_k, reported_ks
 from halcyon.evals.tasks import final_number, has_number_of
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store

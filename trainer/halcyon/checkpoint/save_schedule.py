@@ -1,4 +1,5 @@
-"""Computes the save interval from the cost of a save and from how often the run is stopped.
+"""When a checkpoint is saved: by steps, by time, or at the best interval, which follows from the cost of a save and
+from how often the run is stopped.
 
 Frequent saves cost the time for which each save blocks the loop. Rare saves cost the steps that are repeated after a
 stop. Young ("A first order approximation to the optimum checkpoint interval", 1974) derived the interval at which both
@@ -12,11 +13,43 @@ from __future__ import annotations
 
 import math
 
+from halcyon.checkpoint.results import SaveReport
+from halcyon.checkpoint.retention import Retention
+from halcyon_api.spec.checkpoint import CheckpointSpec
+
 PRIOR_SECONDS = 4 * 3600.0
 """Mean time between stops of a run without a stop so far: as if it had trained for this time and been stopped once."""
 
 FIRST_GUESS_SECONDS = 1.0
 """Assumed time for which a save blocks the loop, before the first one is measured."""
+
+
+def is_save_step(spec: CheckpointSpec, step: int) -> bool:
+    """Whether ``save.everySteps`` or ``permanent`` wants a checkpoint after `step` steps."""
+    every = 0 if spec.save.auto else spec.save.every_steps
+    return (every > 0 and step > 0 and step % every == 0) or Retention.of(spec).is_permanent(step)
+
+
+def is_save_time(interval_seconds: float | None, last_save_at: float, now: float) -> bool:
+    """Whether the interval has passed since the last save began. None: no saves by time."""
+    return interval_seconds is not None and now - last_save_at >= interval_seconds
+
+
+def save_interval(spec: CheckpointSpec, up_seconds: float, stops: int, last: SaveReport | None) -> float | None:
+    """Seconds between saves by time; None without saves by time.
+
+    Args:
+        spec: ``save.everySeconds``, or ``save.auto`` for the best interval.
+        up_seconds: Total time that the run has been up.
+        stops: Number of stops in that time.
+        last: The last save of this process; None before the first one.
+    """
+    if not spec.save.auto:
+        return spec.save.every_seconds or None
+    mean = mean_time_between_stops(up_seconds, stops)
+    if last is None:
+        return best_interval(FIRST_GUESS_SECONDS, mean)
+    return best_interval(last.blocked_seconds, mean, last.blocked_seconds + last.commit_seconds)
 
 
 def mean_time_between_stops(up_seconds: float, stops: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType
 
 from halcyon.errors import BadConfiguration
-from halcyon.parallel.mesh import MESH_AXES, build_mesh, group_by_slice
+from halcyon.parallel.device_mesh import MESH_AXES, build_mesh, group_by_slice
 from halcyon_api.spec.mesh import ResolvedMesh
 
 

@@ -21,7 +21,7 @@ from halcyon.models import CausalLM, Inputs
 from halcyon.models.axes import BATCH, POSITION, VOCAB, is_named
 from halcyon.models.families.lookup import form_of_section
 from halcyon.models.int8 import quantized
-from halcyon.parallel.mesh import with_mesh
+from halcyon.parallel.device_mesh import with_mesh
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
@@ -54,7 +54,7 @@ def load(
             in a store. ``hf://OWNER/NAME``: the same on the hub, with the package ``huggingface_hub``.
         dtype: Type of the parameters. Default: that of the checkpoint or of the files. ``int8``: weights of linear maps
             and tables of tokens in 8 bits, for inference (`halcyon.models.int8`).
-        mesh: The mesh among whose devices the model is divided (`halcyon.parallel.mesh.tensor_mesh`). None: one
+        mesh: The mesh among whose devices the model is divided (`halcyon.parallel.device_mesh.tensor_mesh`). None: one
             device has all of it.
         weights: ``model``: the parameters of a checkpoint. ``average``: their average, in a root of a run with
             ``spec.average``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from halcyon.checkpoint.interval import PRIOR_SECONDS, best_interval, mean_time_between_stops
+from halcyon.checkpoint.save_schedule import PRIOR_SECONDS, best_interval, mean_time_between_stops
 from tests.trainer.checkpoint.helpers import Root, epoch, mesh, numbers, on, open_root, position
 
 
