@@ -166,8 +166,7 @@ def left(found: Sequence[Stage], done: Mapping[str, str]) -> tuple[Stage, ...]:
             if later.document is not None and done.get(later.name, later.key) != later.key:
                 raise Broken(
                     f"{later.name} was done with another document, another version of Halcyon or Python, or after "
-                    "another run; "
-                    "`make chat ARGS=--fresh` deletes the chain and begins again"
+                    "another run; `make chat ARGS=--fresh` deletes the chain and begins again"
                 )
         return tuple(found[place:])
     return ()

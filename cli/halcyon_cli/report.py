@@ -171,8 +171,7 @@ def draw(report: Report) -> str:
             16,
             50,
             f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} "
-            "restarts, "
-            f"{counted(report.lost_steps, 'step')} repeated",
+            f"restarts, {counted(report.lost_steps, 'step')} repeated",
             fill="#555555",
         ),
         *_grid(wall, scale, axis),

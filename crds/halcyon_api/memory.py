@@ -88,8 +88,7 @@ def host_memory_problem(spec: TrainingRunSpec, mesh: ResolvedMesh) -> tuple[str,
         return None
     return "spec.trainer.offload", (
         f"the optimizer state takes {size(needed)} at least of a host, and a pod has {size(there)} of "
-        f"{shape.machine_type}; choose none, a "
-        "topology with more hosts, or narrower moments in precision.moments"
+        f"{shape.machine_type}; choose none, a topology with more hosts, or narrower moments in precision.moments"
     )
 
 

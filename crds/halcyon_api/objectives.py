@@ -127,8 +127,7 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
         yield (
             f"{field}.maxTokens",
             f"an answer of {policy.max_tokens} tokens leaves no position for a prompt in a sequence of "
-            f"{trainer.sequence_length}; "
-            "lower it, or raise trainer.sequenceLength",
+            f"{trainer.sequence_length}; lower it, or raise trainer.sequenceLength",
         )
     if spec.data.mixture.last_batch == "pad":
         yield (

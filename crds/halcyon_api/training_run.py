@@ -98,8 +98,7 @@ def _narrow_rule(kinds: list[NarrowType], having: tuple[str, ...]) -> Rule:
         f"!(self.trainer.precision.?products.orValue('') in {kinds}) || self.accelerator.type in {list(having)}",
         lambda self: self.trainer.precision.products not in kinds or self.accelerator.type in having,
         f"trainer.precision.products: {' and '.join(kinds)} {'needs' if len(kinds) == 1 else 'need'} an accelerator "
-        "that is faster in it "
-        f"({', '.join(having)}); leave products out, or change accelerator.type",
+        f"that is faster in it ({', '.join(having)}); leave products out, or change accelerator.type",
         ".trainer.precision.products",
     )
 
@@ -297,9 +296,8 @@ class TrainingRunSpec(RuledModel):
         ),
         Rule(
             "self.trainer.precision.moments != 'bfloat16' || has(self.trainer.precision.momentsRounding) || "
-            "!has(self.optimizer.adamw) || "
-            f"(self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && self.optimizer.adamw.beta2 <= "
-            f"{NARROW_MOMENTS_BETA})",
+            f"!has(self.optimizer.adamw) || (self.optimizer.adamw.beta1 <= {NARROW_MOMENTS_BETA} && "
+            f"self.optimizer.adamw.beta2 <= {NARROW_MOMENTS_BETA})",
             lambda self: (
                 self.trainer.precision.moments != "bfloat16"
                 or self.trainer.precision.moments_rounding is not None
@@ -307,9 +305,8 @@ class TrainingRunSpec(RuledModel):
                 or max(self.optimizer.adamw.beta1, self.optimizer.adamw.beta2) <= NARROW_MOMENTS_BETA
             ),
             "trainer.precision.moments: bfloat16 needs optimizer.adamw.beta1 and beta2 of at most "
-            f"{NARROW_MOMENTS_BETA}, because moments "
-            "that decay more slowly stop changing in that type; set momentsRounding to stochastic, use float32, or "
-            "lower the betas",
+            f"{NARROW_MOMENTS_BETA}, because moments that decay more slowly stop changing in that type; set "
+            "momentsRounding to stochastic, use float32, or lower the betas",
             ".trainer.precision.moments",
         ),
         Rule(

@@ -92,8 +92,7 @@ def _size_problems(spec: TrainingRunSpec) -> Found:
     yield (
         "spec",
         f"it has {size:,} bytes, {sizes[largest]:,} of them in spec.{largest}, and pods get at most "
-        f"{MAX_DOCUMENT_BYTES:,}; name files "
-        "by a pattern with *, and put templates into files",
+        f"{MAX_DOCUMENT_BYTES:,}; name files by a pattern with *, and put templates into files",
     )
 
 
@@ -241,8 +240,7 @@ def _precision_problems(spec: TrainingRunSpec) -> Found:
     ):
         sentence = (
             f"a moment in bfloat16 stops changing with a decay above {NARROW_MOMENTS_BETA}, and a rule of this run has "
-            f"{decay:g}; set "
-            "momentsRounding to stochastic, use float32, or lower the decay"
+            f"{decay:g}; set momentsRounding to stochastic, use float32, or lower the decay"
         )
         yield f"{field}.moments", sentence
     if "scheduleFree" in names and precision.parameters != "float32":

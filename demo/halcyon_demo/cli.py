@@ -75,8 +75,7 @@ def _conclude(console: Console, result: DemoResult, seconds: float) -> None:
     if comparison.identical:
         console.print(
             f"\n[green]All {comparison.steps} losses are bitwise the same[/green], including those of "
-            f"{comparison.repeated} repeated "
-            f"steps. {seconds:.0f} s in total.",
+            f"{comparison.repeated} repeated steps. {seconds:.0f} s in total.",
             soft_wrap=True,
         )
         return

@@ -66,8 +66,7 @@ class View:
             self._shown = (seen["phase"], self._clock())
             self.say(
                 f"  {self._run}  {seen['phase']}  step {seen['step']}/{self._steps}  loss {seen['loss']}  tokens/s "
-                f"{seen['speed']}  "
-                f"restarts {seen['restarts']}"
+                f"{seen['speed']}  restarts {seen['restarts']}"
             )
 
     def _seen(self) -> dict[str, Any]:

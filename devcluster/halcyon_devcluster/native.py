@@ -186,8 +186,7 @@ class NativeCluster:
         if filesystem_type(paths.state.resolve(), Path("/proc/self/mounts").read_text()) == "overlay":
             raise DevclusterError(
                 f"{paths.state} lies on an overlay file system, which cannot hold the layers of containers: set "
-                "HALCYON_STATE to a folder "
-                "on a disk or a volume."
+                "HALCYON_STATE to a folder on a disk or a volume."
             )
         with self._progress.step("Preparing the node's namespaces, keys and configuration"):
             addresses = Addresses(paths.name, pick_block(paths.name, routed_networks()))

@@ -136,7 +136,6 @@ def cluster_paths(name: str, environ: Mapping[str, str], home: Path) -> Paths:
     if len(str(state / _LONGEST_SOCKET)) > _SOCKET_PATH_LIMIT:
         raise DevclusterError(
             f"The state folder {state} is too long for Unix sockets (limit {_SOCKET_PATH_LIMIT} bytes): set "
-            "HALCYON_STATE to a "
-            "shorter path."
+            "HALCYON_STATE to a shorter path."
         )
     return Paths(name=name, cache=cache, state=state)

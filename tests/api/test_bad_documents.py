@@ -330,9 +330,8 @@ def test_all_faults_are_reported_in_one_error() -> None:
         (
             {"spec__mesh": {"ici": {"fsdp": 1, "context": 2}}, "spec__trainer__sequenceLength": 30},
             "spec.trainer.sequenceLength",
-            "30 must be a multiple of twice the context axis of the mesh, 2 x 2, because each of its devices holds two "
-            "parts of a "
-            "sequence; the next one is 32",
+            "30 must be a multiple of twice the context axis of the mesh, 2 x 2, because each of its devices holds "
+            "two parts of a sequence; the next one is 32",
         ),
         (
             {

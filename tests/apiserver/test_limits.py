@@ -255,9 +255,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"spec__image": f"registry.example/halcyon-not/trainer@{DIGEST}"},
-        "is not allowed in namespace TEAM; leave it out for the trainer that belongs to the operator, or take an image "
-        "that begins with "
-        "registry.example/halcyon/",
+        "is not allowed in namespace TEAM; leave it out for the trainer that belongs to the operator, or take an "
+        "image that begins with registry.example/halcyon/",
     ),
     ({"spec__image": f"registry.example/halcyon/../x@{DIGEST}"}, "is not allowed in namespace TEAM"),
     (

@@ -105,8 +105,7 @@ def loading(root: Path, options: argparse.Namespace) -> None:
         form = "with segments" if segments else "without segments"
         print(
             f"load {batch_size} x {length}, {form}: {seconds * 1e3:.2f} ms a batch, "
-            f"{batch_size * length / seconds / 1e6:.1f} M tokens/s "
-            f"(its examples in one thread: {alone * 1e3:.2f} ms)"
+            f"{batch_size * length / seconds / 1e6:.1f} M tokens/s (its examples in one thread: {alone * 1e3:.2f} ms)"
         )
 
 

@@ -183,8 +183,7 @@ def compare(python: Path, folder: Path, shape: tuple[int, int, int, int], pairs:
     for name in ("ours", "Levanter"):
         print(
             f"{batch_size} x {length}, {name:>8}: {statistics.median(speeds[name]) / 1e6:6.2f} M tokens/s, from "
-            "opening the cache to the "
-            f"first batch {statistics.median(firsts[name]):.2f} s"
+            f"opening the cache to the first batch {statistics.median(firsts[name]):.2f} s"
         )
     listed = ", ".join(f"{ratio:.1f}" for ratio in sorted(ratios))
     print(

@@ -350,8 +350,7 @@ def main() -> None:
     print("largest difference of a step's loss:", growth(theirs, ours))
     print(
         f"updates of {kept} steps from the same parameters: they differ by {statistics.median(updates):.1e} of their "
-        "norm (median), "
-        f"{max(updates):.1e} at most, in step {int(np.argmax(updates)) + 1}"
+        f"norm (median), {max(updates):.1e} at most, in step {int(np.argmax(updates)) + 1}"
     )
     difference = statistics.mean(one.held_out for one in ours) - statistics.mean(one.held_out for one in theirs)
     between = noise([one.held_out for one in ours])

@@ -247,8 +247,7 @@ def print_losses(laboratory: Laboratory, options: argparse.Namespace) -> None:
             )
             mark = "  worse" if difference > WORSE else ""
             print(
-                f"{rule:14}{factor:8g}{statistics.mean(found.losses):14.4f}{difference:+10.4f}{spread:8.3f}"
-                f"{found.step / plain.step:7.2f}{found.size / 2**20:11.2f}{mark}",
+                f"{rule:14}{factor:8g}{statistics.mean(found.losses):14.4f}{difference:+10.4f}{spread:8.3f}{found.step / plain.step:7.2f}{found.size / 2**20:11.2f}{mark}",
                 flush=True,
             )
 

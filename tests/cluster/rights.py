@@ -33,8 +33,7 @@ class Right(NamedTuple):
 NOT_REQUESTED: dict[Right, str] = {
     Right("halcyon.dev", "trainingruns/finalizers", "update"): (
         "no request uses it: with the admission plugin OwnerReferencesPermissionEnforcement, the API server requires "
-        "it when an "
-        "object is created whose owner reference blocks the deletion of a run"
+        "it when an object is created whose owner reference blocks the deletion of a run"
     ),
 }
 """Rights that need no request in the log, and why the chart grants them."""

@@ -33,10 +33,9 @@ ROWS = [
 DOCUMENT = re.findall(r"^```yaml\n(apiVersion.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[0]
 CHATML = (
     "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\n' -}}{%- if message['role'] == "
-    "'assistant' -%}"
-    "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\n' -}}{%- else -%}"
-    "{{- message['content'] + '<|im_end|>\n' -}}{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+    "'assistant' -%}{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\n' -}}{%- "
+    "else -%}{{- message['content'] + '<|im_end|>\n' -}}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{- "
+    "'<|im_start|>assistant\n' -}}{%- endif -%}"
 )
 LABEL = {"label": True}
 

@@ -40,8 +40,7 @@ SOURCES = pytest.mark.fault(
     "token, 429, 5xx, a reset",
     holds=(
         "retried for `checkpoint.accessRetrySeconds`, then exit code 87, after which the operator retries with growing "
-        "pauses; the run "
-        "continues bitwise as an undisturbed one; a notice ends the wait, uncounted"
+        "pauses; the run continues bitwise as an undisturbed one; a notice ends the wait, uncounted"
     ),
 )
 ROOT = pytest.mark.fault(

@@ -83,8 +83,7 @@ def test_a_missing_run_is_waited_for_and_reported_in_one_sentence() -> None:
     cluster.settle()
     assert ready(cluster) == (
         "spec.after.run: waits for run tokens, and there is none of that name in namespace default; create it, correct "
-        "the name, or leave "
-        "`after` out if that run has succeeded and was deleted"
+        "the name, or leave `after` out if that run has succeeded and was deleted"
     )
     assert (cluster.status["phase"], condition(cluster, "Stalled")[0]) == ("Pending", "False"), (
         "one file may hold both runs, in any order"

@@ -257,8 +257,7 @@ def test_a_missing_root_is_reported_in_one_sentence_and_waited_for() -> None:
     assert (simulated.status["attempt"], ready(simulated)) == (
         0,
         "spec.checkpoint.root: nothing says where the checkpoints of this run are kept; set it, or have "
-        "checkpoint.rootPrefix set in the "
-        "TrainingRunDefaults of its namespace",
+        "checkpoint.rootPrefix set in the TrainingRunDefaults of its namespace",
     )
     put(simulated, **TEAM)
     simulated.settle()

@@ -55,10 +55,9 @@ def test_a_stuck_pod_is_reported_with_its_node_and_the_fix() -> None:
     assert (truth, reason) == ("True", "PodStuckTerminating")
     assert message == (
         f"pod demo-1-s-0-0-abcde on node node-a should have ended by {rfc(100 + GRACE)} and is still there; if the "
-        "node is gone, delete "
-        "the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force --grace-period=0`) or taint the "
-        "node "
-        "(`kubectl taint node node-a node.kubernetes.io/out-of-service=gone:NoExecute`)"
+        "node is gone, delete the pod (`kubectl delete pod demo-1-s-0-0-abcde --namespace default --force "
+        "--grace-period=0`) or taint the node (`kubectl taint node node-a "
+        "node.kubernetes.io/out-of-service=gone:NoExecute`)"
     )
     assert verdict(decision, "Ready") == ("False", "PodStuckTerminating", message)
     assert verdict(decision, "Stalled")[0] == "False", "once the pod is deleted the run resumes without help"

@@ -16,8 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "design" / "threat-model.md"
 SPEC = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 NODE_FIELDS = re.compile(
-    "podTemplate|template|hostPath|hostNetwork|hostPID|hostIPC|hostPort|nodeName|privileged|securityContext|runAs.*|capabilities|patch|"
-    "command|args|env|initContainers|sidecars|runtimeClassName",
+    "podTemplate|template|hostPath|hostNetwork|hostPID|hostIPC|hostPort|nodeName|privileged|securityContext|runAs.*|capabilities|patch|command|args|env|initContainers|sidecars|runtimeClassName",
     re.IGNORECASE,
 )
 CHAT_TEMPLATES = re.compile(r"\.data\.sources\[\]\.format\.(chat|preference|prompt)\.template")

@@ -36,9 +36,8 @@ def describe(factor: float, passed: ProcessorTime) -> str:
     busy = 1 - passed.idle / passed.total if passed.total > 0 else 0.0
     return (
         f"At the start the machine was {factor:.2f} times as slow as the reference machine, and limits are that much "
-        "longer. "
-        f"Since this test began its processors were busy for {busy:.0%} of the time, and {passed.stolen_share:.0%} of "
-        "it was stolen."
+        f"longer. Since this test began its processors were busy for {busy:.0%} of the time, and "
+        f"{passed.stolen_share:.0%} of it was stolen."
     )
 
 

@@ -72,8 +72,7 @@ def comparable(core_tasks: int) -> list[str]:
     if core_tasks == CORE_TASKS:
         found.append(
             "CORE is comparable: solved examples, their order and the rules are those of the original. Equal runs are "
-            "within "
-            f"±{CORE_NOISE}. The published CORE takes at most 500 examples of each task while a run trains."
+            f"within ±{CORE_NOISE}. The published CORE takes at most 500 examples of each task while a run trains."
         )
     elif core_tasks:
         found.append(f"CORE is not comparable: it has {core_tasks} of the {CORE_TASKS} tasks.")

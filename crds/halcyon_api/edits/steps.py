@@ -62,8 +62,7 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     why = f"the decay of {kind} began after step {min(settled)}" if min(settled) else whole
     return (
         f"spec.trainer.steps: the {done} steps that are done would have had other learning rates with {new} steps than "
-        f"with {old}, because "
-        f"{why}; {fix}"
+        f"with {old}, because {why}; {fix}"
     )
 
 
@@ -81,10 +80,8 @@ def steps_rule() -> dict[str, str]:
         f"(has({schedule}.wsd) && {done} <= {least} - {schedule}.wsd.decaySteps)"
     )
     return cel(
-        f"{new}.trainer.steps == {old}.trainer.steps || {none_done} || {back} || "
-        f"({new}.trainer.steps >= {done} && !has({new}.data.mixture.simulateTokens) && "
-        f"!has({new}.optimizer.otherSchedules) && "
-        f"({settled}))",
+        f"{new}.trainer.steps == {old}.trainer.steps || {none_done} || {back} || ({new}.trainer.steps >= {done} && "
+        f"!has({new}.data.mixture.simulateTokens) && !has({new}.optimizer.otherSchedules) && ({settled}))",
         "trainer.steps may change only while the steps that are done would have been the same: not below them, not "
         "with data.mixture.simulateTokens or optimizer.otherSchedules, and with schedule constant, cosine with "
         "decaySteps, or wsd before its decay; else begin a new run from this one's checkpoint (spec.from)",

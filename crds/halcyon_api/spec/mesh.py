@@ -239,8 +239,7 @@ def resolve_mesh(mesh: MeshSpec, topology: Topology) -> ResolvedMesh:
         sizes += f" = {fixed}" if " x " in sizes else ""
         raise InvalidMesh(
             f"spec.mesh.ici: {sizes} does not {'divide' if rest else 'equal'} the {counted(devices, 'device')} of a "
-            "slice; "
-            f"choose axes whose product {'divides' if rest else 'is'} {devices}, or -1 for the rest"
+            f"slice; choose axes whose product {'divides' if rest else 'is'} {devices}, or -1 for the rest"
         )
     ici |= dict.fromkeys(rest, devices // fixed)
     replica = topology.slices if mesh.dcn.replica == REST else mesh.dcn.replica

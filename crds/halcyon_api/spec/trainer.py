@@ -188,10 +188,9 @@ class PrecisionSpec(ApiModel):
         default="float32",
         description=(
             "Type of the stored optimizer moments. bfloat16 needs `momentsRounding: stochastic`, or `beta1` and "
-            "`beta2` of at most "
-            f"{NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more slowly. float8 is a "
-            "quarter of the bytes of float32: a scale for each row, stochastic rounding, second moments as their "
-            "roots; vectors stay float32."
+            f"`beta2` of at most {NARROW_MOMENTS_BETA}: rounding to the nearest would stop a moment that decays more "
+            "slowly. float8 is a quarter of the bytes of float32: a scale for each row, stochastic rounding, second "
+            "moments as their roots; vectors stay float32."
         ),
     )
     moments_rounding: Literal["stochastic"] | None = optional(

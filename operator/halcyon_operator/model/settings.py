@@ -253,6 +253,5 @@ def endpoint_refusal(endpoint: str | None, listed: Iterable[str]) -> str | None:
         return None
     return (
         f"spec.checkpoint.endpoint: this installation sends no credentials to {endpoint}; take an endpoint that it "
-        "lists, or have the "
-        "operator's owner add this one to objectStore.s3.endpoints in the chart"
+        "lists, or have the operator's owner add this one to objectStore.s3.endpoints in the chart"
     )

@@ -126,8 +126,7 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
     if spec.checkpoint.root.startswith("file://") and spec.checkpoint.volume_claim is None:
         problems.append(
             "spec.checkpoint.volumeClaim: a file:// root in a cluster needs a PersistentVolumeClaim, because the files "
-            "in a pod are lost "
-            "when the pod ends; set one, or use an s3:// or gs:// root"
+            "in a pod are lost when the pod ends; set one, or use an s3:// or gs:// root"
         )
     if (
         spec.export is not None
@@ -144,15 +143,13 @@ def _cluster_problems(spec: TrainingRunSpec) -> tuple[str, ...]:
         if taken:
             problems.append(
                 f"spec.data.volume.mountPath: {spec.data.volume.mount_path} overlaps {taken[0]}, where the pod has "
-                "something else; "
-                "choose another path"
+                "something else; choose another path"
             )
     accelerator = spec.accelerator
     if accelerator.row.family == "tpu" and accelerator.slices > 1 and accelerator.resolve().hosts_per_slice == 1:
         problems.append(
             f"spec.accelerator.slices: GKE connects only slices of several hosts, and a {accelerator.topology} slice "
-            "has one; "
-            "choose a topology of at least 8 chips, or one slice"
+            "has one; choose a topology of at least 8 chips, or one slice"
         )
     if accelerator.provisioning == "queued" and spec.scheduling.queue is None:
         problems.append(

@@ -56,10 +56,8 @@ def test_beyond_the_limit_nothing_is_restored_and_the_error_names_the_tried_chec
             checkpointer.restore(template(mesh(2, 2)))
         assert str(caught.value) == (
             f"none of the 4 newest checkpoints in {root.spec.root} verifies ({tried}), and a run does not go further "
-            "back by itself; "
-            "restore the files from a backup, or copy an older one, such as step 1, to a root of its own (halcyon "
-            "checkpoints copy) and "
-            "set spec.checkpoint.root to that"
+            "back by itself; restore the files from a backup, or copy an older one, such as step 1, to a root of its "
+            "own (halcyon checkpoints copy) and set spec.checkpoint.root to that"
         )
         assert root.head["bad"] == []
         assert [entry["step"] for entry in root.head["committed"]] == [50, 40, 30, 20, 1]

@@ -22,10 +22,8 @@ from tests.trainer.support.datasets import open_dataset
 SPEECH = "abcdefghijklmnopqrstuvwxyz "
 TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}{{ message.content }}{% else %}{% for part in "
-    "message.content %}"
-    "{% if part.type == 'python_output' %}{{ part.text }}{% else %}{% generation %}{{ part.text }}{% endgeneration "
-    "%}{% endif %}"
-    "{% endfor %}{% endif %}{% endfor %}"
+    "message.content %}{% if part.type == 'python_output' %}{{ part.text }}{% else %}{% generation %}{{ part.text }}{% "
+    "endgeneration %}{% endif %}{% endfor %}{% endif %}{% endfor %}"
 )
 CHAT: dict[str, Any] = {"chat": {"template": TEMPLATE}}
 PAIRS: dict[str, Any] = {"preference": {"template": TEMPLATE}}

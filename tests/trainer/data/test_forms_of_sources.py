@@ -138,8 +138,7 @@ LABELLED = [
 
 PLAIN = (
     "{% for m in messages %}({{ m.role }}){% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% "
-    "endgeneration %}{% else %}"
-    "{{ m.content }}{% endif %}{% endfor %}"
+    "endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
 
 
@@ -163,8 +162,7 @@ def test_answers_with_a_false_label_are_left_out_and_counted(tmp_path: Path, kin
     )
     sentence = (
         "source talks has the form prompt and completion with labels (KTO): prompt, completion, label; 14 of 40 rows "
-        "left out, because the "
-        "label is false"
+        "left out, because the label is false"
     )
     for command in ("build", "stats", "show"):
         assert sentence in look(command, path)
@@ -215,10 +213,8 @@ def test_a_row_of_another_form_is_named_with_its_file(tmp_path: Path, kind: str)
         opened(run(tmp_path, folder, {"chat": {}}, kind=kind))
     assert str(refused.value) == (
         f"spec.data.sources[talks].format.chat.messagesField: row 0 (counted from 0) of {folder}/b.{kind} has no field "
-        "'conversations', "
-        "only instruction, input, output; the form of the source is ShareGPT: conversations; name the field, fix the "
-        "row, or put rows of "
-        "another form into a source of their own"
+        "'conversations', only instruction, input, output; the form of the source is ShareGPT: conversations; name the "
+        "field, fix the row, or put rows of another form into a source of their own"
     )
 
 
@@ -227,10 +223,9 @@ def test_a_first_row_of_no_form_is_named_before_anything_is_built(tmp_path: Path
     with pytest.raises(BadConfiguration) as refused:
         opened(run(tmp_path, file, {"chat": {}}))
     assert str(refused.value).startswith(
-        f"spec.data.sources[talks].format.chat: row 0 (counted from 0) of {file} "
-        "has no field 'messages', only body, title, and no other known form of a conversation; name the field in "
-        "messagesField, or "
-        "give rows with one of these: messages; conversations (ShareGPT); "
+        f"spec.data.sources[talks].format.chat: row 0 (counted from 0) of {file} has no field 'messages', only body, "
+        "title, and no other known form of a conversation; name the field in messagesField, or give rows with one of "
+        "these: messages; conversations (ShareGPT); "
     )
     (tmp_path / "rows.csv").write_text("title,body\ny,x\n")
     with pytest.raises(
@@ -278,8 +273,7 @@ def test_token_ids_need_lists(tmp_path: Path) -> None:
 
 TEMPLATE = (
     "{% for m in messages %}<|user_start|><|user_end|>{{ m.content }}{% if m.role == 'assistant' %}{% generation "
-    "%}<|python_start|>"
-    "<|python_end|><|assistant_end|>{% endgeneration %}{% endif %}{% endfor %}"
+    "%}<|python_start|><|python_end|><|assistant_end|>{% endgeneration %}{% endif %}{% endfor %}"
 )
 
 
@@ -299,8 +293,7 @@ def test_rows_given_as_text_are_warned_of(tmp_path: Path) -> None:
     path = run(tmp_path, file, {"text": {}}, objective="nextToken", kind="text")
     sentence = (
         f"warning: spec.data.sources[talks].text: {file} looks like a file of rows, and text takes a whole file, with "
-        "all its marks, as "
-        "one document; write csv: {paths: …} to read its rows"
+        "all its marks, as one document; write csv: {paths: …} to read its rows"
     )
     for command in ("build", "stats", "show"):
         assert sentence in look(command, path)

@@ -291,9 +291,8 @@ def test_the_error_for_a_run_longer_than_its_data_names_the_limit() -> None:
     assert limit is not None
     assert 40 < limit < 48  # three of every four are from b
     assert stop_problem(mixture, schedule, pad_last=False) == (
-        f"spec.trainer.steps: 50 steps need more than the {limit} sequences after which "
-        "spec.data.mixture.stop: firstExhausted ends the data (exhausted: b); set steps to 5 or less, or stop to "
-        "restart"
+        f"spec.trainer.steps: 50 steps need more than the {limit} sequences after which spec.data.mixture.stop: "
+        "firstExhausted ends the data (exhausted: b); set steps to 5 or less, or stop to restart"
     )
     assert "set steps to 6 or less" in str(stop_problem(mixture, schedule, pad_last=True))
     assert stop_problem(mixture, BatchSchedule(steps=5, batch_size=8, sequence_length=16), pad_last=False) is None

@@ -47,8 +47,7 @@ def test_a_mesh_that_the_devices_do_not_fill_is_refused():
         build_mesh(ResolvedMesh(replica=2, data=1, fsdp=4, tensor=2))
     assert str(refusal.value) == (
         "spec.mesh: replica 2 x fsdp 4 x tensor 2 needs 16 devices but JAX sees 8 cpu devices; make "
-        "spec.accelerator.topology and "
-        "slices agree with the machines, or change the mesh"
+        "spec.accelerator.topology and slices agree with the machines, or change the mesh"
     )
 
 

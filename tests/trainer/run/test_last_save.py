@@ -48,8 +48,7 @@ def test_the_sentence_names_the_chosen_save_and_its_cost() -> None:
     assert LastSave("step", 50, 50, budget).sentence() == "a notice of preemption came; step 50 is saved"
     assert LastSave("inFlight", 50, 45, budget).sentence() == (
         "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so only the save in flight, of step 45, "
-        "was finished; "
-        "steps 46 to 50 will be done again"
+        "was finished; steps 46 to 50 will be done again"
     )
     assert LastSave("none", 50, 30, budget).sentence() == (
         "a notice of preemption came with 12.0 s left; a save takes 40.0 s, so none was finished; steps 31 to 50 will "

@@ -225,9 +225,8 @@ def test_stop_names_the_step_its_numbers_and_the_fix() -> None:
         )
     assert str(stopped.value) == (
         "the loss of step 12 is not a number and its gradient norm infinite; the last good checkpoint is that of step "
-        "10 (steps/10/); "
-        "check the data of this step, then resume with recovery.divergence.nonFinite: skip, or make a new run with a "
-        "lower learning rate"
+        "10 (steps/10/); check the data of this step, then resume with recovery.divergence.nonFinite: skip, or make a "
+        "new run with a lower learning rate"
     )
     assert stopped.value.exit_code == ExitCode.DIVERGED == 86
     assert ExitCode.DIVERGED in FATAL_CODES

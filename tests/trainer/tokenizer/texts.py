@@ -19,8 +19,7 @@ TRAINING = [
 
 _PARTS = (
     "'s¦'LL¦'ſ¦’t¦ ¦  ¦\t¦\n¦\r\n¦\r¦\u00a0¦\u3000¦\u2028¦\u0085¦a¦the¦ "
-    "the¦Ab¦naïve¦e\u0301¦\u0301¦\u200d¦1¦12¦123456¦٣¦½¦Ⅻ¦𝟘¦!¦...¦--¦_¦"
-    "/¦<|bos|>¦<|¦|>¦한국¦字¦。¦😀¦👍🏽¦🇰🇷¦\U0001fae9¦\x00¦\x7f¦\ufeff¦\uffff¦\U0010ffff¦İ¦ß¦K¦ǅ¦ʼn¦नि¦ไทย¦שלום¦ـ"
+    "the¦Ab¦naïve¦e\u0301¦\u0301¦\u200d¦1¦12¦123456¦٣¦½¦Ⅻ¦𝟘¦!¦...¦--¦_¦/¦<|bos|>¦<|¦|>¦한국¦字¦。¦😀¦👍🏽¦🇰🇷¦\U0001fae9¦\x00¦\x7f¦\ufeff¦\uffff¦\U0010ffff¦İ¦ß¦K¦ǅ¦ʼn¦नि¦ไทย¦שלום¦ـ"
 ).split("¦")
 HARD_TEXT = st.lists(st.one_of(st.sampled_from(_PARTS), st.text(max_size=3)), max_size=40).map("".join)
 """Texts of the parts that matter to split patterns, merges and special tokens, and of any other characters."""

@@ -49,8 +49,7 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
     if not head.owner.same_run(owner):
         raise RootTaken(
             f"checkpoint root {root} belongs to the run {head.owner.namespace}/{head.owner.name}, not to "
-            f"{owner.namespace}/{owner.name}; "
-            "give each run a spec.checkpoint.root of its own"
+            f"{owner.namespace}/{owner.name}; give each run a spec.checkpoint.root of its own"
         )
     if epoch is None:
         epoch = Epoch(attempt=head.epoch.attempt + 1, restart=0)
@@ -62,9 +61,8 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
 def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
     newer = "epoch" if epoch < head.epoch else "process of epoch"
     return Fenced(
-        f"checkpoint root {root} was taken by the newer {newer} {head.epoch}, so this process of epoch {epoch} may not "
-        "write there any "
-        "more; let the newer one run",
+        f"checkpoint root {root} was taken by the newer {newer} {head.epoch}, so this process of epoch {epoch} may "
+        "not write there any more; let the newer one run",
         head.epoch.attempt,
     )
 

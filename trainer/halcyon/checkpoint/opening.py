@@ -112,8 +112,7 @@ def load_head(store: Store, present: Value | None = None) -> tuple[documents.Hea
         if head is None:
             raise NoValidCheckpoint(
                 f"{damage} in checkpoint root {store.root}, and no committed checkpoint lies there; restore HEAD from "
-                "a backup, or give "
-                "the run a new spec.checkpoint.root"
+                "a backup, or give the run a new spec.checkpoint.root"
             ) from None
         return head, str(damage)
 
@@ -156,14 +155,12 @@ def _expect_checkpoint(head: documents.Head | None, expected_step: int, root: st
         raise NoValidCheckpoint(
             f"no checkpoint in {root} verifies ({len(head.bad)} are damaged, the newest at step "
             f"{max(bad.step for bad in head.bad)}); restore the files from a backup, or give the run a new "
-            "spec.checkpoint.root to begin "
-            "again"
+            "spec.checkpoint.root to begin again"
         )
     if expected_step > 0:
         raise NoValidCheckpoint(
             f"the run had a checkpoint at step {expected_step}, but {root} holds none; correct spec.checkpoint.root or "
-            "restore its files, "
-            "or give the run a new root to begin again"
+            "restore its files, or give the run a new root to begin again"
         )
 
 
@@ -179,15 +176,12 @@ def none_verifies(root: str, tried: Sequence[documents.BadStep], older: Sequence
     if not older:
         return (
             f"none of the {len(tried)} checkpoints in {root} verifies ({reasons}); restore the files from a backup, or "
-            "give the run a new "
-            "spec.checkpoint.root to begin again"
+            "give the run a new spec.checkpoint.root to begin again"
         )
     return (
         f"none of the {len(tried)} newest checkpoints in {root} verifies ({reasons}), and a run does not go further "
-        "back by itself; "
-        f"restore the files from a backup, or copy an older one, such as step {older[0].step}, to a root of its own "
-        "(halcyon checkpoints "
-        "copy) and set spec.checkpoint.root to that"
+        f"back by itself; restore the files from a backup, or copy an older one, such as step {older[0].step}, to a "
+        "root of its own (halcyon checkpoints copy) and set spec.checkpoint.root to that"
     )
 
 

@@ -30,8 +30,7 @@ from halcyon_api.spec.origin import OriginSpec
 _KEPT_SECTIONS = ("spec.model", "spec.tokenizer", ADAPTER)
 _FIX = (
     "; a run that begins from another one keeps its model, adapter and tokenizer, so set them back, or set "
-    "spec.from.weightsOnly, or "
-    "remove spec.from to begin at step 0"
+    "spec.from.weightsOnly, or remove spec.from to begin at step 0"
 )
 
 
@@ -53,8 +52,7 @@ def origin_place(origin: OriginSpec, own: CheckpointSpec) -> CheckpointSpec:
     if origin.root is None:
         raise BadConfiguration(
             f"spec.from.root: only the operator can look up where the checkpoints of run {origin.run} are; outside of "
-            "a cluster give its "
-            "checkpoint.root here"
+            "a cluster give its checkpoint.root here"
         )
     endpoint, region = (own.endpoint, own.region) if origin.root.startswith("s3://") else (None, None)
     return CheckpointSpec(root=origin.root, endpoint=endpoint, region=region)
@@ -198,8 +196,7 @@ class OtherRun:
             steps = ", ".join(str(entry.step) for entry in head.committed[:10])
             raise NoValidCheckpoint(
                 f"spec.from.step: run {origin.run} has no checkpoint of step {origin.step} in {root} (any more); its "
-                f"steps are {steps}; "
-                "pin a checkpoint to keep it (halcyon checkpoints pin)"
+                f"steps are {steps}; pin a checkpoint to keep it (halcyon checkpoints pin)"
             )
         return named
 
@@ -210,8 +207,7 @@ class OtherRun:
             if steps is not None and entry.step >= steps:
                 raise RunChanged(
                     f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {run} had done at "
-                    "its checkpoint; "
-                    "give more, or name an earlier spec.from.step"
+                    "its checkpoint; give more, or name an earlier spec.from.step"
                 )
             then = manifest.fingerprints
             if "spec.tokenizer" not in then.documents:  # imported weights

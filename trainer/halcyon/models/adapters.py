@@ -56,8 +56,7 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
         if not any(fnmatchcase(path, pattern) for path in there):
             raise BadConfiguration(
                 f"{_FIELD}.targets: {pattern!r} matches no weight of a linear map of the model; its weights are "
-                f"{_listed(list(there))}; "
-                "correct the pattern"
+                f"{_listed(list(there))}; correct the pattern"
             )
     chosen = {
         path: weight for path, weight in there.items() if any(fnmatchcase(path, pattern) for pattern in spec.targets)
@@ -67,8 +66,7 @@ def with_adapter(model: Model, spec: LoraSpec, key: PRNGKeyArray) -> Model:
         if stacked_experts is not None and is_set:
             raise BadConfiguration(
                 f"{_FIELD}.{name}: the targets match the weights of experts, {stacked_experts}, which have no {name}; "
-                "leave it out, or "
-                "give targets without experts"
+                "leave it out, or give targets without experts"
             )
 
     def made(path: str) -> LowRank | None:
@@ -217,8 +215,7 @@ def check_used(model: CausalLM) -> None:
         if owner is not None and not is_used:
             raise BadConfiguration(
                 f"{_FIELD}.targets: the model does not compute the adapter {owner}, because it reads the weight "
-                "instead of calling the "
-                "linear map; call the map, or leave its weight out of the targets"
+                "instead of calling the linear map; call the map, or leave its weight out of the targets"
             )
 
 

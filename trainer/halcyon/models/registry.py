@@ -28,46 +28,46 @@ def family_of(kind: str) -> Family[Any]:
     """
     match kind:
         case "llama":
-            from halcyon.models.families.llama import LLAMA as found
+            from halcyon.models.families.llama import LLAMA as family
         case "gpt2":
-            from halcyon.models.families.gpt2 import GPT2 as found
+            from halcyon.models.families.gpt2 import GPT2 as family
         case "qwen2":
-            from halcyon.models.families.qwen import QWEN2 as found
+            from halcyon.models.families.qwen import QWEN2 as family
         case "qwen3":
-            from halcyon.models.families.qwen import QWEN3 as found
+            from halcyon.models.families.qwen import QWEN3 as family
         case "mistral":
-            from halcyon.models.families.mistral import MISTRAL as found
+            from halcyon.models.families.mistral import MISTRAL as family
         case "gemma":
-            from halcyon.models.families.gemma import GEMMA as found
+            from halcyon.models.families.gemma import GEMMA as family
         case "gemma2":
-            from halcyon.models.families.gemma import GEMMA2 as found
+            from halcyon.models.families.gemma import GEMMA2 as family
         case "gemma3":
-            from halcyon.models.families.gemma import GEMMA3 as found
+            from halcyon.models.families.gemma import GEMMA3 as family
         case "olmo2":
-            from halcyon.models.families.olmo import OLMO2 as found
+            from halcyon.models.families.olmo import OLMO2 as family
         case "olmo3":
-            from halcyon.models.families.olmo import OLMO3 as found
+            from halcyon.models.families.olmo import OLMO3 as family
         case "mixtral":
-            from halcyon.models.families.mistral import MIXTRAL as found
+            from halcyon.models.families.mistral import MIXTRAL as family
         case "qwen3Moe":
-            from halcyon.models.families.qwen import QWEN3_MOE as found
+            from halcyon.models.families.qwen import QWEN3_MOE as family
         case "gptOss":
-            from halcyon.models.families.gpt_oss import GPT_OSS as found
+            from halcyon.models.families.gpt_oss import GPT_OSS as family
         case "deepseekV3":
-            from halcyon.models.families.deepseek import DEEPSEEK_V3 as found
+            from halcyon.models.families.deepseek import DEEPSEEK_V3 as family
         case "glm4Moe":
-            from halcyon.models.families.deepseek import GLM4_MOE as found
+            from halcyon.models.families.deepseek import GLM4_MOE as family
         case "qwen3Next":
-            from halcyon.models.families.qwen_next import QWEN3_NEXT as found
+            from halcyon.models.families.qwen_next import QWEN3_NEXT as family
         case "apertus":
-            from halcyon.models.families.apertus import APERTUS as found
+            from halcyon.models.families.apertus import APERTUS as family
         case "nanochat":
-            from halcyon.models.families.nanochat import NANOCHAT as found
+            from halcyon.models.families.nanochat import NANOCHAT as family
         case "custom":
-            from halcyon.models.custom import CUSTOM as found
+            from halcyon.models.custom import CUSTOM as family
         case _:
             raise ValueError(f"there is no model family {kind}")
-    return found
+    return family
 
 
 def build_model(

@@ -161,8 +161,7 @@ def _memberships(groups: Any, names: list[str], leaves: list[Parameter]) -> list
             if other != number:
                 raise BadConfiguration(
                     f"{_FIELD}[{number}]: {names[index]} is also in groups[{other}] ({_selection(groups[other])}); "
-                    "change one of the "
-                    "selections, so that each parameter is in one group"
+                    "change one of the selections, so that each parameter is in one group"
                 )
     return list(owner.items())
 

@@ -52,8 +52,7 @@ def build_mesh(resolved: ResolvedMesh, devices: Sequence[Any] | None = None) -> 
         shape = product(dict(zip(MESH_AXES, sizes, strict=True)))
         raise BadConfiguration(
             f"spec.mesh: {shape} needs {math.prod(sizes)} devices but JAX sees {len(devices)} {devices[0].platform} "
-            "devices; "
-            "make spec.accelerator.topology and slices agree with the machines, or change the mesh"
+            "devices; make spec.accelerator.topology and slices agree with the machines, or change the mesh"
         )
     slices = group_by_slice(devices, resolved.replica)
     within = tuple(resolved.size(row.name) for row in on("ici"))

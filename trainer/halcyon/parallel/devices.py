@@ -72,8 +72,7 @@ def check_narrow(precision: PrecisionSpec, devices: list[Any]) -> None:
         ):
             raise BadConfiguration(
                 f"spec.trainer.precision.products: {kind} needs a device that is faster in it, and JAX sees "
-                f"{device.device_kind}; leave "
-                "products out, or take such a device (docs/hardware.md)"
+                f"{device.device_kind}; leave products out, or take such a device (docs/hardware.md)"
             )
 
 

@@ -237,8 +237,7 @@ def _connect_lifeline(processes: ProcessGroup, host: str, on_loss: OnLoss) -> Li
     except OSError as error:
         raise CouldNotJoin(
             f"process {processes.process_index} reached process 0 at {host} but not its port {invitation['port']} "
-            f"({error}); allow the "
-            "pods of a run to connect to each other on all ports"
+            f"({error}); allow the pods of a run to connect to each other on all ports"
         ) from None
 
 

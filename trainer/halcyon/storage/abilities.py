@@ -81,8 +81,7 @@ def create_problem(store: Store, nonce: str) -> str | None:
         return None
     return (
         f"does not support conditional creation ({winners + (late is not None)} of {_CONTENDERS + 1} created the same "
-        "key, where one may), "
-        "so a commit could be overwritten; choose a store that supports If-None-Match"
+        "key, where one may), so a commit could be overwritten; choose a store that supports If-None-Match"
     )
 
 

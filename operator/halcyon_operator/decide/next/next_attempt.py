@@ -63,15 +63,13 @@ def _missing_origin(situation: Situation) -> steps.Stall | steps.Await | None:
         return steps.Stall(
             "OriginUnknown",
             f"spec.from.run: there is no TrainingRun {origin.run} in namespace {observed.run.namespace}, so its "
-            "checkpoint root is not "
-            "known; correct the name, or make this run with spec.from.root",
+            "checkpoint root is not known; correct the name, or make this run with spec.from.root",
         )
     if root.startswith("file://"):
         return steps.Stall(
             "OriginUnknown",
             f"spec.from: the checkpoints of run {origin.run} are in {root}, on a volume that this run's pods do not "
-            "have; copy one to this "
-            "run's root (halcyon checkpoints copy) and make the run without spec.from",
+            "have; copy one to this run's root (halcyon checkpoints copy) and make the run without spec.from",
         )
     return None
 
@@ -101,8 +99,7 @@ def _held_back(situation: Situation) -> steps.HoldBack | None:
         return None
     message = (
         f"{last_message(status)}; {hold.ends} ends in a row without a checkpoint, so the next attempt is made at "
-        f"{stamp(hold.until)} "
-        "(an edit or a requested restart makes it at once)"
+        f"{stamp(hold.until)} (an edit or a requested restart makes it at once)"
     )
     return steps.HoldBack(hold.reason, message, (hold.until - now).total_seconds())
 
@@ -236,8 +233,7 @@ def remains_of_earlier_run(observed: Observed, status: TrainingRunStatus) -> ste
             return steps.Stall(
                 "NameTaken",
                 f"JobSet {jobset.name} {whose}, which was deleted without it, still runs; delete it ({fix}): its pods "
-                "save, "
-                "and this run goes on from there",
+                "save, and this run goes on from there",
             )
     if at_work := next((jobset for jobset in jobsets if jobset.outcome == "running" or jobset.deleting), None):
         return steps.Wait(f"waiting for JobSet {at_work.name} {whose} and its pods to be gone")

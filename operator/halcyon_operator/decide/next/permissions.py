@@ -25,15 +25,13 @@ def _forbidden(spec: TrainingRunSpec, settings: Settings) -> str | None:
     if spec.scheduling.queue is not None and not settings.kueue.enabled:
         return (
             "spec.scheduling.queue: this installation uses no queues; leave it out, or have the operator's owner set "
-            "kueue.enabled "
-            "in the chart"
+            "kueue.enabled in the chart"
         )
     refused = [variable.name for variable in spec.env if not is_allowed(variable.name, pods.variables)]
     if refused:
         return (
             f"spec.env[{refused[0]}]: this installation lets runs set {', '.join(pods.variables) or 'no variable'}; "
-            "leave it out, "
-            "or have the operator's owner add it to trainerPods.variables in the chart"
+            "leave it out, or have the operator's owner add it to trainerPods.variables in the chart"
         )
     keys = [key for key in spec.scheduling.labels if key not in pods.run_labels]
     if keys:
@@ -46,6 +44,5 @@ def _forbidden(spec: TrainingRunSpec, settings: Settings) -> str | None:
         return None
     return (
         "spec.accelerator.network: gpuDirect gives pods directories of their node, which this installation does not "
-        "allow; leave it out, "
-        "or have the operator's owner set gpuDirect.allowed in the chart"
+        "allow; leave it out, or have the operator's owner set gpuDirect.allowed in the chart"
     )

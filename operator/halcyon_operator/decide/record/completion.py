@@ -47,8 +47,7 @@ def early_end(observed: Observed, status: TrainingRunStatus, spec: TrainingRunSp
     done, run = steps_done(observed, status), observed.run.name
     return (
         f"all processes ended with exit code 0, but only {done} of {spec.trainer.steps} steps are known to be done; "
-        "read "
-        f"`kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart "
+        f"read `kubectl logs -l {names.LABEL_RUN}={run}` for what ended them, then edit the spec, or ask for a restart "
         "(kubectl halcyon restart)"
     )
 

@@ -65,8 +65,7 @@ def _why(
         case NoWorkload() if waited_seconds > TAKEN_UP_SECONDS:
             why = (
                 f"Kueue has made no Workload for JobSet {jobset.name}; see that it runs, that jobset.x-k8s.io/jobset "
-                "is among its "
-                "integrations, and that it manages this namespace"
+                "is among its integrations, and that it manages this namespace"
             )
             return "WaitingForKueue", why
         case NoWorkload():

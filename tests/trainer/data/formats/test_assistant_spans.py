@@ -19,25 +19,21 @@ TOKENIZER: Any = MarkedBytes(
     ["<|bos|>", "<|start|>", "<|end|>", "<think>", "</think>", "<|user|>", "<|assistant|>"], bos=256, eos=258
 )
 TURNS = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m.role + '\n' }}"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{{ '\n' }}"
-    "{% else %}{{ m.content + '<|end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% "
+    "generation %}{{ m.content }}<|end|>{% endgeneration %}{{ '\n' }}{% else %}{{ m.content + '<|end|>\n' }}{% endif "
+    "%}{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 THINKING = (
-    "{% for m in messages %}{% set words = m.content %}"
-    "{% if '</think>' in words %}{% set words = words.split('</think>')[-1] %}{% endif %}"
-    "{{ '<|start|>' + m.role + '\n' }}"
-    "{% if m.role == 'assistant' %}{% generation %}"
-    "{% if loop.last %}{{ '<think>\n' + m.reasoning_content | default('') + '\n</think>\n\n' }}{% endif %}"
-    "{{ words }}<|end|>{% endgeneration %}{{ '\n' }}{% else %}{{ words }}<|end|>{{ '\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    "{% for m in messages %}{% set words = m.content %}{% if '</think>' in words %}{% set words = "
+    "words.split('</think>')[-1] %}{% endif %}{{ '<|start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% "
+    "generation %}{% if loop.last %}{{ '<think>\n' + m.reasoning_content | default('') + '\n</think>\n\n' }}{% endif "
+    "%}{{ words }}<|end|>{% endgeneration %}{{ '\n' }}{% else %}{{ words }}<|end|>{{ '\n' }}{% endif %}{% endfor %}{% "
+    "if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 WITHOUT_END = (
-    "{% for m in messages %}{{ '<|' + m.role + '|>' }}"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif "
-    "%}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% "
+    "endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% "
+    "endif %}"
 )
 TEMPLATES = {"turns": TURNS, "thinking": THINKING, "without an end": WITHOUT_END}
 TALKS = {

@@ -119,9 +119,8 @@ def test_templates_get_tools_tokens_and_json_as_hugging_face_gives_them() -> Non
 
 def test_what_a_generation_block_sets_is_known_to_the_block_alone() -> None:
     template = (
-        "{% set a = 'x' %}{% for m in messages %}{% set b = 'y' %}"
-        "{% generation %}{% set a = m['content'] %}{% set b = a + 'b' %}{{ a + b }}{% endgeneration %}{{ a + b }}{% "
-        "endfor %}"
+        "{% set a = 'x' %}{% for m in messages %}{% set b = 'y' %}{% generation %}{% set a = m['content'] %}{% set b = "
+        "a + 'b' %}{{ a + b }}{% endgeneration %}{{ a + b }}{% endfor %}"
     )
     (document,) = chat(template=template)([row({"messages": [assistant("1"), assistant("2")]})])
     assert TOKENIZER.show(document.tokens) == "11bxy22bxy", "as `apply_chat_template` of transformers prints it"

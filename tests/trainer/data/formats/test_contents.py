@@ -17,18 +17,15 @@ PRINTED = "{% for m in messages %}{% generation %}({{ m['content'] }}){% endgene
 JOINED = "{% for m in messages %}{% generation %}{{ '(' + m['content'] + ')' }}{% endgeneration %}{% endfor %}"
 LISTED = (
     "{% for m in messages %}{% generation %}({% for p in m['content'] if p.type == 'text' %}<{{ p.text }}>{% endfor "
-    "%}){% endgeneration %}"
-    "{% endfor %}"
+    "%}){% endgeneration %}{% endfor %}"
 )
 EITHER = (
     "{% for m in messages %}{% generation %}({% if m.content is string %}{{ m.content }}{% else %}{% for p in "
-    "m.content %}{{ p.text }}"
-    "{% endfor %}{% endif %}){% endgeneration %}{% endfor %}"
+    "m.content %}{{ p.text }}{% endfor %}{% endif %}){% endgeneration %}{% endfor %}"
 )
 OF_ASSISTANT = (
     "{% for m in messages %}{% if m.role == 'user' %}({{ m.content }}){% else %}{% generation %}{% for p in m.content "
-    "%}<{{ p.text }}>"
-    "{% endfor %}{% endgeneration %}{% endif %}{% endfor %}"
+    "%}<{{ p.text }}>{% endfor %}{% endgeneration %}{% endif %}{% endfor %}"
 )
 
 

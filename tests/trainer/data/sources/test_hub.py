@@ -156,8 +156,7 @@ def test_without_the_library_a_data_set_by_name_is_refused(monkeypatch: pytest.M
         list_files(by_name("owner/name"), NOW)
     assert str(refused.value) == (
         "spec.data.sources[named].huggingFace: the package datasets is not installed; install it in the image, or name "
-        "the data "
-        "set's files in a parquet or jsonl source, such as hf://datasets/owner/name/"
+        "the data set's files in a parquet or jsonl source, such as hf://datasets/owner/name/"
     )
 
 

@@ -121,6 +121,5 @@ def test_a_full_disk_for_temporary_files_is_reported(tmp_path: Path, monkeypatch
         rows(jsonl_source(tmp_path / "a.jsonl.gz"))
     assert str(refused.value) == (
         "spec.data.sources[web].jsonl: a text too long for memory cannot be written to /dev/full: No space left on "
-        "device; "
-        "free some space there, or set TMPDIR to a folder on a larger disk"
+        "device; free some space there, or set TMPDIR to a folder on a larger disk"
     )

@@ -17,11 +17,9 @@ from tests.trainer.data.sources.cases import all_pieces, rows_of, write_jsonl
 
 TESTS = (
     "{{ tools is defined }}{{ tools is none }}{{ tools | tojson }}{% for m in messages %}{{ m.role }}{{ 'content' in m "
-    "}}"
-    "{{ m.content is none }}"
-    "{{ m.tool_calls is defined }}{{ 'tool_calls' in m }}{{ m.tool_calls is not none }}{{ m.name is defined }}"
-    "{% generation %}{{ m.content }}{% endgeneration %}{% for call in m.tool_calls or [] %}{{ call | tojson }}"
-    "{{ call.function.arguments.city is defined }}{% endfor %}{% endfor %}"
+    "}}{{ m.content is none }}{{ m.tool_calls is defined }}{{ 'tool_calls' in m }}{{ m.tool_calls is not none }}{{ "
+    "m.name is defined }}{% generation %}{{ m.content }}{% endgeneration %}{% for call in m.tool_calls or [] %}{{ call "
+    "| tojson }}{{ call.function.arguments.city is defined }}{% endfor %}{% endfor %}"
 )
 
 

@@ -72,8 +72,7 @@ def test_a_named_reward_without_any_number_to_compare_with_is_a_mistake() -> Non
         reward.of(["p", "p"], ["#### 1", "b"], ["", ""])
     assert str(found.value) == (
         "spec.objective.policy.reward: spellingBee compares numbers after ####, and no reference of the step has one, "
-        "such as ''; name the "
-        "field that has it (format.prompt.referenceField), or take another reward"
+        "such as ''; name the field that has it (format.prompt.referenceField), or take another reward"
     )
     assert reward.of(["p", "p"], ["#### 1", "b"], ["", "#### 1"]) == [0.0, 0.0]
 

@@ -180,8 +180,7 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
         except csv.Error as error:
             raise Unreadable(
                 f"row {number} (counted from 0, without the header) of {file} is not readable: {reason(error)}; save "
-                "the file with line "
-                "feeds (\\n) between rows"
+                "the file with line feeds (\\n) between rows"
             ) from None
         if values is None:
             return

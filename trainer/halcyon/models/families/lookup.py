@@ -58,8 +58,7 @@ def form_of_config(config: ConfigReader) -> PublishedForm:
     shown = nearest.model_type if key == "model_type" else nearest.architectures[0]
     raise BadConfiguration(
         f"{config.where}: {key} names {architecture}, which Halcyon does not have; the nearest that it has is {shown}, "
-        "and all are "
-        f"{', '.join(known)}"
+        f"and all are {', '.join(known)}"
     )
 
 

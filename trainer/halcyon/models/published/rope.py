@@ -131,8 +131,7 @@ def read_rope_by_layer(config: ConfigReader, default_theta: float) -> Rope:
     if former.has(_FORMER_TYPE) and not former.has(_TYPE) and rope.kind != "default":
         raise BadConfiguration(
             f"{former.where}: the kind {rope.kind} is named by {_FORMER_TYPE}, which version 5 of transformers ignores "
-            "in this family; "
-            f"name it by {_TYPE}"
+            f"in this family; name it by {_TYPE}"
         )
     settings = {name: value for name, value in rope.settings.items() if name not in FOR_ALL_TYPES}
     shared = {
@@ -205,8 +204,7 @@ def _read(config: ConfigReader, scaling: ConfigReader, default_theta: float, als
         ):
             raise BadConfiguration(
                 f"{scaling.where}: {name} is {value}, which Halcyon does not compute for {_TYPE} {kind}, and programs "
-                "differ in whether "
-                "they do; delete it if the model was trained without it"
+                "differ in whether they do; delete it if the model was trained without it"
             )
     return Rope(theta, kind, settings, part)
 
