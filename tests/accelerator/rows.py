@@ -62,9 +62,29 @@ class Table:
         return [*found, f"| {' | '.join(cell(row[name]) for name in names)} |"]
 
 
+def by_card(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """The rows of each card, with those of its machines first. A stage that a later run measured again replaces the
+    earlier one; that a stage ended at its limit is left out.
+    """
+    stages: dict[str, dict[str, list[Row]]] = {}
+    card, run = "", 0
+    of_run: dict[tuple[str, str], int] = {}
+    for row in map(dict, rows):
+        stage = row["stage"]
+        if stage == _MACHINE:
+            card, run = row["card"], run + 1
+            stages.setdefault(card, {}).setdefault(_MACHINE, []).append(row)
+        elif not str(row.get("error", "")).startswith("ended after"):
+            if of_run.get((card, stage)) != run:
+                of_run[card, stage] = run
+                stages.setdefault(card, {})[stage] = []
+            stages[card][stage].append(row)
+    return {name: [row for found in of_card.values() for row in found] for name, of_card in stages.items()}
+
+
 def short(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Rows for a page: of the errors of attention only the largest of each mask, type and implementation; each reason
-    and machine once.
+    """Rows of a card for a page: of the errors of attention only the largest of each mask, type and implementation;
+    each reason and machine once.
     """
     found: list[Row] = []
     worst: dict[tuple[Any, ...], Row] = {}
@@ -116,4 +136,5 @@ def with_section(page: str, rows: list[Row]) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"the page has no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{markdown(short(rows)) if rows else NOTHING}\n{END}{after}"
+    tables = [f"### {card}\n\n{markdown(short(found))}" for card, found in by_card(rows).items()]
+    return "\n".join((f"{before}{BEGIN}", "\n\n".join(tables) or NOTHING, f"{END}{after}"))

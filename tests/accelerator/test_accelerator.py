@@ -19,7 +19,7 @@ from halcyon.models.parts.masks import Block
 from halcyon_devcluster.waiting import until
 from tests.accelerator import run
 from tests.accelerator.measure import ROOT
-from tests.accelerator.rows import BEGIN, END, NOTHING, Row, Table, markdown, read, short, with_section
+from tests.accelerator.rows import BEGIN, END, NOTHING, Row, Table, by_card, markdown, read, short, with_section
 from tests.accelerator.stages.attention import Case, mask_of, visible_pairs
 from tests.accelerator.stages.profile import covered
 from tests.faults.interpreters import of_version, uv
@@ -102,9 +102,21 @@ def test_a_page_shows_the_largest_error_of_each_implementation() -> None:
 def test_the_section_of_a_page_is_replaced_and_the_rest_stays() -> None:
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert with_section(page, []) == f"before\n{BEGIN}\n{NOTHING}\n{END}\nafter\n"
-    assert with_section(with_section(page, [{"stage": "a", "x": 1}]), []) == with_section(page, [])
+    machine = {"stage": "machine", "card": "C"}
+    assert with_section(with_section(page, [machine, {"stage": "a", "x": 1}]), []) == with_section(page, [])
     with pytest.raises(ValueError, match="has no lines"):
         with_section("nothing", [])
+
+
+def test_a_page_has_a_section_for_each_card_with_the_newest_rows_of_each_stage() -> None:
+    first, second = ({"stage": "machine", "card": card} for card in ("C", "D"))
+    cut = {"stage": "b", "error": "ended after its 9 s"}
+    rows = [first, {"stage": "a", "x": 1}, {"stage": "b", "x": 2}, second, {"stage": "a", "x": 3}]
+    again = [first, {"stage": "a", "x": 4}, {"stage": "a", "x": 5}, cut]
+    assert by_card([*rows, *again]) == {
+        "C": [first, first, {"stage": "a", "x": 4}, {"stage": "a", "x": 5}, {"stage": "b", "x": 2}],
+        "D": [second, {"stage": "a", "x": 3}],
+    }
 
 
 def test_the_page_shows_what_the_script_has_measured() -> None:

@@ -108,6 +108,7 @@ GPUS = (
         fabric=TCPX,
         device_kinds=("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"),
         aliases=("nvidia-h100-80gb", "h100-80gb", "a3-highgpu-8g", "a3-highgpu"),
+        tried="the trainer on one card, without a cluster",
     ),
     _gpu(
         "h100-mega",

@@ -1,10 +1,10 @@
 """The experts of one layer of Qwen3-30B-A3B (128 experts of 2048 x 768, 8 for each token) on 32,768 tokens, by several
 products.
 
-``Halcyon`` is what the trainer takes on this device, ``Halcyon float8`` the same with ``precision.products: float8``,
-where the device has it, and ``Halcyon blocks`` its loop over blocks of rows; the others are
-`tests.accelerator.candidates`. The groups are uneven: the routes are drawn with weights that fall from the first expert
-to the last, and one expert gets no row. Errors are relative to the same products in float32.
+``auto`` is what the trainer takes on this device, ``float8`` the same with ``precision.products: float8``, where the
+device has it, and ``blocks`` the loop over blocks of rows. The groups are uneven: the routes are drawn with weights
+that fall from the first expert to the last, and one expert gets no row. Errors are relative to the same products in
+float32.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from halcyon.models.parts.experts import expert_outer, expert_product
 from halcyon.models.parts.grouped_product import grouped_outer, grouped_product
 from halcyon.parallel.devices import has_narrow
 from halcyon_api.spec.narrow_products import NarrowProducts
-from tests.accelerator import candidates
-from tests.accelerator.candidates import Product
 from tests.accelerator.measure import Options, brief, error_of, milliseconds
 from tests.accelerator.rows import Row
+
+Product = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""See `halcyon.models.parts.grouped_product.grouped_product`."""
 
 
 def with_gradients(product: Callable[..., jax.Array], outer: Callable[..., jax.Array]) -> Product:
@@ -54,12 +55,12 @@ def with_gradients(product: Callable[..., jax.Array], outer: Callable[..., jax.A
 def products() -> dict[str, Product]:
     """The products to measure, the trainer's first. The loop over blocks is last, because it is slow."""
     blocks = [functools.partial(one, implementation="blocks") for one in (grouped_product, grouped_outer)]
-    found = {"Halcyon": with_gradients(grouped_product, grouped_outer)}
+    found = {"auto": with_gradients(grouped_product, grouped_outer)}
     device = jax.devices()[0]
     if has_narrow("float8", device.platform, device.device_kind, getattr(device, "compute_capability", "")):
         float8 = [functools.partial(one, NarrowProducts.of("float8")) for one in (expert_product, expert_outer)]
-        found["Halcyon float8"] = with_gradients(*float8)
-    return {**found, **candidates.PRODUCTS, "Halcyon blocks": with_gradients(*blocks)}
+        found["float8"] = with_gradients(*float8)
+    return {**found, "blocks": with_gradients(*blocks)}
 
 
 def layer(product: Product, rows: jax.Array, weights: tuple[jax.Array, ...], sizes: jax.Array) -> jax.Array:
@@ -109,7 +110,7 @@ def rows(options: Options) -> Iterator[Row]:
             del out, found, again
             times = [milliseconds(lambda run=run: run(x, weights), most=10) for run in (forward, both)]
         except Exception as error:
-            yield {"product": name, "left out" if name in candidates.PRODUCTS else "error": brief(error)}
+            yield {"product": name, "error": brief(error)}
             continue
         yield {
             "product": name,
