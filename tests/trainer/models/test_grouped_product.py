@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
+import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from haliax import NamedArray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +18,15 @@ from halcyon.commands.programs.devices import described
 from halcyon.commands.programs.gpus import GPUS
 from halcyon.models.parts import grouped_kernel
 from halcyon.models.parts.attention_choice import Target, attending
+from halcyon.models.parts.embedding import look_up
 from halcyon.models.parts.grouped_kernel import Tile, outer_products, row_products
-from halcyon.models.parts.grouped_product import BLOCK, grouped_outer, grouped_product, grouped_sum
+from halcyon.models.parts.grouped_product import (
+    BLOCK,
+    grouped_outer,
+    grouped_product,
+    grouped_sum,
+    sums_at,
+)
 
 ROWS, INPUTS, OUTPUTS, GROUPS = 40, 5, 3, 4
 
@@ -69,6 +79,30 @@ def test_rows_are_added_up_by_group() -> None:
     rows, ends = drawn(ROWS, INPUTS), [7, 7, 30, 38]
     expected = [rows[part].sum(0) for part in groups_of(ends)]
     np.testing.assert_allclose(grouped_sum(jnp.asarray(rows), sizes_of(ends)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["blocks", "kernel"])
+@settings(max_examples=20, deadline=None)
+@given(places=st.lists(st.integers(-70, 140), min_size=ROWS, max_size=ROWS), count=st.sampled_from([1, 64, 100, 128]))
+def test_rows_are_added_up_by_place(implementation: str, places: list[int], count: int) -> None:
+    """In any order; rows of places that are not there are left out, and a place without rows is zero."""
+    rows, expected = drawn(ROWS, INPUTS), np.zeros((count, INPUTS), np.float32)
+    for place, row in zip(places, rows, strict=True):
+        if 0 <= place < count:
+            expected[place] += row
+    found = by_place(rows, jnp.asarray(places, jnp.int32), count, implementation=implementation)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+by_place = jax.jit(sums_at, static_argnums=2, static_argnames="implementation")
+
+
+@pytest.mark.parametrize("implementation", ["blocks", "kernel"])
+def test_many_narrow_rows_of_one_place_have_a_wide_sum(implementation: str) -> None:
+    rows = jnp.ones((4096, 3), jnp.bfloat16)
+    found = by_place(rows, jnp.full(4096, 70, jnp.int32), 100, implementation=implementation)
+    assert found.dtype == jnp.float32
+    assert np.array_equal(np.asarray(found).sum(1), np.where(np.arange(100) == 70, 3 * 4096, 0))
 
 
 @IMPLEMENTATIONS
@@ -150,6 +184,34 @@ def test_a_program_for_nvidia_gpus_has_one_kernel_and_no_loop(gpu: str) -> None:
             program = jax.jit(call).trace(*arguments, sizes).lower(lowering_platforms=("cuda",)).as_text()
         found = [program.count(word) for word in ("@__gpu$xla.gpu.triton", "stablehlo.while", "stablehlo.dot_general")]
         assert found == [1, 0, 0]
+
+
+@pytest.mark.parametrize("gpu", ["a100", "l4", "h200", "b200"])
+def test_the_gradient_of_an_embedding_is_no_scatter_on_nvidia_gpus(gpu: str) -> None:
+    """XLA would sort all its numbers, so that the bits repeat."""
+    with attending("auto", Target.of(GPUS[gpu])), described(GPUS[gpu]):
+        program = jax.jit(table_gradient()).trace(*TABLE).lower(lowering_platforms=("cuda",)).as_text()
+    assert [program.count(word) for word in ("@__gpu$xla.gpu.triton", "stablehlo.scatter")] == [1, 0]
+
+
+@pytest.mark.parametrize("target", [Target("tpu"), Target("gpu", (7, 5)), Target("cpu")])
+def test_the_gradient_of_an_embedding_is_a_scatter_elsewhere(target: Target) -> None:
+    with attending("auto", target):
+        program = str(jax.make_jaxpr(table_gradient())(*TABLE))
+    assert [program.count(word) for word in ("pallas_call", "scatter-add")] == [0, 1]
+
+
+TOKENS, POSITIONS, EMBED = hax.make_axes(tokens=1000, position=256, embed=32)
+TABLE = hax.named(jnp.zeros((1000, 32)), (TOKENS, EMBED)), hax.named(jnp.zeros(256, jnp.int32), POSITIONS)
+
+
+def table_gradient() -> Callable[[NamedArray, NamedArray], NamedArray]:
+    """A function of its own for each target, because JAX keeps the trace of a function."""
+
+    def total(table: NamedArray, indices: NamedArray) -> jax.Array:
+        return look_up(table, indices, TOKENS, jnp.bfloat16).astype(jnp.float32).sum().scalar()
+
+    return jax.grad(total)
 
 
 @pytest.mark.parametrize(("target", "expected"), [(Target("tpu"), 1), (Target("gpu", (7, 5)), 0), (Target("cpu"), 0)])

@@ -2,7 +2,7 @@
 
 The gradient of a table is a sum over all positions of the batch, and a frequent token has many of them. The table is
 cast to the compute type before the look-up; in bfloat16 the error of that sum would be half of its norm or more. So the
-sum is float32 in every compute type.
+sum is float32 in every compute type (`halcyon.models.parts.grouped_product.sums_at`).
 
 If a mesh splits the batch, each device adds up the vectors of its own positions into a table of its own. One reduction
 then gives each device the sum for the part of the table that it stores.
@@ -29,6 +29,7 @@ from halcyon.models.axes import EMBED, POSITION, SMEARED, VALUE_GATE, elementwis
 from halcyon.models.cache import Memory
 from halcyon.models.parameters import Role, parameter
 from halcyon.models.partition import Result, Shard, by_device, divided
+from halcyon.models.parts.grouped_product import sums_at
 from halcyon.models.parts.linear import Linear, normal
 
 GREATEST = 3.0
@@ -82,13 +83,9 @@ def _backward(
         indices, vectors = (x.array for x in arguments)
         part, first = shard.part(indexed)
         width = vectors.shape[indices.ndim :]
-        at = indices.reshape(-1) - first
-        at = jnp.where(
-            at < 0, part.size, at
-        )  # drop indices outside of this part: a negative one would count from the end
-        rows = vectors.astype(jnp.float32).reshape(-1, *width)
-        total = jnp.zeros((part.size, *width), jnp.float32).at[at].add(rows, mode="drop")
-        return shard.reduced(NamedArray(total, ordered.axis_names))
+        # Indices outside of this device's part of the table are left out.
+        total = sums_at(vectors.reshape(indices.size, -1), indices.reshape(-1) - first, part.size)
+        return shard.reduced(NamedArray(total.reshape(part.size, *width), ordered.axis_names))
 
     total = by_device(of_device, (indices, vectors), (), Result(ordered.axis_names, parameter=True))
     return total.rearrange(table.axes).astype(table.dtype), None
