@@ -72,19 +72,21 @@ def calls(row: Row, phase: str) -> int:
     return sum(call["count"] * times(call["loops"]) for call in found)
 
 
-def test_show_plan_compiles_for_the_accelerators_of_the_document(tmp_path: Path) -> None:
+def test_a_plan_is_compiled_for_the_accelerators_of_the_document(tmp_path: Path) -> None:
     run = document(
         spec__accelerator={"type": "h100", "topology": "1x8"},
         spec__trainer={"steps": 10, "batchSize": 8, "sequenceLength": 64, "precision": {"compute": "bfloat16"}},
     )
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    command = [sys.executable, "-m", "halcyon.commands.main", "show", "plan", str(tmp_path / "run.yaml")]
+    command = [sys.executable, "-m", "halcyon.commands.main", "plan", str(tmp_path / "run.yaml")]
     ended = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
-    assert (found["platform"], found["mesh"]["fsdp"]) == ("gpu", 8)
-    assert any(call["target"].startswith("__cublas$") for call in found["calls"])
-    assert found["overlap"]["collectives"] > 0
+    program = found["program"]
+    assert (program["platform"], program["mesh"]["fsdp"], found["note"]) == ("gpu", 8, None)
+    assert any(call["target"].startswith("__cublas$") for call in program["calls"])
+    assert program["overlap"]["collectives"] > 0
+    assert {"mlp", "head", "optimizer", "embedding"} <= {part["name"] for part in found["plan"]["parts"]}
 
 
 @rows("attention", tuple(row.name for row in ROWS))

@@ -126,6 +126,6 @@ def test_the_plan_is_one_line_in_the_status() -> None:
 @pytest.mark.slow
 def test_a_run_without_automatic_values_is_planned_for_its_largest_batch() -> None:
     trainer = {"microbatches": 2, "batchSchedule": [{"fromStep": 5, "batchSize": 2 * ROWS}]}
-    found = planned(spec_of(trainer=trainer), VOCABULARY, mesh_of(fsdp=4, context=2), None)
+    _, found = planned(spec_of(trainer=trainer), VOCABULARY, mesh_of(fsdp=4, context=2), None)
     assert (found.batch_size, found.microbatches, found.rows, found.positions) == (2 * ROWS, 2, 4, LENGTH // 2)
     assert found.memory.available is None

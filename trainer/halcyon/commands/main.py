@@ -15,6 +15,7 @@ from halcyon.commands import checkpoints, data, dial, models, profile, samples, 
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.commands.plan import plan
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
 from halcyon_api.counting import counted
@@ -224,6 +225,7 @@ for name, group in {
     app.add_typer(group, name=name, rich_help_panel=LOCAL)
 for name, command in {
     "dial": dial.print_dial,
+    "plan": plan,
     "sample": texts.sample,
     "samples": samples.samples,
     "chat": texts.chat,

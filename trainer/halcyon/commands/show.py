@@ -1,8 +1,7 @@
 """The command ``halcyon show``: what a run would do, without a device.
 
 ``halcyon show run.yaml`` prints the summary of a run from its shapes alone. ``halcyon show optimizer run.yaml`` prints
-the update of every parameter. ``halcyon show plan run.yaml`` compiles its step for the accelerators that it names, or
-for virtual devices of this machine's processor where their compiler is not installed.
+the update of every parameter.
 """
 
 from __future__ import annotations
@@ -22,13 +21,9 @@ from halcyon.commands.profile import profile_view
 from halcyon.commands.show_schedule import schedule
 from halcyon.errors import BadConfiguration
 from halcyon_api.mesh import ASSUMED_VOCABULARY, document_vocabulary, run_mesh
-from halcyon_api.spec.attention import NARROW_KERNELS
 from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-    from halcyon.step.device_use import Plan
     from halcyon.step.program import Program
 
 
@@ -63,7 +58,7 @@ def show_run(
     """Show the model, the optimizer state, the memory of each device, the tokens and the data of a run, in a second or
     two.
 
-    Nothing is compiled: `halcyon show plan` compiles the step, and so knows the memory of its activations.
+    Nothing is compiled: `halcyon plan` compiles the step, and so knows the memory of its activations.
     """
     with report_errors(document):
         run = valid_training(document, defaults, overrides)
@@ -77,37 +72,6 @@ def show_run(
 
 
 app.command()(schedule)
-
-
-@app.command()
-def plan(
-    document: Document,
-    defaults: Defaults = None,
-    overrides: Overrides = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-) -> None:
-    """Show the mesh of a run, the memory of each device, its kernels and loops, and what a step sends between devices.
-
-    Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This
-    needs the extra `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor,
-    whose compiler orders and fuses operations in another way: memory and collectives differ somewhat, and kernels are
-    missing.
-    """
-    with report_errors(document):
-        spec = valid_training(document, defaults, overrides).spec
-        planned, why_not = _planned(spec)
-        from halcyon.commands.views.pages import plan_page
-
-        notes = _assumed(document_vocabulary(spec.tokenizer))
-        if why_not is not None:
-            attention = _without_kernel(spec).trainer.attention
-            other = (
-                f" with attention {attention} instead of {spec.trainer.attention}"
-                if attention != spec.trainer.attention
-                else ""
-            )
-            notes.append(f"Compiled for {planned.platform}{other}, so the numbers differ somewhat: {why_not}.")
-        _print(planned.document(), (*plan_page(planned), *notes), json=json)
 
 
 @app.command()
@@ -181,49 +145,11 @@ def _assumed(vocabulary: int) -> list[str]:
     return [f"The vocabulary is in a file; {vocabulary:,} tokens are assumed."]
 
 
-def _without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
-    """The spec with an attention that this machine's processor has: a kernel of an accelerator cannot be compiled
-    here.
-    """
-    if spec.trainer.attention not in NARROW_KERNELS:
-        return spec
-    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"attention": "auto"})})
-
-
-def _virtual_mesh(spec: TrainingRunSpec) -> Mesh:
-    """The mesh of a run over virtual devices of this machine's processor."""
-    import jax
-
-    mesh = run_mesh(spec)
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", mesh.devices)
-    from halcyon.parallel.device_mesh import build_mesh
-
-    return build_mesh(mesh)
-
-
-def _planned(spec: TrainingRunSpec) -> tuple[Plan, str | None]:
-    """The plan of a run, and why its step is not compiled for its own hardware.
-
-    None: it is, or its hardware is the processor.
-    """
-    from halcyon.commands.programs.devices import NoCompiler, plan_for_hardware
-    from halcyon.run.fitting import planned
-
-    why_not = None
-    if spec.accelerator.row.family != "cpu":
-        try:
-            return plan_for_hardware(spec), None
-        except NoCompiler as error:
-            why_not = str(error)
-    spec = _without_kernel(spec)
-    mesh, memory_bytes = _virtual_mesh(spec), spec.accelerator.row.memory_bytes
-    return planned(spec, document_vocabulary(spec.tokenizer), mesh, memory_bytes), why_not
-
-
 def _program(spec: TrainingRunSpec) -> Program:
     """The program of a run on virtual devices; nothing is compiled."""
-    mesh = _virtual_mesh(spec)
+    from halcyon.commands.planning.compiled import virtual_mesh
+
+    mesh = virtual_mesh(spec)
     from halcyon.step.program import build_program
 
     return build_program(spec, document_vocabulary(spec.tokenizer), mesh)

@@ -112,6 +112,7 @@ _Part = tuple[NamedArray, NamedArray, NamedArray]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@jax.named_scope("head")
 def _cross_entropy(
     features: NamedArray,
     head: NamedArray,
@@ -134,6 +135,7 @@ def _cross_entropy(
     return by_device(of_device, (features, targets, weights), head, (Result(), Result()))
 
 
+@jax.named_scope("head")
 def _cross_entropy_forward(
     features: NamedArray,
     head: NamedArray,
@@ -170,6 +172,7 @@ def _cross_entropy_forward(
     return (total, squares), (by_features, by_head.astype(head.dtype))
 
 
+@jax.named_scope("head")
 def _cross_entropy_backward(
     softmax: Softmax, z_loss: float, blocks: int, residuals: _Pair, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[NamedArray, NamedArray, None, None]:
@@ -182,6 +185,7 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@jax.named_scope("head")
 def _log_probs(features: NamedArray, head: NamedArray, tokens: NamedArray, softmax: Softmax, blocks: int) -> _Pair:
     def of_device(shard: Shard, arguments: _Pair, head: NamedArray) -> _Pair:
         whole = shard.gathered(head.astype(features.dtype))
@@ -197,6 +201,7 @@ def _log_probs(features: NamedArray, head: NamedArray, tokens: NamedArray, softm
     return by_device(of_device, (features, tokens), head, results)
 
 
+@jax.named_scope("head")
 def _log_probs_backward(
     softmax: Softmax,
     blocks: int,

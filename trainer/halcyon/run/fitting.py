@@ -32,8 +32,8 @@ from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.parallel.devices import device_memory, has_host_memory
 from halcyon.run.place import Place
 from halcyon.step.device_use import Plan, plan_of, step_bytes
-from halcyon.step.hlo.schedule import Rates
-from halcyon.step.program import build_program
+from halcyon.step.hlo.work import Rates
+from halcyon.step.program import Program, build_program
 from halcyon.storage.store import Store
 from halcyon_api.base import ApiModel
 from halcyon_api.checkpoint_documents import CHOICES_PREFIX, Owner, canonical_json
@@ -190,8 +190,8 @@ def needed_bytes(
 
 def planned(
     spec: TrainingRunSpec, vocabulary: int, mesh: Mesh, memory_bytes: int | None, rates: Rates | None = None
-) -> Plan:
-    """The plan of a new run, for its largest batch. Compiles the step.
+) -> tuple[Program, Plan]:
+    """The program and the plan of a new run, for its largest batch. Compiles the step.
 
     Args:
         spec: The run's spec. Its automatic values are chosen.
@@ -208,7 +208,7 @@ def planned(
     program, sizes = build_program(spec, vocabulary, mesh), largest_batch(spec.trainer)
     lowered, began = program.lower_step(*sizes), time.perf_counter()
     step = program.compile(lowered)
-    return plan_of(
+    plan = plan_of(
         program,
         step,
         *sizes,
@@ -217,6 +217,7 @@ def planned(
         rates=rates,
         compile_seconds=time.perf_counter() - began,
     )
+    return program, plan
 
 
 def largest_batch(trainer: TrainerSpec) -> tuple[int, int]:

@@ -18,7 +18,8 @@ from halcyon.models.parameters import split
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.hlo.contents import Call, Loop, Product, calls, loops, products
 from halcyon.step.hlo.module import parse
-from halcyon.step.hlo.schedule import Overlap, Rates, overlap
+from halcyon.step.hlo.schedule import Overlap, crosses, overlap, sent_bytes
+from halcyon.step.hlo.work import Rates, Work, work_by_part
 from halcyon.step.offload import is_on_host
 from halcyon.step.program import Program
 from halcyon_api.counting import size
@@ -80,6 +81,8 @@ class Traffic:
         size_bytes: Sum of their full arrays on one device: before a scatter, after a gather.
         depth: Number of loops around them.
         largest_bytes: The largest of their arrays.
+        sent_bytes: Bytes that a device sends in them.
+        between: Whether they exchange data between slices, or between hosts of GPUs.
     """
 
     kind: str
@@ -88,6 +91,8 @@ class Traffic:
     size_bytes: int
     depth: int = 0
     largest_bytes: int = 0
+    sent_bytes: int = 0
+    between: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class Plan:
         loops: Its loops.
         products: Its matrix products, those with the most operations first.
         overlap: Time of its collectives and computation on an ideal device. None: the device's speed is not known.
+        work: What a device computes for each part of the step; empty if its speed is not known.
         compile_seconds: Seconds that the compiler took. None: not measured.
     """
 
@@ -128,6 +134,7 @@ class Plan:
     loops: tuple[Loop, ...] = ()
     products: tuple[Product, ...] = ()
     overlap: Overlap | None = None
+    work: tuple[Work, ...] = ()
     compile_seconds: float | None = None
 
     @property
@@ -225,11 +232,14 @@ def plan_of(
             frozen=share_bytes(frozen),
             offloaded=share_bytes([leaf for leaf in jax.tree.leaves(program.template) if is_on_host(leaf)]),
         ),
-        traffic=traffic_of(collectives(module), tuple(sizes), tuple(sizes.values())),
+        traffic=traffic_of(
+            collectives(module), tuple(sizes), tuple(sizes.values()), island=None if rates is None else rates.island
+        ),
         calls=calls(module),
         loops=loops(module),
         products=products(module),
         overlap=None if rates is None else overlap(module, rates, program.mesh.size),
+        work=() if rates is None else work_by_part(module, rates),
         compile_seconds=compile_seconds,
     )
 
@@ -253,7 +263,9 @@ def step_bytes(step: CompiledStep) -> int | None:
     return arguments + results + temporary - reused
 
 
-def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequence[int]) -> tuple[Traffic, ...]:
+def traffic_of(
+    found: Iterable[Collective], names: Sequence[str], sizes: Sequence[int], *, island: int | None = None
+) -> tuple[Traffic, ...]:
     """Sums of collectives by kind, mesh axes and number of loops, the largest first, without the small ones
     (`SMALL_BYTES`).
 
@@ -261,8 +273,10 @@ def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequenc
         found: The collectives of a program.
         names: Names of the mesh axes, outermost first.
         sizes: Their sizes.
+        island: See `halcyon.step.hlo.work.Rates`.
     """
-    found_rows: dict[tuple[str, tuple[str, ...], int], Traffic] = {}
+    found_rows: dict[tuple[str, tuple[str, ...], int, bool], Traffic] = {}
+    devices = math.prod(sizes)
     seen: set[tuple[str, int]] = set()
     for one in found:
         if one.part_of is not None:
@@ -270,13 +284,14 @@ def traffic_of(found: Iterable[Collective], names: Sequence[str], sizes: Sequenc
                 continue
             seen.add((one.kind, one.part_of))
         if axes := one.axes(names, sizes):
-            key = (one.kind, axes, one.depth)
-            row = found_rows.get(key, Traffic(one.kind, axes, 0, 0, one.depth))
+            key = (one.kind, axes, one.depth, crosses(one, devices, island))
+            row = found_rows.get(key, Traffic(one.kind, axes, 0, 0, one.depth, between=key[-1]))
             found_rows[key] = replace(
                 row,
                 times=row.times + one.times,
                 size_bytes=row.size_bytes + one.times * one.total_bytes,
                 largest_bytes=max(row.largest_bytes, one.size_bytes),
+                sent_bytes=row.sent_bytes + round(one.times * sent_bytes(one, devices)),
             )
     rows = [row for row in found_rows.values() if row.size_bytes >= SMALL_BYTES]
     return tuple(sorted(rows, key=lambda row: (-row.size_bytes, row.kind, row.axes)))

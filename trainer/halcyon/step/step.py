@@ -216,10 +216,11 @@ def make_train_step(
         loss, gradient_norm = sums.loss * share, optax.tree.norm(gradient)
         placed, state = state, on_devices_after(state, gradient_norm)
         rate, scheduled = learning_rate(state.step), update_arguments(state.step)
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, part, learning_rate=rate, **scheduled, **asked(state, batch)
-        )
-        updates = without_padding(updates, tokens)  # a rule that mixes rows could move them
+        with jax.named_scope("optimizer"):
+            updates, optimizer_state = optimizer.update(
+                gradient, state.optimizer_state, part, learning_rate=rate, **scheduled, **asked(state, batch)
+            )
+            updates = without_padding(updates, tokens)  # a rule that mixes rows could move them
         verdict, losses = judge(policy, loss, gradient_norm, state.losses)
         metrics = StepMetrics(
             loss=loss,
@@ -232,9 +233,11 @@ def make_train_step(
             seen=all_seen(in_step, StepView(state.step + 1, loss, part, gradient, updates), sums.metrics),
             watched={} if watch is None else watched(watch, Watched(part, gradient, updates, activations), state.step),
         )
-        updated = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None)
-        new = updated, optimizer_state, updated_average(average, state.average, joined(updated, fixed), state.step + 1)
-        part, optimizer_state, mean = drop_update(policy, verdict, (part, state.optimizer_state, state.average), new)
+        with jax.named_scope("optimizer"):
+            updated = add_updates(part, updates, key_of(state.step, _ROUNDING) if stochastic else None)
+            mean = updated_average(average, state.average, joined(updated, fixed), state.step + 1)
+            before = part, state.optimizer_state, state.average
+            part, optimizer_state, mean = drop_update(policy, verdict, before, (updated, optimizer_state, mean))
         sampler = None if state.sampler is None else sampling_part(state, trained, sampler_steps)
         done = TrainState(state.step + 1, joined(part, fixed), optimizer_state, losses, mean, state.reference, sampler)
         return back_in_place(constrain(done, mesh), placed), metrics

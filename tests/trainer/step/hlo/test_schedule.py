@@ -7,7 +7,8 @@ import pytest
 from halcyon.step.device_use import Traffic, traffic_of
 from halcyon.step.hlo.collectives import Collective, collectives
 from halcyon.step.hlo.module import parse
-from halcyon.step.hlo.schedule import Overlap, Rates, overlap, sent_bytes
+from halcyon.step.hlo.schedule import Overlap, collective_seconds, crosses, overlap, sent_bytes
+from halcyon.step.hlo.work import Rates, work_by_part
 from tests.trainer.step.hlo.programs import scheduled
 
 MIB = 2**20
@@ -136,6 +137,44 @@ def test_a_device_sends_what_the_ring_algorithms_send(kind: str, sent: float) ->
     assert sent_bytes(Collective(kind, "u8", (MIB,), 0), 8) == sent * MIB
 
 
+ISLANDS = Rates(flops=1e12, memory=1e30, links=8 * MIB, network=MIB, island=4)
+"""Two islands of four devices; the links within one are eight times as fast as those of a device to the other."""
+
+
+@pytest.mark.parametrize(
+    ("groups", "kind", "between", "seconds"),
+    [
+        (((0, 1, 2, 3), (4, 5, 6, 7)), "all-gather", False, 3 / 4 / 8),
+        # Each of the four devices of an island sends a quarter of the half that the other island lacks.
+        ((tuple(range(8)),), "all-gather", True, 1 / 8),
+        ((tuple(range(8)),), "all-reduce", True, 2 / 8),
+        (((0, 4), (1, 5), (2, 6), (3, 7)), "all-reduce", True, 1),
+        (((0, 4),), "collective-permute", True, 1),
+        ((), "all-gather", True, 1 / 8),
+    ],
+)
+def test_exchange_between_islands_takes_the_time_of_the_network(
+    groups: tuple[tuple[int, ...], ...], kind: str, between: bool, seconds: float
+) -> None:
+    one = Collective(kind, "u8", (MIB,), 0, 1, groups)
+    assert crosses(one, 8, ISLANDS.island) is between
+    assert collective_seconds(one, 8, ISLANDS) == pytest.approx(seconds)
+    (row,) = traffic_of([one], ("replica", "fsdp"), (2, 4), island=ISLANDS.island)
+    assert row.between is between
+
+
+def test_the_work_of_a_step_is_divided_among_its_parts() -> None:
+    """A product belongs to the part whose name its operation has, as often as a loop runs it."""
+    named = ', metadata={op_name="jit(train_step)/jvp(mlp)/dot_general"}'
+    text = LOOP.replace("LINES", "\n  ".join((WORK + named, "%c = bf16[4096,8192]{1,0} copy(%w)")))
+    rates = Rates(flops=1e12, memory=1e9, links=1.0)
+    found = {work.part: work for work in work_by_part(parse(text), rates)}
+    assert found["mlp"].product_seconds == pytest.approx(3 * SECONDS)
+    assert found["mlp"].flops == pytest.approx(3 * SECONDS * 1e12)
+    assert (found["mlp"].memory_seconds, found["other"].flops) == (0, 0)
+    assert found["other"].memory_seconds == pytest.approx(3 * 2 * 64 * MIB / 1e9, rel=1e-6)
+
+
 def test_a_call_beside_the_program_is_an_asynchronous_collective() -> None:
     """TPUs compute some collectives on their sparse cores."""
     text = scheduled(
@@ -188,5 +227,5 @@ def test_parts_of_a_collective_in_several_fusions_are_one_collective() -> None:
     assert found.covered == pytest.approx(SECONDS / (7 / 8))
     assert {one.part_of for one in collectives(PARTS)} == {9}
     assert traffic_of(collectives(PARTS), ("fsdp",), (8,)) == (
-        Traffic("all-gather", ("fsdp",), 1, 64 * MIB, 0, 64 * MIB),
+        Traffic("all-gather", ("fsdp",), 1, 64 * MIB, 0, 64 * MIB, sent_bytes=56 * MIB),
     )

@@ -23,6 +23,7 @@ from halcyon.commands.programs.gpus import GPUS, rates_of
 from halcyon.parallel.device_mesh import build_mesh
 from halcyon.run.fitting import planned
 from halcyon.step.device_use import Plan
+from halcyon.step.program import Program
 from halcyon_api.hardware.kinds import Accelerator
 from halcyon_api.mesh import document_vocabulary, run_mesh
 from halcyon_api.spec.accelerator import AcceleratorSpec
@@ -172,8 +173,8 @@ def described_mesh(spec: TrainingRunSpec) -> Mesh:
     return build_mesh(mesh, devices_of(spec.accelerator, mesh.replica))
 
 
-def plan_for_hardware(spec: TrainingRunSpec) -> Plan:
-    """The plan of a run, by a step that is compiled for its own hardware.
+def plan_for_hardware(spec: TrainingRunSpec) -> tuple[Program, Plan]:
+    """The program and the plan of a run, by a step that is compiled for its own hardware.
 
     Raises:
         NoCompiler: There is no compiler for the hardware here.

@@ -7,16 +7,18 @@ data sheet and the table of compute capabilities in the CUDA C++ programming gui
 Beside them stand the nominal speeds of a device, for the share of collectives that computation covers. The peak rate is
 in the hardware table (`halcyon_api.hardware`). The others are from Google's pages on the system architecture of TPUs
 ("HBM bandwidth per chip"; "bidirectional inter-chip interconnect bandwidth per chip", of which a link has an equal part
-in each direction; Jouppi et al. 2023 for v4) and from NVIDIA's data sheets (NVLink, each direction; PCIe 4 for the L4).
-Read 2026-11-26.
+in each direction; "data center network bandwidth" of a chip, or of a pod by its chips; Jouppi et al. 2023 for v4), on
+the network bandwidth of GPU machines, and from NVIDIA's data sheets (NVLink, each direction; PCIe 4 for the L4). Read
+2026-11-26 and, of networks, 2026-11-27.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
-from halcyon.step.hlo.schedule import Rates
+from halcyon.step.hlo.work import Rates
 from halcyon_api.spec.accelerator import AcceleratorSpec
 
 _KIB, _GB = 1024, 10**9
@@ -31,6 +33,14 @@ _NVLINK = {
     "h200": 450 * _GB,
     "b200": 900 * _GB, "gb200": 900 * _GB, "b300": 900 * _GB, "gb300": 900 * _GB,
 }  # fmt: skip
+_GBIT = _GB // 8
+_TPU_NETWORK = {"v5e": 25 * _GBIT, "v5p": 50 * _GBIT, "v6e": 100 * _GBIT}
+"""Bytes in a second of a chip to other slices. Google's pages state none for v4 and v7x."""
+_HOST_NETWORK = {
+    "l4": 100 * _GBIT, "a100": 100 * _GBIT, "a100-80gb": 100 * _GBIT, "h100": 800 * _GBIT, "h100-mega": 1600 * _GBIT,
+    "h200": 3200 * _GBIT, "b200": 3200 * _GBIT, "gb200": 1600 * _GBIT, "gb300": 3200 * _GBIT,
+}  # fmt: skip
+"""Bytes in a second of the largest host to other hosts, of the interfaces for GPUs alone where a machine has some."""
 
 
 @dataclass(frozen=True)
@@ -116,23 +126,33 @@ GPUS: dict[str, Gpu] = {
 
 
 def rates_of(spec: AcceleratorSpec, slices: int) -> Rates | None:
-    """Speed of a device of a document. None: not known, as of the network between GPU hosts and between slices.
+    """Speed of a device of a document. None: not known.
 
     Args:
         spec: ``spec.accelerator``.
         slices: Number of slices.
     """
     row = spec.row
-    if slices > 1 or row.peak_flops_per_second is None:
+    peak = row.peak_flops_per_second
+    if peak is None:
         return None
     sides = [int(side) for side in spec.topology.split("x")]
     if row.family == "tpu":
-        shared = row.devices_per_chip
+        shared, network = row.devices_per_chip, _TPU_NETWORK.get(row.name)
+        if slices > 1 and network is None:
+            return None
         links = max(1, edge_links(sides, largest=16 if len(sides) == 2 else 4)) * _TPU_LINK[row.name]
-        return Rates(row.peak_flops_per_second, _TPU_MEMORY[row.name] / shared, links / shared)
-    if row.name not in GPUS or sides[0] > 1:
+        ideal = Rates(peak, _TPU_MEMORY[row.name] / shared, links / shared)
+        island = math.prod(sides) * shared
+        return ideal if slices == 1 else replace(ideal, network=(network or 0) / shared, island=island)
+    if row.name not in GPUS:
         return None
-    return Rates(row.peak_flops_per_second, GPUS[row.name].memory_bandwidth, _NVLINK[row.name])
+    ideal = Rates(peak, GPUS[row.name].memory_bandwidth, _NVLINK[row.name])
+    if slices * sides[0] == 1:
+        return ideal
+    if (network := _HOST_NETWORK.get(row.name)) is None:
+        return None
+    return replace(ideal, network=network / row.largest_host, island=sides[1])
 
 
 def edge_links(sides: list[int], *, largest: int) -> int:

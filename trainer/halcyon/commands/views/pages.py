@@ -1,4 +1,4 @@
-"""The pages of ``halcyon show run.yaml`` and ``halcyon show plan``: tables for a terminal."""
+"""The pages of ``halcyon show run.yaml`` and of a compiled step: tables for a terminal."""
 
 from __future__ import annotations
 
@@ -111,24 +111,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:,.1f} seconds"
 
 
-def plan_page(plan: Plan) -> Iterator[Table | str]:
-    """The sentence of a plan, and its tables of memory, kernels, matrix products, loops and collectives; empty tables
-    are left out.
-    """
-    yield plan.sentence()
-    memory = plan.memory
-    parts = {
-        "parameters": memory.parameters,
-        **({"of these frozen": memory.frozen} if memory.frozen else {}),
-        "optimizer state": memory.optimizer,
-        **({"of it in the host's memory": memory.offloaded} if memory.offloaded else {}),
-        "gradients": memory.gradients,
-        "activations and temporary arrays": memory.activations,
-        "the whole step": memory.step,
-        "there is": memory.available,
-    }
-    rows = [(name, "not known" if count is None else size(count)) for name, count in parts.items()]
-    yield _rows(rows, "memory of one device", "size")
+def program_page(plan: Plan) -> Iterator[Table | str]:
+    """The tables of a compiled step: kernels, matrix products, loops and collectives; empty tables are left out."""
     if plan.kernels:
         rows = [(call.kernel, call.target, call.phase, f"{call.times:,}") for call in plan.kernels]
         yield _rows(rows, "kernel", "function", "part of the step", "calls in a step")
@@ -165,8 +149,6 @@ def plan_page(plan: Plan) -> Iterator[Table | str]:
             f"On an ideal device, computation covers {plan.overlap.covered:.0%} of the time of the collectives "
             "(docs/design/programs.md)."
         )
-    if plan.compile_seconds is not None:
-        yield f"The compiler took {plan.compile_seconds:.0f} s."
 
 
 def _rows(rows: Iterable[Sequence[str]], *columns: str) -> Table:

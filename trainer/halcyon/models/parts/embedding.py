@@ -55,6 +55,7 @@ class Embedding(eqx.Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@jax.named_scope("embedding")
 def look_up(table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dtype) -> NamedArray:
     """The vectors of `indices`, in `dtype`.
 
@@ -69,6 +70,7 @@ def look_up(table: NamedArray, indices: NamedArray, indexed: Axis, dtype: jnp.dt
     return hax.auto_sharded(table.astype(dtype)).take(indexed, indices)
 
 
+@jax.named_scope("embedding")
 def _backward(
     indexed: Axis, dtype: jnp.dtype, arguments: tuple[NamedArray, NamedArray], cotangent: NamedArray
 ) -> tuple[NamedArray, None]:

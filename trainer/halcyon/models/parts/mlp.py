@@ -52,6 +52,7 @@ class GatedMlp(eqx.Module):
         maps = {"gate": linear((embed,), (mlp,)), "up": linear((embed,), (mlp,)), "down": linear((mlp,), (embed,))}
         return GatedMlp(**maps, activation=activation)
 
+    @jax.named_scope("mlp")
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., embed) to the same axes."""
         gated = elementwise(recomputed(lambda gate, up: activate(self.activation, gate) * up), self.gate(x), self.up(x))
@@ -112,6 +113,7 @@ class PlainMlp(eqx.Module):
         learned, named = (activation, None) if isinstance(activation, Xielu) else (None, activation)
         return PlainMlp(up, down, learned, named)
 
+    @jax.named_scope("mlp")
     def __call__(self, x: NamedArray) -> NamedArray:
         """(..., embed) to the same axes."""
         inner = self.up(x)

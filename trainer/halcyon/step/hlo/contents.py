@@ -15,8 +15,8 @@ from halcyon.step.hlo.module import Array, Instruction, Module, Placed
 
 Phase = Literal["forward", "backward", "recomputed"]
 """Part of a step: the forward pass, the backward pass, or a forward operation that the backward pass computes again."""
-SCOPES = ("attention", "experts", "delta_rule")
-"""Parts of a model that name their operations (``jax.named_scope``)."""
+SCOPES = ("attention", "experts", "delta_rule", "mlp", "embedding", "head", "optimizer")
+"""Parts of a step that name their operations (``jax.named_scope``)."""
 _SCOPE = re.compile(rf"[/(]({'|'.join(SCOPES)})(?=[/)]|$)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _WITHOUT_WORK = (

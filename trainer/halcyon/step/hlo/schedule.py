@@ -5,50 +5,18 @@ collective with a start and a done takes its time beside them; the program waits
 one whose parts are in several fusions: it starts with the first of them and is waited for at the last. A collective
 that is one instruction is waited for whole. Collectives use the links one after the other.
 
-Times are those of an ideal device: an instruction takes the longer of its matrix products at the peak rate and its
-operands and results at the bandwidth of the memory; a collective takes the bytes that a device sends at the bandwidth
-of the links. Kernels count by their bytes only, because a program does not say how many operations they do.
-docs/design/programs.md says what this means for the figure.
+Times are those of an ideal device (`halcyon.step.hlo.work`); a collective takes the bytes that a device sends at the
+bandwidth of the links. docs/design/programs.md says what this means for the figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from halcyon.step.hlo.collectives import KINDS, Collective, collective, is_collective
-from halcyon.step.hlo.contents import product_flops
 from halcyon.step.hlo.module import Instruction, Module, Placed
-
-_FREE = (
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
-    "partition-id",
-    "replica-id",
-    "opt-barrier",
-)
-"""Operations that take no time."""
-_ASYNCHRONOUS = ("-start", "-update", "-done")
-"""Copies and other work beside the program. It counts as no time, so that it covers nothing."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Speed of one device.
-
-    Attributes:
-        flops: Floating-point operations of matrix products in a second.
-        memory: Bytes in a second that its memory reads or writes.
-        links: Bytes in a second that it sends to the other devices of its slice.
-    """
-
-    flops: float
-    memory: float
-    links: float
+from halcyon.step.hlo.work import ASYNCHRONOUS, CONTROL, FREE, Rates, flops_at_peak, moved_bytes
 
 
 @dataclass(frozen=True)
@@ -95,6 +63,41 @@ def sent_bytes(one: Collective, devices: int) -> float:
     return (2 if one.kind == "all-reduce" else 1) * one.total_bytes * (members - 1) / max(members, 1)
 
 
+def crosses(one: Collective, devices: int, island: int | None) -> bool:
+    """Whether a collective exchanges data between islands; see `Rates`."""
+    return island is not None and any(len(_islands(group, island)) > 1 for group in _members(one, devices))
+
+
+def collective_seconds(one: Collective, devices: int, rates: Rates) -> float:
+    """Time of a collective on an ideal device.
+
+    Between islands each device of an island sends its share of what the island sends, beside the exchange within it.
+
+    Args:
+        one: The collective.
+        devices: Devices of the program.
+        rates: Speed of a device. Its `network` is known if the collective crosses islands.
+    """
+    within = sent_bytes(one, devices) / rates.links
+    if not crosses(one, devices, rates.island) or rates.island is None:
+        return within
+    members = max(_members(one, devices), key=len)
+    islands = len(_islands(members, rates.island))
+    if one.kind in ("collective-permute", "collective-broadcast"):
+        return one.total_bytes / (rates.network or rates.links)
+    times = 2 if one.kind == "all-reduce" else 1
+    across = times * one.total_bytes * (islands - 1) / islands / (len(members) / islands)
+    return max(within if len(members) > islands else 0.0, across / (rates.network or rates.links))
+
+
+def _members(one: Collective, devices: int) -> tuple[tuple[int, ...], ...]:
+    return one.groups or (tuple(range(devices)),)
+
+
+def _islands(members: Iterable[int], island: int) -> set[int]:
+    return {member // island for member in members}
+
+
 def overlap(module: Module, rates: Rates, devices: int) -> Overlap:
     """Simulate one run of a scheduled program; see above.
 
@@ -103,7 +106,7 @@ def overlap(module: Module, rates: Rates, devices: int) -> Overlap:
         rates: Speed of a device.
         devices: Number of devices.
     """
-    return _Simulation(module, rates, lambda one: sent_bytes(one, devices) / rates.links).run(module.entry)
+    return _Simulation(module, rates, lambda one: collective_seconds(one, devices, rates)).run(module.entry)
 
 
 class _Simulation:
@@ -149,7 +152,7 @@ class _Simulation:
             end = max((ends[each] for each in waits if each in ends), default=now)
             total += Overlap(0.0, 0.0, max(0.0, end - now))
             now = max(now, end)
-            if is_own or opcode in _FREE or opcode.endswith(_ASYNCHRONOUS):
+            if is_own or opcode in FREE or opcode.endswith(ASYNCHRONOUS):
                 continue
             inside = self._inside(name, instruction)
             if inside.collectives:  # they use the links after those that are in flight
@@ -178,74 +181,14 @@ class _Simulation:
         if instruction.opcode == "while":
             trips = self._module.trips(instruction) or 1
             return sum((self.run(called) for called in instruction.called), start=_NOTHING) * trips
-        if instruction.opcode in ("call", "conditional"):
+        if instruction.opcode in CONTROL:
             return max(
                 (self.run(called) for called in instruction.called),
                 key=lambda part: part.computation + part.waited,
                 default=_NOTHING,
             )
-        computation = self._computation(name, instruction)
+        flops = flops_at_peak(self._module, name, instruction)
+        moved = moved_bytes(self._module, name, instruction)
+        computation = max(flops / self._rates.flops, moved / self._rates.memory)
         collectives = sum(self._seconds_of(each) for each in self._within(instruction) if each.part_of is None)
-        return Overlap(
-            computation, collectives, max(0.0, collectives - (computation if self._flops(name, instruction) else 0.0))
-        )
-
-    def _computation(self, name: str, instruction: Instruction) -> float:
-        is_fused = instruction.opcode == "fusion"
-        moved = fused_bytes(self._module, instruction) if is_fused else plain_bytes(self._module, name, instruction)
-        return max(self._flops(name, instruction) / self._rates.flops, moved / self._rates.memory)
-
-    def _flops(self, name: str, instruction: Instruction) -> float:
-        """Operations of matrix products, those of 8 bits as half as many: their peak rate is twice as high."""
-        flops = float(product_flops(self._module, name, instruction))
-        if flops:
-            narrow = any(
-                array.dtype.startswith("f8") or array.dtype == "s8"
-                for array in self._module.arrays(name, instruction)[:2]
-            )
-            return flops / 2 if narrow else flops
-        called = instruction.called if instruction.opcode == "fusion" else ()
-        return sum(self._flops(each, line) for each in called for line in self._module.computations.get(each, ()))
-
-
-def plain_bytes(module: Module, name: str, instruction: Instruction) -> int:
-    """Bytes that an instruction reads and writes, where it is no fusion."""
-    results = sum(array.size_bytes for array in instruction.results)
-    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
-        return 2 * results
-    operands = [array.size_bytes for array in module.arrays(name, instruction)]
-    if instruction.opcode == "dynamic-update-slice" and len(operands) > 1:
-        return 2 * operands[1]
-    return results + sum(operands)
-
-
-def fused_bytes(module: Module, instruction: Instruction) -> int:
-    """Bytes that a fusion reads and writes.
-
-    It reads only a part of an array that it slices, and writes only the part that it updates.
-    """
-    lines = [line for called in instruction.called for line in module.computations.get(called, ())]
-    if not lines:
-        return 0
-    name = instruction.called[0]
-    root = lines[-1]
-    roots = [line for line in lines if line.name in root.operands] if root.opcode == "tuple" else [root]
-    moved = 0
-    for line in roots:
-        arrays = module.arrays(name, line)
-        updates = line.opcode == "dynamic-update-slice" and len(arrays) > 1
-        moved += arrays[1].size_bytes if updates else sum(array.size_bytes for array in line.results)
-    return moved + sum(_read_bytes(lines, line) for line in lines if line.opcode == "parameter")
-
-
-def _read_bytes(lines: list[Instruction], array: Instruction) -> int:
-    whole = sum(one.size_bytes for one in array.results)
-    read = 0
-    for user in (line for line in lines if array.name in line.operands):
-        if user.opcode in ("dynamic-slice", "slice", "gather"):
-            read += sum(one.size_bytes for one in user.results)
-        elif user.opcode == "bitcast":
-            read += _read_bytes(lines, user)
-        elif user.opcode != "dynamic-update-slice" or user.operands[0] != array.name:
-            return whole
-    return min(read, whole)
+        return Overlap(computation, collectives, max(0.0, collectives - (computation if flops else 0.0)))

@@ -1,0 +1,146 @@
+"""The numbers of a plan follow from the compiled step, the facts of the hardware and what is assumed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halcyon.commands.planning.assumptions import Assumptions, meanings, with_values
+from halcyon.commands.planning.estimate import Run, estimate, goodput, kernel_flops, step_time
+from halcyon.commands.planning.page import duration, picture
+from halcyon.commands.planning.search import Row, ranked
+from halcyon.step.device_use import DeviceBytes, Plan
+from halcyon.step.hlo.contents import Call
+from halcyon.step.hlo.schedule import Overlap
+from halcyon.step.hlo.work import Rates, Work
+from tests.trainer.step.plans import PLAN
+
+IDEAL = Assumptions(products=1, kernels=1, memory=1, links=1)
+RATES = Rates(flops=100.0, memory=10.0, links=1.0)
+WORK = (
+    Work("mlp", 400.0, 5.0, 4.0, 0.0),
+    Work("attention", 0.0, 10.0, 0.0, 1.0),
+    Work("other", 0.0, 20.0, 0.0, 2.0),
+)
+COMPILED = replace(PLAN, work=WORK, overlap=Overlap(7.0, 3.0, 1.0))
+RUN = Run(
+    steps=100,
+    tokens=6400,
+    tokens_per_step=64,
+    flops_per_token=100,
+    attention_flops_per_token=30,
+    expert_flops_per_token=0,
+    causal=True,
+    own_kernel=False,
+    state_bytes=32 * 10**9,
+    devices=8,
+    chips=8,
+    hosts=2,
+    slices=2,
+    provisioning="spot",
+)
+NOW = dt.datetime(2026, 11, 27, tzinfo=dt.UTC)
+
+
+def test_the_time_of_a_step_is_the_sum_of_its_parts_and_what_it_waits_for() -> None:
+    found = step_time(COMPILED, RUN, RATES, IDEAL)
+    assert found.ideal_seconds == found.seconds == 4 + 1 + 2 + 1
+    # 64 tokens of 100 operations on 8 devices of 100 operations a second.
+    assert found.ceiling == found.mfu == pytest.approx(8 / 8)
+    assert ([part.name for part in found.parts], found.bound) == (
+        ["mlp", "other", "attention", "collectives"],
+        "products",
+    )
+    slower = step_time(COMPILED, RUN, RATES, replace(IDEAL, memory=0.5, links=0.25))
+    assert (slower.ideal_seconds, slower.seconds) == (8, 4 + 2 + 4 + 4)
+
+
+def test_kernels_have_the_operations_that_a_program_does_not_state() -> None:
+    """A third of training's operations is the forward pass, of which a causal kernel computes half; the backward pass
+    has five products instead of two."""
+    call = Call("mosaic_gpu_v2", "attended", "forward", "attention", (), 1)
+    forward = 8 * 30 / 3 / 2
+    assert kernel_flops(COMPILED, RUN) == {}
+    assert kernel_flops(replace(COMPILED, calls=(call,)), RUN) == {"attention": pytest.approx(3.5 * forward)}
+    again = replace(call, phase="recomputed")
+    assert kernel_flops(replace(COMPILED, calls=(call, again)), RUN) == {"attention": pytest.approx(4.5 * forward)}
+    # Compiled for another platform, whose attention is no kernel: its bytes are not those of the kernel.
+    part = next(
+        part
+        for part in step_time(COMPILED, replace(RUN, own_kernel=True), RATES, IDEAL).parts
+        if part.name == "attention"
+    )
+    assert (part.bound, part.seconds, part.moved_bytes) == ("kernels", pytest.approx(3.5 * forward / 100), 0)
+
+
+def test_a_step_that_does_not_fit_says_what_is_missing() -> None:
+    memory = DeviceBytes(1, 1, 1, 1, 50, 40)
+    found = estimate(replace(COMPILED, memory=memory), RUN, RATES, IDEAL, NOW)
+    assert (found.missing_bytes, found.number("missing")) == (10, 10)
+    assert estimate(COMPILED, RUN, RATES, IDEAL, NOW).missing_bytes == 0
+
+
+def test_money_and_end_follow_from_the_time_of_the_run() -> None:
+    found = estimate(COMPILED, RUN, RATES, replace(IDEAL, price=3.0, stops=0.0), NOW)
+    assert found.number("time of the run") == pytest.approx(800, rel=0.01)
+    assert found.number("chip-hours") == pytest.approx(8 * 800 / 3600, rel=0.01)
+    assert found.number("cost") == pytest.approx(3 * 8 * 800 / 3600, rel=0.01)
+    assert found.number("end") == "2026-11-27T00:13+00:00"
+    assert estimate(COMPILED, RUN, RATES, IDEAL, NOW).number("cost") is None
+
+
+def test_without_the_speed_of_a_device_a_plan_has_memory_and_checkpoints() -> None:
+    plan: Plan = replace(COMPILED, work=(), overlap=None)
+    found = estimate(plan, RUN, None, Assumptions(), NOW)
+    assert set(found.sections) == {"memory of a device", "checkpoint", "stops"}
+    assert found.number("time to restore") == 16
+    assert "no time is known" in picture(found, "run")
+
+
+@given(stops=st.floats(0, 1000), blocked=st.floats(0.001, 60), save=st.floats(0, 600), down=st.floats(0, 3600))
+def test_goodput_falls_with_stops_and_with_what_they_cost(
+    stops: float, blocked: float, save: float, down: float
+) -> None:
+    def share(stops: float, down: float) -> float:
+        return goodput(stops_per_day=stops, blocked_seconds=blocked, save_seconds=save, down_seconds=down).goodput
+
+    assert 0 <= share(stops, down) <= 1
+    assert share(stops + 1, down) <= share(stops, down) + 1e-9
+    assert share(stops, down + 60) <= share(stops, down) + 1e-9
+
+
+def test_each_assumption_has_a_meaning_and_can_be_given() -> None:
+    assert all(meanings().values())
+    assert with_values(["price=2.5", "host-copy=1e9"]) == replace(Assumptions(), price=2.5, host_copy=1e9)
+    assert (Assumptions().stops_of_host("spot"), with_values(["stops=0"]).stops_of_host("spot")) == (0.1, 0)
+
+
+def row(name: str, seconds: float, step_bytes: int) -> Row:
+    memory = {"the whole step": {"value": step_bytes}, "there is": {"value": 100}}
+    return Row(
+        {"spec.a": name}, {"plan": {"memory of a device": memory, "step": {"time of a step": {"value": seconds}}}}
+    )
+
+
+def test_what_fits_is_ranked_by_its_time_and_before_what_does_not() -> None:
+    slow, fast, large, failed = (
+        row("slow", 3, 50),
+        row("fast", 2, 90),
+        row("large", 1, 95),
+        Row({}, None, "no compiler"),
+    )
+    assert ranked([failed, large, slow, fast]) == (fast, slow, large, failed)
+
+
+def test_times_have_the_unit_that_fits() -> None:
+    assert [duration(one) for one in (0.0123, 5, 300, 7200, 864_000)] == [
+        "12.3 ms",
+        "5 s",
+        "5.0 minutes",
+        "2.0 hours",
+        "10.0 days",
+    ]

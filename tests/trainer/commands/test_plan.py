@@ -1,0 +1,119 @@
+"""``halcyon plan`` says whether a run fits, how fast it is and what it costs, without its devices."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from halcyon_api.ends import ExitCode
+from halcyon_api.training_run import parse_run
+from tests.api.documents import document
+from tests.suite.limits import limit
+from tests.trainer.weights.folders import GOLDENS
+
+pytestmark = pytest.mark.slow
+
+
+def plan(run: dict[str, Any], directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    path = directory / "run.yaml"
+    path.write_text(yaml.safe_dump(run))
+    line = [sys.executable, "-m", "halcyon.commands.main", "plan", str(path), *options]
+    return subprocess.run(line, capture_output=True, text=True, timeout=limit(240), check=False)
+
+
+def on_v5e(**trainer: Any) -> dict[str, Any]:
+    return document(
+        spec__accelerator={"type": "v5e", "topology": "2x4", "slices": 2, "provisioning": "spot"},
+        spec__trainer={"steps": 10, "batchSize": 32, "sequenceLength": 32} | trainer,
+    )
+
+
+def test_a_plan_has_memory_time_money_and_traffic(tmp_path: Path) -> None:
+    ended = plan(on_v5e(microbatches="auto", remat="auto"), tmp_path, "--json", "--assume", "price=2")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    program, numbers = found["program"], found["plan"]
+    assert {axis: size for axis, size in program["mesh"].items() if size > 1} == {"replica": 2, "fsdp": 8}
+    assert (program["microbatches"], program["rows"], program["remat"], program["platform"]) == (1, 2, "none", "cpu")
+    assert 0 < program["memory"]["parameters"] < program["memory"]["step"] < program["memory"]["available"]
+    assert {row["between"] for row in program["traffic"] if row["axes"] == ["fsdp"]} == {False}
+    assert {row["between"] for row in program["traffic"] if "replica" in row["axes"]} == {True}
+    hours = numbers["run"]["chip-hours"]["value"]
+    assert numbers["run"]["cost"]["value"] == pytest.approx(2 * hours)
+    assert hours == pytest.approx(16 * numbers["run"]["time of the run"]["value"] / 3600)
+    assert {"mlp", "head", "attention", "optimizer"} <= {part["name"] for part in numbers["parts"]}
+    assert {one["basis"] for section in numbers.values() if isinstance(section, dict) for one in section.values()} == {
+        "compiled",
+        "computed",
+        "assumed",
+    }
+
+
+def test_a_step_that_does_not_fit_is_refused_with_the_missing_memory(tmp_path: Path) -> None:
+    ended = plan(on_v5e(sequenceLength=65_536, microbatches=1, remat="none", attention="reference"), tmp_path)
+    assert ended.returncode == ExitCode.BAD_CONFIGURATION
+    assert "It does not fit: a device lacks " in ended.stdout
+
+
+def test_a_search_ranks_meshes_and_writes_the_best_one(tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    ended = plan(
+        document(spec__accelerator={"type": "v5e", "topology": "1x1", "provisioning": "spot"}),
+        tmp_path,
+        "--search",
+        "--json",
+        "--write",
+        str(best),
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = json.loads(ended.stdout)
+    assert rows[0]["fits"]
+    assert {} in [row["changes"] for row in rows]
+    assert parse_run(yaml.safe_load(best.read_text())).spec.accelerator.topology == "1x1"
+
+
+def test_a_wrong_assumption_is_one_sentence(tmp_path: Path) -> None:
+    for given, said in (("prize=2", "there is no assumption prize; there are products,"), ("price=much", "no number")):
+        ended = plan(document(), tmp_path, "--assume", given)
+        assert (ended.returncode, ended.stderr.count("\n")) == (ExitCode.BAD_CONFIGURATION, 1)
+        assert said in ended.stderr
+
+
+@pytest.mark.variant
+def test_a_kernel_of_an_accelerator_and_a_model_in_a_file_have_a_plan(tmp_path: Path) -> None:
+    """Without the accelerator's compiler the plan is made for the processor, without the kernel, and says so."""
+    if importlib.util.find_spec("libtpu") is not None:
+        pytest.skip("the compiler for TPUs is installed")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text((GOLDENS / "qwen3" / "config.json").read_text())
+    run = document(
+        spec__accelerator={"type": "v5e", "topology": "2x4", "provisioning": "spot"},
+        spec__model={"huggingFace": {"config": "base/config.json"}},
+        spec__trainer={
+            "steps": 10,
+            "batchSize": 8,
+            "sequenceLength": 32,
+            "attention": "splash",
+            "precision": {"compute": "bfloat16"},
+        },
+    )
+    ended = plan(run, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    said = " ".join(ended.stdout.split())
+    assert (
+        "Compiled for this processor with attention auto, so the numbers differ somewhat: the compiler for v5e is in "
+        "the extra tpu: pip install 'halcyon-train[tpu]'." in said
+    )
+
+
+def test_an_invalid_run_has_no_plan(tmp_path: Path) -> None:
+    ended = plan(document(spec__trainer__microbatches=3), tmp_path)
+    assert ended.returncode == ExitCode.BAD_CONFIGURATION
+    assert "spec.trainer.batchSize: 8 must be a multiple of" in ended.stderr

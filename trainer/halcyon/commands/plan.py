@@ -1,0 +1,137 @@
+"""The command ``halcyon plan``: whether a run fits, how fast its steps are, what it costs and when it ends, before it
+has a device."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json as json_format
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halcyon.commands.errors import console, report_errors
+from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.errors import BadConfiguration
+from halcyon_api.ends import ExitCode
+from halcyon_api.yaml_text import dump
+
+if TYPE_CHECKING:
+    from halcyon.commands.planning.search import Tried
+    from halcyon_api.training_run import TrainingRun
+
+_MINUTES = 4.0
+
+
+def plan(
+    document: Document,
+    defaults: Defaults = None,
+    overrides: Overrides = None,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another value of an assumption; `--assumptions` lists them."),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Try other meshes, microbatches and remat policies, and rank them.")
+    ] = False,
+    topologies: Annotated[
+        bool, typer.Option("--topologies", help="Rank the hardware that the model fits on, by time and by money.")
+    ] = False,
+    compare: Annotated[Path | None, typer.Option(help="Another document, to show beside this one.")] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Time for --search and --topologies; what was not tried then is said.")
+    ] = _MINUTES,
+    write: Annotated[
+        Path | None, typer.Option(help="With --search: write the document with the best mesh into this file.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the time of a step by part into this SVG file.")] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show kernels, matrix products, loops and collectives too.")
+    ] = False,
+    assumptions: Annotated[bool, typer.Option("--assumptions", help="List what is assumed, and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show whether a run fits on its devices, how long a step takes and why, what a run costs, and when it ends.
+
+    Compiles the step of the largest batch for the accelerators that the document names; they need not be there. This
+    needs the extra `cuda` or `tpu`. Without it, the step is compiled for virtual devices of this machine's processor,
+    whose compiler orders and fuses operations in another way: memory and times differ somewhat, and kernels are
+    missing. Each number says whether it was compiled, computed or assumed. Ends with 80 if the step does not fit.
+    """
+    from halcyon.commands.planning.assumptions import meanings, with_values
+
+    if assumptions:
+        for name, meaning in meanings().items():
+            sys.stdout.write(f"{name}: {meaning}\n")
+        return
+    with report_errors(document):
+        assumed = with_values(assume or ())
+        run = valid_training(document, defaults, overrides)
+        from halcyon.commands.planning import page
+        from halcyon.commands.planning.compiled import compiled
+        from halcyon.commands.planning.estimate import estimate
+
+        if search or topologies:
+            from halcyon.commands.planning import search as searching
+
+            candidates = (searching.mesh_candidates if search else searching.hardware_candidates)(run)
+            tried = searching.tried(
+                searching.Source(document, _options(defaults, overrides, assume)),
+                candidates,
+                seconds=60 * minutes,
+                by_money=topologies,
+            )
+            if write is not None:
+                write_best(tried, run, write)
+            if json:
+                sys.stdout.write(f"{json_format.dumps([row.document() for row in tried.rows])}\n")
+            else:
+                _print(page.ranking(tried))
+            return
+        now, found = dt.datetime.now(dt.UTC), compiled(run.spec)
+        numbers = estimate(found.plan, found.run, found.rates, assumed, now)
+        if picture is not None:
+            picture.write_text(page.picture(numbers, run.metadata.name), encoding="utf-8")
+        if compare is not None:
+            from halcyon.commands.planning.search import Source, planned
+
+            other = planned(Source(compare, _options(defaults, overrides, assume)), {}, 60 * minutes)
+            if other.plan is None:
+                raise BadConfiguration(f"{compare}: {other.error}")
+            _print([page.beside(numbers, other.plan["plan"], (str(document), str(compare)))])
+        elif json:
+            whole = {"plan": numbers.document(), "program": found.plan.document(), "note": found.note or None}
+            sys.stdout.write(f"{json_format.dumps(whole)}\n")
+        else:
+            _print(page.plan_page(found.plan, numbers, found.note, details=details))
+    if numbers.missing_bytes:
+        raise typer.Exit(ExitCode.BAD_CONFIGURATION)
+
+
+def _options(defaults: list[Path] | None, overrides: list[str] | None, assume: list[str] | None) -> tuple[str, ...]:
+    """The options for the plan of another document or candidate."""
+    given = {"--defaults": defaults, "--set": overrides, "--assume": assume}
+    return tuple(f"{option}={value}" for option, values in given.items() for value in values or ())
+
+
+def _print(parts: Iterable[Any]) -> None:
+    screen = console()
+    for part in parts:
+        screen.print(part, highlight=False, markup=False)
+
+
+def write_best(tried: Tried, run: TrainingRun, path: Path) -> None:
+    """Write the document with the changes of the best candidate.
+
+    Raises:
+        BadConfiguration: None fits.
+    """
+    from halcyon.commands.planning.search import changed
+
+    best = tried.best
+    found = None if best is None else changed(run, best.changes)
+    if found is None:
+        raise BadConfiguration("--write: no candidate fits, so nothing is written")
+    path.write_text(dump(found.document()), encoding="utf-8")

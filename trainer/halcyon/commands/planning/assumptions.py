@@ -1,0 +1,77 @@
+"""What a plan must assume: the shares of the peak speeds that programs reach, the speed of the store, how often
+hardware stops, and prices.
+
+`halcyon plan --assume NAME=VALUE` gives another value to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from halcyon.errors import BadConfiguration
+from halcyon_api.spec.accelerator import Provisioning
+
+
+def _assumed(value: float | None, meaning: str) -> Any:
+    return field(default=value, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """The values. Each has its meaning, its unit and its source beside it."""
+
+    products: float | None = _assumed(
+        0.73, "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)"
+    )
+    kernels: float | None = _assumed(
+        0.38, "share of the peak rate that kernels of attention and experts reach (measured on an H100)"
+    )
+    memory: float | None = _assumed(0.85, "share of the memory's bandwidth that programs reach (measured on an H100)")
+    links: float | None = _assumed(0.8, "share of the links' bandwidth that collectives reach")
+    uncertainty: float | None = _assumed(0.25, "share by which the time of a step may differ, in both directions")
+    store: float | None = _assumed(1e9, "bytes in a second between a host and the store of checkpoints")
+    host_copy: float | None = _assumed(20e9, "bytes in a second from a device to the memory of its host")
+    stops: float | None = _assumed(
+        None,
+        "stops of a host in a day. Default: 0.1 for spot, else 0.0042, which is 466 interruptions of 2,048 hosts in 54 "
+        "days (Llama 3, 2024, section 3.3.4)",
+    )
+    restart: float | None = _assumed(300.0, "seconds from a stop to the restore of a checkpoint on other hardware")
+    price: float | None = _assumed(None, "money for an hour of a chip, with the run's provisioning")
+
+    def stops_of_host(self, provisioning: Provisioning) -> float:
+        """Stops of one host in a day."""
+        return (0.1 if provisioning == "spot" else 0.0042) if self.stops is None else self.stops
+
+
+def meanings() -> dict[str, str]:
+    """The meaning of each assumption, by its name on the command line."""
+    return {_word(one.name): one.metadata["meaning"] for one in fields(Assumptions)}
+
+
+def with_values(given: Iterable[str]) -> Assumptions:
+    """The assumptions with other values, such as ``price=3.2``.
+
+    Raises:
+        BadConfiguration: A text is no name and number.
+    """
+    values: dict[str, float] = {}
+    names = {_word(one.name): one.name for one in fields(Assumptions)}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in names:
+            raise BadConfiguration(f"--assume {text}: there is no assumption {name}; there are {', '.join(names)}")
+        try:
+            number = float(value)
+        except ValueError:
+            raise BadConfiguration(f"--assume {text}: {value or 'nothing'} is no number; write {name}=NUMBER") from None
+        if not 0 <= number < float("inf") or (number == 0 and name not in ("stops", "price", "restart", "uncertainty")):
+            raise BadConfiguration(f"--assume {text}: {name} must be a number above 0")
+        values[names[name]] = number
+    return replace(Assumptions(), **values)
+
+
+def _word(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,122 @@
+"""The step of a document, compiled without its hardware, and what the estimate needs of the run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jax
+
+from halcyon_api.mesh import document_vocabulary, run_mesh
+from halcyon_api.spec.attention import NARROW_KERNELS
+from halcyon_api.training_run import TrainingRunSpec
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from halcyon.commands.planning.estimate import Run
+    from halcyon.step.device_use import Plan
+    from halcyon.step.hlo.work import Rates
+    from halcyon.step.program import Program
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The compiled step of a document.
+
+    Attributes:
+        plan: How it uses the devices.
+        run: What the estimate needs of the run.
+        rates: Speed of a device. None: not known.
+        note: Why it is not compiled for its own hardware, as one sentence; empty: it is.
+    """
+
+    plan: Plan
+    run: Run
+    rates: Rates | None
+    note: str
+
+
+def compiled(spec: TrainingRunSpec) -> Compiled:
+    """Compile the step of a run for the accelerators that it names, else for virtual devices of this processor.
+
+    Raises:
+        BadConfiguration: No step fits into the memory, or the devices cannot compute the document.
+    """
+    from halcyon.commands.programs.devices import NoCompiler, plan_for_hardware
+    from halcyon.commands.programs.gpus import rates_of
+    from halcyon.run.fitting import planned
+
+    slices = spec.accelerator.resolve().slices
+    rates, note = rates_of(spec.accelerator, slices), ""
+    if spec.accelerator.row.family != "cpu":
+        try:
+            program, plan = plan_for_hardware(spec)
+            return Compiled(plan, run_of(spec, program, plan), rates, note)
+        except NoCompiler as error:
+            other = without_kernel(spec)
+            attention = other.trainer.attention
+            instead = f" with attention {attention}" if attention != spec.trainer.attention else ""
+            note = f"Compiled for this processor{instead}, so the numbers differ somewhat: {error}."
+            spec = other
+    mesh, memory_bytes = virtual_mesh(spec), spec.accelerator.row.memory_bytes
+    program, plan = planned(spec, document_vocabulary(spec.tokenizer), mesh, memory_bytes, rates)
+    return Compiled(plan, run_of(spec, program, plan), rates, note)
+
+
+def run_of(spec: TrainingRunSpec, program: Program, plan: Plan) -> Run:
+    """What the estimate needs of a run.
+
+    Args:
+        spec: The run's spec.
+        program: Its program.
+        plan: Its plan.
+    """
+    from halcyon.commands.planning.estimate import Run
+    from halcyon.commands.views.run_summary import idle_parameters, parameter_rows
+    from halcyon.models.parameters import Role
+    from halcyon.models.registry import flops_per_token
+
+    vocabulary, template = document_vocabulary(spec.tokenizer), program.template
+    rows = tuple(parameter_rows(template.model, vocabulary, idle_parameters(spec)))
+    whole = flops_per_token(spec.model, spec.trainer.longest_sequence, vocabulary)
+    topology = spec.accelerator.resolve()
+    saved = (template.model, template.optimizer_state, template.average, template.reference)
+    shape = spec.accelerator.row.shape(spec.accelerator.topology)
+    hosts = topology.slices * topology.hosts_per_slice
+    return Run(
+        steps=spec.trainer.steps,
+        tokens=spec.trainer.tokens,
+        tokens_per_step=plan.batch_size * plan.sequence_length,
+        flops_per_token=whole,
+        attention_flops_per_token=max(0, whole - sum(row.flops_per_token for row in rows)),
+        expert_flops_per_token=sum(row.flops_per_token for row in rows if row.role == Role.EXPERT.value),
+        causal=True,
+        own_kernel=plan.platform == "cpu" and spec.accelerator.row.family != "cpu",
+        state_bytes=sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(saved)),
+        devices=program.mesh.size,
+        chips=hosts * (topology.devices_per_host if shape is None else shape.chips_per_host),
+        hosts=hosts,
+        slices=topology.slices,
+        provisioning=spec.accelerator.provisioning,
+    )
+
+
+def without_kernel(spec: TrainingRunSpec) -> TrainingRunSpec:
+    """The spec with an attention that this machine's processor has: a kernel of an accelerator cannot be compiled
+    here.
+    """
+    if spec.trainer.attention not in NARROW_KERNELS:
+        return spec
+    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"attention": "auto"})})
+
+
+def virtual_mesh(spec: TrainingRunSpec) -> Mesh:
+    """The mesh of a run over virtual devices of this machine's processor."""
+    mesh = run_mesh(spec)
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", mesh.devices)
+    from halcyon.parallel.device_mesh import build_mesh
+
+    return build_mesh(mesh)

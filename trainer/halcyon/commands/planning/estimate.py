@@ -1,0 +1,368 @@
+"""The numbers of a plan: memory, the time of a step and what bounds it, checkpoints, goodput, money and the end. Pure.
+
+Each number says what it is based on: ``compiled`` numbers are read off the compiled step, ``computed`` ones follow from
+the document and the facts of the hardware, ``assumed`` ones need an assumption
+(`halcyon.commands.planning.assumptions`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from halcyon.checkpoint.save_schedule import best_interval
+from halcyon.commands.planning.assumptions import Assumptions
+from halcyon.step.device_use import Plan
+from halcyon.step.hlo.work import Rates, Work
+from halcyon_api.counting import counted
+from halcyon_api.spec.accelerator import Provisioning
+
+Basis = Literal["compiled", "computed", "assumed"]
+_BACKWARD = 2.5
+"""Operations of the backward pass of attention, as a multiple of the forward pass: five products instead of two (Dao
+2023)."""
+_DAY = 86_400.0
+_FEWEST_STOPS = 0.001
+"""Stops in a day below which a rate counts as this one: fewer change nothing that a run notices."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a plan.
+
+    Attributes:
+        name: What it is.
+        value: Its value. None: not known, and `note` says why.
+        unit: ``bytes``, ``seconds``, ``FLOPs``, ``share``, ``tokens``, ``chip-hours``, ``money``, ``date`` or empty.
+        basis: What it is based on.
+        note: A few words more.
+    """
+
+    name: str
+    value: float | str | None
+    unit: str
+    basis: Basis
+    note: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The number as JSON."""
+        found = {"value": self.value, "unit": self.unit or None, "basis": self.basis, "note": self.note or None}
+        return {name: value for name, value in found.items() if value is not None or name == "value"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the estimate needs of a run, besides its compiled step.
+
+    Attributes:
+        steps: Its steps.
+        tokens: Its tokens.
+        tokens_per_step: Tokens of its largest step.
+        flops_per_token: Operations of training for a token, as the metric ``mfu`` counts them.
+        attention_flops_per_token: The part of it that is scores and values of attention over the whole sequence.
+        expert_flops_per_token: The part of it that is products of experts.
+        causal: Whether kernels of attention leave out the half of the scores that a causal mask hides.
+        own_kernel: Whether the hardware computes attention by a kernel that the compiled program does not have, because
+            it was compiled for another platform.
+        state_bytes: Size of a checkpoint.
+        devices: Its devices.
+        chips: Its chips.
+        hosts: Its hosts.
+        slices: Its slices.
+        provisioning: How its hardware is provisioned.
+    """
+
+    steps: int
+    tokens: int
+    tokens_per_step: int
+    flops_per_token: int
+    attention_flops_per_token: int
+    expert_flops_per_token: int
+    causal: bool
+    own_kernel: bool
+    state_bytes: int
+    devices: int
+    chips: int
+    hosts: int
+    slices: int
+    provisioning: Provisioning
+
+
+@dataclass(frozen=True)
+class Part:
+    """The time of one part of a step on a device.
+
+    Attributes:
+        name: See `halcyon.step.hlo.work.Work`; ``collectives`` for those that the step waits for.
+        flops: Operations of its products and kernels.
+        moved_bytes: Bytes that it reads and writes, or sends.
+        ideal_seconds: Time of an ideal device.
+        seconds: Time with the assumed shares of the peak speeds.
+        bound: What takes most of that time.
+    """
+
+    name: str
+    flops: float
+    moved_bytes: float
+    ideal_seconds: float
+    seconds: float
+    bound: Literal["products", "kernels", "memory", "links"]
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """The time of a step.
+
+    Attributes:
+        parts: Its parts, the longest first.
+        ideal_seconds: On ideal devices.
+        seconds: With the assumed shares.
+        ceiling: The greatest MFU, that of ideal devices.
+        mfu: MFU of `seconds`.
+    """
+
+    parts: tuple[Part, ...]
+    ideal_seconds: float
+    seconds: float
+    ceiling: float
+    mfu: float
+
+    @property
+    def bound(self) -> str:
+        """What takes most of the time."""
+        times: dict[str, float] = {}
+        for part in self.parts:
+            times[part.bound] = times.get(part.bound, 0.0) + part.seconds
+        return max(times, key=lambda name: times[name])
+
+
+def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepTime:
+    """The time of a compiled step.
+
+    Args:
+        plan: Its plan, with `work` and `overlap`.
+        run: The run.
+        rates: Speed of a device.
+        assumed: The shares of the peak speeds.
+    """
+    kernels = kernel_flops(plan, run)
+    shares = {"products": assumed.products or 1, "memory": assumed.memory or 1, "kernels": assumed.kernels or 1}
+    parts: list[Part] = []
+    for work in plan.work:
+        if work.part == "attention" and run.own_kernel:
+            work = Work(work.part)
+        flops = kernels.get(work.part, 0.0)
+        ideal = {
+            "products": work.product_seconds,
+            "memory": work.memory_seconds,
+            "kernels": flops / rates.flops,
+        }
+        times = {name: seconds / shares[name] for name, seconds in ideal.items()}
+        bound: Any = max(times, key=lambda name: times[name])
+        parts.append(
+            Part(
+                work.part,
+                work.flops + flops,
+                work.moved_bytes,
+                sum(ideal.values()),
+                sum(times.values()),
+                bound,
+            )
+        )
+    if plan.overlap is not None and plan.overlap.waited:
+        waited = plan.overlap.waited
+        sent = float(sum(row.sent_bytes for row in plan.traffic))
+        parts.append(Part("collectives", 0.0, sent, waited, waited / (assumed.links or 1), "links"))
+    ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
+    at_peak = run.tokens_per_step * run.flops_per_token / run.devices / rates.flops
+    parts.sort(key=lambda part: -part.seconds)
+    return StepTime(
+        tuple(parts),
+        ideal_seconds,
+        seconds,
+        at_peak / ideal_seconds if ideal_seconds else math.nan,
+        at_peak / seconds if seconds else math.nan,
+    )
+
+
+def kernel_flops(plan: Plan, run: Run) -> dict[str, float]:
+    """Operations of a step that a program does not state, on one device, by part: those of kernels, and of loops whose
+    iterations the data decides.
+    """
+    tokens = run.tokens_per_step / run.devices
+    found: dict[str, float] = {}
+    hidden = {"attention"} if run.own_kernel else set[str]()
+    hidden |= {call.scope for call in plan.kernels if call.scope} | {
+        loop.scope for loop in plan.loops if loop.scope and loop.trips is None and loop.products
+    }
+    again = {call.scope for call in plan.kernels if call.phase == "recomputed"}
+    if "attention" in hidden and run.attention_flops_per_token:
+        forward = run.attention_flops_per_token / 3 * (0.5 if run.causal else 1.0)
+        found["attention"] = tokens * forward * (1 + _BACKWARD + ("attention" in again))
+    if "experts" in hidden and run.expert_flops_per_token:
+        forward = run.expert_flops_per_token / 3
+        found["experts"] = tokens * forward * (3 + ("experts" in again))
+    return found
+
+
+@dataclass(frozen=True)
+class Goodput:
+    """What preemption and failures leave of a run.
+
+    Attributes:
+        stops_per_day: Stops of the whole run in a day.
+        interval_seconds: The best time between two saves.
+        lost_seconds: Work that a stop loses, on average.
+        down_seconds: Time from a stop to the next step.
+        goodput: Share of the time that is in steps which are kept.
+    """
+
+    stops_per_day: float
+    interval_seconds: float
+    lost_seconds: float
+    down_seconds: float
+    goodput: float
+
+
+def goodput(*, stops_per_day: float, blocked_seconds: float, save_seconds: float, down_seconds: float) -> Goodput:
+    """The goodput at a rate of stops, with saves at the best interval.
+
+    Args:
+        stops_per_day: Stops of the whole run in a day.
+        blocked_seconds: Time for which a save blocks the loop.
+        save_seconds: Time from the start of a save to its commit.
+        down_seconds: Time from a stop to the next step.
+    """
+    mean = _DAY / max(stops_per_day, _FEWEST_STOPS)
+    interval = best_interval(blocked_seconds, mean, save_seconds)
+    # What is lost: the steps since the newest checkpoint that was complete.
+    lost = interval / 2 + save_seconds
+    useful = (1 - min(1.0, blocked_seconds / interval)) / (1 + (lost + down_seconds) / mean)
+    return Goodput(stops_per_day, interval, lost, down_seconds, useful)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The numbers of a run.
+
+    Attributes:
+        sections: The numbers by the title of their section.
+        step: The time of a step. None: the device's speed is not known.
+        missing_bytes: Memory that a device lacks. 0: the step fits.
+    """
+
+    sections: dict[str, tuple[Number, ...]]
+    step: StepTime | None
+    missing_bytes: int
+
+    def number(self, name: str) -> float | str | None:
+        """The value of a number, by its name."""
+        return next(one.value for numbers in self.sections.values() for one in numbers if one.name == name)
+
+    def document(self) -> dict[str, Any]:
+        """The numbers as JSON."""
+        return {title: {one.name: one.document() for one in numbers} for title, numbers in self.sections.items()} | {
+            "parts": [] if self.step is None else [vars(part) for part in self.step.parts]
+        }
+
+
+def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, now: dt.datetime) -> Estimate:
+    """The numbers of a run.
+
+    Args:
+        plan: Its compiled step.
+        run: The run.
+        rates: Speed of a device. None: not known.
+        assumed: What is assumed.
+        now: When the run starts.
+    """
+    step = None if rates is None or not plan.work else step_time(plan, run, rates, assumed)
+    memory, missing = _memory(plan)
+    save = _saving(run, assumed)
+    sections: dict[str, tuple[Number, ...]] = {"memory of a device": memory}
+    if step is not None:
+        sections["step"] = _step(step, run, plan, assumed)
+    sections["checkpoint"] = save
+    restore = run.state_bytes / run.hosts / (assumed.store or 1)
+    blocked = run.state_bytes / run.devices / (assumed.host_copy or 1)
+    useful = goodput(
+        stops_per_day=assumed.stops_of_host(run.provisioning) * run.hosts,
+        blocked_seconds=blocked,
+        save_seconds=restore + blocked,
+        down_seconds=(assumed.restart or 0.0) + restore,
+    )
+    sections["stops"] = (
+        Number("stops a day", useful.stops_per_day, "", "assumed", f"{counted(run.hosts, 'host')}, {run.provisioning}"),
+        Number("best time between saves", useful.interval_seconds, "seconds", "assumed"),
+        Number("work that a stop loses", useful.lost_seconds, "seconds", "assumed"),
+        Number("from a stop to the next step", useful.down_seconds, "seconds", "assumed"),
+        Number("goodput", useful.goodput, "share", "assumed"),
+    )
+    if step is not None:
+        sections["run"] = _whole(step, run, useful.goodput, assumed, now)
+    return Estimate(sections, step, missing)
+
+
+def _memory(plan: Plan) -> tuple[tuple[Number, ...], int]:
+    memory = plan.memory
+    rows = [
+        Number("parameters", memory.parameters, "bytes", "computed"),
+        Number("optimizer state", memory.optimizer - memory.offloaded, "bytes", "computed"),
+        Number("gradients", memory.gradients, "bytes", "computed"),
+        Number("activations and temporary arrays", memory.activations, "bytes", "compiled"),
+        Number("the whole step", memory.step, "bytes", "compiled"),
+        Number("there is", memory.available, "bytes", "computed"),
+    ]
+    if memory.offloaded:
+        rows.insert(2, Number("in the memory of the host", memory.offloaded, "bytes", "computed"))
+    if memory.step is None or memory.available is None:
+        return tuple(rows), 0
+    spare = memory.available - memory.step
+    rows.append(Number("left" if spare >= 0 else "missing", abs(spare), "bytes", "compiled"))
+    return tuple(rows), max(0, -spare)
+
+
+def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions) -> tuple[Number, ...]:
+    share = assumed.uncertainty or 0.0
+    range_of = f"{_seconds(step.seconds * (1 - share))} to {_seconds(step.seconds * (1 + share))}"
+    rows = [
+        Number("model FLOPs of a step", float(run.tokens_per_step * run.flops_per_token), "FLOPs", "computed"),
+        Number("time on ideal devices", step.ideal_seconds, "seconds", "compiled"),
+        Number("MFU, at most", step.ceiling, "share", "compiled"),
+        Number("time of a step", step.seconds, "seconds", "assumed", f"{range_of}; bound by {step.bound}"),
+        Number("MFU", step.mfu, "share", "assumed"),
+        Number("tokens a day", run.tokens_per_step / step.seconds * _DAY, "tokens", "assumed"),
+    ]
+    if plan.compile_seconds is not None:
+        rows.append(Number("time to compile, on this machine", plan.compile_seconds, "seconds", "compiled"))
+    return tuple(rows)
+
+
+def _saving(run: Run, assumed: Assumptions) -> tuple[Number, ...]:
+    of_host, blocked = run.state_bytes / run.hosts, run.state_bytes / run.devices / (assumed.host_copy or 1)
+    seconds = of_host / (assumed.store or 1)
+    return (
+        Number("size", run.state_bytes, "bytes", "computed"),
+        Number("a save blocks the steps for", blocked, "seconds", "assumed"),
+        Number("time to save", seconds + blocked, "seconds", "assumed"),
+        Number("time to restore", seconds, "seconds", "assumed"),
+    )
+
+
+def _whole(step: StepTime, run: Run, useful: float, assumed: Assumptions, now: dt.datetime) -> tuple[Number, ...]:
+    seconds = run.tokens / run.tokens_per_step * step.seconds / useful
+    hours = seconds / 3600 * run.chips
+    money = None if assumed.price is None else hours * assumed.price
+    note = "give the price of a chip-hour: --assume price=NUMBER" if money is None else ""
+    return (
+        Number("time of the run", seconds, "seconds", "assumed", "without evaluations"),
+        Number("end", (now + dt.timedelta(seconds=seconds)).isoformat(timespec="minutes"), "date", "assumed"),
+        Number("chip-hours", hours, "chip-hours", "assumed", counted(run.chips, "chip")),
+        Number("cost", money, "money", "assumed", note),
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"

@@ -1,0 +1,176 @@
+"""The pages of ``halcyon plan``: tables for a terminal, and one picture."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from halcyon.commands.planning.estimate import Estimate, Number, StepTime
+from halcyon.commands.planning.search import Row, Tried
+from halcyon.commands.views.pages import program_page
+from halcyon.commands.views.picture import numbers_table
+from halcyon.step.device_use import Plan
+from halcyon_api.counting import size
+
+_SECTION = "memory of a device"
+_COLOURS = {"products": "#2563eb", "kernels": "#7c3aed", "memory": "#f59e0b", "links": "#dc2626"}
+
+
+def plan_page(plan: Plan, numbers: Estimate, note: str, *, details: bool) -> Iterator[RenderableType]:
+    """The parts of the page, from top to bottom."""
+    yield plan.sentence()
+    for title, found in numbers.sections.items():
+        table = Table(title, "value", "basis", "note")
+        for one in found:
+            table.add_row(one.name, shown(one), one.basis, one.note)
+        yield table
+    if numbers.step is not None:
+        yield _parts(numbers.step)
+    if plan.traffic:
+        yield _traffic(plan)
+    if details:
+        yield from program_page(plan)
+    if numbers.missing_bytes:
+        yield f"It does not fit: a device lacks {size(numbers.missing_bytes)}. `--search` tries other meshes."
+    if note:
+        yield note
+
+
+def _parts(step: StepTime) -> Table:
+    table = numbers_table(
+        "Time of a step on one device", "part", "bound by", "FLOPs", "bytes", "ideal", "time", "share", left=2
+    )
+    for part in step.parts:
+        table.add_row(
+            part.name,
+            part.bound,
+            f"{part.flops:.3g}" if part.flops else "-",
+            size(round(part.moved_bytes)),
+            duration(part.ideal_seconds),
+            duration(part.seconds),
+            f"{part.seconds / step.seconds:.0%}",
+        )
+    return table
+
+
+def _traffic(plan: Plan) -> Table:
+    table = numbers_table("What a device sends in a step", "collective", "mesh axes", "over", "number", "bytes", left=3)
+    for row in plan.traffic:
+        over = "network" if row.between else "links of the slice"
+        table.add_row(row.kind, " x ".join(row.axes), over, f"{row.times:,}", size(row.sent_bytes))
+    return table
+
+
+def ranking(tried: Tried) -> Iterator[RenderableType]:
+    """The candidates, the best first."""
+    table = numbers_table(
+        "Candidates", "changes", "memory", "time of a step", "MFU", "time of the run", "chip-hours", "cost", left=1
+    )
+    for row in tried.rows:
+        table.add_row(_changes(row), *(_cell(row, *place) for place in _PLACES))
+    yield table
+    if tried.left:
+        yield f"There was no time for {tried.left} more; give more with --minutes."
+    if tried.best is None:
+        yield "None of these fits."
+
+
+_PLACES = (
+    (_SECTION, "the whole step"),
+    ("step", "time of a step"),
+    ("step", "MFU"),
+    ("run", "time of the run"),
+    ("run", "chip-hours"),
+    ("run", "cost"),
+)
+
+
+def _changes(row: Row) -> str:
+    if not row.changes:
+        return "as the document says"
+    short = {path.rpartition(".")[2]: value for path, value in row.changes.items() if value not in (1, None, "auto")}
+    return ", ".join(f"{name} {value}" for name, value in short.items()) or "microbatches and remat auto"
+
+
+def _cell(row: Row, section: str, name: str) -> str:
+    if row.plan is None:
+        return row.error if (section, name) == _PLACES[0] else ""
+    found = row.plan["plan"].get(section, {}).get(name)
+    text = "-" if found is None else shown(Number(name, found["value"], found.get("unit", ""), found["basis"]))
+    return f"{text}, does not fit" if (section, name) == _PLACES[0] and not row.fits else text
+
+
+def beside(first: Estimate, second: dict[str, Any], names: tuple[str, str]) -> Table:
+    """Two plans, number by number.
+
+    Args:
+        first: The first plan.
+        second: The second one, as JSON (`Estimate.document`).
+        names: Their names.
+    """
+    table = numbers_table("", "number", *names, left=1)
+    for title, numbers in first.sections.items():
+        for one in numbers:
+            other = second.get(title, {}).get(one.name)
+            there = "-" if other is None else shown(Number(one.name, other["value"], other.get("unit", ""), one.basis))
+            table.add_row(f"{title}: {one.name}", shown(one), there)
+    return table
+
+
+def shown(number: Number) -> str:
+    """A number with its unit, for people."""
+    value = number.value
+    if value is None:
+        return "not known"
+    if isinstance(value, str):
+        return value
+    match number.unit:
+        case "bytes":
+            return size(round(value))
+        case "seconds":
+            return duration(value)
+        case "share":
+            return f"{value:.1%}"
+        case "FLOPs":
+            return f"{value:.3g}"
+        case "money":
+            return f"{value:,.2f}"
+        case _:
+            return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
+
+
+def duration(seconds: float) -> str:
+    """A time with the unit that fits it."""
+    for unit, factor in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * factor:
+            return f"{seconds / factor:,.1f} {unit}"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def picture(numbers: Estimate, name: str) -> str:
+    """The time of a step by part, as SVG: a bar for each part, with its ideal time inside it."""
+    step = numbers.step
+    parts = () if step is None else step.parts
+    longest = max((part.seconds for part in parts), default=1.0) or 1.0
+    rows: list[str] = []
+    for place, part in enumerate(parts):
+        y, colour = 52 + 26 * place, _COLOURS[part.bound]
+        whole, ideal = (420 * seconds / longest for seconds in (part.seconds, part.ideal_seconds))
+        rows.append(
+            f'<text x="130" y="{y + 13}" text-anchor="end">{html.escape(part.name)}</text>'
+            f'<rect x="140" y="{y}" width="{whole:.1f}" height="18" fill="{colour}" fill-opacity="0.35"/>'
+            f'<rect x="140" y="{y}" width="{min(ideal, whole):.1f}" height="18" fill="{colour}"/>'
+            f'<text x="{148 + whole:.1f}" y="{y + 13}">{duration(part.seconds)}, {part.bound}</text>'
+        )
+    height = 70 + 26 * len(parts)
+    title = html.escape(f"{name}: time of a step, {duration(step.seconds)}" if step else f"{name}: no time is known")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="13">\n'
+        f'<rect width="760" height="{height}" fill="#ffffff"/>\n<text x="16" y="28" font-size="16">{title}</text>\n'
+        + "\n".join(rows)
+        + f'\n<text x="16" y="{height - 8}" fill="#555555">full colour: on ideal devices</text>\n</svg>\n'
+    )

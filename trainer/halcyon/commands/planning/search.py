@@ -1,0 +1,231 @@
+"""Other meshes and other hardware for a document, each compiled by a process of its own, and their ranking.
+
+A candidate is the document with some fields set. The document's own values come first, so what is found is never worse
+than they are. Then come the candidates in the order of `mesh_candidates` or `hardware_candidates`: those that are often
+good first, because the time may end before all were tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from halcyon_api.base import InvalidRun
+from halcyon_api.hardware import TABLE
+from halcyon_api.memory import least_need
+from halcyon_api.mesh import run_mesh
+from halcyon_api.overrides import override, with_overrides
+from halcyon_api.spec.mesh import AXES
+from halcyon_api.training_run import TrainingRun
+from halcyon_api.validation import find_problems
+
+Changes = dict[str, Any]
+"""Values by path, such as ``spec.mesh.ici.tensor``."""
+_INSIDE = tuple(row.name for row in AXES if row.link == "ici")
+_USABLE = 0.92
+"""Share of a device's memory that a step may need, as for the automatic choices of a run."""
+_LARGEST = {"tensor": 8, "context": 8}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The document on the command line.
+
+    Attributes:
+        document: Its path.
+        options: Further options of ``halcyon plan``: defaults, changes and assumptions.
+    """
+
+    document: Path
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate.
+
+    Attributes:
+        changes: What it changes in the document; empty for the document itself.
+        plan: The output of ``halcyon plan --json``. None: it failed.
+        error: Why it failed.
+    """
+
+    changes: Changes
+    plan: dict[str, Any] | None
+    error: str = ""
+
+    def value(self, section: str, name: str) -> Any:
+        """A number of its plan; None if there is none."""
+        numbers = {} if self.plan is None else self.plan["plan"].get(section, {})
+        return numbers.get(name, {}).get("value")
+
+    @property
+    def fits(self) -> bool:
+        """Whether its step fits into the memory of a device."""
+        step, there = (self.value("memory of a device", name) for name in ("the whole step", "there is"))
+        return self.plan is not None and (step is None or there is None or step <= _USABLE * there)
+
+    def document(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return {"changes": self.changes, "fits": self.fits, "error": self.error or None, **(self.plan or {})}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was tried.
+
+    Attributes:
+        rows: The candidates, the best first; those that do not fit come last.
+        left: Candidates for which there was no time.
+    """
+
+    rows: tuple[Row, ...]
+    left: int
+
+    @property
+    def best(self) -> Row | None:
+        """The best candidate that fits. None: none does."""
+        return next((row for row in self.rows if row.fits), None)
+
+
+def ranked(rows: Iterable[Row], *, by_money: bool = False) -> tuple[Row, ...]:
+    """Rows that fit before others; by the time of a step, or of the run, or by its cost."""
+    section, name = ("run", "cost") if by_money else ("step", "time of a step")
+
+    def order(row: Row) -> tuple[bool, float]:
+        found = row.value(section, name)
+        if found is None and by_money:
+            found = row.value("run", "chip-hours")
+        return not row.fits, float("inf") if found is None else float(found)
+
+    return tuple(sorted(rows, key=order))
+
+
+def mesh_candidates(run: TrainingRun) -> Iterator[Changes]:
+    """Meshes of the run's devices with which the document is valid: few devices on an axis that costs traffic in every
+    layer first. ``auto`` chooses microbatches and remat for each.
+    """
+    devices = run.spec.accelerator.resolve().devices_per_slice
+    automatic = {"spec.trainer.microbatches": "auto", "spec.trainer.remat": "auto"}
+    yield automatic
+    has_experts = "expert" in run_mesh(run.spec).model_dump() and "numExpertsPerTok" in str(run.spec.model.document())
+    choices = [
+        dict(zip(_INSIDE, sizes, strict=True))
+        for sizes in itertools.product(*(_divisors(devices, _LARGEST.get(name)) for name in _INSIDE))
+        if _product(sizes) == devices
+    ]
+    choices.sort(key=lambda sizes: (sizes["tensor"] * sizes["context"], sizes["data"], sizes["expert"]))
+    for sizes in choices:
+        if (sizes["expert"] > 1 and not has_experts) or sizes["data"] > 1:
+            continue
+        changes = {f"spec.mesh.ici.{name}": size for name, size in sizes.items()} | automatic
+        if _may_fit(run, changes):
+            yield changes
+
+
+def hardware_candidates(run: TrainingRun) -> Iterator[Changes]:
+    """Accelerators and topologies on which the run may fit: of each type the smallest one, and two larger ones."""
+    for name, row in TABLE.items():
+        if row.family == "cpu" or row.memory_bytes is None or row.peak_flops_per_second is None:
+            continue
+        found = 0
+        for topology in _topologies(row):
+            changes = {
+                "spec.accelerator.type": name,
+                "spec.accelerator.topology": topology,
+                "spec.mesh": None,
+                "spec.trainer.microbatches": "auto",
+                "spec.trainer.remat": "auto",
+            }
+            if _may_fit(run, changes):
+                found += 1
+                yield changes
+            if found == 3:
+                break
+
+
+def _topologies(row: Any) -> Sequence[str]:
+    if row.topologies:
+        return row.topologies
+    hosts = [count for count in (1, 2, 4, 8, 16, 32) if count <= row.max_hosts]
+    of_host = row.devices_per_host or (row.max_devices_per_host,)
+    alone = [f"1x{count}" for count in of_host]
+    return [*alone, *(f"{count}x{max(of_host)}" for count in hosts if count > 1)]
+
+
+def changed(run: TrainingRun, changes: Changes) -> TrainingRun | None:
+    """The run with changes; None if it is not valid with them."""
+    try:
+        document = with_overrides(run.document(), [override(path, value) for path, value in changes.items()])
+        found = TrainingRun.model_validate(document)
+    except (InvalidRun, ValueError):
+        return None
+    return None if find_problems(found.spec) else found
+
+
+def _may_fit(run: TrainingRun, changes: Changes) -> bool:
+    found = changed(run, changes)
+    if found is None:
+        return False
+    there = found.spec.accelerator.row.memory_bytes
+    return there is None or least_need(found.spec, run_mesh(found.spec)).total_bytes <= _USABLE * there
+
+
+def tried(source: Source, candidates: Iterable[Changes], *, seconds: float, by_money: bool = False) -> Tried:
+    """Plan the document, and as many candidates as there is time for, two at a time.
+
+    Args:
+        source: The document.
+        candidates: The candidates.
+        seconds: Time in which a candidate may begin. A candidate that takes longer than the rest is ended.
+        by_money: Rank by cost.
+    """
+    until, all_of_them = time.monotonic() + seconds, [{}, *candidates]
+
+    def plan(changes: Changes) -> Row | None:
+        left = until - time.monotonic()
+        return None if left <= 0 else planned(source, changes, left)
+
+    with ThreadPoolExecutor(max(1, min(2, os.cpu_count() or 1))) as threads:
+        found = list(threads.map(plan, all_of_them))
+    rows = [row for row in found if row is not None]
+    return Tried(ranked(rows, by_money=by_money), len(all_of_them) - len(rows))
+
+
+def planned(source: Source, changes: Changes, seconds: float) -> Row:
+    """The plan of the document with changes, by a process of its own: a compiler serves one kind of hardware in a
+    process, and one that fails ends no other.
+    """
+    given = [f"--set={path}={json.dumps(value)}" for path, value in changes.items()]
+    command = [sys.executable, "-m", "halcyon.commands.main", "plan", str(source.document), "--json"]
+    try:
+        ended = subprocess.run(
+            [*command, *source.options, *given], capture_output=True, text=True, check=False, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return Row(changes, None, "the time was over")
+    lines = ended.stdout.splitlines()
+    if lines and lines[-1].startswith("{"):
+        return Row(changes, json.loads(lines[-1]))
+    said = [line for line in ended.stderr.splitlines() if line.strip()]
+    return Row(changes, None, said[-1] if said else f"exit code {ended.returncode}")
+
+
+def _divisors(number: int, largest: int | None) -> list[int]:
+    return [size for size in range(1, (largest or number) + 1) if number % size == 0]
+
+
+def _product(sizes: Iterable[int]) -> int:
+    found = 1
+    for size in sizes:
+        found *= size
+    return found

@@ -1,0 +1,168 @@
+"""What the instructions of a compiled program compute and move, and how long an ideal device takes for each part of a
+step.
+
+An instruction takes the longer of its matrix products at the peak rate and its operands and results at the bandwidth of
+the memory. Kernels count by their bytes only, because a program does not say how many operations they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from halcyon.step.hlo.collectives import is_collective
+from halcyon.step.hlo.contents import product_flops, scope_of
+from halcyon.step.hlo.module import Instruction, Module
+
+FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+)
+"""Operations that take no time."""
+CONTROL = ("while", "call", "conditional")
+"""Operations that only run computations."""
+OTHER = "other"
+"""The part of a step without a name: norms, residual streams, copies."""
+ASYNCHRONOUS = ("-start", "-update", "-done")
+"""Copies and other work beside the program. It counts as no time, so that it covers nothing."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Speed of one device.
+
+    Attributes:
+        flops: Floating-point operations of matrix products in a second.
+        memory: Bytes in a second that its memory reads or writes.
+        links: Bytes in a second that it sends to the other devices of its island.
+        network: Bytes in a second that it sends to other islands. None: not known, or there is one island.
+        island: Devices that fast links connect: those of a slice of TPUs, or of a host of GPUs. Devices of an island
+            have neighbouring numbers. None: all.
+    """
+
+    flops: float
+    memory: float
+    links: float
+    network: float | None = None
+    island: int | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a device computes for one part of a step.
+
+    Attributes:
+        part: One of `halcyon.step.hlo.contents.SCOPES`, or ``other``.
+        flops: Operations of its matrix products, as `flops_at_peak` counts them. Those of kernels are not in it.
+        moved_bytes: Bytes that its instructions read and write.
+        product_seconds: Time of an ideal device for the instructions that its products bound.
+        memory_seconds: The same for those that the memory bounds.
+    """
+
+    part: str
+    flops: float = 0.0
+    moved_bytes: float = 0.0
+    product_seconds: float = 0.0
+    memory_seconds: float = 0.0
+
+
+def work_by_part(module: Module, rates: Rates) -> tuple[Work, ...]:
+    """The work of each part of a step, without collectives; the part with the most time first.
+
+    Args:
+        module: The program.
+        rates: Speed of a device.
+    """
+    found: dict[str, Work] = {}
+    for placed in module.placed:
+        one, name = placed.instruction, placed.computation
+        if name in module.fused or one.opcode in (*FREE, *CONTROL) or one.opcode.endswith(ASYNCHRONOUS):
+            continue
+        if is_collective(one):
+            continue
+        flops = placed.times * flops_at_peak(module, name, one)
+        moved = placed.times * moved_bytes(module, name, one)
+        products, memory = flops / rates.flops, moved / rates.memory
+        part = scope_of(one.operation) or OTHER
+        row = found.get(part, Work(part))
+        found[part] = Work(
+            part,
+            row.flops + flops,
+            row.moved_bytes + moved,
+            row.product_seconds + (products if products >= memory else 0.0),
+            row.memory_seconds + (memory if products < memory else 0.0),
+        )
+    return tuple(sorted(found.values(), key=lambda row: -(row.product_seconds + row.memory_seconds)))
+
+
+def flops_at_peak(module: Module, name: str, instruction: Instruction) -> float:
+    """Operations of the matrix products of an instruction, those of 8 bits as half as many: their peak rate is twice as
+    high.
+
+    Args:
+        module: The program.
+        name: Computation of the instruction.
+        instruction: The instruction; those that a fusion computes count for the fusion.
+    """
+    if flops := float(product_flops(module, name, instruction)):
+        factors = module.arrays(name, instruction)[:2]
+        narrow = any(array.dtype.startswith("f8") or array.dtype == "s8" for array in factors)
+        return flops / 2 if narrow else flops
+    called = instruction.called if instruction.opcode == "fusion" else ()
+    return sum(flops_at_peak(module, each, line) for each in called for line in module.computations.get(each, ()))
+
+
+def moved_bytes(module: Module, name: str, instruction: Instruction) -> int:
+    """Bytes that an instruction reads and writes."""
+    if instruction.opcode == "fusion":
+        return _fused_bytes(module, instruction)
+    return _plain_bytes(module, name, instruction)
+
+
+def _plain_bytes(module: Module, name: str, instruction: Instruction) -> int:
+    """Bytes that an instruction reads and writes, where it is no fusion."""
+    results = sum(array.size_bytes for array in instruction.results)
+    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+        return 2 * results
+    operands = [array.size_bytes for array in module.arrays(name, instruction)]
+    if instruction.opcode == "dynamic-update-slice" and len(operands) > 1:
+        return 2 * operands[1]
+    return results + sum(operands)
+
+
+def _fused_bytes(module: Module, instruction: Instruction) -> int:
+    """Bytes that a fusion reads and writes.
+
+    It reads only a part of an array that it slices, and writes only the part that it updates.
+    """
+    lines = [line for called in instruction.called for line in module.computations.get(called, ())]
+    if not lines:
+        return 0
+    name = instruction.called[0]
+    root = lines[-1]
+    roots = [line for line in lines if line.name in root.operands] if root.opcode == "tuple" else [root]
+    moved = 0
+    for line in roots:
+        arrays = module.arrays(name, line)
+        updates = line.opcode == "dynamic-update-slice" and len(arrays) > 1
+        moved += arrays[1].size_bytes if updates else sum(array.size_bytes for array in line.results)
+    return moved + sum(_read_bytes(lines, line) for line in lines if line.opcode == "parameter")
+
+
+def _read_bytes(lines: list[Instruction], array: Instruction) -> int:
+    whole = sum(one.size_bytes for one in array.results)
+    read = 0
+    for user in (line for line in lines if array.name in line.operands):
+        if user.opcode in ("dynamic-slice", "slice", "gather"):
+            read += sum(one.size_bytes for one in user.results)
+        elif user.opcode == "bitcast":
+            read += _read_bytes(lines, user)
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != array.name:
+            return whole
+    return min(read, whole)
