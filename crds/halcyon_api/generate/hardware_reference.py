@@ -81,7 +81,7 @@ stay. The locked compilers, JAX 0.12 with libtpu 0.0.50, accept all of them.
 
 The reasons name the [covered share](design/programs.md#covered-collectives) of compiled programs: Llamas of the widths of 8B and 70B, with
 16 layers, on 8 devices that share the parameters by `fsdp`, with 8,192 tokens on each; on TPUs 8B with 4 layers and 2,048 tokens. No option
-was measured on its hardware. `halcyon show plan` prints the share of your run, with the options that your environment has.
+was measured on its hardware. `halcyon plan --details` prints the share of your run, with the options that your environment has.
 
 """
 

@@ -2,5 +2,5 @@
 names.
 
 `devices` describes the hardware to the compilers, and compiles the step; `gpus` has the facts and the speeds of
-devices. Only tests, pages and `halcyon show plan` use this package; a run compiles for the devices that it has.
+devices. Only tests, pages and `halcyon plan` use this package; a run compiles for the devices that it has.
 """
