@@ -28,6 +28,7 @@ from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.spec.adapter import AdapterSpec, LoraSpec
 from halcyon_api.spec.attention import ATTENTION_RULES
 from halcyon_api.spec.average import AverageSpec
+from halcyon_api.spec.budget import BudgetSpec
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.export import ExportSpec
@@ -214,6 +215,7 @@ class TrainingRunSpec(RuledModel):
         default_factory=SchedulingSpec, description="Placement and priority of the pods."
     )
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is monitored.")
+    budget: BudgetSpec | None = optional("What the run may use before it is suspended. Default: no limit.")
     suspend: bool = Field(
         default=False,
         description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint.",
@@ -239,6 +241,14 @@ class TrainingRunSpec(RuledModel):
         ),
     )
     rules: ClassVar = (
+        Rule(
+            "!self.?budget.?money.hasValue() || has(self.accelerator.pricePerChipHour)",
+            lambda self: (
+                self.budget is None or self.budget.money is None or self.accelerator.price_per_chip_hour is not None
+            ),
+            "budget.money needs accelerator.pricePerChipHour; set the price, or use budget.chipHours",
+            ".budget.money",
+        ),
         Rule(
             "!has(self.from) || self.task != 'data'",
             lambda self: self.origin is None or self.task != "data",

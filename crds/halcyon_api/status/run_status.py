@@ -161,6 +161,14 @@ class TopologyStatus(StatusModel):
     mesh: ResolvedMesh = Field(description="Mesh axes and sizes.")
 
 
+class Spending(StatusModel):
+    """What the run has used."""
+
+    chip_hours: float = Field(default=0.0, ge=0, description="Hours of chips while the run held hardware.")
+    money: float | None = optional("The same times `accelerator.pricePerChipHour` of the time.", ge=0)
+    share: float | None = optional("The largest used share of a part of `spec.budget`.", ge=0)
+
+
 class HistoryEntry(StatusModel):
     """One process group (the processes of one start), from its start to its end."""
 
@@ -236,6 +244,7 @@ class TrainingRunStatus(StatusModel):
     restart: RestartStatus | None = optional("The last restart request, by the annotation `halcyon.dev/restart`.")
     maintenance: MaintenanceStatus | None = optional("Notices of the run's nodes, such as maintenance, if any.")
     goodput: Goodput | None = optional("The share of time spent on training steps that were kept.")
+    spent: Spending | None = optional("What the run has used of hardware and money.")
     topology: TopologyStatus | None = optional("The hardware of the present attempt.")
     placement: PlacementStatus | None = optional("Number of slices and avoided nodes, with the reasons.")
     queue: QueueStatus | None = optional("The queue of the present attempt.")

@@ -18,6 +18,7 @@ from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, 
 from halcyon_operator.decide.next.permissions import permitted
 from halcyon_operator.decide.next.placement import plan_probe, probe_holds_room
 from halcyon_operator.decide.next.steps import Situation
+from halcyon_operator.decide.record.budget import until_budget, with_spending, within_budget
 from halcyon_operator.decide.record.checkpoint import with_checkpoint
 from halcyon_operator.decide.record.edits import with_edits
 from halcyon_operator.decide.record.follow import follow
@@ -38,7 +39,7 @@ from halcyon_operator.model.views import HeadPending, JobSetView, Observed
 
 def reconcile(observed: Observed, now: datetime) -> Decision:
     """The decision about a run now."""
-    observed = replace(observed, run=permitted(observed.run, observed.settings))
+    observed = within_budget(replace(observed, run=permitted(observed.run, observed.settings)), now)
     if observed.run.deleting:
         # Owner references delete all objects of the run; there is nothing outside the cluster to clean up.
         return Decision()
@@ -90,7 +91,7 @@ def _completed(
     """
     status, before = decision.status or change.status, observed.run.status
     waits_for_save = jobset is not None and (status.edit is not None or status.restart_waits)
-    written = status_to_write(observed, account(observed, status, now), now)
+    written = status_to_write(observed, with_spending(observed, account(observed, status, now), now), now)
     if written is not None and any(deletion.resource_version for deletion in decision.delete):
         # The write changes the run's resource version, so a deletion with the observed version waits for the next
         # reconcile.
@@ -101,8 +102,14 @@ def _completed(
             events.state_changed(before, written)
             + events.placement_changed(before, written)
             + queue_changed(before, written, now)
+            + events.budget_nearly_spent(before, written)
         )
-    again = decision.requeue_after, next_due(observed, now), SOON_SECONDS if change.asks or waits_for_save else None
+    again = (
+        decision.requeue_after,
+        next_due(observed, now),
+        until_budget(observed, now),
+        SOON_SECONDS if change.asks or waits_for_save else None,
+    )
     soonest = min((seconds for seconds in again if seconds is not None), default=None)
     return Decision(written, decision.delete, decision.sync, decision.create, found, change.asks, soonest)
 

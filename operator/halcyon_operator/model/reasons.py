@@ -43,6 +43,7 @@ ChangeReason = Literal[
     "RestartPassedOver",
     "CheckpointSaved",
     "SaveNotAsked",
+    "BudgetNearlySpent",
     "CheckpointFailed",
     "CheckpointFallback",
     "HeadRebuilt",
@@ -89,7 +90,11 @@ QueueReason = Literal[
 """Why a run is queued."""
 
 RunReason = (
-    Phase | StartReason | QueueReason | StallReason | Literal["EditPending", "RestartPending", "CheckpointsFailing"]
+    Phase
+    | StartReason
+    | QueueReason
+    | StallReason
+    | Literal["EditPending", "RestartPending", "CheckpointsFailing", "BudgetSpent"]
 )
 """The reason of the condition `Ready`: the phase itself if there is no other one."""
 

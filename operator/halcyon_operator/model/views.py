@@ -63,6 +63,8 @@ class RunView:
     """Value of the annotation that requests a restart."""
     fields: dict[str, str] = field(default_factory=dict[str, str])
     """The editable fields that are not at their default, as the user wrote them; see `status.inForce`."""
+    budget_spent: str = ""
+    """Which part of the budget is used up, so that the run counts as suspended; empty: none."""
     defaults: DefaultsStatus | None = None
     """Defaults for the next attempt; None: those in the status."""
     defaults_due: bool = False

@@ -176,6 +176,21 @@ RUN_METRICS = (
         ("task",),
     ),
     RunMetric(
+        "halcyon_run_chip_hours",
+        "Hours of chips that the run has used, while it held hardware.",
+        _one(lambda _, s: s.spent and s.spent.chip_hours),
+    ),
+    RunMetric(
+        "halcyon_run_money",
+        "The same times `accelerator.pricePerChipHour`; absent without a price.",
+        _one(lambda _, s: s.spent and s.spent.money),
+    ),
+    RunMetric(
+        "halcyon_run_budget_ratio",
+        "The largest used share of a part of `spec.budget`; absent without a budget.",
+        _one(lambda _, s: s.spent and s.spent.share),
+    ),
+    RunMetric(
         "halcyon_run_checkpoint_step",
         "Steps done when the newest committed checkpoint was made.",
         _one(lambda _, s: s.checkpoint and s.checkpoint.step),

@@ -120,6 +120,9 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
         case steps.Rest():
             at = f" at step {status.resume_step}" if status.resume_step else ""
             description = Description("Suspended", "Suspended", f"suspended{at}; set spec.suspend: false to go on")
+            if observed.run.budget_spent:
+                message = f"{observed.run.budget_spent}; suspended{at}; raise spec.budget to go on"
+                description = Description("Suspended", "BudgetSpent", message)
             return Decision(described(vanished, description))
         case steps.Stall(reason, message):
             return Decision(described(vanished, stalled(reason, message)), requeue_after=later(observed))

@@ -14,7 +14,7 @@ from typing import Any
 from halcyon_api.status.run_status import AT_REST, Phase, TrainingRunStatus
 from halcyon_operator.model.views import Observed
 
-_VOLATILE = ("progress", "goodput")
+_VOLATILE = ("progress", "goodput", "spent")
 COUNT_SECONDS = 3.0
 """Seconds between two writes of the message about a start."""
 _COUNTING: frozenset[Phase] = frozenset({"Starting", "Restarting"})

@@ -13,6 +13,9 @@ from halcyon_operator.model.history import entry_of, last_end
 from halcyon_operator.model.reasons import stall_reason
 from halcyon_operator.model.views import ProcessGroup
 
+NEARLY_SPENT = 0.8
+"""Used share of a budget at which an event warns."""
+
 
 def attempt_started(status: TrainingRunStatus) -> tuple[Event, ...]:
     """The event when an attempt's JobSet exists."""
@@ -79,6 +82,15 @@ def state_changed(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[
             Event("Normal", after.phase, message, f"{after.phase}/{after.observed_generation}/{after.attempt}")
         )
     return tuple(found)
+
+
+def budget_nearly_spent(before: TrainingRunStatus, after: TrainingRunStatus) -> tuple[Event, ...]:
+    """The event when 80 % of the budget is used, once for each generation of the document."""
+    was, share = (status.spent.share or 0.0 if status.spent is not None else 0.0 for status in (before, after))
+    if not was < NEARLY_SPENT <= share:
+        return ()
+    message = f"{share:.0%} of spec.budget is used; at 100 % the run saves and is suspended"
+    return (Event("Warning", "BudgetNearlySpent", message, f"budget/{after.observed_generation}"),)
 
 
 def expired(spec: TrainingRunSpec) -> Event:
