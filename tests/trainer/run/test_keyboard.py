@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,28 @@ def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(
         )
         assert found is not None, sentence
         assert httpx.get(f"{found[1]}/status", timeout=limit(10)).json()["run"] == run.events[-1]["run"]
+
+
+def test_a_run_saves_and_ends_at_the_time_of_its_budget(
+    start: Callable[[dict[str, Any]], Typed], tmp_path: Path
+) -> None:
+    run = long_run(tmp_path)
+    run["spec"]["budget"] = {"until": in_seconds(limit(20))}
+    timed = start(run)
+    timed.until(step(1))
+    code, last = timed.end()
+    assert (code, last["event"], last["saved"]) == (ExitCode.PREEMPTED, "preempted", "step")
+
+
+def test_a_run_whose_budget_has_passed_does_not_start(tmp_path: Path) -> None:
+    run = long_run(tmp_path)
+    run["spec"]["budget"] = {"until": in_seconds(-5)}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    command = [sys.executable, "-m", "halcyon.commands.main", "train", str(tmp_path / "run.yaml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit(60))
+    said = f"spec.budget.until: {run['spec']['budget']['until']} has passed; give the run a later time"
+    assert (ended.returncode, said in ended.stderr) == (ExitCode.BAD_CONFIGURATION, True)
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")

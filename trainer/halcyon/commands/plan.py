@@ -7,6 +7,7 @@ import datetime as dt
 import json as json_format
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,8 @@ def plan(
     with report_errors(document):
         assumed = with_values(assume or ())
         run = valid_training(document, defaults, overrides)
+        if assumed.price is None:
+            assumed = replace(assumed, price=run.spec.accelerator.price_per_chip_hour)
         from halcyon.commands.planning import page
         from halcyon.commands.planning.compiled import compiled
         from halcyon.commands.planning.estimate import estimate

@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -37,6 +39,7 @@ from halcyon.telemetry import (
 from halcyon.telemetry.health import STORE_SECONDS, HealthLimits, Watchdog
 from halcyon.telemetry.termination import outcome
 from halcyon_api.ends import EndCause
+from halcyon_api.spec.budget import BudgetSpec
 from halcyon_api.status.progress import Saved
 from halcyon_api.status.progress import Stage as WorkStage
 from halcyon_api.training_run import Task
@@ -66,6 +69,13 @@ _LIFELINE_SECONDS = 1.0
 
 The kernel reports it in milliseconds.
 """
+
+
+def _seconds_left(budget: BudgetSpec | None) -> float | None:
+    """Seconds until `spec.budget.until`. None: the budget has no time."""
+    if budget is None or budget.until is None:
+        return None
+    return datetime.fromisoformat(budget.until).timestamp() - time.time()
 
 
 def run_training(
@@ -103,6 +113,10 @@ def run_training(
     except TrainerExit as error:
         _leave_unstarted(error, environ)
     spec = context.spec
+    budget = None if context.epoch is not None else _seconds_left(spec.budget)  # in a cluster the operator ends the run
+    if budget is not None and budget <= 0:
+        past = f"spec.budget.until: {spec.budget.until if spec.budget else ''} has passed; give the run a later time"
+        _leave_unstarted(BadConfiguration(past), environ)
     unset = set_variables(spec.env, os.environ)
     raise_memory_lock()
     if context.own_devices is not None:
@@ -126,6 +140,10 @@ def run_training(
         on_end=reporter.store_wait_ended,
     )
     SignalThread(ending_signals(), ending.before_joining, name="halcyon-early-notice")
+    if budget is not None:
+        timer = threading.Timer(budget, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
     signal.signal(signal.SIGUSR1, requests.signalled)
     signal.signal(signal.SIGUSR2, profile_requests.signalled)
     try:
