@@ -18,7 +18,7 @@ from halcyon.data.batch_schedule import BatchSchedule, build_schedule
 from halcyon.data.cache.arrays import load_arrays, store_arrays
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress
 from halcyon.data.cache.build import Built
-from halcyon.data.cache.ensure import CacheKeeper, Caches
+from halcyon.data.cache.ensure import CacheKeeper, Caches, RootUse
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
@@ -59,6 +59,7 @@ def ensure_caches(
     process: str,
     run: str = "",
     report: Callable[[Built], object] = lambda built: None,
+    on_rebuild: Callable[[str], object] = lambda sentence: None,
     retry_budget: RetryBudget | None = None,
 ) -> tuple[Store, Caches]:
     """Wait until the caches of a run are complete, and build them if necessary.
@@ -68,6 +69,7 @@ def ensure_caches(
         process: A name that no other process has.
         run: The run of this process; an error of the builder ends all processes of the run. Empty: no run.
         report: Called with the progress of a build.
+        on_rebuild: Called with one sentence before a cache is built again, because the document or a file has changed.
         retry_budget: Retries a root that rejects the credentials, and sources that deny access or do not answer.
             Default: no retries.
 
@@ -76,7 +78,7 @@ def ensure_caches(
         DataUnreachable: Its store did not answer, or denied access, until the retries ended.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run=run, report=report, retry_budget=retry_budget)
+    keeper = _keeper(spec, process=process, run=run, report=report, on_rebuild=on_rebuild, retry_budget=retry_budget)
     return keeper.store, keeper.ensure()
 
 
@@ -86,19 +88,26 @@ def background_caches(
     process: str,
     run: str,
     report: Callable[[Built], object],
+    on_rebuild: Callable[[str], object] = lambda sentence: None,
     retry_budget: RetryBudget | None = None,
 ) -> BackgroundCaches:
     """`ensure_caches` in a thread, which continues while the run trains, if `run_streams` allows it.
 
     Args: See `ensure_caches`.
     """
-    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report, retry_budget=retry_budget)
+    keeper = functools.partial(
+        _keeper, spec, process=process, run=run, report=report, on_rebuild=on_rebuild, retry_budget=retry_budget
+    )
     return BackgroundCaches(keeper, portion_tokens=_portions(spec) if run_streams(spec) else None)
 
 
-def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Caches]:
+def inspect_dataset(
+    spec: TrainingRunSpec, *, process: str, on_rebuild: Callable[[str], object] = lambda sentence: None
+) -> tuple[Dataset, Caches]:
     """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they
     are built.
+
+    Args: See `ensure_caches`.
 
     Returns:
         The data and the caches.
@@ -108,7 +117,7 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ca
             names the field.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run="", report=lambda built: None)
+    keeper = _keeper(spec, process=process, run="", report=lambda built: None, on_rebuild=on_rebuild)
     caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
@@ -208,6 +217,7 @@ def _keeper(
     process: str,
     run: str,
     report: Callable[[Built], object],
+    on_rebuild: Callable[[str], object],
     retry_budget: RetryBudget | None = None,
 ) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
@@ -219,11 +229,22 @@ def _keeper(
         access=access,
         fetch=lambda uri: fetch_file(uri, access),
         name=process,
+        root_use=functools.partial(_root_use, spec, retry_budget),
+        shared=spec.data.cache.root is not None,
         report=report,
+        on_rebuild=on_rebuild,
         run=run,
         inherited=inherited_tokenizer(spec, store),
         retry_budget=retry_budget,
     )
+
+
+def _root_use(spec: TrainingRunSpec, retry_budget: RetryBudget | None) -> RootUse:
+    # Imports JAX, which a build does not need otherwise.
+    from halcyon.checkpoint.opening import load_head
+
+    head, _ = load_head(Store(spec.checkpoint, retry_budget=retry_budget))
+    return "unused" if head is None else "checkpoints" if head.committed or head.bad else "taken"
 
 
 class _Snapshots:

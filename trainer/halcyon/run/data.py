@@ -35,6 +35,7 @@ def caches_of(context: Context, reporter: RunReporter, retry_budget: RetryBudget
         process=context.process_name(),
         run=context.name,
         report=reporter.tokenized,
+        on_rebuild=reporter.warning,
         retry_budget=retry_budget,
     )
 

@@ -111,7 +111,12 @@ def train(
     context, benchmarks = _checked(context)
     spec = context.spec
     caches = background_caches(
-        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
+        spec,
+        process=context.process_name(),
+        run=context.name,
+        report=reporter.tokenized,
+        on_rebuild=reporter.warning,
+        retry_budget=retry_budget,
     )
     with (
         contextlib.ExitStack() as last,
