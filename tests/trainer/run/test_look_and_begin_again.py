@@ -51,7 +51,9 @@ def test_a_look_freezes_nothing_and_a_training_is_begun_again_with_fresh(tmp_pat
     text.write_text(text.read_text() + "And another one.\n")
     for refused in (command("data", "stats"), command("train")):
         assert refused.returncode == ExitCode.BAD_CONFIGURATION
-        assert "begin again with halcyon train --fresh, or with a spec.checkpoint.root" in refused.stderr
+        assert (
+            "begin again with halcyon train --fresh, or with a spec.checkpoint.root" in refused.stdout + refused.stderr
+        )
     assert (root / "HEAD").read_bytes() == head
 
     assert command("train", "--fresh").returncode == 0

@@ -203,7 +203,7 @@ def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
 
     for note in source_notes(caches):
         console.print(note.message, markup=False, highlight=False, soft_wrap=True)
-    for warning in source_warnings(spec.data, caches):
+    for warning in source_warnings(spec, caches):
         _warn(warning)
 
 

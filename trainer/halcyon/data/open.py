@@ -39,6 +39,7 @@ from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, load
 from halcyon_api.checkpoint_documents import canonical_json
+from halcyon_api.counting import counted
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
@@ -180,12 +181,24 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     by_weight = positive_weights(data) if run_streams(spec) else None
     dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_held_out=by_weight)
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
-        raise BadConfiguration(
-            f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds "
-            "none out, but spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more "
-            "text, or set everySteps to 0"
-        )
+        raise BadConfiguration(_nothing_held_out(data, caches, schedule.longest))
     return dataset
+
+
+def _nothing_held_out(data: DataSpec, caches: Caches, length: int) -> str:
+    """Why a run with evaluations has no held-out sequence, and the fix."""
+    if not any(_held_out(source, data) for source in data.sources):
+        return (
+            "spec.data.validation.fraction: it is 0, and spec.trainer.evaluation.everySteps asks for evaluations; "
+            "raise it, or set everySteps to 0"
+        )
+    tokens = max(ledger.tokens for ledger in caches.ledgers.values())
+    lower = f"lower spec.trainer.sequenceLength to {tokens // 2 - 1}, " if tokens >= 4 else ""
+    return (
+        f"spec.data.sources: the text is too short: {counted(tokens, 'token')} make one sequence of {length}, and "
+        f"evaluations need another one, which is held out; give more text, {lower}or set "
+        "spec.trainer.evaluation.everySteps to 0"
+    )
 
 
 def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None) -> list[Source]:

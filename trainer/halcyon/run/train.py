@@ -141,7 +141,7 @@ def train(
         ):
             return TrainingEnd(context.resume_step, preempted=True)
         if processes.is_main:
-            report_sources(reporter, spec.data, text.caches)
+            report_sources(reporter, spec, text.caches)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), text.caches, text)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]

@@ -5,8 +5,8 @@ ledgers until they are finished. Each state of the ledgers is passed to `on_cach
 the caches are complete (see `background`).
 
 A cache may differ from the run document: in the tokenizer, the format or a file. If a checkpoint may depend on it
-(`RootUse`), it is rejected with the difference. Else the builder reports the difference and builds the cache again, with
-a new tokenizer if that is trained on the text.
+(`RootUse`), it is rejected with the difference. Else the builder reports the difference and builds the cache again,
+with a new tokenizer if that is trained on the text.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ from halcyon.data.formats import weight_type
 from halcyon.data.formats.form_rows import form_of
 from halcyon.data.formats.text import texts_of
 from halcyon.data.forms.form import Form
-from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pieces
+from halcyon.data.sources import Access, SourceFile, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients
+from halcyon.data.sources.listing import Listing, list_source
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
 from halcyon.host.roots import ways_out
@@ -122,7 +123,7 @@ class CacheKeeper:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
-    _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
+    _listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
     _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
     _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
@@ -239,7 +240,9 @@ class CacheKeeper:
         self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool
     ) -> Generator[Ledger, None, None]:
         files = self._listed(source)
-        build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self._built)
+        build = SourceBuild(
+            source.name, self.store, job, self.data.cache.shard_tokens, source.max_skipped, pool, self._built
+        )
         rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows, begin=ledger.last_file)
         yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
 
@@ -271,6 +274,8 @@ class CacheKeeper:
             weight_type=weight_type(source.format),
             files=self._hashed(source),
             form=self._form(source),
+            hidden=self._listing(source).hidden,
+            excluded=self._listing(source).excluded,
         )
         key = f"{source.name}/{LEDGER_KEY}"
         value = self.store.read(key)
@@ -361,10 +366,13 @@ class CacheKeeper:
         return self._forms[source.name]
 
     def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
-        if source.name not in self._files:
-            self._files[source.name] = list_files(source, self.access)
+        return self._listing(source).files
+
+    def _listing(self, source: DataSourceSpec) -> Listing:
+        if source.name not in self._listings:
+            self._listings[source.name] = list_source(source, self.access)
             self._retries.reset_deadline()
-        return self._files[source.name]
+        return self._listings[source.name]
 
     # Tokenizers
 

@@ -118,8 +118,12 @@ class TextFormatter:
         except UnicodeDecodeError as error:
             # The decoder prepends the bytes that it kept from the previous part.
             place = before + len(part) - len(error.object) + error.start
+            leave_out = "" if isinstance(row.value, dict) else ", leave the file out (exclude, or onBadFile: skip)"
             raise bad_row(
-                row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer"
+                row,
+                self._where,
+                f"is not UTF-8 at byte {place}",
+                f"convert the text{leave_out}, or use the byte tokenizer",
             ) from None
         except UnicodeEncodeError as error:
             raise bad_row(
