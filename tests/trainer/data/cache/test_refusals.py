@@ -102,6 +102,15 @@ def test_a_tokenizer_of_another_text_is_not_taken_when_the_document_is_set_back(
     assert tokenizer.fingerprint == again(looked_at, "new", **BPE)[1].tokenizer.fingerprint
 
 
+def test_a_tokenizer_whose_text_is_not_recorded_is_trained_again(looked_at: Path) -> None:
+    """A build may be killed after the tokenizer is stored, and before the ledger is."""
+    again(looked_at, **BPE)
+    (looked_at.parent / "root" / "data" / "web" / "LEDGER.json").unlink()
+    looked_at.write_text(looked_at.read_text().replace("w", "x"))
+    tokenizer = again(looked_at, **BPE)[1].tokenizer
+    assert tokenizer.fingerprint == again(looked_at, "new", **BPE)[1].tokenizer.fingerprint
+
+
 def test_a_process_that_trains_keeps_its_shards(looked_at: Path) -> None:
     take(looked_at.parent / "root", commits=False)
     shards = looked_at.parent / "root" / "data" / "web" / "shards"

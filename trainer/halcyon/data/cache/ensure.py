@@ -196,11 +196,8 @@ class CacheKeeper:
             Replaced: Another builder has written a ledger.
         """
         definition = self._tokenizer()
-        if definition is not None:
-            for source in self.data.sources:
-                self._ledger(source, definition)
-        if self._outdated and not self.shared:
-            definition = self._definition  # a trained one is trained again, on the text of now
+        if definition is not None and not self._is_of_this_text(definition):
+            definition = None
         definition = definition or self._new_tokenizer()
         ledgers = {
             source.name: self._ledger(source, definition) or self._begin(source, definition)
@@ -228,6 +225,11 @@ class CacheKeeper:
             finally:
                 for source in growing.values():
                     source.close()
+
+    def _is_of_this_text(self, definition: TokenizerDefinition) -> bool:
+        """Whether a tokenizer can be kept: it was trained on the files that the ledgers record, or must not change."""
+        recorded = [self._ledger(source, definition) for source in self.data.sources]
+        return self.tokenizer.bpe is None or self.shared or all(recorded) or self.root_use() == "checkpoints"
 
     def _next(self, growing: Mapping[str, object], ledgers: Mapping[str, Ledger]) -> str:
         """The source that is built next, up to its next commit."""

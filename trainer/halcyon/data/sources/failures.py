@@ -80,10 +80,9 @@ def may_skip(error: Unreadable) -> bool:
 
 def unreadable(message: str, error: BaseException) -> Unreadable:
     """The exception to raise for an error: `Unreachable` if a later try may succeed, else `Unreadable`."""
-    if is_outage(error):
-        return Unreachable(message)
-    gone = isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
-    return (Replaced if gone else Unreadable)(message)
+    if type(error).__name__ in ("FileNotFoundError", "NotFoundError") and not is_outage(error):
+        return Replaced(message)
+    return (Unreachable if is_outage(error) else Unreadable)(message)
 
 
 def is_outage(error: BaseException) -> bool:
