@@ -30,6 +30,12 @@ def test_a_folder_with_files_that_the_run_needs_stays(tmp_path: Path, corpus: st
         move_aside(spec, tmp_path / document)
 
 
+def test_only_a_training_begins_again(tmp_path: Path) -> None:
+    spec = spec_of(f"file://{tmp_path}/root", [jsonl(tmp_path / "c.jsonl")], task="data")
+    with pytest.raises(BadConfiguration, match=r"^--fresh: only a training begins again, and spec\.task is data"):
+        move_aside(spec, tmp_path / "run.yaml")
+
+
 def test_an_object_store_needs_another_root(tmp_path: Path) -> None:
     spec = spec_of("gs://bucket/root", [jsonl(tmp_path / "c.jsonl")])
     with pytest.raises(BadConfiguration, match=r"spec\.checkpoint\.root is gs://bucket/root; give the run a root of"):

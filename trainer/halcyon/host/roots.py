@@ -28,10 +28,13 @@ def move_aside(spec: TrainingRunSpec, document: Path) -> Path | None:
         The new path of the folder; None: there is no run in the root.
 
     Raises:
-        BadConfiguration: The root is not a folder of this machine, or holds files that the run needs.
+        BadConfiguration: The run does not train; or the root is not a folder of this machine, or holds files that the
+            run needs.
         RootUnusable: The folder cannot be renamed.
     """
     root = spec.checkpoint.root
+    if spec.task != "train":
+        raise BadConfiguration(f"--fresh: only a training begins again, and spec.task is {spec.task}; leave it out")
     if not root.startswith("file://"):
         raise BadConfiguration(
             f"--fresh: it renames a folder, and spec.checkpoint.root is {root}; give the run a root of its own there"
