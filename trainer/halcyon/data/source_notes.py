@@ -61,7 +61,7 @@ def left_out(ledger: Ledger) -> str | None:
     counts = (
         (ledger.hidden, "hidden file or folder", "hidden files and folders"),
         (ledger.excluded, "excluded file or folder", "excluded files and folders"),
-        (skipped.binary_files, "binary file", None),
+        (skipped.binary_files, "binary file", ""),
         (skipped.bad_files, "file that cannot be read", "files that cannot be read"),
         (skipped.bad_rows, "row that cannot be read", "rows that cannot be read"),
     )

@@ -16,7 +16,7 @@ from halcyon.errors import BadConfiguration, DamagedData, RootUnusable
 from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Epoch, Head, Owner, encode_head
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, write_jsonl
 
-BPE = {"tokenizer": {"bpe": {"vocabSize": 512}}}
+BPE: dict[str, Any] = {"tokenizer": {"bpe": {"vocabSize": 512}}}
 WAYS_OUT = "set it back to go on, or begin again with halcyon train --fresh, or with a spec.checkpoint.root of its own"
 
 
