@@ -220,8 +220,8 @@ def _no_text(ledger: Ledger) -> str:
     if ledger.rejected_rows:
         return "the label of each row is false, so there is no answer to learn; give rows whose label is true"
     if binary := ledger.skipped.binary_files:
-        verb = "is" if binary == 1 else "are"
-        return f"there is no text in {counted(len(ledger.files), 'file')}, of which {binary:,} {verb} binary; give it some text"
+        files, verb = counted(len(ledger.files), "file"), "is" if binary == 1 else "are"
+        return f"there is no text in {files}, of which {binary:,} {verb} binary; give it some text"
     return "all its documents are empty; give it some text"
 
 
