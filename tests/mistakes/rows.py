@@ -163,6 +163,37 @@ DATA = (
         },
     ),
     Mistake(
+        "three lines of text, and evaluations",
+        ("data", "stats", "run.yaml"),
+        BAD,
+        {
+            "spec.data.sources": [{"name": "short", "text": {"paths": ["short.txt"]}}],
+            "spec.trainer.evaluation": {"everySteps": 5},
+        },
+        files={"short.txt": "one\ntwo\nthree\n"},
+    ),
+    Mistake(
+        "a folder of pictures as text",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "pictures", "text": {"paths": ["pictures"]}}]},
+        files={"pictures/a.png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"},
+    ),
+    Mistake(
+        "more bad rows than may be skipped",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "rows", "jsonl": {"paths": ["rows.jsonl"]}, "onBadRow": "skip"}]},
+        files={"rows.jsonl": '{"text": "a"}\nnot JSON\n'},
+    ),
+    Mistake(
+        "only hidden files",
+        ("data", "build", "run.yaml"),
+        BAD,
+        {"spec.data.sources": [{"name": "notes", "text": {"paths": ["hidden"]}}]},
+        files={"hidden/.a.txt": "text\n"},
+    ),
+    Mistake(
         "files without text",
         ("data", "stats", "run.yaml"),
         BAD,
@@ -237,6 +268,19 @@ TRAINING = (
     Mistake("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
     Mistake("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
     Mistake("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
+    Mistake(
+        "another text under a checkpoint, in a look",
+        ("data", "stats", "run.yaml"),
+        BAD,
+        files={"notes/1.txt": "something else altogether\n" * 100},
+        trained={},
+    ),
+    Mistake(
+        "a fresh start in an object store",
+        (*TRAIN, "--fresh"),
+        BAD,
+        {"spec.checkpoint.root": "gs://bucket/root"},
+    ),
     Mistake(
         "another text under a checkpoint",
         TRAIN,

@@ -13,6 +13,8 @@ from halcyon_api.spec.tokenizer import Uri
 SourceName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Paths = Annotated[list[Uri], Field(min_length=1, max_length=256)]
+Globs = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=256)]], Field(max_length=64)]
+OnBad = Literal["fail", "skip"]
 RowNumber = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
 
@@ -32,13 +34,14 @@ class FilesSpec(ApiModel):
     """A source of files."""
 
     paths: Paths = Field(
-        description="Files, directories (all files below with the kind's suffixes) or globs: paths, file://, s3://, "
-        "gs://, https:// or hf://datasets/…"
+        description="Files, directories (all files below with the kind's suffixes, but no hidden ones) or globs: "
+        "paths, file://, s3://, gs://, https:// or hf://datasets/…"
     )
+    exclude: Globs = Field(default=[], description="Globs of files and folders to leave out: `*.log`, `drafts/old`.")
 
 
 class TextSourceSpec(FilesSpec):
-    """Plain text files; one file is one document."""
+    """Plain text files; one file is one document. Binary files are left out, unless `paths` names them."""
 
 
 class JsonlSourceSpec(FilesSpec):
@@ -272,8 +275,12 @@ class DataSourceSpec(OneOf):
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths of its files; empty for a source without files of its own."""
-        files = self.text or self.jsonl or self.csv or self.tsv or self.parquet
-        return () if files is None else tuple(files.paths)
+        return () if self.files is None else tuple(self.files.paths)
+
+    @property
+    def files(self) -> FilesSpec | None:
+        """Its files; None: it has none of its own."""
+        return self.text or self.jsonl or self.csv or self.tsv or self.parquet
 
     weight: Annotated[float, Field(ge=0, le=1_000_000_000_000)] | None = optional(
         "Share of the training sequences, relative to other sources. Set it for all or none. Default: the "
@@ -283,6 +290,11 @@ class DataSourceSpec(OneOf):
         default_factory=lambda: FormatSpec(text=TextFormatSpec()), description="Format of the rows: exactly one member."
     )
     rows: RowsSpec = Field(default_factory=RowsSpec, description="Use only a range of the rows.")
+    on_bad_file: OnBad = Field(default="fail", description="What to do with a file that cannot be read.")
+    on_bad_row: OnBad = Field(default="fail", description="What to do with a row that cannot be read.")
+    max_skipped: float = Field(
+        default=0.1, ge=0, le=1, description="Largest share of the files, and of the rows, that may be skipped."
+    )
     layout: LayoutSpec = Field(
         default_factory=lambda: LayoutSpec(concatenate=ConcatenateSpec()),
         description="How documents become sequences: exactly one member.",

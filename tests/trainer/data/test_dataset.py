@@ -493,10 +493,10 @@ def test_a_source_with_only_empty_files_is_rejected(tmp_path: Path) -> None:
 
 def test_evaluation_without_held_out_text_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text("short")
-    for fraction in (0.0, 0.1):
-        with pytest.raises(
-            BadConfiguration,
-            match=r"^spec\.data\.validation\.fraction: .* of 1 sequences holds none out, but .* raise the fraction",
-        ):
+    for fraction, sentence in (
+        (0.0, r"^spec\.data\.validation\.fraction: it is 0, .*; raise it, or set everySteps to 0$"),
+        (0.1, r"^spec\.data\.sources: the text is too short: 7 tokens .*; give more text, lower .*Length to 2, or set"),
+    ):
+        with pytest.raises(BadConfiguration, match=sentence):
             open_text(tmp_path, fraction=fraction, every_steps=10)
     assert open_text(tmp_path, fraction=0.1).validation_sequences == 0

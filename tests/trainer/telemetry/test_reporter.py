@@ -541,7 +541,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.rolled_back(3, 1, 2, "the loss is not a number")
     scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
-    scene.reporter.reads([SourceNote("talks", "ShareGPT: conversations", 9, 2)])
+    scene.reporter.reads([SourceNote("talks", "ShareGPT: conversations", 9, 2, "1 hidden file or folder")])
     for cause in (EndCause.COMPLETED, EndCause.PREEMPTED, EndCause.FAILED):
         saved: Any = "step" if cause == EndCause.PREEMPTED else None
         ending = termination_report(IDENTITY, cause=cause, message="why", step=3, saved=saved)

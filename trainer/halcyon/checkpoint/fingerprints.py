@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from halcyon.host.roots import ways_out
 from halcyon_api.checkpoint_documents import Fingerprints
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -103,8 +104,7 @@ def sentence(clauses: tuple[str, ...], step: int, root: str) -> str:
     more = f", and {len(clauses) - _MOST} more fields differ" if len(clauses) > _MOST else ""
     return (
         f"the checkpoint at step {step} in {root} was made with another configuration: "
-        f"{'; '.join(clauses[:_MOST])}{more}; set it back "
-        "to go on, or give the changed run a spec.checkpoint.root of its own"
+        f"{'; '.join(clauses[:_MOST])}{more}; {ways_out(root)}"
     )
 
 

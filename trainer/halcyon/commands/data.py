@@ -82,7 +82,7 @@ def show(
                 f"the run has {counted(context.topology.processes, 'host')}, counted from 0, not {host}",
                 param_hint="--host",
             )
-        dataset, caches = inspect_dataset(spec, process=f"show/{time.time_ns()}")
+        dataset, caches = inspect_dataset(spec, process=f"show/{time.time_ns()}", on_rebuild=_warn)
         chosen = np.arange(dataset.schedule.batch_size(step - 1))
         if host is not None:
             mesh, topology = context.mesh, context.topology
@@ -121,7 +121,7 @@ def stats(
         raise typer.BadParameter(f"{plot} is drawn as SVG, so its name must end in .svg", param_hint="--plot")
     with report_errors(document, interrupted=_STOPPED):
         spec = _context(document, checkpoint_root, defaults).run.spec
-        dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}")
+        dataset, caches = inspect_dataset(spec, process=f"stats/{time.time_ns()}", on_rebuild=_warn)
         ledgers = caches.ledgers
         steps = spec.trainer.steps
         sources = overview(dataset, ledgers, steps)
@@ -194,7 +194,7 @@ def _built(spec: TrainingRunSpec, console: Console) -> Caches:
             )
             began = now if built.finished else began
 
-        return ensure_caches(spec, process=f"build/{time.time_ns()}", report=show)[1]
+        return ensure_caches(spec, process=f"build/{time.time_ns()}", report=show, on_rebuild=_warn)[1]
 
 
 def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
@@ -203,8 +203,12 @@ def _note(spec: TrainingRunSpec, caches: Caches, console: Console) -> None:
 
     for note in source_notes(caches):
         console.print(note.message, markup=False, highlight=False, soft_wrap=True)
-    for warning in source_warnings(spec.data, caches):
-        sys.stderr.write(f"warning: {warning}\n")
+    for warning in source_warnings(spec, caches):
+        _warn(warning)
+
+
+def _warn(sentence: str) -> None:
+    sys.stderr.write(f"warning: {sentence}\n")
 
 
 def _slice(words: str) -> slice:

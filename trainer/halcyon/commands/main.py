@@ -85,6 +85,9 @@ def train(
         Literal["cpu"] | None,
         typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin again: the folder of the checkpoint root is renamed, not deleted.")
+    ] = False,
 ) -> None:
     """Train a run on this machine, or in a pod that the operator made.
 
@@ -103,6 +106,7 @@ def train(
         defaults=tuple(defaults or ()),
         overrides=tuple(overrides or ()),
         on_cpu=device == "cpu",
+        fresh=fresh,
     )
 
 

@@ -18,7 +18,7 @@ from halcyon.data.batch_schedule import BatchSchedule, build_schedule
 from halcyon.data.cache.arrays import load_arrays, store_arrays
 from halcyon.data.cache.background import BackgroundCaches, CacheProgress
 from halcyon.data.cache.build import Built
-from halcyon.data.cache.ensure import CacheKeeper, Caches
+from halcyon.data.cache.ensure import CacheKeeper, Caches, RootUse
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import Memory, TokenReader
 from halcyon.data.cache.tokenizers import inherited_tokenizer
@@ -39,6 +39,7 @@ from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, load
 from halcyon_api.checkpoint_documents import canonical_json
+from halcyon_api.counting import counted
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
@@ -59,6 +60,7 @@ def ensure_caches(
     process: str,
     run: str = "",
     report: Callable[[Built], object] = lambda built: None,
+    on_rebuild: Callable[[str], object] = lambda sentence: None,
     retry_budget: RetryBudget | None = None,
 ) -> tuple[Store, Caches]:
     """Wait until the caches of a run are complete, and build them if necessary.
@@ -68,6 +70,7 @@ def ensure_caches(
         process: A name that no other process has.
         run: The run of this process; an error of the builder ends all processes of the run. Empty: no run.
         report: Called with the progress of a build.
+        on_rebuild: Called with one sentence before a cache is built again, because the document or a file has changed.
         retry_budget: Retries a root that rejects the credentials, and sources that deny access or do not answer.
             Default: no retries.
 
@@ -76,7 +79,7 @@ def ensure_caches(
         DataUnreachable: Its store did not answer, or denied access, until the retries ended.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run=run, report=report, retry_budget=retry_budget)
+    keeper = _keeper(spec, process=process, run=run, report=report, on_rebuild=on_rebuild, retry_budget=retry_budget)
     return keeper.store, keeper.ensure()
 
 
@@ -86,19 +89,26 @@ def background_caches(
     process: str,
     run: str,
     report: Callable[[Built], object],
+    on_rebuild: Callable[[str], object] = lambda sentence: None,
     retry_budget: RetryBudget | None = None,
 ) -> BackgroundCaches:
     """`ensure_caches` in a thread, which continues while the run trains, if `run_streams` allows it.
 
     Args: See `ensure_caches`.
     """
-    keeper = functools.partial(_keeper, spec, process=process, run=run, report=report, retry_budget=retry_budget)
+    keeper = functools.partial(
+        _keeper, spec, process=process, run=run, report=report, on_rebuild=on_rebuild, retry_budget=retry_budget
+    )
     return BackgroundCaches(keeper, portion_tokens=_portions(spec) if run_streams(spec) else None)
 
 
-def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Caches]:
+def inspect_dataset(
+    spec: TrainingRunSpec, *, process: str, on_rebuild: Callable[[str], object] = lambda sentence: None
+) -> tuple[Dataset, Caches]:
     """Open the data of a run for inspection. If `run_streams` allows it, finished parts of caches are enough; else they
     are built.
+
+    Args: See `ensure_caches`.
 
     Returns:
         The data and the caches.
@@ -108,7 +118,7 @@ def inspect_dataset(spec: TrainingRunSpec, *, process: str) -> tuple[Dataset, Ca
             names the field.
         TrainerExit: The caches' root does not answer, or is full.
     """
-    keeper = _keeper(spec, process=process, run="", report=lambda built: None)
+    keeper = _keeper(spec, process=process, run="", report=lambda built: None, on_rebuild=on_rebuild)
     caches = keeper.poll() if run_streams(spec) else None
     if caches is None or not may_begin(spec, caches):
         caches = keeper.ensure()
@@ -171,12 +181,24 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     by_weight = positive_weights(data) if run_streams(spec) else None
     dataset = Dataset(sources, load(caches.tokenizer), schedule, mixture, first_held_out=by_weight)
     if dataset.validation_sequences == 0 and settings.evaluation.every_steps > 0:
-        raise BadConfiguration(
-            f"spec.data.validation.fraction: {data.validation.fraction:g} of {dataset.train_sequences} sequences holds "
-            "none out, but spec.trainer.evaluation.everySteps asks for evaluations; raise the fraction, give more "
-            "text, or set everySteps to 0"
-        )
+        raise BadConfiguration(_nothing_held_out(data, caches, schedule.longest))
     return dataset
+
+
+def _nothing_held_out(data: DataSpec, caches: Caches, length: int) -> str:
+    """Why a run with evaluations has no held-out sequence, and the fix."""
+    if not any(_held_out(source, data) for source in data.sources):
+        return (
+            "spec.data.validation.fraction: it is 0, and spec.trainer.evaluation.everySteps asks for evaluations; "
+            "raise it, or set everySteps to 0"
+        )
+    tokens = max(ledger.tokens for ledger in caches.ledgers.values())
+    lower = f"lower spec.trainer.sequenceLength to {tokens // 2 - 1}, " if tokens >= 4 else ""
+    return (
+        f"spec.data.sources: the text is too short: {counted(tokens, 'token')} make one sequence of {length}, and "
+        f"evaluations need another one, which is held out; give more text, {lower}or set "
+        "spec.trainer.evaluation.everySteps to 0"
+    )
 
 
 def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None) -> list[Source]:
@@ -208,6 +230,7 @@ def _keeper(
     process: str,
     run: str,
     report: Callable[[Built], object],
+    on_rebuild: Callable[[str], object],
     retry_budget: RetryBudget | None = None,
 ) -> CacheKeeper:
     access = Access.of(spec.checkpoint)
@@ -219,11 +242,22 @@ def _keeper(
         access=access,
         fetch=lambda uri: fetch_file(uri, access),
         name=process,
+        root_use=functools.partial(_root_use, spec, retry_budget),
+        shared=spec.data.cache.root is not None,
         report=report,
+        on_rebuild=on_rebuild,
         run=run,
         inherited=inherited_tokenizer(spec, store),
         retry_budget=retry_budget,
     )
+
+
+def _root_use(spec: TrainingRunSpec, retry_budget: RetryBudget | None) -> RootUse:
+    # Imports JAX, which a build does not need otherwise.
+    from halcyon.checkpoint.opening import load_head
+
+    head, _ = load_head(Store(spec.checkpoint, retry_budget=retry_budget))
+    return "unused" if head is None else "checkpoints" if head.committed or head.bad else "taken"
 
 
 class _Snapshots:

@@ -1,5 +1,5 @@
-"""What a user should know about the sources of a run: the form of the rows, rows that are left out, the template, files
-of another kind.
+"""What a user should know about the sources of a run: the form of the rows, what is left out, the template, files of
+another kind, text that is too short.
 """
 
 from __future__ import annotations
@@ -7,48 +7,86 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.cache.ensure import Caches
+from halcyon.data.cache.ledger import Ledger
 from halcyon.data.formats import build_formatter
 from halcyon.data.source_kinds import text_warning
 from halcyon.tokenizer import load
 from halcyon_api.counting import counted
-from halcyon_api.spec.data import DataSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 
 @dataclass(frozen=True)
 class SourceNote:
-    """The form of a source of conversations."""
+    """The form of a source of conversations, or what is left out of a source."""
 
     source: str
-    form: str
-    """The form: its name, and the fields that are read."""
+    form: str | None
+    """The form: its name, and the fields that are read. None: the rows are no conversations."""
     rows: int
     """Rows that are tokenized so far."""
     rejected_rows: int
     """Of these, rows that are left out because their label is false."""
+    left_out: str | None = None
+    """What else is left out. None: nothing."""
 
     @property
     def message(self) -> str:
         """One sentence."""
-        left_out = f"; {self.rejected_rows:,} of {counted(self.rows, 'row')} left out, because the label is false"
-        return f"source {self.source} has the form {self.form}{left_out if self.rejected_rows else ''}"
+        clauses: list[str] = []
+        if self.form is not None:
+            clauses.append(f"has the form {self.form}")
+        if self.rejected_rows:
+            clauses.append(
+                f"{self.rejected_rows:,} of {counted(self.rows, 'row')} left out, because the label is false"
+            )
+        if self.left_out is not None:
+            clauses.append(f"leaves out {self.left_out}")
+        return f"source {self.source} {'; '.join(clauses)}"
 
 
 def source_notes(caches: Caches) -> Iterator[SourceNote]:
-    """The forms of the sources of conversations, in the order of the sources."""
+    """The forms of the sources of conversations, and what is left out, in the order of the sources."""
     for name, ledger in caches.ledgers.items():
-        if ledger.form is not None:
-            yield SourceNote(name, str(ledger.form), ledger.rows, ledger.rejected_rows)
+        form = None if ledger.form is None else str(ledger.form)
+        note = SourceNote(name, form, ledger.rows, ledger.rejected_rows, left_out(ledger))
+        if form is not None or note.left_out is not None:
+            yield note
 
 
-def source_warnings(data: DataSpec, caches: Caches) -> Iterator[str]:
-    """One sentence for each property of a template that may surprise, and for each source of plain text whose files
-    have rows.
+def left_out(ledger: Ledger) -> str | None:
+    """What is left out of a source, and the first problems; None: nothing."""
+    skipped = ledger.skipped
+    counts = (
+        (ledger.hidden, "hidden file or folder", "hidden files and folders"),
+        (ledger.excluded, "excluded file or folder", "excluded files and folders"),
+        (skipped.binary_files, "binary file", ""),
+        (skipped.bad_files, "file that cannot be read", "files that cannot be read"),
+        (skipped.bad_rows, "row that cannot be read", "rows that cannot be read"),
+    )
+    found = [counted(count, one, several) for count, one, several in counts if count]
+    if not found:
+        return None
+    examples = f". The first: {'. '.join(skipped.examples)}" if skipped.examples else ""
+    return f"{', '.join(found)}{examples}"
+
+
+def source_warnings(spec: TrainingRunSpec, caches: Caches) -> Iterator[str]:
+    """One sentence for each property of a template that may surprise, for each source of plain text whose files have
+    rows, and for each source that is shorter than a sequence.
     """
     tokenizer = load(caches.tokenizer)
-    for source in data.sources:
+    length = build_schedule(spec.trainer).longest
+    for source in spec.data.sources:
         yield from build_formatter(source.format, tokenizer, where=f"spec.data.sources[{source.name}].format").notes
         ledger = caches.ledgers.get(source.name)
         warning = text_warning(source, [file.uri for file in ledger.files] if ledger is not None else ())
         if warning is not None:
             yield warning
+        if ledger is not None and ledger.finished and ledger.tokens <= length and spec.task == "train":
+            yield (
+                f"spec.data.sources[{source.name}]: its {counted(ledger.tokens, 'token')} are less than one sequence "
+                f"of {length}, so each step reads the same text again, and the rest is padding; give more text, or "
+                "lower spec.trainer.sequenceLength"
+            )

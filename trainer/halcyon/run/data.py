@@ -14,7 +14,7 @@ from halcyon.storage.store import Store
 from halcyon.telemetry import RunReporter
 from halcyon.weights.chat_template import with_templates
 from halcyon_api.counting import counted
-from halcyon_api.spec.data import DataSpec
+from halcyon_api.training_run import TrainingRunSpec
 
 
 def checked(context: Context) -> Context:
@@ -35,6 +35,7 @@ def caches_of(context: Context, reporter: RunReporter, retry_budget: RetryBudget
         process=context.process_name(),
         run=context.name,
         report=reporter.tokenized,
+        on_rebuild=reporter.warning,
         retry_budget=retry_budget,
     )
 
@@ -55,7 +56,7 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     """
     store, caches = caches_of(checked(context), reporter, retry_budget)
     if context.process_index == 0:
-        report_sources(reporter, context.spec.data, caches)
+        report_sources(reporter, context.spec, caches)
     tokens = sum(ledger.tokens for ledger in caches.ledgers.values())
     return (
         f"the token caches below {store.root} are complete: {counted(tokens, 'token')} in "
@@ -63,8 +64,8 @@ def build_data(context: Context, reporter: RunReporter, *, retry_budget: RetryBu
     )
 
 
-def report_sources(reporter: RunReporter, data: DataSpec, caches: Caches) -> None:
+def report_sources(reporter: RunReporter, spec: TrainingRunSpec, caches: Caches) -> None:
     """Log what `halcyon.data.source_notes` finds."""
     reporter.reads(source_notes(caches))
-    for warning in source_warnings(data, caches):
+    for warning in source_warnings(spec, caches):
         reporter.warning(warning)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
+from halcyon.host.roots import move_aside
 from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.run.context import Context, resolve_context, run_plan
 from halcyon.storage.metadata_server import wait_for_server
@@ -88,6 +89,7 @@ def run_training(
     defaults: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     on_cpu: bool = False,
+    fresh: bool = False,
 ) -> NoReturn:
     """Run the task of the document and exit. The exit code says how the run ended.
 
@@ -100,6 +102,7 @@ def run_training(
         defaults: Files of TrainingRunDefaults for fields that the document does not set.
         overrides: Changes of the document, each ``PATH=VALUE``.
         on_cpu: Train on the processor instead of the document's accelerator.
+        fresh: Rename the folder of the checkpoint root, so that the run begins again.
     """
     try:
         context = resolve_context(
@@ -110,6 +113,7 @@ def run_training(
             on_cpu=on_cpu,
             overrides=overrides,
         )
+        aside = move_aside(context.spec, document) if fresh else None
     except TrainerExit as error:
         _leave_unstarted(error, environ)
     spec = context.spec
@@ -161,6 +165,8 @@ def run_training(
 
             open_trackers(context.run, reporter, document)
         reporter.started(process_id=os.getpid())
+        if aside is not None:
+            reporter.warning(f"the run begins again; its earlier checkpoints are in {aside}")
         for sentence in unset:
             reporter.warning(sentence)
         if context.in_pod:

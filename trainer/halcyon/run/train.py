@@ -111,7 +111,12 @@ def train(
     context, benchmarks = _checked(context)
     spec = context.spec
     caches = background_caches(
-        spec, process=context.process_name(), run=context.name, report=reporter.tokenized, retry_budget=retry_budget
+        spec,
+        process=context.process_name(),
+        run=context.name,
+        report=reporter.tokenized,
+        on_rebuild=reporter.warning,
+        retry_budget=retry_budget,
     )
     with (
         contextlib.ExitStack() as last,
@@ -136,7 +141,7 @@ def train(
         ):
             return TrainingEnd(context.resume_step, preempted=True)
         if processes.is_main:
-            report_sources(reporter, spec.data, text.caches)
+            report_sources(reporter, spec, text.caches)
         reporter.stage("restoring")
         opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), text.caches, text)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]

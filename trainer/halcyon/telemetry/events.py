@@ -62,12 +62,14 @@ EVENTS = (
     ),
     Event(
         "source",
-        "The form of a source of conversations, which the document names or the first row shows. Once for each source.",
+        "The form of a source of conversations, which the document names or the first row shows, and what is left out "
+        "of a source. Once for each source.",
         {
             "source": "Name of the source.",
-            "form": "Name of the form, and the fields of a row that are read.",
+            "form": "Name of the form, and the fields of a row that are read; absent without conversations.",
             "rows": "Rows tokenized so far.",
             "rejectedRows": "Rows of these that are left out, because their label says that the answer is a bad one.",
+            "leftOut": "What else is left out: hidden, excluded and binary files, files and rows that cannot be read.",
             "message": "One sentence.",
         },
     ),

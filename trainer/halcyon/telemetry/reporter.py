@@ -175,7 +175,7 @@ class RunReporter:
             self._event("tokenized", **vars(built))
 
     def reads(self, notes: Iterable[SourceNote]) -> None:
-        """Report the forms of the sources of conversations."""
+        """Report the forms of the sources of conversations, and what is left out of sources."""
         for note in notes:
             self._event("source", **vars(note), message=note.message)
 

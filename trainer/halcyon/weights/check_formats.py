@@ -68,7 +68,8 @@ def _tokenizer(spec: TrainingRunSpec) -> Tokenizer:
 
 
 def _format_first_row(source: DataSourceSpec, spec: TrainingRunSpec, formatter: Formatter) -> None:
-    if not any(field.startswith(f"spec.data.sources[{source.name}].") for field in local_paths(spec)):
+    is_here = any(field.startswith(f"spec.data.sources[{source.name}].") for field in local_paths(spec))
+    if not is_here or source.on_bad_row == "skip":
         return
     access = Access()
     rows = next(read_pieces(pieces(source, list_files(source, access), access), access), None)

@@ -52,7 +52,11 @@ def test_empty_texts_make_no_documents() -> None:
         ({"text": None}, "has a field 'text' that is null, not a text; name the field of the text"),
         ({"text": ["a"]}, "has a field 'text' that is a list, not a text; name the field of the text"),
         ({"text": b"ab\xff"}, "is not UTF-8 at byte 2; convert the text, or use the byte tokenizer"),
-        (b"\xe4", "is not UTF-8 at byte 0; convert the text, or use the byte tokenizer"),
+        (
+            b"\xe4",
+            "is not UTF-8 at byte 0; convert the text, leave the file out (exclude, or onBadFile: skip), or use the byte "
+            "tokenizer",
+        ),
         ({"text": "a\ud800"}, "has half a surrogate pair at character 1; fix the text"),
     ],
 )

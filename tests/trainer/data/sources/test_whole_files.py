@@ -133,7 +133,7 @@ def test_compressed_files_are_their_content(tmp_path: Path, ending: str) -> None
 def test_a_text_of_a_hundred_million_characters_is_one_row(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(10**8)
-    ((_, _, value),) = rows(text_source(tmp_path))
+    ((_, _, value),) = rows(text_source(tmp_path / "a.txt"))
     assert isinstance(value, LongText)
     assert sum(map(len, value)) == sum(map(len, value)) == 10**8
 

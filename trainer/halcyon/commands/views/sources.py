@@ -109,12 +109,14 @@ def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
 def source_table(ledgers: Mapping[str, Ledger]) -> Table:
     """Table of the contents of the caches."""
     labelled = any(ledger.rejected_rows for ledger in ledgers.values())
-    rows = "source", "rows", "empty", *(("label false",) if labelled else ())
+    skips = any(ledger.skipped for ledger in ledgers.values())
+    rows = "source", "rows", "empty", *(("label false",) if labelled else ()), *(("left out",) if skips else ())
     table = numbers_table("Token caches", *rows, "documents", "tokens", "bytes", "bytes/token", "shards")
     for name, ledger in ledgers.items():
         empty = sum(shard.empty_rows for shard in ledger.shards)
         rejected = (ledger.rejected_rows,) if labelled else ()
-        cells = (ledger.rows, empty, *rejected, ledger.documents, ledger.tokens, ledger.size_bytes)
+        skipped = (ledger.skipped.rows,) if skips else ()
+        cells = (ledger.rows, empty, *rejected, *skipped, ledger.documents, ledger.tokens, ledger.size_bytes)
         ratio = f"{ledger.size_bytes / ledger.tokens:.3f}" if ledger.tokens else "-"
         table.add_row(name, *(f"{cell:,}" for cell in cells), ratio, str(len(ledger.shards)))
     return table

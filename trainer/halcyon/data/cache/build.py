@@ -15,14 +15,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from halcyon.data.cache import work
-from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, decode, encode
+from halcyon.data.cache.ledger import LEDGER_KEY, Ledger, ShardEntry, SkippedEntry, decode, encode
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.shards import Part, Shard, ShardBuilder
+from halcyon.data.cache.skipped import Skipped
 from halcyon.data.sources import Piece
 from halcyon.data.sources.piece import FilePlace, Files
 from halcyon.errors import BadConfiguration
 from halcyon.host.linux import freed_memory_kept
 from halcyon.storage.store import Store
+from halcyon_api.counting import counted
 
 SMALL_BYTES = 32 * 2**20
 """A smaller source is tokenized faster than a pool of processes starts."""
@@ -98,6 +100,7 @@ class SourceBuild:
         store: The cache's root.
         job: The settings common to all its pieces; one of the pool's jobs.
         shard_tokens: A shard is closed after the part with which it reaches this number of tokens.
+        max_skipped: Largest share of the files, and of the rows, that may be left out because they cannot be read.
         pool: Tokenizes the pieces.
         report: Called after every part of a piece; an exception in it ends the build.
     """
@@ -106,6 +109,7 @@ class SourceBuild:
     store: Store
     job: work.Job
     shard_tokens: int
+    max_skipped: float
     pool: TokenizerPool
     report: Callable[[Built], object]
 
@@ -119,7 +123,7 @@ class SourceBuild:
             text_bytes: Approximate size of the source.
 
         Raises:
-            BadConfiguration: The source cannot be read, or has no text.
+            BadConfiguration: The source cannot be read, or has no text, or too much of it cannot be read.
             Replaced: Another builder has written the ledger.
         """
         files = LastFile(ledger)
@@ -132,6 +136,7 @@ class SourceBuild:
     ) -> Iterator[Ledger]:
         shard = ShardBuilder(ledger.content_state)
         passed = self._built(ledger)
+        skipped, of_files = ledger.skipped, len(ledger.files)
         again = ledger.open_tokens
         commit: Future[Ledger] | None = None  # of the previous shard, while this one is filled
         for part in parts:
@@ -139,6 +144,8 @@ class SourceBuild:
                 again -= len(part.documents.tokens)
                 continue
             shard.add(part)
+            skipped += part.documents.skipped
+            self._limit(skipped, passed.rows + shard.rows, of_files, finished=False)
             full = shard.tokens >= self.shard_tokens
             if commit is not None and (full or commit.done()):
                 ledger, commit = commit.result(), None
@@ -151,13 +158,9 @@ class SourceBuild:
             ledger = commit.result()
         if shard.parts:
             ledger = self._commit(ledger, shard.take(), files)
+        self._limit(skipped, ledger.rows, of_files, finished=True)
         if ledger.tokens == 0:
-            raise BadConfiguration(
-                f"{self.job.where}: the label of each row is false, so there is no answer to learn; give rows whose "
-                "label is true"
-                if ledger.rejected_rows
-                else f"{self.job.where}: all its documents are empty; give it some text"
-            )
+            raise BadConfiguration(f"{self.job.where}: {_no_text(ledger)}")
         ledger = self._swap(ledger, ledger.model_copy(update={"finished": True}))
         self.report(self._built(ledger))
         yield ledger
@@ -168,6 +171,7 @@ class SourceBuild:
             self.store.write(f"{path}{name}", content)
         rows = sum(part.rows for part in shard.parts)
         last_file, rows_before_last_file = files.of_row_before(ledger.rows + rows)
+        skipped = sum((part.skipped for part in shard.parts), start=Skipped())
         entry = ShardEntry(
             path=path,
             tokens=shard.tokens,
@@ -175,6 +179,7 @@ class SourceBuild:
             rows=rows,
             empty_rows=sum(part.empty_rows for part in shard.parts),
             rejected_rows=sum(part.rejected_rows for part in shard.parts),
+            skipped=SkippedEntry(**vars(skipped)) if skipped else None,
             size_bytes=sum(part.size_bytes for part in shard.parts),
             open_tokens=shard.parts[-1].open_tokens or None,
             last_file=last_file,
@@ -183,6 +188,10 @@ class SourceBuild:
             content_sha256=shard.content_sha256,
         )
         return self._swap(ledger, ledger.model_copy(update={"shards": (*ledger.shards, entry)}))
+
+    def _limit(self, skipped: Skipped, rows: int, files: int, *, finished: bool) -> None:
+        if skipped and (problem := skipped.too_many(rows, files, self.max_skipped, finished=finished)):
+            raise BadConfiguration(f"{self.job.where}: {problem}")
 
     def _swap(self, before: Ledger, after: Ledger) -> Ledger:
         key = f"{self.name}/{LEDGER_KEY}"
@@ -204,6 +213,16 @@ class SourceBuild:
             shards=len(ledger.shards),
             finished=ledger.finished,
         )
+
+
+def _no_text(ledger: Ledger) -> str:
+    """Why a source without a token has none, and the fix."""
+    if ledger.rejected_rows:
+        return "the label of each row is false, so there is no answer to learn; give rows whose label is true"
+    if binary := ledger.skipped.binary_files:
+        files, verb = counted(len(ledger.files), "file"), "is" if binary == 1 else "are"
+        return f"there is no text in {files}, of which {binary:,} {verb} binary; give it some text"
+    return "all its documents are empty; give it some text"
 
 
 def _with(before: Built, shard: ShardBuilder) -> Built:

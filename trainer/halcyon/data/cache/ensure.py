@@ -2,9 +2,11 @@
 
 All hosts of a run do this at the same time, independently. The first that writes the lock builds; the others poll the
 ledgers until they are finished. Each state of the ledgers is passed to `on_caches`, because some runs may begin before
-the caches are complete (see `background`). An existing cache must match the run document: if the tokenizer, the format
-or a file differs, it is rejected with the difference. To use it would change the data during a run, and to rebuild it
-would do so without a report.
+the caches are complete (see `background`).
+
+A cache may differ from the run document: in the tokenizer, the format or a file. If a checkpoint may depend on it
+(`RootUse`), it is rejected with the difference. Else the builder reports the difference and builds the cache again,
+with a new tokenizer if that is trained on the text.
 """
 
 from __future__ import annotations
@@ -17,12 +19,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from halcyon.data.cache import work
 from halcyon.data.cache.build import Built, Replaced, SourceBuild
 from halcyon.data.cache.election import Builder
-from halcyon.data.cache.ledger import LEDGER_KEY, DamagedLedger, FileEntry, Ledger, changed_file, decode, identity
+from halcyon.data.cache.ledger import (
+    LEDGER_KEY,
+    DamagedLedger,
+    FileEntry,
+    Ledger,
+    changed_file,
+    decode,
+    encode,
+    identity,
+)
 from halcyon.data.cache.pool import TokenizerPool
 from halcyon.data.cache.retries import SourceRetries
 from halcyon.data.cache.tokenizers import InheritedTokenizer, read_tokenizer, store_tokenizer, tokenizer_key
@@ -30,22 +41,28 @@ from halcyon.data.formats import weight_type
 from halcyon.data.formats.form_rows import form_of
 from halcyon.data.formats.text import texts_of
 from halcyon.data.forms.form import Form
-from halcyon.data.sources import Access, SourceFile, list_files, pieces, read_pieces
+from halcyon.data.sources import Access, SourceFile, pieces, read_pieces
 from halcyon.data.sources.access import forget_clients
+from halcyon.data.sources.listing import Listing, list_source
 from halcyon.data.streaming import positive_weights
 from halcyon.errors import BadConfiguration, DamagedData, DataUnreachable
+from halcyon.host.roots import ways_out
 from halcyon.storage.failures import StoreFailure, as_exit, explain
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
+from halcyon_api.checkpoint_documents import TOKENIZERS_PREFIX
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
 
 _POLL_SECONDS = 0.5
 _WHAT = "spec.data.cache.root: the token cache"
+RootUse = Literal["unused", "taken", "checkpoints"]
+"""What a run has made in its checkpoint root: nothing; no checkpoint yet, but a process may be training; checkpoints.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,10 @@ class CacheKeeper:
         access: Access to the stores of the sources.
         fetch: Reads a whole file, for tokenizers.
         name: A name that no other process has.
+        root_use: Reads the use of the run's checkpoint root.
+        shared: Whether the caches are outside of that root, where other runs may use them.
         report: Called with the progress of a build. An exception in it ends the build.
+        on_rebuild: Called with one sentence before a cache is built again.
         run: The run of this process; empty: no run.
         on_caches: Called with the state of the caches after each poll, and after every commit of a build.
         portion_tokens: Given if training begins while the caches are built: tokens of the smallest usable portion of
@@ -91,7 +111,10 @@ class CacheKeeper:
     access: Access
     fetch: Callable[[str], bytes]
     name: str
+    root_use: Callable[[], RootUse] = lambda: "unused"
+    shared: bool = False
     report: Callable[[Built], object] = lambda built: None
+    on_rebuild: Callable[[str], object] = lambda sentence: None
     run: str = ""
     on_caches: Callable[[Caches], object] = lambda caches: None
     portion_tokens: Mapping[str, int] | None = None
@@ -100,10 +123,13 @@ class CacheKeeper:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     _definition: TokenizerDefinition | None = None
-    _files: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict[str, tuple[SourceFile, ...]])
+    _listings: dict[str, Listing] = field(default_factory=dict[str, Listing])
     _forms: dict[str, Form | None] = field(default_factory=dict[str, "Form | None"])
     _entries: dict[str, tuple[FileEntry, ...]] = field(default_factory=dict[str, tuple[FileEntry, ...]])
     _seen: dict[str, tuple[bytes, Ledger]] = field(default_factory=dict[str, tuple[bytes, Ledger]])
+    _outdated: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
+    """The stored ledger and its difference, of each source whose cache is to be built again."""
+    _rebuilt: set[str] = field(default_factory=set[str])
     _retries: SourceRetries = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,7 +184,21 @@ class CacheKeeper:
         return caches
 
     def _build(self) -> None:
-        definition = self._tokenizer() or self._new_tokenizer()
+        try:
+            self._build_all()
+        except Replaced:
+            self.pause(_POLL_SECONDS)  # the other builder continues; this process polls again
+
+    def _build_all(self) -> None:
+        """Build the caches of all sources.
+
+        Raises:
+            Replaced: Another builder has written a ledger.
+        """
+        definition = self._tokenizer()
+        if definition is not None and not self._is_of_this_text(definition):
+            definition = None
+        definition = definition or self._new_tokenizer()
         ledgers = {
             source.name: self._ledger(source, definition) or self._begin(source, definition)
             for source in self.data.sources
@@ -182,11 +222,14 @@ class CacheKeeper:
                         ledgers[name] = ledger
                         self._retries.reset_deadline()
                         self.on_caches(Caches(definition, dict(ledgers)))
-            except Replaced:
-                self.pause(_POLL_SECONDS)  # the other builder continues; this process polls again
             finally:
                 for source in growing.values():
                     source.close()
+
+    def _is_of_this_text(self, definition: TokenizerDefinition) -> bool:
+        """Whether a tokenizer can be kept: it was trained on the files that the ledgers record, or must not change."""
+        recorded = [self._ledger(source, definition) for source in self.data.sources]
+        return self.tokenizer.bpe is None or self.shared or all(recorded) or self.root_use() == "checkpoints"
 
     def _next(self, growing: Mapping[str, object], ledgers: Mapping[str, Ledger]) -> str:
         """The source that is built next, up to its next commit."""
@@ -199,7 +242,9 @@ class CacheKeeper:
         self, source: DataSourceSpec, job: work.Job, ledger: Ledger, pool: TokenizerPool
     ) -> Generator[Ledger, None, None]:
         files = self._listed(source)
-        build = SourceBuild(source.name, self.store, job, self.data.cache.shard_tokens, pool, self._built)
+        build = SourceBuild(
+            source.name, self.store, job, self.data.cache.shard_tokens, source.max_skipped, pool, self._built
+        )
         rest = pieces(source, files, self.access, start_row=source.rows.start + ledger.rows, begin=ledger.last_file)
         yield from build.run(ledger, rest, text_bytes=sum(file.size_bytes for file in files))
 
@@ -220,20 +265,40 @@ class CacheKeeper:
         )
 
     def _begin(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger:
+        """Write an empty ledger, which replaces an outdated one.
+
+        So the files are recorded before a tokenizer that was trained on them is used again.
+        """
         largest = load(definition).vocab_size - 1
-        return Ledger(
+        ledger = Ledger(
             identity=identity(source, definition.fingerprint, work.FORMAT_VERSION),
             token_type="uint8" if largest < 2**8 else "uint16" if largest < 2**16 else "uint32",
             weight_type=weight_type(source.format),
             files=self._hashed(source),
             form=self._form(source),
+            hidden=self._listing(source).hidden,
+            excluded=self._listing(source).excluded,
         )
+        key = f"{source.name}/{LEDGER_KEY}"
+        value = self.store.read(key)
+        outdated, difference = self._outdated.pop(source.name, (None, ""))
+        if value.data != outdated or self.store.swap(key, encode(ledger), value.generation) is None:
+            raise Replaced(key)
+        if difference:
+            self._rebuilt.add(source.name)
+            self.on_rebuild(
+                f"{_where(source)}: {difference}; {self._root} has no checkpoint yet, so its tokens are made again"
+            )
+            if self.root_use() == "unused":  # else a process may still read them
+                self.store.delete_prefix(f"{source.name}/shards/")
+        return ledger
 
     def _ledger(self, source: DataSourceSpec, definition: TokenizerDefinition) -> Ledger | None:
-        """The ledger of a source; None: there is none.
+        """The ledger of a source; None: there is none, or it is outdated.
 
         Raises:
-            BadConfiguration: The cache was built from another identity or other files.
+            BadConfiguration: The cache was built from another identity or other files, and a checkpoint may depend on
+                it.
             DamagedData: The ledger cannot be read.
         """
         content = self.store.read(f"{source.name}/{LEDGER_KEY}").data
@@ -241,24 +306,56 @@ class CacheKeeper:
             return None
         if (seen := self._seen.get(source.name)) is not None and seen[0] == content:
             return seen[1]
+        where = _where(source)
         try:
             ledger = decode(content)
         except DamagedLedger as damage:
             raise DamagedData(
-                f"{_where(source)}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it"
+                f"{where}: {damage} in {self.store.root}/{source.name}; delete the cache to rebuild it"
             ) from None
+        difference = self._difference(source, definition, ledger)
+        if difference is None:
+            self._seen[source.name] = (content, ledger)
+            self._outdated.pop(source.name, None)
+            return ledger
+        if ledger.shards:
+            self._expect_free(source, difference)
+        if self._outdated.get(source.name, (None, ""))[0] != content:  # else the first difference is the cause
+            self._outdated[source.name] = content, difference if ledger.shards else ""
+        return None
+
+    def _difference(self, source: DataSourceSpec, definition: TokenizerDefinition, ledger: Ledger) -> str | None:
+        """What differs between the document and the cache of a source, with its files; None: nothing."""
         wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity
         differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
-        own = "spec.data.cache.root and " if self.data.cache.root is not None else ""
-        fix = f"set it back to go on, or give the changed run a {own}spec.checkpoint.root of its own"
-        where = _where(source)
         if differing:
-            raise BadConfiguration(f"{where}: its token cache was built with another {' and '.join(differing)}; {fix}")
+            return f"its token cache was built with another {' and '.join(differing)}"
         changed = changed_file(_entries(self._listed(source)), ledger.files)
         if changed is not None and (changed := changed_file(self._hashed(source), ledger.files)):
-            raise BadConfiguration(f"{where}: {changed}, since its token cache was built; {fix}")
-        self._seen[source.name] = (content, ledger)
-        return ledger
+            return f"{changed}, since its token cache was built"
+        return None
+
+    def _expect_free(self, source: DataSourceSpec, difference: str) -> None:
+        """Raise `BadConfiguration` unless the cache of a source may be built again."""
+        where = f"{_where(source)}: {difference}"
+        trained = self.root_use() == "checkpoints"
+        if self.shared:
+            own = f"spec.data.cache.root{' and spec.checkpoint.root' if trained else ''}"
+            raise BadConfiguration(
+                f"{where}, and other runs may use it; set it back to go on, or give the changed run a {own} of its own"
+            )
+        if trained:
+            raise BadConfiguration(f"{where}, and {self._root} has checkpoints; {ways_out(self._root)}")
+        if source.name in self._rebuilt:
+            raise BadConfiguration(
+                f"{where}: another process builds it at the same time for another document; "
+                "give each run a spec.checkpoint.root of its own"
+            )
+
+    @property
+    def _root(self) -> str:
+        """The checkpoint root, if the caches belong to it."""
+        return self.store.root.removesuffix("/data")
 
     def _hashed(self, source: DataSourceSpec) -> tuple[FileEntry, ...]:
         if source.name not in self._entries:
@@ -271,10 +368,13 @@ class CacheKeeper:
         return self._forms[source.name]
 
     def _listed(self, source: DataSourceSpec) -> tuple[SourceFile, ...]:
-        if source.name not in self._files:
-            self._files[source.name] = list_files(source, self.access)
+        return self._listing(source).files
+
+    def _listing(self, source: DataSourceSpec) -> Listing:
+        if source.name not in self._listings:
+            self._listings[source.name] = list_source(source, self.access)
             self._retries.reset_deadline()
-        return self._files[source.name]
+        return self._listings[source.name]
 
     # Tokenizers
 
@@ -301,6 +401,10 @@ class CacheKeeper:
     def _new_tokenizer(self) -> TokenizerDefinition:
         spec = self.tokenizer.bpe
         assert spec is not None  # noqa: S101 - another tokenizer is not trained
+        earlier = self.store.list(TOKENIZERS_PREFIX)  # of another document, or of the text before it changed
+        if earlier and not self.shared and self.root_use() != "checkpoints":
+            for key in earlier:
+                self.store.delete(key)
         definition = self.inherited.find() if self.inherited is not None else None
         if definition is None:
             definition = train_bpe(self._sample(spec.sample_bytes), spec.vocab_size, tuple(spec.special_tokens))

@@ -2,9 +2,8 @@
 compare-and-swap.
 
 A cache is stored under the name of its source. Its ``identity`` is everything that decides the tokens besides the text:
-tokenizer, format, the kind of the source and the selected rows. The text is identified by its files. A run with another
-identity or other files is rejected with the difference; a cache is never silently rebuilt under a run that has already
-trained.
+tokenizer, format, the kind of the source, the selected rows, and whether bad ones are skipped. The text is identified
+by its files. A run with another identity or other files is rejected with the difference, if it has already trained.
 
 A shard exists only if it is in the ledger. Its name contains the hash of its contents. So two builders at the same time
 write the same bytes under the same name, and files that a killed builder left behind are never used as anything else.
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from halcyon.data.cache.skipped import Skipped
 from halcyon.data.forms.form import Form
 from halcyon.data.sources.piece import FilePlace
 from halcyon_api.checkpoint_documents import Document, canonical_json
@@ -46,6 +46,15 @@ class FileEntry(Document):
         return self.version == other.version or (self.sha256 is not None and self.sha256 == other.sha256)
 
 
+class SkippedEntry(Document):
+    """Files and rows of a shard that are left out, which made no document. Each of them counts as a row too."""
+
+    binary_files: int = Field(ge=0, description="Files of a text source that hold no text.")
+    bad_files: int = Field(ge=0, description="Files that cannot be read.")
+    bad_rows: int = Field(ge=0, description="Rows that cannot be read.")
+    examples: tuple[str, ...] = Field(description="The first problems of the shard, each as a sentence.")
+
+
 class ShardEntry(Document):
     """A shard: neighbouring documents.
 
@@ -60,6 +69,7 @@ class ShardEntry(Document):
     rejected_rows: int = Field(
         default=0, ge=0, description="Rows whose label says that the answer is a bad one, which made no document."
     )
+    skipped: SkippedEntry | None = Field(default=None, description="What is left out. None: nothing.")
     size_bytes: int = Field(ge=0, description="Bytes of text.")
     open_tokens: int | None = Field(
         default=None,
@@ -90,6 +100,8 @@ class Ledger(Document):
     form: Form | None = Field(
         default=None, description="Form of rows with conversations. It follows from the first row and the format."
     )
+    hidden: int = Field(default=0, ge=0, description="Hidden files and folders in the listed folders: left out.")
+    excluded: int = Field(default=0, ge=0, description="Files and folders that `exclude` leaves out.")
     shards: tuple[ShardEntry, ...] = ()
     finished: bool = False
 
@@ -112,6 +124,14 @@ class Ledger(Document):
     def rejected_rows(self) -> int:
         """Rows of all shards that were left out because of their label."""
         return sum(shard.rejected_rows for shard in self.shards)
+
+    @property
+    def skipped(self) -> Skipped:
+        """What is left out of all shards."""
+        found = [shard.skipped for shard in self.shards if shard.skipped is not None]
+        return sum(
+            (Skipped(one.binary_files, one.bad_files, one.bad_rows, one.examples) for one in found), start=Skipped()
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -155,7 +175,7 @@ def identity(source: DataSourceSpec, tokenizer_fingerprint: str, format_version:
         format_version: Version of the code that turns rows into tokens.
     """
     document = source.document()
-    kept = {name: document[name] for name in (source.kind, "format", "rows")}
+    kept = {name: document[name] for name in (source.kind, "format", "rows", "onBadFile", "onBadRow")}
     return {"formatVersion": format_version, "tokenizer": tokenizer_fingerprint, **kept}
 
 

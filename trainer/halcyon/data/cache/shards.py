@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from isal import isal_zlib
 
+from halcyon.data.cache.skipped import NOTHING, Skipped
+
 BLOCK_BYTES = 32 * 1024
 """Bytes under one checksum: the smallest unit of a read."""
 TOKENS, ENDS, ORIGINS, WEIGHTS, CHECKS = "tokens", "ends", "origins", "weights", "checks"
@@ -50,6 +52,8 @@ class Tokenized:
     """Rows whose label says that the answer is a bad one, which made no document."""
     open_tokens: int = 0
     """Tokens so far, earlier parts included, of the document that continues; 0: no document does."""
+    skipped: Skipped = NOTHING
+    """Files and rows that are left out, which made no document."""
 
     def digest(self) -> bytes:
         """SHA-256 over the documents, independent of the bounds of shards."""

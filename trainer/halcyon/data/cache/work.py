@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 
 from halcyon.data.cache.shards import Part, Tokenized
+from halcyon.data.cache.skipped import Skipped
 from halcyon.data.formats import build_formatter
 from halcyon.data.formats.document import Formatter, TokenizedDocument
 from halcyon.data.formats.text import TextFormatter
@@ -25,8 +27,9 @@ from halcyon.data.forms.form import Form
 from halcyon.data.forms.messages import is_rejected
 from halcyon.data.sources import Access, LongText, Piece, SourceRow, read_piece
 from halcyon.data.sources.failures import errors_at
-from halcyon.data.sources.piece import Files, Lines
+from halcyon.data.sources.piece import Files, LeftOut, Lines
 from halcyon.data.sources.spill_file import SpillFile
+from halcyon.errors import BadConfiguration
 from halcyon.host.linux import keep_freed_memory
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon_api.spec.sources import FormatSpec
@@ -130,7 +133,7 @@ class Worker:
         for long, run in self._runs(piece, rows):
             taken += len(run)
             end = piece.rows if taken == len(rows) else _place(piece, rows, taken)
-            made = self._long(run[0], end - begin) if long else [self._documents(run, end - begin)]
+            made = self._long(run[0], end - begin) if long else [self._documents(piece, run, end - begin)]
             for documents in made:
                 yield Part(documents, documents.digest())
             begin = end
@@ -149,8 +152,19 @@ class Worker:
             else:
                 yield False, list(run)
 
-    def _documents(self, run: list[SourceRow], rows: int) -> Tokenized:
-        documents = self._formatter(run)
+    def _documents(self, piece: Piece, run: list[SourceRow], rows: int) -> Tokenized:
+        left_out = [row.value for row in run if isinstance(row.value, LeftOut)]
+        if left_out:
+            run = [row for row in run if not isinstance(row.value, LeftOut)]
+        try:
+            documents = self._formatter(run)
+        except BadConfiguration:
+            if not piece.skips:
+                raise
+            run, bad = self._without_bad(run, "file" if isinstance(piece.content, Files) else "row")
+            documents = self._formatter(run)
+            left_out += bad
+        skipped = Skipped.of(left_out)
         rejected = self._rejected(run)
         origins = np.empty((len(documents), 2), np.int64)
         origins[:, 0] = [self._files.get(run[document.row].file, UNKNOWN_FILE) for document in documents]
@@ -161,10 +175,24 @@ class Worker:
             origins=origins,
             weights=self._weights(documents),
             rows=rows,
-            empty_rows=rows - len({document.row for document in documents}) - rejected,
+            empty_rows=rows - len({document.row for document in documents}) - rejected - skipped.rows,
             rejected_rows=rejected,
+            skipped=skipped,
             size_bytes=sum(document.size_bytes for document in documents),
         )
+
+    def _without_bad(self, run: list[SourceRow], kind: Literal["file", "row"]) -> tuple[list[SourceRow], list[LeftOut]]:
+        """The rows that the formatter takes, and the others."""
+        try:
+            self._formatter(run)
+        except BadConfiguration as error:
+            if len(run) == 1:
+                return [], [LeftOut(kind, str(error).partition(": ")[2])]  # without the field of the format
+        else:
+            return run, []
+        half = len(run) // 2
+        (first, bad), (second, also_bad) = (self._without_bad(part, kind) for part in (run[:half], run[half:]))
+        return first + second, bad + also_bad
 
     def _rejected(self, run: list[SourceRow]) -> int:
         """Number of rows that the formatter has left out because of their label."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from halcyon.data.formats.document import bad_row
 from halcyon.data.forms.form import BadConversation, Form, named_form, of_first_row
 from halcyon.data.sources import Access, SourceFile, SourceRow, pieces, read_pieces
+from halcyon.errors import BadConfiguration
 from halcyon_api.spec.sources import DataSourceSpec, FormatSpec
 
 _Read = TypeVar("_Read")
@@ -57,15 +59,23 @@ def form_of(source: DataSourceSpec, files: Sequence[SourceFile], access: Access)
     """The form of a source of conversations; None: its rows are no conversations, or it has no rows.
 
     Raises:
-        BadConfiguration: The files cannot be read, or the first row has no known form.
+        BadConfiguration: The files cannot be read, or the first row has no known form. If bad rows are skipped: no row
+            has one.
         DataUnreachable: A store does not answer, or denies access.
     """
     if source.format.conversation is None:
         return None
     if (named := named_form(source.format)) is not None:
         return named
-    first = next((rows[0] for rows in read_pieces(pieces(source, files, access), access) if rows), None)
-    if first is None:
-        return None
     where = f"spec.data.sources[{source.name}].format.{source.format.kind}"
-    return FormRows(source.format, None, where, {}).read(first, lambda form, _: form)
+    problem: BadConfiguration | None = None
+    for row in chain.from_iterable(read_pieces(pieces(source, files, access), access)):
+        try:
+            return FormRows(source.format, None, where, {}).read(row, lambda form, _: form)
+        except BadConfiguration as error:
+            problem = problem or error
+            if source.on_bad_row == "fail":
+                break
+    if problem is not None:
+        raise problem
+    return None

@@ -118,9 +118,9 @@ class TextFormatter:
         except UnicodeDecodeError as error:
             # The decoder prepends the bytes that it kept from the previous part.
             place = before + len(part) - len(error.object) + error.start
-            raise bad_row(
-                row, self._where, f"is not UTF-8 at byte {place}", "convert the text, or use the byte tokenizer"
-            ) from None
+            leave_out = "" if isinstance(row.value, dict) else ", leave the file out (exclude, or onBadFile: skip)"
+            fix = f"convert the text{leave_out}, or use the byte tokenizer"
+            raise bad_row(row, self._where, f"is not UTF-8 at byte {place}", fix) from None
         except UnicodeEncodeError as error:
             raise bad_row(
                 row, self._where, f"has half a surrogate pair at character {before + error.start}", "fix the text"

@@ -14,12 +14,13 @@ from itertools import pairwise
 from halcyon.data.sources import named_dataset, parquet
 from halcyon.data.sources.access import Access, SourceFile, parse_address
 from halcyon.data.sources.decompress import decompressed, is_compressed
-from halcyon.data.sources.failures import Unreadable, errors_at
+from halcyon.data.sources.failures import Unreadable, errors_at, may_skip
 from halcyon.data.sources.fields import columns_of, named_fields
 from halcyon.data.sources.files import read_between, read_chunks
-from halcyon.data.sources.listing import where_of
+from halcyon.data.sources.listing import named_files, where_of
 from halcyon.data.sources.piece import (
     TARGET_BYTES,
+    BadFile,
     FilePart,
     FilePlace,
     Files,
@@ -36,6 +37,8 @@ from halcyon.data.sources.spill_file import SpillFile
 from halcyon_api.spec.sources import DataSourceSpec
 
 _MAX_FILES = 1024
+_MakePiece = Callable[..., Piece]
+"""Makes a piece of a source, without `where` and the flags."""
 _Cut = Callable[[SourceFile, Wanted], Generator[FilePart, None, int]]
 """Yields the wanted parts of a file, whose rows are counted in the file; returns its number of rows, at least up to the
 wanted end.
@@ -68,10 +71,12 @@ def pieces(
     where = where_of(source)
     with errors_at(where):
         wanted = Wanted(max(source.rows.start, start_row), sys.maxsize if source.rows.end is None else source.rows.end)
+        make = partial(Piece, where, skips_files=source.on_bad_file == "skip", skips_rows=source.on_bad_row == "skip")
         if source.text is not None or source.stdlib is not None:
-            total = yield from _whole_files(where, files, wanted, target_bytes)
+            named = named_files(source) if source.text is not None else frozenset(file.uri for file in files)
+            total = yield from _whole_files(make, files, named, wanted, target_bytes)
         else:
-            total = yield from _by_file(where, _cutter(source, access, target_bytes), files, wanted, begin)
+            total = yield from _by_file(make, _cutter(source, access, target_bytes), files, wanted, begin)
         if total == 0:
             raise Unreadable("its files have no rows; give files that are not empty, or leave the source out")
         if source.rows.start >= total:
@@ -94,7 +99,7 @@ def _cutter(source: DataSourceSpec, access: Access, target_bytes: int) -> _Cut:
 
 
 def _by_file(
-    where: str, cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None
+    make: _MakePiece, cut: _Cut, files: Sequence[SourceFile], wanted: Wanted, begin: FilePlace | None
 ) -> Generator[Piece, None, int]:
     first = 0
     if begin is not None and (known := [number for number, file in enumerate(files) if file.uri == begin.file]):
@@ -109,7 +114,16 @@ def _by_file(
             except StopIteration as end:
                 first += end.value
                 break
-            yield Piece(where, file.uri, first + part.number, part.rows, part.number, part.content)
+            except Unreadable as bad:
+                rest = make(file.uri, first + (bad.rows or 0), 1, bad.rows or 0, BadFile(str(bad)))
+                if not rest.skips_files or bad.rows is None or not may_skip(bad):
+                    raise
+                start, end = wanted.within(rest.first_row, 1)
+                if start < end:
+                    yield rest
+                first = rest.first_row + 1
+                break
+            yield make(file.uri, first + part.number, part.rows, part.number, part.content)
     return first
 
 
@@ -122,34 +136,38 @@ def _text_parts(
     target_bytes: int,
 ) -> Generator[FilePart, None, int]:
     number = 0
-    in_place = parse_address(file.uri).scheme == "file" and not is_compressed(file.uri)
-    rows, begun, text = begin(file.uri, decompressed(file.uri, read_chunks(file, access)))
-    offset = begun
-    scanner = scanner_of(rows, file.uri)
-    for block in cut_rows(text, scanner, target_bytes, keep=not in_place, spills=isinstance(rows, JsonLines)):
-        start, end = wanted.within(number, block.rows)
-        if start < end:
-            low, high = (
-                block.size_bytes
-                if row == block.rows
-                else offset_of_row(
-                    _text(file, offset, block, access), scanner_of(rows, file.uri, inside=offset > begun), row
+    try:
+        in_place = parse_address(file.uri).scheme == "file" and not is_compressed(file.uri)
+        rows, begun, text = begin(file.uri, decompressed(file.uri, read_chunks(file, access)))
+        offset = begun
+        scanner = scanner_of(rows, file.uri)
+        for block in cut_rows(text, scanner, target_bytes, keep=not in_place, spills=isinstance(rows, JsonLines)):
+            start, end = wanted.within(number, block.rows)
+            if start < end:
+                low, high = (
+                    block.size_bytes
+                    if row == block.rows
+                    else offset_of_row(
+                        _text(file, offset, block, access), scanner_of(rows, file.uri, inside=offset > begun), row
+                    )
+                    for row in (start, end)
                 )
-                for row in (start, end)
-            )
-            match block.text:
-                case None:
-                    content = LineRange(file, offset + low, offset + high, rows)
-                case bytes():
-                    content = Lines(block.text[low:high], rows)
-                case aside:
-                    content = SpilledLines(aside, low, high, rows)
-            yield FilePart(number + start, end - start, content)
-        elif isinstance(block.text, SpillFile):
-            block.text.discard()
-        number, offset = number + block.rows, offset + block.size_bytes
-        if number >= wanted.end:
-            break
+                match block.text:
+                    case None:
+                        content = LineRange(file, offset + low, offset + high, rows)
+                    case bytes():
+                        content = Lines(block.text[low:high], rows)
+                    case aside:
+                        content = SpilledLines(aside, low, high, rows)
+                yield FilePart(number + start, end - start, content)
+            elif isinstance(block.text, SpillFile):
+                block.text.discard()
+            number, offset = number + block.rows, offset + block.size_bytes
+            if number >= wanted.end:
+                break
+    except Unreadable as bad:
+        bad.rows = number
+        raise
     return number
 
 
@@ -159,13 +177,13 @@ def _text(file: SourceFile, offset: int, block: Block, access: Access) -> Iterat
 
 
 def _whole_files(
-    where: str, files: Sequence[SourceFile], wanted: Wanted, target_bytes: int
+    make: _MakePiece, files: Sequence[SourceFile], named: frozenset[str], wanted: Wanted, target_bytes: int
 ) -> Generator[Piece, None, int]:
     for first, end in pairwise([*_first_files(files, target_bytes), len(files)]):
         start, stop = wanted.within(first, end - first)
         if start < stop:
             kept = tuple(files[first + start : first + stop])
-            yield Piece(where, kept[0].uri, first, len(kept), 0, Files(kept))
+            yield make(kept[0].uri, first, len(kept), 0, Files(kept, named & {file.uri for file in kept}))
     return len(files)
 
 

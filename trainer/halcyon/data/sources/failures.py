@@ -61,13 +61,27 @@ _AWAY = frozenset(
 class Unreadable(Exception):
     """A file cannot be read. The message names the file, the problem and the fix."""
 
+    rows: int | None = None
+    """Rows of the file before the problem; None: not known."""
+
 
 class Unreachable(Unreadable):
     """A file cannot be read now; a later try may succeed."""
 
 
+class Replaced(Unreadable):
+    """A file is not as it was listed, so the listing must be made again."""
+
+
+def may_skip(error: Unreadable) -> bool:
+    """Whether a file with this problem may be left out: the problem would be the same at every try."""
+    return not isinstance(error, Unreachable | Replaced)
+
+
 def unreadable(message: str, error: BaseException) -> Unreadable:
     """The exception to raise for an error: `Unreachable` if a later try may succeed, else `Unreadable`."""
+    if type(error).__name__ in ("FileNotFoundError", "NotFoundError") and not is_outage(error):
+        return Replaced(message)
     return (Unreachable if is_outage(error) else Unreadable)(message)
 
 

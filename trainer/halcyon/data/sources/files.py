@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError
 
 from halcyon.data.sources import remote
 from halcyon.data.sources.access import Access, SourceFile, hub_endpoint, parse_address
-from halcyon.data.sources.failures import Unreachable, Unreadable, is_outage, reason, unreadable
+from halcyon.data.sources.failures import Replaced, Unreachable, Unreadable, is_outage, reason, unreadable
 from halcyon.data.sources.remote import look_up
 from halcyon.errors import DataUnreachable
 from halcyon_api.plain_files import require_file
@@ -119,7 +119,7 @@ def _read_local(file: SourceFile, start: int, end: int) -> bytes:
         # Checked after the read, to detect writes during the read.
         grown = not file.size_bytes and stream.read(1)
         if grown or start < end or _as_listed(file.uri, os.fstat(stream.fileno())) != file:
-            raise Unreadable(
+            raise Replaced(
                 f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again"
             )
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from halcyon.data.sources.access import SourceFile
-from halcyon.data.sources.failures import Unreadable, reason, unreadable
+from halcyon.data.sources.failures import Replaced, Unreadable, reason, unreadable
 from halcyon.data.sources.fields import ColumnsOf, existing_columns
 from halcyon.data.sources.parquet import table_parts
 from halcyon.data.sources.piece import FilePart, Wanted
@@ -40,7 +40,7 @@ def cut(
     """
     dataset = _load(spec.dataset, spec.config, spec.split, spec.revision)
     if _version(dataset) != file.version:
-        raise Unreadable(f"{file.uri} changed after it was listed; set its revision")
+        raise Replaced(f"{file.uri} changed after it was listed; set its revision")
     fields = existing_columns(columns_of, file.uri, dataset.column_names)
     rows = len(dataset)
     kept = dataset.select_columns(list(fields)).with_format("arrow")

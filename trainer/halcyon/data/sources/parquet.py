@@ -54,8 +54,12 @@ def cut(
     Raises:
         Unreadable: It is not a parquet file, or lacks a column.
     """
-    opened = _open(file, access)
-    columns = existing_columns(columns_of, file.uri, opened.schema_arrow.names)
+    try:
+        opened = _open(file, access)
+        columns = existing_columns(columns_of, file.uri, opened.schema_arrow.names)
+    except Unreadable as bad:
+        bad.rows = 0
+        raise
     number = 0
     for groups, rows, size_bytes in _batches(opened, columns, target_bytes):
         start, end = wanted.within(number, rows)

@@ -20,6 +20,15 @@ busy until the end.
 """
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """In place of a row that is left out: a binary file, or a file or a row that cannot be read."""
+
+    kind: Literal["binary", "file", "row"]
+    problem: str
+    """One sentence."""
+
+
 class SourceRow(NamedTuple):
     """One row of a source."""
 
@@ -27,9 +36,9 @@ class SourceRow(NamedTuple):
     """Address of its file."""
     number: int
     """Number of the row in the file, counted from 0; blank lines count."""
-    value: bytes | LongText | dict[str, Any]
+    value: bytes | LongText | dict[str, Any] | LeftOut
     """The content of a text file, or the fields of a row; long fields are `LongText` too, and fields that cannot be
-    used `BadValue`.
+    used `BadValue`. `LeftOut`: the row makes no document.
     """
 
 
@@ -99,6 +108,16 @@ class Files:
     """Whole files, each of which is a row."""
 
     files: tuple[SourceFile, ...]
+    named: frozenset[str] = frozenset()
+    """Addresses of those that the document names. Another one is left out if it is binary."""
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """The rest of a file that cannot be cut, as one row."""
+
+    problem: str
+    """One sentence."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,7 @@ class Table:
     data: bytes
 
 
-Content = Lines | LineRange | SpilledLines | Files | RowGroups | Table
+Content = Lines | LineRange | SpilledLines | Files | BadFile | RowGroups | Table
 
 
 class FilePart(NamedTuple):
@@ -141,6 +160,8 @@ class Piece:
         rows: Number of rows. Blank lines and empty documents count, because they are recognised only later.
         number: Number of the first row in its file.
         content: The rows, or their location.
+        skips_files: Whether a file that cannot be read is left out. Default: it is an error.
+        skips_rows: The same for a row.
     """
 
     where: str
@@ -149,6 +170,13 @@ class Piece:
     rows: int
     number: int
     content: Content
+    skips_files: bool = False
+    skips_rows: bool = False
+
+    @property
+    def skips(self) -> bool:
+        """Whether a row that does not have the format is left out."""
+        return self.skips_files if isinstance(self.content, Files) else self.skips_rows
 
     @property
     def size_bytes(self) -> int:

@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
 from halcyon.data.sources.access import Access, Address, SourceFile, client, hub_endpoint
-from halcyon.data.sources.failures import Unreadable, reason, unreadable
+from halcyon.data.sources.failures import Replaced, Unreadable, reason, unreadable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -122,7 +122,7 @@ def _check(file: SourceFile, address: Address, meta: ObjectMeta) -> None:
         now.size_bytes == file.size_bytes if address.scheme == "hf" else now == file
     )  # versions of the hub are git hashes, not ETags
     if not same:
-        raise Unreadable(
+        raise Replaced(
             f"{file.uri} changed after it was listed; leave the files alone while they are read, and start again"
         )
 

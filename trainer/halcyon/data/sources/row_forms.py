@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from halcyon.data.forms.form import BadValue
 from halcyon.data.sources.failures import Unreadable, reason
 from halcyon.data.sources.fields import ColumnsOf
-from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, Rows, SourceRow
+from halcyon.data.sources.piece import Delimited, JsonArray, JsonLines, LeftOut, Rows, SourceRow
 from halcyon.data.sources.row_ends import ElementScanner, LineScanner, RecordScanner, Scanner
 from halcyon_api.counting import counted
 
@@ -158,7 +158,9 @@ def elements(file: str, text: bytes, *, first: bool) -> Iterator[bytes]:
         start = end
 
 
-def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Iterator[SourceRow]:
+def parse_delimited(
+    rows: Delimited, file: str, number: int, text: bytes, *, skips: bool = False
+) -> Iterator[SourceRow]:
     """The rows in whole records of a CSV or TSV file. Blank lines are not rows, but count.
 
     Args:
@@ -166,6 +168,7 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
         file: Address of the file.
         number: Number of the first record, without the header.
         text: The records.
+        skips: Whether a bad record is left out.
 
     Raises:
         Unreadable: A record does not have a value for each column.
@@ -175,22 +178,25 @@ def parse_delimited(rows: Delimited, file: str, number: int, text: bytes) -> Ite
     reader = csv.reader(io.StringIO(text.decode(errors="surrogateescape"), newline="\n"), delimiter=rows.delimiter)
     places = [(name, rows.columns.index(name)) for name in rows.wanted]
     while True:
+        problem = ""
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise Unreadable(
-                f"row {number} (counted from 0, without the header) of {file} is not readable: {reason(error)}; save "
-                "the file with line feeds (\\n) between rows"
-            ) from None
+            values = []
+            problem = f"is not readable: {reason(error)}; save the file with line feeds (\\n) between rows"
         if values is None:
             return
-        if values:
-            if len(values) != len(rows.columns):
-                raise Unreadable(
-                    f"row {number} (counted from 0, without the header) of {file} has {counted(len(values), 'value')} "
-                    f"for {counted(len(rows.columns), 'column')}; put quotes around values that contain "
-                    f"{_NAMES[rows.delimiter]} or line ends"
-                )
+        if values and len(values) != len(rows.columns):
+            problem = (
+                f"has {counted(len(values), 'value')} for {counted(len(rows.columns), 'column')}; put quotes "
+                f"around values that contain {_NAMES[rows.delimiter]} or line ends"
+            )
+        if problem:
+            problem = f"row {number} (counted from 0, without the header) of {file} {problem}"
+            if not skips:
+                raise Unreadable(problem)
+            yield SourceRow(file, number, LeftOut("row", problem))
+        elif values:
             yield SourceRow(file, number, {name: _cell(values[place]) for name, place in places})
         number += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +15,16 @@ from halcyon.data.sources import long_text, parquet, stdlib
 from halcyon.data.sources.access import Access, SourceFile
 from halcyon.data.sources.decompress import decompressed
 from halcyon.data.sources.expansion import Expands
-from halcyon.data.sources.failures import Unreadable, errors_at, reason
+from halcyon.data.sources.failures import Unreadable, errors_at, may_skip, reason
 from halcyon.data.sources.files import read_between, read_chunks, read_range
 from halcyon.data.sources.lenient_json import loads
 from halcyon.data.sources.long_text import LongText, parse_long_line
 from halcyon.data.sources.piece import (
+    BadFile,
     Delimited,
     Files,
     JsonLines,
+    LeftOut,
     LineRange,
     Lines,
     Piece,
@@ -35,10 +38,14 @@ from halcyon.data.sources.spill_file import SpillFile
 
 Read = TypeVar("Read")
 _NOT_BLANK = re.compile(rb"\S")
+_CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
+"""Control characters that no text has: not BEL, BS, TAB, LF, VT, FF, CR and ESC."""
+_HEAD_BYTES = 8192
 
 
 def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
-    """The rows of a piece, in order. Blank lines are not rows; empty texts are.
+    """The rows of a piece, in order. Blank lines are not rows; empty texts are, and so are those that are left out
+    (`LeftOut`).
 
     Raises:
         BadConfiguration: A file was deleted or changed, or a row is invalid. The message names the file and the row.
@@ -47,10 +54,12 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
     """
     with errors_at(piece.where):
         match piece.content:
-            case Files(files):
-                return [SourceRow(file.uri, 0, _read_text(piece.where, file, access)) for file in files]
+            case Files(files, named):
+                return [SourceRow(file.uri, 0, _read_file(piece, file, file.uri in named, access)) for file in files]
+            case BadFile(problem):
+                return [SourceRow(piece.file, piece.number, LeftOut("file", problem))]
             case RowGroups() as content:
-                return parquet.read_groups(piece, content, access)
+                return _read_groups(piece, content, access)
             case Table(data):
                 return parquet.read_table(piece, data)
             case content:
@@ -58,12 +67,14 @@ def read_piece(piece: Piece, access: Access) -> list[SourceRow]:
 
 
 def read_pieces(pieces: Iterable[Piece], access: Access) -> Iterator[list[SourceRow]]:
-    """The rows of pieces, in order; one list for each piece, or for each part of one that is too large in memory.
+    """The rows of pieces, in order, without those that are left out; one list for each piece, or for each part of one
+    that is too large in memory.
 
     Errors: `read_piece`.
     """
     for piece in pieces:
-        yield from in_parts(piece, access, lambda part: read_piece(part, access))
+        for rows in in_parts(piece, access, lambda part: read_piece(part, access)):
+            yield [row for row in rows if not isinstance(row.value, LeftOut)]
 
 
 def in_parts(piece: Piece, access: Access, read: Callable[[Piece], Read]) -> Iterator[Read]:
@@ -80,6 +91,43 @@ def in_parts(piece: Piece, access: Access, read: Callable[[Piece], Read]) -> Ite
         yield from map(read, parquet.finer(piece, access))
     else:
         yield whole
+
+
+def _read_groups(piece: Piece, content: RowGroups, access: Access) -> list[SourceRow]:
+    try:
+        return parquet.read_groups(piece, content, access)
+    except Unreadable as bad:
+        if not piece.skips_files or not may_skip(bad):
+            raise
+        left_out = LeftOut("row", str(bad))
+        return [SourceRow(piece.file, piece.number + row, left_out) for row in range(piece.rows)]
+
+
+def _read_file(piece: Piece, file: SourceFile, named: bool, access: Access) -> bytes | LongText | LeftOut:
+    try:
+        text = _read_text(piece.where, file, access)
+    except Unreadable as bad:
+        if not piece.skips_files or not may_skip(bad):
+            raise
+        return LeftOut("file", str(bad))
+    if named:
+        return text
+    head = text if isinstance(text, bytes) else next(iter(text), b"")
+    return LeftOut("binary", f"{file.uri} is binary") if _is_binary(head) else text
+
+
+def _is_binary(head: str | bytes) -> bool:
+    """Whether the beginning of a file is no text: it has a NUL, or is not UTF-8 and has control characters."""
+    block = bytes(head[:_HEAD_BYTES]) if isinstance(head, bytes) else head[:_HEAD_BYTES].encode(errors="replace")
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return False  # a text of another encoding, which the format rejects
+    if b"\0" in block:
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(block)
+    except UnicodeDecodeError:
+        return _CONTROL.search(block) is not None
+    return False
 
 
 def _read_text(where: str, file: SourceFile, access: Access) -> bytes | LongText:
@@ -106,9 +154,9 @@ def _parse(piece: Piece, content: Lines | LineRange | SpilledLines, access: Acce
     if isinstance(rows, JsonLines):
         return _parse_lines(piece, text, start, end, rows.wanted)
     if isinstance(rows, Delimited):
-        return list(parse_delimited(rows, piece.file, piece.number, text[start:end]))
+        return list(parse_delimited(rows, piece.file, piece.number, text[start:end], skips=piece.skips_rows))
     return [
-        SourceRow(piece.file, number, _row(piece, number, memoryview(element), rows.wanted, "row"))
+        SourceRow(piece.file, number, _row_or_left_out(piece, number, memoryview(element), rows.wanted, "row"))
         for number, element in enumerate(elements(piece.file, text[start:end], first=piece.number == 0), piece.number)
     ]
 
@@ -146,11 +194,22 @@ def _parse_lines(
         except orjson.JSONDecodeError:
             value = None
         if not isinstance(value, dict):  # a blank line, a long one, or one that `orjson` does not take
-            value = _row(piece, number, line, wanted, "line") if _NOT_BLANK.search(line) else None
+            value = _row_or_left_out(piece, number, line, wanted, "line") if _NOT_BLANK.search(line) else None
         if value is not None:
             rows.append(SourceRow(piece.file, number, value))
         number, start = number + 1, start + len(line) + 1
     return rows
+
+
+def _row_or_left_out(
+    piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | None, name: str
+) -> dict[str, Any] | LeftOut:
+    try:
+        return _row(piece, number, text, wanted, name)
+    except Unreadable as bad:
+        if not piece.skips_rows:
+            raise
+        return LeftOut("row", str(bad))
 
 
 def _row(piece: Piece, number: int, text: memoryview, wanted: tuple[str, ...] | None, name: str) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Counts the files and rows of a source that are left out, and limits their share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from halcyon.data.sources.piece import LeftOut
+from halcyon_api.counting import counted
+
+MOST_EXAMPLES = 3
+_FIRST_ROWS = 1000
+"""Rows after which the share is limited before the end of the source."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What is left out of some rows."""
+
+    binary_files: int = 0
+    """Files of a text source that hold no text."""
+    bad_files: int = 0
+    bad_rows: int = 0
+    examples: tuple[str, ...] = ()
+    """The first problems, each as a sentence."""
+
+    @classmethod
+    def of(cls, found: Iterable[LeftOut]) -> Skipped:
+        """The counts of some rows that are left out."""
+        found = tuple(found)
+        kinds = [one.kind for one in found]
+        bad = [one.problem for one in found if one.kind != "binary"]
+        return cls(kinds.count("binary"), kinds.count("file"), kinds.count("row"), tuple(bad[:MOST_EXAMPLES]))
+
+    def __add__(self, other: Skipped) -> Skipped:
+        return Skipped(
+            self.binary_files + other.binary_files,
+            self.bad_files + other.bad_files,
+            self.bad_rows + other.bad_rows,
+            (*self.examples, *other.examples)[:MOST_EXAMPLES],
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are left out; a file is one."""
+        return self.binary_files + self.bad_files + self.bad_rows
+
+    def too_many(self, rows: int, files: int, most: float, *, finished: bool) -> str | None:
+        """Why the source cannot be used; None: it can.
+
+        Args:
+            rows: Rows read so far.
+            files: Files of the source.
+            most: Largest share that may be skipped.
+            finished: Whether all rows are read.
+        """
+        for name, bad, total in (("file", self.bad_files, files), ("row", self.bad_rows, rows)):
+            judged = finished or name == "file" or total >= _FIRST_ROWS
+            if judged and bad > most * total:
+                return (
+                    f"{bad:,} of {counted(total, name)} cannot be read, more than the share {most:g} of maxSkipped; "
+                    f"fix them, or raise maxSkipped. The first: {self.examples[0]}"
+                )
+        return None
+
+
+NOTHING = Skipped()
