@@ -125,6 +125,7 @@ def document(history: History) -> dict[str, Any]:
         "history": {
             "steps": list(history.steps),
             "evaluations": list(history.evaluations),
+            "samples": list(history.samples),
             "events": list(history.events),
             "damages": list(history.damages),
         },

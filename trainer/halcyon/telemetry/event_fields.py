@@ -146,3 +146,10 @@ def step_percentiles(numbers: Mapping[str, Any]) -> dict[str, float]:
 def finite(value: float | None) -> float | None:
     """None for infinity and NaN, which ``/status`` cannot express; the log has them."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def harmless(text: str) -> str:
+    """A text of a model without characters that control a terminal or turn the direction of text: U+FFFD replaces
+    them.
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)

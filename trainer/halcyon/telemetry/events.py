@@ -232,6 +232,12 @@ EVENTS = (
         },
     ),
     Event(
+        "sample",
+        "What the model writes after a prompt, as `telemetry.sample` asks. A character that controls a terminal is "
+        "U+FFFD.",
+        {"step": _STEP, "prompt": "The prompt.", "text": "The text after it."},
+    ),
+    Event(
         "placed",
         "What the process group trains on, and where its run comes from: the facts of the report of a chain.",
         {

@@ -114,6 +114,7 @@ _SENTENCES = {
     "exported": "step {step}: exported to {path}",
     "exportFailed": "step {step}: export failed: {reason}",
     "headRebuilt": "HEAD was rebuilt from the checkpoints: {reason}",
+    "sample": "step {step}, the model writes: {prompt}{text}",
     "fallback": "fell back to step {step}: {reason}",
 }
 """Events as sentences, where nothing but their fields is needed."""

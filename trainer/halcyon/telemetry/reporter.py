@@ -361,6 +361,10 @@ class RunReporter:
             speed = {"tokens_per_second": state.tokens_per_second, "eta_seconds": state.eta_seconds}
             self._event("evaluating", batch=state.batches, batches=state.steps, **speed)
 
+    def sampled(self, step: int, prompt: str, text: str) -> None:
+        """Report what the model writes after a prompt, after ``step`` steps."""
+        self._event("sample", step=step, prompt=event_fields.harmless(prompt), text=event_fields.harmless(text))
+
     # Checkpoints and exports.
 
     def checkpoint(

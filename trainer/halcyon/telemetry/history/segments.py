@@ -36,6 +36,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     "step": {"step!": "count"},
     "evaluation": {"step!": "count"},
     "task": {"step!": "count", "task!": "name"},
+    "sample": {"step!": "count", "prompt!": "text", "text!": "text"},
     "rolledBack": {"step!": "count", "toStep!": "count"},
     "goodput": {"step!": "count", "seconds!": "seconds"},
 }
