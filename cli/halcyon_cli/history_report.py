@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from halcyon.telemetry.history.reading import History
+from halcyon.telemetry.history.segments import Record
 from halcyon_cli.report import ProcessGroup, Report, one_after_another
 
 SILENT_SECONDS = 120.0
@@ -85,6 +86,13 @@ def series(rows: Iterable[dict[str, Any]], name: str) -> tuple[list[int], list[f
 def together(history: History) -> list[dict[str, Any]]:
     """The evaluations of all sources together, by step."""
     return [row for row in history.evaluations if "source" not in row]
+
+
+def spread(rows: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` rows at equal distances, with the first and the last one."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
 
 
 def last_tasks(history: History) -> list[dict[str, Any]]:

@@ -228,6 +228,7 @@ EVENTS = (
             "accuracies.",
             "bitsPerByte": "Bits per byte of given answers; absent without given answers.",
             "examples": "Number of examples; absent for an average.",
+            "tasks": "Of the average `core`: number of its tasks. Only the average of all 22 is CORE.",
             "seconds": "Duration; absent for an average.",
         },
     ),

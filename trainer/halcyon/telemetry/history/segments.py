@@ -60,7 +60,7 @@ GROUP = _kinds(count="number! attempt! restart! resumedStep! steps!", name="writ
 ROW = _kinds(
     name="event! source tag task cause",
     time="time!",
-    count="step toStep",
+    count="step toStep tasks",
     number="seconds loss bitsPerByte gradientNorm learningRate tokensPerSecond accuracy standardError centred",
     text="message",
 )
