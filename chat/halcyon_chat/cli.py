@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from halcyon.commands.errors import replace_unencodable
 from halcyon_api.package import version
 from halcyon_chat.chain import REPORT, Broken, Stage, left, model_of, stages
 from halcyon_chat.processes import Failed, end, run, start
@@ -41,6 +42,7 @@ def chat(
 
     Goes on where an earlier command was stopped.
     """
+    replace_unencodable()
     signal.signal(signal.SIGTERM, _as_interrupt)
     place = Folder(folder.resolve())
     found = stages(read_chain(documents), place.path, [version(), platform.python_version()])
@@ -63,7 +65,7 @@ def run_chain(place: Folder, found: tuple[Stage, ...]) -> None:
         Broken: A run was done from another document.
         Failed: A stage has ended with an error.
     """
-    records, view = place.records(), View(_CONSOLE, len(found))
+    records, view = place.records(), View(_CONSOLE, found)
     todo = left(found, {name: record.key for name, record in records.items()})
     began = time.monotonic()
     for number, stage in enumerate(found, 1):
@@ -74,7 +76,8 @@ def run_chain(place: Folder, found: tuple[Stage, ...]) -> None:
         stage_began = time.monotonic()
         with view.stage(number, stage) as events:
             run(stage.command, place.log(stage), events.add)
-        record = Record(stage.key, time.monotonic() - stage_began, events.came or place.results(stage))
+        seconds = time.monotonic() - stage_began
+        record = Record(stage.key, seconds, events.came or place.results(stage), events.text)
         place.keep(stage, record.seconds, record.came)
         view.done(number, stage, record)
     if todo:

@@ -16,6 +16,7 @@ from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
+from halcyon_cli.chain.verdict import verdict
 from halcyon_cli.chain.writing import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.history_report import moment, series, state
 from halcyon_cli.report import MEANINGS, span
@@ -36,7 +37,7 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
         now: Seconds since 1970.
     """
     stages = chain.stages
-    blocks: list[Block] = [_summary(chain, price, now)]
+    blocks: list[Block] = [Paragraph(verdict(stages, price)), _summary(chain, price, now)]
     for title, make in (
         ("Stages", lambda: _stages(stages, now)),
         ("Data", lambda: _data(stages)),
