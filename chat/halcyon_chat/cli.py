@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from halcyon.commands.errors import replace_unencodable
 from halcyon_api.package import version
 from halcyon_chat.chain import REPORT, Broken, Stage, left, model_of, stages
 from halcyon_chat.processes import Failed, end, run, start
@@ -42,7 +41,6 @@ def chat(
 
     Goes on where an earlier command was stopped.
     """
-    replace_unencodable()
     signal.signal(signal.SIGTERM, _as_interrupt)
     place = Folder(folder.resolve())
     found = stages(read_chain(documents), place.path, [version(), platform.python_version()])

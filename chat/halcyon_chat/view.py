@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from halcyon.telemetry.event_fields import harmless
 from halcyon_chat.chain import Stage
 from halcyon_chat.records import Record
 
@@ -57,10 +56,8 @@ class Events:
                     f"reward {event['reward']:z.3f}" if "reward" in event else f"loss {float(event['loss']):z.4f}"
                 )
                 speed = _number(event.get("tokensPerSecond"))
-                self.left_seconds, self.speed = (
-                    _number(event.get("etaSeconds")),
-                    f"{speed:,.0f} tokens/s" if speed else "",
-                )
+                self.left_seconds = _number(event.get("etaSeconds"))
+                self.speed = f"{speed:,.0f} tokens/s" if speed else ""
                 self.words = self._last
             case "tokenized":
                 self.words = f"{event['source']}: {event['tokens']:,} tokens"
@@ -98,7 +95,9 @@ class View:
         """Work per second of the newest training of the chain."""
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line."""
+        """Print a line, where the console takes only ASCII with a question mark for each other character."""
+        if not self._console.encoding.startswith("utf"):
+            text = text.replace("±", "+/-").encode("ascii", "replace").decode()
         self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
     def done_before(self, number: int, stage: Stage, record: Record) -> None:
@@ -110,8 +109,7 @@ class View:
         """Print the line of a stage that has succeeded, and what its model writes."""
         self._learn(stage, record.seconds)
         self.say(self._line(number, stage.name, record.came, duration(record.seconds)))
-        lines = harmless(record.text[:_MOST_CHARACTERS]).splitlines()
-        for line in lines[:_MOST_LINES]:
+        for line in record.text[:_MOST_CHARACTERS].splitlines()[:_MOST_LINES]:
             self.say(f"       | {line}", "cyan")
 
     @contextmanager

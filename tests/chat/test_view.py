@@ -55,14 +55,14 @@ def test_without_a_terminal_a_line_is_printed_at_times() -> None:
         for step in range(10, 50, 10):
             now[0] += 9.0
             events.add({"event": "step", "step": step, "loss": 2.0, "etaSeconds": 40.0 - step})
-        events.add({"event": "sample", "step": 40, "prompt": "def ", "text": "main():\n\x1b[2J    pass"})
+        events.add({"event": "sample", "step": 40, "prompt": "def ", "text": "main():\n    pass"})
     view.done(2, RUN, Record("key", 125.0, "loss 2.0000", events.text))
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         " 2/4  chat-pretrain        begins",
         " 2/4  chat-pretrain        30/40, loss 2.0000, 10 s left, about 45 s for all stages",
         " 2/4  chat-pretrain        loss 2.0000, 2 min 5 s",
         "       | def main():",
-        "       | \ufffd[2J    pass",
+        "       |     pass",
     ]
 
 

@@ -46,9 +46,11 @@ def test_a_text_cannot_control_a_terminal() -> None:
 
 @pytest.mark.slow
 def test_a_run_writes_the_same_texts_after_a_kill_and_has_the_losses_of_a_run_without_texts(tmp_path: Path) -> None:
-    plain = start_processes(run_document(tmp_path / "plain", slices=2, steps=15), tmp_path / "plain-log")
+    plain = start_processes(
+        run_document(tmp_path / "plain", slices=2, topology="1x2", steps=15), tmp_path / "plain-log"
+    )
     assert set(plain.wait()) == {ExitCode.DONE}, plain.leader.noise[-20:]
-    document = run_document(tmp_path / "root", slices=2, steps=15)
+    document = run_document(tmp_path / "root", slices=2, topology="1x2", steps=15)
     prompt = "3 times 4 is \x1b[2J"
     document["spec"]["telemetry"]["sample"] = {"prompt": prompt, "everySteps": 4}
     first = start_processes(document, tmp_path / "first-log")
