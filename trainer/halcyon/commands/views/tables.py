@@ -57,7 +57,7 @@ class FittedTable(Table):
         shown.rows = self.rows
         yield shown
         if left_out:
-            names = ", ".join(str(column.header) for column in left_out if str(column.header))
+            names = ", ".join(" ".join(str(column.header).split()) for column in left_out if str(column.header))
             yield Text(f"  not shown in {options.max_width} columns: {names}", "dim")
 
     def _fitting(self, console: Console, options: ConsoleOptions) -> tuple[list[Column], list[Column]]:
