@@ -160,7 +160,12 @@ def _fill(panel: _Panel, histories: Sequence[History]) -> None:
             axes.axvline(group.group.resumed_step, color=colour, alpha=0.25, linewidth=0.8, linestyle=":")
     positive: Callable[[Any], bool] = lambda history: all(value > 0 for value in series(history.steps, name)[1])  # noqa: E731
     if name == "gradientNorm" and any(history.steps for history in histories) and all(map(positive, histories)):
+        from matplotlib.ticker import LogFormatter
+
         axes.set_yscale("log")
+        # The usual formatter writes formulas, which these pictures show as they are.
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def smoothing(values: Sequence[float]) -> int:

@@ -93,6 +93,7 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     assert {"learning rate", "tokens per second"} <= {
         element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")
     }
+    assert "$" not in svg.read_text(), "numbers of a logarithmic axis are no formulas"
     page = html.read_text()
     assert page.count("<svg") == 2
     policy = re.search(r"script-src '(sha256-[^']+)'", page)
