@@ -49,6 +49,14 @@ class Stage:
         return self.document["spec"]["trainer"]["steps"]
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a training, as a measure of its work; 0: the stage does not train."""
+        if self.document is None or self.steps is None:
+            return 0
+        trainer = self.document["spec"]["trainer"]
+        return self.steps * trainer.get("batchSize", 1) * trainer.get("sequenceLength", 1)
+
+    @property
     def root(self) -> Path | None:
         """Checkpoint root of a run."""
         return (

@@ -63,7 +63,7 @@ def run_chain(place: Folder, found: tuple[Stage, ...]) -> None:
         Broken: A run was done from another document.
         Failed: A stage has ended with an error.
     """
-    records, view = place.records(), View(_CONSOLE, len(found))
+    records, view = place.records(), View(_CONSOLE, found)
     todo = left(found, {name: record.key for name, record in records.items()})
     began = time.monotonic()
     for number, stage in enumerate(found, 1):
@@ -74,7 +74,8 @@ def run_chain(place: Folder, found: tuple[Stage, ...]) -> None:
         stage_began = time.monotonic()
         with view.stage(number, stage) as events:
             run(stage.command, place.log(stage), events.add)
-        record = Record(stage.key, time.monotonic() - stage_began, events.came or place.results(stage))
+        seconds = time.monotonic() - stage_began
+        record = Record(stage.key, seconds, events.came or place.results(stage), events.text)
         place.keep(stage, record.seconds, record.came)
         view.done(number, stage, record)
     if todo:

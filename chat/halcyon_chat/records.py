@@ -30,11 +30,13 @@ class Record:
         key: The key of the stage.
         seconds: Duration of its last process.
         came: Its result, in a few words.
+        text: What its model writes, with the prompt; empty if it wrote nothing.
     """
 
     key: str
     seconds: float
     came: str
+    text: str = ""
 
 
 class Folder:

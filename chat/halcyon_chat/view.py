@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -17,6 +17,11 @@ from halcyon_chat.chain import Stage
 from halcyon_chat.records import Record
 
 _PLAIN_SECONDS = 20.0
+_OTHER_SECONDS = 15.0
+"""Assumed duration of a stage that does not train."""
+_MOST_LINES, _MOST_CHARACTERS = 4, 300
+"""Lines and characters of a text of the model that are shown after a stage."""
+_LEAST_BAR = 8
 
 
 class Events:
@@ -27,12 +32,16 @@ class Events:
         of: Steps or batches of the stage; None: not known.
         words: The newest numbers in a few words.
         came: The result of the stage so far.
+        left_seconds: Seconds until the end of the stage; None: not known.
+        text: What the model writes, with the prompt.
         on_change: Called after each event.
     """
 
     def __init__(self, steps: int | None) -> None:
         self.step, self.of, self.words, self.came = 0, steps, "", ""
         self.on_change: Callable[[], object] = lambda: None
+        self.left_seconds: float | None = None
+        self.speed = self.text = ""
         self._last, self._held_out = "", ""
 
     def add(self, event: dict[str, Any]) -> None:
@@ -44,21 +53,27 @@ class Events:
             case "step":
                 self.step = event["step"]
                 self._last = (
-                    f"reward {event['reward']:.3f}" if "reward" in event else f"loss {float(event['loss']):.4f}"
+                    f"reward {event['reward']:z.3f}" if "reward" in event else f"loss {float(event['loss']):z.4f}"
                 )
-                speed = event.get("tokensPerSecond")
-                self.words = self._last + (f", {speed:,.0f} tokens/s" if speed else "")
+                speed = _number(event.get("tokensPerSecond"))
+                self.left_seconds = _number(event.get("etaSeconds"))
+                self.speed = f"{speed:,.0f} tokens/s" if speed else ""
+                self.words = self._last
             case "tokenized":
                 self.words = f"{event['source']}: {event['tokens']:,} tokens"
             case "evaluating":
                 self.step, self.of = event["batch"], event["batches"]
+                self.left_seconds = _number(event.get("etaSeconds"))
+            case "sample":
+                self.text = f"{event['prompt']}{event['text']}"
+                return
             case "evaluation" if "source" not in event and "tag" not in event:
-                self._last = self._last or f"loss {float(event['loss']):.4f}"
+                self._last = self._last or f"loss {float(event['loss']):z.4f}"
                 self._held_out = ""
                 if "reward" in event:
-                    self._held_out = f"held-out reward {event['reward']:.3f}"
+                    self._held_out = f"held-out reward {event['reward']:z.3f}"
                 elif event.get("bitsPerByte") is not None:
-                    self._held_out = f"{float(event['bitsPerByte']):.4f} bits per byte"
+                    self._held_out = f"{float(event['bitsPerByte']):z.4f} bits per byte"
             case _:
                 return
         self.came = ", ".join(part for part in (self._last, self._held_out) if part) or self.words
@@ -70,24 +85,32 @@ class View:
 
     Args:
         console: The output.
-        total: Number of stages.
+        stages: The stages of the chain.
         clock: Returns seconds.
     """
 
-    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._total, self._clock = console, total, clock
+    def __init__(self, console: Console, stages: Sequence[Stage], clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._stages, self._clock = console, stages, clock
+        self._tokens_per_second: float | None = None
+        """Work per second of the newest training of the chain."""
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line."""
+        """Print a line, where the console takes only ASCII with a question mark for each other character."""
+        if not self._console.encoding.startswith("utf"):
+            text = text.replace("±", "+/-").encode("ascii", "replace").decode()
         self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
     def done_before(self, number: int, stage: Stage, record: Record) -> None:
         """Print the line of a stage that was done before."""
+        self._learn(stage, record.seconds)
         self.say(self._line(number, stage.name, record.came, f"done before, in {duration(record.seconds)}"), "dim")
 
     def done(self, number: int, stage: Stage, record: Record) -> None:
-        """Print the line of a stage that has succeeded."""
+        """Print the line of a stage that has succeeded, and what its model writes."""
+        self._learn(stage, record.seconds)
         self.say(self._line(number, stage.name, record.came, duration(record.seconds)))
+        for line in record.text[:_MOST_CHARACTERS].splitlines()[:_MOST_LINES]:
+            self.say(f"       | {line}", "cyan")
 
     @contextmanager
     def stage(self, number: int, stage: Stage) -> Iterator[Events]:
@@ -95,7 +118,8 @@ class View:
         events = Events(stage.steps)
         began = self._clock()
         if self._console.is_terminal:
-            row = _Row(self._line(number, stage.name).rstrip(), events, lambda: self._clock() - began)
+            title = self._line(number, stage.name).rstrip()
+            row = _Row(title, events, lambda: self._clock() - began, lambda: self._left(number, stage, events))
             with Live(row, console=self._console, refresh_per_second=4, transient=True):
                 yield events
             return
@@ -107,27 +131,62 @@ class View:
             if self._clock() - shown >= _PLAIN_SECONDS:
                 shown = self._clock()
                 progress = f"{events.step}/{events.of}" if events.of else ""
-                self.say(self._line(number, stage.name, progress, events.words))
+                left = self._left(number, stage, events)
+                self.say(self._line(number, stage.name, progress, events.words, events.speed, *left))
 
         events.on_change = show
         yield events
 
+    def _left(self, number: int, stage: Stage, events: Events) -> list[str]:
+        """The time left of a stage and of the chain, in a few words each, as far as they are known."""
+        seconds = events.left_seconds
+        if seconds is None or not events.of:
+            return []
+        if stage.tokens and seconds > 0:
+            self._tokens_per_second = stage.tokens * (1 - events.step / events.of) / seconds or self._tokens_per_second
+        words = [f"{duration(seconds)} left"]
+        later, speed = self._stages[number:], self._tokens_per_second
+        if later and (speed or not any(one.tokens for one in later)):
+            rest = sum(one.tokens / speed if one.tokens and speed else _OTHER_SECONDS for one in later)
+            words.append(f"about {duration(seconds + rest)} for all stages")
+        return words
+
+    def _learn(self, stage: Stage, seconds: float) -> None:
+        if stage.tokens and seconds > 0:
+            self._tokens_per_second = stage.tokens / seconds
+
     def _line(self, number: int, name: str, *words: str) -> str:
-        return f"{number:>2}/{self._total}  {name:<20} {', '.join(filter(None, words))}"
+        return f"{number:>2}/{len(self._stages)}  {name:<20} {', '.join(filter(None, words))}"
 
 
 class _Row:
-    """The updated line of a stage."""
+    """The updated line of a stage. Where it is narrow, it leaves out what is worth least; it cuts no number."""
 
-    def __init__(self, title: str, events: Events, seconds: Callable[[], float]) -> None:
-        self._title, self._events, self._seconds = title, events, seconds
+    def __init__(self, title: str, events: Events, seconds: Callable[[], float], left: Callable[[], list[str]]) -> None:
+        self._title, self._events, self._seconds, self._left = title, events, seconds, left
 
-    def __rich__(self) -> Table:
-        events, row = self._events, Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=events.of, completed=events.step, width=30, pulse=events.of is None)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        events = self._events
         steps = f"{events.step}/{events.of}" if events.of else ""
-        row.add_row(escape(self._title), bar, steps, escape(events.words), duration(self._seconds()))
-        return row
+        left, whole = (*self._left(), "", "")[:2]
+        by_worth = [self._title, steps, events.words, left, whole, duration(self._seconds()), events.speed]
+        shown: list[str] = []
+        for part in filter(None, by_worth):
+            if sum(len(one) + 2 for one in (*shown, part)) <= options.max_width:
+                shown.append(part)
+        room = options.max_width - sum(len(one) + 2 for one in shown)
+        row = Table.grid(padding=(0, 2, 0, 0))
+        cells: list[Any] = [escape(part) for part in shown]
+        if room >= _LEAST_BAR:
+            width = min(30, room - 2)
+            cells.insert(1, ProgressBar(total=events.of, completed=events.step, width=width, pulse=events.of is None))
+        row.add_row(*cells)
+        yield row
+
+
+def _number(value: object) -> float | None:
+    """A number of an event; None: it is absent, or one that JSON cannot express."""
+    return value if isinstance(value, int | float) else None
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,14 @@
 """The curves of runs as one SVG picture, drawn by matplotlib: losses, gradient norm, learning rate and speed over the
-steps.
+steps. In a page, a script shows the step and the values below the pointer.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.history.reading import History
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
 MANY_POINTS = 200
 """From this number of points on, a curve also has its moving mean, and the points themselves are pale."""
+SCRIPT = files("halcyon_cli").joinpath("pointer.js").read_text(encoding="utf-8")
+"""The script of a page with curves. It makes no requests."""
 _PANELS = (("loss", "nats per token"), ("gradientNorm", ""), ("learningRate", ""), ("tokensPerSecond", ""))
 _TITLES = {
     "loss": "loss",
@@ -25,6 +31,52 @@ _TITLES = {
     "tokensPerSecond": "tokens per second",
 }
 _SIZE = (10.0, 6.4)
+_POINTS_PER_INCH = 72.0
+_COLOURS = 10
+"""Colours of matplotlib's cycle, C0 to C9."""
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The values of a curve as they are drawn."""
+
+    name: str
+    colour: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+@dataclass
+class _Panel:
+    """A panel of the picture, with its curves."""
+
+    axes: Axes
+    name: str
+    curves: list[_Curve] = field(default_factory=list[_Curve])
+
+    def document(self) -> dict[str, Any]:
+        """Its place in the SVG picture, the range of its axes, and its values; for the script."""
+        width, height = (inches * _POINTS_PER_INCH for inches in _SIZE)
+        box = self.axes.get_position()
+        return {
+            "title": _TITLES[self.name],
+            "left": round(box.x0 * width, 2),
+            "right": round(box.x1 * width, 2),
+            "top": round((1 - box.y1) * height, 2),
+            "bottom": round((1 - box.y0) * height, 2),
+            "steps": self.axes.get_xlim(),
+            "values": self.axes.get_ylim(),
+            "logarithmic": self.axes.get_yscale() == "log",
+            "curves": [
+                {
+                    "name": curve.name,
+                    "colour": curve.colour,
+                    "steps": list(curve.steps),
+                    "values": [float(f"{value:.6g}") for value in curve.values],
+                }
+                for curve in self.curves
+            ],
+        }
 
 
 def draw_curves(histories: Sequence[History]) -> str:
@@ -36,54 +88,101 @@ def draw_curves(histories: Sequence[History]) -> str:
     Raises:
         Rejected: matplotlib is not installed.
     """
-    return svg_of(lambda figure: _panels(figure, histories), _SIZE)
+    return _drawn(histories)[0]
 
 
-def _panels(figure: Figure, histories: Sequence[History]) -> None:
-    panels = figure.subplots(2, 2, sharex=True)
-    for axes, (name, unit) in zip(panels.flat, _PANELS, strict=True):
-        _panel(axes, histories, name)
-        axes.set_title(_TITLES[name], loc="left")
-        axes.set_ylabel(unit)
-        axes.grid(alpha=0.25)
-    for axes in panels[1]:
+def curves_in_page(histories: Sequence[History]) -> str:
+    """The picture as a part of an HTML page that has `SCRIPT`, with the values of the curves and what the lines are.
+
+    Raises:
+        Rejected: matplotlib is not installed.
+    """
+    svg, panels = _drawn(histories)
+    # In a script element only "<" could end the text.
+    values = json.dumps([panel.document() for panel in panels], separators=(",", ":")).replace("<", "\\u003c")
+    windows = sorted({window for one in histories if (window := smoothing(series(one.steps, "loss")[1]))})
+    mean = f"the mean of {' or '.join(map(str, windows))} kept steps, this one and those before it"
+    smooth = f" A pale line is each kept step; the line on it is {mean}." if windows else ""
+    words = f"Point at a curve for its step and values.{smooth} Dotted lines are restarts; points are held-out losses."
+    return (
+        f'<figure class="curves">{inline(svg)}<div class="pointed" hidden></div>'
+        f'<script type="application/json">{values}</script><figcaption class="dim">{words}</figcaption></figure>'
+    )
+
+
+def inline(svg: str) -> str:
+    """A picture as part of the page: without the header of a file."""
+    return re.sub(r"^.*?(?=<svg)", "", svg, count=1, flags=re.DOTALL)
+
+
+def _drawn(histories: Sequence[History]) -> tuple[str, list[_Panel]]:
+    panels: list[_Panel] = []
+    svg = svg_of(lambda figure: panels.extend(_panels(figure, histories)), _SIZE)
+    return svg, panels
+
+
+def _panels(figure: Figure, histories: Sequence[History]) -> list[_Panel]:
+    grid = figure.subplots(2, 2, sharex=True)
+    panels = [_Panel(axes, name) for axes, (name, _) in zip(grid.flat, _PANELS, strict=True)]
+    for panel, (name, unit) in zip(panels, _PANELS, strict=True):
+        _fill(panel, histories)
+        panel.axes.set_title(_TITLES[name], loc="left")
+        panel.axes.set_ylabel(unit)
+        panel.axes.grid(alpha=0.25)
+    for axes in grid[1]:
         axes.set_xlabel("step")
-    if len(histories) > 1 or together(histories[0]):
-        panels[0][0].legend(frameon=False)
+    if len(histories) > 1 or together(histories[0]) or smoothing(series(histories[0].steps, "loss")[1]):
+        grid[0][0].legend(frameon=False)
     figure.suptitle(" / ".join(dict.fromkeys(history.run for history in histories)), x=0.01, ha="left", weight="bold")
+    return panels
 
 
-def _panel(axes: Axes, histories: Sequence[History], name: str) -> None:
+def _fill(panel: _Panel, histories: Sequence[History]) -> None:
+    axes, name = panel.axes, panel.name
     for number, (label, history) in enumerate(zip(labels(histories), histories, strict=True)):
-        colour = f"C{number}"
+        colour = f"C{number % _COLOURS}"
         steps, values = series(history.steps, name)
-        many = len(values) >= MANY_POINTS
-        drawn = label if name == "loss" and not many else None
-        axes.plot(steps, values, color=colour, alpha=0.25 if many else 1.0, linewidth=0.8 if many else 1.3, label=drawn)
-        if many:
-            axes.plot(steps, moving_mean(values), color=colour, linewidth=1.5, label=label if name == "loss" else None)
-        if name == "loss":
-            held_out = together(history)
-            axes.plot(
-                *series(held_out, "loss"),
-                "o",
-                color=colour,
-                markersize=3.5,
-                label=f"{label}, held out" if held_out else None,
-            )
+        window = smoothing(values)
+        panel.curves.append(_Curve(label, colour, steps, values))
+        drawn = label if name == "loss" and not window else None
+        alpha, width = (0.25, 0.8) if window else (1.0, 1.3)
+        axes.plot(steps, values, color=colour, alpha=alpha, linewidth=width, label=drawn)
+        if window:
+            means, called = moving_mean(values), f"{label}, mean of {window}"
+            panel.curves.append(_Curve(called, colour, steps, means))
+            axes.plot(steps, means, color=colour, linewidth=1.5, label=called if name == "loss" else None)
+        if name == "loss" and (held_out := together(history)):
+            called = f"{label}, held out"
+            steps, values = series(held_out, "loss")
+            panel.curves.append(_Curve(called, colour, steps, values))
+            axes.plot(steps, values, "o", color=colour, markersize=3.5, label=called)
         for group in history.groups[1:]:
             axes.axvline(group.group.resumed_step, color=colour, alpha=0.25, linewidth=0.8, linestyle=":")
     positive: Callable[[Any], bool] = lambda history: all(value > 0 for value in series(history.steps, name)[1])  # noqa: E731
     if name == "gradientNorm" and any(history.steps for history in histories) and all(map(positive, histories)):
+        from matplotlib.ticker import LogFormatter
+
         axes.set_yscale("log")
+        # The usual formatter writes formulas, which these pictures show as they are.
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+
+
+def smoothing(values: Sequence[float]) -> int:
+    """The number of values in each mean of the smoothed curve; 0: the curve is not smoothed."""
+    return _window(values) if len(values) >= MANY_POINTS else 0
 
 
 def moving_mean(values: Sequence[float]) -> list[float]:
     """The mean of each value and those before it, over a window of a fiftieth of all."""
-    window = max(2, len(values) // 50)
+    window = _window(values)
     means: list[float] = []
     total = 0.0
     for index, value in enumerate(values):
         total += value - (values[index - window] if index >= window else 0.0)
         means.append(total / min(window, index + 1))
     return means
+
+
+def _window(values: Sequence[float]) -> int:
+    return max(2, len(values) // 50)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.tables import FittedTable
 from halcyon_api.edits.changes import Change, changes, shown, values_of
 from halcyon_api.edits.classes import EditClass
 from halcyon_api.edits.steps import steps_refusal
@@ -130,9 +130,7 @@ def difference_view(found: Difference) -> RenderableType:
     last = Text(found.sentence, style=_STYLES[found.outcome])
     if not found.effects:
         return last
-    table = Table(box=None, pad_edge=False)
-    for column in ("field", "old", "new", "class", "applying it"):
-        table.add_column(column, overflow="fold")
+    table = FittedTable("field", "old", "new", "class", "applying it", drops=("class",))
     for effect in found.effects:
         old, new = Text(shown(effect.change.old)), Text(shown(effect.change.new))
         style = _STYLES[effect.outcome]

@@ -106,7 +106,7 @@ def shown(line: LogLine) -> Text:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:z.6g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from halcyon.telemetry.history.reading import History
+from halcyon.telemetry.history.segments import Record
 from halcyon_cli.report import ProcessGroup, Report, one_after_another
 
 SILENT_SECONDS = 120.0
@@ -87,6 +88,13 @@ def together(history: History) -> list[dict[str, Any]]:
     return [row for row in history.evaluations if "source" not in row]
 
 
+def spread(rows: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` rows at equal distances, with the first and the last one."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
+
+
 def last_tasks(history: History) -> list[dict[str, Any]]:
     """The newest result of each task, in the order in which tasks were run."""
     return list({row["task"]: row for row in history.events if row["event"] == "task"}.values())
@@ -125,6 +133,7 @@ def document(history: History) -> dict[str, Any]:
         "history": {
             "steps": list(history.steps),
             "evaluations": list(history.evaluations),
+            "samples": list(history.samples),
             "events": list(history.events),
             "damages": list(history.damages),
         },

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.tables import FittedTable
+from halcyon.telemetry.event_fields import harmless, task_title
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.progress_line import sentence
 from halcyon_api.counting import counted
-from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together
+from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, spread, state, together
 from halcyon_cli.report import span
-from halcyon_cli.status_view import Facts, report_view, sparkline, table_of
+from halcyon_cli.status_view import Facts, report_view, sparkline
 
 _WIDTH = 60
 _LAST_EVENTS = 8
+_TEXTS = 4
 _SNAKE = str.maketrans({letter: f"_{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
 
 
@@ -39,8 +41,7 @@ def status_view(history: History, now: float) -> RenderableType:
     if history.steps and (speed := history.steps[-1].get("tokensPerSecond")):
         eta = history.steps[-1].get("etaSeconds")
         fact("speed", f"{speed:,.0f} tokens/s" + (f", {span(eta)} left" if eta and not last.ended else ""))
-    for title, text in _losses(history):
-        fact(title, text)
+    _add_losses(facts, history)
     saved = next((row for row in reversed(history.events) if row["event"] == "checkpoint"), None)
     if saved is not None:
         fact("saved", f"step {saved['step']:,}, {moment(saved['time'])}, {saved['path']}")
@@ -53,8 +54,7 @@ def history_view(history: History, now: float) -> RenderableType:
     """The report of a run: its losses, where its time went, its evaluations and its last events."""
     report = report_of(history, now)
     facts = Facts()
-    for title, text in _losses(history):
-        facts.add(title, text)
+    _add_losses(facts, history)
     parts: list[RenderableType] = [report_view(report), facts.grid]
     if history.stopped_seconds >= 0.1:
         parts.append(Text(f"between the process groups: {span(history.stopped_seconds)}, in no sum", "dim"))
@@ -62,6 +62,7 @@ def history_view(history: History, now: float) -> RenderableType:
         parts.append(_evaluations(history.evaluations))
     if tasks := last_tasks(history):
         parts.append(_tasks(tasks))
+    parts += _texts(history)
     if history.events:
         parts.append(_events(history.events[-_LAST_EVENTS:]))
     return Group(*parts, *_damages(history))
@@ -71,8 +72,14 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     """Several runs, one line each, and their losses at the same step: the last that all of them have done."""
     common = min(history.done_steps for history in histories)
     compared = ("loss", f"loss at {common}", "held-out loss", "bits per byte")
-    table = table_of("run", "state", numbers=("step", *compared, "tokens/s", "goodput", "restarts"))
-    table.add_column("loss")
+    curve = "losses"
+    table = FittedTable(
+        "run",
+        "state",
+        numbers=("step", *compared, "tokens/s", "goodput", "restarts"),
+        drops=(curve, "restarts", "goodput", "tokens/s", "state", "loss", "bits per byte"),
+    )
+    table.add_column(curve, no_wrap=True)
     for label, history in zip(labels(histories), histories, strict=True):
         report = report_of(history, now)
         _, losses = series(history.steps, "loss")
@@ -95,34 +102,41 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     return table
 
 
-def _losses(history: History) -> list[tuple[str, Text]]:
-    found: list[tuple[str, Text]] = []
+def _add_losses(facts: Facts, history: History) -> None:
     for title, rows in (("loss", history.steps), ("held-out loss", together(history))):
         _, values = series(rows, "loss")
         if values:
-            found.append(
-                (title, Text(f"{values[0]:.4f} to {values[-1]:.4f}  ") + Text(sparkline(values, _WIDTH), "cyan"))
-            )
-    return found
+            facts.add_losses(title, f"{values[0]:z.4f} to {values[-1]:z.4f}", values)
 
 
-def _evaluations(rows: Sequence[dict[str, Any]]) -> Table:
-    table = table_of("evaluation at step", "source", numbers=("loss", "bits per byte", "seconds"))
+def _evaluations(rows: Sequence[dict[str, Any]]) -> FittedTable:
+    numbers = "loss", "bits per byte", "seconds"
+    table = FittedTable("evaluation at step", "source", numbers=numbers, drops=("seconds",))
     for row in rows[-_LAST_EVENTS:]:
         table.add_row(*evaluation_cells(row), number(row.get("seconds")))
     return table
 
 
-def _tasks(rows: Sequence[dict[str, Any]]) -> Table:
-    table = table_of("task", numbers=("step", "accuracy", "standard error", "centred", "bits per byte"))
+def _tasks(rows: Sequence[dict[str, Any]]) -> FittedTable:
+    numbers = "step", "accuracy", "standard error", "centred", "bits per byte"
+    table = FittedTable("task", numbers=numbers, drops=("bits per byte", "standard error", "centred", "step"))
     for row in rows:
         task, *numbers = task_cells(row)
         table.add_row(Text(task), *numbers)
     return table
 
 
-def _events(rows: Sequence[dict[str, Any]]) -> Table:
-    table = table_of("last events", "process group", "")
+def _texts(history: History) -> list[RenderableType]:
+    """How the text after the prompt changed: the first, the last, and some between them."""
+    shown = [
+        Text.assemble((f"step {row['step']:,}: ", "dim"), harmless(row["prompt"]), (harmless(row["text"]), "cyan"))
+        for row in spread(history.samples, _TEXTS)
+    ]
+    return [Text("what the model writes", "bold"), *shown] if shown else []
+
+
+def _events(rows: Sequence[dict[str, Any]]) -> FittedTable:
+    table = FittedTable("last events", "process group", "", drops=("process group",))
     for row in rows:
         time, group, sentence = event_cells(row)
         table.add_row(time, group, Text(sentence))
@@ -137,7 +151,7 @@ def evaluation_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
 def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Task, step, accuracy, standard error, centred accuracy and bits per byte of a result."""
     numbers = (row.get(name) for name in ("accuracy", "standardError", "centred", "bitsPerByte"))
-    return row["task"], f"{row['step']:,}", *map(number, numbers)
+    return task_title(row["task"], row.get("tasks")), f"{row['step']:,}", *map(number, numbers)
 
 
 def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -164,4 +178,4 @@ def _damages(history: History) -> list[Text]:
 
 def number(value: object) -> str:
     """A number with four decimals; a dash if there is none."""
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)
+    return f"{value:z.4f}" if isinstance(value, (int, float)) else "-" if value is None else str(value)

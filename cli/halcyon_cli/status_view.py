@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from halcyon.commands.views.tables import Bars, FittedTable
 from halcyon_api.counting import counted
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds, cause_label
 from halcyon_api.status.progress import Evaluated, Progress
@@ -44,7 +44,7 @@ class Facts:
     """Names with their values, one line each."""
 
     def __init__(self) -> None:
-        self.grid = Table.grid(padding=(0, 2))
+        self.grid = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
 
     def add(self, title: str, value: RenderableType) -> None:
         """Add a line."""
@@ -59,16 +59,11 @@ class Facts:
 
     def add_goodput(self, report: Report) -> None:
         """Add the goodput of a run, and a band of its seconds by cause."""
-        share = Text(f"{report.ratio:.1%} of {span(report.wall_seconds)}  ")
-        self.add("goodput", share + band(report.seconds, _WIDTH - 20))
+        self.add("goodput", band(report.seconds, _WIDTH - 20, f"{report.ratio:.1%} of {span(report.wall_seconds)}"))
 
-
-def table_of(*titles: str, numbers: Sequence[str] = ()) -> Table:
-    """An empty table; the columns of numbers follow the others, and are aligned to the right."""
-    table = Table(*titles, box=SIMPLE_HEAD)
-    for title in numbers:
-        table.add_column(title, justify="right")
-    return table
+    def add_losses(self, title: str, words: str, values: Sequence[float]) -> None:
+        """Add losses: a few words, and a line of small bars."""
+        self.add(title, Bars(words, lambda width: Text(sparkline(values, width), "cyan"), min(_WIDTH, len(values))))
 
 
 def run_view(
@@ -114,13 +109,13 @@ def run_view(
         facts.add_progress(progress.step, progress.steps or steps or 1, unit)
         fact("speed", _speed(status))
     if losses:
-        fact("loss", Text(f"{losses[-1]:.4f}  ") + Text(sparkline(losses, _WIDTH), "cyan"))
+        facts.add_losses("loss", f"{losses[-1]:z.4f}", losses)
     if progress is not None and progress.evaluated is not None:
         fact(
             "evaluates", f"run {progress.evaluated.run} at step {progress.evaluated.step:,}, {progress.evaluated.path}"
         )
     if progress is not None and progress.tasks:
-        fact("tasks", ", ".join(f"{name} {value:.4f}" for name, value in progress.tasks.items()))
+        fact("tasks", ", ".join(f"{name} {value:z.4f}" for name, value in progress.tasks.items()))
     if status.checkpoint is not None:
         fact(
             "saved",
@@ -137,7 +132,7 @@ def run_view(
     if progress is not None and progress.evaluated is not None and progress.evaluated.sources:
         parts.append(_evaluation_table(progress, progress.evaluated))
     if hosts:
-        table = table_of("host", "node", "state", "age")
+        table = FittedTable("host", "node", "state", numbers=("age",), drops=("age", "node"))
         for host in hosts:
             table.add_row(*map(Text, (host.pod, host.node, host.state, span(host.age_seconds))))
         parts.append(table)
@@ -154,8 +149,9 @@ def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime
     if not runs:
         return Text("no training runs")
     numbers = ("devices", "step", "loss", "tokens/s", "eta", "saved", "restarts", "goodput")
-    table = table_of("namespace", "run", "phase", numbers=numbers)
-    table.add_column("reason", style="dim", max_width=50, no_wrap=True)
+    drops = "saved", "goodput", "restarts", "tokens/s", "devices", "namespace", "eta", "reason"
+    table = FittedTable("namespace", "run", "phase", numbers=numbers, drops=drops)
+    table.add_column("reason", style="dim")
     for namespace, name, status in runs:
         progress, checkpoint, goodput = status.progress, status.checkpoint, status.goodput
         ready = status.condition("Ready")
@@ -189,9 +185,10 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_BARS[round(top * (mean - low) / (high - low)) if high > low else 0] for mean in means)
 
 
-def _evaluation_table(progress: Progress, evaluated: Evaluated) -> Table:
+def _evaluation_table(progress: Progress, evaluated: Evaluated) -> FittedTable:
     """Return the results, one line per source, and one line for all sources once all are evaluated."""
-    table = table_of("source", numbers=("loss", "bits per byte", "tokens", "sequences"))
+    numbers = "loss", "bits per byte", "tokens", "sequences"
+    table = FittedTable("source", numbers=numbers, drops=("sequences", "tokens"))
     for one in evaluated.sources:
         table.add_row(
             one.source, _number(one.loss), _number(one.bits_per_byte), f"{one.tokens:,}", f"{one.sequences:,}"
@@ -216,7 +213,7 @@ def _loss(progress: Progress | None) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:z.4f}"
 
 
 def _speed(status: TrainingRunStatus) -> str:
@@ -240,7 +237,6 @@ def report_view(report: Report) -> RenderableType:
     """Return a band of the whole run, its seconds by cause, and its process groups."""
     return Group(
         _report_title(report),
-        Text(),
         band(report.seconds, _BAND_WIDTH),
         causes_table(report),
         process_groups_table(report),
@@ -255,41 +251,47 @@ def _report_title(report: Report) -> Text:
     return text
 
 
-def band(seconds: GoodputSeconds, width: int) -> Text:
-    """Return the seconds as `width` coloured blocks; a cause with less than half a block has none."""
+def band(seconds: GoodputSeconds, width: int, words: str = "") -> Bars:
+    """Return the seconds as at most `width` coloured blocks after some words; a cause with less than half a block has
+    none.
+    """
     total = seconds.total or 1.0
-    text = Text()
-    for cause in ORDER:
-        text.append("█" * round(width * getattr(seconds, cause) / total), COLOURS[cause])
-    return text
+
+    def blocks(room: int) -> Text:
+        text = Text()
+        for cause in ORDER:
+            text.append("█" * round(room * getattr(seconds, cause) / total), COLOURS[cause])
+        return text
+
+    return Bars(words, blocks, width, coloured=True)
 
 
-def causes_table(report: Report) -> Table:
+def causes_table(report: Report) -> FittedTable:
     """Return seconds and shares by cause; the seconds add up to the wall time."""
-    table = table_of("", "cause", numbers=("seconds", "share"))
+    table = FittedTable("cause", numbers=("seconds", "share"), drops=("meaning",))
     table.add_column("meaning", style="dim")
     wall = report.wall_seconds or 1.0
     for cause in CAUSES:
         seconds = getattr(report.seconds, cause)
         if seconds > 0:
             table.add_row(
-                Text("■", COLOURS[cause]),
-                cause_label(cause),
+                Text(cause_label(cause), COLOURS[cause]),
                 f"{seconds:.1f}",
                 f"{seconds / wall:.1%}",
                 MEANINGS[cause],
             )
     table.add_section()
     table.add_row(
-        "", "all", f"{report.wall_seconds:.1f}", "100.0%", "every second since the run first started", style="bold"
+        "all", f"{report.wall_seconds:.1f}", "100.0%", "every second since the run first started", style="bold"
     )
     return table
 
 
-def process_groups_table(report: Report) -> Table:
+def process_groups_table(report: Report) -> FittedTable:
     """Return the process groups, one row each, oldest first."""
     numbers = ("seconds", "until first step", "productive", "lost")
-    table = table_of("process group", "steps", "ended", numbers=numbers)
+    drops = "until first step", "productive", "lost"
+    table = FittedTable("process group", "steps", "ended", numbers=numbers, drops=drops)
     for group in report.groups:
         steps = (
             f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"

@@ -24,6 +24,8 @@ CORE, CHAT_CORE = "core", "chat-core"
 """The averages of centred accuracies, and the name of CORE's bundle among the files of tasks."""
 REPORTED_TASKS = frozenset({*TASK_NAMES, CORE, CHAT_CORE})
 """Names under which a trainer reports numbers."""
+CORE_TASKS = 22
+"""Tasks of the published bundle of CORE."""
 CORE_PREFIX = "core/"
 """Before the name of a task of CORE."""
 SAMPLES = 3
@@ -31,6 +33,11 @@ SAMPLES = 3
 
 _KEY = re.compile(r"tasks/(\d{12})(\.eval)?\.json")
 Text = Annotated[str, StringConstraints(max_length=4096)]
+
+
+def core_title(tasks: int) -> str:
+    """The name of a mean over this number of tasks of CORE. Only the mean over all of them is CORE."""
+    return "CORE" if tasks == CORE_TASKS else f"CORE of {tasks} of {CORE_TASKS} tasks"
 
 
 def results_key(step: int, *, of_command: bool = False) -> str:
@@ -94,10 +101,18 @@ class TaskResults(Document):
     time: Timestamp = Field(description="When the document was written.")
 
     @property
+    def core_tasks(self) -> int:
+        """Number of tasks in `core`."""
+        return sum(one.task.startswith(CORE_PREFIX) for one in self.tasks)
+
+    @property
     def numbers(self) -> dict[str, float]:
-        """The numbers that a trainer reports, by name: accuracies, bits per byte of tasks without, and the averages."""
+        """The numbers that a trainer reports, by name: accuracies, bits per byte of tasks without, and the averages.
+
+        A mean over some tasks of CORE is not among them: nobody may read it as CORE.
+        """
         found = {one.task: one.bits_per_byte if one.accuracy is None else one.accuracy for one in self.tasks}
-        found |= {CORE: self.core, CHAT_CORE: self.chat_core}
+        found |= {CORE: self.core if self.core_tasks == CORE_TASKS else None, CHAT_CORE: self.chat_core}
         return {name: value for name, value in found.items() if value is not None and name in REPORTED_TASKS}
 
 

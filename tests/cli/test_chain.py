@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,8 @@ def test_texts_of_a_model_are_no_markup(tmp_path: Path) -> None:
         f"{html}: the report card of 1 stage",
     ]
     page = html.read_text()
-    assert "<script" not in page
+    assert page.count("<script") == 2, "the values of the curves, and the one script that the policy allows"
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert page.count("<svg") == 1
     assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace(
@@ -293,3 +295,18 @@ def test_core_is_comparable_with_the_original_only_if_it_is_whole() -> None:
     assert comparable(3)[0] == "CORE is not comparable: it has 3 of the 22 tasks."
     assert comparable(0)[0].startswith("CORE was not run")
     assert [row.core for row in ROWS] == [0.2585, 0.2626, 0.2219]
+
+
+def test_the_card_begins_with_what_was_learned_what_not_and_what_it_cost(tmp_path: Path) -> None:
+    store = trained(tmp_path, "base")
+    keep(store, results(10, {"gsm8k": 0.0, "spelling-bee": 0.75}))
+    shown = run(store.root, "--price", "2")
+    assert shown.exit_code == 0, shown.output
+    first = shown.stdout.split("\n\n")[1]
+    assert first.startswith("The model learned from ")
+    assert "75.0% of its answers to spelling-bee are right" in first
+    assert "It cannot do gsm8k: its answers there are no better than random ones." in first
+    assert re.search(r"It cost [\d.]+ .*chip hours, which is [\d.,]+ in the currency of the price\.$", first)
+    empty = run(trained(tmp_path, "other").root).stdout.split("\n\n")[1]
+    assert "What it cannot do was not measured: no task was run on it." in empty
+    assert "the price of a chip hour is not known" in empty

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -15,8 +17,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from halcyon.telemetry.events import EVENTS
 from halcyon.telemetry.history.background import Row
 from halcyon_cli.curves import moving_mean
+from halcyon_cli.history_view import event_sentence
 from halcyon_cli.kubectl import app as kubectl
 from halcyon_cli.main import app
 from halcyon_cli.roots import is_root
@@ -89,8 +93,17 @@ def test_the_pictures_and_the_page_are_complete_files(folder: Path, tmp_path: Pa
     assert {"learning rate", "tokens per second"} <= {
         element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")
     }
+    assert "$" not in svg.read_text(), "numbers of a logarithmic axis are no formulas"
     page = html.read_text()
     assert page.count("<svg") == 2
+    policy = re.search(r"script-src '(sha256-[^']+)'", page)
+    script = page.rpartition("<script>")[2].partition("</script>")[0]
+    assert policy is not None
+    assert policy[1] == f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
+    panels = json.loads(page.partition('<script type="application/json">')[2].partition("</script>")[0])
+    assert [panel["title"] for panel in panels] == ["loss", "gradient norm", "learning rate", "tokens per second"]
+    assert panels[0]["curves"][0]["steps"] == list(range(1, 41))
+    assert panels[0]["curves"][0]["values"][7] == 1.0
     assert "all 40 steps are &lt;done&gt;" in page
     assert '<td>gsm8k</td><td class="n">40</td><td class="n">0.1250</td>' in page
     assert "http://" not in page.replace("http://www.w3.org/", "").replace("http://purl.org", "").replace(
@@ -149,6 +162,54 @@ def test_a_name_of_a_run_is_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not is_root("notes")
     (tmp_path / "notes" / "HEAD").touch()
     assert all(map(is_root, ("notes", "./notes", "run.yaml", "s3://bucket/run", "~/runs/notes")))
+
+
+def test_names_and_texts_in_the_page_are_no_markup_and_no_script(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    store = root(tmp_path / "root")
+    recorder = Recorder(store.place, replace(group(1, writer="a"), run=hostile), seconds=30.0)
+    recorder.flush(numbers(1, 300))
+    recorder.flush(
+        [
+            Row("sample", 2.0, {"step": 300, "prompt": hostile, "text": hostile}),
+            Row("warning", 3.0, {"message": hostile}),
+            Row("task", 3.0, {"step": 300, "task": hostile, "accuracy": 0.5}),
+        ]
+    )
+    assert run("report", tmp_path / "root", "--html", tmp_path / "page.html").exit_code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<script") == 2
+    assert "<img" not in page
+    for words in ("What the model writes", "&lt;img src=x", "the mean of 6 kept steps"):
+        assert words in page
+
+
+def test_every_event_of_the_history_is_a_short_sentence() -> None:
+    """No event shows its fields as they are stored."""
+    values = {"parameters": ["a", "b"], "values": [1.0], "passAt": {"1": 0.5}, "kernels": [], "collectives": []}
+    words = [
+        "source",
+        "task",
+        "tag",
+        "path",
+        "reason",
+        "message",
+        "of",
+        "statistic",
+        "prompt",
+        "text",
+        "plan",
+        "implementation",
+        "determinism",
+    ]
+    for event in EVENTS:
+        if event.name in {"tokenized", "evaluating", "start", "joined", "step"}:
+            continue  # not in the events of a history
+        fields = {name: values.get(name, name if name in words else 3) for name in event.fields}
+        sentence = event_sentence({"event": event.name, "time": 1.0, "attempt": 1, "restart": 0, **fields})
+        assert sentence != event.name
+        assert not re.match(rf"{event.name}: (\w+ ){{2,}}", sentence) or event.name in ("attention", "plan"), sentence
+        assert 0 < len(sentence) < 200, sentence
 
 
 def test_the_moving_mean_follows_the_values() -> None:

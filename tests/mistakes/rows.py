@@ -57,6 +57,7 @@ FIELDS = (
     _in_document("a name of 41 characters", metadata__name="n" * 41),
     _in_document("two kinds of model", spec__model={"llama": {}, "gpt2": {}}),
     _in_document("a learning rate of 0", spec__optimizer={"learningRate": 0, "adamw": {}}),
+    _in_document("a sample of text without a prompt", spec__telemetry={"sample": {"everySteps": 50}}),
     _in_document("an evaluation of nothing", spec__task="evaluate"),
     _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
 )

@@ -11,11 +11,12 @@ from typing import Any
 
 from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
-from halcyon_api.result_documents import CORE_PREFIX
+from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, core_title
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
+from halcyon_cli.chain.verdict import verdict
 from halcyon_cli.chain.writing import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
 from halcyon_cli.history_report import moment, series, state
 from halcyon_cli.report import MEANINGS, span
@@ -36,7 +37,7 @@ def card(chain: Chain, price: float | None, now: float) -> Card:
         now: Seconds since 1970.
     """
     stages = chain.stages
-    blocks: list[Block] = [_summary(chain, price, now)]
+    blocks: list[Block] = [Paragraph(verdict(stages, price)), _summary(chain, price, now)]
     for title, make in (
         ("Stages", lambda: _stages(stages, now)),
         ("Data", lambda: _data(stages)),
@@ -65,7 +66,10 @@ def _summary(chain: Chain, price: float | None, now: float) -> Facts:
         ("cost", _total_cost(stages, price)),
         ("written", moment(now)),
     ]
-    rows += ((name, f"{value:.4f} at step {step:,}") for name, (step, value) in last.averages.items())
+    rows += (
+        (core_title(last.core_tasks) if name == "CORE" else name, f"{value:z.4f} at step {step:,}")
+        for name, (step, value) in last.averages.items()
+    )
     return Facts(tuple(rows))
 
 
@@ -174,7 +178,7 @@ def _first_and_last(history: History) -> str:
     for name in ("loss", *names):
         _, values = series(history.steps, name)
         if values:
-            parts.append(f"{name} {values[0]:.4g} to {values[-1]:.4g}")
+            parts.append(f"{name} {values[0]:z.4g} to {values[-1]:z.4g}")
     return ", ".join(parts)
 
 
@@ -205,7 +209,10 @@ def _results(stages: Sequence[Stage]) -> Iterator[Block]:
 
 
 def _average(stage: Stage, name: str) -> str:
-    return f"{stage.averages[name][1]:.4f}" if name in stage.averages else NONE
+    if name not in stage.averages:
+        return NONE
+    partial = name == "CORE" and stage.core_tasks != CORE_TASKS
+    return f"{stage.averages[name][1]:z.4f}" + (f" ({stage.core_tasks} of {CORE_TASKS} tasks)" if partial else "")
 
 
 def _accuracy(stage: Stage, name: str) -> str:
@@ -213,18 +220,18 @@ def _accuracy(stage: Stage, name: str) -> str:
         return NONE
     _, found = stage.last_results[name]
     if found.accuracy is None:
-        return NONE if found.bits_per_byte is None else f"{found.bits_per_byte:.4f} bits per byte"
-    error = "" if found.standard_error is None else f" ± {found.standard_error:.4f}"
+        return NONE if found.bits_per_byte is None else f"{found.bits_per_byte:z.4f} bits per byte"
+    error = "" if found.standard_error is None else f" ± {found.standard_error:z.4f}"
     several = {int(k): value for k, value in found.pass_at.items() if int(k) > 1}
-    best = f", pass@{max(several)} {several[max(several)]:.4f}" if several else ""
-    return f"{found.accuracy:.4f}{error}{best}"
+    best = f", pass@{max(several)} {several[max(several)]:z.4f}" if several else ""
+    return f"{found.accuracy:z.4f}{error}{best}"
 
 
 def _before_and_after(found: Sequence[tuple[float | None, ...]], column: int) -> str:
     values = [value for one in found if isinstance(value := one[column], (int, float)) and math.isfinite(value)]
     if not values:
         return NONE
-    return f"{values[-1]:.4f}" if len(values) == 1 else f"{values[0]:.4f} to {values[-1]:.4f}"
+    return f"{values[-1]:z.4f}" if len(values) == 1 else f"{values[0]:z.4f} to {values[-1]:z.4f}"
 
 
 def _original(stages: Sequence[Stage]) -> Iterator[Block]:
@@ -240,7 +247,7 @@ def _original(stages: Sequence[Stage]) -> Iterator[Block]:
         f"this chain ({last.run})",
         NONE,
         f"{seconds_of(stages).total / 3600:.2f}",
-        _number(averages.get("CORE")),
+        next((_average(stage, "CORE") for stage in reversed(stages) if "CORE" in stage.averages), NONE),
         _number(averages.get("ChatCORE")),
         _number(held_out[2] if held_out is not None else None),
         *(_number(newest(name)) for name in tasks),
@@ -276,7 +283,7 @@ def _answers(stages: Sequence[Stage]) -> Iterator[Block]:
                 verdict = "" if sample.right is None else ", right" if sample.right else ", wrong"
                 yield Sample(f"{stage.run} at step {step:,}, {task}{verdict}", sample.prompt, sample.answer)
         for one in stage.rollouts:
-            yield Sample(f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:.4g}", one.prompt, one.answer)
+            yield Sample(f"{stage.run}, sampled in step {one.step:,}, reward {one.reward:z.4g}", one.prompt, one.answer)
 
 
 def _missing(chain: Chain) -> Iterator[Block]:
@@ -299,4 +306,4 @@ def _ratio(part: float, whole: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}"
+    return NONE if value is None else f"{value:z.4f}"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-CORE_TASKS = 22
-"""Tasks of the published bundle of CORE."""
+from halcyon_api.result_documents import CORE_TASKS
+
 CORE_OF_GPT2 = 0.256525
 """CORE of GPT-2 with 1.5 billion parameters, the goal of the leaderboard."""
 CORE_NOISE = 0.008

@@ -1,7 +1,7 @@
 """The parts of a report card, and how they are written as Markdown, as HTML and as JSON.
 
-The HTML file has no scripts and makes no requests: it can be mailed, archived and opened anywhere. Markdown has no
-pictures: a curve is a line of small bars, which every reader of Markdown shows.
+The HTML file makes no requests: it can be mailed, archived and opened anywhere. Markdown has no pictures: a curve is a
+line of small bars, which every reader of Markdown shows.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from halcyon.telemetry.history.reading import History
 from halcyon_cli.chain.original import ROWS
 from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
-from halcyon_cli.curves import draw_curves
+from halcyon_cli.curves import curves_in_page
 from halcyon_cli.history_report import series
-from halcyon_cli.page import STYLE, inline, table
+from halcyon_cli.page import table, whole_page
 from halcyon_cli.status_view import sparkline
 
 _WIDTH = 60
@@ -37,7 +37,7 @@ pre { background: #f5f5f5; padding: 0.6rem; white-space: pre-wrap; overflow-wrap
 blockquote {
   margin: 0.3rem 0; padding-left: 0.8rem; border-left: 3px solid #ccc; white-space: pre-wrap; overflow-wrap: anywhere
 }
-.wide { overflow-x: auto } figure { margin: 0 }
+.wide { overflow-x: auto }
 """
 
 
@@ -158,10 +158,7 @@ def as_html(card: Card) -> str:
     Raises:
         Rejected: matplotlib is not installed.
     """
-    title = escape(card.title)
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}{_MORE_STYLE}</style>'
-    body = "\n".join(_block_as_html(block) for block in card.blocks)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n'
+    return whole_page(card.title, map(_block_as_html, card.blocks), _MORE_STYLE)
 
 
 def _block_as_html(block: Block) -> str:
@@ -175,7 +172,7 @@ def _block_as_html(block: Block) -> str:
         case Table():
             return f'<div class="wide">{table(block.titles, block.rows)}</div>'
         case Curves():
-            return f"<figure>{inline(draw_curves([block.history]))}</figure>"
+            return curves_in_page([block.history])
         case Sample():
             title, prompt, answer = (escape(text) for text in (block.title, block.prompt, block.answer))
             return f"<h3>{title}</h3><blockquote>{prompt}</blockquote><pre>{answer}</pre>"

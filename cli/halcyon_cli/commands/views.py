@@ -180,6 +180,6 @@ def diff(
         present = live_spec(live, values)
         objection = runs.rejection_reason(run, live | {"spec": document["spec"]}) if present != wanted.spec else ""
         found = difference(present, wanted.spec, known, objection)
-        Console().print(difference_view(found))
+        console().print(difference_view(found))
         if found.effects or objection:
             raise typer.Exit(1)

@@ -1,4 +1,6 @@
-"""``spec.telemetry``: how the run is monitored: trackers, profiles, and numbers of each parameter at intervals."""
+"""``spec.telemetry``: how the run is monitored: trackers, profiles, numbers of each parameter and texts of the model
+at intervals.
+"""
 
 from __future__ import annotations
 
@@ -87,6 +89,19 @@ class ProfileSpec(ApiModel):
     steps: ProfiledSteps = Field(default=USUAL_PROFILED_STEPS, description="Number of steps.")
 
 
+class SampleSpec(ApiModel):
+    """A text that the model writes as it learns. The log and the history have it; it changes no step."""
+
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
+        description="The text to continue; of a model trained on conversations, the user's message."
+    )
+    every_steps: StepCount = Field(description="Steps between two texts. The last step has one too.")
+
+    def is_due(self, step: int, *, is_last: bool) -> bool:
+        """Whether the model writes a text after a number of steps."""
+        return is_last or step % self.every_steps == 0
+
+
 class TelemetrySpec(ApiModel):
     """How the run is monitored."""
 
@@ -99,3 +114,4 @@ class TelemetrySpec(ApiModel):
     trackers: TrackersSpec | None = optional("Other programs that show the numbers of the run.")
     profile: ProfileSpec | None = optional("Profile a window of steps.")
     watch: WatchSpec | None = optional("Watch each parameter at intervals. Default: not at all.")
+    sample: SampleSpec | None = optional("Show what the model writes as it learns. Default: not at all.")

@@ -54,6 +54,18 @@ def test_a_step_without_a_due_companion_is_not_saved() -> None:
     assert done == []
 
 
+def test_a_companion_that_needs_no_checkpoint_makes_none() -> None:
+    done: list[str] = []
+    companion = Recorded(done)
+    companion.saves = False
+    loop = loop_with(done, [companion])
+    assert loop._accompany(None, 5)
+    assert done == ["report", "after 5"]
+    loop.checkpointer = SimpleNamespace(should_save=lambda step: False)
+    loop.place.spec = SimpleNamespace(checkpoint=SimpleNamespace(save=SimpleNamespace(before_evaluation=False)))
+    assert not loop._saved_by_step(5)
+
+
 def test_after_a_notice_no_companion_begins() -> None:
     done: list[str] = []
     assert not loop_with(done, [Recorded(done)], stops=True)._accompany(None, 5)

@@ -22,7 +22,7 @@ from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
 from halcyon_api.ends import EndCause
-from halcyon_api.result_documents import TaskNumbers, TaskResults
+from halcyon_api.result_documents import CORE_TASKS, TaskNumbers, TaskResults
 from halcyon_api.spec.trainer import in_effect
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.progress import Evaluated, Progress, ProgressReport, StartupSeconds
@@ -522,11 +522,13 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.evaluated_sets(3, EvaluatedSets(parts["book"], parts, {"text": ("book",)}))
     numbers = TaskNumbers(task="arc-easy", examples=2, accuracy=0.5, standard_error=0.5, centred=0.3, bits_per_byte=1.0)
     scene.reporter.task_done(3, numbers)
+    of_core = tuple(TaskNumbers(task=f"core/{number}", examples=1) for number in range(CORE_TASKS))
     results = TaskResults(
-        step=3, prompts="plain", tasks=(numbers,), core=0.1, finished=True, time="2026-01-01T00:00:00Z"
+        step=3, prompts="plain", tasks=(numbers, *of_core), core=0.1, finished=True, time="2026-01-01T00:00:00Z"
     )
     scene.reporter.tasks_done(results)
     assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
+    scene.reporter.sampled(3, "def ", "main():")
     scene.reporter.placed(dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
     scene.reporter.profiled(
         2, 1, KeptProfile("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])}

@@ -47,7 +47,7 @@ def test_a_tokenizer_is_trained_on_files_and_compared(files: list[Path], tmp_pat
     assert result.exit_code == 0, result.output
     tokens = load(trained()).encode(TRAINING[0]).size
     row = next(line for line in result.stdout.splitlines() if "a.txt" in line)
-    assert [cell.strip() for cell in row.split("│")[2:5]] == [
+    assert row.split()[-3:] == [
         "100",
         f"{len(TRAINING[0].encode()) / tokens:.2f}",
         "1.00",

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from halcyon.commands.errors import console
+from halcyon.commands.views.tables import FittedTable
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.families.nanochat import NanochatSpec, derived_width
 from halcyon_api.spec.tokenizer import VOCABULARY_MULTIPLE
@@ -358,7 +358,7 @@ def show_dial(
     if json:
         sys.stdout.write(f"{json_format.dumps({name: {'value': value, 'law': law} for name, value, law in rows})}\n")
         return
-    table = Table("setting", "value", "law")
+    table = FittedTable("setting", "value", "law")
     for name, value, law in rows:
         table.add_row(name.replace("_", " "), _shown(value), law)
     console().print(table)

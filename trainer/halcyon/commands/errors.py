@@ -6,6 +6,7 @@ Typer's own answer to a wrong command line has several lines in a box, unlike th
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import sys
@@ -25,8 +26,19 @@ from halcyon_api.ends import ExitCode
 from halcyon_api.package import missing
 from halcyon_api.sentences import nearest
 
-_WIDE = 200
-"""Smallest width of the output in columns, if it does not go to a terminal."""
+_WIDE = 1000
+"""Width of the output in columns, if it does not go to a terminal: each row is one line."""
+_ASCII = {
+    "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{PLUS-MINUS SIGN}": "+/-",
+    "\N{RIGHTWARDS ARROW}": "->",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{EN DASH}": "-",
+    **dict.fromkeys("\u2500\u2501\u2578\u257a", "-"),  # lines
+    **dict(zip("\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.:-=+*#", strict=True)),  # bars of growing height
+}
+"""What a stream that does not take these characters gets instead."""
+_IN_ASCII = "halcyon-ascii"
 _LONGEST = 400
 """Characters of a sentence about a command line."""
 _COMMAND = re.compile(r"No such command (['\"])(.*)\1\.")
@@ -92,18 +104,26 @@ def about_file(file: object, sentence: str) -> str:
 
 
 def replace_unencodable() -> None:
-    """Let standard output and standard error take any text: a character that the locale cannot encode becomes a
-    question mark.
+    """Let standard output and standard error take any text: a character that the locale cannot encode becomes one of
+    ASCII, such as a question mark.
     """
+    codecs.register_error(_IN_ASCII, _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=_IN_ASCII)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """The replacement of characters that a stream does not take; see `codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(one, "?") for one in error.object[error.start : error.end]), error.end
 
 
 def console() -> Console:
-    """A console as wide as the terminal; without a terminal, wide enough for names in full length."""
+    """A console as wide as the terminal; without a terminal, so wide that each row is one line."""
     usual = Console()
-    return usual if usual.is_terminal else Console(width=max(usual.width, _WIDE))
+    return usual if usual.is_terminal else Console(width=_WIDE)
 
 
 class OneSentence(TyperGroup):

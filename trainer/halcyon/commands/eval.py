@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
 from halcyon.commands.texts import bad_options
+from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
-from halcyon_api.result_documents import CORE, CORE_PREFIX, AnswerSample, TaskNumbers, TaskResults, results_key
+from halcyon_api.result_documents import (
+    CORE,
+    CORE_PREFIX,
+    AnswerSample,
+    TaskNumbers,
+    TaskResults,
+    core_title,
+    results_key,
+)
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark
@@ -212,13 +220,15 @@ def _document(results: TaskResults) -> dict[str, Any]:
 
 def _print(results: TaskResults) -> None:
     several = sorted({k for numbers in results.tasks for k in numbers.pass_at}, key=int)
-    columns = "task", "examples", "accuracy", "standard error", "centred", "bits per byte"
-    table = Table(*columns, *(f"pass@{k}" for k in several))
+    columns = "examples", "accuracy", "standard error", "centred", "bits per byte"
+    passes = [f"pass@{k}" for k in several]
+    drops = *passes[1:-1], "bits per byte", "examples", "centred", "standard error"
+    table = FittedTable("task", numbers=(*columns, *passes), drops=drops)
     for one in results.tasks:
         values = one.accuracy, one.standard_error, one.centred, one.bits_per_byte, *map(one.pass_at.get, several)
-        table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:.4f}" for value in values))
+        table.add_row(one.task, f"{one.examples:,}", *("" if value is None else f"{value:z.4f}" for value in values))
     screen = console()
     screen.print(table)
-    for title, value in (("CORE", results.core), ("ChatCORE", results.chat_core)):
+    for title, value in ((core_title(results.core_tasks), results.core), ("ChatCORE", results.chat_core)):
         if value is not None:
-            screen.print(f"{title} {value:.4f}", highlight=False)
+            screen.print(f"{title} {value:z.4f}", highlight=False)

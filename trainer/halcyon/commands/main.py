@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from halcyon.commands import checkpoints, data, dial, models, profile, samples, serve, show, texts, tokenizer
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
 from halcyon.commands.plan import plan
+from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
 from halcyon_api.counting import counted
@@ -162,13 +162,13 @@ def list_models() -> None:
     """
     from halcyon_api.families_reference import COMMON, LEFT_OUT, rows
 
-    table = Table("section", "models", "what it is", "further fields")
+    table = FittedTable("section", "models", "what it is", "further fields")
     for row in rows():
         table.add_row(row.section, row.models, row.meaning, ", ".join(row.fields) or "none")
     shown = console()
     shown.print(table)
     shown.print(f"All but llama, gpt2, nanochat and custom have the fields {', '.join(COMMON)}.", highlight=False)
-    left_out = Table("left out", "why")
+    left_out = FittedTable("left out", "why")
     for name, why in LEFT_OUT:
         left_out.add_row(name, why)
     shown.print(left_out)

@@ -10,12 +10,11 @@ import os
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from halcyon.commands.errors import report_errors
+from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
 from halcyon_api.environment import SAVE_TOKEN
 from halcyon_api.post_requests import (
@@ -95,7 +94,8 @@ def profile_view(path: str, numbers: dict[int, dict[str, Any]]) -> RenderableTyp
     from halcyon.telemetry.diagnostics import slow_processes
 
     first = next(iter(numbers.values()))
-    table = Table("process", "host", "p50", "p90", "p99", "collectives", "waited for data", box=SIMPLE_HEAD)
+    columns = "p50", "p90", "p99", "collectives", "waited for data"
+    table = FittedTable("process", "host", numbers=columns, drops=("p99", "p90"))
     for process, mine in numbers.items():
         step = mine.get("stepSeconds") or {}
         cells = [

@@ -68,7 +68,7 @@ def _lines(sampled: StepSamples) -> Iterator[Text]:
 
     rewards = sampled.rewards
     mean = sum(rewards) / max(1, len(rewards))
-    yield Text(f"Step {sampled.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:.4g}", style="bold")
+    yield Text(f"Step {sampled.step:,}: {counted(len(rewards), 'answer')}, mean reward {mean:z.4g}", style="bold")
     for sample in sampled.samples:
         yield Text()
         yield Text(sample.prompt.translate(SAFE), style="cyan")
@@ -78,7 +78,7 @@ def _lines(sampled: StepSamples) -> Iterator[Text]:
             sample.answers, sample.rewards, sample.tokens, sample.ended, strict=True
         ):
             yield Text(
-                f"reward {reward:.4g}, {counted(tokens, 'token')}{'' if ended else ', cut'}",
+                f"reward {reward:z.4g}, {counted(tokens, 'token')}{'' if ended else ', cut'}",
                 style="green" if reward > 0 else "yellow",
             )
             yield Text(answer.translate(SAFE))

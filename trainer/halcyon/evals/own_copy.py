@@ -80,6 +80,12 @@ def own_copy(model: Any, shapes: CausalLM, devices: Sequence[Any] | None = None)
     return jax.tree.unflatten(tree, copies)
 
 
+def help_copy(model: Any) -> None:
+    """Take part in the collectives of `own_copy` on other processes, without a copy here."""
+    for leaf in jax.tree.leaves(model):
+        _on_host(leaf)
+
+
 @contextlib.contextmanager
 def tracing_own() -> Iterator[None]:
     """The context to ask the copy in.
@@ -108,6 +114,7 @@ def gathered_bytes(process_count: int, mine: bytes) -> list[bytes]:
 
 
 def _on_host(leaf: Any) -> np.ndarray:
+    """The whole array. A collective if it is spread over several processes."""
     if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
         from jax.experimental import multihost_utils
 

@@ -36,11 +36,13 @@ class ChatPrompts:
         """Tokens that end the assistant's turn: that of a document first."""
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, template: str | None) -> Self | None:
+    def of(
+        cls, tokenizer: Tokenizer, template: str | None, now: Callable[[], dt.datetime] = dt.datetime.now
+    ) -> Self | None:
         """The prompts of a template, or of Halcyon's own if the tokenizer has its marks; else None."""
         if template is None and any(mark not in tokenizer.special_tokens for mark in CHAT_MARKS):
             return None
-        return cls(tokenizer, template)
+        return cls(tokenizer, template, now)
 
     @property
     def takes_tools(self) -> bool:

@@ -62,7 +62,7 @@ class BestWatch:
         if best is None or best.patience is None or record.without_improvement < best.patience:
             return None
         found = (
-            "no finite value" if record.best_value is None else f"{record.best_value:.6g} at step {record.best_step}"
+            "no finite value" if record.best_value is None else f"{record.best_value:z.6g} at step {record.best_step}"
         )
         evaluations = counted(record.without_improvement, "evaluation")
         return f"the {best.key} has not improved in {evaluations}; the best is {found}"

@@ -19,6 +19,9 @@ class Companion:
     counted from 1, so `step` is also the number of steps done after it. A companion changes no number of the training.
     """
 
+    saves = True
+    """Whether a step at which the companion is due is saved before `after` is called."""
+
     def before(self, step: int, settle: Settle) -> None:
         """A step is dispatched next."""
 
@@ -26,7 +29,7 @@ class Companion:
         """A step has just been dispatched. The first step of this process has also ended, and is reported."""
 
     def due(self, step: int, *, is_last: bool) -> bool:
-        """Whether the step is saved and `after` is called. The same on all processes, and after each restart.
+        """Whether `after` is called. The same on all processes, and after each restart.
 
         Args:
             step: Steps done.
@@ -36,8 +39,8 @@ class Companion:
         return False
 
     def after(self, step: int, state: TrainState) -> bool:
-        """A step at which the companion is due is evaluated, saved and reported. Called again if this process resumes
-        at the step.
+        """A step at which the companion is due is evaluated, reported, and saved if the companion `saves`. Called again
+        if this process resumes at the step.
 
         Args:
             step: Steps done.

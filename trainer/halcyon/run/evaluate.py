@@ -145,15 +145,15 @@ class CheckpointEvaluation:
         results = self._run_tasks(checkpoint, model)
         of = f"the checkpoint of run {self._origin.run} at step {checkpoint.step}"
         numbers = {} if results is None else results.numbers
-        of_tasks = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        of_tasks = ", ".join(f"{name} {value:z.4f}" for name, value in numbers.items())
         if not found:
             self._store_results(found, checkpoint, finished=True)
             return f"{of}: {of_tasks or 'all tasks are done'}"
         whole = total(found.values())
         self._reporter.evaluation(checkpoint.step, whole)
-        bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:.4f} bits per byte"
+        bits = "" if whole.bits_per_byte is None else f", {whole.bits_per_byte:z.4f} bits per byte"
         return (
-            f"{of} has a loss of {whole.loss:.4f} nats per token{bits} on {counted(whole.sequences, 'sequence')} of "
+            f"{of} has a loss of {whole.loss:z.4f} nats per token{bits} on {counted(whole.sequences, 'sequence')} of "
             f"{counted(len(found), 'source')}" + (f"; {of_tasks}" if of_tasks else "")
         )
 

@@ -202,7 +202,7 @@ class Training:
         """Whether the number of a step alone decides that its state is saved."""
         before_evaluation = self._saves_before_evaluation and self._evaluation.is_due(step)
         is_last = step == self._settings.steps
-        accompanied = any(companion.due(step, is_last=is_last) for companion in self.companions)
+        accompanied = any(one.saves and one.due(step, is_last=is_last) for one in self.companions)
         return self.checkpointer.should_save(step) or before_evaluation or accompanied
 
     def _go_back(self, bad_step: int, reason: str) -> tuple[TrainState, int]:
@@ -422,11 +422,12 @@ class Training:
             raise _Stopped
 
     def _accompany(self, state: TrainState, step: int) -> bool:
-        """Call the companions that are due after a step, once the step is being saved. False: a notice came."""
+        """Call the companions that are due after a step. False: a notice came."""
         for companion in self.companions:
             if not companion.due(step, is_last=step == self._settings.steps or self._best.stop is not None):
                 continue
-            self._save(state, step)
+            if companion.saves:
+                self._save(state, step)
             self._report_pending()
             if self.sync_point.should_stop() or not companion.after(step, state):
                 return False

@@ -178,6 +178,10 @@ def train(
             companions.append(
                 BenchmarkRuns(benchmarks, place, program, tokenizer, checkpointer, lambda: sync_point.is_asked)
             )
+        if spec.telemetry.sample is not None:
+            from halcyon.run.text_samples import TextSamples  # the import of inference takes time
+
+            companions.append(TextSamples(spec.telemetry.sample, place, program, tokenizer))
         checkpointer.opened()
         choice.keep()
         state = beginning.state(program)

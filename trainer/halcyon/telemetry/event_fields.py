@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from halcyon.telemetry.clock import microseconds
+from halcyon_api.counting import counted
+from halcyon_api.result_documents import CHAT_CORE, CORE, core_title
 from halcyon_api.status.progress import Evaluated, SourceEvaluation
 
 if TYPE_CHECKING:
@@ -146,3 +148,37 @@ def step_percentiles(numbers: Mapping[str, Any]) -> dict[str, float]:
 def finite(value: float | None) -> float | None:
     """None for infinity and NaN, which ``/status`` cannot express; the log has them."""
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def harmless(text: str) -> str:
+    """A text of a model without characters that control a terminal or turn the direction of text: U+FFFD replaces
+    them.
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
+
+
+def task_words(fields: Mapping[str, Any]) -> str:
+    """The event ``task`` in a few words, without its step."""
+    titles = {"accuracy": "", "standard_error": "standard error ", "centred": "centred "}
+    titles |= {"bits_per_byte": "bits per byte "}
+    numbers = (f"{title}{fields[key]:z.4f}" for key, title in titles.items() if fields.get(key) is not None)
+    return f"{task_title(fields['task'], fields.get('tasks'))} {', '.join(numbers)}"
+
+
+def task_title(task: str, tasks: int | None) -> str:
+    """The name of a task or of an average for readers.
+
+    Args:
+        task: Its name in the event ``task``.
+        tasks: The number of tasks in the average `core`.
+    """
+    return core_title(tasks or 0) if task == CORE else "ChatCORE" if task == CHAT_CORE else task
+
+
+def placed_words(fields: Mapping[str, Any]) -> str:
+    """The event ``placed`` in a few words."""
+    slices = fields.get("slices") or 1
+    shape = f" {fields['topology']}" if fields.get("topology") else ""
+    place = f"{counted(slices, 'slice')} of {fields['accelerator']}{shape}, {counted(fields['devices'], 'device')}"
+    origin = fields.get("from_run") or fields.get("from_root")
+    return f"trains on {place}" + (f"; begins from {origin}" if origin else "")

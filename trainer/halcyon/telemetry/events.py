@@ -230,8 +230,15 @@ EVENTS = (
             "accuracies.",
             "bitsPerByte": "Bits per byte of given answers; absent without given answers.",
             "examples": "Number of examples; absent for an average.",
+            "tasks": "Of the average `core`: number of its tasks. Only the average of all 22 is CORE.",
             "seconds": "Duration; absent for an average.",
         },
+    ),
+    Event(
+        "sample",
+        "What the model writes after a prompt, as `telemetry.sample` asks. A character that controls a terminal is "
+        "U+FFFD.",
+        {"step": _STEP, "prompt": "The prompt.", "text": "The text after it."},
     ),
     Event(
         "placed",

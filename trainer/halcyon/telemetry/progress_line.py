@@ -14,6 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
+from halcyon.telemetry.event_fields import placed_words, task_words
 from halcyon_api.counting import counted
 
 NAME_WIDTH = 20
@@ -91,10 +92,10 @@ class _Numbers(ProgressColumn):
         numbers = task.fields["numbers"]
         waits = not numbers and not task.fields["ended"] and task.total is not None and task.completed < task.total
         parts = (
-            [f"loss {numbers['loss']:.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
+            [f"loss {numbers['loss']:z.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
         )
         if "reward" in numbers:
-            parts += [f"reward {numbers['reward']:.4f}"]
+            parts += [f"reward {numbers['reward']:z.4f}"]
         if numbers.get("tokens_per_second"):
             parts += [f"{numbers['tokens_per_second']:,.0f} tok/s", f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
@@ -110,10 +111,17 @@ def duration(seconds: float) -> str:
 
 
 _SENTENCES = {
+    "attention": "attention: {implementation}, because {reason}",
+    "determinism": "repeated steps: {determinism}; {meaning}",
+    "plan": "plan: {plan}",
+    "skipped": "step {step}: the update was dropped: {reason}",
+    "checkpointVerified": "step {step}: the checkpoint was read back, and every byte is intact",
+    "hung": "no step or stage has ended for {seconds:.0f} s, and the limit is {limit_seconds:.0f} s",
     "checkpointFailed": "step {step}: checkpoint failed: {reason}",
     "exported": "step {step}: exported to {path}",
     "exportFailed": "step {step}: export failed: {reason}",
     "headRebuilt": "HEAD was rebuilt from the checkpoints: {reason}",
+    "sample": "step {step}, the model writes: {prompt}{text}",
     "fallback": "fell back to step {step}: {reason}",
 }
 """Events as sentences, where nothing but their fields is needed."""
@@ -127,28 +135,28 @@ def sentence(name: str, fields: dict[str, Any]) -> str:
         part = fields.get("source") or fields.get("tag")
         where = f"step {step}, {part}" if part else f"step {step}"
         if "pass_at" in fields:
-            passes = ", ".join(f"pass@{k} {rate:.4f}" for k, rate in fields["pass_at"].items())
-            return (
-                f"{where}: held-out reward {fields['reward']:.4f} of {counted(fields['sequences'], 'prompt')}, {passes}"
-            )
+            passes = ", ".join(f"pass@{k} {rate:z.4f}" for k, rate in fields["pass_at"].items())
+            prompts = counted(fields["sequences"], "prompt")
+            return f"{where}: held-out reward {fields['reward']:z.4f} of {prompts}, {passes}"
         of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
         return (
-            f"{where}: held-out loss {fields['loss']:.4f}{of}"
-            + (f", {bits:.4f} bits per byte" if bits is not None else "")
-            + (f"; of the average {fields['average_loss']:.4f}" if fields.get("average_loss") is not None else "")
+            f"{where}: held-out loss {fields['loss']:z.4f}{of}"
+            + (f", {bits:z.4f} bits per byte" if bits is not None else "")
+            + (f"; of the average {fields['average_loss']:z.4f}" if fields.get("average_loss") is not None else "")
         )
     if name == "task":
-        known = [
-            ("accuracy", ""),
-            ("standard_error", "standard error "),
-            ("centred", "centred "),
-            ("bits_per_byte", "bits per byte "),
-        ]
-        numbers = ", ".join(f"{title}{fields[key]:.4f}" for key, title in known if fields.get(key) is not None)
-        return f"step {step}: {fields['task']} {numbers}"
+        return f"step {step}: {task_words(fields)}"
+    if name == "placed":
+        return placed_words(fields)
+    if name == "watch":
+        return (
+            f"step {step}: {fields['statistic']} of the {fields['of']} of {counted(len(fields['parameters']), 'array')}"
+        )
+    if name == "profiled":
+        return f"step {step}: profile of {counted(fields['steps'], 'step')} in {fields['path']}"
     if name == "macroEvaluation":
-        bits = f", {fields['bits_per_byte']:.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
-        return f"step {step}: mean held-out loss of the sources {fields['loss']:.4f}{bits}"
+        bits = f", {fields['bits_per_byte']:z.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
+        return f"step {step}: mean held-out loss of the sources {fields['loss']:z.4f}{bits}"
     if name == "checkpoint":
         return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
     if name == "rolledBack":

@@ -324,9 +324,12 @@ class RunReporter:
     def tasks_done(self, results: TaskResults) -> None:
         """Report that all tasks are done on the model of a step; the event of each was written before."""
         self.knows(tasks=results.numbers)
-        for name, value in ((CORE, results.core), (CHAT_CORE, results.chat_core)):
+        for name, value, tasks in (
+            (CORE, results.core, results.core_tasks),
+            (CHAT_CORE, results.chat_core, None),
+        ):
             if value is not None:
-                self._event("task", step=results.step, task=name, centred=value)
+                self._event("task", step=results.step, task=name, centred=value, tasks=tasks)
 
     def best(self, record: EvaluationRecord | None, *, stopped: bool) -> None:
         """Report the best evaluation so far, and whether the run ends because its evaluations did not improve."""
@@ -360,6 +363,10 @@ class RunReporter:
         if self._line_is_due("", now, last=state.batches == state.steps):
             speed = {"tokens_per_second": state.tokens_per_second, "eta_seconds": state.eta_seconds}
             self._event("evaluating", batch=state.batches, batches=state.steps, **speed)
+
+    def sampled(self, step: int, prompt: str, text: str) -> None:
+        """Report what the model writes after a prompt, after ``step`` steps."""
+        self._event("sample", step=step, prompt=event_fields.harmless(prompt), text=event_fields.harmless(text))
 
     # Checkpoints and exports.
 

@@ -112,10 +112,10 @@ def outcome(document: Path, root: str, ended: TerminationReport, known: Progress
     if saved is None:
         return ()
     place = root.removeprefix("file://")
-    numbers = [f"loss {progress.loss:.4f}"] if progress.loss is not None else []
+    numbers = [f"loss {progress.loss:z.4f}"] if progress.loss is not None else []
     if progress.evaluation_loss is not None:
-        bits = f" ({progress.bits_per_byte:.4f} bits per byte)" if progress.bits_per_byte is not None else ""
-        numbers.append(f"held-out loss {progress.evaluation_loss:.4f}{bits}")
+        bits = f" ({progress.bits_per_byte:z.4f} bits per byte)" if progress.bits_per_byte is not None else ""
+        numbers.append(f"held-out loss {progress.evaluation_loss:z.4f}{bits}")
     complete = ended.cause == EndCause.COMPLETED
     done = f"all {progress.steps} steps are done" if complete else f"{progress.step} of {progress.steps} steps are done"
     train, report = f"halcyon train {shlex.quote(str(document))}", f"halcyon report {shlex.quote(place)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from halcyon.telemetry.history.merging import FAN_OUT, STEPS_KEPT, due, joined, merged, resolved
+from halcyon.telemetry.history.merging import FAN_OUT, SAMPLES_KEPT, STEPS_KEPT, due, joined, merged, resolved
 from halcyon.telemetry.history.segments import Groups, SegmentName
 from tests.trainer.telemetry.history.rows import group, step, steps
 
@@ -22,6 +22,8 @@ def merged_run(flushes: int, steps_of_a_flush: int) -> dict[SegmentName, Groups]
         ]
         if number % 10 == 0:
             rows.append({"event": "evaluation", "time": 1.0, "step": first, "loss": 1.0})
+        last = number * steps_of_a_flush
+        rows.append({"event": "sample", "time": 1.0, "step": last, "prompt": "a", "text": "b"})
         files[SegmentName(number, number, 0, 1, "a")] = {group(): rows}
         while sources := due(sorted(files, key=lambda name: name.order)):
             name = SegmentName(sources[0].first, sources[-1].last, sources[0].level + 1, 1, "a")
@@ -40,6 +42,8 @@ def check_bounds(files: dict[SegmentName, Groups], flushes: int, last: int) -> N
     assert len(done) <= (STEPS_KEPT + FAN_OUT) * FAN_OUT * levels
     assert sum(row["event"] == "evaluation" for row in rows) == flushes // 10
     assert sum(row["event"] == "goodput" for row in rows) == 1
+    texts = [row["step"] for row in rows if row["event"] == "sample"]
+    assert SAMPLES_KEPT // 2 < len(texts) <= (SAMPLES_KEPT + FAN_OUT) * FAN_OUT * levels
 
 
 def test_a_long_run_has_few_files_and_keeps_every_evaluation() -> None:

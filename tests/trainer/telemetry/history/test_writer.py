@@ -26,7 +26,9 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
     first = Recorder(store.place, group(1))
     first.flush([row(number, 1.0) for number in range(1, 31)])
     first.flush(
-        [Row("evaluation", 31.0, {"step": 30, "loss": 9.0}), Row("checkpoint", 31.0, {"step": 20, "path": "steps/x/"})]
+        [Row("evaluation", 31.0, {"step": 30, "loss": 9.0})]
+        + [Row("sample", 31.0, {"step": number, "prompt": "1 + 1 is ", "text": "1"}) for number in (10, 30)]
+        + [Row("checkpoint", 31.0, {"step": 20, "path": "steps/x/"})]
     )
     second = Recorder(
         store.place, group(1, resumed=20, attempt=2, writer="w2", began=2000.0)
@@ -35,6 +37,7 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
     second.flush(
         [
             Row("evaluation", 41.0, {"step": 30, "loss": 8.0}),
+            Row("sample", 41.0, {"step": 30, "prompt": "1 + 1 is ", "text": "2"}),
             Row("done", 42.0, {"step": 40, "message": "all steps are done"}),
         ]
     )
@@ -43,6 +46,7 @@ def test_a_run_that_was_killed_and_resumed_has_each_step_once(tmp_path: Path) ->
         (number, 1.0 if number <= 20 else 2.0) for number in range(1, 41)
     ]
     assert [one["loss"] for one in found.evaluations] == [8.0]
+    assert [(one["step"], one["text"]) for one in found.samples] == [(10, "1"), (30, "2")]
     assert [one.group.number for one in found.groups] == [1, 2]
     assert [(one.ended, one.repeated) for one in found.groups] == [("", 10), ("completed", 0)]
     assert found.groups[0].seconds.lost_work == 1.0

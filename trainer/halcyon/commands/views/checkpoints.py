@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
@@ -15,6 +14,7 @@ from halcyon.checkpoint.arrays import Checkpoint, LeafDifference
 from halcyon.checkpoint.collect import Garbage
 from halcyon.checkpoint.opening import Listing
 from halcyon.checkpoint.retention import kept_as_best
+from halcyon.commands.views.tables import FittedTable
 from halcyon.storage.abilities import Ability
 from halcyon_api.counting import counted
 
@@ -24,7 +24,7 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
     if listing.head is None:
         return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
     head = listing.head
-    table = Table("step", "epoch", "saved", "size", "state", box=SIMPLE_HEAD)
+    table = FittedTable("step", "epoch", "saved", "size", "state", drops=("epoch", "size"))
     for entry in listing.committed:
         words = {
             "newest": head.newest == entry,
@@ -80,7 +80,7 @@ def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
         ("manifest", entry.manifest_sha256),
     ):
         facts.add_row(Text(name, "bold"), value)
-    table = Table("array", "type", "shape", "chunk", "size", box=SIMPLE_HEAD)
+    table = FittedTable("array", "type", "shape", "chunk", numbers=("size",), drops=("chunk", "type"))
     for leaf in manifest.leaves:
         names = leaf.axes or ("",) * len(leaf.shape)
         shape = " ".join(f"{name} {size}".strip() for name, size in zip(names, leaf.shape, strict=True))
@@ -100,7 +100,7 @@ def damage_view(what: str, intact: str, damages: Sequence[str]) -> RenderableTyp
 
 def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
     """The arrays that differ between two checkpoints."""
-    table = Table("array", "what differs", "elements", "largest difference", box=SIMPLE_HEAD)
+    table = FittedTable("array", "what differs", numbers=("elements", "largest difference"))
     for array in differences:
         counts = (f"{array.elements:,} of {array.of:,}", f"{array.largest:.6g}") if array.of else ()
         table.add_row(array.path, array.what, *counts)
@@ -111,7 +111,7 @@ def garbage_view(garbage: Sequence[Garbage], *, deleted: bool) -> RenderableType
     """The prefixes that were, or would be, deleted."""
     if not garbage:
         return Text("nothing to delete")
-    table = Table("deleted" if deleted else "would be deleted", "why", box=SIMPLE_HEAD)
+    table = FittedTable("deleted" if deleted else "would be deleted", "why")
     for part in garbage:
         table.add_row(part.path, part.why)
     return table
@@ -119,7 +119,7 @@ def garbage_view(garbage: Sequence[Garbage], *, deleted: bool) -> RenderableType
 
 def abilities_view(root: str, abilities: Sequence[Ability]) -> RenderableType:
     """The abilities of a store, one line each."""
-    table = Table(root, "", "ms", box=SIMPLE_HEAD)
+    table = FittedTable(root, "", numbers=("ms",))
     for ability in abilities:
         verdict = Text("yes", "green") if ability.problem is None else Text(ability.problem, "red")
         table.add_row(ability.name, verdict, f"{1000 * ability.seconds:.0f}")

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from halcyon.commands.views.picture import numbers_table
+from halcyon.commands.views.tables import FittedTable
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.dataset import Dataset
 from halcyon.data.examples import Examples
@@ -78,7 +78,7 @@ def _summary(dataset: Dataset, rows: BatchRows, step: int) -> Text:
     return Text(f"{words}, tokens {begin:,} to {schedule.tokens_before(step) - 1:,} of the run", style="bold")
 
 
-def _source_table(dataset: Dataset, rows: BatchRows, step: int) -> Table:
+def _source_table(dataset: Dataset, rows: BatchRows, step: int) -> FittedTable:
     """Rows and share of each source in the step, and its epochs up to the end of the step."""
     table = numbers_table(None, "source", "rows", "share", "epochs so far")
     epochs = dataset.mixture.epochs(dataset.schedule.positions_before(step))

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
-from rich.table import Table
 
+from halcyon.commands.views.tables import FittedTable
 from halcyon.models import CausalLM
 from halcyon.models.axes import is_named
 from halcyon.models.parameters import dotted, parameters, split
@@ -102,9 +102,10 @@ def _decays(group: Group) -> dict[str, bool]:
     return {dotted(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(decaying(group.parameters))}
 
 
-def updates_table(rows: list[ParameterUpdate]) -> Table:
+def updates_table(rows: list[ParameterUpdate]) -> FittedTable:
     """A row for each parameter, and the bytes of the state of all."""
-    table = Table("parameter", "shape", "role", "group", "rule", "rate", "decay", "state")
+    numbers = "rate", "decay", "state"
+    table = FittedTable("parameter", "shape", "role", "group", "rule", numbers=numbers, drops=("role", "shape"))
     for row in rows:
         shape = " x ".join(f"{name} {number}" for name, number in row.shape.items())
         numbers = f"{row.rate_factor:g}", f"{row.weight_decay:g}", size(row.state_bytes)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from halcyon.commands.views.picture import numbers_table
 from halcyon.commands.views.run_summary import Summary
+from halcyon.commands.views.tables import FittedTable
 from halcyon_api.counting import counted, size
 from halcyon_api.spec.mesh import product
 
@@ -36,7 +36,7 @@ def run_page(summary: Summary) -> Iterator[RenderableType]:
     yield _sources(summary)
 
 
-def _model(summary: Summary) -> Table:
+def _model(summary: Summary) -> FittedTable:
     table = numbers_table(
         "Model", "parameter", "axes", "role", "type", "parameters", "bytes", "FLOPs per token", left=4
     )
@@ -53,14 +53,14 @@ def _model(summary: Summary) -> Table:
     return table
 
 
-def _optimizer(summary: Summary) -> Table:
+def _optimizer(summary: Summary) -> FittedTable:
     table = numbers_table(f"Optimizer state ({summary.optimizer})", "state", "type", "elements", "bytes", left=2)
     for row in summary.state:
         table.add_row(row.path, row.dtype, f"{row.elements:,}", size(row.size_bytes))
     return table
 
 
-def _device(summary: Summary) -> Table:
+def _device(summary: Summary) -> FittedTable:
     table = numbers_table("Memory of one device", "part", "size")
     device = summary.device
     parts = {
@@ -77,7 +77,7 @@ def _device(summary: Summary) -> Table:
     return table
 
 
-def _work(summary: Summary) -> Table:
+def _work(summary: Summary) -> FittedTable:
     table = numbers_table("Work", "what", "amount")
     table.add_row("steps", f"{summary.steps:,}")
     table.add_row(
@@ -93,7 +93,7 @@ def _work(summary: Summary) -> Table:
     return table
 
 
-def _sources(summary: Summary) -> Table:
+def _sources(summary: Summary) -> FittedTable:
     table = numbers_table(
         f"Data, {counted(summary.vocabulary, 'token')} in the vocabulary", "source", "kind", "share", "held out", left=2
     )
@@ -111,7 +111,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:,.1f} seconds"
 
 
-def program_page(plan: Plan) -> Iterator[Table | str]:
+def program_page(plan: Plan) -> Iterator[FittedTable | str]:
     """The tables of a compiled step: kernels, matrix products, loops and collectives; empty tables are left out."""
     if plan.kernels:
         rows = [(call.kernel, call.target, call.phase, f"{call.times:,}") for call in plan.kernels]
@@ -151,8 +151,8 @@ def program_page(plan: Plan) -> Iterator[Table | str]:
         )
 
 
-def _rows(rows: Iterable[Sequence[str]], *columns: str) -> Table:
-    table = Table(*columns)
+def _rows(rows: Iterable[Sequence[str]], *columns: str) -> FittedTable:
+    table = FittedTable(*columns)
     for row in rows:
         table.add_row(*row)
     return table

@@ -9,12 +9,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
-from rich.table import Table
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
+from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
 
 _MAX_WIDTH = 1000
@@ -38,7 +37,7 @@ _FRAME = """\
 """
 
 
-def numbers_table(title: str | None, *columns: str, left: int = 1) -> Table:
+def numbers_table(title: str | None, *columns: str, left: int = 1) -> FittedTable:
     """A table without rows, whose columns are numbers.
 
     Args:
@@ -46,10 +45,7 @@ def numbers_table(title: str | None, *columns: str, left: int = 1) -> Table:
         columns: Names of its columns.
         left: Columns at the left that have words.
     """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number < left else "right")
-    return table
+    return FittedTable(*columns[:left], numbers=columns[left:], title=title)
 
 
 def write_picture(content: RenderableType, path: Path, option: str = "--plot") -> None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.bar import Bar
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from halcyon.commands.views.picture import numbers_table
+from halcyon.commands.views.tables import FittedTable
 from halcyon.data.cache.build import Built
 from halcyon.data.cache.ledger import Ledger
 from halcyon.data.cache.reader import TokenReader
@@ -106,7 +105,7 @@ def _lengths(ends: np.ndarray, first: int) -> np.ndarray:
     return np.diff(ends[first : first + _CHUNK], prepend=ends[first - 1] if first else 0)
 
 
-def source_table(ledgers: Mapping[str, Ledger]) -> Table:
+def source_table(ledgers: Mapping[str, Ledger]) -> FittedTable:
     """Table of the contents of the caches."""
     labelled = any(ledger.rejected_rows for ledger in ledgers.values())
     skips = any(ledger.skipped for ledger in ledgers.values())
@@ -142,9 +141,7 @@ def stats_view(sources: list[SourceOverview], ledgers: Mapping[str, Ledger], ste
 
 def picture(sources: list[SourceOverview], steps: int) -> RenderableType:
     """Tokens and epochs of each source as bars, and the lengths of its documents as a histogram."""
-    bars = Table(
-        title=f"Tokens, and epochs at the end of {counted(steps, 'step')}", title_justify="left", box=SIMPLE_HEAD
-    )
+    bars = FittedTable(title=f"Tokens, and epochs at the end of {counted(steps, 'step')}")
     for name, justify in (("source", "left"), ("tokens", "right"), ("", "left"), ("epochs", "right"), ("", "left")):
         bars.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     most_tokens = max([1e-9, *(source.tokens for source in sources)])

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from rich.table import Table
 
+from halcyon.commands.views.tables import FittedTable
 from halcyon.tokenizer.protocol import Tokenizer
 
 
@@ -22,18 +22,18 @@ def compression(tokenizer: Tokenizer, text: str) -> tuple[float, bool]:
     return len(text.encode()) / ids.size if ids.size else float("nan"), tokenizer.decode(ids) == text
 
 
-def compression_table(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> Table:
+def compression_table(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> FittedTable:
     """Bytes per token of each tokenizer on each text.
 
     The best value of a row is bold; ``~`` marks text that decoding does not return.
     """
-    table = Table(
-        title="Bytes of text per token (more is better)", caption="~ text that decoding does not give back exactly"
+    table = FittedTable(
+        "text",
+        numbers=("bytes", *(f"{name}\n{tokenizer.vocab_size:,} tokens" for name, tokenizer in tokenizers.items())),
+        drops=("bytes",),
+        title="Bytes of text per token (more is better)",
+        caption="~ text that decoding does not give back exactly",
     )
-    table.add_column("text")
-    table.add_column("bytes", justify="right")
-    for name, tokenizer in tokenizers.items():
-        table.add_column(f"{name}\n{tokenizer.vocab_size:,} tokens", justify="right")
     for kind, text in texts.items():
         results = [compression(tokenizer, text) for tokenizer in tokenizers.values()]
         best = max((ratio for ratio, _ in results), default=0.0)

@@ -3,8 +3,9 @@
 Eight segments of one level become one segment of the next level, so a run of any length has at most seven segments of
 each level, and the number of levels grows with the logarithm of its length. A merged segment holds at most `STEPS_KEPT`
 rows of steps: beyond that, it keeps the steps that are multiples of a power of two. So the last steps are there in
-full, and the older ones at growing distances. Evaluations and all other events stay; of the accounts of time only the
-last one of each process group is kept, because it holds the earlier ones.
+full, and the older ones at growing distances. The same holds for texts of the model, with `SAMPLES_KEPT`. Evaluations
+and all other events stay; of the accounts of time only the last one of each process group is kept, because it holds the
+earlier ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ FAN_OUT = 8
 """Segments of one level that are merged into one."""
 STEPS_KEPT = 2048
 """Rows of steps in a merged segment."""
+SAMPLES_KEPT = 256
+"""Texts of the model in a merged segment."""
+SAMPLE = "sample"
+"""Event of a text that the model writes."""
 ROLLED_BACK = "rolledBack"
 """Event of a return to an earlier checkpoint: steps after ``toStep`` that were done before it do not count."""
 ACCOUNT = "goodput"
@@ -45,7 +50,7 @@ def merged(parts: Iterable[Groups]) -> Groups:
     """The rows of several segments, given in their order, with repeated steps resolved and bounded to `STEPS_KEPT`
     steps.
     """
-    return sampled(resolved(joined(parts)), STEPS_KEPT)
+    return sampled(sampled(resolved(joined(parts)), STEPS_KEPT), SAMPLES_KEPT, SAMPLE)
 
 
 def joined(parts: Iterable[Groups]) -> Groups:
@@ -79,11 +84,11 @@ def first_step(group: ProcessGroupId, rows: Iterable[Record]) -> int:
     return min([group.resumed_step, *(row["toStep"] for row in rows if row["event"] == ROLLED_BACK)])
 
 
-def sampled(groups: Groups, limit: int) -> Groups:
-    """The rows with at most about `limit` steps: those that are multiples of a power of two, and the last one of each
-    group.
+def sampled(groups: Groups, limit: int, event: str = STEP) -> Groups:
+    """The rows with at most about `limit` of one event: those whose steps are multiples of a power of two, and the last
+    one.
     """
-    steps = [row["step"] for rows in groups.values() for row in rows if row["event"] == STEP]
+    steps = [row["step"] for rows in groups.values() for row in rows if row["event"] == event]
     every = 1
     while sum(step % every == 0 for step in steps) > limit:
         every *= 2
@@ -91,7 +96,7 @@ def sampled(groups: Groups, limit: int) -> Groups:
         return groups
     newest = max(steps)
     return {
-        group: [row for row in rows if row["event"] != STEP or row["step"] % every == 0 or row["step"] == newest]
+        group: [row for row in rows if row["event"] != event or row["step"] % every == 0 or row["step"] == newest]
         for group, rows in groups.items()
     }
 

@@ -3,7 +3,7 @@ again, and copies it into another root.
 
 A process group that resumes at step n does the steps after n again, as the checkpoint with which it began says. So of
 the rows of earlier groups, those of steps after n do not count. This also removes what a writer has added after it lost
-the root. Evaluations are kept by step, the latest of each; other events are all kept.
+the root. Evaluations and texts of the model are kept by step, the latest of each; other events are all kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
 from halcyon.telemetry.history import segments
 from halcyon.telemetry.history.background import STEP
-from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, first_step, joined, merged, resolved
+from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved
 from halcyon.telemetry.log import to_camel
 from halcyon_api.accounts import divide
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
@@ -58,6 +58,7 @@ class History:
         groups: Its process groups, the oldest first; empty if the root has no history.
         steps: One row for each step, in their order. Of a long run, old steps are kept at growing distances.
         evaluations: One row for each evaluated step, and source if there is one.
+        samples: One row for each text that the model wrote while it trained, in the order of steps.
         events: All other events, in the order of time; each has ``attempt`` and ``restart``.
         files: Number of segments.
         size_bytes: Their size; None if it was not read.
@@ -68,6 +69,7 @@ class History:
     groups: tuple[ProcessGroupHistory, ...] = ()
     steps: tuple[segments.Record, ...] = ()
     evaluations: tuple[segments.Record, ...] = ()
+    samples: tuple[segments.Record, ...] = ()
     events: tuple[segments.Record, ...] = ()
     files: int = 0
     damages: tuple[str, ...] = ()
@@ -169,14 +171,17 @@ def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: S
     kept = resolved(groups)
     steps = [row for rows in kept.values() for row in rows if row["event"] == STEP]
     evaluations: dict[tuple[int, str, str], segments.Record] = {}
+    samples: dict[tuple[int, str, str], segments.Record] = {}
     events: list[segments.Record] = []
     for group, rows in kept.items():
-        evaluations = _until(evaluations, group.resumed_step)
+        evaluations, samples = _until(evaluations, group.resumed_step), _until(samples, group.resumed_step)
         for row in rows:
             if row["event"] == ROLLED_BACK:
-                evaluations = _until(evaluations, row["toStep"])
+                evaluations, samples = _until(evaluations, row["toStep"]), _until(samples, row["toStep"])
             if row["event"] == "evaluation":
                 evaluations[row["step"], row.get("source", ""), row.get("tag", "")] = row
+            elif row["event"] == SAMPLE:
+                samples[row["step"], "", ""] = row
             elif row["event"] not in (STEP, ACCOUNT):
                 events.append({**row, "attempt": group.attempt, "restart": group.restart})
     return History(
@@ -184,17 +189,16 @@ def history_of(root: str, groups: segments.Groups, *, files: int = 0, damages: S
         groups=_accounts(groups),
         steps=tuple(sorted(steps, key=lambda row: row["step"])),
         evaluations=tuple(evaluations[key] for key in sorted(evaluations)),
+        samples=tuple(samples[key] for key in sorted(samples)),
         events=tuple(sorted(events, key=lambda row: row["time"])),
         files=files,
         damages=tuple(damages),
     )
 
 
-def _until(
-    evaluations: dict[tuple[int, str, str], segments.Record], step: int
-) -> dict[tuple[int, str, str], segments.Record]:
-    """The evaluations without those after a step: their models were left behind."""
-    return {key: row for key, row in evaluations.items() if key[0] <= step}
+def _until(rows: dict[tuple[int, str, str], segments.Record], step: int) -> dict[tuple[int, str, str], segments.Record]:
+    """The rows without those after a step: their models were left behind."""
+    return {key: row for key, row in rows.items() if key[0] <= step}
 
 
 def _accounts(groups: segments.Groups) -> tuple[ProcessGroupHistory, ...]:

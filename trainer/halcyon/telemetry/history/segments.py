@@ -36,6 +36,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
     "step": {"step!": "count"},
     "evaluation": {"step!": "count"},
     "task": {"step!": "count", "task!": "name"},
+    "sample": {"step!": "count", "prompt!": "text", "text!": "text"},
     "rolledBack": {"step!": "count", "toStep!": "count"},
     "goodput": {"step!": "count", "seconds!": "seconds"},
 }
@@ -59,7 +60,7 @@ GROUP = _kinds(count="number! attempt! restart! resumedStep! steps!", name="writ
 ROW = _kinds(
     name="event! source tag task cause",
     time="time!",
-    count="step toStep",
+    count="step toStep tasks",
     number="seconds loss bitsPerByte gradientNorm learningRate tokensPerSecond accuracy standardError centred",
     text="message",
 )
