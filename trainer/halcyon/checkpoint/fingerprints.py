@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from halcyon_api.checkpoint_documents import Fingerprints
+from halcyon_api.edits.branch import BRANCH
 from halcyon_api.training_run import TrainingRunSpec
 
 DATA_FIELDS = ("sources", "mixture", "order", "validation", "attendAcrossDocuments")
@@ -47,6 +48,8 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         sections[ADAPTER] = document["adapter"]
     if spec.average is not None:
         sections["spec.average"] = document["average"]
+    if spec.origin is not None and spec.origin.data_position is not None:
+        sections["spec.from"] = {name: document["from"][name] for name in ("step", "dataPosition")}
     return fingerprints_of(sections)
 
 
@@ -103,8 +106,7 @@ def sentence(clauses: tuple[str, ...], step: int, root: str) -> str:
     more = f", and {len(clauses) - _MOST} more fields differ" if len(clauses) > _MOST else ""
     return (
         f"the checkpoint at step {step} in {root} was made with another configuration: "
-        f"{'; '.join(clauses[:_MOST])}{more}; set it back "
-        "to go on, or give the changed run a spec.checkpoint.root of its own"
+        f"{'; '.join(clauses[:_MOST])}{more}; set it back to go on, or {BRANCH}"
     )
 
 

@@ -84,12 +84,30 @@ def train(
         Literal["cpu"] | None,
         typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
     ] = None,
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Train the changed document as the run RUN-NAME in ROOT-NAME, from a checkpoint of the run in ROOT, "
+            "which is only read.",
+        ),
+    ] = None,
+    from_step: Annotated[
+        int | None, typer.Option(min=0, help="With --branch: the step of that checkpoint. Default: the newest.")
+    ] = None,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="With --branch: take only the weights, and begin at step 0.")
+    ] = False,
 ) -> None:
     """Train a run on this machine, or in a pod that the operator made.
 
     Resumes from its newest checkpoint if there is one.
     """
+    from halcyon.run.branch import Branch
     from halcyon.run.process import run_training
+
+    if branch is None and (from_step is not None or weights_only):
+        raise typer.BadParameter("--from-step and --weights-only need --branch NAME")
 
     if find_spec("jax") is None:  # a training imports it late
         raise ModuleNotFoundError(name="jax")
@@ -102,6 +120,7 @@ def train(
         defaults=tuple(defaults or ()),
         overrides=tuple(overrides or ()),
         on_cpu=device == "cpu",
+        branch=None if branch is None else Branch(branch, from_step, weights_only),
     )
 
 

@@ -21,6 +21,7 @@ from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
 from halcyon.host.signals import SignalThread, ending_signals
+from halcyon.run.branch import Branch
 from halcyon.run.context import Context, resolve_context, run_plan
 from halcyon.storage.metadata_server import wait_for_server
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
@@ -78,6 +79,7 @@ def run_training(
     defaults: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     on_cpu: bool = False,
+    branch: Branch | None = None,
 ) -> NoReturn:
     """Run the task of the document and exit. The exit code says how the run ended.
 
@@ -90,6 +92,7 @@ def run_training(
         defaults: Files of TrainingRunDefaults for fields that the document does not set.
         overrides: Changes of the document, each ``PATH=VALUE``.
         on_cpu: Train on the processor instead of the document's accelerator.
+        branch: Train a branch of the document's run instead.
     """
     try:
         context = resolve_context(
@@ -108,6 +111,9 @@ def run_training(
     if context.own_devices is not None:
         # early: each thread that exists already may have a heap of its own, which would keep memory too
         keep_freed_memory()
+    if branch is not None:
+        context = _branched(context, branch, environ)
+        spec = context.spec
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
@@ -350,6 +356,15 @@ def _own_stdout() -> TextIO:
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return own
+
+
+def _branched(context: Context, branch: Branch, environ: Mapping[str, str]) -> Context:
+    from halcyon.run.branching import branched  # imports JAX, so only after the variables of the document are set
+
+    try:
+        return branched(context, branch)
+    except TrainerExit as error:
+        _leave_unstarted(error, environ)
 
 
 def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:

@@ -40,7 +40,9 @@ def test_another_identity_is_refused(corpus: Path, change: dict[str, Any], what:
     ) as error:
         again(corpus, **change)
     assert what in str(error.value)
-    assert "set it back to go on, or give the changed run a spec.checkpoint.root of its own" in str(error.value)
+    assert "set it back to go on, or train the change as a branch: halcyon train run.yaml --branch NAME" in str(
+        error.value
+    )
 
 
 def test_a_changed_file_is_refused_by_name(corpus: Path) -> None:

@@ -40,6 +40,7 @@ from halcyon.storage.store import Store
 from halcyon.tokenizer import TokenizerDefinition, load
 from halcyon.tokenizer.bpe import train_bpe
 from halcyon.tokenizer.resolve import resolve
+from halcyon_api.edits.branch import BRANCH
 from halcyon_api.spec.data import DataSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.spec.tokenizer import TokenizerSpec
@@ -249,8 +250,8 @@ class CacheKeeper:
             ) from None
         wanted, recorded = identity(source, definition.fingerprint, work.FORMAT_VERSION), ledger.identity
         differing = sorted(name for name in wanted | recorded if wanted.get(name) != recorded.get(name))
-        own = "spec.data.cache.root and " if self.data.cache.root is not None else ""
-        fix = f"set it back to go on, or give the changed run a {own}spec.checkpoint.root of its own"
+        own = "give it a spec.data.cache.root of its own and " if self.data.cache.root is not None else ""
+        fix = f"set it back to go on, or {own}{BRANCH}"
         where = _where(source)
         if differing:
             raise BadConfiguration(f"{where}: its token cache was built with another {' and '.join(differing)}; {fix}")
