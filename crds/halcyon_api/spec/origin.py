@@ -88,8 +88,8 @@ class OriginSpec(RuledModel):
             ".huggingFace",
         ),
         Rule(
-            "!has(self.dataPosition) || (has(self.step) && !has(self.weightsOnly))",
-            lambda self: self.data_position is None or (self.step is not None and self.weights_only is None),
+            "!has(self.dataPosition) || (has(self.step) && !self.?weightsOnly.orValue(false))",
+            lambda self: self.data_position is None or (self.step is not None and not self.takes_weights),
             "dataPosition needs step, and a run with weightsOnly begins at the start of its data",
             ".dataPosition",
         ),
