@@ -42,5 +42,10 @@ def differing_view(labels: Sequence[str], fields: Mapping[str, Sequence[Any]]) -
     """A table of these fields, one column for each run."""
     table = table_of("differing field", *labels)
     for path, values in fields.items():
-        table.add_row(Text(path), *(Text(shown(value)) for value in values))
+        table.add_row(*map(_cell, (path, *map(shown, values))))
     return table
+
+
+def _cell(text: str) -> Text:
+    """A text of a root, which may be that of a stranger: without signs that would change the terminal."""
+    return Text("".join(sign if sign.isprintable() else "?" for sign in text))

@@ -185,10 +185,11 @@ class OriginRecord(Document):
 
     @property
     def sentence(self) -> str:
-        """The record as a sentence."""
+        """The record as a sentence. Signs that would change a terminal are question marks."""
         taken = "with the weights of" if self.weights_only else "as a branch of"
         changed = "; ".join(self.changes) or "no field that decides numbers"
-        return f"began {taken} run {self.run} at step {self.step}, in {self.root}; changed: {changed}"
+        text = f"began {taken} run {self.run} at step {self.step}, in {self.root}; changed: {changed}"
+        return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 MAX_CHANGES = 100
