@@ -23,7 +23,7 @@ def render(
     overrides: Overrides = None,
     matrix: Annotated[
         Path | None,
-        typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each variant of this sweep instead."),
+        typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each member of this sweep instead."),
     ] = None,
 ) -> None:
     """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML.
