@@ -120,12 +120,19 @@ def test_a_branch_has_names_and_roots_of_its_own_and_begins_at_the_newest_or_the
 
 
 def test_a_branch_that_has_begun_keeps_its_checkpoint(context: Context, root: Root) -> None:
-    own = Store(root.spec.model_copy(update={"root": f"{root.spec.root}-hot"}))
-    record = OriginRecord(run="run", root=root.spec.root, step=3, data_position=0)
-    own.write(ORIGIN_KEY, canonical_json(record.document()))
-    found = branched(context, Branch("hot")).spec.origin
-    assert found is not None
-    assert (found.step, found.data_position) == (3, 0), "the first run may have no such checkpoint any more"
+    spec = root.spec.model_copy(update={"root": f"{root.spec.root}-hot"})
+    own, record = Store(spec), OriginRecord(run="run", root=root.spec.root, step=3, data_position=0)
+
+    def begun(step: int) -> tuple[int | None, int | None]:
+        own.write(ORIGIN_KEY, canonical_json(record.model_copy(update={"step": step}).document()))
+        found = branched(context, Branch("hot")).spec.origin
+        assert found is not None
+        return found.step, found.data_position
+
+    assert begun(4) == (4, None), "killed before its first commit"
+    assert begun(3) == (6, None), "and the first run has deleted this step since"
+    fill(Root(spec, Path(f"{root.folder}-hot")), 5)
+    assert begun(3) == (3, 0), "the first run need not have it any more"
     with pytest.raises(BadConfiguration, match=r"--from-step 4: branch hot began at step 3; leave --from-step out"):
         branched(context, Branch("hot", 4))
     with pytest.raises(BadConfiguration, match=r"--weights-only: branch hot began with the whole state"):

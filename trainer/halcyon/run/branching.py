@@ -63,10 +63,11 @@ def branched(context: Context, branch: Branch) -> Context:
     store, own_store = origin_store(parent, spec.checkpoint), Store(own.spec.checkpoint)
     try:
         record = _record(own_store)
-        if record is not None:
+        head, _ = load_head(own_store)
+        if record is not None and head is not None and head.committed:
             origin = _as_before(record, branch, parent, own_store.root)
-        else:
-            entry, manifest = _checkpoint(store, branch, parent)
+        else:  # it was killed before its first commit, if there is a record
+            entry, manifest = _checkpoint(store, branch, parent, None if record is None else record.step)
             if entry.step >= spec.trainer.steps and not branch.weights_only:
                 raise BadConfiguration(
                     f"spec.trainer.steps: run {parent.run} had done {entry.step} steps at its checkpoint, and a branch "
@@ -187,8 +188,10 @@ def _as_before(record: OriginRecord, branch: Branch, parent: OriginSpec, root: s
     }
 
 
-def _checkpoint(store: Store, branch: Branch, parent: OriginSpec) -> tuple[CommittedStep, Manifest]:
-    """The checkpoint of the first run that the branch begins from."""
+def _checkpoint(store: Store, branch: Branch, parent: OriginSpec, tried: int | None) -> tuple[CommittedStep, Manifest]:
+    """The checkpoint of the first run that the branch begins from: the named step, else the one that a killed process
+    of the branch has `tried`, if it is still there, else the newest.
+    """
     head, _ = load_head(store)
     committed = () if head is None else head.committed
     if not committed:
@@ -196,11 +199,13 @@ def _checkpoint(store: Store, branch: Branch, parent: OriginSpec) -> tuple[Commi
             f"--branch {branch.name}: run {parent.run} has no checkpoint in {store.root} yet; leave --branch out to "
             "train it"
         )
+    wanted = branch.step
+    if wanted is None and any(entry.step == tried for entry in committed):
+        wanted = tried
     for entry, manifest in readable(store, committed):
-        if branch.step in (None, entry.step):
+        if wanted in (None, entry.step):
             return entry, manifest
     steps = ", ".join(str(entry.step) for entry in committed[:_STEPS_SHOWN])
     raise NoValidCheckpoint(
-        f"--from-step {branch.step}: run {parent.run} has no checkpoint of this step in {store.root}; its steps are "
-        f"{steps}"
+        f"--from-step {wanted}: run {parent.run} has no checkpoint of this step in {store.root}; its steps are {steps}"
     )
