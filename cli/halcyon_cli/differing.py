@@ -19,7 +19,7 @@ STEPS = "trainer.steps"
 Outcome = Literal["nothing", "atOnce", "restart", "later", "refused"]
 """The effect of applying: none, at once, by a new attempt now, with the next attempt, or the document is rejected."""
 _AT_ONCE = "at once"
-_FROZEN = "refused: it must not change while the run exists; begin a new run from this one's checkpoint (spec.from)"
+_FROZEN = "refused: it must not change while the run exists; train it as a branch: a new run with spec.from"
 _CLASSES: dict[EditClass, str] = {"live": "live", "atCheckpoint": "at a checkpoint", "frozen": "frozen"}
 _STYLES: dict[Outcome, str] = {
     "nothing": "dim",

@@ -129,6 +129,7 @@ def document(history: History) -> dict[str, Any]:
         "step": history.done_steps,
         "steps": history.planned_steps,
         "complete": history.complete,
+        "from": None if history.origin is None else history.origin.document(),
         "stoppedSeconds": round(history.stopped_seconds, 3),
         "history": {
             "steps": list(history.steps),

@@ -37,6 +37,8 @@ def status_view(history: History, now: float) -> RenderableType:
     if last.message:
         fact("that is", last.message)
     fact("root", history.root)
+    if history.origin is not None:
+        fact("origin", history.origin.sentence)
     facts.add_progress(history.done_steps, history.planned_steps, "steps")
     if history.steps and (speed := history.steps[-1].get("tokensPerSecond")):
         eta = history.steps[-1].get("etaSeconds")
@@ -54,6 +56,8 @@ def history_view(history: History, now: float) -> RenderableType:
     """The report of a run: its losses, where its time went, its evaluations and its last events."""
     report = report_of(history, now)
     facts = Facts()
+    if history.origin is not None:
+        facts.add("origin", history.origin.sentence)
     _add_losses(facts, history)
     parts: list[RenderableType] = [report_view(report), facts.grid]
     if history.stopped_seconds >= 0.1:

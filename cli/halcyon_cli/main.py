@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ def render(
     overrides: Overrides = None,
     matrix: Annotated[
         Path | None,
-        typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each variant of this sweep instead."),
+        typer.Option(metavar="SWEEP.YAML", help="Print a TrainingRun for each member of this sweep instead."),
     ] = None,
 ) -> None:
     """Print the objects that the operator would create for a run's first attempt: ConfigMap and JobSet, as YAML.
@@ -38,6 +38,41 @@ def render(
             sys.stdout.write(rendered_matrix(document, matrix, defaults or (), overrides or ()))
         else:
             sys.stdout.write(rendered(document, trainer_image, cluster_domain, defaults or (), overrides or ()))
+
+
+@app.command(rich_help_panel=LOCAL)
+def sweep(
+    document: Document,
+    variants: Annotated[Path, typer.Argument(help="The sweep: a grid, random values or a list.", metavar="SWEEP.YAML")],
+    at_once: Annotated[int, typer.Option(min=1, help="Number of members that train at the same time.")] = 1,
+    stop_on_failure: Annotated[
+        bool, typer.Option("--stop-on-failure", help="If a member fails, the others save and end.")
+    ] = False,
+    checkpoint_root: Annotated[
+        str | None,
+        typer.Option(help="Keep the members' checkpoints below this place instead of spec.checkpoint.root."),
+    ] = None,
+    defaults: Defaults = None,
+    overrides: Overrides = None,
+    device: Annotated[
+        Literal["cpu"] | None,
+        typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
+    ] = None,
+) -> None:
+    """Train the members of a sweep on this machine, and print a table of their losses with the best one.
+
+    Call it again to go on: complete members are not trained again. Exits with 1 unless all members are complete.
+    """
+    from halcyon_cli.output import reporting_errors
+    from halcyon_cli.sweeping import train_sweep
+
+    words = () if device is None else ("--device", device)
+    with reporting_errors():
+        complete = train_sweep(
+            document, variants, defaults or (), overrides or (), checkpoint_root,
+            at_once=at_once, stop_on_failure=stop_on_failure, words=words,
+        )  # fmt: skip
+    raise typer.Exit(0 if complete else 1)
 
 
 commands.register(app, panel="In a cluster")

@@ -50,6 +50,7 @@ def page(history: History, now: float) -> str:
         ("state", report.phase),
         ("steps", f"{history.done_steps:,} of {history.planned_steps:,}"),
         ("root", history.root),
+        *([] if history.origin is None else [("origin", history.origin.sentence)]),
         ("began", report.started_at),
         ("goodput", f"{report.ratio:.1%} of {span(report.wall_seconds)}"),
         ("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated"),

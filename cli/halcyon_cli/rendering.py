@@ -9,12 +9,11 @@ from pathlib import Path
 from halcyon.commands.errors import about_file
 from halcyon.errors import TrainerExit
 from halcyon.weights.model_file import read_model
-from halcyon_api.defaults.files import load_defaults, load_resolved, with_changes, with_values
-from halcyon_api.training_run import InvalidRun, parse_run, read_one
-from halcyon_api.validation import find_problems
+from halcyon_api.defaults.files import load_resolved
+from halcyon_api.training_run import InvalidRun
 from halcyon_api.yaml_text import dump_all
 from halcyon_cli.output import Rejected
-from halcyon_cli.sweeps import parse_sweep, variants
+from halcyon_cli.sweep_members import members_of
 from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan
 from halcyon_operator.model.settings import InvalidSettings, parse_settings
 from halcyon_operator.objects.jobset import build_config_map, build_jobset
@@ -58,30 +57,6 @@ def rendered(
 def rendered_matrix(path: Path, sweep: Path, defaults: Sequence[Path] = (), overrides: Sequence[str] = ()) -> str:
     """Return the TrainingRuns of a sweep as YAML documents, each of which is a valid run.
 
-    Args:
-        path: The run document that all variants begin with.
-        sweep: The sweep document.
-        defaults: Files with the runs' defaults, the most specific first. They are used in the checks only: the cluster
-            fills them in.
-        overrides: Changes of the run before the sweep's, each ``PATH=VALUE``.
-
-    Raises:
-        Rejected: The run or the sweep is not valid, or a variant is not a valid run.
+    Arguments and errors are those of `members_of`. The defaults are used in the checks only: the cluster fills them in.
     """
-    try:
-        base = with_changes(read_one(path), path.parent, read_model, overrides)
-    except (InvalidRun, TrainerExit) as error:
-        raise Rejected(about_file(path, str(error))) from None
-    try:
-        values = load_defaults(defaults)
-        found = variants(base, parse_sweep(read_one(sweep)))
-    except InvalidRun as error:
-        raise Rejected(about_file(sweep, str(error))) from None
-    for variant in found:
-        try:
-            problems = find_problems(parse_run(with_values(variant.document, values)).spec)
-        except InvalidRun as error:
-            raise Rejected(f"{sweep}: {variant}: {error}") from None
-        if problems:
-            raise Rejected(f"{sweep}: {variant}: {'; '.join(map(str, problems))}")
-    return dump_all([variant.document for variant in found])
+    return dump_all([member.variant.document for member in members_of(path, sweep, defaults, overrides)])

@@ -15,6 +15,7 @@ from halcyon_api.training_run import InvalidRun, TrainingRunSpec, parse_run
 from halcyon_cli.output import Rejected
 
 if TYPE_CHECKING:
+    from halcyon.storage.store import Store
     from halcyon.telemetry.history.reading import History
     from halcyon_cli.cluster import Runs
 
@@ -38,19 +39,52 @@ def is_root(place: str) -> bool:
     return any((Path(place) / key).exists() for key in ("HEAD", "metrics"))
 
 
-def history_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> History:
+def store_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> Store:
+    """The root at a place.
+
+    Raises:
+        typer.Exit: The place is not valid; the sentence is printed.
+    """
+    from halcyon.commands.checkpoints import root_store
+    from halcyon.commands.errors import report_root_errors
+
+    with report_root_errors():
+        return root_store(place, endpoint, region)
+
+
+def store_of_run(runs: Runs, name: str, endpoint: str | None = None, region: str | None = None) -> Store:
+    """The checkpoint root of a run in the cluster.
+
+    Args:
+        runs: The cluster.
+        name: The run's name.
+        endpoint: Address of the store for this machine, if that of the document is one inside the cluster.
+        region: Region of the bucket, instead of that of the document.
+
+    Raises:
+        typer.Exit: The address is not valid; the sentence is printed.
+        Rejected: There is no such run.
+    """
+    from halcyon_api.defaults.status import read_values
+    from halcyon_api.status.run_status import parse_status
+
+    live = runs.get(name)
+    checkpoint = live_spec(live, read_values(parse_status(live.get("status")).defaults)).checkpoint
+    return store_of_root(checkpoint.root, endpoint or checkpoint.endpoint, region or checkpoint.region)
+
+
+def history_in(store: Store) -> History:
     """The history in a root.
 
     Raises:
-        typer.Exit: The root does not answer or the place is not valid; the sentence is printed.
+        typer.Exit: The root does not answer; the sentence is printed.
         Rejected: The root has no history.
     """
-    from halcyon.commands.checkpoints import root_store
     from halcyon.commands.errors import report_root_errors
     from halcyon.telemetry.history.reading import read_history
 
     with report_root_errors():
-        found = read_history(root_store(place, endpoint, region))
+        found = read_history(store)
     if not found.groups and found.damages:
         raise Rejected(f"{found.root}: no part of its history can be read: {found.damages[0]}")
     if not found.groups:
@@ -61,26 +95,26 @@ def history_of_root(place: str, endpoint: str | None = None, region: str | None 
     return found
 
 
-def history_of_run(runs: Runs, name: str, endpoint: str | None = None, region: str | None = None) -> History:
-    """The history in the checkpoint root of a run in the cluster.
+def history_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> History:
+    """The history of the root at a place; raises as `store_of_root` and `history_in` do."""
+    return history_in(store_of_root(place, endpoint, region))
 
-    Args:
-        runs: The cluster.
-        name: The run's name.
-        endpoint: Address of the store for this machine, if that of the document is one inside the cluster.
-        region: Region of the bucket, instead of that of the document.
+
+def sections_in(store: Store) -> dict[str, Any]:
+    """The sections of the run's document that the newest checkpoint in a root recorded; empty without a checkpoint.
 
     Raises:
-        typer.Exit: The root does not answer or the address is not valid; the sentence is printed.
-        Rejected: There is no such run, or its root has no history.
+        typer.Exit: The root does not answer; the sentence is printed.
     """
-    from halcyon_api.defaults.status import read_values
-    from halcyon_api.status.run_status import parse_status
-    from halcyon_cli.roots import live_spec
+    from halcyon.checkpoint.opening import load_head
+    from halcyon.checkpoint.verify import readable
+    from halcyon.commands.errors import report_root_errors
 
-    live = runs.get(name)
-    checkpoint = live_spec(live, read_values(parse_status(live.get("status")).defaults)).checkpoint
-    return history_of_root(checkpoint.root, endpoint or checkpoint.endpoint, region or checkpoint.region)
+    with report_root_errors():
+        head, _ = load_head(store)
+        for _, manifest in readable(store, head.committed if head is not None else ()):
+            return manifest.fingerprints.documents
+    return {}
 
 
 def live_spec(live: dict[str, Any], values: Values) -> TrainingRunSpec:

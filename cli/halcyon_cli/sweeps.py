@@ -87,7 +87,7 @@ class Variant:
 
     def __str__(self) -> str:
         return (
-            f"variant {self.number} ({', '.join(f'{path}={json.dumps(value)}' for path, value in self.values.items())})"
+            f"member {self.number} ({', '.join(f'{path}={json.dumps(value)}' for path, value in self.values.items())})"
         )
 
 

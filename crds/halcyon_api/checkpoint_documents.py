@@ -29,6 +29,8 @@ HUGGING_FACE_PREFIX = "huggingface/"
 """Where a root keeps the small files of the Hugging Face model that its weights came from."""
 CHOICES_PREFIX = "choices/"
 """Where a root keeps the values that a run has chosen for its automatic fields."""
+ORIGIN_KEY = "ORIGIN.json"
+"""Where the root of a run that began from a checkpoint of another run says so."""
 FORMAT_VERSION = 1
 _LARGEST_FORMAT_VERSION = 1_000_000
 
@@ -167,6 +169,43 @@ class Head(Document):
     def newest(self) -> CommittedStep | None:
         """The newest committed checkpoint."""
         return self.committed[0] if self.committed else None
+
+
+class OriginRecord(Document):
+    """The checkpoint of another run that a run began from. Written before the run's first commit."""
+
+    run: Annotated[str, StringConstraints(max_length=253)] = Field(description="Name of the other run.")
+    root: Annotated[str, StringConstraints(max_length=2048)] = Field(description="Address of its root.")
+    step: int = Field(ge=0, description="Step of its checkpoint.")
+    weights_only: bool = Field(default=False, description="Whether only its weights were taken.")
+    data_position: int | None = optional("`from.dataPosition` of the run.", ge=0)
+    changes: tuple[str, ...] = Field(
+        default=(), description="A clause for each field that decides numbers and differs, at most `MAX_CHANGES`."
+    )
+
+    @property
+    def sentence(self) -> str:
+        """The record as a sentence. Signs that would change a terminal are question marks."""
+        taken = "with the weights of" if self.weights_only else "as a branch of"
+        changed = "; ".join(self.changes) or "no field that decides numbers"
+        text = f"began {taken} run {self.run} at step {self.step}, in {self.root}; changed: {changed}"
+        return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+MAX_CHANGES = 100
+"""Most clauses of `OriginRecord.changes`."""
+
+
+def decode_origin(data: bytes) -> OriginRecord:
+    """Read a stored record.
+
+    Raises:
+        DamagedDocument: The bytes are not such a record.
+    """
+    try:
+        return OriginRecord.model_validate_json(data)
+    except ValueError:
+        raise DamagedDocument(f"{ORIGIN_KEY} cannot be read") from None
 
 
 class ManifestFile(Document):

@@ -164,6 +164,11 @@ BROKEN: tuple[Case, ...] = (
         "set exactly one of run and huggingFace",
         document(spec__from={**_OTHER, "huggingFace": {"path": "/models/base"}}),
     ),
+    ("dataPosition needs step", document(spec__from={"run": "other", "dataPosition": 0})),
+    (
+        "dataPosition needs step, and a run with weightsOnly begins",
+        document(spec__from={"run": "other", "step": 3, "weightsOnly": True, "dataPosition": 0}),
+    ),
     ("step and root belong to run", document(spec__from={"huggingFace": {"path": "/models/base"}, "step": 3})),
     ("from.step must be less", document(spec__from={**_OTHER, "step": 10})),
     ("huggingFace names a file", document(spec__model={"huggingFace": {"config": "/models/base/config.json"}})),

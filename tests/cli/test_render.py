@@ -105,7 +105,7 @@ def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> N
     result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep)])
     assert result.exit_code == 1
     assert (
-        f"{sweep}: variant 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of"
+        f"{sweep}: member 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of"
         in result.stderr
     )
 

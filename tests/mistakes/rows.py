@@ -242,6 +242,19 @@ CLUSTER = (
     Mistake("a report of another run", ("report", "other", "--file", "run.yaml"), 1),
     Mistake("a report of a run that has not begun", ("report", "notes", "--file", "run.yaml"), 1),
     Mistake("objects of a run that is not valid", ("render", "run.yaml"), 1, {"spec.modle": {}}),
+    Mistake("a step of a branch without a branch", ("train", "run.yaml", "--from-step", "5"), 2),
+    Mistake(
+        "two runs of one name in a sweep",
+        ("sweep", "run.yaml", "sweep.yaml"),
+        1,
+        files={"sweep.yaml": "list: [{metadata.name: a}, {metadata.name: a}]\n"},
+    ),
+    Mistake(
+        "a sweep of a field that does not exist",
+        ("sweep", "run.yaml", "sweep.yaml"),
+        1,
+        files={"sweep.yaml": "grid: {spec.optimizer.lr: [0.1, 0.2]}\n"},
+    ),
 )
 
 TRAIN = ("train", "run.yaml")
@@ -267,6 +280,21 @@ TRAINING = (
     Mistake("a root that cannot be written", (*TRAIN, "--checkpoint-root", "run.yaml/root"), ExitCode.ROOT_UNUSABLE),
     Mistake("a checkpoint of an unknown run", TRAIN, BAD, {"spec.from": {"run": "other"}}),
     Mistake("another seed under a checkpoint", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.seed": 7}, trained={}),
+    Mistake("a branch of a run that has not begun", (*TRAIN, "--branch", "hot"), ExitCode.NO_VALID_CHECKPOINT),
+    Mistake(
+        "a branch from a step without a checkpoint",
+        (*TRAIN, "--branch", "hot", "--from-step", "7"),
+        ExitCode.NO_VALID_CHECKPOINT,
+        trained={},
+    ),
+    Mistake("a branch that does no step", (*TRAIN, "--branch", "hot"), BAD, trained={}),
+    Mistake(
+        "another model in a branch",
+        (*TRAIN, "--branch", "hot"),
+        ExitCode.RUN_CHANGED,
+        {"spec.model.llama.layers": 3, "spec.trainer.steps": 20},
+        trained={},
+    ),
     Mistake("fewer steps than are done", TRAIN, ExitCode.RUN_CHANGED, {"spec.trainer.steps": 5}, trained={}),
     Mistake("the root of another run", TRAIN, ExitCode.ROOT_TAKEN, trained={"metadata.name": "other"}),
     Mistake(

@@ -21,7 +21,17 @@ from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import Context, Namespace
 from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
 from halcyon_cli.report import Report, read_report
-from halcyon_cli.roots import Endpoint, Places, Region, history_of_root, history_of_run, is_root
+from halcyon_cli.roots import (
+    Endpoint,
+    Places,
+    Region,
+    history_in,
+    history_of_root,
+    is_root,
+    sections_in,
+    store_of_root,
+    store_of_run,
+)
 
 if TYPE_CHECKING:
     from halcyon.telemetry.history.reading import History
@@ -179,29 +189,38 @@ def compare(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Compare runs by the histories in their checkpoint roots: losses at the same step, speed, goodput, and all curves
-    in one picture.
+    """Compare runs by their checkpoint roots: losses at the same step, speed, goodput, the fields of their documents
+    that differ, and all curves in one picture.
 
     A name is that of a run in the cluster, which has the address of its root. If this is an address inside the cluster,
     give --endpoint."""
     from halcyon_cli import history_report
+    from halcyon_cli.differing_runs import differing_fields, differing_view
     from halcyon_cli.history_view import comparison_view
 
     now = time.time()
     with reporting_errors():
         runs = cache(lambda: Runs(context, namespace))
-        histories = [
-            history_of_root(place, endpoint, region)
-            if is_root(place)
-            else history_of_run(runs(), place, endpoint, region)
+        stores = [
+            store_of_root(place, endpoint, region) if is_root(place) else store_of_run(runs(), place, endpoint, region)
             for place in places
         ]
+        histories = [history_in(store) for store in stores]
+        # A run without a checkpoint has recorded no document.
+        sections = {index: found for index, store in enumerate(stores) if (found := sections_in(store))}
+        fields = differing_fields([*sections.values()])
         if as_json:
-            write_json(
-                [_document(history_report.report_of(one, now)) | history_report.document(one) for one in histories]
-            )
+            documents = [
+                _document(history_report.report_of(one, now)) | history_report.document(one) for one in histories
+            ]
+            for column, index in enumerate(sections):
+                documents[index]["differs"] = {path: values[column] for path, values in fields.items()}
+            write_json(documents)
         else:
             console().print(comparison_view(histories, now))
+            if fields:
+                names = history_report.labels(histories)
+                console().print(differing_view([names[index] for index in sections], fields))
         if svg is not None:
             from halcyon_cli.curves import draw_curves
 

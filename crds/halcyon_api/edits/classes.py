@@ -78,7 +78,7 @@ def _equal(path: str, *, optional: bool) -> str:
 def _frozen(rule: str, path: str, which: str = "") -> dict[str, str]:
     return cel(
         rule,
-        f"{path} must not change{which}; make a new run with another name and checkpoint.root",
+        f"{path} must not change{which}; train the change as a branch: a new run with spec.from",
         field_path=f".{path}",
         reason="FieldValueForbidden",
     )

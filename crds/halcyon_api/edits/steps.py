@@ -9,6 +9,7 @@ shares of the run.
 from __future__ import annotations
 
 from halcyon_api.base import cel
+from halcyon_api.edits.branch import BRANCH
 from halcyon_api.spec.optimizer import OptimizerSpec
 from halcyon_api.spec.schedule import ConstantScheduleSpec, CosineScheduleSpec, WsdScheduleSpec
 
@@ -46,7 +47,7 @@ def steps_refusal(optimizer: OptimizerSpec, *, rehearsal: bool, old: int, new: i
     """
     if old == new:
         return None
-    fix = f"set it back to {old}, or begin a new run from this one's checkpoint (spec.from)"
+    fix = f"set it back to {old}, or {BRANCH}"
     if new < done:
         return f"spec.trainer.steps: {done} steps are done, so {new} are too few; give at least {done}"
     if rehearsal:

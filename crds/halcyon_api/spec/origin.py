@@ -58,6 +58,9 @@ class OriginSpec(RuledModel):
         "Patterns of the parameters to take; the others begin random."
     )
     grow_vocabulary: bool | None = optional("Begin missing tokens with the mean of all rows.")
+    data_position: Annotated[int, Field(ge=0, le=1_000_000_000_000_000)] | None = optional(
+        "Position in the order of the data where this run begins, in sequences; 0: the start. Default: that of `step`."
+    )
 
     @property
     def takes_weights(self) -> bool:
@@ -83,5 +86,11 @@ class OriginSpec(RuledModel):
             lambda self: self.hugging_face is None or (self.step is None and self.root is None),
             "step and root belong to run; leave them out with huggingFace, which has its own path",
             ".huggingFace",
+        ),
+        Rule(
+            "!has(self.dataPosition) || (has(self.step) && !self.?weightsOnly.orValue(false))",
+            lambda self: self.data_position is None or (self.step is not None and not self.takes_weights),
+            "dataPosition needs step, and a run with weightsOnly begins at the start of its data",
+            ".dataPosition",
         ),
     )

@@ -61,6 +61,6 @@ def test_the_sentence_is_bounded() -> None:
         "the checkpoint at step 400 in file:///root was made with another configuration: spec.model.f0 is 0 but was 1; "
     )
     assert text.endswith(
-        "and 4 more fields differ; set it back to go on, or begin again with halcyon train --fresh, or with a "
-        "spec.checkpoint.root of its own"
+        "and 4 more fields differ; set it back to go on, or begin again with halcyon train --fresh, or train the change "
+        "as a branch: halcyon train run.yaml --branch NAME (in a cluster: a new run with spec.from)"
     )

@@ -145,3 +145,26 @@ def test_the_tokens_of_a_run_are_those_of_its_schedule() -> None:
     for steps in (5, 10, 11, 25, 60, 100):
         spec = TrainerSpec(steps=steps, batch_size=4, sequence_length=32, batch_schedule=stages)
         assert spec.tokens == build_schedule(spec).tokens_before(steps)
+
+
+def test_a_run_may_begin_at_another_position_of_the_order() -> None:
+    stages = [BatchScheduleEntry(from_step=10, batch_size=6), BatchScheduleEntry(from_step=30, batch_size=8)]
+    usual = BatchSchedule(steps=40, batch_size=4, sequence_length=8, stages=stages)
+    for step, position in ((5, 0), (10, 0), (20, 37), (35, 9)):
+        found = BatchSchedule(steps=40, batch_size=4, sequence_length=8, stages=stages, begins=(step, position))
+        shift = position - usual.positions_before(step)
+        for later in range(step, 40):
+            assert found.positions(later)[0].tolist() == [one + shift for one in usual.positions(later)[0].tolist()]
+            assert found.tokens_before(later) == usual.tokens_before(later)
+        assert found.positions_before(0) == shift
+        assert found.steps_within(found.positions_before(38), partial=False) == 38
+
+
+def test_a_run_begins_with_a_whole_sequence() -> None:
+    halves = [BatchScheduleEntry(from_step=30, sequence_length=8)]
+    found = BatchSchedule(steps=40, batch_size=1, sequence_length=4, stages=halves, begins=(3, 0))
+    assert [(found.positions(step)[0][0], found.positions(step)[1][0]) for step in (3, 4, 5)] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+    ]

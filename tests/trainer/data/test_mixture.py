@@ -241,6 +241,10 @@ def test_weights_change_at_steps_and_sizes_are_the_default() -> None:
     assert set(mixture.locate(np.arange(boundary, 40))[0].tolist()) == {1}
     assert 0 in mixture.locate(np.arange(4, boundary))[0]
 
+    branch = BatchSchedule(steps=10, batch_size=2, sequence_length=16, begins=(7, 0))
+    begun = build_mixture(data, {"a": 30, "b": 10}, branch, seed=0)
+    assert set(begun.locate(np.arange(40))[0].tolist()) == {1}, "a branch begins with the weights of its step"
+
 
 @pytest.mark.parametrize(
     ("data", "sizes", "sentence"),

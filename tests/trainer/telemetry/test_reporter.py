@@ -21,6 +21,7 @@ from halcyon.telemetry.diagnostics import KeptProfile
 from halcyon.telemetry.evaluation import EvaluatedSets, Evaluation
 from halcyon.telemetry.event_fields import percentiles
 from halcyon.telemetry.events import BY_NAME, COMMON
+from halcyon_api.checkpoint_documents import OriginRecord
 from halcyon_api.ends import EndCause
 from halcyon_api.result_documents import CORE_TASKS, TaskNumbers, TaskResults
 from halcyon_api.spec.trainer import in_effect
@@ -529,6 +530,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.tasks_done(results)
     assert scene.reporter.report().progress.tasks == {"arc-easy": 0.5, "core": 0.1}
     scene.reporter.sampled(3, "def ", "main():")
+    scene.reporter.branched(OriginRecord(run="base", root="file:///base", step=3, data_position=0, changes=("a is 1",)))
     scene.reporter.placed(dict.fromkeys(map(to_snake, BY_NAME["placed"].fields), 1))
     scene.reporter.profiled(
         2, 1, KeptProfile("file:///checkpoints/profiles/2", 9, ()), {"mfu": 0.4, "stepSeconds": percentiles([1.0])}

@@ -48,6 +48,8 @@ def fingerprints(spec: TrainingRunSpec, *, data: Mapping[str, Any]) -> Fingerpri
         sections[ADAPTER] = document["adapter"]
     if spec.average is not None:
         sections["spec.average"] = document["average"]
+    if spec.origin is not None and spec.origin.data_position is not None:
+        sections["spec.from"] = {name: document["from"][name] for name in ("step", "dataPosition")}
     return fingerprints_of(sections)
 
 

@@ -23,14 +23,24 @@ from halcyon.checkpoint.verify import Damaged, readable
 from halcyon.errors import BadConfiguration, NoValidCheckpoint, RootTaken, RunChanged
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.storage.store import Store
-from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Fingerprints, Head, Owner, SkippedBatches
+from halcyon_api.checkpoint_documents import (
+    MAX_CHANGES,
+    BadStep,
+    CommittedStep,
+    Fingerprints,
+    Head,
+    OriginRecord,
+    Owner,
+    SkippedBatches,
+)
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.origin import OriginSpec
 
 _KEPT_SECTIONS = ("spec.model", "spec.tokenizer", ADAPTER)
 _FIX = (
-    "; a run that begins from another one keeps its model, adapter and tokenizer, so set them back, or set "
-    "spec.from.weightsOnly, or remove spec.from to begin at step 0"
+    "; a run that begins from another one keeps its model, adapter, tokenizer and kind of optimizer, so set them back, "
+    "or take only the weights (spec.from.weightsOnly; halcyon train run.yaml --branch NAME --weights-only), or begin "
+    "at step 0 in a root of its own (--checkpoint-root)"
 )
 
 
@@ -165,12 +175,36 @@ class OtherRun:
             except Damaged as damage:
                 skipped.append(bad_step(entry, str(damage)))
                 continue
-            past = until([SkippedBatches.model_validate(one) for one in decided["skipped"]], entry.step)
+            # A position in the data that the document gives counts the batches that the other run left out.
+            given = self.origin.data_position is not None
+            past = () if given else until(map(SkippedBatches.model_validate, decided["skipped"]), entry.step)
             return Restored(entry.step, state, entry, tuple(skipped), past)
         reasons = "; ".join(f"step {bad.step}: {bad.reason[:200]}" for bad in skipped)
         raise NoValidCheckpoint(
             f"spec.from: no checkpoint of run {self.origin.run} in {self.store.root} verifies ({reasons}); name "
             "another spec.from.step"
+        )
+
+    def record(self, entry: CommittedStep, fingerprints: Fingerprints) -> OriginRecord:
+        """What the new run began from, and what differs in its document. For process 0.
+
+        Args:
+            entry: The checkpoint that was read.
+            fingerprints: Fingerprints of the new run.
+
+        Raises:
+            StoreFailure: The store did not answer.
+        """
+        clauses: tuple[str, ...] = ()
+        for _, manifest in readable(self.store, [entry]):
+            clauses = differences(_of_document(fingerprints), _of_document(manifest.fingerprints))
+        return OriginRecord(
+            run=self.origin.run_name,
+            root=self.store.root,
+            step=entry.step,
+            weights_only=self.origin.weights_only is True,
+            data_position=self.origin.data_position,
+            changes=clauses[:MAX_CHANGES],
         )
 
     def _head(self) -> Head | None:
@@ -207,7 +241,7 @@ class OtherRun:
             if steps is not None and entry.step >= steps:
                 raise RunChanged(
                     f"spec.trainer.steps: {steps} must be more than the {entry.step} steps that run {run} had done at "
-                    "its checkpoint; give more, or name an earlier spec.from.step"
+                    "its checkpoint; give more, or name an earlier spec.from.step (--from-step with --branch)"
                 )
             then = manifest.fingerprints
             if "spec.tokenizer" not in then.documents:  # imported weights
@@ -219,6 +253,12 @@ class OtherRun:
             if clauses:
                 raise RunChanged(f"run {run} was made with another configuration: {'; '.join(clauses)}{_FIX}")
             return
+
+
+def _of_document(fingerprints: Fingerprints) -> Fingerprints:
+    """The sections of the document, without the description of the data's contents and the beginning."""
+    documents = fingerprints.documents
+    return fingerprints_of({name: documents[name] for name in documents if name not in ("data", "spec.from")})
 
 
 def _kept(fingerprints: Fingerprints) -> Fingerprints:

@@ -14,9 +14,10 @@ import numpy as np
 from halcyon import errors
 from halcyon.checkpoint.verify import Damaged, OtherState
 from halcyon.storage.failures import StoreFailure, as_exit
+from halcyon_api.edits.branch import BRANCH
 
 _TEXT_BYTES = 1024
-_FIX = "; set the configuration back to go on, or give the changed run a spec.checkpoint.root of its own"
+_FIX = f"; set the configuration back to go on, or {BRANCH}"
 
 
 class Processes(Protocol):

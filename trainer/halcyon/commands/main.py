@@ -88,12 +88,32 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin again: the folder of the checkpoint root is renamed, not deleted.")
     ] = False,
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Train the changed document as the run RUN-NAME in ROOT-NAME, from a checkpoint of the run in ROOT, "
+            "which is only read.",
+        ),
+    ] = None,
+    from_step: Annotated[
+        int | None, typer.Option(min=0, help="With --branch: the step of that checkpoint. Default: the newest.")
+    ] = None,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="With --branch: take only the weights, and begin at step 0.")
+    ] = False,
 ) -> None:
     """Train a run on this machine, or in a pod that the operator made.
 
     Resumes from its newest checkpoint if there is one.
     """
+    from halcyon.run.branch import Branch
     from halcyon.run.process import run_training
+
+    if branch is None and (from_step is not None or weights_only):
+        raise typer.BadParameter("--from-step and --weights-only need --branch NAME")
+    if branch is not None and fresh:
+        raise typer.BadParameter("--fresh begins the run again, and --branch goes on from it; give one of them")
 
     if find_spec("jax") is None:  # a training imports it late
         raise ModuleNotFoundError(name="jax")
@@ -107,6 +127,7 @@ def train(
         overrides=tuple(overrides or ()),
         on_cpu=device == "cpu",
         fresh=fresh,
+        branch=None if branch is None else Branch(branch, from_step, weights_only),
     )
 
 

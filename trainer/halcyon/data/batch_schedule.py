@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -54,6 +54,8 @@ class BatchSchedule:
             never reaches, so a shortened run sees the same data.
         repeats: Rows of a step that one sequence of the source has, one after the other, such as the answers to a
             prompt. The part of a row is then its number among them.
+        begins: A step (counted from 0) and the position of its first sequence, for a run that begins there. Default:
+            step 0 at position 0. Earlier steps are counted back from it.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class BatchSchedule:
         sequence_length: int,
         stages: Sequence[BatchScheduleEntry] = (),
         repeats: int = 1,
+        begins: tuple[int, int] | None = None,
     ) -> None:
         self.steps = steps
         sizes = _sizes(batch_size, sequence_length, stages)
@@ -76,6 +79,8 @@ class BatchSchedule:
                 raise ValueError(f"a sequence length of {length} does not divide the longest one, {self.longest}")
             first_position = built[-1].positions_before(first_step) if built else 0
             built.append(Stage(first_step, first_position, batch, length, parts * repeats))
+        if begins is not None:
+            built = _beginning(built, *begins)
         self.stages: tuple[Stage, ...] = tuple(built)
         """All stages; the first begins at step 0."""
         self._first_steps = [stage.first_step for stage in built]
@@ -135,16 +140,29 @@ class BatchSchedule:
         return bisect_right(self._first_steps, step) - 1
 
 
-def build_schedule(spec: TrainerSpec, repeats: int = 1) -> BatchSchedule:
+def build_schedule(spec: TrainerSpec, repeats: int = 1, begins: tuple[int, int] | None = None) -> BatchSchedule:
     """The batch schedule of ``spec.trainer``. `halcyon_api.validation` rejects lengths that do not divide the longest
     one before this.
 
     Args:
         spec: The section.
         repeats: See `BatchSchedule`. It decides the positions of a step, not its sizes.
+        begins: See `BatchSchedule`. It decides the positions of a step, not its sizes.
     """
     sizes = {"steps": spec.steps, "batch_size": spec.batch_size, "sequence_length": spec.sequence_length}
-    return BatchSchedule(**sizes, stages=spec.batch_schedule, repeats=repeats)
+    return BatchSchedule(**sizes, stages=spec.batch_schedule, repeats=repeats, begins=begins)
+
+
+def _beginning(stages: Sequence[Stage], step: int, position: int) -> list[Stage]:
+    """The stages with a new one at a step, whose first sequence is at a position. The others keep their distances."""
+    number = bisect_right([stage.first_step for stage in stages], step) - 1
+    shift = position - stages[number].positions_before(step)
+    before = [stage for stage in stages[: number + 1] if stage.first_step < step]
+    moved = [replace(stage, first_position=stage.first_position + shift) for stage in before]
+    moved.append(replace(stages[number], first_step=step, first_position=position))
+    for stage in stages[number + 1 :]:
+        moved.append(replace(stage, first_position=moved[-1].positions_before(stage.first_step)))
+    return moved
 
 
 def _sizes(batch_size: int, sequence_length: int, stages: Sequence[BatchScheduleEntry]) -> list[tuple[int, int, int]]:

@@ -219,7 +219,10 @@ def build_mixture(data: DataSpec, sequences: Mapping[str, int], schedule: BatchS
     stages = [(0, weights)]
     for entry in data.mixture.schedule:
         given = {share.source: share.weight for share in entry.weights}
-        stages.append((schedule.positions_before(entry.from_step), [given.get(name, 0.0) for name in names]))
+        begins = max(0, schedule.positions_before(entry.from_step))
+        if begins == stages[-1][0]:  # the run begins with these weights
+            stages.pop()
+        stages.append((begins, [given.get(name, 0.0) for name in names]))
     for number, (_, shares) in enumerate(stages):
         for name, size, weight in zip(names, sizes, shares, strict=True):
             if weight > 0 and not size:

@@ -42,6 +42,7 @@ from halcyon_api.checkpoint_documents import canonical_json
 from halcyon_api.counting import counted
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.data import DataSpec
+from halcyon_api.spec.origin import OriginSpec
 from halcyon_api.spec.sources import DataSourceSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -171,7 +172,7 @@ def dataset_of(spec: TrainingRunSpec, store: Store, caches: Caches, progress: Ca
     """
     data, settings = spec.data, spec.trainer
     policy = spec.objective.policy
-    schedule = build_schedule(settings, 1 if policy is None else policy.group_size)
+    schedule = build_schedule(settings, 1 if policy is None else policy.group_size, begins=_begins(spec.origin))
     sources = _open_sources(spec, store, caches, progress)
     mixture = build_mixture(
         data, {source.name: source.snapshot.used for source in sources}, schedule, seed=settings.seed
@@ -199,6 +200,13 @@ def _nothing_held_out(data: DataSpec, caches: Caches, length: int) -> str:
         f"evaluations need another one, which is held out; give more text, {lower}or set "
         "spec.trainer.evaluation.everySteps to 0"
     )
+
+
+def _begins(origin: OriginSpec | None) -> tuple[int, int] | None:
+    """The step and the position where a run begins; None: its first step has the first sequence."""
+    if origin is None or origin.step is None or origin.data_position is None:
+        return None
+    return origin.step, origin.data_position
 
 
 def _open_sources(spec: TrainingRunSpec, store: Store, caches: Caches, progress: CacheProgress | None) -> list[Source]:

@@ -7,14 +7,15 @@ from pathlib import Path
 from halcyon.errors import BadConfiguration, RootUnusable
 from halcyon.host.documents import local_paths
 from halcyon_api.checkpoint_documents import DATA_PREFIX, HEAD_KEY
+from halcyon_api.edits.branch import BRANCH
 from halcyon_api.spec.checkpoint import parse_root
 from halcyon_api.training_run import TrainingRunSpec
 
 
 def ways_out(root: str) -> str:
     """How a changed run may begin, whose root has checkpoints of the run before the change: the end of a sentence."""
-    flag = "halcyon train --fresh, or with " if root.startswith("file://") else ""
-    return f"set it back to go on, or begin again with {flag}a spec.checkpoint.root of its own"
+    fresh = "begin again with halcyon train --fresh, or " if root.startswith("file://") else ""
+    return f"set it back to go on, or {fresh}{BRANCH}"
 
 
 def move_aside(spec: TrainingRunSpec, document: Path) -> Path | None:

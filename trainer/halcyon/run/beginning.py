@@ -10,11 +10,11 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, RunRecord, SaveReport
 from halcyon.checkpoint.origin import OtherRun
-from halcyon.checkpoint.processes import Processes, gather_texts
+from halcyon.checkpoint.processes import Processes, decide, gather_texts
 from halcyon.checkpoint.verify import Damaged
 from halcyon.data.cache.tokenizers import keep_tokenizer
 from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint, RunChanged, TrainerExit
@@ -35,10 +35,13 @@ from halcyon.weights.reading import Weights, weights_of_checkpoint, weights_of_f
 from halcyon_api.checkpoint_documents import (
     HEAD_KEY,
     HUGGING_FACE_PREFIX,
+    ORIGIN_KEY,
     CommittedStep,
     EvaluationRecord,
     Fingerprints,
+    OriginRecord,
     SkippedBatches,
+    canonical_json,
 )
 from halcyon_api.spec.origin import OriginSpec
 
@@ -83,6 +86,10 @@ class Beginning:
     """The weights alone."""
     files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Files of Hugging Face that came with what ``spec.from`` names, by name, for a later export."""
+    entry: CommittedStep | None = None
+    """The checkpoint of another run."""
+    origin: OriginRecord | None = None
+    """What the run's root says about that checkpoint."""
 
     @property
     def step(self) -> int:
@@ -135,6 +142,8 @@ class Beginning:
         """
         if self.restored is None or self.is_new:
             reporter.resumed(self.step, path=self.path)
+            if self.origin is not None:
+                reporter.branched(self.origin)
             return
         reporter.found_checkpoint(self.restored.checkpoint)
         reason = fallback_reason(self.restored)
@@ -205,7 +214,9 @@ def begin(
         checkpointer.inherit(beginning.past)
     if place.processes.is_main:
         _keep_files(place, tokenizer, beginning.files)
-    return beginning
+    if beginning.entry is None:
+        return beginning
+    return dataclasses.replace(beginning, origin=_keep_origin(place, beginning.entry, prints))
 
 
 def from_origin(place: Place, program: Program, prints: Fingerprints) -> Beginning:
@@ -227,11 +238,11 @@ def from_origin(place: Place, program: Program, prints: Fingerprints) -> Beginni
         return Beginning(kind, weights=weights, files=weights.files)
     if entry is not None:
         weights = weights_of_run(place, other, entry, template.model)
-        return Beginning(kind, weights=weights, files=weights.files)
+        return Beginning(kind, weights=weights, files=weights.files, entry=entry)
     without_average = dataclasses.replace(template, average=None)
     restored = other.restore(template, prints, steps=place.spec.trainer.steps, without_average=without_average)
     files = together(place.processes, other.store.root, lambda: read_companions(other.store, HUGGING_FACE_PREFIX))
-    return Beginning(kind, restored, files=files)
+    return Beginning(kind, restored, files=files, entry=restored.checkpoint)
 
 
 def weights_of_run(place: Place, other: OtherRun, entry: CommittedStep, template: CausalLM) -> Weights:
@@ -268,6 +279,19 @@ def _of_hugging_face(place: Place, origin: OriginSpec, template: CausalLM) -> We
     store, model = together(processes, path, lambda: folder(path)), without_adapter(template)
     adapter = None if beside is None else together(processes, beside, lambda: PeftFolder(folder(beside)))
     return together(processes, store.root, lambda: weights_of_folder(store, origin, place.spec.model, model, adapter))
+
+
+def _keep_origin(place: Place, entry: CommittedStep, prints: Fingerprints) -> OriginRecord:
+    """Write into the root which checkpoint of another run the run begins with. A collective."""
+    origin, root = place.spec.origin, place.root()
+    assert origin is not None  # noqa: S101 - the entry is of the run that it names
+
+    def work() -> dict[str, Any]:
+        document = place.other_run(origin).record(entry, prints).document()
+        root.write(ORIGIN_KEY, canonical_json(document))
+        return document
+
+    return OriginRecord.model_validate_json(canonical_json(decide(place.processes, root.root, work)))
 
 
 def _keep_files(place: Place, tokenizer: TokenizerDefinition, files: Mapping[str, bytes]) -> None:

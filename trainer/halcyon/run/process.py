@@ -24,6 +24,7 @@ from halcyon.host.documents import set_variables
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
 from halcyon.host.roots import move_aside
 from halcyon.host.signals import SignalThread, ending_signals
+from halcyon.run.branch import Branch
 from halcyon.run.context import Context, resolve_context, run_plan
 from halcyon.storage.metadata_server import wait_for_server
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
@@ -90,6 +91,7 @@ def run_training(
     overrides: Sequence[str] = (),
     on_cpu: bool = False,
     fresh: bool = False,
+    branch: Branch | None = None,
 ) -> NoReturn:
     """Run the task of the document and exit. The exit code says how the run ended.
 
@@ -103,6 +105,7 @@ def run_training(
         overrides: Changes of the document, each ``PATH=VALUE``.
         on_cpu: Train on the processor instead of the document's accelerator.
         fresh: Rename the folder of the checkpoint root, so that the run begins again.
+        branch: Train a branch of the document's run instead.
     """
     try:
         context = resolve_context(
@@ -126,6 +129,9 @@ def run_training(
     if context.own_devices is not None:
         # early: each thread that exists already may have a heap of its own, which would keep memory too
         keep_freed_memory()
+    if branch is not None:
+        context = _branched(context, branch, environ)
+        spec = context.spec
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
@@ -374,6 +380,15 @@ def _own_stdout() -> TextIO:
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return own
+
+
+def _branched(context: Context, branch: Branch, environ: Mapping[str, str]) -> Context:
+    from halcyon.run.branching import branched  # imports JAX, so only after the variables of the document are set
+
+    try:
+        return branched(context, branch)
+    except TrainerExit as error:
+        _leave_unstarted(error, environ)
 
 
 def _leave_unstarted(error: TrainerExit, environ: Mapping[str, str]) -> NoReturn:

@@ -259,6 +259,19 @@ EVENTS = (
         },
     ),
     Event(
+        "branched",
+        "The run began from a checkpoint of another run, or with its weights. Written once, before the first step.",
+        {
+            "fromRun": "Name of the other run.",
+            "fromRoot": "Its checkpoint root.",
+            "step": "Step of the checkpoint.",
+            "weightsOnly": "Whether only the weights were taken.",
+            "dataPosition": "`from.dataPosition`; absent if the document does not give it.",
+            "changes": "A clause for each field that decides numbers and differs.",
+            "message": "All of it, as a sentence.",
+        },
+    ),
+    Event(
         "evaluating",
         "Batches of a run of task `evaluate` are done. Written every ten seconds, and after the last one.",
         {

@@ -21,7 +21,7 @@ from halcyon.telemetry.log import EventLog, RunIdentity
 from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
-from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord
+from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord, OriginRecord
 from halcyon_api.result_documents import CHAT_CORE, CORE
 from halcyon_api.spec.trainer import InEffect
 from halcyon_api.status import progress
@@ -156,6 +156,19 @@ class RunReporter:
     def placed(self, fields: Mapping[str, Any]) -> None:
         """Report what the process group trains on, and where its run comes from: the fields of the event ``placed``."""
         self._event("placed", **fields)
+
+    def branched(self, origin: OriginRecord) -> None:
+        """Report the checkpoint of another run that this run begins with."""
+        self._event(
+            "branched",
+            from_run=origin.run,
+            from_root=origin.root,
+            step=origin.step,
+            weights_only=origin.weights_only,
+            data_position=origin.data_position,
+            changes=list(origin.changes),
+            message=origin.sentence,
+        )
 
     def joined(self, *, processes: int, devices: int) -> None:
         """Report that all processes have joined, at the end of the stage ``joining``."""

@@ -17,7 +17,10 @@ from halcyon_api.checkpoint_documents import HEAD_KEY, CommittedStep, Epoch, Hea
 from tests.trainer.data.cache.runs import files_below, jsonl, spec_of, write_jsonl
 
 BPE: dict[str, Any] = {"tokenizer": {"bpe": {"vocabSize": 512}}}
-WAYS_OUT = "set it back to go on, or begin again with halcyon train --fresh, or with a spec.checkpoint.root of its own"
+WAYS_OUT = (
+    "set it back to go on, or begin again with halcyon train --fresh, or train the change as a branch: halcyon train "
+    "run.yaml --branch NAME (in a cluster: a new run with spec.from)"
+)
 
 
 @pytest.fixture

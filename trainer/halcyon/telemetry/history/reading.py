@@ -9,7 +9,7 @@ the root. Evaluations and texts of the model are kept by step, the latest of eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from halcyon.storage.store import Store
 from halcyon.telemetry.clock import timestamp
@@ -18,6 +18,7 @@ from halcyon.telemetry.history.background import STEP
 from halcyon.telemetry.history.merging import ACCOUNT, ROLLED_BACK, SAMPLE, first_step, joined, merged, resolved
 from halcyon.telemetry.log import to_camel
 from halcyon_api.accounts import divide
+from halcyon_api.checkpoint_documents import ORIGIN_KEY, DamagedDocument, OriginRecord, decode_origin
 from halcyon_api.status.goodput import CAUSES, GoodputSeconds
 from halcyon_api.status.run_status import HistoryEntry
 
@@ -63,6 +64,7 @@ class History:
         files: Number of segments.
         size_bytes: Their size; None if it was not read.
         damages: A sentence about each segment that is damaged and was left out.
+        origin: The checkpoint of another run that the run began from; None if it began with none.
     """
 
     root: str
@@ -73,6 +75,7 @@ class History:
     events: tuple[segments.Record, ...] = ()
     files: int = 0
     damages: tuple[str, ...] = ()
+    origin: OriginRecord | None = None
 
     @property
     def run(self) -> str:
@@ -130,7 +133,16 @@ def read_history(store: Store) -> History:
         StoreFailure: The store did not answer.
     """
     groups, files, damages = read_groups(store)
-    return history_of(store.root, groups, files=files, damages=damages)
+    origin, damage = _read_origin(store)
+    return replace(history_of(store.root, groups, files=files, damages=[*damages, *damage]), origin=origin)
+
+
+def _read_origin(store: Store) -> tuple[OriginRecord | None, list[str]]:
+    data = store.read(ORIGIN_KEY).data
+    try:
+        return (None if data is None else decode_origin(data)), []
+    except DamagedDocument as damage:
+        return None, [str(damage)]
 
 
 def read_groups(store: Store) -> tuple[segments.Groups, int, list[str]]:

@@ -1,0 +1,51 @@
+"""The fields in which the documents of several runs differ. Pure: takes values, returns rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from halcyon_api.edits.changes import shown
+from halcyon_cli.status_view import table_of
+
+_LEFT_OUT = ("data", "spec.from")
+"""Sections of a checkpoint about the contents of the data, and about the run that this one began from."""
+
+
+def differing_fields(documents: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """The fields that decide numbers and differ between runs, with the value of each run; None: not set.
+
+    Args:
+        documents: The sections of each run's document (`Fingerprints.documents`).
+    """
+    every = [dict(_leaves({name: one[name] for name in one if name not in _LEFT_OUT}, "")) for one in documents]
+    paths = sorted({path for one in every for path in one})
+    rows = {path: tuple(one.get(path) for one in every) for path in paths}
+    return {path: values for path, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name in value:
+            yield from _leaves(value[name], f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        for number, one in enumerate(value):
+            yield from _leaves(one, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def differing_view(labels: Sequence[str], fields: Mapping[str, Sequence[Any]]) -> Table:
+    """A table of these fields, one column for each run."""
+    table = table_of("differing field", *labels)
+    for path, values in fields.items():
+        table.add_row(*map(_cell, (path, *map(shown, values))))
+    return table
+
+
+def _cell(text: str) -> Text:
+    """A text of a root, which may be that of a stranger: without signs that would change the terminal."""
+    return Text("".join(sign if sign.isprintable() else "?" for sign in text))

@@ -1,0 +1,135 @@
+"""What the members of a sweep have done, from their checkpoint roots, and the table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from halcyon_api.edits.changes import shown
+from halcyon_cli.history_report import series, together
+from halcyon_cli.history_view import number
+from halcyon_cli.report import span
+from halcyon_cli.status_view import table_of
+from halcyon_cli.sweep_members import Member
+
+if TYPE_CHECKING:
+    from halcyon.telemetry.history.reading import History
+    from halcyon_cli.sweep_running import End
+
+_STYLES = {"complete": "green", "failed": "red", "stopped": "yellow", "not begun": "dim"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a member has done.
+
+    Attributes:
+        member: The member.
+        history: Its history; it has no process group if the member never began.
+        end: How it ended in this call; None if it was complete before.
+    """
+
+    member: Member
+    history: History
+    end: End | None = None
+
+    @property
+    def state(self) -> str:
+        """Its state in a word or two."""
+        return "complete" if self.end is None else self.end.state
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """Its lowest held-out loss, without evaluations its last loss, and the step of it; None without either."""
+        steps, values = series(together(self.history), "loss")
+        if values:
+            return min(zip(values, steps, strict=True))
+        steps, values = series(self.history.steps, "loss")
+        return (values[-1], steps[-1]) if values else None
+
+
+def read_result(member: Member, end: End | None = None) -> Result:
+    """Read what a member has done.
+
+    Raises:
+        StoreFailure: Its root did not answer.
+    """
+    from halcyon.storage.store import Store
+    from halcyon.telemetry.history.reading import read_history
+
+    return Result(member, read_history(Store(member.run.spec.checkpoint)), end)
+
+
+def is_complete(result: Result) -> bool:
+    """Whether a member has completed with its present values, so that it need not be trained.
+
+    Raises:
+        StoreFailure: Its root did not answer.
+    """
+    from halcyon.checkpoint.fingerprints import differences, fingerprints, fingerprints_of
+    from halcyon.storage.store import Store
+    from halcyon_cli.roots import sections_in
+
+    spec = result.member.run.spec
+    if not result.history.complete or result.history.planned_steps != spec.trainer.steps:
+        return False
+    now = fingerprints(spec, data={}).documents
+    then = {name: value for name, value in sections_in(Store(spec.checkpoint)).items() if name in now}
+    return not differences(fingerprints_of({**now, "data": {}}), fingerprints_of({**then, "data": {}}))
+
+
+def best_of(results: Sequence[Result]) -> Result | None:
+    """The complete member with the lowest loss: the held-out loss if every complete member has one, else the last loss
+    of the training. None: there is no such number.
+    """
+    found = [result for result in results if result.state == "complete" and result.best is not None]
+    evaluated = [bool(together(result.history)) for result in found]
+    if any(evaluated) and not all(evaluated):
+        return None
+    return min(found, key=lambda result: result.best or (0.0, 0), default=None)
+
+
+def results_view(results: Sequence[Result]) -> Table:
+    """One line for each member: its changed values, its state, its losses and its time."""
+    paths = list(dict.fromkeys(path for result in results for path in result.member.variant.values))
+    best = best_of(results)
+    table = table_of(
+        "member", *_titles(paths), "state", numbers=("step", "loss", "held-out loss", "lowest held-out loss", "time")
+    )
+    for result in results:
+        history, values = result.history, result.member.variant.values
+        losses, held_out = series(history.steps, "loss")[1], series(together(history), "loss")[1]
+        table.add_row(
+            Text(result.member.name),
+            *(Text(shown(values[path]) if path in values else "") for path in paths),
+            Text(result.state, _STYLES[result.state]),
+            f"{history.done_steps}/{result.member.run.spec.trainer.steps}",
+            number(losses[-1] if losses else None),
+            number(held_out[-1] if held_out else None),
+            number(min(held_out) if held_out else None),
+            span(history.seconds.total),
+            style="bold" if result is best else "",
+        )
+    return table
+
+
+def best_sentence(results: Sequence[Result]) -> str | None:
+    """Names the best member; None: there is none."""
+    best = best_of(results)
+    if best is None or best.best is None:
+        return None
+    loss, step = best.best
+    values = ", ".join(f"{path} {shown(value)}" for path, value in best.member.variant.values.items())
+    kind = "held-out loss" if together(best.history) else "loss"
+    root = best.history.root.removeprefix("file://")
+    return f"best: {best.member.name} ({values}): {kind} {loss:.4f} at step {step}; its root is {root}"
+
+
+def _titles(paths: Sequence[str]) -> list[str]:
+    """The last names of the paths, as far as they are not the same."""
+    short = [path.rsplit(".", 1)[-1] for path in paths]
+    return [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]

@@ -1,0 +1,151 @@
+"""``halcyon sweep``: trains the members of a sweep on this machine, each in a process of its own.
+
+What a member has done is in its checkpoint root alone. So a second call trains only the members that have not
+completed, each from its newest checkpoint.
+
+The processes are in sessions of their own, so Ctrl-C reaches only this process, which passes it on: after the first one
+the members save and end, after the second one they end at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from halcyon_api.ends import ExitCode
+from halcyon_api.yaml_text import dump_all
+from halcyon_cli.sweep_members import Member
+
+State = Literal["complete", "failed", "stopped", "not begun"]
+_LONGEST_LINE = 1 << 24
+
+
+@dataclass(frozen=True)
+class End:
+    """How a member ended in this call."""
+
+    state: State
+    message: str = ""
+
+
+class Shows(Protocol):
+    """Receives the progress of the members."""
+
+    def began(self, member: Member) -> None:
+        """A member's process was started."""
+        ...
+
+    def step(self, member: Member, step: int, loss: float | None) -> None:
+        """A member has done a step."""
+        ...
+
+    def ended(self, member: Member, end: End) -> None:
+        """A member's process has ended."""
+        ...
+
+
+@dataclass
+class SweepRunner:
+    """Trains members.
+
+    Attributes:
+        folder: Receives the document and the log of each member.
+        at_once: Largest number of members that train at the same time.
+        stop_on_failure: Whether a failed member stops the others.
+        words: Further arguments of ``halcyon train``.
+        shows: Receives the progress.
+    """
+
+    folder: Path
+    at_once: int
+    stop_on_failure: bool
+    words: Sequence[str]
+    shows: Shows
+    _processes: dict[str, Process] = field(default_factory=dict[str, Process])
+    _interrupts: int = 0
+    _stopping: bool = False
+
+    def run(self, members: Sequence[Member]) -> dict[str, End]:
+        """Train the members; returns how each one ended, by name. For the main thread."""
+        return asyncio.run(self._run(members))
+
+    async def _run(self, members: Sequence[Member]) -> dict[str, End]:
+        loop, free = asyncio.get_running_loop(), asyncio.Semaphore(self.at_once)
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(kind, self._interrupt)
+
+        async def one(member: Member) -> End:
+            async with free:
+                return End("not begun") if self._stopping else await self._train(member)
+
+        ends = await asyncio.gather(*map(one, members))
+        return {member.name: end for member, end in zip(members, ends, strict=True)}
+
+    def _interrupt(self) -> None:
+        """Let all members save and end; at the second time, end at once."""
+        self._stopping = True
+        self._interrupts += 1
+        for process in self._processes.values():
+            process.send_signal(signal.SIGINT)
+
+    async def _train(self, member: Member) -> End:
+        document, log = self.folder / f"{member.name}.yaml", self.folder / f"{member.name}.log"
+        document.write_text(dump_all([member.run.document()]), encoding="utf-8")
+        self.shows.began(member)
+        with log.open("w", encoding="utf-8") as stream:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "halcyon_cli.sweep_child", str(os.getpid()),
+                "train", str(document), "--json", *self.words,
+                stdin=DEVNULL, stdout=PIPE, stderr=stream, start_new_session=True, limit=_LONGEST_LINE,
+            )  # fmt: skip
+            self._processes[member.name] = process
+            if self._stopping:  # an interrupt came while the process was made
+                process.send_signal(signal.SIGINT)
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            message = ""
+            async for line in process.stdout:
+                stream.write(line.decode(errors="replace"))
+                message = self._heard(member, line) or message
+            code = await process.wait()
+            del self._processes[member.name]
+        end = _end(code, message or _last_line(log), interrupted=self._stopping)
+        if end.state == "failed" and self.stop_on_failure and not self._stopping:
+            self._interrupt()
+        self.shows.ended(member, end)
+        return end
+
+    def _heard(self, member: Member, line: bytes) -> str:
+        """Show an event; returns the message of the last one."""
+        try:
+            event: Any = json.loads(line)
+            name = event["event"]
+        except (ValueError, KeyError, TypeError):
+            return ""
+        if name == "step":
+            loss = event.get("loss")
+            self.shows.step(member, event["step"], loss if isinstance(loss, float) else None)
+        return str(event.get("message", "")) if name in ("done", "error", "preempted") else ""
+
+
+def _end(code: int, message: str, *, interrupted: bool) -> End:
+    if code == ExitCode.DONE:
+        return End("complete", message)
+    if code == ExitCode.PREEMPTED or interrupted:
+        return End("stopped", message)
+    if code < 0:
+        return End("failed", f"killed by {signal.Signals(-code).name}")
+    return End("failed", message or f"exit code {code}")
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a process that has written no event about its end."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
