@@ -155,8 +155,8 @@ def test_without_the_library_a_data_set_by_name_is_refused(monkeypatch: pytest.M
     with pytest.raises(BadConfiguration) as refused:
         list_files(by_name("owner/name"), NOW)
     assert str(refused.value) == (
-        "spec.data.sources[named].huggingFace: the package datasets is not installed; install it in the image, or name "
-        "the data set's files in a parquet or jsonl source, such as hf://datasets/owner/name/"
+        "spec.data.sources[named].huggingFace: the package datasets is not installed: `pip install datasets` (for a cluster, in the image); or name "
+        "the files of the data set in a parquet or jsonl source, such as hf://datasets/owner/name/"
     )
 
 

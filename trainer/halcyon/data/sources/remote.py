@@ -161,7 +161,8 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError:
         raise Unreadable(
-            f"{address.uri} needs the package huggingface_hub; install it, or copy the files to a store"
+            f"{address.uri} needs the package huggingface_hub: `pip install huggingface_hub`; or copy the files to a "
+            "store"
         ) from None
     _, owner, name, _, revision = address.root.split("/", 4)
     try:
