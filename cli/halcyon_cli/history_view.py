@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from halcyon.telemetry.history.reading import History
-from halcyon.telemetry.progress_line import sentence
+from halcyon.telemetry.sentences import sentence
 from halcyon_api.counting import counted
 from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together
 from halcyon_cli.report import span

@@ -106,7 +106,7 @@ def test_an_interrupt_saves_and_the_next_start_continues(
     assert code == ExitCode.PREEMPTED
     assert (last["event"], last["saved"]) == ("preempted", "step")
     saved = last["step"]
-    assert last["message"] == f"an interrupt came from the keyboard; step {saved} is saved"
+    assert last["message"] == f"stopped by you; step {saved} is saved"
     assert any("a second Ctrl-C" in event.get("message", "") for event in first.events)
     second = start(long_run(tmp_path))
     assert second.until(lambda event: event["event"] == "restored")["step"] == saved
@@ -123,7 +123,7 @@ def test_a_second_interrupt_exits_at_once(tmp_path: Path, start: Callable[[dict[
     # The save of this small state may finish before the second interrupt, which then has nothing to interrupt.
     assert (code, last["event"]) in ((ExitCode.FAILURE, "error"), (ExitCode.PREEMPTED, "preempted"))
     if last["event"] == "error":
-        assert last["message"].startswith("interrupted a second time; start again to go on from")
+        assert last["message"].startswith("stopped by you at once; start again to go on from")
 
 
 def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(

@@ -15,6 +15,7 @@ from halcyon.commands import checkpoints, data, dial, models, profile, samples, 
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.commands.typed import typed_command
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
 from halcyon_api.counting import counted
@@ -68,9 +69,7 @@ def train(
     ] = None,
     json: Annotated[
         bool | None,
-        typer.Option(
-            "--json/--no-json", help="JSON lines or a live progress line. Default: JSON unless on a terminal."
-        ),
+        typer.Option("--json/--no-json", help="JSON lines, or lines for people. Default: JSON unless on a terminal."),
     ] = None,
     compilation_cache: Annotated[
         Path | None,
@@ -84,6 +83,12 @@ def train(
         Literal["cpu"] | None,
         typer.Option(help="cpu: train on the processor. Default: the accelerator that the document names."),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Stop another process of this machine that trains in the same root, after it has saved."
+        ),
+    ] = False,
 ) -> None:
     """Train a run on this machine, or in a pod that the operator made.
 
@@ -102,6 +107,8 @@ def train(
         defaults=tuple(defaults or ()),
         overrides=tuple(overrides or ()),
         on_cpu=device == "cpu",
+        command=typed_command(without=("--take-over",)),
+        takes_over=lambda sentence: take_over or _confirmed(sentence),
     )
 
 
@@ -200,6 +207,13 @@ def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     devices = spec.accelerator.resolve().devices
     problem = memory_problem(spec, run_mesh(spec), there, devices=devices, where="this machine")
     return [Problem(*problem)] if problem is not None else []
+
+
+def _confirmed(sentence: str) -> bool:
+    """Ask the user of a terminal whether to stop the process that the sentence describes; False elsewhere."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"{sentence}. Stop it, after it has saved, and go on here?", err=True)
 
 
 def _task(spec: TrainingRunSpec) -> str:
