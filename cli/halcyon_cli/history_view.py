@@ -11,8 +11,10 @@ from rich.text import Text
 
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.sentences import sentence
+from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.counting import counted
-from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, state, together
+from halcyon_api.local_times import local_time
+from halcyon_cli.history_report import labels, last_tasks, report_of, series, state, together
 from halcyon_cli.report import span
 from halcyon_cli.status_view import Facts, report_view, sparkline, table_of
 
@@ -43,8 +45,8 @@ def status_view(history: History, now: float) -> RenderableType:
         fact(title, text)
     saved = next((row for row in reversed(history.events) if row["event"] == "checkpoint"), None)
     if saved is not None:
-        fact("saved", f"step {saved['step']:,}, {moment(saved['time'])}, {saved['path']}")
-    fact("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated" if report.restarts else "none")
+        fact("saved", f"step {saved['step']:,}, {local_time(saved['time'])}, {saved['path']}")
+    fact("starts", f"{len(report.groups)}, {counted(report.lost_steps, 'step')} repeated")
     facts.add_goodput(report)
     return Group(Text(history.run, "bold"), facts.grid, *_damages(history))
 
@@ -57,7 +59,7 @@ def history_view(history: History, now: float) -> RenderableType:
         facts.add(title, text)
     parts: list[RenderableType] = [report_view(report), facts.grid]
     if history.stopped_seconds >= 0.1:
-        parts.append(Text(f"between the process groups: {span(history.stopped_seconds)}, in no sum", "dim"))
+        parts.append(Text(f"between the starts: {span(history.stopped_seconds)}, in no sum", "dim"))
     if history.evaluations:
         parts.append(_evaluations(history.evaluations))
     if tasks := last_tasks(history):
@@ -71,7 +73,7 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     """Several runs, one line each, and their losses at the same step: the last that all of them have done."""
     common = min(history.done_steps for history in histories)
     compared = ("loss", f"loss at {common}", "held-out loss", "bits per byte")
-    table = table_of("run", "state", numbers=("step", *compared, "tokens/s", "goodput", "restarts"))
+    table = table_of("run", "state", numbers=("step", *compared, "tokens/s", "goodput", "starts"))
     table.add_column("loss")
     for label, history in zip(labels(histories), histories, strict=True):
         report = report_of(history, now)
@@ -89,7 +91,7 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
             number(held_out.get("bitsPerByte")),
             f"{speed:,.0f}" if isinstance(speed := last.get("tokensPerSecond"), (int, float)) and speed else "-",
             f"{report.ratio:.0%}",
-            str(report.restarts),
+            str(len(report.groups)),
             Text(sparkline(losses, 30) if losses else "", "cyan"),
         )
     return table
@@ -122,7 +124,7 @@ def _tasks(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _events(rows: Sequence[dict[str, Any]]) -> Table:
-    table = table_of("last events", "process group", "")
+    table = table_of("last events", "start", "")
     for row in rows:
         time, group, sentence = event_cells(row)
         table.add_row(time, group, Text(sentence))
@@ -141,8 +143,8 @@ def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Time, process group and sentence of an event."""
-    return moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row)
+    """Time, start and sentence of an event."""
+    return local_time(row["time"]), str(Epoch(attempt=row["attempt"], restart=row["restart"])), event_sentence(row)
 
 
 def event_sentence(row: dict[str, Any]) -> str:

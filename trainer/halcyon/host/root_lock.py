@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -69,9 +70,10 @@ def held_root(
         if not _try(descriptor):
             holder = _holder(descriptor)
             if not takes_over(_trains(root, holder)):
+                follow = f"halcyon status {shlex.quote(_place(root))} --watch"
                 raise RootTaken(
                     f"{_trains(root, holder)}; stop it with `kill {holder.pid}` (it saves first), follow it with "
-                    "`halcyon status ROOT --watch`, or give --take-over to stop it and go on here"
+                    f"`{follow}`, or give --take-over to stop it and go on here"
                 )
             _end(descriptor, holder, wait_seconds)
         text = json.dumps(asdict(Holder(os.getpid(), command, time.time()))).encode()
@@ -114,11 +116,14 @@ def _holder(descriptor: int) -> Holder:
     raise RootTaken("another process of this machine takes this checkpoint root now; try again")
 
 
+def _place(root: str) -> str:
+    return root.removeprefix("file://")
+
+
 def _trains(root: str, holder: Holder) -> str:
-    place = root.removeprefix("file://")
     return (
         f"process {holder.pid} (`{holder.command}`, since {local_time(holder.began)}) trains in "
-        f"checkpoint root {place} already"
+        f"checkpoint root {_place(root)} already"
     )
 
 

@@ -12,7 +12,7 @@ COMPILING = "compiling the step (first time, about a minute)"
 STAGES: dict[Stage, str] = {
     "starting": "starting",
     "joining": "looking for devices",
-    "tokenizing": "waiting for tokens",
+    "tokenizing": "tokenizing the text",
     "restoring": "preparing the model",
     "compiling": COMPILING,
     "evaluating": "evaluating",
