@@ -112,6 +112,25 @@ def test_an_interrupt_saves_and_the_next_start_continues(
     assert second.until(lambda event: event["event"] == "restored")["step"] == saved
 
 
+def test_a_second_training_in_the_root_is_rejected_and_after_a_kill_it_goes_on(
+    tmp_path: Path, start: Callable[[dict[str, Any]], Typed]
+) -> None:
+    first = start(long_run(tmp_path))
+    first.until(step(2))
+    again = [sys.executable, "-m", "halcyon.commands.main", "train", str(tmp_path / "run.yaml")]
+    rejected = subprocess.run(again, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert rejected.returncode == ExitCode.ROOT_TAKEN
+    assert re.match(
+        rf"process \d+ \(.* trains in checkpoint root {tmp_path}/root already; stop it with", rejected.stderr
+    )
+    seen = len(first.events)
+    first.until(step(first.events[-1].get("step", 2) + 2))
+    assert len(first.events) > seen, "the first training goes on"
+    first.reap()
+    second = start(long_run(tmp_path))
+    second.until(step(1))
+
+
 def test_a_second_interrupt_exits_at_once(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
     run = start(long_run(tmp_path))
     run.until(step(1))

@@ -15,6 +15,7 @@ from halcyon.commands import checkpoints, data, dial, models, profile, samples, 
 from halcyon.commands.errors import OneSentence, console, replace_unencodable, report_errors
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
+from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
@@ -55,6 +56,7 @@ Version = Annotated[
 def main(version: Version = False) -> None:
     """Train language models on preemptible accelerators as if nothing ever failed."""
     del version  # printed before any command is looked for
+    match_terminal()
     replace_unencodable()
 
 

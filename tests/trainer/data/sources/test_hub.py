@@ -113,6 +113,12 @@ def test_a_hub_that_denies_access_is_reported_as_unreachable(hub: Path, answers:
         list_files(jsonl_source("hf://datasets/owner/name@v1/"), NOW)
 
 
+def test_a_hub_that_does_not_answer_is_reported_as_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DataUnreachable, match=r"hf://datasets/owner/name/x\.jsonl cannot be listed: "):
+        list_files(jsonl_source("hf://datasets/owner/name/x.jsonl"), NOW)
+
+
 def test_files_of_a_data_set(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("halcyon.data.sources.files._REMOTE_RANGE_BYTES", 1000)
     for name in ("data/b.jsonl.gz", "data/a.jsonl", "README.md", "other/c.jsonl"):

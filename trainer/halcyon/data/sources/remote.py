@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
 from halcyon.data.sources.access import Access, Address, SourceFile, client, hub_endpoint
-from halcyon.data.sources.failures import Unreadable, reason, unreadable
+from halcyon.data.sources.failures import Unreadable, is_remote, reason, unreadable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -173,7 +173,9 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
         )
     except EntryNotFoundError:
         return  # a folder that does not exist has no files
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, HfHubHTTPError | OSError | ValueError) and not is_remote(error):
+            raise
         what = f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN"
         raise unreadable(what, error) from None
 
