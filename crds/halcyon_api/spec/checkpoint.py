@@ -122,7 +122,7 @@ class CheckpointSpec(RuledModel):
         default=300,
         description=(
             "How long a starting process retries an object store that rejects its credentials, before it ends with "
-            "exit code 85; 0: no retry. The store of a source or of a tokenizer that rejects access or does not "
+            "exit code 85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer that rejects access or does not "
             "answer is retried as long; then the code is 87."
         ),
     )
