@@ -122,8 +122,8 @@ class CheckpointSpec(RuledModel):
         default=300,
         description=(
             "How long a starting process retries an object store that rejects its credentials, before it ends with "
-            "exit code 85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer that rejects access or does not "
-            "answer is retried as long; then the code is 87."
+            "exit code 85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer "
+            "that rejects access or does not answer is retried as long; then the code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")

@@ -66,6 +66,11 @@ class Typed:
         self.events += map(json.loads, self._process.stdout)
         return self._process.wait(limit(60)), self.events[-1]
 
+    def kill(self) -> None:
+        """Send SIGKILL to the process, and wait for its end."""
+        self._process.kill()
+        self._process.wait(limit(60))
+
     def reap(self) -> None:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -126,7 +131,7 @@ def test_a_second_training_in_the_root_is_rejected_and_after_a_kill_it_goes_on(
     seen = len(first.events)
     first.until(step(first.events[-1].get("step", 2) + 2))
     assert len(first.events) > seen, "the first training goes on"
-    first.reap()
+    first.kill()
     second = start(long_run(tmp_path))
     second.until(step(1))
 
