@@ -22,6 +22,7 @@ from typing import Any
 from rich.text import Text
 
 from halcyon_api import names
+from halcyon_api.local_times import local_time
 from halcyon_api.status.run_status import AT_REST, parse_status
 from halcyon_cli.cluster import Runs
 from halcyon_cli.status_view import Host
@@ -93,14 +94,17 @@ def losses(lines: Iterable[LogLine]) -> list[float]:
 
 
 def shown(line: LogLine) -> Text:
-    """Return a line as a terminal shows it: time, ``attempt.restart/process``, step, event, and the other fields."""
+    """Return a line as a terminal shows it: local time, ``attempt.restart/process``, step, event, and the other
+    fields.
+    """
+    time = local_time(line.time, date=False)
     if not line.fields:
-        return Text(f"{line.time[11:19]:8} {'':24} {line.text}", "dim")
+        return Text(f"{time:8} {'':24} {line.text}", "dim")
     fields = line.fields
     who = f"{fields.get('attempt', 0)}.{fields.get('restart', 0)}/{fields.get('process', 0)}"
     step = "" if line.step is None else str(line.step)
     rest = " ".join(f"{name}={_value(value)}" for name, value in fields.items() if name not in _COMMON)
-    text = Text(f"{line.time[11:19]} {who:>8} {step:>8} ", "dim")
+    text = Text(f"{time} {who:>8} {step:>8} ", "dim")
     text.append(f"{line.event:<10} ", _STYLES.get(line.event, "cyan" if line.event in _QUIET else "default"))
     return text.append(rest, _STYLES.get(line.event, "default"))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from halcyon.telemetry.history.reading import History
 from halcyon.telemetry.history.segments import Record
+from halcyon_api.local_times import local_time
 from halcyon_cli.report import ProcessGroup, Report, one_after_another
 
 SILENT_SECONDS = 120.0
@@ -41,9 +42,15 @@ def state(history: History, now: float) -> str:
     """
     last = history.groups[-1]
     if last.ended:
-        return {"completed": "complete", "preempted": "stopped by a notice"}.get(last.ended, last.ended)
+        return {"completed": "complete"}.get(last.ended) or end_words(last.ended, last.message)
     silent = now - last.last_time
-    return "training" if silent < SILENT_SECONDS else f"no news since {moment(last.last_time)}"
+    return "training" if silent < SILENT_SECONDS else f"no news since {local_time(last.last_time)}"
+
+
+def end_words(ended: str, message: str) -> str:
+    """The cause of the end of a start, in the words of the user's own machine if the message has them."""
+    reason = message.partition(";")[0]
+    return reason if ended == "preempted" and reason.startswith("stopped by") else ended
 
 
 def report_of(history: History, now: float) -> Report:
@@ -55,6 +62,7 @@ def report_of(history: History, now: float) -> Report:
             one.group.resumed_step,
             one.last_step,
             one.ended or ("" if one is history.groups[-1] else "killed"),
+            end_words(one.ended, one.message),
         )
         for one in history.groups
     ]

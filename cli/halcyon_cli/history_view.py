@@ -11,9 +11,11 @@ from rich.text import Text
 from halcyon.commands.views.tables import FittedTable
 from halcyon.telemetry.event_fields import harmless, task_title
 from halcyon.telemetry.history.reading import History
-from halcyon.telemetry.progress_line import sentence
+from halcyon.telemetry.sentences import sentence
+from halcyon_api.checkpoint_documents import Epoch
 from halcyon_api.counting import counted
-from halcyon_cli.history_report import labels, last_tasks, moment, report_of, series, spread, state, together
+from halcyon_api.local_times import local_time
+from halcyon_cli.history_report import labels, last_tasks, report_of, series, spread, state, together
 from halcyon_cli.report import span
 from halcyon_cli.status_view import Facts, report_view, sparkline
 
@@ -46,8 +48,8 @@ def status_view(history: History, now: float) -> RenderableType:
     _add_losses(facts, history)
     saved = next((row for row in reversed(history.events) if row["event"] == "checkpoint"), None)
     if saved is not None:
-        fact("saved", f"step {saved['step']:,}, {moment(saved['time'])}, {saved['path']}")
-    fact("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated" if report.restarts else "none")
+        fact("saved", f"step {saved['step']:,}, {local_time(saved['time'])}, {saved['path']}")
+    fact("starts", f"{len(report.groups)}, {counted(report.lost_steps, 'step')} repeated")
     facts.add_goodput(report)
     return Group(Text(history.run, "bold"), facts.grid, *_damages(history))
 
@@ -61,7 +63,7 @@ def history_view(history: History, now: float) -> RenderableType:
     _add_losses(facts, history)
     parts: list[RenderableType] = [report_view(report), facts.grid]
     if history.stopped_seconds >= 0.1:
-        parts.append(Text(f"between the process groups: {span(history.stopped_seconds)}, in no sum", "dim"))
+        parts.append(Text(f"between the starts: {span(history.stopped_seconds)}, in no sum", "dim"))
     if history.evaluations:
         parts.append(_evaluations(history.evaluations))
     if tasks := last_tasks(history):
@@ -80,8 +82,8 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
     table = FittedTable(
         "run",
         "state",
-        numbers=("step", *compared, "tokens/s", "goodput", "restarts"),
-        drops=(curve, "restarts", "goodput", "tokens/s", "state", "loss", "bits per byte"),
+        numbers=("step", *compared, "tokens/s", "goodput", "starts"),
+        drops=(curve, "starts", "goodput", "tokens/s", "state", "loss", "bits per byte"),
     )
     table.add_column(curve, no_wrap=True)
     for label, history in zip(labels(histories), histories, strict=True):
@@ -100,7 +102,7 @@ def comparison_view(histories: Sequence[History], now: float) -> RenderableType:
             number(held_out.get("bitsPerByte")),
             f"{speed:,.0f}" if isinstance(speed := last.get("tokensPerSecond"), (int, float)) and speed else "-",
             f"{report.ratio:.0%}",
-            str(report.restarts),
+            str(len(report.groups)),
             Text(sparkline(losses, 30) if losses else "", "cyan"),
         )
     return table
@@ -140,7 +142,7 @@ def _texts(history: History) -> list[RenderableType]:
 
 
 def _events(rows: Sequence[dict[str, Any]]) -> FittedTable:
-    table = FittedTable("last events", "process group", "", drops=("process group",))
+    table = FittedTable("last events", "start", "", drops=("start",))
     for row in rows:
         time, group, sentence = event_cells(row)
         table.add_row(time, group, Text(sentence))
@@ -159,8 +161,8 @@ def task_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def event_cells(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Time, process group and sentence of an event."""
-    return moment(row["time"]), f"{row['attempt']}.{row['restart']}", event_sentence(row)
+    """Time, start and sentence of an event."""
+    return local_time(row["time"]), str(Epoch(attempt=row["attempt"], restart=row["restart"])), event_sentence(row)
 
 
 def event_sentence(row: dict[str, Any]) -> str:

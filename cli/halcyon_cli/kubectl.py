@@ -6,6 +6,7 @@ import typer
 
 from halcyon.commands.errors import OneSentence, replace_unencodable
 from halcyon.commands.main import Version
+from halcyon.commands.terminal import match_terminal
 from halcyon_cli import commands
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 def main(version: Version = False) -> None:
     """Inspect and control training runs in a cluster."""
     del version  # typer prints it and exits before it reads a command
+    match_terminal()
     replace_unencodable()
 
 

@@ -13,6 +13,7 @@ from html import escape
 
 from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
+from halcyon_api.local_times import local_time
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.curves import SCRIPT, curves_in_page, inline
 from halcyon_cli.history_report import last_tasks, report_of, spread
@@ -51,10 +52,10 @@ def page(history: History, now: float) -> str:
         ("steps", f"{history.done_steps:,} of {history.planned_steps:,}"),
         ("root", history.root),
         *([] if history.origin is None else [("origin", history.origin.sentence)]),
-        ("began", report.started_at),
+        ("began", local_time(report.started_at)),
         ("goodput", f"{report.ratio:.1%} of {span(report.wall_seconds)}"),
-        ("restarts", f"{report.restarts}, {counted(report.lost_steps, 'step')} repeated"),
-        ("between process groups", span(history.stopped_seconds)),
+        ("starts", f"{len(report.groups)}, {counted(report.lost_steps, 'step')} repeated"),
+        ("between starts", span(history.stopped_seconds)),
     ]
     facts += [("not read", damage) for damage in history.damages]
     return whole_page(
@@ -78,7 +79,7 @@ def page(history: History, now: float) -> str:
             *_texts(history),
             f"<h2>Events</h2>{_more(len(history.events))}",
             table(
-                ("time", "process group", "event"),
+                ("time", "start", "event"),
                 map(event_cells, history.events[-_EVENTS:]),
             ),
         ],

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 from halcyon_api.accounts import divide
 from halcyon_api.counting import counted
+from halcyon_api.local_times import local_time
 from halcyon_api.status.goodput import GoodputSeconds, cause_label
 from halcyon_api.status.run_status import HistoryEntry, TrainingRunStatus
 
@@ -80,6 +81,8 @@ class ProcessGroup:
     from_step: int | None = None
     to_step: int | None = None
     ended: str = ""
+    end_words: str = ""
+    """What a person reads in place of `ended`; empty: the same."""
     """The cause of its end; empty while it runs."""
     begins_seconds: float = 0.0
     """Seconds since the start of the run, without suspension."""
@@ -170,8 +173,8 @@ def draw(report: Report) -> str:
         _text(
             16,
             50,
-            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {report.started_at}, {report.restarts} "
-            f"restarts, {counted(report.lost_steps, 'step')} repeated",
+            f"{report.ratio:.1%} goodput of {span(report.wall_seconds)} since {local_time(report.started_at)}, "
+            f"{report.restarts} restarts, {counted(report.lost_steps, 'step')} repeated",
             fill="#555555",
         ),
         *_grid(wall, scale, axis),
@@ -197,7 +200,7 @@ def span(seconds: float) -> str:
 def _row(group: ProcessGroup, number: int, scale: float) -> Iterator[str]:
     top = _TOP + number * _ROW
     x = _LEFT + group.begins_seconds * scale
-    yield _text(_LEFT - 8, top + 12, group.name, anchor="end")
+    yield _text(_LEFT - 8, top + 12, group.name.removesuffix(".0"), anchor="end")
     for cause in ORDER:
         seconds = getattr(group.seconds, cause)
         if seconds <= 0:
@@ -208,7 +211,7 @@ def _row(group: ProcessGroup, number: int, scale: float) -> Iterator[str]:
         yield f"<rect {bar}><title>{about}</title></rect>"
         x += width
     steps = f"{group.from_step}-{group.to_step}  " if group.from_step is not None and group.to_step is not None else ""
-    yield _text(_WIDTH - _RIGHT + 8, top + 12, f"{steps}{group.ended}", fill="#555555")
+    yield _text(_WIDTH - _RIGHT + 8, top + 12, f"{steps}{group.end_words or group.ended}", fill="#555555")
 
 
 def _grid(wall: float, scale: float, axis: float) -> Iterator[str]:

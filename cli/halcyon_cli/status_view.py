@@ -291,16 +291,16 @@ def process_groups_table(report: Report) -> FittedTable:
     """Return the process groups, one row each, oldest first."""
     numbers = ("seconds", "until first step", "productive", "lost")
     drops = "until first step", "productive", "lost"
-    table = FittedTable("process group", "steps", "ended", numbers=numbers, drops=drops)
+    table = FittedTable("start", "steps", "ended", numbers=numbers, drops=drops)
     for group in report.groups:
         steps = (
             f"{group.from_step}-{group.to_step}" if group.from_step is not None and group.to_step is not None else "-"
         )
         start = sum(getattr(group.seconds, cause) for cause in ORDER[: ORDER.index("compile") + 1])
         table.add_row(
-            group.name,
+            group.name.removesuffix(".0"),
             steps,
-            group.ended or "-",
+            group.end_words or group.ended or "-",
             f"{group.seconds.total:.1f}",
             f"{start:.1f}",
             f"{group.seconds.productive_step:.1f}",

@@ -1,9 +1,9 @@
 """The JSON documents of a checkpoint root.
 
 ``ROOT/HEAD`` is the only document that changes, by compare-and-swap only; its change is the commit. Everything below
-``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once, by one epoch: first ``data/``, then ``MANIFEST.json`` with the
-hashes of the data, then ``COMMIT`` with the hash of the manifest. Checkpoints are ordered by (step, epoch), never by a
-clock.
+``ROOT/steps/<step>.<attempt>.<nonce>/`` is written once, by one start of the run: first ``data/``, then
+``MANIFEST.json`` with the hashes of the data, then ``COMMIT`` with the hash of the manifest. Checkpoints are ordered by
+(step, start), never by a clock.
 
 HEAD and COMMIT contain the manifest's hash; HEAD also contains the hash of its own content.
 """
@@ -48,9 +48,9 @@ class DamagedDocument(ValueError):
 
 
 class Epoch(Document):
-    """The epoch of a writer: the operator's attempt, then the JobSet's restart inside it.
+    """The start of the run that a writer belongs to: the operator's attempt, then the JobSet's restart inside it.
 
-    Compared lexicographically.
+    Compared lexicographically. People read ``start 2``, or ``start 2.1`` after a restart in a cluster.
     """
 
     attempt: int = Field(ge=0)
@@ -60,7 +60,7 @@ class Epoch(Document):
         return (self.attempt, self.restart) < (other.attempt, other.restart)
 
     def __str__(self) -> str:
-        return f"{self.attempt}.{self.restart}"
+        return f"{self.attempt}.{self.restart}" if self.restart else str(self.attempt)
 
 
 class Owner(Document):
@@ -121,7 +121,7 @@ class SkippedBatches(Document):
     reason: Annotated[str, StringConstraints(max_length=512)] = Field(
         description="The numbers of the step that caused it."
     )
-    epoch: Epoch = Field(description="The epoch that went back.")
+    epoch: Epoch = Field(description="The start of the run that went back.")
 
 
 class RebuiltHead(Document):
@@ -133,7 +133,7 @@ class RebuiltHead(Document):
     reason: Annotated[str, StringConstraints(max_length=1024)] = Field(
         description="What was wrong with the former HEAD."
     )
-    epoch: Epoch = Field(description="The epoch that rebuilt it.")
+    epoch: Epoch = Field(description="The start of the run that rebuilt it.")
 
 
 class Head(Document):
@@ -141,12 +141,12 @@ class Head(Document):
 
     format_version: Literal[1] = FORMAT_VERSION
     owner: Owner
-    epoch: Epoch = Field(description="The only epoch that may commit.")
+    epoch: Epoch = Field(description="The only start of the run that may commit.")
     writer: str = Field(
         default="", description="Nonce of the process that took the root last, the only process that may commit."
     )
     committed: tuple[CommittedStep, ...] = Field(
-        default=(), description="Committed checkpoints, newest first by (step, epoch)."
+        default=(), description="Committed checkpoints, newest first by (step, start)."
     )
     bad: tuple[BadStep, ...] = Field(default=(), description="Checkpoints that did not verify.")
     deleting: tuple[str, ...] = Field(default=(), description="Prefixes whose deletion has begun; never restored.")

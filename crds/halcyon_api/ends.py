@@ -149,7 +149,7 @@ class EndCause(StrEnum):
         "fenced",
         End(
             "other",
-            "A higher epoch owns the checkpoint root. Three in a row without a step stop the run.",
+            "A newer start of the run owns the checkpoint root. Three in a row without a step stop the run.",
             ExitCode.FENCED,
             "Fenced",
             reason="Fenced",

@@ -6,6 +6,19 @@ import importlib.metadata
 
 DISTRIBUTION = "halcyon-train"
 """Name on the package index, where `halcyon` belongs to another project."""
+_EXTRAS = {
+    "kubernetes": "cli",
+    "llguidance": "serve",
+    "matplotlib": "report",
+    "mlflow": "mlflow",
+    "starlette": "serve",
+    "tensorboardX": "tensorboard",
+    "tokamax": "kernels",
+    "trackio": "trackio",
+    "uvicorn": "serve",
+    "wandb": "wandb",
+}
+"""Extras of packages that the trainer can do without."""
 
 
 def version() -> str:
@@ -17,13 +30,13 @@ def version() -> str:
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra, from a package index or from a checkout."""
-    return f"pip install '{DISTRIBUTION}[{extra}]' (in a checkout: pip install '.[{extra}]')"
+    """The command that installs an extra. No package index has the distribution yet, so it needs a checkout."""
+    return f"pip install '.[{extra}]' in a checkout of Halcyon, which is not published yet"
 
 
 def missing(module: str) -> str:
-    """The sentence about a package of the trainer that is not installed."""
-    return (
-        f"the package {module} is not installed; this needs Halcyon's trainer: Python 3.12 or later and "
-        f"{install('trainer')}"
-    )
+    """The sentence about a package that is not installed, with the extra that has it."""
+    top = module.partition(".")[0]
+    extra = _EXTRAS.get(top, "trainer")
+    needs = "Python 3.12 or later and " if extra == "trainer" else ""
+    return f"the package {top} is not installed; this needs {needs}{install(extra)}"

@@ -20,6 +20,7 @@ from halcyon_api.base import MAX_NAME_LENGTH, ApiModel, InvalidRun, Rule, RuledM
 from halcyon_api.edits.steps import steps_rule
 from halcyon_api.hardware import TABLE
 from halcyon_api.hardware.kinds import NarrowType
+from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.names import MAX_RUN_NAME_LENGTH
 from halcyon_api.plain_files import read_text
@@ -514,7 +515,7 @@ def load_run(path: Path, read_model: ReadModel | None = None) -> TrainingRun:
     Raises:
         InvalidRun: The file is missing, is not YAML, or is not a valid TrainingRun.
     """
-    return parse_run(with_model(read_one(path), path.parent, read_model))
+    return parse_run(with_root_addresses(with_model(read_one(path), path.parent, read_model)))
 
 
 def read_one(path: Path) -> Any:

@@ -137,7 +137,8 @@ def test_the_status_of_a_root(folder: Path) -> None:
     shown = run("status", folder)
     assert shown.exit_code == 0, shown.output
     assert "40 of 100 steps" in shown.stdout
-    assert "1, 10 steps repeated" in shown.stdout
+    assert "2, 10 steps repeated" in shown.stdout
+    assert "restarts" not in shown.stdout
     found = json.loads(run("status", folder, "--output", "json").stdout)
     assert (found["run"], found["step"], found["complete"]) == ("tiny", 40, True)
     assert run("status", folder, "--watch").exit_code == 0, "a run that has ended is shown once"

@@ -6,6 +6,8 @@ import json
 import queue
 from typing import Any
 
+import pytest
+
 from halcyon_cli.following import LogLine, come, losses, merged, parse, shown
 
 
@@ -52,9 +54,10 @@ def test_the_last_loss_of_each_step_counts() -> None:
     assert losses(parse([line(1, "step", step=1, loss="NaN"), "{", "[1]", '"text"', '{"time": 3}'], "a")) == []
 
 
-def test_a_line_shows_time_process_step_and_event() -> None:
+def test_a_line_shows_local_time_process_step_and_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("halcyon_cli.following.local_time", lambda time, date: f"{time}, {date}")
     text = shown(next(parse([line(7, "step", 3, step=12, loss=2.123456789)], "a"))).plain
-    assert text.split() == ["12:00:07", "1.0/3", "12", "step", "loss=2.12346"]
+    assert text.split() == ["2026-03-01T12:00:07.000Z,", "False", "1.0/3", "12", "step", "loss=2.12346"]
 
 
 def test_endless_lines_do_not_delay_the_search_for_new_pods() -> None:

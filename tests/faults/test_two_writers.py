@@ -72,7 +72,10 @@ def test_a_writer_continued_in_mid_save_after_it_was_replaced_changes_nothing(
             head = root.head
             old.popen.send_signal(signal.SIGCONT)
             assert old.end() == ExitCode.FENCED, old.noise()
-            assert "was taken by the newer epoch 1.1, so this process of epoch 1.0 may not" in old.events[-1]["text"]
+            assert (
+                "was taken by the newer start 1.1 of the run, so this process of start 1 may not"
+                in old.events[-1]["text"]
+            )
             assert root.head == head
             new.save(4, on(mesh(2, 2), numbers(4)), position(4))
             new.finish()

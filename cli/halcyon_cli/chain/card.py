@@ -11,6 +11,7 @@ from typing import Any
 
 from halcyon.telemetry.history.reading import History
 from halcyon_api.counting import counted
+from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CORE_PREFIX, CORE_TASKS, core_title
 from halcyon_api.status.goodput import CAUSES, cause_label
 from halcyon_cli.chain.original import CORE_OF_GPT2, ROWS, comparable
@@ -18,7 +19,7 @@ from halcyon_cli.chain.reading import Chain
 from halcyon_cli.chain.stage import Stage, cost_of, seconds_of
 from halcyon_cli.chain.verdict import verdict
 from halcyon_cli.chain.writing import Block, Card, Curves, Facts, Heading, Paragraph, Sample, Table
-from halcyon_cli.history_report import moment, series, state
+from halcyon_cli.history_report import series, state
 from halcyon_cli.report import MEANINGS, span
 
 NONE = "-"
@@ -64,7 +65,7 @@ def _summary(chain: Chain, price: float | None, now: float) -> Facts:
         ("trained on", _amount(sum(stage.tokens or 0 for stage in stages) or None, "token") or NONE),
         ("time", f"{span(seconds.total)}, {_ratio(seconds.productive_step, seconds.total)} of it productive"),
         ("cost", _total_cost(stages, price)),
-        ("written", moment(now)),
+        ("written", local_time(now)),
     ]
     rows += (
         (core_title(last.core_tasks) if name == "CORE" else name, f"{value:z.4f} at step {step:,}")

@@ -284,7 +284,7 @@ def _owner(stages: dict[str, Stage], root: str | None, run: str | None) -> str |
 
 
 def _address(place: str) -> str:
-    from halcyon.host.documents import root_address
+    from halcyon_api.local_roots import root_address
 
     return root_address(place).rstrip("/")
 

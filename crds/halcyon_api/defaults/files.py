@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.defaults.units import PREFIX, Values, merged, resolved, values_of_defaults, values_of_run
+from halcyon_api.local_roots import with_root_addresses
 from halcyon_api.model_file import ReadModel, with_model
 from halcyon_api.overrides import names_model_file, parse_override, with_overrides
 from halcyon_api.training_run import InvalidRun, TrainingRun, parse_run, read_one, read_yaml
@@ -41,7 +42,7 @@ def load_resolved(
     read_model: ReadModel | None = None,
     overrides: Sequence[str] = (),
 ) -> TrainingRun:
-    """Read a ``run.yaml`` and fill in its defaults.
+    """Read a ``run.yaml`` of this machine, whose roots may be plain paths, and fill in its defaults.
 
     Args:
         document: The run: its file, or its contents.
@@ -55,7 +56,8 @@ def load_resolved(
             valid.
     """
     found, folder = (read_one(document), document.parent) if isinstance(document, Path) else (dict(document), Path())
-    run, values = with_changes(found, folder, read_model, overrides), load_defaults(defaults)
+    run = with_root_addresses(with_changes(found, folder, read_model, overrides))
+    values = load_defaults(defaults)
     return parse_run(
         with_values(run, with_root_prefix(values, [run], checkpoint_root) if checkpoint_root is not None else values)
     )

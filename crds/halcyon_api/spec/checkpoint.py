@@ -15,13 +15,13 @@ from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber, optional
 
-ROOT_PATTERN = r"^(file://(/[A-Za-z0-9._=-]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ROOT_PATTERN = r"^(file://(/[^/\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
 """What the schema says of the address of a folder of a store, beside its length."""
 Address = Annotated[str, StringConstraints(max_length=1024)]
 _ROOT_MESSAGE = (
-    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, of letters, digits, `.`, `_`, `=` and `-`, "
-    "without `..`"
+    "root must be file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH, in a bucket of letters, digits, `.`, `_`, `=` "
+    "and `-`, without `..`"
 )
 
 
@@ -122,8 +122,8 @@ class CheckpointSpec(RuledModel):
         default=300,
         description=(
             "How long a starting process retries an object store that rejects its credentials, before it ends with "
-            "exit code 85; 0: no retry. The store of a source or of a tokenizer that rejects access or does not "
-            "answer is retried as long; then the code is 87."
+            "exit code 85; 0: no retry; outside a cluster only if this is set. The store of a source or of a tokenizer "
+            "that rejects access or does not answer is retried as long; then the code is 87."
         ),
     )
     save: SaveSpec = Field(default_factory=SaveSpec, description="When a checkpoint is made.")
@@ -177,6 +177,10 @@ def parse_root(root: str) -> CheckpointRoot:
 
 def parsed_root(root: str) -> CheckpointRoot | None:
     """The parsed address of a root; None: it is not valid."""
+    if root.startswith("file:///"):
+        names = [name for name in root.removeprefix("file://").split("/") if name]
+        valid = names and all(name.isprintable() and name not in (".", "..") for name in names)
+        return CheckpointRoot("file", "", f"/{'/'.join(names)}") if valid else None
     try:
         parts = urlsplit(root)
     except ValueError:
@@ -184,8 +188,8 @@ def parsed_root(root: str) -> CheckpointRoot | None:
     segments = [part for part in parts.path.split("/") if part]
     allowed = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._=-")
     valid = (
-        parts.scheme in ("file", "s3", "gs")
-        and bool(parts.netloc) == (parts.scheme != "file")
+        parts.scheme in ("s3", "gs")
+        and parts.netloc
         and not (parts.query or parts.fragment or "@" in parts.netloc)
         and segments
         and all(set(part) <= allowed and part not in (".", "..") for part in segments)
@@ -193,8 +197,6 @@ def parsed_root(root: str) -> CheckpointRoot | None:
     if not valid:
         return None
     path = "/".join(segments)
-    if parts.scheme == "file":
-        return CheckpointRoot("file", "", f"/{path}")
     return CheckpointRoot("s3" if parts.scheme == "s3" else "gs", parts.netloc, path)
 
 

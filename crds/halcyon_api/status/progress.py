@@ -201,7 +201,7 @@ class TerminationReport(StatusModel):
         "After a preemption notice. `step`: the last step was saved; `inFlight`: only the save in flight was "
         "saved; `none`: neither."
     )
-    epoch_attempt: int | None = optional("If fenced: attempt of the epoch that owns the root.", ge=0)
+    epoch_attempt: int | None = optional("If fenced: attempt of the start that owns the root.", ge=0)
     peer_lost: int | None = optional(
         "Index of the process that ended first and made this process end: that process has the cause.", ge=0
     )

@@ -58,7 +58,7 @@ def test_outside_a_cluster_the_next_attempt_is_minted() -> None:
 @pytest.mark.parametrize(("present", "mine"), [(epoch(4), epoch(3, 9)), (epoch(4, 2), epoch(4, 1))])
 def test_an_older_epoch_is_fenced(present: Any, mine: Any) -> None:
     with pytest.raises(
-        Fenced, match=f"taken by the newer epoch {present}, so this process of epoch {mine} may not"
+        Fenced, match=f"taken by the newer start {present} of the run, so this process of start {mine} may not"
     ) as caught:
         taken(head(epoch=present), epoch=mine)
     assert caught.value.owner_attempt == 4
@@ -150,9 +150,9 @@ def test_only_prefixes_of_checkpoints_are_recognized() -> None:
 def test_only_the_process_that_head_names_owns_the_root() -> None:
     present = head(epoch=epoch(4), writer="new")
     assert check_ours(present, epoch(4), "new", ROOT) == present
-    with pytest.raises(Fenced, match=r"taken by the newer process of epoch 4\.0"):
+    with pytest.raises(Fenced, match=r"taken by the newer process of start 4 "):
         check_ours(present, epoch(4), "old", ROOT)
-    with pytest.raises(Fenced, match=r"taken by the newer epoch 4\.0, so this process of epoch 3\.0"):
+    with pytest.raises(Fenced, match=r"taken by the newer start 4 of the run, so this process of start 3 "):
         check_ours(present, epoch(3), "new", ROOT)
 
 

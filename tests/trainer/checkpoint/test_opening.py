@@ -39,7 +39,7 @@ REFUSALS: list[tuple[dict[str, Any], type[TrainerExit], str]] = [
     (
         {"epoch": epoch(3, 9)},
         Fenced,
-        r"was taken by the newer epoch 4\.0, so this process of epoch 3\.9 may not write there",
+        r"was taken by the newer start 4 of the run, so this process of start 3\.9 may not write there",
     ),
     (
         {"owner": Owner(namespace="tests", name="another")},
@@ -88,7 +88,7 @@ def test_a_later_process_of_the_same_epoch_takes_over(root: Root) -> None:
     state = on(mesh(2, 2), numbers(1))
     with open_root(root, epoch=epoch(2)) as earlier, open_root(root, epoch=epoch(2)) as later:
         earlier.save(1, state, position(1))
-        with pytest.raises(Fenced, match=r"taken by the newer process of epoch 2\.0"):
+        with pytest.raises(Fenced, match=r"taken by the newer process of start 2 "):
             earlier.finish()
         later.save(1, state, position(1))
         later.finish()

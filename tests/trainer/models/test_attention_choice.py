@@ -151,7 +151,7 @@ def test_without_the_package_auto_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr("halcyon.models.parts.tokamax_attention.is_there", lambda: False)
     choice = best(request(), HOPPER)
     assert choice.implementation == "blockwise"
-    assert "the package tokamax is not installed; install halcyon-train[cuda]" in choice.reason
+    assert "the package tokamax is not installed: pip install '.[cuda]'" in choice.reason
 
 
 def shape_of(position: int = 64) -> jax.ShapeDtypeStruct:

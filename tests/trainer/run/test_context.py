@@ -99,7 +99,7 @@ def test_a_machine_without_the_accelerator_is_used_only_if_requested(tmp_path: P
     path = write(tmp_path, spec__accelerator={"type": wanted, "topology": "2x2" if wanted == "v6e" else "1x8"})
     with pytest.raises(
         BadConfiguration,
-        match=rf"pip install 'halcyon-train\[{extra}\]' .*, or train on the processor with --device cpu",
+        match=rf"pip install '\.\[{extra}\]' in a checkout .*, or train on the processor with --device cpu",
     ):
         adapt_to_devices(resolve_context(path, {}), 1, "cpu")
     meant = resolve_context(path, {}, on_cpu=True)

@@ -67,6 +67,11 @@ class Typed:
         self.events += map(json.loads, self._process.stdout)
         return self._process.wait(limit(60)), self.events[-1]
 
+    def kill(self) -> None:
+        """Send SIGKILL to the process, and wait for its end."""
+        self._process.kill()
+        self._process.wait(limit(60))
+
     def reap(self) -> None:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -107,10 +112,29 @@ def test_an_interrupt_saves_and_the_next_start_continues(
     assert code == ExitCode.PREEMPTED
     assert (last["event"], last["saved"]) == ("preempted", "step")
     saved = last["step"]
-    assert last["message"] == f"an interrupt came from the keyboard; step {saved} is saved"
+    assert last["message"] == f"stopped by you; step {saved} is saved"
     assert any("a second Ctrl-C" in event.get("message", "") for event in first.events)
     second = start(long_run(tmp_path))
     assert second.until(lambda event: event["event"] == "restored")["step"] == saved
+
+
+def test_a_second_training_in_the_root_is_rejected_and_after_a_kill_it_goes_on(
+    tmp_path: Path, start: Callable[[dict[str, Any]], Typed]
+) -> None:
+    first = start(long_run(tmp_path))
+    first.until(step(2))
+    again = [sys.executable, "-m", "halcyon.commands.main", "train", str(tmp_path / "run.yaml")]
+    rejected = subprocess.run(again, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert rejected.returncode == ExitCode.ROOT_TAKEN
+    assert re.match(
+        rf"process \d+ \(.* trains in checkpoint root {tmp_path}/root already; stop it with", rejected.stderr
+    )
+    seen = len(first.events)
+    first.until(step(first.events[-1].get("step", 2) + 2))
+    assert len(first.events) > seen, "the first training goes on"
+    first.kill()
+    second = start(long_run(tmp_path))
+    second.until(step(1))
 
 
 def test_a_second_interrupt_exits_at_once(tmp_path: Path, start: Callable[[dict[str, Any]], Typed]) -> None:
@@ -124,7 +148,7 @@ def test_a_second_interrupt_exits_at_once(tmp_path: Path, start: Callable[[dict[
     # The save of this small state may finish before the second interrupt, which then has nothing to interrupt.
     assert (code, last["event"]) in ((ExitCode.FAILURE, "error"), (ExitCode.PREEMPTED, "preempted"))
     if last["event"] == "error":
-        assert last["message"].startswith("interrupted a second time; start again to go on from")
+        assert last["message"].startswith("stopped by you at once; start again to go on from")
 
 
 def test_a_port_in_use_is_replaced_by_a_free_one_that_is_reported(

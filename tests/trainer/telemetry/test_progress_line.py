@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from halcyon.telemetry.progress_line import duration, sentence
+from halcyon.telemetry.sentences import duration, line_steps, sentence
 from tests.suite.limits import limit
 
 SCRIPT = """
@@ -21,7 +21,8 @@ from halcyon.telemetry import RunIdentity, open_log
 
 log = open_log(sys.stdout, RunIdentity("demo"), steps=30)
 log.event("joined", processes=2, devices=4, seconds=0.5)
-log.event("restored", step=10, path="steps/x/", seconds=1.0)
+log.event("restored", step=10, path="steps/x/", start="2", seconds=1.0)
+log.stage("compiling")
 for step in range(11, 31):
     log.event("step", step=step, loss=5 - step / 10, gradient_norm=1.0, learning_rate=0.1, tokens=9.0,
               tokens_per_second=12345.6 if step > 11 else None, eta_seconds=float(30 - step) if step > 11 else None, data_wait_seconds=0.0)
@@ -100,15 +101,22 @@ def test_the_line_ends_with_the_last_step(screen: str) -> None:
 
 
 def test_events_and_output_of_libraries_are_printed_above_the_line(screen: str) -> None:
-    printed = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown(screen) if line]
-    assert printed[:-2] == [
+    printed = [re.sub(r"^\d\d:\d\d:\d\d [A-Z]+ ", "", line) for line in shown(screen) if line]
+    assert [line for line in printed[:-2] if not line.startswith("step ") or ":" in line.partition("  ")[0]] == [
         "2 processes, 4 devices in 0.5 s",
-        "resumed at step 10 from steps/x/",
+        "start 2: goes on from step 10 (steps/x/)",
         "step 20: checkpoint committed, 2.5 MB",
         "a library says something",
         "and complains",
         "all 30 steps are done [really]",
     ]
+
+
+def test_a_line_every_few_steps_stays_on_the_screen(screen: str) -> None:
+    lines = [line for line in shown(screen) if re.match(r"step \d+/30  ", line)]
+    assert [int(re.findall(r"\d+", line)[0]) for line in lines] == list(range(12, 31, 2))
+    assert lines[-1] == "step 30/30  smoothed loss 2.6232  12,346 tok/s  0:00 left"
+    assert [line_steps(steps) for steps in (1, 20, 21, 250, 10**6)] == [1, 1, 2, 20, 100]
 
 
 def test_the_cursor_is_shown_again(screen: str) -> None:
@@ -136,11 +144,42 @@ def live(columns: int, *events: str, name: str = "demo", steps: int | None = 1_0
     return [line for line in shown(on_terminal(script, columns)) if line]
 
 
-@pytest.mark.parametrize("columns", [80, 100])
-def test_the_line_never_wraps(columns: int) -> None:
-    (line,) = live(columns, FULL, name="a-name-of-forty-characters-which-is-most")
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_no_line_wraps(columns: int) -> None:
+    long = 'log.event("warning", message="a warning of many words " * 9)'
+    *warning, kept, line = live(columns, long, FULL, name="a-name-of-forty-characters-which-is-most")
+    assert all(len(shown) <= columns for shown in (*warning, kept, line))
+    assert " ".join(" ".join(warning).split()).endswith(" ".join(["a warning of many words"] * 9))
+    speed = "" if columns < 72 else "1,234,568 tok/s  "
+    assert (
+        re.fullmatch(rf"a-name-of-.*… 123456/1000000 [━╸╺ ]*loss 12\.5000  {speed}eta 3:25:45", line) or columns == 200
+    )
+    speed = "" if columns == 60 else "  1,234,568 tok/s"
+    assert kept == f"step 123456/1000000  smoothed loss 12.5000{speed}  3:25:45 left"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_line_says_what_takes_long_before_the_first_step(columns: int) -> None:
+    line = live(columns, 'log.stage("compiling")')[-1]
     assert len(line) <= columns
-    assert re.fullmatch(r"a-name-of-.*… 123456/1000000 [━╸╺ ]*loss 12\.5000  1,234,568 tok/s  eta 3:25:45", line)
+    full = "compiling the step (first time, about a minute) 0:00"
+    assert line.endswith("compiling the step 0:00" if columns == 60 else full)
+
+
+def test_in_a_pipe_the_lines_are_plain() -> None:
+    script = SCRIPT.replace("steps=30)", "steps=30, json_lines=False)")
+    written = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "\x1b" not in written
+    assert "compiling the step (first time, about a minute)\n" in written
+    assert "step 30/30  smoothed loss 2.6232  12,346 tok/s  0:00 left\n" in written
+
+
+def test_times_are_local_and_show_the_zone() -> None:
+    log = 'log.event("warning", message="disk full")'
+    assert re.match(
+        r"\d\d:\d\d:\d\d IST disk full",
+        live(80, 'import os, time; os.environ["TZ"] = "IST-5:30"; time.tzset()', log)[0],
+    )
 
 
 def test_an_evaluation_counts_its_batches_alone() -> None:
@@ -150,11 +189,9 @@ def test_an_evaluation_counts_its_batches_alone() -> None:
     assert "demo 2/7" in live(80, restored, evaluating, steps=None)[-1]
 
 
-def test_a_finished_run_is_not_shown_as_waiting() -> None:
-    restored = 'log.event("restored", step=30, path="steps/x/", seconds=1.0)'
-    assert "waiting" not in live(80, restored, steps=30)[-1]
-    assert "waiting for the first step" in live(80, restored, steps=31)[-1]
-    assert "waiting" not in live(80, restored, 'log.event("error", step=30, message="no")', steps=31)[-1]
+def test_a_finished_run_is_not_shown_as_compiling() -> None:
+    compiling = 'log.stage("compiling")'
+    assert "compiling" not in live(80, compiling, 'log.event("error", step=30, message="no")', steps=31)[-1]
 
 
 def test_json_lines_on_a_terminal_where_asked_for() -> None:
@@ -182,8 +219,8 @@ def test_durations(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "text"),
     [
-        ("restored", {"step": 0, "path": None, "seconds": 1.25}, "new state in 1.2 s"),
-        ("joined", {"processes": 1, "devices": 1, "seconds": 0.0}, "1 process, 1 device in 0.0 s"),
+        ("restored", {"step": 0, "path": None, "seconds": 1.25}, "begins at step 0 with new parameters"),
+        ("joined", {"processes": 1, "devices": 1, "seconds": 0.0}, "on 1 device"),
         ("fallback", {"step": 20, "reason": "bits flipped"}, "fell back to step 20: bits flipped"),
         (
             "headRebuilt",
@@ -215,7 +252,19 @@ def test_durations(seconds: float, text: str) -> None:
             {"step": 5, "cause": "fenced", "exit_code": 81, "message": "attempt 4 owns the root"},
             "attempt 4 owns the root",
         ),
+        ("start", {"process_id": 7}, "process 7"),
         ("start", {"version": "0.1.0", "none": None}, "start: version 0.1.0"),
+        (
+            "tokenized",
+            {"source": "web", "documents": 703, "tokens": 11_106_670, "finished": True},
+            "web: 11,106,670 tokens of 703 documents tokenized",
+        ),
+        ("plan", {"plan": "tensor 1, 121.6 MB", "kernels": {}}, "plan: tensor 1, 121.6 MB"),
+        (
+            "attention",
+            {"implementation": "reference", "reason": "256 positions are few"},
+            "attention: reference, because 256 positions are few",
+        ),
         ("start", {}, "start"),
     ],
 )

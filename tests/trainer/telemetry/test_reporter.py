@@ -506,7 +506,7 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.stage("tokenizing")
     scene.reporter.tokenized(built(7, finished=True))
     scene.start(resumed_step=1)
-    scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty")
+    scene.reporter.resumed(1, path="steps/x/", fallback_reason="bits flipped", head_loss="HEAD is empty", start="2")
     scene.reporter.attends({"reference": "few positions"})
     scene.reporter.knows_determinism(in_effect("bitwise", "cpu"))
     scene.reporter.planned(PLAN.sentence(), event_fields(PLAN))

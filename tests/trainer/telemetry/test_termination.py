@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from halcyon.telemetry import RunIdentity, termination_report, write_termination_report
 from halcyon.telemetry.termination import clip, encode_report, outcome
 from halcyon_api.ends import EndCause
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.status.progress import (
     TERMINATION_MESSAGE_LIMIT,
     CheckpointProgress,
@@ -121,23 +122,24 @@ def lines(cause: str, step: int, *, saved: bool = True) -> tuple[str, ...]:
         checkpoint=CheckpointProgress(step=step, attempt=1, path="steps/x/", time=TIME) if saved else None,
     )  # fmt: skip
     ended = TerminationReport(cause=cause, exit_code=0, message="", run="tiny", time=TIME)  # type: ignore[arg-type]
-    return outcome(Path("my run.yaml"), "file:///runs/tiny", ended, known)
+    command = "halcyon train 'my run.yaml' --checkpoint-root '/my runs/ü'"
+    return outcome(command, CheckpointSpec(root="file:///my runs/ü"), ended, known)
 
 
 def test_a_complete_run_is_followed_by_its_report() -> None:
     assert lines("completed", 40) == (
         "result  tiny: all 40 steps are done, loss 2.5000, held-out loss 2.2500 (1.5000 bits per byte)",
-        "kept    /runs/tiny: the checkpoint of step 40, and the history of the run",
-        "next    halcyon report /runs/tiny --html report.html",
+        "kept    /my runs/ü: the checkpoint of step 40, and the history of the run",
+        "report  halcyon report '/my runs/ü'",
     )
 
 
 def test_a_run_that_stopped_can_go_on() -> None:
-    result, _, follows = lines("preempted", 12)
+    """By the command as it was typed, with its options."""
+    result, _, follows, report = lines("preempted", 12)
     assert "12 of 40 steps are done" in result
-    assert (
-        follows == "next    halcyon train 'my run.yaml' goes on from step 12; halcyon report /runs/tiny shows the run"
-    )
+    assert follows == "next    halcyon train 'my run.yaml' --checkpoint-root '/my runs/ü'"
+    assert report == "report  halcyon report '/my runs/ü'"
 
 
 def test_a_run_that_kept_nothing_has_no_such_lines() -> None:

@@ -218,7 +218,7 @@ def test_credentials_of_weights_and_biases_are_looked_up_without_a_question(
 def test_a_tracker_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     (warning,) = feed(WeightsAndBiases("project"), 0, 3)
-    assert "wandb is missing; install it with pip install 'halcyon-train[wandb]'" in warning
+    assert "wandb is missing; install it with pip install '.[wandb]'" in warning
 
 
 def test_a_tracker_without_credentials_ends_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,8 @@ def test_a_hub_that_does_not_answer_may_answer_later(hub: Hub) -> None:
 def test_without_the_package_a_name_of_the_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        BadConfiguration, match=r"^hf://owner/tiny needs the package huggingface_hub; install it, or give a directory"
+        BadConfiguration,
+        match=r"^hf://owner/tiny needs the package huggingface_hub: `pip install huggingface_hub`; or give a directory",
     ):
         halcyon.load("hf://owner/tiny")
 

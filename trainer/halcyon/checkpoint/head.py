@@ -59,10 +59,10 @@ def take(head: Head | None, *, owner: Owner, epoch: Epoch | None, writer: str, r
 
 
 def _fenced(head: Head, epoch: Epoch, root: str) -> Fenced:
-    newer = "epoch" if epoch < head.epoch else "process of epoch"
+    newer = "start" if epoch < head.epoch else "process of start"
     return Fenced(
-        f"checkpoint root {root} was taken by the newer {newer} {head.epoch}, so this process of epoch {epoch} may "
-        "not write there any more; let the newer one run",
+        f"checkpoint root {root} was taken by the newer {newer} {head.epoch} of the run, so this process of start "
+        f"{epoch} may not write there any more; let the newer one run",
         head.epoch.attempt,
     )
 

@@ -19,11 +19,11 @@ from halcyon.commands.errors import about_file, console, report_root_errors
 from halcyon.commands.models import owner_of
 from halcyon.commands.options import Endpoint, NewRoot, OwnerName, Region
 from halcyon.errors import BadConfiguration
-from halcyon.host.documents import root_address
 from halcyon_api.base import InvalidRun
 from halcyon_api.checkpoint_documents import CommittedStep, Owner
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
+from halcyon_api.local_roots import root_address
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.training_run import load_run
 from halcyon_api.yaml_text import dump

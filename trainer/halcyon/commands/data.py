@@ -18,8 +18,8 @@ from halcyon.commands.errors import console as new_console
 from halcyon.commands.errors import report_errors, report_root_errors
 from halcyon.commands.options import Defaults, Document, Endpoint, Region
 from halcyon.errors import BadConfiguration
-from halcyon.host.documents import root_address
 from halcyon_api.counting import counted
+from halcyon_api.local_roots import root_address
 from halcyon_api.training_run import TrainingRunSpec
 
 if TYPE_CHECKING:

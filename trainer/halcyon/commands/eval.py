@@ -15,6 +15,7 @@ import typer
 
 from halcyon.commands import options
 from halcyon.commands.errors import console, report_root_errors
+from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.commands.texts import bad_options
 from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
@@ -127,7 +128,8 @@ def evaluate_tasks(
         numbers: list[TaskNumbers] = []
         samples: list[AnswerSample] = []
         for benchmark in benchmarks:
-            result, given = runner.run(benchmark)
+            with waiting(f"{'' if numbers else f'{COMPILING_MODEL}, then '}asking the questions of {benchmark.name}"):
+                result, given = runner.run(benchmark)
             numbers.append(result)
             samples += samples_of(benchmark, given)
             if results is not None:

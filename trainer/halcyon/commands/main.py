@@ -15,6 +15,8 @@ from halcyon.commands.errors import OneSentence, console, replace_unencodable, r
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
 from halcyon.commands.plan import plan
+from halcyon.commands.terminal import match_terminal
+from halcyon.commands.typed import typed_command
 from halcyon.commands.views.tables import FittedTable
 from halcyon.errors import BadConfiguration
 from halcyon.host.documents import is_local, local_paths, missing_files
@@ -55,6 +57,7 @@ Version = Annotated[
 def main(version: Version = False) -> None:
     """Train language models on preemptible accelerators as if nothing ever failed."""
     del version  # printed before any command is looked for
+    match_terminal()
     replace_unencodable()
 
 
@@ -69,9 +72,7 @@ def train(
     ] = None,
     json: Annotated[
         bool | None,
-        typer.Option(
-            "--json/--no-json", help="JSON lines or a live progress line. Default: JSON unless on a terminal."
-        ),
+        typer.Option("--json/--no-json", help="JSON lines, or lines for people. Default: JSON unless on a terminal."),
     ] = None,
     compilation_cache: Annotated[
         Path | None,
@@ -102,6 +103,12 @@ def train(
     weights_only: Annotated[
         bool, typer.Option("--weights-only", help="With --branch: take only the weights, and begin at step 0.")
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Stop another process of this machine that trains in the same root, after it has saved."
+        ),
+    ] = False,
 ) -> None:
     """Train a run on this machine, or in a pod that the operator made.
 
@@ -128,6 +135,8 @@ def train(
         on_cpu=device == "cpu",
         fresh=fresh,
         branch=None if branch is None else Branch(branch, from_step, weights_only),
+        command=typed_command(without=("--take-over",)),
+        takes_over=lambda sentence: take_over or _confirmed(sentence),
     )
 
 
@@ -226,6 +235,13 @@ def _memory_problems(spec: TrainingRunSpec) -> list[Problem]:
     devices = spec.accelerator.resolve().devices
     problem = memory_problem(spec, run_mesh(spec), there, devices=devices, where="this machine")
     return [Problem(*problem)] if problem is not None else []
+
+
+def _confirmed(sentence: str) -> bool:
+    """Ask the user of a terminal whether to stop the process that the sentence describes; False elsewhere."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"{sentence}. Stop it, after it has saved, and go on here?", err=True)
 
 
 def _task(spec: TrainingRunSpec) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
+from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.errors import BadConfiguration
 
 
@@ -128,10 +129,11 @@ def serve(
         metrics.slots.set(slots)
         metrics.step.set(served.step or 0)
         worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts), compute), limits, metrics)
-        worker.warm_up()
         embedder = None if embeddings is None else Embedder(embeddings, worker.length, compute)
-        if embedder is not None:
-            embedder.warm_up(served)
+        with waiting(COMPILING_MODEL):
+            worker.warm_up()
+            if embedder is not None:
+                embedder.warm_up(served)
         worker.start()
         service = Service(worker, limits, metrics, embedder)
         server = Server(application(service, keys, only_local=is_loopback(host) and not keys), worker, limits, _say)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
@@ -19,6 +19,7 @@ import typer
 
 from halcyon.commands import options
 from halcyon.commands.errors import report_root_errors
+from halcyon.commands.terminal import COMPILING_MODEL, waiting
 from halcyon.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -74,10 +75,12 @@ def sample(
         model, tokenizer = Source(place, dtype=dtype, endpoint=endpoint, region=region, mesh=mesh).read()
         ids = [prompt_ids(tokenizer, text) for text in prompts]
         settings = seeded(replace(common, max_tokens=max_tokens or default_tokens(model, ids)), len(ids))
-        collected, written = Collector(prompts), _Written(() if json else prompts)
-        with bad_options():
+        collected, written = Collector(prompts), None
+        with bad_options(), waiting(COMPILING_MODEL) as begun:
             engine = engine_for(model, tokenizer, ids, settings[0].max_tokens, slots=_SLOTS, compute_dtype=compute)
             for piece in pieces(engine, tokenizer, ids, settings):
+                begun()
+                written = written or _Written(() if json else prompts)
                 done = collected.add(piece)
                 if not json:
                     written.add(piece)
@@ -125,7 +128,7 @@ def chat(
             )
         engine = Engine(model, slots=1, length=length, tokens=tokenizer.vocab_size, compute_dtype=compute)
         begins: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
-        messages = list(begins)
+        messages, compiles = list(begins), True
         for line in _lines():
             if line == NEW:
                 messages = list(begins)
@@ -140,10 +143,13 @@ def chat(
                 )
             settings = replace(sampling, max_tokens=min(max_tokens, left))
             answer = ""
-            for piece in pieces(engine, tokenizer, [ids], [settings], ends=prompts.ends):
-                answer += piece.text
-                write_text(piece.text)
-                sys.stdout.flush()
+            with waiting(COMPILING_MODEL) if compiles else nullcontext(lambda: None) as begun:
+                for piece in pieces(engine, tokenizer, [ids], [settings], ends=prompts.ends):
+                    begun()
+                    answer += piece.text
+                    write_text(piece.text)
+                    sys.stdout.flush()
+            compiles = False
             sys.stdout.write("\n\n")
             messages.append({"role": "assistant", "content": answer})
 

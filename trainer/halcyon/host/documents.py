@@ -13,13 +13,10 @@ from halcyon_api.spec.variables import VariableSpec
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_api.validation import Problem
 
-DEFAULT_COMPILATION_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon" / "compilation"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halcyon"
+"""Directory of what the user's processes keep."""
+DEFAULT_COMPILATION_CACHE = CACHE / "compilation"
 """Directory of compiled programs."""
-
-
-def root_address(place: str) -> str:
-    """The address of a checkpoint root from the command line, where a path is a directory of this machine."""
-    return place if "://" in place else f"file://{Path(os.path.expanduser(place)).absolute()}"  # noqa: PTH111 - an unknown ~name stays
 
 
 def is_local(spec: TrainingRunSpec) -> bool:

@@ -37,6 +37,7 @@ from halcyon_api.checkpoint_documents import (
     HUGGING_FACE_PREFIX,
     ORIGIN_KEY,
     CommittedStep,
+    Epoch,
     EvaluationRecord,
     Fingerprints,
     OriginRecord,
@@ -133,21 +134,27 @@ class Beginning:
             state = initial_state(program.build_state, program.template)
         return with_new_average(program.average, program.template, state)
 
-    def report(self, reporter: RunReporter, head_loss: str | None) -> None:
+    def report(self, reporter: RunReporter, start: Epoch, head_loss: str | None) -> None:
         """Report where the state comes from.
 
         Args:
             reporter: Receives it.
+            start: The start of the run that this is.
             head_loss: Why HEAD of the run's own root was rebuilt; None if it was not.
         """
         if self.restored is None or self.is_new:
-            reporter.resumed(self.step, path=self.path)
+            reporter.resumed(self.step, path=self.path, start=str(start))
             if self.origin is not None:
                 reporter.branched(self.origin)
             return
         reporter.found_checkpoint(self.restored.checkpoint)
-        reason = fallback_reason(self.restored)
-        reporter.resumed(self.step, path=self.path, fallback_reason=reason, head_loss=head_loss)
+        reporter.resumed(
+            self.step,
+            path=self.path,
+            fallback_reason=fallback_reason(self.restored),
+            head_loss=head_loss,
+            start=str(start),
+        )
 
 
 def fallback_reason(restored: Restored) -> str | None:

@@ -18,7 +18,6 @@ from typing import Any
 
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.errors import BadConfiguration
-from halcyon.host.documents import root_address
 from halcyon.host.memory import check_memory, machine_memory
 from halcyon.telemetry import RunPlan
 from halcyon.weights.model_file import read_model
@@ -26,6 +25,7 @@ from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
 from halcyon_api.defaults.files import load_resolved
 from halcyon_api.environment import InvalidEnvironment, parse_environment
+from halcyon_api.local_roots import root_address
 from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
@@ -213,6 +213,15 @@ def _with_root(run: TrainingRun, root: str) -> TrainingRun:
     settings = run.spec.checkpoint.model_dump(exclude={"endpoint", "region", "credentials_secret", "volume_claim"})
     checkpoint = type(run.spec.checkpoint).model_validate({**settings, "root": root})
     return run.model_copy(update={"spec": run.spec.model_copy(update={"checkpoint": checkpoint})})
+
+
+def retry_seconds(context: Context) -> float:
+    """How long a starting process retries a store that denies access or does not answer. A user would wait in front of
+    a terminal, so outside a cluster there are retries only if the document asks for them.
+    """
+    checkpoint = context.spec.checkpoint
+    asked = context.in_pod or "access_retry_seconds" in checkpoint.model_fields_set
+    return float(checkpoint.access_retry_seconds) if asked else 0.0
 
 
 def run_plan(context: Context) -> RunPlan:

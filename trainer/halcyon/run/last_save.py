@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from halcyon_api.status.progress import Saved
 
+NOTICE = "a notice of preemption came"
+"""Why a process saves and ends before its last step."""
 MARGIN_RATIO = 1.2
 """A save must fit into the remaining time with this times its expected duration, which is that of the longest recent
 save.
@@ -68,15 +70,15 @@ class LastSave:
     """The reason that a failed save reported; empty: none."""
 
     def sentence(self) -> str:
-        """The result as one sentence for people."""
+        """The result as one sentence for people. It begins with `NOTICE`."""
         if self.saved == "step":
-            return f"a notice of preemption came; step {self.step} is saved"
+            return f"{NOTICE}; step {self.step} is saved"
         again = "nothing is lost"
         if self.committed_step < self.step:
             again = f"steps {self.committed_step + 1} to {self.step} will be done again"
         if self.problem:
-            return f"a notice of preemption came; {self.problem}; {again}"
-        left = f"a notice of preemption came with {max(0.0, self.budget.left_seconds or 0.0):.1f} s left"
+            return f"{NOTICE}; {self.problem}; {again}"
+        left = f"{NOTICE} with {max(0.0, self.budget.left_seconds or 0.0):.1f} s left"
         took = "the save did not finish in time"
         if self.budget.save_seconds is not None:
             took = f"a save takes {self.budget.save_seconds:.1f} s"

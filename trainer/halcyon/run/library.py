@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from halcyon.errors import BadConfiguration
-from halcyon.run.context import resolve_context, run_plan
+from halcyon.host.root_lock import held_root
+from halcyon.run.context import resolve_context, retry_seconds, run_plan
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
 from halcyon.telemetry.history.background import Row
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.status.progress import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,14 +135,15 @@ def train(
     reporter = RunReporter(identity, run_plan(context), events)
     reporter.listen(_HookListener(sets, spec.trainer.steps))
     try:
-        ended = train_run(
-            context,
-            reporter,
-            Surroundings(),  # no other process; the main thread waits for the builds, and raises their errors
-            compilation_cache=compilation_cache,
-            retry_budget=RetryBudget(float(spec.checkpoint.access_retry_seconds)),
-            in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
-        )
+        with held_root(spec.checkpoint.root, "halcyon.train"):
+            ended = train_run(
+                context,
+                reporter,
+                Surroundings(),  # no other process; the main thread waits for the builds, and raises their errors
+                compilation_cache=compilation_cache,
+                retry_budget=RetryBudget(retry_seconds(context)),
+                in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
+            )
     finally:
         reporter.close_listeners(_CLOSE_SECONDS)
         events.close()
@@ -192,6 +195,9 @@ class _NoLog:
 
     def event(self, name: str, **fields: Any) -> None:
         """Ignore an event."""
+
+    def stage(self, stage: Stage) -> None:
+        """Ignore a stage."""
 
     def close(self) -> None:
         """Do nothing."""

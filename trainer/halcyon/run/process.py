@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from halcyon.errors import BadConfiguration, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
+from halcyon.host.root_lock import held_root
 from halcyon.host.roots import move_aside
 from halcyon.host.signals import SignalThread, ending_signals
 from halcyon.run.branch import Branch
-from halcyon.run.context import Context, resolve_context, run_plan
+from halcyon.run.context import Context, resolve_context, retry_seconds, run_plan
+from halcyon.run.last_save import NOTICE
 from halcyon.storage.metadata_server import wait_for_server
 from halcyon.storage.retry_budget import SOURCES, RetryBudget
 from halcyon.telemetry import (
@@ -41,6 +44,7 @@ from halcyon.telemetry import (
 from halcyon.telemetry.health import STORE_SECONDS, HealthLimits, Watchdog
 from halcyon.telemetry.termination import outcome
 from halcyon_api.ends import EndCause
+from halcyon_api.package import missing
 from halcyon_api.spec.budget import BudgetSpec
 from halcyon_api.status.progress import Saved
 from halcyon_api.status.progress import Stage as WorkStage
@@ -49,15 +53,15 @@ from halcyon_api.training_run import Task
 if TYPE_CHECKING:
     from halcyon.parallel.process_group import ProcessGroup
 
-_NOTICE = "a notice of preemption came"
-_INTERRUPT = "an interrupt came from the keyboard"
-NOTHING_TO_SAVE = f"{_NOTICE} before the first step; there was nothing to save"
+NOTHING_TO_SAVE = f"{NOTICE} before the first step; there was nothing to save"
 _NOTICE_MESSAGES: dict[Task, str] = {
     "train": NOTHING_TO_SAVE,
-    "data": f"{_NOTICE}; the committed shards of the token caches are kept",
-    "evaluate": f"{_NOTICE}; the results of the evaluated sources are kept",
+    "data": f"{NOTICE}; the committed shards of the token caches are kept",
+    "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
 }
 """The message of a process that ends at a notice while no step runs."""
+STOPPED, TERMINATED = "stopped by you", "stopped by SIGTERM"
+"""What a notice is on the user's own machine."""
 _WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
 """The stage in which each task does its productive work."""
 CLOSING_SECONDS = 30.0
@@ -92,6 +96,8 @@ def run_training(
     on_cpu: bool = False,
     fresh: bool = False,
     branch: Branch | None = None,
+    command: str = "halcyon train",
+    takes_over: Callable[[str], bool] = lambda sentence: False,
 ) -> NoReturn:
     """Run the task of the document and exit. The exit code says how the run ended.
 
@@ -106,7 +112,11 @@ def run_training(
         on_cpu: Train on the processor instead of the document's accelerator.
         fresh: Rename the folder of the checkpoint root, so that the run begins again.
         branch: Train a branch of the document's run instead.
+        command: What the user typed, which goes on with the run.
+        takes_over: Whether to stop another process of this machine that trains in the root, as the sentence says. Not
+            asked in a pod, whose newer attempt takes the root from an older one.
     """
+    held = ExitStack()  # until the process exits
     try:
         context = resolve_context(
             document,
@@ -116,6 +126,8 @@ def run_training(
             on_cpu=on_cpu,
             overrides=overrides,
         )
+        if branch is None:
+            _hold(held, context, command, takes_over)
         aside = move_aside(context.spec, document) if fresh else None
     except TrainerExit as error:
         _leave_unstarted(error, environ)
@@ -132,6 +144,10 @@ def run_training(
     if branch is not None:
         context = _branched(context, branch, environ)
         spec = context.spec
+        try:
+            _hold(held, context, command, takes_over)
+        except TrainerExit as error:
+            _leave_unstarted(error, environ)
     identity = RunIdentity(
         run=context.owner.name,
         attempt=context.epoch.attempt if context.epoch else 0,
@@ -142,10 +158,10 @@ def run_training(
     log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task])
-    ending = _Ending(document, context, reporter)
+    ending = _Ending(command, context, reporter)
     requests, profile_requests = SaveRequests(), ProfileRequests()
     retry_budget = RetryBudget(
-        float(spec.checkpoint.access_retry_seconds),
+        retry_seconds(context),
         on_wait=functools.partial(_report_refused, reporter, context),
         on_end=reporter.store_wait_ended,
     )
@@ -199,9 +215,9 @@ def run_training(
         ending.failed(error)
     last_save = ended.last_save
     if ended.preempted and (last_save is None or not ended.step):
-        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(NOTHING_TO_SAVE))
+        ending.leave(EndCause.PREEMPTED, ending.in_words(NOTHING_TO_SAVE))
     if last_save is not None:
-        ending.leave(EndCause.PREEMPTED, ending.with_interrupt_cause(last_save.sentence()), saved=last_save.saved)
+        ending.leave(EndCause.PREEMPTED, ending.in_words(last_save.sentence()), saved=last_save.saved)
     done = f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
     if ended.stopped is not None:
         done = f"stopped early after step {ended.step} of {spec.trainer.steps}, which is saved: {ended.stopped}"
@@ -239,8 +255,8 @@ def _server(
 class _Ending:
     """Reports the end of the process and exits."""
 
-    def __init__(self, document: Path, context: Context, reporter: RunReporter) -> None:
-        self._document = document
+    def __init__(self, command: str, context: Context, reporter: RunReporter) -> None:
+        self._command = command
         self._context = context
         self._reporter = reporter
         self._once = threading.Lock()
@@ -282,7 +298,7 @@ class _Ending:
         self._reporter.close_listeners(CLOSING_SECONDS if has_time else LEAVING_SECONDS)
         self._reporter.log.close()
         if not self._context.in_pod and self._context.spec.task == "train":
-            for line in outcome(self._document, self._context.spec.checkpoint.root, report, known):
+            for line in outcome(self._command, self._context.spec.checkpoint, report, known):
                 sys.stderr.write(f"{line}\n")
         _exit(cause)
 
@@ -290,13 +306,15 @@ class _Ending:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
-            reason = self.with_interrupt_cause(str(error))
+            reason = self.in_words(str(error))
             self.leave(error.cause, reason, epoch_attempt=owner, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
             self.leave(
                 EndCause.FAILED, f"spec.trainer.batchSize: a device has too little memory; {fix}: {_first_line(error)}"
             )
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("halcyon"):
+            self.leave(EndCause.FAILED, missing(error.name))
         traceback.print_exception(error)
         if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
             # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which
@@ -319,7 +337,7 @@ class _Ending:
         """Handle Ctrl-C: the first is a notice, after which the run saves; the second ends the process at once."""
         self._interrupts = count
         if count == 1:
-            self._reporter.warning("interrupted: the run saves its last step and ends; a second Ctrl-C ends it at once")
+            self._reporter.warning("stopping: the run saves its last step and ends; a second Ctrl-C ends it at once")
             return
         saved = self._reporter.report().checkpoint
         again = (
@@ -327,13 +345,11 @@ class _Ending:
             if saved is not None
             else "the beginning, because there is no checkpoint yet"
         )
-        self.leave(EndCause.FAILED, f"interrupted a second time; start again to go on from {again}")
+        self.leave(EndCause.FAILED, f"stopped by you at once; start again to go on from {again}")
 
-    def with_interrupt_cause(self, message: str) -> str:
-        """The message of an end after a notice, with the interrupt as the cause if the notice came from the
-        keyboard.
-        """
-        return message.replace(_NOTICE, _INTERRUPT) if self._interrupts else message
+    def in_words(self, message: str) -> str:
+        """The message of an end after a notice, in the words of the user's own machine if the process runs there."""
+        return message if self._context.in_pod else message.replace(NOTICE, STOPPED if self._interrupts else TERMINATED)
 
     def before_joining(self, signals: bytes) -> None:
         """Handle notices while there is nothing to save: exit at once as preempted, which costs no retry. Not for the
@@ -342,11 +358,10 @@ class _Ending:
         Args:
             signals: The numbers of the signals that came.
         """
-        message = _NOTICE_MESSAGES[self._context.spec.task]
-        if signal.SIGTERM in signals:
-            self.leave(EndCause.PREEMPTED, message)
-        if signal.SIGINT in signals:
-            self.leave(EndCause.PREEMPTED, message.replace(_NOTICE, _INTERRUPT))
+        if signal.SIGTERM not in signals and signal.SIGINT not in signals:
+            return
+        self._interrupts = signals.count(signal.SIGINT)
+        self.leave(EndCause.PREEMPTED, self.in_words(_NOTICE_MESSAGES[self._context.spec.task]))
 
 
 def _share_hangs(watchdog: Watchdog, processes: ProcessGroup) -> None:
@@ -377,9 +392,15 @@ def _own_stdout() -> TextIO:
     error.
     """
     sys.stdout.flush()
-    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(2, 1)
     return own
+
+
+def _hold(held: ExitStack, context: Context, command: str, takes_over: Callable[[str], bool]) -> None:
+    """Hold the checkpoint root of a training outside a cluster; see `halcyon.host.root_lock`."""
+    if context.spec.task == "train" and not context.in_pod:
+        held.enter_context(held_root(context.spec.checkpoint.root, command, takes_over=takes_over))
 
 
 def _branched(context: Context, branch: Branch, environ: Mapping[str, str]) -> Context:

@@ -187,7 +187,7 @@ def train(
         state = beginning.state(program)
         if processes.is_main:
             begin_history(place, checkpointer, beginning.step)
-        beginning.report(reporter, checkpointer.head_loss)
+        beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
         if processes.is_main:
             reporter.placed(placed_fields(place.context, jax.devices()))
         reporter.knows(save_interval_seconds=checkpointer.interval_seconds)

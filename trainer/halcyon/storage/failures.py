@@ -26,7 +26,7 @@ _FIXES = {
     "RESOURCE_EXHAUSTED": "has no space left; free some or enlarge it",
     "PERMISSION_DENIED": "refuses access; give the run's credentials the right to list, read, write and delete there",
     "UNAUTHENTICATED": "refuses access; give the run's credentials the right to list, read, write and delete there",
-    "NOT_FOUND": "does not exist; create the bucket, or correct {field}",
+    "NOT_FOUND": "does not exist; {create}, or correct {field}",
     "FAILED_PRECONDITION": "cannot be used; correct {field}",
     "INVALID_ARGUMENT": "cannot be used; correct {field}, endpoint and region",
     "UNIMPLEMENTED": "cannot be used; choose another kind of store in {field}",
@@ -145,7 +145,9 @@ def explain(
         what: What it is.
         field: Where the user gave the address.
     """
-    fix = _FIXES.get(failure.code, "could not be reached; look at the store and the network").format(field=field)
+    create = "create the folder" if root.startswith("file://") else "create the bucket"
+    unknown = "could not be reached; look at the store and the network"
+    fix = _FIXES.get(failure.code, unknown).format(field=field, create=create)
     return f"{what} {root} {fix} ({failure})"
 
 

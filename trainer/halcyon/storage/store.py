@@ -25,6 +25,7 @@ import tensorstore as ts
 from halcyon.storage.failures import STOPPED, Abandoned, StoreFailure, from_os, from_tensorstore
 from halcyon.storage.files import begin, exclusive, remove_leftovers, write_file
 from halcyon.storage.retry_budget import RetryBudget, WaitStopped
+from halcyon_api.environment import RUN_DOCUMENT
 from halcyon_api.plain_files import require_file
 from halcyon_api.spec.checkpoint import CheckpointSpec, parse_root
 
@@ -36,6 +37,8 @@ _WAIT_SLICE_SECONDS = 0.2
 _REQUESTS_AT_A_TIME = 64
 _RETRIES = {"max_retries": 12, "initial_delay": "200ms", "max_delay": "4s"}
 """About half a minute in total, in which a gateway can restart."""
+_RETRIES_OF_USER = _RETRIES | {"max_retries": 4}
+"""About three seconds in total: a user outside a cluster waits for the answer."""
 
 
 def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -47,17 +50,17 @@ def kvstore_spec(checkpoint: CheckpointSpec, environ: Mapping[str, str]) -> dict
         checkpoint: ``spec.checkpoint`` of the run.
         environ: The process's environment. A key pair in it is used; otherwise the identity of the machine.
     """
-    root = parse_root(checkpoint.root)
+    root, retries = parse_root(checkpoint.root), _RETRIES if RUN_DOCUMENT in environ else _RETRIES_OF_USER
     if root.scheme == "file":
         # The driver's own lock would mix values after a kill; see `files`.
         return {"driver": "file", "path": f"{root.path}/", "file_io_locking": {"mode": "none"}}
     if root.scheme == "gs":
-        return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": _RETRIES}
+        return {"driver": "gcs", "bucket": root.bucket, "path": f"{root.path}/", "gcs_request_retries": retries}
     spec: dict[str, Any] = {
         "driver": "s3",
         "bucket": root.bucket,
         "path": f"{root.path}/",
-        "s3_request_retries": _RETRIES,
+        "s3_request_retries": retries,
         "use_conditional_write": True,  # by default the driver only reads before it writes, for some servers
     }
     if checkpoint.endpoint:

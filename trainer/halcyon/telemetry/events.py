@@ -79,6 +79,8 @@ EVENTS = (
         {
             "step": "Steps already done.",
             "path": "Path of the checkpoint below the root; absent for a new state.",
+            "start": "Number of this start of the run; after a point the restart in a cluster. Absent with task "
+            "`evaluate`.",
             "seconds": "Time since the stage `restoring` began.",
         },
     ),

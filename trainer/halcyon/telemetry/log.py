@@ -1,4 +1,4 @@
-"""The log: one JSON object a line on standard output, or a live line on a terminal.
+"""The log: one JSON object a line on standard output, or lines for people, with a live one on a terminal.
 
 A float is written with all its digits, and every float32 is a float64. So a loss that is read back has the same bits as
 on the device, and two logs can be compared for bitwise equality. Numbers that JSON cannot express are the strings
@@ -18,6 +18,7 @@ from typing import Any, Protocol, TextIO
 from pydantic.alias_generators import to_camel as _to_camel
 
 from halcyon.telemetry.clock import Clock
+from halcyon_api.status.progress import Stage
 
 to_camel = lru_cache(maxsize=1024)(_to_camel)
 
@@ -40,6 +41,10 @@ class EventLog(Protocol):
 
     def event(self, name: str, **fields: Any) -> None:
         """Write one event."""
+        ...
+
+    def stage(self, stage: Stage) -> None:
+        """Show what the process does now. It is no event."""
         ...
 
     def close(self) -> None:
@@ -71,6 +76,9 @@ class JsonLog:
             self._stream.write(line)
             self._stream.flush()
 
+    def stage(self, stage: Stage) -> None:
+        """Do nothing: ``/status`` has the stage."""
+
     def close(self) -> None:
         """Do nothing: the stream was not changed."""
 
@@ -83,13 +91,13 @@ def open_log(
     json_lines: bool | None = None,
     clock: Clock | None = None,
 ) -> EventLog:
-    """The log for a stream: a live line on a terminal, JSON lines everywhere else.
+    """The log for a stream: lines for people on a terminal, JSON lines everywhere else.
 
     Args:
         stream: Standard output.
         identity: The process that writes.
         steps: Steps of the whole run; None for a run without steps.
-        json_lines: True: always JSON lines. False: always a live line. Default: a live line only on a terminal.
+        json_lines: True: always JSON lines. False: always lines for people. Default: these only on a terminal.
         clock: Sources of time.
     """
     wants_json = not stream.isatty() if json_lines is None else json_lines
@@ -97,7 +105,7 @@ def open_log(
         return JsonLog(stream, identity, clock)
     from halcyon.telemetry.progress_line import ProgressLine  # imports rich, which a pod does not need
 
-    return ProgressLine(stream, identity.run, steps=steps, clock=clock)
+    return ProgressLine(stream, identity.run, steps=steps, live=stream.isatty(), clock=clock)
 
 
 def encode_line(fields: dict[str, Any]) -> str:

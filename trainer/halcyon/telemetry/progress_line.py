@@ -1,7 +1,7 @@
-"""A live line on a terminal: steps, loss, tokens per second, remaining time.
+"""The log for people: events as lines of text, and on a terminal a live line with steps, loss, speed and time left.
 
-Every other event is printed above it as one line of text, as is the output of other code to standard output or standard
-error.
+On a terminal, every event is printed above the live line, as is the output of other code to standard output or standard
+error. Elsewhere, such as in a pipe, there are only the lines.
 """
 
 from __future__ import annotations
@@ -10,68 +10,125 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from halcyon.telemetry.clock import Clock
-from halcyon.telemetry.event_fields import placed_words, task_words
-from halcyon_api.counting import counted
+from halcyon.telemetry.sentences import STAGES, UNSEEN, duration, line_steps, sentence, step_line
+from halcyon_api.local_times import local_time
+from halcyon_api.status.progress import Stage
 
 NAME_WIDTH = 20
 """Largest number of characters of a run's name in the line, so that the numbers fit into a terminal of 80 columns."""
+NARROW_NAME_WIDTH = 12
+_NARROW = 72
+"""A terminal with fewer columns has no room for the speed."""
+_SMOOTHING = 0.9
+_STAGE_SHOWN_SECONDS = 1.0
+"""A shorter stage between two steps does not replace the numbers."""
 
 
 class ProgressLine:
     """An event log for people.
 
     Args:
-        stream: The terminal.
+        stream: The terminal, or a pipe or a file.
         run: Name of the run.
         steps: Steps of the whole run; None for a run without steps, whose line counts the batches of its evaluation, if
             any.
+        live: Whether the stream is a terminal, which shows the live line.
         clock: Sources of time.
     """
 
-    def __init__(self, stream: TextIO, run: str, *, steps: int | None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, stream: TextIO, run: str, *, steps: int | None, live: bool = True, clock: Clock | None = None
+    ) -> None:
         self._clock = clock or Clock()
-        self._steps = steps
-        self._console = Console(file=stream, force_terminal=True, highlight=False, soft_wrap=True)
+        self._steps, self._loss, self._step = steps, _Smoothed(), 0
+        self._console = Console(file=stream, force_terminal=live, highlight=False)
+        self._progress: Progress | None = None
+        if not live:
+            return
+        width = NAME_WIDTH if self._console.width >= _NARROW else NARROW_NAME_WIDTH
+        name = Column(no_wrap=True, overflow="ellipsis", max_width=width)
         self._progress = Progress(
-            TextColumn(
-                "{task.description}",
-                style="bold",
-                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH),
-            ),
+            TextColumn("{task.description}", style="bold", table_column=name),
             _Count(table_column=Column(no_wrap=True, min_width=1)),
             BarColumn(bar_width=None, table_column=Column(min_width=4, ratio=1)),
-            _Numbers(table_column=Column(no_wrap=True)),
+            _Numbers(self._clock, self._console, table_column=Column(no_wrap=True)),
             console=self._console,
             refresh_per_second=5,
             expand=True,
         )
-        self._task = self._progress.add_task(run, total=steps, numbers={}, ended=False)
+        began = self._clock.monotonic()
+        self._task = self._progress.add_task(run, total=steps, numbers={}, stage="starting", began=began)
         self._progress.start()
+
+    def stage(self, stage: Stage) -> None:
+        """Show what the process does now, with the elapsed time. In a pipe, only what takes long is a line."""
+        if self._progress is not None:
+            self._progress.update(self._task, stage=stage, began=self._clock.monotonic())
+        elif stage == "compiling":
+            self._print(STAGES[stage])
 
     def event(self, name: str, **fields: Any) -> None:
         """Update the line, or print the event above it."""
-        if name == "step":
-            self._progress.update(self._task, completed=fields["step"], numbers=fields)
+        if name in UNSEEN:
             return
-        if name in ("watch", "placed"):
-            return  # too many numbers for a terminal; for the report of a chain
+        if name == "step":
+            self._update(completed=fields["step"], numbers=fields, stage="training")
+            self._step_done(fields)
+            return
         if name == "evaluating":
-            self._progress.update(self._task, completed=fields["batch"], total=fields["batches"], numbers=fields)
+            self._update(completed=fields["batch"], total=fields["batches"], numbers=fields, stage="training")
             return
         if name in ("done", "preempted", "error"):
-            self._progress.update(self._task, ended=True)
-        if name == "restored" and self._steps is not None:
-            self._progress.update(self._task, completed=fields["step"])
-        moment = self._clock.timestamp()[11:19]
-        self._console.print(Text.assemble((f"{moment} ", "dim"), sentence(name, fields)))
+            self._update(stage="done")
+        if name in ("restored", "rolledBack"):
+            self._step = fields.get("to_step", fields["step"])
+            if self._steps is not None:
+                self._update(completed=self._step)
+        self._print(sentence(name, fields))
 
     def close(self) -> None:
         """Stop updating the line, and show the cursor again."""
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _step_done(self, fields: dict[str, Any]) -> None:
+        """Print the line that stays, if a multiple of `line_steps` was passed since the last one."""
+        step, steps = fields["step"], self._steps or 0
+        smoothed, every = self._loss.add(fields["loss"]), line_steps(steps)
+        if step // every > self._step // every or step == steps:
+            width = self._console.width if self._progress is not None else None
+            self._console.print(Text(step_line(fields, steps, smoothed, width)), soft_wrap=width is None)
+        self._step = step
+
+    def _update(self, **changes: Any) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, **changes)
+
+    def _print(self, text: str) -> None:
+        moment = Text(local_time(self._clock.wall(), date=False), "dim")
+        if self._progress is None:
+            self._console.print(Text.assemble(moment, " ", text), soft_wrap=True)
+            return
+        line = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
+        line.add_row(moment, Text(text))
+        self._console.print(line)
+
+
+class _Smoothed:
+    """Exponential mean of the losses, without a bias towards the first ones."""
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+
+    def add(self, loss: float) -> float:
+        """The mean after one more loss."""
+        self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * loss
+        self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
+        return self._sum / self._weight
 
 
 class _Count(ProgressColumn):
@@ -83,99 +140,27 @@ class _Count(ProgressColumn):
 
 
 class _Numbers(ProgressColumn):
-    """Loss, speed and remaining time, as far as they are known."""
+    """Loss, speed and remaining time, as far as they are known; before the first step, and in a long stage after it,
+    what the process does.
+    """
 
     max_refresh = None
 
+    def __init__(self, clock: Clock, console: Console, table_column: Column) -> None:
+        super().__init__(table_column)
+        self._clock, self._console = clock, console
+
     def render(self, task: Task) -> Text:
-        """The numbers of the last step."""
-        numbers = task.fields["numbers"]
-        waits = not numbers and not task.fields["ended"] and task.total is not None and task.completed < task.total
-        parts = (
-            [f"loss {numbers['loss']:z.4f}"] if "loss" in numbers else ["waiting for the first step"] if waits else []
-        )
+        """The numbers of the last step, or the stage and its duration."""
+        numbers, elapsed = task.fields["numbers"], self._clock.monotonic() - task.fields["began"]
+        narrow = self._console.width < _NARROW
+        doing = STAGES.get(task.fields["stage"])
+        if doing is not None and (not numbers or elapsed >= _STAGE_SHOWN_SECONDS):
+            return Text(f"{doing.partition(' (')[0] if narrow else doing} {duration(elapsed)}", "cyan")
+        parts = [f"loss {numbers['loss']:z.4f}"] if "loss" in numbers else []
         if "reward" in numbers:
             parts += [f"reward {numbers['reward']:z.4f}"]
         if numbers.get("tokens_per_second"):
-            parts += [f"{numbers['tokens_per_second']:,.0f} tok/s", f"eta {duration(numbers['eta_seconds'])}"]
+            parts += [] if narrow else [f"{numbers['tokens_per_second']:,.0f} tok/s"]
+            parts += [f"eta {duration(numbers['eta_seconds'])}"]
         return Text("  ".join(parts), style="cyan")
-
-
-def duration(seconds: float) -> str:
-    """Format seconds for people: ``0:42``, ``12:05``, ``3:20:00``, ``2d 4h``."""
-    whole = round(seconds)
-    if whole >= 172_800:
-        return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-_SENTENCES = {
-    "attention": "attention: {implementation}, because {reason}",
-    "determinism": "repeated steps: {determinism}; {meaning}",
-    "plan": "plan: {plan}",
-    "skipped": "step {step}: the update was dropped: {reason}",
-    "checkpointVerified": "step {step}: the checkpoint was read back, and every byte is intact",
-    "hung": "no step or stage has ended for {seconds:.0f} s, and the limit is {limit_seconds:.0f} s",
-    "checkpointFailed": "step {step}: checkpoint failed: {reason}",
-    "exported": "step {step}: exported to {path}",
-    "exportFailed": "step {step}: export failed: {reason}",
-    "headRebuilt": "HEAD was rebuilt from the checkpoints: {reason}",
-    "sample": "step {step}, the model writes: {prompt}{text}",
-    "fallback": "fell back to step {step}: {reason}",
-}
-"""Events as sentences, where nothing but their fields is needed."""
-
-
-def sentence(name: str, fields: dict[str, Any]) -> str:
-    """One event as a sentence."""
-    step = fields.get("step", 0)
-    if name == "evaluation":
-        bits = fields.get("bits_per_byte")
-        part = fields.get("source") or fields.get("tag")
-        where = f"step {step}, {part}" if part else f"step {step}"
-        if "pass_at" in fields:
-            passes = ", ".join(f"pass@{k} {rate:z.4f}" for k, rate in fields["pass_at"].items())
-            prompts = counted(fields["sequences"], "prompt")
-            return f"{where}: held-out reward {fields['reward']:z.4f} of {prompts}, {passes}"
-        of = f" of {counted(fields['sequences'], 'sequence')}" if "sequences" in fields else ""
-        return (
-            f"{where}: held-out loss {fields['loss']:z.4f}{of}"
-            + (f", {bits:z.4f} bits per byte" if bits is not None else "")
-            + (f"; of the average {fields['average_loss']:z.4f}" if fields.get("average_loss") is not None else "")
-        )
-    if name == "task":
-        return f"step {step}: {task_words(fields)}"
-    if name == "placed":
-        return placed_words(fields)
-    if name == "watch":
-        return (
-            f"step {step}: {fields['statistic']} of the {fields['of']} of {counted(len(fields['parameters']), 'array')}"
-        )
-    if name == "profiled":
-        return f"step {step}: profile of {counted(fields['steps'], 'step')} in {fields['path']}"
-    if name == "macroEvaluation":
-        bits = f", {fields['bits_per_byte']:z.4f} bits per byte" if fields.get("bits_per_byte") is not None else ""
-        return f"step {step}: mean held-out loss of the sources {fields['loss']:z.4f}{bits}"
-    if name == "checkpoint":
-        return f"step {step}: checkpoint committed, {fields['size_bytes'] / 1e6:.1f} MB"
-    if name == "rolledBack":
-        left_out = counted(fields["batches"], "batch", "batches")
-        return f"step {step}: went back to step {fields['to_step']} and left out {left_out}: {fields['reason']}"
-    if name in _SENTENCES:
-        return _SENTENCES[name].format_map({"step": step, **fields})
-    if name == "restored":
-        return (
-            f"resumed at step {step} from {fields['path']}"
-            if fields.get("path")
-            else f"new state in {fields['seconds']:.1f} s"
-        )
-    if name == "joined":
-        processes = f"{counted(fields['processes'], 'process', 'processes')}, {counted(fields['devices'], 'device')}"
-        return f"{processes} in {fields['seconds']:.1f} s"
-    if name == "compiled":
-        return f"first step after {sum(value for key, value in fields.items() if key.endswith('_seconds')):.1f} s"
-    if "message" in fields:
-        return str(fields["message"])
-    details = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items() if value is not None)
-    return f"{name}: {details}" if details else name

@@ -22,6 +22,7 @@ from halcyon.telemetry.state import RunPlan, State, StepReport, progress_report
 from halcyon.telemetry.termination import STACKS_LENGTH, clip
 from halcyon.telemetry.times import TimeAccount
 from halcyon_api.checkpoint_documents import CommittedStep, EvaluationRecord, OriginRecord
+from halcyon_api.local_times import local_time
 from halcyon_api.result_documents import CHAT_CORE, CORE
 from halcyon_api.spec.trainer import InEffect
 from halcyon_api.status import progress
@@ -125,6 +126,8 @@ class RunReporter:
         Reported again, it is progress for the health: the limit of the stage begins again.
         """
         self._change(lambda state: state.entered(stage, self._clock.monotonic(), self._clock.wall()))
+        if self.identity.process_index == 0:
+            self.log.stage(stage)
         if stage == "saving":
             for listener in self._listeners:
                 listener.hurry()
@@ -193,7 +196,13 @@ class RunReporter:
             self._event("source", **vars(note), message=note.message)
 
     def resumed(
-        self, step: int, *, path: str | None = None, fallback_reason: str | None = None, head_loss: str | None = None
+        self,
+        step: int,
+        *,
+        path: str | None = None,
+        fallback_reason: str | None = None,
+        head_loss: str | None = None,
+        start: str | None = None,
     ) -> None:
         """Report that the state is ready, at the end of the stage ``restoring``.
 
@@ -202,10 +211,11 @@ class RunReporter:
             path: Path of the restored checkpoint below the root.
             fallback_reason: Why newer checkpoints did not verify; None if there were none.
             head_loss: Why HEAD was rebuilt from the checkpoints; None if it was not.
+            start: The start of the run that this is.
         """
         reasons = {"fallback_reason": fallback_reason, "head_loss": head_loss}
         self.knows(resumed_step=step, **{name: clip(reason) if reason else None for name, reason in reasons.items()})
-        self._event("restored", step=step, path=path, seconds=self._seconds_in_stage())
+        self._event("restored", step=step, path=path, start=start, seconds=self._seconds_in_stage())
         if head_loss:
             self._event("headRebuilt", step=step, reason=head_loss)
         if fallback_reason:
@@ -462,9 +472,11 @@ class RunReporter:
             seconds: The longest duration of the retries.
             end: Added to the end of the message.
         """
-        until = timestamp(self._clock.wall() + seconds)
-        self.knows(waiting=progress.StoreWait(what=what, until=until), waits_until=self._clock.monotonic() + seconds)
-        self.warning(f"{message}; the process tries again, with credentials read again, until {until}{end}")
+        until = self._clock.wall() + seconds
+        self.knows(
+            waiting=progress.StoreWait(what=what, until=timestamp(until)), waits_until=self._clock.monotonic() + seconds
+        )
+        self.warning(f"{message}; the process tries again, with credentials read again, until {local_time(until)}{end}")
 
     def store_wait_ended(self, seconds: float, answers: bool) -> None:
         """Report that the retries ended, after this number of seconds, and whether the store answers again."""

@@ -1,4 +1,4 @@
-"""The last words of a process: its termination report for the kubelet, or three lines for its user.
+"""The last words of a process: its termination report for the kubelet, or the last lines for its user.
 
 The kubelet reads the report, a JSON document, from the container's termination log. Kubernetes keeps 4096 bytes and
 cuts a longer document, even in the middle of a character. So the report is shortened to fit, first its list of
@@ -14,6 +14,7 @@ from typing import Any
 from halcyon.telemetry.clock import Clock
 from halcyon.telemetry.log import RunIdentity
 from halcyon_api.ends import EndCause
+from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.status.progress import TERMINATION_MESSAGE_LIMIT, ProgressReport, TerminationReport
 
 MESSAGE_LENGTH = 2048
@@ -96,35 +97,42 @@ def write_termination_report(path: Path | None, report: TerminationReport) -> st
     return None
 
 
-def outcome(document: Path, root: str, ended: TerminationReport, known: ProgressReport) -> tuple[str, ...]:
-    """The last three lines of a training on the user's own machine: the result, where it is kept, and what to type
-    next.
+def outcome(
+    command: str, checkpoint: CheckpointSpec, ended: TerminationReport, known: ProgressReport
+) -> tuple[str, ...]:
+    """The last lines of a training on the user's own machine: the result, where it is kept, and what to type next.
 
     None if the process has trained no step and kept nothing.
 
     Args:
-        document: The run document of the command.
-        root: Address of the checkpoint root.
+        command: What the user typed.
+        checkpoint: The checkpoint root.
         ended: How the process ended.
         known: Its last progress.
     """
     progress, saved = known.progress, known.checkpoint
     if saved is None:
         return ()
-    place = root.removeprefix("file://")
+    place = checkpoint.root.removeprefix("file://")
     numbers = [f"loss {progress.loss:z.4f}"] if progress.loss is not None else []
     if progress.evaluation_loss is not None:
         bits = f" ({progress.bits_per_byte:z.4f} bits per byte)" if progress.bits_per_byte is not None else ""
         numbers.append(f"held-out loss {progress.evaluation_loss:z.4f}{bits}")
     complete = ended.cause == EndCause.COMPLETED
     done = f"all {progress.steps} steps are done" if complete else f"{progress.step} of {progress.steps} steps are done"
-    train, report = f"halcyon train {shlex.quote(str(document))}", f"halcyon report {shlex.quote(place)}"
+    program = command.partition(" train ")[0]
+    store = [
+        word
+        for option, value in (("--endpoint", checkpoint.endpoint), ("--region", checkpoint.region))
+        if value is not None
+        for word in (option, value)
+    ]
+    report = f"{program} report {shlex.join([place, *store])}"
     return (
         ", ".join([f"result  {ended.run}: {done}", *numbers]),
         f"kept    {place}: the checkpoint of step {saved.step}, and the history of the run",
-        f"next    {report} --html report.html"
-        if complete
-        else f"next    {train} goes on from step {saved.step}; {report} shows the run",
+        *(() if complete else (f"next    {command}",)),
+        f"report  {report}",
     )
 
 

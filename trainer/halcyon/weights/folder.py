@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from halcyon.data.sources.failures import is_outage
 from halcyon.errors import BadConfiguration, DataUnreachable
-from halcyon.host.documents import root_address
 from halcyon.models import CausalLM, build_model
 from halcyon.models.adapters import adaptable
 from halcyon.models.axes import POSITION, VOCAB
@@ -26,6 +25,7 @@ from halcyon.weights.companions import CONFIG_KEY
 from halcyon.weights.layout import LeafShape, Region, WeightLayout, leaf_shapes
 from halcyon.weights.peft_files import FittedAdapter, PeftFolder
 from halcyon.weights.safetensors import StoredTensor, TensorFiles, is_finite, unreadable
+from halcyon_api.local_roots import root_address
 from halcyon_api.sentences import first_fault
 from halcyon_api.spec.checkpoint import CheckpointSpec
 from halcyon_api.spec.model import ModelSpec
@@ -298,7 +298,8 @@ def _download(name: str, only: Sequence[str]) -> str:
         from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise BadConfiguration(
-            f"{HUB}{name} needs the package huggingface_hub; install it, or give a directory with the model"
+            f"{HUB}{name} needs the package huggingface_hub: `pip install huggingface_hub`; or give a directory with "
+            "the model"
         ) from None
     name, _, revision = name.partition("@")
     try:

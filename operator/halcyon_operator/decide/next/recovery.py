@@ -143,7 +143,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("none",), "same", "the run trains", capacity="enough"),
     Rule(FAILURES, "same", "each checkpoint resets the budget", committed="yes", budget="left", capacity="enough"),
     Rule(FAILURES, "same", "counts against the budget", committed="no", budget="left", capacity="enough"),
-    Rule((EndCause.FENCED,), "same", "a new attempt has a newer epoch than the other writer", capacity="enough"),
+    Rule((EndCause.FENCED,), "same", "a new attempt is a newer start than that of the other writer", capacity="enough"),
     Rule(FREE, "same", "does not count", capacity="enough"),
     Rule(OWN, "same", "with the new spec or placement", capacity="enough"),
 )

@@ -113,6 +113,12 @@ def test_a_hub_that_denies_access_is_reported_as_unreachable(hub: Path, answers:
         list_files(jsonl_source("hf://datasets/owner/name@v1/"), NOW)
 
 
+def test_a_hub_that_does_not_answer_is_reported_as_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DataUnreachable, match=r"hf://datasets/owner/name/x\.jsonl cannot be listed: "):
+        list_files(jsonl_source("hf://datasets/owner/name/x.jsonl"), NOW)
+
+
 def test_files_of_a_data_set(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("halcyon.data.sources.files._REMOTE_RANGE_BYTES", 1000)
     for name in ("data/b.jsonl.gz", "data/a.jsonl", "README.md", "other/c.jsonl"):
@@ -155,8 +161,8 @@ def test_without_the_library_a_data_set_by_name_is_refused(monkeypatch: pytest.M
     with pytest.raises(BadConfiguration) as refused:
         list_files(by_name("owner/name"), NOW)
     assert str(refused.value) == (
-        "spec.data.sources[named].huggingFace: the package datasets is not installed; install it in the image, or name "
-        "the data set's files in a parquet or jsonl source, such as hf://datasets/owner/name/"
+        "spec.data.sources[named].huggingFace: the package datasets is not installed: `pip install datasets` (for a cluster, in the image); or name "
+        "the files of the data set in a parquet or jsonl source, such as hf://datasets/owner/name/"
     )
 
 

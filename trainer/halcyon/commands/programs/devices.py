@@ -26,6 +26,7 @@ from halcyon.step.device_use import Plan
 from halcyon.step.program import Program
 from halcyon_api.hardware.kinds import Accelerator
 from halcyon_api.mesh import document_vocabulary, run_mesh
+from halcyon_api.package import install
 from halcyon_api.spec.accelerator import AcceleratorSpec
 from halcyon_api.training_run import TrainingRunSpec
 
@@ -46,18 +47,14 @@ class NoCompiler(Exception):
 def why_not(accelerator: Accelerator) -> str | None:
     """Why this environment has no compiler for an accelerator, as one sentence; None if it has one."""
     if accelerator.family == "tpu":
-        return (
-            None
-            if _has("libtpu")
-            else f"the compiler for {accelerator.name} is in the extra tpu: pip install 'halcyon-train[tpu]'"
-        )
+        return None if _has("libtpu") else f"the compiler for {accelerator.name} is in the extra tpu: {install('tpu')}"
     if accelerator.family != "gpu":
         return f"{accelerator.name} is no accelerator"
     if accelerator.name not in GPUS:
         return f"the type {accelerator.name} does not say which GPU to compile for; name one of {', '.join(GPUS)}"
     if any(map(_has, _PLUGINS)):
         return None
-    return f"the compiler for {accelerator.name} is in the extra cuda: pip install 'halcyon-train[cuda]'"
+    return f"the compiler for {accelerator.name} is in the extra cuda: {install('cuda')}"
 
 
 def _has(module: str) -> bool:

@@ -17,6 +17,7 @@ from halcyon.checkpoint.retention import kept_as_best
 from halcyon.commands.views.tables import FittedTable
 from halcyon.storage.abilities import Ability
 from halcyon_api.counting import counted
+from halcyon_api.local_times import local_time
 
 
 def listing_view(listing: Listing, now: datetime) -> RenderableType:
@@ -24,7 +25,7 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
     if listing.head is None:
         return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
     head = listing.head
-    table = FittedTable("step", "epoch", "saved", "size", "state", drops=("epoch", "size"))
+    table = FittedTable("step", "start", "saved", "size", "state", drops=("start", "size"))
     for entry in listing.committed:
         words = {
             "newest": head.newest == entry,
@@ -47,13 +48,13 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
     for back in head.skipped:
         left_out = f"went back here and left out {counted(back.batches, 'batch', 'batches')}: {back.reason}"
         table.add_row(str(back.step), str(back.epoch), "", "", Text(left_out, "yellow"))
-    title = Text(f"{head.owner.namespace}/{head.owner.name}, epoch {head.epoch}")
+    title = Text(f"{head.owner.namespace}/{head.owner.name}, start {head.epoch}")
     parts: list[RenderableType] = [title]
     if listing.head_damage:
         rebuilt = "this list is rebuilt from the checkpoints; the run does so when it starts again"
         parts.append(Text(f"{listing.head_damage}: {rebuilt}", "red"))
     elif head.rebuilt is not None:
-        note = f"epoch {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}"
+        note = f"start {head.rebuilt.epoch} rebuilt HEAD from the checkpoints: {head.rebuilt.reason}"
         parts.append(Text(note, "yellow"))
     parts.append(table)
     if listing.older:
@@ -70,8 +71,8 @@ def checkpoint_view(checkpoint: Checkpoint) -> RenderableType:
     for name, value in (
         ("step", f"{manifest.step:,}"),
         ("run", f"{manifest.owner.namespace}/{manifest.owner.name}"),
-        ("epoch", str(manifest.epoch)),
-        ("saved", manifest.time),
+        ("start", str(manifest.epoch)),
+        ("saved", local_time(manifest.time)),
         ("data", f"{counted(position.sequences, 'sequence')}, {counted(position.tokens, 'token')} seen"),
         ("seed", str(manifest.seed)),
         ("written by", f"{counted(manifest.process_count, 'process', 'processes')}, mesh {mesh}"),

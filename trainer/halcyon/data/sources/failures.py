@@ -89,7 +89,7 @@ def is_outage(error: BaseException) -> bool:
     """Whether an error may be temporary."""
     if isinstance(error, Unreadable):
         return isinstance(error, Unreachable)
-    if not _is_remote(error):
+    if not is_remote(error):
         return isinstance(error, OSError) and (
             error.errno in _AWAY or isinstance(error, ConnectionError | TimeoutError)
         )
@@ -123,13 +123,13 @@ def reason(error: BaseException) -> str:
 
     Of a server's error only the status, because its text holds the answer.
     """
-    if _is_remote(error):
+    if is_remote(error):
         return _remote_reason(error)
     text = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _is_remote(error: BaseException) -> bool:
+def is_remote(error: BaseException) -> bool:
     """Whether a client of remote stores raised the error.
 
     `obstore` raises built-in errors too, but without an error number.

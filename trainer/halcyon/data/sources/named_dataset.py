@@ -57,8 +57,8 @@ def _load(name: str, config: str | None, split: str, revision: str | None) -> An
         import datasets  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         raise Unreadable(
-            "the package datasets is not installed; install it in the image, or name the data set's files in a parquet "
-            f"or jsonl source, such as hf://datasets/{name}/"
+            "the package datasets is not installed: `pip install datasets` (for a cluster, in the image); or name the "
+            f"files of the data set in a parquet or jsonl source, such as hf://datasets/{name}/"
         ) from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision)

@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
 from halcyon.data.sources.access import Access, Address, SourceFile, client, hub_endpoint
-from halcyon.data.sources.failures import Replaced, Unreadable, reason, unreadable
+from halcyon.data.sources.failures import Replaced, Unreadable, is_remote, reason, unreadable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -161,7 +161,8 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError:
         raise Unreadable(
-            f"{address.uri} needs the package huggingface_hub; install it, or copy the files to a store"
+            f"{address.uri} needs the package huggingface_hub: `pip install huggingface_hub`; or copy the files to a "
+            "store"
         ) from None
     _, owner, name, _, revision = address.root.split("/", 4)
     try:
@@ -172,7 +173,9 @@ def _asking(address: Address) -> Iterator[tuple[HfApi, str, str]]:
         )
     except EntryNotFoundError:
         return  # a folder that does not exist has no files
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, HfHubHTTPError | OSError | ValueError) and not is_remote(error):
+            raise
         what = f"{address.uri} cannot be listed: {reason(error)}; check the name, the revision and HF_TOKEN"
         raise unreadable(what, error) from None
 

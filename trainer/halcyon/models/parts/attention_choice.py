@@ -23,6 +23,7 @@ from halcyon.models.parts.kernel_attention import kernel_mask
 from halcyon.models.parts.masks import Mask
 from halcyon.models.parts.splash_attention import LANES
 from halcyon_api.hardware.gpu_attention import WRITTEN, GpuKernel, GpuKernelName, gpu_kernel
+from halcyon_api.package import install
 from halcyon_api.spec.attention import AttentionName
 
 Implementation = Literal["reference", "blockwise", "splash", "tokamax", "ring"]
@@ -230,7 +231,7 @@ def _tokamax(request: Request, target: Target) -> str | None:
             "shorter sequences"
         )
     if not tokamax_attention.is_there():
-        return "the package tokamax is not installed; install halcyon-train[cuda]"
+        return f"the package tokamax is not installed: {install('cuda')}"
     return None if request.rows else "keys and values must have the rows of the queries"
 
 

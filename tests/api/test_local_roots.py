@@ -1,0 +1,46 @@
+"""On a laptop, a root is a folder with any name, written as a plain path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from halcyon_api.defaults.files import load_resolved
+from halcyon_api.local_roots import root_address, with_root_addresses
+from halcyon_api.spec.checkpoint import parse_root, parsed_root
+from tests.api.documents import document
+
+
+def test_paths_become_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    monkeypatch.setenv("HOME", "/home/ä")
+    assert root_address("my runs/../ü") == "file:///tmp/ü"
+    assert root_address("~/runs") == "file:///home/ä/runs"
+    assert root_address("s3://bucket/run") == "s3://bucket/run"
+
+
+def test_a_document_may_name_its_roots_by_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = document(spec__checkpoint={"root": "my runs/ü #1"}, spec__export={"everySteps": 1, "root": "/models/ü"})
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run), encoding="utf-8")
+    spec = load_resolved(path).spec
+    assert parse_root(spec.checkpoint.root).path == f"{tmp_path}/my runs/ü #1"
+    assert spec.export is not None
+    assert spec.export.root == "file:///models/ü"
+
+
+@pytest.mark.parametrize(
+    "found", [None, [], {"spec": 1}, {"spec": {"checkpoint": "x"}}, {"spec": {"data": {"cache": {"root": 7}}}}]
+)
+def test_what_is_no_path_stays(found: object) -> None:
+    assert with_root_addresses(found) == found
+
+
+@pytest.mark.parametrize(
+    "root", ["file:///a/../b", "file:///a/./b", "file:///", "file:///a\nb", "file:///a\x7f", "s3://bucket/ü"]
+)
+def test_an_address_that_is_not_safe_is_rejected(root: str) -> None:
+    assert parsed_root(root) is None

@@ -1,0 +1,141 @@
+"""One training of a checkpoint root at a time on this machine.
+
+In a cluster, a newer attempt takes the root from an older one. A user who starts a second training in the same root by
+mistake would lose the steps of the first one. So a training outside a cluster locks a file of the user's cache whose
+name follows from the root. The lock is a POSIX record lock: the kernel releases it when the process ends, even when
+killed, and the processes that it started do not inherit it. So a dead process never blocks a root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from halcyon.errors import RootTaken
+from halcyon.host.documents import CACHE
+from halcyon_api.local_times import local_time
+
+_PAUSE_SECONDS = 0.1
+_ENDING_SECONDS = 120.0
+"""Longest wait for a process that was asked to save and end."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that trains in a root."""
+
+    pid: int
+    command: str
+    began: float
+    """Seconds since 1970."""
+
+
+@contextmanager
+def held_root(
+    root: str,
+    command: str,
+    *,
+    folder: Path = CACHE / "locks",
+    takes_over: Callable[[str], bool] = lambda sentence: False,
+    wait_seconds: float = _ENDING_SECONDS,
+) -> Iterator[None]:
+    """Hold a root until the end of the block.
+
+    Args:
+        root: Address of the root.
+        command: What the user typed, for the message of a second process.
+        folder: Where the lock files are. If it cannot be written, there is no lock.
+        takes_over: Called with a sentence about the process that holds the root. True: that process is asked to save
+            and end, and this one waits for it.
+        wait_seconds: Longest wait for its end.
+
+    Raises:
+        RootTaken: Another process of this machine trains in the root.
+    """
+    descriptor = _opened(root, folder)
+    if descriptor is None:
+        yield
+        return
+    try:
+        if not _try(descriptor):
+            holder = _holder(descriptor)
+            if not takes_over(_trains(root, holder)):
+                follow = f"halcyon status {shlex.quote(_place(root))} --watch"
+                raise RootTaken(
+                    f"{_trains(root, holder)}; stop it with `kill {holder.pid}` (it saves first), follow it with "
+                    f"`{follow}`, or give --take-over to stop it and go on here"
+                )
+            _end(descriptor, holder, wait_seconds)
+        text = json.dumps(asdict(Holder(os.getpid(), command, time.time()))).encode()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text, 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(root: str, folder: Path) -> int | None:
+    scheme, _, path = root.partition("://")
+    same = f"{scheme}://{os.path.realpath(path) if scheme == 'file' else path.rstrip('/')}"
+    name = hashlib.sha256(same.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True  # this file system has no locks
+    return True
+
+
+def _holder(descriptor: int) -> Holder:
+    """The process that holds the lock. It writes its name just after it has taken the lock."""
+    for _ in range(20):
+        with contextlib.suppress(ValueError, TypeError, ProcessLookupError):
+            holder = Holder(**json.loads(os.pread(descriptor, 65_536, 0)))
+            os.kill(holder.pid, 0)
+            return holder
+        time.sleep(_PAUSE_SECONDS)
+    raise RootTaken("another process of this machine takes this checkpoint root now; try again")
+
+
+def _place(root: str) -> str:
+    return root.removeprefix("file://")
+
+
+def _trains(root: str, holder: Holder) -> str:
+    return (
+        f"process {holder.pid} (`{holder.command}`, since {local_time(holder.began)}) trains in "
+        f"checkpoint root {_place(root)} already"
+    )
+
+
+def _end(descriptor: int, holder: Holder, wait_seconds: float) -> None:
+    """Ask a process to save and end, and wait for its lock."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(holder.pid, signal.SIGTERM)
+    deadline = time.monotonic() + wait_seconds
+    while not _try(descriptor):
+        if time.monotonic() >= deadline:
+            raise RootTaken(
+                f"process {holder.pid} did not end within {wait_seconds:.0f} s; end it with `kill -KILL {holder.pid}`, "
+                "which loses its steps since the last checkpoint, and start again"
+            )
+        time.sleep(_PAUSE_SECONDS)
