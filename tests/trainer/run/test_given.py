@@ -188,7 +188,7 @@ def test_objects_of_another_kind_are_rejected(given: dict[str, Any], sentence: s
         (
             {"trainer": {"steps": 2, "microbatches": "auto"}},
             {"batches": [batch()]},
-            "spec.trainer.microbatches: auto is",
+            "spec.trainer.microbatches: auto needs a document",
         ),
     ],
     ids=["model", "data", "batch size", "export", "evaluation", "auto"],
