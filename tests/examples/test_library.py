@@ -18,7 +18,7 @@ PAGE = REPOSITORY / "docs" / "guides" / "library.md"
 AFTER = """
 assert tried.complete and not tried.resumable and set(tried.given) == {"model", "optimizer", "objective", "batches"}
 assert abs(float(tried.model(np.ones(4, np.float32))[0]) - 4) < 1.5
-assert answer.prompt == ({"role": "user", "content": "What is 6 times 7?"},) and answer.tokens
+assert answer.prompt == tuple(messages) and answer.tokens
 assert {path.name for path in Path("exported").iterdir()} >= {"config.json", "model.safetensors"}
 assert found.tasks["arc-easy"].examples == 1 and len(found.answers["arc-easy"]) == 1
 exported, _ = halcyon.load("hf:exported")
