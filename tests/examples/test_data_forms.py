@@ -142,17 +142,16 @@ def pairs(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("write", "kind", "form"),
     [
-        (share_gpt, "chat", "ShareGPT: conversations"),
         pytest.param(alpaca, "chat", "Alpaca: instruction, input, output", marks=pytest.mark.variant),
         (table, "chat", "prompt and completion: prompt, completion"),
         (pairs, "preference", "pairs with a prompt: prompt, chosen, rejected"),
     ],
-    ids=["ShareGPT", "Alpaca", "CSV", "pairs"],
+    ids=["Alpaca", "CSV", "pairs"],
 )
 def test_each_form_trains_from_a_file_to_an_export(
     tmp_path: Path, write: Callable[[Path], dict[str, Any]], kind: str, form: str
 ) -> None:
-    """With the document of the guide; the template is that of the folder."""
+    """With the document of the guide; the template is that of the folder. tests/walks trains on ShareGPT."""
     folder = base(tmp_path / "base")
     source = {"name": "talks", **write(tmp_path), "format": {kind: {}}}
     (tmp_path / "run.yaml").write_text(DOCUMENT)

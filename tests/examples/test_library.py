@@ -16,6 +16,13 @@ from tests.trainer.support.shared_programs import QUICK_FLAGS
 
 PAGE = REPOSITORY / "docs" / "guides" / "library.md"
 AFTER = """
+assert tried.complete and not tried.resumable and set(tried.given) == {"model", "optimizer", "objective", "batches"}
+assert abs(float(tried.model(np.ones(4, np.float32))[0]) - 4) < 1.5
+assert answer.prompt == tuple(messages) and answer.tokens
+assert {path.name for path in Path("exported").iterdir()} >= {"config.json", "model.safetensors"}
+assert found.tasks["arc-easy"].examples == 1 and len(found.answers["arc-easy"]) == 1
+exported, _ = halcyon.load("hf:exported")
+assert np.allclose(halcyon.logits(exported, [tokens_of_the_prompt]), scores, atol=1e-4)
 assert ended.complete and ended.step == 40 and losses[40] < 0.7 * losses[1], losses
 assert scores.shape == (1, len(tokens_of_the_prompt), tokenizer.vocab_size) and str(scores.dtype) == "float32"
 assert same.prompt == tuple(ids) and same.tokens[: len(completion.tokens)] == completion.tokens, (same, completion)
@@ -64,9 +71,9 @@ else:
 @pytest.mark.variant
 def test_the_code_of_the_guide_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 11
     code = "\n".join(
-        [*blocks[:3], "tokens_of_the_prompt = tokens", *blocks[3:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER]
+        [*blocks[:5], "tokens_of_the_prompt = tokens", *blocks[5:], 'CPU = {"type": "cpu", "topology": "1x2"}', AFTER]
     )
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "HALCYON_"))

@@ -50,7 +50,9 @@ def test_token_ids_give_the_completion_of_their_text() -> None:
         ([[]], ValueError, "a prompt has no token ids; give at least one"),
         ([[1, 10_000_000]], ValueError, "the prompt has the token 10000000; the model has 0 to "),
         ([[-1, 2]], ValueError, "the prompt has the token -1; the model has 0 to "),
-        ([1.5, 2.5], TypeError, "a prompt must be a text or a list of token ids, not an array of shape"),
+        ([1.5, 2.5], TypeError, "a prompt must be a text, a list of token ids or a list of messages, not an array of"),
+        ([{"content": "Hi"}], TypeError, "a message of a conversation needs a role and a content, unlike {'content'"),
+        ([{"role": "user", "content": "Hi"}], BadConfiguration, "there is no tokenizer"),
         ([True, False], TypeError, "and type bool"),
         ([[[1, 2]]], TypeError, r"shape \[1, 2\]"),
         ("text", BadConfiguration, "there is no tokenizer, so text cannot become tokens"),
@@ -63,3 +65,32 @@ def test_prompts_that_are_no_token_ids_are_rejected(prompts: Any, error: type[Ex
     with pytest.raises(error, match=sentence):
         halcyon.generate(model, None, prompts)
     assert halcyon.generate(model, None, []) == []
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def test_a_conversation_is_rendered_with_the_template_of_the_model() -> None:
+    model, tokenizer = halcyon.load(PLACE)
+    assert tokenizer is not None
+    tokenizer.chat_template = None  # type: ignore[attr-defined] - as load sets it
+    with pytest.raises(
+        BadConfiguration, match="the model has no chat template, so messages cannot become tokens; give"
+    ):
+        halcyon.generate(model, tokenizer, MESSAGES)
+    template = "{% for message in messages %}{{ message.content }}: {% endfor %}"
+    settings: dict[str, Any] = {"max_tokens": 4, "temperature": 0.0}
+    rendered = tokenizer.encode("Hi: ").tolist()
+    (expected,) = halcyon.generate(model, tokenizer, rendered, **settings)
+    (alone,) = halcyon.generate(model, tokenizer, MESSAGES, template=template, **settings)
+    several = halcyon.generate(model, tokenizer, [MESSAGES, rendered], template=template, **settings)
+    assert [one.tokens for one in (alone, *several)] == [expected.tokens] * 3
+    assert (alone.prompt, several[1].prompt) == (tuple(MESSAGES), tuple(rendered))
+    tokenizer.chat_template = template  # type: ignore[attr-defined]
+    assert halcyon.generate(model, tokenizer, MESSAGES, **settings)[0] == alone
+
+
+def test_rows_of_different_length_have_no_logits() -> None:
+    model, _ = halcyon.load(PLACE)
+    with pytest.raises(ValueError, match="tokens have rows of different length; fill the shorter rows at their end"):
+        halcyon.logits(model, [[1, 2, 3], [1]])

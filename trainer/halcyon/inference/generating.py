@@ -11,11 +11,16 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
+from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.engine import Engine
 from halcyon.inference.sampling import MOST_SEED, Sampling
 from halcyon.inference.sequence import Finish, Sequence, Token
 from halcyon.models import CausalLM
 from halcyon.tokenizer import Tokenizer, first_id
+
+Conversation = abc.Sequence[abc.Mapping[str, Any]]
+"""Messages with ``role`` and ``content``."""
+Prompt = str | abc.Sequence[int] | Conversation
 
 _LENGTHS = 64
 """Lengths of engines are multiples of it, so that later calls find their programs compiled."""
@@ -39,14 +44,14 @@ class Completion:
     """The text for a prompt.
 
     Attributes:
-        prompt: The prompt: a text, or token ids.
+        prompt: The prompt: a text, token ids, or messages.
         text: The text after it, without the token or the string that ended it. Empty without a tokenizer.
         tokens: The tokens of the text, with the ones that ended it.
         log_probs: The logarithm of the model's probability of each token, before temperature, filters and penalties.
         finish: ``stop``: at a token or a string that ends the text. ``length``: at its greatest length.
     """
 
-    prompt: str | tuple[int, ...]
+    prompt: str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]
     text: str
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
@@ -56,7 +61,7 @@ class Completion:
 class Collector:
     """Joins the parts of texts."""
 
-    def __init__(self, prompts: abc.Sequence[str | tuple[int, ...]]) -> None:
+    def __init__(self, prompts: abc.Sequence[str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]]) -> None:
         self._prompts = tuple(prompts)
         self._texts = [""] * len(prompts)
         self._tokens: list[list[Token]] = [[] for _ in prompts]
@@ -188,8 +193,44 @@ def _several(prompts: Any) -> abc.Sequence[Any]:
     if isinstance(prompts, str):
         return (prompts,)
     several = prompts if isinstance(prompts, np.ndarray) else tuple(prompts)
-    is_one = len(several) and np.ndim(several[0]) == 0 and not isinstance(several[0], str)
+    is_one = len(several) and not isinstance(several[0], str) and _is_part(several[0])
     return (several,) if is_one else tuple(several)
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is a part of a prompt: a token id, or a message."""
+    return isinstance(value, abc.Mapping) or np.ndim(value) == 0
+
+
+def _given(prompt: Any) -> str | tuple[int, ...] | tuple[abc.Mapping[str, Any], ...]:
+    """A prompt as a completion shows it. See `generate` for the errors."""
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, np.ndarray) and len(prompt) and isinstance(prompt[0], abc.Mapping):
+        wrong = [message for message in prompt if not isinstance(message, abc.Mapping) or "role" not in message]
+        if wrong:
+            raise TypeError(f"a message of a conversation needs a role and a content, unlike {str(wrong[0])[:80]}")
+        return tuple(prompt)
+    return _token_ids(prompt)
+
+
+def _is_conversation(prompt: Any) -> bool:
+    return isinstance(prompt, tuple) and bool(prompt) and isinstance(prompt[0], abc.Mapping)
+
+
+def _chat_of(tokenizer: Tokenizer | None, template: str | None) -> ChatPrompts:
+    """What makes prompts of conversations.
+
+    Raises:
+        BadConfiguration: The model has no chat template.
+    """
+    template = getattr(tokenizer, "chat_template", None) if template is None else template
+    chat = None if tokenizer is None else ChatPrompts.of(tokenizer, template)
+    if chat is None:
+        raise BadConfiguration(
+            "the model has no chat template, so messages cannot become tokens; give one as template, or give a text"
+        )
+    return chat
 
 
 def _token_ids(prompt: Any) -> tuple[int, ...]:
@@ -197,8 +238,8 @@ def _token_ids(prompt: Any) -> tuple[int, ...]:
     array = np.asarray(prompt)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise TypeError(
-            f"a prompt must be a text or a list of token ids, not an array of shape {list(array.shape)} and type "
-            f"{array.dtype}"
+            f"a prompt must be a text, a list of token ids or a list of messages, not an array of shape "
+            f"{list(array.shape)} and type {array.dtype}"
         )
     if not array.size:
         raise ValueError("a prompt has no token ids; give at least one, such as the token that begins a document")
@@ -208,8 +249,9 @@ def _token_ids(prompt: Any) -> tuple[int, ...]:
 def generate(
     model: CausalLM,
     tokenizer: Tokenizer | None,
-    prompts: str | abc.Sequence[int] | abc.Sequence[str | abc.Sequence[int]],
+    prompts: Prompt | abc.Sequence[Prompt],
     *,
+    template: str | None = None,
     max_tokens: int | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -226,8 +268,10 @@ def generate(
     Args:
         model: A model of `halcyon.load`.
         tokenizer: Its tokenizer. None: prompts are token ids, and only a greatest length ends them.
-        prompts: A prompt, or several: texts, or token ids. The token that begins a document is put before a text. Token
-            ids are taken as they are.
+        prompts: A prompt, or several: a text, before which the token that begins a document is put; token ids, which
+            are taken as they are; or a conversation, a list of messages with ``role`` and ``content``, which the chat
+            template renders up to the assistant's next words.
+        template: Chat template (Jinja). Default: that of the model, as `halcyon.load` gives it with the tokenizer.
         max_tokens: Most tokens of a text. Default: 128, or what the positions of the model leave after the longest
             prompt.
         temperature: See `halcyon.inference.Sampling`, as for the next arguments.
@@ -245,24 +289,34 @@ def generate(
         beside others.
 
     Raises:
-        BadConfiguration: There is a text and no tokenizer, or the model cannot keep a cache.
+        BadConfiguration: There is a text and no tokenizer, a conversation and no chat template, or the model cannot
+            keep a cache.
         ValueError: A setting is out of its range, a prompt has no tokens or too many, or a token that the model does
             not have.
-        TypeError: A prompt is neither a text nor token ids.
+        TypeError: A prompt is neither a text nor token ids nor messages.
     """
-    given = [prompt if isinstance(prompt, str) else _token_ids(prompt) for prompt in _several(prompts)]
+    given = [_given(prompt) for prompt in _several(prompts)]
     if not given:
         return []
-    if tokenizer is None and (stop or any(isinstance(prompt, str) for prompt in given)):
+    with_chat = any(map(_is_conversation, given))
+    if tokenizer is None and (stop or with_chat or any(isinstance(prompt, str) for prompt in given)):
         raise BadConfiguration(
             "there is no tokenizer, so text cannot become tokens; give one, or prompts of token ids without stop"
         )
     using: Any = _WithoutText(model.token_count) if tokenizer is None else tokenizer
-    ids = [prompt_ids(using, prompt) if isinstance(prompt, str) else np.array(prompt, np.int32) for prompt in given]
+    chat = _chat_of(tokenizer, template) if with_chat else None
+
+    def ids_of(prompt: Any) -> np.ndarray:
+        if isinstance(prompt, str):
+            return prompt_ids(using, prompt)
+        return np.array(prompt, np.int32) if chat is None or not _is_conversation(prompt) else chat.ids(prompt)
+
+    ids = [ids_of(prompt) for prompt in given]
     most = default_tokens(model, ids) if max_tokens is None else max_tokens
     settings = seeded(Sampling(most, temperature, top_k, top_p, min_p, repetition_penalty, seed, tuple(stop)), len(ids))
     engine = engine_for(model, using, ids, most, slots=slots, compute_dtype=compute_dtype)
     collected = Collector(given)
-    for piece in pieces(engine, using, ids, settings, ends=() if tokenizer is None else None):
+    ends = () if tokenizer is None else None if chat is None else chat.ends
+    for piece in pieces(engine, using, ids, settings, ends=ends):
         collected.add(piece)
     return collected.completions

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import jax
+import jax.numpy as jnp
+
 from halcyon.checkpoint import Callbacks, Checkpointer, Restored, RunRecord, SaveReport
 from halcyon.checkpoint.origin import OtherRun
 from halcyon.checkpoint.processes import Processes, decide, gather_texts
@@ -129,6 +132,9 @@ class Beginning:
             model = self.weights.model
             if self.weights.is_part:
                 model = joined(model, without_adapter(initial_state(program.build_state, program.template).model))
+            state = completed_state(program.complete_state, program.template, model)
+        elif program.first_model is not None:
+            model = jax.tree.map(jnp.copy, program.first_model)  # the user keeps the given arrays
             state = completed_state(program.complete_state, program.template, model)
         else:
             state = initial_state(program.build_state, program.template)

@@ -94,7 +94,7 @@ class Context:
 
 
 def resolve_context(
-    document: Path | Mapping[str, Any],
+    document: Path | Mapping[str, Any] | TrainingRun,
     environ: Mapping[str, str],
     *,
     checkpoint_root: str | None = None,
@@ -105,7 +105,7 @@ def resolve_context(
     """Read the run document and the environment.
 
     Args:
-        document: Path of the ``run.yaml``, or its contents.
+        document: Path of the ``run.yaml``, its contents, or the same as an object.
         environ: The process's environment.
         checkpoint_root: Replaces ``spec.checkpoint.root`` and removes the store settings of that root.
         defaults: Files of TrainingRunDefaults for fields that the document does not set, the most specific first. In a
@@ -118,7 +118,8 @@ def resolve_context(
     """
     checkpoint_root = root_address(checkpoint_root) if checkpoint_root is not None else None
     try:
-        run = load_resolved(document, defaults, checkpoint_root, read_model, overrides)
+        found = document if isinstance(document, Path) else contents_of(document)
+        run = load_resolved(found, defaults, checkpoint_root, read_model, overrides)
         pod = parse_environment(environ)
         if checkpoint_root is not None:
             run = _with_root(run, checkpoint_root)
@@ -146,6 +147,13 @@ def resolve_context(
         grace_seconds=pod.grace_seconds,
         save_token=pod.save_token,
     )
+
+
+def contents_of(document: Any) -> Any:
+    """The contents of a document, which may be a `TrainingRun`: what its maker has set."""
+    if not isinstance(document, TrainingRun):
+        return document
+    return document.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude_none=True)
 
 
 def check_context(context: Context) -> None:

@@ -1,26 +1,34 @@
 """A training as a function call, such as in a notebook: the same run, checkpoints and numbers as with ``halcyon
-train``.
+train``. For an experiment the caller may give a model, an update rule, a loss or batches of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.root_lock import held_root
-from halcyon.run.context import resolve_context, retry_seconds, run_plan
+from halcyon.run.context import contents_of, resolve_context, retry_seconds, run_plan
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
 from halcyon.telemetry.history.background import Row
+from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import CommittedStep
+from halcyon_api.defaults.files import with_changes
 from halcyon_api.status.progress import Stage
+from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, read_one
 
 if TYPE_CHECKING:
+    import equinox as eqx
     import numpy as np
+    import optax
 
+    from halcyon.step.given import Given, Loss
+    from halcyon.step.given_batches import Rows
     from halcyon.step.in_step import SeesStep
     from halcyon.telemetry.evaluation import Evaluation
 
@@ -78,17 +86,34 @@ class Trained:
             on from here.
         root: Address of the checkpoints, for `halcyon.load`.
         stopped: Why it stopped early, if it did (``trainer.evaluation.best.patience``).
+        model: The given model with its trained parameters. None: the model is of the document, and `halcyon.load` reads
+            it.
+        given: The objects that were given in the place of sections of the document, each with its import path; None: it
+            has none.
     """
 
     step: int
     complete: bool
     root: str
     stopped: str | None = None
+    model: Any = field(default=None, compare=False, repr=False)
+    given: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the document and `given` are enough to go on with the run. If not, only a program with the same
+        objects can.
+        """
+        return None not in self.given.values()
 
 
 def train(
-    document: Path | str | Mapping[str, Any],
+    document: Path | str | Mapping[str, Any] | TrainingRun,
     *,
+    model: eqx.Module | Callable[[], eqx.Module] | str | None = None,
+    optimizer: optax.GradientTransformation | Callable[[], optax.GradientTransformation] | str | None = None,
+    objective: Loss | str | None = None,
+    batches: Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]] | str | None = None,
     hooks: Hooks | Sequence[Hooks] = (),
     checkpoint_root: str | None = None,
     defaults: Sequence[Path] = (),
@@ -103,8 +128,23 @@ def train(
     devices of a ``cpu`` accelerator at its first use, so train before other code uses JAX, or give a topology of one
     device.
 
+    `model`, `optimizer`, `objective` and `batches` take the place of a section of the document, which then lacks it.
+    Each may be given as an import path ``module:name`` too, and all but the loss as a function without arguments that
+    makes it. A later call with the same objects goes on from the checkpoint.
+
     Args:
-        document: The run: a ``run.yaml``, or its contents.
+        document: The run: a ``run.yaml``, its contents, or a `halcyon_api.training_run.TrainingRun`.
+        model: An Equinox module, for ``spec.model``: what the first step begins with. Its floating-point arrays are
+            trained. One that is no `halcyon.models.CausalLM` needs `optimizer` and `objective`.
+        optimizer: A gradient transformation of Optax, with its learning rate, for ``spec.optimizer``. The log has the
+            rate of ``optax.inject_hyperparams``.
+        objective: ``loss(model, batch, key)``, for ``spec.objective``: the mean over the rows of a batch, as a scalar,
+            or a `halcyon.Sums`. It gets one microbatch: arrays [rows, …] by name, those of the batches; without
+            `batches`, ``tokens``, ``targets``, ``weights`` and ``segments`` [rows, position]. ``key`` is a random key,
+            None in an evaluation. It is traced by JAX.
+        batches: For ``spec.data``: dictionaries of arrays [rows, …] by name, all with the same shapes. A sequence,
+            whose item N is the batch of step N + 1; or an iterator from the first batch on, whose used batches are
+            drawn again when the run goes on.
         hooks: Functions to call while it trains: one `Hooks`, or several with an ``every`` of their own, called in
             their order.
         checkpoint_root: Replaces ``spec.checkpoint.root``.
@@ -114,17 +154,23 @@ def train(
         compilation_cache: Directory of compiled programs. Default: in the user's cache.
 
     Raises:
-        BadConfiguration: The document is not valid, or its task is not ``train``.
+        BadConfiguration: The document or a given object is not valid, or the task is not ``train``.
         ValueError: Two functions inside the step return a number of the same name.
         TrainerExit: The run cannot continue; the class gives the cause.
     """
     from halcyon.run.train import Surroundings  # imports JAX
     from halcyon.run.train import train as train_run
+    from halcyon.step.given import Given
     from halcyon.step.in_step import InStep
 
+    given = Given(model, optimizer, objective, batches)
     sets = (hooks,) if isinstance(hooks, Hooks) else tuple(hooks)
     place = Path(document) if isinstance(document, str) else document
+    if given.names:
+        place = _completed(place, given)
     context = resolve_context(place, {}, checkpoint_root=checkpoint_root, defaults=defaults, on_cpu=on_cpu)
+    if given.source is not None:
+        context = context.with_spec(_without_text(context.spec, given.source.rows))
     spec = context.spec
     if spec.task != "train":
         raise BadConfiguration(
@@ -142,15 +188,105 @@ def train(
                 Surroundings(),  # no other process; the main thread waits for the builds, and raises their errors
                 compilation_cache=compilation_cache,
                 retry_budget=RetryBudget(retry_seconds(context)),
+                given=given,
                 in_step=[InStep(one.in_step, one.every) for one in sets if one.in_step is not None],
             )
     finally:
         reporter.close_listeners(_CLOSE_SECONDS)
         events.close()
-    trained = Trained(ended.step, not ended.preempted, spec.checkpoint.root, ended.stopped)
+    trained = Trained(
+        ended.step,
+        not ended.preempted,
+        spec.checkpoint.root,
+        ended.stopped,
+        None if given.parts is None or ended.model is None else given.parts.module(ended.model),
+        given.names,
+    )
     for one in sets:
         one.on_end(trained)
     return trained
+
+
+_SECTIONS = {"model": "model", "optimizer": "optimizer", "objective": "objective", "batches": "data"}
+"""The section of the document whose place each object takes."""
+_NEEDS = {
+    "model": ("from", "adapter", "export", "trainer.evaluation.tasks"),
+    "batches": ("trainer.evaluation.everySteps", "trainer.batchSchedule", "objective.policy"),
+}
+"""Sections that need what the objects replace."""
+_FILLERS: Mapping[str, Any] = {
+    "model": {"custom": {"class": "given:Model"}},
+    "data": {"sources": [{"name": "given", "text": {"paths": ["/given"]}}], "attendAcrossDocuments": True},
+}
+"""What stands in the place of a section that the schema needs."""
+
+
+def _completed(document: Path | Mapping[str, Any] | TrainingRun, given: Given) -> dict[str, Any]:
+    """The document with what the given objects decide.
+
+    Raises:
+        BadConfiguration: It has a section that is given too, or the batches are not valid.
+    """
+    try:
+        path = document if isinstance(document, Path) else None
+        found = read_one(path) if path is not None else contents_of(document)
+        whole = copy.deepcopy(with_changes(found, Path() if path is None else path.parent, read_model, ()))
+    except InvalidRun as error:
+        raise BadConfiguration(str(error)) from None
+    if not isinstance(spec := whole.setdefault("spec", {}), dict):
+        return whole  # which is rejected with the field
+    _check_sections(spec, given.names)
+    spec |= {
+        section: copy.deepcopy(_FILLERS[section]) for section in map(_SECTIONS.get, given.names) if section in _FILLERS
+    }
+    if given.source is not None:
+        trainer, rows = spec.setdefault("trainer", {}), given.source.rows
+        if trainer.setdefault("batchSize", rows.batch_size) != rows.batch_size:
+            raise BadConfiguration(
+                f"spec.trainer.batchSize: it is {trainer['batchSize']}, but the given batches have {rows.batch_size} "
+                "rows; leave it out"
+            )
+        trainer.pop("sequenceLength", None)
+    return whole
+
+
+def _without_text(spec: TrainingRunSpec, rows: Rows) -> TrainingRunSpec:
+    """The spec of a run with given batches, which no document can express: it has no source, and a row that is no text
+    counts as one token.
+    """
+    data = spec.data.model_copy(update={"sources": []})
+    trainer = spec.trainer.model_copy(update={"sequence_length": rows.length})
+    return spec.model_copy(update={"data": data, "trainer": trainer})
+
+
+def _check_sections(spec: Mapping[str, Any], names: Collection[str]) -> None:
+    """Reject sections of a document that need what was replaced.
+
+    Args:
+        spec: Its spec, as it is written.
+        names: The objects that are given.
+
+    Raises:
+        BadConfiguration: There is one.
+    """
+    for name in names:
+        for path in (_SECTIONS[name], *_NEEDS.get(name, ())):
+            if _at(spec, path):
+                raise BadConfiguration(
+                    f"spec.{path}: it does not go together with {name}, which is given; leave one of them out"
+                )
+    for field_name in ("microbatches", "remat", "offload"):
+        if _at(spec, f"trainer.{field_name}") == "auto":
+            raise BadConfiguration(
+                f"spec.trainer.{field_name}: auto needs a document without given objects; set a value"
+            )
+
+
+def _at(spec: Mapping[str, Any], path: str) -> Any:
+    found: Any = spec
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 class _HookListener:

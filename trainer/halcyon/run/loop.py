@@ -33,7 +33,7 @@ from halcyon.step.batch_source import BatchSource, HasNumbers
 from halcyon.step.divergence import DivergenceWatch, RollBack
 from halcyon.step.held_out import HeldOutEvaluation
 from halcyon.step.in_step import reported, reported_metrics
-from halcyon.step.state import TrainState
+from halcyon.step.state import Model, TrainState
 from halcyon.step.step import CONTROL_BITS, StepMetrics
 from halcyon.telemetry import SaveRequests, StepReport
 from halcyon_api.checkpoint_documents import DataPosition, EvaluationRecord
@@ -65,6 +65,8 @@ class TrainingEnd:
     """The last save after a notice; None without a notice, and if there was nothing to save."""
     stopped: str | None = None
     """Why the training stopped before the last step, as a success; None if it did not."""
+    model: Model | None = None
+    """The model, if the library's user has given it."""
 
 
 @dataclass
@@ -240,7 +242,12 @@ class Training:
         self._save(state, step)
         self._reporter.stage("leaving")
         self.checkpointer.finish()
-        return TrainingEnd(step, preempted=False, stopped=self._best.stop if step < self._settings.steps else None)
+        stopped = self._best.stop if step < self._settings.steps else None
+        return TrainingEnd(step, preempted=False, stopped=stopped, model=self._given_model(state))
+
+    def _given_model(self, state: TrainState) -> Model | None:
+        """The model, if the library's user has given it: other runs need its memory."""
+        return None if self._program.first_model is None else state.model
 
     def _completed(self, ended: TrainingEnd) -> TrainingEnd:
         """The end of the training, after the companions of a run whose steps are all done have completed their work."""
@@ -282,7 +289,7 @@ class Training:
         if committed < (step if saved == "step" else self._saved_step):
             saved = "none"
         last_save = LastSave(saved, step, committed, budget, problem if saved == "none" else "")
-        return TrainingEnd(step, preempted=True, last_save=last_save)
+        return TrainingEnd(step, preempted=True, last_save=last_save, model=self._given_model(state))
 
     def _budget(self, step: int) -> SaveBudget:
         """The time for the last save.

@@ -75,9 +75,9 @@ class Programs(Companion):
             batch: The batch.
             watched: Whether the step is watched, in a run that watches.
         """
-        microbatches, rows, length = jax.tree.leaves(batch)[0].shape
-        size = (microbatches * rows, length, watched)
-        self.newest = self.start(size[0], length, watched=watched).result()
+        rows, length = self.program.size_of(batch)
+        size = (rows, length, watched)
+        self.newest = self.start(rows, length, watched=watched).result()
         if size not in self._used:
             self._used.add(size)
             self._published = False

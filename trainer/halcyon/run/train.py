@@ -40,6 +40,8 @@ from halcyon.run.policy.rewards import reward_named
 from halcyon.run.profiling import Profiler
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
+from halcyon.step.given import Given
+from halcyon.step.given_batches import Batches, GivenBatches, GivenData
 from halcyon.step.in_step import InStep
 from halcyon.step.program import build_program
 from halcyon.storage.retry_budget import RetryBudget
@@ -89,6 +91,7 @@ def train(
     retry_budget: RetryBudget,
     batch_source: BuildBatchSource | None = None,
     in_step: Sequence[InStep] = (),
+    given: Given | None = None,
 ) -> TrainingEnd:
     """Train until the last step or a preemption notice.
 
@@ -104,11 +107,13 @@ def train(
         batch_source: Makes the source of the batches. Default: the run's dataset, or answers to its prompts with
             ``objective.policy``.
         in_step: Functions of the library's user inside the compiled step.
+        given: Parts of the training that the library's user gives in the place of sections of the document.
 
     Raises:
         TrainerExit: The run cannot continue; the class gives the cause and the exit code.
     """
-    context, benchmarks = _checked(context)
+    given = given or Given()
+    context, benchmarks = _checked(context, given)
     spec = context.spec
     caches = background_caches(
         spec,
@@ -143,29 +148,39 @@ def train(
         if processes.is_main:
             report_sources(reporter, spec, text.caches)
         reporter.stage("restoring")
-        opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), text.caches, text)
+        if given.source is None:
+            opening = background.submit(dataset_of, spec, cache_store(spec, retry_budget), text.caches, text)
+        else:
+            opening = background.submit(
+                lambda: GivenData(load_tokenizer(text.caches.tokenizer), build_schedule(spec.trainer))
+            )
+            batch_source = _given_source(given.source)
         starting: list[Future[Any]] = [opening, background.submit(wait_for_root, place)]
         tokenizer = load_tokenizer(text.caches.tokenizer)
         vocabulary = tokenizer.vocab_size
-        reporter.knows(
-            flops_per_token=flops_per_token(
-                spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None
+        if given.model is None:
+            reporter.knows(
+                flops_per_token=flops_per_token(
+                    spec.model, spec.trainer.sequence_length, vocabulary, frozen=spec.lora is not None
+                )
             )
-        )
         cache = open_cache(place, compilation_cache or DEFAULT_COMPILATION_CACHE)
         last.callback(cache.close)
         choice = RunChoice(place)
         if (values := choice.find(vocabulary, mesh)) is not None:
             place = place.with_spec(with_choice(spec, values))
             spec = place.spec
-        program = build_program(spec, vocabulary, mesh, in_step)
+        program = build_program(spec, vocabulary, mesh, in_step, given)
         reporter.knows_determinism(program.determinism_in_effect)
         programs = Programs(program, background, KeptPrograms(place, program, cache))
         programs.start_for(build_schedule(spec.trainer), context.resume_step)
         if not wait_together(processes, notice, lambda seconds: not wait(starting, seconds).not_done):
             return TrainingEnd(context.resume_step, preempted=True)
         dataset = opening.result()
-        prints = fingerprints(spec, data=dataset.description)
+        described = dataset.description
+        if given.names:
+            described["given"] = given.description(program.template.optimizer_state)
+        prints = fingerprints(spec, data=described)
         checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
         beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
         companions: list[Companion] = [programs, Profiler(place, programs, around.profile_requests)]
@@ -189,7 +204,9 @@ def train(
             begin_history(place, checkpointer, beginning.step)
         beginning.report(reporter, checkpointer.epoch, checkpointer.head_loss)
         if processes.is_main:
-            reporter.placed(placed_fields(place.context, jax.devices()))
+            reporter.placed(placed_fields(place.context, jax.devices(), given))
+            if given.warning is not None:
+                reporter.warning(given.warning)
         reporter.knows(save_interval_seconds=checkpointer.interval_seconds)
 
         reporter.stage("compiling")
@@ -210,7 +227,7 @@ def train(
         return ended
 
 
-def _checked(context: Context) -> tuple[Context, list[Benchmark] | None]:
+def _checked(context: Context, given: Given) -> tuple[Context, list[Benchmark] | None]:
     """The run with the chat templates of its data, and its benchmarks, read and checked before any device is used.
 
     Raises:
@@ -218,10 +235,12 @@ def _checked(context: Context) -> tuple[Context, list[Benchmark] | None]:
     """
     context = checked(context)
     spec = context.spec
-    check_model(spec.model)
-    check_adapter(spec.model, spec.lora)
-    check_groups(spec.model, spec.optimizer, spec.lora)
-    check_exportable(context)
+    if given.model is None:
+        check_model(spec.model)
+        check_adapter(spec.model, spec.lora)
+        if given.optimizer is None:
+            check_groups(spec.model, spec.optimizer, spec.lora)
+        check_exportable(context)
     if spec.objective.policy is not None:
         reward_named(spec.objective.policy.reward)
     if spec.trainer.evaluation.tasks is None:
@@ -229,6 +248,11 @@ def _checked(context: Context) -> tuple[Context, list[Benchmark] | None]:
     from halcyon.evals.benchmarks import read_of_document  # most runs have none, and need not import what runs them
 
     return context, read_of_document(spec.trainer.evaluation.tasks)
+
+
+def _given_source(batches: Batches) -> BuildBatchSource:
+    """What makes the source of given batches."""
+    return lambda dataset, program, _: GivenBatches(batches, program.microbatches, program.batch_sharding)
 
 
 def _source_of(place: Place, checkpointer: Checkpointer) -> BuildBatchSource:
@@ -274,12 +298,13 @@ def begin_history(place: Place, checkpointer: Checkpointer, step: int) -> None:
     reporter.listen(HistoryWriter(context.spec.checkpoint, group, account=account, on_warning=reporter.warning))
 
 
-def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
+def placed_fields(context: Context, devices: Sequence[Any], given: Given) -> dict[str, Any]:
     """What the process group trains on, and where its run comes from: the fields of the event ``placed``.
 
     Args:
         context: The run.
         devices: All devices of the run.
+        given: What the library's user gives.
     """
     spec, accelerator = context.spec, context.spec.accelerator
     on_processors = devices[0].platform == "cpu"  # its devices are pretended, so its chips are its hosts
@@ -299,4 +324,5 @@ def placed_fields(context: Context, devices: Sequence[Any]) -> dict[str, Any]:
         "from_root": None if origin is None else origin.root if hugging_face is None else hugging_face.path,
         "from_step": None if origin is None else origin.step,
         "after_run": None if after is None else after.run,
+        "given": {name: path or "" for name, path in given.names.items()} or None,
     }

@@ -15,6 +15,7 @@ import haliax as hax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halcyon.errors import BadConfiguration
@@ -32,6 +33,8 @@ from halcyon.parallel.axes import COMPUTE_AXES, undivided
 from halcyon.parallel.device_mesh import MESH_AXES
 from halcyon.parallel.partition import computing
 from halcyon.step.compilation import compiler_options, pipelines_blocks
+from halcyon.step.given import Given
+from halcyon.step.given_batches import Rows
 from halcyon.step.in_step import InStep
 from halcyon.step.objectives import build_objective
 from halcyon.step.objectives.objective import Batch, Objective
@@ -44,6 +47,7 @@ from halcyon.step.state import (
     for_one_run,
     state_completer,
     state_template,
+    vocabulary_of,
 )
 from halcyon.step.step import StepMetrics, make_train_step
 from halcyon_api.mesh import gathers_once
@@ -74,7 +78,7 @@ class Program:
     train_step: TrainStep
     mesh: Mesh
     batch_sharding: NamedSharding
-    """Sharding of arrays [microbatches, batch, position]."""
+    """Sharding of arrays [microbatches, batch, position]; of given batches, of [microbatches, batch, …]."""
     control_sharding: NamedSharding
     """Sharding of an array [devices] with one control value for each device."""
     microbatches: int
@@ -96,6 +100,10 @@ class Program:
     """The implementations of attention in the functions traced so far, each with the reason of its choice."""
     in_step: tuple[InStep, ...] = ()
     """Functions of the library's user inside the step."""
+    rows: Rows | None = None
+    """The shapes of given batches. None: the batches are of text."""
+    first_model: Model | None = None
+    """The given model to begin with. None: that of the document."""
     target: Target | None = None
     """The devices that the program is made for; None: those of the mesh."""
 
@@ -136,9 +144,12 @@ class Program:
             BadConfiguration: The named implementation of attention cannot compute the model's attention on these
                 devices.
         """
-        shape = (self.microbatches, batch_size // self.microbatches, sequence_length)
+        rows = (self.microbatches, batch_size // self.microbatches)
+        of_row = {} if self.rows is None else self.rows.shapes
         batch: Any = {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding)
+            name: jax.ShapeDtypeStruct(
+                (*rows, *of_row.get(name, (sequence_length,))), dtype, sharding=self.batch_sharding
+            )
             for name, dtype in self.objective.fields.items()
         }
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
@@ -146,6 +157,11 @@ class Program:
             step = self.watched_step if watched and self.watched_step is not None else self.train_step
             traced = jax.jit(step, donate_argnums=0).trace(self.template, batch, control)
             return traced.lower(lowering_platforms=None if platform is None else (platform,))
+
+    def size_of(self, batch: Batch) -> tuple[int, int]:
+        """Rows and length of a batch, as `compile_step` takes them."""
+        shape = jax.tree.leaves(batch)[0].shape
+        return shape[0] * shape[1], shape[2] if self.rows is None else self.rows.length
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
@@ -182,11 +198,21 @@ def padded_token_bytes(sizes: np.ndarray) -> np.ndarray:
     return np.pad(sizes, (0, padded_vocabulary(len(sizes)).size - len(sizes)))
 
 
+def rate_in(optimizer_state: optax.OptState) -> jax.Array:
+    """The learning rate in the state of a given transformation (``optax.inject_hyperparams``); NaN: there is none."""
+    rates = [
+        found["learning_rate"]
+        for _, found in optax.tree.get_all_with_path(optimizer_state, "hyperparams")
+        if "learning_rate" in found
+    ]
+    return jnp.asarray(rates[0] if rates else jnp.nan, jnp.float32)
+
+
 def _check_divided(model: Model, mesh: Mesh) -> None:
     found = undivided(model, mesh)
     if found is not None:
         raise BadConfiguration(
-            f"spec.model.custom: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} "
+            f"spec.model: the axis {found.axis.name} of the parameter {found.path} has {found.axis.size} "
             "elements, which the "
             f"{found.mesh_axis} axis of the mesh, {found.parts}, does not divide; change the configuration or spec.mesh"
         )
@@ -213,7 +239,9 @@ def _rule_mean(
     return for_one_run(whole, template.model)
 
 
-def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = ()) -> Program:
+def build_program(
+    spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: Sequence[InStep] = (), given: Given | None = None
+) -> Program:
     """Build the program of a run.
 
     Args:
@@ -221,12 +249,13 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         vocab_size: Number of tokens of the tokenizer.
         mesh: The device mesh.
         in_step: Functions of the library's user inside the step.
+        given: Parts that the library's user gives in the place of sections of the spec.
 
     Raises:
-        BadConfiguration: The mesh does not divide a parameter of a custom model. The sizes of other models are checked
-            before. Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
+        BadConfiguration: The mesh does not divide a parameter of a custom or given model. The sizes of other models are
+            checked before. Or the groups of ``spec.optimizer`` do not fit the model (`halcyon.optim.groups`).
     """
-    settings = spec.trainer
+    settings, given = spec.trainer, given or Given()
     unroll = unrolled_blocks(
         settings.unroll, mesh.devices.flat[0].platform, mesh.shape, pipelined=pipelines_blocks(mesh)
     )
@@ -234,13 +263,15 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     max_position = hax.Axis(POSITION, settings.longest_sequence)
 
     def build() -> Model:
+        if given.parts is not None:
+            return given.parts.parameters
         key = jax.random.key(settings.seed)
         model = build_model(
             spec.model, vocab, max_position, tokens=vocab_size, dtype=settings.precision.parameters, key=key
         )
         return with_unroll(with_remat(model, settings.remat), unroll)
 
-    if spec.model.custom is not None:
+    if given.parts is not None or spec.model.custom is not None:
         _check_divided(jax.eval_shape(build), mesh)
     lora = spec.lora
 
@@ -251,10 +282,13 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
     shapes = jax.eval_shape(lambda: adapted(build()))
     if lora is not None and spec.model.custom is not None:
         check_used(shapes)
-    flags = trained(spec.optimizer, shapes, lora)
+    own_rule = given.transformation
+    flags = trained(spec.optimizer, shapes, lora) if own_rule is None or given.parts is None else None
     part = split(shapes, flags)[0]
-    objective = build_objective(spec)
-    optimizer = build_optimizer(spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding)
+    objective = given.objective_of(build_objective(spec))
+    optimizer = own_rule or build_optimizer(
+        spec.optimizer, part, settings.precision.moments, settings.precision.moments_rounding
+    )
     divergence, policy = spec.recovery.divergence, spec.objective.policy
     complete_state = state_completer(
         optimizer, divergence, adapted, flags, spec.average,
@@ -272,10 +306,11 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         make_train_step,
         objective,
         optimizer,
-        learning_rate(spec.optimizer, settings.steps, settings),
+        learning_rate(spec.optimizer, settings.steps, settings),  # not used by a given rule
         mesh,
         divergence,
         update_arguments=update_arguments(spec.optimizer, settings.steps),
+        rate_of=None if own_rule is None else rate_in,
         seed=settings.seed,
         stochastic=settings.precision.rounding == "stochastic",
         trained=flags,
@@ -286,8 +321,10 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         in_step=in_step,
         sampler_steps=1 if policy is None else policy.updates_per_rollout,
-        tokens=shapes.tokens,
+        tokens=vocabulary_of(shapes),
     )
+    rows = None if given.source is None else given.source.rows
+    positions = (COMPUTE_AXES[POSITION],) if rows is None else ()
     watch = spec.telemetry.watch
     if watch is not None and watch.every_steps > settings.steps:
         watch = None  # no step is watched, so its program need not be compiled
@@ -304,13 +341,15 @@ def build_program(spec: TrainingRunSpec, vocab_size: int, mesh: Mesh, in_step: S
         train_step=make_step(),
         watched_step=None if watch is None else make_step(watch=watch),
         mesh=mesh,
-        batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], COMPUTE_AXES[POSITION])),
+        batch_sharding=NamedSharding(mesh, PartitionSpec(None, COMPUTE_AXES[BATCH], *positions)),
         control_sharding=NamedSharding(mesh, PartitionSpec(MESH_AXES)),
         microbatches=settings.least_microbatches,
         unroll=unroll,
         trained=flags,
         average=spec.average,
-        rule_mean=_rule_mean(averages(spec.optimizer, part), flags, template),
+        rule_mean=None if own_rule is not None else _rule_mean(averages(spec.optimizer, part), flags, template),
+        rows=rows,
+        first_model=None if given.parts is None else given.parts.parameters,
         attention=settings.attention,
         determinism=settings.determinism,
         in_step=tuple(in_step),

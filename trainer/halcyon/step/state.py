@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from halcyon.models import CausalLM
 from halcyon.models.parameters import split
 from halcyon.models.softmax import without_padding
 from halcyon.optim.average import Average, empty_average
@@ -46,6 +47,11 @@ class TrainState(eqx.Module):
     checkpoints, for other runs."""
 
 
+def vocabulary_of(model: Model) -> int | None:
+    """`CausalLM.tokens` of a model; None also for a module of the library's user that is none."""
+    return model.tokens if isinstance(model, CausalLM) else None
+
+
 BuildState = Callable[[], TrainState]
 CompleteState = Callable[[Model], TrainState]
 
@@ -75,7 +81,7 @@ def state_completer(
     """
 
     def complete(model: Model) -> TrainState:
-        model = without_padding(adapted(model), model.tokens)
+        model = without_padding(adapted(model), vocabulary_of(model))
         part = split(model, trained)[0]
         optimizer_state = optimizer.init(part)
         mean, reference = empty_average(average, model), model if has_reference else None

@@ -108,6 +108,7 @@ def make_train_step(
     watch: WatchSpec | None = None,
     sampler_steps: int = 1,
     tokens: int | None = None,
+    rate_of: Callable[[optax.OptState], jax.Array] | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
     """Build the step function, to be compiled with the state donated.
 
@@ -134,6 +135,7 @@ def make_train_step(
         watch: What each step of this program watches. None: nothing.
         sampler_steps: Steps after which the state takes the trained part as its sampler again, if it has one.
         tokens: `halcyon.models.CausalLM.tokens` of the model.
+        rate_of: The rate that the optimizer state contains, of an update rule that decides its own.
 
     Raises:
         BadConfiguration: The objective cannot serve the estimator.
@@ -225,7 +227,7 @@ def make_train_step(
         metrics = StepMetrics(
             loss=loss,
             gradient_norm=gradient_norm,
-            learning_rate=rate,
+            learning_rate=rate if rate_of is None else rate_of(optimizer_state),
             tokens=sums.weight,
             verdict=verdict,
             control=_any_bits(control),

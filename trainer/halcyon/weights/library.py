@@ -4,6 +4,7 @@ does.
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any, get_args
 
@@ -27,7 +28,8 @@ from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer, TokenizerDefinition
 from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import definition_of
-from halcyon.weights.companions import read_companions
+from halcyon.weights.chat_template import template_of_run
+from halcyon.weights.companions import read_companions, template_of
 from halcyon.weights.folder import ModelFolder, address, files_folder, model_shapes, read_config
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.reading import read_arrays
@@ -62,7 +64,8 @@ def load(
         region: Region of an S3 bucket.
 
     Returns:
-        The model, and its tokenizer; None if the place has none that Halcyon reads.
+        The model, and its tokenizer; None if the place has none that Halcyon reads. The tokenizer has the chat template
+        of the model as ``chat_template``, for `halcyon.generate`; None: Halcyon's own, or none.
 
     Raises:
         BadConfiguration: The place is no model, or of a family that Halcyon does not have.
@@ -88,7 +91,7 @@ def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) ->
 
     Args:
         model: A model of `load`.
-        tokens: Integers [batch, position].
+        tokens: Integers [batch, position], rows of one length.
         compute_dtype: Type of activations and matrix products.
 
     Returns:
@@ -98,7 +101,13 @@ def logits(model: CausalLM, tokens: Any, *, compute_dtype: Any = jnp.float32) ->
         ValueError: `tokens` has another shape, an id that the model does not have, or more positions than the model.
         TypeError: `tokens` are no integers.
     """
-    tokens = np.asarray(tokens)
+    try:
+        tokens = np.asarray(tokens)
+    except ValueError:  # of NumPy, for rows that make no array
+        raise ValueError(
+            "tokens have rows of different length; fill the shorter rows at their end with any token: a position does "
+            "not see those after it"
+        ) from None
     if tokens.ndim != 2:
         raise ValueError(f"tokens have the shape {list(tokens.shape)}; give an array [batch, position]")
     if not np.issubdtype(tokens.dtype, np.integer):
@@ -121,8 +130,11 @@ def _from_files(store: Store, dtype: Any, mesh: Mesh | None) -> tuple[CausalLM, 
         shapes = config.shapes(config.tokens, config.positions)
         folder = ModelFolder(store, config, shapes, None if dtype is None else np.dtype(jnp.dtype(dtype)))
         types = {path: leaf.dtype for path, leaf in folder.leaves.items()}
-        model = read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
-        return model, _tokenizer(definition_of(read_companions(store)))
+        model, files = (
+            read_arrays(folder.read, shapes if mesh is None else with_mesh(shapes, mesh), types),
+            read_companions(store),
+        )
+        return model, _tokenizer(definition_of(files), template_of(files))
     except StoreFailure as failure:
         raise as_exit(failure, store.root, what="the folder", field="its address") from None
 
@@ -135,20 +147,23 @@ def _from_root(
         types = {path: np.dtype(jnp.dtype(dtype or leaf.dtype)) for path, leaf in stored.arrays.leaves.items()}
         shapes = model_shapes(stored.spec, stored.tokens, stored.positions)
         model = read_arrays(stored.arrays.read, shapes if mesh is None else with_mesh(shapes, mesh), types)
-        return model, _tokenizer(stored.definition)
+        return model, _tokenizer(stored.definition, template_of_run(stored.data, stored.files))
     except StoreFailure as failure:
         raise as_exit(failure, store.root, field="its address") from None
     except Damaged as damage:
         raise NoValidCheckpoint(f"{store.root}: {damage}") from None
 
 
-def _tokenizer(definition: TokenizerDefinition | None) -> Tokenizer | None:
+def _tokenizer(definition: TokenizerDefinition | None, template: str | None) -> Tokenizer | None:
+    """The tokenizer with the chat template of the model, as `halcyon.generate` reads it."""
     if definition is None:
         return None
     try:
-        return load_tokenizer(definition)
+        found: Any = copy.copy(load_tokenizer(definition))  # of several models: each has a template of its own
     except BadConfiguration:
         return None
+    found.chat_template = template
+    return found
 
 
 def file_tensors(spec: ModelSpec, tree: CausalLM) -> dict[str, np.ndarray]:
