@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
 from halcyon.commands.planning.estimate import Estimate, Number, StepTime
 from halcyon.commands.planning.search import Row, Tried
 from halcyon.commands.views.pages import program_page
 from halcyon.commands.views.picture import numbers_table
+from halcyon.commands.views.tables import FittedTable
 from halcyon.step.device_use import Plan
 from halcyon_api.counting import size
 
@@ -24,7 +24,7 @@ def plan_page(plan: Plan, numbers: Estimate, note: str, *, details: bool) -> Ite
     """The parts of the page, from top to bottom."""
     yield plan.sentence()
     for title, found in numbers.sections.items():
-        table = Table(title, "value", "basis", "note")
+        table = FittedTable(title, "value", "basis", "note", drops=("note", "basis"))
         for one in found:
             table.add_row(one.name, shown(one), one.basis, one.note)
         yield table
@@ -40,7 +40,7 @@ def plan_page(plan: Plan, numbers: Estimate, note: str, *, details: bool) -> Ite
         yield note
 
 
-def _parts(step: StepTime) -> Table:
+def _parts(step: StepTime) -> FittedTable:
     table = numbers_table(
         "Time of a step on one device", "part", "bound by", "FLOPs", "bytes", "ideal", "time", "share", left=2
     )
@@ -57,7 +57,7 @@ def _parts(step: StepTime) -> Table:
     return table
 
 
-def _traffic(plan: Plan) -> Table:
+def _traffic(plan: Plan) -> FittedTable:
     table = numbers_table("What a device sends in a step", "collective", "mesh axes", "over", "number", "bytes", left=3)
     for row in plan.traffic:
         over = "network" if row.between else "links of the slice"
@@ -104,7 +104,7 @@ def _cell(row: Row, section: str, name: str) -> str:
     return f"{text}, does not fit" if (section, name) == _PLACES[0] and not row.fits else text
 
 
-def beside(first: Estimate, second: dict[str, Any], names: tuple[str, str]) -> Table:
+def beside(first: Estimate, second: dict[str, Any], names: tuple[str, str]) -> FittedTable:
     """Two plans, number by number.
 
     Args:
