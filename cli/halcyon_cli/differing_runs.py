@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.tables import FittedTable
 from halcyon_api.edits.changes import shown
-from halcyon_cli.status_view import table_of
 
 _LEFT_OUT = ("data", "spec.from")
 """Sections of a checkpoint about the contents of the data, and about the run that this one began from."""
@@ -38,9 +37,9 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def differing_view(labels: Sequence[str], fields: Mapping[str, Sequence[Any]]) -> Table:
+def differing_view(labels: Sequence[str], fields: Mapping[str, Sequence[Any]]) -> FittedTable:
     """A table of these fields, one column for each run."""
-    table = table_of("differing field", *labels)
+    table = FittedTable("differing field", *labels)
     for path, values in fields.items():
         table.add_row(*map(_cell, (path, *map(shown, values))))
     return table

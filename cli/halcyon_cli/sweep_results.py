@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
+from halcyon.commands.views.tables import FittedTable
 from halcyon_api.edits.changes import shown
 from halcyon_cli.history_report import series, together
 from halcyon_cli.history_view import number
 from halcyon_cli.report import span
-from halcyon_cli.status_view import table_of
 from halcyon_cli.sweep_members import Member
 
 if TYPE_CHECKING:
@@ -93,11 +92,11 @@ def best_of(results: Sequence[Result]) -> Result | None:
     return min(found, key=lambda result: result.best or (0.0, 0), default=None)
 
 
-def results_view(results: Sequence[Result]) -> Table:
+def results_view(results: Sequence[Result]) -> FittedTable:
     """One line for each member: its changed values, its state, its losses and its time."""
     paths = list(dict.fromkeys(path for result in results for path in result.member.variant.values))
     best = best_of(results)
-    table = table_of(
+    table = FittedTable(
         "member", *_titles(paths), "state", numbers=("step", "loss", "held-out loss", "lowest held-out loss", "time")
     )
     for result in results:

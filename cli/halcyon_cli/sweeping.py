@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.host.documents import root_address
+from halcyon_api.local_roots import root_address
 from halcyon_cli.output import Rejected, say
 from halcyon_cli.sweep_members import members_of
 from halcyon_cli.sweep_results import best_sentence, is_complete, read_result, results_view

@@ -82,7 +82,7 @@ def evaluate_checkpoint(
         place, mesh = joined.lay_out()
         spec = without_choice(spec, place.context.mesh)
         if place.processes.is_main:
-            report_sources(reporter, spec.data, caches[1])
+            report_sources(reporter, spec, caches[1])
         reporter.stage("restoring")
         held_out = held_out_of(spec, *caches)
         program = build_program(spec, held_out.tokenizer.vocab_size, mesh)

@@ -237,7 +237,9 @@ def _completed(document: Path | Mapping[str, Any] | TrainingRun, given: Given) -
         return whole  # which is rejected with the field
     _check_sections(spec, given.names)
     spec |= {
-        section: copy.deepcopy(_FILLERS[section]) for section in map(_SECTIONS.get, given.names) if section in _FILLERS
+        section: copy.deepcopy(_FILLERS[section])
+        for section in map(_SECTIONS.get, given.names)
+        if section is not None and section in _FILLERS
     }
     if given.source is not None:
         trainer, rows = spec.setdefault("trainer", {}), given.source.rows
