@@ -94,8 +94,6 @@ COMBINATIONS = (
 )
 
 PLACES = (
-    _in_document("a path in place of a root", spec__checkpoint__root="/runs/notes"),
-    _in_document("a path of the home directory in place of a root", spec__checkpoint__root="~/runs/notes"),
     _in_document("a root with two slashes", spec__checkpoint__root="file://runs/notes"),
     _in_document("a root with .. in its path", spec__checkpoint__root="file:///runs/../notes"),
     _in_document("a bucket without a path", spec__checkpoint__root="s3://bucket"),

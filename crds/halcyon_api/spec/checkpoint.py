@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber, optional
 
-ROOT_PATTERN = r"^(file://(/[^/\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
+ROOT_PATTERN = r"^(file://(/[^/:\x00-\x1f\x7f]+)+|(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)+)/?$"
 ADDRESS_SCHEMA: dict[str, Any] = {"pattern": ROOT_PATTERN}
 """What the schema says of the address of a folder of a store, beside its length."""
 Address = Annotated[str, StringConstraints(max_length=1024)]

@@ -152,3 +152,8 @@ def test_a_wait_that_is_abandoned_or_too_long_ends(s3_root: Root) -> None:
     unreachable = s3_root.spec.model_copy(update={"endpoint": "http://127.0.0.1:9"})
     with pytest.raises(StoreFailure, match=r"DEADLINE_EXCEEDED: no answer within 0\.3 s"):
         Store(unreachable, timeout_seconds=0.3).read("HEAD")
+
+
+def test_a_folder_is_no_bucket() -> None:
+    sentence = explain(StoreFailure("NOT_FOUND", "none"), "file:///runs/ü")
+    assert sentence.startswith("checkpoint root file:///runs/ü does not exist; create the folder, or correct")
