@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ from halcyon.telemetry import RunPlan
 from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import Epoch, Owner
 from halcyon_api.counting import counted
-from halcyon_api.defaults.files import load_resolved
+from halcyon_api.defaults.files import load_resolved, with_changes
 from halcyon_api.environment import InvalidEnvironment, parse_environment
 from halcyon_api.local_roots import root_address
 from halcyon_api.mesh import pinned, run_mesh
 from halcyon_api.package import install
 from halcyon_api.spec.accelerator import Topology
 from halcyon_api.spec.mesh import InvalidMesh, ResolvedMesh
-from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec
+from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, read_one
 from halcyon_api.validation import find_problems
 
 
@@ -154,6 +155,20 @@ def contents_of(document: Any) -> Any:
     if not isinstance(document, TrainingRun):
         return document
     return document.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude_none=True)
+
+
+def written(document: Path | Mapping[str, Any] | TrainingRun) -> dict[str, Any]:
+    """A copy of what a document says, with the model of the config.json that it names.
+
+    Raises:
+        BadConfiguration: It cannot be read.
+    """
+    is_file = isinstance(document, Path)
+    try:
+        found = read_one(document) if is_file else contents_of(document)
+        return deepcopy(with_changes(found, document.parent if is_file else Path(), read_model, ()))
+    except InvalidRun as error:
+        raise BadConfiguration(str(error)) from None
 
 
 def check_context(context: Context) -> None:

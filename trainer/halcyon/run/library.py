@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from halcyon.errors import BadConfiguration
 from halcyon.host.root_lock import held_root
-from halcyon.run.context import contents_of, resolve_context, retry_seconds, run_plan
+from halcyon.run.context import resolve_context, retry_seconds, run_plan, written
 from halcyon.storage.retry_budget import RetryBudget
 from halcyon.telemetry import EventLog, RunIdentity, RunReporter, StepReport, open_log
 from halcyon.telemetry.history.background import Row
-from halcyon.weights.model_file import read_model
 from halcyon_api.checkpoint_documents import CommittedStep
-from halcyon_api.defaults.files import with_changes
 from halcyon_api.status.progress import Stage
-from halcyon_api.training_run import InvalidRun, TrainingRun, TrainingRunSpec, read_one
+from halcyon_api.training_run import TrainingRun, TrainingRunSpec
 
 if TYPE_CHECKING:
     import equinox as eqx
@@ -227,20 +225,13 @@ def _completed(document: Path | Mapping[str, Any] | TrainingRun, given: Given) -
     Raises:
         BadConfiguration: It has a section that is given too, or the batches are not valid.
     """
-    try:
-        path = document if isinstance(document, Path) else None
-        found = read_one(path) if path is not None else contents_of(document)
-        whole = copy.deepcopy(with_changes(found, Path() if path is None else path.parent, read_model, ()))
-    except InvalidRun as error:
-        raise BadConfiguration(str(error)) from None
+    whole = written(document)
     if not isinstance(spec := whole.setdefault("spec", {}), dict):
         return whole  # which is rejected with the field
     _check_sections(spec, given.names)
-    spec |= {
-        section: copy.deepcopy(_FILLERS[section])
-        for section in map(_SECTIONS.get, given.names)
-        if section is not None and section in _FILLERS
-    }
+    for section in (_SECTIONS[name] for name in given.names):
+        if section in _FILLERS:
+            spec[section] = copy.deepcopy(_FILLERS[section])
     if given.source is not None:
         trainer, rows = spec.setdefault("trainer", {}), given.source.rows
         if trainer.setdefault("batchSize", rows.batch_size) != rows.batch_size:
