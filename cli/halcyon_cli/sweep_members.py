@@ -63,8 +63,8 @@ def members_of(
             raise Rejected(f"{sweep}: {variant}: {'; '.join(map(str, problems))}")
         for other in members:
             if run.metadata.name == other.name:
-                raise Rejected(f"{sweep}: {variant}: metadata.name: {other.variant} is {other.name} too")
+                raise Rejected(f"{sweep}: {variant}: metadata.name: {other.variant} is {other.name} too; name each")
             if run.spec.checkpoint.root == other.run.spec.checkpoint.root:
-                raise Rejected(f"{sweep}: {variant}: spec.checkpoint.root: it is that of {other.variant} too")
+                raise Rejected(f"{sweep}: {variant}: spec.checkpoint.root: that of {other.variant} too; change it")
         members.append(Member(variant, run))
     return tuple(members)
