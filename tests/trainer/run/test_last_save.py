@@ -78,7 +78,7 @@ def test_companions_stop_before_the_last_save_also_after_the_last_step(step: int
     loop.checkpointer = SimpleNamespace(finish=lambda: None, newest=SimpleNamespace(step=step))
     loop._reporter = SimpleNamespace(stage=lambda _: None)
     loop._settings, loop._saved_step = SimpleNamespace(steps=10), 3
-    loop._report_pending = lambda: None
+    loop._report_pending, loop._program = lambda: None, SimpleNamespace(first_model=None)
     loop._budget = lambda _: SaveBudget(None, None, None)
     loop._save = lambda *_: done.append("save")
     assert loop._leave(None, step).preempted

@@ -48,6 +48,10 @@ class Compilations:
         self._program = program
         self.sizes: list[tuple[int, int]] = []
 
+    def size_of(self, batch: Any) -> tuple[int, int]:
+        shape = jax.tree.leaves(batch)[0].shape
+        return shape[0] * shape[1], shape[2]
+
     def compile_step(self, batch_size: int, sequence_length: int, *, watched: bool = False) -> Any:
         assert not watched
         self.sizes.append((batch_size, sequence_length))

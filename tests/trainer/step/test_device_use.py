@@ -109,8 +109,8 @@ def test_traffic_adds_up_collectives_of_a_kind_and_leaves_small_ones_out() -> No
         Collective("all-reduce", "f32", (4096,), 0, 1, ((0,), (1,))),
     ]
     assert traffic_of(found, ("data", "fsdp"), (2, 2)) == (
-        Traffic("all-gather", ("fsdp",), 3, 3 * 16384, 1, 16384),
-        Traffic("all-gather", ("fsdp",), 2, 4096 + 2048 + 8, 0, 4096),
+        Traffic("all-gather", ("fsdp",), 3, 3 * 16384, 1, 16384, sent_bytes=3 * 16384 // 2),
+        Traffic("all-gather", ("fsdp",), 2, 4096 + 2048 + 8, 0, 4096, sent_bytes=(4096 + 2048 + 8) // 2),
     )
 
 
