@@ -67,7 +67,7 @@ OF_A_ROOT = [
     ["checkpoints", "average", "ROOT@1", "--root", "ROOT2"], ["import", "hf", "ROOT", "--root", "ROOT2"],
     ["export", "hf", "ROOT", "ROOT2"],
 ]  # fmt: skip
-OF_A_DOCUMENT = [["train"], ["validate"], ["data", "stats"], ["show", "plan"], ["show", "schedule"]]
+OF_A_DOCUMENT = [["train"], ["validate"], ["data", "stats"], ["plan"], ["show", "schedule"]]
 OF_A_CLUSTER = ["status", "logs", "checkpoint", "suspend", "resume", "restart"]
 
 

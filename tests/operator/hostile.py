@@ -114,6 +114,7 @@ STATUS: dict[str, Any] = {
 _SAVE = {"value": "now", "requestedAt": rfc(1), "askedStep": 35, "step": 40}
 LATER_STATUS: dict[str, Any] = {
     "observedGeneration": 1,
+    "spent": {"chipHours": 1.5, "money": 3.0, "share": 0.5},
     "attemptSpecHash": "1-other",
     "defaults": {
         "name": "default",
@@ -347,6 +348,7 @@ def run_documents(draw: st.DrawFn) -> dict[str, Any]:
         {"suspend": True},
         {"recovery": {"elastic": {"minSlices": 1}}},
         {"ttlSecondsAfterFinished": 1},
+        {"budget": {"chipHours": 1.0, "until": "2026-11-20T12:00:10Z"}},
     ]
     free = STATUS | {"conditions": []}
     later = LATER_STATUS | {"attemptSpecHash": None}

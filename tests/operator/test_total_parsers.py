@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import halcyon_api
 import halcyon_operator
-from halcyon_api.checkpoint_documents import DamagedDocument, decode_head
+from halcyon_api.checkpoint_documents import DamagedDocument, decode_head, decode_origin
 from halcyon_api.defaults.resource import parse_defaults
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
@@ -167,6 +167,10 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "api.checkpoint_documents.decode_head": (
         _refusing(lambda document: decode_head(json.dumps(document).encode()), DamagedDocument),
         {"epoch": {"attempt": 1}},
+    ),
+    "api.checkpoint_documents.decode_origin": (
+        _refusing(lambda document: decode_origin(json.dumps(document).encode()), DamagedDocument),
+        {"run": "base", "root": "file:///base", "step": 3, "dataPosition": 0, "changes": ["a is 1"]},
     ),
     "api.defaults.resource.parse_defaults": (_refusing(parse_defaults, InvalidRun), DEFAULTS),
     "api.status.run_status.parse_status": (parse_status, STATUS | LATER_STATUS),

@@ -49,9 +49,7 @@ def test_without_jax_the_trainer_says_what_it_needs(use: str) -> None:
     )
     assert ended.returncode == 1
     sentence = ended.stderr.splitlines()[-1].removeprefix("ImportError: ")
-    assert sentence.startswith(
-        "the package jax is not installed; this needs Halcyon's trainer: Python 3.12 or later and "
-    )
+    assert sentence.startswith("the package jax is not installed; this needs Python 3.12 or later and pip install ")
 
 
 @pytest.mark.slow

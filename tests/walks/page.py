@@ -137,4 +137,4 @@ class Walk:
 
     def step(self, root: str) -> int:
         """The step of the newest checkpoint in a root below the folder."""
-        return entry_of(Store(CheckpointSpec(root=(self.folder / root).as_uri())), None).step
+        return entry_of(Store(CheckpointSpec(root=f"file://{self.folder / root}")), None).step

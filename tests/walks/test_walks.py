@@ -54,7 +54,7 @@ def laptop(folder: Path, sets: dict[str, Any]) -> Walk:
 def test_a_first_run_on_a_laptop(tmp_path: Path) -> None:
     walk = laptop(tmp_path, FEW_STEPS)
     done = walk.follow("first-run.md")
-    assert walk.step("local-llama") == walk.step("halcyon/another-root") == 6
+    assert walk.step("local-llama") == walk.step("my runs/another root") == 6
     (train,) = (command for command, _ in done if command.endswith("halcyon train examples/local-llama.yaml"))
     saved = files_of(tmp_path / "local-llama" / "steps")
     walk.run(train)
@@ -87,7 +87,7 @@ def test_a_whole_first_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
         until(lambda: process.poll() is not None, timeout_seconds=120)
     assert 0 < walk.step("local-llama") < 250
     walk.follow("first-run.md")
-    assert walk.step("local-llama") == walk.step("halcyon/another-root") == 250
+    assert walk.step("local-llama") == walk.step("my runs/another root") == 250
 
 
 # A published model, finetuned on conversations of ShareGPT: data-forms.md, then finetune.md.

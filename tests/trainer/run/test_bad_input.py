@@ -145,10 +145,10 @@ def test_both_fixes_for_a_changed_file_work(tmp_path: Path, shared_cache: bool) 
     text.write_text("something else altogether\n" * 50)
     code, report, _ = train(document, tmp_path / "second", attempt=2)
     assert code == ExitCode.BAD_CONFIGURATION
-    begin = "begin again with halcyon train --fresh, or with a spec.checkpoint.root"
+    begin = "begin again with halcyon train --fresh, or train the change as a branch: "
     if shared_cache:
-        begin = "give the changed run a spec.data.cache.root and spec.checkpoint.root"
-    assert report["message"].endswith(f"; set it back to go on, or {begin} of its own")
+        begin = "give the changed run a spec.data.cache.root and spec.checkpoint.root of its own"
+    assert f"; set it back to go on, or {begin}" in report["message"]
 
     anew = changed(document, "checkpoint", root=f"file://{tmp_path}/other")
     if shared_cache:

@@ -196,7 +196,8 @@ def test_a_branch_that_was_killed_is_the_branch_that_was_not_and_its_parent_is_o
 
     refused = train(path, changed[0])
     assert refused is not None
-    assert "learningRate is 0.01 but was 0.003; set it back to go on, or train the change as a branch" in refused.stdout
+    assert "learningRate is 0.01 but was 0.003; set it back to go on, or " in refused.stdout
+    assert "train the change as a branch: halcyon train run.yaml --branch NAME" in refused.stdout
     for name in ("whole", "killed"):
         words = (*changed, "--branch", name)
         if name == "killed":

@@ -52,7 +52,7 @@ def test_a_look_freezes_nothing_and_a_training_is_begun_again_with_fresh(tmp_pat
     for refused in (command("data", "stats"), command("train")):
         assert refused.returncode == ExitCode.BAD_CONFIGURATION
         assert (
-            "begin again with halcyon train --fresh, or with a spec.checkpoint.root" in refused.stdout + refused.stderr
+            "begin again with halcyon train --fresh, or train the change as a branch" in refused.stdout + refused.stderr
         )
     assert (root / "HEAD").read_bytes() == head
 
