@@ -104,7 +104,8 @@ def test_the_report_card_of_a_chain_that_trained_evaluated_and_is_not_complete(t
     assert re.search(r"\| arc-easy \| [01]\.\d{4} ± \d\.\d{4} \| [01]\.\d{4} \|", text), "two examples, and one"
     page = html.read_text()
     assert page.count("<svg") == 2
-    assert page.count("<script") == 1, "the one that shows values below the pointer"
+    assert page.count("<script>") == 1, "the one that shows values below the pointer"
+    assert "script-src 'sha256-" in page
     read = json.loads(
         CliRunner().invoke(app, ["report", "--chain", str(tmp_path / "judge"), "--json", "--price", "3"]).stdout
     )
