@@ -81,9 +81,9 @@ class ProcessGroup:
     from_step: int | None = None
     to_step: int | None = None
     ended: str = ""
+    """The cause of its end; empty while it runs."""
     end_words: str = ""
     """What a person reads in place of `ended`; empty: the same."""
-    """The cause of its end; empty while it runs."""
     begins_seconds: float = 0.0
     """Seconds since the start of the run, without suspension."""
 

@@ -142,7 +142,7 @@ def test_the_report_is_the_account_of_the_status(life: Life) -> None:
     assert [group["ended"] for group in report["processGroups"]] == ends
     assert f"Succeeded, {report['ratio']:.1%} goodput" in life.ended.shown
     rows = [line.split() for line in life.ended.shown.splitlines()]
-    groups = ("1.0", "1.1", "1.2", "1.3", "1.4", "2.0", "3.0")
+    groups = ("1", "1.1", "1.2", "1.3", "1.4", "2", "3")
     assert [row[2] for row in rows if row and row[0] in groups] == ends
 
 
