@@ -63,6 +63,9 @@ def plan(
     """
     from halcyon.commands.planning.assumptions import meanings, with_values
 
+    if write is not None and not search:
+        raise typer.BadParameter("--write writes the best mesh, so it needs --search")
+
     if assumptions:
         for name, meaning in meanings().items():
             sys.stdout.write(f"{name}: {meaning}\n")

@@ -137,6 +137,25 @@ def test_a_device_sends_what_the_ring_algorithms_send(kind: str, sent: float) ->
     assert sent_bytes(Collective(kind, "u8", (MIB,), 0), 8) == sent * MIB
 
 
+def test_a_fusion_without_a_name_has_the_part_of_the_product_inside_it() -> None:
+    """XLA calls a library's product inside a fusion that slices its factors."""
+    text = """HloModule jit_step, is_scheduled=true
+
+%sliced (w: bf16[8192,8192]) -> bf16[8192,8192] {
+  %w = bf16[8192,8192]{1,0} parameter(0)
+  %p = bf16[8192,8192]{1,0} dot(%w, %w), lhs_contracting_dims={0}, rhs_contracting_dims={0}, metadata={op_name="jit(step)/jvp(head)/dot_general"}
+  ROOT %c = bf16[8192,8192]{1,0} copy(%p)
+}
+
+ENTRY %main (w: bf16[8192,8192]) -> bf16[8192,8192] {
+  %w = bf16[8192,8192]{1,0} parameter(0)
+  ROOT %f = bf16[8192,8192]{1,0} fusion(%w), kind=kCustom, calls=%sliced
+}
+"""
+    (found,) = work_by_part(parse(text), RATES)
+    assert (found.part, found.flops) == ("head", 2 * 8192**3)
+
+
 ISLANDS = Rates(flops=1e12, memory=1e30, links=8 * MIB, network=MIB, island=4)
 """Two islands of four devices; the links within one are eight times as fast as those of a device to the other."""
 

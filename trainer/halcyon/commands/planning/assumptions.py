@@ -22,23 +22,23 @@ def _assumed(value: float | None, meaning: str) -> Any:
 class Assumptions:
     """The values. Each has its meaning, its unit and its source beside it."""
 
-    products: float | None = _assumed(
+    products: float = _assumed(
         0.73, "share of the peak rate that large matrix products reach (measured on an H100, docs/performance.md)"
     )
-    kernels: float | None = _assumed(
+    kernels: float = _assumed(
         0.38, "share of the peak rate that kernels of attention and experts reach (measured on an H100)"
     )
-    memory: float | None = _assumed(0.85, "share of the memory's bandwidth that programs reach (measured on an H100)")
-    links: float | None = _assumed(0.8, "share of the links' bandwidth that collectives reach")
-    uncertainty: float | None = _assumed(0.25, "share by which the time of a step may differ, in both directions")
-    store: float | None = _assumed(1e9, "bytes in a second between a host and the store of checkpoints")
-    host_copy: float | None = _assumed(20e9, "bytes in a second from a device to the memory of its host")
+    memory: float = _assumed(0.85, "share of the memory's bandwidth that programs reach (measured on an H100)")
+    links: float = _assumed(0.8, "share of the links' bandwidth that collectives reach")
+    uncertainty: float = _assumed(0.25, "share by which the time of a step may differ, in both directions")
+    store: float = _assumed(1e9, "bytes in a second between a host and the store of checkpoints")
+    host_copy: float = _assumed(20e9, "bytes in a second from a device to the memory of its host")
     stops: float | None = _assumed(
         None,
         "stops of a host in a day. Default: 0.1 for spot, else 0.0042, which is 466 interruptions of 2,048 hosts in 54 "
         "days (Llama 3, 2024, section 3.3.4)",
     )
-    restart: float | None = _assumed(300.0, "seconds from a stop to the restore of a checkpoint on other hardware")
+    restart: float = _assumed(300.0, "seconds from a stop to the restore of a checkpoint on other hardware")
     price: float | None = _assumed(None, "money for an hour of a chip, with the run's provisioning")
 
     def stops_of_host(self, provisioning: Provisioning) -> float:

@@ -86,19 +86,16 @@ def run_of(spec: TrainingRunSpec, program: Program, plan: Plan) -> Run:
     shape = spec.accelerator.row.shape(spec.accelerator.topology)
     hosts = topology.slices * topology.hosts_per_slice
     return Run(
-        steps=spec.trainer.steps,
         tokens=spec.trainer.tokens,
         tokens_per_step=plan.batch_size * plan.sequence_length,
         flops_per_token=whole,
         attention_flops_per_token=max(0, whole - sum(row.flops_per_token for row in rows)),
         expert_flops_per_token=sum(row.flops_per_token for row in rows if row.role == Role.EXPERT.value),
-        causal=True,
         own_kernel=plan.platform == "cpu" and spec.accelerator.row.family != "cpu",
         state_bytes=sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(saved)),
         devices=program.mesh.size,
         chips=hosts * (topology.devices_per_host if shape is None else shape.chips_per_host),
         hosts=hosts,
-        slices=topology.slices,
         provisioning=spec.accelerator.provisioning,
     )
 

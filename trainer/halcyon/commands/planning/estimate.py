@@ -57,36 +57,30 @@ class Run:
     """What the estimate needs of a run, besides its compiled step.
 
     Attributes:
-        steps: Its steps.
         tokens: Its tokens.
         tokens_per_step: Tokens of its largest step.
         flops_per_token: Operations of training for a token, as the metric ``mfu`` counts them.
         attention_flops_per_token: The part of it that is scores and values of attention over the whole sequence.
         expert_flops_per_token: The part of it that is products of experts.
-        causal: Whether kernels of attention leave out the half of the scores that a causal mask hides.
         own_kernel: Whether the hardware computes attention by a kernel that the compiled program does not have, because
             it was compiled for another platform.
         state_bytes: Size of a checkpoint.
         devices: Its devices.
         chips: Its chips.
         hosts: Its hosts.
-        slices: Its slices.
         provisioning: How its hardware is provisioned.
     """
 
-    steps: int
     tokens: int
     tokens_per_step: int
     flops_per_token: int
     attention_flops_per_token: int
     expert_flops_per_token: int
-    causal: bool
     own_kernel: bool
     state_bytes: int
     devices: int
     chips: int
     hosts: int
-    slices: int
     provisioning: Provisioning
 
 
@@ -148,7 +142,7 @@ def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepT
         assumed: The shares of the peak speeds.
     """
     kernels = kernel_flops(plan, run)
-    shares = {"products": assumed.products or 1, "memory": assumed.memory or 1, "kernels": assumed.kernels or 1}
+    shares = {"products": assumed.products, "memory": assumed.memory, "kernels": assumed.kernels}
     parts: list[Part] = []
     for work in plan.work:
         if work.part == "attention" and run.own_kernel:
@@ -174,7 +168,7 @@ def step_time(plan: Plan, run: Run, rates: Rates, assumed: Assumptions) -> StepT
     if plan.overlap is not None and plan.overlap.waited:
         waited = plan.overlap.waited
         sent = float(sum(row.sent_bytes for row in plan.traffic))
-        parts.append(Part("collectives", 0.0, sent, waited, waited / (assumed.links or 1), "links"))
+        parts.append(Part("collectives", 0.0, sent, waited, waited / assumed.links, "links"))
     ideal_seconds, seconds = sum(part.ideal_seconds for part in parts), sum(part.seconds for part in parts)
     at_peak = run.tokens_per_step * run.flops_per_token / run.devices / rates.flops
     parts.sort(key=lambda part: -part.seconds)
@@ -199,7 +193,7 @@ def kernel_flops(plan: Plan, run: Run) -> dict[str, float]:
     }
     again = {call.scope for call in plan.kernels if call.phase == "recomputed"}
     if "attention" in hidden and run.attention_flops_per_token:
-        forward = run.attention_flops_per_token / 3 * (0.5 if run.causal else 1.0)
+        forward = run.attention_flops_per_token / 3 / 2  # kernels leave out the half that a causal mask hides
         found["attention"] = tokens * forward * (1 + _BACKWARD + ("attention" in again))
     if "experts" in hidden and run.expert_flops_per_token:
         forward = run.expert_flops_per_token / 3
@@ -257,10 +251,6 @@ class Estimate:
     step: StepTime | None
     missing_bytes: int
 
-    def number(self, name: str) -> float | str | None:
-        """The value of a number, by its name."""
-        return next(one.value for numbers in self.sections.values() for one in numbers if one.name == name)
-
     def document(self) -> dict[str, Any]:
         """The numbers as JSON."""
         return {title: {one.name: one.document() for one in numbers} for title, numbers in self.sections.items()} | {
@@ -285,13 +275,13 @@ def estimate(plan: Plan, run: Run, rates: Rates | None, assumed: Assumptions, no
     if step is not None:
         sections["step"] = _step(step, run, plan, assumed)
     sections["checkpoint"] = save
-    restore = run.state_bytes / run.hosts / (assumed.store or 1)
-    blocked = run.state_bytes / run.devices / (assumed.host_copy or 1)
+    restore = run.state_bytes / run.hosts / assumed.store
+    blocked = run.state_bytes / run.devices / assumed.host_copy
     useful = goodput(
         stops_per_day=assumed.stops_of_host(run.provisioning) * run.hosts,
         blocked_seconds=blocked,
         save_seconds=restore + blocked,
-        down_seconds=(assumed.restart or 0.0) + restore,
+        down_seconds=assumed.restart + restore,
     )
     sections["stops"] = (
         Number("stops a day", useful.stops_per_day, "", "assumed", f"{counted(run.hosts, 'host')}, {run.provisioning}"),
@@ -325,7 +315,7 @@ def _memory(plan: Plan) -> tuple[tuple[Number, ...], int]:
 
 
 def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions) -> tuple[Number, ...]:
-    share = assumed.uncertainty or 0.0
+    share = assumed.uncertainty
     range_of = f"{_seconds(step.seconds * (1 - share))} to {_seconds(step.seconds * (1 + share))}"
     rows = [
         Number("model FLOPs of a step", float(run.tokens_per_step * run.flops_per_token), "FLOPs", "computed"),
@@ -341,8 +331,8 @@ def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions) -> tuple[N
 
 
 def _saving(run: Run, assumed: Assumptions) -> tuple[Number, ...]:
-    of_host, blocked = run.state_bytes / run.hosts, run.state_bytes / run.devices / (assumed.host_copy or 1)
-    seconds = of_host / (assumed.store or 1)
+    of_host, blocked = run.state_bytes / run.hosts, run.state_bytes / run.devices / assumed.host_copy
+    seconds = of_host / assumed.store
     return (
         Number("size", run.state_bytes, "bytes", "computed"),
         Number("a save blocks the steps for", blocked, "seconds", "assumed"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halcyon.run.fitting import USABLE
 from halcyon_api.base import InvalidRun
 from halcyon_api.hardware import TABLE
 from halcyon_api.memory import least_need
-from halcyon_api.mesh import run_mesh
+from halcyon_api.mesh import model_shape, run_mesh
 from halcyon_api.overrides import override, with_overrides
 from halcyon_api.spec.mesh import AXES
 from halcyon_api.training_run import TrainingRun
@@ -31,8 +33,6 @@ from halcyon_api.validation import find_problems
 Changes = dict[str, Any]
 """Values by path, such as ``spec.mesh.ici.tensor``."""
 _INSIDE = tuple(row.name for row in AXES if row.link == "ici")
-_USABLE = 0.92
-"""Share of a device's memory that a step may need, as for the automatic choices of a run."""
 _LARGEST = {"tensor": 8, "context": 8}
 
 
@@ -72,7 +72,7 @@ class Row:
     def fits(self) -> bool:
         """Whether its step fits into the memory of a device."""
         step, there = (self.value("memory of a device", name) for name in ("the whole step", "there is"))
-        return self.plan is not None and (step is None or there is None or step <= _USABLE * there)
+        return self.plan is not None and (step is None or there is None or step <= USABLE * there)
 
     def document(self) -> dict[str, Any]:
         """The row as JSON."""
@@ -117,11 +117,11 @@ def mesh_candidates(run: TrainingRun) -> Iterator[Changes]:
     devices = run.spec.accelerator.resolve().devices_per_slice
     automatic = {"spec.trainer.microbatches": "auto", "spec.trainer.remat": "auto"}
     yield automatic
-    has_experts = "expert" in run_mesh(run.spec).model_dump() and "numExpertsPerTok" in str(run.spec.model.document())
+    has_experts = run.spec.model.custom is None and model_shape(run.spec).idle_parameters > 0
     choices = [
         dict(zip(_INSIDE, sizes, strict=True))
         for sizes in itertools.product(*(_divisors(devices, _LARGEST.get(name)) for name in _INSIDE))
-        if _product(sizes) == devices
+        if math.prod(sizes) == devices
     ]
     choices.sort(key=lambda sizes: (sizes["tensor"] * sizes["context"], sizes["data"], sizes["expert"]))
     for sizes in choices:
@@ -177,7 +177,7 @@ def _may_fit(run: TrainingRun, changes: Changes) -> bool:
     if found is None:
         return False
     there = found.spec.accelerator.row.memory_bytes
-    return there is None or least_need(found.spec, run_mesh(found.spec)).total_bytes <= _USABLE * there
+    return there is None or least_need(found.spec, run_mesh(found.spec)).total_bytes <= USABLE * there
 
 
 def tried(source: Source, candidates: Iterable[Changes], *, seconds: float, by_money: bool = False) -> Tried:
@@ -222,10 +222,3 @@ def planned(source: Source, changes: Changes, seconds: float) -> Row:
 
 def _divisors(number: int, largest: int | None) -> list[int]:
     return [size for size in range(1, (largest or number) + 1) if number % size == 0]
-
-
-def _product(sizes: Iterable[int]) -> int:
-    found = 1
-    for size in sizes:
-        found *= size
-    return found

@@ -28,7 +28,7 @@ FREE = (
 CONTROL = ("while", "call", "conditional")
 """Operations that only run computations."""
 OTHER = "other"
-"""The part of a step without a name: norms, residual streams, copies."""
+"""The part of a step without a name: projections of attention, norms, residual streams, copies."""
 ASYNCHRONOUS = ("-start", "-update", "-done")
 """Copies and other work beside the program. It counts as no time, so that it covers nothing."""
 
@@ -89,7 +89,7 @@ def work_by_part(module: Module, rates: Rates) -> tuple[Work, ...]:
         flops = placed.times * flops_at_peak(module, name, one)
         moved = placed.times * moved_bytes(module, name, one)
         products, memory = flops / rates.flops, moved / rates.memory
-        part = scope_of(one.operation) or OTHER
+        part = _part(module, one)
         row = found.get(part, Work(part))
         found[part] = Work(
             part,
@@ -99,6 +99,22 @@ def work_by_part(module: Module, rates: Rates) -> tuple[Work, ...]:
             row.memory_seconds + (memory if products < memory else 0.0),
         )
     return tuple(sorted(found.values(), key=lambda row: -(row.product_seconds + row.memory_seconds)))
+
+
+def _part(module: Module, instruction: Instruction) -> str:
+    """The part of an instruction: as its own name says, else as the products inside it; a fusion that XLA made has the
+    part of what it computes last.
+    """
+    if part := scope_of(instruction.operation):
+        return part
+    inside = [
+        (product_flops(module, name, line), scope_of(line.operation))
+        for name in (instruction.called if instruction.opcode == "fusion" else ())
+        for line in module.computations.get(name, ())
+    ]
+    named = [part for flops, part in inside if flops and part]
+    named += [part for _, part in reversed(inside) if part and not instruction.operation]
+    return named[0] if named else OTHER
 
 
 def flops_at_peak(module: Module, name: str, instruction: Instruction) -> float:
