@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.accelerator.measure import ROOT, Options
@@ -16,10 +16,9 @@ from step_turns import Peer
 BENCH = Path(ROOT / "tests/bench")
 
 
-@contextlib.contextmanager
-def original(options: Options, child: str, words: Sequence[object]) -> Iterator[Peer | None]:
+def original(options: Options, child: str, words: Sequence[object]) -> contextlib.AbstractContextManager[Peer | None]:
     """A process of the original in bfloat16, on the card that torch sees; None without a checkout or an interpreter
-    with torch.
+    with torch. It starts at once; ``with`` waits until it has compiled.
 
     Args:
         options: The options of the stage.
@@ -27,8 +26,6 @@ def original(options: Options, child: str, words: Sequence[object]) -> Iterator[
         words: Its arguments after the checkout.
     """
     if options.peer is None or options.torch is None:
-        yield None
-        return
+        return contextlib.nullcontext()
     variables = {"NANOCHAT_DTYPE": "bfloat16", "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
-    with Peer(options.torch, BENCH / child, (options.peer, *words), variables) as peer:
-        yield peer
+    return Peer(options.torch, BENCH / child, (options.peer, *words), variables)

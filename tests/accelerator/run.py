@@ -55,7 +55,7 @@ STAGES: dict[str, float] = {
     "llama-offload": 120,
     "profile": 90,
     "decode": 150,
-    "nanochat": 180,
+    "nanochat": 300,
     "llama-4096": 120,
     "llama-4096-across": 120,
     "llama-remat": 180,

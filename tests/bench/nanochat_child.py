@@ -1,9 +1,10 @@
 """nanochat's side of `bench_nanochat`: its model, compiled as in its base training, and its optimizer. Runs in an
 environment with torch.
 
-    python nanochat_child.py CHECKOUT DEPTH WIDTH HEADS LENGTH BATCH VOCABULARY [WINDOWS]
+    python nanochat_child.py CHECKOUT DEPTH WIDTH HEADS LENGTH BATCH VOCABULARY [WINDOWS [CASE]]
 
-WINDOWS is nanochat's pattern of windows; default: L, none. It uses a GPU if torch sees one.
+WINDOWS is nanochat's pattern of windows; default: L, none. CASE is the only one that is prepared; default: all. It uses
+a GPU if torch sees one.
 
 The cases differ in the optimizer, which is nanochat's own class in both: `muon`, its default groups (Muon for the
 matrices of blocks, AdamW for the rest), and `adamw`, AdamW for all parameters. `step_turns` describes the protocol.
@@ -66,7 +67,7 @@ def main() -> None:
         gradients = seconds(lambda: compiled(tokens, targets).backward(), wait)
         return {"gradients": gradients, "optimizer": seconds(update, wait)}
 
-    for name in optimizers:  # compiles
+    for name in sizes[7:] or optimizers:  # compiles
         step(name)
     counts = {key: int(value) for key, value in model.num_scaling_params().items()}
     facts = {"torch": torch.__version__, "parameters": counts, "in products": int(model.num_matmul_params())}

@@ -156,7 +156,7 @@ def _random_batch(program: Program, sizes: Sizes) -> dict[str, jax.Array]:
 
 
 class Peer:
-    """A child process with another project's step.
+    """A child process with another project's step. It prepares itself at once; ``with`` waits until it is ready.
 
     Args:
         python: The interpreter of the other project's environment.
@@ -182,10 +182,10 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.facts = self._answer()
-        """The child's first line."""
 
     def __enter__(self) -> Self:
+        self.facts = self._answer()
+        """The child's first line."""
         return self
 
     def __exit__(self, *error: object) -> None:
