@@ -14,15 +14,13 @@ import jinja2
 import pytest
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals import core_bundle
+from halcyon.evals import core
 from halcyon.evals.benchmarks import BENCHMARKS, read_benchmarks
-from halcyon.evals.example import GivenReply, MultipleChoice, OpenQuestion, conversation
+from halcyon.evals.core import centred, core_of
+from halcyon.evals.example import Answer, GivenReply, MultipleChoice, OpenQuestion, conversation
 from halcyon.evals.sandbox.running import Program
 from halcyon.evals.scores import (
-    Answer,
-    centred,
     chat_core_of,
-    core_of,
     document_of,
     parse_results,
     pass_at_k,
@@ -258,7 +256,7 @@ def test_the_contract_has_the_names_of_all_tasks() -> None:
 
 
 def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path) -> None:
-    tasks = core_bundle.read_bundle(samples.core_bundle(tmp_path))
+    tasks = core.read_bundle(samples.core_bundle(tmp_path))
     assert [(task.name, task.kind, task.shots, task.delimiter, round(task.baseline, 3)) for task in tasks] == [
         ("choice", "multiple_choice", 2, " ", 0.333),
         ("schema", "schema", 0, " ", 0.5),
@@ -271,7 +269,7 @@ def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path)
     )
     rows = [json.loads(line) for line in (tmp_path / "eval_data" / "choice.jsonl").read_text().splitlines()]
     random.Random(1337).shuffle(rows)
-    found = core_bundle.read_examples(tasks[0])
+    found = core.read_examples(tasks[0])
     for number, example in enumerate(found):
         shots = random.Random(1234 + number).sample([other for other in range(len(rows)) if other != number], 2)
         expected = [
@@ -279,12 +277,12 @@ def test_core_shows_the_published_examples_in_the_published_form(tmp_path: Path)
             for choice in rows[number]["choices"]
         ]
         assert (list(example.texts), example.gold) == (expected, rows[number]["gold"])
-    (first, *_) = core_bundle.read_examples(tasks[2], most=4)
+    (first, *_) = core.read_examples(tasks[2], most=4)
     without, whole = first.texts
     assert whole.startswith(without)
     assert whole == whole.strip()
     assert whole.count("Numbers:") == 4
-    assert core_bundle.read_examples(tasks[1])[0].texts[0].endswith(" sleeps here")
+    assert core.read_examples(tasks[1])[0].texts[0].endswith(" sleeps here")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +308,7 @@ def test_a_bad_bundle_is_named(tmp_path: Path, before: str, after: str, message:
     path = bundle / "core.yaml"
     path.write_text(path.read_text().replace(before, after))
     with pytest.raises(BadConfiguration) as caught:
-        [core_bundle.read_examples(task) for task in core_bundle.read_bundle(bundle)]
+        [core.read_examples(task) for task in core.read_bundle(bundle)]
     assert message in str(caught.value)
 
 
@@ -324,9 +322,9 @@ def test_a_baseline_that_no_accuracy_is_above_is_rejected(tmp_path: Path, percen
         "\n".join([head, ",".join([*first.split(",")[:place], percent, *first.split(",")[place + 1 :]]), *others])
     )
     with pytest.raises(BadConfiguration, match="the random baseline of choice is no number from 0 to less than 100"):
-        core_bundle.read_bundle(bundle)
+        core.read_bundle(bundle)
 
 
 def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match=r"it has no file core\.yaml; give the folder of the bundle"):
-        core_bundle.read_bundle(tmp_path / "nowhere")
+        core.read_bundle(tmp_path / "nowhere")

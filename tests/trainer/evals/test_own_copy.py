@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from halcyon.evals.benchmarks import BENCHMARKS
+from halcyon.evals.example import Answer
 from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.scores import Answer
 from halcyon.evals.shared import _Share
 from halcyon.step.program import build_program
 from halcyon.step.state import initial_state

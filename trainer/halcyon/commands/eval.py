@@ -31,7 +31,7 @@ from halcyon_api.result_documents import (
 
 if TYPE_CHECKING:
     from halcyon.evals.benchmarks import Benchmark
-    from halcyon.evals.scores import Answer
+    from halcyon.evals.example import Answer
 
 
 def evaluate_tasks(

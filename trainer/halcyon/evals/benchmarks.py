@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals import core_bundle, tasks
+from halcyon.evals import core, tasks
 from halcyon.evals.example import Example, OpenQuestion
 from halcyon.evals.rows import Row, read_rows
 from halcyon.evals.sandbox.running import Program, check
@@ -108,8 +108,8 @@ def read_benchmarks(files: Mapping[str, Path], most: int | None = None) -> list[
     for name, path in files.items():
         if name == CORE:
             benchmarks += [
-                Benchmark(f"{CORE_PREFIX}{task.name}", task.baseline, core_bundle.read_examples(task, most))
-                for task in core_bundle.read_bundle(path)
+                Benchmark(f"{CORE_PREFIX}{task.name}", task.baseline, core.read_examples(task, most))
+                for task in core.read_bundle(path)
             ]
         elif name in BENCHMARKS:
             benchmarks.append(BENCHMARKS[name].read(path, most))

@@ -1,4 +1,4 @@
-"""Examples of benchmarks: what a model is asked, and what decides whether its answer is right. Pure."""
+"""Examples of benchmarks: what a model is asked, what decides whether its answer is right, and its answer. Pure."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class GivenReply:
 
 
 CoreKind = Literal["multiple_choice", "schema", "language_modeling"]
-"""See `halcyon.evals.core_bundle`."""
+"""See `halcyon.evals.core`."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,42 @@ class CoreExample:
 
 
 Example = MultipleChoice | OpenQuestion | GivenReply | CoreExample
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a model did on an example.
+
+    Attributes:
+        name: The name of the example.
+        is_right: Whether its answer is right. None: there are no right answers.
+        facts: What is kept besides: the answer, log-likelihoods, the outcome of a program.
+        group: Part of the benchmark that the example belongs to.
+        nats: Negative log-likelihood of a given answer.
+        size_bytes: Bytes of that answer.
+        rights: Whether each of several answers to the question is right; empty for one answer.
+    """
+
+    name: str
+    is_right: bool | None
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    group: str | None = None
+    nats: float = 0.0
+    size_bytes: int = 0
+    rights: tuple[bool, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """Share of right answers to the example. None: there are no right answers."""
+        if self.rights:
+            return sum(self.rights) / len(self.rights)
+        return None if self.is_right is None else float(self.is_right)
+
+    def document(self) -> dict[str, Any]:
+        """The answer as a JSON object."""
+        rights = list(self.rights) or None
+        known = {"example": self.name, "group": self.group, "right": self.is_right, "rights": rights}
+        return {name: value for name, value in known.items() if value is not None} | dict(self.facts)
 
 
 def letter_choice(

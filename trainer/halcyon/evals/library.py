@@ -11,8 +11,10 @@ from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
 from halcyon.evals.benchmarks import BENCHMARKS, check_programs, read_benchmarks
+from halcyon.evals.core import core_of
+from halcyon.evals.example import Answer
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.scores import Answer, chat_core_of, core_of
+from halcyon.evals.scores import chat_core_of
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.models import CausalLM

@@ -18,12 +18,13 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from halcyon.errors import BadConfiguration
+from halcyon.evals import core
 from halcyon.evals.benchmarks import Benchmark, Grade
-from halcyon.evals.example import CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
+from halcyon.evals.example import Answer, CoreExample, Example, GivenReply, MultipleChoice, OpenQuestion
 from halcyon.evals.generation import Answers, Prompts, Text
-from halcyon.evals.likelihood import Likelihoods, Score, Span, span_of
+from halcyon.evals.likelihood import Likelihoods, Span, span_of
 from halcyon.evals.sandbox.running import Program, Ran, RunProgram, run
-from halcyon.evals.scores import Answer, result_of
+from halcyon.evals.scores import result_of
 from halcyon.inference import Sampling
 from halcyon.inference.chat import ChatPrompts
 from halcyon.inference.generating import engine_for, seeded
@@ -117,10 +118,14 @@ class Runner:
         return answers
 
     def _core(self, examples: Sequence[CoreExample]) -> list[Answer]:
-        spans = [self._core_spans(example) for example in examples]
+        first = first_id(self._tokenizer)
+        spans = [
+            core.spans_of(example, lambda text: np.concatenate(([first], self._tokenizer.encode(text))))
+            for example in examples
+        ]
         scores = iter(self._likelihoods.scores([span for of_example in spans for span in of_example]))
         return [
-            _core_answer(example, [next(scores) for _ in of_example])
+            core.answer_of(example, [next(scores) for _ in of_example])
             for example, of_example in zip(examples, spans, strict=True)
         ]
 
@@ -185,39 +190,6 @@ class Runner:
             for one, example in zip(common, examples, strict=True)
         ]
         return Answers(engine, self._prompts, on_step=self._on_progress).answers(prompts, settings)
-
-    def _core_spans(self, example: CoreExample) -> list[Span]:
-        """The scored parts of the texts of an example, as in the published evaluation."""
-        rows = [np.concatenate(([first_id(self._tokenizer)], self._tokenizer.encode(text))) for text in example.texts]
-        shortest = min(len(row) for row in rows)
-        match example.kind:
-            case "multiple_choice":  # after the tokens that all texts begin with
-                same = _same(rows)
-                return [Span(row, max(1, min(same, shortest - 1)), example.name) for row in rows]
-            case "schema":  # the tokens that all texts end with
-                same = _same([row[::-1] for row in rows])
-                return [Span(row, max(1, len(row) - max(1, same)), example.name) for row in rows]
-            case "language_modeling":
-                without, whole = rows
-                return [Span(whole, max(1, min(_same([without, whole]), len(whole) - 1)), example.name)]
-
-
-def _same(rows: Sequence[np.ndarray]) -> int:
-    """The number of tokens that all rows begin with."""
-    shortest = min(len(row) for row in rows)
-    first = rows[0][:shortest]
-    equal = np.all([row[:shortest] == first for row in rows], axis=0)
-    return shortest if equal.all() else int(np.argmin(equal))
-
-
-def _core_answer(example: CoreExample, scores: Sequence[Score]) -> Answer:
-    if example.kind == "language_modeling":
-        return Answer(example.name, scores[0].is_greedy, {"logLikelihood": scores[0].log_prob})
-    means = [score.per_token for score in scores]
-    chosen = int(np.argmax(means))
-    return Answer(
-        example.name, chosen == example.gold, {"answer": chosen, "gold": example.gold, "logLikelihoodsPerToken": means}
-    )
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:

@@ -1,5 +1,4 @@
-"""Results of benchmarks: accuracy with its standard error, centred accuracy and pass@k, and the document that keeps
-them. Pure.
+"""Results of benchmarks: accuracy with its standard error and pass@k, and the document that keeps them. Pure.
 
 The document is `halcyon_api.result_documents`.
 """
@@ -7,62 +6,21 @@ The document is `halcyon_api.result_documents`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from halcyon.evals.benchmarks import BENCHMARKS, Benchmark
-from halcyon.evals.example import MultipleChoice, OpenQuestion
-from halcyon_api.result_documents import CORE_PREFIX, SAMPLES, AnswerSample, TaskNumbers, TaskResults
+from halcyon.evals.core import centred, core_of
+from halcyon.evals.example import Answer, MultipleChoice, OpenQuestion
+from halcyon_api.result_documents import SAMPLES, AnswerSample, TaskNumbers, TaskResults
 
 _LONGEST = 1000
 """Characters of a kept question or answer."""
 _OPTIONAL = "spelling-bee"
 """The benchmark that ChatCORE may lack, as in its first form."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a model did on an example.
-
-    Attributes:
-        name: The example; see `halcyon.evals.example`.
-        is_right: Whether its answer is right. None: there are no right answers.
-        facts: What is kept besides: the answer, log-likelihoods, the outcome of a program.
-        group: Part of the benchmark that the example belongs to.
-        nats: Negative log-likelihood of a given answer.
-        size_bytes: Bytes of that answer.
-        rights: Whether each of several answers to the question is right; empty for one answer.
-    """
-
-    name: str
-    is_right: bool | None
-    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    group: str | None = None
-    nats: float = 0.0
-    size_bytes: int = 0
-    rights: tuple[bool, ...] = ()
-
-    @property
-    def share(self) -> float | None:
-        """Share of right answers to the example. None: there are no right answers."""
-        if self.rights:
-            return sum(self.rights) / len(self.rights)
-        return None if self.is_right is None else float(self.is_right)
-
-    def document(self) -> dict[str, Any]:
-        """The answer as a JSON object."""
-        rights = list(self.rights) or None
-        known = {"example": self.name, "group": self.group, "right": self.is_right, "rights": rights}
-        return {name: value for name, value in known.items() if value is not None} | dict(self.facts)
-
-
-def centred(accuracy: float, baseline: float) -> float:
-    """Accuracy on a scale where random answers have 0 and right ones 1 (Li et al. 2024, section 3.5)."""
-    return (accuracy - baseline) / (1 - baseline)
 
 
 def pass_at_k(answers: int, right: int, k: int) -> float:
@@ -170,11 +128,6 @@ def parse_results(content: bytes | None) -> TaskResults | None:
         return None if content is None else TaskResults.model_validate_json(content, by_alias=True, by_name=False)
     except ValidationError:
         return None
-
-
-def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
-    """CORE: the mean of the centred accuracies of its tasks; None without them."""
-    return _mean(task.centred for task in tasks if task.task.startswith(CORE_PREFIX))
 
 
 def chat_core_of(tasks: Sequence[TaskNumbers]) -> float | None:

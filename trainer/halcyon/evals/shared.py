@@ -21,9 +21,10 @@ from halcyon.checkpoint.processes import decide, gather_texts
 from halcyon.checkpoint.verify import read_manifest
 from halcyon.errors import BadConfiguration, TrainerExit
 from halcyon.evals.benchmarks import Benchmark, fingerprint
+from halcyon.evals.example import Answer
 from halcyon.evals.own_copy import gathered_bytes, own_copy, own_shapes, tracing_own
 from halcyon.evals.runner import Runner, Settings
-from halcyon.evals.scores import Answer, document_of, parse_results, result_of, samples_of
+from halcyon.evals.scores import document_of, parse_results, result_of, samples_of
 from halcyon.inference.chat import ChatPrompts
 from halcyon.models.cache import KeepsCache
 from halcyon.parallel.process_group import ProcessGroup

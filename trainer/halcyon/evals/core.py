@@ -1,5 +1,5 @@
-"""CORE: 22 tasks for models that were not finetuned (Li et al. 2024, "DataComp-LM", section 3.5), from the files of its
-published bundle.
+"""CORE: 22 tasks for models that were not finetuned (Li et al. 2024, "DataComp-LM", section 3.5): their examples, from
+the files of the published bundle, what is scored of an example, and the mean of all tasks. Pure but for the files.
 
 The bundle is a folder with ``core.yaml`` (the tasks), ``eval_meta_data.csv`` (accuracy of random answers) and
 ``eval_data`` (JSON lines). Each task shows some solved examples before the question. There are three kinds:
@@ -18,17 +18,20 @@ from __future__ import annotations
 import csv
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+import numpy as np
 import yaml
 
 from halcyon.errors import BadConfiguration
-from halcyon.evals.example import CoreExample, CoreKind
+from halcyon.evals.example import Answer, CoreExample, CoreKind
 from halcyon.evals.rows import Row, read_rows
+from halcyon.evals.spans import Score, Span
 from halcyon_api.plain_files import read_text
+from halcyon_api.result_documents import CORE_PREFIX, TaskNumbers
 
 TASKS, BASELINES, DATA = "core.yaml", "eval_meta_data.csv", "eval_data"
 _ORDER_SEED, _SHOTS_SEED = 1337, 1234
@@ -98,6 +101,57 @@ def read_examples(task: CoreTask, most: int | None = None) -> list[CoreExample]:
             f"{task.file}: {len(rows)} rows are too few for {task.shots} solved examples before each question"
         )
     return [_example(task, rows, number) for number in range(len(rows))]
+
+
+def spans_of(example: CoreExample, encode: Callable[[str], np.ndarray]) -> list[Span]:
+    """The scored parts of the texts of an example, as in the published evaluation.
+
+    Args:
+        example: The example.
+        encode: A text's tokens after the first token of a document: int32 [tokens].
+    """
+    rows = [encode(text) for text in example.texts]
+    shortest = min(len(row) for row in rows)
+    match example.kind:
+        case "multiple_choice":  # after the tokens that all texts begin with
+            same = _same(rows)
+            return [Span(row, max(1, min(same, shortest - 1)), example.name) for row in rows]
+        case "schema":  # the tokens that all texts end with
+            same = _same([row[::-1] for row in rows])
+            return [Span(row, max(1, len(row) - max(1, same)), example.name) for row in rows]
+        case "language_modeling":
+            without, whole = rows
+            return [Span(whole, max(1, min(_same([without, whole]), len(whole) - 1)), example.name)]
+
+
+def answer_of(example: CoreExample, scores: Sequence[Score]) -> Answer:
+    """The model's answer to an example, from the scores of its spans."""
+    if example.kind == "language_modeling":
+        return Answer(example.name, scores[0].is_greedy, {"logLikelihood": scores[0].log_prob})
+    means = [score.per_token for score in scores]
+    chosen = int(np.argmax(means))
+    return Answer(
+        example.name, chosen == example.gold, {"answer": chosen, "gold": example.gold, "logLikelihoodsPerToken": means}
+    )
+
+
+def centred(accuracy: float, baseline: float) -> float:
+    """Accuracy on a scale where random answers have 0 and right ones 1 (Li et al. 2024, section 3.5)."""
+    return (accuracy - baseline) / (1 - baseline)
+
+
+def core_of(tasks: Iterable[TaskNumbers]) -> float | None:
+    """CORE: the mean of the centred accuracies of its tasks; None without them."""
+    known = [task.centred for task in tasks if task.task.startswith(CORE_PREFIX) and task.centred is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _same(rows: Sequence[np.ndarray]) -> int:
+    """The number of tokens that all rows begin with."""
+    shortest = min(len(row) for row in rows)
+    first = rows[0][:shortest]
+    equal = np.all([row[:shortest] == first for row in rows], axis=0)
+    return shortest if equal.all() else int(np.argmin(equal))
 
 
 def _example(task: CoreTask, rows: Sequence[Row], number: int) -> CoreExample:
