@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from halcyon.commands.main import LOCAL, Defaults, Document, Overrides, app
+from halcyon_api.ends import ExitCode
 from halcyon_cli import commands
 
 
@@ -33,7 +34,7 @@ def render(
     from halcyon_cli.output import reporting_errors
     from halcyon_cli.rendering import rendered, rendered_matrix
 
-    with reporting_errors():
+    with reporting_errors(ExitCode.BAD_CONFIGURATION):
         if matrix is not None:
             sys.stdout.write(rendered_matrix(document, matrix, defaults or (), overrides or ()))
         else:
@@ -67,7 +68,7 @@ def sweep(
     from halcyon_cli.sweeping import train_sweep
 
     words = () if device is None else ("--device", device)
-    with reporting_errors():
+    with reporting_errors(ExitCode.BAD_CONFIGURATION):
         complete = train_sweep(
             document, variants, defaults or (), overrides or (), checkpoint_root,
             at_once=at_once, stop_on_failure=stop_on_failure, words=words,

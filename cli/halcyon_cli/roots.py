@@ -39,6 +39,20 @@ def is_root(place: str) -> bool:
     return any((Path(place) / key).exists() for key in ("HEAD", "metrics"))
 
 
+def cluster_of(name: str, context: str | None, namespace: str | None) -> Runs:
+    """The cluster that has a run, for a word that is no root.
+
+    Raises:
+        Rejected: No cluster is configured.
+    """
+    from halcyon_cli.cluster import Runs
+
+    try:
+        return Runs(context, namespace)
+    except Rejected as refused:
+        raise Rejected(f"there is no checkpoint root {name} here, and {refused}") from None
+
+
 def store_of_root(place: str, endpoint: str | None = None, region: str | None = None) -> Store:
     """The root at a place.
 

@@ -50,7 +50,7 @@ def members_of(
         raise Rejected(about_file(path, str(error))) from None
     try:
         values = load_defaults(defaults)
-        found = variants(base, parse_sweep(read_one(sweep)))
+        found = variants(base, parse_sweep(read_one(sweep, "sweep")))
     except InvalidRun as error:
         raise Rejected(about_file(sweep, str(error))) from None
     members: list[Member] = []
@@ -63,7 +63,10 @@ def members_of(
             raise Rejected(f"{sweep}: {variant}: {'; '.join(map(str, problems))}")
         for other in members:
             if run.metadata.name == other.name:
-                raise Rejected(f"{sweep}: {variant}: metadata.name: {other.variant} is {other.name} too; name each")
+                raise Rejected(
+                    f"{sweep}: {variant}: metadata.name: {other.variant} has the name {other.name} too; "
+                    "give each a name of its own"
+                )
             if run.spec.checkpoint.root == other.run.spec.checkpoint.root:
                 raise Rejected(f"{sweep}: {variant}: spec.checkpoint.root: that of {other.variant} too; change it")
         members.append(Member(variant, run))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from halcyon_api.base import InvalidRun
+from halcyon_api.counting import counted
 from halcyon_api.sentences import nearest, sentences
 from halcyon_api.training_run import TrainingRun
 from halcyon_api.yaml_text import InvalidYaml, read_document
@@ -214,7 +215,8 @@ def _entry(node: Any, change: Override, depth: int) -> Any:
     if not isinstance(node, list) or index >= len(cast("list[Any]", node)):
         count = len(cast("list[Any]", node)) if isinstance(node, list) else 0
         raise InvalidRun(
-            f"{change.path}: {_written(change.parts[:depth])} has {count} entries, counted from 0, so none is [{index}]"
+            f"{change.path}: {_written(change.parts[:depth])} has {counted(count, 'entry', 'entries')}, counted from "
+            f"0, so there is no [{index}]"
         )
     return cast("Any", node[index])
 

@@ -518,20 +518,24 @@ def load_run(path: Path, read_model: ReadModel | None = None) -> TrainingRun:
     return parse_run(with_root_addresses(with_model(read_one(path), path.parent, read_model)))
 
 
-def read_one(path: Path) -> Any:
+def read_one(path: Path, kind: str = "TrainingRun") -> Any:
     """The one YAML document of a file.
+
+    Args:
+        path: The file.
+        kind: What the file should hold, for errors.
 
     Raises:
         InvalidRun: The file is missing, is not YAML, or holds several documents.
     """
-    documents = read_yaml(path)
+    documents = read_yaml(path, kind)
     if len(documents) > 1:
-        raise InvalidRun(f"{path}: {len(documents)} documents; give a file with one TrainingRun")
+        raise InvalidRun(f"{path}: {len(documents)} documents; give a file with one {kind}")
     return documents[0]
 
 
-def read_yaml(path: Path) -> list[Any]:
-    """The YAML documents of a file, at least one.
+def read_yaml(path: Path, kind: str = "TrainingRun") -> list[Any]:
+    """The YAML documents of a file, at least one. `kind` is what the file should hold, for errors.
 
     Raises:
         InvalidRun: The file is missing or is not YAML.
@@ -539,11 +543,11 @@ def read_yaml(path: Path) -> list[Any]:
     try:
         found = read_documents(read_text(path, "utf-8-sig"))
     except OSError as error:
-        raise InvalidRun(f"{path}: {error.strerror}; give the path of a TrainingRun document") from None
+        raise InvalidRun(f"{path}: {error.strerror}; give the path of a {kind} document") from None
     except UnicodeDecodeError as error:
         raise InvalidRun(f"{path}: not YAML: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except InvalidYaml as error:
         raise InvalidRun(f"{path}: {error}") from None
     if not found:
-        raise InvalidRun(f"{path}: the file is empty; give the path of a TrainingRun document")
+        raise InvalidRun(f"{path}: the file is empty; give the path of a {kind} document")
     return found

@@ -8,7 +8,7 @@ from halcyon_api.ends import ExitCode
 from tests.mistakes.row import FOLDER, Mistake
 
 BAD = ExitCode.BAD_CONFIGURATION
-VALIDATE = ("validate", "run.yaml")
+VALIDATE, TRAIN, SWEEP = ("validate", "run.yaml"), ("train", "run.yaml"), ("sweep", "run.yaml", "sweep.yaml")
 _OPTIMIZER = "spec.optimizer"
 
 
@@ -239,23 +239,9 @@ CLUSTER = (
     Mistake("a report of a file that is not YAML", ("report", "notes", "--file", "run.yaml"), 1, text="a: ["),
     Mistake("a report of another run", ("report", "other", "--file", "run.yaml"), 1),
     Mistake("a report of a run that has not begun", ("report", "notes", "--file", "run.yaml"), 1),
-    Mistake("objects of a run that is not valid", ("render", "run.yaml"), 1, {"spec.modle": {}}),
-    Mistake("a step of a branch without a branch", ("train", "run.yaml", "--from-step", "5"), 2),
-    Mistake(
-        "two runs of one name in a sweep",
-        ("sweep", "run.yaml", "sweep.yaml"),
-        1,
-        files={"sweep.yaml": "list: [{metadata.name: a}, {metadata.name: a}]\n"},
-    ),
-    Mistake(
-        "a sweep of a field that does not exist",
-        ("sweep", "run.yaml", "sweep.yaml"),
-        1,
-        files={"sweep.yaml": "grid: {spec.optimizer.lr: [0.1, 0.2]}\n"},
-    ),
+    Mistake("objects of a run that is not valid", ("render", "run.yaml"), BAD, {"spec.modle": {}}),
 )
 
-TRAIN = ("train", "run.yaml")
 TRAINING = (
     Mistake("a document that is not there, to train", ("train", "absent.yaml"), BAD),
     Mistake("a TPU where there is none", TRAIN, BAD, {"spec.accelerator": {"type": "v6e", "topology": "2x2"}}),
@@ -329,8 +315,71 @@ COMMANDS = (
     Mistake("a word in place of a number", ("checkpoints", "diff", "root", "first", "second"), 2),
 )
 
+FIRST_HOUR = (
+    Mistake("a text of a run that has not begun", ("sample", "root"), BAD),
+    Mistake("a text of a document", ("sample", "run.yaml"), BAD),
+    Mistake("a text of a folder that holds no checkpoint", ("sample", "notes"), BAD),
+    Mistake("a name of the Hugging Face hub in place of a root", ("sample", "Qwen/Qwen3-0.6B"), BAD),
+    Mistake("a name of the Hugging Face hub in place of a folder", ("chat", "hf:Qwen/Qwen3-0.6B"), BAD),
+    Mistake("a folder without a model", ("chat", "hf:notes"), BAD),
+    Mistake("a step that is no number", ("sample", "root@last"), BAD),
+    Mistake("a prompt in a file that is not there", ("sample", "root", "--prompt-file", "absent.txt"), BAD),
+    Mistake("a temperature below 0", ("sample", "root", "--temperature", "-1"), 2),
+    Mistake("a text of no tokens", ("sample", "root", "--max-tokens", "0"), 2),
+    Mistake("a probability above 1", ("chat", "root", "--top-p", "1.5"), 2),
+    Mistake("a type of numbers that a model cannot have", ("sample", "root", "--dtype", "fp16"), 2),
+    Mistake("devices without their axis", ("sample", "root", "--mesh", "2"), BAD),
+    Mistake("a server of a run that has not begun", ("serve", "root"), BAD),
+    Mistake("a port that does not exist", ("serve", "root", "--port", "70000"), 2),
+    Mistake("keys in a file that is not there", ("serve", "root", "--api-key-file", "keys"), BAD),
+    Mistake("an evaluation without a task", ("eval", "root"), BAD),
+    Mistake("an evaluation of an unknown task", ("eval", "root", "--task", "hellaswag=rows.jsonl"), BAD),
+    Mistake("a task without its file", ("eval", "root", "--task", "mmlu"), BAD),
+    Mistake("a task whose file is not there", ("eval", "root", "--task", "mmlu=absent.jsonl"), BAD),
+    Mistake("a folder without CORE", ("eval", "root", "--core", "notes"), BAD),
+    Mistake(
+        "several answers that are all the same",
+        ("eval", "root", "--task", "gsm8k=rows.jsonl", "--answers", "4"),
+        BAD,
+        files={"rows.jsonl": '{"question": "1 + 1?", "answer": "#### 2"}\n'},
+    ),
+    Mistake("an export of a run that has not begun", ("export", "hf", "root", "out"), BAD),
+    Mistake("an import of a folder that is not there", ("import", "hf", "absent", "--root", "other"), BAD),
+    Mistake("a report of a run that has not begun, without a cluster", ("report", "root"), 1),
+    Mistake("a comparison of a run that has not begun, without a cluster", ("compare", "root"), 1),
+    Mistake("a test of a folder that is not there", ("doctor", "absent/root"), BAD),
+    Mistake("an average of a folder that is not there", ("checkpoints", "average", "absent@5", "--root", "out"), BAD),
+    Mistake("a nanochat without blocks", ("dial", "--depth", "0"), 2),
+    Mistake("a plan with an unknown assumption", ("plan", "run.yaml", "--assume", "prise=3"), BAD),
+    Mistake("a plan with a price that is no number", ("plan", "run.yaml", "--assume", "price=cheap"), BAD),
+    Mistake("the best mesh without a search", ("plan", "run.yaml", "--write", "best.yaml"), 2),
+    Mistake("a field without its value", (*VALIDATE, "--set", "spec.trainer.steps"), BAD),
+    Mistake("a misspelt field on the command line", (*VALIDATE, "--set", "spec.trainer.stepps=5"), BAD),
+    Mistake("a field outside of the spec", (*VALIDATE, "--set", "trainer.steps=5"), BAD),
+    Mistake("a word as a number on the command line", (*VALIDATE, "--set", "spec.trainer.steps=many"), BAD),
+    Mistake("a source that the run does not have", (*VALIDATE, "--set", "spec.data.sources[3].weight=2"), BAD),
+    Mistake("a vocabulary smaller than the bytes", ("tokenizer", "train", "notes", "--vocab-size", "10"), 2),
+    Mistake("a step of a branch without a branch", (*TRAIN, "--from-step", "5"), 2),
+    Mistake("a GPU as the device", (*TRAIN, "--device", "gpu"), 2),
+    Mistake(
+        "two runs of one name in a sweep",
+        SWEEP,
+        BAD,
+        files={"sweep.yaml": "list: [{metadata.name: a}, {metadata.name: a}]\n"},
+    ),
+    Mistake(
+        "a sweep of a field that does not exist",
+        SWEEP,
+        BAD,
+        files={"sweep.yaml": "grid: {spec.optimizer.lr: [0.1, 0.2]}\n"},
+    ),
+    Mistake("an empty sweep", SWEEP, BAD, files={"sweep.yaml": "# to be written\n"}),
+    Mistake("a sweep that is not there", SWEEP, BAD),
+)
+
 SECTIONS: dict[str, tuple[Mistake, ...]] = {
     "The command": COMMANDS,
+    "The first hour": FIRST_HOUR,
     "Files": FILES,
     "Fields": FIELDS,
     "Combinations": COMBINATIONS,

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ from halcyon_api.counting import counted
 from halcyon_api.plain_files import read_text
 from halcyon_api.status.run_status import parse_status
 from halcyon_api.yaml_text import InvalidYaml, read_document
-from halcyon_cli.cluster import Runs
 from halcyon_cli.commands.options import Context, Namespace
 from halcyon_cli.output import Rejected, reporting_errors, say, write_file, write_json
 from halcyon_cli.report import Report, read_report
@@ -25,6 +23,7 @@ from halcyon_cli.roots import (
     Endpoint,
     Places,
     Region,
+    cluster_of,
     history_in,
     history_of_root,
     is_root,
@@ -98,7 +97,7 @@ def report(
             return
         if html is not None or table is not None:
             raise Rejected(f"--html and --csv need the checkpoint root of run {run}: halcyon report ROOT")
-        document = Runs(context, namespace).get(run) if file is None else _read(file, run)
+        document = cluster_of(run, context, namespace).get(run) if file is None else _read(file, run)
         found = read_report(run, parse_status(document.get("status")))
         if found is None:
             raise Rejected(f"run {run} has not started yet, so there is nothing to report")
@@ -200,9 +199,12 @@ def compare(
 
     now = time.time()
     with reporting_errors():
-        runs = cache(lambda: Runs(context, namespace))
+        names = [place for place in places if not is_root(place)]
+        runs = cluster_of(names[0], context, namespace) if names else None
         stores = [
-            store_of_root(place, endpoint, region) if is_root(place) else store_of_run(runs(), place, endpoint, region)
+            store_of_run(runs, place, endpoint, region)
+            if runs is not None and place in names
+            else store_of_root(place, endpoint, region)
             for place in places
         ]
         histories = [history_in(store) for store in stores]

@@ -17,7 +17,7 @@ from halcyon_api.status.run_status import parse_status
 from halcyon_cli.cluster import Runs, connected
 from halcyon_cli.commands.options import Context, Form, Namespace, Output, Run
 from halcyon_cli.output import Rejected, reporting_errors, say, write_json
-from halcyon_cli.roots import Endpoint, Place, Region, history_of_root, is_root
+from halcyon_cli.roots import Endpoint, Place, Region, cluster_of, history_of_root, is_root
 
 _ENDED = ("Succeeded", "Failed")
 _WATCH_SECONDS = 5.0
@@ -40,7 +40,7 @@ def status(
         if is_root(run):
             _status_of_root(run, endpoint, region, watch=watch, output=output)
             return
-        runs = Runs(context, namespace)
+        runs = cluster_of(run, context, namespace)
         if output is not None:
             for document in runs.changes(run) if watch else (runs.get(run),):
                 write_json(_summary(document), one_line=watch)

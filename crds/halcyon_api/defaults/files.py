@@ -26,7 +26,7 @@ def load_defaults(paths: Sequence[Path]) -> Values:
     """
     found: Values = {}
     for path in paths:
-        for document in read_yaml(path):
+        for document in read_yaml(path, "TrainingRunDefaults"):
             try:
                 parse_defaults(document)
             except InvalidRun as error:

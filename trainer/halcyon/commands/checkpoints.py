@@ -284,8 +284,12 @@ def root_spec(place: str, endpoint: str | None, region: str | None) -> Checkpoin
     from halcyon.weights.model_file import read_model
 
     try:
-        if "://" not in place and not Path(place).is_dir():
-            return load_run(Path(place), read_model).spec.checkpoint
+        if "://" not in place and not (path := Path(place).expanduser()).is_dir():
+            if not path.exists() and path.suffix not in (".yaml", ".yml"):
+                raise BadConfiguration(
+                    f"there is no folder {place}; give a checkpoint root, or the path of a TrainingRun document"
+                )
+            return load_run(path, read_model).spec.checkpoint
         return CheckpointSpec(root=root_address(place), endpoint=endpoint, region=region)
     except InvalidRun as error:
         raise BadConfiguration(about_file(place, str(error))) from None

@@ -43,6 +43,12 @@ _LONGEST = 400
 """Characters of a sentence about a command line."""
 _COMMAND = re.compile(r"No such command (['\"])(.*)\1\.")
 _TYPE = re.compile(r"Input should be a valid ([a-z]+).*", re.DOTALL)
+_BOUNDS = {
+    "Input should be greater than or equal to": "must be at least",
+    "Input should be less than or equal to": "must be at most",
+    "Input should be greater than": "must be more than",
+    "Input should be less than": "must be less than",
+}
 _EXTRA = re.compile(r"Got unexpected extra arguments? ?(?:\(s\) )?\((.*)\)", re.DOTALL)
 
 
@@ -64,9 +70,10 @@ def report_errors(about: object = "", *, interrupted: str = "stopped") -> Iterat
         sentence, code = about_file(about, str(error)), ExitCode.BAD_CONFIGURATION
     except BrokenPipeError:
         raise  # the reader, such as `head`, has closed the pipe
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        sentence, code = f"{_of_file(error)}; give another path", ExitCode.BAD_CONFIGURATION
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sentence, code = f"{where}{error.strerror or error}", ExitCode.FAILURE
+        sentence, code = _of_file(error), ExitCode.FAILURE
     except MemoryError:
         sentence, code = "this machine has too little memory for this command", ExitCode.FAILURE
     except KeyboardInterrupt:
@@ -96,6 +103,10 @@ def report_root_errors(what: str = "the root") -> Iterator[None]:
             ) from None
         except Damaged as damage:
             raise NoValidCheckpoint(str(damage)) from None
+
+
+def _of_file(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 
 def about_file(file: object, sentence: str) -> str:
@@ -143,7 +154,7 @@ class OneSentence(TyperGroup):
         if not standalone_mode:
             return run(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
-            code = run(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = run(args, prog_name or self.name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
             if text := sentence(error, prog_name or self.name or "halcyon"):
                 sys.stderr.write(f"{text}\n")
@@ -187,7 +198,11 @@ def _what(error: typer.TyperException, context: Any) -> str:
         )
     if (match := _EXTRA.match(message)) is not None:
         return f"{counted(len(match[1].split()), 'argument')} too many: {match[1]}"
-    message = _TYPE.sub(r"give a valid \1", message.replace("Value error, ", "")).rstrip(". ")
+    message = _TYPE.sub(
+        r"give a valid \1", message.removeprefix("Invalid value: ").replace("Value error, ", "")
+    ).rstrip(". ")
+    for words, ours in _BOUNDS.items():
+        message = message.replace(f": {words}", f": it {ours}")
     return message[:1].lower() + message[1:]
 
 

@@ -113,7 +113,7 @@ def export_hf(
     from halcyon.checkpoint.opening import entry_of
     from halcyon.storage.store import Store
     from halcyon.weights.exporting import export_model, template_note
-    from halcyon.weights.folder import address
+    from halcyon.weights.folder import address, root_place
     from halcyon.weights.peft import export_adapter
     from halcyon.weights.root import split_step, stored_model
     from halcyon.weights.safetensors import FILE_SECONDS
@@ -126,7 +126,7 @@ def export_hf(
             )
         if adapter and (part is not None or dtype is not None):
             raise BadConfiguration("--adapter writes one small file in float32; leave --part and --dtype out")
-        store = Store(address(root, endpoint, region))
+        store = Store(root_place(root, endpoint, region))
         entry = entry_of(store, step)
         to = Store(address(folder, to_endpoint, to_region), timeout_seconds=FILE_SECONDS)
         number, parts = _part(part)

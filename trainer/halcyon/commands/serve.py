@@ -118,14 +118,15 @@ def serve(
         if follow:
             source.check_follow()
         listener = bound(host, port)  # before the model, which takes longer
+        if not keys and not is_loopback(host):
+            _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
+        metrics = Metrics()
+        newest = source.newest() if source.is_root else None
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for library in ("jax", "jax._src.xla_bridge"):
             logging.getLogger(library).setLevel(logging.WARNING)
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # a warning for each malformed request would fill the log
-        if not keys and not is_loopback(host):
-            _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
-        metrics = Metrics()
-        served = source.load(source.newest() if source.is_root else None)
+        served = source.load(newest)
         metrics.slots.set(slots)
         metrics.step.set(served.step or 0)
         worker = Worker(served, EngineSettings(slots, length, pages, Sharing(share_prompts), compute), limits, metrics)

@@ -111,12 +111,12 @@ def profile(
     """Show a stored profile: step times, MFU, time by phase, and the processes that the others wait for."""
     from halcyon.storage.store import Store
     from halcyon.telemetry.diagnostics import PROFILES_PREFIX, profile_folders, profile_numbers
-    from halcyon.weights.folder import address
+    from halcyon.weights.folder import root_place
     from halcyon.weights.root import split_step
 
     with report_root_errors():
         place, step = split_step(root)
-        store = Store(address(place, endpoint, region))
+        store = Store(root_place(place, endpoint, region))
         there = profile_folders(store)
         matching = [folder for folder in there if step is None or folder.startswith(f"{PROFILES_PREFIX}{step:012d}.")]
         numbers = profile_numbers(store, matching[-1]) if matching else {}

@@ -18,7 +18,7 @@ from halcyon.parallel.device_mesh import tensor_mesh
 from halcyon.storage.store import Store
 from halcyon.tokenizer import Tokenizer
 from halcyon.weights.chat_template import chat_template
-from halcyon.weights.folder import address
+from halcyon.weights.folder import root_place
 from halcyon.weights.library import load
 from halcyon.weights.root import split_step
 from halcyon_api.checkpoint_documents import CommittedStep
@@ -119,7 +119,7 @@ class Source:
     @property
     def store(self) -> Store:
         """The root."""
-        return Store(address(split_step(self.place)[0], self.endpoint, self.region))
+        return Store(root_place(split_step(self.place)[0], self.endpoint, self.region))
 
     def newest(self) -> CommittedStep:
         """The checkpoint to serve: that of the step, or the newest that is not known to be damaged.

@@ -20,7 +20,7 @@ from halcyon.data.sources.files import fetch_file
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.companions import TEMPLATE_KEYS, read_companions, template_of
-from halcyon.weights.folder import HUB, address, files_folder, folder_place
+from halcyon.weights.folder import HUB, files_folder, folder_place, root_place
 from halcyon.weights.root import split_step, stored_model
 from halcyon_api.checkpoint_documents import HUGGING_FACE_PREFIX
 from halcyon_api.spec.sources import CONVERSATION_FORMATS, DataSourceSpec, FormatSpec
@@ -35,7 +35,7 @@ def chat_template(place: str, *, endpoint: str | None = None, region: str | None
     if (folder := files_folder(place, endpoint, region)) is not None:
         return template_of(read_companions(folder))
     root, step = split_step(place)
-    store = Store(address(root, endpoint, region))
+    store = Store(root_place(root, endpoint, region))
     stored = stored_model(store, entry_of(store, step))
     return template_of_run(stored.data, stored.files)
 

@@ -11,7 +11,7 @@ from halcyon.errors import BadConfiguration, NoValidCheckpoint
 from halcyon.storage.failures import StoreFailure, as_exit
 from halcyon.storage.store import Store
 from halcyon.weights.exporting import FILE_BYTES, export_model
-from halcyon.weights.folder import address
+from halcyon.weights.folder import address, root_place
 from halcyon.weights.peft import export_adapter
 from halcyon.weights.root import Weights, split_step, stored_model
 from halcyon.weights.safetensors import FILE_SECONDS
@@ -54,7 +54,7 @@ def export(
     if adapter and dtype is not None:
         raise BadConfiguration("an adapter is one small file in float32; leave dtype out")
     root, step = split_step(place)
-    store = Store(address(root, endpoint, region))
+    store = Store(root_place(root, endpoint, region))
     to = Store(address(fspath(folder), endpoint, region), timeout_seconds=FILE_SECONDS)
     try:
         stored = stored_model(store, entry_of(store, step), weights=weights)

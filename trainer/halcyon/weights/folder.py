@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from halcyon_api.spec.model import ModelSpec
 
 HUB = "hf://"
 _FILES = "hf:"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 _COMPARED_BYTES = 1 << 24
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
@@ -263,10 +265,28 @@ def folder_place(
     """
     if place.startswith(HUB):
         place = _download(place.removeprefix(HUB), only)
-    elif "://" not in place and not Path(place).expanduser().is_dir():
-        hint = f"; a model of the Hugging Face hub is {HUB}{place}" if place.count("/") == 1 else ""
-        raise BadConfiguration(f"there is no directory {place}{hint}")
+    else:
+        _check_folder(place, "a model")
     return address(place, endpoint, region)
+
+
+def root_place(place: str, endpoint: str | None = None, region: str | None = None) -> CheckpointSpec:
+    """The address of a checkpoint root on the command line: a directory that is there, s3:// or gs://.
+
+    Raises:
+        BadConfiguration: It is no address, or there is no such directory.
+    """
+    _check_folder(place, "a checkpoint root")
+    return address(place, endpoint, region)
+
+
+def _check_folder(place: str, what: str) -> None:
+    if "://" in place or (path := Path(place).expanduser()).is_dir():
+        return
+    if path.exists():
+        raise BadConfiguration(f"{place} is a file; give the folder of {what}")
+    hint = f"; a model of the Hugging Face hub is {HUB}{place}" if _HUB_NAME.fullmatch(place) else ""
+    raise BadConfiguration(f"there is no folder {place}; give that of {what}{hint}")
 
 
 def files_folder(place: str, endpoint: str | None, region: str | None) -> Store | None:

@@ -30,7 +30,7 @@ from halcyon.tokenizer import load as load_tokenizer
 from halcyon.tokenizer.resolve import definition_of
 from halcyon.weights.chat_template import template_of_run
 from halcyon.weights.companions import read_companions, template_of
-from halcyon.weights.folder import ModelFolder, address, files_folder, model_shapes, read_config
+from halcyon.weights.folder import ModelFolder, files_folder, model_shapes, read_config, root_place
 from halcyon.weights.layout import WeightLayout, leaf_shapes
 from halcyon.weights.reading import read_arrays
 from halcyon.weights.root import Weights, split_step, stored_model
@@ -82,7 +82,7 @@ def load(
         model, tokenizer = _from_files(folder, read_type, mesh)
     else:
         root, step = split_step(place)
-        model, tokenizer = _from_root(Store(address(root, endpoint, region)), step, read_type, weights, mesh)
+        model, tokenizer = _from_root(Store(root_place(root, endpoint, region)), step, read_type, weights, mesh)
     return quantized(model) if is_int8 else model, tokenizer
 
 
