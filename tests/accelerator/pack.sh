@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-.halcyon/accelerator/wheels}
 uv=${UV:-$(command -v uv || ls "${HALCYON_CACHE:-$HOME/.cache/halcyon}"/uv-*/bin/uv | tail -n 1)}
-there='jax|jaxlib|numpy|scipy|ml-dtypes|equinox|optax|tensorstore|transformers|opt-einsum|wadler-lindig|regex'
-unused='pyarrow|sentencepiece|hf-xet|uvloop|aiofiles|simplejson|tensorboardx'
+there='jax|jaxlib|numpy|scipy|ml-dtypes|equinox|optax|tensorstore|transformers|opt-einsum|wadler-lindig|regex|pyarrow'
+unused='sentencepiece|hf-xet|uvloop|aiofiles|simplejson|tensorboardx'
 lacking=$(mktemp)
 trap 'rm -f "$lacking"' EXIT
 "$uv" export --quiet --frozen --extra trainer --extra kernels --no-emit-project --no-hashes --no-header --no-annotate |

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_all_stages_run_in_tiny_sizes(tmp_path: Path) -> None:
 
 JAX = "0.11.2"
 """The version of JAX on the machine that wheels are packed for."""
-PRESENT = (f"jax=={JAX}", "equinox", "optax", "tensorstore", "transformers>=5,<6")
+PRESENT = (f"jax=={JAX}", "equinox", "optax", "tensorstore", "transformers>=5,<6", "pyarrow")
 
 
 def bare_environment(folder: Path) -> Path:
@@ -205,7 +206,9 @@ def bare_environment(folder: Path) -> Path:
 @pytest.mark.variant
 def test_a_bare_machine_needs_only_the_packed_wheels(tmp_path: Path) -> None:
     """Python 3.12 with an older JAX, no network, and no other package of ours."""
-    python = bare_environment(kept_folder(os.environ).parent / f"bare-python3.12-jax{JAX}")
+    python = bare_environment(
+        kept_folder(os.environ).parent / f"bare-python3.12-{zlib.crc32(repr(PRESENT).encode()):08x}"
+    )
     wheels = tmp_path / "wheels"
     packed = subprocess.run(
         ["bash", ROOT / "tests/accelerator/pack.sh", wheels],

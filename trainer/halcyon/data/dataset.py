@@ -235,3 +235,16 @@ class Dataset(HeldOut):
             return True
         source, turns = self.mixture.locate(self.schedule.positions(step)[0])
         return all(self._sources[index].snapshot.has_turns(turns[here]) for index, here in groups(source))
+
+
+class GivenData(Dataset):
+    """The data of a run whose batches the caller of `halcyon.train` gives: no text.
+
+    Args:
+        tokenizer: The document's tokenizer.
+        schedule: Batch size and sequence length by step.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, schedule: BatchSchedule) -> None:
+        HeldOut.__init__(self, (), tokenizer, schedule.longest)
+        self.schedule = schedule

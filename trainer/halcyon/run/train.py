@@ -18,6 +18,7 @@ import jax
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
+from halcyon.data.dataset import GivenData
 from halcyon.data.open import background_caches, cache_store, dataset_of, may_begin
 from halcyon.errors import TrainerExit
 from halcyon.host.documents import DEFAULT_COMPILATION_CACHE
@@ -41,7 +42,7 @@ from halcyon.run.profiling import Profiler
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.given import Given
-from halcyon.step.given_batches import Batches, GivenBatches, GivenData
+from halcyon.step.given_batches import Batches, GivenBatches
 from halcyon.step.in_step import InStep
 from halcyon.step.program import build_program
 from halcyon.storage.retry_budget import RetryBudget

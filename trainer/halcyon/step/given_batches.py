@@ -1,4 +1,4 @@
-"""Batches that the caller of `halcyon.train` gives, and what the training takes in the place of its text."""
+"""Batches that the caller of `halcyon.train` gives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from halcyon.data.batch_schedule import BatchSchedule
-from halcyon.data.dataset import Dataset, HeldOut
 from halcyon.data.examples import Batch
 from halcyon.errors import BadConfiguration
-from halcyon.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -131,19 +128,6 @@ def _digest(batch: Mapping[str, Any]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-class GivenData(Dataset):
-    """The data of a run with given batches: no text.
-
-    Args:
-        tokenizer: The document's tokenizer.
-        schedule: Batch size and sequence length by step.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, schedule: BatchSchedule) -> None:
-        HeldOut.__init__(self, (), tokenizer, schedule.longest)
-        self.schedule = schedule
 
 
 class GivenBatches:
