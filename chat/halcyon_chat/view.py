@@ -96,21 +96,35 @@ class View:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, where the console takes only ASCII with a question mark for each other character."""
-        if not self._console.encoding.startswith("utf"):
-            text = text.replace("±", "+/-").encode("ascii", "replace").decode()
-        self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+        self._console.print(escape(self._plain(text)), style=style, highlight=False, soft_wrap=True)
+
+    def _beside(self, head: str, text: str, style: str = "") -> None:
+        """Print a text behind its head. On a terminal its further lines stay behind it too."""
+        if not self._console.is_terminal:
+            self.say(f"{head}{text}", style)
+            return
+        row = Table.grid()
+        row.add_column(no_wrap=True)
+        row.add_row(escape(head), escape(self._plain(text)))
+        self._console.print(row, style=style, highlight=False)
+
+    def _plain(self, text: str) -> str:
+        if self._console.encoding.startswith("utf"):
+            return text
+        return text.replace("±", "+/-").encode("ascii", "replace").decode()
 
     def done_before(self, number: int, stage: Stage, record: Record) -> None:
         """Print the line of a stage that was done before."""
         self._learn(stage, record.seconds)
-        self.say(self._line(number, stage.name, record.came, f"done before, in {duration(record.seconds)}"), "dim")
+        words = [record.came, f"done before, in {duration(record.seconds)}"]
+        self._beside(self._line(number, stage.name), ", ".join(filter(None, words)), "dim")
 
     def done(self, number: int, stage: Stage, record: Record) -> None:
         """Print the line of a stage that has succeeded, and what its model writes."""
         self._learn(stage, record.seconds)
-        self.say(self._line(number, stage.name, record.came, duration(record.seconds)))
+        self._beside(self._line(number, stage.name), ", ".join(filter(None, [record.came, duration(record.seconds)])))
         for line in record.text[:_MOST_CHARACTERS].splitlines()[:_MOST_LINES]:
-            self.say(f"       | {line}", "cyan")
+            self._beside("       | ", line, "cyan")
 
     @contextmanager
     def stage(self, number: int, stage: Stage) -> Iterator[Events]:

@@ -19,8 +19,8 @@ from rich.text import Text
 from halcyon_devcluster.waiting import until
 from tests.suite.limits import limit
 
-INTERRUPT = b"\x03"
-"""What Ctrl-C sends."""
+_INTERRUPT, _END = b"\x03", b"\x04"
+"""What Ctrl-C and Ctrl-D send."""
 _ROWS, _KEPT = 40, 2000
 _NAMES = {"brown": "yellow", "brightbrown": "bright_yellow"}
 
@@ -39,7 +39,11 @@ class Command:
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
-        os.write(self.keyboard, INTERRUPT)
+        os.write(self.keyboard, _INTERRUPT)
+
+    def end_input(self) -> None:
+        """Press Ctrl-D."""
+        os.write(self.keyboard, _END)
 
     def wait(self, words: str, times: int = 1) -> None:
         """Wait until the terminal shows these words."""

@@ -84,6 +84,6 @@ def test_a_chain_and_a_conversation(columns: int, folder: Path) -> None:
     ) as chat:
         chat.wait("> ")
         chat.type("Who are you?")
-        chat.wait("> ", times=3)
-        chat.type("/exit")
+        chat.wait("> ", times=2)
+        chat.end_input()
     kept("chat", "halcyon chat", terminal)
