@@ -28,6 +28,12 @@ LABEL_ATTEMPT = "halcyon.dev/attempt"
 LABEL_ROLE = "halcyon.dev/role"
 ROLE_PROBE = "probe"
 """Role of the pods that test for room for more slices."""
+ROLE_PLAN = "plan"
+"""Role of the pod that compiles the step before an attempt."""
+LABEL_PLAN = "halcyon.dev/plan"
+"""On a planning pod: hash of the part of the spec that decides its plan."""
+ANNOTATION_DOCUMENT = "halcyon.dev/run-document"
+"""On a planning pod: the run document."""
 LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_CHECKPOINT = "halcyon.dev/checkpoint"
@@ -73,6 +79,11 @@ def probe_name(run: str) -> str:
     No attempt has this name, and no attempt's name is longer.
     """
     return f"{run}-probe"
+
+
+def plan_name(run: str) -> str:
+    """Name of the JobSet that plans a run. No attempt has this name, and no attempt's name is longer."""
+    return f"{run}-plan"
 
 
 def subdomain(run_uid: str, attempt: int) -> str:

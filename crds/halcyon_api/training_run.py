@@ -217,6 +217,10 @@ class TrainingRunSpec(RuledModel):
     )
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec, description="How the run is monitored.")
     budget: BudgetSpec | None = optional("What the run may use before it is suspended. Default: no limit.")
+    plan: Literal["require", "warn", "off"] | None = optional(
+        "Whether the step is compiled before the first attempt, in a pod without accelerators. require: a run that "
+        "does not fit, or whose plan fails, takes no hardware. warn: it says so and begins. Default: the operator's."
+    )
     suspend: bool = Field(
         default=False,
         description="true: save a checkpoint, release the hardware and wait. false: continue from the checkpoint.",

@@ -89,6 +89,8 @@ RECORDED: dict[str, str] = {
 OVERDUE_INTERVALS = 3
 CRASHES = 3
 LOW_GOODPUT = 0.5
+SLOW_PLAN = 0.8
+"""Share of the planned speed below which a run counts as slower than planned, as in the condition `Planned`."""
 RECONCILE_ERRORS = 0.1
 API_ERRORS = 0.05
 BACKLOG = 50
@@ -121,6 +123,7 @@ RUN_PODS_STUCK = (
 )
 RUN_CRASHES = f"{_per_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
+RUN_SLOWER = f"{_per_run('halcyon_run_planned_speed_ratio')} < {SLOW_PLAN} and on (namespace, run) {_RUNNING}"
 # By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the
 # current processes began to train, whichever is later, so that a run that comes back from a suspension has a full
 # interval.

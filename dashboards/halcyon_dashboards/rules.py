@@ -125,6 +125,15 @@ RUN_ALERTS = (
         "repeated.",
     ),
     Alert(
+        "HalcyonRunSlowerThanPlanned",
+        queries.RUN_SLOWER,
+        "30m",
+        "warning",
+        f"Run {_RUN} trains at {{{{ $value | humanizePercentage }}}} of its planned speed.",
+        f"For half an hour, it was slower than {queries.SLOW_PLAN:.0%} of its plan. The condition "
+        "Planned names what takes the time.",
+    ),
+    Alert(
         "HalcyonCheckpointOverdue",
         queries.CHECKPOINT_OVERDUE,
         "5m",

@@ -213,6 +213,20 @@ ALERT_CASES = (
         "110m",
     ),
     AlertCase(
+        "HalcyonRunSlowerThanPlanned",
+        "at 62 % of the plan",
+        RUNNING | {of_run("planned_speed_ratio"): "0.62x180"},
+        "40m",
+        LABELS,
+        "62%",
+    ),
+    AlertCase(
+        "HalcyonRunSlowerThanPlanned",
+        "at 85 % of the plan",
+        RUNNING | {of_run("planned_speed_ratio"): "0.85x180"},
+        "40m",
+    ),
+    AlertCase(
         "HalcyonCheckpointOverdue",
         "at least 60 steps since the last",
         STEPPING | {of_run("checkpoint_step"): "0+10x10 100x100", of_run("save_interval_steps"): "20x120"},

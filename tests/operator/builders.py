@@ -26,7 +26,11 @@ ENDPOINTS = ("http://store:7070", "http://store.team:7070", "http://object-store
 
 def settings_of(**values: Any) -> Settings:
     """Settings of the operator: values of the chart in addition to those that tests need."""
-    needed = {"trainerImage": "registry.example/halcyon/trainer:1.0", "objectStore": {"s3": {"endpoints": ENDPOINTS}}}
+    needed = {
+        "trainerImage": "registry.example/halcyon/trainer:1.0",
+        "objectStore": {"s3": {"endpoints": ENDPOINTS}},
+        "planning": {"mode": "off"},
+    }
     return parse_settings(json.dumps(needed | values))
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from halcyon_api import names
-from halcyon_operator.objects.jobset import is_probe
+from halcyon_operator.objects.jobset import role_of
 from tests.operator.builders import UID, head, pod, rfc, run
 from tests.operator.simulation import JOBSETS, PODS, SimulatedCluster
 from tests.operator.test_crashes import FAULTS
@@ -33,11 +33,11 @@ class Cluster(SimulatedCluster):
 
     @property
     def jobset(self) -> dict[str, Any] | None:
-        return next((found for found in self.jobsets() if not is_probe(found)), None)
+        return next((found for found in self.jobsets() if role_of(found) == "attempt"), None)
 
     @property
     def probe(self) -> dict[str, Any] | None:
-        return next((found for found in self.jobsets() if is_probe(found)), None)
+        return next((found for found in self.jobsets() if role_of(found) == "probe"), None)
 
     def jobsets(self) -> list[dict[str, Any]]:
         return [thing for place, thing in self.api.objects.items() if place.startswith(JOBSETS)]
@@ -47,7 +47,7 @@ class Cluster(SimulatedCluster):
 
     def tick(self) -> None:
         self.now += 1
-        for jobset in sorted(self.jobsets(), key=is_probe):  # the probe has the lower priority
+        for jobset in sorted(self.jobsets(), key=role_of):  # the probe has the lower priority
             name = jobset["metadata"]["name"]
             jobset["metadata"].setdefault("creationTimestamp", rfc(self.now))
             pods = self.pods(name)
@@ -71,7 +71,7 @@ class Cluster(SimulatedCluster):
                 made["status"] = {"phase": "Pending", "conditions": [WAITING]}
                 self.api.objects[place] = made
             found = self.api.objects[place]
-            if "nodeName" not in found["spec"] and not is_probe(jobset) and self.placed() >= self.room:
+            if "nodeName" not in found["spec"] and role_of(jobset) == "attempt" and self.placed() >= self.room:
                 self._preempt_probe()
             if "nodeName" not in found["spec"] and self.placed() < self.room:
                 found["spec"]["nodeName"], found["status"] = f"node-{index}", pod()["status"]

@@ -237,7 +237,10 @@ def test_a_probe_and_the_pods_of_an_earlier_run_are_distinguished() -> None:
     looking["metadata"]["labels"][names.LABEL_ROLE] = names.ROLE_PROBE
     store.saw_pod(KEY, SeenPod(alien))
     store.saw_pod(KEY, SeenPod(looking))
-    assert sorted((seen.run_uid == "another", seen.probe) for seen in store.pods(KEY)) == [(False, True), (True, False)]
+    assert sorted((seen.run_uid == "another", seen.role) for seen in store.pods(KEY)) == [
+        (False, "probe"),
+        (True, "attempt"),
+    ]
 
 
 def test_the_watches_are_complete_when_they_have_shown_all_that_was_listed() -> None:

@@ -80,7 +80,7 @@ the same names. */}}
 {{- $trainer := dict "image" .Values.trainerImage "appVersion" .Chart.AppVersion "value" "trainerImage" "dockerfile" "images/trainer/Dockerfile" }}
 {{- $probes := .Values.probes.priorityClass }}
 {{- $priority := ternary (include "halcyon.probePriorityClassName" .) "" (or $probes.create (ne $probes.name "")) }}
-{{- pick .Values "caBundle" "clusterDomain" "gpuDirect" "kueue" "log" "podMemory" "proxy" "stuckPods" "trainerPods" "watchNodes" "workers" |
+{{- pick .Values "caBundle" "clusterDomain" "gpuDirect" "kueue" "log" "planning" "podMemory" "proxy" "stuckPods" "trainerPods" "watchNodes" "workers" |
   merge (dict
     "trainerImage" (include "halcyon.image" $trainer)
     "namespaces" (include "halcyon.namespaces" . | fromJsonArray)

@@ -168,6 +168,7 @@ EDIT_RULES: tuple[EditRule, ...] = (
     EditRule("telemetry", "atCheckpoint", "the trainer opens its port when it starts"),
     EditRule("telemetry.statusIntervalSeconds", "live", "the operator reads at this interval", starts_again=False),
     EditRule("budget", "live", "the operator compares it with what was used; a raised one goes on", starts_again=False),
+    EditRule("plan", "live", "the operator plans before an attempt", starts_again=False),
     EditRule("suspend", "live", "saves and releases the hardware, or continues", starts_again=False),
     EditRule("ttlSecondsAfterFinished", "live", "the operator counts from the end of the run", starts_again=False),
 )

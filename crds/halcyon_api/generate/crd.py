@@ -224,6 +224,11 @@ _PRINTER_COLUMNS = [
     _column("Goodput", "string", ".status.goodput.ratio", wide=True),
     _column("Held out", "string", ".status.progress.evaluationLoss", wide=True),
     _column("Bits/byte", "string", ".status.progress.bitsPerByte", wide=True),
+    _column("Fits", "string", ".status.plan.fits", wide=True),
+    _column("Planned memory", "string", ".status.plan.memory", wide=True),
+    _column("Planned tokens/s", "string", ".status.plan.tokensPerSecond", wide=True),
+    _column("Chip-hours", "string", ".status.plan.chipHours", wide=True),
+    _column("Cost", "string", ".status.plan.cost", wide=True),
     _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
     _column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', wide=True),
 ]

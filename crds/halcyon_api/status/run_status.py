@@ -12,6 +12,7 @@ from halcyon_api.defaults.status import DefaultsStatus
 from halcyon_api.ends import COUNTERS, EndCause
 from halcyon_api.spec.mesh import ResolvedMesh
 from halcyon_api.status.goodput import Goodput, GoodputSeconds
+from halcyon_api.status.plan import PlanStatus
 from halcyon_api.status.progress import CheckpointProgress, Progress, StartupSeconds
 from halcyon_api.status.requests import EditStatus, InForce, MaintenanceStatus, RestartStatus, SaveRequestStatus
 
@@ -98,7 +99,7 @@ AT_REST: frozenset[Phase] = frozenset({"Suspended", "Succeeded", "Failed"})
 """Phases in which a run has no working pods, and the operator changes nothing without an edit."""
 
 ConditionType = Literal[
-    "Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed"
+    "Ready", "Reconciling", "Stalled", "Queued", "Running", "Degraded", "Suspended", "Succeeded", "Failed", "Planned"
 ]
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
@@ -245,6 +246,7 @@ class TrainingRunStatus(StatusModel):
     maintenance: MaintenanceStatus | None = optional("Notices of the run's nodes, such as maintenance, if any.")
     goodput: Goodput | None = optional("The share of time spent on training steps that were kept.")
     spent: Spending | None = optional("What the run has used of hardware and money.")
+    plan: PlanStatus | None = optional("What a step was planned to need and take.")
     topology: TopologyStatus | None = optional("The hardware of the present attempt.")
     placement: PlacementStatus | None = optional("Number of slices and avoided nodes, with the reasons.")
     queue: QueueStatus | None = optional("The queue of the present attempt.")

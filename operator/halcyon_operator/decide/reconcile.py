@@ -24,6 +24,7 @@ from halcyon_operator.decide.record.edits import with_edits
 from halcyon_operator.decide.record.follow import follow
 from halcyon_operator.decide.record.goodput import account
 from halcyon_operator.decide.record.placement import trains, with_room
+from halcyon_operator.decide.record.plan import plan_hash, with_plan
 from halcyon_operator.decide.record.queue import with_queue
 from halcyon_operator.decide.record.restarts import with_restart
 from halcyon_operator.decide.record.save_requests import next_due, with_requests
@@ -33,7 +34,7 @@ from halcyon_operator.decide.tell import events
 from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
 from halcyon_operator.decide.tell.describe import describe_attempt
 from halcyon_operator.decide.tell.queue import queue_changed
-from halcyon_operator.model.decision import Change, Decision
+from halcyon_operator.model.decision import Change, Decision, Deletion
 from halcyon_operator.model.views import HeadPending, JobSetView, Observed
 
 
@@ -61,6 +62,7 @@ def _updated(observed: Observed, jobset: JobSetView | None, wanted_hash: str, no
     """The status, updated from checkpoints, queue, JobSet, pods and spec."""
     change = Change(with_checkpoint(observed, now), events.checkpoint_failing(observed.report))
     change = change.updated(with_queue(observed, change.status, jobset, now))
+    change = change.updated(with_plan(observed, change.status, now))
     if jobset is not None:
         change = change.then(follow(observed, change.status, jobset, now))
         if observed.run.spec is not None:
@@ -75,7 +77,7 @@ def _next(observed: Observed, change: Change, wanted_hash: str, now: datetime) -
         return _invalid(observed, status, now)
     situation = Situation(observed, status, spec, attempts.current_jobset(observed), wanted_hash, now, change.retry)
     step = attempts.next_step(situation)
-    decision = _with_probe(carry_out(step, situation), step, observed, now)
+    decision = _without_planner(_with_probe(carry_out(step, situation), step, observed, now), step, observed)
     decision = pods.with_held_pods(decision, observed, step, situation.jobset, now)
     if isinstance(step, steps.Keep):
         delete = decision.delete + pods.pods_to_delete(observed, status, step.jobset)
@@ -129,6 +131,17 @@ def _reading_head(observed: Observed, now: datetime) -> Decision:
         status_to_write(observed, with_description(run.status, description, run.generation, now), now),
         requeue_after=LATER_SECONDS,
     )
+
+
+def _without_planner(decision: Decision, step: steps.Step, observed: Observed) -> Decision:
+    """The decision, with the deletion of a planning pod that nobody waits for, or that plans another spec."""
+    planner, spec = observed.planner, observed.run.spec
+    if planner is None or spec is None or planner.jobset.deleting or planner.jobset.owner_uid != observed.run.uid:
+        return decision
+    if isinstance(step, steps.MakePlan) and planner.hash == plan_hash(spec):
+        return decision
+    gone = Deletion("JobSet", planner.jobset.name, planner.jobset.uid)
+    return replace(decision, delete=(*decision.delete, gone))
 
 
 def _with_probe(decision: Decision, step: steps.Step, observed: Observed, now: datetime) -> Decision:

@@ -61,7 +61,18 @@ class ProbePlan:
     """Names of nodes that no pod may use."""
 
 
-Plan = ConfigMapPlan | JobSetPlan | ProbePlan
+@dataclass(frozen=True)
+class PlannerPlan:
+    """The JobSet whose pod plans the run."""
+
+    run: RunView
+    spec: TrainingRunSpec
+    settings: Settings
+    hash: str
+    """Hash of the part of the spec that decides the plan."""
+
+
+Plan = ConfigMapPlan | JobSetPlan | ProbePlan | PlannerPlan
 """An object that should exist; `objects.jobset.build` makes it."""
 
 

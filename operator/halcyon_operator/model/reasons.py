@@ -22,6 +22,8 @@ OwnStallReason = Literal[
     "CheckpointRootTaken",
     "RestartsExhausted",
     "AttemptsExhausted",
+    "DoesNotFit",
+    "PlanFailed",
 ]
 """Why nothing happens until a user acts, for another reason than the cause of the last end alone."""
 
@@ -74,6 +76,7 @@ StartReason = Literal[
     "PodsRefused",
     "PodHeld",
     "CreateRefused",
+    "Planning",
     "JobSetSuspended",
     "QueueEvicted",
 ]

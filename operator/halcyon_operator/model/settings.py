@@ -172,6 +172,19 @@ class _Kueue(ApiModel):
     enabled: bool = False
 
 
+PlanMode = Literal["require", "warn", "off"]
+
+
+class Planning(ApiModel):
+    """The pods that plan runs."""
+
+    mode: PlanMode = "warn"
+    """For runs without `spec.plan`."""
+    seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
+    cpu: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*m?$")] = "2"
+    memory: Memory = "8Gi"
+
+
 class _StuckPods(ApiModel):
     after_seconds: Annotated[int, Field(ge=0)] = 300
     force_delete: bool = False
@@ -203,6 +216,7 @@ class Settings(ApiModel):
     log: _Log = _Log()
     metrics: _MetricsPort = _MetricsPort()
     object_store: _ObjectStore = _ObjectStore()
+    planning: Planning = Planning()
     pod_memory: dict[str, Memory] = Field(default_factory=dict)
     probes: _Probes = _Probes()
     proxy: Proxy = Proxy()

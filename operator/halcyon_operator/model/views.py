@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from halcyon_api.checkpoint_documents import Head
 from halcyon_api.defaults.status import DefaultsStatus
+from halcyon_api.status.plan import PlanStatus
 from halcyon_api.status.progress import ProgressReport, TerminationReport
 from halcyon_api.status.requests import Notice
 from halcyon_api.status.run_status import Phase, TrainingRunStatus
@@ -39,6 +40,9 @@ class ProcessIndex(NamedTuple):
     host: int
     """Host inside the slice."""
 
+
+Role = Literal["attempt", "probe", "plan"]
+"""What a JobSet or pod of a run is for."""
 
 EndKind = Literal["disrupted", "deleted", "exited"]
 """How a pod's end began: by a disruption (eviction, preemption, loss of the node), by a deletion, or by an exit."""
@@ -206,6 +210,17 @@ class ProbeView:
 
 
 @dataclass(frozen=True)
+class PlannerView:
+    """The JobSet that plans a run, its pod, and the pod's answer."""
+
+    jobset: JobSetView
+    hash: str
+    """Hash of the part of the spec that it plans."""
+    pod: PodView | None = None
+    answer: PlanStatus | None = None
+
+
+@dataclass(frozen=True)
 class ObjectView:
     """Name and owner of an object of another kind."""
 
@@ -279,6 +294,8 @@ class Observed:
     """
     probe: ProbeView | None = None
     """The probe for more slices. Its JobSet and its pods are not in `jobsets` and `pods`."""
+    planner: PlannerView | None = None
+    """What plans the run. Its JobSet and its pod are not in `jobsets` and `pods`."""
     endings: tuple[PodEnding, ...] = ()
     """Endings of present pods, and of deleted pods whose end was seen."""
     head: HeadReading = field(default_factory=HeadAbsent)

@@ -16,7 +16,7 @@ on them and the webhook may be off.
 
 A probe searches for room for more slices. It is a JobSet like the run's, but its pods do nothing, so that they are
 placed by the same rules as those of the run (a slice in one node pool), and so that the operator needs no additional
-rights.
+rights. What plans a run is a JobSet of one pod for the same reason.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from halcyon_api.defaults.resource import BUILT_IN
 from halcyon_api.defaults.units import resolved
 from halcyon_api.elastic import on_slices, usable_slices
 from halcyon_api.ends import FATAL_CODES, ExitCode
-from halcyon_api.training_run import API_VERSION, KIND
+from halcyon_api.training_run import API_VERSION, KIND, TrainingRunSpec
 from halcyon_api.yaml_text import dump
-from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan, Manifest, Plan, ProbePlan
+from halcyon_operator.model.decision import ConfigMapPlan, JobSetPlan, Manifest, Plan, PlannerPlan, ProbePlan
+from halcyon_operator.model.settings import NO_MEMORY
 from halcyon_operator.model.untrusted import value_at
-from halcyon_operator.model.views import RunView
+from halcyon_operator.model.views import Role, RunView
 from halcyon_operator.objects.hardware import EXCLUSIVE_TOPOLOGY_ANNOTATION, node_requirements
 from halcyon_operator.objects.kueue import jobset_annotations, jobset_labels, pod_annotations
 from halcyon_operator.objects.owned_pods import probe_security
-from halcyon_operator.objects.pod_template import pod_template
+from halcyon_operator.objects.pod_template import TERMINATION_LOG, TMP_SIZE_LIMIT, pod_template
 
 JOBSET_API_VERSION = "jobset.x-k8s.io/v1alpha2"
 RULE_PREEMPTED = "preempted"
 RULE_SAVED = "saved"
 RULE_REFUSED = "refused"
-_NOT_FOR_TRAINERS = ("after", "defaults", "env")
+_NOT_FOR_TRAINERS = ("after", "defaults", "env", "plan")
 """Fields that a trainer does not need.
 
 Its image may be a version that does not know them; `env` is in the pod's environment.
@@ -58,20 +59,26 @@ _REPLACEMENTS = 1_000_000
 def build_config_map(plan: ConfigMapPlan) -> Manifest:
     """The ConfigMap with the run document for the trainer. It is immutable."""
     run, attempt, spec = plan.run, plan.attempt, plan.spec
-    # The document contains the built-in defaults, because the trainer's image may be a version with other defaults.
-    whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec == run.spec else spec.document()
-    document = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
-        "spec": {field: value for field, value in whole.items() if field not in _NOT_FOR_TRAINERS},
-    }
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata_of(run, names.jobset_name(run.name, attempt), attempt_labels(run, attempt)),
         "immutable": True,
-        "data": {names.RUN_DOCUMENT_KEY: dump(document)},
+        "data": {names.RUN_DOCUMENT_KEY: dump(run_document(run, spec))},
+    }
+
+
+def run_document(run: RunView, spec: TrainingRunSpec) -> dict[str, Any]:
+    """The run document for the trainer.
+
+    It contains the built-in defaults, because the trainer's image may be a version with other defaults.
+    """
+    whole = resolved(run.raw_spec, BUILT_IN, run.namespace, run.name) if spec == run.spec else spec.document()
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid, "generation": run.generation},
+        "spec": {field: value for field, value in whole.items() if field not in _NOT_FOR_TRAINERS},
     }
 
 
@@ -223,9 +230,15 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
     }
 
 
-def is_probe(document: object) -> bool:
-    """Whether an object belongs to a probe, not to an attempt."""
-    return value_at(document, "metadata", "labels", names.LABEL_ROLE) == names.ROLE_PROBE
+def role_of(document: object) -> Role:
+    """Whether an object belongs to an attempt, to a probe, or to what plans the run."""
+    match value_at(document, "metadata", "labels", names.LABEL_ROLE):
+        case names.ROLE_PROBE:
+            return "probe"
+        case names.ROLE_PLAN:
+            return "plan"
+        case _:
+            return "attempt"
 
 
 def build_probe(plan: ProbePlan) -> Manifest:
@@ -273,6 +286,63 @@ def build_probe(plan: ProbePlan) -> Manifest:
     )
 
 
+def build_planner(plan: PlannerPlan) -> Manifest:
+    """The JobSet that plans a run: one pod without accelerators, which compiles the step and reports in its
+    termination message.
+
+    The run document is in an annotation of the pod, so that it needs no further object.
+    """
+    run, spec, settings = plan.run, plan.spec, plan.settings
+    planning = settings.planning
+    labels = settings.trainer_pods.labels | spec.scheduling.labels | labels_of(run)
+    labels |= {names.LABEL_ROLE: names.ROLE_PLAN, names.LABEL_PLAN: plan.hash}
+    pod_context, container_context = probe_security(settings.trainer_pods, spec.accelerator.row)
+    amounts = {"cpu": planning.cpu} | ({} if planning.memory == NO_MEMORY else {"memory": planning.memory})
+    document = f"{names.RUN_DOCUMENT_DIRECTORY}/{names.RUN_DOCUMENT_KEY}"
+    container: dict[str, Any] = {
+        "name": names.TRAINER_CONTAINER,
+        "image": spec.image or settings.trainer_image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": ["halcyon", "plan"],
+        "args": [document, "--report", TERMINATION_LOG],
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 a mount point inside the pod
+        "resources": {"requests": amounts, "limits": {name: amounts[name] for name in amounts if name == "memory"}},
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": container_context,
+        "volumeMounts": [
+            {"name": "run", "mountPath": names.RUN_DOCUMENT_DIRECTORY, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+    annotated = {"fieldPath": f"metadata.annotations['{names.ANNOTATION_DOCUMENT}']"}
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_context,
+        "containers": [container],
+        "volumes": [
+            {"name": "run", "downwardAPI": {"items": [{"path": names.RUN_DOCUMENT_KEY, "fieldRef": annotated}]}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
+        ],
+    }
+    secrets = [{"name": name} for name in settings.trainer_pods.image_pull_secrets]
+    template = {
+        "metadata": {"labels": labels, "annotations": {names.ANNOTATION_DOCUMENT: dump(run_document(run, spec))}},
+        "spec": pod | ({"imagePullSecrets": secrets} if secrets else {}),
+    }
+    return jobset_manifest(
+        metadata_of(run, names.plan_name(run.name), labels),
+        1,
+        1,
+        labels,
+        {"backoffLimit": 0, "activeDeadlineSeconds": planning.seconds, "template": template},
+        {"network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True}, "suspend": False},
+    )
+
+
 def build(plan: Plan) -> Manifest:
     """The object that a plan describes."""
     match plan:
@@ -282,3 +352,5 @@ def build(plan: Plan) -> Manifest:
             return build_jobset(plan)
         case ProbePlan():
             return build_probe(plan)
+        case PlannerPlan():
+            return build_planner(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,15 +23,16 @@ from halcyon_operator.model.views import (
     NoticeView,
     ObjectView,
     Observed,
+    PlannerView,
     PodView,
     PodWarning,
     Prerequisite,
     ProbeView,
+    Role,
     RunKey,
     RunView,
 )
 from halcyon_operator.model.workload import MAX_WORKLOAD_AGE_SECONDS, WorkloadReading
-from halcyon_operator.objects.jobset import is_probe
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run, wanted
 from halcyon_operator.observe.head_reads import HeadReads
 from halcyon_operator.observe.jobsets import parse_jobset, parse_object
@@ -40,7 +41,7 @@ from halcyon_operator.observe.node_notices import NodeNotices
 from halcyon_operator.observe.pod_events import PodEvents
 from halcyon_operator.observe.runs import LONGEST_CHAIN, parse_prerequisite, parse_run_view
 from halcyon_operator.observe.trainers import Polls, ReportReading
-from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
+from halcyon_operator.observe.watch_cache import SeenJobSet, SeenPod, WatchCache
 from halcyon_operator.observe.workloads import Workloads
 
 HEAD_AGE_SECONDS = 10.0
@@ -103,13 +104,11 @@ class Observer:
         run = self._cache.run(key) if self._cache is not None else None
         if run is None or self._cache is None or run.defaults_due:
             return None
-        jobsets = tuple(seen.view for seen in self._cache.jobsets(key) if not seen.probe)
-        if not any(_at_work(run, jobset) for jobset in jobsets):
+        found = self._cache.jobsets(key)
+        if not any(_at_work(run, seen.view) for seen in found if seen.role == "attempt"):
             return None
-        probes = [seen.view for seen in self._cache.jobsets(key) if seen.probe]
-        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, self._cache.pods(key))
         age = max(MAX_WORKLOAD_AGE_SECONDS, self._pace())
-        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, age)
+        return await self._complete(key, run, found, self._cache.pods(key), progress_written_at, age)
 
     def record_write(self, document: object) -> None:
         """Record the written version of a run, which the watch shows only later."""
@@ -138,26 +137,25 @@ class Observer:
         run = parse_run_view(document)
         if run.defaults_due and not run.deleting:
             run = parse_run_view(document, await self._defaults(document, run))
-        jobsets = tuple(parse_jobset(jobset) for jobset in jobset_documents if not is_probe(jobset))
-        probes = [parse_jobset(jobset) for jobset in jobset_documents if is_probe(jobset)]
-        pods, probe = _own_pods(run, self._own.of(run, jobsets), probes, seen)
         for pod in seen:
             self._pod_endings.record(key, pod.view)
+        found = tuple(map(SeenJobSet, jobset_documents))
         earlier = () if run.status.attempt else _of_earlier_runs(run, seen)
-        return await self._complete(key, run, jobsets, pods, probe, progress_written_at, 0.0, earlier)
+        return await self._complete(key, run, found, seen, progress_written_at, 0.0, earlier)
 
     async def _complete(
         self,
         key: RunKey,
         run: RunView,
-        jobsets: tuple[JobSetView, ...],
-        pods: tuple[PodView, ...],
-        probe: ProbeView | None,
+        found: Sequence[SeenJobSet],
+        seen: Sequence[SeenPod],
         progress_written_at: datetime | None,
         workload_age: float,
         earlier: tuple[PodView, ...] = (),
     ) -> Observed:
         """The observation: objects that were read from the cluster, with HEAD, report, prerequisites and Workload."""
+        jobsets = tuple(one.view for one in found if one.role == "attempt")
+        pods = _pods_of(run, self._own.of(run, jobsets), seen, "attempt")
         alive = next((jobset for jobset in jobsets if _at_work(run, jobset)), None)
         config_map: ObjectView | None = None
         if alive is None and run.status.attempt > 0:
@@ -175,7 +173,8 @@ class Observer:
             settings=self._settings,
             jobsets=jobsets,
             pods=pods,
-            probe=probe,
+            probe=_probe(run, found, seen),
+            planner=_planner(run, found, seen),
             endings=seen_endings(
                 pods, (ending for ending in self._pod_endings.endings(key) if is_own(ending, run, own))
             ),
@@ -299,21 +298,33 @@ class Observer:
         )
 
 
-def _own_pods(
-    run: RunView, own: frozenset[str], probes: Iterable[JobSetView], seen: Iterable[SeenPod]
-) -> tuple[tuple[PodView, ...], ProbeView | None]:
-    """The pods of a run's attempts, and its probe.
+def _pods_of(run: RunView, own: frozenset[str], seen: Iterable[SeenPod], role: Role) -> tuple[PodView, ...]:
+    """The pods of a run with a role.
 
     Pods that have the run's labels but belong to no JobSet of the run are left out.
     """
-    seen = tuple(seen)
-    pods = tuple(pod.view for pod in seen if not pod.probe and is_own(pod.view, run, own))
-    probe = next((one for one in probes if run.uid and one.owner_uid == run.uid), None)
+    return tuple(pod.view for pod in seen if pod.role == role and is_own(pod.view, run, own))
+
+
+def _owned(run: RunView, found: Iterable[SeenJobSet], role: Role) -> SeenJobSet | None:
+    return next((one for one in found if one.role == role and run.uid and one.view.owner_uid == run.uid), None)
+
+
+def _probe(run: RunView, found: Iterable[SeenJobSet], seen: Iterable[SeenPod]) -> ProbeView | None:
+    probe = _owned(run, found, "probe")
     if probe is None:
-        return pods, None
-    return pods, ProbeView(
-        probe, tuple(pod.view for pod in seen if pod.probe and is_own(pod.view, run, frozenset({probe.uid})))
-    )
+        return None
+    return ProbeView(probe.view, _pods_of(run, frozenset({probe.view.uid}), seen, "probe"))
+
+
+def _planner(run: RunView, found: Iterable[SeenJobSet], seen: Iterable[SeenPod]) -> PlannerView | None:
+    jobset = _owned(run, found, "plan")
+    if jobset is None:
+        return None
+    own = frozenset({jobset.view.uid})
+    pods = [pod for pod in seen if pod.role == "plan" and is_own(pod.view, run, own)]
+    answer = next((pod.plan for pod in pods if pod.plan is not None), None)
+    return PlannerView(jobset.view, jobset.plan_hash, pods[0].view if pods else None, answer)
 
 
 def _at_work(run: RunView, jobset: JobSetView) -> bool:
@@ -338,7 +349,7 @@ def _writers(run: RunView, jobsets: tuple[JobSetView, ...], pods: tuple[PodView,
 
 def _of_earlier_runs(run: RunView, seen: Iterable[SeenPod]) -> tuple[PodView, ...]:
     """Trainer pods with the run's name and the uid of another run."""
-    pods = (pod.view for pod in seen if not pod.probe)
+    pods = (pod.view for pod in seen if pod.role == "attempt")
     return tuple(pod for pod in pods if pod.controlled and pod.jobset_uid and pod.run_uid not in ("", run.uid))
 
 

@@ -69,6 +69,12 @@ def parse_pod(document: object) -> PodView:
     )
 
 
+def termination_message(document: object) -> object:
+    """What the trainer's container wrote into its termination log; untrusted."""
+    container = _trainer(value_at(document, "status", "containerStatuses"))
+    return value_at(container, "state", "terminated", "message")
+
+
 def _job_uid(metadata: dict[str, object]) -> str:
     """Uid of the Job that controls the pod; empty: none does."""
     owners = mappings(metadata.get("ownerReferences"))

@@ -11,31 +11,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from halcyon_api import names
+from halcyon_api.status.plan import parse_plan
 from halcyon_api.status.run_status import AT_REST
 from halcyon_operator.model.untrusted import integer, text, value_at
-from halcyon_operator.model.views import JobSetView, ObjectKey, RunKey, RunView, WatchedKind
-from halcyon_operator.objects.jobset import is_probe
-from halcyon_operator.observe.jobsets import parse_jobset
-from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.model.views import ObjectKey, RunKey, RunView, WatchedKind
+from halcyon_operator.objects.jobset import role_of
+from halcyon_operator.observe.jobsets import MAX_LABEL, parse_jobset
+from halcyon_operator.observe.pods import parse_pod, termination_message
 from halcyon_operator.observe.runs import parse_run_view
 
 
 class SeenJobSet:
-    """A JobSet, and whether it is a probe."""
+    """A JobSet, what it is for, and the hash of what it plans."""
 
-    __slots__ = ("probe", "view")
+    __slots__ = ("plan_hash", "role", "view")
 
-    def __init__(self, view: JobSetView, probe: bool) -> None:
-        self.view, self.probe = view, probe
+    def __init__(self, document: object) -> None:
+        self.view, self.role = parse_jobset(document), role_of(document)
+        self.plan_hash = text(value_at(document, "metadata", "labels", names.LABEL_PLAN), MAX_LABEL)
 
 
 class SeenPod:
-    """A pod, its run, its key and version, and whether it belongs to a probe."""
+    """A pod, its run, its key and version, what it is for, and the plan that it reports."""
 
-    __slots__ = ("key", "probe", "run_uid", "version", "view")
+    __slots__ = ("key", "plan", "role", "run_uid", "version", "view")
 
     def __init__(self, document: object) -> None:
-        self.view, self.probe = parse_pod(document), is_probe(document)
+        self.view, self.role = parse_pod(document), role_of(document)
+        self.plan = parse_plan(termination_message(document)) if self.role == "plan" else None
         self.run_uid = text(value_at(document, "metadata", "labels", names.LABEL_RUN_UID))
         self.key, self.version = _object_key("pods", document), _version(document)
 
@@ -107,9 +110,7 @@ class WatchCache:
         """Record a JobSet of a run, or its deletion."""
         item = _object_key("jobsets", document)
         if self._newer(item, _version(document), deleted):
-            _put(
-                self._jobsets, key, item[2], None if deleted else SeenJobSet(parse_jobset(document), is_probe(document))
-            )
+            _put(self._jobsets, key, item[2], None if deleted else SeenJobSet(document))
 
     def saw_pod(self, key: RunKey, pod: SeenPod, *, deleted: bool = False) -> None:
         """Record a pod of a run, or its deletion."""

@@ -16,6 +16,7 @@ from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
 from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.record.plan import speed_ratio
 from halcyon_operator.model.untrusted import moment
 from halcyon_operator.model.views import RunKey
 
@@ -189,6 +190,16 @@ RUN_METRICS = (
         "halcyon_run_budget_ratio",
         "The largest used share of a part of `spec.budget`; absent without a budget.",
         _one(lambda _, s: s.spent and s.spent.share),
+    ),
+    RunMetric(
+        "halcyon_run_planned_tokens_per_second",
+        "Tokens a second by the plan; absent without a plan.",
+        _one(lambda _, s: s.plan and s.plan.tokens_per_second),
+    ),
+    RunMetric(
+        "halcyon_run_planned_speed_ratio",
+        "Measured speed as a share of the planned one, after the first steps.",
+        _one(lambda _, s: speed_ratio(s)),
     ),
     RunMetric(
         "halcyon_run_checkpoint_step",

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from halcyon_api.ends import ExitCode
+from halcyon_api.status.plan import parse_plan
 from halcyon_api.training_run import parse_run
 from tests.api.documents import document
 from tests.suite.limits import limit
@@ -36,7 +37,9 @@ def on_v5e(**trainer: Any) -> dict[str, Any]:
 
 
 def test_a_plan_has_memory_time_money_and_traffic(tmp_path: Path) -> None:
-    ended = plan(on_v5e(microbatches="auto", remat="auto"), tmp_path, "--json", "--assume", "price=2")
+    report = tmp_path / "report.json"
+    options = "--json", "--assume", "price=2", "--report", str(report)
+    ended = plan(on_v5e(microbatches="auto", remat="auto"), tmp_path, *options)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     program, numbers = found["program"], found["plan"]
@@ -48,6 +51,10 @@ def test_a_plan_has_memory_time_money_and_traffic(tmp_path: Path) -> None:
     hours = numbers["run"]["chip-hours"]["value"]
     assert numbers["run"]["cost"]["value"] == pytest.approx(2 * hours)
     assert hours == pytest.approx(16 * numbers["run"]["time of the run"]["value"] / 3600)
+    shown = parse_plan(report.read_text())
+    assert shown is not None
+    assert (shown.fits, shown.chip_hours) == (True, pytest.approx(hours))
+    assert shown.tokens_per_second == pytest.approx(32 * 32 / numbers["step"]["time of a step"]["value"])
     assert {"mlp", "head", "attention", "optimizer"} <= {part["name"] for part in numbers["parts"]}
     assert {one["basis"] for section in numbers.values() if isinstance(section, dict) for one in section.values()} == {
         "compiled",
@@ -57,9 +64,15 @@ def test_a_plan_has_memory_time_money_and_traffic(tmp_path: Path) -> None:
 
 
 def test_a_step_that_does_not_fit_is_refused_with_the_missing_memory(tmp_path: Path) -> None:
-    ended = plan(on_v5e(sequenceLength=65_536, microbatches=1, remat="none", attention="reference"), tmp_path)
+    report = tmp_path / "report.json"
+    huge = on_v5e(sequenceLength=65_536, microbatches=1, remat="none", attention="reference")
+    ended = plan(huge, tmp_path, "--report", str(report))
     assert ended.returncode == ExitCode.BAD_CONFIGURATION
     assert "It does not fit: a device lacks " in ended.stdout
+    found = parse_plan(report.read_text())
+    assert found is not None
+    assert (found.fits, found.bound is not None) == (False, True)
+    assert found.message.startswith(f"a step does not fit: it takes {found.memory}, so ")
 
 
 def test_a_search_ranks_meshes_and_writes_the_best_one(tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ def plan(
     ] = False,
     assumptions: Annotated[bool, typer.Option("--assumptions", help="List what is assumed, and end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what the operator shows of the plan into this file.", hidden=True)
+    ] = None,
 ) -> None:
     """Show whether a run fits on its devices, how long a step takes and why, what a run costs, and when it ends.
 
@@ -98,6 +101,10 @@ def plan(
             return
         now, found = dt.datetime.now(dt.UTC), compiled(run.spec)
         numbers = estimate(found.plan, found.run, found.rates, assumed, now)
+        if report is not None:
+            from halcyon.commands.planning.report import report_of
+
+            report.write_text(report_of(numbers, found.note).model_dump_json(by_alias=True, exclude_none=True))
         if picture is not None:
             picture.write_text(page.picture(numbers, run.metadata.name), encoding="utf-8")
         if compare is not None:

@@ -21,12 +21,13 @@ from halcyon_operator.decide.record.edits import with_edits_in_force
 from halcyon_operator.decide.record.follow import count_next_attempt
 from halcyon_operator.decide.record.history import with_end
 from halcyon_operator.decide.record.placement import placement_of
+from halcyon_operator.decide.record.plan import plan_hash
 from halcyon_operator.decide.record.restarts import passed_over, with_restart_done
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.decide.tell import events
 from halcyon_operator.decide.tell.conditions import Description, recorded_description, stalled, with_description
 from halcyon_operator.decide.tell.describe import describe_attempt, describe_success, describe_transition
-from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan
+from halcyon_operator.model.decision import Change, ConfigMapPlan, Decision, Deletion, JobSetPlan, Plan, PlannerPlan
 from halcyon_operator.model.endings import GroupEnd
 from halcyon_operator.model.history import last_entry, present_group
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
@@ -116,6 +117,17 @@ def carry_out(step: steps.Step, situation: Situation) -> Decision:
                 description = Description(description.phase, "CreateRefused", observed.create_refusal)
             return Decision(
                 described(status, description), create=_objects(observed, status, spec), requeue_after=SOON_SECONDS
+            )
+        case steps.MakePlan():
+            planner = observed.planner
+            said = "compiling the step in a pod without accelerators, to see whether it fits and what it takes"
+            if planner is not None and planner.pod is not None and planner.pod.waiting_message:
+                said += f"; its pod waits: {planner.pod.waiting_message}"
+            made = (PlannerPlan(run, spec, observed.settings, plan_hash(spec)),) if planner is None else ()
+            if observed.create_refusal:
+                said = f"{said}; {observed.create_refusal}"
+            return Decision(
+                described(vanished, Description("Pending", "Planning", said)), create=made, requeue_after=SOON_SECONDS
             )
         case steps.Rest():
             at = f" at step {status.resume_step}" if status.resume_step else ""

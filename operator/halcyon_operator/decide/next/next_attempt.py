@@ -17,6 +17,7 @@ from halcyon_operator.decide.next import steps
 from halcyon_operator.decide.next.backoff import backoff_of
 from halcyon_operator.decide.next.steps import Case, Situation
 from halcyon_operator.decide.record.checkpoint import foreign_owner, shown_owner
+from halcyon_operator.decide.record.plan import plan_hash, plan_mode
 from halcyon_operator.decide.tell.pods import on_node
 from halcyon_operator.model.history import ended_cause, last_message
 from halcyon_operator.model.ownership import highest_own, own_config_map, own_jobsets
@@ -117,6 +118,26 @@ def _exhausted(situation: Situation) -> steps.Stall | None:
     )
 
 
+def _unplanned(situation: Situation) -> steps.MakePlan | None:
+    spec, status = situation.spec, situation.status
+    if plan_mode(spec, situation.observed.settings) == "off":
+        return None
+    known = status.plan is not None and status.plan.hash == plan_hash(spec)
+    return None if known else steps.MakePlan()
+
+
+def _too_large(situation: Situation) -> steps.Stall | None:
+    spec, plan = situation.spec, situation.status.plan
+    if plan is None or plan.fits or plan_mode(spec, situation.observed.settings) != "require":
+        return None
+    if plan.fits is False:
+        fix = "choose a smaller model or batch, more or larger devices, or another mesh (`halcyon plan --search`)"
+        return steps.Stall("DoesNotFit", f"spec.plan: {plan.message}; {fix}")
+    return steps.Stall(
+        "PlanFailed", f"spec.plan: {plan.message}; mend it, or set spec.plan: warn to begin without a plan"
+    )
+
+
 def new_attempt(situation: Situation) -> steps.NewAttempt:
     """The step if nothing stands against a new attempt."""
     status = situation.status
@@ -146,6 +167,8 @@ AFTER_ATTEMPT: tuple[Case, ...] = (
     Case("the ConfigMap of the last attempt is left", "deletes it", _old_config_map),
     Case("ends without a checkpoint, or a store that cannot be reached, cause a pause", "waits", _held_back),
     Case("all numbers of attempts are used", "stops: `AttemptsExhausted`", _exhausted),
+    Case("the step is not planned, and `plan` asks for it", "plans it: `Planning`", _unplanned),
+    Case("`plan: require`, and the step does not fit, or has no plan", "stops: `DoesNotFit`, `PlanFailed`", _too_large),
     Case("otherwise", "records the number of a new attempt", new_attempt),
 )
 """While the run has no JobSet: what follows from the table's **same**, **edited** and so on."""

@@ -97,6 +97,11 @@ class Create:
 
 
 @dataclass(frozen=True)
+class MakePlan:
+    """Let a pod without accelerators compile the step, and wait for its answer."""
+
+
+@dataclass(frozen=True)
 class Rest:
     """The run is suspended. Of its objects only the ConfigMap of the last attempt stays in the cluster."""
 
@@ -125,6 +130,7 @@ Step = (
     | DiscardConfigMap
     | NewAttempt
     | Create
+    | MakePlan
     | Rest
     | Stall
     | StayStalled

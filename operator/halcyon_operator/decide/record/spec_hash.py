@@ -41,7 +41,12 @@ _NOT_RELEVANT = _live()
 
 def attempt_spec_hash(spec: TrainingRunSpec) -> str:
     """Hash of the state of the spec that an attempt is created from."""
-    document = spec.model_dump(mode="json", by_alias=True, exclude=_NOT_RELEVANT, exclude_defaults=True)
+    return hash_of(spec, None, _NOT_RELEVANT)
+
+
+def hash_of(spec: TrainingRunSpec, include: set[str] | None, exclude: dict[str, Any]) -> str:
+    """Hash of a part of a spec: 40 characters. A field with its default counts as absent."""
+    document = spec.model_dump(mode="json", by_alias=True, include=include, exclude=exclude, exclude_defaults=True)
     _leave_out_default_kinds(document, spec)
     canonical = json.dumps(
         {key: value for key, value in document.items() if value != {}}, sort_keys=True, separators=(",", ":")

@@ -12,11 +12,15 @@ from datetime import datetime
 from typing import Literal, cast, get_args
 
 from halcyon_api.ends import HELD_REASONS
+from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.run_status import Condition, ConditionType, Phase, TrainingRunStatus
+from halcyon_operator.decide.record.plan import SLOW, speed_ratio
 from halcyon_operator.model.reasons import RunReason, StallReason, StartReason, stall_reason
 from halcyon_operator.model.untrusted import stamp, text
 
 MAX_MESSAGE = 2048
+_NOTABLE = 0.1
+"""Share of the time from which a wait explains why a run is slower than planned."""
 _ON_ITS_WAY: frozenset[Phase] = frozenset({"Pending", "Queued", "Starting", "Restarting", "Suspending"})
 _AS_WANTED: frozenset[Phase] = frozenset({"Running", "Suspended", "Succeeded"})
 EDIT_PENDING = "EditPending"
@@ -88,7 +92,13 @@ def recorded_description(status: TrainingRunStatus) -> Description:
 def _condition(
     kind: ConditionType, status: TrainingRunStatus, description: Description, generation: int, now: datetime
 ) -> Condition:
-    holds, reason, message = _degraded(status, description) if kind == "Degraded" else _truth(kind, description)
+    holds, reason, message = (
+        _degraded(status, description)
+        if kind == "Degraded"
+        else planned(status)
+        if kind == "Planned"
+        else _truth(kind, description)
+    )
     truth = "True" if holds else "False"
     known = status.condition(kind)
     return Condition(
@@ -110,6 +120,35 @@ def _degraded(status: TrainingRunStatus, description: Description) -> tuple[bool
     why = status.placement.reason if status.placement is not None else None
     holds = bool(why) and description.phase in ("Starting", "Running", "Restarting")
     return holds, "FewerSlices" if holds else "NotDegraded", why or "" if holds else ""
+
+
+def planned(status: TrainingRunStatus) -> tuple[bool, str, str]:
+    """Whether the step is planned, fits, and is as fast as planned, with reason and message."""
+    plan, ratio = status.plan, speed_ratio(status)
+    if plan is None:
+        return False, "NotPlanned", ""
+    if plan.fits is False:
+        return False, "DoesNotFit", plan.message
+    if plan.step_seconds is None and plan.fits is None:
+        return False, "PlanFailed", plan.message
+    if ratio is not None and ratio < SLOW:
+        return False, "SlowerThanPlanned", f"the run trains at {ratio:.0%} of the planned speed: {_slow_part(status)}"
+    return True, "Planned", plan.message
+
+
+def _slow_part(status: TrainingRunStatus) -> str:
+    """What a run that is slower than planned spends its time on, as a clause."""
+    seconds = status.goodput.current.seconds if status.goodput is not None else GoodputSeconds()
+    waits = {
+        "waits for data": seconds.data_wait,
+        "waits for saves": seconds.save_blocking,
+        "evaluates": seconds.evaluation,
+    }
+    longest, whole = max(waits, key=lambda name: waits[name]), seconds.productive_step + sum(waits.values())
+    if whole and waits[longest] / whole >= _NOTABLE:
+        return f"it {longest} {waits[longest] / whole:.0%} of the time"
+    bound = f", which the plan says is bound by {status.plan.bound}" if status.plan and status.plan.bound else ""
+    return f"the time is in the steps{bound}; a profile shows where (kubectl halcyon profile)"
 
 
 def _truth(kind: ConditionType, description: Description) -> tuple[bool, str, str]:

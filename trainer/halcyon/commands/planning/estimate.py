@@ -251,6 +251,11 @@ class Estimate:
     step: StepTime | None
     missing_bytes: int
 
+    def value(self, section: str, name: str) -> float | None:
+        """A number of a section. None: there is none, or it is not known."""
+        found = next((one.value for one in self.sections.get(section, ()) if one.name == name), None)
+        return found if isinstance(found, int | float) else None
+
     def document(self) -> dict[str, Any]:
         """The numbers as JSON."""
         return {title: {one.name: one.document() for one in numbers} for title, numbers in self.sections.items()} | {
@@ -316,7 +321,7 @@ def _memory(plan: Plan) -> tuple[tuple[Number, ...], int]:
 
 def _step(step: StepTime, run: Run, plan: Plan, assumed: Assumptions) -> tuple[Number, ...]:
     share = assumed.uncertainty
-    range_of = f"{_seconds(step.seconds * (1 - share))} to {_seconds(step.seconds * (1 + share))}"
+    range_of = f"{in_words(step.seconds * (1 - share))} to {in_words(step.seconds * (1 + share))}"
     rows = [
         Number("model FLOPs of a step", float(run.tokens_per_step * run.flops_per_token), "FLOPs", "computed"),
         Number("time on ideal devices", step.ideal_seconds, "seconds", "compiled"),
@@ -354,5 +359,6 @@ def _whole(step: StepTime, run: Run, useful: float, assumed: Assumptions, now: d
     )
 
 
-def _seconds(value: float) -> str:
+def in_words(value: float) -> str:
+    """Seconds in words."""
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"

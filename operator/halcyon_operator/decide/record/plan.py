@@ -1,0 +1,78 @@
+"""The plan of a run: recorded from its planning pod, and compared with the speed that the run has. Pure.
+
+The planning pod compiles the step without its hardware (``halcyon plan``). Its answer holds for the part of the spec
+that decides it, so a new attempt with the same part is not planned again. A pod that does not answer in time counts as
+one that failed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from halcyon_api.status.plan import PlanStatus
+from halcyon_api.status.run_status import TrainingRunStatus
+from halcyon_api.training_run import TrainingRunSpec
+from halcyon_operator.decide.record.spec_hash import hash_of
+from halcyon_operator.model.settings import PlanMode, Settings
+from halcyon_operator.model.views import Observed, PlannerView
+
+_DECIDE = {
+    "accelerator", "adapter", "average", "image", "mesh", "model", "objective", "optimizer", "tokenizer", "trainer"
+}  # fmt: skip
+"""The sections of a spec that decide its plan."""
+SLOW = 0.8
+"""Share of the planned speed below which a run is told to be slower than planned."""
+_SETTLED_STEPS = 50
+"""Steps after which the measured speed is compared with the plan."""
+_PATIENCE_SECONDS = 60.0
+"""Time beyond that of the planning pod after which its JobSet counts as failed, whatever it shows."""
+
+
+def plan_mode(spec: TrainingRunSpec, settings: Settings) -> PlanMode:
+    """Whether a run is planned before an attempt. Only trainings are, and not those on processors, which it would only
+    delay.
+    """
+    if spec.task != "train" or spec.accelerator.row.family == "cpu":
+        return "off"
+    return spec.plan or settings.planning.mode
+
+
+def plan_hash(spec: TrainingRunSpec) -> str:
+    """Hash of the part of a spec that decides its plan: 16 characters, as a label has them."""
+    return hash_of(spec, _DECIDE, {"accelerator": {"price_per_chip_hour": True}})[:16]
+
+
+def with_plan(observed: Observed, status: TrainingRunStatus, now: datetime) -> TrainingRunStatus:
+    """The status with the answer of the planning pod, if there is one."""
+    spec, planner = observed.run.spec, observed.planner
+    if spec is None or planner is None or planner.hash != plan_hash(spec):
+        return status
+    found = planner.answer or _failure(planner, observed.settings.planning.seconds, now)
+    if found is None:
+        return status
+    price = spec.accelerator.price_per_chip_hour
+    cost = None if price is None or found.chip_hours is None else found.chip_hours * price
+    return status.model_copy(update={"plan": found.model_copy(update={"hash": planner.hash, "cost": cost})})
+
+
+def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | None:
+    """A plan that failed. None: its pod may still answer."""
+    jobset, pod = planner.jobset, planner.pod
+    created = jobset.created_at
+    if created is not None and (now - created).total_seconds() > seconds + _PATIENCE_SECONDS:
+        why = pod.waiting_message or pod.waiting_reason if pod is not None else ""
+        return PlanStatus(message=f"planning did not end in {seconds} s{f': {why}' if why else ''}"[:1024])
+    if jobset.outcome == "running" or (pod is not None and pod.ending is None):
+        return None
+    message = pod.ending.message if pod is not None and pod.ending is not None else ""
+    if "DeadlineExceeded" in (message, jobset.failure_reason) or "DeadlineExceeded" in jobset.failure_message:
+        return PlanStatus(message=f"planning did not end in {seconds} s")
+    return PlanStatus(message=f"planning failed: {message or jobset.failure_message or 'its pod is gone'}"[:1024])
+
+
+def speed_ratio(status: TrainingRunStatus) -> float | None:
+    """The measured speed as a share of the planned one; None: one of them is not known yet."""
+    plan, progress = status.plan, status.progress
+    if plan is None or progress is None or not plan.tokens_per_second or progress.step < _SETTLED_STEPS:
+        return None
+    return None if progress.tokens_per_second is None else progress.tokens_per_second / plan.tokens_per_second
