@@ -185,7 +185,8 @@ def path(devcluster: DevCluster) -> Iterator[WholePath]:
         # Other tests apply the CRDs at the same time. Helm takes over what exists when it looks, but what appears
         # between its look and its write is a conflict that no flag solves (helm/helm#32069).
         devcluster.kubectl.apply(definitions())
-        install_operator(cluster, chart_values(images, place, kueue={"enabled": True}), place)
+        small = {"mode": "warn", "seconds": 300, "cpu": "250m", "memory": "3Gi"}
+        install_operator(cluster, chart_values(images, place, kueue={"enabled": True}, planning=small), place)
         with Watch(devcluster.kubectl, place.runs) as watch:
             whole = WholePath(devcluster, place, watch, small_document(place), kept_folder(os.environ) / "cluster")
             yield whole

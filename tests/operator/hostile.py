@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from halcyon_api import names
+from halcyon_api.status.plan import PlanStatus
 from halcyon_operator.model.endings import merge_endings
-from halcyon_operator.model.views import HeadUnreachable, Observed, PodWarning, ProbeView
+from halcyon_operator.model.views import HeadUnreachable, Observed, PlannerView, PodWarning, ProbeView
 from halcyon_operator.model.workload import NoKueue, WorkloadReading, WorkloadUnread
 from halcyon_operator.objects.kueue import LABEL_QUEUE
 from halcyon_operator.observe.defaults import FoundDefaults, root_of_run
@@ -45,6 +46,7 @@ OTHER_SETTINGS = settings_of(
     probes={"priorityClass": {"name": "low"}},
     gpuDirect={"allowed": True},
     kueue={"enabled": True},
+    planning={"mode": "require"},
 )
 
 LONG = 10_000
@@ -115,6 +117,8 @@ _SAVE = {"value": "now", "requestedAt": rfc(1), "askedStep": 35, "step": 40}
 LATER_STATUS: dict[str, Any] = {
     "observedGeneration": 1,
     "spent": {"chipHours": 1.5, "money": 3.0, "share": 0.5},
+    "plan": {"hash": "0123456789abcdef", "fits": True, "memory": "1.0 GB of 16.0 GB", "stepSeconds": 0.5}
+    | {"tokensPerSecond": 9.0, "mfu": 0.4, "bound": "memory", "chipHours": 2.0, "cost": 4.0, "message": "a step"},
     "attemptSpecHash": "1-other",
     "defaults": {
         "name": "default",
@@ -303,6 +307,7 @@ def observations(data: st.DataObject, document: object, **seen: Any) -> Observed
         "pods": tuple(map(parse_pod, pods)),
         "earlier_pods": tuple(map(parse_pod, data.draw(st.sampled_from([[], pods])))),
         "probe": None,
+        "planner": data.draw(st.sampled_from(PLANNERS)),
         "endings": merge_endings(data.draw(st.sampled_from([[], gone]))),
         "head": data.draw(st.sampled_from([*HEADS, HeadUnreachable("x" * 2_000)])),
         "report": reading.report,
@@ -422,6 +427,13 @@ PODS = [
     pod(1, 2, 2, 0, **(ended(42, 12) | {"reason": "Evicted", "message": "too much"})),
 ]
 """Pods of a run, running, ended and waiting."""
+
+PLANNERS = [
+    None,
+    PlannerView(parse_jobset(jobset()), ""),
+    PlannerView(parse_jobset(jobset(outcome="Failed")), "0" * 63, parse_pod(pod()), PlanStatus(message="x" * 1024)),
+]
+"""What may plan a run."""
 
 HEADS = [head(), head(10), head(500, epoch=(99_999, 3)), head(1, owner=("other", "run"))]
 """Possible HEADs of a root."""

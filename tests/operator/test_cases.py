@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from halcyon_api import names
 from halcyon_api.ends import EndCause
 from halcyon_api.status.run_status import HistoryEntry
+from halcyon_api.training_run import parse_run
 from halcyon_operator.decide.next.attempts import BEFORE, current_jobset, next_step
 from halcyon_operator.decide.next.by_cause import recovery_facts
 from halcyon_operator.decide.next.next_attempt import AFTER_ATTEMPT
@@ -33,6 +34,7 @@ from halcyon_operator.decide.next.steps import (
     Wait,
     first_step,
 )
+from halcyon_operator.decide.record.plan import plan_hash
 from halcyon_operator.decide.record.spec_hash import RETIRED
 from halcyon_operator.model.ownership import own_jobsets
 from halcyon_operator.model.views import HeadPending, Observed, Prerequisite
@@ -100,6 +102,8 @@ WITH_JOBSET: tuple[tuple[Observed, str], ...] = (
 )
 """A case of each row of `BEFORE`, with the hash of the wanted spec."""
 
+ON_GPUS: dict[str, Any] = {"accelerator": {"type": "h100", "topology": "1x8"}}
+PLAN = {"hash": plan_hash(parse_run(run(**ON_GPUS)).spec)}
 GONE = status(attemptSpecHash=RETIRED, **DIVERGED)
 REFUSED_BY_STORE = GONE | {"history": [GONE["history"][0] | {"cause": "rootUnusable"}]}
 WITHOUT_JOBSET: tuple[Observed, ...] = (
@@ -112,7 +116,9 @@ WITHOUT_JOBSET: tuple[Observed, ...] = (
     observed(run(REFUSED_BY_STORE), head=head(), config_map=OWN_CONFIG_MAP),
     observed(run(REFUSED_BY_STORE | {"attempt": names.MAX_ATTEMPT}), head=head()),
     observed(run(GONE | {"attempt": names.MAX_ATTEMPT}), head=head()),
-    observed(run(GONE), head=head()),
+    observed(run(GONE, plan="warn", **ON_GPUS), head=head()),
+    observed(run(GONE | {"plan": PLAN | {"fits": False}}, plan="require", **ON_GPUS), head=head()),
+    observed(run(GONE | {"plan": PLAN | {"fits": False}}, plan="warn", **ON_GPUS), head=head()),
 )
 """A case of each row of `AFTER_ATTEMPT`. Where two rows match, the second one is not what happens."""
 

@@ -22,6 +22,7 @@ import halcyon_api
 import halcyon_operator
 from halcyon_api.checkpoint_documents import DamagedDocument, decode_head, decode_origin
 from halcyon_api.defaults.resource import parse_defaults
+from halcyon_api.status.plan import parse_plan
 from halcyon_api.status.progress import Evaluated, Progress
 from halcyon_api.status.run_status import TrainingRunStatus, parse_status
 from halcyon_api.training_run import InvalidRun, parse_run
@@ -29,13 +30,13 @@ from halcyon_operator.kube.client import merge_patch
 from halcyon_operator.kube.cluster import knows_the_rules
 from halcyon_operator.kube.election import parse_lease
 from halcyon_operator.model import untrusted
-from halcyon_operator.objects.jobset import is_probe
+from halcyon_operator.objects.jobset import role_of
 from halcyon_operator.observe.checkpoints import parse_head
 from halcyon_operator.observe.defaults import FoundDefaults, due, resolved_spec, root_of_run, taken, wanted
 from halcyon_operator.observe.jobsets import controller_uid, parse_jobset, parse_object
 from halcyon_operator.observe.node_notices import NodeNotices, notices_of
 from halcyon_operator.observe.pod_events import newest_warning
-from halcyon_operator.observe.pods import parse_pod
+from halcyon_operator.observe.pods import parse_pod, termination_message
 from halcyon_operator.observe.runs import parse_prerequisite, parse_run_view
 from halcyon_operator.observe.trainers import parse_report
 from halcyon_operator.observe.watch_cache import SeenPod, WatchCache
@@ -155,7 +156,9 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Any]] = {
         {"type": "Warning"},
     ),
     "observe.pods.parse_pod": (parse_pod, pod()),
-    "objects.jobset.is_probe": (is_probe, jobset()),
+    "objects.jobset.role_of": (role_of, jobset()),
+    "observe.pods.termination_message": (termination_message, pod()),
+    "api.status.plan.parse_plan": (parse_plan, '{"fits": true}'),
     "observe.runs.parse_run_view": (parse_run_view, RUN),
     "observe.watch_cache.WatchCache.listed": (_stored, RUN),
     "observe.watch_cache.WatchCache.saw_jobset": (_stored, jobset()),
