@@ -66,7 +66,7 @@ def test_null_removes_a_field_and_the_document_that_was_given_stays() -> None:
         ("spec.optimizer.schedule={wsd: {}}", "spec.optimizer.schedule.wsd.decaySteps: required"),
         (
             "spec.data.sources[7].weight=1",
-            "spec.data.sources[7].weight: spec.data.sources has 1 entries, counted from 0, so none is [7]",
+            "spec.data.sources[7].weight: spec.data.sources has 1 entry, counted from 0, so there is no [7]",
         ),
         ("spec.data.sources.weight=1", "spec.data.sources is a list; write the number of an entry, such as [0]"),
         ("spec.trainer[0]=1", "spec.trainer is not a list, so it has no entry 0"),
