@@ -108,6 +108,8 @@ def run_view(
         unit = "steps" if progress.evaluated is None else "batches"
         facts.add_progress(progress.step, progress.steps or steps or 1, unit)
         fact("speed", _speed(status))
+    if (planned := _planned(status)) is not None:
+        fact("plan", planned)
     if losses:
         facts.add_losses("loss", f"{losses[-1]:z.4f}", losses)
     if progress is not None and progress.evaluated is not None:
@@ -137,6 +139,20 @@ def run_view(
             table.add_row(*map(Text, (host.pod, host.node, host.state, span(host.age_seconds))))
         parts.append(table)
     return Group(*parts)
+
+
+def _planned(status: TrainingRunStatus) -> str | None:
+    """The plan of a run in a few words, or what is wrong with it; None: it has none."""
+    plan, condition = status.plan, status.condition("Planned")
+    if plan is None:
+        return None
+    if condition is not None and condition.status == "False":
+        return condition.message
+    words = [f"{plan.memory} of a device" if plan.memory else ""]
+    words += [f"{plan.tokens_per_second:,.0f} tokens/s" if plan.tokens_per_second else ""]
+    words += [f"{plan.chip_hours:,.1f} chip-hours" if plan.chip_hours else ""]
+    words += [f"cost {plan.cost:,.2f}" if plan.cost else ""]
+    return ", ".join(filter(None, words)) or plan.message
 
 
 def fleet_view(runs: Sequence[tuple[str, str, TrainingRunStatus]], now: datetime) -> RenderableType:

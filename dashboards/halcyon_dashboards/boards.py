@@ -110,7 +110,7 @@ def run() -> Dashboard:
             time_series("Learning rate", "sci", q["learning rate"]),
         ),
         "Speed": (
-            time_series("Tokens per second", "short", q["tokens"]),
+            time_series("Tokens per second", "short", q["tokens"], q["planned tokens"]),
             time_series("MFU", "percentunit", q["mfu"], about="Only for devices whose peak is known."),
             time_series("Step time", "s", q["step p50"], q["step p90"], q["step p99"]),
             time_series(

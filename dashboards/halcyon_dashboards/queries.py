@@ -208,6 +208,7 @@ RUN: dict[str, Query] = {
     "gradient norm": Query(f"max(halcyon_trainer_gradient_norm{{{_RUN}}})", "gradient norm"),
     "learning rate": Query(f"max(halcyon_trainer_learning_rate{{{_RUN}}})", "learning rate"),
     "tokens": Query(f"{TOKENS_PER_SECOND}{{{_RUN}}}", "tokens per second"),
+    "planned tokens": Query(f"max(halcyon_run_planned_tokens_per_second{{{_RUN}}})", "planned"),
     "mfu": Query(f"max(halcyon_trainer_mfu_ratio{{{_RUN}}})", "MFU"),
     **{
         f"step p{100 * quantile:g}": Query(

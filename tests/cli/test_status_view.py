@@ -55,6 +55,20 @@ def test_a_running_run() -> None:
     assert "defaults" not in view
 
 
+def test_a_plan_is_shown_and_what_is_wrong_with_it() -> None:
+    plan = {"memory": "40.0 GB of 80.0 GB", "tokensPerSecond": 2000.0, "chipHours": 16.0, "cost": 32.0}
+    slow = {"type": "Planned", "status": "False", "reason": "SlowerThanPlanned", "message": "it waits for data"}
+    held = [slow | {"lastTransitionTime": "2026-03-01T12:00:00Z"}]
+    for conditions, words in (
+        ([], "40.0 GB of 80.0 GB of a device, 2,000 tokens/s, 16.0 chip-hours, cost 32.00"),
+        (held, "waits for data"),
+    ):
+        assert words in text(
+            run_view("demo", parse_status(RUNNING | {"plan": plan, "conditions": conditions}), 100, [], [], NOW)
+        )
+    assert "plan" not in text(run_view("demo", parse_status(RUNNING), 100, [], [], NOW))
+
+
 def test_a_run_that_evaluates() -> None:
     sources = [
         {"source": "prose", "loss": 2.25, "bitsPerByte": 1.5, "tokens": 10_000, "sequences": 40},
