@@ -49,11 +49,16 @@ class Times:
     manifest_megabytes: float
 
 
-def times(parameters: float, hosts: int, devices_a_host: int, place: Place) -> Times:
-    """Times of a save and a restore, if the state is sharded over all devices once and all hosts write."""
+def times(parameters: float, hosts: int, devices_a_host: int, place: Place, *, state_hosts: int | None = None) -> Times:
+    """Times of a save and a restore, to which all hosts contribute.
+
+    The state is divided over all devices, or over those of `state_hosts` hosts, of which the others hold copies: each
+    file is written once, and read once for all that need it.
+    """
+    holders = min(hosts, state_hosts or hosts)
     gigabytes = parameters * BYTES_A_PARAMETER / 1e9
-    shard_bytes = gigabytes * 1e9 / (hosts * devices_a_host * ARRAYS)
-    files = hosts * devices_a_host * ARRAYS * max(1.0, shard_bytes / place.chunk_bytes)
+    shard_bytes = gigabytes * 1e9 / (holders * devices_a_host * ARRAYS)
+    files = holders * devices_a_host * ARRAYS * max(1.0, shard_bytes / place.chunk_bytes)
     share = gigabytes / hosts
     save = {
         "hash": share / place.hash,
