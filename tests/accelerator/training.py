@@ -9,8 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from halcyon.commands.planning.assumptions import Assumptions
+from halcyon.commands.planning.compiled import run_of
+from halcyon.commands.planning.estimate import step_time
+from halcyon.commands.programs.gpus import rates_of
 from halcyon.models.registry import flops_per_token
 from halcyon.parallel.device_mesh import build_mesh
+from halcyon.step.device_use import plan_of
 from halcyon.step.program import Program, build_program, padded_vocabulary
 from halcyon.step.state import TrainState, initial_state
 from halcyon_api.overrides import parse_override, with_overrides
@@ -127,6 +132,15 @@ class Training:
     def flops_per_token(self) -> int:
         """Operations of the model for a token, as `halcyon show` and the metric ``mfu`` count them."""
         return flops_per_token(self.spec.model, self.length, padded_vocabulary(self.vocabulary).size)
+
+    def planned_seconds(self) -> float | None:
+        """The time of a step by `halcyon plan`, from this step as it was compiled here; None if the peaks are not known."""
+        rates = rates_of(self.spec.accelerator, 1)
+        if rates is None:
+            return None
+        sizes, remat = (self.batch_size, self.length), self.spec.trainer.remat
+        plan = plan_of(self.program, self.step, *sizes, remat=remat, memory_bytes=None, rates=rates)
+        return step_time(plan, run_of(self.spec, self.program, plan), rates, Assumptions()).seconds
 
     def mfu(self, seconds: float) -> float | None:
         """Model FLOPs utilisation of a step; None if the peak is not known."""

@@ -81,6 +81,7 @@ def rows(options: Options, case: tuple[str, ...]) -> Iterator[Row]:
         "attention": ", ".join(training.program.attention_choices),
         "compile s": training.compile_seconds,
         "step ms": middle * 1e3,
+        "planned ms": None if (by_plan := training.planned_seconds()) is None else by_plan * 1e3,
         "p90 ms": float(np.quantile(seconds, 0.9)) * 1e3,
         "tokens/s": training.tokens / middle,
         "MFU": training.mfu(middle),
