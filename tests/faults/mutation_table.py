@@ -18,8 +18,9 @@ _REFERENCE = "A run that begins with the files of a model computes what transfor
 _ENDS = "An exported model ends its answers in other programs where it ends them here"
 _BUDGETS = "A request or a file of a stranger has a budget of time and memory"
 _HELD = "A pod whose trainer has ended holds no hardware"
+_PLANNED = "A run that cannot fit takes no hardware"
 _CHECKS = "A program of a model passes only if its checks ran to their end"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS, _HELD, _CHECKS)
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS, _HELD, _PLANNED, _CHECKS)
 """Promises that are no rows of the fault table."""
 
 
@@ -381,6 +382,26 @@ MUTATIONS = (
         ),
         ("tests/operator/test_held_pods.py::test_a_run_whose_trainers_are_done_succeeds_and_releases_its_hardware",),
         _HELD,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "a run that does not fit takes hardware although its plan is required",
+        (("decide/next/next_attempt.py", "if plan is None or plan.fits or plan_mode(", "if True or plan_mode("),),
+        ("tests/operator/test_planning.py::test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins",),
+        _PLANNED,
+        "operator/halcyon_operator",
+    ),
+    Mutation(
+        "the plan of an earlier spec holds for an edited one",
+        (
+            (
+                "decide/next/next_attempt.py",
+                "status.plan is not None and status.plan.hash == plan_hash(spec)",
+                "status.plan is not None",
+            ),
+        ),
+        ("tests/operator/test_planning.py::test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins",),
+        _PLANNED,
         "operator/halcyon_operator",
     ),
     Mutation(
