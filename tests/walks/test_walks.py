@@ -16,6 +16,7 @@ from halcyon_devcluster.waiting import until
 from tests.chat.toy import write_toy_chain
 from tests.examples.documents import REPOSITORY
 from tests.examples.test_data_forms import base, share_gpt
+from tests.suite.limits import limit
 from tests.walks.page import Walk, blocks
 
 pytestmark = pytest.mark.slow
@@ -82,9 +83,10 @@ def test_a_whole_first_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     command = ["bash", "-c", f"exec {walk.command('.venv/bin/halcyon train examples/local-llama.yaml')}"]
     head = tmp_path / "local-llama" / "HEAD"
     with subprocess.Popen(command, cwd=tmp_path, env=walk.environment(), stdout=subprocess.DEVNULL) as process:
-        until(lambda: head.exists() or process.poll() is not None, timeout_seconds=300)
+        begun, failure = limit(300), lambda: f"the training ended with {process.poll()}, or does not end"
+        until(lambda: head.exists() or process.poll() is not None, timeout_seconds=begun, failure=failure)
         process.send_signal(signal.SIGINT)
-        until(lambda: process.poll() is not None, timeout_seconds=120)
+        until(lambda: process.poll() is not None, timeout_seconds=limit(120), failure=failure)
     assert 0 < walk.step("local-llama") < 250
     walk.follow("first-run.md")
     assert walk.step("local-llama") == walk.step("my runs/another root") == 250
