@@ -132,6 +132,15 @@ def test_speed_is_of_the_last_steps() -> None:
     assert pace.steps_per_second == pytest.approx(2.0)
 
 
+def test_evaluations_and_saves_between_steps_are_no_part_of_the_speed() -> None:
+    pace = Pace()
+    for step in range(5):
+        pace = pace.step_ended(step * 1.0, step)
+    pace = pace.step_ended(25.0, 5, since=24.0)  # 20 s of something else
+    assert (pace.steps_per_second, pace.sum_seconds, pace.last_ended) == (1.0, 5.0, 25.0)
+    assert dict(zip(STEP_SECONDS_BUCKETS, pace.buckets, strict=False))[1.0] == 5
+
+
 def test_several_steps_at_once_share_the_time() -> None:
     pace = Pace()
     pace = pace.step_ended(0.0, 10)

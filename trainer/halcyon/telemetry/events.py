@@ -153,8 +153,10 @@ EVENTS = (
             "gradientNorm": "Global norm of the gradient before clipping.",
             "learningRate": "Learning rate of the step.",
             "tokens": "Targets that counted in the loss of the step.",
-            "tokensPerSecond": "Tokens trained on per second, over the last steps; absent for the first.",
-            "etaSeconds": "Seconds until the last step at that speed; absent for the first.",
+            "tokensPerSecond": "Tokens trained on per second, over the last steps, without evaluations and saves "
+            "between them; absent for the first.",
+            "etaSeconds": "Seconds until the last step at that speed, with the share of evaluations and saves so "
+            "far; absent for the first.",
             "dataWaitSeconds": "Time that the step waited for its batch.",
         },
         open_fields=True,

@@ -252,8 +252,9 @@ class RunReporter:
         if due:
             self._log("step", fields)
         if self._listeners:
-            last = before.pace.last_ended
-            self._tell("step", fields if last is None else {**fields, "seconds": microseconds(now - last)}, report)
+            seconds = state.pace.sum_seconds - before.pace.sum_seconds
+            timed = before.pace.last_ended is not None
+            self._tell("step", {**fields, "seconds": microseconds(seconds)} if timed else fields, report)
 
     def waited_for_batch(self, seconds: float) -> None:
         """Report the time in seconds that the loop waited for its current batch."""

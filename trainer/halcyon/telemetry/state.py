@@ -173,7 +173,7 @@ class State:
             last_step=report,
             account=self.account.until(self.stage, now, stepped=True, step=report.step),
             durations=self.durations.step_ended(self.run_plan.size_of(report.step - 1), now - worked_since, steps),
-            pace=self.pace.step_ended(now, report.step, report.data_wait_seconds),
+            pace=self.pace.step_ended(now, report.step, report.data_wait_seconds, since=worked_since),
             data_wait_seconds=self.data_wait_seconds + report.data_wait_seconds,
         )
 
@@ -237,7 +237,7 @@ class State:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed over the last steps; None before the second step."""
+        """Speed over the last steps, without evaluations and saves between them; None before the second step."""
         speed = self.pace.steps_per_second
         if speed is None:
             return None
@@ -246,9 +246,16 @@ class State:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Time from the end of the last step to the end of the run; None before the second step."""
+        """Time from the end of the last step to the end of the run, with the share of evaluations and saves so far;
+        None before the second step.
+        """
         speed = self.pace.steps_per_second
-        return microseconds(max(0, self.run_plan.steps - self.step) / speed) if speed else None
+        if not speed:
+            return None
+        known = self.account.by_cause
+        others, productive = known["evaluation"] + known["save_blocking"], known["productive_step"]
+        share = others / productive if productive else 0.0
+        return microseconds(max(0, self.run_plan.steps - self.step) / speed * (1 + share))
 
     @property
     def mfu(self) -> float | None:

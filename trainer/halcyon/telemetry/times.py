@@ -145,44 +145,42 @@ def _after(marks: tuple[tuple[int, float], ...], step: int) -> int:
 
 
 class Pace(NamedTuple):
-    """The speed of the steps, measured from their ends."""
+    """The speed of the steps, measured from their ends, without evaluations and saves between them."""
 
     ends: tuple[tuple[float, int, float], ...] = ()
-    """Of the last steps: the end in seconds of a monotonic clock, steps done, and seconds that it waited for data."""
+    """Of the last steps: `sum_seconds` at the end, steps done, and seconds that it waited for data."""
     buckets: tuple[int, ...] = (0,) * (len(STEP_SECONDS_BUCKETS) + 1)
     """Number of steps in each bucket of `STEP_SECONDS_BUCKETS`, and in the unbounded one."""
     sum_seconds: float = 0.0
     """Duration of all steps except the first, in seconds."""
+    last_ended: float | None = None
+    """When the last step ended, in seconds of the monotonic clock; None before the first."""
 
-    def step_ended(self, now: float, step: int, wait_seconds: float = 0.0) -> Pace:
+    def step_ended(self, now: float, step: int, wait_seconds: float = 0.0, *, since: float = 0.0) -> Pace:
         """Add the end of a step. If several ended since the last call, each counts with an equal share of the time.
 
         Args:
             now: Time of the end, in seconds of a monotonic clock.
             step: Steps done.
             wait_seconds: Time that the steps since the last call waited for data.
+            since: When the loop went on with steps, if it did something else since the last end.
         """
         buckets, total = self.buckets, self.sum_seconds
-        if self.ends:
-            last, before, _ = self.ends[-1]
+        if self.last_ended is not None:
+            _, before, _ = self.ends[-1]
             steps = max(1, step - before)
-            seconds = max(0.0, now - last) / steps
+            seconds = max(0.0, now - max(self.last_ended, since)) / steps
             found = bisect.bisect_left(STEP_SECONDS_BUCKETS, seconds)
             counts = list(buckets)
             counts[found] += steps
             buckets = tuple(counts)
             total += seconds * steps
-        end = ((now, step, wait_seconds),)
-        return Pace(self.ends[-_SPEED_STEPS:] + end, buckets, total)
+        end = ((total, step, wait_seconds),)
+        return Pace(self.ends[-_SPEED_STEPS:] + end, buckets, total, now)
 
     def begin_again(self) -> Pace:
         """Forget the last steps, because the next one does not follow on them."""
         return Pace((), self.buckets, self.sum_seconds)
-
-    @property
-    def last_ended(self) -> float | None:
-        """Time of the end of the last step, in seconds of the monotonic clock; None before the first."""
-        return self.ends[-1][0] if self.ends else None
 
     @property
     def steps_per_second(self) -> float | None:
