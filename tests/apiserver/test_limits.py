@@ -29,10 +29,12 @@ LIMITS: dict[str, Any] = {
     "sources": ["gs://team/data/", "https://data.example/", "hf://datasets/team/", "hf://team/base@"],
     "types": ["cpu", "h100"],
     "slices": 2,
+    "chipHours": 100,
     "priorityClasses": ["research"],
     "gpuDirect": False,
 }
 FITTING: dict[str, Any] = {
+    "spec__budget": {"chipHours": 100},
     "spec__scheduling": {"serviceAccountName": "trainer"},
     "spec__image": f"registry.example/halcyon/trainer@{DIGEST}",
     "spec__checkpoint__root": "gs://team/small",
@@ -225,6 +227,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"spec__accelerator": {"type": "cpu", "slices": 3}, "spec__trainer__batchSize": 12},
         "spec.accelerator.slices: 3 is above the 2 that a run in namespace TEAM may have; take fewer",
+    ),
+    (
+        {"spec__budget": {"chipHours": 100.5}},
+        "spec.budget.chipHours: 100.5 is not allowed in namespace TEAM; set at most 100",
+    ),
+    (
+        {"spec__budget": {"until": "2100-01-01T00:00:00Z"}},
+        "spec.budget.chipHours: 0 is not allowed in namespace TEAM; set at most 100",
     ),
     (
         {"spec__recovery": {"elastic": {"minSlices": 1, "maxSlices": 4}}},

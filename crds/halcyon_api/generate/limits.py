@@ -71,6 +71,9 @@ class _Limits:
         if self._of_run:
             yield self._listed("types", "accelerator.type", optional=False)
             yield _limit("slices", *map(self._at_most, ("accelerator.slices", "recovery.elastic.maxSlices")))
+            within = "(VALUE > 0.0 && VALUE <= double(variables.chipHours))"
+            most = "'; set at most ' + string(variables.chipHours)"
+            yield _limit("chipHours", self._rule("budget.chipHours", within, unset="0.0", fix=most))
             allowed = "variables.gpuDirect || VALUE != 'gpuDirect'"
             yield _limit(
                 "gpuDirect", self._rule("accelerator.network", allowed, unset="'standard'", fix="'; leave it out'")
