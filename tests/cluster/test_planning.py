@@ -93,6 +93,6 @@ def test_a_spent_budget_suspends_at_a_checkpoint_and_a_raised_one_goes_on(path: 
         undisturbed.apply()
         _, reference = path.finish(undisturbed)
         found = compare(losses(lines, "budgeted"), losses(reference, "unbudgeted"), steps)
-        assert (found.differences, len(losses(lines, "budgeted"))) == ([], steps), "no step was done twice"
+        assert (found.differences, len(losses(lines, "budgeted"))) == ((), steps), "no step was done twice"
     finally:
         kubectl("delete", RESOURCE, "budgeted", "unbudgeted", *where, "--ignore-not-found", "--wait=false")
