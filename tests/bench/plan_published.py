@@ -1,0 +1,154 @@
+"""`halcyon plan` beside published speeds: the step of each published training is compiled for its hardware, without it.
+
+The plan's ceiling is the speed of ideal devices, so it lies above what was measured. How far above is a measure of the
+plan. The published trainings are those of MaxText and torchtitan; their sources are in `PUBLISHED`.
+
+    python tests/bench/plan_published.py [--tpu PYTHON] [--cuda PYTHON] [--only WORD ...] [--page docs/guides/planning.md]
+
+`--tpu` and `--cuda` are interpreters with the extras of these names; a process can compile for one of them only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.append(str(Path(__file__).parent))
+
+from fleet import write_between
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LLAMA_2_7B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 11_008, "heads": 32}
+LLAMA_2_70B = {"layers": 80, "hiddenSize": 8192, "intermediateSize": 28_672, "heads": 64, "kvHeads": 8}
+LLAMA_3_8B = {"layers": 32, "hiddenSize": 4096, "intermediateSize": 14_336, "heads": 32, "kvHeads": 8}
+LLAMA_3_70B = LLAMA_2_70B
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published training.
+
+    Attributes:
+        name: The model.
+        type: Type of accelerator.
+        topology: Topology of a slice.
+        chips: Its chips.
+        llama: ``spec.model.llama``.
+        vocabulary: Tokens of the vocabulary.
+        length: Positions of a sequence.
+        rows: Sequences of a chip in a step.
+        speed: Tokens a second and chip that were published.
+        source: Where.
+        trainer: Further fields of ``spec.trainer``.
+    """
+
+    name: str
+    type: str
+    topology: str
+    chips: int
+    llama: dict[str, Any]
+    vocabulary: int
+    length: int
+    rows: float
+    speed: float
+    source: str
+    trainer: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def document(self) -> dict[str, Any]:
+        """The run document of such a training."""
+        trainer = {"steps": 1000, "batchSize": round(self.chips * self.rows), "sequenceLength": self.length}
+        trainer |= {"precision": {"compute": "bfloat16"}, "remat": "auto", "microbatches": "auto"}
+        return {
+            "apiVersion": "halcyon.dev/v1alpha1",
+            "kind": "TrainingRun",
+            "metadata": {"name": "published"},
+            "spec": {
+                "accelerator": {"type": self.type, "topology": self.topology},
+                "model": {"llama": self.llama},
+                "tokenizer": {"bpe": {"vocabSize": self.vocabulary}},
+                "data": {"sources": [{"name": "random", "stdlib": {}}], "attendAcrossDocuments": True},
+                "optimizer": {"learningRate": 0.0003, "adamw": {}},
+                "trainer": trainer | self.trainer,
+                "checkpoint": {"root": "gs://unused/unused"},
+            },
+        }
+
+
+PUBLISHED = (
+    Published("Llama 3.1 8B", "v6e", "2x4", 8, LLAMA_3_8B, 128_256, 8192, 2, 7139, "tpu-recipes"),
+    Published("Llama 3.1 70B", "v6e", "16x16", 256, LLAMA_3_70B, 128_256, 8192, 2, 960, "MaxText, tiering.md"),
+    Published("Llama 2 70B", "v5p", "4x8x8", 256, LLAMA_2_70B, 32_000, 4096, 4, 692, "MaxText, tiering.md"),
+    Published("Llama 2 7B", "h100", "1x8", 8, LLAMA_2_7B, 32_000, 4096, 4, 11_400, "MaxText, GPU table"),
+    Published("Llama 3.1 8B", "h100", "1x8", 8, LLAMA_3_8B, 128_256, 8192, 1, 6667, "torchtitan, compiled"),
+    Published("Llama 3 70B", "h100", "16x8", 128, LLAMA_3_70B, 128_256, 8192, 1, 1052, "NGC MaxText"),
+)
+
+
+def planned(one: Published, python: Path) -> tuple[dict[str, Any] | str, float]:
+    """The numbers of the plan, or why there is none; and the seconds that it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(yaml.safe_dump(one.document()), encoding="utf-8")
+        paths = os.pathsep.join(str(REPOSITORY / name) for name in ("trainer", "crds"))
+        began = time.monotonic()
+        ended = subprocess.run(
+            [python, "-m", "halcyon.commands.main", "plan", path, "--json"],
+            env=os.environ | {"PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    seconds = time.monotonic() - began
+    if not ended.stdout.startswith("{"):
+        return ended.stderr.strip().splitlines()[-1] if ended.stderr.strip() else f"exit {ended.returncode}", seconds
+    return json.loads(ended.stdout), seconds
+
+
+def row(one: Published, python: Path) -> str:
+    """The row of a training."""
+    found, seconds = planned(one, python)
+    head = f"| {one.name} | {one.chips} x {one.type} | {one.source} | {one.speed:,.0f} |"
+    if isinstance(found, str):
+        return f"{head} - | - | - | - | {seconds:,.0f} s | {found} |"
+    numbers, program = found["plan"], found["program"]
+    tokens = one.rows * one.length * (2 if one.type == "v7x" else 1)
+    ceiling, speed = (tokens / numbers["step"][name]["value"] for name in ("time on ideal devices", "time of a step"))
+    memory = numbers["memory of a device"]
+    fits = "missing" not in memory
+    program = (
+        f"{program['microbatches']} x {program['rows']}, remat {program['remat']}{'' if fits else ', does not fit'}"
+    )
+    return f"{head} {ceiling:,.0f} | {ceiling / one.speed:.2f} | {speed:,.0f} | {speed / one.speed:.2f} | {seconds:,.0f} s | {program} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tpu", type=Path, default=Path(sys.executable))
+    parser.add_argument("--cuda", type=Path, default=Path(sys.executable))
+    parser.add_argument("--only", nargs="*", default=[""], help="words of the model or the hardware")
+    parser.add_argument("--page", type=Path)
+    options = parser.parse_args()
+    lines = [
+        "| model | hardware | published by | tokens/s a chip | the plan's ceiling | ratio | the plan | ratio | planned in | program |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for one in PUBLISHED:
+        if any(word in f"{one.name} {one.type}" for word in options.only):
+            lines.append(row(one, options.cuda if one.type.startswith(("h", "b")) else options.tpu))
+            print(lines[-1], flush=True)
+    if options.page is not None:
+        write_between(options.page, "published", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
