@@ -29,6 +29,8 @@ HUGGING_FACE_PREFIX = "huggingface/"
 """Where a root keeps the small files of the Hugging Face model that its weights came from."""
 CHOICES_PREFIX = "choices/"
 """Where a root keeps the values that a run has chosen for its automatic fields."""
+LINKS_PREFIX = "evidence/"
+"""Where a root keeps the links of its chain of evidence, also those of deleted checkpoints."""
 ORIGIN_KEY = "ORIGIN.json"
 """Where the root of a run that began from a checkpoint of another run says so."""
 FORMAT_VERSION = 1
@@ -103,6 +105,7 @@ class CommittedStep(Document):
         "`wanted`: is to be read back in full after its commit. `passed`: was read back, every byte was right."
     )
     evaluation: EvaluationRecord | None = optional("The evaluations before it, if the run keeps its best checkpoint.")
+    link: Sha256 | None = optional("SHA-256 of its link in the chain of evidence.")
 
 
 class BadStep(Document):
@@ -246,6 +249,32 @@ class DataPosition(Document):
     )
 
 
+class Evidence(Document):
+    """What a checkpoint adds to the chain of evidence of its root."""
+
+    previous: Sha256 | None = optional("SHA-256 of the link that this one follows; absent: the first one.")
+    steps: int = Field(ge=0, description="Steps since that link.")
+    numbers: Sha256 = Field(description="SHA-256 of the steps' numbers, losses and gradient norms, in float32.")
+    hardware: Annotated[str, StringConstraints(max_length=256)] = Field(description="Devices that computed them.")
+
+
+class Link(Document):
+    """A link of the chain of evidence: what was computed up to a checkpoint, by what, and the link that it follows."""
+
+    path: str = Field(description="Prefix of the checkpoint below the root. It may have been deleted since.")
+    step: int = Field(ge=0)
+    epoch: Epoch
+    previous: Sha256 | None = optional("SHA-256 of the link that this one follows; absent: the first one.")
+    state: Sha256 = Field(description="SHA-256 of the list of the checkpoint's files, with their hashes.")
+    sections: dict[str, Sha256] = Field(description="SHA-256 of the sections that decide the numbers of the run.")
+    data_position: DataPosition
+    steps: int = Field(ge=0, description="Steps since the link before.")
+    numbers: Sha256 = Field(description="SHA-256 of the steps' numbers, losses and gradient norms, in float32.")
+    hardware: str = Field(description="Devices that computed them.")
+    mesh: dict[str, int]
+    versions: dict[str, str]
+
+
 class Manifest(Document):
     """The metadata of one checkpoint."""
 
@@ -267,6 +296,7 @@ class Manifest(Document):
     vocabulary: int | None = optional("Tokens of the model, without the padding of its vocabulary.", ge=1)
     positions: int | None = optional("Longest sequence of the model, in tokens.", ge=1)
     evaluation: EvaluationRecord | None = optional("The evaluations before it, if the run keeps its best checkpoint.")
+    evidence: Evidence | None = optional("What it adds to the chain of evidence, if a training made it.")
 
 
 class Commit(Document):

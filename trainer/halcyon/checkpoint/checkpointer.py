@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from halcyon.checkpoint.commit import CommitFailed, Undecided
+from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.head import HeadKeeper, bad_step, with_bad
 from halcyon.checkpoint.opening import none_verifies, same_root_everywhere, take_root
 from halcyon.checkpoint.parts import second_prefix
@@ -338,8 +339,11 @@ class Checkpointer:
         state: Any,
         data_position: documents.DataPosition,
         evaluation: documents.EvaluationRecord | None = None,
+        numbers: StepNumbers | None = None,
     ) -> None:
         """Begin a checkpoint. All processes call it, on the main thread.
+
+        `numbers` are those of the steps since the last commit, for the chain of evidence; None: there is no chain.
 
         Waits for the save in flight. Does nothing if this step is already committed. Returns as soon as the state is
         copied into host memory, so its buffers may be donated.
@@ -382,10 +386,18 @@ class Checkpointer:
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
             evaluation=evaluation,
-            **vars(self._run),
+            evidence=self._evidence(step, numbers),
+            **{name: value for name, value in vars(self._run).items() if name != "hardware"},
         )
         self._saving_since = copying
         self._in_background(lambda: self._write(prefix, snapshot, about, ended - began, ended - copying))
+
+    def _evidence(self, step: int, numbers: StepNumbers | None) -> documents.Evidence | None:
+        """What this save adds to the chain of evidence; process 0 fills in the link that it follows."""
+        if numbers is None:
+            return None
+        count, digest = numbers.since(0 if self.newest is None else self.newest.step, step)
+        return documents.Evidence(steps=count, numbers=digest, hardware=self._run.hardware)
 
     def poll(self) -> None:
         """Raise an error of the background threads that must end the training.

@@ -11,6 +11,7 @@ import platform
 from functools import cache
 from importlib.metadata import version
 
+from halcyon.checkpoint.evidence import encode_link, key_of, link_of
 from halcyon.checkpoint.head import HeadKeeper, with_commit, with_read_back_mark, with_up_time
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import PARTS_PREFIX, Part, Sleep, decode_report, gather_reports
@@ -98,7 +99,12 @@ def commit(
         Undecided: The store failed during the change of HEAD.
     """
     _check_files(store, prefix, leaves, files)
-    manifest = about.model_copy(update={"leaves": leaves, "files": files, "versions": versions()})
+    newest, evidence = keeper.head.newest, about.evidence
+    if evidence is not None:
+        evidence = evidence.model_copy(update={"previous": None if newest is None else newest.link})
+    manifest = about.model_copy(update={"leaves": leaves, "files": files, "versions": versions(), "evidence": evidence})
+    if (link := link_of(prefix, manifest)) is not None:
+        store.write(key_of(prefix), encode_link(link))
     data = documents.canonical_json(manifest.document())
     for key, content in ((documents.MANIFEST_KEY, data), (documents.COMMIT_KEY, encode_commit(data, about.epoch))):
         if not store.create(f"{prefix}{key}", content):

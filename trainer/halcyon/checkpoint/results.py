@@ -42,6 +42,8 @@ class RunRecord:
     """Tokens of the model, without padding."""
     positions: int | None = None
     """Longest sequence of the model, in tokens."""
+    hardware: str = ""
+    """The devices of the run, for the chain of evidence."""
 
 
 @dataclass(frozen=True)

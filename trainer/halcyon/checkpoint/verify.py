@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import ValidationError
 
+from halcyon.checkpoint.evidence import hash_of, link_of
 from halcyon.checkpoint.layout import expected_files
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.storage.store import Store
@@ -57,6 +58,8 @@ def read_manifest_bytes(store: Store, entry: documents.CommittedStep) -> tuple[b
     manifest = _parse(data)
     if (manifest.step, manifest.epoch) != (entry.step, entry.epoch):
         raise Damaged(f"MANIFEST.json is of step {manifest.step}, HEAD says {entry.step}")
+    if (link := link_of(entry.path, manifest)) is not None and hash_of(link) != entry.link:
+        raise Damaged("MANIFEST.json does not have the link that HEAD names")
     return data, manifest
 
 
@@ -171,6 +174,7 @@ def describe_commit(prefix: str, data: bytes, manifest: documents.Manifest) -> d
         size_bytes=sum(file.size_bytes for file in manifest.files) + len(data),
         time=manifest.time,
         evaluation=manifest.evaluation,
+        link=None if (link := link_of(prefix, manifest)) is None else hash_of(link),
     )
 
 

@@ -91,13 +91,14 @@ def verify(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Read HEAD, and every byte of a checkpoint and of the history, and report all damage.
+    """Read HEAD, the chain of evidence, and every byte of a checkpoint and of the history, and report all damage.
 
     Exits with 1 if there is any.
     """
+    from halcyon.checkpoint.evidence import read_chain
     from halcyon.checkpoint.opening import committed_steps, entry_of, load_head
     from halcyon.checkpoint.verify import find_damage
-    from halcyon.commands.views.checkpoints import damage_view
+    from halcyon.commands.views.checkpoints import chain_sentence, damage_view
     from halcyon.telemetry.history.reading import read_history
 
     with report_root_errors():
@@ -115,6 +116,10 @@ def verify(
             intact = intact and not damages
             size = decimal(entry.size_bytes)
             _print(damage_view(f"step {entry.step}", f"every byte is what was written ({size})", damages))
+        chain = read_chain(store, committed_steps(store))
+        if chain.links or chain.damages:
+            intact = intact and not chain.damages
+            _print(damage_view("evidence", chain_sentence(chain), chain.damages))
         history = read_history(store)
         if history.files:
             intact = intact and not history.damages

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from halcyon.checkpoint.creating import commit_fresh
+from halcyon.checkpoint.evidence import key_of, read_chain
 from halcyon.checkpoint.opening import load_head
 from halcyon.checkpoint.parts import in_parallel
 from halcyon.checkpoint.rollback import until
@@ -72,6 +73,7 @@ def copy_checkpoint(store: Store, entry: CommittedStep, to: Store, *, owner: Own
     jobs: list[Callable[[], None]] = [partial(carry, file) for file in manifest.files]
     jobs += [partial(_carry_key, store, to, key) for key in beside]
     jobs.append(lambda: copy_history(store, to, entry.step))
+    jobs += [partial(_carry_key, store, to, key_of(link.path)) for link in read_chain(store, (entry,)).links]
     in_parallel(jobs)
     to.write(f"{entry.path}{MANIFEST_KEY}", data)
     to.write(f"{entry.path}{COMMIT_KEY}", encode_commit(data, entry.epoch))

@@ -8,6 +8,7 @@ the devices themselves tell. Hardware without such products would compute them i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,6 +30,12 @@ _BLOCK_SCALED: tuple[NarrowType, ...] = ("mxfp8", "nvfp4")
 """Types with a scale for each block of values, which GPUs of compute capability 10 multiply."""
 _WITHOUT_INT8 = ("10.3",)
 """Compute capabilities of newer GPUs that are slower in int8 than in bfloat16."""
+
+
+def hardware_name() -> str:
+    """The devices of the run, such as ``8 x NVIDIA H100 80GB HBM3``."""
+    kinds = Counter(device.device_kind for device in jax.devices())
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))[:256]
 
 
 def has_narrow(kind: NarrowType, platform: str, device_kind: str, compute_capability: str = "") -> bool:

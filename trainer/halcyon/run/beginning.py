@@ -24,6 +24,7 @@ from halcyon.errors import BadConfiguration, DataUnreachable, NoValidCheckpoint,
 from halcyon.models import CausalLM
 from halcyon.models.adapters import without_adapter
 from halcyon.models.parameters import joined
+from halcyon.parallel.devices import hardware_name
 from halcyon.run.place import Place
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState, completed_state, initial_state, with_new_average
@@ -200,7 +201,14 @@ def open_checkpoints(place: Place, prints: Fingerprints, vocabulary: int, reques
 
     return Checkpointer(
         spec.checkpoint,
-        RunRecord(prints, spec.trainer.seed, context.mesh.model_dump(), vocabulary, spec.trainer.longest_sequence),
+        RunRecord(
+            prints,
+            spec.trainer.seed,
+            context.mesh.model_dump(),
+            vocabulary,
+            spec.trainer.longest_sequence,
+            hardware=hardware_name(),
+        ),
         owner=context.owner,
         epoch=context.epoch,
         processes=place.processes,

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, until
 from halcyon.data.cache.background import BackgroundCaches
 from halcyon.data.dataset import Dataset
@@ -101,6 +102,7 @@ class Training:
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch,
         and the numbers of that batch."""
+        self._numbers = StepNumbers()
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
@@ -232,6 +234,7 @@ class Training:
                 "new run with a lower learning rate"
             )
         self._saved_step = restored.step
+        self._numbers.went_back(restored.step)
         self._best = BestWatch(self._settings.evaluation.best, restored.checkpoint.evaluation)
         self._reporter.rolled_back(bad_step, restored.step, record.batches, reason)
         self._reporter.stage("training")
@@ -341,6 +344,7 @@ class Training:
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
         if control & TEXT_WANTED:
             self._text_wait_steps.add(step + 1)
+        self._numbers.add(step, loss, gradient_norm)
         # A save that has begun since this step covers the request.
         self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
         self._reporter.step_done(
@@ -389,7 +393,7 @@ class Training:
             skipped=until(self.checkpointer.skipped, step),
         )
         self._reporter.stage("saving")
-        self.checkpointer.save(step, state, position, self._best.record)
+        self.checkpointer.save(step, state, position, self._best.record, self._numbers)
         self._reporter.stage("training")
 
     def _evaluation_missing(self, step: int) -> bool:

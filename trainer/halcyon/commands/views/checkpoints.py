@@ -12,6 +12,7 @@ from rich.text import Text
 
 from halcyon.checkpoint.arrays import Checkpoint, LeafDifference
 from halcyon.checkpoint.collect import Garbage
+from halcyon.checkpoint.evidence import Chain
 from halcyon.checkpoint.opening import Listing
 from halcyon.checkpoint.retention import kept_as_best
 from halcyon.commands.views.tables import FittedTable
@@ -97,6 +98,14 @@ def damage_view(what: str, intact: str, damages: Sequence[str]) -> RenderableTyp
     return Group(
         Text(f"{what}: {counted(len(damages), 'problem')}", "red"), *(Text(f"  {damage}") for damage in damages)
     )
+
+
+def chain_sentence(chain: Chain) -> str:
+    """What an intact chain of evidence says, in a few words."""
+    newest, oldest = chain.links[0], chain.links[-1]
+    steps = f"steps {oldest.step - oldest.steps + 1:,} to {newest.step:,}" if newest.step else "step 0"
+    others = f"; {counted(chain.others, 'link')} beside it, of what was given up" if chain.others else ""
+    return f"{counted(len(chain.links), 'link')} for {steps}, each names the one before{others}"
 
 
 def difference_view(differences: Iterable[LeafDifference]) -> RenderableType:
