@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import halcyon
 from halcyon.checkpoint.arrays import Checkpoint, compare
+from halcyon.checkpoint.evidence import read_chain, unlike_history
 from halcyon.checkpoint.opening import entry_of, list_checkpoints
 from halcyon.commands.main import app
 from halcyon.storage.store import Store
@@ -83,6 +84,12 @@ def test_sigterm_to_one_process_saves_on_all_and_resumes_bitwise(
     history = read_history(Store(CheckpointSpec(root=f"file://{tmp_path / 'root'}")))
     assert {row["step"]: row["loss"] for row in history.steps} == expected
     assert [one.ended for one in history.groups] == ["preempted", "preempted", "completed"]
+    store = Store(CheckpointSpec(root=f"file://{tmp_path / 'root'}"))
+    chain = read_chain(store, list_checkpoints(CheckpointSpec(root=f"file://{tmp_path / 'root'}")).committed)
+    assert (chain.damages, sum(link.steps for link in chain.links), chain.links[0].step) == ((), STEPS, STEPS)
+    assert unlike_history(chain.links, history.steps) == ()
+    changed = [row | {"loss": row["loss"] + 1e-6} if row["step"] == 12 else row for row in history.steps]
+    assert len(unlike_history(chain.links, changed)) == 1, "one changed loss is found"
 
 
 @promises.LAPTOP

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -53,6 +54,29 @@ class StepNumbers:
     def went_back(self, step: int) -> None:
         """Forget the steps after this one: the run does them again, or leaves them out."""
         self._steps = {number: bits for number, bits in self._steps.items() if number <= step}
+
+
+def unlike_history(links: Iterable[Link], rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The links whose numbers are not those that the history of the run shows, one sentence each.
+
+    A link is left out if the history lacks one of its steps, or has a number that JSON cannot express.
+
+    Args:
+        links: The links.
+        rows: The steps of the history, with ``step``, ``loss`` and ``gradientNorm``.
+    """
+    known = {row["step"]: (row.get("loss"), row.get("gradientNorm")) for row in rows}
+    found: list[str] = []
+    for link in links:
+        steps = range(link.step - link.steps + 1, link.step + 1)
+        shown, numbers = [known.get(step, (None, None)) for step in steps], StepNumbers()
+        if not all(isinstance(one, float | int) for pair in shown for one in pair):
+            continue
+        for step, (loss, norm) in zip(steps, shown, strict=True):
+            numbers.add(step, loss, norm)  # type: ignore[arg-type]
+        if numbers.since(0, link.step)[1] != link.numbers:
+            found.append(f"the losses of steps {steps[0]} to {link.step} in the history are not those of the chain")
+    return tuple(found)
 
 
 def link_of(prefix: str, manifest: Manifest) -> Link | None:

@@ -95,7 +95,7 @@ def verify(
 
     Exits with 1 if there is any.
     """
-    from halcyon.checkpoint.evidence import read_chain
+    from halcyon.checkpoint.evidence import read_chain, unlike_history
     from halcyon.checkpoint.opening import committed_steps, entry_of, load_head
     from halcyon.checkpoint.verify import find_damage
     from halcyon.commands.views.checkpoints import chain_sentence, damage_view
@@ -116,11 +116,11 @@ def verify(
             intact = intact and not damages
             size = decimal(entry.size_bytes)
             _print(damage_view(f"step {entry.step}", f"every byte is what was written ({size})", damages))
-        chain = read_chain(store, committed_steps(store))
+        chain, history = read_chain(store, committed_steps(store)), read_history(store)
         if chain.links or chain.damages:
-            intact = intact and not chain.damages
-            _print(damage_view("evidence", chain_sentence(chain), chain.damages))
-        history = read_history(store)
+            damages = (*chain.damages, *unlike_history(chain.links, history.steps))
+            intact = intact and not damages
+            _print(damage_view("evidence", chain_sentence(chain), damages))
         if history.files:
             intact = intact and not history.damages
             files = counted(history.files, "file")
