@@ -1,6 +1,6 @@
 """``halcyon`` on a device that lies once: ``LIE=STEP python -m tests.trainer.support.lying_child train RUN.YAML``.
 
-After that step, counted from 1, one bit of one parameter is another one.
+After that step, counted from 1, one bit of one parameter (of the first norm, which each token uses) is another one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ taken = 0
 
 def with_another_bit(state: TrainState) -> TrainState:
     leaves, tree = jax.tree.flatten(state.model)
-    bits = np.array(leaves[0]).view(np.uint32)
+    bits = np.array(leaves[1]).view(np.uint32)
     bits.flat[0] ^= 1 << 22  # the first bit of the mantissa
-    leaves[0] = jax.device_put(bits.view(np.float32), leaves[0].sharding)
+    leaves[1] = jax.device_put(bits.view(np.float32), leaves[1].sharding)
     return eqx.tree_at(lambda whole: whole.model, state, jax.tree.unflatten(tree, leaves))
 
 
