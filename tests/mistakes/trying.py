@@ -101,7 +101,7 @@ def _here(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
 def _in_process(words: tuple[str, ...], folder: Path) -> tuple[int, list[str]]:
     """Run a command in a separate process."""
     ended = subprocess.run(
-        [sys.executable, "-m", "halcyon_cli.main", *words],
+        [Path(sys.executable).with_name("halcyon"), *words],
         cwd=folder,
         env={**os.environ, **environment(folder)},
         capture_output=True,

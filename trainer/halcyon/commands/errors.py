@@ -154,7 +154,7 @@ class OneSentence(TyperGroup):
         if not standalone_mode:
             return run(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
-            code = run(args, prog_name or self.name, complete_var, False, windows_expand_args, **extra)
+            code = run(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
             if text := sentence(error, prog_name or self.name or "halcyon"):
                 sys.stderr.write(f"{text}\n")
