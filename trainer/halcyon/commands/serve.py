@@ -117,11 +117,11 @@ def serve(
         source = Source(place, name, template, dtype, weights, endpoint, region, mesh)
         if follow:
             source.check_follow()
+        newest = source.newest() if source.is_root else None
         listener = bound(host, port)  # before the model, which takes longer
         if not keys and not is_loopback(host):
             _say(f"warning: every client that reaches {host} can use the model; give --api-key-file to prevent it")
         metrics = Metrics()
-        newest = source.newest() if source.is_root else None
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for library in ("jax", "jax._src.xla_bridge"):
             logging.getLogger(library).setLevel(logging.WARNING)
