@@ -38,7 +38,7 @@ def test_a_run_for_a_laptop_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(document))
     result = CliRunner().invoke(app, ["render", str(path)])
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
     assert "spec.checkpoint.volumeClaim: a file:// root in a cluster needs" in result.stderr
     document["spec"]["trainer"]["stepz"] = 1
     path.write_text(yaml.safe_dump(document))
@@ -59,7 +59,7 @@ def test_the_model_of_a_config_is_read_from_its_file(tmp_path: Path) -> None:
     assert (list(model), model["qwen3"]["headDim"]) == (["qwen3"], 8)
     (tmp_path / "config.json").write_text('{"architectures": ["LamaForCausalLM"]}')
     result = CliRunner().invoke(app, ["render", str(path)])
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
     assert "names LamaForCausalLM, which Halcyon does not have; the nearest that it has is" in result.stderr
 
 
@@ -103,7 +103,7 @@ def test_a_sweep_is_rendered_as_runs_that_kubectl_can_apply(tmp_path: Path) -> N
     assert first["spec"]["checkpoint"]["root"] != second["spec"]["checkpoint"]["root"]
     sweep.write_text("grid:\n  spec.trainer.batchSize: [8, 7]\n")
     result = CliRunner().invoke(app, ["render", run, "--matrix", str(sweep)])
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.BAD_CONFIGURATION
     assert (
         f"{sweep}: member 2 (spec.trainer.batchSize=7): spec.trainer.batchSize: 7 must be a multiple of"
         in result.stderr

@@ -107,7 +107,7 @@ def test_a_failed_member_stops_the_others_if_asked(tmp_path: Path) -> None:
 
 def test_members_have_names_and_roots_of_their_own(tmp_path: Path) -> None:
     for values, sentence in (
-        ({"metadata.name": "a"}, r"metadata\.name: member 1 \(.*\) is a too"),
+        ({"metadata.name": "a"}, r"metadata\.name: member 1 \(.*\) has the name a too"),
         ({"spec.checkpoint.root": "file:///a"}, r"spec\.checkpoint\.root: that of member 1"),
     ):
         with pytest.raises(Rejected, match=sentence):

@@ -107,7 +107,7 @@ class Terminal:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            reader.join(10)
+            reader.join(limit(10))
             os.close(keyboard)
         self._feed(b"\r\n")
 
