@@ -13,8 +13,9 @@ from halcyon_api.status.plan import PlanStatus
 from halcyon_api.status.progress import Progress
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import parse_run
-from halcyon_operator.decide.record.plan import plan_hash, speed_ratio
+from halcyon_operator.decide.record.plan import plan_hash
 from halcyon_operator.decide.tell.conditions import planned
+from halcyon_operator.model.planned_speed import speed_ratio
 from halcyon_operator.objects.jobset import role_of
 from tests.operator.builders import pod, rfc, run, settings_of
 from tests.operator.simulation import JOBSETS, PODS, SimulatedCluster

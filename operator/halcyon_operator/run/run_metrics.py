@@ -16,7 +16,7 @@ from halcyon_api.ends import COUNTERS
 from halcyon_api.spec.checkpoint import SaveSpec
 from halcyon_api.status.run_status import ConditionType, Phase, TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
-from halcyon_operator.decide.record.plan import speed_ratio
+from halcyon_operator.model.planned_speed import speed_ratio
 from halcyon_operator.model.untrusted import moment
 from halcyon_operator.model.views import RunKey
 

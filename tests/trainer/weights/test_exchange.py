@@ -526,7 +526,8 @@ def test_an_import_whose_commit_has_no_answer_reads_it_back(
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        BadConfiguration, match="there is no directory org/model; a model of the Hugging Face hub is hf://org/model"
+        BadConfiguration,
+        match="there is no folder org/model; give that of a model; a model of the Hugging Face hub is hf://org/model",
     ):
         halcyon.load("hf:org/model")
     with pytest.raises(BadConfiguration, match=r"after the @ comes a step"):

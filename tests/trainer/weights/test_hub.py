@@ -158,7 +158,8 @@ def test_a_name_without_a_scheme_is_a_directory_and_uses_no_network(
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        BadConfiguration, match=r"there is no directory owner/tiny; a model of the Hugging Face hub is hf://owner/tiny"
+        BadConfiguration,
+        match=r"there is no folder owner/tiny; give that of a model; a model of the Hugging Face hub is hf://owner/tiny",
     ):
         halcyon.load("hf:owner/tiny")
     write_folder(tmp_path / "owner" / "tiny", llama_tensors())

@@ -86,7 +86,7 @@ def test_a_document_without_such_a_model_is_printed_as_it_is(tmp_path: Path) -> 
         ),
         ({**CONFIG, "hidden_act": "mish"}, "hidden_act is"),
         ({"architectures": ["LlamaForCausalLM"]}, "has no "),
-        (None, "there is no directory"),
+        (None, "there is no folder"),
     ],
 )
 def test_a_file_that_is_no_model_is_one_sentence(
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_model_is_one_sentence(
 
 
 def test_a_training_reports_such_a_file_before_it_starts(tmp_path: Path) -> None:
-    with pytest.raises(BadConfiguration, match=r"^spec.model.huggingFace.config: there is no directory"):
+    with pytest.raises(BadConfiguration, match=r"^spec.model.huggingFace.config: there is no folder"):
         resolve_context(written(tmp_path, "base/config.json"), {})
 
 

@@ -1,4 +1,4 @@
-"""The plan of a run: recorded from its planning pod, and compared with the speed that the run has. Pure.
+"""The plan of a run, recorded from its planning pod. Pure.
 
 The planning pod compiles the step without its hardware (``halcyon plan``). Its answer holds for the part of the spec
 that decides it, so a new attempt with the same part is not planned again. A pod that does not answer in time counts as
@@ -20,10 +20,6 @@ _DECIDE = {
     "accelerator", "adapter", "average", "image", "mesh", "model", "objective", "optimizer", "tokenizer", "trainer"
 }  # fmt: skip
 """The sections of a spec that decide its plan."""
-SLOW = 0.8
-"""Share of the planned speed below which a run is told to be slower than planned."""
-_SETTLED_STEPS = 50
-"""Steps after which the measured speed is compared with the plan."""
 _PATIENCE_SECONDS = 60.0
 """Time beyond that of the planning pod after which its JobSet counts as failed, whatever it shows."""
 
@@ -68,11 +64,3 @@ def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | 
     if "DeadlineExceeded" in (message, jobset.failure_reason) or "DeadlineExceeded" in jobset.failure_message:
         return PlanStatus(message=f"planning did not end in {seconds} s")
     return PlanStatus(message=f"planning failed: {message or jobset.failure_message or 'its pod is gone'}"[:1024])
-
-
-def speed_ratio(status: TrainingRunStatus) -> float | None:
-    """The measured speed as a share of the planned one; None: one of them is not known yet."""
-    plan, progress = status.plan, status.progress
-    if plan is None or progress is None or not plan.tokens_per_second or progress.step < _SETTLED_STEPS:
-        return None
-    return None if progress.tokens_per_second is None else progress.tokens_per_second / plan.tokens_per_second

@@ -14,7 +14,7 @@ from typing import Literal, cast, get_args
 from halcyon_api.ends import HELD_REASONS
 from halcyon_api.status.goodput import GoodputSeconds
 from halcyon_api.status.run_status import Condition, ConditionType, Phase, TrainingRunStatus
-from halcyon_operator.decide.record.plan import SLOW, speed_ratio
+from halcyon_operator.model.planned_speed import SLOW, speed_ratio
 from halcyon_operator.model.reasons import RunReason, StallReason, StartReason, stall_reason
 from halcyon_operator.model.untrusted import stamp, text
 
