@@ -158,7 +158,8 @@ def test_a_store_that_keeps_refusing_costs_checkpoints_and_not_the_training(
         f"the checkpoint at step {step}" for step in (2, 3, 4)
     ]
     for failure in failures[:2]:
-        assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure
+        # On a slow machine the limit is longer, and TensorStore's attempts end before it.
+        assert f"DEADLINE_EXCEEDED: no answer within {limit(2)} s" in failure or "attempts failed" in failure, failure
     assert "QuotaExceeded" in failures[2]
     proxy.wait_until_idle()
     fill(bad_root, 6)  # the next start deletes files that arrived after the save gave up

@@ -4,7 +4,7 @@ look like a run's own."""
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -431,7 +431,12 @@ PODS = [
 PLANNERS = [
     None,
     PlannerView(parse_jobset(jobset()), ""),
-    PlannerView(parse_jobset(jobset(outcome="Failed")), "0" * 63, parse_pod(pod()), PlanStatus(message="x" * 1024)),
+    PlannerView(
+        replace(parse_jobset(jobset(outcome="Failed", uid="plan")), name="demo-plan"),
+        "0" * 63,
+        parse_pod(pod()),
+        PlanStatus(message="x" * 1024),
+    ),
 ]
 """What may plan a run."""
 

@@ -59,7 +59,7 @@ from tests.operator.hostile import (
 )
 from tests.operator.simulation import _merged
 
-OWN_NAME = re.compile(r"demo-(\d{1,5}|probe)")
+OWN_NAME = re.compile(r"demo-(\d{1,5}|probe|plan)")
 
 
 def is_own(manifest: dict[str, Any], uid: str) -> bool:
@@ -95,7 +95,8 @@ def check(decision: Decision, seen: Observed) -> None:
     """A decision names only the run's own objects."""
     uid = seen.run.uid
     probes = () if seen.probe is None else (seen.probe.jobset,)
-    found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in (*probes, *seen.jobsets)}
+    planners = () if seen.planner is None else (seen.planner.jobset,)
+    found = {(jobset.name, jobset.uid): jobset.owner_uid for jobset in (*probes, *planners, *seen.jobsets)}
     maps = (
         {(seen.config_map.name, seen.config_map.uid): seen.config_map.owner_uid} if seen.config_map is not None else {}
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from halcyon_api import names
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_operator.decide.next import attempts, pods, steps
 from halcyon_operator.decide.next.carry_out import LATER_SECONDS, SOON_SECONDS, carry_out, later
@@ -136,7 +137,9 @@ def _reading_head(observed: Observed, now: datetime) -> Decision:
 def _without_planner(decision: Decision, step: steps.Step, observed: Observed) -> Decision:
     """The decision, with the deletion of a planning pod that nobody waits for, or that plans another spec."""
     planner, spec = observed.planner, observed.run.spec
-    if planner is None or spec is None or planner.jobset.deleting or planner.jobset.owner_uid != observed.run.uid:
+    if planner is None or spec is None or planner.jobset.deleting:
+        return decision
+    if planner.jobset.owner_uid != observed.run.uid or planner.jobset.name != names.plan_name(observed.run.name):
         return decision
     if isinstance(step, steps.MakePlan) and planner.hash == plan_hash(spec):
         return decision
