@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.xdist_g
 
 NAME = "planned"
 CHIP = {"type": "v5e", "topology": "1x1", "pricePerChipHour": 1.2}
-TOO_LONG = {"steps": 100, "batchSize": 8, "sequenceLength": 65_536, "microbatches": 1, "remat": "none"} | {
+TOO_LONG = {"steps": 100, "batchSize": 8, "sequenceLength": 16_384, "microbatches": 1, "remat": "none"} | {
     "attention": "reference",
     "evaluation": {"everySteps": 0},
 }
