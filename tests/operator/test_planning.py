@@ -134,7 +134,11 @@ def test_a_plan_holds_for_later_attempts_and_edits_that_do_not_change_it() -> No
 @pytest.mark.parametrize(
     ("answer", "seconds", "said"),
     [
-        ("Traceback: no memory", 0, "planning failed: Error: Traceback: no memory"),
+        (
+            "Traceback: no memory",
+            0,
+            "planning failed: pod demo-plan-s-0-0 ended with exit code 1: Error: Traceback: no memory",
+        ),
         (None, 700, "planning did not end in 600 s"),
         ('{"fits": "perhaps"}', 0, "planning failed: "),
     ],

@@ -13,6 +13,7 @@ from halcyon_api.status.plan import PlanStatus
 from halcyon_api.status.run_status import TrainingRunStatus
 from halcyon_api.training_run import TrainingRunSpec
 from halcyon_operator.decide.record.spec_hash import hash_of
+from halcyon_operator.model.endings import ending_sentence
 from halcyon_operator.model.settings import PlanMode, Settings
 from halcyon_operator.model.views import Observed, PlannerView
 
@@ -60,7 +61,9 @@ def _failure(planner: PlannerView, seconds: int, now: datetime) -> PlanStatus | 
         return PlanStatus(message=f"planning did not end in {seconds} s{f': {why}' if why else ''}"[:1024])
     if jobset.outcome == "running" or (pod is not None and pod.ending is None):
         return None
-    message = pod.ending.message if pod is not None and pod.ending is not None else ""
+    ending = pod.ending if pod is not None else None
+    message = ending.message if ending is not None else ""
     if "DeadlineExceeded" in (message, jobset.failure_reason) or "DeadlineExceeded" in jobset.failure_message:
         return PlanStatus(message=f"planning did not end in {seconds} s")
-    return PlanStatus(message=f"planning failed: {message or jobset.failure_message or 'its pod is gone'}"[:1024])
+    why = jobset.failure_message or "its pod is gone" if ending is None else ending_sentence(ending)
+    return PlanStatus(message=f"planning failed: {why}"[:1024])
