@@ -50,7 +50,7 @@ def test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins(path: W
         assert "a step does not fit: it takes " in ready()[1]
         until(lambda: jobsets() == [], timeout_seconds=60, failure=lambda: str(jobsets()))
         assert status().attempt == 0, "no attempt was made"
-        document["spec"]["trainer"] = TOO_LONG | {"sequenceLength": 32}
+        document["spec"]["trainer"] = TOO_LONG | {"microbatches": 8}
         kubectl.apply([document])
         until(lambda: jobsets() == [f"{NAME}-1"], timeout_seconds=240, failure=lambda: f"{ready()} {jobsets()}")
         plan = status().plan

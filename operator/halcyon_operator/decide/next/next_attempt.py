@@ -131,8 +131,9 @@ def _too_large(situation: Situation) -> steps.Stall | None:
     if plan is None or plan.fits or plan_mode(spec, situation.observed.settings) != "require":
         return None
     if plan.fits is False:
-        fix = "choose a smaller model or batch, more or larger devices, or another mesh (`halcyon plan --search`)"
-        return steps.Stall("DoesNotFit", f"spec.plan: {plan.message}; {fix}")
+        fix = "more microbatches, remat, more or larger devices, another mesh (`halcyon plan --search`)"
+        said = f"spec.plan: {plan.message.removesuffix('.')}"
+        return steps.Stall("DoesNotFit", f"{said}; choose {fix}, or apply a smaller model as a new run")
     return steps.Stall(
         "PlanFailed", f"spec.plan: {plan.message}; mend it, or set spec.plan: warn to begin without a plan"
     )
