@@ -107,7 +107,7 @@ def test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins() -> No
     assert ready(cluster)[2].startswith("spec.plan: a step does not fit: it takes 96.0 GB of 80.0 GB; choose more ")
     assert [kind for kind, name in cluster.api.created if name == "demo-1"] == []
     cluster.answer = FITS
-    cluster.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32, "microbatches": 8})
+    cluster.edit(trainer={"steps": 300, "batchSize": 8, "sequenceLength": 32, "remat": "full"})
     cluster.settle()
     assert (cluster.status["attempt"], cluster.planned, cluster.condition("Planned")[0]) == (1, 2, "True")
 
