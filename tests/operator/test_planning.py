@@ -112,6 +112,12 @@ def test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins() -> No
     assert (cluster.status["attempt"], cluster.planned, cluster.condition("Planned")[0]) == (1, 2, "True")
 
 
+def test_a_required_plan_without_the_memory_of_the_device_holds() -> None:
+    cluster = Cluster("require", {name: value for name, value in FITS.items() if name not in ("fits", "memory")})
+    cluster.settle()
+    assert (cluster.status["attempt"], cluster.condition("Planned")[:2]) == (1, ("True", "Planned"))
+
+
 def test_by_default_a_run_that_does_not_fit_says_so_and_begins() -> None:
     cluster = Cluster(answer=TOO_LARGE)
     cluster.settle()

@@ -35,6 +35,11 @@ class PlanStatus(StatusModel):
     cost: _Number | None = optional("The same times `accelerator.pricePerChipHour`.")
     message: _Text = Field(default="", description="One sentence about the plan, or why there is none.")
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is no plan: neither the memory of a step is known nor its time."""
+        return self.fits is None and self.step_seconds is None
+
 
 def parse_plan(message: object) -> PlanStatus | None:
     """The report of a planning pod. None: it is none. Never raises."""

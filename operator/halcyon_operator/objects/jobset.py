@@ -52,6 +52,11 @@ Its image may be a version that does not know them; `env` is in the pod's enviro
 _PROBE_CONTAINER = "probe"
 _PAUSE = ["python3", "-c", "import signal; signal.pause()"]
 """Waits for a signal; every trainer image has Python."""
+_WITHOUT_NETWORK: dict[str, Any] = {
+    "network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True},
+    "suspend": False,
+}
+"""Of a JobSet whose pods do not look for each other."""
 _REPLACEMENTS = 1_000_000
 """Backoff limit: each evicted pod is replaced by a new one that waits."""
 
@@ -256,15 +261,8 @@ def build_probe(plan: ProbePlan) -> Manifest:
         "command": _PAUSE,
         "securityContext": container_context,
     }
-    pod: dict[str, Any] = {
-        # The Job makes a new pod, which the scheduler queues again, instead of restarting the container.
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 1,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": pod_context,
-        "containers": [container | ({"resources": requirements.resources} if requirements.resources else {})],
-    }
+    resources = {"resources": requirements.resources} if requirements.resources else {}
+    pod = _short_pod(pod_context, container | resources)
     optional = {
         "nodeSelector": requirements.node_selector,
         "tolerations": requirements.tolerations,
@@ -282,8 +280,21 @@ def build_probe(plan: ProbePlan) -> Manifest:
         wanted.accelerator.resolve().hosts_per_slice,
         labels,
         {"backoffLimit": _REPLACEMENTS, "template": template},
-        {"network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True}, "suspend": False},
+        _WITHOUT_NETWORK,
     )
+
+
+def _short_pod(security: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a pod that saves nothing, so it may end at once."""
+    return {
+        # The Job decides whether there is a new pod, which the scheduler queues again; no container restarts in place.
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": security,
+        "containers": [container],
+    }
 
 
 def build_planner(plan: PlannerPlan) -> Manifest:
@@ -316,18 +327,11 @@ def build_planner(plan: PlannerPlan) -> Manifest:
         ],
     }
     annotated = {"fieldPath": f"metadata.annotations['{names.ANNOTATION_DOCUMENT}']"}
-    pod: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 1,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": pod_context,
-        "containers": [container],
-        "volumes": [
-            {"name": "run", "downwardAPI": {"items": [{"path": names.RUN_DOCUMENT_KEY, "fieldRef": annotated}]}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
-        ],
-    }
+    volumes = [
+        {"name": "run", "downwardAPI": {"items": [{"path": names.RUN_DOCUMENT_KEY, "fieldRef": annotated}]}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
+    ]
+    pod = _short_pod(pod_context, container) | {"volumes": volumes}
     secrets = [{"name": name} for name in settings.trainer_pods.image_pull_secrets]
     template = {
         "metadata": {"labels": labels, "annotations": {names.ANNOTATION_DOCUMENT: dump(run_document(run, spec))}},
@@ -339,7 +343,7 @@ def build_planner(plan: PlannerPlan) -> Manifest:
         1,
         labels,
         {"backoffLimit": 0, "activeDeadlineSeconds": planning.seconds, "template": template},
-        {"network": {"enableDNSHostnames": False, "publishNotReadyAddresses": True}, "suspend": False},
+        _WITHOUT_NETWORK,
     )
 
 

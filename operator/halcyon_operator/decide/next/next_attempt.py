@@ -128,7 +128,11 @@ def _unplanned(situation: Situation) -> steps.MakePlan | None:
 
 def _too_large(situation: Situation) -> steps.Stall | None:
     spec, plan = situation.spec, situation.status.plan
-    if plan is None or plan.fits or plan_mode(spec, situation.observed.settings) != "require":
+    if (
+        plan is None
+        or not (plan.failed or plan.fits is False)
+        or plan_mode(spec, situation.observed.settings) != "require"
+    ):
         return None
     if plan.fits is False:
         fix = "more microbatches, remat, more or larger devices, another mesh (`halcyon plan --search`)"

@@ -129,7 +129,7 @@ def planned(status: TrainingRunStatus) -> tuple[bool, str, str]:
         return False, "NotPlanned", ""
     if plan.fits is False:
         return False, "DoesNotFit", plan.message
-    if plan.step_seconds is None and plan.fits is None:
+    if plan.failed:
         return False, "PlanFailed", plan.message
     if ratio is not None and ratio < SLOW:
         return False, "SlowerThanPlanned", f"the run trains at {ratio:.0%} of the planned speed: {_slow_part(status)}"
