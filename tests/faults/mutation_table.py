@@ -386,7 +386,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a run that does not fit takes hardware although its plan is required",
-        (("decide/next/next_attempt.py", "if plan is None or plan.fits or plan_mode(", "if True or plan_mode("),),
+        (("decide/next/next_attempt.py", "or not (plan.failed or plan.fits is False)", "or not plan.failed"),),
         ("tests/operator/test_planning.py::test_a_run_that_cannot_fit_takes_no_hardware_and_a_mended_one_begins",),
         _PLANNED,
         "operator/halcyon_operator",
