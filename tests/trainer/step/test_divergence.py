@@ -16,6 +16,7 @@ from halcyon.optim import learning_rate
 from halcyon.step.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window, judge
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import TrainState, initial_state
+from halcyon.step.gradients import Gradients
 from halcyon.step.step import make_train_step
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.spec.optimizer import OptimizerSpec
@@ -40,7 +41,9 @@ class Training:
         optimizer = optax.adam(0.01)
         model = {"w": jnp.zeros(())}
         mesh = mesh_of()
-        self._step = jax.jit(make_train_step(objective, optimizer, lambda step: jnp.float32(0.01), mesh, policy))
+        self._step = jax.jit(
+            make_train_step(Gradients(objective), optimizer, lambda step: jnp.float32(0.01), mesh, policy)
+        )
         self.state = TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model), empty_window(policy))
 
     def step(self, target: float) -> Verdict:

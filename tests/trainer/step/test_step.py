@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from halcyon.step.gradients import Gradients
 from halcyon.step.in_step import InStep, StepView, reported
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import TrainState
@@ -47,7 +48,7 @@ def one_step(
     model = {"table": jnp.linspace(-1, 1, 11).astype(parameters)}
     optimizer = optax.sgd(1.0)
     mesh = mesh_of()
-    step = make_train_step(objective, optimizer, lambda step: jnp.float32(1.0), mesh)
+    step = make_train_step(Gradients(objective), optimizer, lambda step: jnp.float32(1.0), mesh)
     state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
     return jax.jit(step)(state, batch, jnp.array(control))
 
@@ -96,7 +97,7 @@ def test_stochastic_rounding_draws_other_numbers_in_each_step_and_the_same_in_a_
     def after(step: int, seed: int = 0, stochastic: bool = True) -> np.ndarray:
         state = TrainState(jnp.int32(step), model, optimizer.init(model))
         train = make_train_step(
-            pull, optimizer, lambda step: jnp.float32(1.0), mesh_of(), seed=seed, stochastic=stochastic
+            Gradients(pull, seed), optimizer, lambda step: jnp.float32(1.0), mesh_of(), stochastic=stochastic
         )
         return np.asarray(jax.jit(train)(state, batch, control)[0].model["w"], np.float32)
 
@@ -119,7 +120,7 @@ def test_each_microbatch_of_each_step_has_its_own_randomness() -> None:
     def gradient(step: int, microbatches: int, seed: int) -> float:
         state = TrainState(jnp.int32(step), {"w": jnp.zeros(())}, optimizer.init({"w": jnp.zeros(())}))
         nothing = jnp.zeros((microbatches, 1, 1), jnp.int32)
-        train_step = make_train_step(noisy, optimizer, lambda step: jnp.float32(1.0), mesh, seed=seed)
+        train_step = make_train_step(Gradients(noisy, seed), optimizer, lambda step: jnp.float32(1.0), mesh)
         return float(jax.jit(train_step)(state, batch_of(nothing), jnp.zeros(1, jnp.int32))[0].model["w"])
 
     assert gradient(0, 1, 0) == gradient(0, 1, 0)
@@ -140,7 +141,9 @@ def seen_steps(in_step: tuple[InStep, ...], steps: int = 4) -> tuple[Any, list[d
     """The last state, and the numbers of the functions in each step."""
     batch = batch_of(jnp.arange(8).reshape(1, 2, 4), jnp.ones((1, 2, 4), jnp.int32), jnp.ones((1, 2, 4)))
     optimizer = optax.sgd(0.5)
-    step = jax.jit(make_train_step(objective, optimizer, lambda step: jnp.float32(1.0), mesh_of(), in_step=in_step))
+    step = jax.jit(
+        make_train_step(Gradients(objective), optimizer, lambda step: jnp.float32(1.0), mesh_of(), in_step=in_step)
+    )
     model = {"table": jnp.linspace(-1, 1, 11)}
     state = TrainState(step=jnp.zeros((), jnp.int32), model=model, optimizer_state=optimizer.init(model))
     found = []
@@ -191,7 +194,7 @@ def test_no_update_rule_moves_the_rows_that_pad_the_vocabulary() -> None:
 
     model = {"table": hax.zeros((hax.Axis("embed", 3), hax.Axis("vocab", 8))), "scale": jnp.zeros(8)}
     rule = optax.GradientTransformation(lambda params: optax.EmptyState(), moved)
-    step = jax.jit(make_train_step(nothing, rule, lambda step: jnp.float32(1.0), mesh_of(), tokens=5))
+    step = jax.jit(make_train_step(Gradients(nothing), rule, lambda step: jnp.float32(1.0), mesh_of(), tokens=5))
     batch = batch_of(*(jnp.ones((1, 2, 4), dtype) for dtype in (jnp.int32, jnp.int32, jnp.float32)))
     state, _ = step(TrainState(jnp.zeros((), jnp.int32), model, rule.init(model)), batch, jnp.zeros(1, jnp.int32))
     np.testing.assert_array_equal(state.model["table"].array, np.broadcast_to(np.arange(8) < 5, (3, 8)))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,25 +146,96 @@ def by_group(
     Returns:
         The sums, split by `PARAMETER_AXES`.
     """
-    inside = {*mesh_axes(EXPERTS, COMPUTE_AXES), *(() if gathered else mesh_axes(EMBED, PARAMETER_AXES))}
-    names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if name not in inside]
-    sizes = {name: size for name, size in open_axes().items() if name in names and size > 1}
+    sizes = _groups(gathered)
     if not sizes:
         return function(batch, parameters, shared)
     here = MeshShard(sizes)
-    held = _specs(here, parameters)
 
     def one(batch: Any, parameters: Any, shared: Any) -> Any:
         with computing_here():
             scalars, sums = function(batch, _on_each_device(here.gathered, parameters), shared)
             return jax.tree.map(here.sum_over_batch, scalars), _on_each_device(here.reduced, sums)
 
-    rows = PartitionSpec(*(None,) * rows_at, tuple(name for name in names if name in sizes))
     out = (PartitionSpec(), _specs(here, part(parameters)))
-    run = jax.shard_map(
-        one, in_specs=(rows, held, PartitionSpec()), out_specs=out, axis_names=set(sizes), check_vma=False
+    return _in_groups(here, one, rows_at, out)(batch, parameters, shared)
+
+
+def digests_by_device(
+    digest: Callable[[Any], jax.Array],
+    function: Callable[[Any, Any, Any], Any],
+    batch: Any,
+    parameters: Any,
+    shared: Any,
+    *,
+    rows_at: int,
+    gathered: bool,
+) -> jax.Array:
+    """What each device has of the two sums of `by_group` before any sum over groups, as a digest.
+
+    Args:
+        digest: Makes the words of a tree of arrays: uint32 [words].
+        function: See `by_group`, with the further arguments.
+        batch: See `by_group`.
+        parameters: See `by_group`.
+        shared: See `by_group`.
+        rows_at: See `by_group`.
+        gathered: See `by_group`.
+
+    Returns:
+        uint32 [*sizes of the mesh axes, words].
+    """
+    sizes = _groups(gathered)
+    if not sizes:
+        return _digests(digest, function(batch, parameters, shared))
+    here = MeshShard(sizes)
+
+    def one(batch: Any, parameters: Any, shared: Any) -> jax.Array:
+        with computing_here():
+            return _digests(digest, function(batch, _on_each_device(here.gathered, parameters), shared))
+
+    return _in_groups(here, one, rows_at, _by_device(sizes))(batch, parameters, shared)
+
+
+def _groups(gathered: bool) -> dict[str, int]:
+    """The mesh axes that divide the devices of the context into the groups of `by_group`, with their sizes; empty:
+    there is one group.
+    """
+    inside = {*mesh_axes(EXPERTS, COMPUTE_AXES), *(() if gathered else mesh_axes(EMBED, PARAMETER_AXES))}
+    names = [name for name in mesh_axes(BATCH, COMPUTE_AXES) if name not in inside]
+    return {name: size for name, size in open_axes().items() if name in names and size > 1}
+
+
+def _in_groups(here: MeshShard, one: Callable[[Any, Any, Any], Any], rows_at: int, out: Any) -> Callable[..., Any]:
+    def run(batch: Any, parameters: Any, shared: Any) -> Any:
+        rows = PartitionSpec(*(None,) * rows_at, tuple(here.sizes))
+        in_specs = (rows, _specs(here, parameters), PartitionSpec())
+        split = jax.shard_map(one, in_specs=in_specs, out_specs=out, axis_names=set(here.sizes), check_vma=False)
+        return split(batch, parameters, shared)
+
+    return run
+
+
+def _by_device(names: Container[str]) -> PartitionSpec:
+    """The partition spec of an array with an axis for each mesh axis, split by those with these names."""
+    every = jax.sharding.get_abstract_mesh().axis_names
+    return PartitionSpec(*(name if name in names else None for name in every))
+
+
+def _digests(digest: Callable[[Any], jax.Array], tree: Any) -> jax.Array:
+    """The digest of each device's part of a tree of named arrays and of scalars that all devices of a group have."""
+    open_here = open_axes()
+    here, leading = MeshShard(open_here), (1,) * len(jax.sharding.get_abstract_mesh().axis_names)
+    specs = jax.tree.map(
+        lambda x: here.spec(x.axis_names, PARAMETER_AXES) if is_named(x) else PartitionSpec(), tree, is_leaf=is_named
     )
-    return run(batch, parameters, shared)
+
+    def one(tree: Any) -> jax.Array:
+        return digest(tree).reshape(*leading, -1)
+
+    split = jax.shard_map(
+        one, in_specs=(specs,), out_specs=_by_device(open_here), axis_names=set(open_here), check_vma=False
+    )
+    return split(tree)
 
 
 def _on_each_device(function: Callable[[NamedArray], NamedArray], parameters: Any) -> Any:

@@ -35,6 +35,7 @@ from halcyon.parallel.partition import computing
 from halcyon.step.compilation import compiler_options, pipelines_blocks
 from halcyon.step.given import Given
 from halcyon.step.given_batches import Rows
+from halcyon.step.gradients import Gradients
 from halcyon.step.in_step import InStep
 from halcyon.step.objectives import build_objective
 from halcyon.step.objectives.objective import Batch, Objective
@@ -74,7 +75,8 @@ class Program:
     """Makes the state before the first step from a model."""
     template: TrainState
     """Shapes, types and shardings of the state."""
-    objective: Objective
+    gradients: Gradients
+    """How the gradient of a batch is computed."""
     train_step: TrainStep
     mesh: Mesh
     batch_sharding: NamedSharding
@@ -106,6 +108,11 @@ class Program:
     """The given model to begin with. None: that of the document."""
     target: Target | None = None
     """The devices that the program is made for; None: those of the mesh."""
+
+    @property
+    def objective(self) -> Objective:
+        """The objective to minimise."""
+        return self.gradients.objective
 
     def evaluated(self, state: TrainState) -> Model:
         """The model to evaluate: that of the state, or the mean that its update rule keeps."""
@@ -302,23 +309,26 @@ def build_program(
     template = state_template(build_state, mesh)
     if settings.offload == "optimizer":
         template = in_host_memory(template)
+    gradients = Gradients(
+        objective,
+        settings.seed,
+        dropout=lora is not None and lora.dropout > 0,
+        gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
+    )
     make_step = functools.partial(
         make_train_step,
-        objective,
+        gradients,
         optimizer,
         learning_rate(spec.optimizer, settings.steps, settings),  # not used by a given rule
         mesh,
         divergence,
         update_arguments=update_arguments(spec.optimizer, settings.steps),
         rate_of=None if own_rule is None else rate_in,
-        seed=settings.seed,
         stochastic=settings.precision.rounding == "stochastic",
         trained=flags,
-        dropout=lora is not None and lora.dropout > 0,
         random=needs_key(spec.optimizer, settings.precision),
         estimator=estimator_of(spec.optimizer),
         average=spec.average,
-        gather_once=gathers_once(spec, fsdp=mesh.shape["fsdp"], tensor=mesh.shape["tensor"]),
         in_step=in_step,
         sampler_steps=1 if policy is None else policy.updates_per_rollout,
         tokens=vocabulary_of(shapes),
@@ -337,7 +347,7 @@ def build_program(
         build_state=build_state,
         complete_state=complete_state,
         template=template,
-        objective=objective,
+        gradients=gradients,
         train_step=make_step(),
         watched_step=None if watch is None else make_step(watch=watch),
         mesh=mesh,

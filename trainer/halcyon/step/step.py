@@ -24,16 +24,15 @@ from jax.sharding import Mesh
 
 from halcyon.models.parameters import joined, split
 from halcyon.models.softmax import without_padding
-from halcyon.models.stack import empty_slots, with_slots
-from halcyon.models.statistics import counting
+from halcyon.models.stack import empty_slots
 from halcyon.optim.average import updated_average
 from halcyon.optim.rounding import add_updates
-from halcyon.parallel.axes import constrain, constrain_here
-from halcyon.parallel.partition import by_group
+from halcyon.parallel.axes import constrain
 from halcyon.step.curvature import Samples, check_estimator, gauss_newton, hutchinson
 from halcyon.step.divergence import drop_update, judge
+from halcyon.step.gradients import Gradients
 from halcyon.step.in_step import InStep, StepView, all_seen
-from halcyon.step.objectives.objective import ROW_SEEDS, Batch, Objective, Sums
+from halcyon.step.objectives.objective import Batch
 from halcyon.step.offload import back_in_place, on_devices_after
 from halcyon.step.state import Model, TrainState
 from halcyon.step.watch import Watched, watched
@@ -67,21 +66,11 @@ class StepMetrics(eqx.Module):
     """The numbers of `halcyon.step.watch`; empty in a step that is not watched."""
 
 
-_Frozen = tuple[Model, Model | None]
-"""The frozen part of the model, and the reference model."""
-
 CONTROL_BITS = 2
 """Bits of a control value."""
 
-Varied = tuple[Model, dict[str, NamedArray]]
-"""What the loss is differentiated by: the trained parameters, and the slots of watched activations
-(`halcyon.models.stack`).
-"""
-
 _ROUNDING = 2**32 - 1
 """Number of the key of stochastic rounding, which no microbatch has."""
-_DROPOUT = 2**32 - 2
-"""Number of the key of dropout."""
 _RULE = 2**32 - 3
 """Number of the key of the update rule."""
 _CURVATURE = 2**32 - 4
@@ -89,18 +78,15 @@ _CURVATURE = 2**32 - 4
 
 
 def make_train_step(
-    objective: Objective,
+    gradients: Gradients,
     optimizer: optax.GradientTransformation,
     learning_rate: Callable[[jax.Array], jax.Array],
     mesh: Mesh,
     divergence: DivergenceSpec | None = None,
     *,
     update_arguments: Callable[[jax.Array], Mapping[str, jax.Array]] = lambda done: {},
-    seed: int = 0,
-    gather_once: bool = False,
     stochastic: bool = False,
     trained: Any = None,
-    dropout: bool = False,
     random: bool = False,
     estimator: Estimator | None = None,
     in_step: Sequence[InStep] = (),
@@ -113,7 +99,7 @@ def make_train_step(
     """Build the step function, to be compiled with the state donated.
 
     Args:
-        objective: The objective to minimise.
+        gradients: How the gradient of a batch is computed.
         optimizer: The update rule of the trained parameters. Its update gets the rate as the keyword argument
             ``learning_rate``, if it takes one.
         learning_rate: The rate as a function of the number of steps done; steps with dropped updates count.
@@ -121,13 +107,8 @@ def make_train_step(
         divergence: The policy that decides which updates are dropped.
         update_arguments: Further keyword arguments of the update, as a function of the number of steps done
             (`halcyon.optim.update_arguments`).
-        seed: Seed of the objective's randomness; each microbatch of each step gets its own key.
-        gather_once: Keep all parameters, and the sums of their gradients, on each device while the microbatches are
-            computed.
         stochastic: Round bfloat16 parameters stochastically.
         trained: True in the place of each trained parameter (see `halcyon.models.parameters`). None: all are trained.
-        dropout: Give the objective a random number for each row of the batch, as `halcyon.step.objectives.ROW_SEEDS`.
-            Row n of a step gets the same number whatever the microbatches and the mesh are.
         random: Whether the update rule takes a random key.
         estimator: The estimate of curvature that the update rule takes. None: it takes none.
         in_step: Functions of the library's user.
@@ -140,50 +121,16 @@ def make_train_step(
     Raises:
         BadConfiguration: The objective cannot serve the estimator.
     """
-    check_estimator(estimator, objective)
+    check_estimator(estimator, gradients.objective)
     policy = divergence or DivergenceSpec()
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def key_of(step: jax.Array, number: jax.Array | int) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
-
-    def of_microbatch(
-        varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array, number: jax.Array | int
-    ) -> tuple[jax.Array, Sums]:
-        (part, slots), (fixed, reference) = varied, rest
-        with counting(batch.get("weights", batch.get("conversation_weights"))):
-            sums = objective(with_slots(joined(part, fixed), slots), batch, reference, key_of(step, number))
-        return sums.loss if sums.penalty is None else sums.loss + sums.penalty, sums
+    key_of = gradients.key_of
 
     def slots_of(model: Model) -> dict[str, NamedArray]:
         if watch is None or "activations" not in watch.what:
             return {}
         return empty_slots(model, histograms=watch.histograms)
-
-    gradient_sums = jax.grad(of_microbatch, has_aux=True)
-
-    def batch_sums(varied: Varied, rest: _Frozen, batch: Batch, step: jax.Array) -> tuple[Sums, Varied]:
-        microbatches = len(jax.tree.leaves(batch)[0])
-        if microbatches == 1:
-            gradient, sums = gradient_sums(varied, rest, jax.tree.map(lambda rows: rows[0], batch), step, 0)
-            return sums, gradient
-
-        def of_group(batch: Batch, parts: tuple[Varied, _Frozen], step: jax.Array) -> tuple[Sums, Varied]:
-            varied, rest = parts
-
-            def accumulate(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-                gradient, sums = gradient_sums(varied, rest, microbatch[0], step, microbatch[1])
-                added = jax.tree.map(lambda total, one: total + one.astype(jnp.float32), carry, (sums, gradient))
-                return constrain_here(added), None
-
-            one = jax.tree.map(lambda rows: rows[0], batch)
-            sums = jax.eval_shape(lambda: gradient_sums(varied, rest, one, step, 0)[1])
-            zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), (sums, varied))
-            return jax.lax.scan(accumulate, constrain_here(zero), (batch, jnp.arange(microbatches)))[0]
-
-        return by_group(
-            of_group, batch, (varied, rest), step, rows_at=1, gathered=gather_once, part=lambda parts: parts[0]
-        )
 
     def estimate(state: TrainState, batch: Batch) -> Model:
         """The diagonal of the Hessian of the mean loss, with respect to the trained part."""
@@ -191,11 +138,14 @@ def make_train_step(
         key, rest = key_of(step, _CURVATURE), (fixed, state.reference)
         if estimator == "hutchinson":
             return hutchinson(
-                lambda part, rows, number: of_microbatch((part, {}), rest, rows, step, number)[0], part, batch, key
+                lambda part, rows, number: gradients.of_microbatch((part, {}), rest, rows, step, number)[0],
+                part,
+                batch,
+                key,
             )
-        samples = cast("Samples", objective)
+        samples = cast("Samples", gradients.objective)
         return gauss_newton(
-            samples, lambda drawn: batch_sums((part, {}), rest, drawn, step)[1][0], state.model, batch, key
+            samples, lambda drawn: gradients.of_batch((part, {}), rest, drawn, step)[1][0], state.model, batch, key
         )
 
     def asked(state: TrainState, batch: Batch) -> dict[str, Any]:
@@ -207,10 +157,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, control: jax.Array) -> tuple[TrainState, StepMetrics]:
         part, fixed = split(state.model, trained)
-        if dropout:
-            rows = jax.tree.leaves(batch)[0].shape[:2]
-            batch = {**batch, ROW_SEEDS: jax.random.bits(key_of(state.step, _DROPOUT), rows, jnp.uint32)}
-        sums, (gradient, activations) = batch_sums(
+        batch = gradients.seeded(batch, state.step)
+        sums, (gradient, activations) = gradients.of_batch(
             (part, slots_of(state.model)), (fixed, state.reference), batch, state.step
         )
         share = 1.0 / jnp.maximum(sums.weight, 1.0)

@@ -1,0 +1,246 @@
+"""Finds devices that compute or hold wrong numbers: the same rows on two parts of the mesh, and copies of the state.
+
+The gradient of a part of the batch is a function of rows and parameters alone, to the last bit. So two parts of the
+mesh that compute it for the same rows must have the same bits. The comparison is made before the sum over the parts,
+whose order no device decides alone. With three parts or more, a majority names the one that differs.
+
+An evaluation is the same compiled program each time; only the rows differ. It changes nothing: the step that is audited
+has been computed without it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from haliax.jax_utils import is_jax_array_like
+from jax.sharding import NamedSharding, PartitionSpec
+
+from halcyon.models.parameters import split
+from halcyon.step.objectives.objective import Batch
+from halcyon.step.offload import is_on_host
+from halcyon.step.program import Program
+from halcyon.step.state import TrainState
+
+REPLICAS = ("replica", "data")
+"""The mesh axes along which each device has a copy of the state."""
+
+Digests = np.ndarray
+"""uint32 [part, device of the part, words]."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Devices whose numbers are wrong.
+
+    Attributes:
+        what: `gradient`: two computations of one gradient differ. `state`: copies of the state differ.
+        devices: Their positions in the flat mesh.
+        certain: Whether each of them is wrong; False: at least one of them is.
+    """
+
+    what: Literal["gradient", "state"]
+    devices: tuple[int, ...]
+    certain: bool
+
+
+class Audit:
+    """The audit of a program.
+
+    Args:
+        program: The program of the run.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program, self._mesh = program, program.mesh
+        sizes = self._mesh.shape
+        self._along = next((name for name in REPLICAS if sizes[name] > 1), REPLICAS[0])
+        self._parts = sizes[self._along]
+        self._evaluate: Callable[..., Any] | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether no other part of the mesh can compute the same rows, so that each device repeats its own work."""
+        return self._parts == 1
+
+    def gradient(self, state: TrainState, batch: Batch) -> Finding | None:
+        """Compute the gradient of a batch on several parts of the mesh. A collective.
+
+        Args:
+            state: The state of the model to differentiate. It stays as it is.
+            batch: Any batch of the run.
+        """
+        found = wrong_parts(lambda shift: self._digests(state, batch, shift), self._parts)
+        return None if found is None else Finding("gradient", self._flat(found[0], self._along), found[1])
+
+    def state(self, state: TrainState) -> Finding | None:
+        """Compare the copies of a state. A collective."""
+        words = np.asarray(jax.device_get(self._state_digests(state)))
+        found = wrong_copies(_parted(words, [self._mesh.axis_names.index(name) for name in REPLICAS]))
+        return None if found is None else Finding("state", self._flat(found[0], *REPLICAS), found[1])
+
+    def _digests(self, state: TrainState, batch: Batch, shift: int) -> Digests:
+        """The digests of each part's rows, computed by the part that comes `shift` parts later: [part of the rows, …]."""
+        program = self._program
+        rolled, step = self._rolled(batch, state.step, shift)
+        if self._evaluate is None:
+            lowered = self._traced(state, rolled, step)
+            self._evaluate = program.compile(lowered)
+        words = np.asarray(jax.device_get(self._evaluate(_evaluated(state), rolled, step)))
+        by_part = _parted(words, [self._mesh.axis_names.index(self._along)])
+        return np.roll(by_part, -shift, axis=0)
+
+    def _traced(self, state: TrainState, batch: Batch, step: jax.Array) -> jax.stages.Lowered:
+        program = self._program
+
+        def evaluate(state: TrainState, batch: Batch, step: jax.Array) -> jax.Array:
+            part, fixed = split(state.model, program.trained)
+            words = program.gradients.digests(digest, (part, {}), (fixed, state.reference), batch, step)
+            return jax.lax.with_sharding_constraint(words, NamedSharding(self._mesh, PartitionSpec()))
+
+        with program.tracing():
+            return jax.jit(evaluate).trace(_evaluated(state), batch, step).lower()
+
+    def _rolled(self, batch: Batch, step: jax.Array, shift: int) -> tuple[Batch, jax.Array]:
+        """The batch with its rows moved by some parts of the mesh, and the number of the step."""
+        program, parts = self._program, self._parts
+
+        @functools.partial(jax.jit, out_shardings=(program.batch_sharding, None))
+        def roll(batch: Batch, step: jax.Array) -> tuple[Batch, jax.Array]:
+            seeded = program.gradients.seeded(batch, step)
+            return {name: _moved(rows, shift, parts) for name, rows in seeded.items()}, step
+
+        return roll(batch, step)
+
+    @functools.cached_property
+    def _state_digests(self) -> Callable[[TrainState], jax.Array]:
+        template = self._program.template
+        kept = [not is_on_host(leaf) for leaf in jax.tree.leaves(template)]
+        specs = [leaf.sharding.spec for leaf, here in zip(jax.tree.leaves(template), kept, strict=True) if here]
+        names, ones = self._mesh.axis_names, (1,) * len(self._mesh.axis_names)
+        each = jax.shard_map(
+            lambda leaves: digest(leaves).reshape(*ones, -1),
+            mesh=self._mesh,
+            in_specs=(specs,),
+            out_specs=PartitionSpec(*names),
+            check_vma=False,
+        )
+        replicated = NamedSharding(self._mesh, PartitionSpec())
+
+        @functools.partial(jax.jit, out_shardings=replicated)
+        def words(leaves: list[jax.Array]) -> jax.Array:
+            return each(leaves)
+
+        def of(state: TrainState) -> jax.Array:
+            leaves = jax.tree.leaves(state)
+            return words([leaf for leaf, here in zip(leaves, kept, strict=True) if here])
+
+        return of
+
+    def _flat(self, wrong: np.ndarray, *along: str) -> tuple[int, ...]:
+        """The positions in the flat mesh of what is true in an array [part, device of the part]."""
+        axes = [self._mesh.axis_names.index(name) for name in along]
+        positions = _parted(np.arange(self._mesh.size).reshape(*self._mesh.devices.shape, 1), axes)[..., 0]
+        return tuple(sorted(int(position) for position in positions[wrong]))
+
+
+def digest(tree: Any) -> jax.Array:
+    """Two words of the bits of a tree of arrays, of which each bit decides about half: uint32 [2].
+
+    The sum of a mix of each element and its place is exact, so its order does not matter.
+    """
+    words = jnp.zeros(2, jnp.uint32)
+    for number, leaf in enumerate(leaf for leaf in jax.tree.leaves(tree) if is_jax_array_like(leaf)):
+        bits = _bits(leaf)
+        places = jax.lax.iota(jnp.uint32, bits.size).reshape(bits.shape) * jnp.uint32(0x9E3779B9)
+        seeds = jnp.array([2 * number + 1, 2 * number + 2], jnp.uint32) * jnp.uint32(0x85EBCA77)
+        words += jnp.stack([jnp.sum(_mixed((bits ^ seed) + places), dtype=jnp.uint32) for seed in seeds])
+    return words
+
+
+def wrong_parts(evaluate: Callable[[int], Digests], parts: int) -> tuple[np.ndarray, bool] | None:
+    """The parts of the mesh that computed wrong gradients.
+
+    Args:
+        evaluate: Computes the digests of each part's rows, on the part that comes this many parts later.
+        parts: Number of parts.
+
+    Returns:
+        bool [part, device of the part], and whether each of them is wrong; None: all are right.
+    """
+    first, second = evaluate(0), evaluate(1 % parts)
+    unequal = (first != second).any(-1)
+    if not unequal.any():
+        return None
+    wrong, unsure = np.zeros_like(unequal), np.zeros_like(unequal)
+    third, fourth = (evaluate(2), second) if parts > 2 else (evaluate(0), evaluate(1 % parts))
+    for part, device in zip(*np.nonzero(unequal), strict=True):
+        here, other = (part, device), ((part + 1) % parts, device)
+        right = [(one[here] == third[here]).all() for one in (first, second)]
+        if parts > 2 and any(right):
+            wrong[other if right[0] else here] = True  # the third part agrees with one of the two
+        elif parts <= 2 and not right[0]:
+            wrong[here] = True  # it does not repeat its own numbers
+        elif parts <= 2 and (second[here] != fourth[here]).any():
+            wrong[other] = True
+        else:
+            unsure[here] = unsure[other] = True
+    return (wrong, True) if wrong.any() else (unsure, False)
+
+
+def wrong_copies(digests: Digests) -> tuple[np.ndarray, bool] | None:
+    """The copies of the state that differ from the others.
+
+    Args:
+        digests: uint32 [copy, device of the copy, words].
+
+    Returns:
+        See `wrong_parts`.
+    """
+    copies = len(digests)
+    agreeing = (digests[:, None] == digests[None]).all(-1).sum(1)  # [copy, device]: copies with the same words
+    if (agreeing == copies).all():
+        return None
+    minority = 2 * agreeing < copies
+    if minority.any() and ((2 * agreeing > copies).sum(0)[minority.any(0)] > 0).all():
+        return minority, True
+    return agreeing < copies, False
+
+
+def _parted(words: np.ndarray, axes: list[int]) -> np.ndarray:
+    """An array [*sizes of the mesh axes, words] as [part, device of the part, words], parts along some axes."""
+    parts = int(np.prod([words.shape[axis] for axis in axes]))
+    return np.moveaxis(words, axes, range(len(axes))).reshape(parts, -1, words.shape[-1])
+
+
+def _moved(rows: jax.Array, shift: int, parts: int) -> jax.Array:
+    """Rows [microbatch, row, …] moved to the part of the mesh that comes `shift` parts later."""
+    parted = rows.reshape(rows.shape[0], parts, -1, *rows.shape[2:])
+    return jnp.roll(parted, shift, axis=1).reshape(rows.shape)
+
+
+def _evaluated(state: TrainState) -> TrainState:
+    """The part of a state that a gradient needs."""
+    return TrainState(state.step, state.model, (), reference=state.reference)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    """The bits of an array as uint32, of the same shape or with a further axis."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """Each word, with all its bits mixed (the finalizer of MurmurHash3)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
