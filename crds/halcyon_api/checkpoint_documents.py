@@ -106,6 +106,7 @@ class CommittedStep(Document):
     )
     evaluation: EvaluationRecord | None = optional("The evaluations before it, if the run keeps its best checkpoint.")
     link: Sha256 | None = optional("SHA-256 of its link in the chain of evidence.")
+    audited: int | None = optional("Step of the last audit before it that found all numbers right.", ge=0)
 
 
 class BadStep(Document):
@@ -256,6 +257,7 @@ class Evidence(Document):
     steps: int = Field(ge=0, description="Steps since that link.")
     numbers: Sha256 = Field(description="SHA-256 of the steps' numbers, losses and gradient norms, in float32.")
     hardware: Annotated[str, StringConstraints(max_length=256)] = Field(description="Devices that computed them.")
+    audited: int | None = optional("Step of the last audit that found all numbers right.", ge=0)
 
 
 class Link(Document):
@@ -271,6 +273,7 @@ class Link(Document):
     steps: int = Field(ge=0, description="Steps since the link before.")
     numbers: Sha256 = Field(description="SHA-256 of the steps' numbers, losses and gradient norms, in float32.")
     hardware: str = Field(description="Devices that computed them.")
+    audited: int | None = optional("Step of the last audit that found all numbers right.", ge=0)
     mesh: dict[str, int]
     versions: dict[str, str]
 

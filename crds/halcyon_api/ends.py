@@ -40,6 +40,7 @@ class ExitCode(IntEnum):
     ROOT_UNUSABLE = 85
     DIVERGED = 86
     DATA_UNREACHABLE = 87
+    CORRUPTED = 88
 
 
 FATAL_CODES: tuple[ExitCode, ...] = tuple(code for code in ExitCode if code >= ExitCode.BAD_CONFIGURATION)
@@ -127,6 +128,15 @@ class EndCause(StrEnum):
             "No step ended within the time limit that follows from the run's own steps.",
             ExitCode.FAILURE,
             "TrainerHung",
+        ),
+    )
+    CORRUPTED = _row(
+        "corrupted",
+        End(
+            "failure",
+            "An audit found wrong numbers (`spec.recovery.audit`). The run goes on from the last confirmed checkpoint.",
+            ExitCode.CORRUPTED,
+            "CorruptionSuspected",
         ),
     )
     POD_DELETED = _row("podDeleted", End("free", "A user deleted a pod.", event="PodDeleted", evicted=True))

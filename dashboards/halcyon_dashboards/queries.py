@@ -122,6 +122,11 @@ RUN_PODS_STUCK = (
     + " == 1"
 )
 RUN_CRASHES = f"{_per_run('halcyon_run_failures_without_checkpoint')} >= {CRASHES}"
+# A trainer that goes back ends before the next scrape, so the operator's counter of ends counts too.
+RUN_CORRUPTED = (
+    'sum by (namespace, run) (increase(halcyon_run_restarts_total{cause="corrupted"}[1h])) > 0'
+    " or sum by (namespace, run) (increase(halcyon_trainer_corruptions_total[1h])) > 0"
+)
 RUN_GOODPUT_LOW = f"{GOODPUT} < {LOW_GOODPUT}"
 RUN_SLOWER = f"{_per_run('halcyon_run_planned_speed_ratio')} < {SLOW_PLAN} and on (namespace, run) {_RUNNING}"
 # By steps: those done since the checkpoint, or all steps if there is none. By time: since the checkpoint, or since the

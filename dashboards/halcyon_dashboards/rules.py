@@ -116,6 +116,15 @@ RUN_ALERTS = (
         "It makes no progress. At spec.recovery.maxRestarts the operator stops it.",
     ),
     Alert(
+        "HalcyonRunCorrupted",
+        queries.RUN_CORRUPTED,
+        "0m",
+        "critical",
+        f"An audit of run {_RUN} found wrong numbers.",
+        "A device computed or kept other bits than its neighbours. The message of the event CorruptionSuspected names "
+        "the processes.",
+    ),
+    Alert(
         "HalcyonRunGoodputLow",
         queries.RUN_GOODPUT_LOW,
         "30m",

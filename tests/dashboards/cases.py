@@ -102,6 +102,21 @@ ALERT_CASES = (
     AlertCase(
         "HalcyonRunInvalid", "it diverged", {of_run("condition", type="Stalled", reason="Diverged"): "1x30"}, "20m"
     ),
+    AlertCase(
+        "HalcyonRunCorrupted",
+        "an audit ended a process group",
+        {of_run("restarts_total", cause="corrupted"): "0x10 1x50"},
+        "12m",
+        LABELS,
+    ),
+    AlertCase(
+        "HalcyonRunCorrupted",
+        "an audit only reports",
+        {of_trainer("corruptions_total"): "0x10 1x50"},
+        "12m",
+        LABELS,
+    ),
+    AlertCase("HalcyonRunCorrupted", "another failure", {of_run("restarts_total", cause="failed"): "0x10 1x50"}, "12m"),
     AlertCase("HalcyonRunWithoutProgress", "steps stop", RUNNING | {of_run("step"): "0+10x20 200x60"}, "60m", LABELS),
     AlertCase("HalcyonRunWithoutProgress", "a step in 25 minutes", RUNNING | {of_run("step"): "0x24 1x24 2x24"}, "48m"),
     AlertCase(

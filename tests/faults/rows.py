@@ -22,6 +22,11 @@ LOST_HEAD = pytest.mark.fault(
     holds="no signal and no traceback; the run goes on from the newest checkpoint that verifies, and says why HEAD was "
     "rebuilt",
 )
+CORRUPTION = pytest.mark.fault(
+    row="A device computes wrong numbers, or a bit of its copy of the state changes, while the run is audited",
+    holds="the audit names the process, or both of two; the run goes on from the last confirmed checkpoint, and its "
+    "losses and its state are bitwise those of an undisturbed run; right numbers raise no alarm",
+)
 TWO_WRITERS = pytest.mark.fault(
     row="Two writers on one root: the older is stopped in mid-save (SIGSTOP), replaced, and woken",
     holds="the newer writer wins; the older one exits with the fenced code and changes no file of the newer",

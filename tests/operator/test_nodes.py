@@ -58,6 +58,8 @@ def blames(pods: list[dict[str, Any]], **spec: Any) -> list[str]:
 
 CRASH = ended(1, 50, "boom")
 ECHO = ended(1, 50, termination("failed", 1, message="the words do not matter", peerLost=0))
+WRONG = ended(88, 50, termination("corrupted", 88, message="two computations of a gradient differ"))
+RIGHT = ended(88, 50, termination("corrupted", 88, message="two computations of a gradient differ", peerLost=1))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ ECHO = ended(1, 50, termination("failed", 1, message="the words do not matter", 
         ([on("a", 0, **CRASH), on("b", 1)], ["a"]),
         ([on("a", 0, **ended(137, 50)), on("b", 1, **ECHO)], ["a"]),
         ([on("a", 0, **ECHO), on("b", 1, **CRASH)], ["b"]),
+        ([on("a", 0, **RIGHT), on("b", 1, **WRONG), on("c", 2, **RIGHT)], ["b"]),
+        ([on("a", 0, **WRONG), on("b", 1, **WRONG)], []),  # no majority says which
         ([on("a", 0, **CRASH), on("b", 1, **CRASH)], []),  # in the same second, so the first one is unknown
         ([on("a", 0, **CRASH), on("a", 1, **CRASH)], []),  # one node: the cause may also be the program
         ([on("a", 0, **(CRASH | disrupted(49))), on("b", 1, **CRASH)], []),
@@ -134,6 +138,19 @@ def test_a_node_is_avoided_after_more_blames_than_the_other_nodes(
     assert view.spec is not None
     node = node_to_avoid(placement_of(view.status, view.spec), view.spec, at(60))
     assert (node.node if node is not None else None) == expected
+
+
+@promises.CORRUPTED
+def test_a_node_with_wrong_numbers_is_avoided_at_once() -> None:
+    pods = [on("a", 0, **RIGHT), on("b", 1, **WRONG)]
+    failed = jobset(outcome="Failed", reason=EXHAUSTED)
+    seen = observed(run(status()), jobsets=[failed], pods=pods)
+    change = follow(seen, seen.run.status, parse_jobset(failed), at(60)).status
+    assert change.placement is not None
+    (blame,) = change.placement.blames
+    assert (blame.node, blame.corrupted, change.history[-1].cause) == ("b", True, "corrupted")
+    decision = reconcile(observed(run(change.document()), jobsets=[failed], pods=pods), at(61))
+    assert [node.node for node in decision.status.placement.avoided] == ["b"]
 
 
 def test_no_node_of_a_multi_host_tpu_slice_is_avoided() -> None:

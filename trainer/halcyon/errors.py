@@ -65,6 +65,17 @@ class Diverged(TrainerExit):
     cause = EndCause.DIVERGED
 
 
+class Corrupted(TrainerExit):
+    """An audit found wrong numbers (`halcyon.step.audit`)."""
+
+    cause = EndCause.CORRUPTED
+
+    def __init__(self, message: str, processes: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.processes = processes
+        """The processes of which at least one computed or held wrong numbers."""
+
+
 class RootTaken(TrainerExit):
     """The checkpoint root belongs to another run."""
 

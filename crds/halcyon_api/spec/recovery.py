@@ -124,6 +124,30 @@ class BadNodesSpec(ApiModel):
     )
 
 
+class AuditSpec(ApiModel):
+    """Audits of the devices while the run trains.
+
+    An audit computes the gradient of a batch on each slice and, for the same rows, on the next one, and compares the
+    bits; and it compares the copies of the state. With one slice, the parts of `data` take the place of slices, and
+    without these each device repeats its own work.
+    """
+
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        description="Audit after each such number of steps, and after the last one. An audit takes about two steps."
+    )
+    on_mismatch: Literal["goBack", "report"] = Field(
+        default="goBack",
+        description=(
+            "`goBack`: the run goes on from the last checkpoint that an audit has confirmed, and avoids the node that "
+            "computed wrong numbers. `report`: only the log, a metric and an alert say so."
+        ),
+    )
+
+    def is_due(self, step: int, *, is_last: bool) -> bool:
+        """Whether the run is audited after this number of steps."""
+        return is_last or step % self.every_steps == 0
+
+
 class RecoverySpec(ApiModel):
     """What happens when something fails. Preemptions are not counted; failures have a budget."""
 
@@ -151,3 +175,4 @@ class RecoverySpec(ApiModel):
         "Continue with fewer slices while there is no room for all. Default: wait for all slices."
     )
     bad_nodes: BadNodesSpec = Field(default_factory=BadNodesSpec, description="When a node is avoided.")
+    audit: AuditSpec | None = optional("Audits of the devices while the run trains. Default: none.")

@@ -53,6 +53,7 @@ class Blame(StatusModel):
     time: Timestamp = Field(description="When the process on the node ended.")
     attempt: int = Field(ge=0, description="Attempt of the process group.")
     restart: int = Field(ge=0, description="JobSet restart inside the attempt.")
+    corrupted: bool | None = optional("Whether an audit found wrong numbers of this node: one such blame is enough.")
 
 
 class AvoidedNode(StatusModel):

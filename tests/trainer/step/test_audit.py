@@ -117,13 +117,20 @@ def test_a_device_with_wrong_products_is_named_before_the_sum(
     assert Audit(program).gradient(first_state(program), batch_for(program)) == Finding("gradient", devices, certain)
 
 
-def flipped(state: TrainState, device: int, leaf: int, noise: np.random.Generator) -> TrainState:
-    """The state with one bit of one array changed in the memory of one device."""
+def flipped(
+    state: TrainState, device: int, leaf: int, noise: np.random.Generator, *, bit: int | None = None
+) -> TrainState:
+    """The state with one bit of one array changed in the memory of one device: a random one, or this one of the first
+    number.
+    """
     leaves, tree = jax.tree.flatten(state)
     shards = {shard.device.id: np.array(shard.data) for shard in leaves[leaf].addressable_shards}
     which = sorted(shards)[device]
     raw = shards[which].reshape(-1).view(np.uint8)
-    raw[noise.integers(raw.size)] ^= 1 << noise.integers(8)
+    if bit is None:
+        raw[noise.integers(raw.size)] ^= 1 << noise.integers(8)
+    else:
+        raw[bit // 8] ^= 1 << bit % 8
     by_id = {one.id: one for one in jax.devices()}
     leaves[leaf] = jax.make_array_from_single_device_arrays(
         leaves[leaf].shape,

@@ -14,9 +14,9 @@ from halcyon.checkpoint.layout import flatten
 from halcyon.errors import Diverged
 from halcyon.optim import learning_rate
 from halcyon.step.divergence import MOST_SKIPPED_IN_A_ROW, DivergenceWatch, Verdict, empty_window, judge
+from halcyon.step.gradients import Gradients
 from halcyon.step.objectives.objective import Batch, Sums
 from halcyon.step.state import TrainState, initial_state
-from halcyon.step.gradients import Gradients
 from halcyon.step.step import make_train_step
 from halcyon_api.ends import FATAL_CODES, ExitCode
 from halcyon_api.spec.optimizer import OptimizerSpec

@@ -37,7 +37,7 @@ from halcyon.checkpoint.results import (
     SaveReport,
 )
 from halcyon.checkpoint.retention import Retention
-from halcyon.checkpoint.rollback import Return
+from halcyon.checkpoint.rollback import GoesBack
 from halcyon.checkpoint.save_roles import Follower, Leader
 from halcyon.checkpoint.save_schedule import is_save_step, is_save_time, save_interval
 from halcyon.checkpoint.snapshot import Snapshot, Snapshotter
@@ -265,14 +265,14 @@ class Checkpointer:
         """
         self._change_head(lambda head: head.model_copy(update={"skipped": past}))
 
-    def go_back(self, back: Return) -> documents.SkippedBatches | None:
+    def go_back(self, back: GoesBack) -> documents.SkippedBatches | None:
         """Make an earlier checkpoint the newest one, and record the batches to leave out. A collective, for the main
         thread.
 
         Waits for the save in flight. Then call `restore`.
 
         Returns:
-            The record; None: there is no checkpoint to go back to, and nothing is changed.
+            The record; None: the run need not go back, or has no checkpoint to go back to, and nothing is changed.
 
         Raises:
             Fenced: A newer epoch has the root.
@@ -397,7 +397,7 @@ class Checkpointer:
         if numbers is None:
             return None
         count, digest = numbers.since(0 if self.newest is None else self.newest.step, step)
-        return documents.Evidence(steps=count, numbers=digest, hardware=self._run.hardware)
+        return documents.Evidence(steps=count, numbers=digest, hardware=self._run.hardware, audited=numbers.audited)
 
     def poll(self) -> None:
         """Raise an error of the background threads that must end the training.

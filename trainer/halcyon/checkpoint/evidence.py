@@ -37,6 +37,8 @@ class StepNumbers:
     """The numbers of the steps that no committed checkpoint covers yet."""
 
     def __init__(self) -> None:
+        self.audited: int | None = None
+        """Step of the last audit that found all numbers right; None: no audit has."""
         self._steps: dict[int, bytes] = {}
 
     def add(self, step: int, loss: float, gradient_norm: float) -> None:
@@ -96,6 +98,7 @@ def link_of(prefix: str, manifest: Manifest) -> Link | None:
         steps=found.steps,
         numbers=found.numbers,
         hardware=found.hardware,
+        audited=found.audited,
         mesh=manifest.mesh,
         versions=manifest.versions,
     )

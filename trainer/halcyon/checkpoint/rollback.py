@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from halcyon_api.checkpoint_documents import BadStep, CommittedStep, Head, SkippedBatches
 
@@ -70,17 +71,81 @@ class Return:
         entry = SkippedBatches(
             step=target.step, batches=batches, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch
         )
-        newer = [entry for entry in head.committed if entry.step > target.step]
-        kept = tuple(entry for entry in newer if entry.path in head.pinned)
-        why = f"the run went back to step {target.step}"
-        return head.model_copy(
-            update={
-                "committed": tuple(entry for entry in head.committed if entry.step <= target.step),
-                "deleting": (*head.deleting, *(entry.path for entry in newer if entry not in kept)),
-                "bad": (*head.bad, *(BadStep(path=entry.path, step=entry.step, reason=why) for entry in kept)),
-                "skipped": (*head.skipped, entry),
-            }
+        return _gone_back(head, target, entry)
+
+
+@dataclass(frozen=True)
+class Distrust:
+    """What a run does when an audit finds wrong numbers: it goes back, and leaves out no batch.
+
+    Attributes:
+        audited: Step of the last audit that found all numbers right.
+        reason: What the audit found.
+    """
+
+    audited: int
+    reason: str
+
+    def target(self, head: Head) -> CommittedStep | None:
+        """The newest checkpoint that an audit has confirmed, else the oldest. None: there is none."""
+        return next((entry for entry in head.committed if entry.step <= self.audited), (*head.committed, None)[-1])
+
+    def applied(self, head: Head) -> Head:
+        """HEAD without the checkpoints that no audit has confirmed; unchanged if there are none."""
+        target = self.target(head)
+        if target is None or target == head.newest:
+            return head
+        return _gone_back(
+            head,
+            target,
+            SkippedBatches(step=target.step, batches=0, reason=self.reason[:_LONGEST_REASON], epoch=head.epoch),
         )
+
+
+class GoesBack(Protocol):
+    """A reason to go back to an earlier checkpoint."""
+
+    def applied(self, head: Head) -> Head:
+        """HEAD after the return; unchanged if the run need not go back, or cannot."""
+        ...
+
+
+def _gone_back(head: Head, target: CommittedStep, entry: SkippedBatches) -> Head:
+    newer = [entry for entry in head.committed if entry.step > target.step]
+    kept = tuple(entry for entry in newer if entry.path in head.pinned)
+    why = f"the run went back to step {target.step}"
+    return head.model_copy(
+        update={
+            "committed": tuple(entry for entry in head.committed if entry.step <= target.step),
+            "deleting": (*head.deleting, *(entry.path for entry in newer if entry not in kept)),
+            "bad": (*head.bad, *(BadStep(path=entry.path, step=entry.step, reason=why) for entry in kept)),
+            "skipped": (*head.skipped, entry),
+        }
+    )
+
+
+class KeepsAudited:
+    """Keeps the newest checkpoint that an audit has confirmed (a `halcyon.checkpoint.results.CheckpointReader`).
+
+    Args:
+        audited: Step of the last audit that found all numbers right, at the time of the call.
+        committed: The checkpoints, newest first.
+    """
+
+    def __init__(self, audited: Callable[[], int | None], committed: Iterable[CommittedStep]) -> None:
+        self._audited, self._steps = audited, {entry.step for entry in committed}
+
+    def committed(self, entry: CommittedStep) -> None:
+        """See `CheckpointReader`."""
+        self._steps.add(entry.step)
+
+    def not_saved(self, step: int) -> None:
+        """See `CheckpointReader`."""
+
+    def in_use(self, step: int) -> bool:
+        """See `CheckpointReader`."""
+        audited = self._audited() or 0
+        return step == max((one for one in self._steps if one <= audited), default=None)
 
 
 class KeepsNewestByStep:

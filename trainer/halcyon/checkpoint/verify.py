@@ -174,6 +174,7 @@ def describe_commit(prefix: str, data: bytes, manifest: documents.Manifest) -> d
         size_bytes=sum(file.size_bytes for file in manifest.files) + len(data),
         time=manifest.time,
         evaluation=manifest.evaluation,
+        audited=None if manifest.evidence is None else manifest.evidence.audited,
         link=None if (link := link_of(prefix, manifest)) is None else hash_of(link),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from halcyon.step.objectives.objective import Batch
 from halcyon.step.state import TrainState
 
 Settle = Callable[[], None]
@@ -27,6 +28,18 @@ class Companion:
 
     def dispatched(self, step: int, settle: Settle) -> None:
         """A step has just been dispatched. The first step of this process has also ended, and is reported."""
+
+    def stepped(self, step: int, state: TrainState, batch: Batch) -> None:
+        """A step has been dispatched, and its state is not saved yet.
+
+        Args:
+            step: Steps done.
+            state: The state after them. The next step donates its buffers: do not keep it.
+            batch: The batch of the step.
+        """
+
+    def saving(self, step: int, state: TrainState) -> None:
+        """A state is saved next."""
 
     def due(self, step: int, *, is_last: bool) -> bool:
         """Whether `after` is called. The same on all processes, and after each restart.

@@ -86,6 +86,8 @@ class Training:
     """Requests for a checkpoint from outside the loop."""
     clock: Callable[[], float]
     """Seconds since 1970."""
+    numbers: StepNumbers
+    """The numbers of the steps, for the chain of evidence."""
     companions: Sequence[Companion] = ()
     """The optional features of the run, in the order in which they are called."""
     evaluated: EvaluationRecord | None = None
@@ -102,7 +104,6 @@ class Training:
         self._pending: tuple[int, StepMetrics, float, Mapping[str, float]] | None = None
         """The last dispatched step: steps done, its numbers on the device, the seconds that it waited for its batch,
         and the numbers of that batch."""
-        self._numbers = StepNumbers()
         self._save_asked = False
         """Whether any process has asked for a save since the last save began, in a step whose numbers are fetched."""
         self._saved_step = 0
@@ -175,6 +176,7 @@ class Training:
                 self._report_pending()
             for companion in self.companions:
                 companion.dispatched(step, self._report_pending)
+                companion.stepped(step, state, batch)
             self.programs.prepare(self.dataset.schedule, self._batch_number(step))
             evaluation_due = self._evaluation.is_due(step)
             save_due = self._save_asked or self.checkpointer.should_save(step)
@@ -219,7 +221,8 @@ class Training:
             Diverged: The run has gone back too often, or has no checkpoint.
         """
         self._pending, self._save_asked = None, False
-        times, settings = len(self.checkpointer.skipped), self._policy.rollback or RollbackSpec()
+        times = sum(entry.batches > 0 for entry in self.checkpointer.skipped)
+        settings = self._policy.rollback or RollbackSpec()
         if times >= settings.limit:
             raise Diverged(
                 f"{reason}, and the run has gone back {times} times already (recovery.divergence.rollback.limit); "
@@ -234,7 +237,7 @@ class Training:
                 "new run with a lower learning rate"
             )
         self._saved_step = restored.step
-        self._numbers.went_back(restored.step)
+        self.numbers.went_back(restored.step)
         self._best = BestWatch(self._settings.evaluation.best, restored.checkpoint.evaluation)
         self._reporter.rolled_back(bad_step, restored.step, record.batches, reason)
         self._reporter.stage("training")
@@ -344,7 +347,7 @@ class Training:
         control, loss, gradient_norm = int(numbers.control), float(numbers.loss), float(numbers.gradient_norm)
         if control & TEXT_WANTED:
             self._text_wait_steps.add(step + 1)
-        self._numbers.add(step, loss, gradient_norm)
+        self.numbers.add(step, loss, gradient_norm)
         # A save that has begun since this step covers the request.
         self._save_asked |= bool(control & SAVE_WANTED) and step > self._saved_step
         self._reporter.step_done(
@@ -392,8 +395,10 @@ class Training:
             tokens=schedule.tokens_before(number),
             skipped=until(self.checkpointer.skipped, step),
         )
+        for companion in self.companions:
+            companion.saving(step, state)
         self._reporter.stage("saving")
-        self.checkpointer.save(step, state, position, self._best.record, self._numbers)
+        self.checkpointer.save(step, state, position, self._best.record, self.numbers)
         self._reporter.stage("training")
 
     def _evaluation_missing(self, step: int) -> bool:

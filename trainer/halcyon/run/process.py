@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from halcyon.errors import BadConfiguration, Fenced, TrainerExit
+from halcyon.errors import BadConfiguration, Corrupted, Fenced, TrainerExit
 from halcyon.host.documents import set_variables
 from halcyon.host.linux import keep_freed_memory, raise_memory_lock
 from halcyon.host.root_lock import held_root
@@ -306,8 +306,10 @@ class _Ending:
         """End the process after an error: a `TrainerExit`, or an unexpected error."""
         if isinstance(error, TrainerExit):
             owner = error.owner_attempt if isinstance(error, Fenced) else None
-            reason = self.in_words(str(error))
-            self.leave(error.cause, reason, epoch_attempt=owner, others_missing=error.others_missing)
+            reason, peer = self.in_words(str(error)), None
+            if isinstance(error, Corrupted) and self._context.process_index not in error.processes:
+                peer = error.processes[0]  # that process has the cause
+            self.leave(error.cause, reason, epoch_attempt=owner, peer_lost=peer, others_missing=error.others_missing)
         if "RESOURCE_EXHAUSTED" in str(error):
             fix = "give a smaller batchSize, more microbatches, or devices with more memory"
             self.leave(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.data.batch_schedule import build_schedule
 from halcyon.data.dataset import GivenData
@@ -29,6 +30,7 @@ from halcyon.optim.groups import check_groups
 from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
+from halcyon.run.audits import Audits
 from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
@@ -184,8 +186,11 @@ def train(
         prints = fingerprints(spec, data=described)
         checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
         beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
+        numbers = StepNumbers()
         companions: list[Companion] = [programs, Profiler(place, programs, around.profile_requests)]
         last.callback(lambda: [companion.close() for companion in reversed(companions)])
+        if spec.recovery.audit is not None:
+            companions.append(Audits(spec.recovery.audit, place, program, checkpointer, numbers))
         if spec.export is not None:
             companions.append(Exports(spec.export, place, checkpointer, notice))
         if benchmarks is not None:
@@ -214,7 +219,7 @@ def train(
         batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)
         training = Training(
             place, programs, dataset, batches, caches, checkpointer, notice, sync_point, around.save_requests,
-            time.time, companions,
+            time.time, numbers, companions,
             beginning.evaluated,
         )  # fmt: skip
         try:

@@ -61,7 +61,8 @@ class Audit:
         sizes = self._mesh.shape
         self._along = next((name for name in REPLICAS if sizes[name] > 1), REPLICAS[0])
         self._parts = sizes[self._along]
-        self._evaluate: Callable[..., Any] | None = None
+        self._state_digests = self._compile_state_digests()
+        self._compiled: dict[tuple[int, int], Callable[..., jax.Array]] = {}
 
     @property
     def repeats(self) -> bool:
@@ -85,60 +86,61 @@ class Audit:
         return None if found is None else Finding("state", self._flat(found[0], *REPLICAS), found[1])
 
     def _digests(self, state: TrainState, batch: Batch, shift: int) -> Digests:
-        """The digests of each part's rows, computed by the part that comes `shift` parts later: [part of the rows, …]."""
-        program = self._program
-        rolled, step = self._rolled(batch, state.step, shift)
-        if self._evaluate is None:
-            lowered = self._traced(state, rolled, step)
-            self._evaluate = program.compile(lowered)
-        words = np.asarray(jax.device_get(self._evaluate(_evaluated(state), rolled, step)))
+        """The digests of each part's rows, computed by the part `shift` parts later: [part of the rows, …]."""
+        program, model = self._program, _evaluated(state)
+        rolled = self._rolled(batch, state.step, shift=shift)
+        size = program.size_of(batch)
+        if size not in self._compiled:
+            with program.tracing():
+                traced = jax.jit(self._evaluate).trace(model, rolled, state.step)
+            self._compiled[size] = program.compile(traced.lower())
+        words = np.asarray(jax.device_get(self._compiled[size](model, rolled, state.step)))
         by_part = _parted(words, [self._mesh.axis_names.index(self._along)])
         return np.roll(by_part, -shift, axis=0)
 
-    def _traced(self, state: TrainState, batch: Batch, step: jax.Array) -> jax.stages.Lowered:
-        program = self._program
-
-        def evaluate(state: TrainState, batch: Batch, step: jax.Array) -> jax.Array:
-            part, fixed = split(state.model, program.trained)
-            words = program.gradients.digests(digest, (part, {}), (fixed, state.reference), batch, step)
-            return jax.lax.with_sharding_constraint(words, NamedSharding(self._mesh, PartitionSpec()))
-
-        with program.tracing():
-            return jax.jit(evaluate).trace(_evaluated(state), batch, step).lower()
-
-    def _rolled(self, batch: Batch, step: jax.Array, shift: int) -> tuple[Batch, jax.Array]:
-        """The batch with its rows moved by some parts of the mesh, and the number of the step."""
-        program, parts = self._program, self._parts
-
-        @functools.partial(jax.jit, out_shardings=(program.batch_sharding, None))
-        def roll(batch: Batch, step: jax.Array) -> tuple[Batch, jax.Array]:
-            seeded = program.gradients.seeded(batch, step)
-            return {name: _moved(rows, shift, parts) for name, rows in seeded.items()}, step
-
-        return roll(batch, step)
+    def _evaluate(self, state: TrainState, batch: Batch, step: jax.Array) -> jax.Array:
+        part, fixed = split(state.model, self._program.trained)
+        words = self._program.gradients.digests(digest, (part, {}), (fixed, state.reference), batch, step)
+        return jax.lax.with_sharding_constraint(words, NamedSharding(self._mesh, PartitionSpec()))
 
     @functools.cached_property
-    def _state_digests(self) -> Callable[[TrainState], jax.Array]:
-        template = self._program.template
-        kept = [not is_on_host(leaf) for leaf in jax.tree.leaves(template)]
-        specs = [leaf.sharding.spec for leaf, here in zip(jax.tree.leaves(template), kept, strict=True) if here]
-        names, ones = self._mesh.axis_names, (1,) * len(self._mesh.axis_names)
+    def _rolled(self) -> Callable[..., Batch]:
+        """Moves the rows of a batch to the part of the mesh that comes `shift` parts later."""
+        program, parts = self._program, self._parts
+        spec = program.batch_sharding.spec
+
+        @functools.partial(jax.jit, static_argnames="shift")
+        def rolled(batch: Batch, step: jax.Array, *, shift: int) -> Batch:
+            def moved(rows: jax.Array) -> jax.Array:
+                parted = rows.reshape(rows.shape[0], parts, -1, *rows.shape[2:])
+                there = jnp.roll(parted, shift, axis=1).reshape(rows.shape)
+                sharding = NamedSharding(self._mesh, PartitionSpec(*spec[: rows.ndim]))
+                return jax.lax.with_sharding_constraint(there, sharding)
+
+            return {name: moved(rows) for name, rows in program.gradients.seeded(batch, step).items()}
+
+        return rolled
+
+    def _compile_state_digests(self) -> Callable[[TrainState], jax.Array]:
+        """The program that compares the copies of the arrays in the devices' memory. Compiled early: a save before the
+        end of a grace period has no time for it.
+        """
+        template = jax.tree.leaves(self._program.template)
+        kept = [number for number, leaf in enumerate(template) if not is_on_host(leaf)]
+        shapes, ones = [template[number] for number in kept], (1,) * len(self._mesh.axis_names)
         each = jax.shard_map(
             lambda leaves: digest(leaves).reshape(*ones, -1),
             mesh=self._mesh,
-            in_specs=(specs,),
-            out_specs=PartitionSpec(*names),
+            in_specs=([leaf.sharding.spec for leaf in shapes],),
+            out_specs=PartitionSpec(*self._mesh.axis_names),
             check_vma=False,
         )
-        replicated = NamedSharding(self._mesh, PartitionSpec())
-
-        @functools.partial(jax.jit, out_shardings=replicated)
-        def words(leaves: list[jax.Array]) -> jax.Array:
-            return each(leaves)
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        compiled = jax.jit(each, out_shardings=whole).lower(shapes).compile()
 
         def of(state: TrainState) -> jax.Array:
             leaves = jax.tree.leaves(state)
-            return words([leaf for leaf, here in zip(leaves, kept, strict=True) if here])
+            return compiled([leaves[number] for number in kept])
 
         return of
 
@@ -216,12 +218,6 @@ def _parted(words: np.ndarray, axes: list[int]) -> np.ndarray:
     """An array [*sizes of the mesh axes, words] as [part, device of the part, words], parts along some axes."""
     parts = int(np.prod([words.shape[axis] for axis in axes]))
     return np.moveaxis(words, axes, range(len(axes))).reshape(parts, -1, words.shape[-1])
-
-
-def _moved(rows: jax.Array, shift: int, parts: int) -> jax.Array:
-    """Rows [microbatch, row, …] moved to the part of the mesh that comes `shift` parts later."""
-    parted = rows.reshape(rows.shape[0], parts, -1, *rows.shape[2:])
-    return jnp.roll(parted, shift, axis=1).reshape(rows.shape)
 
 
 def _evaluated(state: TrainState) -> TrainState:

@@ -179,6 +179,20 @@ EVENTS = (
         },
     ),
     Event(
+        "audited",
+        "An audit found all numbers right (`recovery.audit`).",
+        {"step": _STEP, "seconds": "Duration of the audit."},
+    ),
+    Event(
+        "corrupted",
+        "An audit found wrong numbers (`recovery.audit`). The run goes back, or only reports it.",
+        {
+            "step": _STEP,
+            "processes": "Indices of the processes of which at least one computed or holds wrong numbers.",
+            "message": "One sentence.",
+        },
+    ),
+    Event(
         "watch",
         "Numbers of each parameter, or of each block's output, in a watched step (`telemetry.watch`); one line for "
         "each statistic.",

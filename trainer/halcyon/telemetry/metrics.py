@@ -150,6 +150,16 @@ METRICS = (
         lambda state: state.rollbacks,
     ),
     _counter(
+        "halcyon_trainer_audits_total",
+        "Audits of this process that found all numbers right (`recovery.audit`).",
+        lambda state: state.audits,
+    ),
+    _counter(
+        "halcyon_trainer_corruptions_total",
+        "Audits of this process that found wrong numbers (`recovery.audit`).",
+        lambda state: state.corruptions,
+    ),
+    _counter(
         "halcyon_trainer_processed_steps_total",
         "Steps that this process computed, including those that a later failure lost.",
         lambda state: state.processed_steps,
@@ -346,6 +356,11 @@ METRICS = (
         "halcyon_trainer_checkpoint_failures_total",
         "Saves of this process that failed.",
         lambda state: state.checkpoint_failures,
+    ),
+    _gauge(
+        "halcyon_trainer_audited_step",
+        "Step of the last audit that found all numbers right.",
+        lambda state: state.audited_step,
     ),
     _gauge("halcyon_trainer_exported_step", "Step of the newest complete export.", lambda state: state.exported_step),
     _counter("halcyon_trainer_exports_total", "Exports that this process completed.", lambda state: state.exports),

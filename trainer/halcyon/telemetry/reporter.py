@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -272,6 +272,16 @@ class RunReporter:
         """
         self._change(lambda state: state.went_back(step, self._clock.monotonic()).plus(rollbacks=1))
         self._event("rolledBack", step=bad_step, to_step=step, batches=batches, reason=reason)
+
+    def audited(self, step: int, seconds: float) -> None:
+        """Report an audit that found all numbers right, and its duration."""
+        self._change(lambda state: state.plus(audits=1).but(audited_step=step))
+        self._event("audited", step=step, seconds=round(seconds, 3))
+
+    def corrupted(self, step: int, processes: Sequence[int], message: str) -> None:
+        """Report that an audit found wrong numbers, and the processes that may have computed them."""
+        self._change(lambda state: state.plus(corruptions=1))
+        self._event("corrupted", step=step, processes=list(processes), message=message)
 
     def watched(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Report the numbers of a watched step. The log has all of them but the histograms.

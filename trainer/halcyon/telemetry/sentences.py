@@ -29,6 +29,7 @@ _SENTENCES = {
     "attention": "attention: {implementation}, because {reason}",
     "determinism": "repeated steps: {determinism}; {meaning}",
     "plan": "plan: {plan}",
+    "audited": "step {step}: the audit found all numbers right",
     "skipped": "step {step}: the update was dropped: {reason}",
     "checkpointVerified": "step {step}: the checkpoint was read back, and every byte is intact",
     "checkpointFailed": "step {step}: checkpoint failed: {reason}",

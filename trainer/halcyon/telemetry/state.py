@@ -121,6 +121,7 @@ class State:
     head_loss: str | None = None
     save_interval_seconds: float | None = None
     exported_step: int | None = None
+    audited_step: int | None = None
 
     # Counts of this process since its start, for counters.
     processed_steps: int = 0
@@ -128,6 +129,8 @@ class State:
     data_wait_seconds: float = 0.0
     skipped: int = 0
     rollbacks: int = 0
+    audits: int = 0
+    corruptions: int = 0
     evaluations: int = 0
     checkpoints: int = 0
     checkpoint_failures: int = 0

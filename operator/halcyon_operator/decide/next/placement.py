@@ -115,9 +115,10 @@ def node_to_avoid(placement: PlacementStatus, spec: TrainingRunSpec, now: dateti
     if settings.blames == 0 or len(avoided) >= settings.max_nodes or not _replaceable(spec):
         return None
     known = {node.node for node in avoided}
-    counts = Counter(
-        blame.node for blame in placement.blames if blame.node not in known and _fresh(blame.time, settings, now)
-    )
+    counting = [blame for blame in placement.blames if blame.node not in known and _fresh(blame.time, settings, now)]
+    counts = Counter(blame.node for blame in counting)
+    if (lying := next((blame.node for blame in counting if blame.corrupted), None)) is not None:
+        return AvoidedNode(node=lying, since=stamp(now), blames=counts[lying])
     ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < settings.blames or (len(ranked) > 1 and ranked[0][1] <= 2 * ranked[1][1]):
         return None

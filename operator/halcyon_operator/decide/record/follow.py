@@ -109,8 +109,8 @@ def _ended(
     """The change at the end of a process group, with a blame for its node if that is certain."""
     status = with_end(status, group, end.cause, end.message, at, end.step)
     node, spec = blamed_node(observed, group, end), observed.run.spec
-    if node and spec is not None and end.at is not None:
-        placement = with_blame(placement_of(status, spec), group, node, end.at)
+    if node and spec is not None:
+        placement = with_blame(placement_of(status, spec), group, node, end)
         status = status.model_copy(update={"placement": placement})
     return Change(status, events.ended(status, group, end, restarting=restarting))
 

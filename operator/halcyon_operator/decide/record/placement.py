@@ -162,11 +162,12 @@ def with_no_room(observed: Observed, group: ProcessGroup, end: GroupEnd) -> Grou
     return replace(end, cause=EndCause.NO_ROOM) if starved else end
 
 
-def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, at: datetime) -> PlacementStatus:
-    """The placement with one more blame."""
-    if not node:
+def with_blame(placement: PlacementStatus, group: ProcessGroup, node: str, end: GroupEnd) -> PlacementStatus:
+    """The placement with one more blame, if the end has a time and a node."""
+    if not node or end.at is None:
         return placement
-    blame = Blame(node=node, time=stamp(at), attempt=group.attempt, restart=group.restart)
+    corrupted = True if end.cause == EndCause.CORRUPTED else None
+    blame = Blame(node=node, time=stamp(end.at), attempt=group.attempt, restart=group.restart, corrupted=corrupted)
     return placement.model_copy(update={"blames": [*placement.blames, blame][-MAX_BLAMES:]})
 
 

@@ -1,0 +1,137 @@
+"""A run whose device computes or keeps wrong numbers notices it, goes back, and ends with the bits of an undisturbed
+run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halcyon.checkpoint import list_checkpoints
+from halcyon.checkpoint.arrays import compare
+from halcyon.checkpoint.layout import flatten
+from halcyon.step.audit import Audit, Finding
+from halcyon.weights.folder import address
+from halcyon_api.ends import ExitCode
+from tests.faults import rows
+from tests.faults.table import Trials
+from tests.suite import promises
+from tests.trainer.run.test_resume import newest_checkpoint
+from tests.trainer.step.test_audit import batch_for, first_state, flipped, program_on
+from tests.trainer.support.process_groups import TrainerProcesses, run_document, start_processes
+
+pytestmark = [pytest.mark.slow, rows.CORRUPTION]
+
+STEPS, EVERY = 20, 5
+MODULE = "tests.trainer.support.faulty_child"
+
+
+def document(folder: Path, name: str, slices: int, **audit: Any) -> dict[str, Any]:
+    """A run that audits each step after which it saves."""
+    run = run_document(
+        folder / name, slices=slices, steps=STEPS, batchSize=12, sequenceLength=32, microbatches=2, logEverySteps=1
+    )
+    run["spec"]["checkpoint"]["keep"] = 2
+    run["spec"]["recovery"] = {"audit": {"everySteps": EVERY} | audit}
+    return run
+
+
+@pytest.mark.parametrize(
+    ("on", "model"),
+    [
+        ("replica 3", "llama"),
+        pytest.param("replica 4 x fsdp 2", "mixtral", marks=pytest.mark.variant),
+        pytest.param("data 3 x tensor 2", "qwen3Next", marks=pytest.mark.variant),
+    ],
+)
+def test_random_bits_of_the_state_are_found_and_their_device_is_named(on: str, model: str, trials: Trials) -> None:
+    program = program_on(on, model)
+    audit, state, noise = Audit(program), first_state(program), np.random.default_rng(0)
+    paths = [leaf.path for leaf in flatten(program.template)]
+    norm = next(number for number, path in enumerate(paths) if path.startswith("model.") and "norm" in path)
+    for number in range(150):
+        device, leaf = int(noise.integers(program.mesh.size)), int(noise.integers(len(paths)))
+        assert audit.state(flipped(state, device, leaf, noise)) == Finding("state", (device,), certain=True), paths[
+            leaf
+        ]
+        trials.count("flipped bits of the state")
+        assert audit.state(state) is None
+        # Each gradient depends on a norm, so its bits show the wrong parameter too.
+        if number % 3 == 0:
+            found = audit.gradient(flipped(state, device, norm, noise, bit=22), batch_for(program, number))
+            assert found is not None
+            assert device in found.devices
+            assert found.certain
+            assert audit.gradient(state, batch_for(program, number)) is None
+            trials.count("gradients with a flipped bit of a parameter")
+            trials.count("audits of right numbers")
+
+
+def events(group: TrainerProcesses, name: str) -> list[dict[str, Any]]:
+    return [event for event in group.leader.events if event.get("event") == name]
+
+
+def calm_root(folder: Path, slices: int) -> dict[int, float]:
+    """Train without a fault; the losses."""
+    calm = start_processes(document(folder, "calm", slices), folder / "of-calm", share_programs=False).ended()
+    assert [process.popen.poll() for process in calm.processes] == [0] * slices, calm.leader.output_tail()
+    assert [event["step"] for event in events(calm, "audited")] == [5, 10, 15, 20]
+    assert events(calm, "corrupted") == []
+    return calm.leader.losses()
+
+
+@promises.CORRUPTED
+@pytest.mark.parametrize(
+    ("fault", "step", "process", "what"),
+    [
+        ("parameter", 7, 1, "copies of the state differ"),
+        ("arithmetic", 12, 2, "two computations of a gradient differ"),
+        pytest.param("once", 15, 1, "two computations of a gradient differ", marks=pytest.mark.variant),
+    ],
+)
+def test_a_run_with_a_wrong_device_names_it_goes_back_and_ends_with_the_right_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Trials, fault: str, step: int, process: int, what: str
+) -> None:
+    losses = calm_root(tmp_path, 3)
+    run = document(tmp_path, "root", 3)
+    for name, value in {"FAULT": fault, "FAULTY": str(process), "FAULT_STEP": str(step)}.items():
+        monkeypatch.setenv(name, value)
+    faulty = start_processes(run, tmp_path / "run", module=MODULE, share_programs=False, own_interpreter=True).ended()
+    assert [one.popen.poll() for one in faulty.processes] == [ExitCode.CORRUPTED] * 3, faulty.leader.output_tail()
+    found, confirmed = -(-step // EVERY) * EVERY, (step - 1) // EVERY * EVERY
+    (event,) = events(faulty, "corrupted")
+    assert (event["step"], event["processes"]) == (found, [process])
+    assert event["message"] == f"step {found}: {what}: 1 device of process {process} has wrong numbers"
+    reports = [one.report() for one in faulty.processes]
+    assert {report["cause"] for report in reports} == {"corrupted"}
+    assert reports[process]["message"].endswith(f"the run goes on from step {confirmed}")
+    assert [report.get("peerLost") for report in reports] == [None if n == process else process for n in range(3)]
+    head = list_checkpoints(address(str(tmp_path / "root")))
+    assert (head.committed[0].step, head.committed[0].audited) == (confirmed, confirmed)
+
+    for name in ("FAULT", "FAULTY", "FAULT_STEP"):
+        monkeypatch.delenv(name)
+    shutil.rmtree(tmp_path / "root/programs", ignore_errors=True)
+    healthy = start_processes(run, tmp_path / "run", restart=1, share_programs=False).ended()
+    assert [one.popen.poll() for one in healthy.processes] == [0] * 3, healthy.leader.output_tail()
+    assert {**faulty.leader.losses(), **healthy.leader.losses()} == losses
+    assert list(compare(*(newest_checkpoint(tmp_path / name) for name in ("calm", "root")))) == []
+    trials.count("runs with a wrong device")
+
+
+def test_with_two_slices_a_report_names_both_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Trials
+) -> None:
+    for name, value in {"FAULT": "arithmetic", "FAULTY": "1", "FAULT_STEP": "12"}.items():
+        monkeypatch.setenv(name, value)
+    run = document(tmp_path, "root", 2, onMismatch="report")
+    group = start_processes(run, tmp_path / "run", module=MODULE, share_programs=False, own_interpreter=True).ended()
+    assert [one.popen.poll() for one in group.processes] == [0, 0], group.leader.output_tail()
+    assert [event["step"] for event in events(group, "audited")] == [5, 10]
+    assert [(event["step"], event["processes"]) for event in events(group, "corrupted")] == [(15, [0, 1]), (20, [0, 1])]
+    assert events(group, "corrupted")[0]["message"].endswith("may have wrong numbers, and no majority says which")
+    trials.count("runs with a wrong device")

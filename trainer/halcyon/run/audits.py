@@ -1,0 +1,119 @@
+"""The audits of a training (``spec.recovery.audit``): every N steps, after the last one, and before each save.
+
+An audit comes before the save of the same step, so no state that fails it is saved. All processes have the same digests
+and come to the same decision: the newest checkpoints that no audit has confirmed leave HEAD, and all processes end. The
+processes that computed wrong numbers report it, the others report that they ended because of these, so the operator
+blames the right node.
+"""
+
+from __future__ import annotations
+
+import time
+
+from halcyon.checkpoint import Checkpointer
+from halcyon.checkpoint.evidence import StepNumbers
+from halcyon.checkpoint.rollback import Distrust, KeepsAudited
+from halcyon.errors import BadConfiguration, Corrupted
+from halcyon.run.companion import Companion
+from halcyon.run.place import Place
+from halcyon.step.audit import Audit, Finding
+from halcyon.step.objectives.objective import Batch
+from halcyon.step.program import Program
+from halcyon.step.state import TrainState
+from halcyon_api.counting import counted
+from halcyon_api.spec.recovery import AuditSpec
+
+
+class Audits(Companion):
+    """The audits of a training. Creating it is a collective.
+
+    Args:
+        spec: ``spec.recovery.audit``.
+        place: The run.
+        program: Its program.
+        checkpointer: Its checkpoints.
+        numbers: The numbers of the steps, which keep the step of the last audit.
+
+    Raises:
+        BadConfiguration: The steps of the program do not repeat their bits.
+    """
+
+    saves = False
+
+    def __init__(
+        self, spec: AuditSpec, place: Place, program: Program, checkpointer: Checkpointer, numbers: StepNumbers
+    ) -> None:
+        if program.determinism_in_effect == "fast":
+            raise BadConfiguration(
+                "spec.recovery.audit: with trainer.determinism: fast two computations of the same numbers may differ; "
+                "set trainer.determinism: bitwise, or remove recovery.audit"
+            )
+        self._spec, self._place, self._checkpointer, self._numbers = spec, place, checkpointer, numbers
+        self._program, self._audit, self._checked = program, Audit(program), -1
+        newest = checkpointer.newest
+        if newest is not None:
+            # The first audit of a run has nothing older to trust than what it began with.
+            numbers.audited = newest.step if newest.audited is None else newest.audited
+        else:
+            numbers.audited = 0
+        checkpointer.add_reader(KeepsAudited(lambda: numbers.audited, checkpointer.committed))
+
+    def stepped(self, step: int, state: TrainState, batch: Batch) -> None:
+        """Audit the step if it is due.
+
+        Raises:
+            Corrupted: The numbers are wrong, and the run must go back.
+        """
+        if not self._spec.is_due(step, is_last=step == self._place.spec.trainer.steps):
+            return
+        reporter, began = self._place.reporter, time.perf_counter()
+        reporter.stage("evaluating")
+        finding = self._audit.state(state) or self._audit.gradient(state, batch)
+        reporter.stage("training")
+        if finding is not None:
+            self._suspect(step, finding)
+            return
+        self._checked, self._numbers.audited = step, step
+        reporter.audited(step, time.perf_counter() - began)
+
+    def saving(self, step: int, state: TrainState) -> None:
+        """Compare the copies of a state before it is saved.
+
+        Raises:
+            Corrupted: They differ, and the run must go back.
+        """
+        if step == self._checked:
+            return
+        finding = self._audit.state(state)
+        if finding is not None:
+            self._suspect(step, finding)
+
+    def _suspect(self, step: int, finding: Finding) -> None:
+        devices = self._program.mesh.devices.flat
+        processes = tuple(sorted({devices[position].process_index for position in finding.devices}))
+        found = sentence(step, finding, processes)
+        self._place.reporter.corrupted(step, processes, found)
+        if self._spec.on_mismatch == "report":
+            return
+        self._checkpointer.go_back(Distrust(self._numbers.audited or 0, found))
+        newest = self._checkpointer.newest
+        target = "the beginning" if newest is None else f"step {newest.step}"
+        raise Corrupted(f"{found}; the run goes on from {target}", processes)
+
+
+def sentence(step: int, finding: Finding, processes: tuple[int, ...]) -> str:
+    """What an audit found, in one sentence."""
+    what = "two computations of a gradient differ" if finding.what == "gradient" else "copies of the state differ"
+    where = f"{counted(len(finding.devices), 'device')} of {_named(processes)}"
+    verb = "has wrong numbers" if len(finding.devices) == 1 else "have wrong numbers"
+    if not finding.certain:
+        verb = "may have wrong numbers, and no majority says which"
+    return f"step {step}: {what}: {where} {verb}"
+
+
+def _named(processes: tuple[int, ...]) -> str:
+    if len(processes) == 1:
+        return f"process {processes[0]}"
+    if processes == tuple(range(processes[0], processes[-1] + 1)):
+        return f"processes {processes[0]} to {processes[-1]}"
+    return f"processes {', '.join(map(str, processes))}"
