@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from halcyon.step import audit as module
 from halcyon.step.audit import Audit, Finding, digest, wrong_copies, wrong_parts
 from halcyon.step.objectives.objective import Sums
 from halcyon.step.program import Program, build_program
@@ -153,6 +154,19 @@ def test_one_changed_bit_in_one_of_two_copies_accuses_both() -> None:
     audit, state = Audit(program), first_state(program)
     found = audit.state(flipped(state, 1, 3, np.random.default_rng(0)))
     assert found == Finding("state", (1, 3), certain=False)
+
+
+def test_the_device_whose_products_differ_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = Audit(program_on("replica 2 x fsdp 2"))
+    assert audit.products() is None
+    right = module._product_words
+
+    def wrong(seeds: jax.Array) -> jax.Array:
+        here = (jax.lax.axis_index("replica") == 1) & (jax.lax.axis_index("fsdp") == 0)
+        return right(seeds) ^ here.astype(jnp.uint32)
+
+    monkeypatch.setattr(module, "_product_words", wrong)
+    assert audit.products() == Finding("products", (2,), certain=True)
 
 
 def parts_with(

@@ -1,4 +1,5 @@
-"""The audits of a training (``spec.recovery.audit``): every N steps, after the last one, and before each save.
+"""The audits of a training (``spec.recovery.audit``): at the start, every N steps, after the last one, and before each
+save.
 
 An audit comes before the save of the same step, so no state that fails it is saved. All processes have the same digests
 and come to the same decision: the newest checkpoints that no audit has confirmed leave HEAD, and all processes end. The
@@ -23,6 +24,12 @@ from halcyon.step.state import TrainState
 from halcyon_api.counting import counted
 from halcyon_api.spec.recovery import AuditSpec
 
+_DIFFERS = {
+    "gradient": "two computations of a gradient differ",
+    "state": "copies of the state differ",
+    "products": "products of the same matrices differ",
+}
+
 
 class Audits(Companion):
     """The audits of a training. Creating it is a collective.
@@ -36,6 +43,7 @@ class Audits(Companion):
 
     Raises:
         BadConfiguration: The steps of the program do not repeat their bits.
+        Corrupted: A device multiplies the same matrices to other bits.
     """
 
     saves = False
@@ -56,6 +64,8 @@ class Audits(Companion):
             numbers.audited = newest.step if newest.audited is None else newest.audited
         else:
             numbers.audited = 0
+        if (finding := self._audit.products()) is not None:
+            self._suspect(0 if newest is None else newest.step, finding)
         checkpointer.add_reader(KeepsAudited(lambda: numbers.audited, checkpointer.committed))
 
     def stepped(self, step: int, state: TrainState, batch: Batch) -> None:
@@ -103,12 +113,11 @@ class Audits(Companion):
 
 def sentence(step: int, finding: Finding, processes: tuple[int, ...]) -> str:
     """What an audit found, in one sentence."""
-    what = "two computations of a gradient differ" if finding.what == "gradient" else "copies of the state differ"
     where = f"{counted(len(finding.devices), 'device')} of {_named(processes)}"
     verb = "has wrong numbers" if len(finding.devices) == 1 else "have wrong numbers"
     if not finding.certain:
         verb = "may have wrong numbers, and no majority says which"
-    return f"step {step}: {what}: {where} {verb}"
+    return f"step {step}: {_DIFFERS[finding.what]}: {where} {verb}"
 
 
 def _named(processes: tuple[int, ...]) -> str:

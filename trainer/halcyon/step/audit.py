@@ -30,6 +30,9 @@ from halcyon.step.state import TrainState
 REPLICAS = ("replica", "data")
 """The mesh axes along which each device has a copy of the state."""
 
+_PRODUCTS, _SIDE = 8, 1024
+"""Number of the products of `Audit.products`, and the rows and columns of their matrices."""
+
 Digests = np.ndarray
 """uint32 [part, device of the part, words]."""
 
@@ -39,12 +42,13 @@ class Finding:
     """Devices whose numbers are wrong.
 
     Attributes:
-        what: `gradient`: two computations of one gradient differ. `state`: copies of the state differ.
+        what: `gradient`: two computations of one gradient differ. `state`: copies of the state differ. `products`: the
+            products of the same matrices differ.
         devices: Their positions in the flat mesh.
         certain: Whether each of them is wrong; False: at least one of them is.
     """
 
-    what: Literal["gradient", "state"]
+    what: Literal["gradient", "state", "products"]
     devices: tuple[int, ...]
     certain: bool
 
@@ -78,6 +82,23 @@ class Audit:
         """
         found = wrong_parts(lambda shift: self._digests(state, batch, shift), self._parts)
         return None if found is None else Finding("gradient", self._flat(found[0], self._along), found[1])
+
+    def products(self) -> Finding | None:
+        """Multiply the same matrices on each device. A collective, which needs no state."""
+        names = self._mesh.axis_names
+        sharded = jax.shard_map(
+            lambda seeds: _product_words(seeds).reshape(*(1,) * len(names), -1),
+            mesh=self._mesh,
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(*names),
+            check_vma=False,
+        )
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        # The seeds are an argument: the compiler would compute the products of constants itself, on one machine.
+        seeds = jax.device_put(np.arange(1, 1 + _PRODUCTS, dtype=np.uint32), whole)
+        words = np.asarray(jax.device_get(jax.jit(sharded, out_shardings=whole)(seeds)))
+        found = wrong_copies(words.reshape(-1, 1, words.shape[-1]))
+        return None if found is None else Finding("products", tuple(np.flatnonzero(found[0]).tolist()), found[1])
 
     def state(self, state: TrainState) -> Finding | None:
         """Compare the copies of a state. A collective."""
@@ -218,6 +239,20 @@ def _parted(words: np.ndarray, axes: list[int]) -> np.ndarray:
     """An array [*sizes of the mesh axes, words] as [part, device of the part, words], parts along some axes."""
     parts = int(np.prod([words.shape[axis] for axis in axes]))
     return np.moveaxis(words, axes, range(len(axes))).reshape(parts, -1, words.shape[-1])
+
+
+def _product_words(seeds: jax.Array) -> jax.Array:
+    """The digest of products and sums of matrices that depend on the seeds alone: uint32 [2]."""
+    places = jax.lax.iota(jnp.uint32, _SIDE * _SIDE).reshape(_SIDE, _SIDE)
+
+    def one(words: jax.Array, seed: jax.Array) -> tuple[jax.Array, None]:
+        bits = _mixed(places + seed * jnp.uint32(0x9E3779B9))
+        x = bits.astype(jnp.float32) / 2.0**31 - 1
+        narrow = x.astype(jnp.bfloat16)
+        product = jnp.matmul(narrow, narrow.T, preferred_element_type=jnp.float32)
+        return words ^ digest([product, jnp.tanh(x).sum(0), x @ x]), None
+
+    return jax.lax.scan(one, jnp.zeros(2, jnp.uint32), seeds)[0]
 
 
 def _evaluated(state: TrainState) -> TrainState:
