@@ -21,8 +21,7 @@ from halcyon_devcluster.forwarding import forwarded
 from halcyon_devcluster.waiting import until
 from tests.cluster.life import UNENDING, WITHOUT_END
 from tests.cluster.whole_path import EXAMPLES, STORE, WholePath
-from tests.faults import rows
-from tests.faults.table import Trials
+from tests.suite import promises
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.xdist_group("path")]
 
@@ -60,9 +59,9 @@ def constant_row(path: WholePath, name: str, monkeypatch: pytest.MonkeyPatch) ->
     return rows_of[0][int(np.flatnonzero(same)[0])].tobytes()
 
 
-@rows.CORRUPTION
+@promises.CORRUPTED
 def test_a_flipped_bit_in_a_pod_is_found_and_its_process_is_named(
-    path: WholePath, monkeypatch: pytest.MonkeyPatch, trials: Trials
+    path: WholePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path.devcluster.cluster.backend != "native":
         pytest.skip("the pods' processes are inside the node of kind")
@@ -74,7 +73,6 @@ def test_a_flipped_bit_in_a_pod_is_found_and_its_process_is_named(
         row = constant_row(path, name, monkeypatch)
         pod = training.running_pod(1).name
         path.devcluster.faults.flip_bit(path.place.runs, pod, row, 13)
-        trials.count("flipped bits in the memory of a pod")
 
         def ended() -> bool:
             run = training.run
@@ -84,8 +82,8 @@ def test_a_flipped_bit_in_a_pod_is_found_and_its_process_is_named(
         run = training.run
         assert run is not None
         end = next(entry for entry in run.status.history if entry.cause == "corrupted")
-        assert (
-            "copies of the state differ: 1 device of process 1 has wrong numbers; the run goes on from" in (end.message or "")
+        assert "copies of the state differ: 1 device of process 1 has wrong numbers; the run goes on from" in (
+            end.message or ""
         )
         assert f"pod {pod}" in (end.message or "")
         steps = (end.to_step or 0) // EVERY * EVERY + 2 * EVERY

@@ -543,6 +543,8 @@ def test_every_event_is_in_the_reference_and_has_its_fields() -> None:
     scene.reporter.skipped(3, "the loss is not a number")
     scene.reporter.watched(3, {"gradients/norm/embeddings": np.ones(1, np.float32)})
     scene.reporter.rolled_back(3, 1, 2, "the loss is not a number")
+    scene.reporter.audited(4, 0.25)
+    scene.reporter.corrupted(5, (1,), "copies of the state differ")
     scene.reporter.hung(61.0, 60.0, "Thread 0x1", "file:///checkpoints/diagnostics/hung-3.1-0.txt")
     scene.reporter.warning("the compiled programs could not be published")
     scene.reporter.reads([SourceNote("talks", "ShareGPT: conversations", 9, 2, "1 hidden file or folder")])
