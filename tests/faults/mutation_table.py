@@ -423,4 +423,22 @@ MUTATIONS = (
         ("tests/trainer/evals/sandbox/test_running.py::test_a_program_cannot_claim_that_its_checks_passed",),
         _CHECKS,
     ),
+    Mutation(
+        "a run with wrong numbers goes on from a checkpoint that no audit has confirmed",
+        (("checkpoint/rollback.py", "if entry.step <= self.audited)", "if True)"),),
+        (
+            "tests/trainer/checkpoint/test_rollback.py::test_after_wrong_numbers_the_newest_confirmed_checkpoint_is_the_"
+            "newest_and_no_batch_is_left_out",
+        ),
+        _row(rows.CORRUPTION),
+    ),
+    Mutation(
+        "an audit computes the same rows on the same device twice",
+        (
+            ("step/audit.py", "jnp.roll(parted, shift, axis=1)", "parted"),
+            ("step/audit.py", "np.roll(by_part, -shift, axis=0)", "by_part"),
+        ),
+        ("tests/trainer/step/test_audit.py::test_a_device_with_wrong_products_is_named_before_the_sum",),
+        _row(rows.CORRUPTION),
+    ),
 )

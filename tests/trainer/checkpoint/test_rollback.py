@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention
-from halcyon.checkpoint.rollback import KeepsNewestByStep, Return, batch_number, in_force, until
+from halcyon.checkpoint.rollback import (
+    Distrust,
+    KeepsAudited,
+    KeepsNewestByStep,
+    Return,
+    batch_number,
+    in_force,
+    until,
+)
 from halcyon_api.checkpoint_documents import (
     CommittedStep,
     Epoch,
@@ -117,3 +125,36 @@ def test_the_newest_checkpoint_made_by_step_is_kept() -> None:
     keeps.committed(entry(20))
     assert keeps.in_use(20)
     assert not keeps.in_use(10)
+
+
+def test_after_wrong_numbers_the_newest_confirmed_checkpoint_is_the_newest_and_no_batch_is_left_out() -> None:
+    head = head_of(0, 10, 20, 30, pinned=("steps/30/",))
+    back = Distrust(25, "copies of the state differ").applied(head)
+    assert [one.step for one in back.committed] == [20, 10, 0]
+    assert [(one.path, one.reason) for one in back.bad] == [("steps/30/", "the run went back to step 20")]
+    assert numbers(back, range(18, 23)) == [18, 19, 20, 21, 22]
+    assert [(one.step, one.batches, one.reason) for one in back.skipped] == [(20, 0, "copies of the state differ")]
+    assert Distrust(30, "x").applied(head) == head, "the newest is confirmed"
+    assert [one.step for one in Distrust(5, "x").applied(head_of(10, 20)).committed] == [10], "the oldest, without one"
+    assert Distrust(5, "x").applied(head_of()) == head_of()
+
+
+def test_batches_that_a_divergence_left_out_stay_left_out_after_wrong_numbers() -> None:
+    once = Return(14, "jump", by_step=by_tens).applied(head_of(10))
+    later = once.model_copy(update={"committed": (entry(30), entry(20), *once.committed)})
+    back = Distrust(20, "wrong").applied(later)
+    assert numbers(back, range(18, 22)) == numbers(once, range(18, 22))
+    earlier = Distrust(10, "wrong").applied(later)
+    assert numbers(earlier, range(8, 12)) == numbers(once, range(8, 12))
+
+
+def test_the_newest_confirmed_checkpoint_is_kept_while_newer_ones_come() -> None:
+    audited = 0
+    keeps = KeepsAudited(lambda: audited, head_of(0).committed)
+    head = head_of(0)
+    retention = Retention(newest=1, permanent=(), in_use=keeps.in_use)
+    for step in (5, 10, 15, 20):
+        audited = 10 if step >= 10 else 0
+        keeps.committed(entry(step))
+        head = with_commit(head, entry(step), retention)
+    assert [one.step for one in head.committed] == [20, 10]

@@ -88,7 +88,8 @@ class Distrust:
 
     def target(self, head: Head) -> CommittedStep | None:
         """The newest checkpoint that an audit has confirmed, else the oldest. None: there is none."""
-        return next((entry for entry in head.committed if entry.step <= self.audited), (*head.committed, None)[-1])
+        oldest = head.committed[-1] if head.committed else None
+        return next((entry for entry in head.committed if entry.step <= self.audited), oldest)
 
     def applied(self, head: Head) -> Head:
         """HEAD without the checkpoints that no audit has confirmed; unchanged if there are none."""
