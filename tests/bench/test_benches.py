@@ -32,6 +32,7 @@ class Bench:
 
 BENCHES = {
     "attention": Bench("--lengths 256,512 --heads 2 --kv-heads 1 --head-size 16 --context 2 --row 2048 --pairs 1"),
+    "audit": Bench("--pairs 1"),
     "cache": Bench("--megabytes 2 --pairs 1"),
     "chat": Bench("--conversations 8 --vocabulary 512 --repeats 1"),
     "checkpoint": Bench("--megabytes 4 --devices 2 --pairs 1"),

@@ -127,13 +127,14 @@ class BadNodesSpec(ApiModel):
 class AuditSpec(ApiModel):
     """Audits of the devices while the run trains.
 
-    An audit computes the gradient of a batch on each slice and, for the same rows, on the next one, and compares the
-    bits; and it compares the copies of the state. With one slice, the parts of `data` take the place of slices, and
+    An audit computes the gradient of a microbatch on each slice and, for the same rows, on the next one, and compares
+    the bits; and it compares the copies of the state. With one slice, the parts of `data` take the place of slices, and
     without these each device repeats its own work.
     """
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        description="Audit after each such number of steps, and after the last one. An audit takes about two steps."
+        description="Audit after each such number of steps, and after the last one. An audit takes as long as two "
+        "microbatches."
     )
     on_mismatch: Literal["goBack", "report"] = Field(
         default="goBack",

@@ -74,7 +74,7 @@ class Audit:
         return self._parts == 1
 
     def gradient(self, state: TrainState, batch: Batch) -> Finding | None:
-        """Compute the gradient of a batch on several parts of the mesh. A collective.
+        """Compute the gradient of a microbatch on several parts of the mesh. A collective.
 
         Args:
             state: The state of the model to differentiate. It stays as it is.
@@ -126,7 +126,9 @@ class Audit:
 
     @functools.cached_property
     def _rolled(self) -> Callable[..., Batch]:
-        """Moves the rows of a batch to the part of the mesh that comes `shift` parts later."""
+        """The first microbatch of a batch, its rows moved to the part of the mesh that comes `shift` parts later. All
+        microbatches would find no more of a device that is wrong, and cost more.
+        """
         program, parts = self._program, self._parts
         spec = program.batch_sharding.spec
 
@@ -138,7 +140,7 @@ class Audit:
                 sharding = NamedSharding(self._mesh, PartitionSpec(*spec[: rows.ndim]))
                 return jax.lax.with_sharding_constraint(there, sharding)
 
-            return {name: moved(rows) for name, rows in program.gradients.seeded(batch, step).items()}
+            return {name: moved(rows[:1]) for name, rows in program.gradients.seeded(batch, step).items()}
 
         return rolled
 
