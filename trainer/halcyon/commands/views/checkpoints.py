@@ -27,11 +27,13 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         return Text("no checkpoint" + (f": {listing.head_damage}" if listing.head_damage else ""))
     head = listing.head
     table = FittedTable("step", "start", "saved", "size", "state", drops=("start", "size"))
+    audited = max((entry.audited for entry in head.committed if entry.audited is not None), default=-1)
     for entry in listing.committed:
         words = {
             "newest": head.newest == entry,
             "pinned": entry.path in head.pinned,
             "verified": entry.verification == "passed",
+            "confirmed": entry.step <= audited,
             "best": entry.path in kept_as_best(head.committed, 1),
         }
         table.add_row(
@@ -47,7 +49,8 @@ def listing_view(listing: Listing, now: datetime) -> RenderableType:
         state = "being deleted" if path in head.deleting else "not committed"
         table.add_row(Text(path, "dim"), "", "", "", Text(state, "dim"))
     for back in head.skipped:
-        left_out = f"went back here and left out {counted(back.batches, 'batch', 'batches')}: {back.reason}"
+        left_out = f" and left out {counted(back.batches, 'batch', 'batches')}" if back.batches else ""
+        left_out = f"went back here{left_out}: {back.reason}"
         table.add_row(str(back.step), str(back.epoch), "", "", Text(left_out, "yellow"))
     title = Text(f"{head.owner.namespace}/{head.owner.name}, start {head.epoch}")
     parts: list[RenderableType] = [title]
