@@ -30,7 +30,8 @@ def test_a_missing_compiler_is_named_with_its_extra(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(devices, "_has", lambda module: False)
     topology = "1x8" if extra == "cuda" else "2x2x1"
     with pytest.raises(
-        NoCompiler, match=rf"the compiler for {name} is in the extra {extra}: pip install '\.\[{extra}\]' in a checkout"
+        NoCompiler,
+        match=rf"the compiler for {name} is in images .*={extra}, and in the extra {extra}: pip install '\.\[{extra}\]' in a checkout",
     ):
         devices_of(AcceleratorSpec(type=name, topology=topology), 1)
 

@@ -47,14 +47,21 @@ class NoCompiler(Exception):
 def why_not(accelerator: Accelerator) -> str | None:
     """Why this environment has no compiler for an accelerator, as one sentence; None if it has one."""
     if accelerator.family == "tpu":
-        return None if _has("libtpu") else f"the compiler for {accelerator.name} is in the extra tpu: {install('tpu')}"
+        return None if _has("libtpu") else _elsewhere(accelerator, "tpu")
     if accelerator.family != "gpu":
         return f"{accelerator.name} is no accelerator"
     if accelerator.name not in GPUS:
         return f"the type {accelerator.name} does not say which GPU to compile for; name one of {', '.join(GPUS)}"
     if any(map(_has, _PLUGINS)):
         return None
-    return f"the compiler for {accelerator.name} is in the extra cuda: {install('cuda')}"
+    return _elsewhere(accelerator, "cuda")
+
+
+def _elsewhere(accelerator: Accelerator, extra: str) -> str:
+    return (
+        f"the compiler for {accelerator.name} is in images built with ACCELERATOR={extra}, and in the extra {extra}: "
+        f"{install(extra)}"
+    )
 
 
 def _has(module: str) -> bool:
