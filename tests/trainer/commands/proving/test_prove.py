@@ -7,7 +7,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,29 @@ def without_claims(statement: Any) -> str:
     if isinstance(copy, dict) and isinstance(copy.get("predicate"), dict):
         copy["predicate"].pop("claims", None)
     return json.dumps(copy, sort_keys=True)
+
+
+def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each text and number of a document, as the object that holds it and its key there."""
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        if isinstance(inner, dict | list):
+            yield from leaves(inner)
+        else:
+            yield value, key
+
+
+def test_a_change_of_any_value_of_a_statement_is_found(folder: Path) -> None:
+    statement = json.loads(proved(folder, place="root").read_text())
+    root = shown(folder)
+    assert statement["predicate"]["claims"] == {"replays": []}
+    places = list(leaves(statement))
+    assert len(places) > 30
+    for holder, key in places:
+        value = holder[key]
+        holder[key] = value + 1 if isinstance(value, int) else ("1" if value[0] == "0" else "0") + value[1:]
+        assert not holds(json.dumps(statement), root), f"{key}: {value} {holder[key]}"
+        holder[key] = value
+    assert holds(json.dumps(statement), root)
 
 
 def test_a_hundred_changes_below_a_signature_are_found(folder: Path) -> None:

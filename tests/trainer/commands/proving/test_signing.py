@@ -115,6 +115,19 @@ def test_a_hundred_changes_of_an_envelope_are_found(name: str) -> None:
         assert not opens(envelope, key), f"turn {turn}: {member} {text} {holder[member]}"
 
 
+def test_the_bits_of_a_letter_that_no_byte_uses_must_be_zero() -> None:
+    key = KEYS["ed25519"]
+    signed = json.loads(sign(PAYLOAD, key))
+    for holder, member in ((signed, "payload"), (signed["signatures"][0], "sig")):
+        text = holder[member]
+        assert text.endswith("==")
+        holder[member] = f"{text[:-3]}{chr(ord(text[-3]) + 1)}=="
+        assert base64.b64decode(holder[member]) == base64.b64decode(text)
+        assert not opens(signed, key)
+        holder[member] = text
+    assert opens(signed, key)
+
+
 @pytest.mark.parametrize(
     "change",
     [
