@@ -17,6 +17,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from typer.testing import CliRunner, Result
 
+from halcyon.checkpoint import verify
 from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.fingerprints import fingerprints
 from halcyon.commands.main import app
@@ -155,6 +156,16 @@ def test_a_statement_of_a_root_that_trained_on_still_checks(folder: Path) -> Non
     assert checked.exit_code == 0, checked.output
     assert "the link of step 12 that the statement ends with; 2 links followed" in checked.stdout
     assert "the digest of 4 checkpoints, and the root still has 0 of them" in checked.stdout
+
+
+def test_a_root_is_read_while_its_run_deletes_checkpoints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = iter((15, 18))
+
+    statement, find = proved(folder), verify.find_damage
+    monkeypatch.setattr(verify, "find_damage", lambda store, entry: (train(folder, next(turns)), find(store, entry))[1])
+    found = read_root(Store(CheckpointSpec(root=f"file://{folder}/root")), None)
+    assert (found.damages, found.present, found.links[0][1].step) == ((), frozenset(), 12)
+    assert holds(statement.read_text(), found)
 
 
 def test_a_signed_statement_checks_with_its_key_alone(folder: Path) -> None:

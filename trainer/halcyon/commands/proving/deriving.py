@@ -73,9 +73,13 @@ def read_root(store: Store, run: TrainingRun | None) -> Shown:
     if head is None or not head.committed:
         raise BadConfiguration(f"{store.root} holds no checkpoint")
     chain, history = read_chain(store, head.committed), read_history(store)
+    found = {entry.path: (entry.step, find_damage(store, entry)) for entry in head.committed}
+    after, _ = load_head(store)
+    present = frozenset() if after is None else frozenset(found) & {entry.path for entry in after.committed}
     damages = [] if head_damage is None else [head_damage]
-    for entry in head.committed:
-        damages += (f"step {entry.step}: {damage}" for damage in find_damage(store, entry))
+    for path, (step, faults) in found.items():
+        if path in present:  # a run that trains deletes checkpoints while they are read
+            damages += (f"step {step}: {fault}" for fault in faults)
     damages += (*chain.damages, *unlike_history(chain.links, history.steps), *history.damages)
     if not chain.links:
         damages.append("the newest checkpoint has no link in a chain of evidence, because no training made it")
@@ -84,7 +88,7 @@ def read_root(store: Store, run: TrainingRun | None) -> Shown:
     return Shown(
         run=f"{head.owner.namespace}/{head.owner.name}",
         links=tuple((hash_of(link), link) for link in chain.links),
-        present=frozenset(entry.path for entry in head.committed),
+        present=present,
         damages=tuple(damages),
     )
 
