@@ -7,6 +7,7 @@ import importlib.metadata
 DISTRIBUTION = "halcyon-train"
 """Name on the package index, where `halcyon` belongs to another project."""
 _EXTRAS = {
+    "cryptography": "prove",
     "kubernetes": "cli",
     "llguidance": "serve",
     "matplotlib": "report",

@@ -31,18 +31,25 @@ def require_file(path: Path) -> None:
         raise OSError(errno.EINVAL, f"it is {_name(mode)}, not a file", str(path))
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
+def read_text(path: Path, encoding: str = "utf-8", *, most_bytes: int | None = None) -> str:
     """The text of a file.
 
+    Args:
+        path: The file.
+        encoding: Of the text.
+        most_bytes: Size of the longest file. Default: `MOST_TEXT_BYTES`.
+
     Raises:
-        OSError: It cannot be read, is no file, or has more than `MOST_TEXT_BYTES`.
+        OSError: It cannot be read, is no file, or is longer.
         UnicodeDecodeError: It is no text.
     """
+    most = MOST_TEXT_BYTES if most_bytes is None else most_bytes
     require_file(path)
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > MOST_TEXT_BYTES:
-            raise OSError(errno.EFBIG, f"it is larger than {MOST_TEXT_BYTES >> 20} MiB", str(path))
-        return file.read().decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        if os.fstat(file.fileno()).st_size > most or len(data := file.read(most + 1)) > most:
+            size = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
+            raise OSError(errno.EFBIG, f"it is larger than {size}", str(path))
+    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _name(mode: int) -> str:

@@ -61,3 +61,16 @@ def test_a_text_of_gigabytes_is_not_read(tmp_path: Path) -> None:
         file.truncate(plain_files.MOST_TEXT_BYTES + 1)
     with pytest.raises(OSError, match="it is larger than 64 MiB"):
         read_text(tmp_path / "sparse")
+
+
+def test_a_reader_has_its_own_limit_also_of_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"a" * 1024)
+    assert read_text(tmp_path / "text", most_bytes=1024) == "a" * 1024
+    end, start = os.pipe()
+    os.write(start, b"a" * 1025)
+    os.close(start)
+    (tmp_path / "text").write_bytes(b"a" * 1025)
+    for path in (tmp_path / "text", Path(f"/dev/fd/{end}")):
+        with pytest.raises(OSError, match="it is larger than 1 KiB"):
+            read_text(path, most_bytes=1024)
+    os.close(end)

@@ -17,6 +17,7 @@ VALIDATE, BUILD = ("validate", "run.yaml"), ("data", "build", "run.yaml")
 TOKENIZER = ("tokenizer", "eval", "tokenizer.json")
 IMPORT = ("import", "hf", "model", "--root", "made")
 ADAPTER = (*IMPORT, "--adapter", "adapter")
+CHECK = ("prove", "root", "--check", "statement.json")
 REPORT, LIST = ("report", "root", "--html", "page.html"), ("checkpoints", "list", "root")
 _ENDLESS = r"(\w|\w\w)*!"
 _DEEP = 100_000
@@ -316,6 +317,37 @@ ROOTS = (
     Hostile("a HEAD of zeros", LIST, of.files({"root/HEAD": bytes(10**7)}), 0),
 )
 
+
+def _statement(words: str, text: str | bytes, code: int = 1) -> Hostile:
+    """A statement about a root."""
+    return Hostile(words, CHECK, of.files({"statement.json": text, "root/LOCK": ""}), code)
+
+
+STATEMENTS = (
+    _statement("a statement of deeply nested JSON", "[" * _DEEP + "]" * _DEEP),
+    _statement("a statement with a key that is given twice", '{"_type":"https://in-toto.io/Statement/v1","_type":""}'),
+    _statement("a statement of millions of empty lists", "[[]" + ",[]" * 2_700_000 + "]"),
+    _statement("a statement of millions of empty objects", "[{}" + ",{}" * 2_700_000 + "]"),
+    _statement("a statement of thousands of wrong checkpoints", '{"subject":[0' + ",0" * 199_990 + "]}"),
+    _statement("a statement with a number of a million digits", f'{{"_type":{"9" * 10**6}}}'),
+    _statement("a statement with control characters", '{"a\\u001b[2J":1}'),
+    _statement("a statement of random bytes", bytes(range(256)) * 99, BAD),
+    Hostile("a statement of 2 GiB", CHECK, of.together(of.sparse("statement.json", 2**31), of.head()), BAD),
+    Hostile("a statement that is a pipe", CHECK, of.together(of.pipe("statement.json"), of.head()), BAD),
+    Hostile(
+        "a public key that is a device",
+        (*CHECK, "--public-key", "key.pem"),
+        of.together(of.link("key.pem", "/dev/zero"), of.head()),
+        BAD,
+    ),
+    Hostile(
+        "a record of a replay that is deeply nested",
+        ("prove", "root", "--replay", "replay.json"),
+        of.together(of.files({"replay.json": "[" * _DEEP + "]" * _DEEP}), of.head()),
+        BAD,
+    ),
+)
+
 SECTIONS: dict[str, tuple[Hostile, ...]] = {
     "Chat templates": TEMPLATES,
     "Tokenizers": TOKENIZERS,
@@ -324,5 +356,6 @@ SECTIONS: dict[str, tuple[Hostile, ...]] = {
     "Adapters": ADAPTERS,
     "Documents": DOCUMENTS,
     "Checkpoint roots": ROOTS,
+    "Statements": STATEMENTS,
 }
 ROWS = tuple(row for rows in SECTIONS.values() for row in rows)

@@ -224,6 +224,20 @@ ROOTS = (
         "a copy for a run without a namespace", ("checkpoints", "copy", "run.yaml", "there", "--run", "other"), BAD
     ),
     Mistake("a root below a file", ("doctor", f"file://{FOLDER}/run.yaml/root"), ExitCode.ROOT_UNUSABLE),
+    Mistake("a statement about a run without checkpoints", ("prove", "run.yaml"), BAD),
+    Mistake(
+        "a signed statement without the key to check",
+        ("prove", "notes", "--check", "statement.json"),
+        BAD,
+        files={"statement.json": '{"payload":"","payloadType":"","signatures":[]}'},
+    ),
+    Mistake("a key where nothing is checked", ("prove", "run.yaml", "--public-key", "key.pem"), BAD),
+    Mistake(
+        "a record that no replay made",
+        ("prove", "run.yaml", "--replay", "record.json"),
+        BAD,
+        files={"record.json": "{}"},
+    ),
     Mistake("a step that is not there", ("checkpoints", "diff", "root", "10", "7"), BAD, trained={}),
     Mistake("a pin on a step that is not there", ("checkpoints", "pin", "root", "--step", "7"), BAD, trained={}),
     Mistake(

@@ -66,6 +66,14 @@ def test_a_replay_has_the_bits_of_the_run_and_leaves_its_root_as_it_is(tmp_path:
     assert (found["comparedSteps"], found["stateCompared"], found["differentArrays"]) == (EVERY, True, [])
     code, found = replayed(path, "--from", EVERY, "--to", STEPS - 2)
     assert (code, found["comparedSteps"], found["stateCompared"]) == (0, STEPS - 2 - EVERY, False)
+    record, statement = tmp_path / "replay.json", tmp_path / "statement.json"
+    code, found = replayed(path, "--from", EVERY, "--record", record)
+    assert (code, json.loads(record.read_text())) == (0, found)
+    proved = halcyon("prove", path, "--replay", record, "--output", statement)
+    assert (proved.returncode, proved.stderr) == (0, "")
+    checked = halcyon("prove", path, "--check", statement)
+    verdict = f"steps {EVERY + 1} to {2 * EVERY} were replayed on {found['hardware']} at {found['time']}: identical"
+    assert (checked.returncode, verdict in checked.stdout) == (0, True), checked.stdout
     assert {one: one.stat().st_mtime_ns for one in (tmp_path / "root").rglob("*") if one.is_file()} == files
 
 

@@ -15,6 +15,7 @@ from halcyon.commands.errors import OneSentence, console, replace_unencodable, r
 from halcyon.commands.eval import evaluate_tasks
 from halcyon.commands.options import Defaults, Document, Overrides, resolved
 from halcyon.commands.plan import plan
+from halcyon.commands.prove import prove
 from halcyon.commands.replay import replay
 from halcyon.commands.terminal import match_terminal
 from halcyon.commands.typed import typed_command
@@ -269,6 +270,7 @@ for name, command in {
     "dial": dial.print_dial,
     "plan": plan,
     "replay": replay,
+    "prove": prove,
     "sample": texts.sample,
     "samples": samples.samples,
     "chat": texts.chat,

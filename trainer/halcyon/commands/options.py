@@ -9,6 +9,7 @@ import typer
 
 from halcyon.errors import BadConfiguration
 from halcyon_api.defaults.files import load_resolved
+from halcyon_api.plain_files import read_text
 from halcyon_api.training_run import TrainingRun
 from halcyon_api.validation import find_problems
 
@@ -111,3 +112,31 @@ def valid_training(document: Path, defaults: list[Path] | None, overrides: list[
             f"spec.task: a run of task {run.spec.task} has no training step; only task train has a plan and schedules"
         )
     return run
+
+
+def text_of(file: Path, most_bytes: int) -> str:
+    """The text of a file that a user names.
+
+    Args:
+        file: The file.
+        most_bytes: Size of the longest one.
+
+    Raises:
+        BadConfiguration: It cannot be read, is longer, or is no text.
+    """
+    try:
+        return read_text(file, most_bytes=most_bytes)
+    except OSError as error:
+        raise BadConfiguration(f"{file}: {error.strerror}; give another path") from None
+    except UnicodeDecodeError:
+        raise BadConfiguration(f"{file}: it is no text in UTF-8; give another path") from None
+
+
+def require_folder(file: Path, option: str) -> None:
+    """Check, before long work, that the folder of a file to write exists.
+
+    Raises:
+        BadConfiguration: It does not.
+    """
+    if not file.absolute().parent.is_dir() or file.is_dir():
+        raise BadConfiguration(f"{option} {file}: give a file in a folder that exists")

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from halcyon.commands.errors import console, report_root_errors
-from halcyon.commands.options import Defaults, Document, Overrides, valid_training
+from halcyon.commands.options import Defaults, Document, Overrides, require_folder, valid_training
 from halcyon.errors import BadConfiguration, TrainerExit
-from halcyon_api.checkpoint_documents import CommittedStep, Manifest
+from halcyon_api.checkpoint_documents import Manifest
 from halcyon_api.counting import counted
 from halcyon_api.ends import ExitCode
 from halcyon_api.spec.checkpoint import CheckpointSpec
@@ -30,7 +30,6 @@ from halcyon_api.yaml_text import dump
 
 if TYPE_CHECKING:
     from halcyon.checkpoint.arrays import LeafDifference
-    from halcyon.storage.store import Store
 
 _LEFT_OUT = ("after", "budget", "export", "from", "plan", "suspend", "ttlSecondsAfterFinished")
 """Sections that change no number of a step, and would let a replay do something else too."""
@@ -60,6 +59,9 @@ class Replayed:
         different: The first step that differs. None: none does.
         arrays: The arrays of the checkpoint of the last step that differ. None: the run has none of that step.
         notes: What differs in hardware and versions, in a clause each.
+        run: NAMESPACE/NAME of the run.
+        chain: SHA-256 of the newest link of its chain of evidence when the replay began. None: it has no chain.
+        made: The manifest of the replay's own last checkpoint: hardware, versions and time.
     """
 
     first: int
@@ -68,6 +70,9 @@ class Replayed:
     different: Different | None
     arrays: tuple[LeafDifference, ...] | None
     notes: tuple[str, ...]
+    run: str
+    chain: str | None
+    made: Manifest
 
     @property
     def is_identical(self) -> bool:
@@ -75,8 +80,10 @@ class Replayed:
         return self.different is None and not self.arrays
 
     def document(self) -> dict[str, Any]:
-        """The findings as JSON."""
+        """The findings as JSON, which `halcyon prove --replay` reads."""
         return {
+            "run": self.run,
+            "chain": self.chain,
             "identical": self.is_identical,
             "from": self.first,
             "to": self.last,
@@ -85,6 +92,9 @@ class Replayed:
             "stateCompared": self.arrays is not None,
             "differentArrays": [array.path for array in self.arrays or ()],
             "notes": list(self.notes),
+            "hardware": "" if self.made.evidence is None else self.made.evidence.hardware,
+            "versions": dict(self.made.versions),
+            "time": self.made.time,
         }
 
     def sentences(self) -> Iterator[str]:
@@ -114,6 +124,10 @@ def replay(
         typer.Option(help="cpu: on the processor. Default: the accelerator that the document names."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what was found to this file as well, for `halcyon prove --replay`."),
+    ] = None,
 ) -> None:
     """Compute steps of a run again from one of its checkpoints, and compare every bit of the losses and of the state.
 
@@ -121,10 +135,15 @@ def replay(
     the same mesh and versions; what differs is said first.
     """
     with report_root_errors():
+        if record is not None:
+            require_folder(record, "--record")
         run = valid_training(document, defaults, overrides)
         found = replayed(run, first, to, words=() if device is None else ("--device", device), say=_say)
+        text = f"{json_format.dumps(found.document())}\n"
+        if record is not None:
+            record.write_text(text, encoding="utf-8")
     if json:
-        sys.stdout.write(f"{json_format.dumps(found.document())}\n")
+        sys.stdout.write(text)
     else:
         for sentence in found.sentences():
             console().print(sentence, highlight=False, markup=False)
@@ -155,7 +174,8 @@ def replayed(run: TrainingRun, first: int, to: int | None, *, words: tuple[str, 
 
     store = Store(run.spec.checkpoint)
     entry = entry_of(store, first)
-    later = sorted((one for one in committed_steps(store) if one.step > first), key=lambda one: one.step)
+    committed = committed_steps(store)
+    later = sorted((one for one in committed if one.step > first), key=lambda one: one.step)
     if to is None and not later:
         raise BadConfiguration(f"--from {first}: {store.root} has no later checkpoint; name the last step with --to")
     last = later[0].step if to is None else to
@@ -165,7 +185,8 @@ def replayed(run: TrainingRun, first: int, to: int | None, *, words: tuple[str, 
     numbers = {row["step"]: row for row in read_history(store).steps if first < row["step"] <= last}
     if target is None and not numbers:
         raise BadConfiguration(f"--to {last}: {store.root} has no checkpoint of this step, and no history of the steps")
-    notes = differences(read_manifest(store, target or entry))
+    manifest = read_manifest(store, target or entry)
+    notes = differences(manifest)
     for note in notes:
         say(f"{note}, so bits may differ")
     with tempfile.TemporaryDirectory(prefix="halcyon-replay-") as folder:
@@ -183,10 +204,12 @@ def replayed(run: TrainingRun, first: int, to: int | None, *, words: tuple[str, 
             if found is not None and different is None:
                 different = found
                 say(str(found))
-        arrays = None
+        arrays, saved = None, entry_of(own, last)
         if target is not None:
-            arrays = tuple(compare(Checkpoint(own, _saved(own, last)), Checkpoint(store, target)))
-    return Replayed(first, last, compared, different, arrays, notes)
+            arrays = tuple(compare(Checkpoint(own, saved), Checkpoint(store, target)))
+        made = read_manifest(own, saved)
+    name = f"{manifest.owner.namespace}/{manifest.owner.name}"
+    return Replayed(first, last, compared, different, arrays, notes, name, committed[0].link, made)
 
 
 def first_difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> Different | None:
@@ -256,12 +279,6 @@ def _trained(path: Path, last: int, words: tuple[str, ...]) -> Iterator[dict[str
     if not saved:
         words_left = message or said.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise TrainerExit(f"the replay ended before step {last}: {words_left or f'exit code {child.returncode}'}")
-
-
-def _saved(store: Store, step: int) -> CommittedStep:
-    from halcyon.checkpoint.opening import entry_of
-
-    return entry_of(store, step)
 
 
 def _say(sentence: str) -> None:

@@ -1,0 +1,200 @@
+"""What the root of a run shows, and the statement that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from halcyon.commands.proving.documents import (
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    Claims,
+    Computed,
+    Digest,
+    Image,
+    Predicate,
+    ReplayRecord,
+    Sections,
+    StatedChain,
+    Statement,
+    shown,
+    subject_of,
+)
+from halcyon.errors import BadConfiguration
+from halcyon_api.checkpoint_documents import Link, canonical_json
+from halcyon_api.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from halcyon.storage.store import Store
+
+_DATA = "data"
+"""Section of the fingerprints that describes the contents of the data."""
+_DIGEST = "@sha256:"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a root shows.
+
+    Attributes:
+        run: NAMESPACE/NAME of its run.
+        links: Its chain, the newest link first, each with its hash.
+        present: Prefixes of the checkpoints that it still has.
+        damages: What is wrong with it, one sentence for each fault; empty: all was read, and is what was written.
+    """
+
+    run: str
+    links: tuple[tuple[str, Link], ...]
+    present: frozenset[str]
+    damages: tuple[str, ...]
+
+
+def read_root(store: Store, run: TrainingRun | None) -> Shown:
+    """Read HEAD, the chain of evidence, the history, and every byte of each checkpoint.
+
+    Args:
+        store: The root.
+        run: The document that is said to be that of the run. None: none is.
+
+    Raises:
+        BadConfiguration: The root has no checkpoint.
+        NoValidCheckpoint: HEAD is damaged and cannot be rebuilt.
+        StoreFailure: The store did not answer.
+    """
+    from halcyon.checkpoint.evidence import hash_of, read_chain, unlike_history
+    from halcyon.checkpoint.opening import load_head
+    from halcyon.checkpoint.verify import find_damage
+    from halcyon.telemetry.history.reading import read_history
+
+    head, head_damage = load_head(store)
+    if head is None or not head.committed:
+        raise BadConfiguration(f"{store.root} holds no checkpoint")
+    chain, history = read_chain(store, head.committed), read_history(store)
+    found = {entry.path: (entry.step, find_damage(store, entry)) for entry in head.committed}
+    after, _ = load_head(store)
+    present = frozenset() if after is None else frozenset(found) & {entry.path for entry in after.committed}
+    damages = [] if head_damage is None else [head_damage]
+    for path, (step, faults) in found.items():
+        if path in present:  # a run that trains deletes checkpoints while they are read
+            damages += (f"step {step}: {fault}" for fault in faults)
+    damages += (*chain.damages, *unlike_history(chain.links, history.steps), *history.damages)
+    if not chain.links:
+        damages.append("the newest checkpoint has no link in a chain of evidence, because no training made it")
+    if run is not None and not damages:
+        damages += _other_document(store, run)
+    return Shown(
+        run=f"{head.owner.namespace}/{head.owner.name}",
+        links=tuple((hash_of(link), link) for link in chain.links),
+        present=present,
+        damages=tuple(damages),
+    )
+
+
+def _other_document(store: Store, run: TrainingRun) -> list[str]:
+    """In what a document differs from that of the newest checkpoint, as far as it decides numbers."""
+    from halcyon.checkpoint.fingerprints import differences, fingerprints, planned_steps, with_steps
+    from halcyon.checkpoint.opening import entry_of
+    from halcyon.checkpoint.verify import read_manifest
+    from halcyon.weights.chat_template import with_templates
+    from halcyon_api.checkpoint_documents import Fingerprints
+
+    then = read_manifest(store, entry_of(store, None)).fingerprints
+    now = fingerprints(with_templates(run.spec), data={})
+    if (steps := planned_steps(then)) is not None:
+        now = with_steps(now, steps)  # a run may get more steps
+    spec = [
+        Fingerprints(
+            sections={name: value for name, value in each.sections.items() if name != _DATA},
+            documents={name: value for name, value in each.documents.items() if name != _DATA},
+        )
+        for each in (now, then)
+    ]
+    return [
+        f"the document is not that of the run: {shown(clause)}; give --defaults and --set as for the training, or "
+        "the root in place of the document"
+        for clause in differences(*spec)
+    ]
+
+
+def statement(run: str, links: Sequence[tuple[str, Link]], claims: Claims) -> Statement:
+    """The statement about a chain. Pure.
+
+    Args:
+        run: NAMESPACE/NAME of the run.
+        links: The chain, the newest link first, each with its hash; at least one.
+        claims: What the chain does not show.
+    """
+    (head, newest), (_, oldest) = links[0], links[-1]
+    sections = {name: digest for name, digest in newest.sections.items() if name != _DATA}
+    data = newest.sections.get(_DATA)
+    return Statement(
+        type_=STATEMENT_TYPE,
+        subject=tuple(subject_of(link) for _, link in links),
+        predicate_type=PREDICATE_TYPE,
+        predicate=Predicate(
+            run=run,
+            document_=Sections(sha256=hashlib.sha256(canonical_json(sections)).hexdigest(), sections=sections),
+            data=None if data is None else Digest(sha256=data),
+            chain=StatedChain(head=head, links=len(links), first=_before(oldest), last=newest.step),
+            computed=tuple(_computed([link for _, link in links])),
+            claims=claims,
+        ),
+    )
+
+
+def claims_of(run: TrainingRun | None, replays: Sequence[ReplayRecord]) -> Claims:
+    """What a user states beside the chain.
+
+    Args:
+        run: The document of the run, if there is one.
+        replays: Records of replays.
+    """
+    image = None if run is None or run.spec.image is None else image_of(run.spec.image)
+    return Claims(image=image, replays=tuple(replays))
+
+
+def image_of(name: str) -> Image:
+    """An image by its name, with the digest in the name. Pure."""
+    _, found, digest = name.partition(_DIGEST)
+    is_whole = bool(found) and len(digest) == 64 and not set(digest) - set("0123456789abcdef")
+    return Image(name=name, digest=Digest(sha256=digest) if is_whole else None)
+
+
+def misfit(record: ReplayRecord, run: str, links: Sequence[tuple[str, Link]]) -> str | None:
+    """Why the record of a replay is not one of a chain, as a clause; None: it is one. Pure.
+
+    Args:
+        record: The record.
+        run: NAMESPACE/NAME of the run.
+        links: The chain, the newest link first, each with its hash.
+    """
+    steps = {link.step for _, link in links}
+    head = next((link for digest, link in links if digest == record.chain), None)
+    if record.run != run:
+        return f"it is of the run {shown(record.run)}, not of {run}"
+    if head is None:
+        return "the chain does not have the link that was its newest one then"
+    if record.first not in steps or not record.first < record.last <= head.step:
+        return f"the chain did not have steps {record.first + 1} to {record.last} then"
+    if record.identical != (record.first_different_step is None and not record.different_arrays):
+        return "its verdict is not what it has found"
+    if record.compared_steps > record.last - record.first or not (record.compared_steps or record.state_compared):
+        return "it has not compared what it says"
+    return None
+
+
+def _before(link: Link) -> int:
+    """Steps done before a link."""
+    return max(0, link.step - link.steps)
+
+
+def _computed(links: Sequence[Link]) -> Iterator[Computed]:
+    """The makers of links, with neighbours of the same maker joined."""
+    for (hardware, mesh, versions), same in groupby(links, lambda link: (link.hardware, link.mesh, link.versions)):
+        made = list(same)
+        yield Computed(
+            first=_before(made[-1]), last=made[0].step, hardware=hardware, mesh=dict(mesh), versions=dict(versions)
+        )
