@@ -10,6 +10,7 @@ from typing import Any
 from halcyon_devcluster.commands import run
 from halcyon_devcluster.errors import DevclusterError
 from halcyon_devcluster.machine import limit
+from halcyon_devcluster.waiting import until
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,20 @@ class Kubectl:
         except DevclusterError:
             return False
         return True
+
+    def await_established(self, *definitions: str) -> None:
+        """Wait until resource definitions can be used.
+
+        `kubectl wait` alone fails for a definition so new that it has no conditions yet.
+
+        Args:
+            definitions: Their names, such as ``crd/jobsets.jobset.x-k8s.io``, or ``--filename=PATH``.
+        """
+        until(
+            lambda: self.succeeds("wait", "--for=condition=Established", "--timeout=5s", *definitions),
+            timeout_seconds=60,
+            failure=lambda: f"{' '.join(definitions)} cannot be used after a minute.",
+        )
 
     def api_ready(self) -> bool:
         """Whether the API server is ready; one that hangs because its etcd is down is not."""

@@ -71,7 +71,7 @@ def argocd(kubectl: Kubectl, folder: Path) -> Iterator[None]:
     found, helm = program(ARGOCD, "argocd"), program(HELM3, "helm")
     files = [f"--filename={path}" for path in sorted((found.parent / "manifests/crds").glob("*-crd.yaml"))]
     kubectl("apply", "--server-side", *files)
-    kubectl("wait", "--for=condition=Established", f"--timeout={limit(60)}s", *files)
+    kubectl.await_established(*files)
     kubectl.apply(_objects())
     cache, manifests = (f"127.0.0.1:{free_port()}" for _ in range(2))
     environment = {

@@ -128,7 +128,7 @@ def flux(kubectl: Kubectl, folder: Path, *groups: Group) -> Iterator[None]:
     ]
     files = [f"--filename={path}" for path in definitions]
     kubectl("apply", "--server-side", *files)
-    kubectl("wait", "--for=condition=Established", f"--timeout={limit(60)}s", *files)
+    kubectl.await_established(*files)
     kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
     artifacts = f"127.0.0.1:{free_port()}"
     common = ("--events-addr=", "--metrics-addr=0", "--health-addr=127.0.0.1:0", "--log-encoding=console")

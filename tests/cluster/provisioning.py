@@ -50,7 +50,7 @@ DEFINITION: dict[str, Any] = {
 def provisioning_requests(kubectl: Kubectl) -> Iterator[None]:
     """The CRD of ProvisioningRequests, for as long as Kueue runs."""
     kubectl.apply([DEFINITION])
-    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", f"--timeout={limit(30)}s")
+    kubectl.await_established(f"crd/{KIND}")
     try:
         yield
     finally:

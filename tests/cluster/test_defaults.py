@@ -37,7 +37,7 @@ def runs(devcluster: DevCluster) -> Iterator[Runs]:
     found = definitions()
     devcluster.kubectl.apply(found)
     names = [f"crd/{one['metadata']['name']}" for one in found]
-    devcluster.kubectl("wait", "--for=condition=Established", *names, f"--timeout={limit(60)}s")
+    devcluster.kubectl.await_established(*names)
     with made_namespace(devcluster, "defaults") as namespace:
         account = {
             "apiVersion": "v1",
