@@ -138,7 +138,9 @@ def statement(run: str, links: Sequence[tuple[str, Link]], claims: Claims) -> St
             run=run,
             document_=Sections(sha256=hashlib.sha256(canonical_json(sections)).hexdigest(), sections=sections),
             data=None if data is None else Digest(sha256=data),
-            chain=StatedChain(head=head, links=len(links), first=_before(oldest), last=newest.step),
+            chain=StatedChain(
+                head=head, links=len(links), first=_before(oldest), last=newest.step, audited=newest.audited
+            ),
             computed=tuple(_computed([link for _, link in links])),
             claims=claims,
         ),

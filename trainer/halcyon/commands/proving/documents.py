@@ -91,6 +91,7 @@ class StatedChain(ApiModel):
         validation_alias="from", serialization_alias="from", description="Steps done before its first link."
     )
     last: Steps = Field(validation_alias="to", serialization_alias="to", description="Steps done at its newest link.")
+    audited: Steps | None = optional("Step of the last audit before it that found all numbers right.")
 
 
 class Computed(ApiModel):
