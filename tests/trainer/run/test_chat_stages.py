@@ -34,6 +34,7 @@ def document(example: str, root: Path, base: Path | None = None, **spec: Any) ->
     mine["trainer"] |= {"steps": STEPS, "sequenceLength": 160, "evaluation": {"everySteps": STEPS, "batches": 1}}
     mine["checkpoint"] = {"root": f"file://{root}", "save": {"everySteps": 10}}
     mine["telemetry"] = {"port": free_port()}
+    mine["recovery"] = {"audit": {"everySteps": STEPS // 2}}  # right numbers of no objective raise an alarm
     if base is not None:
         mine["from"]["root"] = f"file://{base}"
     return found | {"spec": mine | spec}

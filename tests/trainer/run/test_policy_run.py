@@ -44,6 +44,7 @@ def document_of(folder: Path) -> dict[str, Any]:
     }
     spec["optimizer"] = {"learningRate": 0.01, "schedule": {"constant": {}}, "adamw": {}}
     spec["checkpoint"]["save"] = {"everySteps": 3}
+    spec["recovery"] = {"audit": {"everySteps": 3}}
     return found
 
 

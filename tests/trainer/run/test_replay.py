@@ -94,8 +94,11 @@ def test_a_replay_finds_the_step_after_which_one_bit_was_wrong(lie: int, tmp_pat
 
 @pytest.mark.variant
 @pytest.mark.parametrize("family", SMALL_FAMILIES)
-def test_every_family_replays(family: str, tmp_path: Path) -> None:
-    path = run(tmp_path, **{"spec.model": {family: SMALL_FAMILIES[family]}})
+def test_every_family_replays_and_its_audits_find_nothing(family: str, tmp_path: Path) -> None:
+    """An audit that found something would end the training with another exit code."""
+    parts = {"spec.accelerator.topology": "1x2", "spec.mesh": {"ici": {"data": 2, "fsdp": 1}}}
+    audited = {"spec.recovery": {"audit": {"everySteps": EVERY}}}
+    path = run(tmp_path, **parts, **audited, **{"spec.model": {family: SMALL_FAMILIES[family]}})
     trained(path)
     code, found = replayed(path, "--from", EVERY)
     assert (code, found["identical"], found["differentArrays"]) == (0, True, [])
