@@ -22,7 +22,8 @@ from halcyon.step.gradients import Gradients
 from halcyon.step.state import TrainState
 
 KIND, FAULTY, STEP = os.environ.get("FAULT"), int(os.environ.get("FAULTY", "0")), int(os.environ.get("FAULT_STEP", "0"))
-program_of, of_group, evaluated = Programs.of, Gradients._of_group, Audit._digests
+program_of, evaluated = Programs.of, Audit._digests
+of_group, of_first = Gradients._of_group, Gradients._of_first
 taken = 0
 lied = False
 
@@ -50,10 +51,13 @@ def faulty_memory(programs: Programs, batch: Any, *, watched: bool = False) -> A
     return step
 
 
-def faulty_arithmetic(gradients: Gradients, batch: Any, parts: Any, step: jax.Array) -> Any:
-    sums, gradient = of_group(gradients, batch, parts, step)
-    wrong = (jax.lax.axis_index("replica") == FAULTY) & (step >= STEP)
-    return sums, jax.tree.map(lambda x: jnp.where(wrong, jnp.nextafter(x, jnp.float32(np.inf)), x), gradient)
+def faulty_arithmetic(of_rows: Any) -> Any:
+    def faulty(gradients: Gradients, batch: Any, parts: Any, step: jax.Array) -> Any:
+        sums, gradient = of_rows(gradients, batch, parts, step)
+        wrong = (jax.lax.axis_index("replica") == FAULTY) & (step >= STEP)
+        return sums, jax.tree.map(lambda x: jnp.where(wrong, jnp.nextafter(x, jnp.float32(np.inf)), x), gradient)
+
+    return faulty
 
 
 def faulty_once(audit: Audit, state: Any, batch: Any, shift: int) -> Any:
@@ -70,7 +74,8 @@ if __name__ == "__main__":
     if KIND == "parameter":
         Programs.of = faulty_memory  # type: ignore[method-assign]
     if KIND == "arithmetic":
-        Gradients._of_group = faulty_arithmetic  # type: ignore[method-assign]
+        Gradients._of_group = faulty_arithmetic(of_group)  # type: ignore[method-assign]
+        Gradients._of_first = faulty_arithmetic(of_first)  # type: ignore[method-assign]
     if KIND == "once":
         Audit._digests = faulty_once  # type: ignore[method-assign]
     app()

@@ -168,7 +168,6 @@ def digests_by_device(
     shared: Any,
     *,
     rows_at: int,
-    gathered: bool,
 ) -> jax.Array:
     """What each device has of the two sums of `by_group` before any sum over groups, as a digest.
 
@@ -179,19 +178,18 @@ def digests_by_device(
         parameters: See `by_group`.
         shared: See `by_group`.
         rows_at: See `by_group`.
-        gathered: See `by_group`.
 
     Returns:
         uint32 [*sizes of the mesh axes, words].
     """
-    sizes = _groups(gathered)
+    sizes = _groups(gathered=False)
     if not sizes:
         return _digests(digest, function(batch, parameters, shared))
     here = MeshShard(sizes)
 
     def one(batch: Any, parameters: Any, shared: Any) -> jax.Array:
         with computing_here():
-            return _digests(digest, function(batch, _on_each_device(here.gathered, parameters), shared))
+            return _digests(digest, function(batch, parameters, shared))
 
     return _in_groups(here, one, rows_at, _by_device(sizes))(batch, parameters, shared)
 

@@ -112,12 +112,23 @@ class Audit:
         rolled = self._rolled(batch, state.step, shift=shift)
         size = program.size_of(batch)
         if size not in self._compiled:
-            with program.tracing():
-                traced = jax.jit(self._evaluate).trace(model, rolled, state.step)
-            self._compiled[size] = program.compile(traced.lower())
+            self._compiled[size] = program.compile(self.lower(*size))
         words = np.asarray(jax.device_get(self._compiled[size](model, rolled, state.step)))
         by_part = _parted(words, [self._mesh.axis_names.index(self._along)])
         return np.roll(by_part, -shift, axis=0)
+
+    def lower(self, batch_size: int, sequence_length: int) -> jax.stages.Lowered:
+        """Trace an evaluation for batches of this size: the gradient of the first microbatch, as digests."""
+        program = self._program
+        shapes = program.batch_shapes(batch_size, sequence_length)
+        rolled = jax.eval_shape(functools.partial(self._rolled, shift=0), shapes, program.template.step)
+        batch = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._of_rows(leaf.ndim))
+            for name, leaf in rolled.items()
+        }
+        with program.tracing():
+            traced = jax.jit(self._evaluate).trace(_evaluated(program.template), batch, program.template.step)
+        return traced.lower()
 
     def _evaluate(self, state: TrainState, batch: Batch, step: jax.Array) -> jax.Array:
         part, fixed = split(state.model, self._program.trained)
@@ -130,19 +141,21 @@ class Audit:
         microbatches would find no more of a device that is wrong, and cost more.
         """
         program, parts = self._program, self._parts
-        spec = program.batch_sharding.spec
 
         @functools.partial(jax.jit, static_argnames="shift")
         def rolled(batch: Batch, step: jax.Array, *, shift: int) -> Batch:
             def moved(rows: jax.Array) -> jax.Array:
                 parted = rows.reshape(rows.shape[0], parts, -1, *rows.shape[2:])
                 there = jnp.roll(parted, shift, axis=1).reshape(rows.shape)
-                sharding = NamedSharding(self._mesh, PartitionSpec(*spec[: rows.ndim]))
-                return jax.lax.with_sharding_constraint(there, sharding)
+                return jax.lax.with_sharding_constraint(there, self._of_rows(rows.ndim))
 
             return {name: moved(rows[:1]) for name, rows in program.gradients.seeded(batch, step).items()}
 
         return rolled
+
+    def _of_rows(self, dimensions: int) -> NamedSharding:
+        """The sharding of an array [microbatches, row, …] with this number of dimensions."""
+        return NamedSharding(self._mesh, PartitionSpec(*self._program.batch_sharding.spec[:dimensions]))
 
     def _compile_state_digests(self) -> Callable[[TrainState], jax.Array]:
         """The program that compares the copies of the arrays in the devices' memory. Compiled early: a save before the

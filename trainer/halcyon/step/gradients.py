@@ -83,8 +83,7 @@ class Gradients:
             step: Steps done.
         """
         if len(jax.tree.leaves(batch)[0]) == 1:
-            gradient, sums = self._gradient(varied, rest, jax.tree.map(lambda rows: rows[0], batch), step, 0)
-            return sums, gradient
+            return self._of_first(batch, (varied, rest), step)
         return by_group(
             self._of_group,
             batch,
@@ -98,14 +97,18 @@ class Gradients:
     def digests(
         self, digest: Callable[[Any], jax.Array], varied: Varied, rest: Frozen, batch: Batch, step: jax.Array
     ) -> jax.Array:
-        """The digest of what each device has before the sum over groups: [*sizes of the mesh axes, words]."""
-        return digests_by_device(
-            digest, self._of_group, batch, (varied, rest), step, rows_at=1, gathered=self.gather_once
-        )
+        """The digest of what each device has of the first microbatch before the sum over groups: [*sizes of the mesh
+        axes, words].
+        """
+        return digests_by_device(digest, self._of_first, batch, (varied, rest), step, rows_at=1)
 
     @property
     def _gradient(self) -> Callable[..., tuple[Varied, Sums]]:
         return jax.grad(self.of_microbatch, has_aux=True)
+
+    def _of_first(self, batch: Batch, parts: tuple[Varied, Frozen], step: jax.Array) -> tuple[Sums, Varied]:
+        gradient, sums = self._gradient(*parts, jax.tree.map(lambda rows: rows[0], batch), step, 0)
+        return sums, gradient
 
     def _of_group(self, batch: Batch, parts: tuple[Varied, Frozen], step: jax.Array) -> tuple[Sums, Varied]:
         varied, rest = parts

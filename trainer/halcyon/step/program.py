@@ -151,19 +151,23 @@ class Program:
             BadConfiguration: The named implementation of attention cannot compute the model's attention on these
                 devices.
         """
-        rows = (self.microbatches, batch_size // self.microbatches)
-        of_row = {} if self.rows is None else self.rows.shapes
-        batch: Any = {
-            name: jax.ShapeDtypeStruct(
-                (*rows, *of_row.get(name, (sequence_length,))), dtype, sharding=self.batch_sharding
-            )
-            for name, dtype in self.objective.fields.items()
-        }
+        batch = self.batch_shapes(batch_size, sequence_length)
         control: Any = jax.ShapeDtypeStruct((self.mesh.size,), jnp.int32, sharding=self.control_sharding)
         with self.tracing():
             step = self.watched_step if watched and self.watched_step is not None else self.train_step
             traced = jax.jit(step, donate_argnums=0).trace(self.template, batch, control)
             return traced.lower(lowering_platforms=None if platform is None else (platform,))
+
+    def batch_shapes(self, batch_size: int, sequence_length: int) -> Any:
+        """The shapes and shardings of a batch: arrays [microbatches, row, …] by name."""
+        rows = (self.microbatches, batch_size // self.microbatches)
+        of_row = {} if self.rows is None else self.rows.shapes
+        return {
+            name: jax.ShapeDtypeStruct(
+                (*rows, *of_row.get(name, (sequence_length,))), dtype, sharding=self.batch_sharding
+            )
+            for name, dtype in self.objective.fields.items()
+        }
 
     def size_of(self, batch: Batch) -> tuple[int, int]:
         """Rows and length of a batch, as `compile_step` takes them."""
