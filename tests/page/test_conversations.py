@@ -173,7 +173,7 @@ def test_an_empty_conversation_shows_the_model_and_asks_with_a_click(page: Page,
     server.script(Text(["Forty-two."]))
     page.reload()
     expect(page.get_by_role("heading", name="notes")).to_be_visible()
-    expect(page.locator("#empty")).to_contain_text("weights of step 138 and texts of up to 512 tokens")
+    expect(page.locator("#empty")).to_contain_text("weights of step 138 and room for 512 tokens")
     expect(page.locator("#prompts button")).to_have_count(3)
     page.get_by_role("button", name="What is 6 times 7?").click()
     answered(page, "Forty-two.")

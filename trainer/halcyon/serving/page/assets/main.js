@@ -78,7 +78,7 @@ function drawInstructions() {
 function drawModel() {
   const model = models.find(({ id }) => id === chosenModel());
   at("empty-title").textContent = model?.id ?? "New conversation";
-  const facts = [model?.step != null && `weights of step ${model.step}`, model?.longest && `texts of up to ${model.longest} tokens`].filter(Boolean);
+  const facts = [model?.step != null && `weights of step ${model.step}`, model?.longest && `room for ${model.longest} tokens`].filter(Boolean);
   at("empty-about").textContent = facts.length ? `This model has ${facts.join(" and ")}.` : "";
   at("max-tokens").placeholder = model?.longest ? `as many as fit in ${model.longest}` : "as many as fit";
 }
