@@ -1,9 +1,12 @@
-// What the page takes from the browser: the clipboard, downloads, random ids.
+// What the page takes from the browser: the clipboard, downloads, random ids, the kind of pointer.
 
 /** A new id: 128 random bits. Works also over plain HTTP, where crypto.randomUUID is missing. */
 export function newId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+/** Matches where a finger is the pointer: then a screen keyboard writes, which has no Shift+Enter and covers the page. */
+export const TOUCH = matchMedia("(pointer: coarse)");
 
 /**
  * Copies a text. Without the right to do so (plain HTTP, or the user denied it) the text is selected instead.

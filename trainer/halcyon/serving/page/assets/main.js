@@ -1,6 +1,6 @@
 // The page: connects the conversations, the requests and the elements.
 import { Answer } from "./answering.js";
-import { copy, download, newId } from "./browser.js";
+import { copy, download, newId, TOUCH } from "./browser.js";
 import { add, before, create, exported, rename, requestMessages, search } from "./conversations.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
@@ -88,7 +88,7 @@ function open(conversation) {
   notice.clear();
   show(conversation);
   showList(false);
-  at("message").focus();
+  at(TOUCH.matches ? "toggle-list" : "message").focus();
 }
 
 /** Changes a conversation wherever it is: in the list, on the page, and below an answer that is coming. */
@@ -145,7 +145,7 @@ function undoable(text, undo, conversation) {
       if (conversation) dropAnswer(conversation.id);
       undo();
       if (conversation) show(library.get(conversation.id));
-      at("message").focus();
+      readyToWrite();
     },
   });
 }
@@ -204,7 +204,7 @@ async function ask() {
   answer.view = log.stream(message);
   draw();
   toEnd();
-  at("message").focus();
+  readyToWrite();
   const withAnswer = () => add(answer.base, message, Date.now());
   const timer = setInterval(() => message.content && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
   const failed = await answer.run(
@@ -314,6 +314,18 @@ function closeList() {
   at("toggle-list").focus();
 }
 
+/** Puts the focus into the message box; on a touch screen nowhere, because the keyboard would cover the answer. */
+function readyToWrite() {
+  if (TOUCH.matches) at("message").blur();
+  else at("message").focus();
+}
+
+function explainKeys() {
+  at("keys").textContent = TOUCH.matches
+    ? "Enter starts a new line, the button “Send” sends."
+    : "Enter sends, Shift+Enter starts a new line, Escape stops an answer.";
+}
+
 /** Gives the message box the height of its text, in browsers that do not do so themselves. */
 function fit() {
   if (CSS.supports("field-sizing", "content")) return;
@@ -328,7 +340,7 @@ at("composer").addEventListener("submit", (event) => {
 });
 at("message").addEventListener("keydown", (event) => {
   if (event.isComposing) return;
-  if (event.key === "Enter" && !event.shiftKey) {
+  if (event.key === "Enter" && !event.shiftKey && !TOUCH.matches) {
     event.preventDefault();
     send();
   } else if (event.key === "ArrowUp" && !at("message").value && !answers.has(current.id) && log.editLast()) {
@@ -342,13 +354,14 @@ document.addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", () => {
   answers.get(current.id)?.stop();
-  at("message").focus();
+  readyToWrite();
 });
 at("new").addEventListener("click", () => open(create(newId(), Date.now())));
 at("toggle-list").addEventListener("click", () => showList(true));
 at("close-list").addEventListener("click", closeList);
 at("shade").addEventListener("click", closeList);
 matchMedia("(min-width: 48.01rem)").addEventListener("change", () => showList(false));
+TOUCH.addEventListener("change", explainKeys);
 at("search").addEventListener("input", draw);
 at("message").addEventListener("input", fit);
 at("prompts").addEventListener("click", (event) => event.target.closest("button") && send(event.target.closest("button").textContent));
@@ -380,6 +393,7 @@ addEventListener("storage", (event) => {
 });
 
 applyTheme();
+explainKeys();
 show(current);
 connect();
 if (!local.lasting) notice.warn("This browser keeps no data for this page. Export a conversation before you close it.");

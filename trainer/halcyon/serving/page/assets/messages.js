@@ -1,4 +1,5 @@
 // The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
+import { TOUCH } from "./browser.js";
 import { button, element, iconButton } from "./elements.js";
 import { StreamingMarkdown, showMarkdown } from "./streaming.js";
 
@@ -148,7 +149,7 @@ export class MessageLog {
       if (event.key === "Escape") {
         event.stopPropagation();
         close();
-      } else if (event.key === "Enter" && !event.shiftKey) {
+      } else if (event.key === "Enter" && !event.shiftKey && !TOUCH.matches) {
         event.preventDefault();
         form.requestSubmit();
       }
