@@ -12,12 +12,12 @@ export const TOUCH = matchMedia("(pointer: coarse)");
  * Copies a text. Without the right to do so (plain HTTP, or the user denied it) the text is selected instead.
  * @param {string} text
  * @param {HTMLElement} shown The element that shows it.
- * @returns {Promise<string>} A sentence that says what was done.
+ * @returns {Promise<string>} "" after that; otherwise a sentence that says what was done instead.
  */
 export async function copy(text, shown) {
   try {
     await navigator.clipboard.writeText(text);
-    return "Copied.";
+    return "";
   } catch {
     getSelection().selectAllChildren(shown);
     return "The browser does not let this page copy. The text is selected: copy it with Ctrl+C.";

@@ -2,6 +2,7 @@
 import { Answer } from "./answering.js";
 import { copy, download, newId, TOUCH } from "./browser.js";
 import { add, before, create, exported, rename, requestMessages, search } from "./conversations.js";
+import { flash } from "./elements.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
 import { drawList, UNTITLED } from "./list.js";
@@ -28,7 +29,7 @@ const toEnd = followEnd(at("log"));
 const answers = new Map();
 /** Ids of conversations that the browser cannot keep; the user is warned once. */
 const unkept = new Set();
-const log = new MessageLog(at("log"), { edit, regenerate, copy: async (text, shown) => notice.say(await copy(text, shown)) });
+const log = new MessageLog(at("log"), { edit, regenerate, copy: copyText });
 const dialog = new SettingsDialog(at("settings"), store, { saved });
 let current = library.get(session.getItem(CURRENT) ?? "") ?? create(newId(), Date.now());
 let models = [];
@@ -185,7 +186,7 @@ function regenerate(index) {
   const kept = current;
   current = before(current, index, Date.now());
   log.show(current.messages);
-  askAgain(kept, "The model answers again.");
+  askAgain(kept, "The earlier answer was replaced.");
 }
 
 function askAgain(kept, text) {
@@ -252,6 +253,23 @@ async function pause(id, seconds, signal) {
 
 function interrupted(answer) {
   return [...answer.base.messages, { ...answer.message, finish: "interrupted" }];
+}
+
+/** Copies a text and says so in the pressed button, so that a notice with "Undo" stays. */
+async function copyText(text, shown, pressed) {
+  const failed = await copy(text, shown);
+  if (failed) {
+    notice.say(failed);
+    return;
+  }
+  flash(pressed, "Copied");
+  announce("Copied.");
+}
+
+/** Tells users of a screen reader what others see. */
+function announce(text) {
+  at("said").textContent = text;
+  setTimeout(() => (at("said").textContent = ""), 2000);
 }
 
 // The model and the settings

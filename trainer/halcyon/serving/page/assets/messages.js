@@ -32,8 +32,8 @@ export class MessageLog {
 
   /**
    * @param {HTMLElement} log
-   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, copy: (text: string, from: HTMLElement) =>
-   *   void}} actions
+   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, copy: (text: string, from: HTMLElement,
+   *   pressed: HTMLElement) => void}} actions
    */
   constructor(log, actions) {
     this.#log = log;
@@ -41,7 +41,7 @@ export class MessageLog {
     log.addEventListener("click", (event) => {
       const copy = event.target.closest?.(".copy-code");
       const code = copy?.closest("figure")?.querySelector("code");
-      if (code) actions.copy(code.textContent, code);
+      if (code) actions.copy(code.textContent, code, copy);
     });
   }
 
@@ -110,8 +110,8 @@ export class MessageLog {
     const actions = element("div", { className: "actions" });
     if (message.role === "user") actions.append(iconButton("edit", "Edit", () => this.#edit(article, index, message), of));
     else {
-      const copy = () => this.#actions.copy(message.content, article.querySelector(".content"));
-      if (message.content) actions.append(iconButton("copy", "Copy", copy, of));
+      const pressed = iconButton("copy", "Copy", () => this.#actions.copy(message.content, article.querySelector(":scope > .content"), pressed), of);
+      if (message.content) actions.append(pressed);
       actions.append(iconButton("again", "Regenerate", () => this.#actions.regenerate(index), of));
       actions.append(element("span", { className: "figures" }, figuresOf(message)));
     }
