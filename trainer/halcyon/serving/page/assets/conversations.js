@@ -1,9 +1,11 @@
 // A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
 //
-// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, model?, finish?, error?, tokens?, rate?}]}
+// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, thinking?, model?, finish?, error?, tokens?, rate?}]}
 // `created` and `updated` are milliseconds since 1970. `system` is its own system message; without it, that of the settings holds. An answer
-// has the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
+// has what the model thought before it, the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
 // user, "error", or "interrupted" if the page was closed while it came.
+
+import { separated } from "./thinking.js";
 
 /** Most characters of a title. */
 export const LONGEST_TITLE = 60;
@@ -54,7 +56,7 @@ export function titleOf(text) {
 }
 
 /**
- * The messages of a request. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
+ * The messages of a request, without the thinking of earlier answers, as chat templates expect them. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
  * message, because many chat templates accept only alternating roles.
  * @param {object} conversation
  * @param {string} usual The system message if the conversation has none of its own; "" for none.
@@ -88,7 +90,12 @@ export function read(value) {
 function readMessage(value) {
   if (!isObject(value) || !ROLES.includes(value.role) || typeof value.content !== "string") return null;
   const message = { role: value.role, content: value.content };
-  for (const name of ["model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
+  // Earlier versions of the page kept the thinking as a part of the answer.
+  if (value.role === "assistant" && value.thinking === undefined) {
+    const { thinking, content } = separated(value.content);
+    Object.assign(message, { content }, thinking && { thinking });
+  }
+  for (const name of ["thinking", "model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
   for (const name of ["tokens", "rate"]) if (Number.isFinite(value[name])) message[name] = value[name];
   return message;
 }

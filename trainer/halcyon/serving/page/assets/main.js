@@ -207,7 +207,7 @@ async function ask() {
   toEnd();
   readyToWrite();
   const withAnswer = () => add(answer.base, message, Date.now());
-  const timer = setInterval(() => message.content && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
+  const timer = setInterval(() => hasText(message) && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
   const failed = await answer.run(
     (signal) => request(answer, signal),
     (seconds, signal) => pause(id, seconds, signal),
@@ -220,7 +220,7 @@ async function ask() {
     delete message.error;
   }
   answers.delete(id);
-  const complete = message.content || message.finish !== "stopped" ? withAnswer() : answer.base;
+  const complete = hasText(message) || message.finish !== "stopped" ? withAnswer() : answer.base;
   keep(complete);
   if (current.id === id) {
     current = complete;
@@ -249,6 +249,10 @@ async function pause(id, seconds, signal) {
   } finally {
     if (current.id === id) notice.clear();
   }
+}
+
+function hasText({ content, thinking }) {
+  return Boolean(content || thinking);
 }
 
 function interrupted(answer) {
@@ -396,7 +400,7 @@ at("model").addEventListener("change", () => {
 addEventListener("pageshow", () => (leaving = false));
 addEventListener("pagehide", () => {
   leaving = true;
-  for (const answer of answers.values()) if (answer.message.content) keep({ ...answer.base, messages: interrupted(answer) });
+  for (const answer of answers.values()) if (hasText(answer.message)) keep({ ...answer.base, messages: interrupted(answer) });
 });
 // Another tab has changed something.
 addEventListener("storage", (event) => {

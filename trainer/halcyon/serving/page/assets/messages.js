@@ -25,6 +25,14 @@ export function figuresOf({ tokens, rate }) {
   return rate === undefined ? counted : `${counted}, ${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`;
 }
 
+/** Puts a folded element for the thinking before the answer. It is not announced: a screen reader reads the answer. */
+function thinkingBefore(content) {
+  const thought = element("div", { className: "content thought", "aria-live": "off" });
+  const folded = element("details", { className: "thinking" }, element("summary", {}, "Thinking"), thought);
+  content.before(folded);
+  return { folded, thought };
+}
+
 /** Shows messages and their buttons. */
 export class MessageLog {
   #log;
@@ -58,33 +66,53 @@ export class MessageLog {
   add(message) {
     const { article, content } = this.#article(message);
     if (message.role === "user") content.textContent = message.content;
-    else showMarkdown(content, message.content);
+    else {
+      if (message.thinking) showMarkdown(thinkingBefore(content).thought, message.thinking);
+      showMarkdown(content, message.content);
+    }
     this.#end(article, message);
   }
 
   /**
    * Adds an answer that is still coming.
-   * @param {{content: string}} message Its content grows; call `update` after each change.
+   * @param {{content: string, thinking?: string}} message They grow; call `update` after each change.
    * @returns {{update: () => void, finish: () => void}}
    */
   stream(message) {
     const { article, content } = this.#article(message);
     const markdown = new StreamingMarkdown(content);
     article.classList.add("coming");
+    let thinking = null;
     let frame = 0;
+    const think = (finished) => {
+      if (!message.thinking) return;
+      if (!thinking) {
+        const { folded, thought } = thinkingBefore(content);
+        folded.open = true;
+        thinking = { folded, text: new StreamingMarkdown(thought), length: 0, answered: false };
+      }
+      if (finished) thinking.text.finish(message.thinking);
+      else if (message.thinking.length > thinking.length) thinking.text.update(message.thinking);
+      thinking.length = message.thinking.length;
+      // Once: the user may open it again.
+      if (message.content && !thinking.answered) thinking.folded.open = false;
+      thinking.answered ||= Boolean(message.content);
+    };
     const draw = () => {
       frame = 0;
+      think(false);
       markdown.update(message.content);
     };
     const update = () => {
       // At most one drawing for each frame of the screen, however fast the text comes.
       frame ||= requestAnimationFrame(draw);
     };
-    if (message.content) update();
+    if (message.content || message.thinking) update();
     return {
       update,
       finish: () => {
         cancelAnimationFrame(frame);
+        think(true);
         markdown.finish(message.content);
         article.classList.remove("coming");
         this.#end(article, message);
