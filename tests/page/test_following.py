@@ -56,3 +56,23 @@ def test_a_reader_who_goes_up_a_little_stays_there(page: Page, server: ChatServe
     server.release()
     answered(page, "Paragraph 119.")
     page.wait_for_function(f"() => ({BELOW})() < 2")
+
+
+def test_a_button_leads_to_the_end_and_is_there_only_far_from_it(page: Page, server: ChatServer) -> None:
+    server.script(Text([*paragraphs(0, 60), HOLD, *paragraphs(60, 90)]))
+    button = page.get_by_role("button", name="To the end")
+    ask(page, "A long answer")
+    expect(answers(page).first).to_contain_text("Paragraph 59.")
+    page.wait_for_function(f"() => ({BELOW})() < 2")
+    expect(button).to_be_hidden()
+    page.evaluate("() => scrollTo(0, 0)")
+    expect(button).to_be_visible()
+    page.evaluate(FRAMES)
+    button.click()
+    expect(button).to_be_hidden()
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.wait_for_function(f"() => ({BELOW})() < 2")
+    server.release()
+    answered(page, "Paragraph 89.")
+    page.wait_for_function(f"() => ({BELOW})() < 2")
+    expect(button).to_be_hidden()

@@ -24,7 +24,7 @@ const session = openStorage("sessionStorage").storage;
 const library = new Library(local.storage);
 const store = new SettingsStore(local.storage, session);
 const notice = new Notice(at("notice"), at("alert"));
-const toEnd = followEnd(at("log"));
+const toEnd = followEnd(at("log"), (away) => (at("to-end").hidden = !away));
 /** The answers that are coming, by the id of their conversation. */
 const answers = new Map();
 /** Ids of conversations that the browser cannot keep; the user is warned once. */
@@ -376,6 +376,10 @@ document.addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", () => {
   answers.get(current.id)?.stop();
+  readyToWrite();
+});
+at("to-end").addEventListener("click", () => {
+  toEnd();
   readyToWrite();
 });
 at("new").addEventListener("click", () => open(create(newId(), Date.now())));
