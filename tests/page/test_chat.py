@@ -55,8 +55,8 @@ def test_escape_stops_an_answer_and_regenerate_asks_again(page: Page, server: Ch
     page.get_by_role("button", name="Regenerate").click()
     answered(page, "Another answer.")
     assert server.requests[0] == server.requests[1]
-    page.get_by_role("button", name="Undo").click()
-    expect(answers(page)).to_have_count(1)
+    page.get_by_role("button", name="Previous version").click()
+    answered(page, "You stopped this answer.")
     expect(answers(page).first).to_contain_text("The beginning")
 
 
@@ -65,9 +65,10 @@ def test_copying_does_not_end_the_possibility_to_undo(page: Page, server: ChatSe
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     ask(page, "first")
     answered(page, "One.")
-    page.get_by_role("button", name="Regenerate").click()
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Edit your message").press("Enter")
     answer = answered(page, "Two.")
-    expect(page.locator("#notice")).to_contain_text("The earlier answer was replaced.")
+    expect(page.locator("#notice")).to_contain_text("The edited message was sent.")
     answer.get_by_role("button", name="Copy").click()
     expect(answer.get_by_role("button", name="Copied")).to_be_focused()
     expect(answer.get_by_role("button", name="Copy", exact=True)).to_be_focused()

@@ -1,9 +1,11 @@
 // A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
 //
-// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, thinking?, model?, finish?, error?, tokens?, rate?}]}
+// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, thinking?, model?, finish?, error?, tokens?, rate?,
+//   earlier?, later?}]}
 // `created` and `updated` are milliseconds since 1970. `system` is its own system message; without it, that of the settings holds. An answer
 // has what the model thought before it, the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
-// user, "error", or "interrupted" if the page was closed while it came.
+// user, "error", or "interrupted" if the page was closed while it came. Its other
+// versions stand in `earlier` and `later`: the answer itself is the chosen one, which is shown and sent.
 
 import { separated } from "./thinking.js";
 
@@ -29,6 +31,32 @@ export function add(conversation, message, now) {
 export function before(conversation, index, now) {
   const messages = conversation.messages.slice(0, index);
   return { ...conversation, title: messages.length ? conversation.title : "", updated: now, messages };
+}
+
+/** All versions of an answer, the oldest first. */
+export function versionsOf({ earlier = [], later = [], ...shown }) {
+  return [...earlier, shown, ...later];
+}
+
+/** One of the versions of an answer, with the others in it. */
+export function asVersion(versions, number) {
+  const [earlier, later] = [versions.slice(0, number), versions.slice(number + 1)];
+  return { ...versions[number], ...(earlier.length && { earlier }), ...(later.length && { later }) };
+}
+
+/**
+ * The conversation with another version of an answer.
+ * @param {number} index Position of the answer.
+ * @param {number} number Position of the version, the oldest is 0.
+ */
+export function choose(conversation, index, number, now) {
+  const messages = conversation.messages.with(index, asVersion(versionsOf(conversation.messages[index]), number));
+  return { ...conversation, updated: now, messages };
+}
+
+/** True if an answer has something to read. */
+export function hasText({ content, thinking }) {
+  return Boolean(content || thinking);
 }
 
 /** The conversation with another title. An empty one changes nothing. */
@@ -81,10 +109,18 @@ export function requestMessages(conversation, usual) {
 export function read(value) {
   if (!isObject(value) || typeof value.id !== "string" || typeof value.title !== "string") return null;
   if (!Number.isFinite(value.created) || !Number.isFinite(value.updated) || !Array.isArray(value.messages)) return null;
-  const messages = value.messages.map(readMessage);
+  const messages = value.messages.map(readAnswer);
   if (messages.includes(null)) return null;
   const system = typeof value.system === "string" ? { system: value.system } : {};
   return { id: value.id, title: value.title, created: value.created, updated: value.updated, ...system, messages };
+}
+
+function readAnswer(value) {
+  const message = readMessage(value);
+  if (message?.role !== "assistant") return message;
+  const others = (list) => (Array.isArray(list) ? list.map(readMessage).filter((one) => one?.role === "assistant") : []);
+  const earlier = others(value.earlier);
+  return asVersion([...earlier, message, ...others(value.later)], earlier.length);
 }
 
 function readMessage(value) {

@@ -1,7 +1,7 @@
 // The page: connects the conversations, the requests and the elements.
 import { Answer } from "./answering.js";
 import { copy, download, newId, TOUCH } from "./browser.js";
-import { add, before, create, exported, rename, requestMessages, search } from "./conversations.js";
+import { add, asVersion, before, choose, create, exported, hasText, rename, requestMessages, search, versionsOf } from "./conversations.js";
 import { flash } from "./elements.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
@@ -29,7 +29,7 @@ const toEnd = followEnd(at("log"), (away) => (at("to-end").hidden = !away));
 const answers = new Map();
 /** Ids of conversations that the browser cannot keep; the user is warned once. */
 const unkept = new Set();
-const log = new MessageLog(at("log"), { edit, regenerate, copy: copyText });
+const log = new MessageLog(at("log"), { edit, regenerate, choose: chooseVersion, copy: copyText });
 const dialog = new SettingsDialog(at("settings"), store, { saved });
 let current = library.get(session.getItem(CURRENT) ?? "") ?? create(newId(), Date.now());
 let models = [];
@@ -181,33 +181,46 @@ function edit(index, text) {
   askAgain(kept, index + 1 < kept.messages.length ? "The edited message was sent." : "");
 }
 
-/** Asks again for an answer. */
+/** Asks for one more version of an answer. */
 function regenerate(index) {
   const kept = current;
+  const earlier = versionsOf(current.messages[index]).filter(hasText);
   current = before(current, index, Date.now());
   log.show(current.messages);
-  askAgain(kept, "The earlier answer was replaced.");
+  askAgain(kept, index + 1 < kept.messages.length ? "The later messages were removed." : "", earlier);
 }
 
-function askAgain(kept, text) {
+function askAgain(kept, text, earlier) {
   notice.clear();
   if (text) undoable(text, () => keep(kept), kept);
-  ask();
+  ask(earlier);
 }
 
-/** Asks for an answer to the current conversation. */
-async function ask() {
-  const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel() });
+/** Shows another version of an answer; the next messages send this one. */
+function chooseVersion(index, number) {
+  current = choose(current, index, number, Date.now());
+  keep(current);
+  log.replace(index, current.messages[index]);
+  draw();
+  announce(`Version ${number + 1} of ${versionsOf(current.messages[index]).length}`);
+}
+
+/**
+ * Asks for an answer to the current conversation.
+ * @param {object[]} [earlier] The versions before it.
+ */
+async function ask(earlier = []) {
+  const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel(), ...(earlier.length && { earlier }) });
   const { message } = answer;
   const { id } = answer.base;
   answers.set(id, answer);
-  keep(answer.base);
+  keep(earlier.length ? interrupted(answer) : answer.base);
   answer.view = log.stream(message);
   draw();
   toEnd();
   readyToWrite();
   const withAnswer = () => add(answer.base, message, Date.now());
-  const timer = setInterval(() => hasText(message) && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
+  const timer = setInterval(() => hasText(message) && keep(interrupted(answer)), KEEP_MILLISECONDS);
   const failed = await answer.run(
     (signal) => request(answer, signal),
     (seconds, signal) => pause(id, seconds, signal),
@@ -220,12 +233,14 @@ async function ask() {
     delete message.error;
   }
   answers.delete(id);
-  const complete = hasText(message) || message.finish !== "stopped" ? withAnswer() : answer.base;
+  const nothing = !hasText(message) && message.finish === "stopped";
+  const unchanged = earlier.length ? add(answer.base, asVersion(earlier, earlier.length - 1), Date.now()) : answer.base;
+  const complete = nothing ? unchanged : withAnswer();
   keep(complete);
   if (current.id === id) {
     current = complete;
     answer.view?.finish();
-    if (complete === answer.base) log.show(complete.messages);
+    if (nothing) log.show(complete.messages);
   }
   draw();
   if (failed?.status === 401 || failed?.status === 403) {
@@ -251,12 +266,9 @@ async function pause(id, seconds, signal) {
   }
 }
 
-function hasText({ content, thinking }) {
-  return Boolean(content || thinking);
-}
-
+/** The conversation as it is kept while an answer comes. */
 function interrupted(answer) {
-  return [...answer.base.messages, { ...answer.message, finish: "interrupted" }];
+  return add(answer.base, { ...answer.message, finish: "interrupted" }, Date.now());
 }
 
 /** Copies a text and says so in the pressed button, so that a notice with "Undo" stays. */
@@ -404,7 +416,7 @@ at("model").addEventListener("change", () => {
 addEventListener("pageshow", () => (leaving = false));
 addEventListener("pagehide", () => {
   leaving = true;
-  for (const answer of answers.values()) if (hasText(answer.message)) keep({ ...answer.base, messages: interrupted(answer) });
+  for (const answer of answers.values()) if (hasText(answer.message)) keep(interrupted(answer));
 });
 // Another tab has changed something.
 addEventListener("storage", (event) => {

@@ -1,5 +1,6 @@
 // The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
 import { TOUCH } from "./browser.js";
+import { versionsOf } from "./conversations.js";
 import { button, element, iconButton } from "./elements.js";
 import { StreamingMarkdown, showMarkdown } from "./streaming.js";
 
@@ -40,8 +41,8 @@ export class MessageLog {
 
   /**
    * @param {HTMLElement} log
-   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, copy: (text: string, from: HTMLElement,
-   *   pressed: HTMLElement) => void}} actions
+   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, choose: (index: number, number: number) =>
+   *   void, copy: (text: string, from: HTMLElement, pressed: HTMLElement) => void}} actions
    */
   constructor(log, actions) {
     this.#log = log;
@@ -55,16 +56,31 @@ export class MessageLog {
 
   /** Shows the messages of a conversation instead of the present ones. */
   show(messages) {
-    // A screen reader announces new messages, not those of a conversation that is opened.
+    this.#quietly(() => {
+      this.#log.replaceChildren();
+      for (const message of messages) this.add(message);
+    });
+  }
+
+  /** Shows another version of an answer, and keeps the focus in its buttons. */
+  replace(index, message) {
+    const old = this.#log.children[index];
+    const pressed = old.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : "";
+    this.#quietly(() => this.add(message, old));
+    const buttons = [...this.#log.children[index].querySelectorAll(".versions button:enabled")];
+    (buttons.find((one) => one.getAttribute("aria-label") === pressed) ?? buttons[0])?.focus();
+  }
+
+  /** A screen reader announces new messages, not those of a conversation that is opened. */
+  #quietly(change) {
     this.#log.setAttribute("aria-live", "off");
-    this.#log.replaceChildren();
-    for (const message of messages) this.add(message);
+    change();
     requestAnimationFrame(() => this.#log.setAttribute("aria-live", "polite"));
   }
 
-  /** Adds a complete message. */
-  add(message) {
-    const { article, content } = this.#article(message);
+  /** Adds a complete message, or puts it in the place of another one. */
+  add(message, instead = null) {
+    const { article, content } = this.#article(message, instead);
     if (message.role === "user") content.textContent = message.content;
     else {
       if (message.thinking) showMarkdown(thinkingBefore(content).thought, message.thinking);
@@ -120,12 +136,13 @@ export class MessageLog {
     };
   }
 
-  #article(message) {
-    const id = `message-${this.#log.children.length + 1}`;
+  #article(message, instead = null) {
+    const id = instead ? instead.querySelector("h2").id : `message-${this.#log.children.length + 1}`;
     const content = element("div", { className: "content" });
     const author = element("h2", { id }, message.role === "user" ? "You" : message.model || "Model");
     const article = element("article", { className: `message ${message.role}`, "aria-labelledby": id }, author, content);
-    this.#log.append(article);
+    if (instead) instead.replaceWith(article);
+    else this.#log.append(article);
     return { article, content };
   }
 
@@ -141,9 +158,27 @@ export class MessageLog {
       const pressed = iconButton("copy", "Copy", () => this.#actions.copy(message.content, article.querySelector(":scope > .content"), pressed), of);
       if (message.content) actions.append(pressed);
       actions.append(iconButton("again", "Regenerate", () => this.#actions.regenerate(index), of));
-      actions.append(element("span", { className: "figures" }, figuresOf(message)));
+      actions.append(...this.#versions(index, message), element("span", { className: "figures" }, figuresOf(message)));
     }
     article.append(actions);
+  }
+
+  /** The buttons to the other versions of an answer, if there are any. */
+  #versions(index, message) {
+    const count = versionsOf(message).length;
+    if (count === 1) return [];
+    const shown = message.earlier?.length ?? 0;
+    const step = (name, text, number) =>
+      iconButton(name, text, () => this.#actions.choose(index, number), { quiet: true, disabled: number < 0 || number >= count });
+    return [
+      element(
+        "span",
+        { className: "versions", role: "group", "aria-label": `Version ${shown + 1} of ${count}` },
+        step("previous", "Previous version", shown - 1),
+        `${shown + 1}/${count}`,
+        step("next", "Next version", shown + 1),
+      ),
+    ];
   }
 
   /** Opens the editor of the last message of the user. Returns false if there is none. */
