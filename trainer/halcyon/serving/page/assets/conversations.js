@@ -142,6 +142,25 @@ export function exported(conversations, now) {
 }
 
 /**
+ * The conversations of an export; those that are not valid are left out.
+ * @param {unknown} value
+ * @returns {object[] | null} null if it is no export.
+ */
+export function imported(value) {
+  if (!isObject(value) || value.format !== "halcyon-chat" || value.version !== 1 || !Array.isArray(value.conversations)) return null;
+  return value.conversations.map(read).filter(Boolean);
+}
+
+/** The heading of a conversation in the list: "Today", "Yesterday" or "Earlier", in the time of the browser. */
+export function dayOf(updated, now) {
+  const start = new Date(now);
+  start.setHours(0, 0, 0, 0);
+  if (updated >= start) return "Today";
+  start.setDate(start.getDate() - 1);
+  return updated >= start ? "Yesterday" : "Earlier";
+}
+
+/**
  * Chooses the conversations to remove, oldest first, so that a new or changed one fits.
  * @param {{id: string, updated: number, size: number}[]} others The conversations beside it; `size` in characters.
  * @param {number} size Characters of the one to keep.

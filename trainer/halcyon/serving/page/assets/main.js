@@ -63,7 +63,7 @@ function draw() {
   at("stop").hidden = !coming;
   const all = library.all();
   const shown = search(all, at("search").value);
-  drawList(at("list"), shown, { current: current.id, open: (id) => open(library.get(id)), rename: (id, title) => change(id, (one) => rename(one, title)), remove });
+  drawList(at("list"), shown, Date.now(), { current: current.id, open: (id) => open(library.get(id)), rename: (id, title) => change(id, (one) => rename(one, title)), remove });
   at("none-found").textContent = shown.length || !all.length ? "" : "No conversation has these words.";
 }
 
