@@ -1,7 +1,7 @@
 // The page: connects the conversations, the requests and the elements.
 import { Answer } from "./answering.js";
 import { copy, download, newId, TOUCH } from "./browser.js";
-import { add, asVersion, before, choose, create, exported, hasText, rename, requestMessages, search, versionsOf } from "./conversations.js";
+import { add, asVersion, before, choose, create, exported, hasText, imported, rename, requestMessages, search, versionsOf } from "./conversations.js";
 import { flash } from "./elements.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
@@ -17,6 +17,9 @@ import { openStorage } from "./storage.js";
 const CURRENT = "halcyon.chat.current";
 /** A text that is coming is kept this often, so that a browser that ends loses no more. */
 const KEEP_MILLISECONDS = 2000;
+
+/** Far more than a browser keeps. */
+const LARGEST_IMPORT_BYTES = 50_000_000;
 
 const at = (id) => document.getElementById(id);
 const local = openStorage("localStorage");
@@ -328,6 +331,28 @@ function applyTheme() {
   document.documentElement.dataset.theme = store.settings.theme;
 }
 
+/** Adds the conversations of an export to those of this browser; of two with the same id, the newer one stays. */
+async function importFile(file) {
+  dialog.close();
+  let found = null;
+  try {
+    if (file.size <= LARGEST_IMPORT_BYTES) found = imported(JSON.parse(await file.text()));
+  } catch {
+    // Said below, like any other file that is no export.
+  }
+  if (!found) {
+    notice.warn("The file is not an export of this page.");
+    return;
+  }
+  const taken = found.filter(({ id, updated }) => !answers.has(id) && !(library.get(id)?.updated >= updated));
+  const counted = taken.length === 1 ? "1 conversation was" : `${taken.length} conversations were`;
+  notice.say(taken.length ? `${counted} imported.` : "This browser has all conversations of the file already.");
+  // The oldest first: if there is not enough room for all, the newest stay.
+  taken.sort((a, b) => a.updated - b.updated).forEach(keep);
+  if (taken.some(({ id }) => id === current.id)) show(library.get(current.id) ?? current);
+  else draw();
+}
+
 function exportAll() {
   download("conversations.json", exported(library.all(), Date.now()));
 }
@@ -406,6 +431,12 @@ at("prompts").addEventListener("click", (event) => event.target.closest("button"
 at("own-system").addEventListener("input", () => change(current.id, (one) => ({ ...one, system: at("own-system").value })));
 at("export").addEventListener("click", () => download("conversation.json", exported([library.get(current.id) ?? current], Date.now())));
 at("export-all").addEventListener("click", exportAll);
+at("import").addEventListener("click", () => at("import-file").click());
+at("import-file").addEventListener("change", () => {
+  const [file] = at("import-file").files;
+  if (file) importFile(file);
+  at("import-file").value = "";
+});
 at("delete-all").addEventListener("click", removeAll);
 at("open-settings").addEventListener("click", () => dialog.open());
 at("model").addEventListener("change", () => {
