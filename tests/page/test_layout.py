@@ -95,6 +95,9 @@ def test_a_table_on_a_phone_has_words_and_names_on_one_line(page: Page, server: 
     )
     assert lines == 1
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size({"width": 1000, "height": 700})
+    fits = "() => [...document.querySelectorAll('.scrollable')].every((one) => one.scrollWidth <= one.clientWidth)"
+    assert page.evaluate(fits), "on a wide screen, the sentence has as many lines as the table needs to fit"
 
 
 def test_a_long_name_of_a_model_ends_with_an_ellipsis_on_a_phone(page: Page, server: ChatServer) -> None:
