@@ -32,7 +32,7 @@ class Text:
     """A streamed answer.
 
     Attributes:
-        pieces: The texts, one event each, and `HOLD`.
+        pieces: The texts, one event each, and `HOLD`; ("thought", text) for text in the field `reasoning_content`.
         finish: The reason of its end; None for an answer that breaks off.
         events: Further events as they are, after the pieces.
         tokens: The number of tokens that the server counts; None: it says none.
@@ -144,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             if piece is HOLD:
                 self._hold()
             else:
-                self._event(json.dumps({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}))
+                delta = {"reasoning_content": piece[1]} if isinstance(piece, tuple) else {"content": piece}
+                self._event(json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
         for event in answer.events:
             self._event(event)
         if answer.finish is not None:

@@ -55,9 +55,25 @@ def test_escape_stops_an_answer_and_regenerate_asks_again(page: Page, server: Ch
     page.get_by_role("button", name="Regenerate").click()
     answered(page, "Another answer.")
     assert server.requests[0] == server.requests[1]
-    page.get_by_role("button", name="Undo").click()
-    expect(answers(page)).to_have_count(1)
+    page.get_by_role("button", name="Previous version").click()
+    answered(page, "You stopped this answer.")
     expect(answers(page).first).to_contain_text("The beginning")
+
+
+def test_copying_does_not_end_the_possibility_to_undo(page: Page, server: ChatServer) -> None:
+    server.script(Text(["One."]), Text(["Two."]))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, "first")
+    answered(page, "One.")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Edit your message").press("Enter")
+    answer = answered(page, "Two.")
+    expect(page.locator("#notice")).to_contain_text("The edited message was sent.")
+    answer.get_by_role("button", name="Copy").click()
+    expect(answer.get_by_role("button", name="Copied")).to_be_focused()
+    expect(answer.get_by_role("button", name="Copy", exact=True)).to_be_focused()
+    page.get_by_role("button", name="Undo").click()
+    answered(page, "One.")
 
 
 def test_editing_a_message_removes_the_later_ones_and_asks_again(page: Page, server: ChatServer) -> None:
@@ -203,7 +219,10 @@ def test_code_is_copied_or_selected_if_the_browser_forbids_that(page: Page, serv
     answered(page, "halcyon serve")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy code").click()
-    expect(page.locator("#notice")).to_contain_text("Copied.")
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(page.locator("[aria-live=polite]").filter(has_text="Copied.")).to_have_count(1)
+    expect(page.locator("#notice")).to_be_empty()
+    expect(page.get_by_role("button", name="Copy code")).to_be_visible()
     assert page.evaluate("() => navigator.clipboard.readText()") == "halcyon serve runs/notes\n"
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden')); }")
     page.get_by_role("button", name="Copy code").click()

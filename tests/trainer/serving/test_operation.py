@@ -211,6 +211,28 @@ def test_a_page_has_a_strict_policy_and_only_its_own_files(tmp_path: Path) -> No
     assert without.get("/").status_code == 404
 
 
+def test_only_the_page_is_compressed() -> None:
+    from starlette.testclient import TestClient
+
+    from halcyon.serving.routes import PAGE, application
+
+    class Idle:
+        worker, limits, metrics = None, Limits(), Metrics()
+
+    client = TestClient(application(Idle(), Keys(())), base_url="http://localhost")  # pyright: ignore[reportArgumentType]
+    for path, file in (("/", "index.html"), ("/assets/temml.min.js", "assets/temml.min.js")):
+        content = (PAGE / file).read_bytes()
+        answer = client.get(path, headers={"accept-encoding": "gzip"})
+        assert (answer.headers["content-encoding"], answer.content) == ("gzip", content)
+        assert int(answer.headers.get("content-length", answer.num_bytes_downloaded)) < len(content) / 2
+        plain = client.get(path, headers={"accept-encoding": "identity"})
+        assert ("content-encoding" not in plain.headers, plain.content) == (True, content)
+        assert plain.headers["vary"] == answer.headers["vary"] == "Accept-Encoding"
+    assert client.head("/").status_code == 200
+    assert client.post("/").status_code == 405
+    assert "content-encoding" not in client.get("/metrics", headers={"accept-encoding": "gzip"}).headers
+
+
 def test_every_metric_is_in_the_guide() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "guides" / "serving.md").read_text()
     assert not [name for name, _, _ in NAMES if f"`{name}`" not in guide]

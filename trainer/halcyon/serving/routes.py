@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -243,7 +245,12 @@ def _page_routes(page: Path) -> list[Any]:
         return Response(text, media_type="text/html")
 
     assets = page / "assets"
-    return [Route("/", index), *([Mount("/assets", StaticFiles(directory=assets))] if assets.is_dir() else [])]
+    # Only these routes: a stream of tokens must not wait for the compressor.
+    compressed = [Middleware(GZipMiddleware, compresslevel=6)]
+    routes: list[Any] = [Route("/", index, middleware=compressed)]
+    if assets.is_dir():
+        routes.append(Mount("/assets", StaticFiles(directory=assets), middleware=compressed))
+    return routes
 
 
 def _refusal(error: ApiError) -> Response:

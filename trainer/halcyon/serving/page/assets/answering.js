@@ -1,8 +1,9 @@
 // One answer: the request, its repetition while the server is busy, and its end.
 import { RequestError } from "./requests.js";
 import { waitBefore } from "./retry.js";
+import { Thinking } from "./thinking.js";
 
-/** Most characters of an answer. A server that never ends one cannot fill the memory of the browser. */
+/** Most characters of an answer with its thinking. A server that never ends one cannot fill the memory of the browser. */
 export const LONGEST = 1_000_000;
 
 /** A text that is being written by the server. */
@@ -11,7 +12,7 @@ export class Answer {
 
   /**
    * @param {object} base The conversation up to the question.
-   * @param {{role: "assistant", content: string, model?: string}} message Grows while the text comes.
+   * @param {{role: "assistant", content: string, thinking?: string, model?: string}} message Grows while the text comes.
    * @param {() => number} clock Milliseconds.
    */
   constructor(base, message, clock = () => performance.now()) {
@@ -31,7 +32,7 @@ export class Answer {
 
   /**
    * Runs to the end of the answer. Errors become part of the message.
-   * @param {(signal: AbortSignal) => AsyncIterable<{text: string} | {finish: string} | {tokens: number}>} ask Sends the request.
+   * @param {(signal: AbortSignal) => AsyncIterable<object>} ask Sends the request; yields what `streamAnswer` does.
    * @param {(seconds: number, signal: AbortSignal) => Promise<void>} pause Waits before the next try.
    * @param {() => void} changed Called after each piece of text.
    * @returns {Promise<RequestError | null>} What went wrong.
@@ -57,6 +58,7 @@ export class Answer {
     for (let tried = 1; ; tried += 1) {
       let began = null;
       let ended = null;
+      const parts = new Thinking();
       try {
         for await (const piece of ask(signal)) {
           if ("finish" in piece) this.message.finish = piece.finish;
@@ -67,9 +69,8 @@ export class Answer {
           } else {
             ended = this.clock();
             began ??= ended;
-            this.message.content += piece.text;
+            this.#grow("thinking" in piece ? { thinking: piece.thinking, content: "" } : parts.feed(piece.text));
             changed();
-            if (this.message.content.length > LONGEST) throw new RequestError("The answer is too long for this page, so it was stopped.");
           }
         }
         return;
@@ -77,7 +78,17 @@ export class Answer {
         const seconds = error instanceof RequestError && !signal.aborted ? waitBefore(error, tried) : null;
         if (seconds === null) throw error;
         await pause(seconds, signal);
+      } finally {
+        this.#grow(parts.end());
       }
     }
+  }
+
+  #grow({ thinking, content }) {
+    const { message } = this;
+    message.content += content;
+    if (thinking) message.thinking = (message.thinking ?? "") + thinking;
+    const length = message.content.length + (message.thinking?.length ?? 0);
+    if (length > LONGEST) throw new RequestError("The answer is too long for this page, so it was stopped.");
   }
 }

@@ -1,9 +1,13 @@
 // A conversation as a plain document, and the changes of it. Pure: each change returns a new document.
 //
-// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, model?, finish?, error?, tokens?, rate?}]}
+// {id, title, created, updated, system?, messages: [{role: "user" | "assistant", content, thinking?, model?, finish?, error?, tokens?, rate?,
+//   earlier?, later?}]}
 // `created` and `updated` are milliseconds since 1970. `system` is its own system message; without it, that of the settings holds. An answer
-// has the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
-// user, "error", or "interrupted" if the page was closed while it came.
+// has what the model thought before it, the name of its model, its tokens, its rate in tokens a second, and the reason why it ended: that of the server, "stopped" by the
+// user, "error", or "interrupted" if the page was closed while it came. Its other
+// versions stand in `earlier` and `later`: the answer itself is the chosen one, which is shown and sent.
+
+import { separated } from "./thinking.js";
 
 /** Most characters of a title. */
 export const LONGEST_TITLE = 60;
@@ -27,6 +31,32 @@ export function add(conversation, message, now) {
 export function before(conversation, index, now) {
   const messages = conversation.messages.slice(0, index);
   return { ...conversation, title: messages.length ? conversation.title : "", updated: now, messages };
+}
+
+/** All versions of an answer, the oldest first. */
+export function versionsOf({ earlier = [], later = [], ...shown }) {
+  return [...earlier, shown, ...later];
+}
+
+/** One of the versions of an answer, with the others in it. */
+export function asVersion(versions, number) {
+  const [earlier, later] = [versions.slice(0, number), versions.slice(number + 1)];
+  return { ...versions[number], ...(earlier.length && { earlier }), ...(later.length && { later }) };
+}
+
+/**
+ * The conversation with another version of an answer.
+ * @param {number} index Position of the answer.
+ * @param {number} number Position of the version, the oldest is 0.
+ */
+export function choose(conversation, index, number, now) {
+  const messages = conversation.messages.with(index, asVersion(versionsOf(conversation.messages[index]), number));
+  return { ...conversation, updated: now, messages };
+}
+
+/** True if an answer has something to read. */
+export function hasText({ content, thinking }) {
+  return Boolean(content || thinking);
 }
 
 /** The conversation with another title. An empty one changes nothing. */
@@ -54,7 +84,7 @@ export function titleOf(text) {
 }
 
 /**
- * The messages of a request. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
+ * The messages of a request, without the thinking of earlier answers, as chat templates expect them. Messages without text are left out. Neighbours of the same role, as after an answer that failed, become one
  * message, because many chat templates accept only alternating roles.
  * @param {object} conversation
  * @param {string} usual The system message if the conversation has none of its own; "" for none.
@@ -79,16 +109,29 @@ export function requestMessages(conversation, usual) {
 export function read(value) {
   if (!isObject(value) || typeof value.id !== "string" || typeof value.title !== "string") return null;
   if (!Number.isFinite(value.created) || !Number.isFinite(value.updated) || !Array.isArray(value.messages)) return null;
-  const messages = value.messages.map(readMessage);
+  const messages = value.messages.map(readAnswer);
   if (messages.includes(null)) return null;
   const system = typeof value.system === "string" ? { system: value.system } : {};
   return { id: value.id, title: value.title, created: value.created, updated: value.updated, ...system, messages };
 }
 
+function readAnswer(value) {
+  const message = readMessage(value);
+  if (message?.role !== "assistant") return message;
+  const others = (list) => (Array.isArray(list) ? list.map(readMessage).filter((one) => one?.role === "assistant") : []);
+  const earlier = others(value.earlier);
+  return asVersion([...earlier, message, ...others(value.later)], earlier.length);
+}
+
 function readMessage(value) {
   if (!isObject(value) || !ROLES.includes(value.role) || typeof value.content !== "string") return null;
   const message = { role: value.role, content: value.content };
-  for (const name of ["model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
+  // Earlier versions of the page kept the thinking as a part of the answer.
+  if (value.role === "assistant" && value.thinking === undefined) {
+    const { thinking, content } = separated(value.content);
+    Object.assign(message, { content }, thinking && { thinking });
+  }
+  for (const name of ["thinking", "model", "finish", "error"]) if (typeof value[name] === "string") message[name] = value[name];
   for (const name of ["tokens", "rate"]) if (Number.isFinite(value[name])) message[name] = value[name];
   return message;
 }
@@ -96,6 +139,25 @@ function readMessage(value) {
 /** The document of an export. */
 export function exported(conversations, now) {
   return { format: "halcyon-chat", version: 1, exported: new Date(now).toISOString(), conversations };
+}
+
+/**
+ * The conversations of an export; those that are not valid are left out.
+ * @param {unknown} value
+ * @returns {object[] | null} null if it is no export.
+ */
+export function imported(value) {
+  if (!isObject(value) || value.format !== "halcyon-chat" || value.version !== 1 || !Array.isArray(value.conversations)) return null;
+  return value.conversations.map(read).filter(Boolean);
+}
+
+/** The heading of a conversation in the list: "Today", "Yesterday" or "Earlier", in the time of the browser. */
+export function dayOf(updated, now) {
+  const start = new Date(now);
+  start.setHours(0, 0, 0, 0);
+  if (updated >= start) return "Today";
+  start.setDate(start.getDate() - 1);
+  return updated >= start ? "Yesterday" : "Earlier";
 }
 
 /**

@@ -23,6 +23,15 @@ export function button(text, press, properties = {}) {
   return made;
 }
 
+/** Shows another name of a button for two seconds. */
+export function flash(button, text) {
+  const label = button.querySelector("span") ?? button;
+  const kept = label.textContent;
+  if (kept === text) return;
+  label.textContent = text;
+  setTimeout(() => (label.textContent = kept), 2000);
+}
+
 /** A drawing of `index.html`, without meaning for a screen reader: the button around it has a name. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");

@@ -1,7 +1,8 @@
 // The page: connects the conversations, the requests and the elements.
 import { Answer } from "./answering.js";
-import { copy, download, newId } from "./browser.js";
-import { add, before, create, exported, rename, requestMessages, search } from "./conversations.js";
+import { copy, download, newId, TOUCH } from "./browser.js";
+import { add, asVersion, before, choose, create, exported, hasText, imported, rename, requestMessages, search, versionsOf } from "./conversations.js";
+import { flash } from "./elements.js";
 import { followEnd } from "./follow.js";
 import { Library, PREFIX } from "./library.js";
 import { drawList, UNTITLED } from "./list.js";
@@ -17,18 +18,21 @@ const CURRENT = "halcyon.chat.current";
 /** A text that is coming is kept this often, so that a browser that ends loses no more. */
 const KEEP_MILLISECONDS = 2000;
 
+/** Far more than a browser keeps. */
+const LARGEST_IMPORT_BYTES = 50_000_000;
+
 const at = (id) => document.getElementById(id);
 const local = openStorage("localStorage");
 const session = openStorage("sessionStorage").storage;
 const library = new Library(local.storage);
 const store = new SettingsStore(local.storage, session);
 const notice = new Notice(at("notice"), at("alert"));
-const toEnd = followEnd(at("log"));
+const toEnd = followEnd(at("log"), (away) => (at("to-end").hidden = !away));
 /** The answers that are coming, by the id of their conversation. */
 const answers = new Map();
 /** Ids of conversations that the browser cannot keep; the user is warned once. */
 const unkept = new Set();
-const log = new MessageLog(at("log"), { edit, regenerate, copy: async (text, shown) => notice.say(await copy(text, shown)) });
+const log = new MessageLog(at("log"), { edit, regenerate, choose: chooseVersion, copy: copyText });
 const dialog = new SettingsDialog(at("settings"), store, { saved });
 let current = library.get(session.getItem(CURRENT) ?? "") ?? create(newId(), Date.now());
 let models = [];
@@ -62,7 +66,7 @@ function draw() {
   at("stop").hidden = !coming;
   const all = library.all();
   const shown = search(all, at("search").value);
-  drawList(at("list"), shown, { current: current.id, open: (id) => open(library.get(id)), rename: (id, title) => change(id, (one) => rename(one, title)), remove });
+  drawList(at("list"), shown, Date.now(), { current: current.id, open: (id) => open(library.get(id)), rename: (id, title) => change(id, (one) => rename(one, title)), remove });
   at("none-found").textContent = shown.length || !all.length ? "" : "No conversation has these words.";
 }
 
@@ -78,7 +82,7 @@ function drawInstructions() {
 function drawModel() {
   const model = models.find(({ id }) => id === chosenModel());
   at("empty-title").textContent = model?.id ?? "New conversation";
-  const facts = [model?.step != null && `weights of step ${model.step}`, model?.longest && `texts of up to ${model.longest} tokens`].filter(Boolean);
+  const facts = [model?.step != null && `weights of step ${model.step}`, model?.longest && `room for ${model.longest} tokens`].filter(Boolean);
   at("empty-about").textContent = facts.length ? `This model has ${facts.join(" and ")}.` : "";
   at("max-tokens").placeholder = model?.longest ? `as many as fit in ${model.longest}` : "as many as fit";
 }
@@ -88,7 +92,7 @@ function open(conversation) {
   notice.clear();
   show(conversation);
   showList(false);
-  at("message").focus();
+  at(TOUCH.matches ? "toggle-list" : "message").focus();
 }
 
 /** Changes a conversation wherever it is: in the list, on the page, and below an answer that is coming. */
@@ -145,7 +149,7 @@ function undoable(text, undo, conversation) {
       if (conversation) dropAnswer(conversation.id);
       undo();
       if (conversation) show(library.get(conversation.id));
-      at("message").focus();
+      readyToWrite();
     },
   });
 }
@@ -180,33 +184,46 @@ function edit(index, text) {
   askAgain(kept, index + 1 < kept.messages.length ? "The edited message was sent." : "");
 }
 
-/** Asks again for an answer. */
+/** Asks for one more version of an answer. */
 function regenerate(index) {
   const kept = current;
+  const earlier = versionsOf(current.messages[index]).filter(hasText);
   current = before(current, index, Date.now());
   log.show(current.messages);
-  askAgain(kept, "The model answers again.");
+  askAgain(kept, index + 1 < kept.messages.length ? "The later messages were removed." : "", earlier);
 }
 
-function askAgain(kept, text) {
+function askAgain(kept, text, earlier) {
   notice.clear();
   if (text) undoable(text, () => keep(kept), kept);
-  ask();
+  ask(earlier);
 }
 
-/** Asks for an answer to the current conversation. */
-async function ask() {
-  const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel() });
+/** Shows another version of an answer; the next messages send this one. */
+function chooseVersion(index, number) {
+  current = choose(current, index, number, Date.now());
+  keep(current);
+  log.replace(index, current.messages[index]);
+  draw();
+  announce(`Version ${number + 1} of ${versionsOf(current.messages[index]).length}`);
+}
+
+/**
+ * Asks for an answer to the current conversation.
+ * @param {object[]} [earlier] The versions before it.
+ */
+async function ask(earlier = []) {
+  const answer = new Answer(current, { role: "assistant", content: "", model: chosenModel(), ...(earlier.length && { earlier }) });
   const { message } = answer;
   const { id } = answer.base;
   answers.set(id, answer);
-  keep(answer.base);
+  keep(earlier.length ? interrupted(answer) : answer.base);
   answer.view = log.stream(message);
   draw();
   toEnd();
-  at("message").focus();
+  readyToWrite();
   const withAnswer = () => add(answer.base, message, Date.now());
-  const timer = setInterval(() => message.content && keep({ ...withAnswer(), messages: interrupted(answer) }), KEEP_MILLISECONDS);
+  const timer = setInterval(() => hasText(message) && keep(interrupted(answer)), KEEP_MILLISECONDS);
   const failed = await answer.run(
     (signal) => request(answer, signal),
     (seconds, signal) => pause(id, seconds, signal),
@@ -219,12 +236,14 @@ async function ask() {
     delete message.error;
   }
   answers.delete(id);
-  const complete = message.content || message.finish !== "stopped" ? withAnswer() : answer.base;
+  const nothing = !hasText(message) && message.finish === "stopped";
+  const unchanged = earlier.length ? add(answer.base, asVersion(earlier, earlier.length - 1), Date.now()) : answer.base;
+  const complete = nothing ? unchanged : withAnswer();
   keep(complete);
   if (current.id === id) {
     current = complete;
     answer.view?.finish();
-    if (complete === answer.base) log.show(complete.messages);
+    if (nothing) log.show(complete.messages);
   }
   draw();
   if (failed?.status === 401 || failed?.status === 403) {
@@ -250,8 +269,26 @@ async function pause(id, seconds, signal) {
   }
 }
 
+/** The conversation as it is kept while an answer comes. */
 function interrupted(answer) {
-  return [...answer.base.messages, { ...answer.message, finish: "interrupted" }];
+  return add(answer.base, { ...answer.message, finish: "interrupted" }, Date.now());
+}
+
+/** Copies a text and says so in the pressed button, so that a notice with "Undo" stays. */
+async function copyText(text, shown, pressed) {
+  const failed = await copy(text, shown);
+  if (failed) {
+    notice.say(failed);
+    return;
+  }
+  flash(pressed, "Copied");
+  announce("Copied.");
+}
+
+/** Tells users of a screen reader what others see. */
+function announce(text) {
+  at("said").textContent = text;
+  setTimeout(() => (at("said").textContent = ""), 2000);
 }
 
 // The model and the settings
@@ -294,6 +331,28 @@ function applyTheme() {
   document.documentElement.dataset.theme = store.settings.theme;
 }
 
+/** Adds the conversations of an export to those of this browser; of two with the same id, the newer one stays. */
+async function importFile(file) {
+  dialog.close();
+  let found = null;
+  try {
+    if (file.size <= LARGEST_IMPORT_BYTES) found = imported(JSON.parse(await file.text()));
+  } catch {
+    // Said below, like any other file that is no export.
+  }
+  if (!found) {
+    notice.warn("The file is not an export of this page.");
+    return;
+  }
+  const taken = found.filter(({ id, updated }) => !answers.has(id) && !(library.get(id)?.updated >= updated));
+  const counted = taken.length === 1 ? "1 conversation was" : `${taken.length} conversations were`;
+  notice.say(taken.length ? `${counted} imported.` : "This browser has all conversations of the file already.");
+  // The oldest first: if there is not enough room for all, the newest stay.
+  taken.sort((a, b) => a.updated - b.updated).forEach(keep);
+  if (taken.some(({ id }) => id === current.id)) show(library.get(current.id) ?? current);
+  else draw();
+}
+
 function exportAll() {
   download("conversations.json", exported(library.all(), Date.now()));
 }
@@ -314,6 +373,18 @@ function closeList() {
   at("toggle-list").focus();
 }
 
+/** Puts the focus into the message box; on a touch screen nowhere, because the keyboard would cover the answer. */
+function readyToWrite() {
+  if (TOUCH.matches) at("message").blur();
+  else at("message").focus();
+}
+
+function explainKeys() {
+  at("keys").textContent = TOUCH.matches
+    ? "Enter starts a new line, the button “Send” sends."
+    : "Enter sends, Shift+Enter starts a new line, Escape stops an answer.";
+}
+
 /** Gives the message box the height of its text, in browsers that do not do so themselves. */
 function fit() {
   if (CSS.supports("field-sizing", "content")) return;
@@ -328,7 +399,7 @@ at("composer").addEventListener("submit", (event) => {
 });
 at("message").addEventListener("keydown", (event) => {
   if (event.isComposing) return;
-  if (event.key === "Enter" && !event.shiftKey) {
+  if (event.key === "Enter" && !event.shiftKey && !TOUCH.matches) {
     event.preventDefault();
     send();
   } else if (event.key === "ArrowUp" && !at("message").value && !answers.has(current.id) && log.editLast()) {
@@ -342,19 +413,30 @@ document.addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", () => {
   answers.get(current.id)?.stop();
-  at("message").focus();
+  readyToWrite();
+});
+at("to-end").addEventListener("click", () => {
+  toEnd();
+  readyToWrite();
 });
 at("new").addEventListener("click", () => open(create(newId(), Date.now())));
 at("toggle-list").addEventListener("click", () => showList(true));
 at("close-list").addEventListener("click", closeList);
 at("shade").addEventListener("click", closeList);
 matchMedia("(min-width: 48.01rem)").addEventListener("change", () => showList(false));
+TOUCH.addEventListener("change", explainKeys);
 at("search").addEventListener("input", draw);
 at("message").addEventListener("input", fit);
 at("prompts").addEventListener("click", (event) => event.target.closest("button") && send(event.target.closest("button").textContent));
 at("own-system").addEventListener("input", () => change(current.id, (one) => ({ ...one, system: at("own-system").value })));
 at("export").addEventListener("click", () => download("conversation.json", exported([library.get(current.id) ?? current], Date.now())));
 at("export-all").addEventListener("click", exportAll);
+at("import").addEventListener("click", () => at("import-file").click());
+at("import-file").addEventListener("change", () => {
+  const [file] = at("import-file").files;
+  if (file) importFile(file);
+  at("import-file").value = "";
+});
 at("delete-all").addEventListener("click", removeAll);
 at("open-settings").addEventListener("click", () => dialog.open());
 at("model").addEventListener("change", () => {
@@ -365,7 +447,7 @@ at("model").addEventListener("change", () => {
 addEventListener("pageshow", () => (leaving = false));
 addEventListener("pagehide", () => {
   leaving = true;
-  for (const answer of answers.values()) if (answer.message.content) keep({ ...answer.base, messages: interrupted(answer) });
+  for (const answer of answers.values()) if (hasText(answer.message)) keep(interrupted(answer));
 });
 // Another tab has changed something.
 addEventListener("storage", (event) => {
@@ -380,6 +462,7 @@ addEventListener("storage", (event) => {
 });
 
 applyTheme();
+explainKeys();
 show(current);
 connect();
 if (!local.lasting) notice.warn("This browser keeps no data for this page. Export a conversation before you close it.");

@@ -1,4 +1,6 @@
 // The messages of one conversation on the page. Text of users is shown as it is; text of models as Markdown.
+import { TOUCH } from "./browser.js";
+import { versionsOf } from "./conversations.js";
 import { button, element, iconButton } from "./elements.js";
 import { StreamingMarkdown, showMarkdown } from "./streaming.js";
 
@@ -24,6 +26,14 @@ export function figuresOf({ tokens, rate }) {
   return rate === undefined ? counted : `${counted}, ${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`;
 }
 
+/** Puts a folded element for the thinking before the answer. It is not announced: a screen reader reads the answer. */
+function thinkingBefore(content) {
+  const thought = element("div", { className: "content thought", "aria-live": "off" });
+  const folded = element("details", { className: "thinking" }, element("summary", {}, "Thinking"), thought);
+  content.before(folded);
+  return { folded, thought };
+}
+
 /** Shows messages and their buttons. */
 export class MessageLog {
   #log;
@@ -31,8 +41,8 @@ export class MessageLog {
 
   /**
    * @param {HTMLElement} log
-   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, copy: (text: string, from: HTMLElement) =>
-   *   void}} actions
+   * @param {{edit: (index: number, text: string) => void, regenerate: (index: number) => void, choose: (index: number, number: number) =>
+   *   void, copy: (text: string, from: HTMLElement, pressed: HTMLElement) => void}} actions
    */
   constructor(log, actions) {
     this.#log = log;
@@ -40,50 +50,85 @@ export class MessageLog {
     log.addEventListener("click", (event) => {
       const copy = event.target.closest?.(".copy-code");
       const code = copy?.closest("figure")?.querySelector("code");
-      if (code) actions.copy(code.textContent, code);
+      if (code) actions.copy(code.textContent, code, copy);
     });
   }
 
   /** Shows the messages of a conversation instead of the present ones. */
   show(messages) {
-    // A screen reader announces new messages, not those of a conversation that is opened.
+    this.#quietly(() => {
+      this.#log.replaceChildren();
+      for (const message of messages) this.add(message);
+    });
+  }
+
+  /** Shows another version of an answer, and keeps the focus in its buttons. */
+  replace(index, message) {
+    const old = this.#log.children[index];
+    const pressed = old.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : "";
+    this.#quietly(() => this.add(message, old));
+    const buttons = [...this.#log.children[index].querySelectorAll(".versions button:enabled")];
+    (buttons.find((one) => one.getAttribute("aria-label") === pressed) ?? buttons[0])?.focus();
+  }
+
+  /** A screen reader announces new messages, not those of a conversation that is opened. */
+  #quietly(change) {
     this.#log.setAttribute("aria-live", "off");
-    this.#log.replaceChildren();
-    for (const message of messages) this.add(message);
+    change();
     requestAnimationFrame(() => this.#log.setAttribute("aria-live", "polite"));
   }
 
-  /** Adds a complete message. */
-  add(message) {
-    const { article, content } = this.#article(message);
+  /** Adds a complete message, or puts it in the place of another one. */
+  add(message, instead = null) {
+    const { article, content } = this.#article(message, instead);
     if (message.role === "user") content.textContent = message.content;
-    else showMarkdown(content, message.content);
+    else {
+      if (message.thinking) showMarkdown(thinkingBefore(content).thought, message.thinking);
+      showMarkdown(content, message.content);
+    }
     this.#end(article, message);
   }
 
   /**
    * Adds an answer that is still coming.
-   * @param {{content: string}} message Its content grows; call `update` after each change.
+   * @param {{content: string, thinking?: string}} message They grow; call `update` after each change.
    * @returns {{update: () => void, finish: () => void}}
    */
   stream(message) {
     const { article, content } = this.#article(message);
     const markdown = new StreamingMarkdown(content);
     article.classList.add("coming");
+    let thinking = null;
     let frame = 0;
+    const think = (finished) => {
+      if (!message.thinking) return;
+      if (!thinking) {
+        const { folded, thought } = thinkingBefore(content);
+        folded.open = true;
+        thinking = { folded, text: new StreamingMarkdown(thought), length: 0, answered: false };
+      }
+      if (finished) thinking.text.finish(message.thinking);
+      else if (message.thinking.length > thinking.length) thinking.text.update(message.thinking);
+      thinking.length = message.thinking.length;
+      // Once: the user may open it again.
+      if (message.content && !thinking.answered) thinking.folded.open = false;
+      thinking.answered ||= Boolean(message.content);
+    };
     const draw = () => {
       frame = 0;
+      think(false);
       markdown.update(message.content);
     };
     const update = () => {
       // At most one drawing for each frame of the screen, however fast the text comes.
       frame ||= requestAnimationFrame(draw);
     };
-    if (message.content) update();
+    if (message.content || message.thinking) update();
     return {
       update,
       finish: () => {
         cancelAnimationFrame(frame);
+        think(true);
         markdown.finish(message.content);
         article.classList.remove("coming");
         this.#end(article, message);
@@ -91,12 +136,13 @@ export class MessageLog {
     };
   }
 
-  #article(message) {
-    const id = `message-${this.#log.children.length + 1}`;
+  #article(message, instead = null) {
+    const id = instead ? instead.querySelector("h2").id : `message-${this.#log.children.length + 1}`;
     const content = element("div", { className: "content" });
     const author = element("h2", { id }, message.role === "user" ? "You" : message.model || "Model");
     const article = element("article", { className: `message ${message.role}`, "aria-labelledby": id }, author, content);
-    this.#log.append(article);
+    if (instead) instead.replaceWith(article);
+    else this.#log.append(article);
     return { article, content };
   }
 
@@ -109,12 +155,30 @@ export class MessageLog {
     const actions = element("div", { className: "actions" });
     if (message.role === "user") actions.append(iconButton("edit", "Edit", () => this.#edit(article, index, message), of));
     else {
-      const copy = () => this.#actions.copy(message.content, article.querySelector(".content"));
-      if (message.content) actions.append(iconButton("copy", "Copy", copy, of));
+      const pressed = iconButton("copy", "Copy", () => this.#actions.copy(message.content, article.querySelector(":scope > .content"), pressed), of);
+      if (message.content) actions.append(pressed);
       actions.append(iconButton("again", "Regenerate", () => this.#actions.regenerate(index), of));
-      actions.append(element("span", { className: "figures" }, figuresOf(message)));
+      actions.append(...this.#versions(index, message), element("span", { className: "figures" }, figuresOf(message)));
     }
     article.append(actions);
+  }
+
+  /** The buttons to the other versions of an answer, if there are any. */
+  #versions(index, message) {
+    const count = versionsOf(message).length;
+    if (count === 1) return [];
+    const shown = message.earlier?.length ?? 0;
+    const step = (name, text, number) =>
+      iconButton(name, text, () => this.#actions.choose(index, number), { quiet: true, disabled: number < 0 || number >= count });
+    return [
+      element(
+        "span",
+        { className: "versions", role: "group", "aria-label": `Version ${shown + 1} of ${count}` },
+        step("previous", "Previous version", shown - 1),
+        `${shown + 1}/${count}`,
+        step("next", "Next version", shown + 1),
+      ),
+    ];
   }
 
   /** Opens the editor of the last message of the user. Returns false if there is none. */
@@ -148,7 +212,7 @@ export class MessageLog {
       if (event.key === "Escape") {
         event.stopPropagation();
         close();
-      } else if (event.key === "Enter" && !event.shiftKey) {
+      } else if (event.key === "Enter" && !event.shiftKey && !TOUCH.matches) {
         event.preventDefault();
         form.requestSubmit();
       }

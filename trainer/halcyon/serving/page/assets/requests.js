@@ -41,8 +41,8 @@ export async function listModels(key) {
  * Asks for an answer and yields its pieces.
  * @param {object} body The request, without `stream`.
  * @param {{key: string, signal: AbortSignal}} options
- * @yields {{text: string} | {finish: string} | {tokens: number}} Text as it comes, then once why it ended: "stop", "length", "tool_calls",
- *   …, and the number of tokens if the server says it.
+ * @yields {{thinking: string} | {text: string} | {finish: string} | {tokens: number}} Thinking and text as they come, then once why it
+ *   ended: "stop", "length", "tool_calls", …, and the number of tokens if the server says it.
  * @throws {RequestError} The server rejects the request, reports an error, or the connection ends before the answer does.
  */
 export async function* streamAnswer(body, { key, signal }) {
@@ -62,7 +62,9 @@ export async function* streamAnswer(body, { key, signal }) {
       const chunk = parse(data);
       if (chunk.error) throw new RequestError(sentence(chunk, "The server reports an error in the answer."));
       const choice = chunk.choices?.[0];
-      if (typeof choice?.delta?.content === "string" && choice.delta.content) yield { text: choice.delta.content };
+      const { content, reasoning_content: thinking } = choice?.delta ?? {};
+      if (typeof thinking === "string" && thinking) yield { thinking };
+      if (typeof content === "string" && content) yield { text: content };
       if (choice?.finish_reason) {
         finished = true;
         yield { finish: String(choice.finish_reason) };
