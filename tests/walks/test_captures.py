@@ -82,8 +82,8 @@ def test_a_chain_and_a_conversation(columns: int, folder: Path) -> None:
     with terminal.running(
         "halcyon chat chat/chat-policy", (*HALCYON, "chat", "chat/chat-policy", "--max-tokens", "24")
     ) as chat:
-        chat.wait("> ")
+        chat.wait("\n>")
         chat.type("Who are you?")
-        chat.wait("> ", times=2)
+        chat.wait("\n>", times=2)
         chat.end_input()
     kept("chat", "halcyon chat", terminal)
