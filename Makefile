@@ -212,7 +212,7 @@ docs: $(UV) ## Build the site of the documentation into .halcyon/site/html, and 
 .PHONY: pictures
 pictures: setup ## Draw the pictures of docs/guides again, by the tests that produce their data
 	@HALCYON_PICTURES=$(CURDIR)/docs/guides $(BIN)/pytest -q tests/gitops/test_argocd.py tests/cluster/test_command_line.py \
-		tests/cluster/test_gitops.py tests/page/test_picture.py
+		tests/cluster/test_gitops.py tests/page/test_picture.py tests/walks/test_captures.py
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches of this checkout

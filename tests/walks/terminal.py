@@ -85,10 +85,12 @@ class Terminal:
         self._feed(f"$ {shown}\r\n".encode())
         keyboard, screen = pty.openpty()
         termios.tcsetwinsize(screen, (_ROWS, self.columns))
+        environment = {name: value for name, value in self.environment.items() if name not in ("COLUMNS", "LINES")}
+        environment["TERM"] = "xterm-256color"
         process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *map(str, words)],
             cwd=self.folder,
-            env={**self.environment, "TERM": "xterm-256color"},
+            env=environment,
             stdin=screen,
             stdout=screen,
             stderr=screen,

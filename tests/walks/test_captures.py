@@ -45,6 +45,7 @@ def kept(name: str, title: str, terminal: Terminal) -> None:
     """Check that no line is cut off, and keep the picture."""
     cut = [line.plain for line in terminal.lines if "…" in line.plain]
     assert not cut, cut
+    assert len(terminal.lines) < 100, "a live line is longer than the terminal, so each refresh leaves one"
     shown = Text("\n").join(terminal.lines)
     pictures.keep(f"terminal-{name}-{terminal.columns}", pictures.as_svg(shown, title, terminal.columns))
 
