@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
+from halcyon_api.generate.crd import definitions
 from halcyon_api.training_run import parse_run
 from halcyon_api.validation import find_problems
 from halcyon_devcluster import DevclusterError
@@ -427,3 +429,11 @@ def test_the_short_name_and_the_category_list_runs(api: Api, api_server: Control
         assert "small" in table
     header = table.splitlines()[0].split()
     assert header == ["NAME", "PHASE", "STEP", "OF", "LOSS", "TOKENS/S", "SAVED", "RESTARTS", "AGE"]
+
+
+@pytest.mark.parametrize("definition", definitions(), ids=lambda definition: definition["metadata"]["name"])
+def test_the_api_server_stores_a_definition_as_it_is_written(api: Api, definition: dict[str, Any]) -> None:
+    """Else a tool that compares both, such as Argo CD, would apply it again and again."""
+    stored = api.get(definition)["spec"]
+    del stored["conversion"]
+    assert json.dumps(stored, sort_keys=True) == json.dumps(definition["spec"], sort_keys=True)
