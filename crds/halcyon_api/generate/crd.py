@@ -110,9 +110,10 @@ def _as_stored(node: Any) -> Any:
     exponent, and no empty `properties`. A tool that compares both, such as Argo CD, finds no difference for ever.
     """
     if isinstance(node, dict):
-        return {key: _as_stored(value) for key, value in node.items() if not (key == "properties" and value == {})}
+        known = cast("Schema", node)
+        return {key: _as_stored(value) for key, value in known.items() if not (key == "properties" and value == {})}
     if isinstance(node, list):
-        return [_as_stored(one) for one in node]
+        return [_as_stored(one) for one in cast("list[Any]", node)]
     return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
