@@ -69,15 +69,18 @@ def release(
         api_server.kubectl("annotate", "crd", definition["metadata"]["name"], *owner)
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["same version", "another version"])
 def test_definitions_that_were_applied_by_hand_get_another_owner(
-    release: Release, version: str, api_server: ControlPlane
+    release: Release, version: str, other: bool, api_server: ControlPlane
 ) -> None:
     with pytest.raises(DevclusterError, match="exists and cannot be imported into the current release"):
         release("install")
-    api_server.kubectl(
-        "apply", "--server-side", "--force-conflicts", "--filename=-", stdin=yaml.safe_dump_all(definitions())
-    )
-    if version == "helm4":
+    applied = definitions()
+    if other:
+        for definition in applied:
+            definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = "Of another version."
+    api_server.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=yaml.safe_dump_all(applied))
+    if version == "helm4" and other:
         with pytest.raises(DevclusterError, match=CONFLICT):
             release("install", "--take-ownership")
         release("uninstall")
