@@ -69,7 +69,13 @@ def test_a_flipped_bit_in_a_pod_is_found_and_its_process_is_named(
     training = path.training_of(document(path, name, WITHOUT_END))
     try:
         training.apply()
-        training.wait_for_step(2 * EVERY + 1)
+        training.wait_for_step(EVERY)
+
+        def saved_twice() -> bool:
+            checkpoint = None if training.run is None else training.run.status.checkpoint
+            return checkpoint is not None and checkpoint.step >= 2 * EVERY
+
+        until(saved_twice, timeout_seconds=120, failure=lambda: str(training.run))
         row = constant_row(path, name, monkeypatch)
         pod = training.running_pod(1).name
         path.devcluster.faults.flip_bit(path.place.runs, pod, row, 13)
