@@ -5,6 +5,7 @@ A table, without files.
 
 from __future__ import annotations
 
+from halcyon.checkpoint.evidence import StepNumbers
 from halcyon.checkpoint.head import with_commit
 from halcyon.checkpoint.retention import Retention
 from halcyon.checkpoint.rollback import (
@@ -146,6 +147,17 @@ def test_batches_that_a_divergence_left_out_stay_left_out_after_wrong_numbers() 
     assert numbers(back, range(18, 22)) == numbers(once, range(18, 22))
     earlier = Distrust(10, "wrong").applied(later)
     assert numbers(earlier, range(8, 12)) == numbers(once, range(8, 12))
+
+
+def test_a_return_takes_back_the_audits_of_the_steps_that_are_done_again() -> None:
+    known = StepNumbers()
+    known.went_back(10)
+    assert known.audited is None
+    known.audited = 12
+    known.went_back(10)
+    assert known.audited == 10
+    known.went_back(11)
+    assert known.audited == 10
 
 
 def test_the_newest_confirmed_checkpoint_is_kept_while_newer_ones_come() -> None:

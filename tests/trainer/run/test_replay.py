@@ -46,7 +46,7 @@ def halcyon(
 
 
 def trained(path: Path, **variables: str) -> None:
-    module = "tests.trainer.support.lying_child" if variables else "halcyon.commands.main"
+    module = "tests.trainer.support.faulty_child" if variables else "halcyon.commands.main"
     ended = halcyon("train", path, "--json", module=module, **variables)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
 
@@ -80,7 +80,7 @@ def test_a_replay_has_the_bits_of_the_run_and_leaves_its_root_as_it_is(tmp_path:
 @pytest.mark.parametrize("lie", [7, 10])
 def test_a_replay_finds_the_step_after_which_one_bit_was_wrong(lie: int, tmp_path: Path) -> None:
     path = run(tmp_path)
-    trained(path, LIE=str(lie))
+    trained(path, FAULT="parameter", FAULT_STEP=str(lie))
     for first in range(EVERY, STEPS, EVERY):
         code, found = replayed(path, "--from", first)
         within = first < lie <= first + EVERY

@@ -1,8 +1,9 @@
 """``halcyon`` on a device that computes or keeps wrong numbers: ``python -m tests.trainer.support.faulty_child train …``.
 
-FAULT=parameter: after step FAULT_STEP, counted from 1, one bit of one parameter is another one in the memory of the
-process FAULTY. FAULT=arithmetic: from that step on, each number of the gradients of the slice FAULTY is the next larger
-one. FAULT=once: only in the step FAULT_STEP, and only in the first computation of it in an audit.
+FAULT=parameter: after step FAULT_STEP, counted from 1, one bit of one parameter (of the first norm, which each token
+uses) is another one in the memory of the process FAULTY. FAULT=arithmetic: from that step on, each number of the
+gradients of the slice FAULTY is the next larger one. FAULT=once: only in the step FAULT_STEP, and only in the first
+computation of it in an audit.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ lied = False
 def with_another_bit(state: TrainState) -> TrainState:
     leaves, tree = jax.tree.flatten(state.model)
     shards = [np.array(shard.data) for shard in leaves[1].addressable_shards]
-    shards[0].reshape(-1).view(np.uint32)[0] ^= 1 << 3
+    shards[0].reshape(-1).view(np.uint32)[0] ^= 1 << 22  # the first bit of the mantissa
     local = [
         jax.device_put(data, shard.device) for data, shard in zip(shards, leaves[1].addressable_shards, strict=True)
     ]

@@ -54,7 +54,8 @@ class StepNumbers:
         return len(covered), hashlib.sha256(b"".join(covered)).hexdigest()
 
     def went_back(self, step: int) -> None:
-        """Forget the steps after this one: the run does them again, or leaves them out."""
+        """Forget the steps after this one, and their audits: the run does them again, or leaves them out."""
+        self.audited = None if self.audited is None else min(self.audited, step)
         self._steps = {number: bits for number, bits in self._steps.items() if number <= step}
 
 

@@ -80,10 +80,11 @@ class Audits(Companion):
         reporter.stage("evaluating")
         finding = self._audit.state(state) or self._audit.gradient(state, batch)
         reporter.stage("training")
+        self._checked = step
         if finding is not None:
             self._suspect(step, finding)
             return
-        self._checked, self._numbers.audited = step, step
+        self._numbers.audited = step
         reporter.audited(step, time.perf_counter() - began)
 
     def saving(self, step: int, state: TrainState) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from haliax.jax_utils import is_jax_array_like
 from jax.sharding import NamedSharding, PartitionSpec
 
 from halcyon.models.parameters import split
@@ -68,11 +68,6 @@ class Audit:
         self._state_digests = self._compile_state_digests()
         self._compiled: dict[tuple[int, int], Callable[..., jax.Array]] = {}
 
-    @property
-    def repeats(self) -> bool:
-        """Whether no other part of the mesh can compute the same rows, so that each device repeats its own work."""
-        return self._parts == 1
-
     def gradient(self, state: TrainState, batch: Batch) -> Finding | None:
         """Compute the gradient of a microbatch on several parts of the mesh. A collective.
 
@@ -96,7 +91,9 @@ class Audit:
         whole = NamedSharding(self._mesh, PartitionSpec())
         # The seeds are an argument: the compiler would compute the products of constants itself, on one machine.
         seeds = jax.device_put(np.arange(1, 1 + _PRODUCTS, dtype=np.uint32), whole)
-        words = np.asarray(jax.device_get(jax.jit(sharded, out_shardings=whole)(seeds)))
+        # On GPUs each process compiles for itself, and could choose another kernel without the options of a step.
+        compiled = self._program.compile(jax.jit(sharded, out_shardings=whole).lower(seeds))
+        words = np.asarray(jax.device_get(compiled(seeds)))
         found = wrong_copies(words.reshape(-1, 1, words.shape[-1]))
         return None if found is None else Finding("products", tuple(np.flatnonzero(found[0]).tolist()), found[1])
 
@@ -193,7 +190,7 @@ def digest(tree: Any) -> jax.Array:
     The sum of a mix of each element and its place is exact, so its order does not matter.
     """
     words = jnp.zeros(2, jnp.uint32)
-    for number, leaf in enumerate(leaf for leaf in jax.tree.leaves(tree) if is_jax_array_like(leaf)):
+    for number, leaf in enumerate(leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf)):
         bits = _bits(leaf)
         places = jax.lax.iota(jnp.uint32, bits.size).reshape(bits.shape) * jnp.uint32(0x9E3779B9)
         seeds = jnp.array([2 * number + 1, 2 * number + 2], jnp.uint32) * jnp.uint32(0x85EBCA77)

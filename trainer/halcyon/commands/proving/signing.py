@@ -29,7 +29,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp384r1": hashes.SHA384(),
     "secp521r1": hashes.SHA512(),
 }
-_KINDS = "give a key of Ed25519, or of ECDSA on the curve P-256, P-384 or P-521"
+_OTHER_KIND = "the key is of another kind; give a key of Ed25519, or of ECDSA on the curve P-256, P-384 or P-521"
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
@@ -55,11 +55,11 @@ def load_private_key(path: Path, passphrase: str | None) -> PrivateKey:
     except (ValueError, UnsupportedAlgorithm):
         wrong = "" if passphrase is None else f", or {PASSPHRASE} is wrong"
         raise BadConfiguration(f"{path}: this is not a private key in PEM{wrong}") from None
-    if isinstance(key, ed25519.Ed25519PrivateKey):
+    if isinstance(key, ed25519.Ed25519PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _HASHES
+    ):
         return key
-    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _HASHES:
-        return key
-    raise BadConfiguration(f"{path}: the key is of another kind; {_KINDS}")
+    raise BadConfiguration(f"{path}: {_OTHER_KIND}")
 
 
 def load_public_key(path: Path) -> PublicKey:
@@ -72,11 +72,11 @@ def load_public_key(path: Path) -> PublicKey:
         key = serialization.load_pem_public_key(text_of(path, _MOST_KEY_BYTES).encode())
     except (ValueError, UnsupportedAlgorithm):
         raise BadConfiguration(f"{path}: this is not a public key in PEM") from None
-    if isinstance(key, ed25519.Ed25519PublicKey):
+    if isinstance(key, ed25519.Ed25519PublicKey) or (
+        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _HASHES
+    ):
         return key
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _HASHES:
-        return key
-    raise BadConfiguration(f"{path}: the key is of another kind; {_KINDS}")
+    raise BadConfiguration(f"{path}: {_OTHER_KIND}")
 
 
 def sign(payload: bytes, key: PrivateKey) -> bytes:
