@@ -123,7 +123,7 @@ def main() -> None:
     tell(event="joined", seconds=time.monotonic() - started)
     try:
         code = TASKS[task](group) or 0
-    except jax.errors.JaxRuntimeError as error:  # as the trainer does: report, and do not wait for the others
+    except Exception as error:  # as the trainer does: report, and do not wait for the others
         tell(event="failed", message=str(error))
         os._exit(1)
     started = time.monotonic()

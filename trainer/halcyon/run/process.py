@@ -71,7 +71,7 @@ LEAVING_SECONDS = 0.7
 (`halcyon.run.last_save`).
 """
 _LIFELINE_SECONDS = 1.0
-"""Longest wait for the lifeline's report of a lost process after a collective has failed.
+"""Longest wait for the lifeline's report of a lost process after an unexpected error.
 
 The kernel reports it in milliseconds.
 """
@@ -318,9 +318,9 @@ class _Ending:
         if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith("halcyon"):
             self.leave(EndCause.FAILED, missing(error.name))
         traceback.print_exception(error)
-        if self._context.process_count > 1 and type(error).__name__ == "JaxRuntimeError":
-            # A collective may fail because of a lost process before the lifeline reports it. Wait for `lost`, which
-            # reports its index.
+        if self._context.process_count > 1:
+            # A collective may fail because of a lost process before the lifeline reports it. JAX raises one of several
+            # types then, also a plain ValueError. Wait for `lost`, which reports the index of the process.
             threading.Event().wait(_LIFELINE_SECONDS)
         self.leave(EndCause.FAILED, f"{type(error).__name__}: {_first_line(error)}")
 
