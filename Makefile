@@ -166,7 +166,7 @@ check-style:
 
 .PHONY: bench
 bench: setup ## Print the figures of tests/bench, measured in pairs in one run
-	@for bench in tests/bench/bench_*.py; do echo "==> $$bench"; $(BIN)/python $$bench; done
+	@$(BIN)/python tests/bench/page.py $(ARGS)
 
 # The packages of JAX and torch for CUDA come beside the locked ones, into an environment of their own.
 ACCELERATOR = $(HALCYON_CACHE)/accelerator-$(shell sha256sum uv.lock | cut -c 1-12)

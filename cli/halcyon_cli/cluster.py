@@ -146,6 +146,17 @@ class Runs:
             if not token:
                 return sorted(found, key=lambda run: (run["metadata"].get("namespace", ""), run["metadata"]["name"]))
 
+    def create(self, document: dict[str, Any]) -> None:
+        """Create a run.
+
+        Raises:
+            Rejected: There is a run of this name, or the cluster does not answer, forbids it or rejects it.
+        """
+        with self._errors_as_sentences(document["metadata"]["name"], doing="create TrainingRun"):
+            self._api.create_namespaced_custom_object(
+                *self._kind, document, field_manager=names.PLUGIN_FIELD_MANAGER, _request_timeout=_TIMEOUT_SECONDS
+            )
+
     def patch(self, name: str, patch: dict[str, Any]) -> dict[str, Any]:
         """Merge a patch into a run and return the new document.
 

@@ -8,6 +8,7 @@ from halcyon.commands.errors import OneSentence, replace_unencodable
 from halcyon.commands.main import Version
 from halcyon.commands.terminal import match_terminal
 from halcyon_cli import commands
+from halcyon_cli.commands.replays import replay_run
 
 app = typer.Typer(
     name="kubectl halcyon",
@@ -27,6 +28,7 @@ def main(version: Version = False) -> None:
 
 
 commands.register(app)
+app.command("replay")(replay_run)  # `halcyon replay` computes them on this machine
 
 if __name__ == "__main__":
     app()

@@ -41,6 +41,7 @@ class ExitCode(IntEnum):
     DIVERGED = 86
     DATA_UNREACHABLE = 87
     CORRUPTED = 88
+    REPLAY_DIFFERS = 89
 
 
 FATAL_CODES: tuple[ExitCode, ...] = tuple(code for code in ExitCode if code >= ExitCode.BAD_CONFIGURATION)
@@ -262,6 +263,16 @@ class EndCause(StrEnum):
             ExitCode.DIVERGED,
             reason="Diverged",
             fix="check the loss and the data, then edit the spec",
+        ),
+    )
+    REPLAY_DIFFERS = (
+        "replayDiffers",
+        End(
+            "final",
+            "A run of task `replay` has found numbers that are not those of the other run.",
+            ExitCode.REPLAY_DIFFERS,
+            reason="ReplayDiffers",
+            fix="read which step differs first, and replay it on other hardware",
         ),
     )
     ENDED_EARLY = (

@@ -50,7 +50,7 @@ def least_need(spec: TrainingRunSpec, mesh: ResolvedMesh) -> MemoryNeed:
     trainer, model = spec.trainer, model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE)
     away = 0 if trainer.offload == "none" else _offloaded(spec)
     state = (_state_bytes(spec) - away) * model.parameters // mesh.parameter_shards
-    residuals = _kept_residuals(model.blocks, trainer.remat) if spec.task == "train" else 1
+    residuals = _kept_residuals(model.blocks, trainer.remat) if spec.has_steps else 1
     sizes = [(trainer.batch_size, trainer.sequence_length)]
     sizes += [
         (entry.batch_size or trainer.batch_size, entry.sequence_length or trainer.sequence_length)
@@ -68,7 +68,7 @@ def offloaded_bytes(spec: TrainingRunSpec, mesh: ResolvedMesh) -> int:
 
     With ``offload: auto`` they count too: the trainer decides only when it has compiled the step.
     """
-    if spec.task != "train" or spec.trainer.offload == "none":
+    if not spec.has_steps or spec.trainer.offload == "none":
         return 0
     parameters = model_shape(spec, unknown_vocabulary=VOCABULARY_MULTIPLE).parameters
     return _offloaded(spec) * parameters // mesh.parameter_shards
@@ -110,11 +110,11 @@ def memory_problem(
         return None
     amounts = f"{size(need.total_bytes * devices)} at least, and {where} has {size(available_bytes)}"
     if need.state_bytes >= need.batch_bytes:
-        what = "parameters, gradients and optimizer state" if spec.task == "train" else "parameters"
+        what = "parameters, gradients and optimizer state" if spec.has_steps else "parameters"
         shared = mesh.parameter_shards == mesh.devices_per_slice
         fix = "a topology with more memory" if shared else "a larger fsdp axis of the mesh"
         return f"spec.model.{spec.model.kind}", f"{what} take {amounts}; choose a smaller model, or {fix}"
-    fix = "give a smaller batchSize, or more microbatches" if spec.task == "train" else "give a smaller batchSize"
+    fix = "give a smaller batchSize, or more microbatches" if spec.has_steps else "give a smaller batchSize"
     return "spec.trainer.batchSize", f"a batch takes {amounts}; {fix}"
 
 

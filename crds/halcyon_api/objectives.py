@@ -141,7 +141,7 @@ def _policy_problems(spec: TrainingRunSpec, policy: PolicySpec) -> Iterator[tupl
                 f"{policy.group_size} must divide every batch size, and {size} is no multiple of it; the next one is "
                 f"{-(-size // policy.group_size) * policy.group_size}",
             )
-    if policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
+    if spec.task == "train" and policy.has_sampler and spec.origin is not None and not spec.origin.takes_weights:
         yield (
             f"{field}.updatesPerRollout",
             "the run that this one goes on from has no weights that sample; begin with weights alone "

@@ -84,7 +84,7 @@ _SLICE_DEVICES = (
 # CEL has no variables: a list with one number stands for one.
 _MESH_FITS = f"[{_SLICE_DEVICES}].all(have, [{_FIXED}].all(want, {_HAS_REST} ? have % want == 0 : have == want))"
 
-Task = Literal["train", "data", "evaluate"]
+Task = Literal["train", "data", "evaluate", "replay"]
 
 
 def _narrow_rules() -> Iterator[Rule]:
@@ -136,6 +136,21 @@ def _narrow_field_rule(field: str, kinds: tuple[NarrowType, ...], reason: str, *
     )
 
 
+def _s3_rule(field: str) -> Rule:
+    """The rule for a setting of the S3 store of the run's own root, or of the other run's (`from`)."""
+    return Rule(
+        f"!has(self.checkpoint.{field}) || !has(self.checkpoint.root) || [self.checkpoint.root, "
+        "self.?from.?root.orValue('')].exists(root, root.startsWith('s3://'))",
+        lambda self: (
+            getattr(self.checkpoint, to_snake(field)) is None
+            or self.checkpoint.root.startswith("s3://")
+            or (self.origin is not None and (self.origin.root or "").startswith("s3://"))
+        ),
+        f"checkpoint.{field} belongs to an s3:// root; leave it out or change checkpoint.root",
+        f".checkpoint.{field}",
+    )
+
+
 class TrainingRunSpec(RuledModel):
     """What to train, on what hardware, and where the checkpoints are kept."""
 
@@ -179,7 +194,8 @@ class TrainingRunSpec(RuledModel):
         default="train",
         description=(
             "`train`: train. `data`: only build the token cache of `data`, on hosts without accelerators. `evaluate`: "
-            "only evaluate the checkpoint that `from` names, on the held-out part of each source of `data`."
+            "only evaluate the checkpoint that `from` names, on the held-out part of each source of `data`. `replay`: "
+            "compute the steps after the checkpoint that `from` names again, and compare every bit with that run."
         ),
     )
     accelerator: AcceleratorSpec = Field(
@@ -269,6 +285,19 @@ class TrainingRunSpec(RuledModel):
             ".from",
         ),
         Rule(
+            "self.task == 'replay' ? self.?from.?run.hasValue() && self.?from.?step.hasValue() && "
+            "!has(self.from.weightsOnly) : !self.?from.?toStep.hasValue()",
+            lambda self: (
+                (self.origin is not None and None not in (self.origin.run, self.origin.step))
+                and self.origin.weights_only is None
+                if self.task == "replay"
+                else self.origin is None or self.origin.to_step is None
+            ),
+            "task: replay needs from.run and from.step, the checkpoint to begin with, and its whole state; from.toStep "
+            "is for this task only",
+            ".from",
+        ),
+        Rule(
             "self.task != 'train' || self.?from.?weightsOnly.hasValue() || self.?from.?step.orValue(0) < "
             "self.trainer.steps",
             lambda self: (
@@ -289,6 +318,8 @@ class TrainingRunSpec(RuledModel):
             "from.root is the other run's; give this run a checkpoint.root of its own",
             ".from.root",
         ),
+        _s3_rule("endpoint"),
+        _s3_rule("credentialsSecret"),
         Rule(
             "!has(self.export) || self.task == 'train'",
             lambda self: self.export is None or self.task == "train",
@@ -383,6 +414,11 @@ class TrainingRunSpec(RuledModel):
         ),
         *ATTENTION_RULES,
     )
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the task computes training steps."""
+        return self.task in ("train", "replay")
 
     @property
     def lora(self) -> LoraSpec | None:

@@ -72,7 +72,7 @@ def find_problems(spec: TrainingRunSpec, topology: Topology | None = None) -> tu
         _held_out_problems(spec),
         _task_problems(spec),
         _adapter_problems(spec),
-        schedule_problems(spec.optimizer, spec.trainer) if spec.task == "train" else (),
+        schedule_problems(spec.optimizer, spec.trainer) if spec.has_steps else (),
         _precision_problems(spec),
         _group_problems(spec),
         _elastic_problems(spec),

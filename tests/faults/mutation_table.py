@@ -19,8 +19,9 @@ _ENDS = "An exported model ends its answers in other programs where it ends them
 _BUDGETS = "A request or a file of a stranger has a budget of time and memory"
 _HELD = "A pod whose trainer has ended holds no hardware"
 _PLANNED = "A run that cannot fit takes no hardware"
+_REPLAYED = "A replay compares every number and every array"
 _CHECKS = "A program of a model passes only if its checks ran to their end"
-PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS, _HELD, _PLANNED, _CHECKS)
+PROMISES = (_ISOLATION, _FINALITY, _TRUST, _LOSS, _REFERENCE, _ENDS, _BUDGETS, _HELD, _PLANNED, _REPLAYED, _CHECKS)
 """Promises that are no rows of the fault table."""
 
 
@@ -440,5 +441,20 @@ MUTATIONS = (
         ),
         ("tests/trainer/step/test_audit.py::test_a_device_with_wrong_products_is_named_before_the_sum",),
         _row(rows.CORRUPTION),
+    ),
+    Mutation(
+        "a replay does not compare the states",
+        (("run/replay.py", "if original.target is not None:", "if False:"),),
+        ("tests/trainer/run/test_replay.py::test_a_replay_finds_the_step_after_which_one_bit_was_wrong[10]",),
+        _REPLAYED,
+    ),
+    Mutation(
+        "a restarted replay forgets what it has found",
+        (("run/replay.py", "if before is not None:", "if False:"),),
+        (
+            "tests/trainer/run/test_replay.py::test_a_replay_that_is_preempted_goes_on_and_forgets_nothing_that_it_has_"
+            "found",
+        ),
+        _REPLAYED,
     ),
 )

@@ -76,6 +76,12 @@ class Corrupted(TrainerExit):
         """The processes of which at least one computed or held wrong numbers."""
 
 
+class ReplayDiffers(TrainerExit):
+    """A replay has found numbers that are not those of the run (`halcyon.run.replay`)."""
+
+    cause = EndCause.REPLAY_DIFFERS
+
+
 class RootTaken(TrainerExit):
     """The checkpoint root belongs to another run."""
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
-from pydantic.alias_generators import to_snake
 
 from halcyon_api.base import ApiModel, ObjectName, Rule, RuledModel, Seconds, StepCount, StepNumber, optional
 
@@ -82,17 +81,6 @@ class VerifySpec(ApiModel):
     )
 
 
-def _belongs(field: str, scheme: str) -> Rule:
-    """The rule for a setting of one kind of store."""
-    attribute = to_snake(field)
-    return Rule(
-        f"!has(self.{field}) || !has(self.root) || self.root.startsWith('{scheme}://')",
-        lambda self: getattr(self, attribute) is None or self.root.startswith(f"{scheme}://"),
-        f"{field} belongs to {'an' if scheme == 's3' else 'a'} {scheme}:// root; leave it out or change root",
-        f".{field}",
-    )
-
-
 class CheckpointSpec(RuledModel):
     """Where the run's checkpoints are kept and when they are made."""
 
@@ -145,9 +133,11 @@ class CheckpointSpec(RuledModel):
             ".root",
             lambda self: _instead(self.root),
         ),
-        *(
-            _belongs(field, scheme)
-            for field, scheme in (("endpoint", "s3"), ("volumeClaim", "file"), ("credentialsSecret", "s3"))
+        Rule(
+            "!has(self.volumeClaim) || !has(self.root) || self.root.startsWith('file://')",
+            lambda self: self.volume_claim is None or self.root.startswith("file://"),
+            "volumeClaim belongs to a file:// root; leave it out or change root",
+            ".volumeClaim",
         ),
     )
 

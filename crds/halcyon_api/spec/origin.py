@@ -44,6 +44,7 @@ class OriginSpec(RuledModel):
     step: StepNumber | None = optional(
         "Step of the checkpoint. Default: the newest checkpoint that verifies when this run begins."
     )
+    to_step: StepNumber | None = optional("With task `replay`: the last step. Default: that of the next checkpoint.")
     root: Address | None = optional(
         "`checkpoint.root` of that run. Needed if that TrainingRun is deleted, or outside a cluster. Default: read "
         "from that TrainingRun. An S3 store's endpoint, region and credentials are those of this run's `checkpoint`.",
@@ -86,6 +87,12 @@ class OriginSpec(RuledModel):
             lambda self: self.hugging_face is None or (self.step is None and self.root is None),
             "step and root belong to run; leave them out with huggingFace, which has its own path",
             ".huggingFace",
+        ),
+        Rule(
+            "!has(self.toStep) || self.?step.orValue(0) < self.toStep",
+            lambda self: self.to_step is None or (self.step or 0) < self.to_step,
+            "toStep must be more than step",
+            ".toStep",
         ),
         Rule(
             "!has(self.dataPosition) || (has(self.step) && !self.?weightsOnly.orValue(false))",

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from halcyon.run.replay import rounding_of
 from halcyon_api.ends import ExitCode
+from halcyon_api.replays import REPLAY_KEY, replay_document
+from halcyon_api.training_run import parse_run
 from tests.document_changes import changed
 from tests.families import SMALL_FAMILIES
+from tests.ports import free_port
+from tests.suite import promises
 from tests.suite.limits import limit
-from tests.trainer.support.process_groups import run_document
-
-pytestmark = pytest.mark.slow
+from tests.trainer.run.test_policy_run import document_of as policy_document
+from tests.trainer.support.process_groups import run_document, start_processes
+from tests.trainer.weights.test_lora import document as adapter_document
 
 STEPS, EVERY = 20, 5
 
@@ -57,6 +64,8 @@ def replayed(path: Path, *words: object) -> tuple[int, dict[str, Any]]:
     return ended.returncode, json.loads(ended.stdout)
 
 
+@pytest.mark.slow
+@promises.REPLAYED
 def test_a_replay_has_the_bits_of_the_run_and_leaves_its_root_as_it_is(tmp_path: Path) -> None:
     path = run(tmp_path)
     trained(path)
@@ -77,6 +86,8 @@ def test_a_replay_has_the_bits_of_the_run_and_leaves_its_root_as_it_is(tmp_path:
     assert {one: one.stat().st_mtime_ns for one in (tmp_path / "root").rglob("*") if one.is_file()} == files
 
 
+@pytest.mark.slow
+@promises.REPLAYED
 @pytest.mark.parametrize("lie", [7, 10])
 def test_a_replay_finds_the_step_after_which_one_bit_was_wrong(lie: int, tmp_path: Path) -> None:
     path = run(tmp_path)
@@ -92,6 +103,7 @@ def test_a_replay_finds_the_step_after_which_one_bit_was_wrong(lie: int, tmp_pat
     assert said.stdout.startswith(f"different: steps {(lie - 1) // EVERY * EVERY + 1} to ")
 
 
+@pytest.mark.slow
 @pytest.mark.variant
 @pytest.mark.parametrize("family", SMALL_FAMILIES)
 def test_every_family_replays_and_its_audits_find_nothing(family: str, tmp_path: Path) -> None:
@@ -104,12 +116,124 @@ def test_every_family_replays_and_its_audits_find_nothing(family: str, tmp_path:
     assert (code, found["identical"], found["differentArrays"]) == (0, True, [])
 
 
+def lora(folder: Path) -> dict[str, Any]:
+    return adapter_document(folder / "root")
+
+
+def preferences(folder: Path) -> dict[str, Any]:
+    """DPO, beside the weights of a published model, which are the reference."""
+    found = adapter_document(folder / "root")
+    spec = found["spec"]
+    del spec["adapter"]
+    rows = folder / "pairs.jsonl"
+    rows.write_text("".join(json.dumps(pair(number)) + "\n" for number in range(24)))
+    spec["data"] = {"sources": [{"name": "pairs", "jsonl": {"paths": [str(rows)]}, "format": {"preference": {}}}]}
+    spec["objective"] = {"preference": {"dpo": {}}}
+    return found
+
+
+def pair(number: int) -> dict[str, Any]:
+    question = {"role": "user", "content": f"{number}?"}
+    return {
+        "chosen": [question, {"role": "assistant", "content": f"yes {number}"}],
+        "rejected": [question, {"role": "assistant", "content": "no"}],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("made", "first"),
+    [
+        pytest.param(lora, EVERY),
+        pytest.param(policy_document, 3, marks=pytest.mark.variant),
+        pytest.param(preferences, EVERY, marks=pytest.mark.variant),
+    ],
+)
+def test_runs_with_other_objectives_replay(made: Callable[[Path], dict[str, Any]], first: int, tmp_path: Path) -> None:
+    tmp_path.mkdir(exist_ok=True)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(changed(made(tmp_path), {"spec.checkpoint.keep": 10})))
+    trained(path)
+    code, found = replayed(path, "--from", first)
+    assert (code, found["identical"], found["stateCompared"], found["differentArrays"]) == (0, True, True, [])
+    assert found["comparedSteps"] == found["to"] - first
+
+
+@pytest.mark.slow
+@promises.REPLAYED
+def test_another_mesh_is_said_first_and_compared_within_measured_rounding(tmp_path: Path) -> None:
+    path = run(tmp_path, **{"spec.accelerator.topology": "1x2", "spec.mesh": {"ici": {"data": 1, "fsdp": 2}}})
+    trained(path)
+    document = yaml.safe_load(path.read_text())
+    document["spec"]["mesh"] = {"ici": {"data": 1, "fsdp": 1, "tensor": 2}}
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(document))
+    ended = halcyon("replay", other, "--from", EVERY, "--json")
+    found = json.loads(ended.stdout)
+    assert "the mesh of the run had fsdp 2 instead of 1, tensor 1 instead of 2, so bits may differ" in ended.stderr
+    assert (ended.returncode, found["identical"]) == (0, False)
+    assert 0 < found["rounding"]["largest"] < 4 * found["rounding"]["measured"] < 1e-3
+
+    document["spec"]["optimizer"]["learningRate"] = 0.0031
+    other.write_text(yaml.safe_dump(document))
+    code, found = replayed(other, "--from", EVERY)
+    assert (code, found["rounding"], found["identical"]) == (1, None, False)
+
+
+@pytest.mark.slow
+@promises.REPLAYED
+def test_a_replay_that_is_preempted_goes_on_and_forgets_nothing_that_it_has_found(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    trained(path, FAULT="parameter", FAULT_STEP=str(EVERY + 1))
+    document = replay_document(
+        parse_run(yaml.safe_load(path.read_text())).document(), EVERY, STEPS,
+        name="again", root=f"file://{tmp_path}/again", cache=f"file://{tmp_path}/root/data",
+    )  # fmt: skip
+    document["spec"]["telemetry"]["port"] = free_port()
+    stopped = start_processes(document, tmp_path / "first")
+    stopped.leader.wait_for(lambda events: any(event["event"] == "step" and event["step"] >= 8 for event in events))
+    stopped.signal(signal.SIGTERM, 0)
+    first = stopped.ended().leader
+    assert first.report()["cause"] == "preempted", first.output_tail()
+    second = start_processes(document, tmp_path / "second", attempt=2).ended().leader
+    report = second.report()
+    assert (report["cause"], report["exitCode"]) == ("replayDiffers", ExitCode.REPLAY_DIFFERS), second.output_tail()
+    assert report["message"].startswith(f"different: steps {EVERY + 1} to {STEPS} do not have the bits of the run")
+    assert min(second.losses()) > EVERY + 2, "the first step that differs was computed by the first process"
+    record = json.loads((tmp_path / "again" / REPLAY_KEY).read_text())
+    assert (record["firstDifferentStep"], record["comparedSteps"]) == (EVERY + 2, STEPS - EVERY)
+
+
+@pytest.mark.slow
 def test_a_replay_of_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     path = run(tmp_path, **{"spec.trainer.steps": EVERY})
     trained(path)
     for words, sentence in (
+        (("--from", EVERY, "--to", EVERY + 1), f"--to: {EVERY + 1} must be a step from {EVERY + 1} to {EVERY}"),
         (("--from", 3), f"file://{tmp_path}/root has no checkpoint of step 3; there are 5"),
-        (("--from", EVERY), f"--from 5: file://{tmp_path}/root has no later checkpoint; name the last step with --to"),
+        (
+            ("--from", EVERY),
+            f"--from: file://{tmp_path}/root has no checkpoint after step 5; name the last step in --to",
+        ),
     ):
         ended = halcyon("replay", path, *words)
         assert (ended.returncode, ended.stderr) == (ExitCode.BAD_CONFIGURATION, f"{sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("there", "again", "found"),
+    [
+        ([2.0, 1.5, 1.0], [2.0, 1.5, 1.0], (0.0, 2.0**-22)),
+        ([2.0, 1.5, 1.25], [2.0, 1.625, 1.0], (0.25, 0.125)),
+        ([2.0, 1.25, 1.0], [2.0, 1.5, 1.125], None),
+        ([2.0, 2.0001, 1.0], [2.0, 1.5, 1.0], None),
+        ([2.0, float("nan"), 1.0], [2.0, 1.625, 1.0], None),
+        ([2.0, 1.5, 1.0], [2.0, float("nan"), 1.0], None),
+    ],
+)
+def test_rounding_explains_a_few_times_what_was_measured_up_to_a_step(
+    there: list[float], again: list[float], found: tuple[float, float] | None
+) -> None:
+    numbers = [dict(enumerate(losses, 1)) for losses in ([2.0, 1.5, 1.0], there, again)]
+    rounding = rounding_of(*numbers)
+    assert (None if rounding is None else (rounding.largest, rounding.measured)) == found

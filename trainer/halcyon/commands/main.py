@@ -254,6 +254,8 @@ def _task(spec: TrainingRunSpec) -> str:
         return f"only evaluates run {spec.origin.run}" + (
             f" at step {spec.origin.step}" if spec.origin.step is not None else ""
         )
+    if spec.task == "replay" and spec.origin is not None:
+        return f"only computes steps of run {spec.origin.run} again, from step {spec.origin.step}"
     return counted(spec.trainer.steps, "step")
 
 

@@ -23,8 +23,8 @@ from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from halcyon.commands.proving.checking import Fact
-    from halcyon.commands.proving.documents import ReplayRecord
     from halcyon.storage.store import Store
+    from halcyon_api.replays import ReplayRecord
 
 _VERDICTS = {True: ("holds", "green"), False: ("wrong", "red"), None: ("only stated", "yellow")}
 
@@ -155,7 +155,8 @@ def _record(path: Path) -> ReplayRecord:
     Raises:
         BadConfiguration: The file has none, or cannot be read.
     """
-    from halcyon.commands.proving.documents import MOST_BYTES, ReplayRecord, Unacceptable, parse, read_as
+    from halcyon.commands.proving.documents import MOST_BYTES, Unacceptable, parse, read_as
+    from halcyon_api.replays import ReplayRecord
 
     try:
         return read_as(parse(text_of(path, MOST_BYTES)), ReplayRecord)

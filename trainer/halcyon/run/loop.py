@@ -11,7 +11,7 @@ combines over all processes. The step at which to leave after a notice is agreed
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -64,6 +64,8 @@ class TrainingEnd:
     """Whether a notice ended the training before the last step. If not, all steps are committed."""
     last_save: LastSave | None = None
     """The last save after a notice; None without a notice, and if there was nothing to save."""
+    found: str = ""
+    """What a replay has found, in one sentence."""
     stopped: str | None = None
     """Why the training stopped before the last step, as a success; None if it did not."""
     model: Model | None = None
@@ -88,6 +90,8 @@ class Training:
     """Seconds since 1970."""
     numbers: StepNumbers
     """The numbers of the steps, for the chain of evidence."""
+    last_step: int
+    """The step after which the training ends."""
     companions: Sequence[Companion] = ()
     """The optional features of the run, in the order in which they are called."""
     evaluated: EvaluationRecord | None = None
@@ -153,7 +157,7 @@ class Training:
         self._report_best()
         if step and not self._accompany(state, step):
             return self._leave(state, step)
-        while self._best.stop is None and step < self._settings.steps:
+        while self._best.stop is None and step < self.last_step:
             if self.sync_point.should_stop():
                 return self._leave(state, step)
             if step in self._text_wait_steps:
@@ -194,6 +198,22 @@ class Training:
                 return self._leave(state, step)
         return self._finish(state, step)
 
+    def again(self, state: TrainState, step: int) -> Iterator[tuple[int, float]]:
+        """Compute the steps up to the last one once more, and nothing else.
+
+        Args:
+            state: The state after ``step`` steps.
+            step: Steps done.
+
+        Returns:
+            Each step and its loss.
+        """
+        while step < self.last_step:
+            batch = self.batches.batch(self._batch_number(step), state)
+            state, metrics = self.programs.of(batch)(state, batch, self._controls[0])
+            step += 1
+            yield step, float(jax.device_get(metrics.loss))
+
     @property
     def _saves_before_evaluation(self) -> bool:
         return self.place.spec.checkpoint.save.before_evaluation
@@ -207,7 +227,7 @@ class Training:
     def _saved_by_step(self, step: int) -> bool:
         """Whether the number of a step alone decides that its state is saved."""
         before_evaluation = self._saves_before_evaluation and self._evaluation.is_due(step)
-        is_last = step == self._settings.steps
+        is_last = step == self.last_step
         accompanied = any(one.saves and one.due(step, is_last=is_last) for one in self.companions)
         return self.checkpointer.should_save(step) or before_evaluation or accompanied
 
@@ -248,7 +268,7 @@ class Training:
         self._save(state, step)
         self._reporter.stage("leaving")
         self.checkpointer.finish()
-        stopped = self._best.stop if step < self._settings.steps else None
+        stopped = self._best.stop if step < self.last_step else None
         return TrainingEnd(step, preempted=False, stopped=stopped, model=self._given_model(state))
 
     def _given_model(self, state: TrainState) -> Model | None:
@@ -409,7 +429,7 @@ class Training:
         """
         if not self._evaluation.is_due(step):
             return False
-        return self._best.is_missing(step) if self._best.active else step == self._settings.steps
+        return self._best.is_missing(step) if self._best.active else step == self.last_step
 
     def _evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluate the model on the held-out part. False: a notice came before the end."""
@@ -440,7 +460,7 @@ class Training:
     def _accompany(self, state: TrainState, step: int) -> bool:
         """Call the companions that are due after a step. False: a notice came."""
         for companion in self.companions:
-            if not companion.due(step, is_last=step == self._settings.steps or self._best.stop is not None):
+            if not companion.due(step, is_last=step == self.last_step or self._best.stop is not None):
                 continue
             if companion.saves:
                 self._save(state, step)
@@ -456,9 +476,7 @@ class Training:
         """
         save = self.requests.wanted or self.checkpointer.due(self.clock())
         text = (
-            self.dataset.streams
-            and step + 2 < self._settings.steps
-            and not self.dataset.holds(self._batch_number(step + 2))
+            self.dataset.streams and step + 2 < self.last_step and not self.dataset.holds(self._batch_number(step + 2))
         )
         return self._controls[save * SAVE_WANTED + text * TEXT_WANTED]
 

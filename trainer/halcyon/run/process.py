@@ -56,13 +56,19 @@ if TYPE_CHECKING:
 NOTHING_TO_SAVE = f"{NOTICE} before the first step; there was nothing to save"
 _NOTICE_MESSAGES: dict[Task, str] = {
     "train": NOTHING_TO_SAVE,
+    "replay": NOTHING_TO_SAVE,
     "data": f"{NOTICE}; the committed shards of the token caches are kept",
     "evaluate": f"{NOTICE}; the results of the evaluated sources are kept",
 }
 """The message of a process that ends at a notice while no step runs."""
 STOPPED, TERMINATED = "stopped by you", "stopped by SIGTERM"
 """What a notice is on the user's own machine."""
-_WORK: dict[Task, WorkStage] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+_WORK: dict[Task, WorkStage] = {
+    "train": "training",
+    "data": "tokenizing",
+    "evaluate": "evaluating",
+    "replay": "training",
+}
 """The stage in which each task does its productive work."""
 CLOSING_SECONDS = 30.0
 """Longest time at the end of a completed run in which its history, and its trackers, keep what they have received."""
@@ -154,7 +160,7 @@ def run_training(
         restart=context.epoch.restart if context.epoch else 0,
         process_index=context.process_index,
     )
-    trains = spec.task == "train"
+    trains = spec.has_steps
     log = open_log(_own_stdout(), identity, steps=spec.trainer.steps if trains else None, json_lines=json_lines)
     limits = HealthLimits(floor_seconds=float(spec.recovery.step_timeout_seconds))
     reporter = RunReporter(identity, run_plan(context), log, limits=limits, work=_WORK[spec.task])
@@ -219,6 +225,8 @@ def run_training(
     if last_save is not None:
         ending.leave(EndCause.PREEMPTED, ending.in_words(last_save.sentence()), saved=last_save.saved)
     done = f"all {ended.step} steps are done and saved" if ended.step != 1 else "the step is done and saved"
+    if ended.found:
+        done = ended.found
     if ended.stopped is not None:
         done = f"stopped early after step {ended.step} of {spec.trainer.steps}, which is saved: {ended.stopped}"
     ending.leave(EndCause.COMPLETED, done)

@@ -1,4 +1,4 @@
-"""The task ``train``: one training, from the join to the last save.
+"""The task ``train``, and ``replay``, a training that is compared: from the join to the last save.
 
 It reads top to bottom; `halcyon.run.loop` has the steps.
 """
@@ -6,6 +6,7 @@ It reads top to bottom; `halcyon.run.loop` has the steps.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
 from halcyon.checkpoint import Checkpointer
 from halcyon.checkpoint.evidence import StepNumbers
@@ -31,7 +33,7 @@ from halcyon.parallel.preemption import PreemptionNotice, wait_together
 from halcyon.parallel.process_group import ProcessGroup, leave
 from halcyon.parallel.sync_point import SyncPoint
 from halcyon.run.audits import Audits
-from halcyon.run.beginning import begin, open_checkpoints, wait_for_root
+from halcyon.run.beginning import begin, from_origin, open_checkpoints, wait_for_root
 from halcyon.run.companion import Companion
 from halcyon.run.context import Context
 from halcyon.run.data import checked, report_sources
@@ -42,6 +44,7 @@ from halcyon.run.place import Place, session
 from halcyon.run.policy.rewards import reward_named
 from halcyon.run.profiling import Profiler
 from halcyon.run.programs import KeptPrograms, Programs, open_cache
+from halcyon.run.replay import Replay, rounded
 from halcyon.step.batch_source import BuildBatchSource, dataset_batches
 from halcyon.step.given import Given
 from halcyon.step.given_batches import Batches, GivenBatches
@@ -186,8 +189,11 @@ def train(
         prints = fingerprints(spec, data=described)
         checkpointer = open_checkpoints(place, prints, vocabulary, around.save_requests)
         beginning = begin(place, program, checkpointer, prints, text.caches.tokenizer)
-        numbers = StepNumbers()
         companions: list[Companion] = [programs, Profiler(place, programs, around.profile_requests)]
+        replay = Replay(place, checkpointer, beginning.step) if spec.task == "replay" else None
+        if replay is not None:
+            companions.append(replay)
+        numbers = StepNumbers() if replay is None else replay.numbers
         last.callback(lambda: [companion.close() for companion in reversed(companions)])
         if spec.recovery.audit is not None:
             companions.append(Audits(spec.recovery.audit, place, program, checkpointer, numbers))
@@ -219,9 +225,15 @@ def train(
         batches = (batch_source or _source_of(place, checkpointer))(dataset, program, spec.trainer)
         training = Training(
             place, programs, dataset, batches, caches, checkpointer, notice, sync_point, around.save_requests,
-            time.time, numbers, companions,
+            time.time, numbers, spec.trainer.steps if replay is None else replay.last, companions,
             beginning.evaluated,
         )  # fmt: skip
+        if replay is not None:
+            # Lazily: it reads the state of the first step again.
+            replay.once_more = lambda: training.again(
+                rounded(from_origin(place, program, prints).state(program), jnp.dtype(spec.trainer.precision.compute)),
+                replay.first,
+            )
         try:
             ended = training.run(state, beginning.step, save_first=beginning.is_new)
         finally:
@@ -230,7 +242,7 @@ def train(
         # End the background work before `leave`: until then the other processes still wait for this one.
         background.shutdown()
         caches.close()
-        return ended
+        return ended if replay is None else dataclasses.replace(ended, found=replay.found)
 
 
 def _checked(context: Context, given: Given) -> tuple[Context, list[Benchmark] | None]:

@@ -23,7 +23,7 @@ _STORES: dict[StoreWaitFor, str] = {
     "dataSource": "data, which denies access or does not answer",
 }
 """Clause about the store that a trainer waits for."""
-_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating"}
+_WORK: dict[Task, str] = {"train": "training", "data": "tokenizing", "evaluate": "evaluating", "replay": "replaying"}
 """Work of a process group by task, for the message of a Running run."""
 _MOST_SHOWN = 5
 
@@ -89,6 +89,13 @@ def describe_success(status: TrainingRunStatus, spec: TrainingRunSpec) -> Descri
         return Description("Succeeded", "Succeeded", "the token caches of all sources are complete")
     if spec.task == "evaluate":
         return Description("Succeeded", "Succeeded", _evaluated(status.progress))
+    if spec.task == "replay" and spec.origin is not None and spec.origin.step is not None:
+        last = spec.origin.to_step or (status.progress.step if status.progress is not None else spec.trainer.steps)
+        same = (
+            f"steps {spec.origin.step + 1} to {last} of run {spec.origin.run} are confirmed; replay.json in "
+            "checkpoint.root has what was compared"
+        )
+        return Description("Succeeded", "Succeeded", same)
     where = (
         f"; the last checkpoint is {status.checkpoint.path}"
         if status.checkpoint is not None and status.checkpoint.path

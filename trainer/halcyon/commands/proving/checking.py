@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from halcyon.commands.proving.deriving import Shown, image_of, misfit, statement
+from halcyon.commands.proving.deriving import Shown, image_of, misfit, statement, verdict
 from halcyon.commands.proving.documents import Envelope, Statement, Unacceptable, decode, parse, read_as, shown
 from halcyon.errors import BadConfiguration
 from halcyon_api.counting import counted
@@ -90,7 +90,7 @@ def facts(stated: Statement, root: Shown) -> Iterator[Fact]:
         yield Fact(name, now == then, _PREDICATE[name][now != then])
     for record in predicate.claims.replays:
         problem = misfit(record, root.run, links)
-        yield Fact("replay", None if problem is None else False, problem or record.verdict())
+        yield Fact("replay", None if problem is None else False, problem or verdict(record))
     if (image := predicate.claims.image) is not None:
         is_whole = image == image_of(image.name)
         words = f"the document named {shown(image.name)}" if is_whole else "it has another digest than its name"

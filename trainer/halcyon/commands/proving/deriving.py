@@ -16,7 +16,6 @@ from halcyon.commands.proving.documents import (
     Digest,
     Image,
     Predicate,
-    ReplayRecord,
     Sections,
     StatedChain,
     Statement,
@@ -25,6 +24,7 @@ from halcyon.commands.proving.documents import (
 )
 from halcyon.errors import BadConfiguration
 from halcyon_api.checkpoint_documents import Link, canonical_json
+from halcyon_api.replays import ReplayRecord
 from halcyon_api.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -186,6 +186,13 @@ def misfit(record: ReplayRecord, run: str, links: Sequence[tuple[str, Link]]) ->
     if record.compared_steps > record.last - record.first or not (record.compared_steps or record.state_compared):
         return "it has not compared what it says"
     return None
+
+
+def verdict(record: ReplayRecord) -> str:
+    """What a replay has found, as a sentence. Pure."""
+    found = "identical" if record.identical else "close" if record.confirms else "different"
+    steps = f"steps {record.first + 1} to {record.last}"
+    return f"{steps} were replayed on {shown(record.hardware)} at {record.time}: {found}"
 
 
 def _before(link: Link) -> int:

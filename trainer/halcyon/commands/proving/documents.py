@@ -1,4 +1,4 @@
-"""The documents of ``halcyon prove``: the statement, its envelope, and the record of a replay.
+"""The documents of ``halcyon prove``: the statement and its envelope.
 
 A statement is an in-toto Statement v1 (https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md). All of
 its predicate but ``claims`` follows from the chain of evidence, so a reader of the root derives it again and compares.
@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from halcyon_api.base import ApiModel, Timestamp, optional
+from halcyon_api.base import ApiModel, optional
 from halcyon_api.checkpoint_documents import Document, Link, Sha256, canonical_json
+from halcyon_api.replays import ReplayRecord
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "halcyon.dev/training/v1"
@@ -46,33 +47,6 @@ class Subject(ApiModel):
 
     name: str = Field(description="Its prefix below the root, without the last slash.")
     digest: Digest = Field(description="Of its state: the SHA-256 of the list of its files, with their hashes.")
-
-
-class ReplayRecord(ApiModel):
-    """What a replay has found, as ``halcyon replay`` writes it."""
-
-    run: str = Field(description="NAMESPACE/NAME of the run.")
-    chain: Sha256 | None = optional("SHA-256 of the newest link of the run's chain when the replay began.")
-    identical: bool = Field(description="Whether all that was compared has the same bits.")
-    first: Steps = Field(
-        validation_alias="from",
-        serialization_alias="from",
-        description="Steps done at the checkpoint that it began with.",
-    )
-    last: Steps = Field(validation_alias="to", serialization_alias="to", description="The last step.")
-    compared_steps: Steps = Field(description="Steps whose loss and gradient norm were compared with the history.")
-    first_different_step: Steps | None = optional("The first step whose numbers differ.")
-    state_compared: bool = Field(description="Whether the state was compared with the checkpoint of the last step.")
-    different_arrays: tuple[str, ...] = Field(default=(), description="Paths of the arrays that differ.")
-    notes: tuple[str, ...] = Field(default=(), description="What differed in hardware and versions.")
-    hardware: str = Field(description="Devices that computed it.")
-    versions: dict[str, str] = Field(description="Versions of the software that computed it.")
-    time: Timestamp = Field(description="When the last step was saved.")
-
-    def verdict(self) -> str:
-        """What it has found, as a sentence."""
-        found = "identical" if self.identical else "different"
-        return f"steps {self.first + 1} to {self.last} were replayed on {shown(self.hardware)} at {self.time}: {found}"
 
 
 class Sections(ApiModel):

@@ -14,8 +14,8 @@ from haliax import NamedArray
 from jax.typing import DTypeLike
 
 from halcyon.models import CausalLM, Inputs
-from halcyon.models.axes import POSITION
-from halcyon.models.log_probs import cross_entropy
+from halcyon.models.axes import BATCH, POSITION
+from halcyon.models.log_probs import cross_entropy, token_log_probs
 from halcyon.models.model import with_products
 from halcyon.models.softmax import sampled_tokens
 from halcyon.step.objectives.objective import Batch, Sums, named, with_routers, with_row_dropout
@@ -62,6 +62,19 @@ class NextToken:
         return next_token_sums(
             model, inputs, arrays["targets"], arrays[self.weights], compute_dtype=self.compute_dtype, z_loss=self.z_loss
         )
+
+    def token_losses(self, model: CausalLM, batch: Batch) -> jax.Array:
+        """The cross entropy of each target in nats, without weights: float32 [batch, position].
+
+        Args:
+            model: The model.
+            batch: Arrays [batch, position].
+        """
+        arrays = named(batch, self.fields)
+        inputs = Inputs(arrays["tokens"], segments=arrays.get("segments"), weights=arrays[self.weights])
+        features = with_products(model, self.products)(inputs, compute_dtype=self.compute_dtype).features
+        found = token_log_probs(features, model.head, arrays["targets"], model.softmax).log_probs
+        return -found.rearrange((BATCH, POSITION)).array
 
     def sampled(self, model: CausalLM, batch: Batch, seeds: jax.Array) -> Batch:
         """The batch with targets that the model samples, each from its distribution at that position.
