@@ -24,7 +24,7 @@ from halcyon.step.objectives.next_token import NextToken
 from halcyon.step.program import Program
 from halcyon.step.state import TrainState
 from halcyon.storage.retry_budget import RetryBudget
-from halcyon.telemetry import RunIdentity, RunReporter
+from halcyon.telemetry import RunIdentity, RunReporter, StepReport
 from halcyon.telemetry.history.background import Row
 from halcyon_api.spec.trainer import TrainerSpec
 
@@ -235,7 +235,7 @@ class _Losses:
         self._losses = losses
 
     def record(self, row: Row) -> None:
-        if row.event == "step" and row.report is not None:
+        if isinstance(row.report, StepReport):
             self._losses[row.report.step] = row.report.loss
 
     def hurry(self) -> None:

@@ -237,15 +237,16 @@ class Replay(Companion):
             raise TypeError("a run of task replay needs spec.from.run and spec.from.step")
         self._place, self._checkpointer = place, checkpointer
         self._theirs, self._own = place.other_run(origin).store, place.root()
-        original: Original | None = None
+        read_on_process_0: list[Original] = []
 
         def read() -> dict[str, Any]:
-            nonlocal original
             original = read_original(self._theirs, origin.step or 0, origin.to_step, place.spec.trainer.steps)
+            read_on_process_0.append(original)
             notes = notes_of(original.made, versions(), hardware_name(), place.context.mesh.model_dump())
             return {"last": original.last, "notes": notes}
 
         decided = decide(place.processes, self._theirs.root, read)
+        original = read_on_process_0[0] if read_on_process_0 else None
         self._original, self._notes = original, tuple(decided["notes"])
         self.once_more: Callable[[], Iterable[tuple[int, float]]] = tuple
         """Computes the steps once more, from rounded parameters."""
@@ -287,7 +288,9 @@ class Replay(Companion):
             return self._keep(original, arrays, made, rounding).document()
 
         def after_rounding() -> dict[str, Any]:
-            there = {} if original is None else {step: float(row["loss"]) for step, row in original.rows.items()}
+            there = (
+                {} if original is None else {step: float(row.get("loss", "nan")) for step, row in original.rows.items()}
+            )
             return work(rounding_of(self.numbers.losses, there, again))
 
         record = _record(decide(self._place.processes, self._own.root, work))

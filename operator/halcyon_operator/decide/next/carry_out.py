@@ -234,7 +234,7 @@ def _finish(
         # more steps.
         "in_force": dict(observed.run.fields) if status.in_force is None else status.in_force,
     }
-    if spec.task == "evaluate":
+    if spec.task in ("evaluate", "replay"):
         update["progress"] = last_progress(observed, status).model_copy(update={"eta_seconds": None})
     if spec.task == "train":
         last, step = last_progress(observed, status), final_step(observed, status, spec)
