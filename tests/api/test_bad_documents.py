@@ -165,7 +165,7 @@ SCHEMA_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"spec__checkpoint__root": "file:///a/../b"}, "spec.checkpoint", "without `..`"),
     ({"spec__checkpoint__root": "s3://bucket"}, "spec.checkpoint", "s3://BUCKET/PATH"),
     ({"spec__checkpoint__root": "s3://user@bucket/path"}, "spec.checkpoint", "s3://BUCKET/PATH"),
-    ({"spec__checkpoint__endpoint": "http://store:7070"}, "spec.checkpoint", "belongs to an s3:// root"),
+    ({"spec__checkpoint__endpoint": "http://store:7070"}, "spec", "belongs to an s3:// root"),
     ({"spec__checkpoint__keep": 1}, "spec.checkpoint.keep", "greater than or equal to 2"),
     (
         {"spec__checkpoint__permanent": [{"everySteps": 10}, {"everySteps": 20}]},

@@ -141,7 +141,7 @@ def test_a_damaged_environment_is_named(name: str, value: str | None) -> None:
 
 
 def test_reserved_exit_codes_do_not_overlap_other_exit_codes() -> None:
-    assert {code.value for code in FATAL_CODES} == set(range(80, 89))
+    assert {code.value for code in FATAL_CODES} == set(range(80, 90))
     assert ExitCode.PREEMPTED == 42
     assert all(code < 125 for code in ExitCode), "exit codes from 125 on belong to shells and runtimes"
 

@@ -24,7 +24,7 @@ class Found:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["re"], ["refresh", "report", "restart", "resume"]),
+        (["re"], ["refresh", "replay", "report", "restart", "resume"]),
         (["report", "al"], ["alpha", "alphabet"]),
         (["report", ""], ["alpha", "alphabet", "beta"]),
         (["report", "--sv"], ["--svg"]),

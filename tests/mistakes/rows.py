@@ -59,6 +59,7 @@ FIELDS = (
     _in_document("a learning rate of 0", spec__optimizer={"learningRate": 0, "adamw": {}}),
     _in_document("a sample of text without a prompt", spec__telemetry={"sample": {"everySteps": 50}}),
     _in_document("an evaluation of nothing", spec__task="evaluate"),
+    _in_document("a replay of no checkpoint", spec__task="replay"),
     _in_document("a run that begins with itself", spec__from={"run": "notes", "root": f"file://{FOLDER}/other"}),
 )
 
@@ -232,6 +233,12 @@ ROOTS = (
         files={"statement.json": '{"payload":"","payloadType":"","signatures":[]}'},
     ),
     Mistake("a key where nothing is checked", ("prove", "run.yaml", "--public-key", "key.pem"), BAD),
+    Mistake("a replay from nowhere", ("replay", "run.yaml"), BAD),
+    Mistake(
+        "a document to leave out, named in another way",
+        ("replay", "run.yaml", "--bisect", "5", "--without", "3.2"),
+        BAD,
+    ),
     Mistake(
         "a record that no replay made",
         ("prove", "run.yaml", "--replay", "record.json"),

@@ -14,6 +14,7 @@ import jax
 import pytest
 
 from halcyon.run import process
+from tests.suite.limits import limit
 from tests.trainer.telemetry.fakes import Scene
 
 GONE = "UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:15237"
@@ -39,8 +40,8 @@ def test_the_lost_process_is_named_also_when_the_collective_fails_first(
     ending = process._Ending("halcyon train run.yaml", context, Scene().reporter)
 
     in_thread(lambda: ending.failed(error))
-    assert failed.wait(60)
-    assert not left.wait(0.2), "the process ended before the lifeline could say who is gone"
+    assert failed.wait(limit(20))
+    assert not left.wait(limit(0.2)), "the process ended before the lifeline could say who is gone"
     in_thread(lambda: ending.lost(1))
-    assert left.wait(60)
+    assert left.wait(limit(20))
     assert json.loads(log.read_text())["peerLost"] == 1

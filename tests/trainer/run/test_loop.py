@@ -32,6 +32,7 @@ class Recorded(Companion):
 def loop_with(done: list[str], companions: list[Companion], *, stops: bool = False, stop: str | None = None) -> Any:
     loop: Any = object.__new__(Training)
     loop.companions, loop._settings = companions, SimpleNamespace(steps=12)
+    loop.last_step = 12
     loop._best = SimpleNamespace(stop=stop)
     loop._save = lambda state, step: done.append(f"save {step}")
     loop._report_pending = lambda: done.append("report")
