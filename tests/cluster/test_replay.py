@@ -20,8 +20,7 @@ from tests.suite.limits import limit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.xdist_group("path")]
 
-FIRST = STEPS - 2 * SAVE_EVERY
-LAST = STEPS - SAVE_EVERY
+FIRST, LAST = STEPS - SAVE_EVERY, STEPS
 
 
 def plugin(path: WholePath, *words: object) -> str:
